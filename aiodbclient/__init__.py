@@ -1,0 +1,1 @@
+"""aiodbclient: async SDK."""
