@@ -1,0 +1,105 @@
+"""The engines, what each can do, and the guard that refuses the rest before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from attrs import frozen
+
+from .errors import UnsupportedOperationError
+
+
+class Engine(StrEnum):
+    """The engine of a cluster, by the API's slug. An engine that is not here stays the string that the API gave."""
+
+    PG = "pg"
+    MYSQL = "mysql"
+    REDIS = "redis"
+    VALKEY = "valkey"
+    MONGODB = "mongodb"
+    KAFKA = "kafka"
+    OPENSEARCH = "opensearch"
+    ADVANCED_PG = "advanced_pg"
+    ADVANCED_MYSQL = "advanced_mysql"
+
+    @classmethod
+    def parse(cls, slug: str) -> Engine | str:
+        """The member with this slug, or the slug itself where there is none."""
+        try:
+            return cls(slug)
+        except ValueError:
+            return slug
+
+
+@frozen
+class Capabilities:
+    """What an engine can do.
+
+    ``user_settings`` names the settings of a user that the engine heeds; ``concurrent_user_writes`` is how many
+    user writes one cluster bears at a time.
+    """
+
+    users: bool = True
+    dbs: bool = True
+    user_settings: frozenset[str] = frozenset()
+    concurrent_user_writes: int = 16
+
+    @staticmethod
+    def of(engine: Engine | str) -> Capabilities | None:
+        """The capabilities of ``engine``, or None where the engine is not known."""
+        return CAPABILITIES.get(engine)
+
+
+_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}))
+_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}))
+_CACHE = Capabilities(users=False, dbs=False)
+
+# Redis and Valkey: "User management is not supported for Caching or Valkey clusters" (API description, Databases).
+# MongoDB: user writes that overlap on one cluster answer 500 (terraform-provider-digitalocean #1027).
+CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
+    {
+        Engine.PG: _POSTGRESQL,
+        Engine.ADVANCED_PG: _POSTGRESQL,
+        Engine.MYSQL: _MYSQL,
+        Engine.ADVANCED_MYSQL: _MYSQL,
+        Engine.REDIS: _CACHE,
+        Engine.VALKEY: _CACHE,
+        Engine.MONGODB: Capabilities(
+            user_settings=frozenset({"settings.mongo_user_settings", "readonly"}), concurrent_user_writes=1
+        ),
+        Engine.KAFKA: Capabilities(user_settings=frozenset({"settings.acl"})),
+        Engine.OPENSEARCH: Capabilities(user_settings=frozenset({"settings.opensearch_acl"})),
+    }
+)
+
+# What an operation needs of an engine is told by the first part of its name.
+_NEEDS = {"users": ("users", "user"), "dbs": ("dbs", "database")}
+
+
+def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> None:
+    """Refuse ``operation`` (``"users.create"``) with these settings where ``engine`` cannot do it.
+
+    A setting of another engine is refused because the API would ignore it, and an ignored ACL is a login with more rights than
+    its owner thinks. An unknown engine is let through. Raises UnsupportedOperationError; does no I/O.
+    """
+    capabilities = CAPABILITIES.get(engine)
+    if capabilities is None:
+        return
+    attribute, noun = _NEEDS[operation.partition(".")[0]]
+    if not getattr(capabilities, attribute):
+        raise UnsupportedOperationError(
+            f"{operation}: {engine} clusters have no {noun} management; nothing was sent",
+            engine=engine,
+            operation=operation,
+        )
+    for setting in settings:
+        if setting not in capabilities.user_settings:
+            owners = " and ".join(slug for slug, other in CAPABILITIES.items() if setting in other.user_settings)
+            raise UnsupportedOperationError(
+                f"{operation}: {setting} is a setting of {owners or 'no engine'}, not of {engine}, "
+                "where it would be ignored; nothing was sent",
+                engine=engine,
+                operation=operation,
+            )
