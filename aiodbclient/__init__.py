@@ -1,1 +1,55 @@
-"""aiodbclient: async SDK."""
+"""Async-first, typed SDK for the users and databases of DigitalOcean's managed database clusters."""
+
+from . import errors
+from ._version import __version__
+from .client import DatabaseClient
+from .clusters import ClusterClient
+from .engines import Capabilities, Engine
+from .models import (
+    Cluster,
+    Connection,
+    Database,
+    KafkaACL,
+    KafkaPermission,
+    MongoRole,
+    MongoUserSettings,
+    MySQLAuthPlugin,
+    MySQLSettings,
+    NewUser,
+    OpenSearchACL,
+    OpenSearchPermission,
+    User,
+    UserRole,
+    UserSettings,
+)
+from .operations import RetryPolicy
+from .pacing import Budget, RateBudget, RateLimitStatus, Window
+
+__all__ = [
+    "Budget",
+    "Capabilities",
+    "Cluster",
+    "ClusterClient",
+    "Connection",
+    "Database",
+    "DatabaseClient",
+    "Engine",
+    "KafkaACL",
+    "KafkaPermission",
+    "MongoRole",
+    "MongoUserSettings",
+    "MySQLAuthPlugin",
+    "MySQLSettings",
+    "NewUser",
+    "OpenSearchACL",
+    "OpenSearchPermission",
+    "RateBudget",
+    "RateLimitStatus",
+    "RetryPolicy",
+    "User",
+    "UserRole",
+    "UserSettings",
+    "Window",
+    "__version__",
+    "errors",
+]

@@ -81,8 +81,8 @@ _NEEDS = {"users": ("users", "user"), "dbs": ("dbs", "database")}
 def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> None:
     """Refuse ``operation`` (``"users.create"``) with these settings where ``engine`` cannot do it.
 
-    A setting of another engine is refused because the API would ignore it, and an ignored ACL is a login with more rights than
-    its owner thinks. An unknown engine is let through. Raises UnsupportedOperationError; does no I/O.
+    A setting of another engine is refused because the API would ignore it, and an ignored ACL is a login with more
+    rights than its owner thinks. An unknown engine is let through. Raises UnsupportedOperationError; does no I/O.
     """
     capabilities = CAPABILITIES.get(engine)
     if capabilities is None:

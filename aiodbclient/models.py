@@ -2,7 +2,7 @@
 
 Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
 (roles, permissions, plug-ins, statuses, engines) are enum members where they are known and the string itself where not.
-Attributes cannot be reassigned after construction. Credentials are masked in every ``repr``.
+Instances are frozen. Credentials are masked in every ``repr``.
 """
 
 from __future__ import annotations
@@ -10,26 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import attrs
-from attrs import field
+from attrs import field, frozen
 
 from .dsn import dsn
-
-if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
-
-    from .engines import Engine
-
-    _T = TypeVar("_T")
-
-    @dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
-    def _model(cls: type[_T]) -> type[_T]: ...
-
-else:
-    # on_setattr makes an instance read-only at no cost to __init__; frozen=True would double it, for each of 5,000 users.
-    _model = attrs.define(on_setattr=attrs.setters.frozen)
+from .engines import Engine
 
 
 def _masked(value: object) -> str:
@@ -81,14 +67,14 @@ class MongoRole(StrEnum):
     DB_ADMIN = "dbAdmin"
 
 
-@_model
+@frozen
 class MySQLSettings:
     """Settings of a MySQL user, for ``create`` and ``reset_auth``."""
 
     auth_plugin: MySQLAuthPlugin | str
 
 
-@_model
+@frozen
 class KafkaACL:
     """A permission on the topics that match a pattern. ``id`` is the server's, absent in what you send."""
 
@@ -97,7 +83,7 @@ class KafkaACL:
     id: str | None = None
 
 
-@_model
+@frozen
 class OpenSearchACL:
     """A permission on the indexes that match a pattern."""
 
@@ -105,7 +91,7 @@ class OpenSearchACL:
     permission: OpenSearchPermission | str | None = None
 
 
-@_model
+@frozen
 class MongoUserSettings:
     """The databases of a MongoDB user and its role there. The database ``admin`` stands for all of them."""
 
@@ -113,7 +99,7 @@ class MongoUserSettings:
     role: MongoRole | str | None = None
 
 
-@_model
+@frozen
 class UserSettings:
     """Settings of a user. Each belongs to one engine and is refused for the others; what is None is not sent."""
 
@@ -123,7 +109,7 @@ class UserSettings:
     mongo_user_settings: MongoUserSettings | None = None
 
 
-@_model
+@frozen
 class User:
     """A login of a cluster.
 
@@ -141,7 +127,7 @@ class User:
     settings: UserSettings | None = None
 
 
-@_model
+@frozen
 class NewUser:
     """What ``users.create`` takes, as one value, for ``users.provision``."""
 
@@ -151,14 +137,14 @@ class NewUser:
     readonly: bool | None = None
 
 
-@_model
+@frozen
 class Database:
     """A database of a cluster."""
 
     name: str
 
 
-@_model
+@frozen
 class Connection:
     """Where a cluster listens, and its default login.
 
@@ -196,7 +182,7 @@ class Connection:
         )
 
 
-@_model
+@frozen
 class Cluster:
     """A managed database cluster, as far as the users of its users and dbs need it. ``created_at`` is aware."""
 
@@ -210,9 +196,9 @@ class Cluster:
     size: str | None = None
     num_nodes: int | None = None
     created_at: datetime | None = None
-    tags: list[str] = field(factory=list)
-    db_names: list[str] = field(factory=list)
-    users: list[User] = field(factory=list)
+    tags: list[str] = field(factory=list[str])
+    db_names: list[str] = field(factory=list[str])
+    users: list[User] = field(factory=list[User])
     connection: Connection | None = None
     private_connection: Connection | None = None
     standby_connection: Connection | None = None

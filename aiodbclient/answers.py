@@ -1,0 +1,119 @@
+"""From an answer that is not a success to the exception that says so. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from math import isfinite
+from typing import cast
+
+from .errors import (
+    APIError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    DatabaseClientError,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    RateLimitError,
+    ServerError,
+    UnprocessableEntityError,
+)
+
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: PreconditionFailedError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+_KEPT = 2000
+
+# A JSON member or a query parameter that holds a credential (cut short or not), the credentials in a URL, and a bearer
+# token.
+_CREDENTIALS = re.compile(
+    r"""(?P<keep>\\?"(?:password|access_key|access_cert|uri|token)\\?"\s*:\s*\\?")(?:[^"\\]|\\[^"])*"""
+    r"""|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/"'@]*(?:[^\s"'<>]*@)"""
+    r"""|(?P<bearer>bearer\s+)[^\s"'<>]+""",
+    re.IGNORECASE,
+)
+
+
+def excerpt(body: bytes, token: str = "", limit: int = _KEPT) -> str:
+    """The beginning of ``body`` as text, at most ``limit`` characters, with credentials and ``token`` masked."""
+    # Masked before it is cut, so that a cut cannot hide a credential's beginning from the pattern.
+    text = body[: 4 * _KEPT].decode("utf-8", "replace")
+    if token:
+        text = text.replace(token, "***")
+    text = _CREDENTIALS.sub(
+        lambda m: (m["keep"] or m["scheme"] or m["bearer"]) + "***" + ("@" if m["scheme"] else ""), text
+    )
+    return text[:limit]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a retry-after header asks for (a number or an HTTP date), or None where it says nothing sane."""
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):  # no date, or one without a zone
+            return None
+    return seconds if isfinite(seconds) and seconds >= 0 else None
+
+
+def error_from_answer(
+    what: str, status: int, headers: Mapping[str, str], body: bytes, token: str = ""
+) -> DatabaseClientError:
+    """The exception for an answer with a status that is not 2xx. ``what`` names the request in its text."""
+    if status < 400:
+        where = f" to {_host(headers['location'])}" if "location" in headers else ""
+        return InvalidResponseError(
+            f"{what}: answered {status}, a redirect{where}, not followed since the token is for base_url alone",
+            status=status,
+            body=excerpt(body, token),
+        )
+    members = _members(body)
+    id, message = (excerpt(members.get(key, "").encode(), token, 500) for key in ("id", "message"))
+    if not message and not members:
+        message = " ".join(excerpt(body, token, 200).split())
+    request_id = members.get("request_id") or headers.get("x-request-id") or None
+    said = ": ".join(part for part in (id, message) if part) or _reason(status)
+    text = f"{what}: {status} {said}{f' (request id {request_id})' if request_id else ''}"
+    error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
+    error = error_type(text, status=status, id=id, message=message, request_id=request_id)
+    if isinstance(error, RateLimitError | ServerError):
+        error.retry_after = retry_after(headers)
+    return error
+
+
+def _members(body: bytes) -> dict[str, str]:
+    try:
+        decoded = json.loads(body)
+    except ValueError:
+        return {}
+    if not isinstance(decoded, dict):
+        return {}
+    return {k: v for k, v in cast("dict[str, object]", decoded).items() if isinstance(v, str)}
+
+
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "an unknown status"
+
+
+def _host(location: str) -> str:
+    return location.partition("://")[2].partition("/")[0].rpartition("@")[2] or "another path"

@@ -1,0 +1,153 @@
+"""The client: owns or borrows the session, and hands out what works on it."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import aiohttp
+from yarl import URL
+
+from .clusters import ClusterClient, ClustersAPI
+from .engines import Engine
+from .errors import ConfigurationError, InvalidArgumentError
+from .operations import RetryPolicy
+from .pacing import Budget, RateBudget, RateLimitStatus
+from .paths import checked_cluster_id
+from .scope import Memory, Scope
+from .transport import Options, TokenProvider, Transport, checked_token
+
+_TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+
+
+class DatabaseClient:
+    """The users and dbs of DigitalOcean's managed database clusters.
+
+    Arguments:
+        token: The API token; or an async callable that gives it, asked when first needed and once more after a 401; or
+            None for the environment's ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
+        base_url: Where the API is. Only loopback may be plain http.
+        session: An ``aiohttp.ClientSession`` of yours, used and never closed. None: one of its own, made on first use.
+        timeout: Seconds that one attempt may take, connecting included.
+        retry: How often and how patiently to try again.
+        budget: The rate budget, which several clients of one account may share. None: the documented limits, for this
+            client.
+        max_wait: Seconds that a call may wait for the budget. Where it would be longer, RateLimitError at once, nothing
+            sent.
+
+    Raises ConfigurationError without a token or for one that would travel in the clear. Makes no connection and needs
+    no event loop until the first call. It belongs to the event loop of that call. Use it as an async context manager,
+    or call ``aclose``.
+    """
+
+    __slots__ = ("_memory", "_options", "_transport", "clusters")
+
+    def __init__(
+        self,
+        token: str | TokenProvider | None = None,
+        *,
+        base_url: str = "https://api.digitalocean.com",
+        session: aiohttp.ClientSession | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),
+        budget: Budget | None = None,
+        max_wait: float | None = None,
+    ) -> None:
+        if not timeout > 0:
+            raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        self._transport = Transport(
+            token=_token(token),
+            base_url=_checked_base_url(base_url),
+            session=session,
+            timeout=timeout,
+            retry=retry,
+            budget=RateBudget() if budget is None else budget,
+        )
+        self._use(Memory(), Options(max_wait=_checked_max_wait(max_wait)))
+
+    def _use(self, memory: Memory, options: Options) -> None:
+        self._memory = memory
+        self._options = options
+        self.clusters = ClustersAPI(self._transport, memory, options)
+
+    def __repr__(self) -> str:
+        return f"<DatabaseClient {self._transport.base_url}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, unless the session is borrowed.
+
+        Later calls raise ConfigurationError. May be called again.
+        """
+        await self._transport.aclose()
+
+    @property
+    def rate_limit(self) -> RateLimitStatus | None:
+        """What the newest answer said of the account's hourly limit, or None before there was one that did."""
+        return self._transport.rate_limit
+
+    def cluster(self, cluster_id: str | UUID, engine: Engine | str | None = None) -> ClusterClient:
+        """The handle on one cluster. Does no I/O.
+
+        With ``engine`` the guard costs no request; else the client reads the cluster once, when it is first needed.
+        Raises InvalidArgumentError for an id that is not a UUID.
+        """
+        if engine is not None and not (isinstance(engine, str) and engine):
+            raise InvalidArgumentError(f"engine must be an Engine or its slug, not {engine!r}")
+        given = None if engine is None else Engine.parse(engine)
+        scope = Scope(self._transport, self._memory, checked_cluster_id(cluster_id), given, self._options)
+        return ClusterClient(scope)
+
+    def with_options(self, *, max_wait: float | None) -> DatabaseClient:
+        """This client with another patience: same session, budget and memory. Closing either closes both."""
+        client = object.__new__(DatabaseClient)
+        client._transport = self._transport
+        client._use(self._memory, Options(max_wait=_checked_max_wait(max_wait)))
+        return client
+
+
+def _token(token: str | TokenProvider | None) -> str | TokenProvider:
+    if callable(token):
+        return token
+    if token is None:
+        token = next((os.environ[name] for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
+    if token is None:
+        raise ConfigurationError(f"no token: pass token=, or set {' or '.join(_TOKEN_VARIABLES)}")
+    return checked_token(token)
+
+
+def _checked_base_url(base_url: str) -> URL:
+    url: URL | None
+    try:
+        url = URL(base_url.rstrip("/"))
+        host = url.host
+    except (ValueError, AttributeError, TypeError):
+        url = host = None
+    if url is None or not host or url.scheme not in ("http", "https") or url.user or url.password or url.query_string:
+        raise ConfigurationError("base_url must be like https://host[:port][/path], without credentials or query")
+    if url.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(f"base_url is plain http to {host}: the token would travel in the clear; use https")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _checked_max_wait(max_wait: float | None) -> float | None:
+    if max_wait is not None and not max_wait >= 0:
+        raise InvalidArgumentError(f"max_wait must be a number of seconds of 0 or more, or None, not {max_wait!r}")
+    return max_wait

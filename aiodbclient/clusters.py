@@ -1,0 +1,72 @@
+"""Clusters: reading them, and the handle on one of them."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+from uuid import UUID
+
+from .dbs import DatabasesAPI
+from .engines import Engine
+from .models import Cluster
+from .operations import LIST_CLUSTERS
+from .pages import read_all
+from .paths import CLUSTERS, checked_cluster_id
+from .scope import Memory, Scope
+from .transport import Options, Transport
+from .users import UsersAPI
+
+
+class ClustersAPI:
+    """``client.clusters``: the account's database clusters, read-only."""
+
+    __slots__ = ("_memory", "_options", "_transport")
+
+    def __init__(self, transport: Transport, memory: Memory, options: Options) -> None:
+        self._transport = transport
+        self._memory = memory
+        self._options = options
+
+    async def list(self, tag_name: str | None = None) -> list[Cluster]:
+        """All clusters of the account, or those with the tag ``tag_name`` (which needs the ``tag:read`` scope).
+
+        Raises the errors of ``aiodbclient.errors``. Changes nothing: safe to retry and to cancel.
+        """
+        query = "" if tag_name is None else f"?{urlencode({'tag_name': tag_name})}"
+        clusters = await read_all(self._transport, LIST_CLUSTERS, CLUSTERS + query, "databases", Cluster, self._options)
+        self._memory.engines.update((cluster.id, cluster.engine) for cluster in clusters)
+        return clusters
+
+    async def get(self, cluster_id: str | UUID) -> Cluster:
+        """One cluster. Raises InvalidArgumentError for an id that is not a UUID, NotFoundError where there is none.
+
+        Changes nothing: safe to retry and to cancel.
+        """
+        scope = Scope(self._transport, self._memory, checked_cluster_id(cluster_id), None, self._options)
+        return await scope.read_cluster()
+
+
+class ClusterClient:
+    """The users and dbs of one cluster. Made by ``DatabaseClient.cluster``, without any I/O."""
+
+    __slots__ = ("_scope", "dbs", "users")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self.users = UsersAPI(scope)
+        self.dbs = DatabasesAPI(scope)
+
+    def __repr__(self) -> str:
+        return f"<ClusterClient {self.id} {self.engine or 'engine not known yet'}>"
+
+    @property
+    def id(self) -> str:
+        return self._scope.cluster_id
+
+    @property
+    def engine(self) -> Engine | str | None:
+        """The engine as it was given, or as the client has learned it since, or None."""
+        return self._scope.engine
+
+    async def info(self) -> Cluster:
+        """The cluster, read anew. Raises NotFoundError where there is none. Safe to retry and to cancel."""
+        return await self._scope.read_cluster()

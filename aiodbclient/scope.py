@@ -1,0 +1,99 @@
+"""What the calls on one cluster share: where they go, what its engine is, and who may write at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
+
+from attrs import define, field, frozen
+
+from .engines import CAPABILITIES, Engine, guard
+from .errors import PermissionDeniedError
+from .models import Cluster
+from .operations import GET_CLUSTER, Operation
+from .paths import CLUSTERS
+from .transport import Options, Transport, logger
+from .wire import read
+
+_UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one
+
+
+@define
+class Memory:
+    """What a client has learned of clusters, and the locks of those that bear one user write at a time."""
+
+    engines: dict[str, Engine | str] = field(factory=dict[str, Engine | str])
+    reads: dict[str, asyncio.Future[None]] = field(factory=dict[str, asyncio.Future[None]])
+    write_locks: dict[str, asyncio.Lock] = field(factory=dict[str, asyncio.Lock])
+
+
+@frozen
+class Scope:
+    """One cluster as its users and dbs see it."""
+
+    transport: Transport
+    memory: Memory
+    cluster_id: str
+    given_engine: Engine | str | None
+    options: Options
+
+    @property
+    def path(self) -> str:
+        return f"{CLUSTERS}/{self.cluster_id}"
+
+    @property
+    def engine(self) -> Engine | str | None:
+        """The engine that was given, or else learned, or None."""
+        if self.given_engine is not None:
+            return self.given_engine
+        learned = self.memory.engines.get(self.cluster_id)
+        return None if learned == _UNREADABLE else learned
+
+    async def read_cluster(self) -> Cluster:
+        """``clusters.get``."""
+        cluster = read(await self.transport.request(GET_CLUSTER, self.path, options=self.options), "database", Cluster)
+        self.memory.engines[self.cluster_id] = cluster.engine
+        return cluster
+
+    async def allow(self, operation: Operation, settings: Iterable[str] = ()) -> None:
+        """The guard. Reads the engine first, once for the client, where it is not known yet."""
+        engine = self.given_engine or self.memory.engines.get(self.cluster_id)
+        while engine is None:
+            await self._learn_engine()
+            engine = self.memory.engines.get(self.cluster_id)
+        guard(engine, operation.name, settings)
+
+    def user_write(self) -> AbstractAsyncContextManager[object]:
+        """Within it, a user write may be sent: alone, where the engine bears no two at a time."""
+        capabilities = CAPABILITIES.get(self.engine or "")
+        if capabilities is None or capabilities.concurrent_user_writes > 1:
+            return nullcontext()
+        return self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
+
+    async def _learn_engine(self) -> None:
+        """Read the cluster, or wait for whoever is reading it.
+
+        A failed read fails all who wait for it, a cancelled one none.
+        """
+        reads = self.memory.reads
+        if self.cluster_id in reads:
+            await asyncio.shield(reads[self.cluster_id])
+            return
+        done = reads[self.cluster_id] = asyncio.get_running_loop().create_future()
+        try:
+            await self.read_cluster()
+        except PermissionDeniedError:
+            logger.warning(
+                "the token may not read cluster %s, so its engine is not known and its calls are not guarded",
+                self.cluster_id,
+            )
+            self.memory.engines[self.cluster_id] = _UNREADABLE
+        except Exception as error:
+            done.set_exception(error)
+            done.exception()  # seen, should nobody wait for it
+            raise
+        finally:
+            del reads[self.cluster_id]
+            if not done.done():
+                done.set_result(None)

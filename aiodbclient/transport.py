@@ -1,0 +1,310 @@
+"""The one module that does network I/O: pace, send, read, judge, back off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+import aiohttp
+import backoff
+from aiohttp.client_middlewares import ClientHandlerType
+from attrs import define, field, frozen
+from yarl import URL
+
+from ._version import __version__
+from .answers import error_from_answer
+from .errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    DatabaseClientError,
+    RateLimitError,
+    RequestTimeoutError,
+    TransportError,
+)
+from .operations import LOST_STATUSES, RULES, Failure, Operation, RetryPolicy, Then, gives_up, waits
+from .pacing import Budget, RateLimitStatus
+from .wire import Answer
+
+logger = logging.getLogger("aiodbclient")
+
+TokenProvider = Callable[[], Awaitable[str]]
+
+_USER_AGENT = f"aiodbclient/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+
+# The share of an attempt's time that connecting may take. It ends before the whole, so that the error tells: nothing
+# was sent.
+_CONNECTING = 0.9
+
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+
+_SETTLE = (
+    "it may have been applied: read the name back; if it is there without a password that you know, reset_auth it, "
+    "else create it again"
+)
+
+
+@frozen
+class Options:
+    """What a caller chose for its calls: seconds of patience for the budget (None: any), and the budget's bulk lane."""
+
+    max_wait: float | None = None
+    bulk: bool = False
+
+
+@define
+class Call:
+    """One call on its way: what is asked, and what has become of it so far."""
+
+    operation: Operation
+    path: str
+    body: bytes | None = field(repr=False)
+    options: Options
+    tries: int = 0
+    failure: Failure = Failure.REFUSED
+    may_have_applied: bool = False
+
+    @property
+    def what(self) -> str:
+        return f"{self.operation.name} ({self.operation.method} {self.path})"
+
+    @property
+    def then(self) -> Then:
+        return RULES[self.failure][self.operation.kind]
+
+
+class Transport:
+    """Sends the calls of one client: with its token, through its session, paced by its budget, tried again by its
+    policy.
+    """
+
+    __slots__ = (
+        "_ask_token",
+        "_closed",
+        "_loop",
+        "_owns_session",
+        "_retry",
+        "_session",
+        "_timeout",
+        "_token",
+        "_token_lock",
+        "base_url",
+        "budget",
+        "rate_limit",
+    )
+
+    def __init__(
+        self,
+        *,
+        token: str | TokenProvider,
+        base_url: URL,
+        session: aiohttp.ClientSession | None,
+        timeout: float,
+        retry: RetryPolicy,
+        budget: Budget,
+    ) -> None:
+        self.base_url = base_url
+        self.budget = budget
+        self.rate_limit: RateLimitStatus | None = None
+        self._token = token if isinstance(token, str) else ""
+        self._ask_token = None if isinstance(token, str) else token
+        self._token_lock = asyncio.Lock()
+        self._session = session
+        self._owns_session = session is None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout * _CONNECTING)
+        self._retry = retry
+        self._closed = False
+
+    async def aclose(self) -> None:
+        """Close the session if it is ours. May be called again."""
+        self._closed = True
+        if self._owns_session and self._session is not None:
+            await self._session.close()
+
+    async def request(
+        self,
+        operation: Operation,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        options: Options = Options(),
+    ) -> Answer:
+        """Send one operation to ``path`` (percent-encoded, with its query); the successful answer, not read yet."""
+        call = Call(operation, path, None if body is None else json.dumps(body).encode(), options)
+        # The first try goes without backoff, whose decorator costs a quarter of a request.
+        try:
+            return await self._attempt(call)
+        except DatabaseClientError as error:
+            if self._retry.max_tries == 1 or self._gives_up(call, error):
+                raise
+            first = error
+        return await self._try_again(call, first)
+
+    async def _try_again(self, call: Call, first: DatabaseClientError) -> Answer:
+        failed = [first]
+
+        @backoff.on_exception(
+            waits,
+            DatabaseClientError,
+            max_tries=self._retry.max_tries,
+            giveup=lambda error: self._gives_up(call, error),
+            jitter=None,
+            logger=None,
+            policy=self._retry,
+        )
+        async def again() -> Answer:
+            if failed:
+                raise failed.pop()
+            return await self._attempt(call)
+
+        return await again()
+
+    def _gives_up(self, call: Call, error: Exception) -> bool:
+        return call.then is Then.RAISE or gives_up(self._retry, error)
+
+    async def _attempt(self, call: Call) -> Answer:
+        """One try: the answer, or the error that it met, with what that means noted in both."""
+        call.failure = Failure.REFUSED
+        try:
+            return await self._judge(call, *await self._send_with_token(call))
+        except DatabaseClientError as error:
+            call.may_have_applied |= call.failure is Failure.LOST and call.operation.writes
+            error.may_have_applied |= call.may_have_applied
+            error.tries = call.tries
+            if call.failure is Failure.LOST and call.then is Then.RAISE:
+                error.args = (f"{error.args[0]}; {_SETTLE}",)
+            raise
+
+    async def _judge(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+        if status < 300:
+            return Answer(call.operation, call.what, status, body)
+        if (
+            status == 404
+            and call.may_have_applied
+            and RULES[Failure.LOST][call.operation.kind] is Then.RETRY_GONE_IS_DONE
+        ):
+            return Answer(call.operation, call.what, 204, b"")
+        error = error_from_answer(call.what, status, headers, body, self._token)
+        if isinstance(error, RateLimitError):
+            call.failure = Failure.THROTTLED
+            closed_for = await self.budget.throttle(headers)
+            error.retry_after = error.retry_after if error.retry_after is not None else closed_for
+        elif status in LOST_STATUSES:
+            call.failure = Failure.LOST
+        raise error
+
+    async def _send_with_token(self, call: Call) -> tuple[int, Mapping[str, str], bytes]:
+        token = self._token or await self._renewed_token("")
+        answer = await self._send(call, token)
+        if answer[0] == 401 and self._ask_token is not None:
+            answer = await self._send(call, await self._renewed_token(token))
+        return answer
+
+    async def _renewed_token(self, stale: str) -> str:
+        """The token, asked for anew unless somebody else did since ``stale`` was current."""
+        async with self._token_lock:
+            if self._ask_token is not None and self._token == stale:
+                self._token = checked_token(await self._ask_token())
+            return self._token
+
+    async def _send(self, call: Call, token: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
+        session = self._open_session()
+        await self.budget.acquire(bulk=call.options.bulk, max_wait=call.options.max_wait)
+        call.tries += 1
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "User-Agent": _USER_AGENT,
+        }
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+        started = perf_counter()
+        # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
+        failure: TransportError
+        try:
+            async with session.request(
+                call.operation.method,
+                URL(f"{self.base_url}{call.path}", encoded=True),
+                data=call.body,
+                headers=headers,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._timeout,
+                middlewares=_middlewares(session, call.operation.method),
+            ) as response:
+                body = await response.read()
+        except _NOT_SENT as error:
+            call.failure = Failure.NOT_SENT
+            failure = ConnectError(f"{call.what}: no connection, nothing was sent: {_told(error)}")
+        except TimeoutError:
+            call.failure = Failure.LOST
+            failure = RequestTimeoutError(f"{call.what}: no whole answer within {self._timeout.total:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            call.failure = Failure.LOST
+            failure = ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {_told(error)}")
+        else:
+            self.rate_limit = self.budget.observe(response.headers) or self.rate_limit
+            _log(call, str(response.status), started)
+            return response.status, response.headers, body
+        finally:
+            self.budget.release(sent=call.failure is not Failure.NOT_SENT)
+        _log(call, type(failure).__name__, started)
+        raise failure
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise ConfigurationError("this DatabaseClient is closed")
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise ConfigurationError(
+                    "this DatabaseClient was first used on another event loop: make one for each loop"
+                )
+            self._loop = loop
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        if self._session.closed:
+            raise ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
+        return self._session
+
+
+def checked_token(token: object) -> str:
+    """``token`` if it can go into a header. Raises ConfigurationError, which does not quote it."""
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token or " " in token:
+        raise ConfigurationError("the token must be a non-empty string of printable ASCII characters without spaces")
+    return token
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending again by itself when a connection breaks: what was sent may have been done."""
+    try:
+        return await handler(request)
+    except _NOT_SENT:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        broken = aiohttp.ClientConnectionError(_told(error))
+    raise broken
+
+
+def _middlewares(
+    session: aiohttp.ClientSession, method: str
+) -> tuple[Callable[..., Awaitable[aiohttp.ClientResponse]], ...] | None:
+    # aiohttp repeats only idempotent methods. Middlewares of a request replace those of a borrowed session, hence the
+    # sum.
+    return None if method == "POST" else (*getattr(session, "_middlewares", ()), _send_once)
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _log(call: Call, status: str, started: float) -> None:
+    if logger.isEnabledFor(logging.DEBUG):
+        duration = perf_counter() - started
+        logger.debug("%s %s: %s in %.3f s, try %d", call.operation.method, call.path, status, duration, call.tries)

@@ -1,0 +1,121 @@
+"""The users of a cluster."""
+
+from __future__ import annotations
+
+from .errors import InvalidArgumentError
+from .models import MySQLSettings, NewUser, User, UserSettings
+from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
+from .pages import read_all
+from .paths import segment
+from .scope import Scope
+from .wire import read, setting_names, write
+
+
+class UsersAPI:
+    """``cluster.users``.
+
+    Every method raises UnsupportedOperationError on Redis and Valkey and for settings of another engine,
+    InvalidArgumentError for a name that no URL can carry or an argument of the wrong type (nothing was sent in all
+    these cases), and else the errors of ``aiodbclient.errors``.
+    """
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    async def list(self) -> list[User]:
+        """All users of the cluster. Passwords need the ``database:view_credentials`` scope; MongoDB tells none.
+
+        Safe to retry and to cancel.
+        """
+        scope = self._scope
+        await scope.allow(LIST_USERS)
+        return await read_all(scope.transport, LIST_USERS, f"{scope.path}/users", "users", User, scope.options)
+
+    async def get(self, name: str) -> User:
+        """The user ``name``. Raises NotFoundError where there is none. Safe to retry and to cancel.
+
+        The password needs the ``database:view_credentials`` scope; MongoDB tells none.
+        """
+        scope = self._scope
+        path = f"{scope.path}/users/{segment(name)}"
+        await scope.allow(GET_USER)
+        return read(await scope.transport.request(GET_USER, path, options=scope.options), "user", User)
+
+    async def create(
+        self,
+        name: str,
+        mysql_settings: MySQLSettings | None = None,
+        settings: UserSettings | None = None,
+        readonly: bool | None = None,
+    ) -> User:
+        """Create the user ``name``; the answer holds its password, which MongoDB tells only here.
+
+        ``readonly`` is MongoDB's older way to say ``MongoUserSettings(role="readOnly")``.
+
+        Raises ConflictError or UnprocessableEntityError where the name is taken. Not sent again once it may have been
+        applied: such an error has ``may_have_applied`` set and says how to settle it. The same holds for a cancelled
+        call. ``provision`` settles by itself.
+        """
+        scope = self._scope
+        segment(name)
+        _check("mysql_settings", mysql_settings, MySQLSettings)
+        _check("settings", settings, UserSettings)
+        _check("readonly", readonly, bool)
+        await scope.allow(CREATE_USER, setting_names(mysql_settings, settings, readonly))
+        body = write(NewUser(name, mysql_settings, settings, readonly))
+        async with scope.user_write():
+            answer = await scope.transport.request(CREATE_USER, f"{scope.path}/users", body, scope.options)
+        return read(answer, "user", User)
+
+    async def update(self, name: str, settings: UserSettings) -> User:
+        """Replace the settings of the user ``name``; the answer holds its name and settings.
+
+        What ``settings`` leaves out goes back to the API's default: ``pg_allow_replication`` to false. Raises
+        NotFoundError where there is no such user. Safe to retry; a cancelled call may have been applied.
+        """
+        scope = self._scope
+        path = f"{scope.path}/users/{segment(name)}"
+        if not isinstance(settings, UserSettings):
+            raise InvalidArgumentError(
+                f"settings must be a UserSettings, not {type(settings).__name__}; nothing was sent"
+            )
+        await scope.allow(UPDATE_USER, setting_names(None, settings))
+        async with scope.user_write():
+            answer = await scope.transport.request(UPDATE_USER, path, {"settings": write(settings)}, scope.options)
+        return read(answer, "user", User)
+
+    async def delete(self, name: str) -> None:
+        """Delete the user ``name``.
+
+        Raises NotFoundError where there is none, unless an earlier try of this call may have deleted it. Safe to retry;
+        a cancelled call may have been applied.
+        """
+        scope = self._scope
+        path = f"{scope.path}/users/{segment(name)}"
+        await scope.allow(DELETE_USER)
+        async with scope.user_write():
+            await scope.transport.request(DELETE_USER, path, options=scope.options)
+
+    async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
+        """Give the user ``name`` a new password, which the answer holds; the old one ends at once.
+
+        Raises NotFoundError where there is no such user. Safe to retry: the password told last is the one that counts.
+        A cancelled call may have been applied, and then the password is not known: reset it again.
+        """
+        scope = self._scope
+        path = f"{scope.path}/users/{segment(name)}/reset_auth"
+        _check("mysql_settings", mysql_settings, MySQLSettings)
+        await scope.allow(RESET_AUTH, setting_names(mysql_settings, None))
+        body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
+        async with scope.user_write():
+            answer = await scope.transport.request(RESET_AUTH, path, body, scope.options)
+        return read(answer, "user", User)
+
+
+def _check(argument: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise InvalidArgumentError(
+            f"{argument} must be a {kind.__name__} or None, not {type(value).__name__}; nothing was sent"
+        )
