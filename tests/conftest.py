@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+
+from .server import Server, serve
+
+MakeClient = Callable[..., DatabaseClient]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serve() as running:
+        yield running
+
+
+@pytest.fixture
+async def make_client(server: Server) -> AsyncIterator[MakeClient]:
+    """A client of ``server`` with quick retries and no pacing, unless told otherwise; closed after the test."""
+    clients: list[DatabaseClient] = []
+
+    def make(token: Any = "secret-token", **options: Any) -> DatabaseClient:
+        options = {
+            "base_url": server.url,
+            "retry": RetryPolicy(base_delay=0.001),
+            "budget": RateBudget([]),
+            "timeout": 5.0,
+        } | options
+        clients.append(DatabaseClient(token, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.aclose()

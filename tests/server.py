@@ -1,0 +1,119 @@
+"""A server made for the case: each test says what it answers, and reads what arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from attrs import define, field, frozen
+
+CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
+
+
+@frozen
+class Request:
+    """One request as it arrived: ``path`` is raw, with its query; ``body`` is the decoded JSON, or None."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@define
+class Server:
+    """Answers with its ``script``, in order, and then with ``otherwise``; remembers the ``requests``."""
+
+    script: deque[Reply] = field(factory=deque)
+    otherwise: Reply | None = None
+    requests: list[Request] = field(factory=list)
+    url: str = ""
+
+    def will(self, *replies: Reply) -> None:
+        self.script.extend(replies)
+
+    @property
+    def calls(self) -> list[tuple[str, str]]:
+        return [(request.method, request.path) for request in self.requests]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.requests.append(Request(request.method, request.raw_path, headers, json.loads(body) if body else None))
+        reply = self.script.popleft() if self.script else self.otherwise
+        assert reply is not None, f"the script has no answer to {request.method} {request.raw_path}"
+        return await reply(request)
+
+
+@asynccontextmanager
+async def serve() -> AsyncIterator[Server]:
+    server = Server()
+    runner = web.AppRunner(_app(server), access_log=None, shutdown_timeout=0.01)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+def _app(server: Server) -> web.Application:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    return app
+
+
+def says(status: int, payload: Any = None, *, text: str | None = None, **headers: str) -> Reply:
+    """Answer with JSON, or with ``text`` as it is."""
+
+    async def reply(_: web.Request) -> web.StreamResponse:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if text is not None:
+            return web.Response(status=status, text=text, headers=sent)
+        if payload is None:
+            return web.Response(status=status, headers=sent)
+        return web.json_response(payload, status=status, headers=sent)
+
+    return reply
+
+
+def fails(status: int, id: str = "some_error", message: str = "no luck", **headers: str) -> Reply:
+    """Answer with the documented error body."""
+    return says(status, {"id": id, "message": message, "request_id": "req-1"}, **headers)
+
+
+async def hangs_up(request: web.Request) -> web.StreamResponse:
+    """Cut the connection without an answer."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+def stalls(seconds: float = 30.0) -> Reply:
+    """Answer too late (the wait ends with the server)."""
+
+    async def reply(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        return web.Response(status=200)
+
+    return reply
+
+
+async def breaks_off(request: web.Request) -> web.StreamResponse:
+    """Announce a longer body than it sends."""
+    response = web.StreamResponse(status=200, headers={"Content-Length": "1000", "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"user": {"name": "alice", "password": "hunter2')
+    assert request.transport is not None
+    request.transport.abort()
+    return response

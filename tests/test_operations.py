@@ -1,0 +1,215 @@
+"""Each of the twelve operations, as it goes over the wire and as it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from aiodbclient import (
+    ClusterClient,
+    Database,
+    Engine,
+    KafkaACL,
+    KafkaPermission,
+    MongoRole,
+    MongoUserSettings,
+    MySQLAuthPlugin,
+    MySQLSettings,
+    OpenSearchACL,
+    OpenSearchPermission,
+    User,
+    UserRole,
+    UserSettings,
+)
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, says
+
+USER = {"name": "alice", "role": "normal", "password": "hunter2"}
+ALICE = User("alice", UserRole.NORMAL, "hunter2")
+ROOT = f"/v2/databases/{CLUSTER}"
+SHA2 = MySQLSettings(MySQLAuthPlugin.CACHING_SHA2_PASSWORD)
+SHA2_JSON = {"mysql_settings": {"auth_plugin": "caching_sha2_password"}}
+
+
+@frozen
+class Case:
+    engine: str
+    call: Callable[[ClusterClient], Awaitable[Any]]
+    method: str
+    path: str
+    body: Any
+    status: int
+    answer: Any
+    result: Any
+
+
+CASES = {
+    "users.list": Case("pg", lambda c: c.users.list(), "GET", "/users", None, 200, {"users": [USER]}, [ALICE]),
+    "users.list null": Case("pg", lambda c: c.users.list(), "GET", "/users", None, 200, {"users": None}, []),
+    "users.get": Case("pg", lambda c: c.users.get("alice"), "GET", "/users/alice", None, 200, {"user": USER}, ALICE),
+    "users.create": Case(
+        "pg", lambda c: c.users.create("alice"), "POST", "/users", {"name": "alice"}, 201, {"user": USER}, ALICE
+    ),
+    "users.create with replication": Case(
+        "advanced_pg",
+        lambda c: c.users.create("alice", settings=UserSettings(pg_allow_replication=True)),
+        "POST",
+        "/users",
+        {"name": "alice", "settings": {"pg_allow_replication": True}},
+        201,
+        {"user": USER | {"settings": {"pg_allow_replication": True}}},
+        User("alice", UserRole.NORMAL, "hunter2", settings=UserSettings(pg_allow_replication=True)),
+    ),
+    "users.create for mysql": Case(
+        "mysql",
+        lambda c: c.users.create("alice", SHA2),
+        "POST",
+        "/users",
+        {"name": "alice", **SHA2_JSON},
+        201,
+        {"user": USER | SHA2_JSON},
+        User("alice", UserRole.NORMAL, "hunter2", mysql_settings=SHA2),
+    ),
+    "users.create for kafka": Case(
+        "kafka",
+        lambda c: c.users.create(
+            "alice", settings=UserSettings(acl=[KafkaACL("events.*", KafkaPermission.PRODUCECONSUME)])
+        ),
+        "POST",
+        "/users",
+        {"name": "alice", "settings": {"acl": [{"topic": "events.*", "permission": "produceconsume"}]}},
+        201,
+        {
+            "user": {
+                **USER,
+                "access_cert": "cert",
+                "access_key": "key",
+                "settings": {"acl": [{"id": "a1", "topic": "events.*", "permission": "produceconsume"}]},
+            }
+        },
+        User(
+            "alice",
+            UserRole.NORMAL,
+            "hunter2",
+            "cert",
+            "key",
+            settings=UserSettings(acl=[KafkaACL("events.*", KafkaPermission.PRODUCECONSUME, "a1")]),
+        ),
+    ),
+    "users.create for opensearch": Case(
+        "opensearch",
+        lambda c: c.users.create(
+            "alice", settings=UserSettings(opensearch_acl=(OpenSearchACL("logs-*", OpenSearchPermission.READ),))
+        ),
+        "POST",
+        "/users",
+        {"name": "alice", "settings": {"opensearch_acl": [{"index": "logs-*", "permission": "read"}]}},
+        201,
+        {"user": USER},
+        ALICE,
+    ),
+    "users.create for mongodb": Case(
+        "mongodb",
+        lambda c: c.users.create(
+            "alice", settings=UserSettings(mongo_user_settings=MongoUserSettings(["app"], MongoRole.READ_WRITE))
+        ),
+        "POST",
+        "/users",
+        {"name": "alice", "settings": {"mongo_user_settings": {"databases": ["app"], "role": "readWrite"}}},
+        201,
+        {"user": USER},
+        ALICE,
+    ),
+    "users.create read-only": Case(
+        "mongodb",
+        lambda c: c.users.create("alice", readonly=True),
+        "POST",
+        "/users",
+        {"name": "alice", "readonly": True},
+        201,
+        {"user": USER},
+        ALICE,
+    ),
+    "users.update": Case(
+        "pg",
+        lambda c: c.users.update("alice", UserSettings(pg_allow_replication=False)),
+        "PUT",
+        "/users/alice",
+        {"settings": {"pg_allow_replication": False}},
+        201,
+        {"user": {"name": "alice", "settings": {"pg_allow_replication": False}}},
+        User("alice", settings=UserSettings(pg_allow_replication=False)),
+    ),
+    "users.delete": Case("pg", lambda c: c.users.delete("alice"), "DELETE", "/users/alice", None, 204, None, None),
+    "users.reset_auth": Case(
+        "pg", lambda c: c.users.reset_auth("alice"), "POST", "/users/alice/reset_auth", {}, 200, {"user": USER}, ALICE
+    ),
+    "users.reset_auth for mysql": Case(
+        "advanced_mysql",
+        lambda c: c.users.reset_auth("alice", SHA2),
+        "POST",
+        "/users/alice/reset_auth",
+        SHA2_JSON,
+        200,
+        {"user": USER},
+        ALICE,
+    ),
+    "dbs.list": Case("pg", lambda c: c.dbs.list(), "GET", "/dbs", None, 200, {"dbs": [{"name": "a"}]}, [Database("a")]),
+    "dbs.list null": Case("pg", lambda c: c.dbs.list(), "GET", "/dbs", None, 200, {"dbs": None}, []),
+    "dbs.get": Case("pg", lambda c: c.dbs.get("a"), "GET", "/dbs/a", None, 200, {"db": {"name": "a"}}, Database("a")),
+    "dbs.create": Case(
+        "pg", lambda c: c.dbs.create("a"), "POST", "/dbs", {"name": "a"}, 201, {"db": {"name": "a"}}, Database("a")
+    ),
+    "dbs.delete": Case("pg", lambda c: c.dbs.delete("a"), "DELETE", "/dbs/a", None, 204, None, None),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+async def test_an_operation_sends_one_request_and_returns_its_model(
+    case: Case, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(case.status, case.answer))
+
+    result = await case.call(make_client().cluster(CLUSTER, engine=case.engine))
+
+    assert result == case.result
+    [request] = server.requests
+    assert (request.method, request.path, request.body) == (case.method, ROOT + case.path, case.body)
+    assert request.headers["authorization"] == "Bearer secret-token"
+    assert request.headers["user-agent"].startswith("aiodbclient/")
+
+
+async def test_clusters_are_listed_by_tag(server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, {"databases": [{"id": CLUSTER, "name": "main", "engine": "pg"}]}))
+
+    [cluster] = await make_client().clusters.list(tag_name="a&b")
+
+    assert (cluster.id, cluster.engine) == (CLUSTER, Engine.PG)
+    assert server.calls == [("GET", "/v2/databases?tag_name=a%26b")]
+
+
+async def test_a_cluster_is_read_by_id_or_by_its_handle(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = says(200, {"database": {"id": CLUSTER, "name": "main", "engine": "mysql"}})
+    client = make_client()
+
+    assert await client.clusters.get(CLUSTER.upper()) == await client.cluster(CLUSTER).info()
+
+    assert server.calls == [("GET", ROOT)] * 2
+    assert client.cluster(CLUSTER).engine is Engine.MYSQL
+
+
+async def test_a_list_goes_on_where_the_answer_says(server: Server, make_client: MakeClient) -> None:
+    following = f"{server.url}{ROOT}/users?page=2"
+    server.will(
+        says(200, {"users": [{"name": "a"}], "links": {"pages": {"next": following}}}),
+        says(200, {"users": [{"name": "b"}], "links": {"pages": {}}}),
+    )
+
+    users = await make_client().cluster(CLUSTER, engine="pg").users.list()
+
+    assert [user.name for user in users] == ["a", "b"]
+    assert server.calls[1] == ("GET", f"{ROOT}/users?page=2")
