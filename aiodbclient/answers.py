@@ -38,13 +38,15 @@ _BY_STATUS: dict[int, type[APIError]] = {
 }
 _KEPT = 2000
 
-# A JSON member or a query parameter that holds a credential (cut short or not), the credentials in a URL, and a bearer
-# token.
+# A JSON member that holds a credential (cut short or not; in JSON, or in JSON within a JSON string), the credentials in
+# a URL, and a bearer token.
+_NAMES = "password|access_key|access_cert|uri|token"
 _CREDENTIALS = re.compile(
-    r"""(?P<keep>\\?"(?:password|access_key|access_cert|uri|token)\\?"\s*:\s*\\?")(?:[^"\\]|\\[^"])*"""
-    r"""|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/"'@]*(?:[^\s"'<>]*@)"""
+    rf"""(?P<json>"(?:{_NAMES})"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
+    rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
+    r"""|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s"'<>]*@"""
     r"""|(?P<bearer>bearer\s+)[^\s"'<>]+""",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -54,9 +56,7 @@ def excerpt(body: bytes, token: str = "", limit: int = _KEPT) -> str:
     text = body[: 4 * _KEPT].decode("utf-8", "replace")
     if token:
         text = text.replace(token, "***")
-    text = _CREDENTIALS.sub(
-        lambda m: (m["keep"] or m["scheme"] or m["bearer"]) + "***" + ("@" if m["scheme"] else ""), text
-    )
+    text = _CREDENTIALS.sub(lambda match: f"{match[match.lastgroup or 0]}***", text)
     return text[:limit]
 
 

@@ -140,7 +140,7 @@ def _open_enum(enum: type[StrEnum], *, optional: bool) -> Hook:
     def structure(value: Any, _: Any) -> Any:
         if type(value) is str and value:
             return members.get(value, value)
-        if optional and not value:
+        if optional and (value is None or value == ""):
             return None
         raise TypeError
 
@@ -161,8 +161,14 @@ def _make_converter() -> Converter:
         converter.register_structure_hook_func(lambda t: t == shape, hook)
 
     def optional_model(cls: type) -> Hook:
-        # An empty object says as little as null.
-        return lambda value, _: converter.structure(value, cls) if value else None
+        def structure(value: Any, _: Any) -> Any:
+            if value is None or value == {}:  # an empty object says as little as null
+                return None
+            if type(value) is dict:
+                return converter.structure(value, cls)
+            raise TypeError
+
+        return structure
 
     def list_of(cls: type, empty: list[Any] | None) -> Hook:
         def structure(value: Any, _: Any) -> Any:

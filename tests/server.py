@@ -25,7 +25,7 @@ class Request:
     body: Any
 
 
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Reply = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @define
@@ -44,7 +44,7 @@ class Server:
     def calls(self) -> list[tuple[str, str]]:
         return [(request.method, request.path) for request in self.requests]
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.requests.append(Request(request.method, request.raw_path, headers, json.loads(body) if body else None))
@@ -54,11 +54,11 @@ class Server:
 
 
 @asynccontextmanager
-async def serve() -> AsyncIterator[Server]:
+async def serve(port: int = 0) -> AsyncIterator[Server]:
     server = Server()
-    runner = web.AppRunner(_app(server), access_log=None, shutdown_timeout=0.01)
+    runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.01)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
@@ -67,16 +67,10 @@ async def serve() -> AsyncIterator[Server]:
         await runner.cleanup()
 
 
-def _app(server: Server) -> web.Application:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    return app
-
-
 def says(status: int, payload: Any = None, *, text: str | None = None, **headers: str) -> Reply:
     """Answer with JSON, or with ``text`` as it is."""
 
-    async def reply(_: web.Request) -> web.StreamResponse:
+    async def reply(_: web.BaseRequest) -> web.StreamResponse:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if text is not None:
             return web.Response(status=status, text=text, headers=sent)
@@ -92,7 +86,7 @@ def fails(status: int, id: str = "some_error", message: str = "no luck", **heade
     return says(status, {"id": id, "message": message, "request_id": "req-1"}, **headers)
 
 
-async def hangs_up(request: web.Request) -> web.StreamResponse:
+async def hangs_up(request: web.BaseRequest) -> web.StreamResponse:
     """Cut the connection without an answer."""
     assert request.transport is not None
     request.transport.abort()
@@ -102,14 +96,14 @@ async def hangs_up(request: web.Request) -> web.StreamResponse:
 def stalls(seconds: float = 30.0) -> Reply:
     """Answer too late (the wait ends with the server)."""
 
-    async def reply(_: web.Request) -> web.StreamResponse:
+    async def reply(_: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(seconds)
         return web.Response(status=200)
 
     return reply
 
 
-async def breaks_off(request: web.Request) -> web.StreamResponse:
+async def breaks_off(request: web.BaseRequest) -> web.StreamResponse:
     """Announce a longer body than it sends."""
     response = web.StreamResponse(status=200, headers={"Content-Length": "1000", "Content-Type": "application/json"})
     await response.prepare(request)

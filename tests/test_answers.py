@@ -1,0 +1,194 @@
+"""Answers that are not what the API's description says."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import traceback
+from typing import Any
+
+import pytest
+
+from aiodbclient import RetryPolicy, errors
+from aiodbclient.answers import excerpt, retry_after
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, says
+
+SHAPES = {
+    "html": "<html>hello</html>",
+    "nothing": "",
+    "cut": '{"user": {"name": "alice", "password": "hunter2',
+    "list": "[]",
+    "null": "null",
+    "number": "7",
+    "no key": '{"usr": {}}',
+    "null user": '{"user": null}',
+    "list user": '{"user": []}',
+    "no name": '{"user": {"password": "hunter2"}}',
+    "null name": '{"user": {"name": null, "password": "hunter2"}}',
+    "number name": '{"user": {"name": 5, "password": "hunter2"}}',
+    "object role": '{"user": {"name": "alice", "role": {}, "password": "hunter2"}}',
+    "list settings": '{"user": {"name": "alice", "settings": [1], "password": "hunter2"}}',
+    "list password": '{"user": {"name": "alice", "password": ["hunter2"]}}',
+}
+
+
+@pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
+async def test_a_success_of_another_shape_is_an_invalid_response_that_tells_no_secret(
+    text: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(201, text=text))
+
+    with pytest.raises(errors.InvalidResponseError) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
+
+    error = caught.value
+    assert error.status == 201
+    assert error.may_have_applied
+    assert "hunter2" not in "".join(traceback.format_exception(error)) + error.body + repr(error.__dict__)
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "text", ["<html>x</html>", "", '{"id": "cut', "[]", '{"error": 5}', '{"id": 5, "message": null}']
+)
+@pytest.mark.parametrize(("status", "error_type"), [(404, errors.NotFoundError), (500, errors.ServerError)])
+async def test_an_error_with_another_body_is_still_the_right_error(
+    status: int, error_type: type[errors.APIError], text: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(status, text=text, x_request_id="from-header"))
+
+    with pytest.raises(error_type, match=str(status)) as caught:
+        await make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert caught.value.request_id == "from-header"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_not_followed(status: int, server: Server, make_client: MakeClient) -> None:
+    server.will(says(status, location="https://elsewhere.example/v2/databases"))
+
+    with pytest.raises(errors.InvalidResponseError, match=r"redirect to elsewhere\.example"):
+        await make_client().clusters.list()
+
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("following", "complaint"),
+    [
+        ("https://elsewhere.example/v2/databases?page=2", "another host"),
+        ("http://localhost:1/v2/databases?page=2", "another host"),
+        ("//elsewhere.example/v2", "another host"),
+        ("http://[", "another host"),
+        ("/v2/databases", "read before"),
+    ],
+)
+async def test_a_list_that_goes_on_elsewhere_or_in_a_circle_is_refused(
+    following: str, complaint: str, server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = says(200, {"databases": [], "links": {"pages": {"next": following}}})
+
+    with pytest.raises(errors.InvalidResponseError, match=complaint):
+        await make_client().clusters.list()
+
+    assert len(server.requests) == 1
+
+
+async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(
+    server: Server, make_client: MakeClient
+) -> None:
+    cluster = {
+        "id": CLUSTER,
+        "name": "main",
+        "engine": "cockroach",
+        "status": "hibernating",
+        "created_at": "",
+        "tags": None,
+        "connection": {"host": "h", "password": "", "surprise": 1},
+        "private_connection": {},
+        "users": [{"name": "a", "role": "superb", "password": "", "mysql_settings": {}, "settings": {}, "new": []}],
+        "surprise": {"deep": [1]},
+    }
+    server.will(says(200, {"database": cluster, "more": True}))
+
+    info = await make_client().clusters.get(CLUSTER)
+
+    assert (info.engine, info.status, info.created_at, info.tags, info.db_names) == (
+        "cockroach",
+        "hibernating",
+        None,
+        [],
+        [],
+    )
+    assert info.connection is not None
+    assert info.connection.password is None
+    assert info.private_connection is None
+    [user] = info.users
+    assert (user.role, user.password, user.mysql_settings, user.settings) == ("superb", None, None, None)
+
+
+async def test_a_date_is_aware(server: Server, make_client: MakeClient) -> None:
+    for text in ("2019-01-11T18:37:36Z", "2019-01-11T18:37:36"):
+        server.will(
+            says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", "created_at": text}}),
+        )
+        created_at = (await make_client().clusters.get(CLUSTER)).created_at
+        assert created_at is not None
+        assert created_at.isoformat() == "2019-01-11T18:37:36+00:00"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"password": "hunter2"}),
+        json.dumps({"user": {"access_key": "hunter2", "x": 1}}),
+        '{"password": "hunter2',
+        json.dumps({"password": 'a"hunter2'}),
+        json.dumps(json.dumps({"password": "hunter2"})),
+        json.dumps({"connection": {"uri": "postgres://doadmin:hunter2@host/db"}}),
+        "error connecting to mysql://doadmin:hunter2@host:25060/db",
+        "mongodb://doadmin:p@hunter2@host",
+        "you sent Authorization: Bearer hunter2",
+        "x" * 7990 + '"password": "hunter2"',
+    ],
+)
+def test_an_excerpt_masks_credentials(body: str) -> None:
+    assert "hunter2" not in excerpt(body.encode())
+    assert len(excerpt(body.encode())) <= 2000
+
+
+def test_an_excerpt_masks_the_token_wherever_it_stands() -> None:
+    assert excerpt(b"your token dop_v1_abc is odd", "dop_v1_abc") == "your token *** is odd"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("2", 2.0), ("0.5", 0.5), ("-1", None), ("nan", None), ("inf", None), ("soon", None), ("", None)],
+)
+def test_retry_after_is_seconds_or_nothing(value: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": value}) == seconds
+
+
+def test_retry_after_can_be_a_date() -> None:
+    assert (retry_after({"retry-after": "Fri, 31 Dec 2100 23:59:59 GMT"}) or 0) > 1e9
+    assert retry_after({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}) is None
+
+
+ERRORS: list[Any] = [
+    errors.ConnectError("m"),
+    errors.UnsupportedOperationError("m", engine="redis", operation="users.list"),
+    errors.InvalidResponseError("m", status=200, body="b", may_have_applied=True),
+    errors.RateLimitError("m", retry_after=3.0, request_id="r"),
+    errors.ServerError("m", status=500, id="i", message="x"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_travels_between_processes(error: errors.DatabaseClientError) -> None:
+    error.tries = 3
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)

@@ -1,0 +1,242 @@
+"""The table "what happens when": every way to fail, for every kind of operation."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from aiodbclient import ClusterClient, RetryPolicy, User, UserRole, UserSettings, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Reply, Server, breaks_off, fails, hangs_up, says, stalls
+
+USER = says(200, {"user": {"name": "alice", "role": "normal", "password": "hunter2"}})
+ALICE = User("alice", UserRole.NORMAL, "hunter2")
+
+Call = Callable[[ClusterClient], Awaitable[Any]]
+
+READS: dict[str, tuple[Call, Reply, Any]] = {
+    "list": (lambda c: c.users.list(), says(200, {"users": []}), []),
+    "get": (lambda c: c.users.get("alice"), USER, ALICE),
+}
+REPEATABLE: dict[str, tuple[Call, Reply, Any]] = READS | {
+    "update": (lambda c: c.users.update("alice", UserSettings(pg_allow_replication=True)), USER, ALICE),
+    "delete": (lambda c: c.users.delete("alice"), says(204), None),
+    "reset_auth": (lambda c: c.users.reset_auth("alice"), USER, ALICE),
+}
+CREATES: dict[str, tuple[Call, Reply, Any]] = {"create": (lambda c: c.users.create("alice"), USER, ALICE)}
+ALL = REPEATABLE | CREATES
+LOSSES: dict[str, Reply] = {
+    "connection cut": hangs_up,
+    "body cut": breaks_off,
+    "timeout": stalls(),
+    "500": fails(500),
+    "502": says(502, text="<html>Bad gateway</html>"),
+    "503": fails(503),
+    "504": says(504),
+}
+
+
+def named(cases: dict[str, Any]) -> Any:
+    return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
+
+
+losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+
+
+@named(REPEATABLE)
+@losses
+async def test_what_can_be_repeated_is_repeated_when_its_answer_is_lost(
+    case: tuple[Call, Reply, Any], loss: Reply, server: Server, make_client: MakeClient
+) -> None:
+    call, reply, result = case
+    server.will(loss, reply)
+
+    assert await call(make_client(timeout=0.3).cluster(CLUSTER, engine="pg")) == result
+
+    assert len(server.requests) == 2
+
+
+@losses
+async def test_a_create_whose_answer_is_lost_is_raised_and_says_how_to_settle_it(
+    loss: Reply, server: Server, make_client: MakeClient
+) -> None:
+    server.will(loss)
+
+    with pytest.raises(
+        (errors.TransportError, errors.ServerError), match=r"may have been applied.*reset_auth"
+    ) as caught:
+        await make_client(timeout=0.3).cluster(CLUSTER, engine="pg").users.create("alice")
+
+    assert caught.value.may_have_applied
+    assert caught.value.tries == 1
+    assert len(server.requests) == 1
+
+
+@named(ALL)
+async def test_a_429_is_waited_out_and_repeated(
+    case: tuple[Call, Reply, Any], server: Server, make_client: MakeClient
+) -> None:
+    call, reply, result = case
+    server.will(fails(429, "too_many_requests", retry_after="0.05"), reply)
+    started = asyncio.get_running_loop().time()
+
+    assert await call(make_client().cluster(CLUSTER, engine="pg")) == result
+
+    assert asyncio.get_running_loop().time() - started >= 0.05
+    assert len(server.requests) == 2
+
+
+@named(ALL)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 418, 422])
+async def test_a_refusal_is_raised_at_once(
+    case: tuple[Call, Reply, Any], status: int, server: Server, make_client: MakeClient
+) -> None:
+    server.will(fails(status, "the_id", "the message"))
+
+    with pytest.raises(errors.APIError) as caught:
+        await case[0](make_client().cluster(CLUSTER, engine="pg"))
+
+    error = caught.value
+    assert (error.status, error.id, error.message, error.request_id) == (status, "the_id", "the message", "req-1")
+    assert not error.may_have_applied
+    assert len(server.requests) == 1
+    assert "the_id: the message (request id req-1)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type"),
+    [
+        (400, errors.BadRequestError),
+        (401, errors.AuthenticationError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.NotFoundError),
+        (409, errors.ConflictError),
+        (412, errors.PreconditionFailedError),
+        (422, errors.UnprocessableEntityError),
+        (429, errors.RateLimitError),
+        (500, errors.ServerError),
+        (501, errors.ServerError),
+        (418, errors.APIError),
+    ],
+)
+async def test_each_status_has_its_error(
+    status: int, error_type: type[errors.APIError], server: Server, make_client: MakeClient
+) -> None:
+    server.will(fails(status))
+
+    with pytest.raises(errors.APIError) as caught:
+        await make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert type(caught.value) is error_type
+
+
+@named(ALL)
+async def test_a_connection_that_cannot_be_made_is_tried_again_and_nothing_was_sent(
+    case: tuple[Call, Reply, Any], make_client: MakeClient
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: refuses
+        client = make_client(base_url=f"http://127.0.0.1:{unused.getsockname()[1]}")
+
+        with pytest.raises(errors.ConnectError, match=r"nothing was sent.*after 5 tries") as caught:
+            await case[0](client.cluster(CLUSTER, engine="pg"))
+
+    assert caught.value.tries == 5
+    assert not caught.value.may_have_applied
+
+
+@named(REPEATABLE)
+async def test_the_last_error_is_raised_when_the_tries_are_used_up(
+    case: tuple[Call, Reply, Any], server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = fails(503, message="maintenance")
+
+    with pytest.raises(errors.ServerError, match=r"maintenance.*after 3 tries") as caught:
+        await case[0](make_client(retry=RetryPolicy(max_tries=3, base_delay=0.001)).cluster(CLUSTER, engine="pg"))
+
+    assert len(server.requests) == 3
+    assert caught.value.may_have_applied == (case not in READS.values())
+
+
+async def test_a_delete_that_finds_nothing_after_a_lost_answer_has_succeeded(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(hangs_up, fails(404, "not_found"))
+
+    await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
+
+
+async def test_a_delete_that_finds_nothing_after_a_429_has_failed(server: Server, make_client: MakeClient) -> None:
+    server.will(fails(429, retry_after="0"), fails(404, "not_found"))
+
+    with pytest.raises(errors.NotFoundError) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
+
+    assert not caught.value.may_have_applied
+
+
+async def test_a_delete_over_a_kept_connection_that_is_cut_is_repeated_by_us_alone(
+    server: Server, make_client: MakeClient
+) -> None:
+    """aiohttp would repeat it by itself, unseen, and the 404 would look like an error."""
+    server.will(says(200, {"dbs": []}), hangs_up, fails(404, "not_found"))
+    cluster = make_client().cluster(CLUSTER, engine="pg")
+    await cluster.dbs.list()
+
+    await cluster.dbs.delete("alpha")
+
+    assert [method for method, _ in server.calls] == ["GET", "DELETE", "DELETE"]
+
+
+async def test_an_error_after_a_lost_answer_still_says_that_it_may_have_applied(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(hangs_up, fails(422))
+
+    with pytest.raises(errors.UnprocessableEntityError) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+
+    assert caught.value.may_have_applied
+
+
+async def test_a_5xx_that_says_how_long_to_wait_is_obeyed(server: Server, make_client: MakeClient) -> None:
+    server.will(fails(503, retry_after="0.1"), says(200, {"dbs": []}))
+    started = asyncio.get_running_loop().time()
+
+    await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert 0.1 <= asyncio.get_running_loop().time() - started < 1
+
+
+async def test_a_5xx_that_asks_for_more_patience_than_the_policy_has_is_raised(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(fails(503, retry_after="3600"))
+
+    with pytest.raises(errors.ServerError) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert caught.value.retry_after == 3600
+
+
+async def test_cancelling_a_wait_ends_it_at_once(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = fails(503)
+    client = make_client(retry=RetryPolicy(base_delay=1000.0, max_delay=1000.0))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(client.cluster(CLUSTER, engine="pg").dbs.list(), 0.3)
+
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "values", [{"max_tries": 0}, {"max_tries": 1.5}, {"base_delay": 0}, {"max_delay": float("nan")}]
+)
+def test_a_policy_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=next(iter(values))):
+        RetryPolicy(**values)

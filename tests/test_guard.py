@@ -1,0 +1,231 @@
+"""What an engine cannot do is refused before anything is sent; the engine is learned once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from aiodbclient import (
+    Capabilities,
+    ClusterClient,
+    Engine,
+    KafkaACL,
+    KafkaPermission,
+    MongoUserSettings,
+    MySQLAuthPlugin,
+    MySQLSettings,
+    OpenSearchACL,
+    RetryPolicy,
+    UserSettings,
+    errors,
+)
+
+from .conftest import MakeClient
+from .server import CLUSTER, Reply, Server, fails, says, stalls
+
+Call = Callable[[ClusterClient], Awaitable[Any]]
+
+OPERATIONS: dict[str, Call] = {
+    "users.list": lambda c: c.users.list(),
+    "users.get": lambda c: c.users.get("alice"),
+    "users.create": lambda c: c.users.create("alice"),
+    "users.update": lambda c: c.users.update("alice", UserSettings()),
+    "users.delete": lambda c: c.users.delete("alice"),
+    "users.reset_auth": lambda c: c.users.reset_auth("alice"),
+    "dbs.list": lambda c: c.dbs.list(),
+    "dbs.get": lambda c: c.dbs.get("alpha"),
+    "dbs.create": lambda c: c.dbs.create("alpha"),
+    "dbs.delete": lambda c: c.dbs.delete("alpha"),
+}
+
+MYSQL = MySQLSettings(MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD)
+SETTINGS: dict[str, tuple[dict[str, Any], set[Engine]]] = {
+    "mysql_settings": ({"mysql_settings": MYSQL}, {Engine.MYSQL, Engine.ADVANCED_MYSQL}),
+    "pg_allow_replication": (
+        {"settings": UserSettings(pg_allow_replication=False)},
+        {Engine.PG, Engine.ADVANCED_PG},
+    ),
+    "acl": ({"settings": UserSettings(acl=[KafkaACL("t", KafkaPermission.ADMIN)])}, {Engine.KAFKA}),
+    "opensearch_acl": ({"settings": UserSettings(opensearch_acl=[OpenSearchACL("i", "read")])}, {Engine.OPENSEARCH}),
+    "mongo_user_settings": (
+        {"settings": UserSettings(mongo_user_settings=MongoUserSettings(["app"], "readOnly"))},
+        {Engine.MONGODB},
+    ),
+    "readonly": ({"readonly": True}, {Engine.MONGODB}),
+}
+
+
+def is_engine(slug: str) -> Reply:
+    return says(200, {"database": {"id": CLUSTER, "name": "main", "engine": slug}})
+
+
+@pytest.mark.parametrize("engine", [Engine.REDIS, Engine.VALKEY])
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_redis_and_valkey_have_no_users_and_no_dbs(
+    operation: str, engine: Engine, server: Server, make_client: MakeClient
+) -> None:
+    with pytest.raises(errors.UnsupportedOperationError, match=engine) as caught:
+        await OPERATIONS[operation](make_client().cluster(CLUSTER, engine=engine))
+
+    assert (caught.value.engine, caught.value.operation) == (engine, operation)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("engine", [e for e in Engine if (can := Capabilities.of(e)) and can.users])
+@pytest.mark.parametrize("setting", SETTINGS)
+async def test_a_setting_of_another_engine_is_refused(
+    setting: str, engine: Engine, server: Server, make_client: MakeClient
+) -> None:
+    arguments, owners = SETTINGS[setting]
+    create = make_client().cluster(CLUSTER, engine=engine).users.create("alice", **arguments)
+    if engine in owners:
+        server.will(says(201, {"user": {"name": "alice"}}))
+        await create
+    else:
+        with pytest.raises(errors.UnsupportedOperationError, match=f"{setting} is a setting of"):
+            await create
+        assert server.requests == []
+
+
+async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make_client: MakeClient) -> None:
+    users = make_client().cluster(CLUSTER, engine="mongodb").users
+
+    with pytest.raises(errors.UnsupportedOperationError):
+        await users.update("alice", UserSettings(pg_allow_replication=True))
+    with pytest.raises(errors.UnsupportedOperationError):
+        await users.reset_auth("alice", MYSQL)
+
+    assert server.requests == []
+
+
+async def test_an_unknown_engine_is_let_through(server: Server, make_client: MakeClient) -> None:
+    server.will(is_engine("cockroach"), says(201, {"user": {"name": "alice"}}))
+    cluster = make_client().cluster(CLUSTER)
+
+    await cluster.users.create("alice", mysql_settings=MYSQL, readonly=True)
+
+    assert cluster.engine == "cockroach"
+
+
+async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_client: MakeClient) -> None:
+    server.will(is_engine("redis"))
+    client = make_client()
+
+    results = await asyncio.gather(
+        *(client.cluster(CLUSTER).users.get(f"user{n}") for n in range(100)), return_exceptions=True
+    )
+
+    assert {type(result) for result in results} == {errors.UnsupportedOperationError}
+    assert server.calls == [("GET", f"/v2/databases/{CLUSTER}")]
+
+
+async def test_a_listed_cluster_needs_no_read(server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, {"databases": [{"id": CLUSTER, "name": "main", "engine": "valkey"}]}))
+    client = make_client()
+    await client.clusters.list()
+
+    with pytest.raises(errors.UnsupportedOperationError):
+        await client.with_options(max_wait=1).cluster(CLUSTER).dbs.list()
+
+    assert len(server.requests) == 1
+
+
+async def test_without_leave_to_read_the_cluster_calls_go_ahead_with_one_warning(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.will(fails(403, "forbidden"))
+    server.otherwise = says(200, {"users": []})
+    cluster = make_client().cluster(CLUSTER)
+
+    with caplog.at_level(logging.WARNING, "aiodbclient"):
+        await asyncio.gather(*(cluster.users.list() for _ in range(5)))
+        await cluster.users.list()
+
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert CLUSTER in caplog.text
+    assert cluster.engine is None
+    assert len(server.requests) == 1 + 6
+
+
+async def test_a_cluster_that_is_not_there_is_not_found_for_all_who_wait(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(fails(404, "not_found"))
+    cluster = make_client().cluster(CLUSTER)
+
+    results = await asyncio.gather(*(cluster.users.list() for _ in range(10)), return_exceptions=True)
+
+    assert {type(result) for result in results} == {errors.NotFoundError}
+    assert len(server.requests) == 1
+
+
+async def test_a_failed_read_is_not_remembered(server: Server, make_client: MakeClient) -> None:
+    server.will(fails(503), is_engine("pg"), says(200, {"users": []}))
+    cluster = make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER)
+
+    with pytest.raises(errors.ServerError):
+        await cluster.users.list()
+
+    assert await cluster.users.list() == []
+
+
+async def test_when_the_reader_is_cancelled_another_reads(server: Server, make_client: MakeClient) -> None:
+    server.will(stalls(), is_engine("pg"), says(200, {"users": []}))
+    cluster = make_client().cluster(CLUSTER)
+
+    first = asyncio.create_task(cluster.users.list())
+    second = asyncio.create_task(cluster.users.list())
+    await asyncio.wait([first], timeout=0.1)
+    first.cancel()
+
+    assert await asyncio.wait_for(second, 1) == []
+    assert first.cancelled() or isinstance(first.exception(), asyncio.CancelledError)
+
+
+async def test_user_writes_on_one_mongodb_cluster_go_one_at_a_time(server: Server, make_client: MakeClient) -> None:
+    writing = most = 0
+
+    async def reply(request: Any) -> Any:
+        nonlocal writing, most
+        writing += 1
+        most = max(most, writing)
+        await asyncio.sleep(0.005)
+        writing -= 1
+        return await says(201, {"user": {"name": "alice"}})(request)
+
+    server.otherwise = reply
+    client = make_client()
+
+    async def write_on(cluster: ClusterClient) -> None:
+        await asyncio.gather(*(cluster.users.create(f"u{n}") for n in range(5)), cluster.users.reset_auth("alice"))
+
+    await write_on(client.cluster(CLUSTER, engine="mongodb"))
+    assert most == 1
+
+    await write_on(client.cluster(CLUSTER, engine="pg"))
+    assert most > 1
+
+
+def test_capabilities_are_public() -> None:
+    redis, mongodb = Capabilities.of("redis"), Capabilities.of(Engine.MONGODB)
+
+    assert redis is not None
+    assert mongodb is not None
+    assert (redis.users, redis.dbs, mongodb.concurrent_user_writes) == (False, False, 1)
+    assert Capabilities.of("cockroach") is None
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"mysql_settings": {"auth_plugin": "x"}}, {"settings": {"acl": []}}, {"readonly": "yes"}]
+)
+async def test_arguments_of_another_type_are_refused(
+    arguments: dict[str, Any], server: Server, make_client: MakeClient
+) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=next(iter(arguments))):
+        await make_client().cluster(CLUSTER, engine="mysql").users.create("alice", **arguments)
+
+    assert server.requests == []

@@ -1,0 +1,71 @@
+"""A name is arbitrary text to us, and exactly one segment of the path."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiodbclient import DatabaseClient, errors
+from aiodbclient.paths import segment
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, says
+
+NAMES = ["a/b", "x?y", "a#b", "a%2Fb", "ü", "a b", "...", "a/../b", "%2e%2e", "a;b", "a+b", "日本", "'\"", "a\\b", "\n"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Server, make_client: MakeClient) -> None:
+    server.otherwise = says(200, {"user": {"name": name}})
+    users = make_client().cluster(CLUSTER, engine="pg").users
+
+    assert (await users.get(name)).name == name
+    await users.reset_auth(name)
+    await users.delete(name)
+    await users.create(name)
+
+    paths = [request.path.split("/") for request in server.requests[:3]]
+    assert [unquote(path[5]) for path in paths] == [name] * 3
+    assert [len(path) for path in paths] == [6, 7, 6]
+    assert server.requests[3].body == {"name": name}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "\0", "a\0b", "\ud800", None, 5, b"a"])
+async def test_what_no_path_can_say_is_refused(name: Any, server: Server, make_client: MakeClient) -> None:
+    cluster = make_client().cluster(CLUSTER, engine="pg")
+    for api in (cluster.users, cluster.dbs):
+        for method in (api.get, api.create, api.delete):
+            with pytest.raises(errors.InvalidArgumentError, match="nothing was sent"):
+                await method(name)
+
+    assert server.requests == []
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+def test_a_segment_is_the_name_and_holds_nothing_that_a_path_would_heed(name: str) -> None:
+    if name in (".", ".."):
+        return
+    encoded = segment(name)
+
+    assert unquote(encoded) == name
+    assert not set(encoded) & set("/?#\\;")
+    assert encoded.isascii()
+
+
+@pytest.mark.parametrize(
+    "cluster_id", ["", "main", "..", CLUSTER.replace("-", ""), f"{{{CLUSTER}}}", CLUSTER + "\n", None, 5]
+)
+def test_a_cluster_id_is_a_uuid(cluster_id: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="UUID"):
+        DatabaseClient("token").cluster(cluster_id)
+
+
+def test_a_cluster_id_may_be_a_uuid_object_or_in_capitals() -> None:
+    client = DatabaseClient("token")
+
+    assert client.cluster(UUID(CLUSTER)).id == client.cluster(CLUSTER.upper()).id == CLUSTER

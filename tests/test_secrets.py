@@ -1,0 +1,67 @@
+"""Passwords, keys and tokens appear in no repr, log or error."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+import pytest
+
+from aiodbclient import Cluster, Connection, NewUser, RetryPolicy, User, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, breaks_off, fails, hangs_up, says
+
+SECRETS = ["hunter2", "the-key", "the-cert", "secret-token"]
+
+
+def test_no_repr_tells_a_credential() -> None:
+    user = User("alice", None, "hunter2", "the-cert", "the-key")
+    connection = Connection(uri="postgres://doadmin:hunter2@h", password="hunter2", user="doadmin")
+    cluster = Cluster(CLUSTER, "main", "pg", users=[user], connection=connection)
+
+    for value in (user, connection, cluster, str(cluster), [user]):
+        assert not any(secret in repr(value) for secret in SECRETS)
+    assert "password='********'" in repr(user)
+    assert "password=None" in repr(User("alice"))
+    assert repr(NewUser("alice"))
+
+
+async def test_no_log_and_no_error_tells_a_credential(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = {"user": {"name": "alice", "password": "hunter2", "access_key": "the-key", "access_cert": "the-cert"}}
+    server.will(
+        says(201, answer),
+        breaks_off,
+        hangs_up,
+        fails(422, message="you sent Bearer secret-token and postgres://doadmin:hunter2@host"),
+        says(200, {"wrong": answer}),
+        says(502, text="<p>authorization: secret-token</p>"),
+    )
+    users = make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users
+    told: list[str] = []
+
+    with caplog.at_level(logging.DEBUG):
+        await users.create("alice")
+        for _ in range(5):
+            with pytest.raises(errors.DatabaseClientError) as caught:
+                await users.reset_auth("alice")
+            told += [repr(caught.value), repr(vars(caught.value)), *traceback.format_exception(caught.value)]
+    told.append(caplog.text)
+
+    assert [secret for secret in SECRETS if secret in "".join(told)] == []
+
+
+async def test_each_request_is_one_debug_line(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.will(fails(503), says(200, {"dbs": []}))
+
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"GET /v2/databases/{CLUSTER}/dbs: 503 in ")
+    assert second.startswith(f"GET /v2/databases/{CLUSTER}/dbs: 200 in ")
+    assert second.endswith("try 2")

@@ -1,0 +1,226 @@
+"""Whose session it is, whose token, and where the token goes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aiodbclient import DatabaseClient, RateLimitStatus, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, says, serve, stalls
+
+DBS = says(200, {"dbs": []})
+
+
+async def test_a_session_of_its_own_is_closed_with_the_client(server: Server) -> None:
+    server.otherwise = DBS
+    async with DatabaseClient("token", base_url=server.url) as client:
+        await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+    with pytest.raises(errors.ConfigurationError, match="closed"):
+        await client.cluster(CLUSTER, engine="pg").dbs.list()
+    await client.aclose()
+
+
+async def test_a_borrowed_session_is_used_and_left_open(server: Server) -> None:
+    server.otherwise = DBS
+    async with aiohttp.ClientSession(headers={"X-Mine": "yes"}, raise_for_status=True) as session:
+        async with DatabaseClient("token", base_url=server.url, session=session) as client:
+            await client.cluster(CLUSTER, engine="pg").dbs.list()
+            server.will(fails(404))
+            with pytest.raises(errors.NotFoundError):
+                await client.cluster(CLUSTER, engine="pg").dbs.get("x")
+        assert not session.closed
+
+    assert server.requests[0].headers["x-mine"] == "yes"
+    unusable = DatabaseClient("token", base_url=server.url, session=session)
+    with pytest.raises(errors.ConfigurationError, match="ClientSession"):
+        await unusable.cluster(CLUSTER, engine="pg").dbs.list()
+
+
+async def test_the_middlewares_of_a_borrowed_session_stay_in_use(server: Server) -> None:
+    seen: list[str] = []
+
+    async def watch(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        seen.append(request.method)
+        return await handler(request)
+
+    server.otherwise = DBS
+    async with aiohttp.ClientSession(middlewares=(watch,)) as session:
+        client = DatabaseClient("token", base_url=server.url, session=session)
+        await client.cluster(CLUSTER, engine="pg").dbs.list()
+        with pytest.raises(errors.InvalidResponseError):
+            await client.cluster(CLUSTER, engine="pg").dbs.create("x")
+
+    assert seen == ["GET", "POST"]
+
+
+def test_a_client_is_made_without_a_loop_and_refuses_a_second_one() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    client = DatabaseClient("token", base_url=f"http://127.0.0.1:{port}")
+    dbs = client.cluster(CLUSTER, engine="pg").dbs
+
+    async def first() -> None:
+        async with serve(port) as server:
+            server.otherwise = DBS
+            await dbs.list()
+
+    async def second() -> None:
+        with pytest.raises(errors.ConfigurationError, match="event loop"):
+            await dbs.list()
+        await client.aclose()
+
+    asyncio.run(first())
+    asyncio.run(second())
+    gc.collect()
+
+
+def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(errors.ConfigurationError, match="DIGITALOCEAN_TOKEN or DIGITALOCEAN_ACCESS_TOKEN"):
+        DatabaseClient()
+
+    monkeypatch.setenv("DIGITALOCEAN_ACCESS_TOKEN", "from-environment")
+    DatabaseClient()
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\nb", "ü", 5, b"x"])
+def test_a_token_that_no_header_can_carry_is_refused_without_being_quoted(token: Any) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        DatabaseClient(token)
+
+    assert not token or repr(token) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://api.digitalocean.com",
+        "http://10.0.0.1",
+        "http://localhost.example",
+        "ftp://x",
+        "api.digitalocean.com",
+        "",
+        "https://user:pass@host",
+        "https://host?x=1",
+    ],
+)
+def test_the_token_never_goes_in_the_clear_or_nowhere(base_url: str) -> None:
+    with pytest.raises(errors.ConfigurationError):
+        DatabaseClient("token", base_url=base_url)
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:1", "https://host/api/"]
+)
+def test_loopback_and_https_are_fine(base_url: str) -> None:
+    assert base_url.rstrip("/") in repr(DatabaseClient("token", base_url=base_url))
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"max_wait": -1}, {"timeout": float("nan")}])
+def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=next(iter(options))):
+        DatabaseClient("token", **options)
+
+
+class Vault:
+    """Hands out token-1, token-2, ..."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self) -> str:
+        self.asked += 1
+        await asyncio.sleep(0.01)
+        return f"token-{self.asked}"
+
+
+async def test_a_token_that_rotates_is_asked_for_when_needed_and_shared(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = DBS
+    vault = Vault()
+    cluster = make_client(vault).cluster(CLUSTER, engine="pg")
+    assert vault.asked == 0
+
+    await asyncio.gather(*(cluster.dbs.list() for _ in range(10)))
+
+    assert vault.asked == 1
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer token-1"}
+
+
+async def test_after_a_401_a_new_token_is_asked_for_once(server: Server, make_client: MakeClient) -> None:
+    vault = Vault()
+    cluster = make_client(vault).cluster(CLUSTER, engine="pg")
+    server.will(fails(401), DBS)
+
+    assert await cluster.dbs.list() == []
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer token-1", "Bearer token-2"]
+
+    server.will(fails(401), fails(401))
+    with pytest.raises(errors.AuthenticationError):
+        await cluster.dbs.list()
+    assert len(server.requests) == 4
+
+
+async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_client: MakeClient) -> None:
+    async def only_the_second(request: Any) -> Any:
+        fresh = request.headers["authorization"] == "Bearer token-2"
+        return await (DBS if fresh else fails(401))(request)
+
+    server.otherwise = only_the_second
+    vault = Vault()
+    cluster = make_client(vault).cluster(CLUSTER, engine="pg")
+
+    await asyncio.gather(*(cluster.dbs.list() for _ in range(100)))
+
+    assert vault.asked == 2
+
+
+async def test_a_401_with_a_fixed_token_is_raised(server: Server, make_client: MakeClient) -> None:
+    server.will(fails(401))
+
+    with pytest.raises(errors.AuthenticationError):
+        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+
+
+async def test_cancelling_a_call_leaves_no_connection_and_no_task(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = stalls()
+    client = make_client()
+    calls = [asyncio.create_task(client.cluster(CLUSTER, engine="pg").users.create(f"u{n}")) for n in range(20)]
+    await asyncio.wait(calls, timeout=0.2)
+    assert len(server.requests) == 20
+
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    await client.aclose()
+
+    # What is left in this loop is the test itself and the server's own tasks for its 20 requests.
+    ours = [task for task in asyncio.all_tasks() if "aiodbclient" in repr(task.get_coro())]
+    assert ours == []
+
+
+async def test_the_newest_answer_tells_the_hourly_limit(server: Server, make_client: MakeClient) -> None:
+    server.will(
+        says(200, {"dbs": []}, ratelimit_limit="5000", ratelimit_remaining="4816", ratelimit_reset="1444931833")
+    )
+    client = make_client()
+    assert client.rate_limit is None
+
+    await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+    status = client.rate_limit
+    assert isinstance(status, RateLimitStatus)
+    assert (status.limit, status.remaining) == (5000, 4816)
+    assert status.reset is not None
+    assert status.reset.timestamp() == 1444931833
