@@ -1,0 +1,72 @@
+"""What the API says: answers, the documented error body, and the exception that carries one out."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+from attrs import Factory, define
+
+# The ids come from the examples in the API description (401, 404, 429, 500); the others follow its rule, "a
+# short identifier corresponding to the HTTP status code".
+_IDS = {500: "server_error"}
+
+HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phrase}</h1>\n</body>\n</html>\n"
+
+
+@define
+class Answer:
+    """One answer before it becomes bytes. ``payload`` is the JSON body, None for an answer without one."""
+
+    status: int
+    payload: dict[str, Any] | None = None
+    headers: dict[str, str] = Factory(dict[str, str])
+
+    def body(self) -> bytes:
+        return b"" if self.payload is None else json.dumps(self.payload).encode()
+
+
+class Refusal(Exception):
+    """Raised by the work to answer with ``status`` and the documented error body."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def phrase(status: int) -> str:
+    """The reason phrase of ``status``; "Unknown" for one that has none."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+def error(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
+    """The documented error body: ``id``, ``message`` and a ``request_id`` that is new for every answer."""
+    slug = _IDS.get(status) or phrase(status).lower().replace(" ", "_")
+    return Answer(
+        status,
+        {"id": slug, "message": message, "request_id": str(uuid.uuid4())},
+        {} if headers is None else headers,
+    )
+
+
+def not_found() -> Refusal:
+    """The 404 of the API description, for a cluster, a user or a db alike."""
+    return Refusal(404, "The resource you requested could not be found.")
+
+
+def name_taken(kind: str) -> Refusal:
+    """The answer for a name that exists. The API description has none; the provider says "pool name is not
+    available" with a 422 for the same case of a connection pool (terraform-provider-digitalocean #925)."""
+    return Refusal(422, f"{kind} name is not available")
+
+
+def unsupported() -> Refusal:
+    """The answer for an engine without users or dbs: the provider's own words and status for the pools of a
+    MySQL cluster (terraformer #1905)."""
+    return Refusal(422, "operation is not supported for this cluster type")

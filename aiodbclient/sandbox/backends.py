@@ -1,0 +1,215 @@
+"""What a cluster needs of the engine behind it, and the engine that lives in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any, Protocol
+
+from ..engines import Capabilities, Engine
+from ..models import MySQLAuthPlugin, UserRole
+from .answers import Refusal, name_taken, not_found
+from .validation import JSON, NewUser
+
+PRIMARY = "doadmin"
+DEFAULT_DB = "defaultdb"
+
+# PostgreSQL cuts longer names short (NAMEDATALEN); MySQL refuses them (manual, "Identifier Length Limits").
+_MAX_USER: dict[str, int] = {
+    Engine.PG: 63,
+    Engine.ADVANCED_PG: 63,
+    Engine.MYSQL: 32,
+    Engine.ADVANCED_MYSQL: 32,
+}
+_MAX_DB: dict[str, int] = {Engine.PG: 63, Engine.ADVANCED_PG: 63, Engine.MYSQL: 64, Engine.ADVANCED_MYSQL: 64}
+_MAX_OTHER = 255
+
+
+class Backend(Protocol):
+    """The engine behind one cluster. Users are JSON objects as the API tells them, with what is known of
+    their secrets.
+
+    Every method raises Refusal for what the API answers with an error.
+    """
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def connection(self) -> JSON: ...
+    async def users(self) -> list[JSON]: ...
+    async def user(self, name: str) -> JSON: ...
+    async def create_user(self, new: NewUser) -> JSON: ...
+    async def update_user(self, name: str, settings: JSON) -> JSON: ...
+    async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON: ...
+    async def delete_user(self, name: str) -> None: ...
+    async def dbs(self) -> list[str]: ...
+    async def create_db(self, name: str) -> None: ...
+    async def delete_db(self, name: str) -> None: ...
+
+
+def new_password() -> str:
+    """A password in the provider's style: its prefix and 20 random characters."""
+    return "AVNS_" + secrets.token_urlsafe(15)
+
+
+def check_user_name(engine: str, name: str) -> None:
+    """Refuse with 422 a name that the engine would cut short or refuse."""
+    _check_length(name, _MAX_USER.get(engine, _MAX_OTHER), engine, "user")
+
+
+def check_db_name(engine: str, name: str) -> None:
+    """As check_user_name, for a db."""
+    _check_length(name, _MAX_DB.get(engine, _MAX_OTHER), engine, "database")
+
+
+def _check_length(name: str, limit: int, engine: str, kind: str) -> None:
+    mysql = engine in _MYSQL
+    if len(name if mysql else name.encode()) > limit:
+        raise Refusal(422, f"{kind} name must have at most {limit} {'characters' if mysql else 'bytes'}")
+
+
+def refuse_primary(name: str, primary: str) -> None:
+    if name == primary:
+        raise Refusal(422, "the primary user cannot be deleted")
+
+
+class MemoryBackend:
+    """Users and dbs in dictionaries. Nothing listens where its connection leads."""
+
+    def __init__(self, engine: str, cluster: str) -> None:
+        self.engine = engine
+        self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
+        capabilities = Capabilities.of(engine) or Capabilities()
+        self._write_seconds = 0.005 if capabilities.concurrent_user_writes == 1 else 0.0
+        self._users: dict[str, JSON] = {}
+        self._dbs: dict[str, None] = {DEFAULT_DB: None} if engine in _WITH_DEFAULT_DB else {}
+        self._keep_password = engine != Engine.MONGODB
+        self._primary = self._made(PRIMARY, UserRole.PRIMARY, None, {})
+        self._users[PRIMARY] = self._kept(self._primary)
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def connection(self) -> JSON:
+        return {
+            "scheme": _SCHEMES.get(self.engine, self.engine),
+            "host": self._host,
+            "port": 25060,
+            "database": DEFAULT_DB if self.engine in _WITH_DEFAULT_DB else "",
+            "user": PRIMARY,
+            "password": self._users[PRIMARY].get("password"),
+            "ssl": True,
+        }
+
+    async def users(self) -> list[JSON]:
+        return list(self._users.values())
+
+    async def user(self, name: str) -> JSON:
+        try:
+            return self._users[name]
+        except KeyError:
+            raise not_found() from None
+
+    async def create_user(self, new: NewUser) -> JSON:
+        check_user_name(self.engine, new.name)
+        await self._write()
+        if new.name in self._users:
+            raise name_taken("user")
+        made = self._made(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
+        self._users[new.name] = self._kept(made)
+        return made
+
+    async def update_user(self, name: str, settings: JSON) -> JSON:
+        await self._write()
+        user = await self.user(name)
+        updated = {**user, "settings": self._settled(settings)}
+        self._users[name] = updated
+        return updated
+
+    async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
+        await self._write()
+        user = dict(await self.user(name))
+        user["password"] = new_password()
+        if auth_plugin:
+            user["mysql_settings"] = {"auth_plugin": auth_plugin}
+        if "access_key" in user:
+            user.update(_certificate())
+        self._users[name] = self._kept(user)
+        return user
+
+    async def delete_user(self, name: str) -> None:
+        await self._write()
+        await self.user(name)
+        refuse_primary(name, PRIMARY)
+        del self._users[name]
+
+    async def dbs(self) -> list[str]:
+        return list(self._dbs)
+
+    async def create_db(self, name: str) -> None:
+        check_db_name(self.engine, name)
+        if name in self._dbs:
+            raise name_taken("database")
+        self._dbs[name] = None
+
+    async def delete_db(self, name: str) -> None:
+        if name not in self._dbs:
+            raise not_found()
+        del self._dbs[name]
+
+    async def _write(self) -> None:
+        if self._write_seconds:  # long enough for writes to overlap
+            await asyncio.sleep(self._write_seconds)
+
+    def _made(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
+        user: JSON = {"name": name, "role": role.value, "password": new_password()}
+        if self.engine in _MYSQL:
+            # the default as of MySQL 8.0 (API description, mysql_settings.auth_plugin)
+            plugin = auth_plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value
+            user["mysql_settings"] = {"auth_plugin": plugin}
+        if self.engine == Engine.KAFKA:
+            user.update(_certificate())
+        if settings or self.engine in _POSTGRESQL:
+            user["settings"] = self._settled(settings)
+        return user
+
+    def _kept(self, user: JSON) -> JSON:
+        if self._keep_password:
+            return user
+        return {key: value for key, value in user.items() if key != "password"}
+
+    def _settled(self, settings: JSON) -> JSON:
+        """``settings`` as they are told back: Kafka's ACLs get ids, PostgreSQL's replication its default."""
+        if self.engine in _POSTGRESQL:
+            return {"pg_allow_replication": False, **settings}
+        if "acl" in settings:
+            rules: list[JSON] = settings["acl"]
+            return {"acl": [{**rule, "id": rule.get("id") or "acl" + secrets.token_hex(6)} for rule in rules]}
+        return settings
+
+
+_POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
+_MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
+_WITH_DEFAULT_DB = _POSTGRESQL | _MYSQL | {Engine.MONGODB}
+_SCHEMES: dict[str, str] = {
+    Engine.PG: "postgresql",
+    Engine.ADVANCED_PG: "postgresql",
+    Engine.MYSQL: "mysql",
+    Engine.ADVANCED_MYSQL: "mysql",
+    Engine.REDIS: "rediss",
+    Engine.VALKEY: "rediss",
+    Engine.MONGODB: "mongodb+srv",
+    Engine.KAFKA: "kafka",
+    Engine.OPENSEARCH: "https",
+}
+
+
+def _certificate() -> dict[str, Any]:
+    """The two of Kafka: in the shape of PEM, of random bytes, and so of no use for TLS."""
+    return {"access_cert": _pem("CERTIFICATE"), "access_key": _pem("PRIVATE KEY")}
+
+
+def _pem(label: str) -> str:
+    return f"-----BEGIN {label}-----\n{secrets.token_urlsafe(48)}\n-----END {label}-----\n"

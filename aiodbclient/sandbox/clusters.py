@@ -1,0 +1,186 @@
+"""One cluster of the sandbox: its document, and what each operation does to it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from attrs import Factory, define, field
+
+from ..engines import Capabilities, Engine
+from . import validation
+from .answers import Answer, Refusal, not_found, unsupported
+from .backends import Backend
+from .validation import JSON
+
+# Of the versions that the provider offers, the newest that the sandbox's tests know.
+_VERSIONS: dict[str, str] = {
+    Engine.PG: "18",
+    Engine.ADVANCED_PG: "18",
+    Engine.MYSQL: "8",
+    Engine.ADVANCED_MYSQL: "8",
+    Engine.REDIS: "7",
+    Engine.VALKEY: "8",
+    Engine.MONGODB: "8.0",
+    Engine.KAFKA: "3.8",
+    Engine.OPENSEARCH: "2",
+}
+_CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@define(eq=False)
+class Cluster:
+    """What ``add_cluster`` made. ``born`` has the monotonic time of each create, by kind and name."""
+
+    engine: str
+    name: str
+    backend: Backend = field(repr=False)
+    version: str | None
+    num_nodes: int
+    region: str
+    size: str
+    tags: list[str]
+    id: str = Factory(_uuid)
+    created_at: str = Factory(_now)
+    private_network_uuid: str = Factory(_uuid)
+    project_id: str = Factory(_uuid)
+    born: dict[tuple[str, str], float] = field(factory=dict[tuple[str, str], float], repr=False)
+    _user_writes: int = field(default=0, init=False)
+
+    async def document(self, *, credentials: bool) -> JSON:
+        """The cluster as clusters.get tells it; without ``credentials`` no password and no URI is in it."""
+        capabilities = Capabilities.of(self.engine) or Capabilities()
+        version = self.version or _VERSIONS.get(self.engine, "1")
+        connection = self.backend.connection()
+        document: JSON = {
+            "id": self.id,
+            "name": self.name,
+            "engine": self.engine,
+            "version": version,
+            "semantic_version": version if "." in version else f"{version}.0",
+            "num_nodes": self.num_nodes,
+            "size": self.size,
+            "region": self.region,
+            "status": "online",
+            "created_at": self.created_at,
+            "private_network_uuid": self.private_network_uuid,
+            "project_id": self.project_id,
+            "tags": self.tags,
+            "storage_size_mib": 61440,
+            "db_names": await self.backend.dbs() if capabilities.dbs else None,
+            "users": await self.backend.users() if capabilities.users else None,
+            "maintenance_window": {
+                "day": "saturday",
+                "hour": "08:45:12",
+                "pending": False,
+                "description": [],
+            },
+            "rules": [],
+            "connection": _connection(connection, "", credentials),
+            "private_connection": _connection(connection, "private-", credentials),
+        }
+        if self.num_nodes > 1:
+            document["standby_connection"] = _connection(connection, "replica-", credentials)
+            document["standby_private_connection"] = _connection(connection, "private-replica-", credentials)
+        if document["users"] and not credentials:
+            document["users"] = [without_credentials(user) for user in document["users"]]
+        return document
+
+    async def exclusive(self, work: Callable[[], Awaitable[Answer]], *, overlap_fails: bool) -> Answer:
+        """Do a user write. With ``overlap_fails``, an engine that bears one at a time fails a second."""
+        capabilities = Capabilities.of(self.engine) or Capabilities()
+        if overlap_fails and self._user_writes >= capabilities.concurrent_user_writes == 1:
+            raise Refusal(500, "Unexpected server-side error")
+        self._user_writes += 1
+        try:
+            return await work()
+        finally:
+            self._user_writes -= 1
+
+
+def _connection(connection: JSON, prefix: str, credentials: bool) -> JSON:
+    """One of the connections of a cluster. A server that is really there has one host for all of them."""
+    host: str = connection["host"]
+    if host.endswith(".invalid"):
+        host = prefix + host
+    told: JSON = {
+        "database": connection["database"],
+        "host": host,
+        "port": connection["port"],
+        "ssl": connection["ssl"],
+    }
+    if credentials:
+        told["user"] = connection["user"]
+        if connection["password"] is not None:
+            told["password"] = connection["password"]
+        told["uri"] = _uri(connection, host)
+    return told
+
+
+def _uri(connection: JSON, host: str) -> str:
+    user = quote(connection["user"], safe="")
+    password = connection["password"]
+    login = user if password is None else f"{user}:{quote(password, safe='')}"
+    scheme, port, database = connection["scheme"], connection["port"], quote(connection["database"], safe="")
+    query = "?sslmode=require" if scheme == "postgresql" and connection["ssl"] else ""
+    return f"{scheme}://{login}@{host}:{port}/{database}{query}"
+
+
+def without_credentials(user: JSON) -> JSON:
+    return {key: value for key, value in user.items() if key not in _CREDENTIALS}
+
+
+async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, credentials: bool) -> Answer:
+    """Do ``operation`` on ``cluster`` and tell the answer. Raises Refusal for an answer that is an error."""
+    capabilities = Capabilities.of(cluster.engine) or Capabilities()
+    backend = cluster.backend
+    if operation == "clusters.get":
+        return Answer(200, {"database": await cluster.document(credentials=credentials)})
+    if not (capabilities.users if operation.startswith("users.") else capabilities.dbs):
+        raise unsupported()
+    match operation:
+        case "users.list":
+            users = await backend.users()
+            return Answer(
+                200, {"users": users if credentials else [without_credentials(user) for user in users]}
+            )
+        case "users.get":
+            user = await backend.user(name)
+            return Answer(200, {"user": user if credentials else without_credentials(user)})
+        case "users.create":
+            return Answer(201, {"user": await backend.create_user(validation.new_user(cluster.engine, body))})
+        case "users.update":
+            settings = validation.settings(cluster.engine, body, required=True)
+            user = await backend.update_user(name, settings)
+            return Answer(201, {"user": user if credentials else without_credentials(user)})
+        case "users.reset_auth":
+            plugin = validation.auth_plugin(cluster.engine, {} if body is None else body)
+            return Answer(200, {"user": await backend.reset_auth(name, plugin)})
+        case "users.delete":
+            await backend.delete_user(name)
+            return Answer(204)
+        case "dbs.list":
+            return Answer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
+        case "dbs.get":
+            if name not in await backend.dbs():
+                raise not_found()
+            return Answer(200, {"db": {"name": name}})
+        case "dbs.create":
+            await backend.create_db(validation.name_of(body))
+            return Answer(201, {"db": {"name": body["name"]}})
+        case "dbs.delete":
+            await backend.delete_db(name)
+            return Answer(204)
+        case _:
+            raise AssertionError(operation)

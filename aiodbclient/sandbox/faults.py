@@ -1,0 +1,156 @@
+"""Failures on demand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping
+
+from attrs import define, field
+
+from .routes import OPERATIONS
+
+
+@define(kw_only=True, eq=False)
+class Fault:
+    """What ``faults.add`` returns. ``seen`` counts the requests that it met, ``fired`` those it failed."""
+
+    operations: frozenset[str] | None
+    cluster: str | None
+    name: str | None
+    nth: int | None
+    times: int | None
+    probability: float
+    cut: bool
+    delay: float
+    status: int | None
+    headers: Mapping[str, str]
+    html: bool
+    truncate: bool
+    after: bool
+    unseen_for: float
+    reset_skew: float
+    seen: int = field(default=0, init=False)
+    fired: int = field(default=0, init=False)
+    _random: random.Random = field(alias="random", repr=False)
+
+    def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
+        """Whether this fault meets the request; counts it, so ask once for each request."""
+        if self.operations is not None and operation not in self.operations:
+            return False
+        if (self.cluster is not None and cluster != self.cluster) or (
+            self.name is not None and name != self.name
+        ):
+            return False
+        self.seen += 1
+        limit = self.times if self.times is not None else 1 if self.nth is not None else None
+        if self.seen < (self.nth or 1) or (limit is not None and self.fired >= limit):
+            return False
+        if self.probability < 1.0 and self._random.random() >= self.probability:
+            return False
+        self.fired += 1
+        return True
+
+
+class Faults:
+    """The failures that a sandbox is told to show. Faults that meet the same request add up.
+
+    ``mongodb_overlap`` (on by default) lets user writes that overlap on one MongoDB cluster answer 500, as
+    the provider's do (terraform-provider-digitalocean #1027).
+    """
+
+    def __init__(self) -> None:
+        self.mongodb_overlap = True
+        self._faults: list[Fault] = []
+
+    def add(
+        self,
+        operation: str | Collection[str] = "*",
+        *,
+        cluster: str | None = None,
+        name: str | None = None,
+        nth: int | None = None,
+        times: int | None = None,
+        probability: float = 1.0,
+        seed: int | None = None,
+        cut: bool = False,
+        delay: float = 0.0,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        html: bool = False,
+        truncate: bool = False,
+        after: bool = False,
+        unseen_for: float = 0.0,
+        reset_skew: float = 0.0,
+    ) -> Fault:
+        """Make requests fail from now on, until ``remove`` or ``clear``.
+
+        Which requests (all that are given must hold):
+            operation: a name such as ``"users.create"``, several of them, or ``"*"`` for every request.
+            cluster, name: the id of a cluster; the name of a user or db, in the path or the body.
+            nth: from the nth such request on, and only that one unless ``times`` says more.
+            times: so many requests at most.
+            probability, seed: each with this probability, repeatable with a seed.
+
+        What happens, before the work (it is not done) or, with ``after``, when the work has been done:
+            cut: the connection is closed without an answer; with ``truncate``, in the middle of the answer's
+                body.
+            delay: seconds to wait. Alone, it only delays.
+            status, headers: this status with the documented error body instead of the answer, and with these
+                headers.
+        What happens to the answer after the work:
+            html: its body is a proxy's HTML page.
+            truncate: its body breaks off in the middle, and says so in no header.
+            unseen_for: reads of a user or db answer 404 until it is so many seconds old.
+            reset_skew: seconds added to ``ratelimit-reset``, in a 429 too.
+
+        Raises ValueError for an operation that does not exist or a fault that does nothing.
+        """
+        if operation == "*":
+            operations = None
+        else:
+            operations = frozenset({operation} if isinstance(operation, str) else operation)
+            unknown = operations - OPERATIONS
+            if unknown:
+                raise ValueError(
+                    f"no operation {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPERATIONS))}"
+                )
+        if not (cut or delay or status or headers or html or truncate or unseen_for or reset_skew):
+            raise ValueError("this fault does nothing: give cut, delay, status, headers, html, truncate, ...")
+        fault = Fault(
+            operations=operations,
+            cluster=cluster,
+            name=name,
+            nth=nth,
+            times=times,
+            probability=probability,
+            random=random.Random(seed),
+            cut=cut,
+            delay=delay,
+            status=status,
+            headers={} if headers is None else headers,
+            html=html,
+            truncate=truncate,
+            after=after,
+            unseen_for=unseen_for,
+            reset_skew=reset_skew,
+        )
+        self._faults.append(fault)
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        """Let ``fault`` happen no more. Raises ValueError if it is not there."""
+        self._faults.remove(fault)
+
+    def clear(self) -> None:
+        """Let no fault happen any more. ``mongodb_overlap`` stays as it is."""
+        self._faults.clear()
+
+    def meeting(
+        self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool
+    ) -> list[Fault]:
+        """The faults that this request meets; if the rate limit refused it, those that skew headers."""
+        return [
+            fault
+            for fault in self._faults
+            if (fault.reset_skew or not limited) and fault.fires(operation, cluster, name)
+        ]

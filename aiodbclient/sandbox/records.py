@@ -1,0 +1,70 @@
+"""The record of what arrived, for assertions."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any, cast
+
+from attrs import define
+
+KEPT = 10_000
+"""How many requests ``Sandbox.requests`` keeps; ``Sandbox.counts`` counts the older ones too."""
+
+_SECRET_KEYS = frozenset({"password", "access_key", "access_cert", "token", "uri"})
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
+_MASK = "********"
+
+
+@define
+class RecordedRequest:
+    """One request that arrived.
+
+    ``path`` is what came on the wire, still percent-encoded, with its query. ``operation`` is None for what
+    the API does not have. ``name`` is the decoded user or db, from the path or, for a create, from the body.
+    ``at`` is unix time in seconds. ``headers`` have lower-case names and no credentials; ``json`` is the
+    body with secrets masked, None where there was none or it was not JSON. ``status`` is None while there is
+    no answer, or when the connection was cut instead.
+    """
+
+    method: str
+    path: str
+    operation: str | None
+    cluster: str | None
+    name: str | None
+    at: float
+    headers: dict[str, str]
+    json: Any = None
+    status: int | None = None
+
+
+class Records:
+    """The last ``KEPT`` requests, and how many there were for each operation and status."""
+
+    def __init__(self) -> None:
+        self.kept: deque[RecordedRequest] = deque(maxlen=KEPT)
+        self.counts: Counter[tuple[str | None, int | None]] = Counter()
+
+    def finish(self, record: RecordedRequest, status: int | None) -> None:
+        record.status = status
+        self.counts[record.operation, status] += 1
+
+
+def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Copy with lower-case names and without the values that are credentials."""
+    copy: dict[str, str] = {}
+    for key, value in headers.items():
+        key = key.lower()
+        copy[key] = _MASK if key in _SECRET_HEADERS else value
+    return copy
+
+
+def masked(value: Any) -> Any:
+    """Copy of a JSON value in which secrets are masked."""
+    if isinstance(value, dict):
+        members = cast(dict[str, Any], value)
+        return {key: _MASK if key in _SECRET_KEYS else masked(member) for key, member in members.items()}
+    if isinstance(value, list):
+        items: list[Any] = value
+        return [masked(item) for item in items]
+    return value

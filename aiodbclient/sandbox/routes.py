@@ -1,0 +1,63 @@
+"""From a method and a raw path to an operation. Pure.
+
+The path is split before it is decoded, so ``a%2Fb`` is the one name ``a/b`` and ``a%252Fb`` is ``a%2Fb``.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from attrs import frozen
+
+# By what follows /v2/databases, with {} for one segment.
+_ROUTES: dict[tuple[str, ...], dict[str, str]] = {
+    (): {"GET": "clusters.list"},
+    ("{}",): {"GET": "clusters.get"},
+    ("{}", "users"): {"GET": "users.list", "POST": "users.create"},
+    ("{}", "users", "{}"): {"GET": "users.get", "PUT": "users.update", "DELETE": "users.delete"},
+    ("{}", "users", "{}", "reset_auth"): {"POST": "users.reset_auth"},
+    ("{}", "dbs"): {"GET": "dbs.list", "POST": "dbs.create"},
+    ("{}", "dbs", "{}"): {"GET": "dbs.get", "DELETE": "dbs.delete"},
+}
+
+OPERATIONS = frozenset(operation for methods in _ROUTES.values() for operation in methods.values())
+
+
+@frozen
+class Route:
+    """Where a request leads. Without an ``operation``, ``allow`` says which methods the path has, if any."""
+
+    operation: str | None = None
+    cluster: str | None = None
+    name: str | None = None
+    allow: str | None = None
+
+
+NOWHERE = Route()
+
+
+def match(method: str, raw_path: str) -> Route:
+    """Find the route of ``raw_path``, as it came on the wire (a query is left aside)."""
+    segments = raw_path.partition("?")[0].split("/")
+    if segments[:3] != ["", "v2", "databases"]:
+        return NOWHERE
+    # The provider destroys a cluster on DELETE with or without the slash; here both are methods that do not
+    # exist.
+    if method == "DELETE" and len(segments) == 5 and not segments[4]:
+        segments.pop()
+    rest = segments[3:]
+    if "" in rest:
+        return NOWHERE
+    key = tuple("{}" if place in (0, 2) else segment for place, segment in enumerate(rest))
+    methods = _ROUTES.get(key)
+    if methods is None:
+        return NOWHERE
+    cluster = rest[0].lower() if rest else None
+    name = _decode(rest[2]) if len(rest) > 2 else None
+    operation = methods.get(method)
+    return Route(operation, cluster, name, None if operation else ", ".join(methods))
+
+
+def _decode(segment: str) -> str:
+    # What is no UTF-8 keeps its bytes as surrogates: a name that exists nowhere, and so a 404.
+    return unquote(segment, errors="surrogateescape")

@@ -1,0 +1,220 @@
+"""``Sandbox``: start and stop, clusters and tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from aiohttp import web
+
+from ..engines import Engine
+from ..pacing import Window
+from .backends import Backend, MemoryBackend
+from .clusters import Cluster
+from .faults import Faults
+from .limits import DOCUMENTED, RateLimiter
+from .records import RecordedRequest
+from .server import SCOPES, Api
+from .threads import LoopThread
+
+_HOST = "127.0.0.1"
+_STOP_SECONDS = 0.5
+
+
+class Sandbox:
+    """An API like the provider's on 127.0.0.1.
+
+    ``async with Sandbox() as sandbox`` serves in the running event loop; ``with Sandbox() as sandbox`` in a
+    thread of its own, for tests that are not async. Either way ``add_cluster`` may be awaited in any event
+    loop. Several sandboxes run side by side. When it stops, what it started is gone and nothing is left on
+    disk.
+
+    Args:
+        port: 0 for a free one.
+        token: the token that may do everything; a random one where None.
+        windows: the rate limits; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
+        page_size: None, or how many members a list tells at most before it goes on at ``links.pages.next``.
+
+    ``faults`` makes requests fail. ``requests`` are the last 10,000 requests, oldest first; ``counts`` has
+    the exact number of them for each (operation, status), also of those that are no longer kept.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        token: str | None = None,
+        windows: Sequence[Window] | None = None,
+        *,
+        page_size: int | None = None,
+    ) -> None:
+        if page_size is not None and page_size < 1:
+            raise ValueError(f"page_size must be at least 1, not {page_size}")
+        if token == "":
+            raise ValueError("token must not be empty; None makes a random one")
+        self.token = token or _new_token()
+        self._port = port
+        self._clusters: dict[str, Cluster] = {}
+        self._names: set[str] = set()
+        self._tokens: dict[str, frozenset[str]] = {self.token: SCOPES}
+        self._api = Api(
+            self._clusters, self._tokens, RateLimiter(DOCUMENTED if windows is None else windows), page_size
+        )
+        self._url: str | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runner: web.ServerRunner | None = None
+        self._thread: LoopThread | None = None
+
+    def __repr__(self) -> str:
+        clusters = ", ".join(f"{cluster.engine}={cluster.name}" for cluster in self._clusters.values())
+        return f"<Sandbox {self._url or 'not running'} [{clusters}]>"
+
+    @property
+    def url(self) -> str:
+        """The base URL, ``http://127.0.0.1:PORT``. Raises RuntimeError while the sandbox is not running."""
+        if self._url is None:
+            raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
+        return self._url
+
+    @property
+    def faults(self) -> Faults:
+        return self._api.faults
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        return list(self._api.records.kept)
+
+    @property
+    def counts(self) -> Counter[tuple[str | None, int | None]]:
+        return Counter(self._api.records.counts)
+
+    def add_token(self, scopes: Collection[str] = SCOPES) -> str:
+        """A new random token that may do what ``scopes`` say, such as ``["database:read"]``.
+
+        Passwords, keys and URIs are in lists and gets only with ``database:view_credentials``. Raises
+        ValueError for a scope that does not exist.
+        """
+        unknown = frozenset(scopes) - SCOPES
+        if unknown:
+            raise ValueError(f"no scope {', '.join(sorted(unknown))}; there are {', '.join(sorted(SCOPES))}")
+        token = _new_token()
+        self._tokens[token] = frozenset(scopes)
+        return token
+
+    async def add_cluster(
+        self,
+        engine: str,
+        name: str | None = None,
+        *,
+        dsn: str | None = None,
+        backend: Literal["memory", "postgres"] | None = None,
+        version: str | None = None,
+        num_nodes: int = 1,
+        region: str = "nyc3",
+        size: str = "db-s-1vcpu-1gb",
+        tags: Iterable[str] = (),
+    ) -> str:
+        """Add a cluster that is online at once, and return its id.
+
+        Args:
+            engine: one of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
+            name: the engine and a number where None.
+            dsn: for ``pg`` a PostgreSQL URL of a superuser, for ``mysql`` a MySQL or MariaDB URL: a server
+                of yours,
+                which is left as it is at the end.
+            backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one
+                and without a
+                dsn, ``pg`` gets an embedded PostgreSQL where the ``sandbox`` extra is installed; all else is
+                in memory.
+            version, num_nodes, region, size, tags: what the cluster tells of itself.
+
+        Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the
+        sandbox is not running or the server behind the cluster cannot be reached or started. Cancelling
+        leaves no cluster.
+        """
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
+        if name is None:
+            name = next(free for n in itertools.count(1) if (free := f"{engine}-{n}") not in self._names)
+        elif not name or name in self._names:
+            raise ValueError(
+                f"there is a cluster named {name!r} already" if name else "name must not be empty"
+            )
+        server = _backend(Engine.parse(engine), name, dsn, backend)
+        cluster = Cluster(str(engine), name, server, version, num_nodes, region, size, list(tags))
+        self._names.add(name)
+        try:
+            if loop is asyncio.get_running_loop():
+                await server.start()
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(server.start(), loop))
+        except BaseException:
+            self._names.discard(name)
+            raise
+        self._clusters[cluster.id] = cluster
+        return cluster.id
+
+    async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            raise RuntimeError("the sandbox is running already")
+        runner = web.ServerRunner(
+            web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, _HOST, self._port, backlog=1024).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+        self._url = f"http://{_HOST}:{runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        runner, self._runner, self._loop, self._url = self._runner, None, None, None
+        clusters = list(self._clusters.values())
+        self._clusters.clear()
+        self._names.clear()
+        try:
+            if runner is not None:
+                await runner.cleanup()
+        finally:
+            await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
+
+    def __enter__(self) -> Self:
+        thread = LoopThread()
+        try:
+            thread.run(self.__aenter__())
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                thread.run(self.__aexit__(kind, error, traceback))
+            finally:
+                thread.stop()
+
+
+def _new_token() -> str:
+    return "dop_v1_" + secrets.token_hex(32)  # the provider's prefix and length of a personal access token
+
+
+def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str | None) -> Backend:
+    if dsn is not None and backend is not None:
+        raise ValueError("give dsn or backend, not both")
+    return MemoryBackend(engine, cluster)
