@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from attrs import define
@@ -65,6 +65,5 @@ def masked(value: Any) -> Any:
         members = cast(dict[str, Any], value)
         return {key: _MASK if key in _SECRET_KEYS else masked(member) for key, member in members.items()}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [masked(item) for item in items]
+        return list(map(masked, cast(Iterable[Any], value)))
     return value
