@@ -141,20 +141,28 @@ def without_credentials(user: JSON) -> JSON:
     return {key: value for key, value in user.items() if key not in _CREDENTIALS}
 
 
+def _encodable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, credentials: bool) -> Answer:
     """Do ``operation`` on ``cluster`` and tell the answer. Raises Refusal for an answer that is an error."""
     capabilities = Capabilities.of(cluster.engine) or Capabilities()
     backend = cluster.backend
     if operation == "clusters.get":
         return Answer(200, {"database": await cluster.document(credentials=credentials)})
+    if "\0" in name or not _encodable(name):
+        raise not_found()
     if not (capabilities.users if operation.startswith("users.") else capabilities.dbs):
         raise unsupported()
     match operation:
         case "users.list":
             users = await backend.users()
-            return Answer(
-                200, {"users": users if credentials else [without_credentials(user) for user in users]}
-            )
+            return Answer(200, {"users": users if credentials else [without_credentials(user) for user in users]})
         case "users.get":
             user = await backend.user(name)
             return Answer(200, {"user": user if credentials else without_credentials(user)})

@@ -37,9 +37,7 @@ class Fault:
         """Whether this fault meets the request; counts it, so ask once for each request."""
         if self.operations is not None and operation not in self.operations:
             return False
-        if (self.cluster is not None and cluster != self.cluster) or (
-            self.name is not None and name != self.name
-        ):
+        if (self.cluster is not None and cluster != self.cluster) or (self.name is not None and name != self.name):
             return False
         self.seen += 1
         limit = self.times if self.times is not None else 1 if self.nth is not None else None
@@ -145,9 +143,7 @@ class Faults:
         """Let no fault happen any more. ``mongodb_overlap`` stays as it is."""
         self._faults.clear()
 
-    def meeting(
-        self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool
-    ) -> list[Fault]:
+    def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
         """The faults that this request meets; if the rate limit refused it, those that skew headers."""
         return [
             fault

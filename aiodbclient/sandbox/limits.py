@@ -21,9 +21,7 @@ class RateLimiter:
     """
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        self._windows = [
-            (window, deque[float]()) for window in sorted(windows, key=lambda window: window.seconds)
-        ]
+        self._windows = [(window, deque[float]()) for window in sorted(windows, key=lambda window: window.seconds)]
 
     def admit(self, now: float, unix_time: float) -> tuple[bool, dict[str, str]]:
         """Whether a request at ``now`` (monotonic seconds) is accepted, and the headers of its answer."""

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from ..engines import Engine
 from ..pacing import Window
+from . import embedded
 from .backends import Backend, MemoryBackend
 from .clusters import Cluster
 from .faults import Faults
@@ -142,9 +143,7 @@ class Sandbox:
         if name is None:
             name = next(free for n in itertools.count(1) if (free := f"{engine}-{n}") not in self._names)
         elif not name or name in self._names:
-            raise ValueError(
-                f"there is a cluster named {name!r} already" if name else "name must not be empty"
-            )
+            raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
         server = _backend(Engine.parse(engine), name, dsn, backend)
         cluster = Cluster(str(engine), name, server, version, num_nodes, region, size, list(tags))
         self._names.add(name)
@@ -162,9 +161,7 @@ class Sandbox:
     async def __aenter__(self) -> Self:
         if self._loop is not None:
             raise RuntimeError("the sandbox is running already")
-        runner = web.ServerRunner(
-            web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS
-        )
+        runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
         await runner.setup()
         try:
             await web.TCPSite(runner, _HOST, self._port, backlog=1024).start()
@@ -215,6 +212,14 @@ def _new_token() -> str:
 
 
 def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str | None) -> Backend:
+    """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
     if dsn is not None and backend is not None:
         raise ValueError("give dsn or backend, not both")
+    if engine in (Engine.PG, Engine.ADVANCED_PG):
+        if dsn is not None or backend == "postgres" or (backend is None and embedded.binaries()):
+            from .postgres import PostgresBackend
+
+            return PostgresBackend(engine, dsn)
+    elif dsn is not None or backend == "postgres":
+        raise ValueError(f"a {engine} cluster can only be in memory")
     return MemoryBackend(engine, cluster)

@@ -19,9 +19,7 @@ from .records import RecordedRequest, Records, masked, masked_headers
 from .routes import Route, match
 
 VIEW_CREDENTIALS = "database:view_credentials"
-SCOPES = frozenset(
-    {"database:read", "database:create", "database:update", "database:delete", VIEW_CREDENTIALS}
-)
+SCOPES = frozenset({"database:read", "database:create", "database:update", "database:delete", VIEW_CREDENTIALS})
 
 # What each operation asks for, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -99,9 +97,7 @@ class Api:
             for fault in faults:
                 answer.headers.update(fault.headers)
                 if fault.reset_skew and "ratelimit-reset" in headers:
-                    answer.headers["ratelimit-reset"] = str(
-                        int(headers["ratelimit-reset"]) + round(fault.reset_skew)
-                    )
+                    answer.headers["ratelimit-reset"] = str(int(headers["ratelimit-reset"]) + round(fault.reset_skew))
         return answer, faults
 
     async def _worked(
@@ -132,15 +128,11 @@ class Api:
             if route.operation in ("users.get", "dbs.get") and _unseen(cluster, route, faults):
                 raise not_found()
             answer = await self._operated(cluster, route.operation, route.name or "", body, credentials)
-            return (
-                self._page(request, answer, route.operation.partition(".")[0]) if self._page_size else answer
-            )
+            return self._page(request, answer, route.operation.partition(".")[0]) if self._page_size else answer
         except Refusal as refusal:
             return error(refusal.status, refusal.message)
 
-    async def _operated(
-        self, cluster: Cluster, operation: str, name: str, body: Any, credentials: bool
-    ) -> Answer:
+    async def _operated(self, cluster: Cluster, operation: str, name: str, body: Any, credentials: bool) -> Answer:
         async def work() -> Answer:
             return await perform(operation, cluster, name, body, credentials=credentials)
 
@@ -158,9 +150,7 @@ class Api:
     async def _list_clusters(self, request: web.BaseRequest, credentials: bool) -> Answer:
         tags = parse_qs(request.query_string).get("tag_name")
         chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.tags]
-        answer = Answer(
-            200, {"databases": [await cluster.document(credentials=credentials) for cluster in chosen]}
-        )
+        answer = Answer(200, {"databases": [await cluster.document(credentials=credentials) for cluster in chosen]})
         return self._page(request, answer, "databases") if self._page_size else answer
 
     def _page(self, request: web.BaseRequest, answer: Answer, key: str) -> Answer:
@@ -217,9 +207,7 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
 
 def _unseen(cluster: Cluster, route: Route, faults: Sequence[Fault]) -> bool:
     seconds = max((fault.unseen_for for fault in faults), default=0.0)
-    born = (
-        cluster.born.get((route.operation.partition(".")[0], route.name or "")) if route.operation else None
-    )
+    born = cluster.born.get((route.operation.partition(".")[0], route.name or "")) if route.operation else None
     return bool(seconds) and born is not None and time.monotonic() - born < seconds
 
 
