@@ -2,6 +2,7 @@
 
 from . import errors
 from ._version import __version__
+from .bulk import Action, Outcome, Run
 from .client import DatabaseClient
 from .clusters import ClusterClient
 from .engines import Capabilities, Engine
@@ -26,6 +27,7 @@ from .operations import RetryPolicy
 from .pacing import Budget, RateBudget, RateLimitStatus, Window
 
 __all__ = [
+    "Action",
     "Budget",
     "Capabilities",
     "Cluster",
@@ -43,9 +45,11 @@ __all__ = [
     "NewUser",
     "OpenSearchACL",
     "OpenSearchPermission",
+    "Outcome",
     "RateBudget",
     "RateLimitStatus",
     "RetryPolicy",
+    "Run",
     "User",
     "UserRole",
     "UserSettings",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from .models import Database
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+
+from .bulk import Run
+from .errors import UnsupportedOperationError
+from .models import Database, NewUser
 from .operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
 from .pages import read_all
 from .paths import segment
+from .provisioning import Result, delete, provision_db, run
 from .scope import Scope
 from .wire import read
 
@@ -58,3 +63,30 @@ class DatabasesAPI:
         path = f"{scope.path}/dbs/{segment(name)}"
         await scope.allow(DELETE_DB)
         await scope.transport.request(DELETE_DB, path, options=scope.options)
+
+    def provision(self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None) -> Run:
+        """See to it that each of the databases is there; the Outcomes are CREATED, KEPT or FAILED.
+
+        A create whose answer was lost is settled. Otherwise as ``users.provision``.
+        """
+
+        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
+            try:
+                existing = {db.name for db in await DatabasesAPI(scope).list()}
+            except UnsupportedOperationError:
+                existing = set[str]()  # and so is each of the names
+            retry = scope.transport.retry
+            return lambda scope, spec: provision_db(DatabasesAPI(scope), spec.name, existing, retry)
+
+        return run(self._scope, names, concurrency, prepare)
+
+    def deprovision(self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None) -> Run:
+        """Delete each of the databases and all that is in them; the Outcomes are DELETED, ABSENT or FAILED.
+
+        Otherwise as ``users.provision``.
+        """
+
+        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
+            return lambda scope, spec: delete(DatabasesAPI(scope), spec.name)
+
+        return run(self._scope, names, concurrency, prepare)

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .engines import CAPABILITIES, Engine, guard
 from .errors import PermissionDeniedError
 from .models import Cluster
 from .operations import GET_CLUSTER, Operation
 from .paths import CLUSTERS
-from .transport import Options, Transport, logger
+from .transport import Meter, Options, Transport, logger
 from .wire import read
 
 _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one
@@ -56,13 +56,23 @@ class Scope:
         self.memory.engines[self.cluster_id] = cluster.engine
         return cluster
 
-    async def allow(self, operation: Operation, settings: Iterable[str] = ()) -> None:
-        """The guard. Reads the engine first, once for the client, where it is not known yet."""
+    async def learn_engine(self) -> Engine | str:
+        """The engine, read once for the client where it is not known yet."""
         engine = self.given_engine or self.memory.engines.get(self.cluster_id)
         while engine is None:
-            await self._learn_engine()
+            await self._read_engine()
             engine = self.memory.engines.get(self.cluster_id)
-        guard(engine, operation.name, settings)
+        return engine
+
+    async def allow(self, operation: Operation, settings: Iterable[str] = ()) -> None:
+        """The guard."""
+        guard(await self.learn_engine(), operation.name, settings)
+
+    def for_bulk(self, meter: Meter) -> Scope:
+        """This scope for one name of a bulk run: in the budget's bulk lane, however long it takes, counted by
+        ``meter``.
+        """
+        return evolve(self, options=Options(bulk=True, meter=meter))
 
     def user_write(self) -> AbstractAsyncContextManager[object]:
         """Within it, a user write may be sent: alone, where the engine bears no two at a time."""
@@ -71,7 +81,7 @@ class Scope:
             return nullcontext()
         return self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
 
-    async def _learn_engine(self) -> None:
+    async def _read_engine(self) -> None:
         """Read the cluster, or wait for whoever is reading it.
 
         A failed read fails all who wait for it, a cancelled one none.

@@ -49,12 +49,20 @@ _SETTLE = (
 )
 
 
+@define
+class Meter:
+    """Counts the requests that were sent with its options."""
+
+    requests: int = 0
+
+
 @frozen
 class Options:
     """What a caller chose for its calls: seconds of patience for the budget (None: any), and the budget's bulk lane."""
 
     max_wait: float | None = None
     bulk: bool = False
+    meter: Meter | None = None
 
 
 @define
@@ -88,7 +96,6 @@ class Transport:
         "_closed",
         "_loop",
         "_owns_session",
-        "_retry",
         "_session",
         "_timeout",
         "_token",
@@ -96,6 +103,7 @@ class Transport:
         "base_url",
         "budget",
         "rate_limit",
+        "retry",
     )
 
     def __init__(
@@ -118,7 +126,7 @@ class Transport:
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout * _CONNECTING)
-        self._retry = retry
+        self.retry = retry
         self._closed = False
 
     async def aclose(self) -> None:
@@ -140,7 +148,7 @@ class Transport:
         try:
             return await self._attempt(call)
         except DatabaseClientError as error:
-            if self._retry.max_tries == 1 or self._gives_up(call, error):
+            if self.retry.max_tries == 1 or self._gives_up(call, error):
                 raise
             first = error
         return await self._try_again(call, first)
@@ -151,11 +159,11 @@ class Transport:
         @backoff.on_exception(
             waits,
             DatabaseClientError,
-            max_tries=self._retry.max_tries,
+            max_tries=self.retry.max_tries,
             giveup=lambda error: self._gives_up(call, error),
             jitter=None,
             logger=None,
-            policy=self._retry,
+            policy=self.retry,
         )
         async def again() -> Answer:
             if failed:
@@ -165,7 +173,7 @@ class Transport:
         return await again()
 
     def _gives_up(self, call: Call, error: Exception) -> bool:
-        return call.then is Then.RAISE or gives_up(self._retry, error)
+        return call.then is Then.RAISE or gives_up(self.retry, error)
 
     async def _attempt(self, call: Call) -> Answer:
         """One try: the answer, or the error that it met, with what that means noted in both."""
@@ -217,6 +225,8 @@ class Transport:
         session = self._open_session()
         await self.budget.acquire(bulk=call.options.bulk, max_wait=call.options.max_wait)
         call.tries += 1
+        if call.options.meter is not None:
+            call.options.meter.requests += 1
         headers = {
             "Authorization": f"Bearer {token}",
             "Accept": "application/json",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from .errors import InvalidArgumentError
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+
+from .bulk import Action, Run
+from .errors import InvalidArgumentError, UnsupportedOperationError
 from .models import MySQLSettings, NewUser, User, UserSettings
 from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
 from .pages import read_all
 from .paths import segment
+from .provisioning import IfExists, Result, delete, provision_user, reset_user, run
 from .scope import Scope
 from .wire import read, setting_names, write
 
@@ -112,6 +116,70 @@ class UsersAPI:
         async with scope.user_write():
             answer = await scope.transport.request(RESET_AUTH, path, body, scope.options)
         return read(answer, "user", User)
+
+    def provision(
+        self,
+        specs: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
+        if_exists: IfExists = "keep",
+        *,
+        concurrency: int | None = None,
+    ) -> Run:
+        """See to it that each of ``specs`` is there, and tell each one's Outcome as soon as it is known.
+
+        ``if_exists`` says what becomes of a user that existed before: ``"keep"`` it as the API tells it, ``"reset"`` its
+        password, or an ``"error"``. ``concurrency``: names at a time (None: what the engine bears; 1 for MongoDB, else 16).
+        ``specs`` is pulled as room frees. A name that comes twice fails the second time, with nothing sent.
+
+        A create whose answer was lost is settled: read back, created again if it is not there, and given a new password
+        where nothing tells its own. An Outcome that is ``ok`` and CREATED or RESET holds the password that the API
+        knows; one that was KEPT holds it where the API tells it. The run waits for the rate budget however long it
+        takes (``max_wait`` does not apply), in its bulk lane.
+
+        The loop raises what stops the whole run: a cluster or a list of users that cannot be read, or an exception from
+        ``specs``. Safe to run again. Stopping and cancelling: see Run.
+        """
+        if if_exists not in ("keep", "reset", "error"):
+            raise InvalidArgumentError(f'if_exists must be "keep", "reset" or "error", not {if_exists!r}')
+
+        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
+            try:
+                existing = {user.name: user for user in await UsersAPI(scope).list()}
+            except UnsupportedOperationError:
+                existing = dict[str, User]()  # and so is each of the specs
+            retry = scope.transport.retry
+            return lambda scope, spec: provision_user(UsersAPI(scope), spec, existing, if_exists, retry)
+
+        return run(self._scope, specs, concurrency, prepare)
+
+    def rotate(
+        self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
+    ) -> Run:
+        """Give each of the users a new password; the Outcomes are RESET, with the password, or FAILED.
+
+        A FAILED one whose error has ``may_have_applied`` set has lost its old password and not told its new one: rotate
+        it again. Otherwise as ``provision``.
+        """
+
+        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
+            async def reset(scope: Scope, spec: NewUser) -> Result:
+                return Action.RESET, await reset_user(UsersAPI(scope), spec, scope.transport.retry)
+
+            return reset
+
+        return run(self._scope, names, concurrency, prepare)
+
+    def deprovision(
+        self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
+    ) -> Run:
+        """Delete each of the users; the Outcomes are DELETED, ABSENT where there was none, or FAILED.
+
+        Otherwise as ``provision``.
+        """
+
+        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
+            return lambda scope, spec: delete(UsersAPI(scope), spec.name)
+
+        return run(self._scope, names, concurrency, prepare)
 
 
 def _check(argument: str, value: object, kind: type) -> None:
