@@ -1,0 +1,101 @@
+"""What an answer's headers say about the rate limit. Pure, and patient with any rubbish.
+
+``ratelimit-limit`` and ``ratelimit-remaining`` are the hourly ones, ``ratelimit-reset`` is the unix time at which the oldest
+request expires, and ``retry-after`` comes with a 429 of the minute's limit only (the provider's API description). The reset
+has been seen in the past (dnscontrol #636).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import isfinite
+
+from attrs import frozen
+
+
+@frozen
+class RateLimitStatus:
+    """What the last answer said about the account's hourly budget. None stands for a header that was missing or unreadable.
+
+    ``limit``: requests an hour. ``remaining``: how many of them are left. ``reset``: when the oldest request expires and
+    gives its slot back (aware, UTC), by the server's clock; it can lie in the past.
+    """
+
+    limit: int | None
+    remaining: int | None
+    reset: datetime | None
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> RateLimitStatus | None:
+        """Read ``ratelimit-*``; None where there is not one readable of them. Never raises. Looks names up as given by
+        the API, in lower case, so pass a case-insensitive mapping such as aiohttp's."""
+        limit = _whole(headers.get("ratelimit-limit"))
+        remaining = _whole(headers.get("ratelimit-remaining"))
+        reset = _moment(headers.get("ratelimit-reset"))
+        if limit is None and remaining is None and reset is None:
+            return None
+        return cls(limit, remaining, reset)
+
+
+def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
+    """For how many seconds a 429 asks to stay away, or None where it says nothing that can be right.
+
+    That is ``retry-after``, else the time until ``ratelimit-reset``, each only in the future and no further than ``longest``
+    seconds. Moments are compared with the answer's own ``date``, so that it does not matter what our clock shows.
+    """
+    retry_after = headers.get("retry-after")
+    for wait in (
+        _number(retry_after),
+        _until(_date(retry_after), headers),
+        _until(_moment(headers.get("ratelimit-reset")), headers),
+    ):
+        if wait is not None and 0 < wait <= longest:
+            return wait
+    return None
+
+
+def _whole(text: str | None) -> int | None:
+    # isdigit() also keeps "1_000" and thousands of digits away from int().
+    if text is None or len(text) > 15 or not text.isascii() or not text.isdigit():
+        return None
+    return int(text)
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    seconds = _whole(text)
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _date(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _until(moment: datetime | None, headers: Mapping[str, str]) -> float | None:
+    if moment is None:
+        return None
+    now = _date(headers.get("date"))
+    return moment.timestamp() - (time.time() if now is None else now.timestamp())
