@@ -41,12 +41,11 @@ _KEPT = 2000
 # A JSON member that holds a credential (cut short or not; in JSON, or in JSON within a JSON string), the credentials in
 # a URL, and a bearer token.
 _NAMES = "password|access_key|access_cert|uri|token"
-_CREDENTIALS = re.compile(
+_CREDENTIALS = (
     rf"""(?P<json>"(?:{_NAMES})"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
     rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
     r"""|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s"'<>]*@"""
-    r"""|(?P<bearer>bearer\s+)[^\s"'<>]+""",
-    re.IGNORECASE | re.DOTALL,
+    r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
 )
 
 
@@ -56,7 +55,9 @@ def excerpt(body: bytes, token: str = "", limit: int = _KEPT) -> str:
     text = body[: 4 * _KEPT].decode("utf-8", "replace")
     if token:
         text = text.replace(token, "***")
-    text = _CREDENTIALS.sub(lambda match: f"{match[match.lastgroup or 0]}***", text)
+    text = re.sub(
+        _CREDENTIALS, lambda match: f"{match[match.lastgroup or 0]}***", text, flags=re.IGNORECASE | re.DOTALL
+    )
     return text[:limit]
 
 

@@ -9,7 +9,7 @@ from .errors import UnsupportedOperationError
 from .models import Database, NewUser
 from .operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
 from .pages import read_all
-from .paths import segment
+from .paths import check_name, segment
 from .provisioning import Result, delete, provision_db, run
 from .scope import Scope
 from .wire import read
@@ -48,7 +48,7 @@ class DatabasesAPI:
         call.
         """
         scope = self._scope
-        segment(name)
+        check_name(name)
         await scope.allow(CREATE_DB)
         answer = await scope.transport.request(CREATE_DB, f"{scope.path}/dbs", {"name": name}, scope.options)
         return read(answer, "db", Database)

@@ -2,7 +2,7 @@
 
 Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
 (roles, permissions, plug-ins, statuses, engines) are enum members where they are known and the string itself where not.
-Instances are frozen. Credentials are masked in every ``repr``.
+Credentials are masked in every ``repr``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field
 
 from .dsn import dsn
 from .engines import Engine
@@ -67,14 +67,14 @@ class MongoRole(StrEnum):
     DB_ADMIN = "dbAdmin"
 
 
-@frozen
+@define
 class MySQLSettings:
     """Settings of a MySQL user, for ``create`` and ``reset_auth``."""
 
     auth_plugin: MySQLAuthPlugin | str
 
 
-@frozen
+@define
 class KafkaACL:
     """A permission on the topics that match a pattern. ``id`` is the server's, absent in what you send."""
 
@@ -83,7 +83,7 @@ class KafkaACL:
     id: str | None = None
 
 
-@frozen
+@define
 class OpenSearchACL:
     """A permission on the indexes that match a pattern."""
 
@@ -91,7 +91,7 @@ class OpenSearchACL:
     permission: OpenSearchPermission | str | None = None
 
 
-@frozen
+@define
 class MongoUserSettings:
     """The databases of a MongoDB user and its role there. The database ``admin`` stands for all of them."""
 
@@ -99,7 +99,7 @@ class MongoUserSettings:
     role: MongoRole | str | None = None
 
 
-@frozen
+@define
 class UserSettings:
     """Settings of a user. Each belongs to one engine and is refused for the others; what is None is not sent."""
 
@@ -109,7 +109,7 @@ class UserSettings:
     mongo_user_settings: MongoUserSettings | None = None
 
 
-@frozen
+@define
 class User:
     """A login of a cluster.
 
@@ -127,7 +127,7 @@ class User:
     settings: UserSettings | None = None
 
 
-@frozen
+@define
 class NewUser:
     """What ``users.create`` takes, as one value, for ``users.provision``."""
 
@@ -137,14 +137,14 @@ class NewUser:
     readonly: bool | None = None
 
 
-@frozen
+@define
 class Database:
     """A database of a cluster."""
 
     name: str
 
 
-@frozen
+@define
 class Connection:
     """Where a cluster listens, and its default login.
 
@@ -182,7 +182,7 @@ class Connection:
         )
 
 
-@frozen
+@define
 class Cluster:
     """A managed database cluster, as far as the users of its users and dbs need it. ``created_at`` is aware."""
 

@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping
 from enum import Enum, auto
 from math import inf
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import backoff
 from attrs import Attribute, field, frozen
@@ -65,13 +65,16 @@ RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
 LOST_STATUSES = frozenset({500, 502, 503, 504})
 
 
-@frozen
-class Operation:
+class Operation(NamedTuple):
     """One operation of the API: its name in errors and logs, its HTTP method, and its kind."""
 
     name: str
     method: str
     kind: Kind
+
+    def at(self, path: str) -> str:
+        """How errors name a request."""
+        return f"{self.name} ({self.method} {path})"
 
     @property
     def writes(self) -> bool:

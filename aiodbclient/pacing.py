@@ -223,11 +223,13 @@ class RateBudget:
     def _opens(self, now: float, ahead: int, bulk: bool) -> float:
         """When a call behind ``ahead`` others may go, as far as we know."""
         reserve = self.reserve if bulk else 0
-        return max(
-            (slots.opens(now, self._in_flight, ahead, reserve) for slots in self._slots),
-            default=now,
-        ) if now >= self._gate else max(
-            self._gate, *(slots.opens(now, self._in_flight, ahead, reserve) for slots in self._slots)
+        return (
+            max(
+                (slots.opens(now, self._in_flight, ahead, reserve) for slots in self._slots),
+                default=now,
+            )
+            if now >= self._gate
+            else max(self._gate, *(slots.opens(now, self._in_flight, ahead, reserve) for slots in self._slots))
         )
 
     async def _queue(self, now: float, bulk: bool, max_wait: float | None) -> None:

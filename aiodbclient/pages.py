@@ -29,7 +29,9 @@ async def read_all(
             return items
         path = _path_of(transport.base_url, following, answer)
         if path in seen:
-            raise InvalidResponseError(f"{answer.what}: the list's next page was read before", status=answer.status)
+            raise InvalidResponseError(
+                f"{answer.operation.at(answer.path)}: the list's next page was read before", status=answer.status
+            )
         seen.add(path)
 
 
@@ -43,7 +45,7 @@ def _path_of(base_url: URL, following: str, answer: Answer) -> str:
         if same:
             return url.raw_path_qs.removeprefix(base_url.raw_path.rstrip("/"))
     raise InvalidResponseError(
-        f"{answer.what}: the list goes on at another host, which is not followed since the token is for "
+        f"{answer.operation.at(answer.path)}: the list goes on at another host, which is not followed since the token is for "
         f"{base_url.host} alone",
         status=answer.status,
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
-
-from attrs import define, evolve, field, frozen
+from typing import Any, NamedTuple
 
 from .engines import CAPABILITIES, Engine, guard
 from .errors import PermissionDeniedError
@@ -14,22 +12,23 @@ from .models import Cluster
 from .operations import GET_CLUSTER, Operation
 from .paths import CLUSTERS
 from .transport import Meter, Options, Transport, logger
-from .wire import read
+from .wire import Answer, read
 
 _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one
 
 
-@define
 class Memory:
     """What a client has learned of clusters, and the locks of those that bear one user write at a time."""
 
-    engines: dict[str, Engine | str] = field(factory=dict[str, Engine | str])
-    reads: dict[str, asyncio.Future[None]] = field(factory=dict[str, asyncio.Future[None]])
-    write_locks: dict[str, asyncio.Lock] = field(factory=dict[str, asyncio.Lock])
+    __slots__ = ("engines", "reads", "write_locks")
+
+    def __init__(self) -> None:
+        self.engines: dict[str, Engine | str] = {}
+        self.reads: dict[str, asyncio.Future[None]] = {}
+        self.write_locks: dict[str, asyncio.Lock] = {}
 
 
-@frozen
-class Scope:
+class Scope(NamedTuple):
     """One cluster as its users and dbs see it."""
 
     transport: Transport
@@ -66,20 +65,22 @@ class Scope:
 
     async def allow(self, operation: Operation, settings: Iterable[str] = ()) -> None:
         """The guard."""
-        guard(await self.learn_engine(), operation.name, settings)
+        engine = self.given_engine or self.memory.engines.get(self.cluster_id) or await self.learn_engine()
+        guard(engine, operation.name, settings)
 
     def for_bulk(self, meter: Meter) -> Scope:
         """This scope for one name of a bulk run: in the budget's bulk lane, however long it takes, counted by
         ``meter``.
         """
-        return evolve(self, options=Options(bulk=True, meter=meter))
+        return self._replace(options=Options(bulk=True, meter=meter))
 
-    def user_write(self) -> AbstractAsyncContextManager[object]:
-        """Within it, a user write may be sent: alone, where the engine bears no two at a time."""
+    async def write_user(self, operation: Operation, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """Send a user write: alone, where the engine bears no two at a time."""
         capabilities = CAPABILITIES.get(self.engine or "")
         if capabilities is None or capabilities.concurrent_user_writes > 1:
-            return nullcontext()
-        return self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
+            return await self.transport.request(operation, path, body, self.options)
+        async with self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock()):
+            return await self.transport.request(operation, path, body, self.options)
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for whoever is reading it.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import platform
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import backoff
 from aiohttp.client_middlewares import ClientHandlerType
-from attrs import define, field, frozen
+from multidict import CIMultiDict
 from yarl import URL
 
 from ._version import __version__
@@ -35,12 +35,13 @@ logger = logging.getLogger("aiodbclient")
 
 TokenProvider = Callable[[], Awaitable[str]]
 
-_USER_AGENT = f"aiodbclient/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+_USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
 # The share of an attempt's time that connecting may take. It ends before the whole, so that the error tells: nothing
 # was sent.
 _CONNECTING = 0.9
 
+_GONE_IS_DONE = Then.RETRY_GONE_IS_DONE
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 _SETTLE = (
@@ -49,15 +50,16 @@ _SETTLE = (
 )
 
 
-@define
 class Meter:
     """Counts the requests that were sent with its options."""
 
-    requests: int = 0
+    __slots__ = ("requests",)
+
+    def __init__(self) -> None:
+        self.requests = 0
 
 
-@frozen
-class Options:
+class Options(NamedTuple):
     """What a caller chose for its calls: seconds of patience for the budget (None: any), and the budget's bulk lane."""
 
     max_wait: float | None = None
@@ -65,21 +67,24 @@ class Options:
     meter: Meter | None = None
 
 
-@define
 class Call:
     """One call on its way: what is asked, and what has become of it so far."""
 
-    operation: Operation
-    path: str
-    body: bytes | None = field(repr=False)
-    options: Options
-    tries: int = 0
-    failure: Failure = Failure.REFUSED
-    may_have_applied: bool = False
+    __slots__ = ("body", "closed_for", "failure", "may_have_applied", "operation", "options", "path", "tries")
+
+    def __init__(self, operation: Operation, path: str, body: bytes | None, options: Options) -> None:
+        self.operation = operation
+        self.path = path
+        self.body = body
+        self.options = options
+        self.tries = 0
+        self.failure = Failure.REFUSED
+        self.may_have_applied = False
+        self.closed_for: float | None = None
 
     @property
     def what(self) -> str:
-        return f"{self.operation.name} ({self.operation.method} {self.path})"
+        return self.operation.at(self.path)
 
     @property
     def then(self) -> Then:
@@ -93,8 +98,11 @@ class Transport:
 
     __slots__ = (
         "_ask_token",
+        "_base",
         "_closed",
+        "_headers_token",
         "_loop",
+        "_made_headers",
         "_owns_session",
         "_session",
         "_timeout",
@@ -128,6 +136,8 @@ class Transport:
         self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout * _CONNECTING)
         self.retry = retry
         self._closed = False
+        self._base = str(base_url).rstrip("/")
+        self._headers_token = ""
 
     async def aclose(self) -> None:
         """Close the session if it is ours. May be called again."""
@@ -179,7 +189,15 @@ class Transport:
         """One try: the answer, or the error that it met, with what that means noted in both."""
         call.failure = Failure.REFUSED
         try:
-            return await self._judge(call, *await self._send_with_token(call))
+            token = self._token or await self._renewed_token("")
+            status, headers, body = await self._send(call, token)
+            if status == 401 and self._ask_token is not None:
+                status, headers, body = await self._send(call, await self._renewed_token(token))
+            if status < 300:
+                return Answer(call.operation, call.path, status, body)
+            if status == 404 and call.may_have_applied and RULES[Failure.LOST][call.operation.kind] is _GONE_IS_DONE:
+                return Answer(call.operation, call.path, 204, b"")
+            raise self._judged(call, status, headers, body)
         except DatabaseClientError as error:
             call.may_have_applied |= call.failure is Failure.LOST and call.operation.writes
             error.may_have_applied |= call.may_have_applied
@@ -188,30 +206,14 @@ class Transport:
                 error.args = (f"{error.args[0]}; {_SETTLE}",)
             raise
 
-    async def _judge(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-        if status < 300:
-            return Answer(call.operation, call.what, status, body)
-        if (
-            status == 404
-            and call.may_have_applied
-            and RULES[Failure.LOST][call.operation.kind] is Then.RETRY_GONE_IS_DONE
-        ):
-            return Answer(call.operation, call.what, 204, b"")
+    def _judged(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> DatabaseClientError:
         error = error_from_answer(call.what, status, headers, body, self._token)
         if isinstance(error, RateLimitError):
             call.failure = Failure.THROTTLED
-            closed_for = await self.budget.throttle(headers)
-            error.retry_after = error.retry_after if error.retry_after is not None else closed_for
+            error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
         elif status in LOST_STATUSES:
             call.failure = Failure.LOST
-        raise error
-
-    async def _send_with_token(self, call: Call) -> tuple[int, Mapping[str, str], bytes]:
-        token = self._token or await self._renewed_token("")
-        answer = await self._send(call, token)
-        if answer[0] == 401 and self._ask_token is not None:
-            answer = await self._send(call, await self._renewed_token(token))
-        return answer
+        return error
 
     async def _renewed_token(self, stale: str) -> str:
         """The token, asked for anew unless somebody else did since ``stale`` was current."""
@@ -222,33 +224,32 @@ class Transport:
 
     async def _send(self, call: Call, token: str) -> tuple[int, Mapping[str, str], bytes]:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
-        session = self._open_session()
+        self._open_session()
         await self.budget.acquire(bulk=call.options.bulk, max_wait=call.options.max_wait)
         call.tries += 1
         if call.options.meter is not None:
             call.options.meter.requests += 1
-        headers = {
-            "Authorization": f"Bearer {token}",
-            "Accept": "application/json",
-            "User-Agent": _USER_AGENT,
-        }
-        if call.body is not None:
-            headers["Content-Type"] = "application/json"
         started = perf_counter()
         # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
         failure: TransportError
         try:
+            session = self._open_session()  # which may have been closed meanwhile
             async with session.request(
                 call.operation.method,
-                URL(f"{self.base_url}{call.path}", encoded=True),
+                URL(self._base + call.path, encoded=True),
                 data=call.body,
-                headers=headers,
+                headers=self._headers(token, call.body is not None),
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=self._timeout,
                 middlewares=_middlewares(session, call.operation.method),
             ) as response:
                 body = await response.read()
+            if response.status == 429:
+                call.closed_for = await self.budget.throttle(response.headers)
+                self.rate_limit = RateLimitStatus.from_headers(response.headers) or self.rate_limit
+            else:
+                self.rate_limit = self.budget.observe(response.headers) or self.rate_limit
         except _NOT_SENT as error:
             call.failure = Failure.NOT_SENT
             failure = ConnectError(f"{call.what}: no connection, nothing was sent: {_told(error)}")
@@ -259,13 +260,22 @@ class Transport:
             call.failure = Failure.LOST
             failure = ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {_told(error)}")
         else:
-            self.rate_limit = self.budget.observe(response.headers) or self.rate_limit
-            _log(call, str(response.status), started)
+            if logger.isEnabledFor(logging.DEBUG):
+                _log(call, str(response.status), started)
             return response.status, response.headers, body
         finally:
             self.budget.release(sent=call.failure is not Failure.NOT_SENT)
-        _log(call, type(failure).__name__, started)
+        if logger.isEnabledFor(logging.DEBUG):
+            _log(call, type(failure).__name__, started)
         raise failure
+
+    def _headers(self, token: str, has_body: bool) -> CIMultiDict[str]:
+        """The headers of a request, made once for each token."""
+        if token != self._headers_token:
+            self._headers_token = token
+            bare = {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": _USER_AGENT}
+            self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
+        return self._made_headers[has_body]
 
     def _open_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -315,6 +325,5 @@ def _told(error: BaseException) -> str:
 
 
 def _log(call: Call, status: str, started: float) -> None:
-    if logger.isEnabledFor(logging.DEBUG):
-        duration = perf_counter() - started
-        logger.debug("%s %s: %s in %.3f s, try %d", call.operation.method, call.path, status, duration, call.tries)
+    duration = perf_counter() - started
+    logger.debug("%s %s: %s in %.3f s, try %d", call.operation.method, call.path, status, duration, call.tries)

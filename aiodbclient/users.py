@@ -9,7 +9,7 @@ from .errors import InvalidArgumentError, UnsupportedOperationError
 from .models import MySQLSettings, NewUser, User, UserSettings
 from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
 from .pages import read_all
-from .paths import segment
+from .paths import check_name, segment
 from .provisioning import IfExists, Result, delete, provision_user, reset_user, run
 from .scope import Scope
 from .wire import read, setting_names, write
@@ -63,14 +63,13 @@ class UsersAPI:
         call. ``provision`` settles by itself.
         """
         scope = self._scope
-        segment(name)
+        check_name(name)
         _check("mysql_settings", mysql_settings, MySQLSettings)
         _check("settings", settings, UserSettings)
         _check("readonly", readonly, bool)
         await scope.allow(CREATE_USER, setting_names(mysql_settings, settings, readonly))
         body = write(NewUser(name, mysql_settings, settings, readonly))
-        async with scope.user_write():
-            answer = await scope.transport.request(CREATE_USER, f"{scope.path}/users", body, scope.options)
+        answer = await scope.write_user(CREATE_USER, f"{scope.path}/users", body)
         return read(answer, "user", User)
 
     async def update(self, name: str, settings: UserSettings) -> User:
@@ -86,8 +85,7 @@ class UsersAPI:
                 f"settings must be a UserSettings, not {type(settings).__name__}; nothing was sent"
             )
         await scope.allow(UPDATE_USER, setting_names(None, settings))
-        async with scope.user_write():
-            answer = await scope.transport.request(UPDATE_USER, path, {"settings": write(settings)}, scope.options)
+        answer = await scope.write_user(UPDATE_USER, path, {"settings": write(settings)})
         return read(answer, "user", User)
 
     async def delete(self, name: str) -> None:
@@ -99,8 +97,7 @@ class UsersAPI:
         scope = self._scope
         path = f"{scope.path}/users/{segment(name)}"
         await scope.allow(DELETE_USER)
-        async with scope.user_write():
-            await scope.transport.request(DELETE_USER, path, options=scope.options)
+        await scope.write_user(DELETE_USER, path)
 
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
         """Give the user ``name`` a new password, which the answer holds; the old one ends at once.
@@ -113,8 +110,7 @@ class UsersAPI:
         _check("mysql_settings", mysql_settings, MySQLSettings)
         await scope.allow(RESET_AUTH, setting_names(mysql_settings, None))
         body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
-        async with scope.user_write():
-            answer = await scope.transport.request(RESET_AUTH, path, body, scope.options)
+        answer = await scope.write_user(RESET_AUTH, path, body)
         return read(answer, "user", User)
 
     def provision(

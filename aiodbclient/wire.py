@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, TypeVar, cast
 
-from attrs import define, field, fields
+from attrs import fields
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
@@ -42,39 +43,53 @@ from .operations import Operation
 T = TypeVar("T")
 
 
-@define
 class Answer:
     """A successful answer, not read yet."""
 
-    operation: Operation
-    what: str
-    status: int
-    body: bytes = field(repr=False)
+    __slots__ = ("body", "operation", "path", "status")
+
+    def __init__(self, operation: Operation, path: str, status: int, body: bytes) -> None:
+        self.operation = operation
+        self.path = path
+        self.status = status
+        self.body = body
 
 
 def read(answer: Answer, key: str, model: type[T]) -> T:
     """The ``model`` under ``key`` of ``answer``. Raises InvalidResponseError where the answer is not of that shape."""
-    return read_page(answer, key, model)[0]
+    # The error is raised outside of the handler: what a decoder or cattrs raises quotes the answer, and its
+    # credentials.
+    try:
+        return _converter().structure(json.loads(answer.body)[key], model)
+    except _SHAPE_ERRORS:
+        pass
+    raise _invalid(answer, key)
 
 
 def read_page(answer: Answer, key: str, model: type[T]) -> tuple[T, str | None]:
     """As ``read``, with the address of the next page of a list, if it has one."""
-    # The error is raised outside of the handler: what a decoder or cattrs raises quotes the answer, credentials
-    # included.
     try:
         payload = json.loads(answer.body)
-        return _converter.structure(payload[key], model), _next_page(payload)
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        BaseValidationError,
-        StructureHandlerNotFoundError,
-    ):
+        return _converter().structure(payload[key], model), _next_page(payload)
+    except _SHAPE_ERRORS:
         pass
-    raise InvalidResponseError(
-        f"{answer.what}: the answer ({answer.status}) is not the documented JSON object with {key!r}",
+    raise _invalid(answer, key)
+
+
+_SHAPE_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    BaseValidationError,
+    StructureHandlerNotFoundError,
+)
+
+
+def _invalid(answer: Answer, key: str) -> InvalidResponseError:
+    return InvalidResponseError(
+        f"{answer.operation.at(answer.path)}: the answer ({answer.status}) is not the documented JSON object "
+        f"with {key!r}",
         status=answer.status,
         body=excerpt(answer.body),
         may_have_applied=answer.operation.writes,
@@ -83,7 +98,7 @@ def read_page(answer: Answer, key: str, model: type[T]) -> tuple[T, str | None]:
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:
     """The JSON object of ``value``, without what was not given."""
-    return cast("dict[str, Any]", _converter.unstructure(value))
+    return cast("dict[str, Any]", _converter().unstructure(value))
 
 
 def setting_names(
@@ -154,7 +169,9 @@ def _datetime(value: Any, _: Any) -> datetime | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _make_converter() -> Converter:
+@cache
+def _converter() -> Converter:
+    """The one converter, made when first needed: making it takes as long as importing half of this package."""
     converter = Converter(detailed_validation=False, omit_if_default=True)
 
     def register(shape: Any, hook: Hook) -> None:
@@ -210,6 +227,3 @@ def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
         key: {**value, "engine": cluster["engine"]} if key.endswith("connection") and value else value
         for key, value in cluster.items()
     }
-
-
-_converter = _make_converter()

@@ -1,0 +1,149 @@
+"""What a call costs: CPU of this client beside raw aiohttp and the provider's own client, in one run.
+
+The server is another process, so the CPU of this process is the client's alone. Each figure is the least of several
+rounds that take turns, which is what a busy machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import aiohttp
+
+from aiodbclient import DatabaseClient, RateBudget, Window
+
+CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
+ROUNDS = 9
+CREATES, LISTS, CLIENTS = 500, 12, 10_000
+
+# Windows that are never full: the cost of pacing is in the figures, its waits are not.
+UNBOUNDED = [Window(5_000_000, 60.0), Window(5_000_000, 3600.0)]
+
+Call = Callable[[], Awaitable[Any]]
+
+
+@contextmanager
+def local_server() -> Iterator[str]:
+    """The address of a server in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("server.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.terminate()
+
+
+async def cpu(call: Call, times: int) -> float:
+    """Microseconds of CPU a call."""
+    gc.collect()
+    started = process_time()
+    for _ in range(times):
+        await call()
+    return (process_time() - started) / times * 1e6
+
+
+async def compare(title: str, calls: dict[str, Call], times: int) -> dict[str, float]:
+    best = dict.fromkeys(calls, float("inf"))
+    for call in calls.values():
+        await call()
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            best[name] = min(best[name], await cpu(call, times))
+    print(f"\n{title}")
+    raw = next(iter(best.values()))
+    for name, microseconds in best.items():
+        print(f"  {name:<14}{microseconds:>9.0f} us CPU a call {microseconds / raw:>8.2f} x raw")
+    return best
+
+
+async def measure_calls(url: str) -> None:
+    from pydo.aio import Client
+
+    headers = {"Authorization": "Bearer token"}
+    users = f"{url}/v2/databases/{CLUSTER}/users"
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        DatabaseClient("token", base_url=url, budget=RateBudget(UNBOUNDED)) as ours,
+    ):
+        official = Client("token", endpoint=url)
+        cluster = ours.cluster(CLUSTER, engine="pg")
+
+        async def raw_create() -> Any:
+            async with session.post(users, json={"name": "alice"}) as response:
+                return await response.json()
+
+        async def raw_list() -> Any:
+            async with session.get(users) as response:
+                return await response.json()
+
+        created = await compare(
+            "create a user",
+            {
+                "raw aiohttp": raw_create,
+                "aiodbclient": lambda: cluster.users.create("alice"),
+                "pydo": lambda: official.databases.add_user(CLUSTER, {"name": "alice"}, enforce_https=False),
+            },
+            CREATES,
+        )
+        listed = await compare(
+            "list 5,000 users",
+            {
+                "raw aiohttp": raw_list,
+                "aiodbclient": cluster.users.list,
+                "pydo": lambda: official.databases.list_users(CLUSTER, enforce_https=False),
+            },
+            LISTS,
+        )
+        await official.close()
+    print(f"\na create: {created['aiodbclient'] / created['raw aiohttp']:.2f} x raw (aim 1.15), ", end="")
+    print(f"1/{created['pydo'] / created['aiodbclient']:.1f} of pydo (aim 1/6)")
+    print(f"a list of typed users: {listed['aiodbclient'] / listed['pydo']:.2f} x pydo's dicts (aim below 1)")
+
+
+def import_time(modules: str) -> float:
+    """Milliseconds to import, in a fresh interpreter that may keep its bytecode, as an installed package's is."""
+    program = f"import time; t = time.perf_counter(); import {modules}; print(time.perf_counter() - t)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    return float(run.stdout) * 1e3
+
+
+def measure_import() -> None:
+    needs = package = float("inf")
+    for _ in range(15):
+        needs = min(needs, import_time("aiohttp, attrs, cattrs, backoff"))
+        package = min(package, import_time("aiodbclient"))
+    print(f"\nimport: {package:.0f} ms, {package / needs:.2f} x import aiohttp, attrs, cattrs, backoff (aim 1.15)")
+
+
+async def measure_clients(url: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        tasks = len(asyncio.all_tasks())
+        tracemalloc.start()
+        clients = [DatabaseClient("token", base_url=url, session=session) for _ in range(CLIENTS)]
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        started = len(asyncio.all_tasks()) - tasks
+        for client in clients:
+            await client.aclose()
+    print(f"\n{CLIENTS:,} clients on one session: {size / CLIENTS / 1024:.1f} KiB each (aim 8), {started} tasks")
+
+
+def main() -> None:
+    with local_server() as url:
+        asyncio.run(measure_calls(url))
+        measure_import()
+        asyncio.run(measure_clients(url))
+
+
+if __name__ == "__main__":
+    main()
