@@ -82,6 +82,11 @@ class Sandbox:
         return self._url
 
     @property
+    def clusters(self) -> dict[str, str]:
+        """The names of the clusters by their ids."""
+        return {cluster.id: cluster.name for cluster in self._clusters.values()}
+
+    @property
     def faults(self) -> Faults:
         return self._api.faults
 
