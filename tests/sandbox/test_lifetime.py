@@ -65,6 +65,11 @@ def alive(process: int) -> bool:
     return state != "Z"
 
 
+def wait_for_end(process: int) -> None:
+    while alive(process):
+        time.sleep(0.01)
+
+
 def wait_until_gone(folder: Path, servers: list[int]) -> None:
     deadline = time.monotonic() + 5
     while (left(folder) or any(map(alive, servers))) and time.monotonic() < deadline:
@@ -149,8 +154,7 @@ async def test_a_server_that_dies_is_the_apis_500(private_tmp: Path) -> None:
         assert (await call("GET", f"{cluster}/users")).status == 200
         (server,) = postmasters(private_tmp)
         os.kill(server, signal.SIGQUIT)
-        while alive(server):
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for_end, server)
         answer = await call("GET", f"{cluster}/users")
         assert (answer.status, answer.json["id"]) == (500, "server_error")
 
