@@ -173,7 +173,7 @@ async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, cre
             user = await backend.update_user(name, settings)
             return Answer(201, {"user": user if credentials else without_credentials(user)})
         case "users.reset_auth":
-            plugin = validation.auth_plugin(cluster.engine, {} if body is None else body)
+            plugin = validation.auth_plugin(cluster.engine, body)
             return Answer(200, {"user": await backend.reset_auth(name, plugin)})
         case "users.delete":
             await backend.delete_user(name)

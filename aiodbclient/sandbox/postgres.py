@@ -101,6 +101,10 @@ class PostgresBackend:
                 info = connection.info
                 self._primary, self._primary_password = info.user, info.password or None
                 self._host, self._port, self._database = info.host or info.hostaddr, info.port, info.dbname
+        except psycopg.ProgrammingError:  # its message may quote the DSN, and so a password
+            raise RuntimeError(
+                "the DSN is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB"
+            ) from None
         except psycopg.Error as error:
             raise RuntimeError(f"the PostgreSQL server of the DSN cannot be used: {error}") from None
         if superuser != [(True,)]:

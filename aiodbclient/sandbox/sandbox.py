@@ -53,6 +53,8 @@ class Sandbox:
         *,
         page_size: int | None = None,
     ) -> None:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port must be from 0 to 65535, not {port}")
         if page_size is not None and page_size < 1:
             raise ValueError(f"page_size must be at least 1, not {page_size}")
         if token == "":
@@ -80,6 +82,11 @@ class Sandbox:
         if self._url is None:
             raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
         return self._url
+
+    @property
+    def clusters(self) -> dict[str, str]:
+        """The names of the clusters by their ids."""
+        return {cluster.id: cluster.name for cluster in self._clusters.values()}
 
     @property
     def faults(self) -> Faults:

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from attrs import define
+from yarl import URL
+
+from aiodbclient.sandbox import Sandbox
+
+
+@define
+class Answer:
+    status: int
+    json: Any
+    headers: dict[str, str]
+
+
+Call = Callable[..., Awaitable[Answer]]
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(windows=[]) as running:
+        yield running
+
+
+@pytest.fixture
+async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
+    async with caller(sandbox) as calling:
+        yield calling
+
+
+class caller:
+    """``async with caller(sandbox) as call: await call("GET", path)``. Paths go on the wire as they are."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._session = aiohttp.ClientSession()
+
+    async def __aenter__(self) -> Call:
+        return self._call
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def _call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = "", **options: Any
+    ) -> Answer:
+        headers = options.pop("headers", {})
+        if token is not None:
+            headers = {"authorization": f"Bearer {token or self._sandbox.token}"} | headers
+        if body is not None:
+            options["json"] = body
+        url = URL(self._sandbox.url + path, encoded=True)
+        async with self._session.request(method, url, headers=headers, **options) as response:
+            text = await response.text()
+            json = await response.json() if text and response.content_type == "application/json" else text or None
+            return Answer(response.status, json, {key.lower(): value for key, value in response.headers.items()})
+
+
+@pytest.fixture(scope="session")
+def spec_path() -> Path:
+    """The provider's API description."""
+    path = Path(
+        os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[3] / "shared" / "spec" / "databases.openapi.yaml"
+    )
+    if not path.exists():
+        pytest.skip(f"the API description is not at {path}; say where it is with AIODBCLIENT_SPEC")
+    return path

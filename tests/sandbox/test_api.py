@@ -1,0 +1,166 @@
+"""What the sandbox answers to a client that is not ours."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Call
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def pg(sandbox: Sandbox) -> str:
+    return "/v2/databases/" + await sandbox.add_cluster("pg", "tenants", backend="memory", tags=["production"])
+
+
+async def test_a_user_lives_and_dies(call: Call, pg: str) -> None:
+    made = await call("POST", f"{pg}/users", {"name": "app-01"})
+    assert made.status == 201
+    user = made.json["user"]
+    assert user["name"] == "app-01"
+    assert user["role"] == "normal"
+    assert len(user["password"]) > 20
+
+    assert (await call("GET", f"{pg}/users/app-01")).json == {"user": user}
+    listed = (await call("GET", f"{pg}/users")).json["users"]
+    assert [member["name"] for member in listed] == ["doadmin", "app-01"]
+    assert listed[0]["role"] == "primary"
+
+    reset = await call("POST", f"{pg}/users/app-01/reset_auth", {})
+    assert reset.status == 200
+    assert reset.json["user"]["password"] != user["password"]
+
+    updated = await call("PUT", f"{pg}/users/app-01", {"settings": {"pg_allow_replication": True}})
+    assert updated.status == 201
+    assert updated.json["user"]["settings"] == {"pg_allow_replication": True}
+    # "When omitted, the value defaults to false" (API description)
+    updated = await call("PUT", f"{pg}/users/app-01", {"settings": {}})
+    assert updated.json["user"]["settings"] == {"pg_allow_replication": False}
+
+    gone = await call("DELETE", f"{pg}/users/app-01")
+    assert (gone.status, gone.json) == (204, None)
+    assert (await call("GET", f"{pg}/users/app-01")).status == 404
+
+
+async def test_a_db_lives_and_dies(call: Call, pg: str) -> None:
+    made = await call("POST", f"{pg}/dbs", {"name": "alpha"})
+    assert (made.status, made.json) == (201, {"db": {"name": "alpha"}})
+    assert (await call("GET", f"{pg}/dbs/alpha")).json == {"db": {"name": "alpha"}}
+    assert (await call("GET", f"{pg}/dbs")).json == {"dbs": [{"name": "defaultdb"}, {"name": "alpha"}]}
+    assert (await call("DELETE", f"{pg}/dbs/alpha")).status == 204
+    assert (await call("DELETE", f"{pg}/dbs/alpha")).status == 404
+
+
+async def test_a_cluster_tells_its_connection_users_and_dbs(call: Call, pg: str) -> None:
+    cluster = (await call("GET", pg)).json["database"]
+    assert (cluster["name"], cluster["engine"], cluster["status"]) == ("tenants", "pg", "online")
+    assert cluster["db_names"] == ["defaultdb"]
+    assert [user["name"] for user in cluster["users"]] == ["doadmin"]
+    connection = cluster["connection"]
+    assert connection["user"] == "doadmin"
+    assert connection["password"] in connection["uri"]
+    assert cluster["private_connection"]["host"] == "private-" + connection["host"]
+
+
+async def test_clusters_are_listed_by_tag(sandbox: Sandbox, call: Call, pg: str) -> None:
+    await sandbox.add_cluster("redis", "cache")
+
+    async def names(query: str) -> list[str]:
+        return [cluster["name"] for cluster in (await call("GET", f"/v2/databases{query}")).json["databases"]]
+
+    assert await names("") == ["tenants", "cache"]
+    assert await names("?tag_name=production") == ["tenants"]
+    assert await names("?tag_name=nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "slug"),
+    [
+        ("GET", f"/v2/databases/{NOBODY}", None, 404, "not_found"),
+        ("GET", "/v2/databases/not-a-uuid/users", None, 404, "not_found"),
+        ("GET", "{pg}/users/nobody", None, 404, "not_found"),
+        ("PUT", "{pg}/users/nobody", {"settings": {}}, 404, "not_found"),
+        ("POST", "{pg}/users/nobody/reset_auth", {}, 404, "not_found"),
+        ("DELETE", "{pg}/users/nobody", None, 404, "not_found"),
+        ("GET", "{pg}/dbs/nothing", None, 404, "not_found"),
+        ("GET", "{pg}/users/a%00b", None, 404, "not_found"),
+        ("GET", "{pg}/users/%FF", None, 404, "not_found"),
+        ("GET", "{pg}/nonsense", None, 404, "not_found"),
+        ("GET", "/v2/droplets", None, 404, "not_found"),
+        ("POST", "{pg}/users", {"name": "doadmin"}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/dbs", {"name": "defaultdb"}, 422, "unprocessable_entity"),
+        ("DELETE", "{pg}/users/doadmin", None, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", [], 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": 7}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": ""}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "a\0b"}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "\ud800"}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "é" * 32}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "x", "readonly": "yes"}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "x", "settings": None}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "x", "mysql_settings": {}}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "x", "mysql_settings": {"auth_plugin": "x"}}, 422, "unprocessable_entity"),
+        ("POST", "{pg}/users", {"name": "x", "settings": {"acl": [{"topic": "t"}]}}, 422, "unprocessable_entity"),
+        ("PUT", "{pg}/users/doadmin", {}, 422, "unprocessable_entity"),
+        ("PUT", "{pg}/users/doadmin", {"settings": {"pg_allow_replication": 1}}, 422, "unprocessable_entity"),
+        ("PATCH", "{pg}/users/doadmin", None, 405, "method_not_allowed"),
+    ],
+)
+async def test_errors_have_the_documented_body(
+    call: Call, pg: str, method: str, path: str, body: Any, status: int, slug: str
+) -> None:
+    answer = await call(method, path.replace("{pg}", pg), body)
+    assert answer.status == status
+    assert answer.json["id"] == slug
+    assert answer.json["message"]
+    assert len(answer.json["request_id"]) == 36
+
+
+@pytest.mark.parametrize("body", [b"{", b"nonsense", b"\xff", b"[" * 100_000])
+async def test_what_is_no_json_is_a_bad_request(call: Call, pg: str, body: bytes) -> None:
+    answer = await call("POST", f"{pg}/users", data=body)
+    assert (answer.status, answer.json["id"]) == (400, "bad_request")
+
+
+async def test_a_body_may_be_too_large(call: Call, pg: str) -> None:
+    answer = await call("POST", f"{pg}/users", data=io.BytesIO(bytes(2_000_000)))
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize("path", ["{pg}", "{pg}/"])
+async def test_no_request_destroys_a_cluster(sandbox: Sandbox, call: Call, pg: str, path: str) -> None:
+    answer = await call("DELETE", path.replace("{pg}", pg))
+    assert answer.status == 405
+    assert (await call("GET", pg)).status == 200
+    assert [(record.method, record.status) for record in sandbox.requests] == [("DELETE", 405), ("GET", 200)]
+
+
+@pytest.mark.parametrize("engine", ["redis", "valkey"])
+async def test_caches_have_no_users_and_no_dbs(sandbox: Sandbox, call: Call, engine: str) -> None:
+    cluster = "/v2/databases/" + await sandbox.add_cluster(engine)
+    for method, path, body in [("GET", "/users", None), ("POST", "/users", {"name": "x"}), ("GET", "/dbs", None)]:
+        answer = await call(method, cluster + path, body)
+        assert (answer.status, answer.json["message"]) == (422, "operation is not supported for this cluster type")
+    told = (await call("GET", cluster)).json["database"]
+    assert told["users"] is None
+    assert told["db_names"] is None
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+async def test_a_request_needs_the_token(call: Call, pg: str, token: str | None) -> None:
+    answer = await call("POST", f"{pg}/users", {"name": "x"}, token=token)
+    assert (answer.status, answer.json["id"]) == (401, "unauthorized")
+    assert (await call("GET", f"{pg}/users/x")).status == 404
+
+
+async def test_an_engine_that_nobody_knows_yet(sandbox: Sandbox, call: Call) -> None:
+    cluster = "/v2/databases/" + await sandbox.add_cluster("cockroach")
+    assert (await call("GET", cluster)).json["database"]["engine"] == "cockroach"
+    assert (await call("POST", f"{cluster}/users", {"name": "x"})).status == 201

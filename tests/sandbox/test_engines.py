@@ -1,0 +1,100 @@
+"""What differs from engine to engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Call
+
+ACL = [{"permission": "produceconsume", "topic": "customer-events"}, {"permission": "consume", "topic": "a.*"}]
+
+
+async def added(sandbox: Sandbox, engine: str) -> str:
+    return "/v2/databases/" + await sandbox.add_cluster(engine, backend="memory")
+
+
+async def test_mysql_users_have_an_auth_plugin(sandbox: Sandbox, call: Call) -> None:
+    mysql = await added(sandbox, "mysql")
+    made = await call("POST", f"{mysql}/users", {"name": "plain"})
+    assert made.json["user"]["mysql_settings"] == {"auth_plugin": "caching_sha2_password"}
+
+    native = {"mysql_settings": {"auth_plugin": "mysql_native_password"}}
+    reset = await call("POST", f"{mysql}/users/plain/reset_auth", native)
+    assert reset.json["user"]["mysql_settings"] == native["mysql_settings"]
+    reset = await call("POST", f"{mysql}/users/plain/reset_auth", {})
+    assert reset.json["user"]["mysql_settings"] == native["mysql_settings"]
+
+
+async def test_kafka_users_have_certificates_and_acls_with_ids(sandbox: Sandbox, call: Call) -> None:
+    kafka = await added(sandbox, "kafka")
+    user = (await call("POST", f"{kafka}/users", {"name": "app", "settings": {"acl": ACL}})).json["user"]
+    assert "BEGIN CERTIFICATE" in user["access_cert"]
+    assert "BEGIN PRIVATE KEY" in user["access_key"]
+    rules = user["settings"]["acl"]
+    assert [{key: rule[key] for key in ("permission", "topic")} for rule in rules] == ACL
+    assert len({rule["id"] for rule in rules}) == 2
+
+    kept = (await call("PUT", f"{kafka}/users/app", {"settings": {"acl": rules[:1]}})).json["user"]
+    assert kept["settings"]["acl"] == rules[:1]
+    again = (await call("POST", f"{kafka}/users/app/reset_auth", {})).json["user"]
+    assert again["access_key"] != user["access_key"]
+    assert again["settings"]["acl"] == rules[:1]
+
+
+async def test_opensearch_users_have_acls(sandbox: Sandbox, call: Call) -> None:
+    opensearch = await added(sandbox, "opensearch")
+    settings = {"opensearch_acl": [{"index": "logs-.*", "permission": "readwrite"}]}
+    await call("POST", f"{opensearch}/users", {"name": "app", "settings": settings})
+    assert (await call("GET", f"{opensearch}/users/app")).json["user"]["settings"] == settings
+
+
+async def test_mongodb_tells_a_password_once(sandbox: Sandbox, call: Call) -> None:
+    mongodb = await added(sandbox, "mongodb")
+    made = (await call("POST", f"{mongodb}/users", {"name": "app"})).json["user"]
+    assert made["password"]
+    assert "password" not in (await call("GET", f"{mongodb}/users/app")).json["user"]
+    assert all("password" not in user for user in (await call("GET", f"{mongodb}/users")).json["users"])
+    cluster = (await call("GET", mongodb)).json["database"]
+    assert "password" not in cluster["connection"]
+    assert "AVNS_" not in str(cluster)
+    reset = (await call("POST", f"{mongodb}/users/app/reset_auth", {})).json["user"]
+    assert reset["password"] not in (None, made["password"])
+    assert "password" not in (await call("GET", f"{mongodb}/users/app")).json["user"]
+
+
+async def test_a_read_only_mongodb_user(sandbox: Sandbox, call: Call) -> None:
+    mongodb = await added(sandbox, "mongodb")
+    made = await call("POST", f"{mongodb}/users", {"name": "reader", "readonly": True})
+    assert made.json["user"]["settings"]["mongo_user_settings"]["role"] == "readOnly"
+
+
+async def test_user_writes_that_overlap_on_one_mongodb_cluster_fail(sandbox: Sandbox, call: Call) -> None:
+    one, other, pg = await added(sandbox, "mongodb"), await added(sandbox, "mongodb"), await added(sandbox, "pg")
+
+    numbers = itertools.count()
+
+    async def statuses(*clusters: str) -> list[int]:
+        calls = (call("POST", f"{cluster}/users", {"name": f"u{next(numbers)}"}) for cluster in clusters)
+        return sorted(answer.status for answer in await asyncio.gather(*calls))
+
+    assert await statuses(one, one, one) == [201, 500, 500]
+    assert await statuses(one, other) == [201, 201]
+    assert await statuses(pg, pg, pg) == [201, 201, 201]
+    sandbox.faults.mongodb_overlap = False
+    assert await statuses(one, one, one) == [201, 201, 201]
+
+
+async def test_settings_of_another_engine_are_ignored_as_the_provider_does(sandbox: Sandbox, call: Call) -> None:
+    pg = await added(sandbox, "pg")
+    body = {
+        "name": "app",
+        "readonly": True,
+        "settings": {"acl": ACL},
+        "mysql_settings": {"auth_plugin": "mysql_native_password"},
+    }
+    user = (await call("POST", f"{pg}/users", body)).json["user"]
+    assert "mysql_settings" not in user
+    assert user["settings"] == {"pg_allow_replication": False}

@@ -1,0 +1,65 @@
+"""The provider's own client, sync and async, finds nothing amiss. It knows nothing of the sandbox but its URL."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from aiodbclient.sandbox import Sandbox
+
+pydo = pytest.importorskip("pydo", reason="pydo is not installed")
+
+HTTP = {"enforce_https": False}  # it refuses to send a token over http otherwise
+
+
+def test_the_providers_sync_client() -> None:
+    with Sandbox(windows=[]) as sandbox:
+        cluster = asyncio.run(sandbox.add_cluster("pg", "tenants", backend="memory", tags=["production"]))
+        client = pydo.Client(token=sandbox.token, endpoint=sandbox.url)
+        api: Any = client.databases
+        assert [listed["id"] for listed in api.list_clusters(tag_name="production", **HTTP)["databases"]] == [cluster]
+        assert api.get_cluster(cluster, **HTTP)["database"]["name"] == "tenants"
+
+        user = api.add_user(cluster, {"name": "app/1"}, **HTTP)["user"]
+        assert api.get_user(cluster, "app/1", **HTTP)["user"] == user
+        settings = {"settings": {"pg_allow_replication": True}}
+        assert api.update_user(cluster, "app/1", settings, **HTTP)["user"]["settings"] == settings["settings"]
+        assert api.reset_auth(cluster, "app/1", {}, **HTTP)["user"]["password"] != user["password"]
+        assert [told["name"] for told in api.list_users(cluster, **HTTP)["users"]] == ["doadmin", "app/1"]
+        assert api.delete_user(cluster, "app/1", **HTTP) is None
+
+        assert api.add(cluster, {"name": "alpha"}, **HTTP) == {"db": {"name": "alpha"}}
+        assert api.get(cluster, "alpha", **HTTP) == {"db": {"name": "alpha"}}
+        assert api.list(cluster, **HTTP) == {"dbs": [{"name": "defaultdb"}, {"name": "alpha"}]}
+        assert api.delete(cluster, "alpha", **HTTP) is None
+        assert api.get(cluster, "alpha", **HTTP)["id"] == "not_found"
+        client.close()
+        assert {status for _, status in sandbox.counts} == {200, 201, 204, 404}
+
+
+async def test_the_providers_async_client() -> None:
+    from pydo.aio import Client
+
+    async with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("kafka")
+        async with Client(token=sandbox.token, endpoint=sandbox.url) as client:
+            api: Any = client.databases
+            acl = {"settings": {"acl": [{"topic": "t", "permission": "consume"}]}}
+            users = await asyncio.gather(*(api.add_user(cluster, {"name": f"u{n}", **acl}, **HTTP) for n in range(20)))
+            assert all(user["user"]["settings"]["acl"][0]["id"] for user in users)
+            assert len((await api.list_users(cluster, **HTTP))["users"]) == 21
+            await asyncio.gather(*(api.delete_user(cluster, f"u{n}", **HTTP) for n in range(20)))
+            assert len((await api.list_users(cluster, **HTTP))["users"]) == 1
+
+
+def test_the_request_that_destroys_a_cluster_at_the_provider_destroys_nothing_here() -> None:
+    with Sandbox(windows=[]) as sandbox:
+        cluster = asyncio.run(sandbox.add_cluster("redis"))
+        client = pydo.Client(token=sandbox.token, endpoint=sandbox.url)
+        with pytest.raises(Exception, match="not allowed"):
+            client.databases.delete_user(cluster, "..", **HTTP)
+        client.close()
+        assert (sandbox.requests[-1].method, sandbox.requests[-1].status) == ("DELETE", 405)
+        assert list(sandbox.clusters) == [cluster]

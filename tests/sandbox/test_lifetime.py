@@ -1,0 +1,231 @@
+"""Nothing is left: no process, no file, however the sandbox came to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from aiodbclient.sandbox import Sandbox, embedded, keeper
+from aiodbclient.sandbox.embedded import EmbeddedPostgres, binaries
+
+from .conftest import caller
+
+SCRIPT = """
+import asyncio
+from aiodbclient.sandbox import Sandbox
+
+async def main():
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg")
+        print("ready", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files of this test alone, where a server that runs as nobody may go too."""
+    folder = Path("/tmp") / f"lifetime-{os.getpid()}-{tmp_path.name}"
+    folder.mkdir(mode=0o755)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    yield folder
+    forgotten = left(folder)
+    shutil.rmtree(folder)
+    assert forgotten == []
+
+
+def postmasters(folder: Path) -> list[int]:
+    """The servers that keep their data under ``folder``."""
+    return [int(path.read_text().splitlines()[0]) for path in folder.glob("*/data/postmaster.pid")]
+
+
+def left(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_for_end(process: int) -> None:
+    while alive(process):
+        time.sleep(0.01)
+
+
+def wait_until_gone(folder: Path, servers: list[int]) -> None:
+    deadline = time.monotonic() + 5
+    while (left(folder) or any(map(alive, servers))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left(folder) == []
+    assert not any(map(alive, servers))
+
+
+async def test_stopping_leaves_nothing(private_tmp: Path) -> None:
+    async with Sandbox() as sandbox:
+        await asyncio.gather(sandbox.add_cluster("pg"), sandbox.add_cluster("pg"))
+        servers = postmasters(private_tmp)
+        assert len(servers) == 2
+    assert left(private_tmp) == []
+    assert not any(map(alive, servers))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_crash_leaves_nothing(private_tmp: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    servers = postmasters(private_tmp)
+    assert len(servers) == 1
+    process.send_signal(number)
+    process.communicate()
+    wait_until_gone(private_tmp, servers)
+
+
+def test_a_crash_while_a_child_holds_the_pipe_leaves_nothing(private_tmp: Path) -> None:
+    fork = 'import os, time\nif os.fork() == 0: time.sleep(30), os._exit(0)\nprint("ready", flush=True)'
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.replace('print("ready", flush=True)', fork.replace("\n", "\n        "))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        process_group=0,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    servers = postmasters(private_tmp)
+    process.kill()
+    process.wait()
+    try:
+        wait_until_gone(private_tmp, servers)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
+async def test_cancelling_the_start_leaves_nothing(private_tmp: Path, seconds: float) -> None:
+    async with Sandbox() as sandbox:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await sandbox.add_cluster("pg", "tenants")
+        assert left(private_tmp) == []
+        assert sandbox.clusters == {}
+        await sandbox.add_cluster("pg", "tenants", backend="memory")  # the name is free again
+
+
+async def test_a_server_that_does_not_start_says_why(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: private_tmp)
+    async with Sandbox() as sandbox:
+        with pytest.raises(RuntimeError, match=r"did not start: .*No such file"):
+            await sandbox.add_cluster("pg")
+
+
+async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: None)
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg")  # in memory then
+        with pytest.raises(RuntimeError, match=r"aiodbclient\[sandbox\]"):
+            await sandbox.add_cluster("pg", backend="postgres")
+
+
+async def test_a_server_that_dies_is_the_apis_500(private_tmp: Path) -> None:
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
+        cluster = "/v2/databases/" + await sandbox.add_cluster("pg")
+        assert (await call("GET", f"{cluster}/users")).status == 200
+        (server,) = postmasters(private_tmp)
+        os.kill(server, signal.SIGQUIT)
+        await asyncio.to_thread(wait_for_end, server)
+        answer = await call("GET", f"{cluster}/users")
+        assert (answer.status, answer.json["id"]) == (500, "server_error")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root is an ordinary user in every other test here")
+def test_it_starts_for_an_ordinary_user_too(private_tmp: Path) -> None:
+    found = binaries()
+    python = next((path for path in (sys.executable, "/usr/bin/python3") if runs_as_nobody(path)), None)
+    assert found is not None
+    assert python is not None, "no Python that everybody may run"
+    private_tmp.chmod(0o777)
+    home = private_tmp / "home"
+    home.mkdir()
+    program = shutil.copy(Path(embedded.__file__).with_name("keeper.py"), home)
+    try:
+        done = subprocess.run(
+            [python, "-I", "-S", program, keeper.copied(found, home), "me"],
+            input="secret\n",
+            user="nobody",
+            group=65534,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+        )
+        assert list(json.loads(done.stdout)) == ["port"], done
+        assert left(private_tmp) == [home]
+    finally:
+        shutil.rmtree(home)
+
+
+def runs_as_nobody(python: str) -> bool:
+    try:
+        return subprocess.run([python, "-c", ""], user="nobody", extra_groups=[]).returncode == 0
+    except OSError:
+        return False
+
+
+async def test_a_wheel_where_nobody_may_go_is_no_obstacle(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = binaries()
+    assert found is not None
+    private = private_tmp / "private"
+    private.mkdir(mode=0o700)
+    hidden = keeper.copied(found, private / "site-packages")
+    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: hidden)
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg")
+    assert left(private_tmp) == [private]
+    shutil.rmtree(private)
+
+
+def command_lines() -> bytes:
+    found = b""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += path.read_bytes()
+        except FileNotFoundError:  # it has ended meanwhile
+            continue
+    return found
+
+
+async def test_no_password_is_on_a_command_line_or_in_the_log(private_tmp: Path) -> None:
+    server = EmbeddedPostgres()
+    await server.start()
+    try:
+        assert server.password.encode() not in command_lines()
+        dsn = f"host=127.0.0.1 port={server.port} user=_dodb password={server.password} dbname=postgres"
+        async with await psycopg.AsyncConnection.connect(dsn) as admin:
+            with pytest.raises(psycopg.errors.ReservedName):
+                await admin.execute("CREATE ROLE pg_x PASSWORD 'plain text'")
+        log = next((folder / "log").read_text() for folder in left(private_tmp))
+        assert "plain text" not in log
+        assert "pg_x" in log
+    finally:
+        await server.stop()

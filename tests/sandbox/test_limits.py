@@ -1,0 +1,99 @@
+"""The limits are sliding windows: every request counts for its own full window."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiodbclient import Window
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox.limits import RateLimiter
+
+from .conftest import caller
+
+windows = st.builds(Window, limit=st.integers(1, 4), seconds=st.sampled_from([1.0, 2.0, 5.0, 60.0]))
+
+
+@given(st.lists(windows, min_size=1, max_size=3), st.lists(st.integers(0, 2000), max_size=60))
+def test_no_window_ever_holds_more_than_its_limit_nor_refuses_before(limits: list[Window], steps: list[int]) -> None:
+    limiter, accepted, now = RateLimiter(limits), list[float](), 1000.0
+    longest = max(limits, key=lambda window: window.seconds)
+    for step in steps:
+        now += step / 1000
+        room = all(sum(now - at < window.seconds for at in accepted) < window.limit for window in limits)
+        let_in, headers = limiter.admit(now, now)
+        assert let_in is room
+        if let_in:
+            accepted.append(now)
+        still = [at for at in accepted if now - at < longest.seconds]
+        # of windows that are equally long, any may be the one that is told
+        assert int(headers["ratelimit-limit"]) - int(headers["ratelimit-remaining"]) == len(still)
+        assert 0 <= int(headers["ratelimit-reset"]) - (still[0] + longest.seconds) < 1
+
+
+@given(st.integers(1, 20), st.integers(0, 900))
+def test_retry_after_is_when_the_oldest_leaves_the_short_window(limit: int, spread: int) -> None:
+    limiter = RateLimiter([Window(limit, 1.0), Window(1000, 100.0)])
+    now = 50.0
+    for n in range(limit):
+        now = 50.0 + n * spread / 1000 / limit
+        assert limiter.admit(now, 0.0)[0]
+    let_in, headers = limiter.admit(now, 0.0)
+    assert not let_in
+    wait = float(headers["retry-after"])
+    assert 0 < wait <= 1.0
+    assert not limiter.admit(now + wait - 0.002, 0.0)[0]
+    assert limiter.admit(now + wait, 0.0)[0]
+
+
+def test_a_refusal_by_the_long_window_has_no_retry_after() -> None:
+    limiter = RateLimiter([Window(2, 60.0), Window(2, 3600.0)])
+    assert [limiter.admit(at, at)[0] for at in (0.0, 1.0)] == [True, True]
+    let_in, headers = limiter.admit(2.0, 2.0)
+    assert not let_in
+    assert headers == {"ratelimit-limit": "2", "ratelimit-remaining": "0", "ratelimit-reset": "3600"}
+
+
+def test_a_minute_is_told_in_whole_seconds() -> None:
+    limiter = RateLimiter([Window(1, 60.0), Window(5000, 3600.0)])
+    assert limiter.admit(0.0, 0.0)[0]
+    assert limiter.admit(0.5, 0.5)[1]["retry-after"] == "60"
+
+
+async def test_the_documented_limits_are_the_default() -> None:
+    async with Sandbox() as sandbox, caller(sandbox) as call:
+        answers = [await call("GET", "/v2/databases") for _ in range(251)]
+        assert [answer.status for answer in answers] == [200] * 250 + [429]
+        assert answers[0].headers["ratelimit-limit"] == "5000"
+        assert answers[0].headers["ratelimit-remaining"] == "4999"
+        assert 3599 <= int(answers[0].headers["ratelimit-reset"]) - time.time() <= 3601
+        refused = answers[-1]
+        assert refused.json["id"] == "too_many_requests"
+        assert refused.headers["ratelimit-remaining"] == "4750"  # a refused request does not count
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert sandbox.counts["clusters.list", 429] == 1
+
+
+async def test_scaled_windows_let_a_test_see_the_end_of_one() -> None:
+    async with Sandbox(windows=[Window(5, 0.2)]) as sandbox, caller(sandbox) as call:
+        assert [(await call("GET", "/v2/databases")).status for _ in range(5)] == [200] * 5
+        refused = await call("GET", "/v2/databases")
+        assert refused.status == 429
+        await asyncio.sleep(float(refused.headers["retry-after"]))
+        assert (await call("GET", "/v2/databases")).status == 200
+
+
+async def test_a_request_without_the_token_counts_nowhere() -> None:
+    async with Sandbox(windows=[Window(1, 60.0)]) as sandbox, caller(sandbox) as call:
+        assert (await call("GET", "/v2/databases", token="wrong")).status == 401
+        assert (await call("GET", "/v2/databases")).status == 200
+
+
+async def test_no_windows_no_limit_and_no_headers() -> None:
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
+        answers = [await call("GET", "/v2/databases") for _ in range(300)]
+        assert {answer.status for answer in answers} == {200}
+        assert not any(header.startswith("ratelimit") for header in answers[0].headers)

