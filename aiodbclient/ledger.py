@@ -67,7 +67,7 @@ class Ledger:
         """A request goes."""
         if not self.in_flight and now - self._heard > self._stale_after:
             self._shared = any(window.foreign(now) for window in self.windows)
-            self.at_most = self._few
+            self.at_most = min(self.at_most, self._few)
         self.in_flight += 1
 
     def end(self, now: float, sent: bool) -> None:
@@ -89,8 +89,8 @@ class Ledger:
     def listen(self, status: RateLimitStatus, now: float) -> int | None:
         """Take over the longest window's limit, and find how much of it others hold; None if that cannot be told.
 
-        The server has counted those of our requests that were answered a while ago, and perhaps the recent ones and
-        those in flight. What it counted beyond all of them is somebody else's for certain. What we took for somebody
+        The server has counted those of our requests that were answered a while ago, the one that it answers now, and
+        perhaps the others. What it counted beyond all of them is somebody else's for certain. What we took for somebody
         else's, and it did not count beyond the former, has expired.
         """
         limit, remaining = status.limit, status.remaining
@@ -105,7 +105,8 @@ class Ledger:
             return None
         counted = limit - remaining
         least = counted - len(self._countable) - self.in_flight
-        most = max(least, counted - longest.used(now) + shortest.used(now), 0)
+        surely_ours = longest.used(now) - shortest.used(now) + min(1, self.in_flight)
+        most = max(least, counted - surely_ours, 0)
         level = longest.level
         if least > level:
             if now - self._heard > shortest.seconds:
