@@ -132,7 +132,7 @@ class Ledger:
                 wait = random.uniform(0.0, min(_LONGEST_BACKOFF, 2.0 ** (self._strikes - 1)))
         self.gate = max(self.gate, now + (wait or 0.0))
         self._shared, self.at_most = True, 1
-        self._refused += 1
+        self._refused = min(self._refused + 1, self.in_flight)
 
     def _blame_others(self, foreign: int | None, now: float) -> None:
         """Our own count does not explain a 429: others hold the rest of the window that is nearest to its limit."""
