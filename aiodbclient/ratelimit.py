@@ -1,8 +1,8 @@
 """What an answer's headers say about the rate limit. Pure, and patient with any rubbish.
 
-``ratelimit-limit`` and ``ratelimit-remaining`` are the hourly ones, ``ratelimit-reset`` is the unix time at which the oldest
-request expires, and ``retry-after`` comes with a 429 of the minute's limit only (the provider's API description). The reset
-has been seen in the past (dnscontrol #636).
+``ratelimit-limit`` and ``ratelimit-remaining`` are the hourly ones, ``ratelimit-reset`` is the unix time at which the
+oldest request expires (the provider's API description); it has been seen in the past (dnscontrol #636). ``retry-after``
+comes with a 429 of the minute's limit only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from math import isfinite
 
 from attrs import frozen
@@ -18,10 +19,10 @@ from attrs import frozen
 
 @frozen
 class RateLimitStatus:
-    """What the last answer said about the account's hourly budget. None stands for a header that was missing or unreadable.
+    """What an answer said about the account's hourly budget. None: that header was missing or unreadable.
 
-    ``limit``: requests an hour. ``remaining``: how many of them are left. ``reset``: when the oldest request expires and
-    gives its slot back (aware, UTC), by the server's clock; it can lie in the past.
+    ``limit``: requests an hour. ``remaining``: how many of them are left. ``reset``: when the oldest request expires,
+    by the server's clock (aware, UTC); it can lie in the past.
     """
 
     limit: int | None
@@ -30,8 +31,10 @@ class RateLimitStatus:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> RateLimitStatus | None:
-        """Read ``ratelimit-*``; None where there is not one readable of them. Never raises. Looks names up as given by
-        the API, in lower case, so pass a case-insensitive mapping such as aiohttp's."""
+        """Read ``ratelimit-*``; None where none of them can be read. Never raises.
+
+        ``headers`` must not care about case, as aiohttp's do not, or have lower-case names.
+        """
         limit = _whole(headers.get("ratelimit-limit"))
         remaining = _whole(headers.get("ratelimit-remaining"))
         reset = _moment(headers.get("ratelimit-reset"))
@@ -43,8 +46,8 @@ class RateLimitStatus:
 def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
     """For how many seconds a 429 asks to stay away, or None where it says nothing that can be right.
 
-    That is ``retry-after``, else the time until ``ratelimit-reset``, each only in the future and no further than ``longest``
-    seconds. Moments are compared with the answer's own ``date``, so that it does not matter what our clock shows.
+    That is ``retry-after`` (seconds or a date), else the time until ``ratelimit-reset``, each only in the future and no
+    further than ``longest`` seconds. Dates are compared with the answer's own, so that our clock may be wrong.
     """
     retry_after = headers.get("retry-after")
     for wait in (
@@ -57,6 +60,7 @@ def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
     return None
 
 
+@lru_cache(maxsize=64)  # answers repeat themselves
 def _whole(text: str | None) -> int | None:
     # isdigit() also keeps "1_000" and thousands of digits away from int().
     if text is None or len(text) > 15 or not text.isascii() or not text.isdigit():
@@ -74,6 +78,7 @@ def _number(text: str | None) -> float | None:
     return number if isfinite(number) else None
 
 
+@lru_cache(maxsize=64)  # answers repeat themselves
 def _moment(text: str | None) -> datetime | None:
     seconds = _whole(text)
     if seconds is None:

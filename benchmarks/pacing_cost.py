@@ -1,0 +1,68 @@
+"""What pacing adds to a call that has nothing to wait for, in microseconds: run ``python benchmarks/pacing_cost.py``.
+
+The budget has the documented windows and is half full, as after an hour of even use. Each line is the median of many
+rounds, measured just now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from statistics import median
+
+from multidict import CIMultiDict
+
+from aiodbclient import RateBudget
+
+CALLS = 100  # in a round; they fit into what is left of the minute
+ROUNDS = 101
+HISTORY = 2500  # requests of the last hour
+HEADERS = CIMultiDict({"RateLimit-Limit": "5000", "RateLimit-Remaining": "2600", "RateLimit-Reset": "1444931833"})
+
+
+async def half_full() -> RateBudget:
+    """A budget that was used evenly for the last hour, and goes on by the real clock."""
+    start, used = time.monotonic() - 3590.0, 0
+    budget = RateBudget(clock=lambda: start + 3590.0 * used / HISTORY if used < HISTORY else time.monotonic())
+    for _ in range(HISTORY):
+        await budget.acquire()
+        budget.release()
+        used += 1
+    return budget
+
+
+async def nothing(_: RateBudget) -> None:
+    """The measurement's own cost."""
+
+
+async def acquire_and_release(budget: RateBudget) -> None:
+    await budget.acquire()
+    budget.release()
+
+
+async def acquire_observe_and_release(budget: RateBudget) -> None:
+    await budget.acquire()
+    budget.observe(HEADERS)
+    budget.release()
+
+
+async def cost(step: Callable[[RateBudget], Awaitable[None]]) -> float:
+    rounds: list[float] = []
+    for _ in range(ROUNDS):
+        budget = await half_full()
+        started = time.perf_counter()
+        for _ in range(CALLS):
+            await step(budget)
+        rounds.append((time.perf_counter() - started) / CALLS * 1e6)
+    return median(rounds)
+
+
+async def main() -> None:
+    own = await cost(nothing)
+    for step in (acquire_and_release, acquire_observe_and_release):
+        print(f"{step.__name__:30}{await cost(step) - own:6.2f} us")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

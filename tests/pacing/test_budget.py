@@ -1,0 +1,355 @@
+"""How callers wait for their turn: in order, no longer than they want to, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from aiodbclient import RateBudget, Window
+from aiodbclient.errors import InvalidArgumentError, RateLimitError
+
+from .world import VirtualLoop, live
+
+
+def budget_on(loop: VirtualLoop, *windows: tuple[int, float], **options: Any) -> RateBudget:
+    return RateBudget([Window(*window) for window in windows], clock=loop.time, **options)
+
+
+async def spend(budget: RateBudget, count: int) -> None:
+    """Send ``count`` requests that are answered at once."""
+    for _ in range(count):
+        await budget.acquire()
+        budget.release()
+
+
+async def settle() -> None:
+    """Let every task run until it waits; the clock stands still."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Queue:
+    """Callers of a budget, each in a task of its own, and the order and time in which they were let go."""
+
+    def __init__(self, budget: RateBudget, loop: VirtualLoop) -> None:
+        self.budget, self.loop = budget, loop
+        self.went: list[tuple[str, float]] = []
+        self.start = loop.time()
+
+    async def enter(self, name: str, **options: Any) -> asyncio.Task[None]:
+        async def caller() -> None:
+            await self.budget.acquire(**options)
+            self.went.append((name, round(self.loop.time() - self.start, 2)))
+            self.budget.release()
+
+        task = asyncio.create_task(caller())
+        await settle()
+        return task
+
+
+def test_a_burst_goes_at_once_and_the_next_when_the_first_answer_is_a_window_old() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget, start = budget_on(loop, (3, 60.0)), loop.time()
+        for _ in range(3):
+            await budget.acquire()
+        assert loop.time() == start
+        await asyncio.sleep(2)  # the answers take their time, and count from when they came
+        for _ in range(3):
+            budget.release()
+        await budget.acquire()
+        assert loop.time() - start == pytest.approx(62, abs=0.001)
+
+    live(main)
+
+
+def test_every_window_counts() -> None:
+    async def main(loop: VirtualLoop) -> list[float]:
+        budget, start = budget_on(loop, (2, 1.0), (3, 10.0)), loop.time()
+        went: list[float] = []
+        for _ in range(5):
+            await budget.acquire()
+            went.append(round(loop.time() - start, 2))
+            budget.release()
+        return went
+
+    assert live(main) == [0, 0, 1, 10, 10]
+
+
+def test_what_never_left_takes_no_slot() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget, start = budget_on(loop, (1, 60.0)), loop.time()
+        await budget.acquire()
+        queue = Queue(budget, loop)
+        waiter = await queue.enter("next")
+        budget.release(sent=False)
+        await waiter
+        assert loop.time() == start
+
+    live(main)
+
+
+def test_a_budget_without_windows_lets_everybody_go() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget, start = RateBudget([], clock=loop.time), loop.time()
+        await asyncio.gather(*(budget.acquire() for _ in range(10_000)))
+        assert (loop.time(), loop.timers()) == (start, 0)
+
+    live(main)
+
+
+def test_first_come_first_served_and_bulk_behind_all_others() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (1, 1.0))
+        await spend(budget, 1)
+        queue = Queue(budget, loop)
+        tasks = [
+            await queue.enter("bulk 1", bulk=True),
+            await queue.enter("bulk 2", bulk=True),
+            await queue.enter("person 1"),
+            await queue.enter("person 2"),
+        ]
+        await asyncio.gather(*tasks)
+        assert queue.went == [("person 1", 1), ("person 2", 2), ("bulk 1", 3), ("bulk 2", 4)]
+
+    live(main)
+
+
+def test_a_newcomer_does_not_overtake_a_waiter_whose_slot_is_free_already() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (1, 1.0))
+        await budget.acquire()
+        queue = Queue(budget, loop)
+        first = await queue.enter("first")
+        budget.release(sent=False)  # "first" holds the slot now, but has not run yet
+        second = asyncio.create_task(budget.acquire())
+        await first
+        await second
+        assert queue.went == [("first", 0)]
+        assert loop.time() - queue.start == pytest.approx(1, abs=0.001)
+
+    live(main)
+
+
+def test_bulk_calls_leave_the_reserve_to_others() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (5, 60.0), reserve=2)
+        queue = Queue(budget, loop)
+        bulk = [await queue.enter(f"bulk {n}", bulk=True) for n in range(4)]
+        person = await queue.enter("person")
+        assert [name for name, _ in queue.went] == ["bulk 0", "bulk 1", "bulk 2", "person"]
+        await asyncio.gather(person, *bulk)
+        # Its own slot is no use to bulk work while the person's counts; it takes the one after.
+        assert queue.went[-1] == ("bulk 3", 60)
+
+    live(main)
+
+
+def test_a_call_in_the_middle_of_a_batch_goes_out_at_once() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = RateBudget(reserve=10, clock=loop.time)
+        queue = Queue(budget, loop)
+        batch = [await queue.enter(f"bulk {n}", bulk=True) for n in range(300)]
+        assert len(queue.went) == 240
+        await asyncio.sleep(30)
+        await queue.enter("person")
+        assert queue.went[-1] == ("person", 30)
+        await asyncio.gather(*batch)
+
+    live(main)
+
+
+def test_a_wait_that_would_be_too_long_fails_at_once_and_says_how_long_it_is() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget, start = budget_on(loop, (2, 60.0)), loop.time()
+        await spend(budget, 2)
+        await asyncio.sleep(10)
+        with pytest.raises(RateLimitError, match="nothing was sent") as caught:
+            await budget.acquire(max_wait=5)
+        assert caught.value.retry_after == pytest.approx(50)
+        assert loop.time() - start == pytest.approx(10)
+        assert budget.snapshot().waiting == 0
+        await budget.acquire(max_wait=51)  # a little more patience, and it waits
+        assert loop.time() - start == pytest.approx(60, abs=0.001)
+
+    live(main)
+
+
+def test_the_queue_ahead_is_part_of_the_wait() -> None:
+    async def main(loop: VirtualLoop) -> list[float]:
+        budget = budget_on(loop, (2, 60.0))
+        await spend(budget, 1)
+        await asyncio.sleep(10)
+        await spend(budget, 1)
+        queue = Queue(budget, loop)
+        waits: list[float] = []
+        tasks: list[asyncio.Task[None]] = []
+        for n in range(5):
+            with pytest.raises(RateLimitError) as caught:
+                await budget.acquire(max_wait=1)
+            waits.append(caught.value.retry_after or 0)
+            tasks.append(await queue.enter(str(n)))
+        await asyncio.gather(*tasks)
+        assert [when for _, when in queue.went] == pytest.approx(waits, abs=0.01)
+        return waits
+
+    assert live(main) == pytest.approx([50, 60, 110, 120, 170], abs=0.01)
+
+
+def test_patience_ends_when_the_wait_grows_beyond_it_later() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget, start = budget_on(loop, (1, 10.0)), loop.time()
+        await spend(budget, 1)
+        queue = Queue(budget, loop)
+        patient = await queue.enter("bulk", bulk=True, max_wait=15)  # the slot of t = 10 would do
+        person = await queue.enter("person")  # but somebody goes first
+        with pytest.raises(RateLimitError) as caught:
+            await patient
+        assert loop.time() - start == pytest.approx(15, abs=0.001)
+        assert caught.value.retry_after == pytest.approx(5, abs=0.001)
+        await person
+        assert (budget.snapshot().waiting, loop.timers()) == (0, 0)
+
+    live(main)
+
+
+def test_no_patience_still_takes_a_slot_that_is_free() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (1, 10.0))
+        await budget.acquire(max_wait=0)
+        budget.release()
+        with pytest.raises(RateLimitError):
+            await budget.acquire(max_wait=0)
+
+    live(main)
+
+
+def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (1, 10.0))
+        await spend(budget, 1)
+        queue = Queue(budget, loop)
+        first, second = await queue.enter("first"), await queue.enter("second")
+        first.cancel()
+        await second
+        assert queue.went == [("second", 10)]
+
+    live(main)
+
+
+def test_a_waiter_that_is_cancelled_in_the_moment_of_its_turn_loses_no_slot() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (1, 10.0))
+        await budget.acquire()
+        queue = Queue(budget, loop)
+        first, second = await queue.enter("first"), await queue.enter("second")
+        budget.release(sent=False)  # the turn of "first" has come ...
+        first.cancel()  # ... and it will never know
+        await second
+        assert queue.went == [("second", 0)]
+        assert first.cancelled()
+
+    live(main)
+
+
+def test_ten_thousand_waiters_share_one_timer_and_leave_nothing_behind() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = RateBudget(clock=loop.time)
+        await spend(budget, 250)
+        assert loop.timers() == 0
+        tasks = [
+            asyncio.create_task(budget.acquire(bulk=n % 2 == 0, max_wait=10_000 if n % 3 == 0 else None))
+            for n in range(10_000)
+        ]
+        await settle()
+        assert (budget.snapshot().waiting, loop.timers()) == (10_000, 1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        snapshot = budget.snapshot()
+        assert (snapshot.waiting, snapshot.in_flight, loop.timers()) == (0, 0, 0)
+        assert all(task.cancelled() for task in tasks)
+        assert not budget._deadlines
+        await asyncio.sleep(61)
+        await asyncio.wait_for(budget.acquire(), 0.001)
+
+    live(main)
+
+
+def test_memory_is_bounded_by_the_limits() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (5, 1.0), (20, 10.0))
+        await spend(budget, 500)
+        assert [len(window.answers) <= window.limit for window in budget._ledger.windows] == [True, True]
+        # Answers are remembered for half a minute more, in case the server still counts them.
+        assert len(budget._ledger._countable) <= 20 * (1 + 30 / 10) + 20
+
+    live(main)
+
+
+def test_a_snapshot_tells_how_the_budget_stands() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (3, 60.0), (9, 600.0))
+        assert budget.snapshot().next_slot == 0
+        await spend(budget, 2)
+        await asyncio.sleep(15)
+        await budget.acquire()
+        queue = Queue(budget, loop)
+        waiter = await queue.enter("next")
+        snapshot = budget.snapshot()
+        assert (snapshot.used, snapshot.in_flight, snapshot.waiting) == ((2, 2), 1, 1)
+        assert snapshot.next_slot == pytest.approx(45)
+        await waiter
+
+    live(main)
+
+
+def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="aiodbclient")
+
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (2, 60.0))
+        await spend(budget, 10)  # four windows of waiting, one call at a time
+        caplog.clear()
+        queue = Queue(budget, loop)
+        await asyncio.gather(*[await queue.enter(str(n)) for n in range(10)])
+
+    live(main)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the rate budget is spent: waiting 60.0 s for its next slot"
+    ]
+
+
+def test_a_short_wait_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="aiodbclient")
+    live(lambda loop: spend(budget_on(loop, (2, 2.0)), 10))
+    assert not caplog.records
+
+
+def test_the_default_budget_is_the_documented_one() -> None:
+    assert RateBudget().windows == (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "5", None, True])
+def test_a_limit_must_be_a_positive_int(limit: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="limit must be an int"):
+        Window(limit=limit, seconds=60.0)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), "60", None, True])
+def test_seconds_must_be_positive_and_finite(seconds: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="seconds must be a positive number"):
+        Window(limit=1, seconds=seconds)
+
+
+@pytest.mark.parametrize("reserve", [-1, 250, 1.5, None])
+def test_a_reserve_must_be_below_every_limit(reserve: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="reserve must be an int from 0 to below the smallest limit, 250"):
+        RateBudget(reserve=reserve)
+
+
+def test_windows_must_be_windows() -> None:
+    with pytest.raises(InvalidArgumentError, match="must be Window objects, not 250"):
+        RateBudget([250, 60])  # type: ignore[list-item]  # that is what it must find out

@@ -1,0 +1,86 @@
+"""What answers say about the limit is read where it can be right, and passed over where it cannot."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from aiodbclient import RateLimitStatus
+from aiodbclient.ratelimit import seconds_to_wait
+
+RESET = 1444931833
+GARBAGE = ["", " ", "many", "-1", "1_000", "1e3", "5000.0", "٣", "9" * 30, "9" * 5000, "nan", "inf", "0x10", "\x00"]
+
+
+def test_the_documented_headers_are_read_whatever_their_case() -> None:
+    headers = CIMultiDict({"RateLimit-Limit": "5000", "Ratelimit-Remaining": "4816", "ratelimit-reset": str(RESET)})
+    assert RateLimitStatus.from_headers(headers) == RateLimitStatus(
+        limit=5000, remaining=4816, reset=datetime(2015, 10, 15, 17, 57, 13, tzinfo=UTC)
+    )
+
+
+def test_no_headers_say_nothing() -> None:
+    assert RateLimitStatus.from_headers({"content-type": "application/json"}) is None
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_one_unreadable_header_does_not_hide_the_others(garbage: str) -> None:
+    good = {"ratelimit-limit": "5000", "ratelimit-remaining": "1", "ratelimit-reset": str(RESET)}
+    for name in good:
+        status = RateLimitStatus.from_headers({**good, name: garbage})
+        assert status is not None
+        read = {
+            "ratelimit-limit": status.limit,
+            "ratelimit-remaining": status.remaining,
+            "ratelimit-reset": status.reset,
+        }
+        assert read.pop(name) is None
+        assert None not in read.values()
+
+
+@given(st.dictionaries(st.sampled_from(["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"]), st.text()))
+def test_no_text_makes_it_raise(headers: dict[str, str]) -> None:
+    status = RateLimitStatus.from_headers(headers)
+    if status is not None and status.reset is not None:
+        assert status.reset.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": formatdate(RESET + 20, usegmt=True)}, 20.0),
+        ({"retry-after": "7", "ratelimit-reset": str(RESET + 40)}, 7.0),
+        ({"ratelimit-reset": str(RESET + 40)}, 40.0),
+        ({"retry-after": "86400", "ratelimit-reset": str(RESET + 40)}, 40.0),
+        ({"retry-after": "soon", "ratelimit-reset": str(RESET + 40)}, 40.0),
+        ({"ratelimit-reset": str(RESET - 40)}, None),
+        ({"ratelimit-reset": str(RESET + 4000)}, None),
+        ({"retry-after": "0"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": formatdate(RESET - 20, usegmt=True)}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_a_429_asks_to_wait_by_the_date_of_its_own_answer(headers: dict[str, str], wait: float | None) -> None:
+    assert seconds_to_wait({"date": formatdate(RESET, usegmt=True), **headers}, longest=3600.0) == wait
+
+
+def test_without_a_date_the_reset_is_compared_with_our_clock() -> None:
+    wait = seconds_to_wait({"ratelimit-reset": str(int(time.time()) + 100)}, longest=3600.0)
+    assert wait == pytest.approx(100, abs=2)
+
+
+@given(st.dictionaries(st.sampled_from(["retry-after", "ratelimit-reset", "date"]), st.text()))
+def test_no_wait_is_longer_than_the_longest_window(headers: dict[str, str]) -> None:
+    wait = seconds_to_wait(headers, longest=60.0)
+    assert wait is None or 0 < wait <= 60

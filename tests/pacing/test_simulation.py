@@ -1,0 +1,280 @@
+"""Clients, latency and other people's traffic against a server that counts by itself, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+
+import pytest
+from attrs import define
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from aiodbclient import RateBudget, Window
+
+from .world import Client, Latency, Server, VirtualLoop, live, optimum
+
+
+@define
+class Request:
+    """One call of the plan, and what became of it."""
+
+    gap: float  # seconds after the one before
+    there: float  # seconds on the way to the server
+    back: float
+    cancelled_after: float | None
+    wanted: float = 0.0
+    sent: float | None = None
+    ended: float = 0.0
+    left: float | None = None  # when it was cancelled while it waited
+
+
+seconds = st.floats(0.0001, 2.0)  # no way takes no time: then rounding alone would decide who is first
+requests = st.builds(
+    Request,
+    gap=st.just(0.0) | seconds | st.floats(0.0, 20.0),
+    there=seconds,
+    back=seconds,
+    cancelled_after=st.none() | st.floats(0.0, 30.0),
+)
+several_windows = st.lists(
+    st.builds(Window, limit=st.integers(1, 15), seconds=st.floats(0.5, 40.0)), min_size=1, max_size=3
+)
+
+
+async def carry_out(plan: list[Request], budget: RateBudget, server: Server, loop: VirtualLoop) -> None:
+    async def call(request: Request) -> None:
+        request.wanted = loop.time()
+        try:
+            await budget.acquire()
+        except asyncio.CancelledError:
+            request.left = loop.time()
+            raise
+        request.sent = loop.time()
+        try:
+            await asyncio.sleep(request.there)
+            status, headers = server.hit()
+            assert status == 200, "alone, and refused"
+            await asyncio.sleep(request.back)
+            budget.observe(headers)
+        finally:
+            budget.release()
+            request.ended = loop.time()
+
+    tasks: list[asyncio.Task[None]] = []
+    cancels: list[asyncio.TimerHandle] = []
+    for request in plan:
+        await asyncio.sleep(request.gap)
+        task = asyncio.create_task(call(request))
+        if request.cancelled_after is not None:
+            cancels.append(loop.call_later(request.cancelled_after, task.cancel))
+        tasks.append(task)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for cancel in cancels:
+        cancel.cancel()
+    assert not [result for result in results if result and not isinstance(result, asyncio.CancelledError)]
+
+
+def longest_idleness(plan: list[Request], windows: list[Window]) -> float:
+    """For how long at most a slot was free while somebody waited, counting each as taken until its answer expires."""
+    sent = [request for request in plan if request.sent is not None]
+    moments = {request.wanted for request in plan} | {request.sent for request in sent if request.sent is not None}
+    moments |= {request.ended + window.seconds for request in sent for window in windows}
+    moments |= {request.left for request in plan if request.left is not None}
+    longest, since = 0.0, None
+    for moment in sorted(moments):
+        waits = any(r.wanted <= moment and (r.sent is None or r.sent > moment) and not _left(r, moment) for r in plan)
+        free = all(
+            sum(r.sent is not None and r.sent <= moment < r.ended + window.seconds for r in sent) < window.limit
+            for window in windows
+        )
+        if since is not None:
+            longest = max(longest, moment - since)
+        since = (moment if since is None else since) if waits and free else None
+    return longest
+
+
+def _left(request: Request, moment: float) -> bool:
+    return request.sent is None and request.left is not None and request.left <= moment
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(requests, min_size=1, max_size=60), several_windows, st.floats(-1e6, 1e6))
+@example([Request(0.0, 0.001, 0.001, None) for _ in range(40)], [Window(5, 1.0), Window(15, 10.0)], 0.0)
+def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_round_trip(
+    plan: list[Request], windows: list[Window], skew: float
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        by_length = sorted(windows, key=lambda window: window.seconds)
+        server = Server(loop.time, tuple((window.limit, window.seconds) for window in by_length), skew=skew)
+        budget = RateBudget(windows, clock=loop.time)
+        await carry_out(plan, budget, server, loop)
+        assert (budget.snapshot().in_flight, budget.snapshot().waiting, loop.timers()) == (0, 0, 0)
+
+    live(main)
+    round_trip = max(request.there + request.back for request in plan)
+    assert longest_idleness(plan, windows) <= round_trip + 0.001
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(requests, min_size=1, max_size=30),
+    several_windows,
+    st.floats(-1e6, 1e6),
+    st.lists(st.tuples(st.floats(0.0, 20.0), st.integers(1, 15)), max_size=20),
+)
+def test_whatever_others_send_everybody_goes_soon_after_they_stop(
+    plan: list[Request], windows: list[Window], skew: float, others: list[tuple[float, int]]
+) -> None:
+    by_length = tuple((w.limit, w.seconds) for w in sorted(windows, key=lambda window: window.seconds))
+
+    async def main(loop: VirtualLoop) -> None:
+        server = Server(loop.time, by_length, skew=skew)
+        budget = RateBudget(windows, clock=loop.time)
+
+        async def call(request: Request) -> None:
+            client = Client(budget, server, lambda: request.there)
+            await client.call(tries=1000)
+
+        async def interfere() -> None:
+            for gap, count in others:
+                await asyncio.sleep(gap)
+                for _ in range(count):
+                    server.hit()
+
+        start = loop.time()
+        traffic = asyncio.create_task(interfere())
+        calls: list[asyncio.Task[None]] = []
+        cancels: list[asyncio.TimerHandle] = []
+        for request in plan:
+            await asyncio.sleep(request.gap)
+            calls.append(asyncio.create_task(call(request)))
+            if request.cancelled_after is not None:
+                cancels.append(loop.call_later(request.cancelled_after, calls[-1].cancel))
+        await asyncio.gather(*calls, return_exceptions=True)
+        for cancel in cancels:
+            cancel.cancel()
+        took = loop.time() - start
+        await traffic
+        alone = optimum(len(plan), by_length) + sum(request.gap for request in plan) + 4.0 * len(plan)
+        assert took <= alone + sum(gap for gap, _ in others) + 4 * (by_length[-1][1] + 1)
+        assert (budget.snapshot().in_flight, budget.snapshot().waiting, loop.timers()) == (0, 0, 0)
+
+    live(main)
+
+
+Traffic = Callable[[Server], Coroutine[None, None, None]]
+
+
+@define
+class Run:
+    """How a batch of creates went."""
+
+    client: Client
+    took: float
+
+
+def batch(
+    count: int,
+    at_once: int,
+    *,
+    scale: float = 1.0,
+    others: Traffic | None = None,
+    headers: bool = True,
+    seed: int = 1,
+) -> Run:
+    """``count`` creates, ``at_once`` at a time, on an account with the documented limits, windows times ``scale``."""
+    windows = ((250, 60.0 * scale), (5000, 3600.0 * scale))
+
+    async def main(loop: VirtualLoop) -> Run:
+        server = Server(loop.time, windows, headers=headers)
+        latency = Latency(random.Random(seed), 0.05 * scale, 0.3 * scale)
+        client = Client(RateBudget([Window(*window) for window in windows], clock=loop.time), server, latency)
+        traffic = asyncio.create_task(others(server)) if others else None
+        await asyncio.sleep(70 * scale if others else 0)
+        start = loop.time()
+        await client.calls(count, at_once)
+        took = loop.time() - start
+        if traffic:
+            traffic.cancel()
+        return Run(client, took)
+
+    return live(main)
+
+
+@pytest.mark.parametrize("at_once", [16, 100, 2000])
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+@pytest.mark.parametrize("count", [1000, 1500, 5600])
+def test_a_batch_takes_the_least_time_that_the_limits_allow(count: int, scale: float, at_once: int) -> None:
+    run = batch(count, at_once, scale=scale)
+    assert (run.client.refused, run.client.failed, len(run.client.done)) == (0, 0, count)
+    assert run.took <= 1.03 * scale * optimum(count)
+
+
+def evenly(scale: float) -> Traffic:
+    """Half of the minute's limit, one request after the other."""
+
+    async def send(server: Server) -> None:
+        while True:
+            server.hit()
+            await asyncio.sleep(scale * 60 / 125)
+
+    return send
+
+
+def in_bursts(scale: float) -> Traffic:
+    """Half of the minute's limit, all of it as soon as it can be had."""
+
+    async def send(server: Server) -> None:
+        sent = 0
+        while True:
+            refused = server.hit()[0] == 429
+            sent += not refused
+            await asyncio.sleep(scale * (1.0 if refused else 0.01 if sent % 125 else 60.0 - 1.24))
+
+    return send
+
+
+def at_random(scale: float) -> Traffic:
+    draw = random.Random(5)
+
+    async def send(server: Server) -> None:
+        while True:
+            server.hit()
+            await asyncio.sleep(draw.expovariate(125 / (60 * scale)))
+
+    return send
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+@pytest.mark.parametrize("at_once", [16, 1000])
+@pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
+def test_with_half_of_the_budget_spent_by_others_at_most_5_in_100_requests_meet_a_429(
+    traffic: Callable[[float], Traffic], at_once: int, scale: float
+) -> None:
+    run = batch(1000, at_once, scale=scale, others=traffic(scale))
+    assert (run.client.failed, len(run.client.done)) == (0, 1000)
+    assert run.client.refused <= 0.05 * run.client.sent
+    # Half of the limit is 125 a minute; one window more is for the half of a request that is lost to a 429.
+    assert run.took <= scale * (optimum(1000, [(125, 60.0)]) + 1.6 * 60)
+
+
+@pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
+def test_a_429_is_enough_to_tell_where_answers_have_no_headers(traffic: Callable[[float], Traffic]) -> None:
+    run = batch(1000, 16, others=traffic(1.0), headers=False)
+    assert (run.client.failed, len(run.client.done)) == (0, 1000)
+    assert run.client.refused <= 0.05 * run.client.sent
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_a_429_for_no_reason_costs_no_more_than_two_windows(headers: bool) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        server = Server(loop.time, headers=headers, spurious=1)
+        client = Client(RateBudget(clock=loop.time), server, Latency(random.Random(1)))
+        start = loop.time()
+        await client.calls(1500, 100)
+        assert (client.refused, client.failed) == (1, 0)
+        assert loop.time() - start <= optimum(1500) + 120
+
+    live(main)
