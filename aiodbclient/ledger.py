@@ -8,10 +8,9 @@ from collections import deque
 
 from attrs import define, field
 
-from .ratelimit import RateLimitStatus
 from .sliding import SlidingWindow
 
-_SANE_LIMITS = range(1, 10_000_001)
+_SANE_LIMIT = 10_000_000
 _LONGEST_BACKOFF = 60.0  # seconds, where a 429 does not say how long to stay away
 _LATENCY = 30.0  # seconds; an answer takes less
 
@@ -86,15 +85,14 @@ class Ledger:
                 self._heard = now
                 self.at_most = min(self.at_most + 1, self._few) if self._shared else math.inf
 
-    def listen(self, status: RateLimitStatus, now: float) -> int | None:
+    def listen(self, limit: int | None, remaining: int | None, now: float) -> int | None:
         """Take over the longest window's limit, and find how much of it others hold; None if that cannot be told.
 
         The server has counted those of our requests that were answered a while ago, the one that it answers now, and
         perhaps the others. What it counted beyond all of them is somebody else's for certain. What we took for somebody
         else's, and it did not count beyond the former, has expired.
         """
-        limit, remaining = status.limit, status.remaining
-        if not self.windows or limit is None or limit not in _SANE_LIMITS:
+        if not self.windows or limit is None or not 0 < limit <= _SANE_LIMIT:
             return None
         shortest, longest = self._by_length[0], self._by_length[-1]
         if len(self.windows) > 1:
@@ -121,10 +119,10 @@ class Ledger:
             longest.believe(level, now)
         return level
 
-    def refuse(self, status: RateLimitStatus | None, wait: float | None, now: float) -> None:
+    def refuse(self, limit: int | None, remaining: int | None, wait: float | None, now: float) -> None:
         """A 429 came: close the gate for ``wait`` seconds; None: for a random while, longer with each 429 in a row."""
-        foreign = None if status is None else self.listen(status, now)
-        if status is None or status.remaining != 0:
+        foreign = self.listen(limit, remaining, now)
+        if remaining != 0:
             self._blame_others(foreign, now)
         if now >= self.gate:  # else it was in flight with the one that closed it, and tells nothing new
             self._strikes = self._strikes + 1 if now - self.gate < _LONGEST_BACKOFF else 1

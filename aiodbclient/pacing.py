@@ -25,7 +25,7 @@ from attrs import Attribute, define, field, frozen
 
 from .errors import InvalidArgumentError, RateLimitError
 from .ledger import Ledger
-from .ratelimit import RateLimitStatus, seconds_to_wait
+from .ratelimit import RateLimitStatus, limit_and_remaining, seconds_to_wait
 from .sliding import SlidingWindow, Window
 
 __all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
@@ -52,8 +52,8 @@ class Budget(Protocol):
     def release(self, *, sent: bool = True) -> None:
         """End the request. ``sent``: the server may have counted it, so its slot counts from now; else it is free."""
 
-    def observe(self, headers: Mapping[str, str]) -> RateLimitStatus | None:
-        """Learn from an answer's headers, and return what they said."""
+    def observe(self, headers: Mapping[str, str]) -> None:
+        """Learn from an answer's headers."""
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and close the gate for every caller. Returns for how many seconds."""
@@ -143,12 +143,9 @@ class RateBudget:
         if self._interactive or self._bulk:
             self._serve(now)
 
-    def observe(self, headers: Mapping[str, str]) -> RateLimitStatus | None:
-        """Learn from an answer's headers, before its ``release``. Returns what they said, None if that was nothing."""
-        status = RateLimitStatus.from_headers(headers)
-        if status is not None:
-            self._ledger.listen(status, self._clock())
-        return status
+    def observe(self, headers: Mapping[str, str]) -> None:
+        """Learn from an answer's headers, before its ``release``."""
+        self._ledger.listen(*limit_and_remaining(headers), self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """A 429 came: stop every caller, before its ``release``. Returns for how many seconds from now.
@@ -158,7 +155,7 @@ class RateBudget:
         """
         now = self._clock()
         wait = seconds_to_wait(headers, self._ledger.longest)
-        self._ledger.refuse(RateLimitStatus.from_headers(headers), wait, now)
+        self._ledger.refuse(*limit_and_remaining(headers), wait, now)
         return self._ledger.gate - now
 
     def snapshot(self) -> Snapshot:

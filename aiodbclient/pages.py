@@ -45,7 +45,7 @@ def _path_of(base_url: URL, following: str, answer: Answer) -> str:
         if same:
             return url.raw_path_qs.removeprefix(base_url.raw_path.rstrip("/"))
     raise InvalidResponseError(
-        f"{answer.operation.at(answer.path)}: the list goes on at another host, which is not followed since the token is for "
-        f"{base_url.host} alone",
+        f"{answer.operation.at(answer.path)}: the list goes on at another host, not followed "
+        f"since the token is for {base_url.host} alone",
         status=answer.status,
     )

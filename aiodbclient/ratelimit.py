@@ -35,12 +35,16 @@ class RateLimitStatus:
 
         ``headers`` must not care about case, as aiohttp's do not, or have lower-case names.
         """
-        limit = _whole(headers.get("ratelimit-limit"))
-        remaining = _whole(headers.get("ratelimit-remaining"))
+        limit, remaining = limit_and_remaining(headers)
         reset = _moment(headers.get("ratelimit-reset"))
         if limit is None and remaining is None and reset is None:
             return None
         return cls(limit, remaining, reset)
+
+
+def limit_and_remaining(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """The two headers that every answer is asked for; None for one that is missing or unreadable."""
+    return _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
 
 
 def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:

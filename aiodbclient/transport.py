@@ -108,9 +108,9 @@ class Transport:
         "_timeout",
         "_token",
         "_token_lock",
+        "_told",
         "base_url",
         "budget",
-        "rate_limit",
         "retry",
     )
 
@@ -126,7 +126,7 @@ class Transport:
     ) -> None:
         self.base_url = base_url
         self.budget = budget
-        self.rate_limit: RateLimitStatus | None = None
+        self._told: Mapping[str, str] = {}
         self._token = token if isinstance(token, str) else ""
         self._ask_token = None if isinstance(token, str) else token
         self._token_lock = asyncio.Lock()
@@ -138,6 +138,11 @@ class Transport:
         self._closed = False
         self._base = str(base_url).rstrip("/")
         self._headers_token = ""
+
+    @property
+    def rate_limit(self) -> RateLimitStatus | None:
+        """What the newest answer that told the limit said of it."""
+        return RateLimitStatus.from_headers(self._told)
 
     async def aclose(self) -> None:
         """Close the session if it is ours. May be called again."""
@@ -247,9 +252,10 @@ class Transport:
                 body = await response.read()
             if response.status == 429:
                 call.closed_for = await self.budget.throttle(response.headers)
-                self.rate_limit = RateLimitStatus.from_headers(response.headers) or self.rate_limit
             else:
-                self.rate_limit = self.budget.observe(response.headers) or self.rate_limit
+                self.budget.observe(response.headers)
+            if "ratelimit-limit" in response.headers:
+                self._told = response.headers
         except _NOT_SENT as error:
             call.failure = Failure.NOT_SENT
             failure = ConnectError(f"{call.what}: no connection, nothing was sent: {_told(error)}")

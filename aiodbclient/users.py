@@ -122,7 +122,7 @@ class UsersAPI:
     ) -> Run:
         """See to it that each of ``specs`` is there, and tell each one's Outcome as soon as it is known.
 
-        ``if_exists`` says what becomes of a user that existed before: ``"keep"`` it as the API tells it, ``"reset"`` its
+        ``if_exists`` says what becomes of a user that existed before: ``"keep"`` it as the API has it, ``"reset"`` its
         password, or an ``"error"``. ``concurrency``: names at a time (None: what the engine bears; 1 for MongoDB, else
         16). ``specs`` is pulled as room frees. A name that comes twice fails the second time, with nothing sent.
 
