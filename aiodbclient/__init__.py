@@ -6,6 +6,7 @@ from .bulk import Action, Outcome, Run
 from .client import DatabaseClient
 from .clusters import ClusterClient
 from .engines import Capabilities, Engine
+from .events import RequestEvent
 from .models import (
     Cluster,
     Connection,
@@ -48,6 +49,7 @@ __all__ = [
     "Outcome",
     "RateBudget",
     "RateLimitStatus",
+    "RequestEvent",
     "RetryPolicy",
     "Run",
     "User",

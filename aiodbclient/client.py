@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
@@ -11,14 +12,16 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
+from .calls import Options
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
+from .events import RequestEvent
 from .operations import RetryPolicy
 from .pacing import Budget, RateBudget, RateLimitStatus
 from .paths import checked_cluster_id
 from .scope import Memory, Scope
-from .transport import Options, TokenProvider, Transport, checked_token
+from .transport import TokenProvider, Transport, checked_token
 
 _TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
@@ -37,6 +40,8 @@ class DatabaseClient:
             client.
         max_wait: Seconds that a call may wait for the budget. Where it would be longer, RateLimitError at once, nothing
             sent.
+        on_event: Called with a RequestEvent after each request, for metrics. It must not block; what it raises is
+            logged.
 
     Raises ConfigurationError without a token or for one that would travel in the clear. Makes no connection and needs
     no event loop until the first call. It belongs to the event loop of that call. Use it as an async context manager,
@@ -55,6 +60,7 @@ class DatabaseClient:
         retry: RetryPolicy = RetryPolicy(),
         budget: Budget | None = None,
         max_wait: float | None = None,
+        on_event: Callable[[RequestEvent], object] | None = None,
     ) -> None:
         if not timeout > 0:
             raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
@@ -65,6 +71,7 @@ class DatabaseClient:
             timeout=timeout,
             retry=retry,
             budget=RateBudget() if budget is None else budget,
+            on_event=on_event,
         )
         self._use(Memory(), Options(max_wait=_checked_max_wait(max_wait)))
 

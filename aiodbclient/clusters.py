@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 from uuid import UUID
 
+from .calls import Options
 from .dbs import DatabasesAPI
 from .engines import Engine
 from .models import Cluster
@@ -12,7 +13,7 @@ from .operations import LIST_CLUSTERS
 from .pages import read_all
 from .paths import CLUSTERS, checked_cluster_id
 from .scope import Memory, Scope
-from .transport import Options, Transport
+from .transport import Transport
 from .users import UsersAPI
 
 

@@ -6,9 +6,10 @@ from typing import TypeVar
 
 from yarl import URL
 
+from .calls import Options
 from .errors import InvalidResponseError
 from .operations import Operation
-from .transport import Options, Transport
+from .transport import Transport
 from .wire import Answer, read_page
 
 T = TypeVar("T")

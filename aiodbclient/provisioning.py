@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import backoff
 
 from .bulk import Action, Job, Outcome, Run
+from .calls import Meter
 from .engines import CAPABILITIES, Capabilities
 from .errors import (
     APIError,
@@ -29,7 +30,6 @@ from .errors import (
 from .models import Database, NewUser, User
 from .operations import RetryPolicy
 from .scope import Scope
-from .transport import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from .calls import Meter, Options
 from .engines import CAPABILITIES, Engine, guard
 from .errors import PermissionDeniedError
 from .models import Cluster
 from .operations import GET_CLUSTER, Operation
 from .paths import CLUSTERS
-from .transport import Meter, Options, Transport, logger
+from .transport import Transport, logger
 from .wire import Answer, read
 
 _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one

@@ -8,16 +8,18 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import backoff
 from aiohttp.client_middlewares import ClientHandlerType
+from attrs import asdict
 from multidict import CIMultiDict
 from yarl import URL
 
 from ._version import __version__
 from .answers import error_from_answer
+from .calls import Call, Options
 from .errors import (
     ConfigurationError,
     ConnectError,
@@ -27,6 +29,7 @@ from .errors import (
     RequestTimeoutError,
     TransportError,
 )
+from .events import RequestEvent
 from .operations import LOST_STATUSES, RULES, Failure, Operation, RetryPolicy, Then, gives_up, waits
 from .pacing import Budget, RateLimitStatus
 from .wire import Answer
@@ -50,47 +53,6 @@ _SETTLE = (
 )
 
 
-class Meter:
-    """Counts the requests that were sent with its options."""
-
-    __slots__ = ("requests",)
-
-    def __init__(self) -> None:
-        self.requests = 0
-
-
-class Options(NamedTuple):
-    """What a caller chose for its calls: seconds of patience for the budget (None: any), and the budget's bulk lane."""
-
-    max_wait: float | None = None
-    bulk: bool = False
-    meter: Meter | None = None
-
-
-class Call:
-    """One call on its way: what is asked, and what has become of it so far."""
-
-    __slots__ = ("body", "closed_for", "failure", "may_have_applied", "operation", "options", "path", "tries")
-
-    def __init__(self, operation: Operation, path: str, body: bytes | None, options: Options) -> None:
-        self.operation = operation
-        self.path = path
-        self.body = body
-        self.options = options
-        self.tries = 0
-        self.failure = Failure.REFUSED
-        self.may_have_applied = False
-        self.closed_for: float | None = None
-
-    @property
-    def what(self) -> str:
-        return self.operation.at(self.path)
-
-    @property
-    def then(self) -> Then:
-        return RULES[self.failure][self.operation.kind]
-
-
 class Transport:
     """Sends the calls of one client: with its token, through its session, paced by its budget, tried again by its
     policy.
@@ -103,6 +65,7 @@ class Transport:
         "_headers_token",
         "_loop",
         "_made_headers",
+        "_on_event",
         "_owns_session",
         "_session",
         "_timeout",
@@ -123,6 +86,7 @@ class Transport:
         timeout: float,
         retry: RetryPolicy,
         budget: Budget,
+        on_event: Callable[[RequestEvent], object] | None,
     ) -> None:
         self.base_url = base_url
         self.budget = budget
@@ -136,6 +100,7 @@ class Transport:
         self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout * _CONNECTING)
         self.retry = retry
         self._closed = False
+        self._on_event = on_event
         self._base = str(base_url).rstrip("/")
         self._headers_token = ""
 
@@ -230,6 +195,7 @@ class Transport:
     async def _send(self, call: Call, token: str) -> tuple[int, Mapping[str, str], bytes]:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
         self._open_session()
+        asked = perf_counter()
         await self.budget.acquire(bulk=call.options.bulk, max_wait=call.options.max_wait)
         call.tries += 1
         if call.options.meter is not None:
@@ -266,14 +232,39 @@ class Transport:
             call.failure = Failure.LOST
             failure = ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {_told(error)}")
         else:
-            if logger.isEnabledFor(logging.DEBUG):
-                _log(call, str(response.status), started)
+            self._tell(call, response.status, None, asked, started)
             return response.status, response.headers, body
         finally:
             self.budget.release(sent=call.failure is not Failure.NOT_SENT)
-        if logger.isEnabledFor(logging.DEBUG):
-            _log(call, type(failure).__name__, started)
+        self._tell(call, None, type(failure).__name__, asked, started)
         raise failure
+
+    def _tell(self, call: Call, status: int | None, error: str | None, asked: float, started: float) -> None:
+        if self._on_event is None and not logger.isEnabledFor(logging.DEBUG):
+            return
+        event = RequestEvent(
+            operation=call.operation.name,
+            method=call.operation.method,
+            status=status,
+            error=error,
+            attempt=call.tries,
+            waited=started - asked,
+            duration=perf_counter() - started,
+        )
+        logger.debug(
+            "%s %s: %s in %.3f s, try %d",
+            event.method,
+            call.path,
+            status or error,
+            event.duration,
+            event.attempt,
+            extra=asdict(event),
+        )
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:  # whatever it is, the request's own outcome goes first
+                logger.exception("on_event raised")
 
     def _headers(self, token: str, has_body: bool) -> CIMultiDict[str]:
         """The headers of a request, made once for each token."""
@@ -328,8 +319,3 @@ def _middlewares(
 
 def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _log(call: Call, status: str, started: float) -> None:
-    duration = perf_counter() - started
-    logger.debug("%s %s: %s in %.3f s, try %d", call.operation.method, call.path, status, duration, call.tries)

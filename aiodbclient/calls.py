@@ -1,0 +1,48 @@
+"""A call on its way, and what its caller chose for it. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .operations import RULES, Failure, Operation, Then
+
+
+class Meter:
+    """Counts the requests that were sent with its options."""
+
+    __slots__ = ("requests",)
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+
+class Options(NamedTuple):
+    """What a caller chose for its calls: seconds of patience for the budget (None: any), and the budget's bulk lane."""
+
+    max_wait: float | None = None
+    bulk: bool = False
+    meter: Meter | None = None
+
+
+class Call:
+    """One call on its way: what is asked, and what has become of it so far."""
+
+    __slots__ = ("body", "closed_for", "failure", "may_have_applied", "operation", "options", "path", "tries")
+
+    def __init__(self, operation: Operation, path: str, body: bytes | None, options: Options) -> None:
+        self.operation = operation
+        self.path = path
+        self.body = body
+        self.options = options
+        self.tries = 0
+        self.failure = Failure.REFUSED
+        self.may_have_applied = False
+        self.closed_for: float | None = None
+
+    @property
+    def what(self) -> str:
+        return self.operation.at(self.path)
+
+    @property
+    def then(self) -> Then:
+        return RULES[self.failure][self.operation.kind]

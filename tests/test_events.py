@@ -1,0 +1,60 @@
+"""What a client tells of its requests, for metrics and structured logs."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from aiodbclient import RequestEvent, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, hangs_up, says
+
+
+async def test_each_request_is_one_event(server: Server, make_client: MakeClient) -> None:
+    told: list[RequestEvent] = []
+    server.will(fails(503), hangs_up, fails(429, retry_after="0.05"), says(200, {"dbs": []}))
+
+    await make_client(on_event=told.append).cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert [(event.operation, event.method) for event in told] == [("dbs.list", "GET")] * 4
+    assert [(event.status, event.error) for event in told] == [
+        (503, None),
+        (None, "ConnectionLostError"),
+        (429, None),
+        (200, None),
+    ]
+    assert [event.attempt for event in told] == [1, 2, 3, 4]
+    assert told[3].waited >= 0.05 > told[0].waited >= 0
+    assert all(event.duration > 0 for event in told)
+
+
+async def test_a_hook_that_raises_spoils_no_call(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(event: RequestEvent) -> None:
+        raise RuntimeError("no metrics today")
+
+    server.will(says(200, {"dbs": []}), fails(404))
+    dbs = make_client(on_event=broken).cluster(CLUSTER, engine="pg").dbs
+
+    assert await dbs.list() == []
+    with pytest.raises(errors.NotFoundError):
+        await dbs.get("alpha")
+
+    assert [record.getMessage() for record in caplog.records] == ["on_event raised"] * 2
+
+
+async def test_the_log_line_has_structured_fields(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.will(says(200, {"dbs": []}))
+
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+
+    [record] = caplog.records
+    fields = vars(record)
+    assert (fields["operation"], fields["status"], fields["attempt"]) == ("dbs.list", 200, 1)
+    assert fields["duration"] > 0
