@@ -100,7 +100,7 @@ class DatabaseClient:
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
-        """What the newest answer said of the account's hourly limit, or None before there was one that did."""
+        """What the newest answer said of the account's hourly limit, or None where it said nothing."""
         return self._transport.rate_limit
 
     def cluster(self, cluster_id: str | UUID, engine: Engine | str | None = None) -> ClusterClient:

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import backoff
-from aiohttp.client_middlewares import ClientHandlerType
+from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from attrs import asdict
 from multidict import CIMultiDict
 from yarl import URL
@@ -106,7 +106,7 @@ class Transport:
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
-        """What the newest answer that told the limit said of it."""
+        """What the newest answer said of the account's limit."""
         return RateLimitStatus.from_headers(self._told)
 
     async def aclose(self) -> None:
@@ -194,7 +194,7 @@ class Transport:
 
     async def _send(self, call: Call, token: str) -> tuple[int, Mapping[str, str], bytes]:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
-        self._open_session()
+        session = self._open_session()
         asked = perf_counter()
         await self.budget.acquire(bulk=call.options.bulk, max_wait=call.options.max_wait)
         call.tries += 1
@@ -204,7 +204,8 @@ class Transport:
         # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
         failure: TransportError
         try:
-            session = self._open_session()  # which may have been closed meanwhile
+            if session.closed:
+                raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
             async with session.request(
                 call.operation.method,
                 URL(self._base + call.path, encoded=True),
@@ -213,15 +214,14 @@ class Transport:
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=self._timeout,
-                middlewares=_middlewares(session, call.operation.method),
+                middlewares=None if call.operation.method == "POST" else _send_once_through(session),
             ) as response:
                 body = await response.read()
             if response.status == 429:
                 call.closed_for = await self.budget.throttle(response.headers)
             else:
                 self.budget.observe(response.headers)
-            if "ratelimit-limit" in response.headers:
-                self._told = response.headers
+            self._told = response.headers
         except _NOT_SENT as error:
             call.failure = Failure.NOT_SENT
             failure = ConnectError(f"{call.what}: no connection, nothing was sent: {_told(error)}")
@@ -299,7 +299,10 @@ def checked_token(token: object) -> str:
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending again by itself when a connection breaks: what was sent may have been done."""
+    """Keep aiohttp from sending again by itself when a connection breaks: what was sent may have been done.
+
+    It does so for idempotent methods alone, which POST is not.
+    """
     try:
         return await handler(request)
     except _NOT_SENT:
@@ -309,12 +312,9 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
     raise broken
 
 
-def _middlewares(
-    session: aiohttp.ClientSession, method: str
-) -> tuple[Callable[..., Awaitable[aiohttp.ClientResponse]], ...] | None:
-    # aiohttp repeats only idempotent methods. Middlewares of a request replace those of a borrowed session, hence the
-    # sum.
-    return None if method == "POST" else (*getattr(session, "_middlewares", ()), _send_once)
+def _send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareType, ...]:
+    # The middlewares of a request replace those of its session.
+    return (*getattr(session, "_middlewares", ()), _send_once)
 
 
 def _told(error: BaseException) -> str:

@@ -64,9 +64,10 @@ class UsersAPI:
         """
         scope = self._scope
         check_name(name)
-        _check("mysql_settings", mysql_settings, MySQLSettings)
-        _check("settings", settings, UserSettings)
-        _check("readonly", readonly, bool)
+        if mysql_settings is not None or settings is not None or readonly is not None:
+            _check("mysql_settings", mysql_settings, MySQLSettings)
+            _check("settings", settings, UserSettings)
+            _check("readonly", readonly, bool)
         await scope.allow(CREATE_USER, setting_names(mysql_settings, settings, readonly))
         body = write(NewUser(name, mysql_settings, settings, readonly))
         answer = await scope.write_user(CREATE_USER, f"{scope.path}/users", body)

@@ -105,7 +105,9 @@ def setting_names(
     mysql_settings: MySQLSettings | None, settings: UserSettings | None, readonly: bool | None = None
 ) -> list[str]:
     """The settings that are given, by the names that the capability table uses."""
-    names = [f"settings.{name}" for name in _USER_SETTINGS if getattr(settings, name, None) is not None]
+    names: list[str] = []
+    if settings is not None:
+        names += [f"settings.{field}" for field in _USER_SETTINGS if getattr(settings, field) is not None]
     if mysql_settings is not None:
         names.append("mysql_settings")
     if readonly is not None:
