@@ -23,3 +23,5 @@ check: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/pacing_cost.py
+	$(BIN)/python benchmarks/pacing.py

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aiodbclient import RetryPolicy, errors
-from aiodbclient.answers import excerpt, retry_after
+from aiodbclient.answers import excerpt
+from aiodbclient.ratelimit import retry_after
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, says
@@ -175,6 +176,7 @@ def test_retry_after_is_seconds_or_nothing(value: str, seconds: float | None) ->
 def test_retry_after_can_be_a_date() -> None:
     assert (retry_after({"retry-after": "Fri, 31 Dec 2100 23:59:59 GMT"}) or 0) > 1e9
     assert retry_after({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}) is None
+    assert retry_after({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:49 GMT"}) == 10
 
 
 ERRORS: list[Any] = [
