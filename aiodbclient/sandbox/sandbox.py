@@ -7,6 +7,7 @@ import itertools
 import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Literal, Self
 
@@ -222,11 +223,26 @@ def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str |
     """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
     if dsn is not None and backend is not None:
         raise ValueError("give dsn or backend, not both")
+    if backend not in (None, "memory", "postgres"):
+        raise ValueError(f"backend must be 'memory' or 'postgres', not {backend!r}")
     if engine in (Engine.PG, Engine.ADVANCED_PG):
-        if dsn is not None or backend == "postgres" or (backend is None and embedded.binaries()):
+        if backend is None and dsn is None and find_spec("psycopg") and embedded.binaries():
+            backend = "postgres"
+        if dsn is not None or backend == "postgres":
+            _require("psycopg", "sandbox")
             from .postgres import PostgresBackend
 
             return PostgresBackend(engine, dsn)
-    elif dsn is not None or backend == "postgres":
+    elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
+        _require("pymysql", "sandbox-mysql")
+        from .mysql import MySQLBackend
+
+        return MySQLBackend(engine, dsn)
+    if dsn is not None or backend == "postgres":
         raise ValueError(f"a {engine} cluster can only be in memory")
     return MemoryBackend(engine, cluster)
+
+
+def _require(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")
