@@ -132,13 +132,10 @@ class Sandbox:
         Args:
             engine: one of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
             name: the engine and a number where None.
-            dsn: for ``pg`` a PostgreSQL URL of a superuser, for ``mysql`` a MySQL or MariaDB URL: a server
-                of yours,
-                which is left as it is at the end.
-            backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one
-                and without a
-                dsn, ``pg`` gets an embedded PostgreSQL where the ``sandbox`` extra is installed; all else is
-                in memory.
+            dsn: a server of yours, left as it is at the end: for ``pg`` the URL of a superuser of PostgreSQL 14 or
+                newer, for ``mysql`` that of an administrator of MySQL or MariaDB.
+            backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one and without
+                a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
             version, num_nodes, region, size, tags: what the cluster tells of itself.
 
         Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the
@@ -157,14 +154,20 @@ class Sandbox:
         self._names.add(name)
         try:
             if loop is asyncio.get_running_loop():
-                await server.start()
+                await self._bring_online(cluster)
             else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(server.start(), loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._bring_online(cluster), loop))
         except BaseException:
             self._names.discard(name)
             raise
-        self._clusters[cluster.id] = cluster
         return cluster.id
+
+    async def _bring_online(self, cluster: Cluster) -> None:
+        await cluster.backend.start()
+        if self._runner is None:
+            await cluster.backend.stop()
+            raise RuntimeError("the sandbox was stopped before the cluster was there")
+        self._clusters[cluster.id] = cluster
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:
