@@ -55,7 +55,7 @@ class MySQLBackend:
         self._host, self._port = parts.hostname, parts.port or 3306
         self._primary, self._password = unquote(parts.username), unquote(parts.password or "")
         self._database = unquote(parts.path.removeprefix("/"))
-        self._mariadb = False
+        self._version = ""
         self._secrets: dict[str, tuple[str, str]] = {}  # by user: the secret that the server keeps, and its password
         self._lock = threading.Lock()
         self._connected: pymysql.Connection[Cursor] | None = None
@@ -68,6 +68,9 @@ class MySQLBackend:
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._close)
+
+    def version(self) -> str | None:
+        return self._version.partition("-")[0]
 
     def connection(self) -> JSON:
         return {
@@ -133,7 +136,11 @@ class MySQLBackend:
             raise Refusal(500, "Unexpected server-side error") from None
 
     def _open(self) -> None:
-        self._mariadb = "MariaDB" in str(self._rows("SELECT VERSION()")[0][0])
+        self._version = str(self._rows("SELECT VERSION()")[0][0])
+
+    @property
+    def _mariadb(self) -> bool:
+        return "MariaDB" in self._version
 
     def _connect(self) -> pymysql.Connection[Cursor]:
         return pymysql.connect(

@@ -31,19 +31,15 @@ _STOP_SECONDS = 0.5
 class Sandbox:
     """An API like the provider's on 127.0.0.1.
 
-    ``async with Sandbox() as sandbox`` serves in the running event loop; ``with Sandbox() as sandbox`` in a
-    thread of its own, for tests that are not async. Either way ``add_cluster`` may be awaited in any event
-    loop. Several sandboxes run side by side. When it stops, what it started is gone and nothing is left on
-    disk.
+    ``async with Sandbox() as sandbox`` serves in the running event loop; ``with Sandbox() as sandbox`` in a thread of
+    its own, for tests that are not async. Either way ``add_cluster`` may be awaited in any event loop. Several
+    sandboxes run side by side. When it stops, what it started is gone and nothing is left on disk.
 
     Args:
         port: 0 for a free one.
         token: the token that may do everything; a random one where None.
         windows: the rate limits; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
         page_size: None, or how many members a list tells at most before it goes on at ``links.pages.next``.
-
-    ``faults`` makes requests fail. ``requests`` are the last 10,000 requests, oldest first; ``counts`` has
-    the exact number of them for each (operation, status), also of those that are no longer kept.
     """
 
     def __init__(
@@ -91,21 +87,24 @@ class Sandbox:
 
     @property
     def faults(self) -> Faults:
+        """The failures to show: ``sandbox.faults.add("users.create", status=503)``."""
         return self._api.faults
 
     @property
     def requests(self) -> list[RecordedRequest]:
+        """The last 10,000 requests, oldest first, each from the moment it arrived."""
         return list(self._api.records.kept)
 
     @property
     def counts(self) -> Counter[tuple[str | None, int | None]]:
+        """How many requests there were for each operation and status, those included that are no longer kept."""
         return Counter(self._api.records.counts)
 
     def add_token(self, scopes: Collection[str] = SCOPES) -> str:
         """A new random token that may do what ``scopes`` say, such as ``["database:read"]``.
 
-        Passwords, keys and URIs are in lists and gets only with ``database:view_credentials``. Raises
-        ValueError for a scope that does not exist.
+        Passwords, keys and URIs are in lists and gets only with ``database:view_credentials``. Raises ValueError for a
+        scope that does not exist.
         """
         unknown = frozenset(scopes) - SCOPES
         if unknown:
@@ -138,9 +137,8 @@ class Sandbox:
                 a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
             version, num_nodes, region, size, tags: what the cluster tells of itself.
 
-        Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the
-        sandbox is not running or the server behind the cluster cannot be reached or started. Cancelling
-        leaves no cluster.
+        Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the sandbox is
+        not running or the server behind the cluster cannot be reached or started. Cancelling leaves no cluster.
         """
         loop = self._loop
         if loop is None:
