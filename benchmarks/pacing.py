@@ -1,9 +1,9 @@
 """How long 1,000 and 1,500 creates take under the rate limit, side by side with pydo and with the usual recipe.
 
 The provider's windows are scaled (250 requests in WINDOW seconds instead of 60), the server is a sandbox in a process
-of its own, and everything is asked for at once. The optimum is when the last request may be sent at the earliest: the k-th
-as soon as the (k-250)-th is one window old. Then the same with half of the budget spent by another client, evenly; what
-is faster than that optimum has taken it from the other.
+of its own, and everything is asked for at once. The optimum is when the last request may be sent at the earliest: the
+k-th as soon as the (k-250)-th is one window old. Then the same with half of the budget spent by another client, evenly;
+what is faster than that optimum has taken it from the other.
 """
 
 from __future__ import annotations
