@@ -42,7 +42,7 @@ _NAMES = "password|access_key|access_cert|uri|token"
 _CREDENTIALS = (
     rf"""(?P<json>"(?:{_NAMES})"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
     rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
-    r"""|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s"'<>]*@"""
+    r"""|(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s"'<>]{0,1000}@"""
     r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
 )
 
