@@ -143,7 +143,7 @@ class _Source:
     def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
         self.ready: deque[Any] = deque(maxlen=1)
         self.pulling: asyncio.Future[Any] | None = None
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
         self._wake = wake
         self._ended = False
@@ -164,12 +164,11 @@ class _Source:
 
     def _pulled(self, task: asyncio.Future[Any]) -> None:
         self.pulling = None
-        if not task.cancelled():
-            error = task.exception()
-            if isinstance(error, Exception):
-                self._end(error)
-            else:
-                self._take(task.result())
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self._take(task.result())
+        else:
+            self._end(error)
         self._wake.set()
 
     def _take(self, spec: Any) -> None:
@@ -178,7 +177,7 @@ class _Source:
         else:
             self.ready.append(spec)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: BaseException) -> None:
         self._ended = True
         self.failure = error
 
