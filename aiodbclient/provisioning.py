@@ -72,10 +72,9 @@ def run(
 
 
 async def _job(
-    scope: Scope, do: Callable[[Scope, NewUser], Awaitable[Result]], seen: set[str], given: object
+    scope: Scope, do: Callable[[Scope, NewUser], Awaitable[Result]], seen: set[str], given: object, meter: Meter
 ) -> Outcome:
     name = given.name if isinstance(given, NewUser) else given if isinstance(given, str) else repr(given)
-    meter = Meter()
     try:
         if not isinstance(given, str | NewUser):
             raise InvalidArgumentError(f"a run takes names and NewUsers, not {type(given).__name__}")
