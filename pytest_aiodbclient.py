@@ -14,7 +14,7 @@ import pytest
 try:  # in its strict mode pytest-asyncio runs only async fixtures that are declared as its own
     from pytest_asyncio import fixture as async_fixture
 except ImportError:  # anyio runs every async fixture
-    async_fixture = pytest.fixture
+    async_fixture = pytest.fixture  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from aiodbclient import DatabaseClient
