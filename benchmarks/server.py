@@ -23,7 +23,9 @@ def answer(status: str, payload: object) -> bytes:
 
 
 CREATED = answer("201 Created", {"user": USER})
-LIST = answer("200 OK", {"users": [USER | {"name": f"user{n}"} for n in range(LISTED)]})
+# As in the API description's own example, some users have settings and some do not.
+SETTINGS = [{}, {"settings": {"pg_allow_replication": False}}]
+LIST = answer("200 OK", {"users": [USER | {"name": f"user{n}"} | SETTINGS[n % 2] for n in range(LISTED)]})
 CLUSTER = answer("200 OK", {"database": {"id": "x", "name": "main", "engine": "pg"}})
 
 
