@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import uvicorn
 from aiohttp import web
+from fastapi import FastAPI
 
 import aiohttp_app
 import fastapi_app
@@ -22,8 +23,8 @@ Serve = Callable[[], AbstractAsyncContextManager[str]]
 
 
 @asynccontextmanager
-async def serve_fastapi() -> AsyncGenerator[str, None]:
-    config = uvicorn.Config(fastapi_app.app, host="127.0.0.1", port=0, ws="none", lifespan="on", log_config=None)
+async def serve_fastapi(app: FastAPI = fastapi_app.app) -> AsyncGenerator[str, None]:
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, ws="none", lifespan="on", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
