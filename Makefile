@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench bench-fleet
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aiodbclient needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -25,3 +25,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/pacing_cost.py
 	$(BIN)/python benchmarks/pacing.py
+
+# Needs the package valkey-server.
+bench-fleet: $(VENV)/.ready
+	$(BIN)/python benchmarks/fleet.py
