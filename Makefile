@@ -22,6 +22,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/pacing_cost.py
 	$(BIN)/python benchmarks/pacing.py
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/bulk.py
 
 # Each stamp stands for the extra of its name being installed as pyproject.toml says.
 $(VENV)/.demo: pyproject.toml
