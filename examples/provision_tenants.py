@@ -27,7 +27,6 @@ from pathlib import Path
 from uuid import UUID
 
 from _journal import EXIT_CODES, Journal, JournalError, Ledger, read_names
-
 from aiodbclient import Action, DatabaseClient, Outcome
 from aiodbclient.errors import ConfigurationError, DatabaseClientError
 

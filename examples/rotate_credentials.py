@@ -19,7 +19,6 @@ from pathlib import Path
 from uuid import UUID
 
 from _journal import EXIT_CODES, Journal, JournalError, Ledger, read_names
-
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import ConfigurationError, DatabaseClientError
 

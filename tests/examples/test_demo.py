@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import demo
-from aiodbclient import Window
+from aiodbclient import DatabaseClient, Window
 from aiodbclient.sandbox import Sandbox
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -61,7 +61,7 @@ def test_the_demo_fails_when_something_is_wrong(
 
 async def test_a_login_that_works_is_not_taken_for_refused(sandbox: Sandbox) -> None:
     cluster = await sandbox.add_cluster("pg", backend="postgres")
-    async with demo.DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
         info = await client.clusters.get(cluster)
         assert info.connection is not None
         user = await client.cluster(cluster).users.create("tenant")
