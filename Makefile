@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench bench-fleet
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -33,3 +33,7 @@ $(VENV)/.demo: pyproject.toml
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+# Needs the package valkey-server.
+bench-fleet: $(VENV)/.dev
+	$(BIN)/python benchmarks/fleet.py

@@ -342,7 +342,6 @@ async def test_kill_9_at_random_moments_loses_no_credential(tmp_path: Path, exam
         async with DatabaseClient(told["token"], base_url=told["url"]) as client:
             cluster = client.cluster(told["clusters"][0]["id"])
             info = await cluster.info()
-            assert info.connection is not None
             if example.startswith("rotate"):
                 async for outcome in cluster.users.provision(f"t{n}" for n in range(a_round * KILLS)):
                     assert outcome.ok
