@@ -186,8 +186,8 @@ class Connection:
 class Cluster:
     """A managed database cluster, as far as the users of its users and dbs need it.
 
-    ``created_at`` is aware. ``connection`` is one that knows nothing where the API told none, as it may while the cluster
-    is being created.
+    ``created_at`` is aware. ``connection`` is one that knows nothing where the API told none, as it may while the
+    cluster is being created.
     """
 
     id: str
