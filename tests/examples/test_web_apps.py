@@ -50,7 +50,8 @@ async def serve_aiohttp() -> AsyncGenerator[str, None]:
 
 @pytest.fixture(params=[serve_fastapi, serve_aiohttp], ids=["fastapi", "aiohttp"])
 def serve(request: pytest.FixtureRequest) -> Serve:
-    return request.param  # type: ignore[no-any-return]
+    served: Serve = request.param
+    return served
 
 
 class Visitor:
