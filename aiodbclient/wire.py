@@ -81,6 +81,7 @@ _SHAPE_ERRORS = (
     TypeError,
     LookupError,
     AttributeError,
+    RecursionError,
     BaseValidationError,
     StructureHandlerNotFoundError,
 )
