@@ -322,4 +322,6 @@ def _send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddleware
 
 
 def _told(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):  # its text has the URL, and with that a proxy's password
+        return f"{type(error).__name__}: {error.status} {error.message}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
