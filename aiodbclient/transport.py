@@ -28,10 +28,11 @@ from .errors import (
     DatabaseClientError,
     RateLimitError,
     RequestTimeoutError,
+    ServerError,
     TransportError,
 )
 from .events import RequestEvent
-from .operations import LOST_STATUSES, RULES, Failure, Operation, RetryPolicy, Then, gives_up, waits
+from .operations import LOST_STATUSES, RULES, Failure, Kind, Operation, RetryPolicy, Then, gives_up, waits
 from .pacing import Budget, RateLimitStatus
 from .wire import Answer
 
@@ -170,10 +171,11 @@ class Transport:
                 return Answer(call.operation, call.path, 204, b"")
             raise self._judged(call, status, headers, body)
         except DatabaseClientError as error:
-            call.may_have_applied |= call.failure is Failure.LOST and call.operation.writes
+            unclear = call.failure is Failure.LOST or isinstance(error, ServerError)
+            call.may_have_applied |= unclear and call.operation.writes
             error.may_have_applied |= call.may_have_applied
             error.tries = call.tries
-            if call.failure is Failure.LOST and call.then is Then.RAISE:
+            if unclear and call.operation.kind is Kind.CREATE:
                 error.args = (f"{error.args[0]}; {_SETTLE}",)
             raise
 
