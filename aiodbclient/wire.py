@@ -281,8 +281,11 @@ def _settings_hook(converter: Converter) -> Hook:
     return structure
 
 
+_CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribute.name.endswith("connection"))
+
+
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
     """``cluster`` with its engine told to each of its connections, which need it to write a DSN."""
     engine = {"engine": cluster["engine"]}
-    connections = {key: {**value, **engine} for key, value in cluster.items() if key.endswith("connection") and value}
+    connections = {key: {**value, **engine} for key in _CONNECTIONS if (value := cluster.get(key))}
     return {**cluster, "connection": engine, **connections}

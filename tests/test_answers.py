@@ -124,6 +124,7 @@ async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(
         "private_connection": {},
         "users": [{"name": "a", "role": "superb", "password": "", "mysql_settings": {}, "settings": {}, "new": []}],
         "surprise": {"deep": [1]},
+        "surprise_connection": True,
     }
     server.will(says(200, {"database": cluster, "more": True}))
 
