@@ -27,7 +27,7 @@ class Options(NamedTuple):
 class Call:
     """One call on its way: what is asked, and what has become of it so far."""
 
-    __slots__ = ("body", "closed_for", "failure", "may_have_applied", "operation", "options", "path", "tries")
+    __slots__ = ("body", "closed_for", "failure", "may_have_applied", "operation", "options", "path", "patience", "tries")
 
     def __init__(self, operation: Operation, path: str, body: bytes | None, options: Options) -> None:
         self.operation = operation
@@ -35,6 +35,7 @@ class Call:
         self.body = body
         self.options = options
         self.tries = 0
+        self.patience = options.max_wait
         self.failure = Failure.REFUSED
         self.may_have_applied = False
         self.closed_for: float | None = None

@@ -202,16 +202,19 @@ class Transport:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
         session = self._open_session()
         asked = perf_counter()
-        await self.budget.acquire(bulk=call.options.bulk, max_wait=call.options.max_wait)
+        await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+        if self._closed or session.closed:
+            self.budget.release(sent=False)
+            raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
         call.tries += 1
         if call.options.meter is not None:
             call.options.meter.requests += 1
         started = perf_counter()
+        if call.patience is not None:
+            call.patience = max(call.patience - (started - asked), 0.0)
         # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
         failure: TransportError
         try:
-            if session.closed:
-                raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
             async with session.request(
                 call.operation.method,
                 URL(self._base + call.path, encoded=True),
