@@ -79,8 +79,8 @@ class Scope(NamedTuple):
         capabilities = CAPABILITIES.get(self.engine or "")
         if capabilities is None or capabilities.concurrent_user_writes > 1:
             return await self.transport.request(operation, path, body, self.options)
-        async with self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock()):
-            return await self.transport.request(operation, path, body, self.options)
+        turn = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
+        return await self.transport.request(operation, path, body, self.options, turn)
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for whoever is reading it with the same patience and in the same lane.

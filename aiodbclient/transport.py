@@ -123,9 +123,13 @@ class Transport:
         path: str,
         body: Mapping[str, Any] | None = None,
         options: Options = Options(),
+        turn: asyncio.Lock | None = None,
     ) -> Answer:
-        """Send one operation to ``path`` (percent-encoded, with its query); the successful answer, not read yet."""
-        call = Call(operation, path, None if body is None else json.dumps(body).encode(), options)
+        """Send one operation to ``path`` (percent-encoded, with its query); the successful answer, not read yet.
+
+        ``turn`` is held while a request is in flight, and not while it waits to be.
+        """
+        call = Call(operation, path, None if body is None else json.dumps(body).encode(), options, turn)
         # The first try goes without backoff, whose decorator costs a quarter of a request.
         try:
             return await self._attempt(call)
@@ -203,8 +207,15 @@ class Transport:
         session = self._open_session()
         asked = perf_counter()
         await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+        if call.turn is not None:
+            # With a slot in hand: a bulk run's write that waits for one must not keep others from writing.
+            try:
+                await call.turn.acquire()
+            except BaseException:
+                self.budget.release(sent=False)
+                raise
         if self._closed or session.closed:
-            self.budget.release(sent=False)
+            self._end(call, sent=False)
             raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
         call.tries += 1
         if call.options.meter is not None:
@@ -244,9 +255,14 @@ class Transport:
             self._tell(call, response.status, None, asked, started)
             return response.status, response.headers, body
         finally:
-            self.budget.release(sent=call.failure is not Failure.NOT_SENT)
+            self._end(call, sent=call.failure is not Failure.NOT_SENT)
         self._tell(call, None, type(failure).__name__, asked, started)
         raise failure
+
+    def _end(self, call: Call, *, sent: bool) -> None:
+        if call.turn is not None:
+            call.turn.release()
+        self.budget.release(sent=sent)
 
     def _tell(self, call: Call, status: int | None, error: str | None, asked: float, started: float) -> None:
         if self._on_event is None and not logger.isEnabledFor(logging.DEBUG):

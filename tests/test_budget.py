@@ -63,6 +63,26 @@ async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make
     assert len(server.requests) == 1
 
 
+async def test_a_single_write_on_mongodb_does_not_wait_for_a_batch_that_waits_for_slots(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = says(201, {"user": {"name": "alice", "password": "hunter2"}})
+    budget = RateBudget([Window(4, 60.0)], reserve=2)
+    users = make_client(budget=budget).cluster(CLUSTER, engine="mongodb").users
+    batch = users.rotate(f"user{n}" for n in range(4))
+    async with aclosing(batch):
+        assert [(await anext(batch)).ok for _ in range(2)] == [True, True]
+        third = asyncio.create_task(anext(batch))
+        await asyncio.wait([third], timeout=0.05)
+        assert budget.snapshot().waiting == 1
+
+        await asyncio.wait_for(users.create("alice"), 0.5)
+
+        third.cancel()
+        await asyncio.wait([third])
+    assert (budget.snapshot().waiting, budget.snapshot().in_flight) == (0, 0)
+
+
 async def test_the_waits_of_all_tries_are_within_the_patience(server: Server, make_client: MakeClient) -> None:
     server.otherwise = says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.2")
 
