@@ -170,9 +170,9 @@ class Transport:
             if status == 401 and self._ask_token is not None:
                 status, headers, body = await self._send(call, await self._renewed_token(token))
             if status < 300:
-                return Answer(call.operation, call.path, status, body)
+                return Answer(call.operation, call.path, status, body, call.tries)
             if status == 404 and call.may_have_applied and RULES[Failure.LOST][call.operation.kind] is _GONE_IS_DONE:
-                return Answer(call.operation, call.path, 204, b"")
+                return Answer(call.operation, call.path, 204, b"", call.tries)
             raise self._judged(call, status, headers, body)
         except DatabaseClientError as error:
             unclear = call.failure is Failure.LOST or isinstance(error, ServerError)

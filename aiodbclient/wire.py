@@ -46,13 +46,14 @@ T = TypeVar("T")
 class Answer:
     """A successful answer, not read yet."""
 
-    __slots__ = ("body", "operation", "path", "status")
+    __slots__ = ("body", "operation", "path", "status", "tries")
 
-    def __init__(self, operation: Operation, path: str, status: int, body: bytes) -> None:
+    def __init__(self, operation: Operation, path: str, status: int, body: bytes, tries: int) -> None:
         self.operation = operation
         self.path = path
         self.status = status
         self.body = body
+        self.tries = tries
 
 
 def read(answer: Answer, key: str, model: type[T]) -> T:
@@ -88,13 +89,15 @@ _SHAPE_ERRORS = (
 
 
 def _invalid(answer: Answer, key: str) -> InvalidResponseError:
-    return InvalidResponseError(
+    error = InvalidResponseError(
         f"{answer.operation.at(answer.path)}: the answer ({answer.status}) is not the documented JSON object "
         f"with {key!r}",
         status=answer.status,
         body=excerpt(answer.body),
         may_have_applied=answer.operation.writes,
     )
+    error.tries = answer.tries
+    return error
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:

@@ -47,7 +47,7 @@ async def test_a_success_of_another_shape_is_an_invalid_response_that_tells_no_s
         await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
 
     error = caught.value
-    assert error.status == 201
+    assert (error.status, error.tries) == (201, 1)
     assert error.may_have_applied
     assert "hunter2" not in "".join(traceback.format_exception(error)) + error.body + repr(error.__dict__)
     assert error.__cause__ is None
