@@ -25,7 +25,7 @@ from .models import (
     UserSettings,
 )
 from .operations import RetryPolicy
-from .pacing import Budget, RateBudget, RateLimitStatus, Window
+from .pacing import Budget, RateBudget, RateLimitStatus, Snapshot, Window
 
 __all__ = [
     "Action",
@@ -52,6 +52,7 @@ __all__ = [
     "RequestEvent",
     "RetryPolicy",
     "Run",
+    "Snapshot",
     "User",
     "UserRole",
     "UserSettings",

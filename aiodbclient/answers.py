@@ -64,20 +64,24 @@ def error_from_answer(
 ) -> DatabaseClientError:
     """The exception for an answer with a status that is not 2xx. ``what`` names the request in its text."""
     if status < 400:
-        where = f" to {_host(headers['location'])}" if "location" in headers else ""
+        said = "which is not documented"
+        if "location" in headers:
+            where = excerpt(_host(headers["location"]).encode(errors="replace"), token, 200)
+            said = f"a redirect to {where}, not followed since the token is for base_url alone"
         return InvalidResponseError(
-            f"{what}: answered {status}, a redirect{where}, not followed since the token is for base_url alone",
+            f"{what}: answered {status}, {said}",
             status=status,
             body=excerpt(body, token),
         )
     members = _members(body)
+    members.setdefault("request_id", headers.get("x-request-id", ""))
     id, message, request_id = (
         excerpt(members.get(key, "").encode(errors="replace"), token, 500) for key in ("id", "message", "request_id")
     )
-    if not message and not members:
+    if not message and not id:
         message = " ".join(excerpt(body, token, 200).split())
-    request_id = request_id or headers.get("x-request-id", "")[:500]
-    said = ": ".join(part for part in (id, message) if part) or _reason(status)
+    # On one line, so that an answer cannot write lines of its own into a log.
+    said = " ".join(": ".join(part for part in (id, message) if part).split()) or _reason(status)
     text = f"{what}: {status} {said}{f' (request id {request_id})' if request_id else ''}"
     error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
     error = error_type(text, status=status, id=id, message=message, request_id=request_id or None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from asyncio import Lock
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from .errors import InvalidArgumentError
 from .operations import RULES, Failure, Operation, Then
 
 
@@ -42,11 +45,16 @@ class Call:
     )
 
     def __init__(
-        self, operation: Operation, path: str, body: bytes | None, options: Options, turn: Lock | None = None
+        self,
+        operation: Operation,
+        path: str,
+        body: Mapping[str, Any] | None,
+        options: Options,
+        turn: Lock | None = None,
     ) -> None:
         self.operation = operation
         self.path = path
-        self.body = body
+        self.body = None if body is None else _encoded(operation, body)
         self.options = options
         self.turn = turn
         self.tries = 0
@@ -62,3 +70,11 @@ class Call:
     @property
     def then(self) -> Then:
         return RULES[self.failure][self.operation.kind]
+
+
+def _encoded(operation: Operation, body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body).encode()
+    except (TypeError, ValueError) as error:
+        problem = f"{operation.name}: the arguments hold what JSON cannot say: {error}; nothing was sent"
+    raise InvalidArgumentError(problem)

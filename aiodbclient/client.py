@@ -68,6 +68,10 @@ class DatabaseClient:
             raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
         if not isinstance(retry, RetryPolicy):
             raise InvalidArgumentError(f"retry must be a RetryPolicy, not {retry!r}")
+        if session is not None and not hasattr(session, "request"):
+            raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {session!r}")
+        if budget is not None and not hasattr(budget, "acquire"):
+            raise InvalidArgumentError(f"budget must be a RateBudget or another Budget, not {budget!r}")
         self._transport = Transport(
             token=_token(token),
             base_url=_checked_base_url(base_url),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
 from .bulk import Run
-from .errors import UnsupportedOperationError
+from .errors import PermissionDeniedError, UnsupportedOperationError
 from .models import Database, NewUser
 from .operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
 from .pages import read_all
 from .paths import check_name, segment
 from .provisioning import Result, delete, provision_db, readable, run
 from .scope import Scope
-from .wire import read
+from .wire import read, read_nothing
 
 
 class DatabasesAPI:
@@ -62,7 +62,7 @@ class DatabasesAPI:
         scope = self._scope
         path = f"{scope.path}/dbs/{segment(name)}"
         await scope.allow(DELETE_DB)
-        await scope.transport.request(DELETE_DB, path, options=scope.options)
+        read_nothing(await scope.transport.request(DELETE_DB, path, options=scope.options))
 
     def provision(self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None) -> Run:
         """See to it that each of the databases is there; the Outcomes are CREATED, KEPT or FAILED.
@@ -74,8 +74,8 @@ class DatabasesAPI:
             retry = scope.transport.retry
             try:
                 existing = {db.name for db in await readable(DatabasesAPI(scope).list, retry)}
-            except UnsupportedOperationError:
-                existing = set[str]()  # and so is each of the names
+            except (UnsupportedOperationError, PermissionDeniedError):
+                existing = set[str]()  # as in users.provision
             return lambda scope, spec: provision_db(DatabasesAPI(scope), spec.name, existing, retry)
 
         return run(self._scope, names, concurrency, prepare)

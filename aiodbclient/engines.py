@@ -26,9 +26,9 @@ class Engine(StrEnum):
 
     @classmethod
     def parse(cls, slug: str) -> Engine | str:
-        """The member with this slug, or the slug itself where there is none."""
+        """The member with this slug, in whatever case, or the slug itself where there is none."""
         try:
-            return cls(slug)
+            return cls(slug.lower())
         except ValueError:
             return slug
 

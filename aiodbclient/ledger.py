@@ -95,14 +95,14 @@ class Ledger:
         perhaps the others. What it counted beyond all of them is somebody else's for certain. What we took for somebody
         else's, and it did not count beyond the former, has expired.
         """
-        if not self.windows or limit is None or not 0 < limit <= _SANE_LIMIT:
+        if not self.windows or limit is None or not max(1, remaining or 0) <= limit <= _SANE_LIMIT:
             return None
         shortest, longest = self._by_length[0], self._by_length[-1]
         if len(self.windows) > 1:
             longest.limit = limit
         elif longest.limit != limit:
             return None  # the header is about a window that this budget does not have
-        if remaining is None or remaining > limit:
+        if remaining is None:
             return None
         counted = limit - remaining
         least = counted - len(self._countable) - self.in_flight

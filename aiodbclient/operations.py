@@ -111,14 +111,17 @@ class RetryPolicy:
 
     ``max_tries``: tries in all, the first one included; 1 never tries again. ``base_delay`` and ``max_delay``, in
     seconds: the n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter), unless a
-    5xx answer's retry-after says how long; where that is longer than ``max_delay`` the error is raised at once. The
-    waits after a 429 are the rate budget's, and only ``max_wait`` bounds them. Raises InvalidArgumentError for what is
+    5xx answer's retry-after says how long, which is obeyed up to a minute. The waits after a 429 are the rate budget's,
+    and only ``max_wait`` bounds them. Raises InvalidArgumentError for what is
     not a positive number.
     """
 
     max_tries: int = field(default=5, validator=_whole)
     base_delay: float = field(default=0.5, validator=_positive)
     max_delay: float = field(default=30.0, validator=_positive)
+
+
+_LONGEST_RETRY_AFTER = 60.0  # seconds
 
 
 def waits(policy: RetryPolicy) -> Generator[float, DatabaseClientError, None]:
@@ -131,11 +134,6 @@ def waits(policy: RetryPolicy) -> Generator[float, DatabaseClientError, None]:
         if isinstance(error, RateLimitError):
             error = yield 0.0  # the budget's gate is closed, for this call as for every other
         elif isinstance(error, ServerError) and error.retry_after is not None:
-            error = yield error.retry_after
+            error = yield min(error.retry_after, _LONGEST_RETRY_AFTER)
         else:
             error = yield jittered
-
-
-def gives_up(policy: RetryPolicy, error: Exception) -> bool:
-    """Whether ``error`` asks for more patience than ``policy`` has."""
-    return isinstance(error, ServerError) and (error.retry_after or 0.0) > policy.max_delay

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from attrs import Attribute, define, field, frozen
 
-from .errors import InvalidArgumentError, RateLimitError
+from .errors import ConfigurationError, InvalidArgumentError, RateLimitError
 from .ledger import Ledger
 from .ratelimit import RateLimitStatus, limit_and_remaining, seconds_to_wait
 from .sliding import SlidingWindow, Window
@@ -170,7 +170,12 @@ class RateBudget:
 
     async def _wait(self, now: float, bulk: bool, max_wait: float | None) -> None:
         lane = self._bulk if bulk else self._interactive
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        for other in lane:
+            if other.get_loop() is not loop:
+                raise ConfigurationError("a RateBudget is for one event loop, and another one is waiting for this one")
+            break
+        turn: asyncio.Future[bool] = loop.create_future()
         if max_wait is not None:
             ahead = len(self._interactive) + (len(self._bulk) if bulk else 0)
             self._check_patience(now, ahead, bulk, max_wait)

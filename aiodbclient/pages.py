@@ -38,7 +38,7 @@ async def read_all(
 
 def _path_of(base_url: URL, following: str, answer: Answer) -> str:
     try:
-        url = base_url.join(URL(following))
+        url = URL(f"{str(base_url).rstrip('/')}{answer.path}", encoded=True).join(URL(following))
         same = url.origin() == base_url.origin()
     except ValueError:
         same = False

@@ -60,11 +60,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
     """For how many seconds a 429 asks to stay away, or None where it says nothing that can be right.
 
-    That is ``retry-after``, else the time until ``ratelimit-reset``, each only in the future and no further than
-    ``longest`` seconds. Moments are compared with the answer's own ``date``, so that it does not matter what our clock
-    shows.
+    That is ``retry-after``, else the time until ``ratelimit-reset`` unless ``ratelimit-remaining`` says that the hour
+    is not spent; each only in the future and no further than ``longest`` seconds. Moments are compared with the
+    answer's own ``date``, so that it does not matter what our clock shows.
     """
-    for wait in (retry_after(headers), _until(_moment(headers.get("ratelimit-reset")), headers)):
+    reset = None if _whole(headers.get("ratelimit-remaining")) else _moment(headers.get("ratelimit-reset"))
+    for wait in (retry_after(headers), _until(reset, headers)):
         if wait is not None and 0 < wait <= longest:
             return wait
     return None

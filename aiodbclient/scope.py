@@ -13,7 +13,7 @@ from .models import Cluster
 from .operations import GET_CLUSTER, Operation
 from .paths import CLUSTERS
 from .transport import Transport, logger
-from .wire import Answer, read
+from .wire import Answer, ClusterEngine, read
 
 _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one
 
@@ -93,7 +93,8 @@ class Scope(NamedTuple):
             return
         done = reads[reading] = asyncio.get_running_loop().create_future()
         try:
-            await self.read_cluster()
+            answer = await self.transport.request(GET_CLUSTER, self.path, options=self.options)
+            self.memory.engines[self.cluster_id] = read(answer, "database", ClusterEngine).engine
         except PermissionDeniedError:
             logger.warning(
                 "the token may not read cluster %s, so its engine is not known and its calls are not guarded",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import backoff
-from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from attrs import asdict
 from multidict import CIMultiDict
 from yarl import URL
@@ -29,11 +27,11 @@ from .errors import (
     RateLimitError,
     RequestTimeoutError,
     ServerError,
-    TransportError,
 )
 from .events import RequestEvent
-from .operations import LOST_STATUSES, RULES, Failure, Kind, Operation, RetryPolicy, Then, gives_up, waits
+from .operations import LOST_STATUSES, RULES, Failure, Kind, Operation, RetryPolicy, Then, waits
 from .pacing import Budget, RateLimitStatus
+from .session import NOT_SENT, send_once_through, told
 from .wire import Answer
 
 logger = logging.getLogger("aiodbclient")
@@ -47,7 +45,6 @@ _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohtt
 _CONNECTING = 0.9
 
 _GONE_IS_DONE = Then.RETRY_GONE_IS_DONE
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 _SETTLE = (
     "it may have been applied: read the name back; if it is there without a password that you know, reset_auth it, "
@@ -67,13 +64,13 @@ class Transport:
         "_headers_token",
         "_loop",
         "_made_headers",
+        "_newest_headers",
         "_on_event",
         "_owns_session",
         "_session",
         "_timeout",
         "_token",
         "_token_lock",
-        "_told",
         "base_url",
         "budget",
         "retry",
@@ -92,7 +89,7 @@ class Transport:
     ) -> None:
         self.base_url = base_url
         self.budget = budget
-        self._told: Mapping[str, str] = {}
+        self._newest_headers: Mapping[str, str] = {}
         self._token = token if isinstance(token, str) else ""
         self._ask_token = None if isinstance(token, str) else token
         self._token_lock = asyncio.Lock()
@@ -109,7 +106,7 @@ class Transport:
     @property
     def rate_limit(self) -> RateLimitStatus | None:
         """What the newest answer said of the account's limit."""
-        return RateLimitStatus.from_headers(self._told)
+        return RateLimitStatus.from_headers(self._newest_headers)
 
     async def aclose(self) -> None:
         """Close the session if it is ours. May be called again."""
@@ -129,12 +126,12 @@ class Transport:
 
         ``turn`` is held while a request is in flight, and not while it waits to be.
         """
-        call = Call(operation, path, None if body is None else json.dumps(body).encode(), options, turn)
+        call = Call(operation, path, body, options, turn)
         # The first try goes without backoff, whose decorator costs a quarter of a request.
         try:
             return await self._attempt(call)
         except DatabaseClientError as error:
-            if self.retry.max_tries == 1 or self._gives_up(call, error):
+            if self.retry.max_tries == 1 or call.then is Then.RAISE:
                 raise
             first = error
         return await self._try_again(call, first)
@@ -146,7 +143,7 @@ class Transport:
             waits,
             DatabaseClientError,
             max_tries=self.retry.max_tries,
-            giveup=lambda error: self._gives_up(call, error),
+            giveup=lambda _: call.then is Then.RAISE,
             jitter=None,
             logger=None,
             policy=self.retry,
@@ -157,9 +154,6 @@ class Transport:
             return await self._attempt(call)
 
         return await again()
-
-    def _gives_up(self, call: Call, error: Exception) -> bool:
-        return call.then is Then.RAISE or gives_up(self.retry, error)
 
     async def _attempt(self, call: Call) -> Answer:
         """One try: the answer, or the error that it met, with what that means noted in both."""
@@ -224,7 +218,7 @@ class Transport:
         if call.patience is not None:
             call.patience = max(call.patience - (started - asked), 0.0)
         # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
-        failure: TransportError
+        failure: DatabaseClientError
         try:
             async with session.request(
                 call.operation.method,
@@ -234,23 +228,29 @@ class Transport:
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=self._timeout,
-                middlewares=None if call.operation.method == "POST" else _send_once_through(session),
+                middlewares=None if call.operation.method == "POST" else send_once_through(session),
             ) as response:
                 body = await response.read()
             if response.status == 429:
                 call.closed_for = await self.budget.throttle(response.headers)
             else:
                 self.budget.observe(response.headers)
-            self._told = response.headers
-        except _NOT_SENT as error:
+            self._newest_headers = response.headers
+        except NOT_SENT as error:
             call.failure = Failure.NOT_SENT
-            failure = ConnectError(f"{call.what}: no connection, nothing was sent: {_told(error)}")
+            failure = ConnectError(f"{call.what}: no connection, nothing was sent: {told(error)}")
         except TimeoutError:
             call.failure = Failure.LOST
             failure = RequestTimeoutError(f"{call.what}: no whole answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError) as error:
             call.failure = Failure.LOST
-            failure = ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {_told(error)}")
+            failure = ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {told(error)}")
+        except ValueError as error:
+            failure = ConfigurationError(
+                f"{call.what}: aiohttp refused the request or the answer ({type(error).__name__}); a session of yours "
+                "must not find credentials of its own, as trust_env=True does in a netrc file"
+            )
+            failure.may_have_applied = call.operation.writes
         else:
             self._tell(call, response.status, None, asked, started)
             return response.status, response.headers, body
@@ -313,6 +313,10 @@ class Transport:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         if self._session.closed:
             raise ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
+        if self._session.auth is not None:
+            raise ConfigurationError(
+                "the aiohttp.ClientSession that was given has auth=, which collides with the token"
+            )
         return self._session
 
 
@@ -321,28 +325,3 @@ def checked_token(token: object) -> str:
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token or " " in token:
         raise ConfigurationError("the token must be a non-empty string of printable ASCII characters without spaces")
     return token
-
-
-async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending again by itself when a connection breaks: what was sent may have been done.
-
-    It does so for idempotent methods alone, which POST is not.
-    """
-    try:
-        return await handler(request)
-    except _NOT_SENT:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        broken = aiohttp.ClientConnectionError(_told(error))
-    raise broken
-
-
-def _send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareType, ...]:
-    # The middlewares of a request replace those of its session.
-    return (*getattr(session, "_middlewares", ()), _send_once)
-
-
-def _told(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ClientResponseError):  # its text has the URL, and with that a proxy's password
-        return f"{type(error).__name__}: {error.status} {error.message}"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

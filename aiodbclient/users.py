@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
 from .bulk import Action, Run
-from .errors import InvalidArgumentError, UnsupportedOperationError
-from .models import MySQLSettings, NewUser, User, UserSettings
+from .errors import InvalidArgumentError, PermissionDeniedError, UnsupportedOperationError
+from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, User, UserSettings
 from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
 from .pages import read_all
 from .paths import check_name, segment
 from .provisioning import IfExists, Result, delete, provision_user, readable, reset_user, run
 from .scope import Scope
-from .wire import read, setting_names, write
+from .wire import read, read_nothing, setting_names, write
 
 
 class UsersAPI:
@@ -66,7 +66,7 @@ class UsersAPI:
         check_name(name)
         if mysql_settings is not None or settings is not None or readonly is not None:
             _check("mysql_settings", mysql_settings, MySQLSettings)
-            _check("settings", settings, UserSettings)
+            _check_settings(settings)
             _check("readonly", readonly, bool)
         await scope.allow(CREATE_USER, setting_names(mysql_settings, settings, readonly))
         body = write(NewUser(name, mysql_settings, settings, readonly))
@@ -81,10 +81,9 @@ class UsersAPI:
         """
         scope = self._scope
         path = f"{scope.path}/users/{segment(name)}"
-        if not isinstance(settings, UserSettings):
-            raise InvalidArgumentError(
-                f"settings must be a UserSettings, not {type(settings).__name__}; nothing was sent"
-            )
+        if settings is None:
+            raise InvalidArgumentError("settings must be a UserSettings, not None; nothing was sent")
+        _check_settings(settings)
         await scope.allow(UPDATE_USER, setting_names(None, settings))
         answer = await scope.write_user(UPDATE_USER, path, {"settings": write(settings)})
         return read(answer, "user", User)
@@ -98,7 +97,7 @@ class UsersAPI:
         scope = self._scope
         path = f"{scope.path}/users/{segment(name)}"
         await scope.allow(DELETE_USER)
-        await scope.write_user(DELETE_USER, path)
+        read_nothing(await scope.write_user(DELETE_USER, path))
 
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
         """Give the user ``name`` a new password, which the answer holds; the old one ends at once.
@@ -143,8 +142,9 @@ class UsersAPI:
             retry = scope.transport.retry
             try:
                 existing = {user.name: user for user in await readable(UsersAPI(scope).list, retry)}
-            except UnsupportedOperationError:
-                existing = dict[str, User]()  # and so is each of the specs
+            except (UnsupportedOperationError, PermissionDeniedError):
+                # Each of the specs meets the first as well; without leave to read, the API's answers tell what exists.
+                existing = dict[str, User]()
             return lambda scope, spec: provision_user(UsersAPI(scope), spec, existing, if_exists, retry)
 
         return run(self._scope, specs, concurrency, prepare)
@@ -178,6 +178,29 @@ class UsersAPI:
             return lambda scope, spec: delete(UsersAPI(scope), spec.name)
 
         return run(self._scope, names, concurrency, prepare)
+
+
+def _check_settings(settings: UserSettings | None) -> None:
+    _check("settings", settings, UserSettings)
+    if settings is None:
+        return
+    _check("settings.pg_allow_replication", settings.pg_allow_replication, bool)
+    _check_all("settings.acl", settings.acl, KafkaACL)
+    _check_all("settings.opensearch_acl", settings.opensearch_acl, OpenSearchACL)
+    _check("settings.mongo_user_settings", settings.mongo_user_settings, MongoUserSettings)
+    if settings.mongo_user_settings is not None:
+        _check_all("settings.mongo_user_settings.databases", settings.mongo_user_settings.databases, str)
+
+
+def _check_all(argument: str, values: object, kind: type) -> None:
+    if values is None:
+        return
+    if (
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not all(isinstance(each, kind) for each in values)
+    ):
+        raise InvalidArgumentError(f"{argument} must be a list of {kind.__name__}, not {values!r}; nothing was sent")
 
 
 def _check(argument: str, value: object, kind: type) -> None:

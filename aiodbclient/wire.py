@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from attrs import fields
+from attrs import define, fields
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
@@ -43,6 +43,13 @@ from .operations import Operation
 T = TypeVar("T")
 
 
+@define
+class ClusterEngine:
+    """Of a cluster only what the guard needs, so that nothing else of it can be in the guard's way."""
+
+    engine: Engine | str
+
+
 class Answer:
     """A successful answer, not read yet."""
 
@@ -64,7 +71,7 @@ def read(answer: Answer, key: str, model: type[T]) -> T:
         return _converter().structure(json.loads(answer.body)[key], model)
     except _SHAPE_ERRORS:
         pass
-    raise _invalid(answer, key)
+    raise _invalid(answer, f"the documented JSON object with {key!r}")
 
 
 def read_page(answer: Answer, key: str, model: type[T]) -> tuple[T, str | None]:
@@ -74,7 +81,7 @@ def read_page(answer: Answer, key: str, model: type[T]) -> tuple[T, str | None]:
         return _converter().structure(payload[key], model), _next_page(payload)
     except _SHAPE_ERRORS:
         pass
-    raise _invalid(answer, key)
+    raise _invalid(answer, f"the documented JSON object with {key!r}")
 
 
 _SHAPE_ERRORS = (
@@ -88,16 +95,30 @@ _SHAPE_ERRORS = (
 )
 
 
-def _invalid(answer: Answer, key: str) -> InvalidResponseError:
+def _invalid(answer: Answer, documented: str) -> InvalidResponseError:
     error = InvalidResponseError(
-        f"{answer.operation.at(answer.path)}: the answer ({answer.status}) is not the documented JSON object "
-        f"with {key!r}",
+        f"{answer.operation.at(answer.path)}: the answer ({answer.status}) is not {documented}",
         status=answer.status,
         body=excerpt(answer.body),
         may_have_applied=answer.operation.writes,
     )
     error.tries = answer.tries
     return error
+
+
+def read_nothing(answer: Answer) -> None:
+    """See that ``answer`` is the API's, which documents an empty one here. Raises InvalidResponseError where it holds
+    anything but JSON, such as the page of a proxy that let nothing through.
+    """
+    if not answer.body.strip():
+        return
+    try:
+        json.loads(answer.body)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        return
+    raise _invalid(answer, "empty, as documented")
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:

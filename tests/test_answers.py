@@ -97,6 +97,7 @@ async def test_a_redirect_is_not_followed(status: int, server: Server, make_clie
         ("//elsewhere.example/v2", "another host"),
         ("http://[", "another host"),
         ("/v2/databases", "read before"),
+        ("?", "read before"),
     ],
 )
 async def test_a_list_that_goes_on_elsewhere_or_in_a_circle_is_refused(
@@ -108,6 +109,31 @@ async def test_a_list_that_goes_on_elsewhere_or_in_a_circle_is_refused(
         await make_client().clusters.list()
 
     assert len(server.requests) == 1
+
+
+async def test_a_page_of_a_proxy_is_not_a_deletion(server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, text="<html>please log in</html>"))
+
+    with pytest.raises(errors.InvalidResponseError, match="not empty") as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
+
+    assert caught.value.may_have_applied
+
+
+async def test_an_answer_writes_no_lines_of_its_own_into_a_log(server: Server, make_client: MakeClient) -> None:
+    server.will(says(400, {"id": "bad", "message": "x\nCRITICAL root: fake line"}))
+
+    with pytest.raises(errors.BadRequestError) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert "\n" not in str(caught.value)
+
+
+async def test_the_guard_needs_nothing_of_a_cluster_but_its_engine(server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, {"database": {"engine": "redis", "created_at": "garbage", "connection": {"port": "x"}}}))
+
+    with pytest.raises(errors.UnsupportedOperationError):
+        await make_client().cluster(CLUSTER).dbs.list()
 
 
 async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(

@@ -104,6 +104,13 @@ async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make
     assert server.requests == []
 
 
+async def test_the_case_of_a_given_engine_does_not_matter(server: Server, make_client: MakeClient) -> None:
+    with pytest.raises(errors.UnsupportedOperationError):
+        await make_client().cluster(CLUSTER, engine="Redis").users.list()
+
+    assert server.requests == []
+
+
 async def test_an_unknown_engine_is_let_through(server: Server, make_client: MakeClient) -> None:
     server.will(is_engine("cockroach"), says(201, {"user": {"name": "alice"}}))
     cluster = make_client().cluster(CLUSTER)
@@ -235,12 +242,30 @@ def test_capabilities_are_public() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"mysql_settings": {"auth_plugin": "x"}}, {"settings": {"acl": []}}, {"readonly": "yes"}]
+    "arguments",
+    [
+        {"mysql_settings": {"auth_plugin": "x"}},
+        {"settings": {"acl": []}},
+        {"settings": UserSettings(pg_allow_replication="yes")},  # type: ignore[arg-type]
+        {"settings": UserSettings(acl=[{"topic": "t"}])},  # type: ignore[list-item]
+        {"settings": UserSettings(opensearch_acl="read")},  # type: ignore[arg-type]
+        {"settings": UserSettings(mongo_user_settings=MongoUserSettings("app"))},
+        {"readonly": "yes"},
+    ],
 )
 async def test_arguments_of_another_type_are_refused(
     arguments: dict[str, Any], server: Server, make_client: MakeClient
 ) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=next(iter(arguments))):
         await make_client().cluster(CLUSTER, engine="mysql").users.create("alice", **arguments)
+
+    assert server.requests == []
+
+
+async def test_what_json_cannot_say_is_refused(server: Server, make_client: MakeClient) -> None:
+    acl = KafkaACL(b"topic", "admin")  # type: ignore[arg-type]
+
+    with pytest.raises(errors.InvalidArgumentError, match=r"users\.create.*bytes"):
+        await make_client().cluster(CLUSTER, engine="kafka").users.create("alice", settings=UserSettings(acl=[acl]))
 
     assert server.requests == []

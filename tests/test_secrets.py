@@ -14,6 +14,7 @@ from aiodbclient import Cluster, Connection, DatabaseClient, NewUser, RetryPolic
 from .conftest import MakeClient
 from .server import CLUSTER, Server, breaks_off, fails, hangs_up, says
 
+PASSWORD_JSON = b'{"user":{"name":"alice","password":"hunter2"}}'
 SECRETS = ["hunter2", "the-key", "the-cert", "secret-token"]
 
 
@@ -66,10 +67,41 @@ async def test_a_proxy_that_refuses_is_told_without_its_password() -> None:
         port = proxy.sockets[0].getsockname()[1]
         async with aiohttp.ClientSession(proxy=f"http://me:hunter2@127.0.0.1:{port}") as session:
             client = DatabaseClient("secret-token", session=session, retry=RetryPolicy(max_tries=1))
-            with pytest.raises(errors.ConnectError, match="407 Proxy Authentication Required") as caught:
+            with pytest.raises(errors.ConnectError, match="nothing was sent: ClientHttpProxyError") as caught:
                 await client.cluster(CLUSTER, engine="pg").users.list()
 
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+MALFORMED = {
+    "no chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + PASSWORD_JSON,
+    "short chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n" + PASSWORD_JSON,
+    "no status line": PASSWORD_JSON + b"\r\n\r\n",
+    "a header of the token": b"HTTP/1.1 200 OK\r\nsecret-token hunter2\r\n\r\n",
+    "the token as request id": b"HTTP/1.1 400 Bad\r\nx-request-id: secret-token\r\ncontent-length: 0\r\n\r\n",
+    "a redirect to the token": b"HTTP/1.1 302 Found\r\nlocation: http://secret-token/\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_a_malformed_answer_is_told_without_what_it_holds(answer: bytes) -> None:
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with DatabaseClient("secret-token", base_url=url, retry=RetryPolicy(max_tries=1)) as client:
+            for call in (
+                client.cluster(CLUSTER, engine="pg").users.get,
+                client.cluster(CLUSTER, engine="pg").users.create,
+            ):
+                with pytest.raises(errors.DatabaseClientError) as caught:
+                    await call("alice")
+                told = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
+                assert [secret for secret in SECRETS if secret in told] == []
 
 
 async def test_each_request_is_one_debug_line(

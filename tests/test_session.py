@@ -44,6 +44,16 @@ async def test_a_borrowed_session_is_used_and_left_open(server: Server) -> None:
         await unusable.cluster(CLUSTER, engine="pg").dbs.list()
 
 
+async def test_a_borrowed_session_with_credentials_of_its_own_is_refused_clearly(server: Server) -> None:
+    async with aiohttp.ClientSession() as session:
+        session._default_auth = object()  # type: ignore[assignment] # its argument auth= warns that it will go
+        client = DatabaseClient("token", base_url=server.url, session=session)
+        with pytest.raises(errors.ConfigurationError, match="auth="):
+            await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert server.requests == []
+
+
 async def test_the_middlewares_of_a_borrowed_session_stay_in_use(server: Server) -> None:
     seen: list[str] = []
 
@@ -138,6 +148,8 @@ def test_loopback_and_https_are_fine(base_url: str) -> None:
         {"max_wait": -1},
         {"max_wait": "1"},
         {"retry": 5},
+        {"session": 5},
+        {"budget": 5},
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -110,7 +111,7 @@ async def _serve(options: argparse.Namespace) -> int:
 def _greet(sandbox: Sandbox, clusters: list[dict[str, str]]) -> None:
     print("The sandbox is running. For a client of DigitalOcean's API:\n")
     print(f"  export DIGITALOCEAN_API_URL={sandbox.url}")
-    print(f"  export DIGITALOCEAN_TOKEN={sandbox.token}\n")
+    print(f"  export DIGITALOCEAN_TOKEN={shlex.quote(sandbox.token)}\n")
     for cluster in clusters:
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")
     if not clusters:
