@@ -1,0 +1,72 @@
+"""Signups in aiohttp: one client for the whole process, held by a cleanup context.
+
+python -m aiodbclient.sandbox --cluster pg      # tells what to export, and the cluster's id
+export DIGITALOCEAN_CLUSTER_ID=...
+python examples/aiohttp_app.py
+curl -i -X POST localhost:8080/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from aiodbclient.errors import DatabaseClientError
+from tenants import TenantExists, Tenants, client_from_environment, status_of
+
+logger = logging.getLogger("signups")
+
+TENANTS = web.AppKey("tenants", Tenants)
+
+
+async def one_client(app: web.Application) -> AsyncIterator[None]:
+    async with client_from_environment() as client:
+        app[TENANTS] = await Tenants.connect(client)
+        yield
+
+
+@web.middleware
+async def tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except TenantExists:
+        return web.json_response({"error": "this name is taken"}, status=409)
+    except DatabaseClientError as error:
+        status, headers = status_of(error)
+        logger.warning("%s %s: %s", request.method, request.path, error)
+        message = "the signup did not work; it can be tried again"
+        return web.json_response({"error": message}, status=status, headers=headers)
+
+
+async def health(request: web.Request) -> web.Response:
+    return web.json_response({"ok": True})
+
+
+async def sign_up(request: web.Request) -> web.Response:
+    try:
+        signup: Any = await request.json()
+        tenant = signup["tenant"]
+        valid = re.fullmatch("[a-z][a-z0-9]{1,30}", tenant) is not None
+    except (ValueError, TypeError, KeyError):
+        valid = False
+        tenant = ""
+    if not valid:
+        return web.json_response({"error": "tenant: a lower-case name of 2 to 31 letters and digits"}, status=422)
+    return web.json_response({"dsn": await request.app[TENANTS].sign_up(tenant)}, status=201)
+
+
+def create_app() -> web.Application:
+    app = web.Application(middlewares=[tell_errors])
+    app.cleanup_ctx.append(one_client)
+    app.router.add_get("/health", health)
+    app.router.add_post("/signup", sign_up)
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(create_app(), host="127.0.0.1")

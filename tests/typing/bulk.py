@@ -1,0 +1,83 @@
+"""What a type checker sees of the bulk runs and of the errors. Never run, as ``client.py``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import assert_type
+
+from aiodbclient import Action, ClusterClient, Database, NewUser, Outcome, RateBudget, Run, User, Window, errors
+
+
+async def names() -> AsyncIterator[str]:
+    yield "alice"
+
+
+async def specs() -> AsyncIterator[str | NewUser]:
+    yield "alice"
+    yield NewUser("bob", readonly=True)
+
+
+async def runs(cluster: ClusterClient) -> None:
+    assert_type(cluster.users.provision(["alice"]), Run)
+    assert_type(cluster.users.provision([NewUser("alice"), NewUser("bob")], if_exists="reset", concurrency=4), Run)
+    assert_type(cluster.users.provision(name for name in ("alice", "bob")), Run)
+    assert_type(cluster.users.provision(names()), Run)
+    assert_type(cluster.users.provision(specs(), "error"), Run)
+    assert_type(cluster.users.rotate(["alice"]), Run)
+    assert_type(cluster.users.deprovision(names()), Run)
+    assert_type(cluster.dbs.provision(["app"]), Run)
+    assert_type(cluster.dbs.deprovision(names()), Run)
+
+    cluster.users.provision([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    cluster.users.provision([], if_exists="skip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    cluster.dbs.provision([NewUser("a")])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await cluster.users.provision(["alice"])  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+async def outcomes(run: Run) -> None:
+    async for outcome in run:
+        assert_type(outcome, Outcome)
+        assert_type(outcome.name, str)
+        assert_type(outcome.action, Action)
+        assert_type(outcome.user, User | None)
+        assert_type(outcome.db, Database | None)
+        assert_type(outcome.error, Exception | None)
+        assert_type(outcome.ok, bool)
+        assert_type(outcome.tries, int)
+        outcome.name = "bob"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    run.stop()
+    await run.aclose()
+
+
+def budgets() -> None:
+    RateBudget([Window(250, 60.0)], reserve=20)
+    RateBudget([250])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    RateBudget([], 20)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def handling(error: errors.DatabaseClientError) -> None:
+    assert_type(error.may_have_applied, bool)
+    assert_type(error.tries, int)
+    match error:
+        case errors.RateLimitError():
+            assert_type(error.retry_after, float | None)
+        case errors.APIError():
+            assert_type(error.status, int)
+            assert_type(error.id, str)
+            assert_type(error.message, str)
+            assert_type(error.request_id, str | None)
+        case errors.UnsupportedOperationError():
+            assert_type(error.engine, str)
+            assert_type(error.operation, str)
+        case errors.InvalidResponseError():
+            assert_type(error.status, int)
+            assert_type(error.body, str)
+        case _:
+            pass
+
+
+def also_builtin(timeout: errors.RequestTimeoutError, argument: errors.InvalidArgumentError) -> None:
+    assert_type(timeout.may_have_applied, bool)
+    times_out: TimeoutError = timeout
+    is_a_value_error: ValueError = argument
+    print(times_out, is_a_value_error)
