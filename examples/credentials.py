@@ -5,10 +5,10 @@ An SQLite file here; in your backend a table of the database that it has anyway,
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
-import aiosqlite
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 
 class Credentials:
@@ -17,32 +17,34 @@ class Credentials:
     So whatever ends the process, each user on the cluster has its DSN here, or its tenant is among the ``pending``.
     """
 
-    def __init__(self, db: aiosqlite.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     @classmethod
-    @asynccontextmanager
-    async def open(cls, path: str) -> AsyncGenerator[Credentials]:
+    @contextmanager
+    def open(cls, path: str) -> Iterator[Credentials]:
         """Those in the file ``path``, which is made if there is none."""
-        async with aiosqlite.connect(path, isolation_level=None) as db:
-            await db.execute("PRAGMA journal_mode = WAL")
-            await db.execute("CREATE TABLE IF NOT EXISTS tenants (name TEXT PRIMARY KEY, dsn TEXT)")
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("CREATE TABLE IF NOT EXISTS tenants (name TEXT PRIMARY KEY, dsn TEXT)")
             yield cls(db)
 
     async def intend(self, tenant: str) -> bool:
         """Write down that ``tenant`` is signing up. False where it has its DSN already."""
-        await self._db.execute("INSERT OR IGNORE INTO tenants (name) VALUES (?)", (tenant,))
+        await self._run("INSERT OR IGNORE INTO tenants (name) VALUES (?)", tenant)
         return await self.dsn_of(tenant) is None
 
     async def keep(self, tenant: str, dsn: str) -> None:
-        await self._db.execute("UPDATE tenants SET dsn = ? WHERE name = ?", (dsn, tenant))
+        await self._run("UPDATE tenants SET dsn = ? WHERE name = ?", dsn, tenant)
 
     async def dsn_of(self, tenant: str) -> str | None:
-        async with self._db.execute("SELECT dsn FROM tenants WHERE name = ?", (tenant,)) as rows:
-            row = await rows.fetchone()
-        return None if row is None else row[0]
+        rows = await self._run("SELECT dsn FROM tenants WHERE name = ?", tenant)
+        return rows[0][0] if rows else None
 
     async def pending(self) -> list[str]:
         """The tenants whose signup broke off, and who may have a user whose password nobody knows."""
-        async with self._db.execute("SELECT name FROM tenants WHERE dsn IS NULL ORDER BY name") as rows:
-            return [name async for (name,) in rows]
+        return [name for (name,) in await self._run("SELECT name FROM tenants WHERE dsn IS NULL ORDER BY name")]
+
+    async def _run(self, statement: str, *values: str) -> list[tuple[str, ...]]:
+        # In a thread, since it may wait for the disk, which the event loop must not.
+        return await asyncio.to_thread(lambda: self._db.execute(statement, values).fetchall())

@@ -6,6 +6,7 @@ process: see to it that a tenant's signups all reach the same one, or lock the t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -29,6 +30,8 @@ from credentials import Credentials
 logger = logging.getLogger("signups")
 
 PATIENCE = 2.0  # s that somebody who waits for a page may wait for the rate budget
+# Signups under way. The fewer, the sooner the event loop comes round to all else that the process serves.
+AT_A_TIME = 8
 
 
 class TenantExists(Exception):
@@ -43,17 +46,15 @@ def client_from_environment() -> DatabaseClient:
 @asynccontextmanager
 async def tenants_from_environment() -> AsyncGenerator[Tenants]:
     """The tenants on the cluster DIGITALOCEAN_CLUSTER_ID, on record in the file TENANTS_DB, or else in memory."""
-    async with (
-        client_from_environment() as client,
-        Credentials.open(os.environ.get("TENANTS_DB", ":memory:")) as credentials,
-    ):
-        cluster_id = os.environ["DIGITALOCEAN_CLUSTER_ID"]
-        info = await client.clusters.get(cluster_id)
-        assert info.connection is not None, "the cluster is not online yet"
-        cluster = client.with_options(max_wait=PATIENCE).cluster(cluster_id, info.engine)
-        tenants = Tenants(cluster, info.connection, credentials)
-        await tenants.settle()
-        yield tenants
+    cluster_id = os.environ["DIGITALOCEAN_CLUSTER_ID"]
+    with Credentials.open(os.environ.get("TENANTS_DB", ":memory:")) as credentials:
+        async with client_from_environment() as client:
+            info = await client.clusters.get(cluster_id)
+            assert info.connection is not None, "the cluster is not online yet"
+            cluster = client.with_options(max_wait=PATIENCE).cluster(cluster_id, info.engine)
+            tenants = Tenants(cluster, info.connection, credentials)
+            await tenants.settle()
+            yield tenants
 
 
 class Tenants:
@@ -64,6 +65,7 @@ class Tenants:
         self._connection = connection
         self._credentials = credentials
         self._under_way: set[str] = set()
+        self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def sign_up(self, tenant: str) -> str:
         """Give ``tenant`` a database and a login, and return its DSN, which is on record by then.
@@ -77,8 +79,9 @@ class Tenants:
             if not await self._credentials.intend(tenant):
                 raise TenantExists(tenant)
             name = _name(tenant)
-            await self._ensure_db(name)
-            user = await self._ensure_user(name)
+            async with self._turns:
+                await self._ensure_db(name)
+                user = await self._ensure_user(name)
             return await self._keep(tenant, user)
         finally:
             self._under_way.remove(tenant)
