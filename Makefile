@@ -19,6 +19,9 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/pacing_cost.py
+	$(BIN)/python benchmarks/pacing.py
+	$(BIN)/python benchmarks/sandbox.py
 
 # Each stamp stands for the extra of its name being installed as pyproject.toml says.
 $(VENV)/.demo: pyproject.toml

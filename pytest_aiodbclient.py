@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-try:  # in its strict mode pytest-asyncio runs only async fixtures that are declared as its own
-    from pytest_asyncio import fixture as async_fixture
-except ImportError:  # anyio runs every async fixture
-    async_fixture = pytest.fixture
-
 if TYPE_CHECKING:
     from aiodbclient import DatabaseClient
     from aiodbclient.sandbox import Sandbox
+
+    async_fixture = pytest.fixture
+else:
+    try:  # in its strict mode pytest-asyncio runs only async fixtures that are declared as its own
+        from pytest_asyncio import fixture as async_fixture
+    except ImportError:  # anyio runs every async fixture
+        async_fixture = pytest.fixture
 
 
 @pytest.fixture

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from math import isfinite
 from typing import cast
 
 from .errors import (
@@ -25,6 +22,7 @@ from .errors import (
     ServerError,
     UnprocessableEntityError,
 )
+from .ratelimit import retry_after
 
 _BY_STATUS: dict[int, type[APIError]] = {
     400: BadRequestError,
@@ -44,7 +42,7 @@ _NAMES = "password|access_key|access_cert|uri|token"
 _CREDENTIALS = (
     rf"""(?P<json>"(?:{_NAMES})"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
     rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
-    r"""|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s"'<>]*@"""
+    r"""|(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s"'<>]{0,1000}@"""
     r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
 )
 
@@ -59,19 +57,6 @@ def excerpt(body: bytes, token: str = "", limit: int = _KEPT) -> str:
         _CREDENTIALS, lambda match: f"{match[match.lastgroup or 0]}***", text, flags=re.IGNORECASE | re.DOTALL
     )
     return text[:limit]
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a retry-after header asks for (a number or an HTTP date), or None where it says nothing sane."""
-    value = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):  # no date, or one without a zone
-            return None
-    return seconds if isfinite(seconds) and seconds >= 0 else None
 
 
 def error_from_answer(

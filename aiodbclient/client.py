@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from ipaddress import ip_address
+from math import inf
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -30,8 +31,9 @@ class DatabaseClient:
     """The users and dbs of DigitalOcean's managed database clusters.
 
     Arguments:
-        token: The API token; or an async callable that gives it, asked when first needed and once more after a 401; or
-            None for the environment's ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
+        token: The API token; or an async callable that gives it, asked when first needed and once more after a 401
+            (what it raises, the call raises); or None for the environment's ``DIGITALOCEAN_TOKEN`` or
+            ``DIGITALOCEAN_ACCESS_TOKEN``.
         base_url: Where the API is. Only loopback may be plain http.
         session: An ``aiohttp.ClientSession`` of yours, used and never closed. None: one of its own, made on first use.
         timeout: Seconds that one attempt may take, connecting included.
@@ -62,8 +64,10 @@ class DatabaseClient:
         max_wait: float | None = None,
         on_event: Callable[[RequestEvent], object] | None = None,
     ) -> None:
-        if not timeout > 0:
+        if not isinstance(timeout, int | float) or not 0 < timeout < inf:
             raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        if not isinstance(retry, RetryPolicy):
+            raise InvalidArgumentError(f"retry must be a RetryPolicy, not {retry!r}")
         self._transport = Transport(
             token=_token(token),
             base_url=_checked_base_url(base_url),
@@ -155,6 +159,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _checked_max_wait(max_wait: float | None) -> float | None:
-    if max_wait is not None and not max_wait >= 0:
-        raise InvalidArgumentError(f"max_wait must be a number of seconds of 0 or more, or None, not {max_wait!r}")
+    if max_wait is not None and (not isinstance(max_wait, int | float) or not 0 <= max_wait < inf):
+        raise InvalidArgumentError(
+            f"max_wait must be seconds of 0 or more, or None for as long as it takes, not {max_wait!r}"
+        )
     return max_wait

@@ -31,6 +31,7 @@ class Ledger:
     _few: float = field(init=False)
     _by_length: tuple[SlidingWindow, ...] = field(init=False)
     _countable: deque[float] = field(init=False, factory=deque[float])  # our answers that the server may still count
+    _counts_for: float = field(init=False)
     _heard: float = field(init=False, default=-math.inf)  # when the last answer came
     _stale_after: float = field(init=False)
     _shared: bool = field(init=False, default=False)
@@ -40,6 +41,7 @@ class Ledger:
     def __attrs_post_init__(self) -> None:
         self._by_length = tuple(sorted(self.windows, key=lambda window: window.seconds))
         self._few = max(10, min(window.limit for window in self.windows) // 16) if self.windows else math.inf
+        self._counts_for = self.longest + _LATENCY
         self._stale_after = self._by_length[0].seconds / 10 if self.windows else math.inf
 
     @property
@@ -51,7 +53,7 @@ class Ledger:
         """Whether a request may go now and leave ``reserve`` slots of each window."""
         in_flight = self.in_flight
         for window in self.windows:
-            if window.used(now) + in_flight >= window.room(now, reserve):
+            if not window.has_room(now, in_flight, reserve):
                 return False
         return now >= self.gate and in_flight < self.at_most
 
@@ -77,9 +79,9 @@ class Ledger:
         elif sent:
             for window in self.windows:
                 window.answers.append(now)
-            countable, span = self._countable, self.longest + _LATENCY
+            countable = self._countable
             countable.append(now)
-            while countable[0] + span <= now:
+            while countable[0] <= now - self._counts_for:
                 countable.popleft()
             if now >= self.gate:
                 self._heard = now
@@ -103,6 +105,8 @@ class Ledger:
             return None
         counted = limit - remaining
         least = counted - len(self._countable) - self.in_flight
+        if least <= 0 and not longest.level:
+            return 0  # nobody else is about, as almost always
         surely_ours = longest.used(now) - shortest.used(now) + min(1, self.in_flight)
         most = max(least, counted - surely_ours, 0)
         level = longest.level

@@ -47,24 +47,29 @@ def limit_and_remaining(headers: Mapping[str, str]) -> tuple[int | None, int | N
     return _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
 
 
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a retry-after header asks for, as a number or as a date; None where it says nothing sane."""
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    number = _number(text)
+    wait = _until(_date(text), headers) if number is None else number
+    return wait if wait is not None and wait >= 0 else None
+
+
 def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
     """For how many seconds a 429 asks to stay away, or None where it says nothing that can be right.
 
-    That is ``retry-after`` (seconds or a date), else the time until ``ratelimit-reset``, each only in the future and no
-    further than ``longest`` seconds. Dates are compared with the answer's own, so that our clock may be wrong.
+    That is ``retry-after``, else the time until ``ratelimit-reset``, each only in the future and no further than
+    ``longest`` seconds. Moments are compared with the answer's own ``date``, so that it does not matter what our clock
+    shows.
     """
-    retry_after = headers.get("retry-after")
-    for wait in (
-        _number(retry_after),
-        _until(_date(retry_after), headers),
-        _until(_moment(headers.get("ratelimit-reset")), headers),
-    ):
+    for wait in (retry_after(headers), _until(_moment(headers.get("ratelimit-reset")), headers)):
         if wait is not None and 0 < wait <= longest:
             return wait
     return None
 
 
-@lru_cache(maxsize=64)  # answers repeat themselves
 def _whole(text: str | None) -> int | None:
     # isdigit() also keeps "1_000" and thousands of digits away from int().
     if text is None or len(text) > 15 or not text.isascii() or not text.isdigit():
@@ -72,9 +77,7 @@ def _whole(text: str | None) -> int | None:
     return int(text)
 
 
-def _number(text: str | None) -> float | None:
-    if text is None:
-        return None
+def _number(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:

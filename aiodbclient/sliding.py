@@ -87,6 +87,15 @@ class SlidingWindow:
         room = max(1, self.limit - reserve)
         return max(0, room - self.foreign(now)) if self.level else room
 
+    def has_room(self, now: float, in_flight: int, reserve: int) -> bool:
+        """Whether one more request fits beside what is in flight."""
+        if self.level or reserve:
+            return self.used(now) + in_flight < self.room(now, reserve)
+        answers = self.answers
+        while answers and answers[0] + self.seconds <= now:
+            answers.popleft()
+        return len(answers) + in_flight < self.limit
+
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
         """When a request behind ``ahead`` others may go, if what is in flight is answered now and all the others go.
 

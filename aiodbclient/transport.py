@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
 from time import perf_counter
 from typing import Any
 
@@ -189,7 +190,10 @@ class Transport:
         """The token, asked for anew unless somebody else did since ``stale`` was current."""
         async with self._token_lock:
             if self._ask_token is not None and self._token == stale:
-                self._token = checked_token(await self._ask_token())
+                asked = self._ask_token()
+                if not isawaitable(asked):
+                    raise ConfigurationError("token must be a string or an async callable; this callable is not async")
+                self._token = checked_token(await asked)
             return self._token
 
     async def _send(self, call: Call, token: str) -> tuple[int, Mapping[str, str], bytes]:

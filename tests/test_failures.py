@@ -172,7 +172,7 @@ async def test_a_delete_that_finds_nothing_after_a_lost_answer_has_succeeded(
 
 
 async def test_a_delete_that_finds_nothing_after_a_429_has_failed(server: Server, make_client: MakeClient) -> None:
-    server.will(fails(429, retry_after="0"), fails(404, "not_found"))
+    server.will(fails(429, retry_after="0.05"), fails(404, "not_found"))
 
     with pytest.raises(errors.NotFoundError) as caught:
         await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")

@@ -126,7 +126,18 @@ def test_loopback_and_https_are_fine(base_url: str) -> None:
     assert base_url.rstrip("/") in repr(DatabaseClient("token", base_url=base_url))
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"max_wait": -1}, {"timeout": float("nan")}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"timeout": "30"},
+        {"max_wait": -1},
+        {"max_wait": "1"},
+        {"retry": 5},
+    ],
+)
 def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=next(iter(options))):
         DatabaseClient("token", **options)
@@ -184,6 +195,13 @@ async def test_a_hundred_401s_ask_for_one_new_token(server: Server, make_client:
     await asyncio.gather(*(cluster.dbs.list() for _ in range(100)))
 
     assert vault.asked == 2
+
+
+async def test_a_token_callable_that_is_not_async_is_refused(server: Server, make_client: MakeClient) -> None:
+    with pytest.raises(errors.ConfigurationError, match="async"):
+        await make_client(lambda: "token").cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert server.requests == []
 
 
 async def test_a_401_with_a_fixed_token_is_raised(server: Server, make_client: MakeClient) -> None:

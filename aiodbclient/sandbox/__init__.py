@@ -1,7 +1,20 @@
 """An API of the same shape on loopback, for tests and for trying things out.
 
-``Sandbox`` answers what the provider's API answers for clusters (read), users and dbs. Nothing here imports
-the client.
+``Sandbox`` answers what the provider's API answers for clusters (read), users and dbs. Nothing here imports the client.
+
+Where the API description is silent, the sandbox decides:
+    A name that exists is a 422 "user name is not available", as the provider says of a connection pool
+    (terraform-provider-digitalocean #925); users and dbs of Redis and Valkey are a 422 "operation is not supported for
+    this cluster type", as it says of the pools of a MySQL cluster (terraformer #1905).
+    Settings of another engine are checked, then ignored. The primary user cannot be deleted (422).
+
+Where it differs from the provider:
+    A cluster is online at once, and clusters can be made only with ``add_cluster``; no request creates or destroys one.
+    Servers are plain TCP on loopback, without TLS; in memory, a cluster's host name leads nowhere.
+    On PostgreSQL every user may create in ``public`` of a db made through the API, as up to PostgreSQL 14 everywhere.
+    On MySQL a user may do everything in every db, and MariaDB knows only ``mysql_native_password``.
+    Kafka's certificate and key have the form of PEM but are random; an ACL grants nothing, for nothing is there.
+    The limits are one account's for all tokens; requests without a valid token count nowhere.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from attrs import Factory, define
 
 # The ids come from the examples in the API description (401, 404, 429, 500); the others follow its rule, "a
 # short identifier corresponding to the HTTP status code".
-_IDS = {500: "server_error"}
+_IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus calls 422 something else from 3.13 on
 
 HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phrase}</h1>\n</body>\n</html>\n"
 

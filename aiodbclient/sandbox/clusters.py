@@ -16,17 +16,17 @@ from .answers import Answer, Refusal, not_found, unsupported
 from .backends import Backend
 from .validation import JSON
 
-# Of the versions that the provider offers, the newest that the sandbox's tests know.
+# What a cluster in memory tells; no server is behind it.
 _VERSIONS: dict[str, str] = {
-    Engine.PG: "18",
-    Engine.ADVANCED_PG: "18",
-    Engine.MYSQL: "8",
-    Engine.ADVANCED_MYSQL: "8",
-    Engine.REDIS: "7",
-    Engine.VALKEY: "8",
-    Engine.MONGODB: "8.0",
-    Engine.KAFKA: "3.8",
-    Engine.OPENSEARCH: "2",
+    Engine.PG: "18.0",
+    Engine.ADVANCED_PG: "18.0",
+    Engine.MYSQL: "8.0.36",
+    Engine.ADVANCED_MYSQL: "8.0.36",
+    Engine.REDIS: "7.0.15",
+    Engine.VALKEY: "8.0.0",
+    Engine.MONGODB: "8.0.0",
+    Engine.KAFKA: "3.8.0",
+    Engine.OPENSEARCH: "2.19.0",
 }
 _CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
 
@@ -61,14 +61,14 @@ class Cluster:
     async def document(self, *, credentials: bool) -> JSON:
         """The cluster as clusters.get tells it; without ``credentials`` no password and no URI is in it."""
         capabilities = Capabilities.of(self.engine) or Capabilities()
-        version = self.version or _VERSIONS.get(self.engine, "1")
+        exact = self.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
         connection = self.backend.connection()
         document: JSON = {
             "id": self.id,
             "name": self.name,
             "engine": self.engine,
-            "version": version,
-            "semantic_version": version if "." in version else f"{version}.0",
+            "version": self.version or exact.partition(".")[0],
+            "semantic_version": exact,
             "num_nodes": self.num_nodes,
             "size": self.size,
             "region": self.region,

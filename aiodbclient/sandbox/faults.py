@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
+from math import inf
 
 from attrs import define, field
 
@@ -90,18 +91,16 @@ class Faults:
             probability, seed: each with this probability, repeatable with a seed.
 
         What happens, before the work (it is not done) or, with ``after``, when the work has been done:
-            cut: the connection is closed without an answer; with ``truncate``, in the middle of the answer's
-                body.
+            cut: the connection is closed without an answer; with ``truncate``, in the middle of the answer's body.
             delay: seconds to wait. Alone, it only delays.
-            status, headers: this status with the documented error body instead of the answer, and with these
-                headers.
+            status, headers: this status with the documented error body instead of the answer; these headers.
         What happens to the answer after the work:
             html: its body is a proxy's HTML page.
             truncate: its body breaks off in the middle, and says so in no header.
             unseen_for: reads of a user or db answer 404 until it is so many seconds old.
             reset_skew: seconds added to ``ratelimit-reset``, in a 429 too.
 
-        Raises ValueError for an operation that does not exist or a fault that does nothing.
+        Raises ValueError for an operation that does not exist, a fault that does nothing, or a number out of range.
         """
         if operation == "*":
             operations = None
@@ -114,6 +113,16 @@ class Faults:
                 )
         if not (cut or delay or status or headers or html or truncate or unseen_for or reset_skew):
             raise ValueError("this fault does nothing: give cut, delay, status, headers, html, truncate, ...")
+        for what, number, low, high in (
+            ("nth", nth, 1, inf),
+            ("times", times, 1, inf),
+            ("probability", probability, 0, 1),
+            ("delay", delay, 0, inf),
+            ("status", status, 200, 599),
+            ("unseen_for", unseen_for, 0, inf),
+        ):
+            if number is not None and not low <= number <= high:
+                raise ValueError(f"{what} must be from {low} to {high}, not {number}")
         fault = Fault(
             operations=operations,
             cluster=cluster,

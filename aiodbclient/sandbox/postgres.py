@@ -54,6 +54,7 @@ class PostgresBackend:
         self._database = DEFAULT_DB
         self._host = "127.0.0.1"
         self._port = 0
+        self._version: str | None = None
         self._secrets: dict[str, tuple[str, str]] = {}  # by role: the verifier that was set, and its password
         self._idle: list[AsyncConnection[Row]] = []
         self._slots = asyncio.Semaphore(_CONNECTIONS)
@@ -85,6 +86,7 @@ class PostgresBackend:
         )
         self._primary_password = new_password()
         async with self._connection() as connection:
+            self._version = _version(connection)
             verifier = _verifier(connection, PRIMARY, self._primary_password)
             await connection.execute(
                 SQL("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {}").format(
@@ -98,7 +100,7 @@ class PostgresBackend:
         try:
             async with await self._connect() as connection:
                 superuser = await _rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
-                info = connection.info
+                self._version, info = _version(connection), connection.info
                 self._primary, self._primary_password = info.user, info.password or None
                 self._host, self._port, self._database = info.host or info.hostaddr, info.port, info.dbname
         except psycopg.ProgrammingError:  # its message may quote the DSN, and so a password
@@ -109,6 +111,9 @@ class PostgresBackend:
             raise RuntimeError(f"the PostgreSQL server of the DSN cannot be used: {error}") from None
         if superuser != [(True,)]:
             raise RuntimeError(f"the DSN's role {self._primary!r} must be a superuser, to change other roles")
+
+    def version(self) -> str | None:
+        return self._version
 
     def connection(self) -> JSON:
         return {
@@ -248,6 +253,11 @@ class PostgresBackend:
                     "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate
                 )
                 raise Refusal(500, "Unexpected server-side error") from None
+
+
+def _version(connection: AsyncConnection[Row]) -> str:
+    told = connection.info.parameter_status("server_version") or "0"
+    return told.split()[0]  # a distribution may add its own words
 
 
 async def _rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:

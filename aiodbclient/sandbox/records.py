@@ -59,11 +59,13 @@ def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return copy
 
 
-def masked(value: Any) -> Any:
-    """Copy of a JSON value in which secrets are masked."""
+def masked(value: Any, depth: int = 20) -> Any:
+    """Copy of a JSON value in which secrets are masked; what is nested deeper than any body of the API is left out."""
+    if depth == 0:
+        return "..."
     if isinstance(value, dict):
         members = cast(dict[str, Any], value)
-        return {key: _MASK if key in _SECRET_KEYS else masked(member) for key, member in members.items()}
+        return {key: _MASK if key in _SECRET_KEYS else masked(member, depth - 1) for key, member in members.items()}
     if isinstance(value, list):
-        return list(map(masked, cast(Iterable[Any], value)))
+        return [masked(member, depth - 1) for member in cast(Iterable[Any], value)]
     return value

@@ -7,6 +7,7 @@ import itertools
 import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Literal, Self
 
@@ -30,19 +31,15 @@ _STOP_SECONDS = 0.5
 class Sandbox:
     """An API like the provider's on 127.0.0.1.
 
-    ``async with Sandbox() as sandbox`` serves in the running event loop; ``with Sandbox() as sandbox`` in a
-    thread of its own, for tests that are not async. Either way ``add_cluster`` may be awaited in any event
-    loop. Several sandboxes run side by side. When it stops, what it started is gone and nothing is left on
-    disk.
+    ``async with Sandbox() as sandbox`` serves in the running event loop; ``with Sandbox() as sandbox`` in a thread of
+    its own, for tests that are not async. Either way ``add_cluster`` may be awaited in any event loop. Several
+    sandboxes run side by side. When it stops, what it started is gone and nothing is left on disk.
 
     Args:
         port: 0 for a free one.
         token: the token that may do everything; a random one where None.
         windows: the rate limits; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
         page_size: None, or how many members a list tells at most before it goes on at ``links.pages.next``.
-
-    ``faults`` makes requests fail. ``requests`` are the last 10,000 requests, oldest first; ``counts`` has
-    the exact number of them for each (operation, status), also of those that are no longer kept.
     """
 
     def __init__(
@@ -90,21 +87,24 @@ class Sandbox:
 
     @property
     def faults(self) -> Faults:
+        """The failures to show: ``sandbox.faults.add("users.create", status=503)``."""
         return self._api.faults
 
     @property
     def requests(self) -> list[RecordedRequest]:
+        """The last 10,000 requests, oldest first, each from the moment it arrived."""
         return list(self._api.records.kept)
 
     @property
     def counts(self) -> Counter[tuple[str | None, int | None]]:
+        """How many requests there were for each operation and status, those included that are no longer kept."""
         return Counter(self._api.records.counts)
 
     def add_token(self, scopes: Collection[str] = SCOPES) -> str:
         """A new random token that may do what ``scopes`` say, such as ``["database:read"]``.
 
-        Passwords, keys and URIs are in lists and gets only with ``database:view_credentials``. Raises
-        ValueError for a scope that does not exist.
+        Passwords, keys and URIs are in lists and gets only with ``database:view_credentials``. Raises ValueError for a
+        scope that does not exist.
         """
         unknown = frozenset(scopes) - SCOPES
         if unknown:
@@ -131,18 +131,14 @@ class Sandbox:
         Args:
             engine: one of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
             name: the engine and a number where None.
-            dsn: for ``pg`` a PostgreSQL URL of a superuser, for ``mysql`` a MySQL or MariaDB URL: a server
-                of yours,
-                which is left as it is at the end.
-            backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one
-                and without a
-                dsn, ``pg`` gets an embedded PostgreSQL where the ``sandbox`` extra is installed; all else is
-                in memory.
+            dsn: a server of yours, left as it is at the end: for ``pg`` the URL of a superuser of PostgreSQL 14 or
+                newer, for ``mysql`` that of an administrator of MySQL or MariaDB.
+            backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one and without
+                a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
             version, num_nodes, region, size, tags: what the cluster tells of itself.
 
-        Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the
-        sandbox is not running or the server behind the cluster cannot be reached or started. Cancelling
-        leaves no cluster.
+        Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the sandbox is
+        not running or the server behind the cluster cannot be reached or started. Cancelling leaves no cluster.
         """
         loop = self._loop
         if loop is None:
@@ -156,14 +152,20 @@ class Sandbox:
         self._names.add(name)
         try:
             if loop is asyncio.get_running_loop():
-                await server.start()
+                await self._bring_online(cluster)
             else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(server.start(), loop))
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._bring_online(cluster), loop))
         except BaseException:
             self._names.discard(name)
             raise
-        self._clusters[cluster.id] = cluster
         return cluster.id
+
+    async def _bring_online(self, cluster: Cluster) -> None:
+        await cluster.backend.start()
+        if self._runner is None:
+            await cluster.backend.stop()
+            raise RuntimeError("the sandbox was stopped before the cluster was there")
+        self._clusters[cluster.id] = cluster
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:
@@ -222,11 +224,26 @@ def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str |
     """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
     if dsn is not None and backend is not None:
         raise ValueError("give dsn or backend, not both")
+    if backend not in (None, "memory", "postgres"):
+        raise ValueError(f"backend must be 'memory' or 'postgres', not {backend!r}")
     if engine in (Engine.PG, Engine.ADVANCED_PG):
-        if dsn is not None or backend == "postgres" or (backend is None and embedded.binaries()):
+        if backend is None and dsn is None and find_spec("psycopg") and embedded.binaries():
+            backend = "postgres"
+        if dsn is not None or backend == "postgres":
+            _require("psycopg", "sandbox")
             from .postgres import PostgresBackend
 
             return PostgresBackend(engine, dsn)
-    elif dsn is not None or backend == "postgres":
+    elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
+        _require("pymysql", "sandbox-mysql")
+        from .mysql import MySQLBackend
+
+        return MySQLBackend(engine, dsn)
+    if dsn is not None or backend == "postgres":
         raise ValueError(f"a {engine} cluster can only be in memory")
     return MemoryBackend(engine, cluster)
+
+
+def _require(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")

@@ -158,10 +158,8 @@ class Api:
         if self._page_size is None or answer.payload is None or not isinstance(answer.payload.get(key), list):
             return answer
         query = parse_qs(request.query_string)
-        page, size = (
-            _number(query, "page", 1),
-            min(_number(query, "per_page", self._page_size), self._page_size),
-        )
+        page = _number(query, "page", 1)
+        size = min(_number(query, "per_page", self._page_size), self._page_size)
         everything = answer.payload[key]
         last = max(1, -(-len(everything) // size))
         links: dict[str, str] = {}

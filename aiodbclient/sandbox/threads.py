@@ -23,8 +23,15 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def stop(self) -> None:
-        """Stop the loop and wait for the thread."""
-        self.run(self._loop.shutdown_default_executor())
+        """Let what still runs come to its end, stop the loop and wait for the thread."""
+        self.run(_settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _settle() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=10)
+    await asyncio.get_running_loop().shutdown_default_executor()

@@ -144,7 +144,13 @@ async def test_a_probability_with_a_seed_repeats_itself(sandbox: Sandbox, call: 
 
 @pytest.mark.parametrize(
     ("operation", "what", "message"),
-    [("users.destroy", {"cut": True}, "no operation users.destroy"), ("*", {}, "does nothing")],
+    [
+        ("users.destroy", {"cut": True}, "no operation users.destroy"),
+        ("*", {}, "does nothing"),
+        ("*", {"cut": True, "nth": 0}, "nth must be"),
+        ("*", {"status": 99}, "status must be"),
+        ("*", {"cut": True, "probability": 2}, "probability must be"),
+    ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(operation: str, what: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

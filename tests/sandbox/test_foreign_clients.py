@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pydo
 import pytest
 
 from aiodbclient.sandbox import Sandbox
-
-pydo = pytest.importorskip("pydo", reason="pydo is not installed")
 
 HTTP = {"enforce_https": False}  # it refuses to send a token over http otherwise
 

@@ -133,6 +133,22 @@ async def test_cancelling_the_start_leaves_nothing(private_tmp: Path, seconds: f
         await sandbox.add_cluster("pg", "tenants", backend="memory")  # the name is free again
 
 
+async def test_stopping_while_a_cluster_starts_leaves_nothing(private_tmp: Path) -> None:
+    async with Sandbox() as sandbox:
+        starting = asyncio.ensure_future(sandbox.add_cluster("pg"))
+        await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="stopped before"):
+        await starting
+    assert left(private_tmp) == []
+
+
+async def test_cancelling_the_start_in_another_thread_leaves_nothing(private_tmp: Path) -> None:
+    with Sandbox() as sandbox, pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await sandbox.add_cluster("pg")
+    assert left(private_tmp) == []
+
+
 async def test_a_server_that_does_not_start_says_why(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: private_tmp)
     async with Sandbox() as sandbox:

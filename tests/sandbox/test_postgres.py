@@ -69,6 +69,13 @@ async def test_the_uri_of_the_cluster_leads_to_the_server(connection: JSON) -> N
         assert await fetch(admin, "SELECT current_database()::text") == ["defaultdb"]
 
 
+async def test_the_version_is_the_servers(call: Call, connection: JSON) -> None:
+    told = (await call("GET", "")).json["database"]
+    async with await psycopg.AsyncConnection.connect(connection["uri"]) as admin:
+        assert (await fetch(admin, "SHOW server_version"))[0] == told["semantic_version"]
+    assert told["semantic_version"].split(".")[0] == told["version"]
+
+
 async def test_a_user_works_with_the_db_that_was_made_for_it(call: Call, connection: JSON) -> None:
     user, db = await made(call, "user", "tenant-1"), await made(call, "db", "tenant-1")
     async with await login(connection, user, db["name"]) as session:

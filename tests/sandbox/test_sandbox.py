@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from typing import Any
 
+import aiohttp
 import pytest
 
 from aiodbclient.sandbox import Sandbox, records
@@ -55,6 +56,18 @@ async def test_what_is_not_running_says_so() -> None:
     async with sandbox:
         with pytest.raises(RuntimeError, match="running already"):
             await sandbox.__aenter__()
+
+
+async def test_a_request_under_way_does_not_hold_up_the_end() -> None:
+    async with Sandbox() as sandbox, caller(sandbox) as call:
+        sandbox.faults.add(delay=30)
+        waiting = asyncio.ensure_future(call("GET", "/v2/databases"))
+        while not sandbox.requests:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(3):
+            await sandbox.__aexit__(None, None, None)
+            with pytest.raises(aiohttp.ClientError):
+                await waiting
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""How long 1,000 and 1,500 creates take under the rate limit, side by side with pydo and with the usual recipe.
+
+The provider's windows are scaled (250 requests in WINDOW seconds instead of 60), the server is a sandbox in a process
+of its own, and everything is asked for at once. The optimum is when the last request may be sent at the earliest: the
+k-th as soon as the (k-250)-th is one window old. Then the same with half of the budget spent by another client, evenly;
+what is faster than that optimum has taken it from the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import Any, cast
+
+import aiohttp
+import backoff
+from aiolimiter import AsyncLimiter
+from attrs import define, frozen
+
+from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient.sandbox import Sandbox
+
+LIMIT = 250
+
+
+@frozen
+class Api:
+    """A sandbox in another process."""
+
+    url: str
+    token: str
+    cluster: str
+    window: float
+    pipe: Connection
+
+    def counts(self) -> Counter[tuple[str | None, int | None]]:
+        """How many requests it saw, by operation and status."""
+        self.pipe.send("counts")
+        return cast("Counter[tuple[str | None, int | None]]", self.pipe.recv())
+
+
+def serve(pipe: Connection, windows: list[Window]) -> None:
+    async def main() -> None:
+        async with Sandbox(windows=windows) as sandbox:
+            cluster = await sandbox.add_cluster("pg", backend="memory")
+            pipe.send((sandbox.url, sandbox.token, cluster))
+            while await asyncio.to_thread(pipe.recv) == "counts":
+                pipe.send(sandbox.counts)
+
+    asyncio.run(main())
+
+
+@contextmanager
+def api(window: float) -> Iterator[Api]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, windows(window)))
+    process.start()
+    url, token, cluster = ours.recv()
+    try:
+        yield Api(url, token, cluster, window, ours)
+    finally:
+        ours.send("stop")
+        process.join(5)
+
+
+def windows(window: float) -> list[Window]:
+    return [Window(LIMIT, window), Window(5000, 60 * window)]
+
+
+Create = Callable[[str], Awaitable[Any]]
+
+
+@asynccontextmanager
+async def with_aiodbclient(api: Api) -> AsyncIterator[Create]:
+    async with DatabaseClient(api.token, base_url=api.url, budget=RateBudget(windows(api.window))) as client:
+        yield client.cluster(api.cluster, engine="pg").users.create
+
+
+@asynccontextmanager
+async def with_recipe(api: Api) -> AsyncIterator[Create]:
+    """aiohttp, aiolimiter and backoff, as one writes it."""
+    limiter = AsyncLimiter(LIMIT, api.window)
+    users = f"{api.url}/v2/databases/{api.cluster}/users"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {api.token}"}) as session:
+
+        @backoff.on_exception(
+            backoff.expo, aiohttp.ClientResponseError, max_tries=8, factor=api.window / 60, logger=None
+        )
+        async def create(name: str) -> Any:
+            async with limiter, session.post(users, json={"name": name}) as response:
+                response.raise_for_status()
+                return await response.json()
+
+        yield create
+
+
+@asynccontextmanager
+async def with_pydo(api: Api) -> AsyncIterator[Create]:
+    from pydo.aio import Client
+
+    client = Client(api.token, endpoint=api.url)
+    try:
+        yield lambda name: client.databases.add_user(api.cluster, {"name": name}, enforce_https=False)
+    finally:
+        await client.close()
+
+
+CLIENTS = {"aiodbclient": with_aiodbclient, "recipe": with_recipe, "pydo": with_pydo}
+
+
+@define
+class Another:
+    """Somebody else with the same token, who lists the dbs at half of the permitted rate, whatever the answer."""
+
+    api: Api
+    sent: int = 0
+    refused: int = 0
+
+    async def spend(self) -> None:
+        dbs = f"{self.api.url}/v2/databases/{self.api.cluster}/dbs"
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {self.api.token}"}) as session:
+            while True:
+                async with session.get(dbs) as response:
+                    self.sent += 1
+                    self.refused += response.status == 429
+                await asyncio.sleep(2 * self.api.window / LIMIT)
+
+
+async def measure(name: str, api: Api, count: int, *, shared: bool) -> None:
+    another = Another(api)
+    async with CLIENTS[name](api) as create:
+        spending = asyncio.create_task(another.spend()) if shared else None
+        if spending:
+            await asyncio.sleep(api.window)
+        started = perf_counter()
+        answers = await asyncio.gather(*(create(f"user{n}") for n in range(count)), return_exceptions=True)
+        seconds = perf_counter() - started
+        if spending:
+            spending.cancel()
+            with suppress(asyncio.CancelledError):
+                await spending
+    created = sum(
+        "user" in answer if isinstance(answer, dict) else not isinstance(answer, BaseException) for answer in answers
+    )
+    counts = api.counts()
+    throttled = sum(number for (_, status), number in counts.items() if status == 429) - another.refused
+    sent = sum(counts.values()) - another.sent
+    room = LIMIT // 2 if shared else LIMIT
+    optimum = (count - 1) // room * api.window
+    print(
+        f"  {name:<12} {count:>5} creates {seconds:>7.2f} s  {seconds / optimum:>5.3f} x optimum  "
+        f"{throttled:>5} of {sent:>5} requests met a 429  {count - created:>4} failed",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--window", type=float, default=5.0, help="seconds that stand for the provider's minute")
+    parser.add_argument("--clients", nargs="*", default=list(CLIENTS), choices=list(CLIENTS))
+    parser.add_argument("--counts", nargs="*", type=int, default=[1000, 1500])
+    arguments = parser.parse_args()
+    for shared in (False, True):
+        print(
+            "\nhalf of the budget spent by another"
+            if shared
+            else f"\nalone, {LIMIT} requests in {arguments.window:g} s"
+        )
+        for count in arguments.counts:
+            for name in arguments.clients:
+                with api(arguments.window) as server:
+                    asyncio.run(measure(name, server, count, shared=shared))
+
+
+if __name__ == "__main__":
+    main()

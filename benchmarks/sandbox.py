@@ -1,0 +1,97 @@
+"""What the sandbox costs: ``python benchmarks/sandbox.py``. Prints what it measured, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import aiohttp
+
+from aiodbclient.sandbox import Sandbox
+
+REQUESTS = 10_000
+CONCURRENCY = 50
+
+
+async def main() -> None:
+    tell("start in memory, with a cluster", await median(lambda: start("memory"), 50), "ms")
+    tell("start with embedded PostgreSQL", await median(lambda: start("postgres"), 5), "ms")
+    tell("a small test: start, cluster, create and get a user, stop", await median(small_test, 50), "ms")
+    for name, per_second in (await served()).items():
+        tell(f"{name} served by one core", per_second, "requests/s")
+
+
+def tell(what: str, value: float, unit: str) -> None:
+    print(f"{what:<60} {value:>9,.1f} {unit}", flush=True)
+
+
+async def median(measure: Callable[[], Awaitable[float]], times: int) -> float:
+    return statistics.median([await measure() for _ in range(times)]) * 1000
+
+
+async def start(backend: Literal["memory", "postgres"]) -> float:
+    started = time.perf_counter()
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg", backend=backend)
+        return time.perf_counter() - started
+
+
+async def small_test() -> float:
+    started = time.perf_counter()
+    async with Sandbox() as sandbox:
+        users = f"/v2/databases/{await sandbox.add_cluster('pg', backend='memory')}/users"
+        headers = {"authorization": f"Bearer {sandbox.token}"}
+        async with aiohttp.ClientSession(sandbox.url, headers=headers) as session:
+            async with session.post(users, json={"name": "app"}) as answer:
+                await answer.read()
+            async with session.get(f"{users}/app") as answer:
+                await answer.read()
+    return time.perf_counter() - started
+
+
+async def served() -> dict[str, float]:
+    """Requests a second of a sandbox in a process of its own, on a core of its own."""
+    command = [sys.executable, "-m", "aiodbclient.sandbox", "--json", "--rate-limit", "none", "--cluster", "opensearch"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
+            os.sched_setaffinity(process.pid, {0})
+            os.sched_setaffinity(0, {1})
+        users = f"/v2/databases/{told['clusters'][0]['id']}/users"
+        headers = {"authorization": f"Bearer {told['token']}"}
+        async with aiohttp.ClientSession(told["url"], headers=headers) as session:
+            return {
+                "users.create": await rate(lambda n: session.post(users, json={"name": f"user-{n}"})),
+                "users.get": await rate(lambda n: session.get(f"{users}/user-{n}")),
+                "users.delete": await rate(lambda n: session.delete(f"{users}/user-{n}")),
+            }
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+async def rate(request: Callable[[int], aiohttp.client._RequestContextManager]) -> float:
+    numbers = iter(range(REQUESTS))
+
+    async def worker() -> None:
+        for number in numbers:
+            async with request(number) as answer:
+                await answer.read()
+                assert answer.status < 300, answer.status
+
+    started = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+    return REQUESTS / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,92 @@
+"""The quickstart leaves a cluster as it found it, whatever happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import quickstart
+from aiodbclient.sandbox import Sandbox
+
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLUSTER_ID", "TOKEN", "ACCESS_TOKEN", "API_URL"):
+        monkeypatch.delenv(f"DIGITALOCEAN_{name}", raising=False)
+
+
+@pytest.fixture
+async def cluster(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, no_environment: None) -> str:
+    """A cluster that the environment names, as it would one of the provider's."""
+    cluster = await sandbox.add_cluster("pg", backend="memory")
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", sandbox.url)
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.token)
+    monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster)
+    return cluster
+
+
+def operations(sandbox: Sandbox) -> list[str | None]:
+    return [request.operation for request in sandbox.requests]
+
+
+async def names(sandbox: Sandbox) -> list[str]:
+    [cluster] = sandbox.clusters
+    client = quickstart.DatabaseClient(sandbox.token, base_url=sandbox.url)
+    async with client:
+        here = client.cluster(cluster)
+        return [each.name for each in (*await here.users.list(), *await here.dbs.list())]
+
+
+async def test_it_runs_on_a_sandbox_of_its_own(no_environment: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await quickstart.main() == 0
+
+    told = capsys.readouterr().out
+    assert "runs on a sandbox" in told
+    assert "another one after reset_auth" in told
+    assert told.count("removed the") == 2
+
+
+async def test_it_runs_on_the_cluster_that_the_environment_names(
+    cluster: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = await names(sandbox)
+
+    assert await quickstart.main() == 0
+
+    assert await names(sandbox) == before
+    assert {"users.create", "dbs.create", "users.reset_auth"} < set(operations(sandbox))
+    told = capsys.readouterr().out
+    assert "sandbox" not in told
+    assert "AVNS_" not in told  # with which every password begins
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        pytest.param({"operation": "users.create", "status": 500, "after": True}, 1, id="created, and the answer lost"),
+        pytest.param({"operation": "users.reset_auth", "status": 403}, 1, id="a token that may not reset"),
+        pytest.param({"operation": "dbs.create", "status": 422}, 1, id="no database to be had"),
+    ],
+)
+async def test_it_removes_what_it_made_when_it_fails(
+    cluster: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], code: int
+) -> None:
+    before = await names(sandbox)
+    sandbox.faults.add(**fault)
+
+    assert await quickstart.main() == code
+
+    assert await names(sandbox) == before
+    assert fault["operation"] in capsys.readouterr().err
+
+
+async def test_it_says_what_it_could_not_remove(
+    cluster: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.faults.add("users.delete", status=403)
+
+    assert await quickstart.main() == 1
+
+    assert "the user quickstart_" in capsys.readouterr().err
+    assert [name for name in await names(sandbox) if name.startswith("quickstart_")] != []

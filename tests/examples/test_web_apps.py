@@ -1,0 +1,185 @@
+"""The web examples, over real HTTP on both sides: a browser's requests in, the sandbox's API behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import aiohttp
+import psycopg
+import pytest
+import uvicorn
+from aiohttp import web
+from fastapi import FastAPI
+
+import aiohttp_app
+import fastapi_app
+from aiodbclient import Window, errors
+from aiodbclient.sandbox import Sandbox
+from tenants import status_of
+
+Serve = Callable[[], AbstractAsyncContextManager[str]]
+
+
+@asynccontextmanager
+async def serve_fastapi(app: FastAPI = fastapi_app.app) -> AsyncGenerator[str, None]:
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, ws="none", lifespan="on", log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not serving.done(), "the app did not start"
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def serve_aiohttp() -> AsyncGenerator[str, None]:
+    runner = web.AppRunner(aiohttp_app.create_app(), shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(params=[serve_fastapi, serve_aiohttp], ids=["fastapi", "aiohttp"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    return request.param  # type: ignore[no-any-return]
+
+
+class Visitor:
+    """Somebody who signs up."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self.http = http
+
+    async def sign_up(self, tenant: object) -> aiohttp.ClientResponse:
+        async with self.http.post("/signup", json={"tenant": tenant}) as answer:
+            await answer.read()
+            return answer
+
+    async def dsn_of(self, tenant: str) -> str:
+        answer = await self.sign_up(tenant)
+        assert answer.status == 201, await answer.text()
+        return str((await answer.json())["dsn"])
+
+
+@asynccontextmanager
+async def visiting(
+    serve: Serve, sandbox: Sandbox, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Visitor, None]:
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", sandbox.url)
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.token)
+    monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster)
+    async with serve() as url, aiohttp.ClientSession(url) as http:
+        yield Visitor(http)
+
+
+@pytest.fixture
+async def visitor(serve: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Visitor, None]:
+    """One at an app on a cluster in memory."""
+    cluster = await sandbox.add_cluster("pg", backend="memory")
+    async with visiting(serve, sandbox, cluster, monkeypatch) as visitor:
+        yield visitor
+
+
+def count(sandbox: Sandbox, operation: str) -> int:
+    return sum(request.operation == operation for request in sandbox.requests)
+
+
+async def log_in(dsn: str) -> tuple[str, str]:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        row = await (await connection.execute("SELECT current_user, current_database()")).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+async def test_everybody_gets_a_database_and_a_login_that_works(
+    serve: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = await sandbox.add_cluster("pg", backend="postgres")
+    tenants = [f"tenant{number}" for number in range(8)]
+    async with visiting(serve, sandbox, cluster, monkeypatch) as visitor:
+        sandbox.faults.add("users.create", cut=True, after=True, nth=3)
+        sandbox.faults.add("users.create", cut=True, nth=5)
+
+        dsns = await asyncio.gather(*map(visitor.dsn_of, tenants))
+
+        for tenant, dsn in zip(tenants, dsns, strict=True):
+            assert await log_in(dsn) == (f"tenant_{tenant}", f"tenant_{tenant}")
+        assert count(sandbox, "clusters.get") == 1  # by the one client
+
+
+async def test_a_name_is_given_once(visitor: Visitor) -> None:
+    answers = await asyncio.gather(*(visitor.sign_up("alpha") for _ in range(5)))
+
+    assert sorted(answer.status for answer in answers) == [201, 409, 409, 409, 409]
+
+
+async def test_what_is_no_name_is_refused_and_nothing_is_sent(visitor: Visitor, sandbox: Sandbox) -> None:
+    before = len(sandbox.requests)
+
+    for name in ("", "..", "a/b", "A", "x" * 50, 5, None, ["a"]):
+        assert (await visitor.sign_up(name)).status == 422
+
+    assert len(sandbox.requests) == before
+
+
+async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visitor: Visitor, sandbox: Sandbox) -> None:
+    sandbox.faults.add("users.create", status=503)
+    refused = await visitor.sign_up("alpha")
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert (await visitor.http.get("/health")).status == 200
+
+    sandbox.faults.clear()
+    assert "tenant_alpha" in await visitor.dsn_of("alpha")
+    assert (await visitor.sign_up("alpha")).status == 409
+
+
+async def test_when_the_rate_budget_is_spent_nobody_waits_for_it(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(windows=[Window(3, 60.0), Window(5000, 3600.0)]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", backend="memory")
+        async with visiting(serve, sandbox, cluster, monkeypatch) as visitor:
+            await visitor.dsn_of("alpha")
+            first = await visitor.sign_up("beta")
+            sent = len(sandbox.requests)
+            second = await visitor.sign_up("gamma")
+
+    assert (first.status, second.status) == (503, 503)
+    assert 50 < int(second.headers["retry-after"]) <= 60
+    assert len(sandbox.requests) == sent
+
+
+async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, sandbox: Sandbox) -> None:
+    sandbox.faults.add("dbs.create", status=401)
+    answer = await visitor.sign_up("alpha")
+    assert answer.status == 500
+    assert "Unauthorized" not in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.RateLimitError("", retry_after=1.2), 503),
+        (errors.RateLimitError(""), 503),
+        (errors.ConnectError(""), 503),
+        (errors.RequestTimeoutError(""), 503),
+        (errors.ServerError("", status=502), 503),
+        (errors.InvalidArgumentError(""), 422),
+        (errors.UnprocessableEntityError("", status=422), 422),
+        (errors.ConflictError("", status=409), 409),
+        (errors.AuthenticationError("", status=401), 500),
+        (errors.InvalidResponseError(""), 500),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_each_error_has_its_status(error: errors.DatabaseClientError, status: int) -> None:
+    told, headers = status_of(error)
+    assert told == status
+    assert ("retry-after" in headers) == (status == 503)

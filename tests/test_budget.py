@@ -1,0 +1,106 @@
+"""The rate budget as its callers meet it: through a client, against a server that counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from aiodbclient import DatabaseClient, RateBudget, Window, errors
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, says
+
+DBS = says(200, {"dbs": []})
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(windows=[Window(20, 0.5)]) as running:
+        yield running
+
+
+async def test_a_batch_that_is_larger_than_the_window_meets_no_429(sandbox: Sandbox) -> None:
+    cluster_id = await sandbox.add_cluster("pg", backend="memory")
+    budget = RateBudget([Window(20, 0.5)])
+    async with (
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as one,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as another,
+    ):
+        clusters = [client.cluster(cluster_id, engine="pg") for client in (one, another)]
+        started = asyncio.get_running_loop().time()
+
+        await asyncio.gather(*(clusters[n % 2].users.create(f"user{n}") for n in range(50)))
+
+        assert 1.0 <= asyncio.get_running_loop().time() - started < 1.5
+    assert dict(sandbox.counts) == {("users.create", 201): 50}
+
+
+async def test_a_call_with_little_patience_is_refused_at_once(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = DBS
+    client = make_client(budget=RateBudget([Window(1, 60.0)]))
+    await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+    with pytest.raises(errors.RateLimitError, match="nothing was sent") as caught:
+        await asyncio.wait_for(client.with_options(max_wait=2.0).cluster(CLUSTER, engine="pg").dbs.list(), 0.5)
+
+    assert caught.value.retry_after == pytest.approx(60, abs=1)
+    assert not caught.value.may_have_applied
+    assert len(server.requests) == 1
+
+
+async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make_client: MakeClient) -> None:
+    server.will(says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="45"))
+
+    with pytest.raises(errors.RateLimitError) as caught:
+        await asyncio.wait_for(make_client(max_wait=1).cluster(CLUSTER, engine="pg").dbs.list(), 0.5)
+
+    assert caught.value.retry_after == pytest.approx(45, abs=1)
+    assert len(server.requests) == 1
+
+
+async def test_a_429_stops_every_caller_of_the_budget(server: Server, make_client: MakeClient) -> None:
+    server.will(says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.3"))
+    server.otherwise = DBS
+    budget = RateBudget([])
+    clients = [make_client(budget=budget) for _ in range(2)]
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    first = asyncio.create_task(clients[0].cluster(CLUSTER, engine="pg").dbs.list())
+    await asyncio.wait([first], timeout=0.1)
+
+    await clients[1].cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert loop.time() - started >= 0.3
+    await first
+
+
+async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sandbox) -> None:
+    cluster_id = await sandbox.add_cluster("pg", backend="memory")
+    budget = RateBudget([Window(20, 0.5)], reserve=2)
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
+        cluster = client.cluster(cluster_id, engine="pg")
+        done = 0
+
+        async def batch() -> None:
+            nonlocal done
+            async with aclosing(cluster.users.provision((f"user{n}" for n in range(10_000)), concurrency=50)) as run:
+                async for outcome in run:
+                    assert outcome.ok
+                    done += 1
+
+        background = asyncio.create_task(batch())
+        await asyncio.sleep(0.7)  # well into the batch, which waits for slots by now
+        started = asyncio.get_running_loop().time()
+
+        await cluster.dbs.list()
+
+        assert asyncio.get_running_loop().time() - started < 0.2
+        assert 18 <= done < 60
+        background.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await background
+        assert (budget.snapshot().waiting, budget.snapshot().in_flight) == (0, 0)
