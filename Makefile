@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench bench-fleet bench-web docs
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -23,6 +23,16 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/pacing.py
 	$(BIN)/python benchmarks/sandbox.py
 
+# Needs the package valkey-server.
+bench-fleet: $(VENV)/.dev
+	$(BIN)/python benchmarks/fleet.py
+
+bench-web: $(VENV)/.dev
+	$(BIN)/python benchmarks/web.py
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
 # Each stamp stands for the extra of its name being installed as pyproject.toml says.
 $(VENV)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aiodbclient needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -32,4 +42,8 @@ $(VENV)/.demo: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,10 +14,8 @@ import pytest
 
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
+from benchmarks.web_servers import SERVERS, Tally, serving, sign_up, tally
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from web_servers import SERVERS, Tally, serving, sign_up, tally
 
 ANSWER = 0.3  # s that the API takes for a user
 NAMES = [f"tenant{number}" for number in range(40)]

@@ -1,0 +1,253 @@
+"""Worker processes of one account, with a rate budget shared through Valkey, against the sandbox with scaled windows.
+
+Three runs: undisturbed, with two workers killed in the middle, with Valkey restarted in the middle (its memory is
+lost). The names of a killed worker that it had not reported go to the others, so that some are asked for twice: the
+optimum is that of the requests that the API accepted. ``--limits`` adds a run with a budget made of the ``limits``
+package's moving window, which must be installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import sys
+import time
+from collections import Counter, deque
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from valkey.asyncio import Valkey
+
+from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient.sandbox import Sandbox
+
+if __package__:
+    from .valkey_server import ValkeyServer
+else:
+    from valkey_server import ValkeyServer
+
+HERE = Path(__file__).parent
+
+
+@define(eq=False)
+class Worker:
+    process: asyncio.subprocess.Process
+    names: set[str] = field(factory=set)  # given and not reported
+    done: int = 0
+    killed: bool = False
+
+    def give(self, name: str) -> None:
+        assert self.process.stdin is not None
+        self.names.add(name)
+        self.process.stdin.write(f"{name}\n".encode())
+
+    def kill(self) -> None:
+        self.killed = True
+        self.process.kill()
+
+
+@define(eq=False)
+class Fleet:
+    """Hands the names out, a few at a time, and collects what was made of them."""
+
+    todo: deque[str]
+    workers: list[Worker]
+    at_a_time: int
+    total: int
+    passwords: dict[str, str] = field(factory=dict)
+    over: asyncio.Event = field(factory=asyncio.Event)
+
+    def feed(self) -> None:
+        # Evenly, one each in turn, so that what a worker gets done is for the budget to decide.
+        while self.todo:
+            free = [worker for worker in self.workers if not worker.killed and len(worker.names) < self.at_a_time]
+            if not free:
+                break
+            min(free, key=lambda worker: len(worker.names)).give(self.todo.popleft())
+
+    async def follow(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        async for line in worker.process.stdout:
+            report = json.loads(line)
+            worker.names.discard(report["name"])
+            worker.done += 1
+            self.passwords[report["name"]] = report["password"]
+            if len(self.passwords) == self.total:
+                self.over.set()
+            self.feed()
+        if worker.names:
+            self.todo.extend(worker.names)
+            worker.names.clear()
+            self.feed()
+
+
+@define
+class Figures:
+    """What one run took. ``optimum``: seconds that the accepted requests take at least, the last burst for nothing."""
+
+    seconds: float
+    optimum: float
+    requests: int
+    throttled: int
+    lost: int
+    shares: list[int]
+    asks: float  # scripts run by Valkey for each request
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.optimum
+
+    @property
+    def throttled_share(self) -> float:
+        return self.throttled / self.requests
+
+    @property
+    def fairness(self) -> float:
+        return max(self.shares) / max(min(self.shares), 1)
+
+
+async def run_fleet(
+    *,
+    total: int,
+    workers: int,
+    window: Window,
+    kill: int = 0,
+    restart: bool = False,
+    limits: bool = False,
+) -> Figures:
+    """Create ``total`` users with ``workers`` processes. ``shares`` are those of the workers that lived."""
+    with ValkeyServer() as valkey:
+        async with Sandbox(windows=[window]) as sandbox:
+            cluster = await sandbox.add_cluster("pg", backend="memory")
+            plan = {
+                "url": sandbox.url,
+                "cluster": cluster,
+                "valkey": valkey.url,
+                "workers": workers,
+                "window": {"limit": window.limit, "seconds": window.seconds},
+                "limits": limits,
+            }
+            fleet = Fleet(
+                deque(f"tenant-{n:04}" for n in range(total)),
+                await asyncio.gather(*(_start(plan, sandbox.token) for _ in range(workers))),
+                math.ceil(1.5 * window.limit / workers),
+                total,
+            )
+            try:
+                return await _measure(fleet, valkey, sandbox, cluster, window, kill, restart)
+            finally:
+                for worker in fleet.workers:
+                    if worker.process.returncode is None:
+                        worker.process.kill()
+                    await worker.process.wait()
+
+
+async def _start(plan: dict[str, Any], token: str) -> Worker:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(HERE / "fleet_worker.py"),
+        json.dumps(plan),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "DIGITALOCEAN_TOKEN": token},
+    )
+    assert process.stdout is not None
+    if not await process.stdout.readline():
+        raise RuntimeError("a worker did not start; what it said is above")
+    return Worker(process)
+
+
+async def _measure(
+    fleet: Fleet, valkey: ValkeyServer, sandbox: Sandbox, cluster: str, window: Window, kill: int, restart: bool
+) -> Figures:
+    middle = fleet.total / window.limit * window.seconds / 2
+    started = time.perf_counter()
+    fleet.feed()
+    async with asyncio.TaskGroup() as group:
+        for worker in fleet.workers:
+            group.create_task(fleet.follow(worker))
+        group.create_task(_disturb(fleet, valkey, middle, kill, restart))
+        async with asyncio.timeout(20 * middle + 30):
+            await fleet.over.wait()
+        seconds = time.perf_counter() - started
+        asks = await _scripts(valkey)
+        for worker in fleet.workers:
+            assert worker.process.stdin is not None
+            if not worker.killed:
+                worker.process.stdin.close()
+    counts = sandbox.counts
+    # What the users are in the end is not part of the run.
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+        current = {user.name: user.password for user in await client.cluster(cluster, engine="pg").users.list()}
+    requests = sum(counts.values())
+    throttled = sum(number for (_, status), number in counts.items() if status == 429)
+    return Figures(
+        seconds=seconds,
+        # The k-th request may go when the (k - limit)-th is a window old.
+        optimum=(math.ceil((requests - throttled) / window.limit) - 1) * window.seconds,
+        requests=requests,
+        throttled=throttled,
+        lost=sum(current.get(f"tenant-{n:04}") != fleet.passwords[f"tenant-{n:04}"] for n in range(fleet.total)),
+        shares=[worker.done for worker in fleet.workers if not worker.killed],
+        asks=asks / requests,
+    )
+
+
+async def _disturb(fleet: Fleet, valkey: ValkeyServer, after: float, kill: int, restart: bool) -> None:
+    await asyncio.sleep(after)
+    for worker in fleet.workers[:kill]:
+        worker.kill()
+    if restart:
+        valkey.stop()
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(valkey.start)
+
+
+async def _scripts(valkey: ValkeyServer) -> int:
+    client = Valkey.from_url(valkey.url)
+    try:
+        stats = await client.info("commandstats")
+    finally:
+        await client.aclose()
+    return int(stats.get("cmdstat_evalsha", Counter(calls=0))["calls"])
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--creates", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--limit", type=int, default=250, help="requests in each window")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of the window, scaled from a minute")
+    parser.add_argument("--limits", action="store_true", help="also with the limits package (whole seconds only)")
+    parser.add_argument("--only", help="undisturbed, killed, restart or limits")
+    options = parser.parse_args()
+    runs: dict[str, dict[str, Any]] = {"undisturbed": {}, "killed": {"kill": 2}, "restart": {"restart": True}}
+    if options.limits:
+        runs["limits"] = {"limits": True}
+    print(
+        f"{options.creates} creates by {options.workers} processes, {options.limit} requests in any "
+        f"{options.seconds:g} s"
+    )
+    print(
+        f"{'run':12} {'s':>7} {'optimum':>8} {'ratio':>6} {'requests':>9} {'429':>5} {'429 share':>10} {'lost':>5} "
+        f"{'asks/request':>13} {'max/min':>8}  done by each worker that lived"
+    )
+    for name, how in runs.items():
+        if options.only not in (None, name):
+            continue
+        window = Window(options.limit, options.seconds)
+        figures = await run_fleet(total=options.creates, workers=options.workers, window=window, **how)
+        print(
+            f"{name:12} {figures.seconds:7.2f} {figures.optimum:8.2f} {figures.ratio:6.3f} {figures.requests:9} "
+            f"{figures.throttled:5} {figures.throttled_share:10.4f} {figures.lost:5} {figures.asks:13.2f} "
+            f"{figures.fairness:8.2f}  {' '.join(map(str, figures.shares))}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from aiodbclient import Window
+from aiodbclient.shared_budget import SharedRateBudget
+from benchmarks.valkey_server import BINARY, ValkeyServer
+
+MakeBudget = Callable[..., SharedRateBudget]
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """A server with nothing in it."""
+    if BINARY is None:
+        reason = "there is no valkey-server: apt-get install valkey-server"
+        if os.environ.get("AIODBCLIENT_REQUIRE_SERVERS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def make_budget(valkey: ValkeyServer) -> AsyncIterator[MakeBudget]:
+    """One process's budget: each of them is to Valkey what a process is. Closed after the test."""
+    budgets: list[SharedRateBudget] = []
+
+    def make(limit: int = 10, seconds: float = 0.4, **options: Any) -> SharedRateBudget:
+        windows = options.pop("windows", [Window(limit, seconds)])
+        budgets.append(SharedRateBudget(valkey.url, windows, **options))
+        return budgets[-1]
+
+    yield make
+    for budget in budgets:
+        await budget.aclose()

@@ -1,0 +1,294 @@
+"""Several processes, one budget: what Valkey hands out, to whom and when. Each budget object stands for a process."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+import time
+import traceback
+from typing import Any
+
+import pytest
+from valkey.asyncio import Valkey
+
+from aiodbclient import DatabaseClient, Window, errors
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.shared_budget import SharedRateBudget, account_key
+from benchmarks.valkey_server import ValkeyServer
+
+from .conftest import MakeBudget
+
+
+async def granted_at_once(budget: SharedRateBudget, many: int) -> int:
+    """How many of so many calls that do not wait get a slot. They keep it."""
+    calls = (budget.acquire(max_wait=0.0) for _ in range(many))
+    verdicts = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(verdict) for verdict in verdicts} <= {type(None), errors.RateLimitError}
+    return verdicts.count(None)
+
+
+async def test_two_processes_have_one_budget_between_them(make_budget: MakeBudget) -> None:
+    one, other = make_budget(limit=10), make_budget(limit=10)
+    assert await granted_at_once(one, 7) == 7
+    assert await granted_at_once(other, 7) == 3
+    assert one.snapshot().in_flight == 7
+    assert other.snapshot().used == (10,)
+
+
+async def test_accounts_have_budgets_of_their_own(make_budget: MakeBudget) -> None:
+    one, other = make_budget(key=account_key("token-1")), make_budget(key=account_key("token-2"))
+    assert await granted_at_once(one, 10) == 10
+    assert await granted_at_once(other, 10) == 10
+
+
+async def test_a_slot_counts_for_its_window_from_the_answer_on(make_budget: MakeBudget) -> None:
+    one, other = make_budget(limit=1, seconds=0.4), make_budget(limit=1, seconds=0.4)
+    await one.acquire()
+    waiting = asyncio.create_task(other.acquire())
+    await asyncio.sleep(0.1)
+    answered = time.monotonic()
+    one.release()
+    # What it knows of the answer it tells when it asks for itself.
+    assert await granted_at_once(one, 1) == 0
+    await waiting
+    assert 0.4 <= time.monotonic() - answered < 0.55
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.15])
+async def test_no_request_meets_a_429_and_no_slot_stays_idle(make_budget: MakeBudget, latency: float) -> None:
+    window = Window(20, 0.5)
+    async with Sandbox(windows=[window]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", backend="memory")
+        if latency:
+            sandbox.faults.add("users.create", delay=latency)
+
+        async def work(budget: SharedRateBudget, process: int) -> None:
+            async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
+                users = client.cluster(cluster, engine="pg").users
+                await asyncio.gather(*(users.create(f"user-{process}-{n}") for n in range(25)))
+
+        started = time.monotonic()
+        await asyncio.gather(*(work(make_budget(windows=[window]), process) for process in range(4)))
+        took = time.monotonic() - started
+        assert sandbox.counts == {("users.create", 201): 100}
+    # Each round is as long as the window and an answer, which on a busy machine takes its time.
+    assert took < 2 * 4 * (0.5 + latency)
+
+
+async def test_each_process_that_waits_has_a_claim_to_its_share(make_budget: MakeBudget) -> None:
+    greedy, modest = make_budget(limit=20), make_budget(limit=20)
+    order: list[str] = []
+
+    async def use(budget: SharedRateBudget, name: str) -> None:
+        await budget.acquire()
+        order.append(name)
+        budget.release()
+
+    many = [asyncio.create_task(use(greedy, "greedy")) for _ in range(60)]
+    await asyncio.sleep(0.1)
+    await asyncio.gather(*(use(modest, "modest") for _ in range(10)))
+    # It came when 20 of 60 had gone and 40 waited, and had half of the next window.
+    assert order.count("greedy") <= 31
+    await asyncio.gather(*many)
+
+
+async def test_first_come_first_served_within_a_process(make_budget: MakeBudget) -> None:
+    budget, order = make_budget(limit=5, seconds=0.2), list[int]()
+
+    async def use(n: int) -> None:
+        await budget.acquire()
+        order.append(n)
+        budget.release()
+
+    await asyncio.gather(*(use(n) for n in range(15)))
+    assert order == list(range(15))
+
+
+async def test_bulk_work_leaves_the_reserve_and_queues_behind_others(make_budget: MakeBudget) -> None:
+    bulky, web = make_budget(limit=10, reserve=3), make_budget(limit=10, reserve=3)
+    bulk = [asyncio.create_task(bulky.acquire(bulk=True)) for _ in range(12)]
+    await asyncio.sleep(0.1)
+    assert sum(task.done() for task in bulk) == 7
+    assert await granted_at_once(web, 3) == 3
+    for task in bulk:
+        task.cancel()
+
+
+async def test_max_wait_is_judged_at_once_and_tells_the_wait(make_budget: MakeBudget) -> None:
+    budget = make_budget(limit=2, seconds=0.8)
+    assert await granted_at_once(budget, 2) == 2
+    budget.release()
+    started = time.monotonic()
+    with pytest.raises(errors.RateLimitError, match="nothing was sent") as caught:
+        await budget.acquire(max_wait=0.3)
+    assert time.monotonic() - started < 0.2
+    assert caught.value.retry_after == pytest.approx(0.8, abs=0.1)
+    assert not caught.value.may_have_applied
+    await budget.acquire(max_wait=0.9)
+
+
+async def test_max_wait_counts_those_ahead_in_the_queue(make_budget: MakeBudget) -> None:
+    budget = make_budget(limit=2, seconds=0.3)
+    assert await granted_at_once(budget, 2) == 2
+    ahead = [asyncio.create_task(budget.acquire()) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(errors.RateLimitError) as caught:
+        await budget.acquire(max_wait=0.5)
+    assert caught.value.retry_after == pytest.approx(0.85, abs=0.15)
+    for task in ahead:
+        task.cancel()
+
+
+async def test_a_429_closes_the_gate_of_every_process_and_it_opens_gently(make_budget: MakeBudget) -> None:
+    one, other = make_budget(limit=40, seconds=2.0), make_budget(limit=40, seconds=2.0)
+    await one.acquire()
+    headers = {"retry-after": "0.25", "ratelimit-limit": "40", "ratelimit-remaining": "39"}
+    assert await one.throttle(headers) == 0.25
+    closed = time.monotonic()
+    one.release()
+    with pytest.raises(errors.RateLimitError) as caught:
+        await other.acquire(max_wait=0.1)
+    assert caught.value.retry_after == pytest.approx(0.25, abs=0.1)
+    await other.acquire()
+    assert time.monotonic() - closed >= 0.25
+    # One goes first; others when it has its answer.
+    assert await granted_at_once(one, 5) == 0
+    other.release()
+    assert await granted_at_once(other, 5) == 2
+
+
+async def test_what_others_spend_is_seen_in_the_headers(make_budget: MakeBudget) -> None:
+    windows = [Window(10, 0.2), Window(100, 600.0)]
+    one, other = make_budget(windows=windows), make_budget(windows=windows)
+    await one.acquire()
+    one.observe({"ratelimit-limit": "50", "ratelimit-remaining": "1", "ratelimit-reset": "1"})
+    one.release()
+    await one.acquire()  # and tells
+    one.observe({"ratelimit-limit": "999999999999999", "ratelimit-remaining": "-1", "ratelimit-reset": "nan"})
+    other.observe({"ratelimit-limit": "50"})
+    with pytest.raises(errors.RateLimitError) as caught:
+        await other.acquire(max_wait=2.0)
+    assert other.snapshot().used[1] == 50
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after > 2.0
+
+
+async def test_slots_of_a_killed_process_free_themselves(make_budget: MakeBudget, valkey: ValkeyServer) -> None:
+    code = (
+        "import asyncio, os, signal, sys\n"
+        "from aiodbclient import Window\n"
+        "from aiodbclient.shared_budget import SharedRateBudget\n"
+        "async def main():\n"
+        "    budget = SharedRateBudget(sys.argv[1], [Window(10, 0.4)])\n"
+        "    for _ in range(10): await budget.acquire()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", code, valkey.url)
+    assert await killed.wait() == -9
+    budget = make_budget(limit=10, seconds=0.4)
+    started = time.monotonic()
+    await asyncio.gather(*(budget.acquire() for _ in range(10)))
+    assert time.monotonic() - started < 0.4 + 0.2 + 0.2  # the window and the lease
+
+
+async def test_cancelling_gives_the_slots_back_and_hands_the_asking_over(make_budget: MakeBudget) -> None:
+    budget = make_budget(limit=5, seconds=0.3)
+    assert await granted_at_once(budget, 5) == 5
+    waiting = [asyncio.create_task(budget.acquire()) for _ in range(1000)]
+    await asyncio.sleep(0.05)
+    for task in waiting[:-5]:  # the one that asks for all is the first
+        task.cancel()
+    await asyncio.gather(*waiting[-5:])
+    assert budget.snapshot().waiting == 0
+    for _ in range(10):
+        budget.release(sent=False)
+    assert await granted_at_once(budget, 5) == 5
+
+
+async def test_cancelled_anywhere_nothing_is_left(make_budget: MakeBudget) -> None:
+    budget, chance = make_budget(limit=20, seconds=0.1), random.Random(7)
+
+    async def use() -> None:
+        await budget.acquire(max_wait=chance.choice([None, 0.01, 5.0]), bulk=chance.random() < 0.5)
+        try:
+            await asyncio.sleep(chance.random() * 0.01)
+        finally:
+            budget.release()
+
+    for _ in range(15):
+        tasks = [asyncio.create_task(use()) for _ in range(30)]
+        await asyncio.sleep(chance.random() * 0.02)
+        for task in tasks:
+            if chance.random() < 0.8:
+                task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        kinds = {type(result) for result in results}
+        assert kinds <= {type(None), asyncio.CancelledError, errors.RateLimitError}
+    assert budget.snapshot().waiting == budget.snapshot().in_flight == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await asyncio.sleep(0.15)
+    assert await granted_at_once(budget, 20) == 20
+
+
+async def test_closing_ends_the_calls_that_wait(make_budget: MakeBudget) -> None:
+    budget = make_budget(limit=1, seconds=5.0)
+    await budget.acquire()
+    waiting = [asyncio.create_task(budget.acquire()) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    budget.release()
+    await budget.aclose()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [errors.ConfigurationError] * 3
+
+
+async def test_the_token_is_not_in_the_key(make_budget: MakeBudget, valkey: ValkeyServer) -> None:
+    token = "dop_v1_" + "5ec2e7" * 8
+    budget = make_budget(key=account_key(token))
+    await budget.acquire()
+    budget.release()
+    await budget.aclose()
+    async with Valkey.from_url(valkey.url, decode_responses=True) as client:
+        keys = [key async for key in client.scan_iter()]
+        assert len(keys) == 2
+        assert all([await client.pttl(key) > 0 for key in keys])
+    assert not any(part in key for key in keys for part in (token, "5ec2e7"))
+    with pytest.raises(errors.InvalidArgumentError, match="account_key"):
+        make_budget(key=token)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"windows": []},
+        {"windows": [(250, 60.0)]},
+        {"reserve": 10},
+        {"reserve": -1},
+        {"key": ""},
+        {"fallback_share": 0.0},
+        {"fallback_share": 1.5},
+        {"timeout": 0.0},
+        {"url": "http://localhost"},
+        {"url": "valkey://:hunter2@localhost:nonsense/0"},
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, Any]) -> None:
+    arguments = {"url": "valkey://localhost", "windows": [Window(10, 1.0)]} | options
+    with pytest.raises(errors.InvalidArgumentError, match=next(iter(options))) as caught:
+        SharedRateBudget(**arguments)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_it_is_made_without_a_loop_or_a_server_and_shows_no_password() -> None:
+    budget = SharedRateBudget("valkey://user:hunter2@127.0.0.1:1/0")
+    assert "hunter2" not in repr(budget) + repr(vars(type(budget)))
+    assert "250" in repr(budget)
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['valkey'] = None; import aiodbclient; import aiodbclient.shared_budget"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "pip install 'aiodbclient[valkey]'" in run.stderr

@@ -1,0 +1,135 @@
+"""Valkey is down, slow, or has lost its memory: requests go on, paced, and the budget is shared again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from aiodbclient import Window, errors
+from aiodbclient.shared_budget import SharedRateBudget
+from benchmarks.valkey_server import ValkeyServer
+
+from .conftest import MakeBudget
+from .test_shared_budget import granted_at_once
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def until_shared(budget: SharedRateBudget, caplog: pytest.LogCaptureFixture) -> None:
+    async with asyncio.timeout(5):
+        while not any("shared again" in record.message for record in caplog.records):
+            await asyncio.sleep(0.02)
+            await granted_at_once(budget, 1)
+
+
+async def test_while_valkey_is_down_each_process_goes_on_with_its_share(
+    make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aiodbclient")
+    budget = make_budget(limit=20, seconds=0.4, fallback_share=0.25)
+    valkey.stop()
+    started = time.monotonic()
+    for _ in range(12):
+        await budget.acquire()
+        budget.release()
+    # 5 of 20 in each 0.4 s.
+    assert 0.8 <= time.monotonic() - started < 1.1
+    (warning,) = warnings_in(caplog)
+    assert f"127.0.0.1:{valkey.port}" in warning
+    assert "0.25" in warning
+    valkey.start()
+    await until_shared(budget, caplog)
+    assert len(warnings_in(caplog)) == 1
+
+
+async def test_what_was_sent_alone_counts_when_the_budget_is_shared_again(
+    make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aiodbclient")
+    alone, other = make_budget(limit=20, seconds=1.5, fallback_share=0.5), make_budget(limit=20, seconds=1.5)
+    await alone.acquire()
+    alone.release()
+    valkey.stop()
+    assert await granted_at_once(alone, 20) == 9  # of its 10, one was sent before
+    for _ in range(9):
+        alone.release()
+    valkey.start()
+    await until_shared(alone, caplog)
+    assert await granted_at_once(other, 20) == 9  # one more went when it was found to be shared again
+
+
+async def test_a_valkey_that_is_never_there_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
+    async with SharedRateBudget("valkey://127.0.0.1:1", [Window(20, 10.0)], fallback_share=0.1) as budget:
+        await budget.acquire()
+        await budget.acquire(bulk=True)
+        with pytest.raises(errors.RateLimitError) as caught:
+            await budget.acquire(max_wait=1.0)
+        assert caught.value.retry_after == pytest.approx(10.0, abs=1.0)
+        budget.release()
+        await budget.throttle({"retry-after": "0.2"})
+        budget.release(sent=False)
+        started = time.monotonic()
+        await budget.acquire()
+        assert time.monotonic() - started >= 0.19
+    assert len(warnings_in(caplog)) == 1
+
+
+async def test_a_valkey_that_does_not_answer_costs_no_more_than_the_timeout(
+    make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aiodbclient")
+    budget = make_budget(limit=20, seconds=0.8, fallback_share=0.25, timeout=0.1)
+    await budget.acquire()
+    valkey.pause()
+    try:
+        started = time.monotonic()
+        await asyncio.gather(*(budget.acquire() for _ in range(4)))
+        assert time.monotonic() - started < 0.3
+    finally:
+        valkey.resume()
+    for _ in range(5):
+        budget.release()
+    await until_shared(budget, caplog)
+    assert len(warnings_in(caplog)) == 1
+
+
+async def test_a_valkey_that_lost_its_memory_is_told_again(
+    make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aiodbclient")
+    budgets = [make_budget(limit=20, seconds=3.0, fallback_share=0.1, timeout=0.1) for _ in range(2)]
+    for budget in budgets:
+        assert await granted_at_once(budget, 9) == 9
+        for _ in range(5):
+            budget.release()
+    valkey.stop()
+    valkey.start()
+    # Each has used more than its share, so nothing goes until all is known again: then there are two slots left.
+    assert await granted_at_once(budgets[0], 9) == 0
+    assert await granted_at_once(budgets[1], 9) == 0
+    await asyncio.sleep(0.6)
+    assert await granted_at_once(budgets[0], 9) == 2
+    assert await granted_at_once(budgets[1], 9) == 0
+    assert [record.message for record in caplog.records if "lost" in record.message]
+
+
+async def test_a_call_cancelled_in_the_middle_of_an_ask_leaves_no_slot_behind(
+    make_budget: MakeBudget, valkey: ValkeyServer
+) -> None:
+    budget = make_budget(limit=5, seconds=5.0, timeout=2.0)
+    await budget.acquire()
+    valkey.pause()
+    asking = [asyncio.create_task(budget.acquire()) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    # It may or may not have handed out what nobody waits for any more.
+    valkey.resume()
+    await asyncio.sleep(0.05)
+    assert await granted_at_once(budget, 5) == 4
