@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 
 
@@ -22,7 +22,7 @@ class Credentials:
 
     @classmethod
     @contextmanager
-    def open(cls, path: str) -> Iterator[Credentials]:
+    def open(cls, path: str) -> Generator[Credentials]:
         """Those in the file ``path``, which is made if there is none."""
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as db:
             db.execute("PRAGMA journal_mode = WAL")

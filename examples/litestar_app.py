@@ -68,6 +68,7 @@ def tell_error(request: Request[Any, Any, Any], error: DatabaseClientError) -> R
 app = Litestar(
     [health, sign_up],
     lifespan=[lifespan],
+    logging_config=None,
     exception_handlers={
         ValidationException: tell_invalid,
         TenantExists: tell_exists,

@@ -2,8 +2,8 @@
 
     python examples/prometheus_metrics.py
 
-uses a sandbox for a moment and prints what Prometheus would read. In your app, pass ``record_metrics()`` as the client's
-``on_event``, once for each registry, and serve the registry as you do already.
+uses a sandbox for a moment and prints what Prometheus would read. In your app, pass ``record_metrics()`` as the
+client's ``on_event``, once for each registry, and serve the registry as you do already.
 """
 
 from __future__ import annotations
@@ -42,20 +42,22 @@ def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestE
 
 async def main() -> None:
     registry = CollectorRegistry()
-    async with Sandbox(windows=[Window(limit=8, seconds=0.5)]) as sandbox:
-        async with DatabaseClient(
+    async with (
+        Sandbox(windows=[Window(limit=8, seconds=0.5)]) as sandbox,
+        DatabaseClient(
             sandbox.token,
             base_url=sandbox.url,
             budget=RateBudget([]),  # no pacing, so that there is a 429 to be seen
             retry=RetryPolicy(base_delay=0.05),
             on_event=record_metrics(registry),
-        ) as client:
-            users = client.cluster(await sandbox.add_cluster("pg", backend="memory")).users
-            async with asyncio.TaskGroup() as group:
-                for number in range(10):
-                    group.create_task(users.create(f"tenant{number}"))
-            sandbox.faults.add("users.list", status=503, nth=1)
-            await users.list()
+        ) as client,
+    ):
+        users = client.cluster(await sandbox.add_cluster("pg", backend="memory")).users
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(users.create(f"tenant{number}"))
+        sandbox.faults.add("users.list", status=503, nth=1)
+        await users.list()
     print(generate_latest(registry).decode(), end="")
 
 

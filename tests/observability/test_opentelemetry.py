@@ -57,7 +57,7 @@ def a_client(sandbox: Sandbox, session: aiohttp.ClientSession | None = None) -> 
 
 
 async def use(client: DatabaseClient, sandbox: Sandbox) -> list[User]:
-    """Every way to end: a success, a refusal, a retry, an answer that was lost. Returns the users, for their secrets."""
+    """Meet a success, a refusal, a retry and an answer that is lost. Returns the users, for their secrets."""
     users = client.cluster(await sandbox.add_cluster("pg", backend="memory")).users
     told = [await users.create(f"tenant{number}") for number in range(5)]
     with pytest.raises(errors.APIError):

@@ -1,11 +1,11 @@
-"""The web examples under their real servers, each in a process of its own: their health, and what outlives their end."""
+"""The web examples under their real servers, each in its own process: their health, and what outlives their end."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from aiodbclient import DatabaseClient, RateBudget
-from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import Fault, Sandbox
 from benchmarks.web_servers import SERVERS, Tally, serving, sign_up, tally
-
+from tenants import AT_A_TIME
 
 ANSWER = 0.3  # s that the API takes for a user
 NAMES = [f"tenant{number}" for number in range(40)]
@@ -30,8 +30,13 @@ def name(request: pytest.FixtureRequest) -> str:
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox(windows=[]) as running:
         await running.add_cluster("pg", backend="memory")
-        running.faults.add("users.create", delay=ANSWER, after=True)
         yield running
+
+
+@pytest.fixture
+def slow(sandbox: Sandbox) -> Fault:
+    """The API makes a user at once, and takes its time to tell the password."""
+    return sandbox.faults.add("users.create", delay=ANSWER, after=True)
 
 
 @pytest.fixture
@@ -44,6 +49,11 @@ def api(sandbox: Sandbox) -> dict[str, str]:
     }
 
 
+async def until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110 - nothing wakes us
+        await asyncio.sleep(0.01)
+
+
 async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
     [cluster] = sandbox.clusters
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
@@ -51,7 +61,7 @@ async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
 
 
 async def test_a_slow_api_makes_the_health_no_slower_and_a_stop_loses_no_signup(
-    name: str, sandbox: Sandbox, api: dict[str, str], tmp_path: Path
+    name: str, sandbox: Sandbox, slow: Fault, api: dict[str, str], tmp_path: Path
 ) -> None:
     store = tmp_path / "tenants.db"
     answers = Counter[int | None]()
@@ -79,17 +89,14 @@ async def test_a_slow_api_makes_the_health_no_slower_and_a_stop_loses_no_signup(
 
 
 async def test_after_a_kill_the_next_start_settles_what_is_pending(
-    name: str, sandbox: Sandbox, api: dict[str, str], tmp_path: Path
+    name: str, sandbox: Sandbox, slow: Fault, api: dict[str, str], tmp_path: Path
 ) -> None:
     store = tmp_path / "tenants.db"
     answers = Counter[int | None]()
-    async with serving(name, api, store) as server:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(sign_up(server.url, NAMES, len(NAMES), answers))
-            while not answers:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(ANSWER / 2)  # the next ones have their users, and not their answers
-            await server.end(signal.SIGKILL)
+    async with serving(name, api, store) as server, asyncio.TaskGroup() as group:
+        group.create_task(sign_up(server.url, NAMES, len(NAMES), answers))
+        await until(lambda: slow.fired > AT_A_TIME)  # more users than there can be answers
+        await server.end(signal.SIGKILL)
     left = await what_is_there(sandbox, store)
     assert left.lost == 0
     assert left.pending > 0
