@@ -31,7 +31,8 @@ bench-web: $(VENV)/.dev
 	$(BIN)/python benchmarks/web.py
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo The site is in site/
 
 # Each stamp stands for the extra of its name being installed as pyproject.toml says.
 $(VENV)/.demo: pyproject.toml
