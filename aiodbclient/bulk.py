@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from enum import StrEnum
 from typing import Any
 
 from attrs import define, field, frozen
 
+from .calls import Meter
 from .errors import InvalidArgumentError
 from .models import Database, User
 
@@ -46,7 +47,7 @@ class Outcome:
         return self.error is None
 
 
-Job = Callable[[Any], Awaitable[Outcome]]
+Job = Callable[[Any, Meter], Coroutine[Any, Any, Outcome]]
 Setup = Callable[[], Awaitable[tuple[Job, int]]]
 
 
@@ -74,9 +75,11 @@ class Run:
         return await anext(self._outcomes)
 
     def stop(self) -> None:
-        """Start nothing more; the loop ends after the outcomes of what is in flight. For a signal handler (SIGTERM)."""
-        self._work.stopped = True
-        self._work.wake.set()
+        """Start nothing more; the loop ends after the outcomes of what is in flight. For a signal handler (SIGTERM).
+
+        A name of which nothing was sent yet, as it waited for the rate budget, gets no outcome.
+        """
+        self._work.stop()
 
     async def aclose(self) -> None:
         """End the run: cancel what is in flight and wait until it has ended."""
@@ -87,18 +90,26 @@ class Run:
 class _Work:
     """What is under way in a run. Apart from the run, so that dropping that ends its generator."""
 
-    running: set[asyncio.Future[Outcome]] = field(factory=set[asyncio.Future[Outcome]])
+    running: dict[asyncio.Future[Outcome], Meter] = field(factory=dict[asyncio.Future[Outcome], Meter])
     done: deque[Outcome] = field(factory=deque[Outcome])
     wake: asyncio.Event = field(factory=asyncio.Event)
     stopped: bool = False
 
-    def start(self, job: Awaitable[Outcome]) -> None:
-        task = asyncio.ensure_future(job)
-        self.running.add(task)
+    def start(self, job: Job, spec: Any) -> None:
+        meter = Meter()
+        task = asyncio.create_task(job(spec, meter))
+        self.running[task] = meter
         task.add_done_callback(self._ended)
 
+    def stop(self) -> None:
+        self.stopped = True
+        for task, meter in self.running.items():
+            if meter.requests == 0:
+                task.cancel()
+        self.wake.set()
+
     def _ended(self, task: asyncio.Future[Outcome]) -> None:
-        self.running.discard(task)
+        del self.running[task]
         if not task.cancelled():
             self.done.append(task.result())
         self.wake.set()
@@ -118,7 +129,7 @@ async def _outcomes(
                 and len(work.running) + len(work.done) < 2 * concurrency
                 and source.has_next()
             ):
-                work.start(job(source.ready.popleft()))
+                work.start(job, source.ready.popleft())
             if work.done:
                 yield work.done.popleft()
             elif work.running or (source.pulling is not None and not work.stopped):
@@ -143,7 +154,7 @@ class _Source:
     def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
         self.ready: deque[Any] = deque(maxlen=1)
         self.pulling: asyncio.Future[Any] | None = None
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
         self._wake = wake
         self._ended = False
@@ -164,12 +175,11 @@ class _Source:
 
     def _pulled(self, task: asyncio.Future[Any]) -> None:
         self.pulling = None
-        if not task.cancelled():
-            error = task.exception()
-            if isinstance(error, Exception):
-                self._end(error)
-            else:
-                self._take(task.result())
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self._take(task.result())
+        else:
+            self._end(error)
         self._wake.set()
 
     def _take(self, spec: Any) -> None:
@@ -178,7 +188,7 @@ class _Source:
         else:
             self.ready.append(spec)
 
-    def _end(self, error: Exception) -> None:
+    def _end(self, error: BaseException) -> None:
         self._ended = True
         self.failure = error
 

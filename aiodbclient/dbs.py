@@ -10,7 +10,7 @@ from .models import Database, NewUser
 from .operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
 from .pages import read_all
 from .paths import check_name, segment
-from .provisioning import Result, delete, provision_db, run
+from .provisioning import Result, delete, provision_db, readable, run
 from .scope import Scope
 from .wire import read
 
@@ -71,11 +71,11 @@ class DatabasesAPI:
         """
 
         async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
+            retry = scope.transport.retry
             try:
-                existing = {db.name for db in await DatabasesAPI(scope).list()}
+                existing = {db.name for db in await readable(DatabasesAPI(scope).list, retry)}
             except UnsupportedOperationError:
                 existing = set[str]()  # and so is each of the names
-            retry = scope.transport.retry
             return lambda scope, spec: provision_db(DatabasesAPI(scope), spec.name, existing, retry)
 
         return run(self._scope, names, concurrency, prepare)

@@ -184,7 +184,11 @@ class Connection:
 
 @define
 class Cluster:
-    """A managed database cluster, as far as the users of its users and dbs need it. ``created_at`` is aware."""
+    """A managed database cluster, as far as the users of its users and dbs need it.
+
+    ``created_at`` is aware. ``connection`` is one that knows nothing where the API told none, as it may while the
+    cluster is being created.
+    """
 
     id: str
     name: str
@@ -199,7 +203,7 @@ class Cluster:
     tags: list[str] = field(factory=list[str])
     db_names: list[str] = field(factory=list[str])
     users: list[User] = field(factory=list[User])
-    connection: Connection | None = None
+    connection: Connection = field(factory=Connection)
     private_connection: Connection | None = None
     standby_connection: Connection | None = None
     standby_private_connection: Connection | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -41,12 +42,14 @@ IfExists = Literal["keep", "reset", "error"]
 Result = tuple[Action, User | Database | None]
 T = TypeVar("T")
 
-# How long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493), and how often to look, in
-# seconds.
+# How long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493), and the first of the
+# doubling waits between looking, in seconds.
 _FRESH = 10.0
-_LOOK = 0.5
+_LOOK = 0.25
 
-_TAKEN = re.compile(r"exist|taken|in use|duplicate|already", re.IGNORECASE)
+# The API description has no answer for a name that is taken; for a connection pool the provider says "pool name is not
+# available" (terraform-provider-digitalocean #925).
+_TAKEN = re.compile(r"already|exists|taken|in use|duplicate|not available", re.IGNORECASE)
 
 
 def run(
@@ -60,18 +63,18 @@ def run(
         raise InvalidArgumentError(f"concurrency must be an int of at least 1, not {concurrency!r}")
 
     async def setup() -> tuple[Job, int]:
-        capabilities = CAPABILITIES.get(await scope.learn_engine(), Capabilities())
-        do = await prepare(scope.for_bulk(Meter()))
+        patient = scope.for_bulk(Meter())
+        capabilities = CAPABILITIES.get(await patient.learn_engine(), Capabilities())
+        do = await prepare(patient)
         return partial(_job, scope, do, set[str]()), concurrency or capabilities.concurrent_user_writes
 
     return Run(specs, setup)
 
 
 async def _job(
-    scope: Scope, do: Callable[[Scope, NewUser], Awaitable[Result]], seen: set[str], given: object
+    scope: Scope, do: Callable[[Scope, NewUser], Awaitable[Result]], seen: set[str], given: object, meter: Meter
 ) -> Outcome:
     name = given.name if isinstance(given, NewUser) else given if isinstance(given, str) else repr(given)
-    meter = Meter()
     try:
         if not isinstance(given, str | NewUser):
             raise InvalidArgumentError(f"a run takes names and NewUsers, not {type(given).__name__}")
@@ -83,6 +86,13 @@ async def _job(
         action, made = await do(scope.for_bulk(meter), NewUser(given) if isinstance(given, str) else given)
     except Exception as error:  # noqa: BLE001 - one failure, whatever it is, never stops the others
         return Outcome(name, Action.FAILED, error=error, tries=meter.requests)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody cancelled this task: it awaited something that was, such as the caller's token provider.
+        lost = DatabaseClientError("what it waited for was cancelled", may_have_applied=meter.requests > 0)
+        return Outcome(name, Action.FAILED, error=lost, tries=meter.requests)
     if isinstance(made, Database):
         return Outcome(name, action, db=made, tries=meter.requests)
     return Outcome(name, action, user=made, tries=meter.requests)
@@ -92,46 +102,41 @@ async def provision_user(
     users: UsersAPI, spec: NewUser, existing: Mapping[str, User], if_exists: IfExists, retry: RetryPolicy
 ) -> Result:
     """See to it that the user of ``spec`` is there, as ``UsersAPI.provision`` says."""
+
+    def create() -> Awaitable[User]:
+        return users.create(spec.name, spec.mysql_settings, spec.settings, spec.readonly)
+
     user = existing.get(spec.name)
     if user is None:
-        try:
-            return Action.CREATED, await users.create(spec.name, spec.mysql_settings, spec.settings, spec.readonly)
-        except (ConflictError, UnprocessableEntityError) as refusal:
-            user = await _taken(users.get, spec.name, refusal)
-        except DatabaseClientError as error:
-            if not error.may_have_applied:
-                raise
-            return Action.CREATED, await _settle_user(users, spec, error, retry)
+        ours, found = await _create(create, lambda: users.get(spec.name), retry)
+        if ours:
+            return Action.CREATED, found if found.password is not None else await _replace_lost(users, spec, retry)
+        user = found
     if if_exists == "keep":
         return Action.KEPT, user
     if if_exists == "reset":
         return Action.RESET, await reset_user(users, spec, retry)
-    raise InvalidArgumentError(f"the user {spec.name!r} exists")
+    raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
 
 
 async def provision_db(dbs: DatabasesAPI, name: str, existing: Container[str], retry: RetryPolicy) -> Result:
     """See to it that the database ``name`` is there."""
     if name in existing:
         return Action.KEPT, Database(name)
-    try:
-        return Action.CREATED, await dbs.create(name)
-    except (ConflictError, UnprocessableEntityError) as refusal:
-        return Action.KEPT, await _taken(dbs.get, name, refusal)
-    except DatabaseClientError as error:
-        if not error.may_have_applied:
-            raise
-        lost = error
-    return Action.CREATED, await _settle(lambda: dbs.create(name), lambda: dbs.get(name), lost, retry)
+    ours, db = await _create(lambda: dbs.create(name), lambda: dbs.get(name), retry)
+    return Action.CREATED if ours else Action.KEPT, db
 
 
 async def reset_user(users: UsersAPI, spec: NewUser, retry: RetryPolicy) -> User:
-    """Give the user a new password. An answer that cannot be read loses it, so then once more."""
-    for wait in _waits(retry, retry.max_tries - 1):
-        try:
-            return await users.reset_auth(spec.name, spec.mysql_settings)
-        except InvalidResponseError:
-            await asyncio.sleep(wait)
-    return await users.reset_auth(spec.name, spec.mysql_settings)
+    """Give the user a new password. Raises InvalidResponseError where the answer does not tell it."""
+    user = await readable(lambda: users.reset_auth(spec.name, spec.mysql_settings), retry)
+    if user.password is None:
+        raise InvalidResponseError(
+            f"the password of {spec.name!r} was reset, but the API does not tell the new one: "
+            "has the token the scope database:view_credentials?",
+            may_have_applied=True,
+        )
+    return user
 
 
 async def delete(api: UsersAPI | DatabasesAPI, name: str) -> Result:
@@ -143,60 +148,87 @@ async def delete(api: UsersAPI | DatabasesAPI, name: str) -> Result:
     return Action.DELETED, None
 
 
-async def _settle_user(users: UsersAPI, spec: NewUser, lost: DatabaseClientError, retry: RetryPolicy) -> User:
-    def create() -> Awaitable[User]:
-        return users.create(spec.name, spec.mysql_settings, spec.settings, spec.readonly)
+async def readable(call: Callable[[], Awaitable[T]], retry: RetryPolicy) -> T:
+    """What ``call`` gives. It is made again where its answer cannot be read, so it must be safe to repeat."""
+    for wait in _waits(retry, retry.max_tries - 1):
+        try:
+            return await call()
+        except InvalidResponseError:
+            await asyncio.sleep(wait)
+    return await call()
 
-    user = await _settle(create, lambda: users.get(spec.name), lost, retry)
-    if user.password is not None:
-        return user
+
+async def _create(
+    create: Callable[[], Awaitable[T]], get: Callable[[], Awaitable[T]], retry: RetryPolicy
+) -> tuple[bool, T]:
+    """Create, settle it if the answer is lost, and tell whether what is there now is ours or was there before."""
+
+    def read() -> Awaitable[T]:
+        return readable(get, retry)
+
     try:
-        return await reset_user(users, spec, retry)
+        return True, await create()
+    except (ConflictError, UnprocessableEntityError) as refusal:
+        return False, await _taken(read, refusal)
     except DatabaseClientError as error:
-        raise _unsettled(error, "it was created, but its password was lost and could not be reset") from None
+        if not error.may_have_applied:
+            raise
+        lost = error
+    return True, await _settle(create, read, lost, retry)
 
 
 async def _settle(
-    create: Callable[[], Awaitable[T]], get: Callable[[], Awaitable[T]], lost: DatabaseClientError, retry: RetryPolicy
+    create: Callable[[], Awaitable[T]], read: Callable[[], Awaitable[T]], lost: DatabaseClientError, retry: RetryPolicy
 ) -> T:
     """What a create whose answer was lost has made, or else makes now."""
-    for wait in _waits(retry, retry.max_tries):
-        await asyncio.sleep(wait)
-        try:
-            try:
-                return await get()
-            except NotFoundError:
-                return await create()
-        except (ConflictError, UnprocessableEntityError) as refusal:
-            return await _once_visible(get, refusal)
-        except DatabaseClientError as error:
-            lost = error
-            if not error.may_have_applied:
-                break
-    raise _unsettled(lost, "it may have been created, and could not be read back")
-
-
-async def _taken(get: Callable[[str], Awaitable[T]], name: str, refusal: APIError) -> T:
-    """What has the name that ``refusal`` says is taken; ``refusal`` itself where nothing has."""
-    if refusal.status == 409 or _TAKEN.search(f"{refusal.id} {refusal.message}"):
-        return await _once_visible(lambda: get(name), refusal)
     try:
-        return await get(name)
+        for wait in _waits(retry, retry.max_tries):
+            await asyncio.sleep(wait)
+            with suppress(NotFoundError):
+                return await read()
+            try:
+                return await create()
+            except (ConflictError, UnprocessableEntityError) as refusal:
+                return await _once_visible(read, refusal)
+            except DatabaseClientError as error:
+                if not error.may_have_applied:
+                    raise
+                lost = error
+    except DatabaseClientError as error:
+        lost = error
+    raise _unsettled(lost, "it may have been created, which could not be settled")
+
+
+async def _replace_lost(users: UsersAPI, spec: NewUser, retry: RetryPolicy) -> User:
+    try:
+        return await reset_user(users, spec, retry)
+    except DatabaseClientError as error:
+        failure = error
+    raise _unsettled(failure, "it was created, but its password was lost and could not be reset")
+
+
+async def _taken(read: Callable[[], Awaitable[T]], refusal: APIError) -> T:
+    """What has the name that ``refusal`` says is taken; ``refusal`` itself where it says something else."""
+    if _TAKEN.search(f"{refusal.id} {refusal.message}"):
+        return await _once_visible(read, refusal)
+    try:
+        return await read()
     except NotFoundError:
         raise refusal from None
 
 
-async def _once_visible(get: Callable[[], Awaitable[T]], refusal: APIError) -> T:
-    """What ``get`` reads, which is known to be there although a fresh one may answer 404 for a while."""
+async def _once_visible(read: Callable[[], Awaitable[T]], refusal: APIError) -> T:
+    """What ``read`` reads, which seems to be there although a fresh one may answer 404 for a while."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _FRESH
+    deadline, wait = loop.time() + _FRESH, _LOOK
     while True:
         try:
-            return await get()
+            return await read()
         except NotFoundError:
             if loop.time() >= deadline:
                 raise refusal from None
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(wait)
+        wait *= 2
 
 
 def _waits(retry: RetryPolicy, count: int) -> Iterator[float]:

@@ -10,7 +10,7 @@ from .models import MySQLSettings, NewUser, User, UserSettings
 from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
 from .pages import read_all
 from .paths import check_name, segment
-from .provisioning import IfExists, Result, delete, provision_user, reset_user, run
+from .provisioning import IfExists, Result, delete, provision_user, readable, reset_user, run
 from .scope import Scope
 from .wire import read, setting_names, write
 
@@ -123,14 +123,15 @@ class UsersAPI:
     ) -> Run:
         """See to it that each of ``specs`` is there, and tell each one's Outcome as soon as it is known.
 
-        ``if_exists`` says what becomes of a user that existed before: ``"keep"`` it as the API has it, ``"reset"`` its
-        password, or an ``"error"``. ``concurrency``: names at a time (None: what the engine bears; 1 for MongoDB, else
-        16). ``specs`` is pulled as room frees. A name that comes twice fails the second time, with nothing sent.
+        ``if_exists`` says what becomes of a user that existed before: ``"keep"`` it as the API tells it, ``"reset"``
+        its password, or an ``"error"`` (ConflictError). ``concurrency``: names at a time (None: what the engine bears;
+        1 for MongoDB, else 16). ``specs`` is pulled as room frees. A name that comes twice fails the second time, with
+        nothing sent.
 
         A create whose answer was lost is settled: read back, created again if it is not there, and given a new password
-        where nothing tells its own. An Outcome that is ``ok`` and CREATED or RESET holds the password that the API
-        knows; one that was KEPT holds it where the API tells it. The run waits for the rate budget however long it
-        takes (``max_wait`` does not apply), in its bulk lane.
+        where nothing tells its own. An Outcome that is CREATED or RESET holds the password that the API knows; one that
+        was KEPT holds it where the API tells it. The run waits for the rate budget however long it takes (``max_wait``
+        does not apply), in its bulk lane.
 
         The loop raises what stops the whole run: a cluster or a list of users that cannot be read, or an exception from
         ``specs``. Safe to run again. Stopping and cancelling: see Run.
@@ -139,11 +140,11 @@ class UsersAPI:
             raise InvalidArgumentError(f'if_exists must be "keep", "reset" or "error", not {if_exists!r}')
 
         async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
+            retry = scope.transport.retry
             try:
-                existing = {user.name: user for user in await UsersAPI(scope).list()}
+                existing = {user.name: user for user in await readable(UsersAPI(scope).list, retry)}
             except UnsupportedOperationError:
                 existing = dict[str, User]()  # and so is each of the specs
-            retry = scope.transport.retry
             return lambda scope, spec: provision_user(UsersAPI(scope), spec, existing, if_exists, retry)
 
         return run(self._scope, specs, concurrency, prepare)

@@ -282,7 +282,6 @@ def _settings_hook(converter: Converter) -> Hook:
 
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
     """``cluster`` with its engine told to each of its connections, which need it to write a DSN."""
-    return {
-        key: {**value, "engine": cluster["engine"]} if key.endswith("connection") and value else value
-        for key, value in cluster.items()
-    }
+    engine = {"engine": cluster["engine"]}
+    connections = {key: {**value, **engine} for key, value in cluster.items() if key.endswith("connection") and value}
+    return {**cluster, "connection": engine, **connections}

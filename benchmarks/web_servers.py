@@ -134,7 +134,6 @@ class Tally:
 async def tally(client: DatabaseClient, cluster_id: str, store: Path) -> Tally:
     cluster = client.cluster(cluster_id)
     connection = (await cluster.info()).connection
-    assert connection is not None
     with closing(sqlite3.connect(store)) as db:
         kept: dict[str, str | None] = {
             f"tenant_{name}": dsn for name, dsn in db.execute("SELECT name, dsn FROM tenants")

@@ -35,7 +35,7 @@ async def quickstart(cluster: ClusterClient) -> None:
         user = await cluster.users.create(name)
         print(f"created the database and the user {name} ({user.role})")
 
-        if info.connection is not None and user.password is not None:
+        if user.password is not None:
             dsn = info.connection.uri_for(user, database=name)
             print(f"its DSN is {dsn.replace(user.password, '********')}")
 

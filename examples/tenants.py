@@ -50,7 +50,6 @@ async def tenants_from_environment() -> AsyncGenerator[Tenants]:
     with Credentials.open(os.environ.get("TENANTS_DB", ":memory:")) as credentials:
         async with client_from_environment() as client:
             info = await client.clusters.get(cluster_id)
-            assert info.connection is not None, "the cluster is not online yet"
             cluster = client.with_options(max_wait=PATIENCE).cluster(cluster_id, info.engine)
             tenants = Tenants(cluster, info.connection, credentials)
             await tenants.settle()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import RetryPolicy, errors
+from aiodbclient import RetryPolicy, User, errors
 from aiodbclient.answers import excerpt
 from aiodbclient.ratelimit import retry_after
 
@@ -125,11 +125,22 @@ async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(
         [],
         [],
     )
-    assert info.connection is not None
     assert info.connection.password is None
     assert info.private_connection is None
+    assert info.standby_connection is None
     [user] = info.users
     assert (user.role, user.password, user.mysql_settings, user.settings) == ("superb", None, None, None)
+
+
+async def test_a_cluster_without_a_connection_has_one_that_knows_nothing(
+    server: Server, make_client: MakeClient
+) -> None:
+    for connection in ({}, {"connection": None}, {"connection": {}}):
+        server.will(says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", **connection}}))
+        info = await make_client().clusters.get(CLUSTER)
+        assert (info.connection.host, info.connection.engine) == (None, "pg")
+        with pytest.raises(errors.InvalidArgumentError, match="no host"):
+            info.connection.uri_for(User("alice", password="hunter2"))
 
 
 async def test_a_date_is_aware(server: Server, make_client: MakeClient) -> None:

@@ -19,7 +19,6 @@ def file(tmp_path: Path) -> str:
 
 async def connect(client: DatabaseClient, cluster_id: str, credentials: Credentials) -> Tenants:
     connection = (await client.clusters.get(cluster_id)).connection
-    assert connection is not None
     return Tenants(client.cluster(cluster_id), connection, credentials)
 
 

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient.sandbox import Sandbox
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(windows=[]) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
+    """A client of ``sandbox`` that is quick to try again and not paced."""
+    async with DatabaseClient(
+        sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.001), budget=RateBudget([]), timeout=5.0
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def pg(sandbox: Sandbox, client: DatabaseClient) -> ClusterClient:
+    return client.cluster(await sandbox.add_cluster("pg", backend="memory"))
+
+
+@pytest.fixture
+async def mongodb(sandbox: Sandbox, client: DatabaseClient) -> ClusterClient:
+    return client.cluster(await sandbox.add_cluster("mongodb"))

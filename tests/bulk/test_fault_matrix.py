@@ -1,0 +1,162 @@
+"""Every fault at every operation of a bulk run, over real HTTP.
+
+Whatever happens on the way: a password that was reported is the server's current one, no user exists that nobody asked
+for, none is created twice, and none that existed before is touched without being asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, suppress
+from itertools import product, starmap
+from typing import Any
+
+import pytest
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, RateBudget, RetryPolicy, errors
+from aiodbclient.bulk import Run
+from aiodbclient.sandbox import Sandbox
+
+from .truth import Truth, requests
+
+OPERATIONS = ["create", "reset_auth", "delete", "list", "get"]
+ENGINES = ["pg", "mongodb", "pg without the credentials scope"]
+FAULTS: dict[str, dict[str, Any]] = {
+    "cut before the work": {"cut": True},
+    "cut after the work": {"cut": True, "after": True},
+    "timeout after": {"delay": 0.45, "after": True},
+    "500 before": {"status": 500},
+    "500 after": {"status": 500, "after": True},
+    "503 with retry-after": {"status": 503, "headers": {"retry-after": "0.03"}},
+    "429": {"status": 429, "headers": {"retry-after": "0.03"}},
+    "truncated JSON": {"truncate": True},
+    "HTML": {"html": True},
+    "slow": {"delay": 0.1},
+    "404 on read-back": {"cut": True, "after": True},
+}
+CLIENT_TIMEOUT = 0.25
+UNSEEN = 0.12
+
+KEPT, ROTATED, GONE = ["kept-0", "kept-1"], ["rotated-0", "rotated-1"], ["gone-0", "gone-1"]
+NEW = ["new-lost", "new-cut", "new"]
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiodbclient.provisioning._LOOK", 0.02)
+    monkeypatch.setattr("aiodbclient.provisioning._FRESH", 4 * UNSEEN)
+
+
+class Case:
+    """One fault at one operation, on a cluster of its own: what was there before, and what the runs reported."""
+
+    def __init__(self, what: str, truth: Truth) -> None:
+        self.what = what
+        self.truth = truth
+        self.before = truth.passwords
+        self.outcomes: dict[str, Outcome] = {}
+
+    async def take(self, run: Run) -> None:
+        async for outcome in run:
+            self.outcomes[outcome.name] = outcome
+
+    def __repr__(self) -> str:
+        return self.what
+
+
+async def provision_rotate_deprovision(case: Case, cluster: ClusterClient) -> None:
+    await case.take(cluster.users.provision([*NEW, KEPT[0]]))
+    await case.take(cluster.users.rotate(ROTATED))
+    await case.take(cluster.users.deprovision(GONE))
+
+
+@asynccontextmanager
+async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, times: int | None, max_tries: int) -> Any:
+    cluster_id = await sandbox.add_cluster(engine.split()[0], backend="memory")
+    token = sandbox.token
+    if engine.endswith("scope"):
+        token = sandbox.add_token(["database:read", "database:create", "database:update", "database:delete"])
+    async with DatabaseClient(
+        token,
+        base_url=sandbox.url,
+        retry=RetryPolicy(max_tries=max_tries, base_delay=0.01),
+        budget=RateBudget([]),
+        timeout=CLIENT_TIMEOUT if fault == "timeout after" else 10.0,
+    ) as client:
+        cluster = client.cluster(cluster_id)
+        truth = Truth(sandbox, cluster_id)
+        for name in [*KEPT, *ROTATED, *GONE]:
+            await cluster.users.create(name)
+        truth.created.clear()
+        # So that the read-back and the reset are needed, two creates are lost in any case.
+        sandbox.faults.add("users.create", cluster=cluster_id, name="new-lost", nth=1, status=500, after=True)
+        sandbox.faults.add("users.create", cluster=cluster_id, name="new-cut", nth=1, cut=True)
+        sandbox.faults.add(f"users.{operation}", cluster=cluster_id, times=times, **FAULTS[fault])
+        if fault == "404 on read-back":
+            sandbox.faults.add("users.get", cluster=cluster_id, unseen_for=UNSEEN)
+        yield Case(f"{fault} at {operation} on {engine}", truth), cluster
+
+
+def check_invariant(case: Case) -> None:
+    truth = case.truth
+    for name, outcome in case.outcomes.items():
+        if outcome.action in (Action.CREATED, Action.RESET):
+            assert outcome.user is not None, case
+            assert outcome.user.password == truth.passwords[name], (case, name)
+            assert outcome.user.password is not None, (case, name)
+        elif outcome.action is Action.KEPT:
+            assert outcome.user is not None, case
+            assert outcome.user.password in (None, truth.passwords[name]), (case, name)
+        elif outcome.action in (Action.DELETED, Action.ABSENT):
+            assert name not in truth.passwords, (case, name)
+        else:
+            changed = truth.passwords.get(name) != case.before.get(name)
+            assert isinstance(outcome.error, errors.DatabaseClientError), (case, name)
+            assert outcome.error.may_have_applied or not changed, (case, name)
+    assert set(truth.created) <= set(NEW), case
+    assert all(times == 1 for times in truth.created.values()), case
+    assert set(truth.reset) <= {*NEW, *ROTATED}, case
+    assert set(truth.passwords) <= {"doadmin", *KEPT, *ROTATED, *GONE, *NEW}, case
+    assert {name: truth.passwords[name] for name in KEPT} == {name: case.before[name] for name in KEPT}, case
+
+
+def faults_of(operation: str) -> Iterator[str]:
+    # A 204 has no body to break.
+    return (fault for fault in FAULTS if not (operation == "delete" and fault in ("truncated JSON", "HTML")))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_faults_that_pass_leave_no_failure(sandbox: Sandbox, operation: str) -> None:
+    async def one(engine: str, fault: str) -> None:
+        async with prepared(sandbox, engine, operation, fault, times=2, max_tries=6) as (case, cluster):
+            await provision_rotate_deprovision(case, cluster)
+
+        check_invariant(case)
+        assert {name: outcome.action for name, outcome in case.outcomes.items()} == {
+            **dict.fromkeys(NEW, Action.CREATED),
+            KEPT[0]: Action.KEPT,
+            **dict.fromkeys(ROTATED, Action.RESET),
+            **dict.fromkeys(GONE, Action.DELETED),
+        }, case
+        assert set(case.truth.created) == set(NEW), case
+
+    await asyncio.gather(*starmap(one, product(ENGINES, faults_of(operation))))
+    assert requests(sandbox, f"users.{operation}") > len(ENGINES) * len(FAULTS)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_faults_that_stay_are_told_as_they_are(sandbox: Sandbox, operation: str) -> None:
+    async def one(engine: str, fault: str) -> None:
+        async with prepared(sandbox, engine, operation, fault, times=None, max_tries=2) as (case, cluster):
+            with suppress(errors.DatabaseClientError):  # a list that cannot be read ends the run
+                await provision_rotate_deprovision(case, cluster)
+
+        check_invariant(case)
+        if operation == "list" and fault != "slow":
+            assert case.outcomes == {}
+            assert not case.truth.created
+        else:
+            assert len(case.outcomes) == len([*NEW, KEPT[0], *ROTATED, *GONE]), case
+
+    await asyncio.gather(*starmap(one, product(ENGINES, faults_of(operation))))

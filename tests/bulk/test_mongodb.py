@@ -1,0 +1,51 @@
+"""A MongoDB cluster answers 500 to user writes that overlap, so those of one client go one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, errors
+from aiodbclient.sandbox import Sandbox
+
+from .truth import Truth, requests
+
+
+async def test_the_sandbox_fails_writes_that_overlap(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
+        results = await asyncio.gather(
+            mongodb.users.create("a"), other.cluster(mongodb.id).users.create("b"), return_exceptions=True
+        )
+
+    assert sum(isinstance(result, errors.ServerError) for result in results) == 1
+
+
+async def test_twenty_parallel_creates(sandbox: Sandbox, client: DatabaseClient, mongodb: ClusterClient) -> None:
+    same = client.cluster(mongodb.id, engine="mongodb")
+    names = [f"t{n}" for n in range(20)]
+
+    users = await asyncio.gather(*((mongodb, same)[n % 2].users.create(name) for n, name in enumerate(names)))
+
+    assert [user.name for user in users] == names
+    assert sandbox.counts["users.create", 201] == requests(sandbox, "users.create") == 20
+
+
+async def test_provisioning_a_hundred_beside_single_calls(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+    truth = Truth(sandbox, mongodb.id)
+    told: dict[str, str | None] = {}
+
+    async def provision() -> None:
+        async for outcome in mongodb.users.provision((f"t{n}" for n in range(100)), concurrency=8):
+            assert outcome.action is Action.CREATED, outcome.error
+            assert outcome.user is not None
+            told[outcome.name] = outcome.user.password
+
+    async def single() -> None:
+        for n in range(10):
+            user = await mongodb.users.create(f"single-{n}")
+            told[user.name] = (await mongodb.users.reset_auth(user.name)).password
+
+    await asyncio.gather(provision(), single())
+
+    assert len(told) == 110
+    assert told == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
+    assert not any(status == 500 for _, status in sandbox.counts)

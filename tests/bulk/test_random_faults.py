@@ -1,0 +1,178 @@
+"""Whatever runs and faults come in whatever order: who believes the outcomes has every password right.
+
+A machine that plays an operator who writes down what the outcomes tell, on a server that fails at random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Literal
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, errors
+from aiodbclient.bulk import Run
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox.validation import NewUser
+
+from .truth import Truth
+
+NAMES = [f"t{n}" for n in range(6)]
+some_names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)
+failures = st.sampled_from(
+    [
+        {"cut": True},
+        {"cut": True, "after": True},
+        {"cut": True, "truncate": True},
+        {"status": 500},
+        {"status": 502, "after": True, "html": True},
+        {"status": 503, "headers": {"retry-after": "0.01"}},
+        {"status": 429, "headers": {"retry-after": "0.01"}},
+        {"status": 403},
+        {"truncate": True},
+        {"html": True},
+        {"delay": 0.01},
+        {"unseen_for": 0.03},
+    ]
+)
+
+
+breakage = st.lists(
+    st.fixed_dictionaries(
+        {
+            "operation": st.sampled_from(["create", "create", "create", "reset_auth", "get", "delete", "list"]),
+            "failure": failures,
+            "nth": st.integers(1, 3),
+            "times": st.integers(1, 5),
+        }
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+class Operator(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.noted: dict[str, str | None] = {}  # None: there, with a password that nobody told
+        self.unsure: set[str] = set()  # the error said so, or it was never asked for
+
+    @initialize(engine=st.sampled_from(["pg", "mongodb"]), credentials=st.booleans())
+    def start(self, engine: str, credentials: bool) -> None:
+        self.runner.run(self._start(engine, credentials))
+
+    async def _start(self, engine: str, credentials: bool) -> None:
+        self.sandbox = await Sandbox(windows=[]).__aenter__()
+        cluster_id = await self.sandbox.add_cluster(engine, backend="memory")
+        scopes = ["database:read", "database:create", "database:update", "database:delete"]
+        token = self.sandbox.add_token([*scopes, "database:view_credentials"] if credentials else scopes)
+        self.truth = Truth(self.sandbox, cluster_id)
+        self.client = DatabaseClient(
+            token,
+            base_url=self.sandbox.url,
+            retry=RetryPolicy(max_tries=2, base_delay=0.001),
+            budget=RateBudget([]),
+        )
+        self.cluster: ClusterClient = self.client.cluster(cluster_id)
+
+    def teardown(self) -> None:
+        self.runner.run(self._end())
+        self.runner.close()
+
+    async def _end(self) -> None:
+        await self.client.aclose()
+        await self.sandbox.__aexit__(None, None, None)
+
+    @rule(name=st.sampled_from(NAMES))
+    def somebody_else_creates(self, name: str) -> None:
+        if name not in self.truth.passwords:
+            self.runner.run(self.truth._backend.create_user(NewUser(name, None, {})))
+            self.unsure.add(name)
+
+    @rule(
+        names=some_names,
+        if_exists=st.sampled_from(["keep", "reset", "error"]),
+        concurrency=st.sampled_from([None, 1, 4]),
+        broken=breakage,
+    )
+    def provision(
+        self,
+        names: list[str],
+        if_exists: Literal["keep", "reset", "error"],
+        concurrency: int | None,
+        broken: list[dict[str, Any]],
+    ) -> None:
+        run = self.cluster.users.provision(names, if_exists=if_exists, concurrency=concurrency)
+        self._take(run, names, broken, may_reset=if_exists == "reset")
+
+    @rule(names=some_names, broken=breakage)
+    def rotate(self, names: list[str], broken: list[dict[str, Any]]) -> None:
+        self._take(self.cluster.users.rotate(names), names, broken, may_reset=True)
+
+    @rule(names=some_names, broken=breakage)
+    def deprovision(self, names: list[str], broken: list[dict[str, Any]]) -> None:
+        self._take(self.cluster.users.deprovision(names), names, broken, may_reset=False)
+
+    def _take(self, run: Run, names: list[str], broken: list[dict[str, Any]], *, may_reset: bool) -> None:
+        before = self.truth.passwords
+        self.truth.created.clear()
+        self.truth.reset.clear()
+        for fault in broken:
+            self.sandbox.faults.add(
+                f"users.{fault['operation']}", nth=fault["nth"], times=fault["times"], **fault["failure"]
+            )
+        self.runner.run(self._outcomes(run))
+        self.sandbox.faults.clear()
+        assert set(self.truth.created) <= set(names) - set(before)
+        assert max(self.truth.created.values(), default=1) == 1
+        assert set(self.truth.reset) <= (set(names) if may_reset else set(self.truth.created))
+
+    async def _outcomes(self, run: Run) -> None:
+        with suppress(errors.DatabaseClientError):  # a list that cannot be read ends the run
+            async for outcome in run:
+                self._note(outcome.name, outcome.action, outcome.user, outcome.error)
+
+    def _note(self, name: str, action: Action, user: Any, error: Exception | None) -> None:
+        if action is Action.FAILED:
+            assert isinstance(error, errors.DatabaseClientError)
+            if error.may_have_applied:
+                self.unsure.add(name)
+            return
+        if action in (Action.DELETED, Action.ABSENT):
+            self.unsure.discard(name)
+            self.noted.pop(name, None)
+        elif action is Action.KEPT:
+            if user.password is not None:
+                assert user.password == self.truth.passwords[name]
+        else:
+            self.unsure.discard(name)
+            self.noted[name] = user.password
+
+    @invariant()
+    def the_notes_are_true(self) -> None:
+        if hasattr(self, "truth"):
+            truth = self.truth.passwords
+            assert set(truth) <= {"doadmin", *self.noted, *self.unsure}
+            for name in set(self.noted) - self.unsure:
+                assert self.noted[name] is not None
+                assert self.noted[name] == truth[name]
+
+
+Operator.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+class TestOperator(Operator.TestCase):  # type: ignore[name-defined, misc]
+    def setUp(self) -> None:
+        super().setUp()
+        import aiodbclient.provisioning as provisioning
+
+        looks = provisioning._FRESH, provisioning._LOOK
+        provisioning._FRESH, provisioning._LOOK = 0.3, 0.005
+        self.addCleanup(lambda: setattr(provisioning, "_FRESH", looks[0]))
+        self.addCleanup(lambda: setattr(provisioning, "_LOOK", looks[1]))

@@ -1,0 +1,194 @@
+"""However a run ends early: nothing new is sent, and no task is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+
+import pytest
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget, Window
+from aiodbclient.sandbox import Sandbox
+
+from .truth import Truth, requests
+
+
+def our_tasks() -> set[str]:
+    """The running tasks, without this one and the sandbox's."""
+    return {
+        repr(task)
+        for task in asyncio.all_tasks()
+        if task is not asyncio.current_task()
+        and not {"RequestHandler", "_accept_connection2"} & set(re.split(r"\W", repr(task.get_coro())))
+    }
+
+
+async def assert_quiet(sandbox: Sandbox) -> None:
+    """Nothing is under way, and nothing more arrives."""
+    await asyncio.sleep(0.03)  # a request that was cancelled may have been on its way
+    assert our_tasks() == set()
+    arrived = len(sandbox.requests)
+    await asyncio.sleep(0.1)
+    assert len(sandbox.requests) == arrived
+
+
+@pytest.fixture(autouse=True)
+def slow_creates(sandbox: Sandbox) -> None:
+    sandbox.faults.add("users.create", delay=0.02)
+
+
+def endless() -> Iterator[str]:
+    n = 0
+    while True:
+        n += 1
+        yield f"t{n}"
+
+
+async def test_break(sandbox: Sandbox, pg: ClusterClient) -> None:
+    async for _ in pg.users.provision(endless(), concurrency=4):
+        break
+
+    await assert_quiet(sandbox)
+    assert requests(sandbox, "users.create") <= 2 * 4
+
+
+async def test_break_while_the_run_is_still_held(sandbox: Sandbox, pg: ClusterClient) -> None:
+    run = pg.users.provision(endless(), concurrency=4)
+    async for _ in run:
+        break
+
+    await assert_quiet(sandbox)  # what was begun went on to its end
+    assert requests(sandbox, "users.create") <= 2 * 4
+
+    await run.aclose()
+    assert [outcome async for outcome in run] == []
+
+
+async def test_aclosing(sandbox: Sandbox, pg: ClusterClient) -> None:
+    async with aclosing(pg.users.provision(endless(), concurrency=4)) as run:
+        async for _ in run:
+            break
+    assert our_tasks() == set()  # at once
+
+    await assert_quiet(sandbox)
+
+
+async def test_aclose_before_the_start_sends_nothing(sandbox: Sandbox, pg: ClusterClient) -> None:
+    run = pg.users.provision(endless())
+    await run.aclose()
+
+    assert [outcome async for outcome in run] == []
+    assert sandbox.requests == []
+
+
+async def test_an_exception_in_the_body_of_the_loop(sandbox: Sandbox, pg: ClusterClient) -> None:
+    async def consume() -> None:
+        async for outcome in pg.users.provision(endless(), concurrency=4):
+            raise LookupError(outcome.name)
+
+    with pytest.raises(LookupError):
+        await consume()
+    await assert_quiet(sandbox)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.03, 0.05])
+async def test_cancelling_the_task(sandbox: Sandbox, pg: ClusterClient, after: float) -> None:
+    async def consume() -> None:
+        async for _ in pg.users.provision(endless(), concurrency=4):
+            pass
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(after)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert our_tasks() == set()
+    await assert_quiet(sandbox)
+
+
+async def test_cancelling_while_specs_are_awaited(sandbox: Sandbox, pg: ClusterClient) -> None:
+    ended = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def consume() -> None:
+        async for _ in pg.users.provision(stuck()):
+            pass
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(consume(), 0.1)
+
+    assert ended.is_set()
+    assert our_tasks() == set()
+
+
+async def test_cancelling_behind_the_lock_of_a_mongodb_cluster(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+    async def consume() -> None:
+        async for _ in mongodb.users.provision(endless(), concurrency=4):
+            pass
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait([task])
+
+    await assert_quiet(sandbox)
+    await mongodb.users.create("next")  # the lock is free
+
+
+async def test_stop_delivers_what_is_in_flight(sandbox: Sandbox, pg: ClusterClient) -> None:
+    truth = Truth(sandbox, pg.id)
+    run = pg.users.provision(endless(), concurrency=4)
+    told: dict[str, str | None] = {}
+
+    async for outcome in run:
+        assert outcome.user is not None
+        told[outcome.name] = outcome.user.password
+        if len(told) == 6:
+            run.stop()
+
+    assert 6 < len(told) <= 2 * 6
+    assert requests(sandbox, "users.create") == len(told)
+    assert told == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
+    assert our_tasks() == set()
+
+
+async def test_stop_from_a_timer_ends_a_run_whose_specs_are_awaited(pg: ClusterClient) -> None:
+    async def stuck() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.Event().wait()
+
+    run = pg.users.provision(stuck())
+    asyncio.get_running_loop().call_later(0.1, run.stop)
+    async with asyncio.timeout(5):
+        assert [outcome.name async for outcome in run] == ["a"]
+    assert our_tasks() == set()
+
+
+async def test_stop_before_the_start_sends_no_create(sandbox: Sandbox, pg: ClusterClient) -> None:
+    run = pg.users.provision(endless())
+    run.stop()
+
+    assert [outcome async for outcome in run] == []
+    assert requests(sandbox, "users.create") == 0
+
+
+async def test_stop_does_not_wait_for_the_budget(sandbox: Sandbox, pg: ClusterClient) -> None:
+    budget = RateBudget([Window(limit=7, seconds=3600.0)])  # the cluster, the list and five creates
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client:
+        run = client.cluster(pg.id).users.provision(endless(), concurrency=4)
+        asyncio.get_running_loop().call_later(0.2, run.stop)
+        async with asyncio.timeout(5):
+            names = [outcome.name async for outcome in run]
+
+    assert len(names) == 5
+    assert our_tasks() == set()
+    assert budget.snapshot().waiting == 0
