@@ -88,9 +88,14 @@ def valkey(monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def as_it_was() -> Iterator[None]:
-    """Undo what the guide to observing does to the process."""
+    """Undo what guides do to the process: instrument aiohttp, and set up logging, as Litestar does by itself."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
-    AioHttpClientInstrumentor().uninstrument()
+    if AioHttpClientInstrumentor().is_instrumented_by_opentelemetry:
+        AioHttpClientInstrumentor().uninstrument()
+    root.handlers[:] = handlers
+    root.setLevel(level)
     logger = logging.getLogger("aiodbclient")
     logger.setLevel(logging.NOTSET)
     for each in list(logger.filters):

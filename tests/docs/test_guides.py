@@ -37,6 +37,7 @@ NEEDS = {
     "how-to/fleet.md": "valkey",
     "how-to/observe.md": "as_it_was",
     "how-to/vault.md": "vault",
+    "how-to/web-backend.md": "as_it_was",
 }
 
 
