@@ -105,12 +105,16 @@ async def measure(name: str, api: Api, where: Path) -> list[str]:
         raise RuntimeError(f"{name}: not every signup worked: {answers}")
     if made != {"DatabaseClient": 1, "ClientSession": 1}:
         raise RuntimeError(f"{name}: more than one client and one session: {made}")
+    loaded, unloaded, beside = (
+        percentile(each, 99) for each in (busy[server.url], idle[server.url], busy[bystander.url])
+    )
     return [
         f"{SIGNUPS / took:.0f}",
         *(f"{percentile(idle[server.url], percent):.1f}" for percent in (50, 99)),
         *(f"{percentile(busy[server.url], percent):.1f}" for percent in (50, 99)),
-        f"{percentile(busy[server.url], 99) / percentile(idle[server.url], 99):.1f}",
-        f"{percentile(busy[bystander.url], 99):.1f}",
+        f"{loaded / unloaded:.1f}",
+        f"{beside:.1f}",
+        f"{loaded / beside:.1f}",
         f"{len(busy[server.url])}",
         ", ".join(str(made[kind]) for kind in ("DatabaseClient", "ClientSession")),
     ]
@@ -138,7 +142,7 @@ def names(kind: str, count: int) -> Iterator[str]:
 
 async def main() -> int:
     load = Table(title=f"/health while {VISITORS} visitors at a time make {SIGNUPS} signups (ms)")
-    columns = ("signups/s", "idle p50", "p99", "load p50", "p99", "x idle", "bystander p99", "samples")
+    columns = ("signups/s", "idle p50", "p99", "load p50", "p99", "x idle", "bystander p99", "x", "samples")
     for column in ("server", "API takes", *columns, "clients, sessions"):
         load.add_column(column, justify="left" if column == "server" else "right")
     ends = Table(title="The end in the middle of the signups: what is there then, and after the next start")
