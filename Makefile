@@ -22,6 +22,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/pacing_cost.py
 	$(BIN)/python benchmarks/pacing.py
 	$(BIN)/python benchmarks/sandbox.py
+	$(BIN)/python benchmarks/bulk.py
 
 # Needs the package valkey-server.
 bench-fleet: $(VENV)/.dev

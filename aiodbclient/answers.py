@@ -71,14 +71,16 @@ def error_from_answer(
             body=excerpt(body, token),
         )
     members = _members(body)
-    id, message = (excerpt(members.get(key, "").encode(), token, 500) for key in ("id", "message"))
+    id, message, request_id = (
+        excerpt(members.get(key, "").encode(errors="replace"), token, 500) for key in ("id", "message", "request_id")
+    )
     if not message and not members:
         message = " ".join(excerpt(body, token, 200).split())
-    request_id = members.get("request_id") or headers.get("x-request-id") or None
+    request_id = request_id or headers.get("x-request-id", "")[:500]
     said = ": ".join(part for part in (id, message) if part) or _reason(status)
     text = f"{what}: {status} {said}{f' (request id {request_id})' if request_id else ''}"
     error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
-    error = error_type(text, status=status, id=id, message=message, request_id=request_id)
+    error = error_type(text, status=status, id=id, message=message, request_id=request_id or None)
     if isinstance(error, RateLimitError | ServerError):
         error.retry_after = retry_after(headers)
     return error
@@ -87,7 +89,7 @@ def error_from_answer(
 def _members(body: bytes) -> dict[str, str]:
     try:
         decoded = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(decoded, dict):
         return {}

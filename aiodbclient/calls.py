@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Lock
 from typing import NamedTuple
 
 from .operations import RULES, Failure, Operation, Then
@@ -27,14 +28,29 @@ class Options(NamedTuple):
 class Call:
     """One call on its way: what is asked, and what has become of it so far."""
 
-    __slots__ = ("body", "closed_for", "failure", "may_have_applied", "operation", "options", "path", "tries")
+    __slots__ = (
+        "body",
+        "closed_for",
+        "failure",
+        "may_have_applied",
+        "operation",
+        "options",
+        "path",
+        "patience",
+        "tries",
+        "turn",
+    )
 
-    def __init__(self, operation: Operation, path: str, body: bytes | None, options: Options) -> None:
+    def __init__(
+        self, operation: Operation, path: str, body: bytes | None, options: Options, turn: Lock | None = None
+    ) -> None:
         self.operation = operation
         self.path = path
         self.body = body
         self.options = options
+        self.turn = turn
         self.tries = 0
+        self.patience = options.max_wait
         self.failure = Failure.REFUSED
         self.may_have_applied = False
         self.closed_for: float | None = None

@@ -142,10 +142,18 @@ def _checked_base_url(base_url: str) -> URL:
     try:
         url = URL(base_url.rstrip("/"))
         host = url.host
+        (url.raw_host or "").encode("idna")  # as the resolver will
     except (ValueError, AttributeError, TypeError):
         url = host = None
-    if url is None or not host or url.scheme not in ("http", "https") or url.user or url.password or url.query_string:
-        raise ConfigurationError("base_url must be like https://host[:port][/path], without credentials or query")
+    if (
+        url is None
+        or not host
+        or url.scheme not in ("http", "https")
+        or any((url.user, url.password, url.query_string, url.fragment))
+    ):
+        raise ConfigurationError(
+            "base_url must be like https://host[:port][/path], without credentials, query or fragment"
+        )
     if url.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(f"base_url is plain http to {host}: the token would travel in the clear; use https")
     return url

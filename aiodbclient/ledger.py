@@ -79,10 +79,11 @@ class Ledger:
         elif sent:
             for window in self.windows:
                 window.answers.append(now)
-            countable = self._countable
-            countable.append(now)
-            while countable[0] <= now - self._counts_for:
-                countable.popleft()
+            if self.windows:
+                countable = self._countable
+                countable.append(now)
+                while countable[0] <= now - self._counts_for:
+                    countable.popleft()
             if now >= self.gate:
                 self._heard = now
                 self.at_most = min(self.at_most + 1, self._few) if self._shared else math.inf

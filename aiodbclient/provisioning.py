@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import backoff
@@ -66,24 +67,24 @@ def run(
         patient = scope.for_bulk(Meter())
         capabilities = CAPABILITIES.get(await patient.learn_engine(), Capabilities())
         do = await prepare(patient)
-        return partial(_job, scope, do, set[str]()), concurrency or capabilities.concurrent_user_writes
+        return partial(_job, scope, do, _Seen()), concurrency or capabilities.concurrent_user_writes
 
     return Run(specs, setup)
 
 
 async def _job(
-    scope: Scope, do: Callable[[Scope, NewUser], Awaitable[Result]], seen: set[str], given: object, meter: Meter
+    scope: Scope, do: Callable[[Scope, NewUser], Awaitable[Result]], seen: _Seen, given: object, meter: Meter
 ) -> Outcome:
-    name = given.name if isinstance(given, NewUser) else given if isinstance(given, str) else repr(given)
+    spec = NewUser(given) if isinstance(given, str) else given
+    name = spec.name if isinstance(spec, NewUser) and isinstance(spec.name, str) else repr(given)
     try:
-        if not isinstance(given, str | NewUser):
-            raise InvalidArgumentError(f"a run takes names and NewUsers, not {type(given).__name__}")
-        if name in seen:
+        if not isinstance(spec, NewUser) or name != spec.name:
+            raise InvalidArgumentError(f"a run takes names and NewUsers, not {name}; nothing was sent")
+        if not seen.add(name):
             raise InvalidArgumentError(
                 f"{name!r} is a duplicate: it came before in this run, and nothing was sent for it"
             )
-        seen.add(name)
-        action, made = await do(scope.for_bulk(meter), NewUser(given) if isinstance(given, str) else given)
+        action, made = await do(scope.for_bulk(meter), spec)
     except Exception as error:  # noqa: BLE001 - one failure, whatever it is, never stops the others
         return Outcome(name, Action.FAILED, error=error, tries=meter.requests)
     except asyncio.CancelledError:
@@ -96,6 +97,25 @@ async def _job(
     if isinstance(made, Database):
         return Outcome(name, action, db=made, tries=meter.requests)
     return Outcome(name, action, user=made, tries=meter.requests)
+
+
+class _Seen:
+    """The names of a run, in few bytes each, since a run can be long.
+
+    Names are kept as 128-bit digests, one after the other. Such a digest is not found by chance, not even across two.
+    """
+
+    def __init__(self) -> None:
+        self._buckets = [bytearray() for _ in range(4096)]
+
+    def add(self, name: str) -> bool:
+        """Whether ``name`` comes for the first time."""
+        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        bucket = self._buckets[int.from_bytes(digest[:2]) % len(self._buckets)]
+        if digest in bucket:
+            return False
+        bucket += digest
+        return True
 
 
 async def provision_user(

@@ -25,7 +25,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.engines: dict[str, Engine | str] = {}
-        self.reads: dict[str, asyncio.Future[None]] = {}
+        self.reads: dict[tuple[str, float | None, bool], asyncio.Future[None]] = {}
         self.write_locks: dict[str, asyncio.Lock] = {}
 
 
@@ -66,8 +66,7 @@ class Scope(NamedTuple):
 
     async def allow(self, operation: Operation, settings: Iterable[str] = ()) -> None:
         """The guard."""
-        engine = self.given_engine or self.memory.engines.get(self.cluster_id) or await self.learn_engine()
-        guard(engine, operation.name, settings)
+        guard(await self.learn_engine(), operation.name, settings)
 
     def for_bulk(self, meter: Meter) -> Scope:
         """This scope for one name of a bulk run: in the budget's bulk lane, however long it takes, counted by
@@ -80,19 +79,19 @@ class Scope(NamedTuple):
         capabilities = CAPABILITIES.get(self.engine or "")
         if capabilities is None or capabilities.concurrent_user_writes > 1:
             return await self.transport.request(operation, path, body, self.options)
-        async with self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock()):
-            return await self.transport.request(operation, path, body, self.options)
+        turn = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
+        return await self.transport.request(operation, path, body, self.options, turn)
 
     async def _read_engine(self) -> None:
-        """Read the cluster, or wait for whoever is reading it.
+        """Read the cluster, or wait for whoever is reading it with the same patience and in the same lane.
 
         A failed read fails all who wait for it, a cancelled one none.
         """
-        reads = self.memory.reads
-        if self.cluster_id in reads:
-            await asyncio.shield(reads[self.cluster_id])
+        reads, reading = self.memory.reads, (self.cluster_id, self.options.max_wait, self.options.bulk)
+        if reading in reads:
+            await asyncio.shield(reads[reading])
             return
-        done = reads[self.cluster_id] = asyncio.get_running_loop().create_future()
+        done = reads[reading] = asyncio.get_running_loop().create_future()
         try:
             await self.read_cluster()
         except PermissionDeniedError:
@@ -106,6 +105,6 @@ class Scope(NamedTuple):
             done.exception()  # seen, should nobody wait for it
             raise
         finally:
-            del reads[self.cluster_id]
+            del reads[reading]
             if not done.done():
                 done.set_result(None)

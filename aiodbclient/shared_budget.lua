@@ -94,7 +94,7 @@ local gate = (read('gate') or 0) - now
 local allowance = read('allowance')
 if allowance and gate <= 0 then
   allowance = allowance + 2 * ask.answered
-  if allowance < 1 and now - (read('granted') or 0) > ask.probe then
+  if allowance < 1 and now - (read('granted') or 0) > ask.lease then
     allowance = 1
   end
   if allowance > shortest.limit / 4 then

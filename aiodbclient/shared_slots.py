@@ -78,7 +78,10 @@ class Slots:
     _limits: list[int] = field(init=False)
     _own: tuple[SlidingWindow, ...] = field(init=False, repr=False)  # what this process sent
     _probe: float = field(init=False)
+    _lease: float = field(init=False)
     _script: _Script = field(init=False, repr=False)
+    # One call at a time, so that there is one connection and none that opens while it is being closed.
+    _calling: asyncio.Lock = field(init=False, repr=False, factory=asyncio.Lock)
 
     _process: str = field(init=False, default="")
     _epoch: str = field(init=False, default="")
@@ -101,6 +104,7 @@ class Slots:
         self._done = deque(maxlen=longest.limit)
         self.longest_pause = shortest.seconds / 10
         self._probe = min(1.0, shortest.seconds / 20)
+        self._lease = max(1.0, shortest.seconds / 2)
         # redis-py's types, which valkey inherited, do not say that this is a coroutine function.
         self._script = cast(_Script, self._client.register_script(_SCRIPT))
 
@@ -115,9 +119,11 @@ class Slots:
 
     async def ask(self, interactive: int, bulk: int, places: Sequence[Place] = ()) -> Granted:
         """Ask for slots for so many that wait. Answers in bounded time, from Valkey or alone. Cancelling leaks none."""
-        if self._closed:
-            raise ConfigurationError("this SharedRateBudget is closed")
         answer = await self._call(interactive=interactive, bulk=bulk, places=places)
+        if self._closed:
+            for _ in range(answer["interactive"] + answer["bulk"] if answer else 0):
+                self.end(sent=False)
+            raise ConfigurationError("this SharedRateBudget is closed")
         if answer is None:
             return self._grant_alone(interactive, bulk, places)
         return Granted(
@@ -154,43 +160,48 @@ class Slots:
             self._counted = limit - remaining, time.monotonic()
 
     async def aclose(self) -> None:
-        """Tell what ended, and close the connections."""
+        """Tell what ended, and close the connection. Asks that are under way or come later raise ConfigurationError."""
         if self._closed:
             return
+        self._closed = True
         try:
-            if self.untold:
-                await self._call()
+            async with self._calling:
+                if self.untold and time.monotonic() >= self._alone_until:
+                    async with asyncio.timeout(self._timeout):
+                        await self._tell_and_ask()
+        except (ValkeyError, OSError):
+            pass  # the leases run out
         finally:
-            self._closed = True
             await self._client.aclose()
 
     async def _call(self, **ask: Any) -> dict[str, Any] | None:
         """Run the script; None where this process is to go on alone for now."""
-        if self._closed or time.monotonic() < self._alone_until:
-            return None
-        try:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._tell_and_ask(**ask)
-                if answer.get("forgotten"):
-                    self._tell_all_again(answer["epoch"])
+        async with self._calling:
+            if self._closed or time.monotonic() < self._alone_until:
+                return None
+            try:
+                async with asyncio.timeout(self._timeout):
                     answer = await self._tell_and_ask(**ask)
-        except (ValkeyError, OSError) as error:  # a TimeoutError is an OSError
-            self._warn(error)
-            self._go_alone(self._probe)
-            return None
-        if answer.get("forgotten") or answer["settling"] > 0:
-            settling = answer.get("settling", 0) / _MICROSECONDS
-            self._go_alone(min(settling, self._probe))
-            if settling <= self._probe:
-                # What went now would not be known when the others go on.
-                self._gate = max(self._gate, self._alone_until)
-            return None
-        self._alone, self._alone_until = False, 0.0
-        if self._warned:
-            self._warned = False
-            logger.info("the rate budget is shared again through %s", self.where)
-        self.used, self._told = tuple(answer["used"]), time.monotonic()
-        return answer
+                    if answer.get("forgotten"):
+                        self._tell_all_again(answer["epoch"])
+                        answer = await self._tell_and_ask(**ask)
+            except (ValkeyError, OSError) as error:  # a TimeoutError is an OSError
+                self._warn(error)
+                self._go_alone(self._probe)
+                return None
+            if answer.get("forgotten") or answer["settling"] > 0:
+                settling = answer.get("settling", 0) / _MICROSECONDS
+                self._go_alone(min(settling, self._probe))
+                if settling <= self._probe:
+                    # What went now would not be known when the others go on.
+                    self._gate = max(self._gate, self._alone_until)
+                return None
+            self._alone, self._alone_until = False, 0.0
+            if self._warned:
+                self._warned = False
+                logger.info("the rate budget is shared again through %s", self.where)
+            self.used, self._told = tuple(answer["used"]), time.monotonic()
+            return answer
 
     async def _tell_and_ask(
         self, *, interactive: int = 0, bulk: int = 0, places: Sequence[Place] = (), **more: Any
@@ -206,7 +217,6 @@ class Slots:
         self._answered -= answered
         counted, self._counted = self._counted, None
         used = [window.used(now) for window in self._own]
-        lease = self.windows[0].seconds / 2
         ask: dict[str, Any] = {
             "process": self._process,
             "batch": batch,
@@ -215,9 +225,8 @@ class Slots:
                 {"limit": limit, "length": _micro(window.seconds)}
                 for limit, window in zip(self._limits, self.windows, strict=True)
             ],
-            "lease": _micro(lease),
+            "lease": _micro(self._lease),
             "settle": _micro(4 * self._probe),
-            "probe": _micro(self._probe),
             "longest_pause": _micro(self.longest_pause),
             "patience": _micro(_PATIENCE),
             "reserve": self._reserve,
@@ -231,7 +240,7 @@ class Slots:
             "places": [{"place": place.place, "bulk": place.bulk} for place in places],
             **more,
         }
-        if counted is not None and now - counted[1] < lease:
+        if counted is not None and now - counted[1] < self._lease:
             ask["counted"] = {"requests": counted[0], "age": _micro(now - counted[1])}
         try:
             answer: dict[str, Any] = json.loads(await self._script(self._keys, [json.dumps(ask)]))

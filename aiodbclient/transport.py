@@ -28,10 +28,11 @@ from .errors import (
     DatabaseClientError,
     RateLimitError,
     RequestTimeoutError,
+    ServerError,
     TransportError,
 )
 from .events import RequestEvent
-from .operations import LOST_STATUSES, RULES, Failure, Operation, RetryPolicy, Then, gives_up, waits
+from .operations import LOST_STATUSES, RULES, Failure, Kind, Operation, RetryPolicy, Then, gives_up, waits
 from .pacing import Budget, RateLimitStatus
 from .wire import Answer
 
@@ -122,9 +123,13 @@ class Transport:
         path: str,
         body: Mapping[str, Any] | None = None,
         options: Options = Options(),
+        turn: asyncio.Lock | None = None,
     ) -> Answer:
-        """Send one operation to ``path`` (percent-encoded, with its query); the successful answer, not read yet."""
-        call = Call(operation, path, None if body is None else json.dumps(body).encode(), options)
+        """Send one operation to ``path`` (percent-encoded, with its query); the successful answer, not read yet.
+
+        ``turn`` is held while a request is in flight, and not while it waits to be.
+        """
+        call = Call(operation, path, None if body is None else json.dumps(body).encode(), options, turn)
         # The first try goes without backoff, whose decorator costs a quarter of a request.
         try:
             return await self._attempt(call)
@@ -165,15 +170,16 @@ class Transport:
             if status == 401 and self._ask_token is not None:
                 status, headers, body = await self._send(call, await self._renewed_token(token))
             if status < 300:
-                return Answer(call.operation, call.path, status, body)
+                return Answer(call.operation, call.path, status, body, call.tries)
             if status == 404 and call.may_have_applied and RULES[Failure.LOST][call.operation.kind] is _GONE_IS_DONE:
-                return Answer(call.operation, call.path, 204, b"")
+                return Answer(call.operation, call.path, 204, b"", call.tries)
             raise self._judged(call, status, headers, body)
         except DatabaseClientError as error:
-            call.may_have_applied |= call.failure is Failure.LOST and call.operation.writes
+            unclear = call.failure is Failure.LOST or isinstance(error, ServerError)
+            call.may_have_applied |= unclear and call.operation.writes
             error.may_have_applied |= call.may_have_applied
             error.tries = call.tries
-            if call.failure is Failure.LOST and call.then is Then.RAISE:
+            if unclear and call.operation.kind is Kind.CREATE:
                 error.args = (f"{error.args[0]}; {_SETTLE}",)
             raise
 
@@ -200,16 +206,26 @@ class Transport:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
         session = self._open_session()
         asked = perf_counter()
-        await self.budget.acquire(bulk=call.options.bulk, max_wait=call.options.max_wait)
+        await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+        if call.turn is not None:
+            # With a slot in hand: a bulk run's write that waits for one must not keep others from writing.
+            try:
+                await call.turn.acquire()
+            except BaseException:
+                self.budget.release(sent=False)
+                raise
+        if self._closed or session.closed:
+            self._end(call, sent=False)
+            raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
         call.tries += 1
         if call.options.meter is not None:
             call.options.meter.requests += 1
         started = perf_counter()
+        if call.patience is not None:
+            call.patience = max(call.patience - (started - asked), 0.0)
         # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
         failure: TransportError
         try:
-            if session.closed:
-                raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
             async with session.request(
                 call.operation.method,
                 URL(self._base + call.path, encoded=True),
@@ -239,9 +255,14 @@ class Transport:
             self._tell(call, response.status, None, asked, started)
             return response.status, response.headers, body
         finally:
-            self.budget.release(sent=call.failure is not Failure.NOT_SENT)
+            self._end(call, sent=call.failure is not Failure.NOT_SENT)
         self._tell(call, None, type(failure).__name__, asked, started)
         raise failure
+
+    def _end(self, call: Call, *, sent: bool) -> None:
+        if call.turn is not None:
+            call.turn.release()
+        self.budget.release(sent=sent)
 
     def _tell(self, call: Call, status: int | None, error: str | None, asked: float, started: float) -> None:
         if self._on_event is None and not logger.isEnabledFor(logging.DEBUG):
@@ -322,4 +343,6 @@ def _send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddleware
 
 
 def _told(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):  # its text has the URL, and with that a proxy's password
+        return f"{type(error).__name__}: {error.status} {error.message}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -46,13 +46,14 @@ T = TypeVar("T")
 class Answer:
     """A successful answer, not read yet."""
 
-    __slots__ = ("body", "operation", "path", "status")
+    __slots__ = ("body", "operation", "path", "status", "tries")
 
-    def __init__(self, operation: Operation, path: str, status: int, body: bytes) -> None:
+    def __init__(self, operation: Operation, path: str, status: int, body: bytes, tries: int) -> None:
         self.operation = operation
         self.path = path
         self.status = status
         self.body = body
+        self.tries = tries
 
 
 def read(answer: Answer, key: str, model: type[T]) -> T:
@@ -81,19 +82,22 @@ _SHAPE_ERRORS = (
     TypeError,
     LookupError,
     AttributeError,
+    RecursionError,
     BaseValidationError,
     StructureHandlerNotFoundError,
 )
 
 
 def _invalid(answer: Answer, key: str) -> InvalidResponseError:
-    return InvalidResponseError(
+    error = InvalidResponseError(
         f"{answer.operation.at(answer.path)}: the answer ({answer.status}) is not the documented JSON object "
         f"with {key!r}",
         status=answer.status,
         body=excerpt(answer.body),
         may_have_applied=answer.operation.writes,
     )
+    error.tries = answer.tries
+    return error
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:
@@ -280,8 +284,11 @@ def _settings_hook(converter: Converter) -> Hook:
     return structure
 
 
+_CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribute.name.endswith("connection"))
+
+
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
     """``cluster`` with its engine told to each of its connections, which need it to write a DSN."""
     engine = {"engine": cluster["engine"]}
-    connections = {key: {**value, **engine} for key, value in cluster.items() if key.endswith("connection") and value}
+    connections = {key: {**value, **engine} for key in _CONNECTIONS if (value := cluster.get(key))}
     return {**cluster, "connection": engine, **connections}

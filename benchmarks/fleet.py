@@ -118,6 +118,7 @@ async def run_fleet(
     kill: int = 0,
     restart: bool = False,
     limits: bool = False,
+    valkey_timeout: float = 1.0,
 ) -> Figures:
     """Create ``total`` users with ``workers`` processes. ``shares`` are those of the workers that lived."""
     with ValkeyServer() as valkey:
@@ -130,6 +131,7 @@ async def run_fleet(
                 "workers": workers,
                 "window": {"limit": window.limit, "seconds": window.seconds},
                 "limits": limits,
+                "timeout": valkey_timeout,
             }
             fleet = Fleet(
                 deque(f"tenant-{n:04}" for n in range(total)),

@@ -21,7 +21,13 @@ async def main(plan: dict[str, Any]) -> None:
 
         budget: Any = LimitsBudget(plan["valkey"], window)
     else:
-        budget = SharedRateBudget(plan["valkey"], [window], key=account_key(token), fallback_share=1 / plan["workers"])
+        budget = SharedRateBudget(
+            plan["valkey"],
+            [window],
+            key=account_key(token),
+            fallback_share=1 / plan["workers"],
+            timeout=plan["timeout"],
+        )
     async with (
         budget,
         DatabaseClient(token, base_url=plan["url"], budget=budget, retry=RetryPolicy(max_tries=20)) as client,

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from aiodbclient import ClusterClient, Connection, DatabaseClient, User
+from aiodbclient import ClusterClient, Connection, DatabaseClient, Engine, User
 from aiodbclient.errors import DatabaseClientError, UnsupportedOperationError
 from aiodbclient.sandbox import Sandbox
 
@@ -60,11 +60,13 @@ async def demo(console: Console) -> Table:
             summary.add_row("rotated", f"the password of {new.name}: the old one is refused, the new one works")
 
             before = len(sandbox.requests)
-            refusal = await expect_guarded(client.cluster(cache, engine="redis"))
+            refusal = await expect_guarded(client.cluster(cache, engine=Engine.REDIS))
             sent = len(sandbox.requests) - before
             if sent:
                 raise Unexpected(f"{sent} requests were sent to a cluster without users")
-            summary.add_row("guarded", f"{refusal} ({sent} requests)")
+            summary.add_row(
+                "refused", f"{refusal.operation} on {refusal.engine}, before anything was sent ({sent} requests)"
+            )
 
             limited = sum(count for (_, status), count in sandbox.counts.items() if status == 429)
             total = sandbox.counts.total()
@@ -125,12 +127,12 @@ async def expect_refused(dsn: str) -> None:
         raise Unexpected("the old password still works")
 
 
-async def expect_guarded(cluster: ClusterClient) -> str:
-    """What the client says to a user on a cluster that has none."""
+async def expect_guarded(cluster: ClusterClient) -> UnsupportedOperationError:
+    """What the client raises for a user on a cluster that has none."""
     try:
         await cluster.users.create("tenant")
     except UnsupportedOperationError as refusal:
-        return str(refusal)
+        return refusal
     raise Unexpected("a Redis cluster got a user")
 
 

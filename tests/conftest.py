@@ -24,13 +24,13 @@ async def make_client(server: Server) -> AsyncIterator[MakeClient]:
     clients: list[DatabaseClient] = []
 
     def make(token: Any = "secret-token", **options: Any) -> DatabaseClient:
-        options = {
+        defaults: dict[str, Any] = {
             "base_url": server.url,
             "retry": RetryPolicy(base_delay=0.001),
             "budget": RateBudget([]),
             "timeout": 5.0,
-        } | options
-        clients.append(DatabaseClient(token, **options))
+        }
+        clients.append(DatabaseClient(token, **defaults | options))
         return clients[-1]
 
     yield make

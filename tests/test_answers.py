@@ -22,6 +22,7 @@ SHAPES = {
     "nothing": "",
     "cut": '{"user": {"name": "alice", "password": "hunter2',
     "list": "[]",
+    "nested without end": "[" * 100_000,
     "null": "null",
     "number": "7",
     "no key": '{"usr": {}}',
@@ -46,7 +47,7 @@ async def test_a_success_of_another_shape_is_an_invalid_response_that_tells_no_s
         await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
 
     error = caught.value
-    assert error.status == 201
+    assert (error.status, error.tries) == (201, 1)
     assert error.may_have_applied
     assert "hunter2" not in "".join(traceback.format_exception(error)) + error.body + repr(error.__dict__)
     assert error.__cause__ is None
@@ -54,7 +55,17 @@ async def test_a_success_of_another_shape_is_an_invalid_response_that_tells_no_s
 
 
 @pytest.mark.parametrize(
-    "text", ["<html>x</html>", "", '{"id": "cut', "[]", '{"error": 5}', '{"id": 5, "message": null}']
+    "text",
+    [
+        "<html>x</html>",
+        "",
+        '{"id": "cut',
+        "[]",
+        '{"error": 5}',
+        '{"id": 5, "message": null}',
+        '{"message": "half a pair: \\ud800"}',
+        pytest.param("[" * 100_000, id="nested without end"),
+    ],
 )
 @pytest.mark.parametrize(("status", "error_type"), [(404, errors.NotFoundError), (500, errors.ServerError)])
 async def test_an_error_with_another_body_is_still_the_right_error(
@@ -113,6 +124,7 @@ async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(
         "private_connection": {},
         "users": [{"name": "a", "role": "superb", "password": "", "mysql_settings": {}, "settings": {}, "new": []}],
         "surprise": {"deep": [1]},
+        "surprise_connection": True,
     }
     server.will(says(200, {"database": cluster, "more": True}))
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+import aiohttp
 import pytest
 
 from aiodbclient import DatabaseClient, RateBudget, Window, errors
@@ -60,6 +61,54 @@ async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make
 
     assert caught.value.retry_after == pytest.approx(45, abs=1)
     assert len(server.requests) == 1
+
+
+async def test_a_single_write_on_mongodb_does_not_wait_for_a_batch_that_waits_for_slots(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = says(201, {"user": {"name": "alice", "password": "hunter2"}})
+    budget = RateBudget([Window(4, 60.0)], reserve=2)
+    users = make_client(budget=budget).cluster(CLUSTER, engine="mongodb").users
+    batch = users.rotate(f"user{n}" for n in range(4))
+    async with aclosing(batch):
+        assert [(await anext(batch)).ok for _ in range(2)] == [True, True]
+        third = asyncio.create_task(anext(batch))
+        await asyncio.wait([third], timeout=0.05)
+        assert budget.snapshot().waiting == 1
+
+        await asyncio.wait_for(users.create("alice"), 0.5)
+
+        third.cancel()
+        await asyncio.wait([third])
+    assert (budget.snapshot().waiting, budget.snapshot().in_flight) == (0, 0)
+
+
+async def test_the_waits_of_all_tries_are_within_the_patience(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = says(429, {"id": "too_many_requests", "message": "slow down"}, retry_after="0.2")
+
+    with pytest.raises(errors.RateLimitError, match="max_wait"):
+        await make_client(max_wait=0.3).cluster(CLUSTER, engine="pg").dbs.list()
+
+    assert len(server.requests) == 2
+
+
+async def test_a_call_that_waits_while_its_client_is_closed_is_not_sent(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = DBS
+    budget = RateBudget([Window(1, 0.2)])
+    async with aiohttp.ClientSession() as session:
+        client = make_client(budget=budget, session=session)
+        await client.cluster(CLUSTER, engine="pg").dbs.list()
+        waiting = asyncio.create_task(client.cluster(CLUSTER, engine="pg").dbs.list())
+        await asyncio.wait([waiting], timeout=0.05)
+
+        await client.aclose()
+
+        with pytest.raises(errors.ConfigurationError, match="closed while"):
+            await waiting
+    assert len(server.requests) == 1
+    assert (budget.snapshot().used, budget.snapshot().in_flight) == ((0,), 0)
 
 
 async def test_a_429_stops_every_caller_of_the_budget(server: Server, make_client: MakeClient) -> None:

@@ -135,6 +135,20 @@ async def test_each_status_has_its_error(
     assert type(caught.value) is error_type
 
 
+@pytest.mark.parametrize("status", [501, 507, 520, 524])
+async def test_a_create_may_have_been_applied_whatever_5xx_came(
+    status: int, server: Server, make_client: MakeClient
+) -> None:
+    """524 is a proxy's word for an origin that took too long, and is in no list of HTTP's own."""
+    server.will(says(status, text="<html>error</html>"))
+
+    with pytest.raises(errors.ServerError, match="read the name back") as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
+
+    assert caught.value.may_have_applied
+    assert len(server.requests) == 1
+
+
 @named(ALL)
 async def test_a_connection_that_cannot_be_made_is_tried_again_and_nothing_was_sent(
     case: tuple[Call, Reply, Any], make_client: MakeClient

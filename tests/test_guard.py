@@ -19,8 +19,10 @@ from aiodbclient import (
     MySQLAuthPlugin,
     MySQLSettings,
     OpenSearchACL,
+    RateBudget,
     RetryPolicy,
     UserSettings,
+    Window,
     errors,
 )
 
@@ -121,6 +123,19 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
 
     assert {type(result) for result in results} == {errors.UnsupportedOperationError}
     assert server.calls == [("GET", f"/v2/databases/{CLUSTER}")]
+
+
+async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = is_engine("pg")
+    client = make_client(budget=RateBudget([Window(1, 60.0)]))
+    await client.clusters.get("11111111-1111-4111-8111-111111111111")
+    patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
+    await asyncio.wait([patient], timeout=0.01)
+
+    with pytest.raises(errors.RateLimitError):
+        await asyncio.wait_for(client.with_options(max_wait=1).cluster(CLUSTER).users.list(), 0.5)
+
+    patient.cancel()
 
 
 async def test_a_listed_cluster_needs_no_read(server: Server, make_client: MakeClient) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 
+import aiohttp
 import pytest
 
-from aiodbclient import Cluster, Connection, NewUser, RetryPolicy, User, errors
+from aiodbclient import Cluster, Connection, DatabaseClient, NewUser, RetryPolicy, User, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, breaks_off, fails, hangs_up, says
@@ -51,6 +53,23 @@ async def test_no_log_and_no_error_tells_a_credential(
     told.append(caplog.text)
 
     assert [secret for secret in SECRETS if secret in "".join(told)] == []
+
+
+async def test_a_proxy_that_refuses_is_told_without_its_password() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        async with aiohttp.ClientSession(proxy=f"http://me:hunter2@127.0.0.1:{port}") as session:
+            client = DatabaseClient("secret-token", session=session, retry=RetryPolicy(max_tries=1))
+            with pytest.raises(errors.ConnectError, match="407 Proxy Authentication Required") as caught:
+                await client.cluster(CLUSTER, engine="pg").users.list()
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_each_request_is_one_debug_line(

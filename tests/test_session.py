@@ -112,6 +112,8 @@ def test_a_token_that_no_header_can_carry_is_refused_without_being_quoted(token:
         "",
         "https://user:pass@host",
         "https://host?x=1",
+        "https://host/#x",
+        f"https://{'a' * 64}.example",
     ],
 )
 def test_the_token_never_goes_in_the_clear_or_nowhere(base_url: str) -> None:

@@ -25,7 +25,7 @@ ENGINES = ["pg", "mongodb", "pg without the credentials scope"]
 FAULTS: dict[str, dict[str, Any]] = {
     "cut before the work": {"cut": True},
     "cut after the work": {"cut": True, "after": True},
-    "timeout after": {"delay": 0.45, "after": True},
+    "timeout after": {"delay": 0.7, "after": True},
     "500 before": {"status": 500},
     "500 after": {"status": 500, "after": True},
     "503 with retry-after": {"status": 503, "headers": {"retry-after": "0.03"}},
@@ -35,7 +35,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "slow": {"delay": 0.1},
     "404 on read-back": {"cut": True, "after": True},
 }
-CLIENT_TIMEOUT = 0.25
+CLIENT_TIMEOUT = 0.4
 UNSEEN = 0.12
 
 KEPT, ROTATED, GONE = ["kept-0", "kept-1"], ["rotated-0", "rotated-1"], ["gone-0", "gone-1"]
@@ -77,17 +77,20 @@ async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, ti
     token = sandbox.token
     if engine.endswith("scope"):
         token = sandbox.add_token(["database:read", "database:create", "database:update", "database:delete"])
-    async with DatabaseClient(
-        token,
-        base_url=sandbox.url,
-        retry=RetryPolicy(max_tries=max_tries, base_delay=0.01),
-        budget=RateBudget([]),
-        timeout=CLIENT_TIMEOUT if fault == "timeout after" else 10.0,
-    ) as client:
+    async with (
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as patient,
+        DatabaseClient(
+            token,
+            base_url=sandbox.url,
+            retry=RetryPolicy(max_tries=max_tries, base_delay=0.01),
+            budget=RateBudget([]),
+            timeout=CLIENT_TIMEOUT if fault == "timeout after" else 10.0,
+        ) as client,
+    ):
         cluster = client.cluster(cluster_id)
         truth = Truth(sandbox, cluster_id)
         for name in [*KEPT, *ROTATED, *GONE]:
-            await cluster.users.create(name)
+            await patient.cluster(cluster_id).users.create(name)
         truth.created.clear()
         # So that the read-back and the reset are needed, two creates are lost in any case.
         sandbox.faults.add("users.create", cluster=cluster_id, name="new-lost", nth=1, status=500, after=True)

@@ -46,13 +46,13 @@ async def test_one_failure_stops_no_other(sandbox: Sandbox, pg: ClusterClient) -
 
 async def test_what_cannot_be_sent_is_a_failed_outcome(sandbox: Sandbox, pg: ClusterClient) -> None:
     other_engine = NewUser("x", settings=UserSettings(acl=[]))
-    specs = ["", "..", "a\0b", other_engine, 5, None, "fine"]
+    specs = ["", "..", "a\0b", "\ud800", other_engine, 5, None, NewUser(5), "fine"]  # type: ignore[arg-type]
 
     outcomes = [outcome async for outcome in pg.users.provision(specs)]  # type: ignore[list-item]
 
     failed = [outcome for outcome in outcomes if not outcome.ok]
     assert [outcome.name for outcome in outcomes if outcome.ok] == ["fine"]
-    assert len(failed) == 6
+    assert len(failed) == 8
     assert all(
         isinstance(outcome.error, errors.InvalidArgumentError | errors.UnsupportedOperationError) for outcome in failed
     )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import quickstart
+from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 
 
@@ -32,10 +33,9 @@ def operations(sandbox: Sandbox) -> list[str | None]:
 
 async def names(sandbox: Sandbox) -> list[str]:
     [cluster] = sandbox.clusters
-    client = quickstart.DatabaseClient(sandbox.token, base_url=sandbox.url)
-    async with client:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
         here = client.cluster(cluster)
-        return [each.name for each in (*await here.users.list(), *await here.dbs.list())]
+        return [user.name for user in await here.users.list()] + [db.name for db in await here.dbs.list()]
 
 
 async def test_it_runs_on_a_sandbox_of_its_own(no_environment: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,8 @@ async def serve_aiohttp() -> AsyncGenerator[str, None]:
     ids=["fastapi", "aiohttp", "litestar"],
 )
 def serve(request: pytest.FixtureRequest) -> Serve:
-    return request.param  # type: ignore[no-any-return]
+    served: Serve = request.param
+    return served
 
 
 class Visitor:

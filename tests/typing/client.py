@@ -104,6 +104,7 @@ def models(cluster: Cluster, user: User, connection: Connection, status: RateLim
     assert_type(cluster.users, list[User])
     assert_type(cluster.tags, list[str])
     assert_type(cluster.connection, Connection)
+    assert_type(cluster.standby_connection, Connection | None)
     assert_type(connection.uri_for(user), str)
     assert_type(connection.uri_for(user, database="app"), str)
     assert_type(user.password, str | None)

@@ -1,0 +1,90 @@
+"""What a bulk run costs beside plain calls: memory for 100,000 names, and names a second.
+
+The server is another process and answers at once, the names come from a generator, and the budget does not pace.
+Memory is resident memory of this process, its highest during the run beside that before it, when a smaller run has
+warmed up everything. Throughput is the best of several rounds that take turns with a pool of as many workers that call
+``create``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+from cost import CLUSTER, local_server
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+
+NAMES, WARM_UP = 100_000, 2_000
+ROUNDS, NAMES_A_ROUND, CONCURRENCY = 5, 4_000, 16
+MOST_MIB, LEAST_RATIO = 16.0, 0.8
+
+
+def names(count: int) -> Iterator[str]:
+    return (f"tenant-{n:06}" for n in range(count))
+
+
+def resident() -> float:
+    """MiB of this process in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+async def provision(cluster: ClusterClient, count: int) -> float:
+    """The highest resident memory on the way, in MiB."""
+    highest, taken = resident(), 0
+    async for outcome in cluster.users.provision(names(count), concurrency=CONCURRENCY):
+        assert outcome.ok, outcome.error
+        taken += 1
+        if taken % 500 == 0:
+            highest = max(highest, resident())
+    assert taken == count
+    return highest
+
+
+async def create(cluster: ClusterClient, count: int) -> None:
+    left = names(count)
+
+    async def worker() -> None:
+        for name in left:
+            await cluster.users.create(name)
+
+    async with asyncio.TaskGroup() as pool:
+        for _ in range(CONCURRENCY):
+            pool.create_task(worker())
+
+
+async def rate(work: Callable[[ClusterClient, int], Awaitable[object]], cluster: ClusterClient) -> float:
+    """Names a second."""
+    gc.collect()
+    started = perf_counter()
+    await work(cluster, NAMES_A_ROUND)
+    return NAMES_A_ROUND / (perf_counter() - started)
+
+
+async def measure(url: str) -> int:
+    async with DatabaseClient("token", base_url=url, budget=RateBudget([])) as client:
+        cluster = client.cluster(CLUSTER, engine="pg")
+        await provision(cluster, WARM_UP)
+        gc.collect()
+        before = resident()
+        grown = await provision(cluster, NAMES) - before
+        print(f"memory for {NAMES:,} names: {before:.1f} MiB before, {grown:+.1f} MiB at most; bound {MOST_MIB:g}")
+
+        plain = bulk = 0.0
+        for _ in range(ROUNDS):
+            plain = max(plain, await rate(create, cluster))
+            bulk = max(bulk, await rate(provision, cluster))
+    ratio = bulk / plain
+    print(f"names a second: {bulk:,.0f} by provision, {plain:,.0f} by create: ratio {ratio:.2f}; bound {LEAST_RATIO}")
+    return 0 if grown <= MOST_MIB and ratio >= LEAST_RATIO else 1
+
+
+if __name__ == "__main__":
+    with local_server() as url:
+        code = asyncio.run(measure(url))
+    sys.exit(code)
