@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 
@@ -19,6 +20,7 @@ class Credentials:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._one_at_a_time = threading.Lock()
 
     @classmethod
     @contextmanager
@@ -47,4 +49,8 @@ class Credentials:
 
     async def _run(self, statement: str, *values: str) -> list[tuple[str, ...]]:
         # In a thread, since it may wait for the disk, which the event loop must not.
-        return await asyncio.to_thread(lambda: self._db.execute(statement, values).fetchall())
+        return await asyncio.to_thread(self._run_now, statement, values)
+
+    def _run_now(self, statement: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:
+        with self._one_at_a_time:
+            return self._db.execute(statement, values).fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ async def test_a_tenant_is_pending_until_its_dsn_is_kept(file: str) -> None:
         assert await credentials.pending() == ["beta"]
         assert await credentials.dsn_of("alpha") == "postgresql://..."
         assert not await credentials.intend("alpha")
+
+
+async def test_many_at_once(file: str) -> None:
+    tenants = [f"tenant{number}" for number in range(200)]
+    with Credentials.open(file) as credentials:
+
+        async def sign_up(tenant: str) -> None:
+            assert await credentials.intend(tenant)
+            await credentials.keep(tenant, f"dsn of {tenant}")
+            assert await credentials.dsn_of(tenant) == f"dsn of {tenant}"
+
+        await asyncio.gather(*map(sign_up, tenants))
+
+        assert await credentials.pending() == []
 
 
 async def test_what_cannot_be_settled_stays_pending_and_harms_nobody_else(
