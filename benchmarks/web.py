@@ -163,7 +163,7 @@ async def main() -> int:
                     answered, left, settled = await end_in_the_middle(name, api, Path(directory), number)
             ends.add_row(name, number.name, *map(str, (answered, *astuple(left), *astuple(settled))))
             lost += left.lost + settled.lost + settled.pending + (answered > settled.on_record)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(load, ends)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(load, ends)
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {lost} credentials lost")
     return 0 if lost == 0 else 1
 
