@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-fleet
+.PHONY: demo test check bench bench-fleet bench-web docs
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -24,6 +24,17 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/bulk.py
 
+# Needs the package valkey-server.
+bench-fleet: $(VENV)/.dev
+	$(BIN)/python benchmarks/fleet.py
+
+bench-web: $(VENV)/.dev
+	$(BIN)/python benchmarks/web.py
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo The site is in site/
+
 # Each stamp stands for the extra of its name being installed as pyproject.toml says.
 $(VENV)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aiodbclient needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -35,6 +46,6 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-# Needs the package valkey-server.
-bench-fleet: $(VENV)/.dev
-	$(BIN)/python benchmarks/fleet.py
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@

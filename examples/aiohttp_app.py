@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from aiodbclient.errors import DatabaseClientError
-from tenants import TenantExists, Tenants, client_from_environment, status_of
+from tenants import TenantExists, Tenants, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -25,8 +25,7 @@ TENANTS = web.AppKey("tenants", Tenants)
 
 
 async def one_client(app: web.Application) -> AsyncIterator[None]:
-    async with client_from_environment() as client:
-        app[TENANTS] = await Tenants.connect(client)
+    async with tenants_from_environment() as app[TENANTS]:
         yield
 
 

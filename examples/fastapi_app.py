@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
-from tenants import TenantExists, Tenants, client_from_environment, status_of
+from tenants import TenantExists, Tenants, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -33,8 +33,7 @@ class Login(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with client_from_environment() as client:
-        app.state.tenants = await Tenants.connect(client)
+    async with tenants_from_environment() as app.state.tenants:
         yield
 
 

@@ -1,12 +1,17 @@
 """What the web examples share: signing up a tenant, who gets a database and a login of its own. No web framework here.
 
-Each of the apps has ONE client for the whole process, made when it starts and closed when it ends.
+Each of the apps has ONE client for the whole process, made when it starts and closed when it ends. It is meant for one
+process: see to it that a tenant's signups all reach the same one, or lock the tenant's row.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from aiodbclient import ClusterClient, Connection, DatabaseClient, User
 from aiodbclient.errors import (
@@ -20,8 +25,13 @@ from aiodbclient.errors import (
     TransportError,
     UnprocessableEntityError,
 )
+from credentials import Credentials
+
+logger = logging.getLogger("signups")
 
 PATIENCE = 2.0  # s that somebody who waits for a page may wait for the rate budget
+# Signups under way. The fewer, the sooner the event loop comes round to all else that the process serves.
+AT_A_TIME = 8
 
 
 class TenantExists(Exception):
@@ -33,39 +43,67 @@ def client_from_environment() -> DatabaseClient:
     return DatabaseClient(base_url=os.environ.get("DIGITALOCEAN_API_URL", "https://api.digitalocean.com"))
 
 
-class Tenants:
-    """The tenants on the cluster DIGITALOCEAN_CLUSTER_ID."""
+@asynccontextmanager
+async def tenants_from_environment() -> AsyncGenerator[Tenants]:
+    """The tenants on the cluster DIGITALOCEAN_CLUSTER_ID, on record in the file TENANTS_DB, or else in memory."""
+    cluster_id = os.environ["DIGITALOCEAN_CLUSTER_ID"]
+    with Credentials.open(os.environ.get("TENANTS_DB", ":memory:")) as credentials:
+        async with client_from_environment() as client:
+            info = await client.clusters.get(cluster_id)
+            cluster = client.with_options(max_wait=PATIENCE).cluster(cluster_id, info.engine)
+            tenants = Tenants(cluster, info.connection, credentials)
+            await tenants.settle()
+            yield tenants
 
-    def __init__(self, cluster: ClusterClient, connection: Connection) -> None:
+
+class Tenants:
+    """The tenants on one cluster, with a database and a login each."""
+
+    def __init__(self, cluster: ClusterClient, connection: Connection, credentials: Credentials) -> None:
         self._cluster = cluster
         self._connection = connection
-        # Stands for a table of yours, with the name as its key and the DSN encrypted; None while a signup is under way.
-        self._dsns: dict[str, str | None] = {}
-
-    @classmethod
-    async def connect(cls, client: DatabaseClient) -> Tenants:
-        """Read the cluster once, at the start."""
-        cluster_id = os.environ["DIGITALOCEAN_CLUSTER_ID"]
-        cluster = await client.clusters.get(cluster_id)
-        return cls(client.with_options(max_wait=PATIENCE).cluster(cluster_id, cluster.engine), cluster.connection)
+        self._credentials = credentials
+        self._under_way: set[str] = set()
+        self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def sign_up(self, tenant: str) -> str:
-        """Give ``tenant`` a database and a login, and return its DSN.
+        """Give ``tenant`` a database and a login, and return its DSN, which is on record by then.
 
         Raises TenantExists, or a DatabaseClientError, after which signing up again takes up where this ended.
         """
-        if tenant in self._dsns:
+        if tenant in self._under_way:
             raise TenantExists(tenant)
-        self._dsns[tenant] = None
+        self._under_way.add(tenant)
         try:
-            # With a prefix no tenant can be a login that is somebody else's, such as doadmin.
-            name = f"tenant_{tenant}"
-            await self._ensure_db(name)
-            user = await self._ensure_user(name)
-            dsn = self._dsns[tenant] = self._connection.uri_for(user, database=name)
+            if not await self._credentials.intend(tenant):
+                raise TenantExists(tenant)
+            name = _name(tenant)
+            async with self._turns:
+                await self._ensure_db(name)
+                user = await self._ensure_user(name)
+            return await self._keep(tenant, user)
         finally:
-            if self._dsns[tenant] is None:
-                del self._dsns[tenant]
+            self._under_way.remove(tenant)
+
+    async def settle(self) -> None:
+        """Complete the signups that broke off when the process ended. Nobody knows the password of such a user."""
+        pending = {_name(tenant): tenant for tenant in await self._credentials.pending()}
+        if not pending:
+            return
+        for outcome in [outcome async for outcome in self._cluster.dbs.provision(pending)]:
+            if outcome.error is not None:
+                logger.warning("the signup of %s is still pending: %s", pending.pop(outcome.name), outcome.error)
+        async for outcome in self._cluster.users.provision(pending, if_exists="reset"):
+            tenant = pending[outcome.name]
+            if outcome.user is not None:
+                await self._keep(tenant, outcome.user)
+                logger.info("the signup of %s is complete (%s)", tenant, outcome.action)
+            else:
+                logger.warning("the signup of %s is still pending: %s", tenant, outcome.error)
+
+    async def _keep(self, tenant: str, user: User) -> str:
+        dsn = self._connection.uri_for(user, database=_name(tenant))
+        await self._credentials.keep(tenant, dsn)
         return dsn
 
     async def _ensure_db(self, name: str) -> None:
@@ -87,6 +125,10 @@ class Tenants:
             return await self._cluster.users.reset_auth(name)  # the answer was lost, and the password with it
         except NotFoundError:
             return await self._cluster.users.create(name)
+
+
+def _name(tenant: str) -> str:
+    return f"tenant_{tenant}"  # with a prefix no tenant can be a login that is somebody else's, such as doadmin
 
 
 def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:

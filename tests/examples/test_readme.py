@@ -83,7 +83,7 @@ async def test_a_snippet_runs(block: str, namespace: dict[str, Any], capsys: pyt
 async def test_the_app_signs_up(cluster_id: str, sandbox: Sandbox) -> None:
     from fastapi import FastAPI
 
-    from .test_web_apps import serve_fastapi
+    from .test_web_apps import serve_asgi
 
     [block] = APPS
     # A module, since FastAPI looks a function's annotations up where it was defined.
@@ -91,7 +91,7 @@ async def test_the_app_signs_up(cluster_id: str, sandbox: Sandbox) -> None:
     exec(block, app)
     assert isinstance(app["app"], FastAPI)
     async with (
-        serve_fastapi(app["app"]) as url,
+        serve_asgi(app["app"]) as url,
         aiohttp.ClientSession(url) as http,
         http.post("/signup/alpha") as answer,
     ):

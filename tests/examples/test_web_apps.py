@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import aiohttp
 import psycopg
@@ -12,9 +13,11 @@ import pytest
 import uvicorn
 from aiohttp import web
 from fastapi import FastAPI
+from litestar import Litestar
 
 import aiohttp_app
 import fastapi_app
+import litestar_app
 from aiodbclient import Window, errors
 from aiodbclient.sandbox import Sandbox
 from tenants import status_of
@@ -23,7 +26,7 @@ Serve = Callable[[], AbstractAsyncContextManager[str]]
 
 
 @asynccontextmanager
-async def serve_fastapi(app: FastAPI = fastapi_app.app) -> AsyncGenerator[str, None]:
+async def serve_asgi(app: FastAPI | Litestar) -> AsyncGenerator[str, None]:
     config = uvicorn.Config(app, host="127.0.0.1", port=0, ws="none", lifespan="on", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -48,7 +51,10 @@ async def serve_aiohttp() -> AsyncGenerator[str, None]:
         await runner.cleanup()
 
 
-@pytest.fixture(params=[serve_fastapi, serve_aiohttp], ids=["fastapi", "aiohttp"])
+@pytest.fixture(
+    params=[partial(serve_asgi, fastapi_app.app), serve_aiohttp, partial(serve_asgi, litestar_app.app)],
+    ids=["fastapi", "aiohttp", "litestar"],
+)
 def serve(request: pytest.FixtureRequest) -> Serve:
     served: Serve = request.param
     return served

@@ -1,0 +1,62 @@
+"""The example apps, as a server process of a load test loads them.
+
+Two things differ from the examples: their client is not paced, since the load is to meet the app and not the account's
+limit; and each client and each session that the process makes is a line in the file LOAD_TEST_COUNTS.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import tenants
+from aiodbclient import DatabaseClient, RateBudget
+
+
+def _count(kind: type) -> None:
+    make = kind.__init__  # type: ignore[misc]
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        with open(os.environ["LOAD_TEST_COUNTS"], "a") as counts:
+            counts.write(f"{kind.__name__}\n")
+        make(self, *args, **kwargs)
+
+    kind.__init__ = __init__  # type: ignore[misc]
+
+
+def _unpaced() -> DatabaseClient:
+    return DatabaseClient(base_url=os.environ["DIGITALOCEAN_API_URL"], budget=RateBudget([]))
+
+
+tenants.client_from_environment = _unpaced
+_count(DatabaseClient)
+_count(aiohttp.ClientSession)
+
+
+def fastapi() -> object:
+    import fastapi_app
+
+    return fastapi_app.app
+
+
+def litestar() -> object:
+    import litestar_app
+
+    return litestar_app.app
+
+
+def aiohttp_app() -> web.Application:
+    import aiohttp_app
+
+    return aiohttp_app.create_app()
+
+
+if __name__ == "__main__":
+    web.run_app(aiohttp_app(), host="127.0.0.1", port=int(sys.argv[1]), print=None)

@@ -1,0 +1,144 @@
+"""Web apps under their real servers, each in a process of its own, and what is left when one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+
+import aiohttp
+from attrs import define, frozen
+
+from aiodbclient import DatabaseClient
+
+HERE = Path(__file__).parent
+
+_UVICORN = ["uvicorn", "--factory", "--log-level", "warning", "--host", "127.0.0.1", "--port", "{port}"]
+SERVERS: Mapping[str, list[str]] = {
+    "FastAPI on uvicorn": [*_UVICORN, "web_apps:fastapi"],
+    "aiohttp on its runner": ["web_apps", "{port}"],
+    "aiohttp on gunicorn": [
+        *("gunicorn", "--log-level", "warning", "--bind", "127.0.0.1:{port}"),
+        *("--worker-class", "aiohttp.GunicornWebWorker", "web_apps:aiohttp_app()"),
+    ],
+    "Litestar on uvicorn": [*_UVICORN, "web_apps:litestar"],
+}
+
+_PATIENCE = 30.0  # s that a server may take to start or to end
+
+
+@define
+class Server:
+    """One that runs. ``store`` is the file of its credentials."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    store: Path
+    counts: Path
+
+    async def end(self, number: signal.Signals) -> None:
+        """Send a signal, and wait for the end of the process. SIGKILL goes to its workers as well."""
+        if number == signal.SIGKILL:
+            _kill(self.process.pid)
+        elif self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(_PATIENCE):
+            await self.process.wait()
+
+    def made(self) -> Counter[str]:
+        """The clients and sessions that the process has made."""
+        return Counter(self.counts.read_text().split())
+
+
+@asynccontextmanager
+async def serving(name: str, api: Mapping[str, str], store: Path) -> AsyncGenerator[Server]:
+    """The server ``name`` of SERVERS, ready, with ``api`` as its environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    counts = store.with_suffix(".counts")
+    counts.write_text("")
+    with store.with_suffix(".log").open("w+") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *(word.format(port=port) for word in SERVERS[name])),
+            env=os.environ | api | {"TENANTS_DB": str(store), "LOAD_TEST_COUNTS": str(counts), "PYTHONPATH": str(HERE)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        server = Server(f"http://127.0.0.1:{port}", process, store, counts)
+        try:
+            if not await _ready(server):
+                log.seek(0)
+                raise RuntimeError(f"{name} did not start:\n{log.read()}")
+            yield server
+        finally:
+            await server.end(signal.SIGKILL)
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+async def _ready(server: Server) -> bool:
+    async with asyncio.timeout(_PATIENCE), aiohttp.ClientSession() as http:
+        while server.process.returncode is None:
+            try:
+                async with http.get(f"{server.url}/health") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+    return False
+
+
+async def sign_up(url: str, names: Iterable[str], at_a_time: int, answers: Counter[int | None]) -> None:
+    """Sign up each of ``names``. ``answers`` counts the statuses as they come; None is a broken connection."""
+    waiting = iter(names)
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
+
+        async def visitor() -> None:
+            for name in waiting:
+                try:
+                    async with http.post(f"{url}/signup", json={"tenant": name}) as answer:
+                        await answer.read()
+                        answers[answer.status] += 1
+                except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
+                    answers[None] += 1
+
+        async with asyncio.TaskGroup() as visitors:
+            for _ in range(at_a_time):
+                visitors.create_task(visitor())
+
+
+@frozen
+class Tally:
+    """What there is of the tenants: ``users`` on the cluster; of these ``on_record`` with the DSN that is right, and
+    ``pending``, of which the store knows that they may be there; and ``lost`` with neither.
+    """
+
+    users: int
+    on_record: int
+    pending: int
+    lost: int
+
+
+async def tally(client: DatabaseClient, cluster_id: str, store: Path) -> Tally:
+    cluster = client.cluster(cluster_id)
+    connection = (await cluster.info()).connection
+    with closing(sqlite3.connect(store)) as db:
+        kept: dict[str, str | None] = {
+            f"tenant_{name}": dsn for name, dsn in db.execute("SELECT name, dsn FROM tenants")
+        }
+    users = [user for user in await cluster.users.list() if user.name.startswith("tenant_")]
+    right = {user.name for user in users if kept.get(user.name) == connection.uri_for(user, database=user.name)}
+    pending = {user.name for user in users if user.name in kept and kept[user.name] is None}
+    return Tally(len(users), len(right), len(pending), len(users) - len(right) - len(pending))

@@ -1,0 +1,65 @@
+"""Prometheus metrics of what a client does: how often, how it ended, how long, and how long it waited for the budget.
+
+    python examples/prometheus_metrics.py
+
+uses a sandbox for a moment and prints what Prometheus would read. In your app, pass ``record_metrics()`` as the
+client's ``on_event``, once for each registry, and serve the registry as you do already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+
+from aiodbclient import DatabaseClient, RateBudget, RequestEvent, RetryPolicy, Window
+from aiodbclient.sandbox import Sandbox
+
+
+def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestEvent], None]:
+    """An ``on_event`` that counts into ``registry``. The labels are operations and statuses: no name of anybody's."""
+    labels = ("operation",)
+    requests = Counter("aiodbclient_requests", "Requests by status, or error.", (*labels, "status"), registry=registry)
+    retries = Counter("aiodbclient_retries", "Requests that were another try of a call.", labels, registry=registry)
+    throttled = Counter("aiodbclient_throttled", "Requests that were answered with 429.", labels, registry=registry)
+    waited = Counter(
+        "aiodbclient_budget_wait_seconds", "Time spent waiting for the rate budget.", labels, registry=registry
+    )
+    duration = Histogram(
+        "aiodbclient_request_duration_seconds", "From sending to the whole answer.", labels, registry=registry
+    )
+
+    def record(event: RequestEvent) -> None:
+        requests.labels(event.operation, event.status or event.error).inc()
+        retries.labels(event.operation).inc(event.attempt > 1)
+        throttled.labels(event.operation).inc(event.status == 429)
+        waited.labels(event.operation).inc(event.waited)
+        duration.labels(event.operation).observe(event.duration)
+
+    return record
+
+
+async def main() -> None:
+    registry = CollectorRegistry()
+    async with (
+        Sandbox(windows=[Window(limit=8, seconds=0.5)]) as sandbox,
+        DatabaseClient(
+            sandbox.token,
+            base_url=sandbox.url,
+            budget=RateBudget([]),  # no pacing, so that there is a 429 to be seen
+            retry=RetryPolicy(base_delay=0.05),
+            on_event=record_metrics(registry),
+        ) as client,
+    ):
+        users = client.cluster(await sandbox.add_cluster("pg", backend="memory")).users
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(users.create(f"tenant{number}"))
+        sandbox.faults.add("users.list", status=503, nth=1)
+        await users.list()
+    print(generate_latest(registry).decode(), end="")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

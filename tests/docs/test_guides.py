@@ -1,0 +1,154 @@
+"""Each block of Python on the site runs, and prints what its comments say.
+
+The blocks of a page run one after the other, as if they were typed into ``python -m asyncio``. What the reader is
+assumed to have (a client, a token, a Vault) comes from the fixtures in conftest.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fastapi import FastAPI
+from litestar import Litestar
+
+from aiodbclient import errors
+from aiodbclient.operations import RULES, Then
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Namespace
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = {page.relative_to(DOCS).as_posix(): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INCLUDE = re.compile(r'^ *--8<-- "(.*)"$', re.MULTILINE)
+# What a page needs beside the names that each may use.
+NEEDS = {
+    "how-to/bulk.md": "no_signals",
+    "how-to/fleet.md": "valkey",
+    "how-to/observe.md": "as_it_was",
+    "how-to/vault.md": "vault",
+    "how-to/web-backend.md": "as_it_was",
+}
+
+
+def blocks_of(page: str) -> list[str]:
+    return FENCE.findall(PAGES[page])
+
+
+PROGRAMS = [page for page in PAGES if any("asyncio.run(" in block for block in blocks_of(page))]
+TESTS = [page for page in PAGES if any("def test_" in block for block in blocks_of(page))]
+CODE = [page for page in PAGES if blocks_of(page) and page not in (*PROGRAMS, *TESTS)]
+
+
+def promised(block: str) -> list[str]:
+    """What the comment behind a ``print`` says that it prints."""
+    return re.findall(r"print\(.*\)  # (.+)$", block, re.MULTILINE)
+
+
+def test_no_block_of_python_escapes() -> None:
+    fences = {page: re.findall(r"^\s*``` ?(\S+)", text, re.MULTILINE) for page, text in PAGES.items()}
+    assert {kind for kinds in fences.values() for kind in kinds} == {"python", "{.python}", "console"}
+    for page, kinds in fences.items():
+        assert kinds.count("python") == len(blocks_of(page)), page
+        assert kinds.count("{.python}") == len(INCLUDE.findall(PAGES[page])), page
+    assert len(PROGRAMS) == len(TESTS) == 1
+    assert {page for page in PAGES if page.startswith(("how-to/", "why/"))} <= {*CODE, *TESTS}
+
+
+@pytest.fixture
+def prepared(page: str, namespace: Namespace, request: pytest.FixtureRequest) -> Namespace:
+    if page in NEEDS:
+        request.getfixturevalue(NEEDS[page])
+    return namespace
+
+
+@pytest.mark.parametrize("page", CODE)
+async def test_the_blocks_of_a_page_run(page: str, prepared: Namespace, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks_of(page):
+        running = eval(compile(block, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), prepared)
+        if inspect.isawaitable(running):
+            await running
+        if "app = " in block:
+            await start_and_stop(prepared["app"])
+        told = capsys.readouterr().out
+        for said in promised(block):
+            assert said in told, f"{page} says that it prints {said!r}"
+        assert told == "" or "print(" in block
+
+
+async def start_and_stop(app: Any) -> None:
+    """An app of the guide to web backends starts under its framework, with a client that works, and ends."""
+    match app:
+        case FastAPI():
+            async with app.router.lifespan_context(app):
+                assert len(await app.state.client.clusters.list()) == 1
+                client = app.state.client
+        case Litestar():
+            async with app.lifespan():
+                assert len(await app.state.client.clusters.list()) == 1
+                client = app.state.client
+        case web.Application():
+            runner = web.AppRunner(app)
+            await runner.setup()
+            [client] = app.values()
+            assert len(await client.clusters.list()) == 1
+            await runner.cleanup()
+    with pytest.raises(errors.ConfigurationError, match="closed"):
+        await client.clusters.list()
+
+
+async def test_the_vault_is_asked_once_and_again_after_a_401(
+    namespace: Namespace, sandbox: Sandbox, vault: list[str]
+) -> None:
+    exec(re.sub(r"^async with DatabaseClient.*", "", blocks_of("how-to/vault.md")[0], flags=re.M | re.S), namespace)
+    async with namespace["DatabaseClient"](namespace["token"]) as client:
+        await asyncio.gather(*(client.clusters.list() for _ in range(3)))
+        assert len(vault) == 1
+        sandbox.faults.add("clusters.list", status=401, nth=1)
+        await client.clusters.list()
+    assert len(vault) == 2
+
+
+@pytest.mark.parametrize("page", PROGRAMS)
+def test_the_program_runs(page: str, tmp_path: Path) -> None:
+    [program] = blocks_of(page)
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [done.stdout.strip()] == promised(program)
+
+
+@pytest.mark.parametrize("page", TESTS)
+def test_the_tests_pass(page: str, tmp_path: Path) -> None:
+    (tmp_path / "test_guide.py").write_text("\n\n".join(blocks_of(page)))
+    options = ["-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, "-p", "no:cacheprovider", "."]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"{''.join(blocks_of(page)).count('def test_')} passed" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted({path for text in PAGES.values() for path in INCLUDE.findall(text)}))
+def test_an_example_on_a_page_is_one_that_the_tests_run(path: str) -> None:
+    module = re.compile(rf"^\s*(import|from) {Path(path).stem}\b", re.MULTILINE)
+    assert (ROOT / path).is_file()
+    assert any(module.search(test.read_text()) for test in (ROOT / "tests").rglob("test_*.py"))
+
+
+def test_the_table_of_retries_is_the_rule() -> None:
+    says = {Then.RETRY: "retry", Then.RETRY_GONE_IS_DONE: "retry, gone is done", Then.RAISE: "raise"}
+    lines = [line for line in PAGES["why/lost-answers.md"].splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines]
+    assert rows[0] == ["read", "update", "delete", "reset_auth", "create"]
+    assert rows[2:] == [[says[then] for then in row.values()] for row in RULES.values()]

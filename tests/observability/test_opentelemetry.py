@@ -1,0 +1,140 @@
+"""OpenTelemetry sees each request through aiohttp's own instrumentation, and none of the secrets in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import aiohttp
+import pytest
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor, create_trace_config
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, User, errors
+from aiodbclient.sandbox import Sandbox
+
+
+class Traces:
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+
+    @property
+    def spans(self) -> Sequence[ReadableSpan]:
+        return self._exporter.get_finished_spans()
+
+    @property
+    def text(self) -> str:
+        """Everything that is told of the spans: names, attributes, events, states."""
+        return "\n".join(span.to_json() for span in self.spans)
+
+
+@pytest.fixture
+def traces() -> Iterator[Traces]:
+    traces = Traces()
+    yield traces
+    traces.provider.shutdown()
+
+
+@pytest.fixture
+def instrumented(traces: Traces) -> Iterator[None]:
+    AioHttpClientInstrumentor().instrument(tracer_provider=traces.provider)
+    yield
+    AioHttpClientInstrumentor().uninstrument()
+
+
+def a_client(sandbox: Sandbox, session: aiohttp.ClientSession | None = None) -> DatabaseClient:
+    return DatabaseClient(
+        sandbox.token,
+        base_url=sandbox.url,
+        session=session,
+        budget=RateBudget([]),
+        retry=RetryPolicy(max_tries=2, base_delay=0.001),
+    )
+
+
+async def use(client: DatabaseClient, sandbox: Sandbox) -> list[User]:
+    """Meet a success, a refusal, a retry and an answer that is lost. Returns the users, for their secrets."""
+    users = client.cluster(await sandbox.add_cluster("pg", backend="memory")).users
+    told = [await users.create(f"tenant{number}") for number in range(5)]
+    with pytest.raises(errors.APIError):
+        await users.create("tenant0")
+    sandbox.faults.add("users.get", status=503, nth=1)
+    told.append(await users.get("tenant1"))
+    sandbox.faults.add("users.reset_auth", cut=True, after=True)
+    with pytest.raises(errors.ConnectionLostError):
+        await users.reset_auth("tenant2")
+    sandbox.faults.clear()
+    told += [await users.reset_auth("tenant2"), *await users.list()]
+    return told
+
+
+def check(traces: Traces, sandbox: Sandbox, users: list[User]) -> None:
+    assert len(traces.spans) == len(sandbox.requests)  # one for each try
+    assert all(span.kind is SpanKind.CLIENT for span in traces.spans)
+    assert {span.name for span in traces.spans} == {"GET", "POST"}
+    statuses = [dict(span.attributes or {}).get("http.status_code") for span in traces.spans]
+    assert statuses == [request.status for request in sandbox.requests]
+    assert not all(span.status.is_ok for span in traces.spans)
+
+    secrets = {sandbox.token, *(user.password for user in users if user.password)}
+    assert len(secrets) > 5
+    assert [secret for secret in secrets if secret in traces.text] == []
+    assert "tenant1" in traces.text  # the URL is told, and so are the names in it
+
+
+async def test_a_client_of_an_instrumented_process(
+    instrumented: None, traces: Traces, aiodbclient_sandbox: Sandbox
+) -> None:
+    async with a_client(aiodbclient_sandbox) as client:
+        users = await use(client, aiodbclient_sandbox)
+
+    check(traces, aiodbclient_sandbox, users)
+
+
+async def test_a_client_made_before_the_process_was_instrumented(
+    traces: Traces, aiodbclient_sandbox: Sandbox, request: pytest.FixtureRequest
+) -> None:
+    client = a_client(aiodbclient_sandbox)
+    request.getfixturevalue("instrumented")
+    async with client:
+        users = await use(client, aiodbclient_sandbox)
+
+    check(traces, aiodbclient_sandbox, users)
+
+
+async def test_a_borrowed_session_with_a_trace_config(traces: Traces, aiodbclient_sandbox: Sandbox) -> None:
+    config = create_trace_config(tracer_provider=traces.provider)
+    async with (
+        aiohttp.ClientSession(trace_configs=[config]) as session,
+        a_client(aiodbclient_sandbox, session) as client,
+    ):
+        users = await use(client, aiodbclient_sandbox)
+
+    check(traces, aiodbclient_sandbox, users)
+
+
+async def test_names_can_be_kept_out_of_the_urls(traces: Traces, aiodbclient_sandbox: Sandbox) -> None:
+    config = create_trace_config(tracer_provider=traces.provider, url_filter=lambda url: str(url.origin()))
+    async with (
+        aiohttp.ClientSession(trace_configs=[config]) as session,
+        a_client(aiodbclient_sandbox, session) as client,
+    ):
+        await use(client, aiodbclient_sandbox)
+
+    assert aiodbclient_sandbox.url in traces.text
+    assert "tenant1" not in traces.text
+
+
+async def test_a_call_is_a_child_of_the_span_that_made_it(
+    instrumented: None, traces: Traces, aiodbclient_sandbox: Sandbox
+) -> None:
+    async with a_client(aiodbclient_sandbox) as client:
+        with traces.provider.get_tracer("app").start_as_current_span("signup") as signup:
+            await client.clusters.list()
+
+    [call, _] = traces.spans
+    assert call.parent == signup.get_span_context()

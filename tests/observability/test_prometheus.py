@@ -1,0 +1,97 @@
+"""The Prometheus example counts what really went over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, Window, errors
+from aiodbclient.sandbox import Sandbox
+from prometheus_metrics import record_metrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """One whose burst window is soon spent."""
+    with Sandbox(windows=[Window(limit=8, seconds=0.4)]) as running:
+        yield running
+
+
+def read(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
+    """The samples of the exposition text, by name and labels."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+async def test_each_request_is_counted_by_operation_and_status(sandbox: Sandbox, registry: CollectorRegistry) -> None:
+    async with DatabaseClient(
+        sandbox.token,
+        base_url=sandbox.url,
+        budget=RateBudget([]),
+        retry=RetryPolicy(max_tries=20, base_delay=0.01),
+        on_event=record_metrics(registry),
+    ) as client:
+        users = client.cluster(await sandbox.add_cluster("pg", backend="memory"), engine="pg").users
+        await asyncio.gather(*(users.create(f"tenant{number}") for number in range(12)))
+        sandbox.faults.add("users.get", status=503, nth=1)
+        await users.get("tenant0")
+        sandbox.faults.add("users.delete", cut=True, nth=1)
+        await users.delete("tenant0")
+        with pytest.raises(errors.NotFoundError):
+            await users.get("tenant0")
+
+    told = read(registry)
+    counted = {key[1:]: value for key, value in told.items() if key[0] == "aiodbclient_requests_total"}
+    wire = Counter((request.operation, str(request.status or "ConnectionLostError")) for request in sandbox.requests)
+    assert counted == wire
+    assert {("users.create", "429"), ("users.create", "201"), ("users.get", "404")} < set(wire)
+    throttled = wire["users.create", "429"]
+    assert told["aiodbclient_throttled_total", "users.create"] == throttled > 0
+    assert told["aiodbclient_retries_total", "users.create"] == throttled
+    assert told["aiodbclient_retries_total", "users.delete"] >= 1
+    assert told["aiodbclient_budget_wait_seconds_total", "users.create"] > 0.2
+    assert told["aiodbclient_request_duration_seconds_count", "users.create"] == 12 + throttled
+
+
+async def test_the_labels_are_no_names_and_no_secrets(sandbox: Sandbox, registry: CollectorRegistry) -> None:
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, on_event=record_metrics(registry)) as client:
+        cluster = await sandbox.add_cluster("pg", backend="memory")
+        user = await client.cluster(cluster).users.create("tenant")
+
+    text = generate_latest(registry).decode()
+    assert 'operation="users.create"' in text
+    assert user.password is not None
+    assert not any(word in text for word in ("tenant", cluster, user.password, sandbox.token))
+
+
+def test_the_example_prints_what_prometheus_reads() -> None:
+    example = Path(__file__).parents[2] / "examples" / "prometheus_metrics.py"
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    families = list(text_string_to_metric_families(done.stdout))
+    assert {family.name for family in families} >= {
+        "aiodbclient_requests",
+        "aiodbclient_retries",
+        "aiodbclient_throttled",
+        "aiodbclient_budget_wait_seconds",
+        "aiodbclient_request_duration_seconds",
+    }
+    assert re.search(r'aiodbclient_throttled_total\{operation="users.create"\} [1-9]', done.stdout)

@@ -1,0 +1,109 @@
+"""The web examples under their real servers, each in its own process: their health, and what outlives their end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from time import perf_counter
+
+import aiohttp
+import pytest
+
+from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient.sandbox import Fault, Sandbox
+from benchmarks.web_servers import SERVERS, Tally, serving, sign_up, tally
+from tenants import AT_A_TIME
+
+ANSWER = 0.3  # s that the API takes for a user
+NAMES = [f"tenant{number}" for number in range(40)]
+
+
+@pytest.fixture(params=SERVERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(windows=[]) as running:
+        await running.add_cluster("pg", backend="memory")
+        yield running
+
+
+@pytest.fixture
+def slow(sandbox: Sandbox) -> Fault:
+    """The API makes a user at once, and takes its time to tell the password."""
+    return sandbox.faults.add("users.create", delay=ANSWER, after=True)
+
+
+@pytest.fixture
+def api(sandbox: Sandbox) -> dict[str, str]:
+    [cluster] = sandbox.clusters
+    return {
+        "DIGITALOCEAN_API_URL": sandbox.url,
+        "DIGITALOCEAN_TOKEN": sandbox.token,
+        "DIGITALOCEAN_CLUSTER_ID": cluster,
+    }
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110 - nothing wakes us
+        await asyncio.sleep(0.01)
+
+
+async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
+    [cluster] = sandbox.clusters
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+        return await tally(client, cluster, store)
+
+
+async def test_a_slow_api_makes_the_health_no_slower_and_a_stop_loses_no_signup(
+    name: str, sandbox: Sandbox, slow: Fault, api: dict[str, str], tmp_path: Path
+) -> None:
+    store = tmp_path / "tenants.db"
+    answers = Counter[int | None]()
+    health: list[float] = []
+    async with serving(name, api, store) as server, aiohttp.ClientSession(server.url) as http:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sign_up(server.url, NAMES, len(NAMES), answers))
+            while answers.total() < len(NAMES) // 4:
+                asked = perf_counter()
+                async with http.get("/health") as answer:
+                    assert answer.status == 200
+                health.append(perf_counter() - asked)
+                await asyncio.sleep(0.02)
+            await server.end(signal.SIGTERM)
+        made = server.made()
+
+    assert sorted(health)[len(health) // 2] < ANSWER / 4
+    assert made == {"DatabaseClient": 1, "ClientSession": 1}
+    # What was under way was answered, unless it came too late and was refused or cut off.
+    assert answers[201] >= len(NAMES) // 4
+    assert set(answers) <= {201, 503, None}
+    left = await what_is_there(sandbox, store)
+    assert left.lost == 0
+    assert left.on_record >= answers[201]
+
+
+async def test_after_a_kill_the_next_start_settles_what_is_pending(
+    name: str, sandbox: Sandbox, slow: Fault, api: dict[str, str], tmp_path: Path
+) -> None:
+    store = tmp_path / "tenants.db"
+    answers = Counter[int | None]()
+    async with serving(name, api, store) as server, asyncio.TaskGroup() as group:
+        group.create_task(sign_up(server.url, NAMES, len(NAMES), answers))
+        await until(lambda: slow.fired > AT_A_TIME)  # more users than there can be answers
+        await server.end(signal.SIGKILL)
+    left = await what_is_there(sandbox, store)
+    assert left.lost == 0
+    assert left.pending > 0
+
+    sandbox.faults.clear()
+    async with serving(name, api, store):
+        settled = await what_is_there(sandbox, store)
+
+    assert (settled.pending, settled.lost) == (0, 0)
+    assert settled.users == settled.on_record == len(NAMES)
