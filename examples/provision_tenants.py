@@ -34,7 +34,7 @@ AHEAD = 50  # intents written at a time: names whose fate is open after a crash,
 
 
 async def provision(names: list[str], cluster_id: str, journal: Journal) -> int:
-    base_url = os.environ.get("AIODBCLIENT_BASE_URL", "https://api.digitalocean.com")
+    base_url = os.environ.get("DIGITALOCEAN_API_URL", "https://api.digitalocean.com")
     async with DatabaseClient(base_url=base_url) as client:
         users = client.cluster(cluster_id).users
         todo = [name for name in names if name not in journal.done]
@@ -63,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Create a user for each name of a CSV file; safe to kill, run again to go on.",
         epilog=EXIT_CODES
-        + ". The token comes from DIGITALOCEAN_TOKEN; AIODBCLIENT_BASE_URL is where the API is, if elsewhere.",
+        + ". The token comes from DIGITALOCEAN_TOKEN; DIGITALOCEAN_API_URL is where the API is, if elsewhere.",
     )
     parser.add_argument("names", type=Path, metavar="NAMES.csv", help="its column `name`, or else its first column")
     parser.add_argument("--cluster", required=True, type=UUID, metavar="ID", help="the id of the database cluster")

@@ -24,7 +24,7 @@ from aiodbclient.errors import ConfigurationError, DatabaseClientError
 
 
 async def rotate(names: list[str], cluster_id: str, journal: Journal) -> int:
-    base_url = os.environ.get("AIODBCLIENT_BASE_URL", "https://api.digitalocean.com")
+    base_url = os.environ.get("DIGITALOCEAN_API_URL", "https://api.digitalocean.com")
     async with DatabaseClient(base_url=base_url) as client:
         todo = [name for name in names if name not in journal.done]
         async with Ledger(journal, total=len(names), todo=len(todo)) as ledger:
@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Give each user of a CSV file a new password; safe to kill, run again to go on.",
         epilog=EXIT_CODES
-        + ". The token comes from DIGITALOCEAN_TOKEN; AIODBCLIENT_BASE_URL is where the API is, if elsewhere.",
+        + ". The token comes from DIGITALOCEAN_TOKEN; DIGITALOCEAN_API_URL is where the API is, if elsewhere.",
     )
     parser.add_argument("names", type=Path, metavar="NAMES.csv", help="its column `name`, or else its first column")
     parser.add_argument("--cluster", required=True, type=UUID, metavar="ID", help="the id of the database cluster")

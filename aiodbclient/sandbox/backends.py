@@ -207,7 +207,7 @@ _SCHEMES: dict[str, str] = {
     Engine.ADVANCED_MYSQL: "mysql",
     Engine.REDIS: "rediss",
     Engine.VALKEY: "rediss",
-    Engine.MONGODB: "mongodb+srv",
+    Engine.MONGODB: "mongodb",
     Engine.KAFKA: "kafka",
     Engine.OPENSEARCH: "https",
 }

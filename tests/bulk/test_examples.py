@@ -35,7 +35,7 @@ class Job:
         self.csv = folder / "names.csv"
         self.names(0)
         self._command = [EXAMPLES / example, self.csv, "--cluster", cluster, "--journal", self.journal]
-        self._environment = {**os.environ, "DIGITALOCEAN_TOKEN": token, "AIODBCLIENT_BASE_URL": url}
+        self._environment = {**os.environ, "DIGITALOCEAN_TOKEN": token, "DIGITALOCEAN_API_URL": url}
 
     def names(self, count: int) -> None:
         self.csv.write_text("".join(f"{name}\n" for name in ("name", *(f"t{n}" for n in range(count)))))
