@@ -54,10 +54,9 @@ Setup = Callable[[], Awaitable[tuple[Job, int]]]
 class Run:
     """A bulk run: iterate over it to do the work. Outcomes come as soon as each is known, in the order of completion.
 
-    Work is started only while an outcome is being waited for, so a slow consumer slows the sending: at most twice the
-    concurrency of names are begun and not yet taken. ``break``, an exception or a cancellation in the loop end the run:
-    nothing more is sent and what is in flight is cancelled, at once with ``contextlib.aclosing`` or ``aclose()``, else
-    as soon as the run is dropped. A cancelled request may have been applied; ``stop()`` avoids that.
+    A slow consumer slows the sending: at most twice the concurrency of names are begun and not yet taken. ``break``, an
+    exception or a cancellation in the loop end the run: nothing more is sent and what is in flight is cancelled, at once
+    with ``contextlib.aclosing`` or ``aclose()``, else as soon as the run is dropped. A cancelled request may have been applied; ``stop()`` avoids that.
     """
 
     __slots__ = ("_outcomes", "_work")
@@ -71,8 +70,8 @@ class Run:
     def __aiter__(self) -> AsyncIterator[Outcome]:
         return self
 
-    async def __anext__(self) -> Outcome:
-        return await anext(self._outcomes)
+    def __anext__(self) -> Awaitable[Outcome]:
+        return anext(self._outcomes)
 
     def stop(self) -> None:
         """Start nothing more; the loop ends after the outcomes of what is in flight. For a signal handler (SIGTERM).
@@ -90,16 +89,26 @@ class Run:
 class _Work:
     """What is under way in a run. Apart from the run, so that dropping that ends its generator."""
 
-    running: dict[asyncio.Future[Outcome], Meter] = field(factory=dict[asyncio.Future[Outcome], Meter])
+    running: dict[asyncio.Future[None], Meter] = field(factory=dict[asyncio.Future[None], Meter])
     done: deque[Outcome] = field(factory=deque[Outcome])
     wake: asyncio.Event = field(factory=asyncio.Event)
     stopped: bool = False
 
-    def start(self, job: Job, spec: Any) -> None:
-        meter = Meter()
-        task = asyncio.create_task(job(spec, meter))
-        self.running[task] = meter
+    def start(self, worker: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(worker)
+        self.running[task] = Meter()
         task.add_done_callback(self._ended)
+
+    def begin(self) -> Meter:
+        """The meter of what the current task does next."""
+        task = asyncio.current_task()
+        assert task is not None
+        meter = self.running[task] = Meter()
+        return meter
+
+    def end(self, outcome: Outcome) -> None:
+        self.done.append(outcome)
+        self.wake.set()
 
     def stop(self) -> None:
         self.stopped = True
@@ -108,10 +117,8 @@ class _Work:
                 task.cancel()
         self.wake.set()
 
-    def _ended(self, task: asyncio.Future[Outcome]) -> None:
+    def _ended(self, task: asyncio.Future[None]) -> None:
         del self.running[task]
-        if not task.cancelled():
-            self.done.append(task.result())
         self.wake.set()
 
 
@@ -120,16 +127,21 @@ async def _outcomes(
 ) -> AsyncGenerator[Outcome, None]:
     job, concurrency = await setup()
     source = _Source(specs, work.wake)
+
+    def may_begin(more: int) -> bool:
+        room = len(work.running) + more + len(work.done) <= 2 * concurrency
+        return room and not work.stopped and source.has_next()
+
+    async def worker(spec: Any) -> None:
+        work.end(await job(spec, work.begin()))
+        while may_begin(0):  # in the place of the one that has ended
+            work.end(await job(source.ready.popleft(), work.begin()))
+
     try:
         while True:
             work.wake.clear()
-            while (
-                not work.stopped
-                and len(work.running) < concurrency
-                and len(work.running) + len(work.done) < 2 * concurrency
-                and source.has_next()
-            ):
-                work.start(job, source.ready.popleft())
+            while len(work.running) < concurrency and may_begin(1):
+                work.start(worker(source.ready.popleft()))
             if work.done:
                 yield work.done.popleft()
             elif work.running or (source.pulling is not None and not work.stopped):
