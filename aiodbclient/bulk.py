@@ -55,8 +55,9 @@ class Run:
     """A bulk run: iterate over it to do the work. Outcomes come as soon as each is known, in the order of completion.
 
     A slow consumer slows the sending: at most twice the concurrency of names are begun and not yet taken. ``break``, an
-    exception or a cancellation in the loop end the run: nothing more is sent and what is in flight is cancelled, at once
-    with ``contextlib.aclosing`` or ``aclose()``, else as soon as the run is dropped. A cancelled request may have been applied; ``stop()`` avoids that.
+    exception or a cancellation in the loop end the run: nothing more is sent and what is in flight is cancelled, at
+    once with ``contextlib.aclosing`` or ``aclose()``, else as soon as the run is dropped. A cancelled request may have
+    been applied; ``stop()`` avoids that.
     """
 
     __slots__ = ("_outcomes", "_work")
