@@ -54,10 +54,10 @@ Setup = Callable[[], Awaitable[tuple[Job, int]]]
 class Run:
     """A bulk run: iterate over it to do the work. Outcomes come as soon as each is known, in the order of completion.
 
-    A slow consumer slows the sending: at most twice the concurrency of names are begun and not yet taken. ``break``, an
-    exception or a cancellation in the loop end the run: nothing more is sent and what is in flight is cancelled, at
-    once with ``contextlib.aclosing`` or ``aclose()``, else as soon as the run is dropped. A cancelled request may have
-    been applied; ``stop()`` avoids that.
+    Work is begun only while an outcome is being waited for, so a slow consumer slows the sending: at most twice the
+    concurrency of names are begun and not yet taken. ``break``, an exception or a cancellation in the loop end the run:
+    nothing more is sent and what is in flight is cancelled, at once with ``contextlib.aclosing`` or ``aclose()``, else
+    as soon as the run is dropped. A cancelled request may have been applied; ``stop()`` avoids that.
     """
 
     __slots__ = ("_outcomes", "_work")
@@ -93,6 +93,7 @@ class _Work:
     running: dict[asyncio.Future[None], Meter] = field(factory=dict[asyncio.Future[None], Meter])
     done: deque[Outcome] = field(factory=deque[Outcome])
     wake: asyncio.Event = field(factory=asyncio.Event)
+    awaited: bool = False  # whether somebody waits for an outcome, for else nothing more may begin
     stopped: bool = False
 
     def start(self, worker: Coroutine[Any, Any, None]) -> None:
@@ -135,7 +136,7 @@ async def _outcomes(
 
     async def worker(spec: Any) -> None:
         work.end(await job(spec, work.begin()))
-        while may_begin(0):  # in the place of the one that has ended
+        while work.awaited and may_begin(0):  # in the place of the one that has ended
             work.end(await job(source.ready.popleft(), work.begin()))
 
     try:
@@ -146,7 +147,9 @@ async def _outcomes(
             if work.done:
                 yield work.done.popleft()
             elif work.running or (source.pulling is not None and not work.stopped):
+                work.awaited = True
                 await work.wake.wait()
+                work.awaited = False
             else:
                 break
         if source.failure is not None:

@@ -63,7 +63,7 @@ async def test_break_while_the_run_is_still_held(sandbox: Sandbox, pg: ClusterCl
             await asyncio.sleep(0.01)
 
     await assert_quiet(sandbox)
-    assert requests(sandbox, "users.create") <= 1 + 2 * 4
+    assert requests(sandbox, "users.create") <= 2 * 4
 
     await run.aclose()
     assert [outcome async for outcome in run] == []

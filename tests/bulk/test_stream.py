@@ -233,7 +233,7 @@ async def test_specs_are_pulled_as_room_frees(pg: ClusterClient) -> None:
         pulled = taken = 0
         async for _ in pg.users.provision(specs, concurrency=4):
             taken += 1
-            assert pulled - taken <= 2 * 4
+            assert pulled - taken < 2 * 4
         assert pulled == taken == 100
 
 
@@ -243,7 +243,7 @@ async def test_a_slow_consumer_slows_the_sending(sandbox: Sandbox, pg: ClusterCl
         taken += 1
         if taken % 10 == 1:
             await asyncio.sleep(0.05)  # as long as ten requests take
-        assert requests(sandbox, "users.create") - taken <= 2 * 4
+        assert requests(sandbox, "users.create") - taken < 2 * 4
     assert taken == 40
 
 
