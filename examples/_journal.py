@@ -7,6 +7,7 @@ end is cut off on the next start. Only its owner may read the file, and only one
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import csv
 import fcntl
@@ -14,18 +15,21 @@ import json
 import os
 import signal
 import stat
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aiodbclient import Action, Outcome
 from aiodbclient.bulk import Run
+from aiodbclient.errors import ConfigurationError, DatabaseClientError
 
 EXIT_CODES = """\
 exit codes: 0 every name is on record; 1 at least one name failed (run again to try those); 2 bad arguments, names or
@@ -248,3 +252,34 @@ class Ledger:
         self.stopped = True
         if self._run is not None:
             self._run.stop()
+
+
+def command(
+    do: Callable[[list[str], str, Journal], Coroutine[Any, Any, int]], *, job: str, description: str, records: str
+) -> int:
+    """The command line of a job, which is ``do`` with the names, the cluster's id and the journal of its ``records``.
+    Returns one of EXIT_CODES.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=EXIT_CODES
+        + ". The token comes from DIGITALOCEAN_TOKEN; DIGITALOCEAN_API_URL is where the API is, if elsewhere.",
+    )
+    parser.add_argument("names", type=Path, metavar="NAMES.csv", help="its column `name`, or else its first column")
+    parser.add_argument("--cluster", required=True, type=UUID, metavar="ID", help="the id of the database cluster")
+    parser.add_argument("--journal", required=True, type=Path, metavar="FILE", help=f"where {records} are recorded")
+    options = parser.parse_args()
+    cluster = str(options.cluster)
+    program = Path(sys.argv[0]).stem
+    try:
+        names = read_names(options.names)
+        with Journal(options.journal, job=job, cluster=cluster) as journal:
+            return asyncio.run(do(names, cluster, journal))
+    except (JournalError, ConfigurationError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 3
+    except DatabaseClientError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 4

@@ -18,17 +18,12 @@ the killed process had, and its password is reset.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from uuid import UUID
 
-from _journal import EXIT_CODES, Journal, JournalError, Ledger, read_names
+from _journal import Journal, Ledger, command
 from aiodbclient import Action, DatabaseClient, Outcome
-from aiodbclient.errors import ConfigurationError, DatabaseClientError
 
 AHEAD = 50  # intents written at a time: names whose fate is open after a crash, beside those in flight
 
@@ -60,28 +55,12 @@ async def provision(names: list[str], cluster_id: str, journal: Journal) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    return command(
+        provision,
+        job="provision",
         description="Create a user for each name of a CSV file; safe to kill, run again to go on.",
-        epilog=EXIT_CODES
-        + ". The token comes from DIGITALOCEAN_TOKEN; DIGITALOCEAN_API_URL is where the API is, if elsewhere.",
+        records="credentials",
     )
-    parser.add_argument("names", type=Path, metavar="NAMES.csv", help="its column `name`, or else its first column")
-    parser.add_argument("--cluster", required=True, type=UUID, metavar="ID", help="the id of the database cluster")
-    parser.add_argument("--journal", required=True, type=Path, metavar="FILE", help="where credentials are recorded")
-    options = parser.parse_args()
-    cluster = str(options.cluster)
-    try:
-        names = read_names(options.names)
-        with Journal(options.journal, job="provision", cluster=cluster) as journal:
-            return asyncio.run(provision(names, cluster, journal))
-    except (JournalError, ConfigurationError) as error:
-        print(f"provision_tenants: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return 3
-    except DatabaseClientError as error:
-        print(f"provision_tenants: {error}", file=sys.stderr)
-        return 4
 
 
 if __name__ == "__main__":

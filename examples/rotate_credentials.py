@@ -11,16 +11,11 @@ journal, it cannot log in anew.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import os
 import sys
-from pathlib import Path
-from uuid import UUID
 
-from _journal import EXIT_CODES, Journal, JournalError, Ledger, read_names
+from _journal import Journal, Ledger, command
 from aiodbclient import DatabaseClient
-from aiodbclient.errors import ConfigurationError, DatabaseClientError
 
 
 async def rotate(names: list[str], cluster_id: str, journal: Journal) -> int:
@@ -34,28 +29,12 @@ async def rotate(names: list[str], cluster_id: str, journal: Journal) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    return command(
+        rotate,
+        job="rotate",
         description="Give each user of a CSV file a new password; safe to kill, run again to go on.",
-        epilog=EXIT_CODES
-        + ". The token comes from DIGITALOCEAN_TOKEN; DIGITALOCEAN_API_URL is where the API is, if elsewhere.",
+        records="new passwords",
     )
-    parser.add_argument("names", type=Path, metavar="NAMES.csv", help="its column `name`, or else its first column")
-    parser.add_argument("--cluster", required=True, type=UUID, metavar="ID", help="the id of the database cluster")
-    parser.add_argument("--journal", required=True, type=Path, metavar="FILE", help="where new passwords are recorded")
-    options = parser.parse_args()
-    cluster = str(options.cluster)
-    try:
-        names = read_names(options.names)
-        with Journal(options.journal, job="rotate", cluster=cluster) as journal:
-            return asyncio.run(rotate(names, cluster, journal))
-    except (JournalError, ConfigurationError) as error:
-        print(f"rotate_credentials: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return 3
-    except DatabaseClientError as error:
-        print(f"rotate_credentials: {error}", file=sys.stderr)
-        return 4
 
 
 if __name__ == "__main__":
