@@ -1,12 +1,14 @@
 """Async-first, typed SDK for the users and databases of DigitalOcean's managed database clusters."""
 
 from . import errors
+from ._bulk.run import Action, Outcome, Run
+from ._pacing.budget import Budget, RateBudget, RateLimitStatus, Snapshot, Window
+from ._request.events import RequestEvent
+from ._request.operations import RetryPolicy
 from ._version import __version__
-from .bulk import Action, Outcome, Run
 from .client import DatabaseClient
 from .clusters import ClusterClient
 from .engines import Capabilities, Engine
-from .events import RequestEvent
 from .models import (
     Cluster,
     Connection,
@@ -24,8 +26,6 @@ from .models import (
     UserRole,
     UserSettings,
 )
-from .operations import RetryPolicy
-from .pacing import Budget, RateBudget, RateLimitStatus, Snapshot, Window
 
 __all__ = [
     "Action",

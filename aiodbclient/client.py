@@ -13,16 +13,16 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
-from .calls import Options
+from ._pacing.budget import Budget, RateBudget, RateLimitStatus
+from ._request.call import Options
+from ._request.context import Memory, Scope
+from ._request.events import RequestEvent
+from ._request.operations import RetryPolicy
+from ._request.paths import checked_cluster_id
+from ._request.transport import TokenProvider, Transport, checked_token
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
-from .events import RequestEvent
-from .operations import RetryPolicy
-from .pacing import Budget, RateBudget, RateLimitStatus
-from .paths import checked_cluster_id
-from .scope import Memory, Scope
-from .transport import TokenProvider, Transport, checked_token
 
 _TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from urllib.parse import urlencode
 from uuid import UUID
 
-from .calls import Options
+from ._request.call import Options
+from ._request.context import Memory, Scope
+from ._request.operations import LIST_CLUSTERS
+from ._request.pages import read_all
+from ._request.paths import CLUSTERS, checked_cluster_id
+from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
 from .models import Cluster
-from .operations import LIST_CLUSTERS
-from .pages import read_all
-from .paths import CLUSTERS, checked_cluster_id
-from .scope import Memory, Scope
-from .transport import Transport
 from .users import UsersAPI
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
-from .bulk import Run
+from ._bulk.jobs import Result, delete, provision_db, readable, run
+from ._bulk.run import Run
+from ._json.converter import read, read_nothing
+from ._request.context import Scope
+from ._request.operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
+from ._request.pages import read_all
+from ._request.paths import check_name, segment
 from .errors import PermissionDeniedError, UnsupportedOperationError
 from .models import Database, NewUser
-from .operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
-from .pages import read_all
-from .paths import check_name, segment
-from .provisioning import Result, delete, provision_db, readable, run
-from .scope import Scope
-from .wire import read, read_nothing
 
 
 class DatabasesAPI:

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import define, field
 
-from .dsn import dsn
+from ._dsn import dsn
 from .engines import Engine
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
-from .bulk import Action, Run
+from ._bulk.jobs import IfExists, Result, delete, provision_user, readable, reset_user, run
+from ._bulk.run import Action, Run
+from ._json.converter import read, read_nothing, setting_names, write
+from ._request.context import Scope
+from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
+from ._request.pages import read_all
+from ._request.paths import check_name, segment
 from .errors import InvalidArgumentError, PermissionDeniedError, UnsupportedOperationError
 from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, User, UserSettings
-from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
-from .pages import read_all
-from .paths import check_name, segment
-from .provisioning import IfExists, Result, delete, provision_user, readable, reset_user, run
-from .scope import Scope
-from .wire import read, read_nothing, setting_names, write
 
 
 class UsersAPI:

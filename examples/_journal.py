@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from aiodbclient import Action, Outcome
-from aiodbclient.bulk import Run
+from aiodbclient._bulk.run import Run
 from aiodbclient.errors import ConfigurationError, DatabaseClientError
 
 EXIT_CODES = """\

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from aiodbclient import RetryPolicy, User, errors
-from aiodbclient.answers import excerpt
-from aiodbclient.ratelimit import retry_after
+from aiodbclient._json.error_answers import excerpt
+from aiodbclient._pacing.headers import retry_after
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, says

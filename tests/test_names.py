@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import DatabaseClient, errors
-from aiodbclient.paths import segment
+from aiodbclient._request.paths import segment
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, says

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from ..pacing import Window
+from .._pacing.budget import Window
 from .limits import DOCUMENTED
 from .sandbox import Sandbox
 

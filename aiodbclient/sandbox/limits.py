@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from ..pacing import Window
+from .._pacing.budget import Window
 
 DOCUMENTED = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 

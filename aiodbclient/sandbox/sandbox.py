@@ -13,8 +13,8 @@ from typing import Literal, Self
 
 from aiohttp import web
 
+from .._pacing.budget import Window
 from ..engines import Engine
-from ..pacing import Window
 from . import embedded
 from .backends import Backend, MemoryBackend
 from .clusters import Cluster

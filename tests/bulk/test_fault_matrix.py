@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, RateBudget, RetryPolicy, errors
-from aiodbclient.bulk import Run
+from aiodbclient._bulk.run import Run
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -44,8 +44,8 @@ NEW = ["new-lost", "new-cut", "new"]
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient.provisioning._LOOK", 0.02)
-    monkeypatch.setattr("aiodbclient.provisioning._FRESH", 4 * UNSEEN)
+    monkeypatch.setattr("aiodbclient._bulk.jobs._LOOK", 0.02)
+    monkeypatch.setattr("aiodbclient._bulk.jobs._FRESH", 4 * UNSEEN)
 
 
 class Case:

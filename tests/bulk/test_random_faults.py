@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, errors
-from aiodbclient.bulk import Run
+from aiodbclient._bulk.run import Run
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.validation import NewUser
 
@@ -170,7 +170,7 @@ Operator.TestCase.settings = settings(
 class TestOperator(Operator.TestCase):  # type: ignore[name-defined, misc]
     def setUp(self) -> None:
         super().setUp()
-        import aiodbclient.provisioning as provisioning
+        import aiodbclient._bulk.jobs as provisioning
 
         looks = provisioning._FRESH, provisioning._LOOK
         provisioning._FRESH, provisioning._LOOK = 0.3, 0.005

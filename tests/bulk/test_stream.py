@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, Outcome, UserSettings, errors
-from aiodbclient.bulk import Run
+from aiodbclient._bulk.run import Run
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests

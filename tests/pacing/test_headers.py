@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from aiodbclient import RateLimitStatus
-from aiodbclient.ratelimit import seconds_to_wait
+from aiodbclient._pacing.headers import seconds_to_wait
 
 RESET = 1444931833
 GARBAGE = ["", " ", "many", "-1", "1_000", "1e3", "5000.0", "٣", "9" * 30, "9" * 5000, "nan", "inf", "0x10", "\x00"]

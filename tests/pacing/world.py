@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from aiodbclient.pacing import RateBudget
+from aiodbclient._pacing.budget import RateBudget
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections import deque
 
 from attrs import define, field
 
-from .sliding import SlidingWindow
+from .window import SlidingWindow
 
 _SANE_LIMIT = 10_000_000
 _LONGEST_BACKOFF = 60.0  # seconds, where a 429 does not say how long to stay away

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import backoff
 from attrs import Attribute, field, frozen
 
-from .errors import DatabaseClientError, InvalidArgumentError, RateLimitError, ServerError
+from ..errors import DatabaseClientError, InvalidArgumentError, RateLimitError, ServerError
 
 
 class Kind(Enum):

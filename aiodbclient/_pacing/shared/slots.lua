@@ -4,7 +4,7 @@
 --          in flight is stamped ahead, at the end of its lease, so that those of a killed process expire by themselves.
 -- KEYS[2]  hash: epoch (which memory this is), settled, gate, allowance (see below), granted, heard
 -- KEYS[3]  hash: what each process waits for, as "interactive bulk used until"
--- ARGV[1]  the ask, in JSON; see Slots in shared_slots.py
+-- ARGV[1]  the ask, in JSON; see Slots in slots.py
 local slots, state, queue = KEYS[1], KEYS[2], KEYS[3]
 local ask = cjson.decode(ARGV[1])
 local time = redis.call('TIME')

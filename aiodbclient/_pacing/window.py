@@ -7,7 +7,7 @@ from collections import deque
 
 from attrs import Attribute, define, field, frozen
 
-from .errors import InvalidArgumentError
+from ..errors import InvalidArgumentError
 
 
 def _whole(_: object, attribute: Attribute[int], value: int) -> None:

@@ -1,6 +1,6 @@
 """One process's part of the slots that an account's processes share: what it holds, and how it asks Valkey for more.
 
-Valkey keeps the slots and hands them out (``shared_budget.lua``). What ended here is told with the next ask: until then
+Valkey keeps the slots and hands them out (``slots.lua``). What ended here is told with the next ask: until then
 a slot is leased for longer than a request takes, so it is never free too early. While Valkey does not answer, or has
 lost its memory, the process hands out slots itself: of each window the share that it may use alone, in which everything
 that it sent before counts.
@@ -22,12 +22,12 @@ from attrs import define, field, frozen
 from valkey.asyncio import Valkey
 from valkey.exceptions import ValkeyError
 
-from .errors import ConfigurationError
-from .sliding import SlidingWindow, Window
+from ...errors import ConfigurationError
+from ..window import SlidingWindow, Window
 
 logger = logging.getLogger("aiodbclient")
 
-_SCRIPT = files("aiodbclient").joinpath("shared_budget.lua").read_text("utf-8")
+_SCRIPT = files(__package__).joinpath("slots.lua").read_text("utf-8")
 _SANE_LIMITS = range(1, 10_000_001)
 _MICROSECONDS = 1_000_000
 # s by which a process may ask later than it was told to, and still keep its claim to a share.

@@ -10,9 +10,9 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from .calls import Meter
-from .errors import InvalidArgumentError
-from .models import Database, User
+from .._request.call import Meter
+from ..errors import InvalidArgumentError
+from ..models import Database, User
 
 
 class Action(StrEnum):

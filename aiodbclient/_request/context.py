@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .calls import Meter, Options
-from .engines import CAPABILITIES, Engine, guard
-from .errors import PermissionDeniedError
-from .models import Cluster
+from .._json.converter import Answer, ClusterEngine, read
+from ..engines import CAPABILITIES, Engine, guard
+from ..errors import PermissionDeniedError
+from ..models import Cluster
+from .call import Meter, Options
 from .operations import GET_CLUSTER, Operation
 from .paths import CLUSTERS
 from .transport import Transport, logger
-from .wire import Answer, ClusterEngine, read
 
 _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one
 

@@ -6,11 +6,11 @@ from typing import TypeVar
 
 from yarl import URL
 
-from .calls import Options
-from .errors import InvalidResponseError
+from .._json.converter import Answer, read_page
+from ..errors import InvalidResponseError
+from .call import Options
 from .operations import Operation
 from .transport import Transport
-from .wire import Answer, read_page
 
 T = TypeVar("T")
 

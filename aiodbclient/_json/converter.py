@@ -18,10 +18,10 @@ from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
 
-from .answers import excerpt
-from .engines import Engine
-from .errors import InvalidResponseError
-from .models import (
+from .._request.operations import Operation
+from ..engines import Engine
+from ..errors import InvalidResponseError
+from ..models import (
     Cluster,
     Connection,
     Database,
@@ -38,7 +38,7 @@ from .models import (
     UserRole,
     UserSettings,
 )
-from .operations import Operation
+from .error_answers import excerpt
 
 T = TypeVar("T")
 

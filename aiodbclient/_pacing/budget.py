@@ -23,10 +23,10 @@ from typing import Protocol
 
 from attrs import Attribute, define, field, frozen
 
-from .errors import ConfigurationError, InvalidArgumentError, RateLimitError
-from .ledger import Ledger
-from .ratelimit import RateLimitStatus, limit_and_remaining, seconds_to_wait
-from .sliding import SlidingWindow, Window
+from ..errors import ConfigurationError, InvalidArgumentError, RateLimitError
+from .account import Ledger
+from .headers import RateLimitStatus, limit_and_remaining, seconds_to_wait
+from .window import SlidingWindow, Window
 
 __all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
 

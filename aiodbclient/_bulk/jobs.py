@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import backoff
 
-from .bulk import Action, Job, Outcome, Run
-from .calls import Meter
-from .engines import CAPABILITIES, Capabilities
-from .errors import (
+from .._request.call import Meter
+from .._request.context import Scope
+from .._request.operations import RetryPolicy
+from ..engines import CAPABILITIES, Capabilities
+from ..errors import (
     APIError,
     ConflictError,
     DatabaseClientError,
@@ -29,15 +30,14 @@ from .errors import (
     NotFoundError,
     UnprocessableEntityError,
 )
-from .models import Database, NewUser, User
-from .operations import RetryPolicy
-from .scope import Scope
+from ..models import Database, NewUser, User
+from .run import Action, Job, Outcome, Run
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    from .dbs import DatabasesAPI
-    from .users import UsersAPI
+    from ..dbs import DatabasesAPI
+    from ..users import UsersAPI
 
 IfExists = Literal["keep", "reset", "error"]
 Result = tuple[Action, User | Database | None]

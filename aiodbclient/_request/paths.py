@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote
 from uuid import UUID
 
-from .errors import InvalidArgumentError
+from ..errors import InvalidArgumentError
 
 CLUSTERS = "/v2/databases"
 

@@ -16,10 +16,11 @@ from attrs import asdict
 from multidict import CIMultiDict
 from yarl import URL
 
-from ._version import __version__
-from .answers import error_from_answer
-from .calls import Call, Options
-from .errors import (
+from .._json.converter import Answer
+from .._json.error_answers import error_from_answer
+from .._pacing.budget import Budget, RateLimitStatus
+from .._version import __version__
+from ..errors import (
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
@@ -28,11 +29,10 @@ from .errors import (
     RequestTimeoutError,
     ServerError,
 )
+from .call import Call, Options
 from .events import RequestEvent
 from .operations import LOST_STATUSES, RULES, Failure, Kind, Operation, RetryPolicy, Then, waits
-from .pacing import Budget, RateLimitStatus
-from .session import NOT_SENT, send_once_through, told
-from .wire import Answer
+from .quirks import NOT_SENT, send_once_through, told
 
 logger = logging.getLogger("aiodbclient")
 

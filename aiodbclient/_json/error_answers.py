@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import cast
 
-from .errors import (
+from .._pacing.headers import retry_after
+from ..errors import (
     APIError,
     AuthenticationError,
     BadRequestError,
@@ -22,7 +23,6 @@ from .errors import (
     ServerError,
     UnprocessableEntityError,
 )
-from .ratelimit import retry_after
 
 _BY_STATUS: dict[int, type[APIError]] = {
     400: BadRequestError,

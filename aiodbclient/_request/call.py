@@ -7,7 +7,7 @@ from asyncio import Lock
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .errors import InvalidArgumentError
+from ..errors import InvalidArgumentError
 from .operations import RULES, Failure, Operation, Then
 
 

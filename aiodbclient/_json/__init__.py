@@ -1,0 +1,1 @@
+"""Models to JSON and back; answers that are errors to exceptions. Pure."""

@@ -1,0 +1,1 @@
+"""A rate budget that several processes share."""
