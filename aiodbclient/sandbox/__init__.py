@@ -14,7 +14,7 @@ Where it differs from the provider:
     On PostgreSQL every user may create in ``public`` of a db made through the API, as up to PostgreSQL 14 everywhere.
     On MySQL a user may do everything in every db, and MariaDB knows only ``mysql_native_password``.
     Kafka's certificate and key have the form of PEM but are random; an ACL grants nothing, for nothing is there.
-    The limits are one account's for all tokens; requests without a valid token count nowhere.
+    Requests without a valid token count nowhere.
 """
 
 from __future__ import annotations

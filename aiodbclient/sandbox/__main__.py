@@ -9,9 +9,10 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from .._pacing.budget import Window
-from .limits import DOCUMENTED
+from .limits import DOCUMENTED, Remaining
 from .sandbox import Sandbox
 
 
@@ -49,7 +50,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_windows,
         default=None,
         metavar="REQUESTS/SECONDS",
-        help="the burst limit, beside 5000 an hour (default: 250/60); none for no limit at all",
+        help="the burst limit of each token, beside 5000 an hour (default: 250/60); none for no limit at all",
+    )
+    parser.add_argument(
+        "--remaining",
+        choices=get_args(Remaining),
+        default="refused",
+        help="when ratelimit-remaining is 0: when the hour is spent, also with a 429 of the burst limit (default), or "
+        "also with the answer that fills it",
     )
     parser.add_argument("--json", action="store_true", help="tell URL, token and clusters as one line of JSON")
     return parser
@@ -89,7 +97,7 @@ async def _serve(options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     dsns: dict[str, str] = dict(options.dsn)
     try:
-        async with Sandbox(options.port, options.token, options.rate_limit) as sandbox:
+        async with Sandbox(options.port, options.token, options.rate_limit, remaining=options.remaining) as sandbox:
             told: list[dict[str, str]] = []
             for engine, name in options.cluster:
                 cluster = await sandbox.add_cluster(engine, name, dsn=dsns.pop(name, None) if name else None)

@@ -5,52 +5,61 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from typing import Literal
 
 from .._pacing.budget import Window
 
 DOCUMENTED = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
+Remaining = Literal["hour", "refused", "full"]
+"""What ``ratelimit-remaining`` tells.
+
+``hour``: what is left of the longest window. ``refused``: as ``hour``, but 0 with a 429 of a shorter window. ``full``:
+as ``refused``, and 0 with the answer that fills a shorter window.
+"""
+
 
 class RateLimiter:
-    """Counts accepted requests in every window; a refused one counts nowhere.
+    """Counts one token's accepted requests in every window; a refused one counts nowhere.
 
     ``ratelimit-limit`` and ``-remaining`` tell the longest window and ``ratelimit-reset`` the unix time at
-    which its oldest request expires. ``retry-after`` comes with a refusal by a shorter window only (or by
-    the only one there is): whole seconds, rounded up, or thousandths for a window under a minute, which is
-    one that a test scaled down.
+    which its oldest request expires. "``ratelimit-remaining`` reaching zero can also indicate that the burst limit
+    [...] was met" (API description): ``remaining`` says when it does. ``retry-after`` comes with a refusal by a
+    shorter window only (or by the only one there is): whole seconds, rounded up, or thousandths for a window under a
+    minute, which is one that a test scaled down.
     """
 
-    def __init__(self, windows: Sequence[Window]) -> None:
+    def __init__(self, windows: Sequence[Window], remaining: Remaining = "refused") -> None:
         self._windows = [(window, deque[float]()) for window in sorted(windows, key=lambda window: window.seconds)]
+        self._remaining = remaining
 
     def admit(self, now: float, unix_time: float) -> tuple[bool, dict[str, str]]:
         """Whether a request at ``now`` (monotonic seconds) is accepted, and the headers of its answer."""
-        full = None
+        if not self._windows:
+            return True, {}
         for window, accepted in self._windows:
             horizon = now - window.seconds
             while accepted and accepted[0] <= horizon:
                 accepted.popleft()
-            if len(accepted) >= window.limit:
-                full = window, accepted
-        if full is None:
+        refusing = [(window, accepted) for window, accepted in self._windows if len(accepted) >= window.limit]
+        if not refusing:
             for _, accepted in self._windows:
                 accepted.append(now)
-            return True, self._headers(now, unix_time)
-        headers = self._headers(now, unix_time)
-        window, accepted = full
-        if window is self._windows[0][0] or window is not self._windows[-1][0]:
-            headers["retry-after"] = _seconds(accepted[0] + window.seconds - now, window)
-        return False, headers
+        headers = self._headers(now, unix_time, refused=bool(refusing))
+        if refusing:
+            window, accepted = refusing[-1]
+            if len(self._windows) == 1 or window is not self._windows[-1][0]:
+                headers["retry-after"] = _seconds(accepted[0] + window.seconds - now, window)
+        return not refusing, headers
 
-    def _headers(self, now: float, unix_time: float) -> dict[str, str]:
-        if not self._windows:
-            return {}
+    def _headers(self, now: float, unix_time: float, *, refused: bool) -> dict[str, str]:
         window, accepted = self._windows[-1]
-        expires = unix_time + accepted[0] + window.seconds - now
+        burst_met = any(len(accepted) >= window.limit for window, accepted in self._windows[:-1])
+        zero = burst_met and (self._remaining == "full" or (self._remaining == "refused" and refused))
         return {
             "ratelimit-limit": str(window.limit),
-            "ratelimit-remaining": str(window.limit - len(accepted)),
-            "ratelimit-reset": str(math.ceil(expires)),
+            "ratelimit-remaining": "0" if zero else str(window.limit - len(accepted)),
+            "ratelimit-reset": str(math.ceil(unix_time + accepted[0] + window.seconds - now)),
         }
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from aiohttp import web
 
@@ -19,9 +19,9 @@ from . import embedded
 from .backends import Backend, MemoryBackend
 from .clusters import Cluster
 from .faults import Faults
-from .limits import DOCUMENTED, RateLimiter
+from .limits import DOCUMENTED, RateLimiter, Remaining
 from .records import RecordedRequest
-from .server import SCOPES, Api
+from .server import SCOPES, Api, Rights
 from .threads import LoopThread
 
 _HOST = "127.0.0.1"
@@ -38,7 +38,10 @@ class Sandbox:
     Args:
         port: 0 for a free one.
         token: the token that may do everything; a random one where None.
-        windows: the rate limits; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
+        windows: the rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
+        remaining: what ``ratelimit-remaining`` tells: ``"hour"`` what is left of the hour, always; ``"refused"`` the
+            same, but 0 with a 429 of the minute's limit; ``"full"`` 0 also with the answer that fills the minute. The
+            API description allows all three.
         page_size: None, or how many members a list tells at most before it goes on at ``links.pages.next``.
     """
 
@@ -48,10 +51,13 @@ class Sandbox:
         token: str | None = None,
         windows: Sequence[Window] | None = None,
         *,
+        remaining: Remaining = "refused",
         page_size: int | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
+        if remaining not in get_args(Remaining):
+            raise ValueError(f"remaining must be one of {', '.join(get_args(Remaining))}, not {remaining!r}")
         if page_size is not None and page_size < 1:
             raise ValueError(f"page_size must be at least 1, not {page_size}")
         if token == "":
@@ -60,10 +66,10 @@ class Sandbox:
         self._port = port
         self._clusters: dict[str, Cluster] = {}
         self._names: set[str] = set()
-        self._tokens: dict[str, frozenset[str]] = {self.token: SCOPES}
-        self._api = Api(
-            self._clusters, self._tokens, RateLimiter(DOCUMENTED if windows is None else windows), page_size
-        )
+        self._windows = DOCUMENTED if windows is None else tuple(windows)
+        self._remaining: Remaining = remaining
+        self._tokens = {self.token: self._rights(SCOPES)}
+        self._api = Api(self._clusters, self._tokens, page_size)
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: web.ServerRunner | None = None
@@ -101,7 +107,7 @@ class Sandbox:
         return Counter(self._api.records.counts)
 
     def add_token(self, scopes: Collection[str] = SCOPES) -> str:
-        """A new random token that may do what ``scopes`` say, such as ``["database:read"]``.
+        """A new random token that may do what ``scopes`` say, such as ``["database:read"]``, with limits of its own.
 
         Passwords, keys and URIs are in lists and gets only with ``database:view_credentials``. Raises ValueError for a
         scope that does not exist.
@@ -110,8 +116,11 @@ class Sandbox:
         if unknown:
             raise ValueError(f"no scope {', '.join(sorted(unknown))}; there are {', '.join(sorted(SCOPES))}")
         token = _new_token()
-        self._tokens[token] = frozenset(scopes)
+        self._tokens[token] = self._rights(scopes)
         return token
+
+    def _rights(self, scopes: Collection[str]) -> Rights:
+        return Rights(frozenset(scopes), RateLimiter(self._windows, self._remaining))
 
     async def add_cluster(
         self,

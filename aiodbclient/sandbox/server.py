@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from aiohttp import web
+from attrs import frozen
 
 from . import validation
 from .answers import HTML, Answer, Refusal, error, not_found, phrase
@@ -34,21 +35,22 @@ _USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "u
 _CUT = Answer(0)  # no answer: the connection is closed instead
 
 
-class Api:
-    """Answers requests on ``clusters``. ``tokens`` has the scopes of every token that is let in."""
+@frozen
+class Rights:
+    """What a token may do, and the requests that were counted for it."""
 
-    def __init__(
-        self,
-        clusters: Mapping[str, Cluster],
-        tokens: Mapping[str, frozenset[str]],
-        limiter: RateLimiter,
-        page_size: int | None,
-    ) -> None:
+    scopes: frozenset[str]
+    limiter: RateLimiter
+
+
+class Api:
+    """Answers requests on ``clusters``. ``tokens`` has the rights of every token that is let in."""
+
+    def __init__(self, clusters: Mapping[str, Cluster], tokens: Mapping[str, Rights], page_size: int | None) -> None:
         self.faults = Faults()
         self.records = Records()
         self._clusters = clusters
         self._tokens = tokens
-        self._limiter = limiter
         self._page_size = page_size
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -80,15 +82,15 @@ class Api:
         record.json = masked(body)
         if route.operation in ("users.create", "dbs.create"):
             record.name = validation.name_in(body)
-        scopes = self._tokens.get(_bearer(request))
-        if scopes is None:
+        rights = self._tokens.get(_bearer(request))
+        if rights is None:
             return error(401, "Unable to authenticate you."), ()
-        accepted, headers = self._limiter.admit(time.monotonic(), time.time())
+        accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
         faults = self.faults.meeting(route.operation, route.cluster, record.name, limited=not accepted)
         if accepted:
             answer = await _interrupted(faults, after=False)
             if answer is None:
-                answer = await self._worked(request, route, scopes, body, unreadable, faults)
+                answer = await self._worked(request, route, rights.scopes, body, unreadable, faults)
                 answer = await _interrupted(faults, after=True) or answer
         else:
             answer = error(429, "API rate limit exceeded.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.limits import RateLimiter
+from aiodbclient.sandbox.limits import RateLimiter, Remaining
 
 from .conftest import caller
 
@@ -19,7 +20,7 @@ windows = st.builds(Window, limit=st.integers(1, 4), seconds=st.sampled_from([1.
 
 @given(st.lists(windows, min_size=1, max_size=3), st.lists(st.integers(0, 2000), max_size=60))
 def test_no_window_ever_holds_more_than_its_limit_nor_refuses_before(limits: list[Window], steps: list[int]) -> None:
-    limiter, accepted, now = RateLimiter(limits), list[float](), 1000.0
+    limiter, accepted, now = RateLimiter(limits, "hour"), list[float](), 1000.0
     longest = max(limits, key=lambda window: window.seconds)
     for step in steps:
         now += step / 1024  # which floats can tell exactly
@@ -72,9 +73,43 @@ async def test_the_documented_limits_are_the_default() -> None:
         assert 3599 <= int(answers[0].headers["ratelimit-reset"]) - time.time() <= 3601
         refused = answers[-1]
         assert refused.json["id"] == "too_many_requests"
-        assert refused.headers["ratelimit-remaining"] == "4750"  # a refused request does not count
+        assert refused.headers["ratelimit-limit"] == "5000"
+        assert refused.headers["ratelimit-remaining"] == "0"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert sandbox.counts["clusters.list", 429] == 1
+
+
+@pytest.mark.parametrize(
+    ("remaining", "told"),
+    [
+        ("hour", ["9", "8", "8", "7", "6"]),
+        ("refused", ["9", "8", "0", "7", "6"]),
+        ("full", ["9", "0", "0", "7", "0"]),
+    ],
+)
+def test_what_remaining_tells_when_the_minute_is_full(remaining: Remaining, told: list[str]) -> None:
+    limiter = RateLimiter([Window(2, 60.0), Window(10, 3600.0)], remaining)
+    answers = [limiter.admit(at, at) for at in (0.0, 1.0, 2.0, 61.0, 62.0)]
+    assert [accepted for accepted, _ in answers] == [True, True, False, True, True]
+    assert [headers["ratelimit-remaining"] for _, headers in answers] == told
+    assert [headers.get("retry-after") for _, headers in answers] == [None, None, "58", None, None]
+
+
+async def test_each_token_has_limits_of_its_own() -> None:
+    async with Sandbox(windows=[Window(2, 60.0), Window(3, 3600.0)]) as sandbox, caller(sandbox) as call:
+        other = sandbox.add_token()
+        for token in (sandbox.token, other):
+            answers = [await call("GET", "/v2/databases", token=token) for _ in range(3)]
+            assert [answer.status for answer in answers] == [200, 200, 429]
+            assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["2", "1", "0"]
+
+
+async def test_the_reading_is_chosen_for_the_whole_sandbox() -> None:
+    windows = [Window(1, 60.0), Window(3, 3600.0)]
+    async with Sandbox(windows=windows, remaining="full") as sandbox, caller(sandbox) as call:
+        assert (await call("GET", "/v2/databases")).headers["ratelimit-remaining"] == "0"
+    with pytest.raises(ValueError, match="remaining must be one of hour, refused, full"):
+        Sandbox(remaining="minute")  # type: ignore[arg-type]
 
 
 async def test_scaled_windows_let_a_test_see_the_end_of_one() -> None:
