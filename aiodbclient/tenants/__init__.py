@@ -1,0 +1,5 @@
+"""A tenant: a database, and a login that owns it and reaches nothing else, on record whatever happens."""
+
+from .credential import Credential
+
+__all__ = ["Credential"]
