@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +40,7 @@ from aiodbclient.errors import (
 )
 
 from .conftest import MakeClient
+from .requirements import description
 from .server import CLUSTER, Server, says
 
 JSON = dict[str, Any]
@@ -150,10 +149,7 @@ NOT_OF_A_CLUSTER = {
 @pytest.fixture(scope="session")
 def spec() -> JSON:
     """The provider's API description, with every reference resolved."""
-    beside = Path(__file__).parents[2] / "shared" / "spec" / "databases.openapi.yaml"
-    path = Path(os.environ.get("AIODBCLIENT_SPEC") or beside)
-    if not path.exists():
-        pytest.skip(f"the API description is not at {path}; say where it is with AIODBCLIENT_SPEC")
+    path = description("databases.openapi.yaml")
     described: JSON = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return described
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,6 +16,8 @@ import aiodbclient
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 from benchmarks.valkey_server import BINARY, ValkeyServer
+
+from ..requirements import no_server
 
 Namespace = dict[str, Any]
 
@@ -77,10 +78,7 @@ async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 @pytest.fixture
 def valkey(monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
     if BINARY is None:
-        reason = "there is no valkey-server: apt-get install valkey-server"
-        if os.environ.get("AIODBCLIENT_REQUIRE_SERVERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        no_server("there is no valkey-server: apt-get install valkey-server")
     with ValkeyServer() as server:
         monkeypatch.setenv("VALKEY_URL", server.url)
         yield server

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,8 @@ from aiodbclient import Window
 from aiodbclient.shared_budget import SharedRateBudget
 from benchmarks.valkey_server import BINARY, ValkeyServer
 
+from ..requirements import no_server
+
 MakeBudget = Callable[..., SharedRateBudget]
 
 
@@ -17,10 +18,7 @@ MakeBudget = Callable[..., SharedRateBudget]
 def valkey() -> Iterator[ValkeyServer]:
     """A server with nothing in it."""
     if BINARY is None:
-        reason = "there is no valkey-server: apt-get install valkey-server"
-        if os.environ.get("AIODBCLIENT_REQUIRE_SERVERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        no_server("there is no valkey-server: apt-get install valkey-server")
     with ValkeyServer() as server:
         yield server
 

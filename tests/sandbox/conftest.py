@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from attrs import define
 from yarl import URL
 
 from aiodbclient.sandbox import Sandbox
+
+from ..requirements import description
 
 
 @define
@@ -66,9 +67,4 @@ class caller:
 @pytest.fixture(scope="session")
 def spec_path() -> Path:
     """The provider's API description."""
-    path = Path(
-        os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[3] / "shared" / "spec" / "databases.openapi.yaml"
-    )
-    if not path.exists():
-        pytest.skip(f"the API description is not at {path}; say where it is with AIODBCLIENT_SPEC")
-    return path
+    return description("databases.openapi.yaml")

@@ -18,6 +18,7 @@ from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox
 
+from ..requirements import no_server
 from .conftest import Answer, Call, caller
 
 JSON = dict[str, Any]
@@ -29,10 +30,7 @@ NASTY = ["a`b", "a'; DROP USER root; --", "ü-ß-日本", "a b/c%2F", "100%_sure
 @pytest.fixture(scope="module")
 def dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
-        why = "mariadbd and mariadb-install-db are not on PATH (apt-get install mariadb-server)"
-        if os.environ.get("AIODBCLIENT_REQUIRE_SERVERS") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+        no_server("mariadbd and mariadb-install-db are not on PATH (apt-get install mariadb-server)")
     folder = tmp_path_factory.mktemp("mariadb")
     user = ["--user=root"] if os.geteuid() == 0 else []
     data = f"--datadir={folder / 'data'}"
