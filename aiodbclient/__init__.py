@@ -4,7 +4,7 @@ from . import errors
 from ._bulk.run import Action, Outcome, Run
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus, Snapshot, Window
 from ._request.events import RequestEvent
-from ._request.operations import RetryPolicy
+from ._request.retry import RetryPolicy
 from ._version import __version__
 from .client import DatabaseClient
 from .clusters import ClusterClient

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from ipaddress import ip_address
-from math import inf
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 import aiohttp
+from attrs import evolve
 from yarl import URL
 
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
 from ._request.call import Options
-from ._request.context import Memory, Scope
+from ._request.context import ClusterContext, Memory
 from ._request.events import RequestEvent
-from ._request.operations import RetryPolicy
 from ._request.paths import checked_cluster_id
+from ._request.retry import RetryPolicy
 from ._request.transport import TokenProvider, Transport, checked_token
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
@@ -64,10 +64,7 @@ class DatabaseClient:
         max_wait: float | None = None,
         on_event: Callable[[RequestEvent], object] | None = None,
     ) -> None:
-        if not isinstance(timeout, int | float) or not 0 < timeout < inf:
-            raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
-        if not isinstance(retry, RetryPolicy):
-            raise InvalidArgumentError(f"retry must be a RetryPolicy, not {retry!r}")
+        options = Options(max_wait=max_wait, timeout=timeout, retry=retry)
         if session is not None and not hasattr(session, "request"):
             raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {session!r}")
         if budget is not None and not hasattr(budget, "acquire"):
@@ -76,12 +73,10 @@ class DatabaseClient:
             token=_token(token),
             base_url=_checked_base_url(base_url),
             session=session,
-            timeout=timeout,
-            retry=retry,
             budget=RateBudget() if budget is None else budget,
             on_event=on_event,
         )
-        self._use(Memory(), Options(max_wait=_checked_max_wait(max_wait)))
+        self._use(Memory(), options)
 
     def _use(self, memory: Memory, options: Options) -> None:
         self._memory = memory
@@ -120,14 +115,14 @@ class DatabaseClient:
         if engine is not None and not (isinstance(engine, str) and engine):
             raise InvalidArgumentError(f"engine must be an Engine or its slug, not {engine!r}")
         given = None if engine is None else Engine.parse(engine)
-        scope = Scope(self._transport, self._memory, checked_cluster_id(cluster_id), given, self._options)
-        return ClusterClient(scope)
+        id = checked_cluster_id(cluster_id)
+        return ClusterClient(ClusterContext(self._transport, self._memory, id, given, self._options))
 
     def with_options(self, *, max_wait: float | None) -> DatabaseClient:
         """This client with another patience: same session, budget and memory. Closing either closes both."""
         client = object.__new__(DatabaseClient)
         client._transport = self._transport
-        client._use(self._memory, Options(max_wait=_checked_max_wait(max_wait)))
+        client._use(self._memory, evolve(self._options, max_wait=max_wait))
         return client
 
 
@@ -168,11 +163,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _checked_max_wait(max_wait: float | None) -> float | None:
-    if max_wait is not None and (not isinstance(max_wait, int | float) or not 0 <= max_wait < inf):
-        raise InvalidArgumentError(
-            f"max_wait must be seconds of 0 or more, or None for as long as it takes, not {max_wait!r}"
-        )
-    return max_wait

@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from ._request.call import Options
-from ._request.context import Memory, Scope
+from ._request.context import ClusterContext, Memory
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
-from ._request.paths import CLUSTERS, checked_cluster_id
+from ._request.paths import checked_cluster_id
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -33,7 +33,8 @@ class ClustersAPI:
         Raises the errors of ``aiodbclient.errors``. Changes nothing: safe to retry and to cancel.
         """
         query = "" if tag_name is None else f"?{urlencode({'tag_name': tag_name})}"
-        clusters = await read_all(self._transport, LIST_CLUSTERS, CLUSTERS + query, "databases", Cluster, self._options)
+        path = LIST_CLUSTERS.path() + query
+        clusters = await read_all(self._transport, LIST_CLUSTERS, path, Cluster, self._options)
         self._memory.engines.update((cluster.id, cluster.engine) for cluster in clusters)
         return clusters
 
@@ -42,32 +43,32 @@ class ClustersAPI:
 
         Changes nothing: safe to retry and to cancel.
         """
-        scope = Scope(self._transport, self._memory, checked_cluster_id(cluster_id), None, self._options)
-        return await scope.read_cluster()
+        id = checked_cluster_id(cluster_id)
+        return await ClusterContext(self._transport, self._memory, id, None, self._options).read_cluster()
 
 
 class ClusterClient:
     """The users and dbs of one cluster. Made by ``DatabaseClient.cluster``, without any I/O."""
 
-    __slots__ = ("_scope", "dbs", "users")
+    __slots__ = ("_context", "dbs", "users")
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self.users = UsersAPI(scope)
-        self.dbs = DatabasesAPI(scope)
+    def __init__(self, context: ClusterContext) -> None:
+        self._context = context
+        self.users = UsersAPI(context)
+        self.dbs = DatabasesAPI(context)
 
     def __repr__(self) -> str:
         return f"<ClusterClient {self.id} {self.engine or 'engine not known yet'}>"
 
     @property
     def id(self) -> str:
-        return self._scope.cluster_id
+        return self._context.cluster_id
 
     @property
     def engine(self) -> Engine | str | None:
         """The engine as it was given, or as the client has learned it since, or None."""
-        return self._scope.engine
+        return self._context.engine
 
     async def info(self) -> Cluster:
         """The cluster, read anew. Raises NotFoundError where there is none. Safe to retry and to cancel."""
-        return await self._scope.read_cluster()
+        return await self._context.read_cluster()

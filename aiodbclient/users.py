@@ -6,11 +6,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequen
 
 from ._bulk.jobs import IfExists, Result, delete, provision_user, readable, reset_user, run
 from ._bulk.run import Action, Run
-from ._json.converter import read, read_nothing, setting_names, write
-from ._request.context import Scope
+from ._json.converter import setting_names, write
+from ._request.context import ClusterContext
 from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
-from ._request.pages import read_all
-from ._request.paths import check_name, segment
 from .errors import InvalidArgumentError, PermissionDeniedError, UnsupportedOperationError
 from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, User, UserSettings
 
@@ -23,29 +21,24 @@ class UsersAPI:
     these cases), and else the errors of ``aiodbclient.errors``.
     """
 
-    __slots__ = ("_scope",)
+    __slots__ = ("_context",)
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+    def __init__(self, context: ClusterContext) -> None:
+        self._context = context
 
     async def list(self) -> list[User]:
         """All users of the cluster. Passwords need the ``database:view_credentials`` scope; MongoDB tells none.
 
         Safe to retry and to cancel.
         """
-        scope = self._scope
-        await scope.allow(LIST_USERS)
-        return await read_all(scope.transport, LIST_USERS, f"{scope.path}/users", "users", User, scope.options)
+        return await self._context.list(LIST_USERS, User)
 
     async def get(self, name: str) -> User:
         """The user ``name``. Raises NotFoundError where there is none. Safe to retry and to cancel.
 
         The password needs the ``database:view_credentials`` scope; MongoDB tells none.
         """
-        scope = self._scope
-        path = f"{scope.path}/users/{segment(name)}"
-        await scope.allow(GET_USER)
-        return read(await scope.transport.request(GET_USER, path, options=scope.options), "user", User)
+        return (await self._context.send(GET_USER, name)).read(User)
 
     async def create(
         self,
@@ -62,16 +55,13 @@ class UsersAPI:
         applied: such an error has ``may_have_applied`` set and says how to settle it. The same holds for a cancelled
         call. ``provision`` settles by itself.
         """
-        scope = self._scope
-        check_name(name)
         if mysql_settings is not None or settings is not None or readonly is not None:
             _check("mysql_settings", mysql_settings, MySQLSettings)
             _check_settings(settings)
             _check("readonly", readonly, bool)
-        await scope.allow(CREATE_USER, setting_names(mysql_settings, settings, readonly))
+        given = setting_names(mysql_settings, settings, readonly)
         body = write(NewUser(name, mysql_settings, settings, readonly))
-        answer = await scope.write_user(CREATE_USER, f"{scope.path}/users", body)
-        return read(answer, "user", User)
+        return (await self._context.send(CREATE_USER, name, body, given)).read(User)
 
     async def update(self, name: str, settings: UserSettings) -> User:
         """Replace the settings of the user ``name``; the answer holds its name and settings.
@@ -79,14 +69,11 @@ class UsersAPI:
         What ``settings`` leaves out goes back to the API's default: ``pg_allow_replication`` to false. Raises
         NotFoundError where there is no such user. Safe to retry; a cancelled call may have been applied.
         """
-        scope = self._scope
-        path = f"{scope.path}/users/{segment(name)}"
         if settings is None:
             raise InvalidArgumentError("settings must be a UserSettings, not None; nothing was sent")
         _check_settings(settings)
-        await scope.allow(UPDATE_USER, setting_names(None, settings))
-        answer = await scope.write_user(UPDATE_USER, path, {"settings": write(settings)})
-        return read(answer, "user", User)
+        body = {"settings": write(settings)}
+        return (await self._context.send(UPDATE_USER, name, body, setting_names(None, settings))).read(User)
 
     async def delete(self, name: str) -> None:
         """Delete the user ``name``.
@@ -94,10 +81,7 @@ class UsersAPI:
         Raises NotFoundError where there is none, unless an earlier try of this call may have deleted it. Safe to retry;
         a cancelled call may have been applied.
         """
-        scope = self._scope
-        path = f"{scope.path}/users/{segment(name)}"
-        await scope.allow(DELETE_USER)
-        read_nothing(await scope.write_user(DELETE_USER, path))
+        (await self._context.send(DELETE_USER, name)).read_nothing()
 
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
         """Give the user ``name`` a new password, which the answer holds; the old one ends at once.
@@ -105,13 +89,9 @@ class UsersAPI:
         Raises NotFoundError where there is no such user. Safe to retry: the password told last is the one that counts.
         A cancelled call may have been applied, and then the password is not known: reset it again.
         """
-        scope = self._scope
-        path = f"{scope.path}/users/{segment(name)}/reset_auth"
         _check("mysql_settings", mysql_settings, MySQLSettings)
-        await scope.allow(RESET_AUTH, setting_names(mysql_settings, None))
         body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
-        answer = await scope.write_user(RESET_AUTH, path, body)
-        return read(answer, "user", User)
+        return (await self._context.send(RESET_AUTH, name, body, setting_names(mysql_settings, None))).read(User)
 
     def provision(
         self,
@@ -138,16 +118,16 @@ class UsersAPI:
         if if_exists not in ("keep", "reset", "error"):
             raise InvalidArgumentError(f'if_exists must be "keep", "reset" or "error", not {if_exists!r}')
 
-        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
-            retry = scope.transport.retry
+        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
+            retry = context.options.retry
             try:
-                existing = {user.name: user for user in await readable(UsersAPI(scope).list, retry)}
+                existing = {user.name: user for user in await readable(UsersAPI(context).list, retry)}
             except (UnsupportedOperationError, PermissionDeniedError):
                 # Each of the specs meets the first as well; without leave to read, the API's answers tell what exists.
                 existing = dict[str, User]()
-            return lambda scope, spec: provision_user(UsersAPI(scope), spec, existing, if_exists, retry)
+            return lambda context, spec: provision_user(UsersAPI(context), spec, existing, if_exists, retry)
 
-        return run(self._scope, specs, concurrency, prepare)
+        return run(self._context, specs, concurrency, prepare)
 
     def rotate(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
@@ -158,13 +138,13 @@ class UsersAPI:
         it again. Otherwise as ``provision``.
         """
 
-        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
-            async def reset(scope: Scope, spec: NewUser) -> Result:
-                return Action.RESET, await reset_user(UsersAPI(scope), spec, scope.transport.retry)
+        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
+            async def reset(context: ClusterContext, spec: NewUser) -> Result:
+                return Action.RESET, await reset_user(UsersAPI(context), spec, context.options.retry)
 
             return reset
 
-        return run(self._scope, names, concurrency, prepare)
+        return run(self._context, names, concurrency, prepare)
 
     def deprovision(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
@@ -174,10 +154,10 @@ class UsersAPI:
         Otherwise as ``provision``.
         """
 
-        async def prepare(scope: Scope) -> Callable[[Scope, NewUser], Awaitable[Result]]:
-            return lambda scope, spec: delete(UsersAPI(scope), spec.name)
+        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
+            return lambda context, spec: delete(UsersAPI(context), spec.name)
 
-        return run(self._scope, names, concurrency, prepare)
+        return run(self._context, names, concurrency, prepare)
 
 
 def _check_settings(settings: UserSettings | None) -> None:

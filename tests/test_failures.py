@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import ClusterClient, RetryPolicy, User, UserRole, UserSettings, errors
-from aiodbclient._request.operations import waits
+from aiodbclient._request.retry import waits
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, breaks_off, fails, hangs_up, says, stalls

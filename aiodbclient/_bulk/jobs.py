@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import backoff
-
 from .._request.call import Meter
-from .._request.context import Scope
-from .._request.operations import RetryPolicy
+from .._request.context import ClusterContext
+from .._request.retry import RetryPolicy, retrying, waits
 from ..engines import CAPABILITIES, Capabilities
 from ..errors import (
     APIError,
@@ -54,26 +52,30 @@ _TAKEN = re.compile(r"already|exists|taken|in use|duplicate|not available", re.I
 
 
 def run(
-    scope: Scope,
+    context: ClusterContext,
     specs: Iterable[Any] | AsyncIterable[Any],
     concurrency: int | None,
-    prepare: Callable[[Scope], Awaitable[Callable[[Scope, NewUser], Awaitable[Result]]]],
+    prepare: Callable[[ClusterContext], Awaitable[Callable[[ClusterContext, NewUser], Awaitable[Result]]]],
 ) -> Run:
-    """A run over ``specs``, each a name or a NewUser, with what ``prepare`` makes of the scope once, at the start."""
+    """A run over ``specs``, each a name or a NewUser, with what ``prepare`` makes of the context once, at the start."""
     if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
         raise InvalidArgumentError(f"concurrency must be an int of at least 1, not {concurrency!r}")
 
     async def setup() -> tuple[Job, int]:
-        patient = scope.for_bulk(Meter())
+        patient = context.for_bulk(Meter())
         capabilities = CAPABILITIES.get(await patient.learn_engine(), Capabilities())
         do = await prepare(patient)
-        return partial(_job, scope, do, _Seen()), concurrency or capabilities.concurrent_user_writes
+        return partial(_job, context, do, _Seen()), concurrency or capabilities.concurrent_user_writes
 
     return Run(specs, setup)
 
 
 async def _job(
-    scope: Scope, do: Callable[[Scope, NewUser], Awaitable[Result]], seen: _Seen, given: object, meter: Meter
+    context: ClusterContext,
+    do: Callable[[ClusterContext, NewUser], Awaitable[Result]],
+    seen: _Seen,
+    given: object,
+    meter: Meter,
 ) -> Outcome:
     spec = NewUser(given) if isinstance(given, str) else given
     name = spec.name if isinstance(spec, NewUser) and isinstance(spec.name, str) else repr(given)
@@ -84,7 +86,7 @@ async def _job(
             raise InvalidArgumentError(
                 f"{name!r} is a duplicate: it came before in this run, and nothing was sent for it"
             )
-        action, made = await do(scope.for_bulk(meter), spec)
+        action, made = await do(context.for_bulk(meter), spec)
     except Exception as error:  # noqa: BLE001 - one failure, whatever it is, never stops the others
         return Outcome(name, Action.FAILED, error=error, tries=meter.requests)
     except asyncio.CancelledError:
@@ -170,12 +172,11 @@ async def delete(api: UsersAPI | DatabasesAPI, name: str) -> Result:
 
 async def readable(call: Callable[[], Awaitable[T]], retry: RetryPolicy) -> T:
     """What ``call`` gives. It is made again where its answer cannot be read, so it must be safe to repeat."""
-    for wait in _waits(retry, retry.max_tries - 1):
-        try:
-            return await call()
-        except InvalidResponseError:
-            await asyncio.sleep(wait)
-    return await call()
+    return await retrying(retry, _was_read, call)
+
+
+def _was_read(error: DatabaseClientError) -> bool:
+    return not isinstance(error, InvalidResponseError)
 
 
 async def _create(
@@ -202,8 +203,10 @@ async def _settle(
 ) -> T:
     """What a create whose answer was lost has made, or else makes now."""
     try:
-        for wait in _waits(retry, retry.max_tries):
-            await asyncio.sleep(wait)
+        delays = waits(retry)
+        next(delays)
+        for _ in range(retry.max_tries):
+            await asyncio.sleep(delays.send(lost))
             with suppress(NotFoundError):
                 return await read()
             try:
@@ -249,10 +252,6 @@ async def _once_visible(read: Callable[[], Awaitable[T]], refusal: APIError) -> 
                 raise refusal from None
         await asyncio.sleep(wait)
         wait *= 2
-
-
-def _waits(retry: RetryPolicy, count: int) -> Iterator[float]:
-    return (backoff.full_jitter(min(retry.base_delay * 2**tries, retry.max_delay)) for tries in range(count))
 
 
 def _unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:

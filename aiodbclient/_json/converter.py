@@ -18,9 +18,7 @@ from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
 
-from .._request.operations import Operation
 from ..engines import Engine
-from ..errors import InvalidResponseError
 from ..models import (
     Cluster,
     Connection,
@@ -38,7 +36,6 @@ from ..models import (
     UserRole,
     UserSettings,
 )
-from .error_answers import excerpt
 
 T = TypeVar("T")
 
@@ -50,41 +47,7 @@ class ClusterEngine:
     engine: Engine | str
 
 
-class Answer:
-    """A successful answer, not read yet."""
-
-    __slots__ = ("body", "operation", "path", "status", "tries")
-
-    def __init__(self, operation: Operation, path: str, status: int, body: bytes, tries: int) -> None:
-        self.operation = operation
-        self.path = path
-        self.status = status
-        self.body = body
-        self.tries = tries
-
-
-def read(answer: Answer, key: str, model: type[T]) -> T:
-    """The ``model`` under ``key`` of ``answer``. Raises InvalidResponseError where the answer is not of that shape."""
-    # The error is raised outside of the handler: what a decoder or cattrs raises quotes the answer, and its
-    # credentials.
-    try:
-        return _converter().structure(json.loads(answer.body)[key], model)
-    except _SHAPE_ERRORS:
-        pass
-    raise _invalid(answer, f"the documented JSON object with {key!r}")
-
-
-def read_page(answer: Answer, key: str, model: type[T]) -> tuple[T, str | None]:
-    """As ``read``, with the address of the next page of a list, if it has one."""
-    try:
-        payload = json.loads(answer.body)
-        return _converter().structure(payload[key], model), _next_page(payload)
-    except _SHAPE_ERRORS:
-        pass
-    raise _invalid(answer, f"the documented JSON object with {key!r}")
-
-
-_SHAPE_ERRORS = (
+SHAPE_ERRORS = (
     ValueError,
     TypeError,
     LookupError,
@@ -95,30 +58,18 @@ _SHAPE_ERRORS = (
 )
 
 
-def _invalid(answer: Answer, documented: str) -> InvalidResponseError:
-    error = InvalidResponseError(
-        f"{answer.operation.at(answer.path)}: the answer ({answer.status}) is not {documented}",
-        status=answer.status,
-        body=excerpt(answer.body),
-        may_have_applied=answer.operation.writes,
-    )
-    error.tries = answer.tries
-    return error
+def decoded(body: bytes, key: str, model: type[T]) -> T:
+    """The ``model`` under ``key`` of the JSON object in ``body``. Raises one of SHAPE_ERRORS where there is none.
 
-
-def read_nothing(answer: Answer) -> None:
-    """See that ``answer`` is the API's, which documents an empty one here. Raises InvalidResponseError where it holds
-    anything but JSON, such as the page of a proxy that let nothing through.
+    What it raises quotes the body, and with that credentials.
     """
-    if not answer.body.strip():
-        return
-    try:
-        json.loads(answer.body)
-    except (ValueError, RecursionError):
-        pass
-    else:
-        return
-    raise _invalid(answer, "empty, as documented")
+    return _converter().structure(json.loads(body)[key], model)
+
+
+def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
+    """As ``decoded``, for a list of ``model``, with the address of the list's next page, if it has one."""
+    payload = json.loads(body)
+    return _converter().structure(payload[key], list[model]), _next_page(payload)  # type: ignore[valid-type]
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:

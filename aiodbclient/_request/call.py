@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from asyncio import Lock
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any
+
+from attrs import Attribute, field, frozen
 
 from ..errors import InvalidArgumentError
-from .operations import RULES, Failure, Operation, Then
+from .operations import Operation
+from .retry import RULES, Failure, RetryPolicy, Then
 
 
 class Meter:
@@ -20,43 +24,114 @@ class Meter:
         self.requests = 0
 
 
-class Options(NamedTuple):
-    """What a caller chose for its calls: seconds of patience for the budget (None: any), and the budget's bulk lane."""
+def _checked_timeout(_: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, int | float) or not 0 < value < inf:
+        raise InvalidArgumentError(f"{attribute.name} must be a positive number of seconds, not {value!r}")
 
-    max_wait: float | None = None
+
+def _checked_max_wait(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and (not isinstance(value, int | float) or not 0 <= value < inf):
+        raise InvalidArgumentError(
+            f"{attribute.name} must be seconds of 0 or more, or None for as long as it takes, not {value!r}"
+        )
+
+
+def _checked_retry(_: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, RetryPolicy):
+        raise InvalidArgumentError(f"{attribute.name} must be a RetryPolicy, not {value!r}")
+
+
+# The client's own: another value would break the request or send the token's place to somebody else.
+_OWN_HEADERS = frozenset({"authorization", "content-type", "content-length", "transfer-encoding", "host", "connection"})
+
+
+def _checked_headers(_: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"{attribute.name} must be a mapping of strings to strings")
+    for name, text in value.items():
+        if not (isinstance(name, str) and isinstance(text, str)):
+            raise InvalidArgumentError(f"{attribute.name} must be a mapping of strings to strings")
+        if not name or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            raise InvalidArgumentError(f"{attribute.name}: {name!r} cannot be the name of a header")
+        if name.lower() in _OWN_HEADERS:
+            raise InvalidArgumentError(f"{attribute.name}: {name} is set by the client itself")
+        if not text.isascii() or not text.isprintable():  # the text may be a secret, and is not quoted
+            raise InvalidArgumentError(f"{attribute.name}: the value of {name} must be printable ASCII")
+
+
+@frozen(kw_only=True)
+class Options:
+    """What a caller chose for its calls.
+
+    Args:
+        max_wait: Seconds that a call may wait for the rate budget; None for as long as it takes.
+        timeout: Seconds that one attempt may take, connecting included.
+        retry: How often and how patiently to try again.
+        headers: More headers for each request. Not shown in a repr, since they may hold secrets.
+        bulk: Whether to wait in the budget's bulk lane.
+        meter: What counts the requests, if anything.
+
+    Raises:
+        InvalidArgumentError: For a value that cannot be; its text names the argument.
+    """
+
+    max_wait: float | None = field(default=None, validator=_checked_max_wait)
+    timeout: float = field(default=30.0, validator=_checked_timeout)
+    retry: RetryPolicy = field(factory=RetryPolicy, validator=_checked_retry)
+    headers: Mapping[str, str] = field(factory=dict[str, str], validator=_checked_headers, repr=False)
     bulk: bool = False
     meter: Meter | None = None
 
 
 class Call:
-    """One call on its way: what is asked, and what has become of it so far."""
+    """One call on its way: what is asked, and what has become of it so far.
+
+    Args:
+        operation: What is asked.
+        path: Where, percent-encoded, with its query.
+        options: What the caller chose.
+        cluster_id: The cluster that is asked about, or None.
+        name: The user or db that is asked about, or None.
+        body: What to send as JSON, or None.
+        write_lock: Held while a request is in flight, where the cluster bears one user write at a time.
+
+    Raises:
+        InvalidArgumentError: Where ``body`` holds what JSON cannot say.
+    """
 
     __slots__ = (
         "body",
         "closed_for",
+        "cluster_id",
         "failure",
         "may_have_applied",
+        "name",
         "operation",
         "options",
         "path",
         "patience",
         "tries",
-        "turn",
+        "write_lock",
     )
 
     def __init__(
         self,
         operation: Operation,
         path: str,
-        body: Mapping[str, Any] | None,
         options: Options,
-        turn: Lock | None = None,
+        *,
+        cluster_id: str | None = None,
+        name: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        write_lock: Lock | None = None,
     ) -> None:
         self.operation = operation
         self.path = path
-        self.body = None if body is None else _encoded(operation, body)
         self.options = options
-        self.turn = turn
+        self.cluster_id = cluster_id
+        self.name = name
+        self.body = None if body is None else _encoded(operation, body)
+        self.write_lock = write_lock
         self.tries = 0
         self.patience = options.max_wait
         self.failure = Failure.REFUSED
@@ -65,11 +140,17 @@ class Call:
 
     @property
     def what(self) -> str:
-        return self.operation.at(self.path)
+        """How errors name the call."""
+        return f"{self.operation.name} ({self.operation.method} {self.path})"
 
     @property
     def then(self) -> Then:
+        """What follows the failure of the last try."""
         return RULES[self.failure][self.operation.kind]
+
+    def is_final(self, _: object) -> bool:
+        """Whether the last try's error ends the call."""
+        return self.then is Then.RAISE
 
 
 def _encoded(operation: Operation, body: Mapping[str, Any]) -> bytes:

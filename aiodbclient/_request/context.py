@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-from .._json.converter import Answer, ClusterEngine, read
+from attrs import evolve
+
+from .._json.converter import ClusterEngine
 from ..engines import CAPABILITIES, Engine, guard
 from ..errors import PermissionDeniedError
 from ..models import Cluster
-from .call import Meter, Options
+from .answer import Answer
+from .call import Call, Meter, Options
 from .operations import GET_CLUSTER, Operation
-from .paths import CLUSTERS
+from .pages import read_all
+from .paths import check_name
 from .transport import Transport, logger
+
+T = TypeVar("T")
 
 _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one
 
@@ -29,18 +35,14 @@ class Memory:
         self.write_locks: dict[str, asyncio.Lock] = {}
 
 
-class Scope(NamedTuple):
-    """One cluster as its users and dbs see it."""
+class ClusterContext(NamedTuple):
+    """What every call on one cluster needs: transport, learned engines, id, options."""
 
     transport: Transport
     memory: Memory
     cluster_id: str
     given_engine: Engine | str | None
     options: Options
-
-    @property
-    def path(self) -> str:
-        return f"{CLUSTERS}/{self.cluster_id}"
 
     @property
     def engine(self) -> Engine | str | None:
@@ -50,37 +52,69 @@ class Scope(NamedTuple):
         learned = self.memory.engines.get(self.cluster_id)
         return None if learned == _UNREADABLE else learned
 
+    async def send(
+        self,
+        operation: Operation,
+        name: str,
+        body: Mapping[str, Any] | None = None,
+        settings: Iterable[str] = (),
+    ) -> Answer:
+        """Send an operation on the user or db ``name``, if the cluster's engine can do it.
+
+        A user write goes alone where the engine bears no two at a time.
+
+        Args:
+            operation: What to do.
+            name: With which user or db.
+            body: What to send as JSON.
+            settings: The settings in it, by the names that the capability table uses.
+
+        Raises:
+            InvalidArgumentError: For a name that no URL can carry; nothing was sent.
+            UnsupportedOperationError: Where the engine cannot do this; nothing was sent.
+            DatabaseClientError: As ``Transport.send``.
+        """
+        check_name(name)
+        path = operation.path(self.cluster_id, name)
+        engine = await self.learn_engine()
+        guard(engine, operation.name, settings)
+        lock = None
+        if operation.writes and operation.on == "users":
+            capabilities = CAPABILITIES.get(engine)
+            if capabilities is not None and capabilities.concurrent_user_writes == 1:
+                lock = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
+        call = Call(operation, path, self.options, cluster_id=self.cluster_id, name=name, body=body, write_lock=lock)
+        return await self.transport.send(call)
+
+    async def list(self, operation: Operation, model: type[T]) -> list[T]:
+        """All of the cluster's users or dbs, if its engine can have them. Raises as ``send``."""
+        guard(await self.learn_engine(), operation.name)
+        return await read_all(self.transport, operation, operation.path(self.cluster_id), model, self.options)
+
+    async def read(self, operation: Operation, model: type[T]) -> T:
+        """What the cluster itself tells, whatever its engine: an operation on ``clusters``."""
+        call = Call(operation, operation.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
+        return (await self.transport.send(call)).read(model)
+
     async def read_cluster(self) -> Cluster:
-        """``clusters.get``."""
-        cluster = read(await self.transport.request(GET_CLUSTER, self.path, options=self.options), "database", Cluster)
+        """The cluster, read anew. What it tells of its engine is remembered."""
+        cluster = await self.read(GET_CLUSTER, Cluster)
         self.memory.engines[self.cluster_id] = cluster.engine
         return cluster
 
     async def learn_engine(self) -> Engine | str:
-        """The engine, read once for the client where it is not known yet."""
+        """The engine; the cluster is read once for the client where it is not known yet."""
         engine = self.given_engine or self.memory.engines.get(self.cluster_id)
         while engine is None:
             await self._read_engine()
             engine = self.memory.engines.get(self.cluster_id)
         return engine
 
-    async def allow(self, operation: Operation, settings: Iterable[str] = ()) -> None:
-        """The guard."""
-        guard(await self.learn_engine(), operation.name, settings)
-
-    def for_bulk(self, meter: Meter) -> Scope:
-        """This scope for one name of a bulk run: in the budget's bulk lane, however long it takes, counted by
+    def for_bulk(self, meter: Meter) -> ClusterContext:
+        """This context for one name of a bulk run: in the budget's bulk lane, however long it takes, counted by
         ``meter``.
         """
-        return self._replace(options=Options(bulk=True, meter=meter))
-
-    async def write_user(self, operation: Operation, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """Send a user write: alone, where the engine bears no two at a time."""
-        capabilities = CAPABILITIES.get(self.engine or "")
-        if capabilities is None or capabilities.concurrent_user_writes > 1:
-            return await self.transport.request(operation, path, body, self.options)
-        turn = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
-        return await self.transport.request(operation, path, body, self.options, turn)
+        return self._replace(options=evolve(self.options, max_wait=None, bulk=True, meter=meter))
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for whoever is reading it with the same patience and in the same lane.
@@ -93,8 +127,7 @@ class Scope(NamedTuple):
             return
         done = reads[reading] = asyncio.get_running_loop().create_future()
         try:
-            answer = await self.transport.request(GET_CLUSTER, self.path, options=self.options)
-            self.memory.engines[self.cluster_id] = read(answer, "database", ClusterEngine).engine
+            self.memory.engines[self.cluster_id] = (await self.read(GET_CLUSTER, ClusterEngine)).engine
         except PermissionDeniedError:
             logger.warning(
                 "the token may not read cluster %s, so its engine is not known and its calls are not guarded",

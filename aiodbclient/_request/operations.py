@@ -1,24 +1,16 @@
-"""The operations of the API, and what happens when one of them fails. Pure.
-
-``RULES`` is the whole policy: a row for each way to fail, a column for each kind of operation.
-"""
+"""The operations of the API that this package speaks: a line for each. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
 from enum import Enum, auto
-from math import inf
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from urllib.parse import quote
 
-import backoff
-from attrs import Attribute, field, frozen
-
-from ..errors import DatabaseClientError, InvalidArgumentError, RateLimitError, ServerError
+from .paths import CLUSTERS
 
 
 class Kind(Enum):
-    """The kinds of operation that fail in different ways."""
+    """The kinds of operation that fail in different ways (see ``retry.RULES``)."""
 
     READ = auto()
     UPDATE = auto()
@@ -27,113 +19,51 @@ class Kind(Enum):
     CREATE = auto()
 
 
-class Failure(Enum):
-    """The ways to fail, as far as it matters for trying again."""
-
-    NOT_SENT = auto()
-    THROTTLED = auto()
-    LOST = auto()
-    REFUSED = auto()
-
-
-class Then(Enum):
-    """What follows a failure."""
-
-    RETRY = auto()
-    RETRY_GONE_IS_DONE = auto()
-    RAISE = auto()
-
-
-_R, _D, _X = Then.RETRY, Then.RETRY_GONE_IS_DONE, Then.RAISE
-
-# NOT_SENT: no connection. THROTTLED: 429. REFUSED: any other answer that is an error.
-# LOST: broken or timed out after sending, or one of LOST_STATUSES: it may have taken effect. reset_auth may be sent
-# again since the password that counts is the last one told; create may not, since nothing tells whether it was this one
-# that made the name.
-RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
-    {
-        failure: dict(zip(Kind, row, strict=True))
-        for failure, row in {
-            #                  READ UPDATE DELETE RESET_AUTH CREATE
-            Failure.NOT_SENT: (_R, _R, _R, _R, _R),
-            Failure.THROTTLED: (_R, _R, _R, _R, _R),
-            Failure.LOST: (_R, _R, _D, _R, _X),
-            Failure.REFUSED: (_X, _X, _X, _X, _X),
-        }.items()
-    }
-)
-LOST_STATUSES = frozenset({500, 502, 503, 504})
-
-
 class Operation(NamedTuple):
-    """One operation of the API: its name in errors and logs, its HTTP method, and its kind."""
+    """One operation of the API.
+
+    Attributes:
+        name: Its name in errors, logs and events, like ``"users.create"``.
+        method: The HTTP method.
+        template: Its path, with ``{cluster}`` and ``{name}`` where they go.
+        kind: What follows when it fails.
+        key: The member of the answer that holds the result, or None where the answer is empty.
+    """
 
     name: str
     method: str
+    template: str
     kind: Kind
+    key: str | None = None
 
-    def at(self, path: str) -> str:
-        """How errors name a request."""
-        return f"{self.name} ({self.method} {path})"
+    @property
+    def on(self) -> str:
+        """What it works on: ``"users"``, ``"dbs"`` or ``"clusters"``."""
+        return self.name.partition(".")[0]
 
     @property
     def writes(self) -> bool:
+        """Whether it changes something on the server."""
         return self.kind is not Kind.READ
 
-
-LIST_CLUSTERS = Operation("clusters.list", "GET", Kind.READ)
-GET_CLUSTER = Operation("clusters.get", "GET", Kind.READ)
-LIST_USERS = Operation("users.list", "GET", Kind.READ)
-CREATE_USER = Operation("users.create", "POST", Kind.CREATE)
-GET_USER = Operation("users.get", "GET", Kind.READ)
-UPDATE_USER = Operation("users.update", "PUT", Kind.UPDATE)
-DELETE_USER = Operation("users.delete", "DELETE", Kind.DELETE)
-RESET_AUTH = Operation("users.reset_auth", "POST", Kind.RESET_AUTH)
-LIST_DBS = Operation("dbs.list", "GET", Kind.READ)
-CREATE_DB = Operation("dbs.create", "POST", Kind.CREATE)
-GET_DB = Operation("dbs.get", "GET", Kind.READ)
-DELETE_DB = Operation("dbs.delete", "DELETE", Kind.DELETE)
+    def path(self, cluster_id: str = "", name: str = "") -> str:
+        """The percent-encoded path of a request, for a ``name`` that ``check_name`` lets through."""
+        return self.template.format(cluster=cluster_id, name=quote(name, safe=""))
 
 
-def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
-    if not (isinstance(value, int | float) and 0 < value < inf):
-        raise InvalidArgumentError(f"RetryPolicy: {attribute.name} must be a positive number, not {value!r}")
+_CLUSTER = CLUSTERS + "/{cluster}"
+_USERS, _USER = _CLUSTER + "/users", _CLUSTER + "/users/{name}"
+_DBS, _DB = _CLUSTER + "/dbs", _CLUSTER + "/dbs/{name}"
 
-
-def _whole(_: object, attribute: Attribute[Any], value: int) -> None:
-    if type(value) is not int or value < 1:
-        raise InvalidArgumentError(f"RetryPolicy: {attribute.name} must be an int of at least 1, not {value!r}")
-
-
-@frozen
-class RetryPolicy:
-    """How often and how patiently a call is tried again. Whether it is tried again at all, ``RULES`` says.
-
-    ``max_tries``: tries in all, the first one included; 1 never tries again. ``base_delay`` and ``max_delay``, in
-    seconds: the n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter), unless a
-    5xx answer's retry-after says how long, which is obeyed up to a minute. The waits after a 429 are the rate budget's,
-    and only ``max_wait`` bounds them. Raises InvalidArgumentError for what is
-    not a positive number.
-    """
-
-    max_tries: int = field(default=5, validator=_whole)
-    base_delay: float = field(default=0.5, validator=_positive)
-    max_delay: float = field(default=30.0, validator=_positive)
-
-
-_LONGEST_RETRY_AFTER = 60.0  # seconds
-
-
-def waits(policy: RetryPolicy) -> Generator[float, DatabaseClientError, None]:
-    """The seconds to wait before each further try, as a wait generator of ``backoff``."""
-    longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
-    next(longest)  # what a generator of backoff yields first is not a wait
-    error = yield 0.0
-    while True:
-        jittered = backoff.full_jitter(next(longest))
-        if isinstance(error, RateLimitError):
-            error = yield 0.0  # the budget's gate is closed, for this call as for every other
-        elif isinstance(error, ServerError) and error.retry_after is not None:
-            error = yield min(error.retry_after, _LONGEST_RETRY_AFTER)
-        else:
-            error = yield jittered
+LIST_CLUSTERS = Operation("clusters.list", "GET", CLUSTERS, Kind.READ, "databases")
+GET_CLUSTER = Operation("clusters.get", "GET", _CLUSTER, Kind.READ, "database")
+LIST_USERS = Operation("users.list", "GET", _USERS, Kind.READ, "users")
+CREATE_USER = Operation("users.create", "POST", _USERS, Kind.CREATE, "user")
+GET_USER = Operation("users.get", "GET", _USER, Kind.READ, "user")
+UPDATE_USER = Operation("users.update", "PUT", _USER, Kind.UPDATE, "user")
+DELETE_USER = Operation("users.delete", "DELETE", _USER, Kind.DELETE)
+RESET_AUTH = Operation("users.reset_auth", "POST", _USER + "/reset_auth", Kind.RESET_AUTH, "user")
+LIST_DBS = Operation("dbs.list", "GET", _DBS, Kind.READ, "dbs")
+CREATE_DB = Operation("dbs.create", "POST", _DBS, Kind.CREATE, "db")
+GET_DB = Operation("dbs.get", "GET", _DB, Kind.READ, "db")
+DELETE_DB = Operation("dbs.delete", "DELETE", _DB, Kind.DELETE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
 from uuid import UUID
 
 from ..errors import InvalidArgumentError
@@ -33,9 +32,3 @@ def check_name(name: object) -> None:
         raise InvalidArgumentError(f"{name!r} cannot be the name of a user or a db in a URL's path; nothing was sent")
     if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
         raise InvalidArgumentError(f"{name!r} cannot be encoded as UTF-8; nothing was sent")
-
-
-def segment(name: str) -> str:
-    """``name`` as exactly one percent-encoded path segment. Raises InvalidArgumentError as ``check_name`` does."""
-    check_name(name)
-    return quote(name, safe="")

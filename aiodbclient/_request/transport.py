@@ -6,17 +6,15 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
-from typing import Any
 
 import aiohttp
-import backoff
 from attrs import asdict
 from multidict import CIMultiDict
 from yarl import URL
 
-from .._json.converter import Answer
 from .._json.error_answers import error_from_answer
 from .._pacing.budget import Budget, RateLimitStatus
 from .._version import __version__
@@ -29,10 +27,12 @@ from ..errors import (
     RequestTimeoutError,
     ServerError,
 )
-from .call import Call, Options
+from .answer import Answer
+from .call import Call
 from .events import RequestEvent
-from .operations import LOST_STATUSES, RULES, Failure, Kind, Operation, RetryPolicy, Then, waits
+from .operations import Kind
 from .quirks import NOT_SENT, send_once_through, told
+from .retry import LOST_STATUSES, RULES, Failure, Then, retrying
 
 logger = logging.getLogger("aiodbclient")
 
@@ -53,9 +53,7 @@ _SETTLE = (
 
 
 class Transport:
-    """Sends the calls of one client: with its token, through its session, paced by its budget, tried again by its
-    policy.
-    """
+    """Sends the calls of one client: with its token, through its session, paced by its budget."""
 
     __slots__ = (
         "_ask_token",
@@ -68,12 +66,10 @@ class Transport:
         "_on_event",
         "_owns_session",
         "_session",
-        "_timeout",
         "_token",
         "_token_lock",
         "base_url",
         "budget",
-        "retry",
     )
 
     def __init__(
@@ -82,8 +78,6 @@ class Transport:
         token: str | TokenProvider,
         base_url: URL,
         session: aiohttp.ClientSession | None,
-        timeout: float,
-        retry: RetryPolicy,
         budget: Budget,
         on_event: Callable[[RequestEvent], object] | None,
     ) -> None:
@@ -96,8 +90,6 @@ class Transport:
         self._session = session
         self._owns_session = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timeout = aiohttp.ClientTimeout(total=timeout, connect=timeout * _CONNECTING)
-        self.retry = retry
         self._closed = False
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
@@ -114,46 +106,16 @@ class Transport:
         if self._owns_session and self._session is not None:
             await self._session.close()
 
-    async def request(
-        self,
-        operation: Operation,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        options: Options = Options(),
-        turn: asyncio.Lock | None = None,
-    ) -> Answer:
-        """Send one operation to ``path`` (percent-encoded, with its query); the successful answer, not read yet.
+    async def send(self, call: Call) -> Answer:
+        """Send one call, as often as its policy allows and its failures permit.
 
-        ``turn`` is held while a request is in flight, and not while it waits to be.
+        Returns:
+            The successful answer, not read yet.
+
+        Raises:
+            DatabaseClientError: What the last try met; its ``may_have_applied`` and ``tries`` are the whole call's.
         """
-        call = Call(operation, path, body, options, turn)
-        # The first try goes without backoff, whose decorator costs a quarter of a request.
-        try:
-            return await self._attempt(call)
-        except DatabaseClientError as error:
-            if self.retry.max_tries == 1 or call.then is Then.RAISE:
-                raise
-            first = error
-        return await self._try_again(call, first)
-
-    async def _try_again(self, call: Call, first: DatabaseClientError) -> Answer:
-        failed = [first]
-
-        @backoff.on_exception(
-            waits,
-            DatabaseClientError,
-            max_tries=self.retry.max_tries,
-            giveup=lambda _: call.then is Then.RAISE,
-            jitter=None,
-            logger=None,
-            policy=self.retry,
-        )
-        async def again() -> Answer:
-            if failed:
-                raise failed.pop()
-            return await self._attempt(call)
-
-        return await again()
+        return await retrying(call.options.retry, call.is_final, self._attempt, call)
 
     async def _attempt(self, call: Call) -> Answer:
         """One try: the answer, or the error that it met, with what that means noted in both."""
@@ -164,9 +126,9 @@ class Transport:
             if status == 401 and self._ask_token is not None:
                 status, headers, body = await self._send(call, await self._renewed_token(token))
             if status < 300:
-                return Answer(call.operation, call.path, status, body, call.tries)
+                return Answer(call, status, body)
             if status == 404 and call.may_have_applied and RULES[Failure.LOST][call.operation.kind] is _GONE_IS_DONE:
-                return Answer(call.operation, call.path, 204, b"", call.tries)
+                return Answer(call, 204, b"")
             raise self._judged(call, status, headers, body)
         except DatabaseClientError as error:
             unclear = call.failure is Failure.LOST or isinstance(error, ServerError)
@@ -201,10 +163,10 @@ class Transport:
         session = self._open_session()
         asked = perf_counter()
         await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
-        if call.turn is not None:
+        if call.write_lock is not None:
             # With a slot in hand: a bulk run's write that waits for one must not keep others from writing.
             try:
-                await call.turn.acquire()
+                await call.write_lock.acquire()
             except BaseException:
                 self.budget.release(sent=False)
                 raise
@@ -224,10 +186,10 @@ class Transport:
                 call.operation.method,
                 URL(self._base + call.path, encoded=True),
                 data=call.body,
-                headers=self._headers(token, call.body is not None),
+                headers=self._headers(token, call),
                 allow_redirects=False,
                 raise_for_status=False,
-                timeout=self._timeout,
+                timeout=_client_timeout(call.options.timeout),
                 middlewares=None if call.operation.method == "POST" else send_once_through(session),
             ) as response:
                 body = await response.read()
@@ -241,7 +203,7 @@ class Transport:
             failure = ConnectError(f"{call.what}: no connection, nothing was sent: {told(error)}")
         except TimeoutError:
             call.failure = Failure.LOST
-            failure = RequestTimeoutError(f"{call.what}: no whole answer within {self._timeout.total:g} s")
+            failure = RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
             call.failure = Failure.LOST
             failure = ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {told(error)}")
@@ -260,8 +222,8 @@ class Transport:
         raise failure
 
     def _end(self, call: Call, *, sent: bool) -> None:
-        if call.turn is not None:
-            call.turn.release()
+        if call.write_lock is not None:
+            call.write_lock.release()
         self.budget.release(sent=sent)
 
     def _tell(self, call: Call, status: int | None, error: str | None, asked: float, started: float) -> None:
@@ -291,13 +253,18 @@ class Transport:
             except Exception:  # whatever it is, the request's own outcome goes first
                 logger.exception("on_event raised")
 
-    def _headers(self, token: str, has_body: bool) -> CIMultiDict[str]:
-        """The headers of a request, made once for each token."""
+    def _headers(self, token: str, call: Call) -> CIMultiDict[str]:
+        """The headers of a request: those of its token, made once for each token, and those of its options."""
         if token != self._headers_token:
             self._headers_token = token
             bare = {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": _USER_AGENT}
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
-        return self._made_headers[has_body]
+        made = self._made_headers[call.body is not None]
+        if not call.options.headers:
+            return made
+        headers = made.copy()
+        headers.update(call.options.headers)
+        return headers
 
     def _open_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -318,6 +285,11 @@ class Transport:
                 "the aiohttp.ClientSession that was given has auth=, which collides with the token"
             )
         return self._session
+
+
+@lru_cache(maxsize=64)
+def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, connect=seconds * _CONNECTING)
 
 
 def checked_token(token: object) -> str:

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from litestar import Litestar
 
 from aiodbclient import errors
-from aiodbclient._request.operations import RULES, Then
+from aiodbclient._request.retry import RULES, Then
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import Namespace

@@ -18,7 +18,7 @@ import pytest
 
 import aiodbclient
 from aiodbclient import DatabaseClient, errors
-from aiodbclient._request.operations import RULES, Then
+from aiodbclient._request.retry import RULES, Then
 from aiodbclient.sandbox import Sandbox
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
