@@ -11,8 +11,8 @@ Where the API description is silent, the sandbox decides:
 Where it differs from the provider:
     A cluster is online at once, and clusters can be made only with ``add_cluster``; no request creates or destroys one.
     Servers are plain TCP on loopback, without TLS; in memory, a cluster's host name leads nowhere.
-    On PostgreSQL every user may create in ``public`` of a db made through the API, as up to PostgreSQL 14 everywhere.
-    On MySQL a user may do everything in every db, and MariaDB knows only ``mysql_native_password``.
+    On MySQL, ``doadmin`` and the users may also write in the server's own schemas. MariaDB knows only
+    ``mysql_native_password``.
     Kafka's certificate and key have the form of PEM but are random; an ACL grants nothing, for nothing is there.
     Requests without a valid token count nowhere.
 """

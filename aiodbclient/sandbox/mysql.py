@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
 import threading
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from pymysql.cursors import Cursor
 
 from ..models import MySQLAuthPlugin, UserRole
 from .answers import Refusal, name_taken, not_found
-from .backends import check_db_name, check_user_name, new_password, refuse_primary
+from .backends import PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
 from .validation import JSON, NewUser
 
 T = TypeVar("T")
@@ -26,7 +28,15 @@ _SYSTEM_USERS = frozenset(
     {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
 )
 _SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
+# What the API's users and doadmin may do on the server as a whole, beside everything in every schema: none of it makes
+# an administrator (SUPER, FILE, SHUTDOWN and the like are missing, as with the provider).
+_SERVER_RIGHTS = frozenset(
+    {"CREATE USER", "EVENT", "PROCESS", "RELOAD", "REPLICATION CLIENT", "REPLICATION SLAVE", "SHOW DATABASES"}
+)
+_BLANKS = " \t\n\v\f\r"  # what MySQL cuts off both ends of an account's name
 _NATIVE = MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD.value
+# A role of MySQL is an account that CREATE ROLE left locked, expired and without a secret (manual, "CREATE ROLE").
+_NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
 _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of errors
 
 
@@ -43,8 +53,10 @@ class Account:
 class MySQLBackend:
     """Accounts are the users and schemas the dbs; what the server says is what the API tells.
 
-    A user made here may do everything in every db, those made later included, and nothing elsewhere. MariaDB has no
-    ``caching_sha2_password``: there every user gets ``mysql_native_password``, and that is what the API then tells.
+    The account of the DSN is the sandbox's own and out of sight, unless it is ``doadmin`` itself. The primary user is
+    ``doadmin``: made here where it is missing, it may do everything in every schema and grant it, and is no
+    administrator. A user made here may do the same, as the provider's may. MariaDB has no ``caching_sha2_password``:
+    there every user gets ``mysql_native_password``, and that is what the API then tells.
     """
 
     def __init__(self, engine: str, dsn: str) -> None:
@@ -53,7 +65,9 @@ class MySQLBackend:
             raise ValueError("the DSN must read mysql://USER:PASSWORD@HOST:PORT")
         self.engine = engine
         self._host, self._port = parts.hostname, parts.port or 3306
-        self._primary, self._password = unquote(parts.username), unquote(parts.password or "")
+        self._login, self._login_password = unquote(parts.username), unquote(parts.password or "")
+        own = self._login == PRIMARY
+        self._password = self._login_password if own else _derived(self._login, self._login_password)
         self._database = unquote(parts.path.removeprefix("/"))
         self._version = ""
         self._secrets: dict[str, tuple[str, str]] = {}  # by user: the secret that the server keeps, and its password
@@ -78,7 +92,7 @@ class MySQLBackend:
             "host": self._host,
             "port": self._port,
             "database": self._database,
-            "user": self._primary,
+            "user": PRIMARY,
             "password": self._password,
             "ssl": False,
         }
@@ -101,7 +115,7 @@ class MySQLBackend:
         return await self._in_thread(lambda: self._reset_auth(name, auth_plugin))
 
     async def delete_user(self, name: str) -> None:
-        refuse_primary(name, self._primary)
+        refuse_primary(name, PRIMARY)
         await self._in_thread(lambda: self._delete_user(name))
 
     async def dbs(self) -> list[str]:
@@ -137,17 +151,39 @@ class MySQLBackend:
 
     def _open(self) -> None:
         self._version = str(self._rows("SELECT VERSION()")[0][0])
+        if self._login != PRIMARY:
+            self._make_primary()
+
+    def _make_primary(self) -> None:
+        """Make ``doadmin`` where it is missing. Sandboxes with the same DSN share it."""
+        if not any(account.name == PRIMARY for account in self._accounts()):
+            self._rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self._identified(None)}", PRIMARY, self._password)
+            self._grant(PRIMARY)
+        try:
+            self._connect(PRIMARY, self._password).close()
+        except pymysql.OperationalError:
+            raise RuntimeError(
+                f"the MySQL server of the DSN has an account {PRIMARY!r} that is not the sandbox's: give the DSN of"
+                f" {PRIMARY!r} itself, or drop that account"
+            ) from None
+
+    def _grant(self, name: str) -> None:
+        """Everything in every schema, to give on, and nothing that makes an administrator."""
+        told = self._rows("SHOW PRIVILEGES")
+        in_schemas = {str(right).upper() for right, context, _ in told if not context.startswith(("Server", "File"))}
+        rights = ", ".join(sorted(in_schemas - {"GRANT OPTION"} | _SERVER_RIGHTS))
+        self._rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
 
     @property
     def _mariadb(self) -> bool:
         return "MariaDB" in self._version
 
-    def _connect(self) -> pymysql.Connection[Cursor]:
+    def _connect(self, user: str, password: str) -> pymysql.Connection[Cursor]:
         return pymysql.connect(
             host=self._host,
             port=self._port,
-            user=self._primary,
-            password=self._password,
+            user=user,
+            password=password,
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=5,
@@ -171,14 +207,16 @@ class MySQLBackend:
             except pymysql.Error:
                 self._connected = None
         if self._connected is None:
-            self._connected = self._connect()
+            self._connected = self._connect(self._login, self._login_password)
         return self._connected
 
     def _accounts(self) -> list[Account]:
-        people = "is_role = 'N'" if self._mariadb else "account_locked = 'N'"  # a role of MySQL is a locked account
+        """The people among the accounts, the primary user first."""
+        people = "is_role = 'N'" if self._mariadb else _NO_ROLE
         rows = self._rows(f"SELECT User, Host, plugin, authentication_string FROM mysql.user WHERE {people}")
+        hidden = _SYSTEM_USERS | {self._login} - {PRIMARY}
         found = [Account(*map(str, row)) for row in rows]
-        return [one for one in found if one.name == self._primary or one.name not in _SYSTEM_USERS]
+        return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
 
     def _accounts_of(self, name: str) -> list[Account]:
         accounts = [account for account in self._accounts() if account.name == name]
@@ -194,29 +232,31 @@ class MySQLBackend:
 
     def _user(self, accounts: list[Account]) -> JSON:
         name, plugin = accounts[0].name, accounts[0].plugin
-        user: JSON = {"name": name, "role": (UserRole.NORMAL, UserRole.PRIMARY)[name == self._primary].value}
+        user: JSON = {"name": name, "role": (UserRole.NORMAL, UserRole.PRIMARY)[name == PRIMARY].value}
         if plugin in list(MySQLAuthPlugin):
             user["mysql_settings"] = {"auth_plugin": plugin}
         secret, password = self._secrets.get(name, ("", None))
-        if name == self._primary:
+        if name == PRIMARY:
             user["password"] = self._password
         elif password is not None and all(account.secret == secret for account in accounts):
             user["password"] = password
         return user
 
     def _create_user(self, new: NewUser) -> JSON:
-        if any(account.name == new.name for account in self._accounts()) or new.name in _SYSTEM_USERS:
+        if new.name in _SYSTEM_USERS | {self._login}:
             raise name_taken("user")
         password = new_password()
         self._rows(f"CREATE USER %s@'%%' {self._identified(new.auth_plugin)}", new.name, password)
-        for db in self._dbs():
-            self._rows(f"GRANT ALL ON {_pattern(db)}.* TO %s@'%%'", new.name)
+        if not any(account.name == new.name for account in self._accounts()):
+            self._rows("DROP USER %s@'%%'", new.name)  # the server understands this name as it did the first time
+            raise Refusal(422, "the server makes another name of this user name")
+        self._grant(new.name)
         return self._remember(new.name, password)
 
     def _reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
         accounts = self._accounts_of(name)
-        if name == self._primary:
-            raise Refusal(422, "the password of the DSN's own user is not the sandbox's to change")
+        if name == PRIMARY:
+            raise Refusal(422, "the primary user's password belongs to the DSN and cannot be reset")
         password = new_password()
         plugin = auth_plugin or (accounts[0].plugin if accounts[0].plugin in list(MySQLAuthPlugin) else None)
         for account in accounts:
@@ -248,8 +288,9 @@ class MySQLBackend:
         if name.lower() in _SYSTEM_DBS:
             raise name_taken("database")
         self._rows(f"CREATE DATABASE {_quoted(name)}")
-        for user in {account.name for account in self._accounts()} & self._secrets.keys():
-            self._rows(f"GRANT ALL ON {_pattern(name)}.* TO %s@'%%'", user)
+        if name not in self._dbs():
+            self._rows(f"DROP DATABASE {_quoted(name)}")
+            raise Refusal(422, "the server makes another name of this database name")
 
     def _delete_db(self, name: str) -> None:
         if name not in self._dbs():
@@ -258,7 +299,8 @@ class MySQLBackend:
         self._rows(f"DROP DATABASE {_quoted(name)}")
 
     def _kill(self, which: str, value: str) -> None:
-        for (process,) in self._rows(f"SELECT ID FROM information_schema.PROCESSLIST WHERE {which}", value):
+        schema = "information_schema" if self._mariadb else "performance_schema"
+        for (process,) in self._rows(f"SELECT ID FROM {schema}.processlist WHERE {which}", value):
             try:
                 self._rows("KILL %s", process)
             except pymysql.OperationalError as error:
@@ -272,12 +314,13 @@ def _quoted(name: str) -> str:
     return f"`{escaped}`"
 
 
-def _pattern(name: str) -> str:
-    """A db's name for GRANT, where ``_`` and ``%`` are wildcards unless escaped (manual, "GRANT Statement")."""
-    return _quoted(name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%"))
-
-
 def _check_characters(name: str, kind: str) -> None:
     """Refuse what the server would quietly make another name of: it cuts blanks off and knows no U+10000 and up."""
-    if name != name.rstrip(" ") or any(ord(character) > 0xFFFF for character in name):
-        raise Refusal(422, f"{kind} name must not end with a space nor have characters past U+FFFF")
+    if name != name.strip(_BLANKS) or any(ord(character) > 0xFFFF for character in name):
+        raise Refusal(422, f"{kind} name must not begin or end with white space nor have characters past U+FFFF")
+
+
+def _derived(user: str, password: str) -> str:
+    """The password of the ``doadmin`` that belongs to a DSN: in the provider's style, for no other DSN the same."""
+    digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
+    return f"AVNS_{digest.hexdigest()[:20]}x0"

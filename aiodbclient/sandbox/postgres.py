@@ -41,12 +41,20 @@ _WHERE_IT_OWNS = SQL(
 class PostgresBackend:
     """Roles are the users and databases the dbs; what the server says is what the API tells.
 
-    A password is told while the server still has the one that was set here. Roles may do with a database of the API
-    what they like in its ``public`` schema, as up to PostgreSQL 14 everywhere.
+    A password is told while the server still has the one that was set here. On the embedded PostgreSQL the roles have
+    the rights of a managed cluster: the primary user is LOGIN CREATEDB CREATEROLE and owns the databases, users are
+    made by a role that nobody has, and nobody but a database's owner creates in its ``public`` schema. Behind
+    ``dsn`` the rights are the server's own, and the primary user is the superuser of the DSN.
+
+    Args:
+        engine: the cluster's.
+        dsn: a server of the user's; None for an embedded one.
+        open_public: give everybody CREATE in ``public`` of each db of the embedded PostgreSQL, as up to 14.
     """
 
-    def __init__(self, engine: str, dsn: str | None) -> None:
+    def __init__(self, engine: str, dsn: str | None, *, open_public: bool = False) -> None:
         self.engine = engine
+        self._open_public = open_public
         self._embedded = EmbeddedPostgres() if dsn is None else None
         self._dsn = dsn or ""
         self._primary = PRIMARY
@@ -197,8 +205,9 @@ class PostgresBackend:
                 await connection.execute(command.format(Identifier(name), Identifier(self._primary)))
             except (errors.DuplicateDatabase, errors.UniqueViolation):
                 raise name_taken("database") from None
-            async with await self._connect(name) as there:
-                await there.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+            if self._open_public:
+                async with await self._connect(name) as there:
+                    await there.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
 
     async def delete_db(self, name: str) -> None:
         async with self._connection() as connection:

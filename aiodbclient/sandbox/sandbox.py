@@ -141,10 +141,12 @@ class Sandbox:
             engine: one of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
             name: the engine and a number where None.
             dsn: a server of yours, left as it is at the end: for ``pg`` the URL of a superuser of PostgreSQL 14 or
-                newer, for ``mysql`` that of an administrator of MySQL or MariaDB.
+                newer, for ``mysql`` that of an administrator of MySQL or MariaDB. There the sandbox makes the primary
+                user ``doadmin``, unless the URL is that of ``doadmin``.
             backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one and without
                 a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
-            version, num_nodes, region, size, tags: what the cluster tells of itself.
+            version, num_nodes, region, size, tags: what the cluster tells of itself. With a version before 15 everybody
+                may create in ``public`` of the embedded PostgreSQL's dbs, as was so up to PostgreSQL 14.
 
         Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the sandbox is
         not running or the server behind the cluster cannot be reached or started. Cancelling leaves no cluster.
@@ -156,7 +158,7 @@ class Sandbox:
             name = next(free for n in itertools.count(1) if (free := f"{engine}-{n}") not in self._names)
         elif not name or name in self._names:
             raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
-        server = _backend(Engine.parse(engine), name, dsn, backend)
+        server = _backend(Engine.parse(engine), name, dsn, backend, version)
         cluster = Cluster(str(engine), name, server, version, num_nodes, region, size, list(tags))
         self._names.add(name)
         try:
@@ -229,7 +231,7 @@ def _new_token() -> str:
     return "dop_v1_" + secrets.token_hex(32)  # the provider's prefix and length of a personal access token
 
 
-def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str | None) -> Backend:
+def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str | None, version: str | None) -> Backend:
     """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
     if dsn is not None and backend is not None:
         raise ValueError("give dsn or backend, not both")
@@ -242,7 +244,7 @@ def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str |
             _require("psycopg", "sandbox")
             from .postgres import PostgresBackend
 
-            return PostgresBackend(engine, dsn)
+            return PostgresBackend(engine, dsn, open_public=dsn is None and _before_15(version))
     elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
         _require("pymysql", "sandbox-mysql")
         from .mysql import MySQLBackend
@@ -251,6 +253,11 @@ def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str |
     if dsn is not None or backend == "postgres":
         raise ValueError(f"a {engine} cluster can only be in memory")
     return MemoryBackend(engine, cluster)
+
+
+def _before_15(version: str | None) -> bool:
+    major = (version or "").partition(".")[0]
+    return major.isdecimal() and int(major) < 15
 
 
 def _require(module: str, extra: str) -> None:

@@ -33,7 +33,7 @@ async def sign_up(
 async def who(dsn: str) -> tuple[str, str]:
     """Log in to PostgreSQL, use the database, and ask who and where we are."""
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
-        await connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
+        await connection.execute("CREATE TEMPORARY TABLE notes (text text)")
         row = await (await connection.execute("SELECT current_user, current_database()")).fetchone()
         assert row is not None
         return row[0], row[1]

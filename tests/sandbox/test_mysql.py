@@ -1,16 +1,11 @@
-"""A MySQL or MariaDB behind a cluster, by DSN. Here it is MariaDB, started by these tests from what is on PATH."""
+"""A MySQL or MariaDB behind a cluster, by DSN: on each of the two that is installed, or on the one that is named."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import pymysql
 import pytest
@@ -18,50 +13,18 @@ from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox
 
-from ..requirements import no_server
+from ..mysql import SERVERS, running
 from .conftest import Answer, Call, caller
 
 JSON = dict[str, Any]
 Login = Callable[..., Any]
-PASSWORD = "p@ss:word/%"
 NASTY = ["a`b", "a'; DROP USER root; --", "ü-ß-日本", "a b/c%2F", "100%_sure", "back\\slash", "x" * 32]
 
 
-@pytest.fixture(scope="module")
-def dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
-        no_server("mariadbd and mariadb-install-db are not on PATH (apt-get install mariadb-server)")
-    folder = tmp_path_factory.mktemp("mariadb")
-    user = ["--user=root"] if os.geteuid() == 0 else []
-    data = f"--datadir={folder / 'data'}"
-    install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-    subprocess.run(["mariadb-install-db", "--no-defaults", data, *install, *user], check=True, capture_output=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    files = [f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}", "--innodb-flush-log-at-trx-commit=0"]
-    server = subprocess.Popen(
-        ["mariadbd", "--no-defaults", data, f"--port={port}", "--bind-address=127.0.0.1", *files, *user],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        set_root_password(port)
-        yield f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def set_root_password(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=True) as root:
-                root.cursor().execute("SET PASSWORD = PASSWORD(%s)", [PASSWORD])
-            return
-        except pymysql.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+@pytest.fixture(scope="module", params=SERVERS)
+def dsn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +47,12 @@ async def call(mysql: tuple[Sandbox, str]) -> AsyncIterator[Call]:
 @pytest.fixture
 def login(dsn: str) -> Login:
     """Log in to the server as a user that the API returned."""
+    parts = urlsplit(dsn)
 
     def connect(user: JSON, database: str | None = None) -> pymysql.Connection[Cursor]:
         return pymysql.connect(
-            host="127.0.0.1",
-            port=int(dsn.rpartition(":")[2]),
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or 3306,
             user=user["name"],
             password=user["password"],
             database=database,
@@ -96,6 +60,19 @@ def login(dsn: str) -> Login:
         )
 
     return connect
+
+
+@pytest.fixture
+def root(dsn: str, login: Login) -> Iterator[pymysql.Connection[Cursor]]:
+    """The administrator of the DSN."""
+    parts = urlsplit(dsn)
+    with login({"name": unquote(parts.username or ""), "password": unquote(parts.password or "")}) as session:
+        yield session
+
+
+@pytest.fixture
+def mariadb(root: pymysql.Connection[Cursor]) -> bool:
+    return "MariaDB" in fetch(root, "SELECT VERSION()")[0]
 
 
 def fetch(connection: pymysql.Connection[Cursor], statement: str, *values: Any) -> list[Any]:
@@ -110,26 +87,81 @@ async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
     return answer.json[kind]
 
 
-async def test_the_cluster_tells_the_server(call: Call, dsn: str) -> None:
+async def test_the_cluster_tells_the_server_and_doadmin(call: Call, dsn: str, login: Login) -> None:
     told = (await call("GET", "")).json["database"]
-    assert told["connection"]["uri"] == dsn + "/"
-    assert (told["users"][0]["name"], told["users"][0]["role"]) == ("root", "primary")
+    connection, parts = told["connection"], urlsplit(dsn)
+    assert (connection["host"], connection["port"], connection["user"]) == (parts.hostname, parts.port, "doadmin")
+    assert connection["uri"].startswith(f"mysql://doadmin:{connection['password']}@{parts.hostname}:{parts.port}/")
+    assert (told["users"][0]["name"], told["users"][0]["role"]) == ("doadmin", "primary")
+    with login(told["users"][0]) as session:
+        assert fetch(session, "SELECT CURRENT_USER()") == ["doadmin@%"]
 
 
-@pytest.mark.parametrize("db_first", [True, False])
-async def test_a_user_works_with_every_db_and_nothing_else(call: Call, login: Login, db_first: bool) -> None:
-    name = f"tenant_{db_first}"
-    for kind in ("db", "user") if db_first else ("user", "db"):
-        await made(call, kind, name)
-    user = (await call("GET", f"/users/{name}")).json["user"]
-    with login(user, name) as session:
+async def test_a_user_may_do_everything_in_every_db_as_with_the_provider(call: Call, login: Login) -> None:
+    await made(call, "db", "of_somebody_else")
+    user = await made(call, "user", "mighty")
+    await made(call, "db", "made_later")
+    with login(user, "of_somebody_else") as session:
         fetch(session, "CREATE TABLE notes (text text)")
         fetch(session, "INSERT INTO notes VALUES ('works')")
         assert fetch(session, "SELECT text FROM notes") == ["works"]
-        with pytest.raises(pymysql.OperationalError, match="denied"):
-            fetch(session, "SELECT User FROM mysql.user")
-        with pytest.raises(pymysql.OperationalError, match="denied"):
-            fetch(session, "CREATE DATABASE mine")
+        fetch(session, "CREATE TABLE made_later.notes (text text)")
+        assert "mighty" in fetch(session, "SELECT User FROM mysql.user")
+        fetch(session, "CREATE DATABASE by_a_user")
+        fetch(session, "DROP DATABASE by_a_user")
+
+
+async def test_nobody_made_here_is_an_administrator(call: Call, login: Login) -> None:
+    user = await made(call, "user", "no_administrator")
+    for name in (user, (await call("GET", "/users/doadmin")).json["user"]):
+        with login(name) as session, pytest.raises(pymysql.Error, match="Access denied"):
+            fetch(session, "SET GLOBAL max_connections = 99")
+
+
+async def test_doadmin_narrows_a_user_to_one_db(call: Call, login: Login) -> None:
+    user = await made(call, "user", "tenant")
+    for name in ("a_b", "axb"):
+        await made(call, "db", name)
+    with login((await call("GET", "/users/doadmin")).json["user"]) as admin:
+        fetch(admin, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM tenant")
+        fetch(admin, "GRANT ALL ON `a\\_b`.* TO tenant")
+    with login(user, "a_b") as session:
+        fetch(session, "CREATE TABLE notes (text text)")
+        assert set(fetch(session, "SHOW DATABASES")) <= {"a_b", "information_schema", "performance_schema"}
+        for refused in ("USE axb", "SELECT User FROM mysql.user", "CREATE DATABASE mine"):
+            with pytest.raises(pymysql.OperationalError, match="denied"):
+                fetch(session, refused)
+    await made(call, "db", "a_newer_one")  # gives the tenant nothing
+    with pytest.raises(pymysql.OperationalError, match="denied"):
+        login(user, "a_newer_one")
+
+
+async def test_two_sandboxes_share_a_server(call: Call, dsn: str, login: Login) -> None:
+    async with Sandbox(windows=[]) as other, caller(other) as calling:
+        cluster = f"/v2/databases/{await other.add_cluster('mysql', dsn=dsn)}"
+        theirs = (await calling("GET", cluster)).json["database"]["connection"]
+    ours = (await call("GET", "")).json["database"]["connection"]
+    assert theirs == ours
+    login({"name": ours["user"], "password": ours["password"]}).close()
+
+
+async def test_a_doadmin_of_the_servers_owner_is_left_alone(
+    mysql: tuple[Sandbox, str], dsn: str, root: pymysql.Connection[Cursor], call: Call, login: Login
+) -> None:
+    ours = (await call("GET", "")).json["database"]["connection"]["password"]
+    fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", "Somebody-Elses-1")
+    try:
+        async with Sandbox() as sandbox:
+            with pytest.raises(RuntimeError, match="'doadmin' that is not the sandbox's: give the DSN"):
+                await sandbox.add_cluster("mysql", "refused", dsn=dsn)
+            parts = urlsplit(dsn)
+            own = f"mysql://doadmin:Somebody-Elses-1@{parts.hostname}:{parts.port}"
+            async with caller(sandbox) as calling:
+                cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=own)}"
+                login((await calling("POST", f"{cluster}/users", {"name": "by_doadmin"})).json["user"]).close()
+                assert (await calling("DELETE", f"{cluster}/users/by_doadmin")).status == 204
+    finally:
+        fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", ours)
 
 
 async def test_after_a_reset_the_old_password_is_refused(call: Call, login: Login) -> None:
@@ -141,14 +173,23 @@ async def test_after_a_reset_the_old_password_is_refused(call: Call, login: Logi
     assert (await call("GET", "/users/rotated")).json["user"] == new
 
 
-async def test_mariadb_has_no_caching_sha2_password_and_the_api_says_what_there_is(call: Call, login: Login) -> None:
+async def test_the_plugin_of_a_user_is_what_the_server_has(call: Call, login: Login, mariadb: bool) -> None:
     wanted = {"auth_plugin": "caching_sha2_password"}
+    kept = {"auth_plugin": "mysql_native_password"} if mariadb else wanted  # MariaDB has no other
     user = await made(call, "user", "modern", mysql_settings=wanted)
-    assert user["mysql_settings"] == {"auth_plugin": "mysql_native_password"}
+    assert user["mysql_settings"] == kept
     login(user).close()
     reset = (await call("POST", "/users/modern/reset_auth", {"mysql_settings": wanted})).json["user"]
-    assert reset["mysql_settings"] == {"auth_plugin": "mysql_native_password"}
+    assert reset["mysql_settings"] == kept
     login(reset).close()
+
+
+async def test_a_plugin_that_the_server_does_not_have_is_refused(call: Call, mariadb: bool) -> None:
+    if mariadb:
+        pytest.skip("MariaDB gives everybody the plugin that it has")
+    answer = await call("POST", "/users", {"name": "old", "mysql_settings": {"auth_plugin": "mysql_native_password"}})
+    assert answer.status == 422
+    assert (await call("GET", "/users/old")).status == 404
 
 
 async def test_a_deleted_user_is_thrown_out(call: Call, login: Login) -> None:
@@ -172,11 +213,10 @@ async def test_a_db_in_use_is_deleted_all_the_same(call: Call, login: Login) -> 
         fetch(session, "SELECT 1")
 
 
-async def test_what_was_made_by_hand_shows_up(call: Call, login: Login) -> None:
-    with login({"name": "root", "password": PASSWORD}) as root:
-        fetch(root, "CREATE USER by_hand@'%' IDENTIFIED BY 'one', by_hand@'127.0.0.1' IDENTIFIED BY 'two'")
-        fetch(root, "CREATE ROLE no_user")
-        fetch(root, "CREATE DATABASE by_hand")
+async def test_what_was_made_by_hand_shows_up(call: Call, login: Login, root: pymysql.Connection[Cursor]) -> None:
+    fetch(root, "CREATE USER by_hand@'%' IDENTIFIED BY 'one', by_hand@'127.0.0.1' IDENTIFIED BY 'two'")
+    fetch(root, "CREATE ROLE no_user")
+    fetch(root, "CREATE DATABASE by_hand")
     names = [user["name"] for user in (await call("GET", "/users")).json["users"]]
     assert names.count("by_hand") == 1
     assert "no_user" not in names
@@ -185,8 +225,7 @@ async def test_what_was_made_by_hand_shows_up(call: Call, login: Login) -> None:
     assert (await call("POST", "/users", {"name": "by_hand"})).status == 422
     reset = (await call("POST", "/users/by_hand/reset_auth", {})).json["user"]
     login(reset).close()
-    with login({"name": "root", "password": PASSWORD}) as root:
-        fetch(root, "SET PASSWORD FOR by_hand@'%' = PASSWORD('changed')")
+    fetch(root, "ALTER USER by_hand@'%' IDENTIFIED BY 'changed'")
     assert "password" not in (await call("GET", "/users/by_hand")).json["user"]
     assert (await call("DELETE", "/users/by_hand")).status == 204
     with pytest.raises(pymysql.OperationalError, match="denied"):
@@ -203,8 +242,16 @@ async def test_system_users_are_out_of_sight_and_out_of_reach(call: Call, name: 
 
 
 async def test_the_primary_user_is_not_the_sandboxs_to_change(call: Call) -> None:
-    assert (await call("DELETE", "/users/root")).status == 422
-    assert (await call("POST", "/users/root/reset_auth", {})).status == 422
+    assert (await call("DELETE", "/users/doadmin")).status == 422
+    assert (await call("POST", "/users/doadmin/reset_auth", {})).status == 422
+
+
+async def test_the_dsns_own_account_is_out_of_sight_and_out_of_reach(call: Call, dsn: str) -> None:
+    name = unquote(urlsplit(dsn).username or "")
+    assert name not in [user["name"] for user in (await call("GET", "/users")).json["users"]]
+    assert (await call("GET", f"/users/{name}")).status == 404
+    assert (await call("DELETE", f"/users/{name}")).status == 404
+    assert (await call("POST", "/users", {"name": name})).status == 422
 
 
 @pytest.mark.parametrize("name", ["mysql", "information_schema", "performance_schema", "sys"])
@@ -219,6 +266,39 @@ async def test_names_that_the_server_would_change_are_refused(call: Call, kind: 
     assert (await call("POST", f"/{kind}", {"name": name})).status == 422
 
 
+@pytest.mark.parametrize("name", [" lead", " root", "trail ", "tab\t", "\nline", " doadmin"])
+async def test_a_name_never_becomes_another_one(call: Call, root: pymysql.Connection[Cursor], name: str) -> None:
+    before = set(fetch(root, "SELECT CONCAT(User, '@', Host) FROM mysql.user"))
+    assert (await call("POST", "/users", {"name": name})).status == 422
+    assert set(fetch(root, "SELECT CONCAT(User, '@', Host) FROM mysql.user")) == before
+    assert (await call("POST", "/dbs", {"name": name})).status == 422
+
+
+async def test_a_locked_account_is_a_user_like_any_other(
+    call: Call, root: pymysql.Connection[Cursor], login: Login
+) -> None:
+    user = await made(call, "user", "locked")
+    fetch(root, "ALTER USER locked@'%' ACCOUNT LOCK")
+    assert (await call("GET", "/users/locked")).status == 200
+    assert "locked" in [user["name"] for user in (await call("GET", "/users")).json["users"]]
+    assert (await call("POST", "/users", {"name": "locked"})).status == 422
+    with pytest.raises(pymysql.OperationalError, match="locked"):
+        login(user)
+    assert (await call("DELETE", "/users/locked")).status == 204
+
+
+async def test_the_password_policy_of_a_server_is_met(call: Call, root: pymysql.Connection[Cursor]) -> None:
+    try:
+        fetch(root, "INSTALL COMPONENT 'file://component_validate_password'")  # its default policy is MEDIUM
+    except pymysql.Error:
+        pytest.skip("this server has no validate_password")
+    try:
+        for n in range(60):
+            await made(call, "user", f"policy{n}")
+    finally:
+        fetch(root, "UNINSTALL COMPONENT 'file://component_validate_password'")
+
+
 @pytest.mark.parametrize("name", NASTY)
 async def test_a_name_is_only_ever_a_name(call: Call, login: Login, name: str) -> None:
     segment = quote(name, safe="")
@@ -231,22 +311,15 @@ async def test_a_name_is_only_ever_a_name(call: Call, login: Login, name: str) -
     assert (await call("POST", f"/users/{segment}/reset_auth", {})).status == 200
     assert (await call("DELETE", f"/users/{segment}")).status == 204
     assert (await call("DELETE", f"/dbs/{segment}")).status == 204
-    assert "root" in [user["name"] for user in (await call("GET", "/users")).json["users"]]
+    assert "doadmin" in [user["name"] for user in (await call("GET", "/users")).json["users"]]
 
 
-async def test_a_wildcard_in_a_name_opens_no_other_db(call: Call, login: Login, dsn: str) -> None:
-    await made(call, "db", "a_b")
-    user = await made(call, "user", "wild")
-    with login({"name": "root", "password": PASSWORD}) as root:
-        fetch(root, "CREATE DATABASE axb")
-    with pytest.raises(pymysql.OperationalError, match="denied"):
-        login(user, "axb")
-
-
-async def test_a_connection_that_the_server_closed_is_opened_again(call: Call, login: Login) -> None:
-    with login({"name": "root", "password": PASSWORD}) as root:
-        for process in fetch(root, "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()"):
-            fetch(root, "KILL %s", process)
+async def test_a_connection_that_the_server_closed_is_opened_again(
+    call: Call, root: pymysql.Connection[Cursor], mariadb: bool
+) -> None:
+    schema = "information_schema" if mariadb else "performance_schema"
+    for process in fetch(root, f"SELECT ID FROM {schema}.processlist WHERE USER = 'root' AND ID <> CONNECTION_ID()"):
+        fetch(root, "KILL %s", process)
     assert (await call("GET", "/users")).status == 200
 
 

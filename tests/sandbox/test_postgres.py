@@ -57,6 +57,12 @@ async def fetch(connection: psycopg.AsyncConnection[Any], query: LiteralString) 
     return [row[0] for row in await (await connection.execute(query)).fetchall()]
 
 
+async def opened(call: Call, connection: JSON, database: str) -> None:
+    """Let everybody create in ``database``, as its owner may decide."""
+    async with await login(connection, (await call("GET", "/users/doadmin")).json["user"], database) as owner:
+        await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+
+
 async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
     answer = await call("POST", f"/{kind}s", {"name": name, **more})
     assert answer.status == 201, answer
@@ -78,10 +84,83 @@ async def test_the_version_is_the_servers(call: Call, connection: JSON) -> None:
 
 async def test_a_user_works_with_the_db_that_was_made_for_it(call: Call, connection: JSON) -> None:
     user, db = await made(call, "user", "tenant-1"), await made(call, "db", "tenant-1")
+    await opened(call, connection, db["name"])
     async with await login(connection, user, db["name"]) as session:
         await session.execute("CREATE TABLE notes (text text)")
         await session.execute("INSERT INTO notes VALUES ('works')")
         assert await fetch(session, "SELECT text FROM notes") == ["works"]
+
+
+async def test_a_new_user_may_create_nothing_as_on_a_managed_cluster(call: Call, connection: JSON) -> None:
+    user, db = await made(call, "user", "unprivileged"), await made(call, "db", "unprivileged")
+    async with await login(connection, user, db["name"]) as session:
+        for refused in ("CREATE TABLE public.notes (text text)", "CREATE SCHEMA mine", "CREATE DATABASE mine"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
+                await session.execute(refused)
+
+
+async def test_the_primary_user_owns_the_dbs_and_is_no_superuser(call: Call, connection: JSON) -> None:
+    await made(call, "db", "owned")
+    async with await psycopg.AsyncConnection.connect(connection["uri"], autocommit=True) as admin:
+        owner: LiteralString = (
+            "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE datname IN ('owned', 'defaultdb')"
+        )
+        assert await fetch(admin, owner) == ["doadmin", "doadmin"]
+        rights = await admin.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'doadmin'"
+        )
+        assert await rights.fetchone() == (False, True, True)
+
+
+async def test_the_primary_user_did_not_make_the_users(call: Call, connection: JSON) -> None:
+    await made(call, "user", "not_its_own")
+    async with await psycopg.AsyncConnection.connect(connection["uri"], autocommit=True) as admin:
+        for refused in ("ALTER ROLE not_its_own SET role = 'doadmin'", "DROP ROLE not_its_own", "SET ROLE not_its_own"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
+                await admin.execute(refused)
+
+
+async def test_the_primary_user_makes_a_login_the_owner_of_a_db_and_nobody_elses_guest(
+    call: Call, connection: JSON
+) -> None:
+    logins = [await made(call, "user", "alpha"), await made(call, "user", "alpha_2")]
+    stranger = await made(call, "user", "stranger")
+    await made(call, "db", "alpha")
+    async with await psycopg.AsyncConnection.connect(connection["uri"], autocommit=True) as admin:
+        await admin.execute("CREATE ROLE alpha_owner NOLOGIN")
+        await admin.execute("GRANT alpha_owner TO alpha, alpha_2")
+        await admin.execute("GRANT alpha_owner TO CURRENT_USER WITH SET TRUE")
+        await admin.execute("ALTER DATABASE alpha OWNER TO alpha_owner")
+        await admin.execute("REVOKE ALL ON DATABASE alpha FROM PUBLIC")
+    for user in logins:
+        async with await login(connection, user, "alpha") as session:
+            await session.execute("ALTER ROLE CURRENT_USER SET role = 'alpha_owner'")
+    async with await login(connection, logins[0], "alpha") as session:
+        await session.execute("CREATE TABLE notes (text text)")
+        await session.execute("CREATE SCHEMA more CREATE TABLE lists (text text)")
+        await session.execute("CREATE EXTENSION pg_trgm")
+    async with await login(connection, logins[1], "alpha") as session:
+        await session.execute("ALTER TABLE notes ADD COLUMN at timestamptz")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        await login(connection, stranger, "alpha")
+    assert (await call("DELETE", "/users/alpha")).status == 204
+    async with await login(connection, logins[1], "alpha") as session:
+        assert await fetch(session, "SELECT tableowner::text FROM pg_tables WHERE tablename = 'notes'") == [
+            "alpha_owner"
+        ]
+    assert (await call("DELETE", "/users/alpha_2")).status == 204
+    assert (await call("DELETE", "/dbs/alpha")).status == 204
+
+
+async def test_with_a_version_before_15_everybody_may_create_in_public() -> None:
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
+        cluster = f"/v2/databases/{await sandbox.add_cluster('pg', version='14')}"
+        told = (await calling("GET", cluster)).json["database"]
+        user = (await calling("POST", f"{cluster}/users", {"name": "tenant"})).json["user"]
+        await calling("POST", f"{cluster}/dbs", {"name": "tenant"})
+        for database in ("tenant", "defaultdb"):
+            async with await login(told["connection"], user, database) as session:
+                await session.execute("CREATE TABLE notes (text text)")
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
@@ -130,6 +209,8 @@ async def test_replication_is_an_attribute_of_the_role(call: Call, connection: J
 
 async def test_a_deleted_user_is_thrown_out_and_its_tables_stay(call: Call, connection: JSON) -> None:
     user, db = await made(call, "user", "leaver"), await made(call, "db", "left-behind")
+    await opened(call, connection, db["name"])
+    await opened(call, connection, "defaultdb")
     session, elsewhere = await login(connection, user, db["name"]), await login(connection, user)
     await session.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     await elsewhere.execute("CREATE TABLE also_kept (a int)")
@@ -212,7 +293,7 @@ async def test_a_name_is_only_ever_a_name(call: Call, connection: JSON, name: st
     async with await login(connection, user, db["name"]) as session:
         assert await fetch(session, "SELECT current_user::text") == [name]
         assert await fetch(session, "SELECT current_database()::text") == [name]
-        await session.execute(SQL("CREATE TABLE {} (a int)").format(Identifier(name)))
+        await session.execute(SQL("CREATE TEMPORARY TABLE {} (a int)").format(Identifier(name)))
     assert (await call("POST", f"/users/{segment}/reset_auth", {})).status == 200
     assert (await call("PUT", f"/users/{segment}", {"settings": {}})).status == 201
     assert (await call("DELETE", f"/users/{segment}")).status == 204
@@ -252,7 +333,7 @@ class TestByDSN:
             user = (await calling("POST", f"{cluster}/users", {"name": "app"})).json["user"]
             await calling("POST", f"{cluster}/dbs", {"name": "app"})
             session = await login(told["connection"], user, "app")
-            await session.execute("CREATE TABLE t (a int)")
+            await session.execute("CREATE TEMPORARY TABLE t (a int)")
             for method, path in [("DELETE", "/users/_dodb"), ("POST", "/users/_dodb/reset_auth")]:
                 assert (await calling(method, cluster + path, {})).status == 422
             assert (await calling("DELETE", f"{cluster}/dbs/postgres")).status == 404

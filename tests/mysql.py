@@ -1,0 +1,127 @@
+"""MySQL and MariaDB, started from what is installed, for tests that need such a server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import pymysql
+from pymysql.cursors import Cursor
+
+from .requirements import no_server
+
+PASSWORD = "p@ss:word/%"
+START_SECONDS = 60.0
+
+
+def installed() -> list[str]:
+    """The servers that the tests can start: of ``mariadb`` and ``mysql`` those on PATH, or ``given`` for the one at
+    AIODBCLIENT_MYSQL_DSN, the URL of an administrator."""
+    if "AIODBCLIENT_MYSQL_DSN" in os.environ:
+        return ["given"]
+    found = []
+    if shutil.which("mariadbd") and shutil.which("mariadb-install-db"):
+        found.append("mariadb")
+    mysqld = shutil.which("mysqld")
+    if mysqld and "MariaDB" not in subprocess.run([mysqld, "--version"], capture_output=True, text=True).stdout:
+        found.append("mysql")
+    return found
+
+
+SERVERS = installed() or ["none"]
+
+
+@contextmanager
+def running(server: str, folder: Path) -> Iterator[str]:
+    """The DSN of an administrator of ``server``, which runs meanwhile with its data in ``folder``."""
+    match server:
+        case "given":
+            yield from _left_as_it_was(os.environ["AIODBCLIENT_MYSQL_DSN"])
+        case "mariadb" | "mysql":
+            yield from _run(server, folder)
+        case _:
+            no_server("no MySQL is on PATH (apt-get install mariadb-server), and AIODBCLIENT_MYSQL_DSN names none")
+
+
+def _left_as_it_was(dsn: str) -> Iterator[str]:
+    """``dsn``; afterwards the accounts and databases are removed that were not there before."""
+    with _admin(dsn) as cursor:
+        before = _everything(cursor)
+    yield dsn
+    with _admin(dsn) as cursor:
+        for name, *host_of_account in _everything(cursor) - before:
+            if host_of_account:
+                cursor.execute("DROP USER %s@%s", [name, *host_of_account])
+            else:
+                cursor.execute("DROP DATABASE `{}`".format(name.replace("`", "``")))
+
+
+@contextmanager
+def _admin(dsn: str) -> Iterator[Cursor]:
+    parts = urlsplit(dsn)
+    with (
+        pymysql.connect(
+            host=parts.hostname,
+            port=parts.port or 3306,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            autocommit=True,
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        yield cursor
+
+
+def _everything(cursor: Cursor) -> set[tuple[str, ...]]:
+    """The accounts, each a name and a host, and the databases, each a name."""
+    cursor.execute("SELECT User, Host FROM mysql.user")
+    accounts = {tuple(row) for row in cursor.fetchall()}
+    cursor.execute("SHOW DATABASES")
+    return accounts | {tuple(row) for row in cursor.fetchall()}
+
+
+def _run(server: str, folder: Path) -> Iterator[str]:
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    data = f"--datadir={folder / 'data'}"
+    common = ["--no-defaults", data, *user]
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
+    options.append("--innodb-flush-log-at-trx-commit=0")
+    if server == "mariadb":
+        install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+        subprocess.run(["mariadb-install-db", *common, *install], check=True, capture_output=True)
+    else:
+        subprocess.run(["mysqld", *common, "--initialize-insecure"], check=True, capture_output=True)
+        options.append("--mysqlx=OFF")
+    process = subprocess.Popen(
+        [{"mariadb": "mariadbd", "mysql": "mysqld"}[server], *common, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _set_root_password(port, process)
+        yield f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _set_root_password(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=True) as root:
+                root.cursor().execute("ALTER USER root@localhost IDENTIFIED BY %s", [PASSWORD])
+            return
+        except pymysql.OperationalError:
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise
+            time.sleep(0.05)
