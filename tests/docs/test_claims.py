@@ -1,0 +1,70 @@
+"""What the pages say of the tables, the errors, the engines and pydo is so."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pydo.aio
+import pytest
+
+from aiodbclient import Capabilities, errors
+from aiodbclient.engines import CAPABILITIES
+from aiodbclient.sandbox import Sandbox
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_tree_of_errors_is_whole() -> None:
+    page = (DOCS / "how-to" / "errors.md").read_text()
+    [tree] = re.findall(r"^```text\n(DatabaseClientError.*?)^```", page, re.MULTILINE | re.DOTALL)
+    above: list[type[BaseException]] = []
+    named: set[str] = set()
+    for line in tree.splitlines():
+        name = re.sub(r"^[│├└─ ]*", "", line).split()[0]
+        depth = (len(line) - len(line.lstrip("│├└─ "))) // 3
+        error_type = getattr(errors, name)
+        assert depth == 0 or above[depth - 1] in error_type.__bases__
+        del above[depth:]
+        above.append(error_type)
+        named.add(name)
+    assert named == {name for name, value in vars(errors).items() if inspect.isclass(value)}
+
+
+def test_the_table_of_engines_is_the_guards() -> None:
+    def yes(can: bool) -> str:
+        return "yes" if can else "no"
+
+    def row(capabilities: Capabilities) -> list[str]:
+        settings = ", ".join(f"`{setting}`" for setting in sorted(capabilities.user_settings)) or "none"
+        writes = str(capabilities.concurrent_user_writes) if capabilities.users else ""
+        return [yes(capabilities.users), yes(capabilities.dbs), settings, writes]
+
+    rows = [line for line in (DOCS / "engines.md").read_text().splitlines() if line.startswith("| `")]
+    told = {}
+    for line in rows:
+        first, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+        told.update(dict.fromkeys(re.findall(r"`(\w+)`", first), rest))
+
+    assert told == {str(engine): row(capabilities) for engine, capabilities in CAPABILITIES.items()}
+
+
+async def test_pydo_does_as_the_page_says(sandbox: Sandbox) -> None:
+    page = (DOCS / "compared.md").read_text()
+    assert "a 404 comes back as if it were the result" in " ".join(page.split())
+    pg = await sandbox.add_cluster("pg", backend="memory")
+    redis = await sandbox.add_cluster("redis")
+    http = {"enforce_https": False}
+    before = len(sandbox.requests)
+    async with pydo.aio.Client(sandbox.token, endpoint=sandbox.url) as client:
+        api: Any = client.databases
+        assert (await api.get_user(pg, "nobody", **http))["id"] == "not_found"
+        for call in (api.add_user(redis, {"name": "alpha"}, **http), api.delete_user(pg, "..", **http)):
+            with pytest.raises(Exception, match=r"not supported|not allowed"):
+                await call
+    assert [(request.method, request.path) for request in list(sandbox.requests)[before + 1 :]] == [
+        ("POST", f"/v2/databases/{redis}/users"),
+        ("DELETE", f"/v2/databases/{pg}/"),
+    ]
