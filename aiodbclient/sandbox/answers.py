@@ -13,6 +13,17 @@ from attrs import Factory, define
 # short identifier corresponding to the HTTP status code".
 _IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus calls 422 something else from 3.13 on
 
+# What Cloudflare, the proxy in front of the provider's API, says for itself (its documentation of 5xx errors).
+_PROXY_PHRASES = {
+    520: "Web server is returning an unknown error",
+    521: "Web server is down",
+    522: "Connection timed out",
+    523: "Origin is unreachable",
+    524: "A timeout occurred",
+    525: "SSL handshake failed",
+    526: "Invalid SSL certificate",
+}
+
 HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phrase}</h1>\n</body>\n</html>\n"
 
 
@@ -23,6 +34,11 @@ class Answer:
     status: int
     payload: dict[str, Any] | None = None
     headers: dict[str, str] = Factory(dict[str, str])
+
+    @property
+    def from_proxy(self) -> bool:
+        """Whether only the proxy in front of the API answers so."""
+        return self.status in _PROXY_PHRASES
 
     def body(self) -> bytes:
         return b"" if self.payload is None else json.dumps(self.payload).encode()
@@ -42,7 +58,7 @@ def phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
-        return "Unknown"
+        return _PROXY_PHRASES.get(status, "Unknown")
 
 
 def error(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
@@ -53,6 +69,11 @@ def error(status: int, message: str, headers: dict[str, str] | None = None) -> A
         {"id": slug, "message": message, "request_id": str(uuid.uuid4())},
         {} if headers is None else headers,
     )
+
+
+def not_implemented() -> Answer:
+    """What the provider has answered to an update of mongo_user_settings (terraform-provider-digitalocean #1387)."""
+    return Answer(501, {"id": "Not Implemented", "message": "Server Error", "request_id": str(uuid.uuid4())})
 
 
 def not_found() -> Refusal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from ..engines import Capabilities, Engine
 from . import validation
 from .answers import Answer, Refusal, not_found, unsupported
 from .backends import Backend
+from .lag import Lag
 from .validation import JSON
 
 # What a cluster in memory tells; no server is behind it.
@@ -30,6 +31,9 @@ _VERSIONS: dict[str, str] = {
 }
 _CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
 
+VIEW_CREDENTIALS = "database:view_credentials"
+READ_TAGS = "tag:read"
+
 
 def _uuid() -> str:
     return str(uuid.uuid4())
@@ -41,7 +45,7 @@ def _now() -> str:
 
 @define(eq=False)
 class Cluster:
-    """What ``add_cluster`` made. ``born`` has the monotonic time of each create, by kind and name."""
+    """What ``add_cluster`` made."""
 
     engine: str
     name: str
@@ -55,11 +59,15 @@ class Cluster:
     created_at: str = Factory(_now)
     private_network_uuid: str = Factory(_uuid)
     project_id: str = Factory(_uuid)
-    born: dict[tuple[str, str], float] = field(factory=dict[tuple[str, str], float], repr=False)
     _user_writes: int = field(default=0, init=False)
+    lag: Lag = field(factory=Lag, init=False, repr=False)
 
-    async def document(self, *, credentials: bool) -> JSON:
-        """The cluster as clusters.get tells it; without ``credentials`` no password and no URI is in it."""
+    async def users(self) -> list[JSON]:
+        return self.lag.users(await self.backend.users())
+
+    async def document(self, scopes: Collection[str]) -> JSON:
+        """The cluster as clusters.get tells it to a token with these scopes."""
+        credentials = VIEW_CREDENTIALS in scopes
         capabilities = Capabilities.of(self.engine) or Capabilities()
         exact = self.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
         connection = self.backend.connection()
@@ -76,10 +84,10 @@ class Cluster:
             "created_at": self.created_at,
             "private_network_uuid": self.private_network_uuid,
             "project_id": self.project_id,
-            "tags": self.tags,
+            "tags": self.tags if READ_TAGS in scopes else None,
             "storage_size_mib": 61440,
             "db_names": await self.backend.dbs() if capabilities.dbs else None,
-            "users": await self.backend.users() if capabilities.users else None,
+            "users": await self.users() if capabilities.users else None,
             "maintenance_window": {
                 "day": "saturday",
                 "hour": "08:45:12",
@@ -149,34 +157,38 @@ def _encodable(name: str) -> bool:
     return True
 
 
-async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, credentials: bool) -> Answer:
+async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, scopes: Collection[str]) -> Answer:
     """Do ``operation`` on ``cluster`` and tell the answer. Raises Refusal for an answer that is an error."""
     capabilities = Capabilities.of(cluster.engine) or Capabilities()
     backend = cluster.backend
+    credentials = VIEW_CREDENTIALS in scopes
     if operation == "clusters.get":
-        return Answer(200, {"database": await cluster.document(credentials=credentials)})
+        return Answer(200, {"database": await cluster.document(scopes)})
     if "\0" in name or not _encodable(name):
         raise not_found()
     if not (capabilities.users if operation.startswith("users.") else capabilities.dbs):
         raise unsupported()
     match operation:
         case "users.list":
-            users = await backend.users()
+            users = await cluster.users()
             return Answer(200, {"users": users if credentials else [without_credentials(user) for user in users]})
         case "users.get":
-            user = await backend.user(name)
+            user = cluster.lag.user(await backend.user(name))
             return Answer(200, {"user": user if credentials else without_credentials(user)})
         case "users.create":
-            return Answer(201, {"user": await backend.create_user(validation.new_user(cluster.engine, body))})
+            user = await backend.create_user(validation.new_user(cluster.engine, body))
+            cluster.lag.created("users", user["name"])
+            return Answer(201, {"user": user})
         case "users.update":
             settings = validation.settings(cluster.engine, body, required=True)
-            user = await backend.update_user(name, settings)
+            user = cluster.lag.user(await backend.update_user(name, settings))
             return Answer(201, {"user": user if credentials else without_credentials(user)})
         case "users.reset_auth":
             plugin = validation.auth_plugin(cluster.engine, body)
             return Answer(200, {"user": await backend.reset_auth(name, plugin)})
         case "users.delete":
             await backend.delete_user(name)
+            cluster.lag.deleted("users", name)
             return Answer(204)
         case "dbs.list":
             return Answer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
@@ -185,10 +197,13 @@ async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, cre
                 raise not_found()
             return Answer(200, {"db": {"name": name}})
         case "dbs.create":
-            await backend.create_db(validation.name_of(body))
-            return Answer(201, {"db": {"name": body["name"]}})
+            db = validation.name_of(body)
+            await backend.create_db(db)
+            cluster.lag.created("dbs", db)
+            return Answer(201, {"db": {"name": db}})
         case "dbs.delete":
             await backend.delete_db(name)
+            cluster.lag.deleted("dbs", name)
             return Answer(204)
         case _:
             raise AssertionError(operation)

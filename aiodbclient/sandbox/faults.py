@@ -10,6 +10,17 @@ from attrs import define, field
 
 from .routes import OPERATIONS
 
+# What these effects are about happens in few operations only.
+_HAPPENS_IN: dict[str, frozenset[str]] = {
+    "unseen_for": frozenset({"users.get", "dbs.get"}),
+    "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
+    "still_listed_for": frozenset({"users.delete"}),
+    "endless": frozenset({"clusters.list", "users.list", "dbs.list"}),
+    "answer_name": frozenset(
+        {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
+    ),
+}
+
 
 @define(kw_only=True, eq=False)
 class Fault:
@@ -24,11 +35,16 @@ class Fault:
     cut: bool
     delay: float
     status: int | None
+    not_implemented: bool
     headers: Mapping[str, str]
     html: bool
     truncate: bool
     after: bool
+    answer_name: str | None
+    endless: bool
     unseen_for: float
+    password_empty_for: float
+    still_listed_for: float
     reset_skew: float
     seen: int = field(default=0, init=False)
     fired: int = field(default=0, init=False)
@@ -54,7 +70,8 @@ class Faults:
     """The failures that a sandbox is told to show. Faults that meet the same request add up.
 
     ``mongodb_overlap`` (on by default) lets user writes that overlap on one MongoDB cluster answer 500, as
-    the provider's do (terraform-provider-digitalocean #1027).
+    the provider's do (terraform-provider-digitalocean #1027). When ``ratelimit-remaining`` tells 0 is not a fault but
+    an option of the ``Sandbox``.
     """
 
     def __init__(self) -> None:
@@ -74,11 +91,16 @@ class Faults:
         cut: bool = False,
         delay: float = 0.0,
         status: int | None = None,
+        not_implemented: bool = False,
         headers: Mapping[str, str] | None = None,
         html: bool = False,
         truncate: bool = False,
         after: bool = False,
+        answer_name: str | None = None,
+        endless: bool = False,
         unseen_for: float = 0.0,
+        password_empty_for: float = 0.0,
+        still_listed_for: float = 0.0,
         reset_skew: float = 0.0,
     ) -> Fault:
         """Make requests fail from now on, until ``remove`` or ``clear``.
@@ -92,27 +114,43 @@ class Faults:
 
         What happens, before the work (it is not done) or, with ``after``, when the work has been done:
             cut: the connection is closed without an answer; with ``truncate``, in the middle of the answer's body.
-            delay: seconds to wait. Alone, it only delays.
-            status, headers: this status with the documented error body instead of the answer; these headers.
+            delay: seconds to wait. Alone, it only delays: the work is done even when the client has gone meanwhile, as
+                it would be at the provider. The end of the sandbox ends it.
+            status, headers: this status with the documented error body instead of the answer, and these headers. 520
+                to 526 come from the proxy in front of the API (godo #142), with its HTML page.
+            not_implemented: 501 with the words of the provider (terraform-provider-digitalocean #1387).
         What happens to the answer after the work:
             html: its body is a proxy's HTML page.
             truncate: its body breaks off in the middle, and says so in no header.
-            unseen_for: reads of a user or db answer 404 until it is so many seconds old.
+            answer_name: the user or db in it has this name; the cluster in it, for ``clusters.get``, this id.
+            endless: every page of a list has a next one, with the same members.
+        What is told later than it is so, for so many seconds:
+            unseen_for: reads of a user or db answer 404 until it is so old.
+            password_empty_for: after this create or reset_auth the password is told as ``""``, there too.
+            still_listed_for: after this delete, lists and clusters go on telling the user; reading it is a 404.
+        And:
             reset_skew: seconds added to ``ratelimit-reset``, in a 429 too.
 
-        Raises ValueError for an operation that does not exist, a fault that does nothing, or a number out of range.
+        Raises ValueError for an operation that does not exist, a fault that does nothing or not there, or a number out
+        of range.
         """
-        if operation == "*":
-            operations = None
-        else:
-            operations = frozenset({operation} if isinstance(operation, str) else operation)
-            unknown = operations - OPERATIONS
-            if unknown:
-                raise ValueError(
-                    f"no operation {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPERATIONS))}"
-                )
-        if not (cut or delay or status or headers or html or truncate or unseen_for or reset_skew):
+        effects: dict[str, object] = {
+            "unseen_for": unseen_for,
+            "password_empty_for": password_empty_for,
+            "still_listed_for": still_listed_for,
+            "endless": endless,
+            "answer_name": answer_name,
+        }
+        somewhere = {effect: _HAPPENS_IN[effect] for effect, given in effects.items() if given}
+        anywhere = cut or delay or status or not_implemented or headers or html or truncate or reset_skew
+        if not (anywhere or somewhere):
             raise ValueError("this fault does nothing: give cut, delay, status, headers, html, truncate, ...")
+        operations = _operations(operation)
+        for effect, there in somewhere.items():
+            if operations is not None and not operations & there:
+                raise ValueError(f"{effect} does nothing there; it happens in {', '.join(sorted(there))}")
+        if operations is None and not anywhere:
+            operations = frozenset[str]().union(*somewhere.values())
         for what, number, low, high in (
             ("nth", nth, 1, inf),
             ("times", times, 1, inf),
@@ -120,6 +158,8 @@ class Faults:
             ("delay", delay, 0, inf),
             ("status", status, 200, 599),
             ("unseen_for", unseen_for, 0, inf),
+            ("password_empty_for", password_empty_for, 0, inf),
+            ("still_listed_for", still_listed_for, 0, inf),
         ):
             if number is not None and not low <= number <= high:
                 raise ValueError(f"{what} must be from {low} to {high}, not {number}")
@@ -134,11 +174,16 @@ class Faults:
             cut=cut,
             delay=delay,
             status=status,
+            not_implemented=not_implemented,
             headers={} if headers is None else headers,
             html=html,
             truncate=truncate,
             after=after,
+            answer_name=answer_name,
+            endless=endless,
             unseen_for=unseen_for,
+            password_empty_for=password_empty_for,
+            still_listed_for=still_listed_for,
             reset_skew=reset_skew,
         )
         self._faults.append(fault)
@@ -159,3 +204,14 @@ class Faults:
             for fault in self._faults
             if (fault.reset_skew or not limited) and fault.fires(operation, cluster, name)
         ]
+
+
+def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
+    """The operations named, None for all."""
+    if operation == "*":
+        return None
+    operations = frozenset({operation} if isinstance(operation, str) else operation)
+    unknown = operations - OPERATIONS
+    if unknown:
+        raise ValueError(f"no operation {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPERATIONS))}")
+    return operations

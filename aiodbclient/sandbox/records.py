@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -10,6 +11,9 @@ from attrs import define
 
 KEPT = 10_000
 """How many requests ``Sandbox.requests`` keeps; ``Sandbox.counts`` counts the older ones too."""
+
+KEPT_BYTES = 16 * 2**20
+"""How many bytes of paths, headers and bodies it keeps at most."""
 
 _SECRET_KEYS = frozenset({"password", "access_key", "access_cert", "token", "uri"})
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
@@ -22,9 +26,9 @@ class RecordedRequest:
 
     ``path`` is what came on the wire, still percent-encoded, with its query. ``operation`` is None for what
     the API does not have. ``name`` is the decoded user or db, from the path or, for a create, from the body.
-    ``at`` is unix time in seconds. ``headers`` have lower-case names and no credentials; ``json`` is the
-    body with secrets masked, None where there was none or it was not JSON. ``status`` is None while there is
-    no answer, or when the connection was cut instead.
+    ``at`` is unix time in seconds. ``headers`` have lower-case names and no credentials. ``body`` is the JSON text with
+    secrets masked, and ``json`` what it says; None where there was none, it was not JSON, or the request had no valid
+    token. ``status`` is None while there is no answer, or when the connection was cut instead.
     """
 
     method: str
@@ -34,16 +38,33 @@ class RecordedRequest:
     name: str | None
     at: float
     headers: dict[str, str]
-    json: Any = None
+    body: str | None = None
     status: int | None = None
+
+    @property
+    def json(self) -> Any:
+        return None if self.body is None else json.loads(self.body)
+
+    def size(self) -> int:
+        """The characters in it."""
+        headers = sum(len(name) + len(value) for name, value in self.headers.items())
+        return len(self.path) + headers + len(self.body or "")
 
 
 class Records:
-    """The last ``KEPT`` requests, and how many there were for each operation and status."""
+    """The last ``KEPT`` requests of at most ``KEPT_BYTES``, and how many there were for each operation and status."""
 
     def __init__(self) -> None:
-        self.kept: deque[RecordedRequest] = deque(maxlen=KEPT)
+        self.kept: deque[RecordedRequest] = deque()
         self.counts: Counter[tuple[str | None, int | None]] = Counter()
+        self._bytes = 0
+
+    def add(self, record: RecordedRequest) -> None:
+        """Keep ``record``; neither its ``body`` nor its ``headers`` may change any more."""
+        self.kept.append(record)
+        self._bytes += record.size()
+        while len(self.kept) > KEPT or self._bytes > KEPT_BYTES:
+            self._bytes -= self.kept.popleft().size()
 
     def finish(self, record: RecordedRequest, status: int | None) -> None:
         record.status = status
@@ -59,13 +80,18 @@ def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return copy
 
 
-def masked(value: Any, depth: int = 20) -> Any:
-    """Copy of a JSON value in which secrets are masked; what is nested deeper than any body of the API is left out."""
+def masked_json(value: Any) -> str | None:
+    """JSON text of ``value`` in which secrets are masked; None for None."""
+    return None if value is None else json.dumps(_masked(value))
+
+
+def _masked(value: Any, depth: int = 20) -> Any:
+    """Copy in which secrets are masked; what is nested deeper than any body of the API is left out."""
     if depth == 0:
         return "..."
     if isinstance(value, dict):
         members = cast(dict[str, Any], value)
-        return {key: _MASK if key in _SECRET_KEYS else masked(member, depth - 1) for key, member in members.items()}
+        return {key: _MASK if key in _SECRET_KEYS else _masked(member, depth - 1) for key, member in members.items()}
     if isinstance(value, list):
-        return [masked(member, depth - 1) for member in cast(Iterable[Any], value)]
+        return [_masked(member, depth - 1) for member in cast(Iterable[Any], value)]
     return value

@@ -25,7 +25,7 @@ from .server import SCOPES, Api, Rights
 from .threads import LoopThread
 
 _HOST = "127.0.0.1"
-_STOP_SECONDS = 0.5
+_STOP_SECONDS = 0.05  # for answers that are about to be told
 
 
 class Sandbox:
@@ -204,6 +204,7 @@ class Sandbox:
             if runner is not None:
                 await runner.cleanup()
         finally:
+            await self._api.stop()
             await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
 
     def __enter__(self) -> Self:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from ipaddress import ip_address
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 from attrs import frozen
 
 from . import validation
-from .answers import HTML, Answer, Refusal, error, not_found, phrase
-from .clusters import Cluster, perform
+from .answers import Answer, Refusal, error, not_found, not_implemented, phrase
+from .clusters import READ_TAGS, VIEW_CREDENTIALS, Cluster, perform
+from .delivery import CUT, deliver
 from .faults import Fault, Faults
 from .limits import RateLimiter
-from .records import RecordedRequest, Records, masked, masked_headers
+from .lists import LISTS, endless, paged
+from .records import RecordedRequest, Records, masked_headers, masked_json
 from .routes import Route, match
 
-VIEW_CREDENTIALS = "database:view_credentials"
-SCOPES = frozenset({"database:read", "database:create", "database:update", "database:delete", VIEW_CREDENTIALS})
+SCOPES = frozenset(
+    {"database:read", "database:create", "database:update", "database:delete", VIEW_CREDENTIALS, READ_TAGS}
+)
 
 # What each operation asks for, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -32,7 +37,6 @@ _SCOPE_OF = {
     "delete": "database:delete",
 }
 _USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
-_CUT = Answer(0)  # no answer: the connection is closed instead
 
 
 @frozen
@@ -52,6 +56,7 @@ class Api:
         self._clusters = clusters
         self._tokens = tokens
         self._page_size = page_size
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         route = match(request.method, request.raw_path)
@@ -64,25 +69,43 @@ class Api:
             at=time.time(),
             headers=masked_headers(request.headers),
         )
-        self.records.kept.append(record)
         status = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
         try:
             answer, faults = await self._answer(request, route, record)
-            response = await _deliver(request, answer, faults)
-            if answer is not _CUT:
+            response = await deliver(request, answer, faults)
+            if answer is not CUT:
                 status = response.status
             return response
         finally:
+            self._under_way.discard(task)
             self.records.finish(record, status)
+
+    async def stop(self) -> None:
+        """End the requests that are still under way; those of clients that have gone too."""
+        tasks = list(self._under_way)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(
         self, request: web.BaseRequest, route: Route, record: RecordedRequest
     ) -> tuple[Answer, Sequence[Fault]]:
-        body, unreadable = await _body(request)
-        record.json = masked(body)
-        if route.operation in ("users.create", "dbs.create"):
-            record.name = validation.name_in(body)
-        rights = self._tokens.get(_bearer(request))
+        # A page in a browser can send requests here, by a name of its own that leads to this address (DNS rebinding),
+        # but no valid token. Until there is one, nothing of the body is read.
+        stranger = not _is_loopback(request.headers.get("host"))
+        rights = None if stranger else self._tokens.get(_bearer(request))
+        try:
+            body, unreadable = await _body(request) if rights else (None, None)
+            record.body = masked_json(body)
+            if route.operation in ("users.create", "dbs.create"):
+                record.name = validation.name_in(body)
+        finally:
+            self.records.add(record)
+        if stranger:
+            return error(421, "This sandbox is to be called by 127.0.0.1 or localhost."), ()
         if rights is None:
             return error(401, "Unable to authenticate you."), ()
         accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
@@ -94,7 +117,7 @@ class Api:
                 answer = await _interrupted(faults, after=True) or answer
         else:
             answer = error(429, "API rate limit exceeded.")
-        if answer is not _CUT:
+        if answer is not CUT:
             answer.headers.update(headers)
             for fault in faults:
                 answer.headers.update(fault.headers)
@@ -116,76 +139,84 @@ class Api:
                 return error(405, f"{request.method} is not allowed here", {"allow": route.allow})
             if route.operation is None:
                 raise not_found()
-            scope = _SCOPE_OF[route.operation.partition(".")[2]]
-            if scope not in scopes:
-                raise Refusal(403, f"You are missing the required permission {scope}")
-            credentials = VIEW_CREDENTIALS in scopes
+            _require(_SCOPE_OF[route.operation.partition(".")[2]], scopes)
             if route.operation == "clusters.list":
-                return await self._list_clusters(request, credentials)
-            cluster = self._clusters.get(route.cluster or "")
-            if cluster is None:
-                raise not_found()
-            if unreadable is not None:
-                raise unreadable
-            if route.operation in ("users.get", "dbs.get") and _unseen(cluster, route, faults):
-                raise not_found()
-            answer = await self._operated(cluster, route.operation, route.name or "", body, credentials)
-            return self._page(request, answer, route.operation.partition(".")[0]) if self._page_size else answer
+                answer = await self._list_clusters(request, scopes)
+            else:
+                cluster = self._clusters.get(route.cluster or "")
+                if cluster is None:
+                    raise not_found()
+                if unreadable is not None:
+                    raise unreadable
+                answer = await self._operated(cluster, route.operation, route.name or "", body, scopes, faults)
         except Refusal as refusal:
             return error(refusal.status, refusal.message)
-
-    async def _operated(self, cluster: Cluster, operation: str, name: str, body: Any, credentials: bool) -> Answer:
-        async def work() -> Answer:
-            return await perform(operation, cluster, name, body, credentials=credentials)
-
-        if operation in _USER_WRITES:
-            answer = await cluster.exclusive(work, overlap_fails=self.faults.mongodb_overlap)
-        else:
-            answer = await work()
-        kind, _, verb = operation.partition(".")
-        if verb == "create":
-            cluster.born[kind, body["name"]] = time.monotonic()
-        elif verb == "delete":
-            cluster.born.pop((kind, name), None)
+        for fault in faults:
+            if fault.answer_name is not None:
+                _rename(answer, fault.answer_name)
+        if route.operation in LISTS:
+            url = f"http://{request.host}{request.path}"
+            if any(fault.endless for fault in faults):
+                return endless(answer, url, request.query_string)
+            if self._page_size is not None:
+                return paged(answer, LISTS[route.operation], url, request.query_string, self._page_size)
         return answer
 
-    async def _list_clusters(self, request: web.BaseRequest, credentials: bool) -> Answer:
+    async def _operated(
+        self,
+        cluster: Cluster,
+        operation: str,
+        name: str,
+        body: Any,
+        scopes: frozenset[str],
+        faults: Sequence[Fault],
+    ) -> Answer:
+        kind = operation.partition(".")[0]
+        if operation in ("users.get", "dbs.get"):
+            cluster.lag.refuse_unseen(kind, name, max((fault.unseen_for for fault in faults), default=0.0))
+        work = partial(perform, operation, cluster, name, body, scopes=scopes)
+        if operation not in _USER_WRITES:
+            return await work()
+        still_listed_for = max((fault.still_listed_for for fault in faults), default=0.0)
+        if operation == "users.delete" and still_listed_for:
+            cluster.lag.keep_listed(await cluster.backend.user(name), still_listed_for)
+        answer = await cluster.exclusive(work, overlap_fails=self.faults.mongodb_overlap)
+        password_empty_for = max((fault.password_empty_for for fault in faults), default=0.0)
+        if operation in ("users.create", "users.reset_auth") and password_empty_for and answer.payload is not None:
+            user = answer.payload["user"]
+            cluster.lag.empty_password(user["name"], password_empty_for)
+            answer.payload["user"] = cluster.lag.user(user)
+        return answer
+
+    async def _list_clusters(self, request: web.BaseRequest, scopes: frozenset[str]) -> Answer:
         tags = parse_qs(request.query_string).get("tag_name")
+        if tags is not None:
+            _require(READ_TAGS, scopes)
         chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.tags]
-        answer = Answer(200, {"databases": [await cluster.document(credentials=credentials) for cluster in chosen]})
-        return self._page(request, answer, "databases") if self._page_size else answer
-
-    def _page(self, request: web.BaseRequest, answer: Answer, key: str) -> Answer:
-        """Cut a list to the page asked for, with ``links`` to the others as other lists have."""
-        if self._page_size is None or answer.payload is None or not isinstance(answer.payload.get(key), list):
-            return answer
-        query = parse_qs(request.query_string)
-        page = _number(query, "page", 1)
-        size = min(_number(query, "per_page", self._page_size), self._page_size)
-        everything = answer.payload[key]
-        last = max(1, -(-len(everything) // size))
-        links: dict[str, str] = {}
-        for label, number, there in (
-            ("first", 1, page > 1),
-            ("prev", page - 1, page > 1),
-            ("next", page + 1, page < last),
-            ("last", last, page < last),
-        ):
-            if there:
-                others = {name: values[0] for name, values in query.items()}
-                others.update(page=str(number), per_page=str(size))
-                links[label] = f"http://{request.host}{request.path}?{urlencode(others)}"
-        answer.payload = {
-            key: everything[(page - 1) * size : page * size],
-            "links": {"pages": links} if links else {},
-            "meta": {"total": len(everything)},
-        }
-        return answer
+        return Answer(200, {"databases": [await cluster.document(scopes) for cluster in chosen]})
 
 
-def _number(query: Mapping[str, list[str]], key: str, default: int) -> int:
-    given = query.get(key, [""])[0]
-    return max(1, int(given)) if given.isascii() and given.isdigit() else default
+def _require(scope: str, scopes: frozenset[str]) -> None:
+    if scope not in scopes:
+        raise Refusal(403, f"You are missing the required permission {scope}")
+
+
+def _rename(answer: Answer, name: str) -> None:
+    """Let the answer tell of another user or db, or of another cluster."""
+    for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
+        if answer.payload is not None and key in answer.payload:
+            answer.payload[key] = {**answer.payload[key], identity: name}
+
+
+def _is_loopback(host: str | None) -> bool:
+    """Whether this Host header names this machine. Without one no browser has sent the request."""
+    if host is None:
+        return True
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _bearer(request: web.BaseRequest) -> str:
@@ -205,12 +236,6 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
         return None, refusal
 
 
-def _unseen(cluster: Cluster, route: Route, faults: Sequence[Fault]) -> bool:
-    seconds = max((fault.unseen_for for fault in faults), default=0.0)
-    born = cluster.born.get((route.operation.partition(".")[0], route.name or "")) if route.operation else None
-    return bool(seconds) and born is not None and time.monotonic() - born < seconds
-
-
 async def _interrupted(faults: Sequence[Fault], *, after: bool) -> Answer | None:
     """Let the faults before or after the work happen, and tell the answer that one of them gives instead."""
     for fault in faults:
@@ -219,39 +244,9 @@ async def _interrupted(faults: Sequence[Fault], *, after: bool) -> Answer | None
         if fault.delay:
             await asyncio.sleep(fault.delay)
         if fault.cut and not fault.truncate:
-            return _CUT
+            return CUT
+        if fault.not_implemented:
+            return not_implemented()
         if fault.status is not None:
             return error(fault.status, phrase(fault.status))
     return None
-
-
-async def _deliver(request: web.BaseRequest, answer: Answer, faults: Sequence[Fault]) -> web.StreamResponse:
-    """Turn an answer into a response, damaged as the faults want it. A cut closes the connection."""
-    if answer is _CUT:
-        if request.transport is not None:
-            request.transport.close()
-        return web.Response(status=500)  # goes nowhere: aiohttp wants one
-    body = answer.body()
-    content_type = "application/json"
-    for fault in faults:
-        if fault.html:
-            content_type = "text/html"
-            body = HTML.format(status=answer.status, phrase=phrase(answer.status)).encode()
-        if fault.truncate and fault.cut:
-            return await _break_off(request, answer, body)
-        if fault.truncate:
-            body = body[: len(body) // 2]
-    if not body:
-        return web.Response(status=answer.status, headers=answer.headers)
-    return web.Response(status=answer.status, headers=answer.headers, body=body, content_type=content_type)
-
-
-async def _break_off(request: web.BaseRequest, answer: Answer, body: bytes) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, headers=answer.headers)
-    response.content_type = "application/json"
-    response.content_length = len(body)
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return response

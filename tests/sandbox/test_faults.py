@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from typing import Any
 
@@ -89,6 +90,135 @@ async def test_a_fresh_user_or_db_is_not_seen_for_a_while(sandbox: Sandbox, call
     assert (await call("GET", f"{pg}/dbs/alpha")).status == 200
 
 
+async def test_a_password_is_empty_for_a_while_after_create_and_reset(sandbox: Sandbox, call: Call, pg: str) -> None:
+    late = sandbox.faults.add(name="app", password_empty_for=0.3)
+    for method, path in (("POST", f"{pg}/users"), ("POST", f"{pg}/users/app/reset_auth")):
+        told = (await call(method, path, {"name": "app"})).json["user"]
+        assert told["password"] == ""
+        assert (await call("GET", f"{pg}/users/app")).json["user"] == told
+        primary, listed = (await call("GET", f"{pg}/users")).json["users"]
+        assert listed == told
+        assert primary["password"]
+        assert (await call("GET", pg)).json["database"]["users"][1] == told
+        await asyncio.sleep(0.3)
+        assert (await call("GET", f"{pg}/users/app")).json["user"]["password"].startswith("AVNS_")
+    assert late.seen == 2  # it meets nothing but what it is about
+
+
+async def test_a_deleted_user_is_listed_for_a_while(sandbox: Sandbox, call: Call, pg: str) -> None:
+    sandbox.faults.add("users.delete", still_listed_for=0.3)
+
+    async def listed() -> list[str]:
+        users = (await call("GET", f"{pg}/users")).json["users"]
+        assert (await call("GET", pg)).json["database"]["users"] == users
+        return [user["name"] for user in users]
+
+    await call("POST", f"{pg}/users", {"name": "app"})
+    await call("POST", f"{pg}/users", {"name": "other"})
+    assert (await call("DELETE", f"{pg}/users/nobody")).status == 404
+    assert (await call("DELETE", f"{pg}/users/doadmin")).status == 422
+    assert await listed() == ["doadmin", "app", "other"]
+    assert (await call("DELETE", f"{pg}/users/app")).status == 204
+    assert await listed() == ["doadmin", "other", "app"]
+    assert not await exists(call, pg, "app")
+    assert (await call("DELETE", f"{pg}/users/app")).status == 404
+    await asyncio.sleep(0.3)
+    assert await listed() == ["doadmin", "other"]
+
+
+@pytest.mark.parametrize("status", [520, 522, 524])
+async def test_the_proxy_in_front_answers_with_a_page_of_its_own(
+    sandbox: Sandbox, call: Call, pg: str, status: int
+) -> None:
+    sandbox.faults.add("users.create", status=status, after=True)
+    answer = await call("POST", f"{pg}/users", {"name": "app"})
+    assert (answer.status, answer.headers["content-type"]) == (status, "text/html")
+    assert f"<title>{status} " in answer.json
+    assert await exists(call, pg, "app")
+
+
+async def test_what_the_provider_has_not_made_yet(sandbox: Sandbox, call: Call) -> None:
+    mongodb = "/v2/databases/" + await sandbox.add_cluster("mongodb")
+    sandbox.faults.add("users.update", not_implemented=True)
+    await call("POST", f"{mongodb}/users", {"name": "app"})
+    settings = {"settings": {"mongo_user_settings": {"databases": ["a"], "role": "readOnly"}}}
+    answer = await call("PUT", f"{mongodb}/users/app", settings)
+    assert (answer.status, answer.json["id"], answer.json["message"]) == (501, "Not Implemented", "Server Error")
+    assert "settings" not in (await call("GET", f"{mongodb}/users/app")).json["user"]
+
+
+async def test_an_answer_that_tells_of_somebody_else(sandbox: Sandbox, call: Call, pg: str) -> None:
+    sandbox.faults.add(answer_name="bob")
+    told = (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]
+    assert (told["name"], told["password"][:5]) == ("bob", "AVNS_")
+    assert (await call("GET", f"{pg}/users/alice")).json["user"]["name"] == "bob"
+    assert (await call("POST", f"{pg}/dbs", {"name": "alpha"})).json == {"db": {"name": "bob"}}
+    assert (await call("GET", pg)).json["database"]["id"] == "bob"
+    sandbox.faults.clear()
+    assert await exists(call, pg, "alice")
+    assert not await exists(call, pg, "bob")
+    assert (await call("GET", pg)).json["database"]["id"] == pg.rpartition("/")[2]
+
+
+async def test_a_list_that_has_ever_one_more_page(sandbox: Sandbox, call: Call, pg: str) -> None:
+    sandbox.faults.add("users.list", endless=True)
+    path = f"{pg}/users?per_page=5"
+    for page in range(2, 6):
+        answer = await call("GET", path)
+        assert [user["name"] for user in answer.json["users"]] == ["doadmin"]
+        path = answer.json["links"]["pages"]["next"].removeprefix(sandbox.url)
+        assert path == f"{pg}/users?per_page=5&page={page}"
+    assert "links" not in (await call("GET", f"{pg}/dbs")).json
+
+
+async def test_a_delayed_request_is_done_when_its_client_has_gone(sandbox: Sandbox, call: Call, pg: str) -> None:
+    sandbox.faults.add("users.create", delay=0.2)
+    with pytest.raises(TimeoutError):
+        await call("POST", f"{pg}/users", {"name": "app"}, timeout=aiohttp.ClientTimeout(total=0.05))
+    assert not await exists(call, pg, "app")
+    await asyncio.sleep(0.3)
+    assert await exists(call, pg, "app")
+
+
+async def test_a_delay_does_not_outlive_its_sandbox(caplog: pytest.LogCaptureFixture) -> None:
+    before = asyncio.all_tasks()
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
+        sandbox.faults.add(delay=60)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await call("GET", "/v2/databases", timeout=aiohttp.ClientTimeout(total=0.05))
+        started = time.monotonic()
+    assert time.monotonic() - started < 0.5
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    assert [record.status for record in sandbox.requests] == [None] * 3
+    assert caplog.text == ""
+
+
+def test_nor_does_it_hold_up_a_sandbox_in_a_thread() -> None:
+    with Sandbox(windows=[]) as sandbox:
+        sandbox.faults.add(delay=60)
+        with socket.create_connection(("127.0.0.1", int(sandbox.url.rpartition(":")[2]))) as client:
+            head = f"GET /v2/databases HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {sandbox.token}\r\n\r\n"
+            client.sendall(head.encode())
+            while not sandbox.requests:
+                time.sleep(0.001)
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+
+
+async def test_an_answer_broken_off_for_a_client_that_has_gone(
+    sandbox: Sandbox, call: Call, pg: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = sandbox.faults.add("users.list", delay=0.1, cut=True, truncate=True)
+    with pytest.raises(TimeoutError):
+        await call("GET", f"{pg}/users", timeout=aiohttp.ClientTimeout(total=0.05))
+    while not sandbox.counts["users.list", 200]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert broken.fired == 1
+    assert caplog.text == ""
+
+
 async def test_a_ratelimit_reset_that_lies_in_the_past() -> None:
     async with Sandbox(windows=[Window(1, 60.0)]) as sandbox, caller(sandbox) as call:
         skew = sandbox.faults.add(reset_skew=-3600)
@@ -150,6 +280,10 @@ async def test_a_probability_with_a_seed_repeats_itself(sandbox: Sandbox, call: 
         ("*", {"cut": True, "nth": 0}, "nth must be"),
         ("*", {"status": 99}, "status must be"),
         ("*", {"cut": True, "probability": 2}, "probability must be"),
+        ("users.list", {"still_listed_for": 1}, "still_listed_for does nothing there; it happens in users.delete"),
+        ("users.get", {"password_empty_for": 1, "cut": True}, "it happens in users.create, users.reset_auth"),
+        ("users.get", {"endless": True}, "endless does nothing there"),
+        ("users.create", {"password_empty_for": -1}, "password_empty_for must be from 0"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(operation: str, what: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import subprocess
 import sys
 import urllib.request
@@ -159,12 +160,73 @@ async def test_the_record_of_what_arrived_has_no_secrets(sandbox: Sandbox, call:
 async def test_the_record_is_bounded_and_the_counts_are_exact(
     sandbox: Sandbox, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sandbox._api.records.kept.maxlen == records.KEPT == 10_000
-    monkeypatch.setattr(sandbox._api.records, "kept", type(sandbox._api.records.kept)(maxlen=3))
+    assert records.KEPT == 10_000
+    monkeypatch.setattr(records, "KEPT", 3)
     for _ in range(5):
         await call("GET", "/v2/databases")
     assert len(sandbox.requests) == 3
     assert sandbox.counts == {("clusters.list", 200): 5}
+
+
+async def test_the_record_is_bounded_in_bytes_too(sandbox: Sandbox, call: Call) -> None:
+    cluster = await sandbox.add_cluster("redis")
+    for number in range(40):
+        body = {"name": f"u{number}", "comment": "x" * 900_000}
+        assert (await call("POST", f"/v2/databases/{cluster}/users", body)).status == 422
+    assert sum(len(record.body or "") for record in sandbox.requests) <= records.KEPT_BYTES == 16 * 2**20
+    assert 15 <= len(sandbox.requests) < 20
+    assert sandbox.requests[-1].json["name"] == sandbox.requests[-1].name == "u39"
+    assert sandbox.counts == {("users.create", 422): 40}
+
+
+async def test_without_a_token_nothing_of_a_body_is_read_or_kept(sandbox: Sandbox, call: Call) -> None:
+    cluster = await sandbox.add_cluster("redis")
+    for body in (b'{"name": "x"}', b"nonsense", bytes(2_000_000)):
+        answer = await call("POST", f"/v2/databases/{cluster}/users", token="wrong", data=io.BytesIO(body))
+        assert answer.status == 401
+    assert [(record.name, record.body, record.json) for record in sandbox.requests] == [(None, None, None)] * 3
+
+
+async def test_a_body_without_a_token_is_not_waited_for(sandbox: Sandbox) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
+    writer.write(b"POST /v2/databases HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n{")
+    assert (await asyncio.wait_for(reader.readline(), 2)).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("localhost:80", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example:80", 421),
+        ("10.0.0.1", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+async def test_a_name_that_is_not_this_machines_is_refused(
+    sandbox: Sandbox, call: Call, host: str, status: int
+) -> None:
+    answer = await call("GET", "/v2/databases", headers={"host": host})
+    assert answer.status == status
+    if status == 421:
+        assert answer.json["id"] == "misdirected_request"
+        assert "localhost" in answer.json["message"]
+
+
+async def test_tags_need_a_scope_of_their_own(sandbox: Sandbox, call: Call) -> None:
+    cluster = await sandbox.add_cluster("redis", tags=["production"])
+    reader, tagger = sandbox.add_token(["database:read"]), sandbox.add_token(["database:read", "tag:read"])
+    told = [(await call("GET", f"/v2/databases/{cluster}", token=token)).json["database"] for token in (reader, tagger)]
+    assert [database["tags"] for database in told] == [None, ["production"]]
+    refused = await call("GET", "/v2/databases?tag_name=production", token=reader)
+    assert (refused.status, refused.json["message"]) == (403, "You are missing the required permission tag:read")
+    assert len((await call("GET", "/v2/databases?tag_name=production", token=tagger)).json["databases"]) == 1
 
 
 def test_importing_the_sandbox_imports_no_driver() -> None:

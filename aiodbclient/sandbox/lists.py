@@ -1,0 +1,57 @@
+"""Pages of lists. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from .answers import Answer
+
+LISTS = {"clusters.list": "databases", "users.list": "users", "dbs.list": "dbs"}
+"""Operations that answer a list, and the key that it has in the answer."""
+
+
+def paged(answer: Answer, key: str, url: str, query_string: str, page_size: int) -> Answer:
+    """Cut the list to the page that the query asks for, with ``links`` to the others as the provider's lists have.
+
+    ``url`` is that of the request without its query.
+    """
+    query = parse_qs(query_string)
+    page = _number(query, "page", 1)
+    size = min(_number(query, "per_page", page_size), page_size)
+    assert answer.payload is not None
+    everything: list[Any] = answer.payload[key]
+    last = max(1, -(-len(everything) // size))
+    links: dict[str, str] = {}
+    for label, number, there in (
+        ("first", 1, page > 1),
+        ("prev", page - 1, page > 1),
+        ("next", page + 1, page < last),
+        ("last", last, page < last),
+    ):
+        if there:
+            links[label] = _link(url, query, page=number, per_page=size)
+    answer.payload = {
+        key: everything[(page - 1) * size : page * size],
+        "links": {"pages": links} if links else {},
+        "meta": {"total": len(everything)},
+    }
+    return answer
+
+
+def endless(answer: Answer, url: str, query_string: str) -> Answer:
+    """Give the list a next page, whichever page was asked for."""
+    query = parse_qs(query_string)
+    assert answer.payload is not None
+    answer.payload["links"] = {"pages": {"next": _link(url, query, page=_number(query, "page", 1) + 1)}}
+    return answer
+
+
+def _number(query: Mapping[str, list[str]], key: str, default: int) -> int:
+    given = query.get(key, [""])[0]
+    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 10 else default
+
+
+def _link(url: str, query: Mapping[str, list[str]], **numbers: int) -> str:
+    return f"{url}?{urlencode({name: values[0] for name, values in query.items()} | numbers)}"
