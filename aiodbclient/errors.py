@@ -162,3 +162,15 @@ class ServerError(APIError):
     """
 
     retry_after: float | None = None
+
+
+class StoreError(DatabaseClientError):
+    """The store of the tenants' credentials cannot be read or written: a lost connection, a full disk, a corrupt row.
+
+    What was on record before still is. Where the connection to the store broke, the change that failed may be on record
+    all the same: ``get`` shows it once the store works again.
+    """
+
+
+class ClaimLostError(StoreError):
+    """The claim on a tenant's name ended, or somebody else took it over. The store changed nothing."""

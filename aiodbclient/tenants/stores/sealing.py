@@ -1,0 +1,158 @@
+"""A record to the text that a store holds, and back. Pure.
+
+The text is ``v1.KIND.CHECKSUM.BODY``. BODY is the record as JSON, with its name inside. KIND is ``plain``, or
+``fernet`` where BODY is encrypted and authenticated. The checksum covers the name, the kind and the body: it tells a
+damaged or misplaced text from a wrong key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cattrs import Converter
+from cattrs.errors import BaseValidationError
+
+from ...engines import Engine
+from ...errors import ConfigurationError, InvalidArgumentError, StoreError
+from . import Record
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
+
+Key = str | bytes | Sequence[str | bytes] | None
+
+
+class Seal:
+    """Seals records, and opens what it sealed.
+
+    Args:
+        key: A key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first encrypts, each decrypts.
+            None: records are not encrypted, and bear a checksum.
+
+    Raises:
+        InvalidArgumentError: A key is none of Fernet's.
+        ConfigurationError: ``cryptography`` is not installed.
+    """
+
+    def __init__(self, key: Key = None) -> None:
+        self._fernet = None if key is None else _fernet(key)
+
+    def seal(self, record: Record) -> str:
+        """The text to put on record. With a key it differs each time."""
+        body = json.dumps(_converter.unstructure(record))
+        if self._fernet is None:
+            return f"v1.plain.{_checksum(record.name, 'plain', body)}.{body}"
+        token = self._fernet.encrypt(body.encode()).decode()
+        return f"v1.fernet.{_checksum(record.name, 'fernet', token)}.{token}"
+
+    def open(self, name: str, text: str) -> Record:
+        """The record of ``name`` that was sealed as ``text``.
+
+        Raises:
+            StoreError: It was damaged, is another name's, or was sealed with another key. No message holds any of it.
+        """
+        kind, body = unwrap(name, text)
+        if (kind == "fernet") != (self._fernet is not None):
+            raise StoreError(
+                f"the record of {name!r} is encrypted: open the store with its key="
+                if kind == "fernet"
+                else f"the record of {name!r} is not encrypted, and the store was opened with a key="
+            )
+        if self._fernet is not None:
+            opened = _decrypted(self._fernet, body)
+            if opened is None:
+                raise StoreError(f"the record of {name!r} was encrypted with another key than those of key=")
+            body = opened
+        record = _record(body)
+        if record is None:
+            raise StoreError(f"the record of {name!r} is of a shape that this version of aiodbclient does not know")
+        if record.name != name:
+            raise StoreError(f"the record of {name!r} is that of another name, put in its place")
+        return record
+
+    def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Open the first of ``rows`` (name, text) that is not damaged, so that a wrong key is told before any work.
+
+        Raises:
+            StoreError: As ``open``.
+        """
+        for name, text in rows:
+            try:
+                unwrap(name, text)
+            except StoreError:
+                continue
+            self.open(name, text)
+            return
+
+
+def unwrap(name: str, text: str) -> tuple[str, str]:
+    """The kind and the body of ``text``. Raises StoreError if it was damaged or is another name's."""
+    if not isinstance(text, str):  # SQLite takes the type of a value from the value
+        raise _damaged(name)
+    version, _, rest = text.partition(".")
+    kind, _, rest = rest.partition(".")
+    checksum, _, body = rest.partition(".")
+    if version != "v1" or kind not in ("plain", "fernet") or checksum != _checksum(name, kind, body):
+        raise _damaged(name)
+    return kind, body
+
+
+def _damaged(name: str) -> StoreError:
+    return StoreError(
+        f"the record of {name!r} is damaged, or is that of another name: restore it from a backup, or delete this row "
+        "and provision the tenant again"
+    )
+
+
+def check_name(name: str) -> str:
+    """``name``, which a store can hold. Raises InvalidArgumentError."""
+    try:
+        if name.encode() and "\0" not in name:
+            return name
+    except UnicodeEncodeError:
+        pass
+    raise InvalidArgumentError(f"the name of a tenant is some unicode without NUL, and {name!r} is not")
+
+
+def _checksum(name: str, kind: str, body: str) -> str:
+    return hashlib.sha256(f"{name}\0{kind}\0{body}".encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
+    try:
+        from cryptography.fernet import Fernet, MultiFernet
+    except ImportError:
+        raise ConfigurationError("key= needs the extra: pip install 'aiodbclient[tenants]'") from None
+    keys = [key] if isinstance(key, str | bytes) else list(key)
+    try:
+        return MultiFernet([Fernet(each) for each in keys])
+    except (ValueError, TypeError):
+        pass  # raised below, without the context that could quote the key
+    raise InvalidArgumentError("key= takes one or several keys as cryptography.fernet.Fernet.generate_key() makes them")
+
+
+def _decrypted(fernet: MultiFernet, token: str) -> str | None:
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return fernet.decrypt(token).decode()
+    except InvalidToken:
+        return None
+
+
+def _record(body: str) -> Record | None:
+    try:
+        return _converter.structure(json.loads(body), Record)
+    except (ValueError, BaseValidationError):
+        return None
+
+
+def _engine(slug: str, _: Any) -> Engine | str:
+    return Engine.parse(slug)
+
+
+_converter = Converter(forbid_extra_keys=True)
+_converter.register_structure_hook(Engine | str, _engine)
