@@ -2,6 +2,7 @@
 
 from .credential import Credential
 from .stores import Claim, Record, Store
+from .stores.postgres import PostgresStore
 from .stores.sqlite import SQLiteStore
 
-__all__ = ["Claim", "Credential", "Record", "SQLiteStore", "Store"]
+__all__ = ["Claim", "Credential", "PostgresStore", "Record", "SQLiteStore", "Store"]
