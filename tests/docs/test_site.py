@@ -1,0 +1,142 @@
+"""The site: it builds without a warning, names no private code, and no page is wider than its screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Queue
+
+import pytest
+
+from ..requirements import no_server
+
+pytest.importorskip("mkdocs")
+pytestmark = pytest.mark.xdist_group("site")  # built once
+
+ROOT = Path(__file__).parents[2]
+SCREENS = {"wide": 1920, "laptop": 1280, "phone": 390}  # pixels
+CHROMIUM = shutil.which("chromium")
+
+# Loads each page at each width in a frame, and posts by how much it is wider than that.
+MEASURE = """<!doctype html><body><script>
+async function measure() {
+  const told = {};
+  for (const width of WIDTHS) for (const page of PAGES) {
+    const frame = document.createElement("iframe");
+    frame.width = width; frame.height = 900; frame.src = page;
+    document.body.append(frame);
+    await new Promise(done => frame.onload = done);
+    const wider = frame.contentDocument.documentElement.scrollWidth - width;
+    if (wider > 0) told[page + " at " + width] = wider;
+    frame.remove();
+  }
+  await fetch("/told", {method: "POST", body: JSON.stringify(told)});
+}
+measure();
+</script>"""
+
+
+class Served(SimpleHTTPRequestHandler):
+    """The site, a page that measures it, and what that page posts."""
+
+    measure: str
+    told: Queue[dict[str, int]]
+
+    def do_GET(self) -> None:
+        if self.path == "/measure.html":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(self.measure.encode())
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        self.told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    done = subprocess.run(
+        build, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@contextmanager
+def served(site: Path, measure: str) -> Iterator[tuple[str, Queue[dict[str, int]]]]:
+    told: Queue[dict[str, int]] = Queue()
+    handler = type("Here", (Served,), {"measure": measure, "told": told})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        yield f"http://127.0.0.1:{server.server_port}/measure.html", told
+        server.shutdown()
+
+
+def pages(site: Path) -> list[str]:
+    return sorted(page.relative_to(site).as_posix() for page in site.rglob("*.html"))
+
+
+def text_of(site: Path, page: str) -> str:
+    html = (site / page).read_text()
+    return re.sub(r"<[^>]+>", "", html[html.index("<article") : html.index("</article>")])
+
+
+def test_the_reference_shows_no_private_code(site: Path) -> None:
+    for page in pages(site):
+        if page.startswith("reference/"):
+            assert re.findall(r"\b_[a-z]\w+\(|\baiodbclient\._\w+", text_of(site, page)) == [], page
+
+
+def test_an_anchor_of_the_reference_is_the_only_one_of_its_page(site: Path) -> None:
+    for page in pages(site):
+        if page.startswith("reference/"):
+            anchors = re.findall(r'<(?:h[1-6]|li|tr)[^>]* id="([^"]+)"', (site / page).read_text())
+            assert sorted(anchors) == sorted(set(anchors)), page
+
+
+def test_search_finds_what_people_look_for(site: Path) -> None:
+    entries = json.loads((site / "search" / "search_index.json").read_text())["docs"]
+    for word in ("sslmode", "max_wait", "may_have_applied", "429", "DIGITALOCEAN_API_URL"):
+        assert [entry["location"] for entry in entries if word in entry["title"] + entry["text"]], word
+
+
+def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        no_server("there is no chromium: apt-get install chromium")
+    measure = MEASURE.replace("WIDTHS", json.dumps(list(SCREENS.values()))).replace("PAGES", json.dumps(pages(site)))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    options += ["--disable-component-update", "--disable-sync", "--remote-debugging-port=0"]
+    with (
+        served(site, measure) as (url, told),
+        subprocess.Popen(
+            [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", url],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as browser,
+    ):
+        try:
+            wider = told.get(timeout=90)
+        finally:
+            os.killpg(browser.pid, signal.SIGKILL)
+    assert wider == {}
