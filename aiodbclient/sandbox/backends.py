@@ -13,6 +13,7 @@ from .validation import JSON, NewUser
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
+MONGODB_READ_ONLY = "do-readonly"  # the second user of every MongoDB cluster
 
 # PostgreSQL cuts longer names short (NAMEDATALEN); MySQL refuses them (manual, "Identifier Length Limits").
 _MAX_USER: dict[str, int] = {
@@ -92,10 +93,12 @@ class MemoryBackend:
         capabilities = Capabilities.of(engine) or Capabilities()
         self._write_seconds = 0.005 if capabilities.concurrent_user_writes == 1 else 0.0
         self._users: dict[str, JSON] = {}
-        self._dbs: dict[str, None] = {DEFAULT_DB: None} if engine in _WITH_DEFAULT_DB else {}
+        self._default_db = _DEFAULT_DBS.get(engine, "")
+        self._dbs: dict[str, None] = {self._default_db: None} if self._default_db else {}
         self._keep_password = engine != Engine.MONGODB
-        self._primary = self._made(PRIMARY, UserRole.PRIMARY, None, {})
-        self._users[PRIMARY] = self._kept(self._primary)
+        self._users[PRIMARY] = self._kept(self._made(PRIMARY, UserRole.PRIMARY, None, {}))
+        if engine == Engine.MONGODB:
+            self._users[MONGODB_READ_ONLY] = self._kept(self._made(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
 
     async def start(self) -> None:
         pass
@@ -110,8 +113,8 @@ class MemoryBackend:
         return {
             "scheme": _SCHEMES.get(self.engine, self.engine),
             "host": self._host,
-            "port": 25060,
-            "database": DEFAULT_DB if self.engine in _WITH_DEFAULT_DB else "",
+            "port": 27017 if self.engine == Engine.MONGODB else 25060,
+            "database": self._default_db,
             "user": PRIMARY,
             "password": self._users[PRIMARY].get("password"),
             "ssl": True,
@@ -157,6 +160,8 @@ class MemoryBackend:
         await self._write()
         await self.user(name)
         refuse_primary(name, PRIMARY)
+        if self.engine == Engine.MONGODB and name == MONGODB_READ_ONLY:
+            raise Refusal(422, f"the user {MONGODB_READ_ONLY} cannot be deleted")
         del self._users[name]
 
     async def dbs(self) -> list[str]:
@@ -171,6 +176,8 @@ class MemoryBackend:
     async def delete_db(self, name: str) -> None:
         if name not in self._dbs:
             raise not_found()
+        if self.engine == Engine.MONGODB and name == self._default_db:
+            raise Refusal(422, f"the database {name} cannot be deleted")
         del self._dbs[name]
 
     async def _write(self) -> None:
@@ -206,7 +213,7 @@ class MemoryBackend:
 
 _POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
 _MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
-_WITH_DEFAULT_DB = _POSTGRESQL | _MYSQL | {Engine.MONGODB}
+_DEFAULT_DBS: dict[str, str] = {**dict.fromkeys(_POSTGRESQL | _MYSQL, DEFAULT_DB), Engine.MONGODB: "admin"}
 _SCHEMES: dict[str, str] = {
     Engine.PG: "postgresql",
     Engine.ADVANCED_PG: "postgresql",
@@ -214,7 +221,7 @@ _SCHEMES: dict[str, str] = {
     Engine.ADVANCED_MYSQL: "mysql",
     Engine.REDIS: "rediss",
     Engine.VALKEY: "rediss",
-    Engine.MONGODB: "mongodb",
+    Engine.MONGODB: "mongodb+srv",
     Engine.KAFKA: "kafka",
     Engine.OPENSEARCH: "https",
 }

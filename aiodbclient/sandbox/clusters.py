@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
-from typing import Any
+from math import inf
+from typing import Any, Literal
 from urllib.parse import quote
 
 from attrs import Factory, define, field
@@ -43,10 +45,14 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+Status = Literal["creating", "online", "resizing", "migrating", "forking"]
+
+
 @define(eq=False)
 class Cluster:
     """What ``add_cluster`` made."""
 
+    id: str
     engine: str
     name: str
     backend: Backend = field(repr=False)
@@ -55,12 +61,21 @@ class Cluster:
     region: str
     size: str
     tags: list[str]
-    id: str = Factory(_uuid)
     created_at: str = Factory(_now)
     private_network_uuid: str = Factory(_uuid)
     project_id: str = Factory(_uuid)
+    _status: Status = field(default="online", init=False)
+    _online_at: float = field(default=inf, init=False)  # monotonic seconds
     _user_writes: int = field(default=0, init=False)
     lag: Lag = field(factory=Lag, init=False, repr=False)
+
+    @property
+    def status(self) -> Status:
+        return "online" if time.monotonic() >= self._online_at else self._status
+
+    def set_status(self, status: Status, online_after: float | None) -> None:
+        self._status = status
+        self._online_at = inf if online_after is None else time.monotonic() + online_after
 
     async def users(self) -> list[JSON]:
         return self.lag.users(await self.backend.users())
@@ -80,7 +95,7 @@ class Cluster:
             "num_nodes": self.num_nodes,
             "size": self.size,
             "region": self.region,
-            "status": "online",
+            "status": self.status,
             "created_at": self.created_at,
             "private_network_uuid": self.private_network_uuid,
             "project_id": self.project_id,
@@ -141,6 +156,8 @@ def _uri(connection: JSON, host: str) -> str:
     password = connection["password"]
     login = user if password is None else f"{user}:{quote(password, safe='')}"
     scheme, port, database = connection["scheme"], connection["port"], quote(connection["database"], safe="")
+    if scheme == "mongodb+srv":  # whose host is a name in the DNS that leads to several servers, each with its port
+        return f"{scheme}://{login}@{host}/{database}?tls=true&authSource=admin"
     query = "?sslmode=require" if scheme == "postgresql" and connection["ssl"] else ""
     return f"{scheme}://{login}@{host}:{port}/{database}{query}"
 

@@ -13,6 +13,7 @@ from attrs import frozen
 _ROUTES: dict[tuple[str, ...], dict[str, str]] = {
     (): {"GET": "clusters.list"},
     ("{}",): {"GET": "clusters.get"},
+    ("{}", "ca"): {"GET": "clusters.ca"},
     ("{}", "users"): {"GET": "users.list", "POST": "users.create"},
     ("{}", "users", "{}"): {"GET": "users.get", "PUT": "users.update", "DELETE": "users.delete"},
     ("{}", "users", "{}", "reset_auth"): {"POST": "users.reset_auth"},

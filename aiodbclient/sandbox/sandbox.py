@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
@@ -16,11 +17,13 @@ from aiohttp import web
 from .._pacing.budget import Window
 from ..engines import Engine
 from . import embedded
+from .authority import Authority
 from .backends import Backend, MemoryBackend
-from .clusters import Cluster
+from .clusters import Cluster, Status
 from .faults import Faults
 from .limits import DOCUMENTED, RateLimiter, Remaining
 from .records import RecordedRequest
+from .requirements import require
 from .server import SCOPES, Api, Rights
 from .threads import LoopThread
 
@@ -69,7 +72,7 @@ class Sandbox:
         self._windows = DOCUMENTED if windows is None else tuple(windows)
         self._remaining: Remaining = remaining
         self._tokens = {self.token: self._rights(SCOPES)}
-        self._api = Api(self._clusters, self._tokens, page_size)
+        self._api = Api(self._clusters, self._tokens, Authority(), page_size)
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: web.ServerRunner | None = None
@@ -134,8 +137,10 @@ class Sandbox:
         region: str = "nyc3",
         size: str = "db-s-1vcpu-1gb",
         tags: Iterable[str] = (),
+        cluster_id: str | None = None,
+        online_after: float = 0.0,
     ) -> str:
-        """Add a cluster that is online at once, and return its id.
+        """Add a cluster and return its id.
 
         Args:
             engine: one of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
@@ -147,9 +152,12 @@ class Sandbox:
                 a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
             version, num_nodes, region, size, tags: what the cluster tells of itself. With a version before 15 everybody
                 may create in ``public`` of the embedded PostgreSQL's dbs, as was so up to PostgreSQL 14.
+            cluster_id: a UUID; a random one where None.
+            online_after: for so many seconds its status is ``creating``, and the API refuses to write (412).
 
-        Raises ValueError for a name that exists or a combination that makes no sense, RuntimeError when the sandbox is
-        not running or the server behind the cluster cannot be reached or started. Cancelling leaves no cluster.
+        Raises ValueError for a name or an id that exists or a combination that makes no sense, RuntimeError when the
+        sandbox is not running or the server behind the cluster cannot be reached or started. Cancelling leaves no
+        cluster.
         """
         loop = self._loop
         if loop is None:
@@ -158,8 +166,13 @@ class Sandbox:
             name = next(free for n in itertools.count(1) if (free := f"{engine}-{n}") not in self._names)
         elif not name or name in self._names:
             raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
+        cluster_id = _uuid(cluster_id)
+        if cluster_id in self._clusters:
+            raise ValueError(f"there is a cluster with the id {cluster_id} already")
         server = _backend(Engine.parse(engine), name, dsn, backend, version)
-        cluster = Cluster(str(engine), name, server, version, num_nodes, region, size, list(tags))
+        cluster = Cluster(cluster_id, str(engine), name, server, version, num_nodes, region, size, list(tags))
+        if online_after > 0:
+            cluster.set_status("creating", online_after)
         self._names.add(name)
         try:
             if loop is asyncio.get_running_loop():
@@ -170,6 +183,22 @@ class Sandbox:
             self._names.discard(name)
             raise
         return cluster.id
+
+    def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
+        """Let a cluster be ``creating``, ``resizing``, ``migrating`` or ``forking`` (412 for writes), or ``online``.
+
+        Args:
+            cluster_id: what ``add_cluster`` returned.
+            status: what the cluster tells from now on.
+            online_after: seconds until it is online again; None for never.
+
+        Raises ValueError for a cluster or a status that does not exist.
+        """
+        if status not in get_args(Status):
+            raise ValueError(f"status must be one of {', '.join(get_args(Status))}, not {status!r}")
+        if cluster_id not in self._clusters:
+            raise ValueError(f"there is no cluster with the id {cluster_id}")
+        self._clusters[cluster_id].set_status(status, online_after)
 
     async def _bring_online(self, cluster: Cluster) -> None:
         await cluster.backend.start()
@@ -232,6 +261,15 @@ def _new_token() -> str:
     return "dop_v1_" + secrets.token_hex(32)  # the provider's prefix and length of a personal access token
 
 
+def _uuid(given: str | None) -> str:
+    if given is None:
+        return str(uuid.uuid4())
+    try:
+        return str(uuid.UUID(given))
+    except ValueError:
+        raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None
+
+
 def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str | None, version: str | None) -> Backend:
     """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
     if dsn is not None and backend is not None:
@@ -242,12 +280,12 @@ def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str |
         if backend is None and dsn is None and find_spec("psycopg") and embedded.binaries():
             backend = "postgres"
         if dsn is not None or backend == "postgres":
-            _require("psycopg", "sandbox")
+            require("psycopg", "sandbox")
             from .postgres import PostgresBackend
 
             return PostgresBackend(engine, dsn, open_public=dsn is None and _before_15(version))
     elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
-        _require("pymysql", "sandbox-mysql")
+        require("pymysql", "sandbox-mysql")
         from .mysql import MySQLBackend
 
         return MySQLBackend(engine, dsn)
@@ -259,8 +297,3 @@ def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str |
 def _before_15(version: str | None) -> bool:
     major = (version or "").partition(".")[0]
     return major.isdecimal() and int(major) < 15
-
-
-def _require(module: str, extra: str) -> None:
-    if find_spec(module) is None:
-        raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address
@@ -15,6 +16,7 @@ from attrs import frozen
 
 from . import validation
 from .answers import Answer, Refusal, error, not_found, not_implemented, phrase
+from .authority import Authority
 from .clusters import READ_TAGS, VIEW_CREDENTIALS, Cluster, perform
 from .delivery import CUT, deliver
 from .faults import Fault, Faults
@@ -31,12 +33,14 @@ SCOPES = frozenset(
 _SCOPE_OF = {
     "list": "database:read",
     "get": "database:read",
+    "ca": "database:read",
     "create": "database:create",
     "update": "database:update",
     "reset_auth": "database:update",
     "delete": "database:delete",
 }
 _USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
+_WRITES = _USER_WRITES | {"dbs.create", "dbs.delete"}
 
 
 @frozen
@@ -50,11 +54,18 @@ class Rights:
 class Api:
     """Answers requests on ``clusters``. ``tokens`` has the rights of every token that is let in."""
 
-    def __init__(self, clusters: Mapping[str, Cluster], tokens: Mapping[str, Rights], page_size: int | None) -> None:
+    def __init__(
+        self,
+        clusters: Mapping[str, Cluster],
+        tokens: Mapping[str, Rights],
+        authority: Authority,
+        page_size: int | None,
+    ) -> None:
         self.faults = Faults()
         self.records = Records()
         self._clusters = clusters
         self._tokens = tokens
+        self._authority = authority
         self._page_size = page_size
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -148,7 +159,10 @@ class Api:
                     raise not_found()
                 if unreadable is not None:
                     raise unreadable
-                answer = await self._operated(cluster, route.operation, route.name or "", body, scopes, faults)
+                if route.operation == "clusters.ca":
+                    answer = self._ca()
+                else:
+                    answer = await self._operated(cluster, route.operation, route.name or "", body, scopes, faults)
         except Refusal as refusal:
             return error(refusal.status, refusal.message)
         for fault in faults:
@@ -174,6 +188,8 @@ class Api:
         kind = operation.partition(".")[0]
         if operation in ("users.get", "dbs.get"):
             cluster.lag.refuse_unseen(kind, name, max((fault.unseen_for for fault in faults), default=0.0))
+        if operation in _WRITES and cluster.status != "online":
+            raise Refusal(412, f"cluster is not online: {cluster.status}")
         work = partial(perform, operation, cluster, name, body, scopes=scopes)
         if operation not in _USER_WRITES:
             return await work()
@@ -187,6 +203,13 @@ class Api:
             cluster.lag.empty_password(user["name"], password_empty_for)
             answer.payload["user"] = cluster.lag.user(user)
         return answer
+
+    def _ca(self) -> Answer:
+        try:
+            certificate = self._authority.certificate()
+        except RuntimeError as error:
+            raise Refusal(501, str(error)) from None
+        return Answer(200, {"ca": {"certificate": b64encode(certificate.encode()).decode()}})
 
     async def _list_clusters(self, request: web.BaseRequest, scopes: frozenset[str]) -> Answer:
         tags = parse_qs(request.query_string).get("tag_name")

@@ -88,7 +88,10 @@ def settings(engine: str, body: Any, *, required: bool = False) -> JSON:
         if key in given:
             check(given[key])
     heeded = _heeded(engine)
-    return {key: given[key] for key in _SETTINGS if key in given and f"settings.{key}" in heeded}
+    chosen = {key: given[key] for key in _SETTINGS if key in given and f"settings.{key}" in heeded}
+    if "acl" in chosen:
+        chosen["acl"] = [{**rule, "permission": _kafka_permission(rule["permission"])} for rule in chosen["acl"]]
+    return chosen
 
 
 def _heeded(engine: str) -> Collection[str]:
@@ -105,8 +108,13 @@ def _kafka_acl(value: Any) -> None:
         where = f"settings.acl[{place}]"
         members = _object(rule, where)
         _expect(isinstance(members.get("topic"), str), f"{where}.topic is required and must be a string")
-        _one_of(members.get("permission"), KafkaPermission, f"{where}.permission")
+        _one_of(_kafka_permission(members.get("permission")), KafkaPermission, f"{where}.permission")
         _expect(isinstance(members.get("id", ""), str), f"{where}.id must be a string")
+
+
+def _kafka_permission(given: Any) -> Any:
+    """ "produce_consume", as the tests of the provider's client (godo) spell it, is one word in the API description."""
+    return KafkaPermission.PRODUCECONSUME.value if given == "produce_consume" else given
 
 
 def _opensearch_acl(value: Any) -> None:

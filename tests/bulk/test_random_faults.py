@@ -122,9 +122,8 @@ class Operator(RuleBasedStateMachine):
         self.truth.created.clear()
         self.truth.reset.clear()
         for fault in broken:
-            self.sandbox.faults.add(
-                f"users.{fault['operation']}", nth=fault["nth"], times=fault["times"], **fault["failure"]
-            )
+            operation = "get" if "unseen_for" in fault["failure"] else fault["operation"]
+            self.sandbox.faults.add(f"users.{operation}", nth=fault["nth"], times=fault["times"], **fault["failure"])
         self.runner.run(self._outcomes(run))
         self.sandbox.faults.clear()
         assert set(self.truth.created) <= set(names) - set(before)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.backends import MemoryBackend
+from aiodbclient.sandbox.backends import MONGODB_READ_ONLY, MemoryBackend
 
 
 class Truth:
@@ -29,7 +29,8 @@ class Truth:
 
     @property
     def passwords(self) -> dict[str, str | None]:
-        return {name: self._told[name] for name in self._backend._users}
+        """Of every user but the one that MongoDB clusters have beside the primary."""
+        return {name: self._told[name] for name in self._backend._users if name != MONGODB_READ_ONLY}
 
     async def _watch_create(self, new: Any) -> Any:
         made = await self._create(new)

@@ -44,6 +44,18 @@ async def test_kafka_users_have_certificates_and_acls_with_ids(sandbox: Sandbox,
     assert again["settings"]["acl"] == rules[:1]
 
 
+async def test_kafka_reads_a_permission_as_the_providers_client_spells_it(sandbox: Sandbox, call: Call) -> None:
+    kafka = await added(sandbox, "kafka")
+    acl = {"settings": {"acl": [{"permission": "produce_consume", "topic": "t"}]}}
+    made = (await call("POST", f"{kafka}/users", {"name": "app", **acl})).json["user"]
+    assert made["settings"]["acl"][0]["permission"] == "produceconsume"
+    updated = (await call("PUT", f"{kafka}/users/app", acl)).json["user"]
+    assert updated["settings"]["acl"][0]["permission"] == "produceconsume"
+    for permission in ("produce-consume", None, [], {}):
+        acl = {"settings": {"acl": [{"permission": permission, "topic": "t"}]}}
+        assert (await call("PUT", f"{kafka}/users/app", acl)).status == 422
+
+
 async def test_opensearch_users_have_acls(sandbox: Sandbox, call: Call) -> None:
     opensearch = await added(sandbox, "opensearch")
     settings = {"opensearch_acl": [{"index": "logs-.*", "permission": "readwrite"}]}
@@ -63,6 +75,18 @@ async def test_mongodb_tells_a_password_once(sandbox: Sandbox, call: Call) -> No
     reset = (await call("POST", f"{mongodb}/users/app/reset_auth", {})).json["user"]
     assert reset["password"] not in (None, made["password"])
     assert "password" not in (await call("GET", f"{mongodb}/users/app")).json["user"]
+
+
+async def test_mongodb_has_a_connection_and_users_of_its_own(sandbox: Sandbox, call: Call) -> None:
+    mongodb = "/v2/databases/" + await sandbox.add_cluster("mongodb", "docs")
+    connection = (await call("GET", mongodb)).json["database"]["connection"]
+    assert (connection["host"], connection["port"], connection["database"]) == ("docs.db.invalid", 27017, "admin")
+    assert connection["uri"] == "mongodb+srv://doadmin@docs.db.invalid/admin?tls=true&authSource=admin"
+    users = (await call("GET", f"{mongodb}/users")).json["users"]
+    assert [(user["name"], user["role"]) for user in users] == [("doadmin", "primary"), ("do-readonly", "normal")]
+    assert (await call("GET", f"{mongodb}/dbs")).json == {"dbs": [{"name": "admin"}]}
+    for undeletable in ("users/doadmin", "users/do-readonly", "dbs/admin"):
+        assert (await call("DELETE", f"{mongodb}/{undeletable}")).status == 422
 
 
 async def test_a_read_only_mongodb_user(sandbox: Sandbox, call: Call) -> None:
