@@ -1,7 +1,18 @@
 """Async-first, typed SDK for the users and databases of DigitalOcean's managed database clusters."""
 
 from . import errors
-from ._bulk.run import Action, Outcome, Run
+from ._bulk.outcomes import (
+    Action,
+    DatabaseDone,
+    DatabaseOutcome,
+    Failed,
+    Outcome,
+    RemovalOutcome,
+    Removed,
+    UserDone,
+    UserOutcome,
+)
+from ._bulk.run import Run
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus, Snapshot, Window
 from ._request.events import RequestEvent
 from ._request.retry import RetryPolicy
@@ -36,7 +47,10 @@ __all__ = [
     "Connection",
     "Database",
     "DatabaseClient",
+    "DatabaseDone",
+    "DatabaseOutcome",
     "Engine",
+    "Failed",
     "KafkaACL",
     "KafkaPermission",
     "MongoRole",
@@ -49,11 +63,15 @@ __all__ = [
     "Outcome",
     "RateBudget",
     "RateLimitStatus",
+    "RemovalOutcome",
+    "Removed",
     "RequestEvent",
     "RetryPolicy",
     "Run",
     "Snapshot",
     "User",
+    "UserDone",
+    "UserOutcome",
     "UserRole",
     "UserSettings",
     "Window",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 
-from ._bulk.jobs import Result, delete, provision_db, readable, run
+from ._bulk.jobs import DeprovisionDatabases, ProvisionDatabases
+from ._bulk.outcomes import DatabaseOutcome, RemovalOutcome
 from ._bulk.run import Run
 from ._request.context import ClusterContext
 from ._request.operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
-from .errors import PermissionDeniedError, UnsupportedOperationError
-from .models import Database, NewUser
+from .models import Database
 
 
 class DatabasesAPI:
@@ -49,29 +49,20 @@ class DatabasesAPI:
         """
         (await self._context.send(DELETE_DB, name)).read_nothing()
 
-    def provision(self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None) -> Run:
+    def provision(
+        self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
+    ) -> Run[DatabaseOutcome]:
         """See to it that each of the databases is there; the Outcomes are CREATED, KEPT or FAILED.
 
         A create whose answer was lost is settled. Otherwise as ``users.provision``.
         """
+        return Run(names, ProvisionDatabases(self._context, DatabasesAPI), concurrency)
 
-        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
-            retry = context.options.retry
-            try:
-                existing = {db.name for db in await readable(DatabasesAPI(context).list, retry)}
-            except (UnsupportedOperationError, PermissionDeniedError):
-                existing = set[str]()  # as in users.provision
-            return lambda context, spec: provision_db(DatabasesAPI(context), spec.name, existing, retry)
-
-        return run(self._context, names, concurrency, prepare)
-
-    def deprovision(self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None) -> Run:
+    def deprovision(
+        self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
+    ) -> Run[RemovalOutcome]:
         """Delete each of the databases and all that is in them; the Outcomes are DELETED, ABSENT or FAILED.
 
         Otherwise as ``users.provision``.
         """
-
-        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
-            return lambda context, spec: delete(DatabasesAPI(context), spec.name)
-
-        return run(self._context, names, concurrency, prepare)
+        return Run(names, DeprovisionDatabases(self._context, DatabasesAPI), concurrency)

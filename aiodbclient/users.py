@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 
-from ._bulk.jobs import IfExists, Result, delete, provision_user, readable, reset_user, run
-from ._bulk.run import Action, Run
+from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
+from ._bulk.outcomes import RemovalOutcome, UserOutcome
+from ._bulk.run import Run
 from ._json.converter import setting_names, write
 from ._request.context import ClusterContext
 from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
-from .errors import InvalidArgumentError, PermissionDeniedError, UnsupportedOperationError
+from .errors import InvalidArgumentError
 from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, User, UserSettings
 
 
@@ -99,7 +100,7 @@ class UsersAPI:
         if_exists: IfExists = "keep",
         *,
         concurrency: int | None = None,
-    ) -> Run:
+    ) -> Run[UserOutcome]:
         """See to it that each of ``specs`` is there, and tell each one's Outcome as soon as it is known.
 
         ``if_exists`` says what becomes of a user that existed before: ``"keep"`` it as the API tells it, ``"reset"``
@@ -115,49 +116,26 @@ class UsersAPI:
         The loop raises what stops the whole run: a cluster or a list of users that cannot be read, or an exception from
         ``specs``. Safe to run again. Stopping and cancelling: see Run.
         """
-        if if_exists not in ("keep", "reset", "error"):
-            raise InvalidArgumentError(f'if_exists must be "keep", "reset" or "error", not {if_exists!r}')
-
-        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
-            retry = context.options.retry
-            try:
-                existing = {user.name: user for user in await readable(UsersAPI(context).list, retry)}
-            except (UnsupportedOperationError, PermissionDeniedError):
-                # Each of the specs meets the first as well; without leave to read, the API's answers tell what exists.
-                existing = dict[str, User]()
-            return lambda context, spec: provision_user(UsersAPI(context), spec, existing, if_exists, retry)
-
-        return run(self._context, specs, concurrency, prepare)
+        return Run(specs, ProvisionUsers(self._context, UsersAPI, if_exists), concurrency)
 
     def rotate(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
-    ) -> Run:
+    ) -> Run[UserOutcome]:
         """Give each of the users a new password; the Outcomes are RESET, with the password, or FAILED.
 
         A FAILED one whose error has ``may_have_applied`` set has lost its old password and not told its new one: rotate
         it again. Otherwise as ``provision``.
         """
-
-        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
-            async def reset(context: ClusterContext, spec: NewUser) -> Result:
-                return Action.RESET, await reset_user(UsersAPI(context), spec, context.options.retry)
-
-            return reset
-
-        return run(self._context, names, concurrency, prepare)
+        return Run(names, RotateUsers(self._context, UsersAPI), concurrency)
 
     def deprovision(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
-    ) -> Run:
+    ) -> Run[RemovalOutcome]:
         """Delete each of the users; the Outcomes are DELETED, ABSENT where there was none, or FAILED.
 
         Otherwise as ``provision``.
         """
-
-        async def prepare(context: ClusterContext) -> Callable[[ClusterContext, NewUser], Awaitable[Result]]:
-            return lambda context, spec: delete(UsersAPI(context), spec.name)
-
-        return run(self._context, names, concurrency, prepare)
+        return Run(names, DeprovisionUsers(self._context, UsersAPI), concurrency)
 
 
 def _check_settings(settings: UserSettings | None) -> None:

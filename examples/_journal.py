@@ -27,8 +27,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from aiodbclient import Action, Outcome
-from aiodbclient._bulk.run import Run
+from aiodbclient import Action, Run, UserOutcome
 from aiodbclient.errors import ConfigurationError, DatabaseClientError
 
 EXIT_CODES = """\
@@ -76,7 +75,7 @@ class Journal:
         self._append(*({"intent": name} for name in names))
         self.open_intents.update(names)
 
-    def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: UserOutcome) -> None:
         """Record an outcome. Once this has returned, no crash loses it."""
         line: dict[str, Any] = {"name": outcome.name, "action": outcome.action.value}
         if outcome.user is not None:
@@ -190,7 +189,7 @@ class Ledger:
         self.stopped = False
         self.counts = Counter[str]()
         self.console = Console(stderr=True)
-        self._run: Run | None = None
+        self._run: Run[UserOutcome] | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -217,7 +216,7 @@ class Ledger:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(number)
 
-    async def take(self, run: Run) -> None:
+    async def take(self, run: Run[UserOutcome]) -> None:
         """Record the outcomes of ``run``, unless a signal came before."""
         if self.stopped:
             return
@@ -226,7 +225,7 @@ class Ledger:
             async for outcome in run:
                 self.record(outcome)
 
-    def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: UserOutcome) -> None:
         """Record one outcome, and only then count it."""
         self.journal.record(outcome)
         self.counts[outcome.action.value] += 1

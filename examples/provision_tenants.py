@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterator
 
 from _journal import Journal, Ledger, command
-from aiodbclient import Action, DatabaseClient, Outcome
+from aiodbclient import Action, DatabaseClient, UserDone
 
 AHEAD = 50  # intents written at a time: names whose fate is open after a crash, beside those in flight
 
@@ -46,7 +46,7 @@ async def provision(names: list[str], cluster_id: str, journal: Journal) -> int:
 
         async with Ledger(journal, total=len(names), todo=len(todo)) as ledger:
             for name in there:
-                ledger.record(Outcome(name, Action.KEPT, user=existing[name]))
+                ledger.record(UserDone(name=name, action=Action.KEPT, user=existing[name]))
             if interrupted:
                 await ledger.take(users.provision(interrupted, if_exists="reset"))
             if fresh:

@@ -90,9 +90,9 @@ class Tenants:
         pending = {_name(tenant): tenant for tenant in await self._credentials.pending()}
         if not pending:
             return
-        for outcome in [outcome async for outcome in self._cluster.dbs.provision(pending)]:
-            if outcome.error is not None:
-                logger.warning("the signup of %s is still pending: %s", pending.pop(outcome.name), outcome.error)
+        for made in [made async for made in self._cluster.dbs.provision(pending)]:
+            if made.error is not None:
+                logger.warning("the signup of %s is still pending: %s", pending.pop(made.name), made.error)
         async for outcome in self._cluster.users.provision(pending, if_exists="reset"):
             tenant = pending[outcome.name]
             if outcome.user is not None:

@@ -1,216 +1,331 @@
-"""Many operations as a stream of outcomes: the one executor behind provision, rotate and deprovision."""
+"""Runs over many names: what a run does is a ``Job``, and how it is done is here.
+
+The consumer of a ``Run`` pulls outcomes. While it waits for one, specs are pulled and names are begun, each in a task
+of the run, until ``concurrency`` are under way.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import weakref
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from enum import StrEnum
-from typing import Any
+from collections.abc import AsyncIterable, Coroutine, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .._request.call import Meter
-from ..errors import InvalidArgumentError
-from ..models import Database, User
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DatabaseClientError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    ServerError,
+    TransportError,
+)
+from .outcomes import Done, Failed, Outcome
+from .specs import Seen, Source, told_name
+
+SpecT = TypeVar("SpecT")
+DoneT = TypeVar("DoneT", bound=Done)
+DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
+OutcomeT_co = TypeVar("OutcomeT_co", bound=Outcome, covariant=True)
+
+# So many names in a row that failed for want of any usable answer are an outage, and no longer bad luck of each.
+_OUTAGE = 5
 
 
-class Action(StrEnum):
-    """What became of a name."""
+class Job(ABC, Generic[SpecT, DoneT_co]):
+    """What a bulk run does: once at its start, and for each name. One object serves one run."""
 
-    CREATED = "created"
-    KEPT = "kept"
-    RESET = "reset"
-    DELETED = "deleted"
-    ABSENT = "absent"
-    FAILED = "failed"
+    @abstractmethod
+    def check(self, given: object) -> SpecT:
+        """What the caller gave for one name, as ``do`` wants it.
+
+        Raises:
+            InvalidArgumentError: It is not that. The name fails, and nothing is sent for it.
+        """
+
+    @abstractmethod
+    async def prepare(self, meter: Meter) -> int:
+        """Do what comes before the first name, such as reading what is there already.
+
+        Args:
+            meter: Counts the requests; hand it to the calls.
+
+        Returns:
+            How many names may be under way at a time, unless the caller of the run says otherwise.
+
+        Raises:
+            Exception: Whatever it raises ends the run before its first name, and is raised to the run's consumer.
+        """
+
+    @abstractmethod
+    async def do(self, spec: SpecT, meter: Meter) -> DoneT_co:
+        """Do it for one name. May be cancelled at any await.
+
+        Args:
+            spec: What ``check`` returned.
+            meter: Counts the requests; hand it to the calls. While it is at 0, ``Run.stop`` cancels this.
+
+        Returns:
+            The outcome, which tells ``meter.requests`` as its ``tries``.
+
+        Raises:
+            Exception: Whatever it raises is the error of a Failed outcome, and stops no other name, unless
+                ``ends_run`` says so.
+        """
+
+    def ends_run(self, error: Exception) -> bool:
+        """Whether ``error``, with which a name failed, would meet every other name too, so that the run ends."""
+        return isinstance(error, AuthenticationError | ConfigurationError)
 
 
-@frozen
-class Outcome:
-    """What became of one name of a run.
+class Run(Generic[OutcomeT_co]):
+    """A bulk run: iterate over it to do the work.
 
-    ``user`` or ``db`` is what is there now, where something is. ``error`` is why a FAILED one failed; its
-    ``may_have_applied`` tells whether the server may have done it all the same. ``tries`` is the number of requests
-    sent.
+    Outcomes come as soon as each is known, in the order of completion. Work is begun only while an outcome is being
+    waited for, so a slow consumer slows the sending. At most twice the concurrency of names are begun and not taken.
+
+    The loop raises what ends the whole run, after the outcomes of what was in flight: what could not be read at the
+    start, an exception of the iterable of names, a token that is refused, or an outage, which is several names in a row
+    that got no usable answer in all their tries. Nothing was sent for a name that has no outcome then.
+
+    ``break``, an exception or a cancellation in the loop end the run: nothing more is sent and what is in flight is
+    cancelled, at once with ``async with run:`` or ``aclose()``, else as soon as the run is dropped. A cancelled request
+    may have been applied; ``stop()`` avoids that.
+
+    A run is done once. Iterating over it again when it has ended raises ConfigurationError.
     """
 
-    name: str
-    action: Action
-    user: User | None = None
-    db: Database | None = None
-    error: Exception | None = None
-    tries: int = 0
+    __slots__ = ("__weakref__", "_executor")
 
-    @property
-    def ok(self) -> bool:
-        return self.error is None
+    def __init__(
+        self: Run[DoneT | Failed],
+        specs: Iterable[Any] | AsyncIterable[Any],
+        job: Job[Any, DoneT],
+        concurrency: int | None = None,
+    ) -> None:
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise InvalidArgumentError(f"concurrency must be an int of at least 1, not {concurrency!r}")
+        wake = asyncio.Event()
+        self._executor: _Executor[Any] = _Executor(job, Source(specs, wake), wake, concurrency)
+        # Dropping the run ends it: its tasks know the executor, and nothing but its consumer knows the run.
+        weakref.finalize(self, self._executor.abandon).atexit = False
 
-
-Job = Callable[[Any, Meter], Coroutine[Any, Any, Outcome]]
-Setup = Callable[[], Awaitable[tuple[Job, int]]]
-
-
-class Run:
-    """A bulk run: iterate over it to do the work. Outcomes come as soon as each is known, in the order of completion.
-
-    Work is begun only while an outcome is being waited for, so a slow consumer slows the sending: at most twice the
-    concurrency of names are begun and not yet taken. ``break``, an exception or a cancellation in the loop end the run:
-    nothing more is sent and what is in flight is cancelled, at once with ``contextlib.aclosing`` or ``aclose()``, else
-    as soon as the run is dropped. A cancelled request may have been applied; ``stop()`` avoids that.
-    """
-
-    __slots__ = ("_outcomes", "_work")
-
-    def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], setup: Setup) -> None:
-        if isinstance(specs, str | bytes) or not isinstance(specs, Iterable | AsyncIterable):
-            raise InvalidArgumentError(f"a run takes an iterable of names, not {type(specs).__name__}")
-        self._work = _Work()
-        self._outcomes = _outcomes(self._work, specs, setup)
-
-    def __aiter__(self) -> AsyncIterator[Outcome]:
+    def __aiter__(self) -> Self:
+        if self._executor.ended:
+            raise ConfigurationError("this run has ended, and a run is done once: make another one to do it again")
         return self
 
-    def __anext__(self) -> Awaitable[Outcome]:
-        return anext(self._outcomes)
+    async def __anext__(self) -> OutcomeT_co:
+        executor = self._executor
+        if executor.awaited:
+            raise ConfigurationError("another task is waiting for an outcome of this run: a run has one consumer")
+        try:
+            outcome: OutcomeT_co | None = await executor.next()
+        except BaseException:
+            executor.ended = True
+            await executor.close()
+            raise
+        if outcome is None:
+            executor.ended = not executor.closed
+            await executor.close()
+            raise StopAsyncIteration
+        return outcome
+
+    if not TYPE_CHECKING:  # type checkers refuse to await a run, and this is for who runs none
+
+        def __await__(self) -> Never:
+            raise ConfigurationError("a run is not awaited: iterate over it with `async for outcome in run`")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     def stop(self) -> None:
         """Start nothing more; the loop ends after the outcomes of what is in flight. For a signal handler (SIGTERM).
 
-        A name of which nothing was sent yet, as it waited for the rate budget, gets no outcome.
+        A name of which nothing was sent yet, as it waited for the rate budget, gets no outcome. What the run reads at
+        its start is cancelled. May be called again.
         """
-        self._work.stop()
+        self._executor.stop()
 
     async def aclose(self) -> None:
-        """End the run: cancel what is in flight and wait until it has ended."""
-        await self._outcomes.aclose()
+        """End the run: cancel what is in flight and wait until it has ended.
+
+        May be called from any task of the same event loop, and again. The loop of a consumer that waits for an outcome
+        ends.
+        """
+        await self._executor.close()
 
 
 @define(eq=False)
-class _Work:
-    """What is under way in a run. Apart from the run, so that dropping that ends its generator."""
+class _Executor(Generic[DoneT]):
+    """What is under way in a run. Apart from the run, so that dropping that can end it."""
 
-    running: dict[asyncio.Future[None], Meter] = field(factory=dict[asyncio.Future[None], Meter])
-    done: deque[Outcome] = field(factory=deque[Outcome])
-    wake: asyncio.Event = field(factory=asyncio.Event)
-    awaited: bool = False  # whether somebody waits for an outcome, for else nothing more may begin
+    job: Job[Any, DoneT]
+    source: Source
+    wake: asyncio.Event
+    concurrency: int | None
+    ended: bool = False  # by itself: every outcome was taken, or it raised
+    closed: bool = False  # by ``close``
     stopped: bool = False
+    awaited: bool = False  # whether the consumer waits for an outcome, for else nothing more may begin
+    _preparing: asyncio.Task[int] | None = None
+    _room: int = 0  # names that may be under way at a time; 0 until the job is prepared
+    _running: dict[asyncio.Task[None], Meter] = field(factory=dict[asyncio.Task[None], Meter])
+    _done: deque[DoneT | Failed] = field(factory=deque[DoneT | Failed])
+    _seen: Seen = field(factory=Seen)
+    _unanswered: int = 0  # names in a row that failed for want of a usable answer
+    _failure: BaseException | None = None
 
-    def start(self, worker: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(worker)
-        self.running[task] = Meter()
-        task.add_done_callback(self._ended)
-
-    def begin(self) -> Meter:
-        """The meter of what the current task does next."""
-        task = asyncio.current_task()
-        assert task is not None
-        meter = self.running[task] = Meter()
-        return meter
-
-    def end(self, outcome: Outcome) -> None:
-        self.done.append(outcome)
-        self.wake.set()
+    async def next(self) -> Any:
+        """The next outcome (``DoneT | Failed``), or None where there is none any more. Raises what ended the run."""
+        while True:
+            self.wake.clear()
+            if self._room:
+                while len(self._running) < self._room and self._may_begin(1):
+                    self._start(self._worker(self.source.ready.popleft()))
+            elif self._preparing is None and not self.stopped:
+                self._preparing = asyncio.create_task(self.job.prepare(Meter()))
+                self._preparing.add_done_callback(self._prepared)
+            if self._done:
+                return self._done.popleft()
+            if not self._under_way():
+                break
+            self.awaited = True
+            try:
+                await self.wake.wait()
+            finally:
+                self.awaited = False
+        failure = self._failure or self.source.failure
+        if failure is None or self.closed:
+            return None
+        raise failure
 
     def stop(self) -> None:
         self.stopped = True
-        for task, meter in self.running.items():
+        if self._preparing is not None:
+            self._preparing.cancel()
+        for task, meter in self._running.items():
             if meter.requests == 0:
                 task.cancel()
         self.wake.set()
 
-    def _ended(self, task: asyncio.Future[None]) -> None:
-        del self.running[task]
+    async def close(self) -> None:
+        self.closed = True
+        self._done.clear()
+        await asyncio.gather(*self._cancel(), return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Cancel everything, from whatever thread drops the run."""
+        for task in self._tasks():
+            loop = task.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+
+    def _cancel(self) -> list[asyncio.Future[Any]]:
+        self.stop()
+        tasks = self._tasks()
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def _tasks(self) -> list[asyncio.Future[Any]]:
+        return [task for task in (*self._running, self._preparing, self.source.pulling) if task and not task.done()]
+
+    def _under_way(self) -> bool:
+        pulling = self.source.pulling is not None and not self.stopped
+        return bool(self._running) or pulling or (self._preparing is not None and not self._preparing.done())
+
+    def _prepared(self, task: asyncio.Task[int]) -> None:
+        if task.cancelled():
+            if not self.stopped:
+                self._failure = _cancelled_elsewhere(Meter())
+        elif (error := task.exception()) is not None:
+            self._failure = error
+        else:
+            self._room = self.concurrency or task.result()
+        self.stopped = self.stopped or self._room == 0
         self.wake.set()
 
+    def _may_begin(self, more: int) -> bool:
+        room = len(self._running) + more + len(self._done) <= 2 * self._room
+        return room and not self.stopped and self.source.has_next()
 
-async def _outcomes(
-    work: _Work, specs: Iterable[Any] | AsyncIterable[Any], setup: Setup
-) -> AsyncGenerator[Outcome, None]:
-    job, concurrency = await setup()
-    source = _Source(specs, work.wake)
+    def _start(self, worker: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(worker)
+        self._running[task] = Meter()
+        task.add_done_callback(self._ended)
 
-    def may_begin(more: int) -> bool:
-        room = len(work.running) + more + len(work.done) <= 2 * concurrency
-        return room and not work.stopped and source.has_next()
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self.wake.set()
 
-    async def worker(spec: Any) -> None:
-        work.end(await job(spec, work.begin()))
-        while work.awaited and may_begin(0):  # in the place of the one that has ended
-            work.end(await job(source.ready.popleft(), work.begin()))
-
-    try:
+    async def _worker(self, given: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         while True:
-            work.wake.clear()
-            while len(work.running) < concurrency and may_begin(1):
-                work.start(worker(source.ready.popleft()))
-            if work.done:
-                yield work.done.popleft()
-            elif work.running or (source.pulling is not None and not work.stopped):
-                work.awaited = True
-                await work.wake.wait()
-                work.awaited = False
-            else:
-                break
-        if source.failure is not None:
-            raise source.failure
-    finally:
-        under_way = [*work.running, *([source.pulling] if source.pulling else [])]
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+            meter = self._running[task] = Meter()
+            self._take(await self._outcome(given, meter))
+            if not (self.awaited and self._may_begin(0)):
+                return
+            given = self.source.ready.popleft()  # in the place of the one that has ended
 
+    async def _outcome(self, given: Any, meter: Meter) -> DoneT | Failed:
+        name = told_name(given)
+        try:
+            spec = self.job.check(given)
+            if not self._seen.add(name):
+                raise InvalidArgumentError(
+                    f"{name!r} is a duplicate: it came before in this run, and nothing was sent for it"
+                )
+            return await self.job.do(spec, meter)
+        except Exception as error:  # noqa: BLE001 - one failure, whatever it is, never stops the others
+            return Failed(name=name, error=error, tries=meter.requests)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return Failed(name=name, error=_cancelled_elsewhere(meter), tries=meter.requests)
 
-class _Source:
-    """The specs of a run, one ahead at the most. A spec of an async iterable is awaited in a task, which sets ``wake``.
-
-    What the iterable raises ends it, and is kept in ``failure`` until what is in flight has ended.
-    """
-
-    def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
-        self.ready: deque[Any] = deque(maxlen=1)
-        self.pulling: asyncio.Future[Any] | None = None
-        self.failure: BaseException | None = None
-        self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
-        self._wake = wake
-        self._ended = False
-
-    def has_next(self) -> bool:
-        """Whether a spec is ``ready``. Sees to it that one will be, if there is one."""
-        if self.ready or self._ended or self.pulling is not None:
-            return bool(self.ready)
-        if isinstance(self._specs, AsyncIterator):
-            self.pulling = asyncio.ensure_future(_next(self._specs))
-            self.pulling.add_done_callback(self._pulled)
+    def _take(self, outcome: DoneT | Failed) -> None:
+        """Hand on ``outcome``, and end the run where it tells that no other name would fare better."""
+        if self.closed:
+            return
+        self._done.append(outcome)
+        self.wake.set()
+        if outcome.error is None or outcome.tries == 0:
+            self._unanswered = 0 if outcome.tries else self._unanswered
+        elif isinstance(outcome.error, TransportError | ServerError | InvalidResponseError):
+            self._unanswered += 1
         else:
-            try:
-                self._take(next(self._specs, _END))
-            except Exception as error:  # noqa: BLE001 - it is the caller's own, and raised to the caller
-                self._end(error)
-        return bool(self.ready)
-
-    def _pulled(self, task: asyncio.Future[Any]) -> None:
-        self.pulling = None
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            self._take(task.result())
-        else:
-            self._end(error)
-        self._wake.set()
-
-    def _take(self, spec: Any) -> None:
-        if spec is _END:
-            self._ended = True
-        else:
-            self.ready.append(spec)
-
-    def _end(self, error: BaseException) -> None:
-        self._ended = True
-        self.failure = error
+            self._unanswered = 0
+        outage = self._unanswered >= max(_OUTAGE, self._room)
+        if outcome.error is not None and self._failure is None and (outage or self.job.ends_run(outcome.error)):
+            self._failure = _ending(outcome.error, self._unanswered if outage else 0)
+            self.stop()
 
 
-_END = object()
+def _cancelled_elsewhere(meter: Meter) -> DatabaseClientError:
+    """For a job that nobody cancelled: it awaited something that was, such as the caller's token provider."""
+    return DatabaseClientError("what it waited for was cancelled", may_have_applied=meter.requests > 0)
 
 
-async def _next(specs: AsyncIterator[Any]) -> Any:
-    return await anext(specs, _END)
+def _ending(error: Exception, unanswered: int) -> Exception:
+    """``error`` as the run raises it, telling what it means for the names that are left."""
+    if not isinstance(error, DatabaseClientError):
+        return error
+    why = f"{unanswered} names in a row got no usable answer" if unanswered else "no other name would fare better"
+    told = copy.copy(error)
+    told.args = (f"{error.args[0]}; the run ended here, since {why}: nothing was sent for a name without an outcome",)
+    return told

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, User, errors
+from aiodbclient import Action, ClusterClient, DatabaseClient, Failed, User, UserDone, errors
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -233,15 +233,15 @@ def open_journal(journal_module: Any, tmp_path: Path) -> Open:
     return lambda: journal_module.Journal(tmp_path / "j", job="provision", cluster=CLUSTER)
 
 
-def created(name: str, password: str = "p") -> Outcome:
-    return Outcome(name, Action.CREATED, user=User(name, password=password))
+def created(name: str, password: str = "p") -> UserDone:
+    return UserDone(name=name, action=Action.CREATED, user=User(name, password=password))
 
 
 def test_every_torn_journal_keeps_what_was_whole(open_journal: Open, tmp_path: Path) -> None:
     with open_journal() as journal:
         journal.intend(["a", "b"])
         journal.record(created("a"))
-        journal.record(Outcome("b", Action.FAILED, error=errors.ServerError("x", may_have_applied=True)))
+        journal.record(Failed(name="b", error=errors.ServerError("x", may_have_applied=True)))
         journal.record(created("b"))
     whole = (tmp_path / "j").read_bytes()
     ends = [n for n, byte in enumerate(whole) if byte == ord("\n")]

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, RateBudget, RetryPolicy, errors
-from aiodbclient._bulk.run import Run
+from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, RateBudget, RetryPolicy, Run, errors
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -44,8 +43,8 @@ NEW = ["new-lost", "new-cut", "new"]
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient._bulk.jobs._LOOK", 0.02)
-    monkeypatch.setattr("aiodbclient._bulk.jobs._FRESH", 4 * UNSEEN)
+    monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
+    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 4 * UNSEEN)
 
 
 class Case:
@@ -57,7 +56,7 @@ class Case:
         self.before = truth.passwords
         self.outcomes: dict[str, Outcome] = {}
 
-    async def take(self, run: Run) -> None:
+    async def take(self, run: Run[Any]) -> None:
         async for outcome in run:
             self.outcomes[outcome.name] = outcome
 

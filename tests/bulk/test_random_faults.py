@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, errors
-from aiodbclient._bulk.run import Run
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, Run, errors
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.validation import NewUser
 
@@ -117,7 +116,7 @@ class Operator(RuleBasedStateMachine):
     def deprovision(self, names: list[str], broken: list[dict[str, Any]]) -> None:
         self._take(self.cluster.users.deprovision(names), names, broken, may_reset=False)
 
-    def _take(self, run: Run, names: list[str], broken: list[dict[str, Any]], *, may_reset: bool) -> None:
+    def _take(self, run: Run[Any], names: list[str], broken: list[dict[str, Any]], *, may_reset: bool) -> None:
         before = self.truth.passwords
         self.truth.created.clear()
         self.truth.reset.clear()
@@ -130,7 +129,7 @@ class Operator(RuleBasedStateMachine):
         assert max(self.truth.created.values(), default=1) == 1
         assert set(self.truth.reset) <= (set(names) if may_reset else set(self.truth.created))
 
-    async def _outcomes(self, run: Run) -> None:
+    async def _outcomes(self, run: Run[Any]) -> None:
         with suppress(errors.DatabaseClientError):  # a list that cannot be read ends the run
             async for outcome in run:
                 self._note(outcome.name, outcome.action, outcome.user, outcome.error)
@@ -169,9 +168,9 @@ Operator.TestCase.settings = settings(
 class TestOperator(Operator.TestCase):  # type: ignore[name-defined, misc]
     def setUp(self) -> None:
         super().setUp()
-        import aiodbclient._bulk.jobs as provisioning
+        from aiodbclient._bulk import settle
 
-        looks = provisioning._FRESH, provisioning._LOOK
-        provisioning._FRESH, provisioning._LOOK = 0.3, 0.005
-        self.addCleanup(lambda: setattr(provisioning, "_FRESH", looks[0]))
-        self.addCleanup(lambda: setattr(provisioning, "_LOOK", looks[1]))
+        looks = settle.FRESH, settle.LOOK
+        settle.FRESH, settle.LOOK = 0.3, 0.005
+        self.addCleanup(lambda: setattr(settle, "FRESH", looks[0]))
+        self.addCleanup(lambda: setattr(settle, "LOOK", looks[1]))

@@ -195,3 +195,64 @@ async def test_stop_does_not_wait_for_the_budget(sandbox: Sandbox, pg: ClusterCl
     assert len(names) == 5
     assert our_tasks() == set()
     assert budget.snapshot().waiting == 0
+
+
+async def test_stop_while_the_run_sets_up_ends_it_at_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.list", delay=3.0)
+    run = pg.users.provision(endless())
+    asyncio.get_running_loop().call_later(0.1, run.stop)
+
+    async with asyncio.timeout(1):
+        assert [outcome async for outcome in run] == []
+
+    assert our_tasks() == set()
+    assert requests(sandbox, "users.create") == 0
+
+
+async def test_aclose_from_another_task_ends_the_loop_of_the_consumer(sandbox: Sandbox, pg: ClusterClient) -> None:
+    run = pg.users.provision(endless(), concurrency=4)
+    told = list[str]()
+
+    async def consume() -> None:
+        async for outcome in run:
+            told.append(outcome.name)
+
+    consumer = asyncio.create_task(consume())
+    await asyncio.sleep(0.1)
+    await run.aclose()
+
+    assert not [task for task in our_tasks() if "consume" not in task]  # at once
+    await consumer
+    assert told
+    await assert_quiet(sandbox)
+
+
+async def test_aclose_from_another_task_while_the_run_sets_up(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.list", delay=3.0)
+    run = pg.users.provision(endless())
+
+    async def consume() -> list[str]:
+        return [outcome.name async for outcome in run]
+
+    consumer = asyncio.create_task(consume())
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(1):
+        await run.aclose()
+        assert await consumer == []
+
+
+async def test_async_with_ends_the_run_at_once(sandbox: Sandbox, pg: ClusterClient) -> None:
+    async with pg.users.provision(endless(), concurrency=4) as run:
+        async for _ in run:
+            break
+    assert our_tasks() == set()
+
+    await assert_quiet(sandbox)
+
+
+async def test_dropping_a_run_that_sets_up_cancels_what_it_reads(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.list", delay=3.0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(pg.users.provision(endless())), 0.1)
+
+    await assert_quiet(sandbox)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, Outcome, UserSettings, errors
-from aiodbclient._bulk.run import Run
+from aiodbclient import Action, ClusterClient, DatabaseClient, NewUser, Run, UserSettings, errors
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
 
 
-async def collect(run: Run) -> dict[str, Outcome]:
-    outcomes = {outcome.name: outcome async for outcome in run}
+async def collect(run: Run[Any]) -> dict[str, Any]:
+    outcomes: dict[str, Any] = {outcome.name: outcome async for outcome in run}
     assert all(outcome.ok == (outcome.action is not Action.FAILED) for outcome in outcomes.values())
     return outcomes
 
@@ -263,7 +263,7 @@ async def test_an_exception_from_specs_comes_after_what_was_in_flight(sandbox: S
     for specs, expected in ((broken(), {"a", "b"}), (async_broken(), {"c", "d"})):
         names = set[str]()
 
-        async def consume(run: Run, names: set[str] = names) -> None:
+        async def consume(run: Run[Any], names: set[str] = names) -> None:
             async for outcome in run:
                 names.add(outcome.name)
 

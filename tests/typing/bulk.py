@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import assert_type
 
-from aiodbclient import Action, ClusterClient, Database, NewUser, Outcome, RateBudget, Run, User, Window, errors
+from aiodbclient import (
+    Action,
+    ClusterClient,
+    Database,
+    DatabaseOutcome,
+    Failed,
+    NewUser,
+    Outcome,
+    RateBudget,
+    RemovalOutcome,
+    Run,
+    User,
+    UserOutcome,
+    Window,
+    errors,
+)
 
 
 async def names() -> AsyncIterator[str]:
@@ -18,15 +33,17 @@ async def specs() -> AsyncIterator[str | NewUser]:
 
 
 async def runs(cluster: ClusterClient) -> None:
-    assert_type(cluster.users.provision(["alice"]), Run)
-    assert_type(cluster.users.provision([NewUser("alice"), NewUser("bob")], if_exists="reset", concurrency=4), Run)
-    assert_type(cluster.users.provision(name for name in ("alice", "bob")), Run)
-    assert_type(cluster.users.provision(names()), Run)
-    assert_type(cluster.users.provision(specs(), "error"), Run)
-    assert_type(cluster.users.rotate(["alice"]), Run)
-    assert_type(cluster.users.deprovision(names()), Run)
-    assert_type(cluster.dbs.provision(["app"]), Run)
-    assert_type(cluster.dbs.deprovision(names()), Run)
+    assert_type(cluster.users.provision(["alice"]), Run[UserOutcome])
+    assert_type(
+        cluster.users.provision([NewUser("alice"), NewUser("bob")], if_exists="reset", concurrency=4), Run[UserOutcome]
+    )
+    assert_type(cluster.users.provision(name for name in ("alice", "bob")), Run[UserOutcome])
+    assert_type(cluster.users.provision(names()), Run[UserOutcome])
+    assert_type(cluster.users.provision(specs(), "error"), Run[UserOutcome])
+    assert_type(cluster.users.rotate(["alice"]), Run[UserOutcome])
+    assert_type(cluster.users.deprovision(names()), Run[RemovalOutcome])
+    assert_type(cluster.dbs.provision(["app"]), Run[DatabaseOutcome])
+    assert_type(cluster.dbs.deprovision(names()), Run[RemovalOutcome])
 
     cluster.users.provision([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     cluster.users.provision([], if_exists="skip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -34,17 +51,41 @@ async def runs(cluster: ClusterClient) -> None:
     await cluster.users.provision(["alice"])  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
 
 
-async def outcomes(run: Run) -> None:
+async def a_success_holds_its_user(run: Run[UserOutcome]) -> None:
     async for outcome in run:
-        assert_type(outcome, Outcome)
-        assert_type(outcome.name, str)
-        assert_type(outcome.action, Action)
-        assert_type(outcome.user, User | None)
-        assert_type(outcome.db, Database | None)
-        assert_type(outcome.error, Exception | None)
-        assert_type(outcome.ok, bool)
-        assert_type(outcome.tries, int)
-        outcome.name = "bob"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+        if outcome.error is None:
+            assert_type(outcome.user, User)
+        else:
+            assert_type(outcome, Failed)
+            assert_type(outcome.error, Exception)
+            assert_type(outcome.user, None)
+        if outcome.ok is True:
+            assert_type(outcome.user, User)
+        match outcome:
+            case Failed():
+                assert_type(outcome.error, Exception)
+            case _:
+                assert_type(outcome.user.password, str | None)
+
+
+async def a_success_holds_its_database(run: Run[DatabaseOutcome]) -> None:
+    async for outcome in run:
+        if outcome.error is None:
+            assert_type(outcome.db, Database)
+
+
+async def what_every_outcome_has(run: Run[Outcome], users: Run[UserOutcome], removals: Run[RemovalOutcome]) -> None:
+    every: list[Run[Outcome]] = [run, users, removals]
+    print(every)
+    async with run:
+        async for outcome in run:
+            assert_type(outcome, Outcome)
+            assert_type(outcome.name, str)
+            assert_type(outcome.action, Action)
+            assert_type(outcome.error, Exception | None)
+            assert_type(outcome.ok, bool)
+            assert_type(outcome.tries, int)
+            outcome.name = "bob"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     run.stop()
     await run.aclose()
 

@@ -1,0 +1,119 @@
+"""Where the names of a bulk run come from, and which of them came before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from hashlib import blake2b
+from typing import Any
+
+from ..errors import InvalidArgumentError
+from ..models import NewUser
+
+_END = object()
+
+
+class Source:
+    """The specs of a run, pulled one ahead at the most.
+
+    A spec of an async iterable is awaited in a task, and ``wake`` is set when it is there. What the iterable raises
+    ends it, and is kept in ``failure``.
+
+    Raises InvalidArgumentError where ``specs`` is not an iterable of names.
+    """
+
+    def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
+        if isinstance(specs, str | bytes) or not isinstance(specs, Iterable | AsyncIterable):
+            raise InvalidArgumentError(f"a run takes an iterable of names, not {type(specs).__name__}")
+        self.ready: deque[Any] = deque(maxlen=1)
+        self.pulling: asyncio.Future[Any] | None = None
+        self.failure: BaseException | None = None
+        self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
+        self._wake = wake
+        self._ended = False
+
+    def has_next(self) -> bool:
+        """Whether a spec is ``ready``. Where none is, begins to pull the next one, if there is one."""
+        if self.ready or self._ended or self.pulling is not None:
+            return bool(self.ready)
+        if isinstance(self._specs, AsyncIterator):
+            self.pulling = asyncio.ensure_future(_next(self._specs))
+            self.pulling.add_done_callback(self._pulled)
+        else:
+            try:
+                self._take(next(self._specs, _END))
+            except Exception as error:  # noqa: BLE001 - it is the caller's own, and raised to the caller
+                self._end(error)
+        return bool(self.ready)
+
+    def _pulled(self, task: asyncio.Future[Any]) -> None:
+        self.pulling = None
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self._take(task.result())
+        else:
+            self._end(error)
+        self._wake.set()
+
+    def _take(self, spec: Any) -> None:
+        if spec is _END:
+            self._ended = True
+        else:
+            self.ready.append(spec)
+
+    def _end(self, error: BaseException) -> None:
+        self._ended = True
+        self.failure = error
+
+
+async def _next(specs: AsyncIterator[Any]) -> Any:
+    return await anext(specs, _END)
+
+
+class Seen:
+    """The names of a run, in few bytes each, since a run can be long.
+
+    Names are kept as 128-bit digests, one after the other. Such a digest is not found by chance, not even across two.
+    """
+
+    def __init__(self) -> None:
+        self._buckets = [bytearray() for _ in range(4096)]
+
+    def add(self, name: str) -> bool:
+        """Whether ``name`` comes for the first time."""
+        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        bucket = self._buckets[int.from_bytes(digest[:2]) % len(self._buckets)]
+        if digest in bucket:
+            return False
+        bucket += digest
+        return True
+
+
+def told_name(given: object) -> str:
+    """How an outcome names ``given``: by its name, or by what it is where it has none."""
+    name = getattr(given, "name", given)
+    return name if isinstance(name, str) else repr(given)
+
+
+def name_spec(given: object) -> str:
+    """``given`` if it is a name.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if isinstance(given, str):
+        return given
+    raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")
+
+
+def user_spec(given: object) -> NewUser:
+    """``given`` as a NewUser, if it is one or a name.
+
+    Raises:
+        InvalidArgumentError: It is neither.
+    """
+    spec = NewUser(given) if isinstance(given, str) else given
+    if isinstance(spec, NewUser) and isinstance(spec.name, str):
+        return spec
+    raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")
