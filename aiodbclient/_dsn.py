@@ -21,8 +21,12 @@ def dsn(
     username: str,
     password: str | None,
     database: str | None,
+    ca_file: str | None = None,
 ) -> str:
-    """The DSN of ``username`` on a cluster of ``engine``. Raises as ``Connection.uri_for`` says."""
+    """The DSN of ``username`` on a cluster of ``engine``. Raises as ``Connection.uri_for`` says.
+
+    With ``ca_file`` the driver verifies the server by the CA in that file, where a URI of the engine can say so.
+    """
     if engine is None or engine not in CAPABILITIES:
         raise InvalidArgumentError(f"no DSN is known for the engine {engine!r}; build it from host and port")
     if not CAPABILITIES[engine].users:
@@ -42,18 +46,22 @@ def dsn(
     login = f"{quote(username, safe='')}:{quote(password, safe='')}"
     template = _split(uri)
     path = quote(database, safe="") if database else template.path.lstrip("/")
+    ca = None if ca_file is None else quote(ca_file)
     if engine in _POSTGRESQL:
-        return f"postgresql://{login}@{address}/{path}{'?sslmode=require' if ssl else ''}"
+        tls = "?sslmode=require" if ca is None else f"?sslmode=verify-full&sslrootcert={ca}"
+        return f"postgresql://{login}@{address}/{path}{tls if ssl else ''}"
     if engine in _MYSQL:
-        return f"mysql://{login}@{address}/{path}{'?ssl-mode=REQUIRED' if ssl else ''}"
+        tls = "?ssl-mode=REQUIRED" if ca is None else f"?ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}"
+        return f"mysql://{login}@{address}/{path}{tls if ssl else ''}"
     if engine == Engine.OPENSEARCH:
         return f"{'http' if ssl is False else 'https'}://{login}@{address}"
     if template.scheme.startswith("mongodb"):
         # Only the provider's own URI tells the replica set, and whether the host is an SRV name, which takes no port.
         address = template.netloc.rpartition("@")[2]
-        query = f"?{template.query}" if template.query else ""
-        return f"{template.scheme}://{login}@{address}/{path or 'admin'}{query}"
-    return f"mongodb://{login}@{address}/{path or 'admin'}?authSource=admin{'&tls=true' if ssl else ''}"
+        query = "&".join(filter(None, [template.query, ca and f"tlsCAFile={ca}"]))
+        return f"{template.scheme}://{login}@{address}/{path or 'admin'}{query and f'?{query}'}"
+    tls = "&tls=true" if ca is None else f"&tls=true&tlsCAFile={ca}"
+    return f"mongodb://{login}@{address}/{path or 'admin'}?authSource=admin{tls if ssl else ''}"
 
 
 def _split(uri: str | None) -> SplitResult:

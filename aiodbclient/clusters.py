@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from collections.abc import Callable
 from urllib.parse import urlencode
 from uuid import UUID
 
-from ._request.call import Options
+from attrs import evolve, frozen
+
+from ._request.call import Meter, Options
 from ._request.context import ClusterContext, Memory
-from ._request.operations import LIST_CLUSTERS
+from ._request.operations import GET_CA, LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import checked_cluster_id
 from ._request.transport import Transport
@@ -47,6 +51,13 @@ class ClustersAPI:
         return await ClusterContext(self._transport, self._memory, id, None, self._options).read_cluster()
 
 
+@frozen
+class _Authority:
+    """What the API tells of a cluster's CA."""
+
+    certificate: str
+
+
 class ClusterClient:
     """The users and dbs of one cluster. Made by ``DatabaseClient.cluster``, without any I/O."""
 
@@ -72,3 +83,18 @@ class ClusterClient:
     async def info(self) -> Cluster:
         """The cluster, read anew. Raises NotFoundError where there is none. Safe to retry and to cancel."""
         return await self._context.read_cluster()
+
+    async def ca(self) -> str:
+        """The cluster's certificate authority, as PEM. Safe to retry and to cancel."""
+        return b64decode((await self._context.read(GET_CA, _Authority)).certificate).decode()
+
+    def counted(self, meter: Meter) -> ClusterClient:
+        """This cluster for one name of a bulk run: its requests wait in the budget's bulk lane, and ``meter`` counts
+        them.
+        """
+        return ClusterClient(self._context.for_bulk(meter))
+
+    def watched(self, before_sending: Callable[[], object]) -> ClusterClient:
+        """This cluster with ``before_sending`` called right before each request, which is not sent if it raises."""
+        context = self._context
+        return ClusterClient(context._replace(options=evolve(context.options, before_sending=before_sending)))

@@ -174,3 +174,25 @@ class StoreError(DatabaseClientError):
 
 class ClaimLostError(StoreError):
     """The claim on a tenant's name ended, or somebody else took it over. The store changed nothing."""
+
+
+class GrantError(DatabaseClientError):
+    """A tenant's database server refused a statement, or could not be reached to run it.
+
+    ``tenant`` is the name, ``statement`` what was refused (it holds no secret; empty where it did not come to one), and
+    ``on_record`` says what the store holds of the tenant now. Run it again once the reason is gone: it goes on there.
+    """
+
+    def __init__(self, message: str, *, tenant: str = "", statement: str = "", on_record: str = "") -> None:
+        super().__init__(message, may_have_applied=True)
+        self.tenant = tenant
+        self.statement = statement
+        self.on_record = on_record
+
+    def __str__(self) -> str:
+        parts = [super().__str__()]
+        if self.statement:
+            parts.append(f"the statement was: {self.statement}")
+        if self.on_record:
+            parts.append(self.on_record)
+        return "; ".join(parts)

@@ -37,11 +37,10 @@ class Api:
     token: str
     cluster: str
     window: float
-    pipe: Connection | None = None
+    pipe: Connection
 
     def counts(self) -> Counter[tuple[str | None, int | None]]:
         """How many requests it saw, by operation and status."""
-        assert self.pipe is not None
         self.pipe.send("counts")
         return cast("Counter[tuple[str | None, int | None]]", self.pipe.recv())
 

@@ -19,7 +19,10 @@ class Action(StrEnum):
 
     CREATED = "created"
     KEPT = "kept"
+    ADOPTED = "adopted"
     RESET = "reset"
+    ROTATED = "rotated"
+    RETIRED = "retired"
     DELETED = "deleted"
     ABSENT = "absent"
     FAILED = "failed"

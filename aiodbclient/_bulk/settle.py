@@ -95,6 +95,11 @@ def _was_read(error: DatabaseClientError) -> bool:
     return not isinstance(error, InvalidResponseError)
 
 
+def says_taken(refusal: APIError) -> bool:
+    """Whether ``refusal`` says that the name is taken."""
+    return _TAKEN.search(f"{refusal.id} {refusal.message}") is not None
+
+
 async def _settle(thing: Thing[T], lost: DatabaseClientError, retry: RetryPolicy) -> T:
     """What a create whose answer was lost has made, or else makes now."""
     schedule = waits(retry)
@@ -119,7 +124,7 @@ async def _settle(thing: Thing[T], lost: DatabaseClientError, retry: RetryPolicy
 
 async def _taken(thing: Thing[T], refusal: APIError, retry: RetryPolicy) -> T:
     """What has the name that ``refusal`` says is taken; ``refusal`` itself where it says something else."""
-    if _TAKEN.search(f"{refusal.id} {refusal.message}"):
+    if says_taken(refusal):
         return await _once_visible(thing, refusal, retry)
     try:
         return await readable(thing.get, retry)

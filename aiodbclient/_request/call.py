@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from asyncio import Lock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
@@ -70,6 +70,8 @@ class Options:
         headers: More headers for each request. Not shown in a repr, since they may hold secrets.
         bulk: Whether to wait in the budget's bulk lane.
         meter: What counts the requests, if anything.
+        before_sending: Called right before each request, when it no longer waits for anything. What it raises, the call
+            raises, and does not send.
 
     Raises:
         InvalidArgumentError: For a value that cannot be; its text names the argument.
@@ -81,6 +83,7 @@ class Options:
     headers: Mapping[str, str] = field(factory=dict[str, str], validator=_checked_headers, repr=False)
     bulk: bool = False
     meter: Meter | None = None
+    before_sending: Callable[[], object] | None = None
 
 
 class Call:

@@ -57,6 +57,7 @@ _DBS, _DB = _CLUSTER + "/dbs", _CLUSTER + "/dbs/{name}"
 
 LIST_CLUSTERS = Operation("clusters.list", "GET", CLUSTERS, Kind.READ, "databases")
 GET_CLUSTER = Operation("clusters.get", "GET", _CLUSTER, Kind.READ, "database")
+GET_CA = Operation("clusters.ca", "GET", _CLUSTER + "/ca", Kind.READ, "ca")
 LIST_USERS = Operation("users.list", "GET", _USERS, Kind.READ, "users")
 CREATE_USER = Operation("users.create", "POST", _USERS, Kind.CREATE, "user")
 GET_USER = Operation("users.get", "GET", _USER, Kind.READ, "user")

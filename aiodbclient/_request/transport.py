@@ -173,6 +173,12 @@ class Transport:
         if self._closed or session.closed:
             self._end(call, sent=False)
             raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
+        if call.options.before_sending is not None:
+            try:
+                call.options.before_sending()
+            except BaseException:
+                self._end(call, sent=False)
+                raise
         call.tries += 1
         if call.options.meter is not None:
             call.options.meter.requests += 1

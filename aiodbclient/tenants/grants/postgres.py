@@ -1,0 +1,138 @@
+"""A tenant on PostgreSQL: an owner role, which both of its logins are members of and begin their sessions as.
+
+As the administrator (the cluster's primary user: LOGIN, CREATEDB, CREATEROLE, no superuser)::
+
+    CREATE ROLE owner NOLOGIN
+    GRANT owner TO login
+    GRANT owner TO CURRENT_USER WITH SET TRUE       without WITH SET TRUE before PostgreSQL 16, which does not know it
+    ALTER DATABASE d OWNER TO owner
+    REVOKE ALL ON DATABASE d FROM PUBLIC
+
+and as the login, in its database::
+
+    SET ROLE NONE                                   its sessions may begin as the owner already
+    ALTER ROLE CURRENT_USER SET role = 'owner'      only a role itself may do so, since the API made it
+    REASSIGN OWNED BY CURRENT_USER TO owner         what it had made before it got the owner role
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from ...errors import ConfigurationError, GrantError
+from ...models import Connection
+from ..naming import Names
+from . import CONNECTIONS
+
+_WITH_SET = 16_00_00  # the server version that knows WITH SET
+_CONNECT_SECONDS = 10
+
+
+class PostgresGrants:
+    """The SQL of one PostgreSQL cluster. See ``Grants``.
+
+    Args:
+        connection: Where the cluster listens, and its primary user.
+        ca: The cluster's certificate authority, by which the server is verified, unless ``admin`` says ``sslmode``.
+        admin: The DSN of an administrator; None for the primary user. Logins are tried where it leads.
+    """
+
+    def __init__(self, connection: Connection, ca: str | None, admin: str | None) -> None:
+        if admin is None:
+            options: dict[str, Any] = {
+                "host": connection.host,
+                "port": connection.port,
+                "user": connection.user,
+                "password": connection.password,
+                "dbname": connection.database,
+            }
+        else:
+            options = _options(admin)
+        self._ca = None if "sslmode" in options else ca
+        self._admin = options
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+
+    async def give(self, names: Names, username: str) -> None:
+        assert names.database is not None
+        owner, login, database = Identifier(names.owner), Identifier(username), Identifier(names.database)
+        async with self._administrator(names) as server:
+            with_set = SQL(" WITH SET TRUE" if server.info.server_version >= _WITH_SET else "")
+            found = await _run(
+                names, server, SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(names.owner))
+            )
+            if not found:
+                await _run(names, server, SQL("CREATE ROLE {} NOLOGIN").format(owner))
+            await _run(names, server, SQL("GRANT {} TO {}").format(owner, login))
+            await _run(names, server, SQL("GRANT {} TO CURRENT_USER{}").format(owner, with_set))
+            await _run(names, server, SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
+            await _run(names, server, SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+
+    async def enter(self, names: Names, username: str, password: str) -> str | None:
+        options = self._admin | {"user": username, "password": password, "dbname": names.database}
+        role, owner = Literal(names.owner), Identifier(names.owner)
+        async with self._turns:
+            try:
+                connected = await self._connect(options)
+            except psycopg.OperationalError as error:
+                return str(error)
+            async with connected as server:
+                await _run(names, server, SQL("SET ROLE NONE"))
+                await _run(names, server, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(role))
+                await _run(names, server, SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(owner))
+        return None
+
+    async def forget(self, names: Names) -> None:
+        async with self._administrator(names) as server:
+            await _run(names, server, SQL("DROP ROLE IF EXISTS {}").format(Identifier(names.owner)))
+
+    @asynccontextmanager
+    async def _administrator(self, names: Names) -> AsyncGenerator[AsyncConnection[Any]]:
+        async with self._turns:
+            try:
+                connected = await self._connect(self._admin)
+            except psycopg.OperationalError as error:
+                reason = str(error)
+            else:
+                async with connected as server:
+                    yield server
+                return
+        raise GrantError(f"tenant {names.tenant!r}: the administrator cannot log in: {reason}", tenant=names.tenant)
+
+    async def _connect(self, options: dict[str, Any]) -> AsyncConnection[Any]:
+        conninfo = make_conninfo(**options, connect_timeout=_CONNECT_SECONDS)
+        if self._ca is None:
+            return await AsyncConnection.connect(conninfo, autocommit=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # libpq takes a file alone
+            file.write(self._ca)
+            file.flush()
+            verifying = make_conninfo(conninfo, sslmode="verify-full", sslrootcert=file.name)
+            return await AsyncConnection.connect(verifying, autocommit=True)
+
+
+def _options(admin: str) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(admin))
+    except psycopg.ProgrammingError:  # it may quote the DSN, and so a password
+        pass
+    raise ConfigurationError("admin is no DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+
+
+async def _run(names: Names, server: AsyncConnection[Any], statement: Composed | SQL) -> list[Any]:
+    try:
+        cursor = await server.execute(statement)
+        return [] if cursor.description is None else await cursor.fetchall()
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or str(error)
+    text = statement.as_string(server)
+    raise GrantError(
+        f"tenant {names.tenant!r}: PostgreSQL refused a statement: {reason}", tenant=names.tenant, statement=text
+    )

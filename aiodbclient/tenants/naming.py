@@ -1,0 +1,99 @@
+"""The names of a tenant's database, logins and owner role. Pure.
+
+A tenant has two logins, so that one can take over from the other. The second login and the owner role are named after
+the tenant with 16 hexadecimal digits of a digest between, which makes them differ for names that are cut short; a
+tenant whose own name has that form is refused, so that no tenant's login can be another's.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+from attrs import frozen
+
+from .._request.paths import check_name
+from ..engines import Engine
+from ..errors import InvalidArgumentError
+
+POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
+MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
+BY_PREFIX = frozenset({Engine.KAFKA, Engine.OPENSEARCH})
+
+_DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner)")
+_MAX_BYTES = 63  # PostgreSQL cuts longer names short (NAMEDATALEN)
+_MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
+_MAX_SCHEMA = 64  # characters; same
+
+# What comes with a cluster or an engine, and is nobody's to own, to reset or to delete.
+_RESERVED = frozenset(
+    {
+        *("doadmin", "do-readonly", "_dodb", "defaultdb", "avnadmin"),
+        *("postgres", "template0", "template1", "public", "none", "current_user", "current_role", "session_user"),
+        *("mysql", "sys", "information_schema", "performance_schema", "root"),
+        *("admin", "local", "config"),
+    }
+)
+
+
+@frozen
+class Names:
+    """What a tenant has: a ``database`` (None where the engine has none), two ``logins`` and an ``owner`` role."""
+
+    tenant: str
+    database: str | None
+    logins: tuple[str, str]
+    owner: str
+
+    def other(self, login: str) -> str:
+        """The login that is not ``login``."""
+        first, second = self.logins
+        return second if login == first else first
+
+
+def check_tenant(name: object) -> str:
+    """``name`` if it can be a tenant's on any engine. Raises InvalidArgumentError."""
+    check_name(name)
+    assert isinstance(name, str)
+    return name
+
+
+def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
+    """The names of ``tenant`` on a cluster of ``engine``.
+
+    Raises:
+        InvalidArgumentError: The name is too long for the engine, reserved, or of the form of a derived one.
+    """
+    whole = prefix + check_tenant(tenant)
+    check_name(whole)
+    if whole.lower() in _RESERVED or whole.lower().startswith("pg_"):
+        raise InvalidArgumentError(f"{whole!r} belongs to the cluster and cannot be a tenant's; nothing was sent")
+    if _DERIVED.search(whole):
+        raise InvalidArgumentError(
+            f"{whole!r} has the form of the second login that tenants get, and cannot be a tenant's; nothing was sent"
+        )
+    if engine in POSTGRESQL and len(whole.encode()) > _MAX_BYTES:
+        raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_BYTES} bytes of PostgreSQL; nothing was sent")
+    if engine in MYSQL and len(whole) > _MAX_SCHEMA:
+        raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_SCHEMA} characters of MySQL; nothing was sent")
+    if engine in BY_PREFIX and not re.fullmatch(r"[a-zA-Z0-9_-]+", whole):
+        # The dot ends the prefix of a tenant's topics or indexes, so it cannot be within.
+        raise InvalidArgumentError(
+            f"{whole!r}: on {engine} a tenant's name has letters, digits, _ and - alone; nothing was sent"
+        )
+    fits = engine not in MYSQL or len(whole) <= _MAX_USER
+    first = whole if fits else _derived(whole, engine, "a")
+    return Names(
+        tenant,
+        None if engine in BY_PREFIX else whole,
+        (first, _derived(whole, engine, "b")),
+        _derived(whole, engine, "owner"),
+    )
+
+
+def _derived(whole: str, engine: Engine | str, what: str) -> str:
+    digest = blake2b(whole.encode(), digest_size=8).hexdigest()
+    ending = f"_{digest}_{what}"
+    if engine in MYSQL:
+        return whole[: _MAX_USER - len(ending)] + ending
+    return whole.encode()[: _MAX_BYTES - len(ending)].decode(errors="ignore") + ending

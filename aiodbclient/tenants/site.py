@@ -1,0 +1,81 @@
+"""Where the tenants of one cluster live: what is read of the cluster once, and used for each of them."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from .._dsn import dsn
+from ..clusters import ClusterClient
+from ..engines import Engine, guard
+from ..errors import ConfigurationError
+from ..models import Connection, User, UserSettings
+from .credential import Credential
+from .grants import Grants, sql_grants
+from .grants.settings import settings_for
+from .naming import Names
+
+
+@frozen
+class Site:
+    """A cluster as far as its tenants are concerned."""
+
+    cluster_id: str
+    engine: Engine | str
+    connection: Connection
+    ca: str | None
+    sql: Grants | None
+
+    def settings(self, names: Names) -> UserSettings | None:
+        """What a login of the tenant is made with, where the API gives the rights."""
+        return settings_for(self.engine, names)
+
+    def credential(self, names: Names, user: User) -> Credential:
+        """The credential of the tenant, for the login ``user``."""
+        connection = self.connection
+        assert connection.host is not None
+        return Credential(
+            name=names.tenant,
+            username=user.name,
+            password=user.password,
+            database=names.database,
+            host=connection.host,
+            port=connection.port or 0,
+            engine=self.engine,
+            uri=dsn(
+                engine=self.engine,
+                host=connection.host,
+                port=connection.port,
+                ssl=connection.ssl,
+                uri=connection.uri,
+                username=user.name,
+                password=user.password,
+                database=names.database,
+            ),
+            ca=self.ca,
+            access_cert=user.access_cert,
+            access_key=user.access_key,
+            cluster=self.cluster_id,
+        )
+
+
+async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None) -> Site:
+    """Read what the tenants of ``cluster`` need of it.
+
+    Raises:
+        UnsupportedOperationError: Its engine has no users.
+        ConfigurationError: It is still being created, has no private connection, or nothing tells an administrator.
+        DatabaseClientError: It could not be read.
+    """
+    if cluster.engine is not None:
+        guard(cluster.engine, "users.create")  # before anything is sent
+    info = await cluster.info()
+    guard(info.engine, "users.create")
+    connection = info.private_connection if private else info.connection
+    if connection is None or not connection.host:
+        which = "private connection" if private else "connection"
+        raise ConfigurationError(
+            f"the cluster {info.name!r} tells no {which} (its status is {info.status}): "
+            "wait until it is online, or choose the other connection"
+        )
+    ca = await cluster.ca() if connection.ssl else None
+    return Site(cluster.id, info.engine, connection, ca, sql_grants(info.engine, connection, ca, admin))

@@ -1,0 +1,216 @@
+"""A tenant from sign-up to removal, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from aiodbclient import Action
+from aiodbclient.errors import ConflictError, InvalidArgumentError, UnsupportedOperationError
+from aiodbclient.tenants import Credential, TenantOutcome
+
+from .conftest import Place
+
+
+async def run(credential: Credential, *statements: str) -> list[Any]:
+    """What the last of the statements yields, executed by the tenant's own program."""
+    async with await AsyncConnection.connect(credential.uri, autocommit=True) as connection:
+        cursor = None
+        for statement in statements:
+            cursor = await connection.execute(statement)
+        return [] if cursor is None or cursor.description is None else await cursor.fetchall()
+
+
+async def actions(outcomes: Any) -> dict[str, Action]:
+    return {outcome.name: outcome.action async for outcome in outcomes}
+
+
+async def only(outcomes: Any) -> TenantOutcome:
+    (outcome,) = [outcome async for outcome in outcomes]
+    return outcome
+
+
+async def refused(credential: Credential) -> bool:
+    try:
+        await run(credential)
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+async def test_a_tenant_makes_a_table_in_its_own_database_and_nobody_else_gets_in(place: Place) -> None:
+    tenants = place.tenants()
+
+    alpha, beta = await asyncio.gather(tenants.ensure("alpha"), tenants.ensure("beta"))
+
+    assert await run(alpha, "CREATE TABLE mine (x int)", "INSERT INTO mine VALUES (1)", "TABLE mine") == [(1,)]
+    assert alpha.name == "alpha"
+    assert alpha.database == alpha.username == place.prefix + "alpha"
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        await AsyncConnection.connect(beta.uri, dbname=alpha.database)
+
+
+async def test_who_asks_again_gets_the_same_and_sends_nothing(place: Place) -> None:
+    first = await place.tenants().ensure("alpha")
+    sent = len(place.sent())
+
+    tenants = place.tenants()
+    again = await tenants.ensure("alpha")
+
+    assert again == first == await tenants.get("alpha")
+    assert len(place.sent()) == sent
+    assert await tenants.get("beta") is None
+
+
+async def test_two_that_ask_at_once_make_one_login_and_both_get_it(place: Place) -> None:
+    credentials = await asyncio.gather(*(place.tenants().ensure("alpha") for _ in range(5)))
+
+    assert len(set(credentials)) == 1
+    assert place.sent().count(("users.create", "alpha")) == 1
+    assert not await refused(credentials[0])
+
+
+async def test_a_run_takes_two_requests_a_tenant(place: Place) -> None:
+    names = [f"n{number}" for number in range(20)]
+
+    outcomes = {outcome.name: outcome async for outcome in place.tenants().provision(names)}
+
+    assert {outcome.action for outcome in outcomes.values()} == {Action.CREATED}
+    assert sorted(outcomes) == sorted(names)
+    assert len(place.sent()) == 2 * len(names) + 2  # and the cluster and the list of its users
+    for outcome in outcomes.values():
+        assert outcome.credential is not None
+        assert not await refused(outcome.credential)
+
+
+async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_retired(place: Place) -> None:
+    tenants = place.tenants()
+    old = await tenants.ensure("alpha")
+    await run(old, "CREATE TABLE t (x int)")
+
+    rotated = await only(tenants.rotate(["alpha"]))
+
+    assert rotated.action is Action.ROTATED
+    new = rotated.credential
+    assert new is not None
+    assert new == await tenants.get("alpha")
+    assert new.username != old.username
+    await run(new, "ALTER TABLE t ADD y int", "CREATE TABLE made_by_the_second (x int)")
+    await run(old, "DROP TABLE made_by_the_second", "INSERT INTO t VALUES (1, 2)")
+
+    assert await actions(tenants.retire(["alpha"])) == {"alpha": Action.RETIRED}
+    assert await refused(old)
+    assert not await refused(new)
+    assert await actions(tenants.retire(["alpha"])) == {"alpha": Action.KEPT}
+
+    third = (await only(tenants.rotate(["alpha"]))).credential
+    assert third is not None
+    assert third.username == old.username
+    assert await run(third, "TABLE t") == [(1, 2)]
+    assert not await refused(new)
+
+
+async def test_what_is_removed_is_gone_and_can_be_made_again(place: Place) -> None:
+    tenants = place.tenants()
+    old = await tenants.ensure("alpha")
+    await actions(tenants.rotate(["alpha"]))
+    await run(old, "CREATE TABLE t (x int)")
+
+    assert await actions(tenants.remove(["alpha", "never"])) == {"alpha": Action.DELETED, "never": Action.ABSENT}
+
+    assert await refused(old)
+    assert await tenants.get("alpha") is None
+    assert await place.store.get("alpha") is None
+    assert not [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)]
+    assert not [db.name for db in await place.cluster.dbs.list() if db.name.startswith(place.prefix)]
+    again = await tenants.ensure("alpha")
+    assert await run(again, "CREATE TABLE t (x int)", "TABLE t") == []
+
+
+async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place: Place) -> None:
+    """Such as one that was made with the API alone, which owns what it could make."""
+    name = place.prefix + "alpha"
+    await place.cluster.dbs.create(name)
+    user = await place.cluster.users.create(name)
+    async with await AsyncConnection.connect(
+        (await place.cluster.info()).connection.uri_for(await place.cluster.users.get("doadmin"), name)
+    ) as admin:
+        await admin.execute(f"GRANT CREATE ON SCHEMA public TO {name}")
+    before = (await place.cluster.info()).connection.uri_for(user, name)
+    async with await AsyncConnection.connect(before) as its_own:
+        await its_own.execute("CREATE TABLE t (x int)")
+
+    outcome = await only(place.tenants().provision(["alpha"]))
+
+    assert outcome.action is Action.ADOPTED
+    assert outcome.credential is not None
+    assert outcome.credential.password == user.password
+    rotated = (await only(place.tenants().rotate(["alpha"]))).credential
+    assert rotated is not None
+    await run(rotated, "ALTER TABLE t ADD y int")
+
+
+async def test_a_login_that_was_there_before_is_left_alone_or_reset_if_asked(place: Place) -> None:
+    tenants = place.tenants()
+    user = await place.cluster.users.create(place.prefix + "alpha")
+
+    failed = await only(tenants.provision(["alpha"], if_exists="error"))
+
+    assert isinstance(failed.error, ConflictError)
+    assert (await place.cluster.users.get(user.name)).password == user.password
+    reset = await only(tenants.provision(["alpha"], if_exists="reset"))
+    assert reset.action is Action.RESET
+    assert reset.credential is not None
+    assert reset.credential.password != user.password
+    assert not await refused(reset.credential)
+
+
+async def test_a_plan_sends_reads_alone_and_can_be_applied(place: Place) -> None:
+    tenants = place.tenants()
+    await actions(tenants.provision(["a", "b", "c"]))
+    before = len(place.sent())
+
+    plan = await tenants.plan(["b", "c", "d"], prune=True)
+
+    assert (plan.create, plan.resume, plan.keep, plan.extra) == (("d",), (), ("b", "c"), ("a",))
+    assert str(plan) == "create: 1 (d)\nremove: 1 (a)\nkeep: 2"
+    assert not [what for what, _ in place.sent()[before:] if what not in ("clusters.get", "users.list")]
+    assert await actions(plan.apply()) == {"d": Action.CREATED, "a": Action.DELETED}
+    again = await tenants.plan(["b", "c", "d"])
+    assert str(again) == "keep: 3"
+
+
+@pytest.mark.parametrize("engine", ["redis", "valkey"])
+async def test_a_cache_is_refused_with_nothing_sent_and_nothing_on_record(place: Place, engine: str) -> None:
+    cluster = place.client.cluster(await place.sandbox.add_cluster(engine), engine)
+    before = len(place.sent())
+    tenants = type(place.tenants())(cluster, place.store)
+
+    with pytest.raises(UnsupportedOperationError):
+        await tenants.ensure("alpha")
+
+    assert len(place.sent()) == before
+    assert await place.store.get("alpha") is None
+
+
+BAD: Iterable[Any] = ["", ".", "..", "defaultdb", "doadmin", "pg_x", "x" * 64, "a_0123456789abcdef_b", "nul\0", 7]
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_name_that_cannot_be_a_tenants_is_refused(place: Place, name: Any) -> None:
+    tenants = place.tenants(prefix="")
+    with pytest.raises(InvalidArgumentError):
+        await tenants.ensure(name)
+    assert not [what for what, _ in place.sent() if what != "clusters.get"]
+
+
+async def test_what_is_not_on_record_is_not_rotated(place: Place) -> None:
+    for runs in (place.tenants().rotate, place.tenants().retire):
+        outcome = await only(runs(["nobody"]))
+        assert isinstance(outcome.error, InvalidArgumentError)
+    assert await place.store.get("nobody") is None
