@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check fix coverage mutants bench bench-fleet bench-web docs
+.PHONY: demo test check fix coverage mutants bench bench-fleet bench-web docs pictures
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -37,6 +37,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/pacing.py
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/bulk.py
+
+# Draws anew what the site shows.
+pictures: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/pictures.py
 
 # Needs the package valkey-server.
 bench-fleet: $(VENV)/.dev

@@ -37,10 +37,11 @@ class Api:
     token: str
     cluster: str
     window: float
-    pipe: Connection
+    pipe: Connection | None = None
 
     def counts(self) -> Counter[tuple[str | None, int | None]]:
         """How many requests it saw, by operation and status."""
+        assert self.pipe is not None
         self.pipe.send("counts")
         return cast("Counter[tuple[str | None, int | None]]", self.pipe.recv())
 

@@ -8,10 +8,14 @@ import json
 import shlex
 import signal
 import sys
+import uuid
 from collections.abc import Sequence
+from math import inf
 from typing import get_args
 
 from .._pacing.budget import Window
+from . import fault_text
+from .fault_text import FaultText
 from .limits import DOCUMENTED, Remaining
 from .sandbox import Sandbox
 
@@ -25,9 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m aiodbclient.sandbox",
-        description="An API like DigitalOcean's for the users and dbs of managed database clusters, on 127.0.0.1.",
+        description="An API like DigitalOcean's for the users and dbs of managed database clusters, on 127.0.0.1. "
+        "@FILE stands for the arguments in a file, one a line: so no secret is in the list of processes.",
+        fromfile_prefix_chars="@",
     )
-    parser.add_argument("--port", type=int, default=0, help="the port to listen on (default: a free one)")
+    parser.add_argument("--port", type=_port, default=0, help="the port to listen on (default: a free one)")
     parser.add_argument("--token", help="the API token that clients must send (default: a random one)")
     parser.add_argument(
         "--cluster",
@@ -36,6 +42,30 @@ def _parser() -> argparse.ArgumentParser:
         type=_cluster,
         metavar="ENGINE[=NAME]",
         help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ... (may be repeated)",
+    )
+    parser.add_argument(
+        "--cluster-id",
+        action="append",
+        default=[],
+        type=_cluster_id,
+        metavar="[NAME=]UUID",
+        help="the id of the cluster NAME, or of the only one (default: a random one; may be repeated)",
+    )
+    parser.add_argument(
+        "--online-after",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="for so long the clusters are being created, and writes are refused",
+    )
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        type=_fault,
+        metavar="'OPERATION: OPTION...'",
+        help="let requests fail, for example 'users.create: status=503 nth=3', 'users.get,users.list: delay=0.5' or "
+        "'*: cut probability=0.01'; the options are those of Faults.add (may be repeated)",
     )
     parser.add_argument(
         "--dsn",
@@ -70,6 +100,37 @@ def _cluster(text: str) -> tuple[str, str | None]:
     return engine, name or None
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _cluster_id(text: str) -> tuple[str | None, str]:
+    name, _, given = text.rpartition("=")
+    try:
+        return name or None, str(uuid.UUID(given))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UUID or NAME=UUID") from None
+
+
+def _fault(text: str) -> FaultText:
+    try:
+        return fault_text.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _dsn(text: str) -> tuple[str, str]:
     name, _, dsn = text.partition("=")
     if not name or "://" not in dsn:
@@ -95,15 +156,11 @@ async def _serve(options: argparse.Namespace) -> int:
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    dsns: dict[str, str] = dict(options.dsn)
     try:
         async with Sandbox(options.port, options.token, options.rate_limit, remaining=options.remaining) as sandbox:
-            told: list[dict[str, str]] = []
-            for engine, name in options.cluster:
-                cluster = await sandbox.add_cluster(engine, name, dsn=dsns.pop(name, None) if name else None)
-                told.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
-            if dsns:
-                raise ValueError(f"--dsn names no cluster: {', '.join(dsns)}; add --cluster ENGINE={next(iter(dsns))}")
+            told = await _add_clusters(sandbox, options)
+            for fault in options.fault:
+                _add_fault(sandbox, fault)
             if options.json:
                 print(json.dumps({"url": sandbox.url, "token": sandbox.token, "clusters": told}), flush=True)
             else:
@@ -114,6 +171,40 @@ async def _serve(options: argparse.Namespace) -> int:
     except (OSError, RuntimeError, ValueError) as error:
         print(f"The sandbox cannot start: {error}", file=sys.stderr)
     return 1
+
+
+async def _add_clusters(sandbox: Sandbox, options: argparse.Namespace) -> list[dict[str, str]]:
+    dsns: dict[str, str] = dict(options.dsn)
+    ids: dict[str | None, str] = dict(options.cluster_id)
+    if None in ids and len(options.cluster) != 1:
+        raise ValueError("--cluster-id without NAME= is for one cluster; say which one: --cluster-id NAME=UUID")
+    told: list[dict[str, str]] = []
+    for engine, name in options.cluster:
+        cluster = await sandbox.add_cluster(
+            engine,
+            name,
+            dsn=dsns.pop(name, None) if name else None,
+            cluster_id=ids.pop(None, None) or ids.pop(name, None),
+            online_after=options.online_after,
+        )
+        told.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
+    for option, names in (("--dsn", dsns), ("--cluster-id", ids)):
+        if names:
+            unknown = ", ".join(map(str, names))
+            raise ValueError(f"{option} names no cluster: {unknown}; add --cluster ENGINE={next(iter(names))}")
+    return told
+
+
+def _add_fault(sandbox: Sandbox, fault: FaultText) -> None:
+    """Add a fault that may tell its cluster by name."""
+    options = dict(fault.options)
+    cluster = options.get("cluster")
+    if cluster is not None:
+        ids = {name: cluster_id for cluster_id, name in sandbox.clusters.items()}
+        options["cluster"] = ids.get(cluster, cluster)
+        if options["cluster"] not in sandbox.clusters:
+            raise ValueError(f"--fault names no cluster: {cluster}")
+    sandbox.faults.add(fault.operation, **options)
 
 
 def _greet(sandbox: Sandbox, clusters: list[dict[str, str]]) -> None:

@@ -68,7 +68,8 @@ class Sandbox:
         self.token = token or _new_token()
         self._port = port
         self._clusters: dict[str, Cluster] = {}
-        self._names: set[str] = set()
+        self._names: set[str] = set()  # of the clusters that are coming, too
+        self._ids: set[str] = set()
         self._windows = DOCUMENTED if windows is None else tuple(windows)
         self._remaining: Remaining = remaining
         self._tokens = {self.token: self._rights(SCOPES)}
@@ -167,20 +168,22 @@ class Sandbox:
         elif not name or name in self._names:
             raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
         cluster_id = _uuid(cluster_id)
-        if cluster_id in self._clusters:
+        if cluster_id in self._ids:
             raise ValueError(f"there is a cluster with the id {cluster_id} already")
         server = _backend(Engine.parse(engine), name, dsn, backend, version)
         cluster = Cluster(cluster_id, str(engine), name, server, version, num_nodes, region, size, list(tags))
-        if online_after > 0:
-            cluster.set_status("creating", online_after)
         self._names.add(name)
+        self._ids.add(cluster_id)
         try:
             if loop is asyncio.get_running_loop():
-                await self._bring_online(cluster)
+                await self._bring_online(cluster, online_after)
             else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._bring_online(cluster), loop))
+                await asyncio.wrap_future(
+                    asyncio.run_coroutine_threadsafe(self._bring_online(cluster, online_after), loop)
+                )
         except BaseException:
             self._names.discard(name)
+            self._ids.discard(cluster_id)
             raise
         return cluster.id
 
@@ -200,11 +203,13 @@ class Sandbox:
             raise ValueError(f"there is no cluster with the id {cluster_id}")
         self._clusters[cluster_id].set_status(status, online_after)
 
-    async def _bring_online(self, cluster: Cluster) -> None:
+    async def _bring_online(self, cluster: Cluster, online_after: float) -> None:
         await cluster.backend.start()
         if self._runner is None:
             await cluster.backend.stop()
             raise RuntimeError("the sandbox was stopped before the cluster was there")
+        if online_after > 0:
+            cluster.set_status("creating", online_after)
         self._clusters[cluster.id] = cluster
 
     async def __aenter__(self) -> Self:
@@ -229,6 +234,7 @@ class Sandbox:
         clusters = list(self._clusters.values())
         self._clusters.clear()
         self._names.clear()
+        self._ids.clear()
         try:
             if runner is not None:
                 await runner.cleanup()

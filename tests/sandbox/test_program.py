@@ -11,9 +11,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+ID = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 
 
 @contextmanager
@@ -77,6 +80,39 @@ def test_a_rate_limit() -> None:
             assert answer.headers["ratelimit-limit"] == "5000"
 
 
+def test_faults_and_the_ids_of_clusters_for_clients_in_any_language() -> None:
+    arguments = ["--cluster", "redis=a", "--cluster", "pg=b", "--cluster-id", f"b={ID}", "--online-after", "60"]
+    faults = ["clusters.get: cluster=b nth=2 status=503 headers=retry-after:7 headers='x-why: no reason'"]
+    faults += ["clusters.list,clusters.get: cluster=a status=404", "*: answer_name=somebody"]
+    for fault in faults:
+        arguments += ["--fault", fault]
+    with program("--json", *arguments) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        other, cluster = (f"{told['url']}/v2/databases/{cluster['id']}" for cluster in told["clusters"])
+        assert cluster.endswith(ID)
+        database = get(cluster, told["token"])["database"]
+        assert (database["id"], database["status"]) == ("somebody", "creating")
+        for url, status in ((cluster, 503), (other, 404)):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                get(url, told["token"])
+            with caught.value as answer:
+                assert answer.status == status
+                if status == 503:
+                    assert (answer.headers["retry-after"], answer.headers["x-why"]) == ("7", "no reason")
+        get(cluster, told["token"])
+
+
+def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
+    arguments = tmp_path / "arguments"
+    arguments.write_text(f"--token=dop hunter2\n--cluster\nredis=cache\n--cluster-id\n{ID}\n--json\n")
+    with program(f"@{arguments}") as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert (told["token"], told["clusters"][0]["id"]) == ("dop hunter2", ID)
+        assert "hunter2" not in Path(f"/proc/{process.pid}/cmdline").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -87,7 +123,22 @@ def test_a_rate_limit() -> None:
         (["--dsn", "a=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "names no cluster: a"),
         (["--cluster", "pg=a", "--dsn", "a=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "cannot be used"),
         (["--cluster", "redis=a", "--cluster", "redis=a"], 1, "'a' already"),
-        (["--port", "99999"], 1, "cannot start"),
+        (["--cluster", "redis", "--cluster-id", ID, "--cluster", "redis"], 1, "for one cluster"),
+        (["--cluster", "redis", "--cluster-id", f"a={ID}"], 1, "--cluster-id names no cluster: a"),
+        (["--cluster", "redis", "--cluster-id", "mine"], 2, "'mine' is not UUID or NAME=UUID"),
+        (["--fault", "*: cut cluster=a"], 1, "--fault names no cluster: a"),
+        (["--fault", "users.create"], 2, "is not OPERATION: OPTION..., such as"),
+        (["--fault", "users.destroy: cut"], 2, "no operation users.destroy"),
+        (["--fault", "users.create: status"], 2, "'status' says nothing that status can be"),
+        (["--fault", "users.create: status=many"], 2, "'status=many' says nothing that status can be"),
+        (["--fault", "users.create: status=99"], 2, "status must be from 200 to 599"),
+        (["--fault", "users.create: statis=503"], 2, "there is no 'statis'"),
+        (["--fault", "users.create:"], 2, "this fault does nothing"),
+        (["--online-after", "soon"], 2, "is not a number of seconds"),
+        (["@/nowhere"], 2, "No such file"),
+        (["--port", "70000"], 2, "not a number from 0 to 65535"),
+        (["--port", "-1"], 2, "not a number from 0 to 65535"),
+        (["--port", "http"], 2, "not a number from 0 to 65535"),
     ],
 )
 def test_what_it_cannot_do_it_says_with_an_exit_code(arguments: list[str], code: int, message: str) -> None:

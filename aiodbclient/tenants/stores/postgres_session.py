@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 from collections import deque
 from typing import LiteralString, TypeAlias
 
@@ -17,14 +18,13 @@ from ...errors import InvalidArgumentError, StoreError
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[object, ...]]
 
-_TIMEOUT = 10.0  # s for a lock on a row, and for a statement
+_TIMEOUT = 10.0  # s for a statement, waiting for locks included
 _PATIENCE = 20.0  # s for all of a batch, connecting included
-_IDLE = 1.0  # s after which a connection is tried before it is used
 _AT_ONCE = 100  # statements of one batch
 # So that a server which vanished is noticed within half a minute, on both sides.
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SETTINGS = (
-    "SELECT set_config('lock_timeout', %(timeout)s, false), set_config('statement_timeout', %(timeout)s, false),"
+    "SELECT set_config('statement_timeout', %(timeout)s, false),"
     " set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '3', false), set_config('synchronous_commit',"
     " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,"
@@ -61,7 +61,6 @@ class Session:
         self._table = Identifier(*table.split("."))
         self._owner = owner
         self._connection: AsyncConnection[tuple[object, ...]] | None = None
-        self._used = 0.0
         self._jobs: deque[_Job] = deque()
         self._wanted = asyncio.Event()
         self._closing = False
@@ -123,16 +122,14 @@ class Session:
     async def _commit(self, connection: AsyncConnection[tuple[object, ...]], batch: list[_Job]) -> list[Rows]:
         async with connection.pipeline(), connection.transaction():
             cursors = [await connection.execute(self._query(job.statement), job.values) for job in batch]
-            done = [await cursor.fetchall() for cursor in cursors]
-        self._used = asyncio.get_running_loop().time()
-        return done
+            return [await cursor.fetchall() for cursor in cursors]
 
     def _query(self, statement: LiteralString) -> bytes:
         return SQL(statement).format(table=self._table).as_bytes(None)
 
     async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
         """The connection: the one there is where it still works, or a new one."""
-        if self._connection is not None and asyncio.get_running_loop().time() - self._used > _IDLE:
+        if self._connection is not None and _has_something_to_say(self._connection):
             try:
                 await self._connection.execute("")
             except psycopg.Error:
@@ -167,6 +164,15 @@ def _with_keepalive(dsn: str) -> str:
     raise InvalidArgumentError(
         "the DSN of the store is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB"
     )
+
+
+def _has_something_to_say(connection: AsyncConnection[tuple[object, ...]]) -> bool:
+    """Whether there is something to read, unasked: a server that goes away says so, or closes the socket."""
+    if connection.closed:
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _name(job: _Job) -> str:

@@ -126,9 +126,8 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError:
         raise ConfigurationError("key= needs the extra: pip install 'aiodbclient[tenants]'") from None
-    keys = [key] if isinstance(key, str | bytes) else list(key)
     try:
-        return MultiFernet([Fernet(each) for each in keys])
+        return MultiFernet([Fernet(each) for each in ([key] if isinstance(key, str | bytes) else key)])
     except (ValueError, TypeError):
         pass  # raised below, without the context that could quote the key
     raise InvalidArgumentError("key= takes one or several keys as cryptography.fernet.Fernet.generate_key() makes them")

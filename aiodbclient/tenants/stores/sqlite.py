@@ -223,6 +223,8 @@ class SQLiteStore:
     def _attempt(self, read: Callable[[], T]) -> T:
         try:
             return read()
+        except UnicodeDecodeError:  # of a message of SQLite that quotes a damaged schema
+            raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from None
 

@@ -1,0 +1,37 @@
+"""A process that claims a name, says so, and waits for its end: ``claimer.py STORE NAME LEASE [fork]``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from aiodbclient.errors import StoreError
+from aiodbclient.tenants import PostgresStore, SQLiteStore
+from aiodbclient.tenants.testing import a_credential
+
+
+async def main() -> None:
+    place, name, lease = sys.argv[1:4]
+    async with PostgresStore(place) if place.startswith("postgresql") else SQLiteStore(place) as store:
+        claim = await store.claim(name, float(lease))
+        if sys.argv[4:] == ["fork"] and (child := os.fork()):
+            print("claimed" if claim else "taken", child, flush=True)
+        elif sys.argv[4:] == ["fork"]:
+            try:
+                await store.get(name)
+            except StoreError as error:
+                os.write(2, str(error).encode())
+            await asyncio.sleep(60)
+        else:
+            print("claimed" if claim else "taken", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        if claim is not None:
+            try:
+                await store.keep(claim, a_credential(name, "of the other process"))
+                print("kept", flush=True)
+            except StoreError as error:
+                print(type(error).__name__, flush=True)
+
+
+asyncio.run(main())

@@ -1,0 +1,46 @@
+"""What the tests of both stores share: records to keep, and another process that holds a claim."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiodbclient.tenants import Store
+from aiodbclient.tenants.testing import LONG, a_credential
+
+
+async def keep(store: Store, name: str, password: str = "hunter2") -> None:
+    claim = await store.claim(name, LONG)
+    assert claim is not None
+    await store.keep(claim, a_credential(name, password))
+
+
+async def password(store: Store, name: str) -> str | None:
+    record = await store.get(name)
+    assert record is not None
+    assert record.current is not None
+    return record.current.password
+
+
+@contextmanager
+def claimer(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a claim; it is killed in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.tenants.claimer", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
