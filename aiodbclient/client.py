@@ -19,7 +19,8 @@ from ._request.context import ClusterContext, Memory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
 from ._request.retry import RetryPolicy
-from ._request.transport import TokenProvider, Transport, checked_token
+from ._request.token import TokenProvider
+from ._request.transport import Transport
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
@@ -133,7 +134,7 @@ def _token(token: str | TokenProvider | None) -> str | TokenProvider:
         token = next((os.environ[name] for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
     if token is None:
         raise ConfigurationError(f"no token: pass token=, or set {' or '.join(_TOKEN_VARIABLES)}")
-    return checked_token(token)
+    return token
 
 
 def _checked_base_url(base_url: str) -> URL:

@@ -26,9 +26,9 @@ class Engine(StrEnum):
 
     @classmethod
     def parse(cls, slug: str) -> Engine | str:
-        """The member with this slug, in whatever case, or the slug itself where there is none."""
+        """The member with this slug, in whatever case and with white space around it, or else the slug itself."""
         try:
-            return cls(slug.lower())
+            return cls(slug.strip().lower())
         except ValueError:
             return slug
 
@@ -37,14 +37,19 @@ class Engine(StrEnum):
 class Capabilities:
     """What an engine can do.
 
-    ``user_settings`` names the settings of a user that the engine heeds; ``concurrent_user_writes`` is how many
-    user writes one cluster bears at a time.
+    Attributes:
+        users: Whether the API manages its users.
+        dbs: Whether the API manages its databases.
+        user_settings: The settings of a user that the engine heeds.
+        concurrent_user_writes: How many user writes one cluster bears at a time.
+        tells_passwords: Whether the API tells a user's password when it is read, and not only when it is made.
     """
 
     users: bool = True
     dbs: bool = True
     user_settings: frozenset[str] = frozenset()
     concurrent_user_writes: int = 16
+    tells_passwords: bool = True
 
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:
@@ -67,7 +72,9 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
         Engine.REDIS: _CACHE,
         Engine.VALKEY: _CACHE,
         Engine.MONGODB: Capabilities(
-            user_settings=frozenset({"settings.mongo_user_settings", "readonly"}), concurrent_user_writes=1
+            user_settings=frozenset({"settings.mongo_user_settings", "readonly"}),
+            concurrent_user_writes=1,
+            tells_passwords=False,
         ),
         Engine.KAFKA: Capabilities(user_settings=frozenset({"settings.acl"})),
         Engine.OPENSEARCH: Capabilities(user_settings=frozenset({"settings.opensearch_acl"})),
@@ -79,10 +86,18 @@ _NEEDS = {"users": ("users", "user"), "dbs": ("dbs", "database")}
 
 
 def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> None:
-    """Refuse ``operation`` (``"users.create"``) with these settings where ``engine`` cannot do it.
+    """Refuse an operation that ``engine`` cannot do. Does no I/O; an unknown engine is let through.
 
     A setting of another engine is refused because the API would ignore it, and an ignored ACL is a login with more
-    rights than its owner thinks. An unknown engine is let through. Raises UnsupportedOperationError; does no I/O.
+    rights than its owner thinks.
+
+    Args:
+        engine: The cluster's.
+        operation: Like ``"users.create"``.
+        settings: The settings that it is given, by their names in ``Capabilities.user_settings``.
+
+    Raises:
+        UnsupportedOperationError: Where the engine has no users or dbs, or does not know one of the settings.
     """
     capabilities = CAPABILITIES.get(engine)
     if capabilities is None:

@@ -9,7 +9,8 @@ from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.run import Run
 from ._json.converter import setting_names, write
 from ._request.context import ClusterContext
-from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
+from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, UPDATE_USER
+from ._request.reset import reset_password
 from .errors import InvalidArgumentError
 from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, User, UserSettings
 
@@ -87,12 +88,22 @@ class UsersAPI:
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
         """Give the user ``name`` a new password, which the answer holds; the old one ends at once.
 
-        Raises NotFoundError where there is no such user. Safe to retry: the password told last is the one that counts.
-        A cancelled call may have been applied, and then the password is not known: reset it again.
+        Safe to repeat. A cancelled call may have been applied, and then the password is not known: reset it again.
+
+        Where the answer to a first try was lost and a second try was answered, the password is read back before it is
+        returned, since either of the two may be the last one that the server performs.
+
+        Args:
+            name: The user.
+            mysql_settings: How it proves its password from now on.
+
+        Raises:
+            NotFoundError: Where there is no such user.
+            InvalidResponseError: Also where the password cannot be known, with ``may_have_applied`` set: two resets
+                were sent, and the API does not tell the password (MongoDB; or the token lacks the scope).
         """
         _check("mysql_settings", mysql_settings, MySQLSettings)
-        body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
-        return (await self._context.send(RESET_AUTH, name, body, setting_names(mysql_settings, None))).read(User)
+        return await reset_password(self._context, name, mysql_settings)
 
     def provision(
         self,

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from attrs import define, field, frozen
@@ -77,6 +78,19 @@ def says(status: int, payload: Any = None, *, text: str | None = None, **headers
         if payload is None:
             return web.Response(status=status, headers=sent)
         return web.json_response(payload, status=status, headers=sent)
+
+    return reply
+
+
+def tells_the_user(password: str = "hunter2") -> Reply:
+    """Answer any operation on one user as the API does, with the name that was asked for."""
+
+    async def reply(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "DELETE":
+            return web.Response(status=204)
+        parts = request.raw_path.split("/")
+        name = unquote(parts[5]) if len(parts) > 5 else json.loads(await request.read())["name"]
+        return web.json_response({"user": {"name": name, "role": "normal", "password": password}})
 
     return reply
 

@@ -27,7 +27,7 @@ from aiodbclient import (
 )
 
 from .conftest import MakeClient
-from .server import CLUSTER, Reply, Server, fails, says, stalls
+from .server import CLUSTER, Reply, Server, fails, says, stalls, tells_the_user
 
 Call = Callable[[ClusterClient], Awaitable[Any]]
 
@@ -134,8 +134,10 @@ async def test_a_hundred_first_calls_read_the_cluster_once(server: Server, make_
 
 async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, make_client: MakeClient) -> None:
     server.otherwise = is_engine("pg")
-    client = make_client(budget=RateBudget([Window(1, 60.0)]))
-    await client.clusters.get("11111111-1111-4111-8111-111111111111")
+    budget = RateBudget([Window(1, 60.0)])
+    client = make_client(budget=budget)
+    await client.clusters.get(CLUSTER)
+    client = make_client(budget=budget)  # which has not read that cluster
     patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
     await asyncio.wait([patient], timeout=0.01)
 
@@ -217,7 +219,7 @@ async def test_user_writes_on_one_mongodb_cluster_go_one_at_a_time(server: Serve
         most = max(most, writing)
         await asyncio.sleep(0.005)
         writing -= 1
-        return await says(201, {"user": {"name": "alice"}})(request)
+        return await tells_the_user()(request)
 
     server.otherwise = reply
     client = make_client()

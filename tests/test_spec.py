@@ -195,6 +195,8 @@ async def test_an_answer_comes_back_whole(
     if status != 204:
         answers = [*answers, complete(described["responses"][str(status)]["content"]["application/json"]["schema"])]
     for answer in answers:
+        if answer is not None:
+            answer = about_what_was_asked(answer)
         server.will(says(status, answer))
         result = await call(make_client())
         if status == 204:
@@ -249,6 +251,12 @@ def test_the_models_name_what_is_documented(spec: JSON) -> None:
     cluster = members(members(schema)["database"])
     assert set(cluster) - set(fields_dict(Cluster)) == NOT_OF_A_CLUSTER
     assert set(members(cluster["users"]["items"])) == set(fields_dict(User))
+
+
+def about_what_was_asked(answer: JSON) -> JSON:
+    """``answer`` for the cluster, user or db of our call; some of the examples answer a call for another."""
+    names = {"database": {"id": CLUSTER}, "user": {"name": "app-01"}, "db": {"name": "alpha"}}
+    return {key: value | names[key] if key in names else value for key, value in answer.items()}
 
 
 def success(described: JSON) -> tuple[int, list[Any]]:

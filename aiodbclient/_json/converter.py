@@ -45,6 +45,7 @@ class ClusterEngine:
     """Of a cluster only what the guard needs, so that nothing else of it can be in the guard's way."""
 
     engine: Engine | str
+    id: str | None = None
 
 
 SHAPE_ERRORS = (
@@ -140,6 +141,12 @@ def _open_enum(enum: type[StrEnum], *, optional: bool) -> Hook:
     return structure
 
 
+def _engine(value: Any, _: Any) -> Engine | str:
+    if type(value) is str and value:
+        return Engine.parse(value)
+    raise TypeError
+
+
 def _datetime(value: Any, _: Any) -> datetime | None:
     if value is None or value == "":
         return None
@@ -190,7 +197,9 @@ def _converter() -> Converter:
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _exactly(kind))
         register(kind | None, _optional(kind))
-    for enum in (Engine, UserRole, MySQLAuthPlugin, KafkaPermission, OpenSearchPermission, MongoRole):
+    register(Engine | str, _engine)
+    register(Engine | str | None, lambda value, _: None if value is None or value == "" else _engine(value, _))
+    for enum in (UserRole, MySQLAuthPlugin, KafkaPermission, OpenSearchPermission, MongoRole):
         register(enum | str, _open_enum(enum, optional=False))
         register(enum | str | None, _open_enum(enum, optional=True))
     register(datetime | None, _datetime)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import cast
@@ -23,6 +22,7 @@ from ..errors import (
     ServerError,
     UnprocessableEntityError,
 )
+from .masking import Secrets
 
 _BY_STATUS: dict[int, type[APIError]] = {
     400: BadRequestError,
@@ -34,63 +34,56 @@ _BY_STATUS: dict[int, type[APIError]] = {
     422: UnprocessableEntityError,
     429: RateLimitError,
 }
-_KEPT = 2000
-
-# A JSON member that holds a credential (cut short or not; in JSON, or in JSON within a JSON string), the credentials in
-# a URL, and a bearer token.
-_NAMES = "password|access_key|access_cert|uri|token"
-_CREDENTIALS = (
-    rf"""(?P<json>"(?:{_NAMES})"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
-    rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
-    r"""|(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s"'<>]{0,1000}@"""
-    r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
-)
+_LINE = 500  # characters of an id, a message or a request id
+_LONGEST_ERROR = 1 << 20  # bytes of an error that are decoded
 
 
-def excerpt(body: bytes, token: str = "", limit: int = _KEPT) -> str:
-    """The beginning of ``body`` as text, at most ``limit`` characters, with credentials and ``token`` masked."""
-    # Masked before it is cut, so that a cut cannot hide a credential's beginning from the pattern.
-    text = body[: 4 * _KEPT].decode("utf-8", "replace")
-    if token:
-        text = text.replace(token, "***")
-    text = re.sub(
-        _CREDENTIALS, lambda match: f"{match[match.lastgroup or 0]}***", text, flags=re.IGNORECASE | re.DOTALL
-    )
-    return text[:limit]
+def excerpt(body: bytes, secrets: Secrets) -> str:
+    """The beginning of ``body`` as text, at most 2,000 characters, with secrets masked."""
+    return secrets.masked(body[:_LONGEST_ERROR].decode("utf-8", "replace"))
+
+
+def request_id(status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets) -> str | None:
+    """What the provider's support asks for, from an error's body or else the header; None where nothing tells it."""
+    told = _members(body).get("request_id") if status >= 400 else None
+    return secrets.line(told or headers.get("x-request-id", ""), _LINE) or None
 
 
 def error_from_answer(
-    what: str, status: int, headers: Mapping[str, str], body: bytes, token: str = ""
+    what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets
 ) -> DatabaseClientError:
-    """The exception for an answer with a status that is not 2xx. ``what`` names the request in its text."""
+    """The exception for an answer with a status that is not 2xx.
+
+    Args:
+        what: Names the request in its text.
+        status: HTTP's.
+        headers: The answer's; they must not care about case.
+        body: The answer's.
+        secrets: What must not be in it.
+    """
     if status < 400:
         said = "which is not documented"
         if "location" in headers:
-            where = excerpt(_host(headers["location"]).encode(errors="replace"), token, 200)
+            where = secrets.line(_host(headers["location"]), 200)
             said = f"a redirect to {where}, not followed since the token is for base_url alone"
-        return InvalidResponseError(
-            f"{what}: answered {status}, {said}",
-            status=status,
-            body=excerpt(body, token),
-        )
+        return InvalidResponseError(f"{what}: answered {status}, {said}", status=status, body=excerpt(body, secrets))
     members = _members(body)
-    members.setdefault("request_id", headers.get("x-request-id", ""))
-    id, message, request_id = (
-        excerpt(members.get(key, "").encode(errors="replace"), token, 500) for key in ("id", "message", "request_id")
-    )
+    id, message = (secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
     if not message and not id:
-        message = " ".join(excerpt(body, token, 200).split())
-    # On one line, so that an answer cannot write lines of its own into a log.
-    said = " ".join(": ".join(part for part in (id, message) if part).split()) or _reason(status)
-    text = f"{what}: {status} {said}{f' (request id {request_id})' if request_id else ''}"
+        message = secrets.line(body[:_LONGEST_ERROR].decode("utf-8", "replace"), 200)
+    said = ": ".join(part for part in (id, message) if part) or _reason(status)
+    id_of_request = request_id(status, headers, body, secrets)
+    text = f"{what}: {status} {said}{f' (request id {id_of_request})' if id_of_request else ''}"
     error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
-    error = error_type(text, status=status, id=id, message=message, request_id=request_id or None)
+    error = error_type(text, status=status, id=id, message=message, request_id=id_of_request)
     if isinstance(error, RateLimitError | ServerError):
         error.retry_after = retry_after(headers)
     return error
 
 
 def _members(body: bytes) -> dict[str, str]:
+    if len(body) > _LONGEST_ERROR:
+        return {}
     try:
         decoded = json.loads(body)
     except (ValueError, RecursionError):

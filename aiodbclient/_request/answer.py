@@ -1,73 +1,164 @@
-"""A successful answer, and the model that it holds. Pure."""
+"""An answer, and the model that it holds."""
 
 from __future__ import annotations
 
-import json
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
-from .._json.converter import SHAPE_ERRORS, decoded, decoded_page
-from .._json.error_answers import excerpt
-from ..errors import InvalidResponseError
+from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
+from .._json.error_answers import error_from_answer, excerpt, request_id
+from .._json.masking import Secrets
+from ..errors import DatabaseClientError, InvalidResponseError
+from ..models import Cluster, Database, User
 from .call import Call
 
 T = TypeVar("T")
 
+# Of the successes without a body, what says that the work is still to be done, or is not for a DELETE to say.
+_NOT_DONE = frozenset({202, 205, 206})
+
+
+class Connection(Protocol):
+    """What an answer came through."""
+
+    def close(self) -> None:
+        """Close it, also where it is kept for the next request."""
+
 
 class Answer:
-    """A successful answer to ``call``, not read yet."""
+    """An answer to ``call``, not read yet.
 
-    __slots__ = ("body", "call", "status")
+    What does not fit is refused with InvalidResponseError, and its connection is closed: it may be the answer to
+    another request, with that one's still to come.
+    """
 
-    def __init__(self, call: Call, status: int, body: bytes) -> None:
+    __slots__ = ("_connection", "_secrets", "body", "call", "headers", "status")
+
+    def __init__(
+        self,
+        call: Call,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        secrets: Secrets,
+        connection: Connection | None,
+    ) -> None:
         self.call = call
         self.status = status
+        self.headers = headers
         self.body = body
+        self._secrets = secrets
+        self._connection = connection
+
+    @property
+    def request_id(self) -> str | None:
+        """What the provider's support asks for, or None."""
+        return request_id(self.status, self.headers, self.body, self._secrets)
 
     def read(self, model: type[T]) -> T:
-        """The ``model`` that the answer holds. Raises InvalidResponseError where it is not of that shape."""
-        # The error is raised outside of the handler: what a decoder or cattrs raises quotes the answer, and its
-        # credentials.
+        """The ``model`` that the answer holds.
+
+        Raises:
+            InvalidResponseError: Where it is not of that shape, or of another user, db or cluster than was asked for.
+        """
         key = self.call.operation.key
         assert key is not None
+        problem = f"is not the documented JSON object with {key!r}"
+        # The error is raised outside of the handler: what a decoder or cattrs raises quotes the answer, and its
+        # credentials.
         try:
-            return decoded(self.body, key, model)
+            value = decoded(self.body, key, model)
         except SHAPE_ERRORS:
             pass
-        raise self.invalid(f"is not the documented JSON object with {key!r}", body=excerpt(self.body))
+        except MemoryError:
+            problem = "is more than there is memory for"
+        else:
+            self._check_subject(value)
+            return value
+        raise self.invalid(problem)
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """As ``read``, for a list: what is on this page, and the address of the next one, if there is one."""
         key = self.call.operation.key
         assert key is not None
+        problem = f"is not the documented JSON object with {key!r}"
         try:
-            return decoded_page(self.body, key, model)
+            page, following = decoded_page(self.body, key, model)
         except SHAPE_ERRORS:
             pass
-        raise self.invalid(f"is not the documented JSON object with {key!r}", body=excerpt(self.body))
+        except MemoryError:
+            problem = "is more than there is memory for"
+        else:
+            if model is User:
+                self._secrets.learn([user.password for user in page if isinstance(user, User)])
+            return page, following
+        raise self.invalid(problem)
 
     def read_nothing(self) -> None:
-        """See that the answer is the API's, which documents an empty one here.
+        """See that the work is done: documented is a 204, and any other success without a body says it too.
 
-        Raises InvalidResponseError where it holds anything but JSON, such as the page of a proxy that let nothing
-        through.
+        Raises:
+            InvalidResponseError: For any other answer, such as the page of a proxy that let nothing through.
         """
-        if not self.body.strip():
-            return
-        try:
-            json.loads(self.body)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            return
-        raise self.invalid("is not empty, as documented", body=excerpt(self.body))
+        if self.status in _NOT_DONE or self.body.strip():
+            raise self.invalid("is not empty, as documented" if self.body else "does not say that it is done")
 
-    def invalid(self, problem: str, body: str = "") -> InvalidResponseError:
-        """The error for an answer that cannot be taken: ``problem`` goes on after "the answer"."""
+    def error(self) -> DatabaseClientError:
+        """The exception for an answer that is not a success."""
+        error = error_from_answer(self.call.what, self.status, self.headers, self.body, self._secrets)
+        if isinstance(error, InvalidResponseError):
+            self._close()
+        return error
+
+    def invalid(self, problem: str) -> InvalidResponseError:
+        """The error for a success that cannot be taken: ``problem`` goes on after "the answer"."""
+        self._close()
         error = InvalidResponseError(
             f"{self.call.what}: the answer ({self.status}) {problem}",
             status=self.status,
-            body=body,
-            may_have_applied=self.call.operation.writes,
+            body=excerpt(self.body, self._secrets),
         )
-        error.tries = self.call.tries
+        self.call.tell(error)
         return error
+
+    def _check_subject(self, value: object) -> None:
+        told: str | None
+        match value:
+            case User():
+                self._secrets.learn((value.password, value.access_key))
+                told, asked = value.name, self.call.name
+            case Database():
+                told, asked = value.name, self.call.name
+            case Cluster():
+                self._secrets.learn(_passwords(value))
+                told, asked = value.id, self.call.cluster_id
+            case ClusterEngine():
+                told, asked = value.id, self.call.cluster_id
+            case _:
+                return
+        if told is not None and asked is not None and not is_same_name(told, asked):
+            raise self.invalid(f"is about {self._secrets.line(told, 100)!r}, not {asked!r}")
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+def is_same_name(told: str, asked: str) -> bool:
+    """Whether an answer's name is the one that was asked for.
+
+    A provider may normalise a name, so case and white space at its ends do not count.
+    """
+    return told == asked or told.strip().casefold() == asked.strip().casefold()
+
+
+def _passwords(cluster: Cluster) -> list[str | None]:
+    connections = (
+        cluster.connection,
+        cluster.private_connection,
+        cluster.standby_connection,
+        cluster.standby_private_connection,
+    )
+    return [connection.password for connection in connections if connection is not None] + [
+        user.password for user in cluster.users
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from ..errors import InvalidArgumentError
+from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
 from .retry import RULES, Failure, RetryPolicy, Then
 
@@ -107,12 +107,16 @@ class Call:
         "closed_for",
         "cluster_id",
         "failure",
+        "lost",
         "may_have_applied",
         "name",
         "operation",
         "options",
         "path",
         "patience",
+        "request_id",
+        "sent",
+        "timed_out",
         "tries",
         "write_lock",
     )
@@ -135,11 +139,15 @@ class Call:
         self.name = name
         self.body = None if body is None else _encoded(operation, body)
         self.write_lock = write_lock
+        self.patience = options.max_wait  # seconds that are left of it
+        self.failure = Failure.REFUSED  # of the last try
         self.tries = 0
-        self.patience = options.max_wait
-        self.failure = Failure.REFUSED
+        self.sent = 0  # tries that may have reached the server
+        self.lost = 0  # of these, the ones whose answer was lost
+        self.timed_out = False  # whether one of these took too long, so that the server may still be at it
         self.may_have_applied = False
-        self.closed_for: float | None = None
+        self.request_id: str | None = None  # of the last answer
+        self.closed_for: float | None = None  # seconds, after a 429
 
     @property
     def what(self) -> str:
@@ -154,6 +162,34 @@ class Call:
     def is_final(self, _: object) -> bool:
         """Whether the last try's error ends the call."""
         return self.then is Then.RAISE
+
+    def tell(self, error: DatabaseClientError) -> None:
+        """Let ``error`` tell of the whole call: what was sent, how often, and whether it may have been applied.
+
+        This is the one place that decides it.
+        """
+        lost = self.failure is Failure.LOST or isinstance(error, ServerError | InvalidResponseError)
+        self.may_have_applied |= lost and self.operation.writes
+        error.may_have_applied = self.may_have_applied
+        error.tries = self.tries
+        if isinstance(error, APIError) and error.request_id is None:
+            error.request_id = self.request_id
+        text = str(error.args[0])
+        if self.may_have_applied:
+            text = f"{text}; {_SETTLE.get(self.operation.name, _APPLIED)}"
+        elif not self.sent and _NOTHING_SENT not in text:
+            text = f"{text}; {_NOTHING_SENT}"
+        error.args = (text,)
+
+
+_NOTHING_SENT = "nothing was sent"
+_APPLIED = "it may have been applied"
+_SETTLE = {
+    "users.create": f"{_APPLIED}: read the name back; if it is there without a password that you know, reset_auth it, "
+    "else create it again",
+    "users.reset_auth": f"{_APPLIED}: the old password may have ended, so reset_auth it again",
+    "dbs.create": f"{_APPLIED}: read the name back, and create it again if it is not there",
+}
 
 
 def _encoded(operation: Operation, body: Mapping[str, Any]) -> bytes:

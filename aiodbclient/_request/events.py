@@ -9,9 +9,17 @@ from attrs import frozen
 class RequestEvent:
     """One request, sent and answered or failed. It holds no name of a user or db and no credential.
 
-    ``operation`` is like ``"users.create"``. ``status`` is HTTP's, or None where no answer came; ``error`` is then the
-    name of the exception. ``attempt`` counts from 1, so what is above it is a retry. ``waited`` is the seconds spent
-    waiting for the rate budget before it was sent, and ``duration`` those from sending to the whole answer.
+    Attributes:
+        operation: Like ``"users.create"``.
+        method: HTTP's.
+        status: HTTP's, or None where no answer came.
+        error: The name of the exception where no answer came, else None.
+        attempt: Counts from 1, so what is above it is a retry.
+        waited: Seconds spent waiting for the rate budget before it was sent.
+        duration: Seconds from sending to the whole answer.
+        blocked: Seconds spent waiting for another user write on the cluster to end, before it was sent. MongoDB bears
+            one at a time.
+        request_id: What the provider's support asks for, where the answer told it.
     """
 
     operation: str
@@ -21,3 +29,5 @@ class RequestEvent:
     attempt: int
     waited: float
     duration: float
+    blocked: float = 0.0
+    request_id: str | None = None

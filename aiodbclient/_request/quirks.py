@@ -1,9 +1,18 @@
-"""What an aiohttp session does and says by itself, and must not."""
+"""Stops aiohttp from resending by itself, from quoting secrets, and from handing out what nobody asked for.
+
+Source: aiohttp 3.12 to 3.14. Underscored names of aiohttp are used here alone.
+"""
 
 from __future__ import annotations
 
+from urllib.request import getproxies, proxy_bypass
+
 import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from ..errors import ConfigurationError
 
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
@@ -23,13 +32,50 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
 
 
 def send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareType, ...]:
+    """The middlewares for a request that aiohttp must send once: those of the session, and ours."""
     # The middlewares of a request replace those of its session.
     return (*getattr(session, "_middlewares", ()), _send_once)
 
 
 def told(error: BaseException) -> str:
-    """``error`` in words that hold no credential."""
+    """What may be told of an error of aiohttp's."""
     # The text of these quotes what came, and with that credentials, or the URL of a proxy with its password.
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError) or not str(error):
         return type(error).__name__
     return f"{type(error).__name__}: {error}"
+
+
+def drop_unasked(session: aiohttp.ClientSession) -> None:
+    """Close the idle connections that something came through since: it would be the answer to the next request."""
+    connections: dict[object, list[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
+    for kept in connections.values():
+        for connection, _ in kept:
+            if connection.should_close:
+                connection.close()
+
+
+def connection_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:
+    """What ``response`` came through, also after that went back to the idle ones."""
+    protocol = getattr(response, "_protocol", None)
+    return protocol if isinstance(protocol, ResponseHandler) else None
+
+
+def check_session(session: aiohttp.ClientSession, base_url: URL) -> None:
+    """Refuse a session that would spoil the token or tell it to others.
+
+    Raises:
+        ConfigurationError: For a session with ``auth=``, and where plain http to loopback would go through a proxy.
+    """
+    if session.auth is not None:
+        raise ConfigurationError("the aiohttp.ClientSession that was given has auth=, which collides with the token")
+    if base_url.scheme == "http" and _has_proxy(session, base_url.host or ""):
+        raise ConfigurationError(
+            f"base_url is plain http to {base_url.host}, and the aiohttp.ClientSession that was given would tell the "
+            "token to a proxy in the clear: give one without proxy=, or put the host into NO_PROXY"
+        )
+
+
+def _has_proxy(session: aiohttp.ClientSession, host: str) -> bool:
+    if getattr(session, "_default_proxy", None) is not None:
+        return True
+    return session.trust_env and "http" in getproxies() and not proxy_bypass(host)

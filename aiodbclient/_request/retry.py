@@ -57,7 +57,8 @@ RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
         }.items()
     }
 )
-LOST_STATUSES = frozenset({500, 502, 503, 504})
+# 520 to 524 are Cloudflare's, which stands before the API, for an origin that did not answer as it should (godo #142).
+LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
 
 
 def _positive(_: object, attribute: Attribute[Any], value: float) -> None:

@@ -1,11 +1,11 @@
-"""The one module that does network I/O: pace, send, read, judge, back off."""
+"""The one module that does network I/O: pace, send, read, judge."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
@@ -15,7 +15,7 @@ from attrs import asdict
 from multidict import CIMultiDict
 from yarl import URL
 
-from .._json.error_answers import error_from_answer
+from .._json.masking import Secrets
 from .._pacing.budget import Budget, RateLimitStatus
 from .._version import __version__
 from ..errors import (
@@ -23,20 +23,19 @@ from ..errors import (
     ConnectError,
     ConnectionLostError,
     DatabaseClientError,
+    InvalidResponseError,
     RateLimitError,
     RequestTimeoutError,
-    ServerError,
 )
 from .answer import Answer
+from .body import ACCEPTED, BodyError, whole_body
 from .call import Call
 from .events import RequestEvent
-from .operations import Kind
-from .quirks import NOT_SENT, send_once_through, told
+from .quirks import NOT_SENT, check_session, connection_of, drop_unasked, send_once_through, told
 from .retry import LOST_STATUSES, RULES, Failure, Then, retrying
+from .token import Token, TokenProvider
 
 logger = logging.getLogger("aiodbclient")
-
-TokenProvider = Callable[[], Awaitable[str]]
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -44,16 +43,20 @@ _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohtt
 # was sent.
 _CONNECTING = 0.9
 
-_GONE_IS_DONE = Then.RETRY_GONE_IS_DONE
-
-_SETTLE = (
-    "it may have been applied: read the name back; if it is there without a password that you know, reset_auth it, "
-    "else create it again"
-)
+# The API, or a gateway before it, gave up waiting: what it waited for may still go on.
+_TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 
 
 class Transport:
-    """Sends the calls of one client: with its token, through its session, paced by its budget."""
+    """Sends the calls of one client: with its token, through its session, paced by its budget.
+
+    Args:
+        token: The token, or an async callable that gives it.
+        base_url: Where the API is.
+        session: The caller's session, or None for one of its own.
+        budget: What paces the requests.
+        on_event: Called after each request.
+    """
 
     __slots__ = (
         "_ask_token",
@@ -65,6 +68,7 @@ class Transport:
         "_newest_headers",
         "_on_event",
         "_owns_session",
+        "_secrets",
         "_session",
         "_token",
         "_token_lock",
@@ -83,9 +87,12 @@ class Transport:
     ) -> None:
         self.base_url = base_url
         self.budget = budget
+        self._secrets = Secrets()
         self._newest_headers: Mapping[str, str] = {}
-        self._token = token if isinstance(token, str) else ""
-        self._ask_token = None if isinstance(token, str) else token
+        self._token: Token | None = None
+        self._ask_token = token if callable(token) else None
+        if not callable(token):
+            self._use_token(Token(token))
         self._token_lock = asyncio.Lock()
         self._session = session
         self._owns_session = session is None
@@ -93,11 +100,11 @@ class Transport:
         self._closed = False
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
-        self._headers_token = ""
+        self._headers_token: Token | None = None
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
-        """What the newest answer said of the account's limit."""
+        """What the newest answer said of the token's limit."""
         return RateLimitStatus.from_headers(self._newest_headers)
 
     async def aclose(self) -> None:
@@ -113,142 +120,187 @@ class Transport:
             The successful answer, not read yet.
 
         Raises:
-            DatabaseClientError: What the last try met; its ``may_have_applied`` and ``tries`` are the whole call's.
+            DatabaseClientError: What the last try met. What it says of what was sent is true of the whole call.
         """
         return await retrying(call.options.retry, call.is_final, self._attempt, call)
 
     async def _attempt(self, call: Call) -> Answer:
-        """One try: the answer, or the error that it met, with what that means noted in both."""
+        """One try: the answer, or the error that it met."""
         call.failure = Failure.REFUSED
         try:
-            token = self._token or await self._renewed_token("")
-            status, headers, body = await self._send(call, token)
-            if status == 401 and self._ask_token is not None:
-                status, headers, body = await self._send(call, await self._renewed_token(token))
-            if status < 300:
-                return Answer(call, status, body)
-            if status == 404 and call.may_have_applied and RULES[Failure.LOST][call.operation.kind] is _GONE_IS_DONE:
-                return Answer(call, 204, b"")
-            raise self._judged(call, status, headers, body)
+            token = self._token or await self._renewed_token(None)
+            answer = await self._exchange(call, token)
+            if answer.status == 401 and self._ask_token is not None:
+                answer = await self._exchange(call, await self._renewed_token(token))
+            if 200 <= answer.status < 300:
+                return answer
+            gone_is_done = RULES[Failure.LOST][call.operation.kind] is Then.RETRY_GONE_IS_DONE
+            if answer.status == 404 and call.lost and gone_is_done:
+                return Answer(call, 204, answer.headers, b"", self._secrets, None)
+            raise _refusal(call, answer)
         except DatabaseClientError as error:
-            unclear = call.failure is Failure.LOST or isinstance(error, ServerError)
-            call.may_have_applied |= unclear and call.operation.writes
-            error.may_have_applied |= call.may_have_applied
-            error.tries = call.tries
-            if unclear and call.operation.kind is Kind.CREATE:
-                error.args = (f"{error.args[0]}; {_SETTLE}",)
+            call.tell(error)
             raise
 
-    def _judged(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> DatabaseClientError:
-        error = error_from_answer(call.what, status, headers, body, self._token)
-        if isinstance(error, RateLimitError):
-            call.failure = Failure.THROTTLED
-            error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
-        elif status in LOST_STATUSES:
-            call.failure = Failure.LOST
-        return error
-
-    async def _renewed_token(self, stale: str) -> str:
+    async def _renewed_token(self, stale: Token | None) -> Token:
         """The token, asked for anew unless somebody else did since ``stale`` was current."""
         async with self._token_lock:
-            if self._ask_token is not None and self._token == stale:
+            if self._ask_token is not None and self._token is stale:
                 asked = self._ask_token()
                 if not isawaitable(asked):
                     raise ConfigurationError("token must be a string or an async callable; this callable is not async")
-                self._token = checked_token(await asked)
+                self._use_token(Token(await asked))
+            assert self._token is not None
             return self._token
 
-    async def _send(self, call: Call, token: str) -> tuple[int, Mapping[str, str], bytes]:
+    def _use_token(self, token: Token) -> None:
+        self._token = token
+        self._secrets.learn_token(token.value)
+
+    async def _exchange(self, call: Call, token: Token) -> Answer:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
         session = self._open_session()
         asked = perf_counter()
-        await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+        await self._acquire_slot(call)
+        granted = perf_counter()
         if call.write_lock is not None:
-            # With a slot in hand: a bulk run's write that waits for one must not keep others from writing.
-            try:
-                await call.write_lock.acquire()
-            except BaseException:
-                self.budget.release(sent=False)
-                raise
-        if self._closed or session.closed:
-            self._end(call, sent=False)
-            raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
-        if call.options.before_sending is not None:
-            try:
+            await self._acquire_lock(call, call.write_lock, granted - asked)
+        try:
+            if self._closed or session.closed:
+                raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
+            if call.options.before_sending is not None:
                 call.options.before_sending()
-            except BaseException:
-                self._end(call, sent=False)
-                raise
+        except BaseException:
+            self._release(call, sent=False)
+            raise
+        started = perf_counter()
         call.tries += 1
+        call.sent += 1
         if call.options.meter is not None:
             call.options.meter.requests += 1
-        started = perf_counter()
         if call.patience is not None:
             call.patience = max(call.patience - (started - asked), 0.0)
+        answer: Answer | None = None
         # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
-        failure: DatabaseClientError
+        failure: DatabaseClientError | None = None
+        status = 0
+        drop_unasked(session)
         try:
             async with session.request(
                 call.operation.method,
                 URL(self._base + call.path, encoded=True),
                 data=call.body,
-                headers=self._headers(token, call),
+                headers=self._headers(token, call, session),
                 allow_redirects=False,
                 raise_for_status=False,
+                auto_decompress=False,
                 timeout=_client_timeout(call.options.timeout),
                 middlewares=None if call.operation.method == "POST" else send_once_through(session),
             ) as response:
-                body = await response.read()
-            if response.status == 429:
-                call.closed_for = await self.budget.throttle(response.headers)
+                status = response.status
+                connection = connection_of(response)
+                body = await whole_body(response, started + call.options.timeout)
+            answer = Answer(call, status, response.headers, body, self._secrets, connection)
+            del body  # it holds credentials, and a traceback would show it
+            if answer.status == 429:
+                call.closed_for = await self.budget.throttle(answer.headers)
             else:
-                self.budget.observe(response.headers)
-            self._newest_headers = response.headers
+                self.budget.observe(answer.headers)
+            self._newest_headers = answer.headers
         except NOT_SENT as error:
             call.failure = Failure.NOT_SENT
-            failure = ConnectError(f"{call.what}: no connection, nothing was sent: {told(error)}")
+            call.sent -= 1
+            nothing = "" if call.sent else ", nothing was sent"
+            failure = ConnectError(f"{call.what}: no connection{nothing}: {self._told(error)}")
         except TimeoutError:
             call.failure = Failure.LOST
+            call.timed_out = True
             failure = RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
             call.failure = Failure.LOST
-            failure = ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {told(error)}")
+            failure = ConnectionLostError(
+                f"{call.what}: the connection broke before the whole answer: {self._told(error)}"
+            )
+        except BodyError as error:
+            failure = InvalidResponseError(f"{call.what}: the answer ({status}) {error}", status=status)
+        except MemoryError:
+            failure = InvalidResponseError(f"{call.what}: there is no memory for the answer", status=status)
         except ValueError as error:
             failure = ConfigurationError(
                 f"{call.what}: aiohttp refused the request or the answer ({type(error).__name__}); a session of yours "
                 "must not find credentials of its own, as trust_env=True does in a netrc file"
             )
-            failure.may_have_applied = call.operation.writes
-        else:
-            self._tell(call, response.status, None, asked, started)
-            return response.status, response.headers, body
+            call.may_have_applied |= call.operation.writes
         finally:
-            self._end(call, sent=call.failure is not Failure.NOT_SENT)
-        self._tell(call, None, type(failure).__name__, asked, started)
+            self._release(call, sent=call.failure is not Failure.NOT_SENT)
+        call.lost += call.failure is Failure.LOST
+        self._observe(call, answer, failure, asked, granted, started)
+        if answer is not None:
+            return answer
+        assert failure is not None
         raise failure
 
-    def _end(self, call: Call, *, sent: bool) -> None:
+    async def _acquire_slot(self, call: Call) -> None:
+        try:
+            return await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+        except RateLimitError as error:
+            wait = error.retry_after
+        how_long = "within" if wait is None else f"for another {wait:.1f} s, longer than"
+        request = f" (request id {call.request_id})" if call.request_id else ""
+        raise RateLimitError(
+            f"{call.what}: the rate budget has no slot {how_long} max_wait allows{request}", retry_after=wait
+        )
+
+    async def _acquire_lock(self, call: Call, lock: asyncio.Lock, waited: float) -> None:
+        # With a slot in hand: a bulk run's write that waits for one must not keep others from writing.
+        patience = None if call.patience is None else max(call.patience - waited, 0.0)
+        try:
+            async with asyncio.timeout(patience):
+                await lock.acquire()
+                return
+        except TimeoutError:
+            self.budget.release(sent=False)
+        except BaseException:
+            self.budget.release(sent=False)
+            raise
+        raise RateLimitError(
+            f"{call.what}: another user write on this cluster, which bears one at a time, takes longer than max_wait "
+            "allows"
+        )
+
+    def _release(self, call: Call, *, sent: bool) -> None:
         if call.write_lock is not None:
             call.write_lock.release()
         self.budget.release(sent=sent)
 
-    def _tell(self, call: Call, status: int | None, error: str | None, asked: float, started: float) -> None:
+    def _observe(
+        self,
+        call: Call,
+        answer: Answer | None,
+        failure: DatabaseClientError | None,
+        asked: float,
+        granted: float,
+        started: float,
+    ) -> None:
+        """Tell the hook and the log of one request."""
         if self._on_event is None and not logger.isEnabledFor(logging.DEBUG):
             return
         event = RequestEvent(
             operation=call.operation.name,
             method=call.operation.method,
-            status=status,
-            error=error,
+            status=None if answer is None else answer.status,
+            error=None if failure is None else type(failure).__name__,
             attempt=call.tries,
-            waited=started - asked,
+            waited=granted - asked,
             duration=perf_counter() - started,
+            blocked=started - granted,
+            request_id=None if answer is None else answer.request_id,
         )
         logger.debug(
             "%s %s: %s in %.3f s, try %d",
             event.method,
             call.path,
-            status or error,
+            event.status or event.error,
             event.duration,
             event.attempt,
             extra=asdict(event),
@@ -259,11 +311,13 @@ class Transport:
             except Exception:  # whatever it is, the request's own outcome goes first
                 logger.exception("on_event raised")
 
-    def _headers(self, token: str, call: Call) -> CIMultiDict[str]:
+    def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """The headers of a request: those of its token, made once for each token, and those of its options."""
-        if token != self._headers_token:
+        if token is not self._headers_token:
             self._headers_token = token
-            bare = {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": _USER_AGENT}
+            bare = {"Authorization": f"Bearer {token.value}", "Accept": "application/json", "Accept-Encoding": ACCEPTED}
+            if "User-Agent" not in session.headers:  # a session of the caller's may have its own
+                bare["User-Agent"] = _USER_AGENT
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
         made = self._made_headers[call.body is not None]
         if not call.options.headers:
@@ -271,6 +325,9 @@ class Transport:
         headers = made.copy()
         headers.update(call.options.headers)
         return headers
+
+    def _told(self, error: BaseException) -> str:
+        return self._secrets.line(told(error), 500)
 
     def _open_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -286,20 +343,25 @@ class Transport:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         if self._session.closed:
             raise ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
-        if self._session.auth is not None:
-            raise ConfigurationError(
-                "the aiohttp.ClientSession that was given has auth=, which collides with the token"
-            )
+        if not self._owns_session:
+            check_session(self._session, self.base_url)
         return self._session
+
+
+def _refusal(call: Call, answer: Answer) -> DatabaseClientError:
+    """The error for an answer that is not a success, with what it means for the next try noted in ``call``."""
+    error = answer.error()
+    call.request_id = answer.request_id
+    if isinstance(error, RateLimitError):
+        call.failure = Failure.THROTTLED
+        error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
+    elif answer.status in LOST_STATUSES:
+        call.failure = Failure.LOST
+        call.lost += 1
+        call.timed_out |= answer.status in _TIMED_OUT_STATUSES
+    return error
 
 
 @lru_cache(maxsize=64)
 def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=seconds, connect=seconds * _CONNECTING)
-
-
-def checked_token(token: object) -> str:
-    """``token`` if it can go into a header. Raises ConfigurationError, which does not quote it."""
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token or " " in token:
-        raise ConfigurationError("the token must be a non-empty string of printable ASCII characters without spaces")
-    return token

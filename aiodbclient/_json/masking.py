@@ -1,0 +1,114 @@
+"""What may be told of a text that came from elsewhere: everything but secrets. Pure.
+
+Every text of an answer or of another library goes through ``Secrets.masked`` before it goes into an error or a log.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import quote
+
+_MASK = "***"
+_SHORTEST = 4  # characters; a shorter secret would be found in every text
+_WINDOW = 8000  # characters of a text that are looked at
+_KEPT = 2000
+_MOST = 100_000  # passwords that are kept; the newest
+_PROVIDERS = "AVNS_"  # how the passwords begin that the provider makes; they are masked wherever they stand
+
+# Of these, what stands behind the name is a credential.
+_NAMES = "password|passwd|access_key|access_cert|uri|token"
+_CREDENTIALS = re.compile(
+    # A JSON member, cut short or not; in JSON, or in JSON within a JSON string.
+    rf"""(?P<json>"(?:{_NAMES})"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
+    rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
+    # A form or a libpq DSN, and a line of YAML.
+    rf"""|(?P<pair>\b(?:{_NAMES})=)(?:'[^']*'?|[^\s&"'<>]+)"""
+    rf"""|(?P<yaml>^[ \t-]*(?:{_NAMES}):[ \t]+)\S+[ \t]*$"""
+    # The credentials in a URL, a bearer token, a PEM block, and the provider's own passwords.
+    r"""|(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s"'<>]{0,1000}@"""
+    r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
+    r"""|(?P<pem>-----BEGIN )[^-]{0,40}-----[^-]*(?:-----END [^-]{0,40}-----)?"""
+    rf"""|{_PROVIDERS}[\w-]+""",
+    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+)
+
+
+class Secrets:
+    """The token and the passwords that a client knows, which no error and no log may tell."""
+
+    __slots__ = ("_known", "_lengths", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens: list[str] = []
+        self._known: dict[str, None] = {}
+        self._lengths: set[int] = set()
+
+    def learn_token(self, token: str) -> None:
+        """Mask ``token`` from now on, also where only its beginning or its end is in a text."""
+        self._tokens = [token, *self._tokens][:8]
+
+    def learn(self, passwords: Iterable[str | None]) -> None:
+        """Mask these from now on. The provider's own are masked without being kept."""
+        for password in passwords:
+            if password and not password.startswith(_PROVIDERS) and len(password) >= _SHORTEST:
+                self._keep(password)
+                if not password.isalnum():
+                    self._keep(quote(password, safe=""))
+                    self._keep(json.dumps(password)[1:-1])
+
+    def _keep(self, secret: str) -> None:
+        self._known[secret] = None
+        self._lengths.add(len(secret))
+        if len(self._known) > _MOST:
+            del self._known[next(iter(self._known))]
+
+    def masked(self, text: str, limit: int = _KEPT) -> str:
+        """The beginning of ``text``, at most ``limit`` characters, with every secret masked."""
+        # Masked before it is cut, so that a cut cannot hide a credential's beginning. What the window's own end may
+        # have cut is dropped.
+        window = self._without_known(text[:_WINDOW])
+        if len(text) > _WINDOW:
+            longest = max((*self._lengths, *map(len, self._tokens)), default=1)
+            window = window[: 1 - longest] if longest > 1 else window
+        return _CREDENTIALS.sub(_without_credential, window)[:limit]
+
+    def line(self, text: str, limit: int) -> str:
+        """As ``masked``, on one line and printable, so that an answer cannot write lines of its own into a log."""
+        printable = "".join(character if character.isprintable() else " " for character in text[:_WINDOW])
+        return " ".join(self.masked(printable, limit).split())
+
+    def _without_known(self, text: str) -> str:
+        for token in self._tokens:
+            if len(token) >= _SHORTEST:
+                text = _without_ends(re.sub(re.escape(token), _MASK, text, flags=re.IGNORECASE), token)
+        lengths = sorted((length for length in self._lengths if length <= len(text)), reverse=True)
+        if not lengths:
+            return text
+        parts: list[str] = []
+        start = at = 0
+        while at < len(text):
+            found = next((n for n in lengths if text[at : at + n] in self._known), 0)
+            if found:
+                parts += text[start:at], _MASK
+                start = at = at + found
+            else:
+                at += 1
+        return "".join((*parts, text[start:]))
+
+
+def _without_ends(text: str, token: str) -> str:
+    """``text`` without a piece of ``token`` that was cut: one at its end, one at its beginning."""
+    for length in range(min(len(token) - 1, len(text)), _SHORTEST - 1, -1):
+        if text.endswith(token[:length]):
+            text = text[:-length] + _MASK
+            break
+    for length in range(min(len(token) - 1, len(text)), _SHORTEST - 1, -1):
+        if text.startswith(token[-length:]):
+            return _MASK + text[length:]
+    return text
+
+
+def _without_credential(match: re.Match[str]) -> str:
+    return f"{match[match.lastgroup] if match.lastgroup else ''}{_MASK}"

@@ -1,0 +1,290 @@
+"""An answer belongs to its request: one about another user, db or cluster, or that came too early, is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy, UserSettings, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, hangs_up, says, stalls, tells_the_user
+
+OTHER = "11111111-1111-4111-8111-111111111111"
+BOB = says(200, {"user": {"name": "bob", "password": "hunter2"}})
+
+Call = Callable[[ClusterClient], Awaitable[Any]]
+
+ABOUT_A_USER: dict[str, Call] = {
+    "create": lambda c: c.users.create("alice"),
+    "get": lambda c: c.users.get("alice"),
+    "update": lambda c: c.users.update("alice", UserSettings(pg_allow_replication=True)),
+    "reset_auth": lambda c: c.users.reset_auth("alice"),
+}
+
+
+@pytest.mark.parametrize("case", ABOUT_A_USER)
+async def test_the_answer_about_another_user_is_refused(case: str, server: Server, make_client: MakeClient) -> None:
+    server.will(BOB)
+
+    with pytest.raises(errors.InvalidResponseError, match="'bob', not 'alice'") as caught:
+        await ABOUT_A_USER[case](make_client().cluster(CLUSTER, engine="pg"))
+
+    assert caught.value.may_have_applied == (case != "get")
+    assert "hunter2" not in repr(vars(caught.value))
+
+
+async def test_the_answer_about_another_db_is_refused(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = says(200, {"db": {"name": "beta"}})
+    dbs = make_client().cluster(CLUSTER, engine="pg").dbs
+
+    for call, writes in ((dbs.get("alpha"), False), (dbs.create("alpha"), True)):
+        with pytest.raises(errors.InvalidResponseError, match="'beta', not 'alpha'") as caught:
+            await call
+        assert caught.value.may_have_applied == writes
+
+
+async def test_the_answer_about_another_cluster_is_refused_and_its_engine_not_believed(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = says(200, {"database": {"id": OTHER, "name": "main", "engine": "pg"}})
+    cluster = make_client().cluster(CLUSTER)
+
+    for call in (cluster.info(), cluster.users.list()):
+        with pytest.raises(errors.InvalidResponseError, match=OTHER):
+            await call
+
+    assert cluster.engine is None
+    assert all(path == f"/v2/databases/{CLUSTER}" for _, path in server.calls)
+
+
+@pytest.mark.parametrize("spelling", ["ALICE", " alice ", "alice\n"])
+async def test_a_name_that_the_provider_has_normalised_is_returned_as_it_spells_it(
+    spelling: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(201, {"user": {"name": spelling}}))
+
+    assert (await make_client().cluster(CLUSTER, engine="pg").users.create("alice")).name == spelling
+
+
+@pytest.mark.parametrize("slug", ["REDIS", "Valkey", " redis"])
+async def test_an_engine_meets_the_guard_in_whatever_case_it_is_told(
+    slug: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(200, {"database": {"id": CLUSTER, "name": "main", "engine": slug}}))
+
+    with pytest.raises(errors.UnsupportedOperationError):
+        await make_client().cluster(CLUSTER).users.create("alice")
+
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [200, 203, 204])
+async def test_a_delete_is_done_by_a_success_without_a_body(
+    status: int, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(status))
+
+    await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(202, None), (205, None), (206, None), (200, {"user": {"name": "alice"}}), (200, {})]
+)
+async def test_a_delete_is_not_done_by_anything_else(
+    status: int, body: Any, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(status, body))
+
+    with pytest.raises(errors.InvalidResponseError, match=str(status)) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.delete("alice")
+
+    assert caught.value.may_have_applied
+
+
+@pytest.mark.parametrize("case", ABOUT_A_USER)
+@pytest.mark.parametrize("status", [302, 307, 304])
+async def test_a_write_that_is_answered_with_a_redirect_may_have_been_done(
+    status: int, case: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(status, location="https://elsewhere.example/"))
+
+    with pytest.raises(errors.InvalidResponseError) as caught:
+        await ABOUT_A_USER[case](make_client().cluster(CLUSTER, engine="pg"))
+
+    assert caught.value.may_have_applied == (case != "get")
+
+
+def http(status: str, payload: Any = None) -> bytes:
+    body = b"" if payload is None else json.dumps(payload).encode()
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def user(name: str) -> bytes:
+    return http("201 Created", {"user": {"name": name, "password": f"password-of-{name}"}})
+
+
+Writer = asyncio.StreamWriter
+
+
+@asynccontextmanager
+async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator[tuple[DatabaseClient, list[int]]]:
+    """A client of a server that says, byte for byte, what ``replies`` write; and which connection each came by."""
+    script, used, serving = list(replies), list[int](), list[asyncio.Task[None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: Writer) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.append(task)
+        mine = len(serving)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                _, _, length = head.lower().partition(b"content-length: ")
+                await reader.readexactly(int(length.split(b"\r\n")[0] or 0))
+                used.append(mine)
+                await script.pop(0)(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has closed it
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with DatabaseClient(
+            "secret-token", base_url=url, retry=RetryPolicy(max_tries=1), budget=RateBudget([]), timeout=2.0
+        ) as client:
+            yield client, used
+        await asyncio.wait(serving, timeout=2)
+
+
+def writes(*answers: bytes) -> Callable[[Writer], Awaitable[None]]:
+    async def reply(writer: Writer) -> None:
+        for answer in answers:
+            writer.write(answer)
+            await writer.drain()
+            await asyncio.sleep(0.05)  # so that a second one finds the connection idle
+
+    return reply
+
+
+async def test_a_second_copy_of_an_answer_is_not_given_to_the_next_request() -> None:
+    async with speaks(writes(user("a"), user("a")), writes(user("b"))) as (client, used):
+        users = client.cluster(CLUSTER, engine="pg").users
+
+        assert (await users.create("a")).password == "password-of-a"
+        await asyncio.sleep(0.1)
+        assert (await users.create("b")).password == "password-of-b"
+
+    assert used == [1, 2]
+
+
+async def test_a_late_204_does_not_make_a_refused_delete_a_success() -> None:
+    refused = http("404 Not Found", {"id": "not_found", "message": "no such user"})
+    async with speaks(writes(http("204 No Content"), http("204 No Content")), writes(refused)) as (client, _):
+        users = client.cluster(CLUSTER, engine="pg").users
+        await users.delete("a")
+        await asyncio.sleep(0.1)
+
+        with pytest.raises(errors.NotFoundError):
+            await users.delete("b")
+
+
+async def test_the_connection_of_an_answer_that_does_not_fit_is_closed() -> None:
+    async with speaks(writes(user("a"), user("b")), writes(user("c"))) as (client, used):
+        users = client.cluster(CLUSTER, engine="pg").users
+
+        with pytest.raises(errors.InvalidResponseError, match="'a', not 'b'"):
+            await users.create("b")
+        assert (await users.create("c")).password == "password-of-c"
+
+    assert used == [1, 2]
+
+
+class Resets:
+    """An API that performs the first reset only once it has answered the second."""
+
+    def __init__(self, server: Server, *, tells: bool = True) -> None:
+        self.tells = tells
+        self.password = "first"
+        self.resets = 0
+        server.otherwise = self.answer
+        self.late = asyncio.Event()
+
+    async def answer(self, request: Any) -> Any:
+        if request.method == "POST":
+            self.resets += 1
+            mine = f"reset-{self.resets}"
+            if self.resets == 1:
+                await self.late.wait()
+            else:
+                asyncio.get_running_loop().call_later(0.1, self.late.set)
+            self.password = mine
+            return await tells_the_user(mine)(request)
+        return await tells_the_user(self.password if self.tells else "")(request)
+
+
+async def test_a_reset_that_was_sent_twice_tells_the_password_that_counts(
+    server: Server, make_client: MakeClient
+) -> None:
+    resets = Resets(server)
+
+    user = await make_client(timeout=0.3).cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+
+    assert user.password == resets.password == "reset-1"
+
+
+@pytest.mark.parametrize(("engine", "tells"), [("pg", False), ("mongodb", False)])
+async def test_a_reset_that_was_sent_twice_and_cannot_be_read_back_is_an_error(
+    engine: str, tells: bool, server: Server, make_client: MakeClient
+) -> None:
+    resets = Resets(server, tells=tells)
+
+    with pytest.raises(errors.InvalidResponseError, match=r"could not be read back.*reset_auth it again") as caught:
+        await make_client(timeout=0.3).cluster(CLUSTER, engine=engine).users.reset_auth("alice")
+
+    assert caught.value.may_have_applied
+    assert resets.resets == 2
+    assert "reset-" not in repr(vars(caught.value))
+
+
+async def test_a_rotation_records_the_password_that_counts(server: Server, make_client: MakeClient) -> None:
+    resets = Resets(server)
+
+    [outcome] = [each async for each in make_client(timeout=0.3).cluster(CLUSTER, engine="pg").users.rotate(["alice"])]
+
+    assert outcome.user is not None
+    assert outcome.user.password == resets.password
+
+
+@pytest.mark.parametrize("loss", [hangs_up, fails(503), fails(502)], ids=["cut", "503", "502"])
+async def test_a_reset_after_any_lost_answer_is_read_back(loss: Any, server: Server, make_client: MakeClient) -> None:
+    server.will(loss, tells_the_user("answered"), tells_the_user("read back"))
+
+    user = await make_client().cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+
+    assert user.password == "read back"
+    assert [method for method, _ in server.calls] == ["POST", "POST", "GET"]
+
+
+async def test_a_reset_after_a_429_needs_no_reading_back(server: Server, make_client: MakeClient) -> None:
+    server.will(fails(429, retry_after="0.05"), tells_the_user("answered"))
+
+    assert (await make_client().cluster(CLUSTER, engine="pg").users.reset_auth("alice")).password == "answered"
+    assert len(server.requests) == 2
+
+
+async def test_whatever_hinders_reading_back_the_reset_is_told(server: Server, make_client: MakeClient) -> None:
+    server.will(stalls(), tells_the_user("answered"))
+    server.otherwise = fails(503)
+    client = make_client(timeout=0.2, retry=RetryPolicy(max_tries=2, base_delay=0.001))
+
+    with pytest.raises(errors.InvalidResponseError, match="reset_auth it again") as caught:
+        await client.cluster(CLUSTER, engine="pg").users.reset_auth("alice")
+
+    assert caught.value.may_have_applied
