@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable
-from urllib.parse import urlencode
 from uuid import UUID
 
 from attrs import evolve, frozen
@@ -13,7 +12,7 @@ from ._request.call import Meter, Options
 from ._request.context import ClusterContext, Memory
 from ._request.operations import GET_CA, LIST_CLUSTERS
 from ._request.pages import read_all
-from ._request.paths import checked_cluster_id
+from ._request.paths import checked_cluster_id, tag_query
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -36,8 +35,7 @@ class ClustersAPI:
 
         Raises the errors of ``aiodbclient.errors``. Changes nothing: safe to retry and to cancel.
         """
-        query = "" if tag_name is None else f"?{urlencode({'tag_name': tag_name})}"
-        path = LIST_CLUSTERS.path() + query
+        path = LIST_CLUSTERS.path() + tag_query(tag_name)
         clusters = await read_all(self._transport, LIST_CLUSTERS, path, Cluster, self._options)
         self._memory.engines.update((cluster.id, cluster.engine) for cluster in clusters)
         return clusters

@@ -13,13 +13,16 @@ from .transport import Transport
 
 T = TypeVar("T")
 
+_MOST = 10_000  # pages of one list: a hundred thousand users, ten at a time
+
 
 async def read_all(transport: Transport, operation: Operation, path: str, model: type[T], options: Options) -> list[T]:
     """All that the list at ``path`` holds, following ``links.pages.next``.
 
     Raises:
-        DatabaseClientError: As ``Transport.send``; InvalidResponseError where the next page is on another host or was
-            read before.
+        InvalidResponseError: Where the next page is at another address than the list or was read before, and where
+            there is no end of pages.
+        DatabaseClientError: As ``Transport.send``.
     """
     items: list[T] = []
     seen = {path}
@@ -32,18 +35,21 @@ async def read_all(transport: Transport, operation: Operation, path: str, model:
         path = _path_of(transport.base_url, following, answer)
         if path in seen:
             raise answer.invalid("names a next page that was read before")
+        if len(seen) >= _MOST:
+            raise answer.invalid(f"names a next page after {_MOST:,} of them")
         seen.add(path)
 
 
 def _path_of(base_url: URL, following: str, answer: Answer) -> str:
+    """The path and query of the next page, which differs from this page's in its query alone."""
+    base = base_url.raw_path.rstrip("/")
     try:
-        url = URL(f"{str(base_url).rstrip('/')}{answer.call.path}", encoded=True).join(URL(following))
-        same = url.origin() == base_url.origin()
+        this = URL(f"{base_url.origin()}{base}{answer.call.path}", encoded=True)
+        url = this.join(URL(following))
+        if url.origin() == base_url.origin() and url.raw_path == this.raw_path:
+            return url.raw_path_qs.removeprefix(base)
     except ValueError:
-        same = False
-    else:
-        if same:
-            return url.raw_path_qs.removeprefix(base_url.raw_path.rstrip("/"))
+        pass
     raise answer.invalid(
-        f"names a next page at another host, not followed since the token is for {base_url.host} alone"
+        f"names a next page at another host or path, not followed since the token is for {base_url} alone"
     )

@@ -1,8 +1,9 @@
-"""Names and ids in the API's paths. Pure."""
+"""Names, ids and tags in the API's addresses. Pure."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import urlencode
 from uuid import UUID
 
 from ..errors import InvalidArgumentError
@@ -21,14 +22,31 @@ def checked_cluster_id(cluster_id: object) -> str:
 
 
 def check_name(name: object) -> None:
-    """Refuse what no path segment can say, with InvalidArgumentError.
+    """Refuse a name that no segment of a path can say.
 
     That is an empty name; ``.`` and ``..``, which proxies and URL libraries resolve (a DELETE of the user ``..`` would
     be a DELETE of the cluster); a NUL; and lone surrogates, which UTF-8 cannot encode.
+
+    Raises:
+        InvalidArgumentError: For such a name, and for what is no string.
     """
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")
     if name in ("", ".", "..") or "\0" in name:
         raise InvalidArgumentError(f"{name!r} cannot be the name of a user or a db in a URL's path; nothing was sent")
-    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
-        raise InvalidArgumentError(f"{name!r} cannot be encoded as UTF-8; nothing was sent")
+    _check_encodable(name, repr(name))
+
+
+def tag_query(tag_name: str | None) -> str:
+    """The query that asks for the clusters with a tag, or none. Raises InvalidArgumentError for what is no text."""
+    if tag_name is None:
+        return ""
+    if not isinstance(tag_name, str):
+        raise InvalidArgumentError(f"tag_name must be a string or None, not {tag_name!r}; nothing was sent")
+    _check_encodable(tag_name, f"tag_name={tag_name!r}")
+    return f"?{urlencode({'tag_name': tag_name})}"
+
+
+def _check_encodable(text: str, what: str) -> None:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidArgumentError(f"{what} cannot be encoded as UTF-8; nothing was sent")
