@@ -81,7 +81,7 @@ def test_a_rate_limit() -> None:
 
 
 def test_faults_and_the_ids_of_clusters_for_clients_in_any_language() -> None:
-    arguments = ["--cluster", "redis=a", "--cluster", "pg=b", "--cluster-id", f"b={ID}", "--online-after", "60"]
+    arguments = ["--cluster", "redis=a", "--cluster", "kafka=b", "--cluster-id", f"b={ID}", "--online-after", "60"]
     faults = ["clusters.get: cluster=b nth=2 status=503 headers=retry-after:7 headers='x-why: no reason'"]
     faults += ["clusters.list,clusters.get: cluster=a status=404", "*: answer_name=somebody"]
     for fault in faults:
