@@ -40,7 +40,7 @@ WHERE known.token IS NULL
 RETURNING record
 """
 _RENEW = (
-    "UPDATE {table} SET owner = %(owner)s, started = pg_postmaster_start_time(),"
+    "UPDATE {table} SET started = pg_postmaster_start_time(),"
     " expires = clock_timestamp() + make_interval(secs => %(lease)s)"
     " WHERE name = %(name)s AND token = %(token)s RETURNING name"
 )
@@ -148,7 +148,7 @@ class PostgresStore:
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Hold ``claim`` for ``lease`` seconds from now."""
-        await self._change(claim, _RENEW, owner=self._owner, lease=lease)
+        await self._change(claim, _RENEW, lease=lease)
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
         """Put the credentials on record, in the place of those there, and end the intent and the claim."""

@@ -1,0 +1,170 @@
+"""Processes claim, change and die in any order, and leases run out: each store does what a small model says."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from attrs import define, evolve
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from aiodbclient.errors import ClaimLostError
+from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
+from aiodbclient.tenants.testing import a_credential
+
+PROCESSES = st.sampled_from([0, 1, 2])
+CHANGES = st.sampled_from(["intend", "renew", "keep", "forget"])
+NAMES = ("alpha", "beta")
+# No sum of these ends within 200 s of a lease, so that the seconds that a test takes change nothing.
+LEASES = st.sampled_from([1_000.0, 10_000.0])
+PAUSES = st.sampled_from([600.0, 6_000.0])
+
+
+@define
+class Held:
+    """A claim as the model sees it."""
+
+    token: str
+    process: object
+    expires: float
+
+
+class Claims(RuleBasedStateMachine):
+    """``make_store`` makes stores on one place, anew at each call; ``advance`` lets seconds pass for its leases."""
+
+    def __init__(self, make_store: Callable[[], Store], advance: Callable[[float], None]) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.make_store, self.advance = make_store, advance
+        self.stores = [self.opened() for _ in range(3)]
+        self.now = 0.0
+        self.records: dict[str, Record] = {}
+        self.held: dict[str, Held] = {}
+        self.claims: list[Claim] = []
+
+    def opened(self) -> Store:
+        return self.runner.run(self.make_store().__aenter__())
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            self.runner.run(store.__aexit__(None, None, None))
+        self.runner.close()
+
+    @rule(process=PROCESSES, name=st.sampled_from(NAMES), lease=LEASES)
+    def claim(self, process: int, name: str, lease: float) -> None:
+        store, held = self.stores[process], self.held.get(name)
+        free = held is None or held.expires <= self.now or held.process not in self.stores
+        claim = self.runner.run(store.claim(name, lease))
+
+        assert (claim is not None) == free
+        if claim is not None:
+            assert claim.token not in [each.token for each in self.claims]
+            record = self.records.setdefault(name, Record(name=name))
+            assert claim == Claim(name=name, token=claim.token, record=record)
+            self.held[name] = Held(claim.token, store, self.now + lease)
+            self.claims.append(claim)
+
+    @rule(
+        process=PROCESSES, of=st.integers(0, 5), do=st.sampled_from(["intend", "renew", "keep", "forget"]), lease=LEASES
+    )
+    def change(self, process: int, of: int, do: str, lease: float) -> None:
+        """Any process may try any claim: the store knows a claim by its token."""
+        if of >= len(self.claims):
+            return
+        claim, store = self.claims[-1 - of], self.stores[process]
+        held = self.held.get(claim.name)
+        password = secrets.token_hex(4)
+        calls: dict[str, Callable[[], Awaitable[None]]] = {
+            "intend": lambda: store.intend(claim, password),
+            "renew": lambda: store.renew(claim, lease),
+            "keep": lambda: store.keep(claim, a_credential(claim.name, password), claim.record.current),
+            "forget": lambda: store.forget(claim),
+        }
+        if held is None or held.token != claim.token:
+            with pytest.raises(ClaimLostError):
+                self.runner.run(as_coroutine(calls[do]()))
+            return
+        self.runner.run(as_coroutine(calls[do]()))
+        if do == "intend":
+            self.records[claim.name] = evolve(claim.record, intended=password)
+        elif do == "renew":
+            held.expires = self.now + lease
+        elif do == "keep":
+            current = a_credential(claim.name, password)
+            self.records[claim.name] = Record(name=claim.name, current=current, previous=claim.record.current)
+            del self.held[claim.name]
+        else:
+            del self.records[claim.name], self.held[claim.name]
+
+    @rule(process=PROCESSES, of=st.integers(0, 5))
+    def release(self, process: int, of: int) -> None:
+        if of < len(self.claims):
+            claim = self.claims[-1 - of]
+            self.runner.run(self.stores[process].release(claim))
+            if claim.name in self.held and self.held[claim.name].token == claim.token:
+                del self.held[claim.name]
+
+    @rule(process=PROCESSES)
+    def end(self, process: int) -> None:
+        """A process ends, and another begins."""
+        self.runner.run(self.stores[process].__aexit__(None, None, None))
+        self.stores[process] = self.opened()
+
+    @rule(seconds=PAUSES)
+    def wait(self, seconds: float) -> None:
+        self.advance(seconds)
+        self.now += seconds
+
+    @invariant()
+    def the_records_are_those_of_the_model(self) -> None:
+        for store in self.stores[:2]:
+            assert self.runner.run(all_of(store)) == sorted(self.records.values(), key=lambda record: record.name)
+
+
+async def as_coroutine(call: Awaitable[None]) -> None:
+    await call
+
+
+async def all_of(store: Store) -> list[Record]:
+    return [record async for record in store.records()]
+
+
+LIMITS = settings(max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def test_claims_in_a_file(tmp_path: Path) -> None:
+    class InAFile(Claims):
+        def __init__(self) -> None:
+            path = tmp_path / f"{secrets.token_hex(4)}.db"
+            super().__init__(lambda: SQLiteStore(path), self.advance_file)
+            self.path = path
+
+        def advance_file(self, seconds: float) -> None:
+            with closing(sqlite3.connect(self.path)) as database:
+                database.execute("UPDATE credentials SET expires = expires - ?", (seconds,))
+                database.commit()
+
+    run_state_machine_as_test(InAFile, settings=LIMITS)
+
+
+def test_claims_in_postgresql(postgres: str) -> None:
+    class InPostgreSQL(Claims):
+        def __init__(self) -> None:
+            table = f"claims_{secrets.token_hex(4)}"
+            super().__init__(lambda: PostgresStore(postgres, table), self.advance_table)
+            self.table = psycopg.sql.Identifier(table)
+
+        def advance_table(self, seconds: float) -> None:
+            statement = psycopg.sql.SQL("UPDATE {} SET expires = expires - make_interval(secs => %s)")
+            with psycopg.connect(postgres) as connection:
+                connection.execute(statement.format(self.table), [seconds])
+
+    run_state_machine_as_test(InPostgreSQL, settings=LIMITS)
