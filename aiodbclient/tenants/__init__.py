@@ -5,6 +5,7 @@ from .outcomes import TenantDone, TenantOutcome
 from .plans import Plan
 from .stores import Claim, Record, Store
 from .stores.postgres import PostgresStore
+from .stores.sealing import Seal
 from .stores.sqlite import SQLiteStore
 from .tenants import Tenants
 
@@ -15,6 +16,7 @@ __all__ = [
     "PostgresStore",
     "Record",
     "SQLiteStore",
+    "Seal",
     "Store",
     "TenantDone",
     "TenantOutcome",

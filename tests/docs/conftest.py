@@ -6,10 +6,10 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 
 import aiodbclient
@@ -18,6 +18,7 @@ from aiodbclient.sandbox import Sandbox
 from benchmarks.valkey_server import BINARY, ValkeyServer
 
 from ..requirements import no_server
+from ..tenants.vault import Vault
 
 Namespace = dict[str, Any]
 
@@ -53,26 +54,15 @@ async def namespace(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 
 @pytest.fixture
-async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
-    """A key-value store of Vault's shape, which has the sandbox's token. Yields what it was asked for."""
-    asked: list[str] = []
-
-    async def read(request: web.Request) -> web.Response:
-        asked.append(request.path)
-        if request.headers.get("X-Vault-Token") != "vault-token":
-            return web.json_response({"errors": ["permission denied"]}, status=403)
-        return web.json_response({"data": {"data": {"token": sandbox.token}, "metadata": {"version": 1}}})
-
-    app = web.Application()
-    app.router.add_get("/v1/secret/data/digitalocean", read)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{runner.addresses[0][1]}")
-    monkeypatch.setenv("VAULT_TOKEN", "vault-token")
+async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Vault]:
+    """A Vault that has the sandbox's token, and an empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DIGITALOCEAN_TOKEN")
-    yield asked
-    await runner.cleanup()
+    async with Vault().running() as vault:
+        vault.secrets["digitalocean"] = [{"token": sandbox.token}]
+        monkeypatch.setenv("VAULT_ADDR", vault.url)
+        monkeypatch.setenv("VAULT_TOKEN", vault.token)
+        yield vault
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from aiodbclient import errors
 from aiodbclient._request.retry import RULES, Then
 from aiodbclient.sandbox import Sandbox
 
+from ..tenants.vault import Vault
 from .conftest import Namespace
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +37,8 @@ NEEDS = {
     "how-to/bulk.md": "no_signals",
     "how-to/fleet.md": "valkey",
     "how-to/observe.md": "as_it_was",
-    "how-to/vault.md": "vault",
     "how-to/web-backend.md": "as_it_was",
+    "how-to/your-own-store.md": "vault",
 }
 
 
@@ -108,15 +109,29 @@ async def start_and_stop(app: Any) -> None:
 
 
 async def test_the_vault_is_asked_once_and_again_after_a_401(
-    namespace: Namespace, sandbox: Sandbox, vault: list[str]
+    namespace: Namespace, sandbox: Sandbox, vault: Vault
 ) -> None:
-    exec(re.sub(r"^async with DatabaseClient.*", "", blocks_of("how-to/vault.md")[0], flags=re.M | re.S), namespace)
+    [block] = [block for block in blocks_of("how-to/your-own-store.md") if "async def token" in block]
+    exec(re.sub(r"^async with DatabaseClient.*", "", block, flags=re.M | re.S), namespace)
     async with namespace["DatabaseClient"](namespace["token"]) as client:
         await asyncio.gather(*(client.clusters.list() for _ in range(3)))
-        assert len(vault) == 1
+        assert len(vault.paths) == 1
         sandbox.faults.add("clusters.list", status=401, nth=1)
         await client.clusters.list()
-    assert len(vault) == 2
+    assert len(vault.paths) == 2
+
+
+async def test_the_contract_of_a_store_passes_on_the_vault(namespace: Namespace, vault: Vault) -> None:
+    vault.hurry = 10.0  # so that leases run out sooner
+    for block in blocks_of("how-to/your-own-store.md"):
+        if "import VaultStore" in block or "StoreContract" in block:
+            exec(re.sub(r"^async with VaultStore.*", "", block, flags=re.M | re.S), namespace)
+    contract = namespace["TestVaultStore"]()
+    contract.lease = 0.5
+    tests = [name for name in dir(contract) if name.startswith("test_")]
+    assert len(tests) > 15
+    for name in tests:
+        await asyncio.to_thread(getattr(contract, name))
 
 
 @pytest.mark.parametrize("page", PROGRAMS)

@@ -1,0 +1,137 @@
+"""A store of tenants' credentials in HashiCorp Vault or OpenBao: their key-value engine, version 2, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Any, Self
+
+import aiohttp
+from attrs import evolve, frozen
+
+from aiodbclient.errors import ClaimLostError, StoreError
+from aiodbclient.tenants import Claim, Credential, Record, Seal
+
+
+@frozen
+class _Document:
+    """What Vault holds of one name: its record (None: forgotten, or never there), and who claimed it until when."""
+
+    record: str | None = None
+    token: str | None = None
+    expires: float = 0.0
+
+
+class VaultStore:
+    """Credentials under ``mount``/``folder`` of the Vault at ``url``. Vault encrypts them.
+
+    Each change is a check-and-set: it names the version that it was decided on, and Vault refuses it where there is a
+    newer one. Times are those of Vault's clock, by the Date of its answers, to the second.
+    """
+
+    def __init__(self, url: str, token: str, mount: str = "secret", folder: str = "tenants") -> None:
+        self._url, self._token, self._mount, self._folder = url, token, mount, folder
+        self._seal = Seal()
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {"X-Vault-Token": self._token}
+        self._http = aiohttp.ClientSession(self._url, headers=headers, timeout=aiohttp.ClientTimeout(10))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+    async def get(self, name: str) -> Record | None:
+        document, _, _ = await self._read(name)
+        return None if document.record is None else self._seal.open(name, document.record)
+
+    async def records(self) -> AsyncIterator[Record]:
+        _, answer, _ = await self._ask("GET", "metadata", "?list=true")
+        keys = answer["data"]["keys"] if answer else []
+        for name in sorted(bytes.fromhex(key).decode() for key in keys):
+            record = await self.get(name)
+            if record is not None:
+                yield record
+
+    async def claim(self, name: str, lease: float) -> Claim | None:
+        token = secrets.token_hex(16)
+        try:
+            while True:
+                document, version, now = await self._read(name)
+                if document.token is not None and document.expires > now:
+                    return None
+                text = document.record or self._seal.seal(Record(name=name))
+                record = self._seal.open(name, text)
+                if await self._write(name, _Document(text, token, now + lease), version):
+                    return Claim(name=name, token=token, record=record)
+        except asyncio.CancelledError:
+            await self.release(Claim(name=name, token=token, record=Record(name=name)))
+            raise
+
+    async def intend(self, claim: Claim, username: str) -> None:
+        await self._change(claim, record=self._seal.seal(evolve(claim.record, intended=username)))
+
+    async def renew(self, claim: Claim, lease: float) -> None:
+        await self._change(claim, lease=lease)
+
+    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
+        record = Record(name=claim.name, current=current, previous=previous)
+        await self._change(claim, record=self._seal.seal(record), token=None)
+
+    async def release(self, claim: Claim) -> None:
+        with suppress(ClaimLostError):
+            await self._change(claim, token=None)
+
+    async def forget(self, claim: Claim) -> None:
+        await self._change(claim, record=None, token=None)  # Vault's own delete checks no version
+
+    async def _change(self, claim: Claim, lease: float | None = None, **changes: str | None) -> None:
+        while True:
+            document, version, now = await self._read(claim.name)
+            if document.token != claim.token:
+                raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
+            expires = document.expires if lease is None else now + lease
+            changed: _Document = evolve(document, expires=expires, **changes)
+            if await self._write(claim.name, changed, version):
+                return
+
+    async def _read(self, name: str) -> tuple[_Document, int, float]:
+        """The document of ``name``, its version, and the time at Vault."""
+        _, answer, now = await self._ask("GET", "data", f"/{_key(name)}")
+        if answer is None:
+            return _Document(), 0, now
+        return _Document(**answer["data"]["data"]), answer["data"]["metadata"]["version"], now
+
+    async def _write(self, name: str, document: _Document, version: int) -> bool:
+        """Whether it was written: not where ``version`` is not the newest any more."""
+        data = {"record": document.record, "token": document.token, "expires": document.expires}
+        body = {"data": data, "options": {"cas": version}}
+        status, _, _ = await self._ask("POST", "data", f"/{_key(name)}", body)
+        return status != 400
+
+    async def _ask(self, method: str, kind: str, rest: str, body: Any = None) -> tuple[int, Any, float]:
+        if self._http is None:
+            raise StoreError("the store is not open: use it in 'async with'")
+        path = f"/v1/{self._mount}/{kind}/{self._folder}{rest}"
+        try:
+            async with self._http.request(method, path, json=body) as answer:
+                now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+                if answer.status == 404:
+                    return 404, None, now
+                told = await answer.json()
+                if answer.status == 200 or (answer.status == 400 and "check-and-set" in str(told)):
+                    return answer.status, told, now
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+            raise StoreError(f"Vault gave no answer: {type(error).__name__}") from None
+        raise StoreError(f"Vault answered {answer.status} to {method} {kind}")
+
+
+def _key(name: str) -> str:
+    """A tenant's name as one part of a path, whatever is in it."""
+    return name.encode().hex()
