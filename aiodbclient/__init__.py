@@ -7,11 +7,13 @@ from ._bulk.outcomes import (
     DatabaseOutcome,
     Failed,
     Outcome,
+    PlanOutcome,
     RemovalOutcome,
     Removed,
     UserDone,
     UserOutcome,
 )
+from ._bulk.plan import UserPlan
 from ._bulk.run import Run
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus, Snapshot, Window
 from ._request.events import RequestEvent
@@ -61,6 +63,7 @@ __all__ = [
     "OpenSearchACL",
     "OpenSearchPermission",
     "Outcome",
+    "PlanOutcome",
     "RateBudget",
     "RateLimitStatus",
     "RemovalOutcome",
@@ -72,6 +75,7 @@ __all__ = [
     "User",
     "UserDone",
     "UserOutcome",
+    "UserPlan",
     "UserRole",
     "UserSettings",
     "Window",

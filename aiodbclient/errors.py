@@ -44,6 +44,18 @@ class UnsupportedOperationError(DatabaseClientError):
         self.operation = operation
 
 
+class SettingsDifferError(DatabaseClientError):
+    """A user that was there before has other settings than ``provision`` was asked for. It was left as it is.
+
+    Attributes:
+        settings: The names of the settings that differ, such as ``"settings.acl"``.
+    """
+
+    def __init__(self, message: str, *, settings: tuple[str, ...] = (), may_have_applied: bool = False) -> None:
+        super().__init__(message, may_have_applied=may_have_applied)
+        self.settings = settings
+
+
 class TransportError(DatabaseClientError):
     """No answer came."""
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 
 from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
+from ._bulk.plan import UserPlan, plan_users
 from ._bulk.run import Run
 from ._json.converter import setting_names, write
 from ._request.context import ClusterContext
@@ -112,41 +113,85 @@ class UsersAPI:
         *,
         concurrency: int | None = None,
     ) -> Run[UserOutcome]:
-        """See to it that each of ``specs`` is there, and tell each one's Outcome as soon as it is known.
+        """See to it that each of the users is there, and tell each one's outcome as soon as it is known.
 
-        ``if_exists`` says what becomes of a user that existed before: ``"keep"`` it as the API tells it, ``"reset"``
-        its password, or an ``"error"`` (ConflictError). ``concurrency``: names at a time (None: what the engine bears;
-        1 for MongoDB, else 16). ``specs`` is pulled as room frees. A name that comes twice fails the second time, with
-        nothing sent.
+        A create whose answer was lost is settled: the name is read back, created again if it is not there, and given a
+        new password where nothing tells its own. Safe to run again. Stopping and cancelling: see Run.
 
-        A create whose answer was lost is settled: read back, created again if it is not there, and given a new password
-        where nothing tells its own. An Outcome that is CREATED or RESET holds the password that the API knows; one that
-        was KEPT holds it where the API tells it. The run waits for the rate budget however long it takes (``max_wait``
-        does not apply), in its bulk lane.
+        Args:
+            specs: Names, or NewUsers with settings. Pulled as room frees. A name that comes twice fails the second
+                time, with nothing sent. A bare name asks for no settings, and any will do.
+            if_exists: What becomes of a user that existed before. ``"keep"``: it is KEPT as the API tells it.
+                ``"reset"``: it is RESET, with a new password. ``"error"``: it fails with ConflictError. ``"update"``:
+                it is UPDATED where its settings differ from the NewUser's, and else KEPT; where a MySQL user's
+                authentication plugin differs it is RESET, since the API changes that with the password alone.
+                ``"keep"`` and ``"reset"`` fail a user with other settings, with SettingsDifferError.
+            concurrency: Names at a time. None: what the engine bears, which is 1 for MongoDB and else 16.
 
-        The loop raises what stops the whole run: a cluster or a list of users that cannot be read, or an exception from
-        ``specs``. Safe to run again. Stopping and cancelling: see Run.
+        Returns:
+            The run. A user that was CREATED or RESET has the password that the API knows; one that was KEPT or UPDATED
+            has it where the API tells it. The run waits for the rate budget however long it takes (``max_wait`` does
+            not apply), in its bulk lane.
+
+        Raises:
+            InvalidArgumentError: At once, for an argument that cannot be.
+            DatabaseClientError: In the loop, for what ends the whole run; see Run.
         """
         return Run(specs, ProvisionUsers(self._context, UsersAPI, if_exists), concurrency)
 
     def rotate(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
     ) -> Run[UserOutcome]:
-        """Give each of the users a new password; the Outcomes are RESET, with the password, or FAILED.
+        """Give each of the users a new password.
 
-        A FAILED one whose error has ``may_have_applied`` set has lost its old password and not told its new one: rotate
-        it again. Otherwise as ``provision``.
+        A failed one whose error has ``may_have_applied`` set has lost its old password and not told its new one: rotate
+        it again.
+
+        Args:
+            names: Names, or NewUsers, whose ``mysql_settings`` are set with the password.
+            concurrency: As for ``provision``.
+
+        Returns:
+            The run. Its outcomes are RESET, with the new password, or FAILED.
         """
         return Run(names, RotateUsers(self._context, UsersAPI), concurrency)
 
     def deprovision(
         self, names: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
-        """Delete each of the users; the Outcomes are DELETED, ABSENT where there was none, or FAILED.
+        """Delete each of the users. Safe to run again.
 
-        Otherwise as ``provision``.
+        Args:
+            names: Names, or NewUsers, of which the name counts.
+            concurrency: As for ``provision``.
+
+        Returns:
+            The run. Its outcomes are DELETED, ABSENT where there was none, or FAILED.
         """
         return Run(names, DeprovisionUsers(self._context, UsersAPI), concurrency)
+
+    async def plan(
+        self, specs: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, prune: bool = False
+    ) -> UserPlan:
+        """Compare the users of the cluster with those that are asked for. Changes nothing.
+
+        It costs one list, however many users there are, and a read for each name that the list has in another spelling
+        alone (case, white space around it).
+
+        Args:
+            specs: Names, or NewUsers with settings; all of them are read before anything is sent. A bare name asks for
+                no settings, and any will do.
+            prune: Whether ``plan.apply()`` deletes the users that are not asked for.
+
+        Returns:
+            The plan. ``str(plan)`` is for people, ``plan.apply()`` is a run that does it.
+
+        Raises:
+            InvalidArgumentError: For a spec that cannot be, or a name that comes twice; nothing was sent.
+            UnsupportedOperationError: Where the cluster's engine has no users, or not such a setting.
+            DatabaseClientError: Where the users cannot be read.
+        """
+        return await plan_users(self._context, UsersAPI, specs, prune=prune)
 
 
 def _check_settings(settings: UserSettings | None) -> None:

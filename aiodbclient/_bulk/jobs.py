@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
@@ -22,15 +23,17 @@ from ..errors import (
     InvalidResponseError,
     NotFoundError,
     PermissionDeniedError,
+    SettingsDifferError,
     UnsupportedOperationError,
 )
 from ..models import Database, MySQLSettings, NewUser, User, UserSettings
 from .outcomes import Action, DatabaseDone, Done, Removed, UserDone
 from .run import Job
+from .settings import AUTH_PLUGIN, differences, is_provider_own, wanted_settings
 from .settle import create_settled, readable, unsettled
 from .specs import name_spec, user_spec
 
-IfExists = Literal["keep", "reset", "error"]
+IfExists = Literal["keep", "reset", "error", "update"]
 
 
 class Users(Protocol):
@@ -45,6 +48,8 @@ class Users(Protocol):
         settings: UserSettings | None = None,
         readonly: bool | None = None,
     ) -> User: ...
+
+    async def update(self, name: str, settings: UserSettings) -> User: ...
 
     async def delete(self, name: str) -> None: ...
 
@@ -105,7 +110,7 @@ class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
         Raises:
             InvalidResponseError: It was given one, and the answer does not tell which.
         """
-        user = await readable(lambda: users.reset_auth(spec.name, spec.mysql_settings), self.retry)
+        user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not tell the new one: "
@@ -120,7 +125,7 @@ class ProvisionUsers(UserJob[UserDone]):
 
     def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], Users], if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
-            raise InvalidArgumentError(f'if_exists must be "keep", "reset" or "error", not {if_exists!r}')
+            raise InvalidArgumentError(f'if_exists must be "keep", "reset", "error" or "update", not {if_exists!r}')
         super().__init__(context, api)
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
@@ -148,11 +153,33 @@ class ProvisionUsers(UserJob[UserDone]):
             ours, user = await create_settled(_Login(users, spec), self.retry)
         if ours:
             return Action.CREATED, user if user.password is not None else await self._replace_lost(users, spec)
-        if self._if_exists == "keep":
-            return Action.KEPT, user
+        if self._if_exists == "error":
+            raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
+        if self._if_exists == "update":
+            return await self._updated(users, spec, user)
+        _refuse_other_settings(spec, user, told_by_reset=self._if_exists == "reset")
         if self._if_exists == "reset":
             return Action.RESET, await self.reset(users, spec)
-        raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
+        return Action.KEPT, user
+
+    async def _updated(self, users: Users, spec: NewUser, user: User) -> tuple[Action, User]:
+        """Give ``user`` the settings of ``spec``, where it has others."""
+        differ = {difference.setting for difference in differences(spec, user)}
+        if not differ:
+            return Action.KEPT, user
+        if is_provider_own(user):
+            raise SettingsDifferError(
+                f"{spec.name!r} is a user that came with the cluster, and its settings are not changed",
+                settings=tuple(sorted(differ)),
+            )
+        settings = wanted_settings(spec, user)
+        if settings is not None and differ != {AUTH_PLUGIN}:
+            updated = await readable(partial(users.update, spec.name, settings), self.retry)
+            user = evolve(user, settings=updated.settings or settings)
+        if AUTH_PLUGIN not in differ:
+            return Action.UPDATED, user
+        # The API changes how a MySQL user proves its password together with the password, and not otherwise.
+        return Action.RESET, await self.reset(users, spec)
 
     async def _replace_lost(self, users: Users, spec: NewUser) -> User:
         """Give a user of ours, whose password nothing tells, a new one."""
@@ -212,6 +239,23 @@ class DeprovisionDatabases(DatabaseJob[Removed]):
 
     async def do(self, spec: str, meter: Meter) -> Removed:
         return await _removed(self.calls(meter), spec, meter)
+
+
+def _refuse_other_settings(spec: NewUser, user: User, *, told_by_reset: bool) -> None:
+    """Raise SettingsDifferError where ``user`` has not the settings of ``spec``.
+
+    Args:
+        spec: What is asked for.
+        user: What is there.
+        told_by_reset: Whether a reset follows, which sets the authentication plugin too.
+    """
+    differ = [each for each in differences(spec, user) if not (told_by_reset and each.setting == AUTH_PLUGIN)]
+    if differ:
+        raise SettingsDifferError(
+            f"the user {spec.name!r} exists with other settings than asked for ({'; '.join(map(str, differ))}) and was "
+            'left as it is: if_exists="update" gives it those of the NewUser',
+            settings=tuple(each.setting for each in differ),
+        )
 
 
 async def _removed(calls: Users | Databases, name: str, meter: Meter) -> Removed:

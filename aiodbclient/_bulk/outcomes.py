@@ -21,6 +21,7 @@ class Action(StrEnum):
     KEPT = "kept"
     ADOPTED = "adopted"
     RESET = "reset"
+    UPDATED = "updated"
     ROTATED = "rotated"
     RETIRED = "retired"
     DELETED = "deleted"
@@ -118,3 +119,4 @@ class Removed(Done):
 UserOutcome: TypeAlias = UserDone | Failed
 DatabaseOutcome: TypeAlias = DatabaseDone | Failed
 RemovalOutcome: TypeAlias = Removed | Failed
+PlanOutcome: TypeAlias = UserDone | Removed | Failed

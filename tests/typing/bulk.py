@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import assert_type
 
 from aiodbclient import (
@@ -13,11 +13,13 @@ from aiodbclient import (
     Failed,
     NewUser,
     Outcome,
+    PlanOutcome,
     RateBudget,
     RemovalOutcome,
     Run,
     User,
     UserOutcome,
+    UserPlan,
     Window,
     errors,
 )
@@ -122,3 +124,11 @@ def also_builtin(timeout: errors.RequestTimeoutError, argument: errors.InvalidAr
     times_out: TimeoutError = timeout
     is_a_value_error: ValueError = argument
     print(times_out, is_a_value_error)
+
+
+async def plans(cluster: ClusterClient) -> None:
+    plan = await cluster.users.plan(["alice", NewUser("bob")], prune=True)
+    assert_type(plan, UserPlan)
+    assert_type(plan.create, Sequence[str])
+    assert_type(plan.apply(), Run[PlanOutcome])
+    assert_type(cluster.users.provision(["alice"], if_exists="update"), Run[UserOutcome])

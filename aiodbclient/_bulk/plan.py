@@ -1,0 +1,201 @@
+"""What differs between the users of a cluster and those that are asked for, and the run that makes them alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+
+from attrs import field, frozen
+
+from .._json.converter import setting_names
+from .._request.call import Meter
+from .._request.context import ClusterContext
+from .._request.paths import check_name
+from ..engines import guard
+from ..errors import InvalidArgumentError, NotFoundError
+from ..models import NewUser, User
+from .jobs import DeprovisionUsers, ProvisionUsers, Users
+from .outcomes import PlanOutcome, Removed, UserDone
+from .run import Job, Run
+from .settings import Difference, differences, is_provider_own
+from .settle import readable
+from .specs import user_spec
+
+
+@frozen
+class UserPlan:
+    """What differs between the users of a cluster and those that are asked for. Made by ``users.plan``.
+
+    A plan is false where ``apply`` has nothing to do: ``if plan: ...``. ``str(plan)`` reads like a diff.
+
+    Attributes:
+        create: The names that are not there.
+        update: The names that are there with other settings than asked for.
+        keep: The names that are there as asked for.
+        extra: The names that are there and not asked for, without those that came with the cluster. ``apply`` deletes
+            them if the plan was made with ``prune=True``, else it leaves them alone.
+        prune: Whether ``apply`` deletes what is ``extra``.
+        differences: What differs, by the names in ``update``.
+    """
+
+    create: Sequence[str]
+    update: Sequence[str]
+    keep: Sequence[str]
+    extra: Sequence[str]
+    prune: bool
+    differences: dict[str, list[Difference]] = field(repr=False)
+    _specs: Sequence[NewUser] = field(repr=False)
+    _context: ClusterContext = field(repr=False)
+    _api: Callable[[ClusterContext], Users] = field(repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.create or self.update or (self.prune and self.extra))
+
+    def __str__(self) -> str:
+        lines = [f"+ {name}" for name in self.create]
+        for name in self.update:
+            lines += [f"~ {name}", *(f"    {difference}" for difference in self.differences[name])]
+        lines += [f"- {name}" if self.prune else f"  {name} (not asked for; left alone)" for name in self.extra]
+        deleted = len(self.extra) if self.prune else 0
+        lines.append(
+            f"{len(self.create)} to create, {len(self.update)} to update, {deleted} to delete, "
+            f"{len(self.keep)} as asked for"
+        )
+        return "\n".join(lines)
+
+    def apply(self, *, concurrency: int | None = None) -> Run[PlanOutcome]:
+        """Do it: create and update, and then, when all of that has ended, delete what is extra (with ``prune``).
+
+        The users are read anew at its start. One that was created since the plan was made is updated where it differs;
+        one that was deleted since is ABSENT. No name is deleted that the plan does not call extra. Outcomes are told
+        for the names in ``create``, ``update`` and (with ``prune``) ``extra``. Safe to repeat.
+
+        Args:
+            concurrency: Names at a time; None for what the engine bears.
+        """
+        changes = {*self.create, *self.update}
+        first = [spec for spec in self._specs if spec.name in changes]
+        job = ApplyPlan(self._context, self._api, first, self.extra if self.prune else ())
+        return Run(job.specs(), job, concurrency)
+
+
+@frozen
+class Deletion:
+    """A user to delete, among the specs of ``ApplyPlan``."""
+
+    name: str
+
+
+class ApplyPlan(Job[NewUser | Deletion, UserDone | Removed]):
+    """Create and update users, and delete others when all of that has ended.
+
+    Args:
+        context: The cluster.
+        api: What makes the calls.
+        first: The users to create or update.
+        last: The names to delete.
+    """
+
+    def __init__(
+        self,
+        context: ClusterContext,
+        api: Callable[[ClusterContext], Users],
+        first: Sequence[NewUser],
+        last: Sequence[str],
+    ) -> None:
+        self._provision = ProvisionUsers(context, api, "update")
+        self._deprovision = DeprovisionUsers(context, api)
+        self._first = first
+        self._last = last
+        self._pending = len(first)
+        self._first_ended = asyncio.Event()
+
+    async def specs(self) -> AsyncIterator[NewUser | Deletion]:
+        """What the run does, in this order."""
+        for spec in self._first:
+            yield spec
+        if self._pending:
+            await self._first_ended.wait()
+        for name in self._last:
+            yield Deletion(name)
+
+    def check(self, given: object) -> NewUser | Deletion:
+        return given if isinstance(given, Deletion) else user_spec(given)
+
+    async def prepare(self, meter: Meter) -> int:
+        return await self._provision.prepare(meter)
+
+    async def do(self, spec: NewUser | Deletion, meter: Meter) -> UserDone | Removed:
+        if isinstance(spec, Deletion):
+            return await self._deprovision.do(NewUser(spec.name), meter)
+        try:
+            return await self._provision.do(spec, meter)
+        finally:
+            self._pending -= 1
+            if self._pending == 0:
+                self._first_ended.set()
+
+
+async def plan_users(
+    context: ClusterContext,
+    api: Callable[[ClusterContext], Users],
+    given: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
+    *,
+    prune: bool,
+) -> UserPlan:
+    """Compare the users of a cluster with those that are asked for, as ``UsersAPI.plan`` says."""
+    specs = await _checked(given)
+    engine = await context.for_bulk(Meter()).learn_engine()
+    for spec in specs.values():
+        guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
+    users = api(context.for_bulk(Meter()))
+    retry = context.options.retry
+    there = {user.name: user for user in await readable(users.list, retry)}
+    alike = {_spelling(name): name for name in there}
+    update: dict[str, list[Difference]] = {}
+    create: list[str] = []
+    keep: list[str] = []
+    for name, spec in specs.items():
+        user = there.get(name)
+        if user is None and _spelling(name) in alike:
+            user = await _spelled_otherwise(users, name)
+        if user is None:
+            create.append(name)
+        elif (differ := differences(spec, user)) and not is_provider_own(user):
+            update[name] = differ
+        else:
+            keep.append(name)
+    asked = {_spelling(name) for name in specs}
+    extra = [name for name, user in there.items() if _spelling(name) not in asked and not is_provider_own(user)]
+    return UserPlan(create, list(update), keep, extra, prune, update, list(specs.values()), context, api)
+
+
+async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]) -> dict[str, NewUser]:
+    """The specs by name.
+
+    Raises:
+        InvalidArgumentError: One is no spec, has a name that no user can have, or a name that came before.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable | AsyncIterable):
+        raise InvalidArgumentError(f"a plan takes an iterable of names, not {type(given).__name__}; nothing was sent")
+    every = [each async for each in given] if isinstance(given, AsyncIterable) else list(given)
+    specs: dict[str, NewUser] = {}
+    for spec in map(user_spec, every):
+        check_name(spec.name)
+        if spec.name in specs:
+            raise InvalidArgumentError(f"{spec.name!r} is asked for twice; nothing was sent")
+        specs[spec.name] = spec
+    return specs
+
+
+def _spelling(name: str) -> str:
+    """``name`` without what a server may change of it: case, and white space around it."""
+    return name.strip().lower()
+
+
+async def _spelled_otherwise(users: Users, name: str) -> User | None:
+    """The user that the server knows by ``name`` although it lists it with another spelling, if it does."""
+    try:
+        return await users.get(name)
+    except NotFoundError:
+        return None
