@@ -4,7 +4,8 @@ A spec that is a bare name, or a ``NewUser`` without settings, asks for none, an
 for the whole of them, as an update does, which sets back to its default whatever is left out. So absent and default are
 the same: no replication, no ACL, no databases. The order of an ACL does not count, nor the ids that the server gives to
 its entries, and permissions and roles are the same however they are spelled (``produce_consume`` is
-``produceconsume``, as in the tests of the provider's own client).
+``produceconsume``, as in the tests of the provider's own client). MongoDB's older ``readonly`` asks for the role alone,
+where ``settings`` do not say more.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def differences(spec: NewUser, user: User) -> list[Difference]:
 
 def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
     """The settings that ``user`` needs in an update to be what ``spec`` asks for; None where it asks for none."""
-    if spec.settings is not None or spec.readonly is None:
+    if spec.readonly is None or (spec.settings is not None and spec.settings.mongo_user_settings is not None):
         return spec.settings
     there = (user.settings and user.settings.mongo_user_settings) or MongoUserSettings()
     if spec.readonly == (_role(there.role) == MongoRole.READ_ONLY):
