@@ -1,0 +1,151 @@
+"""For every pair of tenants: no connection, no read, no write. Their names are what makes careless SQL fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import aiomysql
+import psycopg
+import pymysql
+import pytest
+from psycopg import AsyncConnection
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+
+from ..mysql import SERVERS, running
+
+# Pairs that a pattern, a cut or a change of case would take for one another, and what ends a quotation.
+NAMES = [
+    "a_c",
+    "abc",
+    "a%",
+    "a",
+    "A",
+    "it's",
+    'say "hi"',
+    "back\\slash",
+    "back\\_slash",
+    "a`b",
+    "ü",
+    "日本",
+    "a b;--",
+    "{x}",
+]
+LONG = ["l" * 62 + "1", "l" * 62 + "2", "ä" * 31 + "x"]
+
+
+@asynccontextmanager
+async def made(sandbox: Sandbox, cluster: str, names: list[str], folder: Path) -> AsyncIterator[dict[str, Credential]]:
+    """The tenants, each with a second login too, whose credentials are by ``name`` and ``name/old``."""
+    async with (
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        SQLiteStore(folder / "tenants.db") as store,
+    ):
+        tenants = Tenants(client.cluster(cluster), store)
+        credentials: dict[str, Credential] = {}
+        async for outcome in tenants.provision(names):
+            assert outcome.error is None, outcome.error
+            assert outcome.credential is not None
+            credentials[f"{outcome.name}/old"] = outcome.credential
+        async for outcome in tenants.rotate(names):
+            assert outcome.error is None, outcome.error
+            assert outcome.credential is not None
+            credentials[outcome.name] = outcome.credential
+        yield credentials
+
+
+async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sandbox, str], tmp_path: Path) -> None:
+    sandbox, cluster = pg_cluster
+    async with made(sandbox, cluster, NAMES + LONG, tmp_path) as credentials:
+        for credential in credentials.values():
+            async with await AsyncConnection.connect(credential.uri) as own:
+                await own.execute("CREATE TABLE IF NOT EXISTS t AS SELECT current_database() AS mine")
+                rows = await (await own.execute("TABLE t")).fetchall()
+            assert rows == [(credential.database,)]
+
+        async def enter(one: Credential, other: Credential) -> None:
+            with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+                await AsyncConnection.connect(one.uri, dbname=other.database)
+
+        pairs = [pair for pair in permutations(credentials.values(), 2) if pair[0].name != pair[1].name]
+        for start in range(0, len(pairs), 16):
+            await asyncio.gather(*(enter(*pair) for pair in pairs[start : start + 16]))
+
+        # Nor from within: what a role may become, and what it may do to the other's roles and databases.
+        one, other = credentials["a"], credentials["abc"]
+        async with await AsyncConnection.connect(one.uri, autocommit=True) as own:
+            assert other.database is not None
+            for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'x'", "DROP DATABASE {}", "DROP ROLE {}"):
+                with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
+                    await own.execute(SQL(statement).format(Identifier(other.database)))
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def mysql_cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, str]]:
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn, Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=dsn))
+
+
+async def connect(credential: Credential, **options: Any) -> Any:
+    return await aiomysql.connect(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password or "",
+        charset="utf8mb4",
+        autocommit=True,
+        **options,
+    )
+
+
+async def execute(connection: Any, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    async with connection.cursor() as cursor:
+        await cursor.execute(statement, values or None)
+        return list(await cursor.fetchall())
+
+
+def quoted(name: str | None) -> str:
+    return "`{}`".format((name or "").replace("`", "``"))
+
+
+async def test_mysql_keeps_every_pair_of_tenants_apart(mysql_cluster: tuple[Sandbox, str], tmp_path: Path) -> None:
+    sandbox, cluster = mysql_cluster
+    names = [*NAMES, "l" * 63 + "1", "l" * 63 + "2"]
+    async with made(sandbox, cluster, names, tmp_path) as credentials:
+        for name, credential in credentials.items():
+            own = await connect(credential, db=credential.database)
+            try:
+                if name.endswith("/old"):
+                    await execute(own, "CREATE TABLE t AS SELECT DATABASE() AS mine")
+                assert await execute(own, "SELECT mine FROM t") == [(credential.database,)]
+                seen = {name for (name,) in await execute(own, "SHOW DATABASES")}
+                assert credential.database in seen
+                assert seen <= {credential.database, "information_schema", "performance_schema"}
+            finally:
+                await own.ensure_closed()
+        for one in credentials.values():
+            own = await connect(one)
+            try:
+                for other in credentials.values():
+                    if other.name == one.name:
+                        continue
+                    for statement in (
+                        "USE {}",
+                        "SELECT * FROM {}.t",
+                        "INSERT INTO {}.t VALUES (1)",
+                        "DROP DATABASE {}",
+                    ):
+                        with pytest.raises(pymysql.OperationalError, match="denied"):
+                            await execute(own, statement.format(quoted(other.database)))
+            finally:
+                await own.ensure_closed()
