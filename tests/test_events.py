@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
+from aiohttp import web
 
-from aiodbclient import RequestEvent, errors
+from aiodbclient import RateBudget, RequestEvent, Window, errors
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, hangs_up, says
+from .server import CLUSTER, Server, fails, hangs_up, says, tells_the_user
 
 
 async def test_each_request_is_one_event(server: Server, make_client: MakeClient) -> None:
@@ -28,6 +30,44 @@ async def test_each_request_is_one_event(server: Server, make_client: MakeClient
     assert [event.attempt for event in told] == [1, 2, 3, 4]
     assert told[3].waited > 0.1 > told[0].waited >= 0
     assert all(event.duration > 0 for event in told)
+
+
+async def test_waiting_for_another_write_is_not_waiting_for_the_budget(server: Server, make_client: MakeClient) -> None:
+    told: list[RequestEvent] = []
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(0.2)
+        return await tells_the_user()(request)
+
+    server.otherwise = slow
+    users = make_client(on_event=told.append).cluster(CLUSTER, engine="mongodb").users
+
+    await asyncio.gather(users.create("a"), users.create("b"))
+
+    first, second = told
+    assert first.blocked < 0.1
+    assert second.blocked >= 0.15
+    assert first.waited < 0.1
+    assert second.waited < 0.1
+
+
+async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_client: MakeClient) -> None:
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(0.3)
+        return await tells_the_user()(request)
+
+    server.otherwise = slow
+    budget = RateBudget([Window(10, 60.0)])
+    client = make_client(budget=budget)
+    first = asyncio.create_task(client.cluster(CLUSTER, engine="mongodb").users.create("a"))
+    await asyncio.wait([first], timeout=0.1)
+
+    with pytest.raises(errors.RateLimitError, match=r"another user write.*nothing was sent"):
+        await client.with_options(max_wait=0.05).cluster(CLUSTER, engine="mongodb").users.create("b")
+
+    await first
+    assert len(server.requests) == 1
+    assert (budget.snapshot().used, budget.snapshot().in_flight) == ((1,), 0)
 
 
 async def test_a_hook_that_raises_spoils_no_call(

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient import DatabaseClient, RateLimitStatus, errors
+from aiodbclient import DatabaseClient, RateLimitStatus, RetryPolicy, errors
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, says, serve, stalls
@@ -52,6 +52,50 @@ async def test_a_borrowed_session_with_credentials_of_its_own_is_refused_clearly
             await client.cluster(CLUSTER, engine="pg").dbs.list()
 
     assert server.requests == []
+
+
+async def test_a_borrowed_session_keeps_its_user_agent_and_the_client_its_timeout(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(DBS, stalls())
+    own = aiohttp.ClientTimeout(total=1e-9)
+    async with aiohttp.ClientSession(headers={"User-Agent": "theirs/1.0"}, timeout=own) as session:
+        dbs = make_client(session=session, timeout=0.2, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, "pg").dbs
+
+        await dbs.list()
+        with pytest.raises(errors.RequestTimeoutError, match=r"0\.2 s"):
+            await dbs.list()
+
+    assert server.requests[0].headers["user-agent"] == "theirs/1.0"
+
+
+@pytest.mark.parametrize("way", ["trust_env", "proxy"])
+async def test_no_proxy_is_told_the_token_in_the_clear(
+    way: str, server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve() as proxy:
+        proxy.otherwise = DBS
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        options: dict[str, Any] = {"trust_env": True} if way == "trust_env" else {"proxy": proxy.url}
+        async with aiohttp.ClientSession(**options) as session:
+            with pytest.raises(errors.ConfigurationError, match=r"proxy in the clear.*nothing was sent"):
+                await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
+
+        assert proxy.requests == server.requests == []
+
+
+async def test_a_host_that_goes_past_the_proxy_is_fine(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server.will(DBS)
+
+    async with aiohttp.ClientSession(trust_env=True) as session:
+        assert await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list() == []
 
 
 async def test_the_middlewares_of_a_borrowed_session_stay_in_use(server: Server) -> None:

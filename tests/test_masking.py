@@ -1,0 +1,199 @@
+"""What a client knows to be secret is masked wherever it stands in what an answer says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import aiodbclient
+from aiodbclient import RequestEvent, RetryPolicy, errors
+from aiodbclient._json.masking import Secrets
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, breaks_off, fails, hangs_up, says, stalls, tells_the_user
+
+PACKAGE = Path(aiodbclient.__file__).parent
+TOKEN = "dop_v1_0123456789abcdef0123456789abcdef"
+PROVIDERS = "AVNS_f8Qw-_2kd0Z"
+
+TOKEN_FORMS = {
+    "bearer": f"Authorization: Bearer {TOKEN}",
+    "bare": f"<p>{TOKEN}</p>",
+    "header": f"authorization: {TOKEN}",
+    "member": json.dumps({"token": TOKEN}),
+    "other member": json.dumps({"seen": {"x": TOKEN}}),
+    "quoted twice": json.dumps(json.dumps({"auth": f"Bearer {TOKEN}"})),
+    "form": f"a=1&auth={TOKEN}&b=2",
+    "capitals": TOKEN.upper(),
+    "url": f"https://{TOKEN}@host/",
+    "cut at the end": f"you sent {TOKEN[:20]}",
+    "cut at the beginning": f"{TOKEN[-20:]} is what you sent",
+}
+PASSWORD_FORMS = {
+    "prose": "the password {} is too short",
+    "form": "user=alice&password={}&x=1",
+    "yaml": "user:\n  name: alice\n  password: {}\n",
+    "html": "<td>{}</td>",
+    "libpq": "host=h user=alice password={} sslmode=require",
+    "the middle of an answer": '{}", "role": "normal"}}}}',
+    "uri": "postgres://alice:{}@host/db",
+    "xml": "<password>{}</password>",
+}
+
+
+@pytest.mark.parametrize("form", TOKEN_FORMS)
+@pytest.mark.parametrize("status", [200, 201, 302, 400, 500])
+async def test_the_token_is_masked_wherever_an_answer_says_it(
+    status: int, form: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(status, text=TOKEN_FORMS[form], x_request_id=TOKEN))
+
+    with pytest.raises(errors.DatabaseClientError) as caught:
+        await make_client(TOKEN, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users.create("alice")
+
+    assert_untold(caught.value, TOKEN, TOKEN[:20], TOKEN[-20:])
+
+
+@pytest.mark.parametrize("before", [1990, 7950, 7980, 7999, 8001])
+async def test_a_token_across_the_end_of_what_is_kept_is_not_told_in_part(
+    before: int, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(200, text="x" * before + TOKEN + "y" * 100))
+
+    with pytest.raises(errors.InvalidResponseError) as caught:
+        await make_client(TOKEN).cluster(CLUSTER, engine="pg").users.get("alice")
+
+    assert_untold(caught.value, TOKEN[:8])
+
+
+@pytest.mark.parametrize("password", [PROVIDERS, 'hunt"er 2/ü'])
+@pytest.mark.parametrize("form", PASSWORD_FORMS)
+@pytest.mark.parametrize("status", [200, 422])
+async def test_a_password_that_was_told_is_masked_wherever_an_answer_says_it(
+    status: int, form: str, password: str, server: Server, make_client: MakeClient
+) -> None:
+    users = make_client(TOKEN, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users
+    server.will(tells_the_user(password))
+    await users.create("alice")
+    server.will(says(status, text=PASSWORD_FORMS[form].format(password)))
+
+    with pytest.raises(errors.DatabaseClientError) as caught:
+        await users.get("alice")
+
+    assert_untold(caught.value, password, quote(password, safe=""), json.dumps(password)[1:-1])
+
+
+async def test_passwords_of_lists_and_clusters_are_known_too(server: Server, make_client: MakeClient) -> None:
+    connection = {"host": "h", "password": "of-the-cluster"}
+    listed = [{"name": "a", "password": "of-the-list"}]
+    server.will(
+        says(200, {"users": listed}),
+        says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", "private_connection": connection}}),
+        fails(400, message="of-the-list and of-the-cluster"),
+    )
+    cluster = make_client().cluster(CLUSTER, engine="pg")
+    await cluster.users.list()
+    await cluster.info()
+
+    with pytest.raises(errors.BadRequestError, match=r"\*\*\* and \*\*\*"):
+        await cluster.dbs.list()
+
+
+async def test_a_provider_s_password_is_masked_though_nobody_was_told_it(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(fails(422, message=f"alice has {PROVIDERS} already", id=PROVIDERS))
+
+    with pytest.raises(errors.UnprocessableEntityError, match=r"alice has \*\*\* already") as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.create("alice")
+
+    assert_untold(caught.value, PROVIDERS)
+
+
+async def test_what_an_error_quotes_is_on_one_line(server: Server, make_client: MakeClient) -> None:
+    evil = "x\nCRITICAL root: \x1b[31mfake\r\u2028line\x00"
+    server.will(says(400, {"id": evil, "message": evil, "request_id": evil}))
+
+    with pytest.raises(errors.BadRequestError) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").dbs.list()
+
+    error = caught.value
+    for text in (str(error), error.id, error.message, error.request_id or ""):
+        assert text.isprintable()
+
+
+async def test_no_frame_of_a_traceback_shows_a_secret(server: Server, make_client: MakeClient) -> None:
+    """As the tools show it that tell local variables with a traceback."""
+    told = {"user": {"name": "bob", "password": PROVIDERS}}
+    client = make_client(TOKEN, retry=RetryPolicy(max_tries=2, base_delay=0.001), timeout=0.2)
+    users = client.cluster(CLUSTER, engine="pg").users
+    calls: dict[str, Any] = {
+        "another user": (says(200, told), users.get),
+        "another shape": (says(200, {"wrong": told}), users.create),
+        "an error": (says(422, told), users.create),
+        "a lost one": (hangs_up, users.create),
+        "a cut one": (breaks_off, users.create),
+        "a late one": (stalls(), users.create),
+        "a server's": (says(503, told), users.reset_auth),
+        "a redirect": (says(302, told, location=f"https://{TOKEN}/"), users.create),
+    }
+    for reply, call in calls.values():
+        server.script.clear()
+        server.otherwise = reply
+        with pytest.raises(errors.DatabaseClientError) as caught:
+            await call("alice")
+        frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+        ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+        assert ours
+        shown = "".join(str(frame.locals) for frame in ours)
+        assert [secret for secret in (TOKEN, PROVIDERS, "hunter2") if secret in shown] == []
+        assert caught.value.__context__ is None
+
+
+async def test_an_event_and_its_log_line_tell_the_id_of_the_request_and_no_secret(
+    server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[RequestEvent] = []
+    server.will(
+        says(200, {"dbs": []}, x_request_id="from-header"),
+        says(400, {"id": "x", "message": "y", "request_id": "from-body"}, x_request_id="from-header"),
+        says(200, {"dbs": []}, x_request_id=TOKEN),
+        says(200, {"dbs": []}),
+    )
+    dbs = make_client(TOKEN, on_event=events.append).cluster(CLUSTER, engine="pg").dbs
+
+    with caplog.at_level(logging.DEBUG, "aiodbclient"):
+        await dbs.list()
+        with pytest.raises(errors.BadRequestError):
+            await dbs.list()
+        await dbs.list()
+        await dbs.list()
+
+    assert [event.request_id for event in events] == ["from-header", "from-body", "***", None]
+    assert TOKEN not in repr([vars(record) for record in caplog.records])
+
+
+@given(
+    secrets=st.lists(st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), min_size=4, max_size=30)),
+    text=st.text(max_size=200),
+    where=st.integers(0, 200),
+)
+def test_no_known_secret_survives_in_any_text(secrets: list[str], text: str, where: int) -> None:
+    known = Secrets()
+    known.learn(secrets)
+    for secret in secrets:
+        masked = known.masked(text[:where] + secret + text[where:])
+        assert secret not in masked or secret in "***"
+
+
+def assert_untold(error: Exception, *secrets: str) -> None:
+    told = "".join(traceback.format_exception(error)) + repr(vars(error)) + "".join(map(str, vars(error).values()))
+    assert [secret for secret in secrets if secret.lower() in told.lower()] == []
