@@ -20,10 +20,12 @@ from ._request.events import RequestEvent
 from ._request.retry import RetryPolicy
 from ._version import __version__
 from .client import DatabaseClient
-from .clusters import ClusterClient
+from .clusters import ClusterClient, ClustersAPI
+from .dbs import DatabasesAPI
 from .engines import Capabilities, Engine
 from .models import (
     Cluster,
+    ClusterStatus,
     Connection,
     Database,
     KafkaACL,
@@ -39,6 +41,7 @@ from .models import (
     UserRole,
     UserSettings,
 )
+from .users import UsersAPI
 
 __all__ = [
     "Action",
@@ -46,11 +49,14 @@ __all__ = [
     "Capabilities",
     "Cluster",
     "ClusterClient",
+    "ClusterStatus",
+    "ClustersAPI",
     "Connection",
     "Database",
     "DatabaseClient",
     "DatabaseDone",
     "DatabaseOutcome",
+    "DatabasesAPI",
     "Engine",
     "Failed",
     "KafkaACL",
@@ -78,6 +84,7 @@ __all__ = [
     "UserPlan",
     "UserRole",
     "UserSettings",
+    "UsersAPI",
     "Window",
     "__version__",
     "errors",

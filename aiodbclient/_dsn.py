@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, quote, urlsplit
+from collections.abc import Mapping
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from .engines import CAPABILITIES, Engine
 from .errors import InvalidArgumentError, UnsupportedOperationError
@@ -21,6 +22,7 @@ def dsn(
     username: str,
     password: str | None,
     database: str | None,
+    protocol: str | None = None,
     ca_file: str | None = None,
 ) -> str:
     """The DSN of ``username`` on a cluster of ``engine``. Raises as ``Connection.uri_for`` says.
@@ -33,6 +35,8 @@ def dsn(
         raise UnsupportedOperationError(f"uri_for: {engine} clusters have no users", engine=engine, operation="uri_for")
     if not host:
         raise InvalidArgumentError("this connection has no host (is the cluster still being created?)")
+    if ca_file is not None and ssl is False:
+        raise InvalidArgumentError("ca_file: this connection has no TLS, so there is nothing to verify")
     address = f"[{host}]" if ":" in host else host
     if port:
         address = f"{address}:{port}"
@@ -46,22 +50,43 @@ def dsn(
     login = f"{quote(username, safe='')}:{quote(password, safe='')}"
     template = _split(uri)
     path = quote(database, safe="") if database else template.path.lstrip("/")
-    ca = None if ca_file is None else quote(ca_file)
     if engine in _POSTGRESQL:
-        tls = "?sslmode=require" if ca is None else f"?sslmode=verify-full&sslrootcert={ca}"
-        return f"postgresql://{login}@{address}/{path}{tls if ssl else ''}"
+        return f"postgresql://{login}@{address}/{path}{_query(_libpq(ssl, ca_file))}"
     if engine in _MYSQL:
-        tls = "?ssl-mode=REQUIRED" if ca is None else f"?ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}"
-        return f"mysql://{login}@{address}/{path}{tls if ssl else ''}"
+        return f"mysql://{login}@{address}/{path}{_query(_mysql(ssl, ca_file))}"
     if engine == Engine.OPENSEARCH:
         return f"{'http' if ssl is False else 'https'}://{login}@{address}"
+    options = {"tlsCAFile": ca_file} if ca_file is not None else {}
     if template.scheme.startswith("mongodb"):
-        # Only the provider's own URI tells the replica set, and whether the host is an SRV name, which takes no port.
+        # Only the provider's own URI tells the replica set.
+        given = dict(parse_qsl(template.query))
+        if ca_file is not None and template.scheme == "mongodb":  # mongodb+srv means TLS by itself
+            options = {"tls": "true"} | options
         address = template.netloc.rpartition("@")[2]
-        query = "&".join(filter(None, [template.query, ca and f"tlsCAFile={ca}"]))
-        return f"{template.scheme}://{login}@{address}/{path or 'admin'}{query and f'?{query}'}"
-    tls = "&tls=true" if ca is None else f"&tls=true&tlsCAFile={ca}"
-    return f"mongodb://{login}@{address}/{path or 'admin'}?authSource=admin{tls if ssl else ''}"
+        return f"{template.scheme}://{login}@{address}/{path or 'admin'}{_query(given | options)}"
+    options = {"authSource": "admin"} | ({"tls": "true"} if ssl or ca_file is not None else {}) | options
+    if protocol == "mongodb+srv":
+        return f"mongodb+srv://{login}@{host}/{path or 'admin'}{_query(options)}"  # an SRV name takes no port
+    return f"mongodb://{login}@{address}/{path or 'admin'}{_query(options)}"
+
+
+def _libpq(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
+    # https://www.postgresql.org/docs/17/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+    if ca_file is not None:
+        return {"sslmode": "verify-full", "sslrootcert": ca_file}
+    return {"sslmode": "require"} if ssl else {}
+
+
+def _mysql(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
+    # https://dev.mysql.com/doc/refman/8.4/en/connecting-using-uri-or-key-value-pairs.html
+    if ca_file is not None:
+        return {"ssl-mode": "VERIFY_IDENTITY", "ssl-ca": ca_file}
+    return {"ssl-mode": "REQUIRED"} if ssl else {}
+
+
+def _query(options: Mapping[str, str]) -> str:
+    # Not urlencode: libpq and pymongo take a plus sign for itself.
+    return "?" + "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items()) if options else ""
 
 
 def _split(uri: str | None) -> SplitResult:

@@ -25,6 +25,8 @@ from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
 
+_PROVIDER = "https://api.digitalocean.com"
+_URL_VARIABLE = "DIGITALOCEAN_API_URL"
 _TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
@@ -35,7 +37,8 @@ class DatabaseClient:
         token: The API token; or an async callable that gives it, asked when first needed and once more after a 401
             (what it raises, the call raises); or None for the environment's ``DIGITALOCEAN_TOKEN`` or
             ``DIGITALOCEAN_ACCESS_TOKEN``.
-        base_url: Where the API is. Only loopback may be plain http.
+        base_url: Where the API is; None for the environment's ``DIGITALOCEAN_API_URL``, or else the provider. Only
+            loopback may be plain http.
         session: An ``aiohttp.ClientSession`` of yours, used and never closed. None: one of its own, made on first use.
         timeout: Seconds that one attempt may take, connecting included.
         retry: How often and how patiently to try again.
@@ -57,7 +60,7 @@ class DatabaseClient:
         self,
         token: str | TokenProvider | None = None,
         *,
-        base_url: str = "https://api.digitalocean.com",
+        base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
         timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
@@ -137,10 +140,13 @@ def _token(token: str | TokenProvider | None) -> str | TokenProvider:
     return token
 
 
-def _checked_base_url(base_url: str) -> URL:
+def _checked_base_url(given: str | None) -> URL:
+    # An empty variable is as good as none, as in a shell.
+    name = "base_url" if given is not None else _URL_VARIABLE
+    text = given if given is not None else os.environ.get(_URL_VARIABLE) or _PROVIDER
     url: URL | None
     try:
-        url = URL(base_url.rstrip("/"))
+        url = URL(text.rstrip("/"))
         host = url.host
         (url.raw_host or "").encode("idna")  # as the resolver will
     except (ValueError, AttributeError, TypeError):
@@ -152,10 +158,10 @@ def _checked_base_url(base_url: str) -> URL:
         or any((url.user, url.password, url.query_string, url.fragment))
     ):
         raise ConfigurationError(
-            "base_url must be like https://host[:port][/path], without credentials, query or fragment"
+            f"{name} must be like https://host[:port][/path], without credentials, query or fragment"
         )
     if url.scheme == "http" and not _is_loopback(host):
-        raise ConfigurationError(f"base_url is plain http to {host}: the token would travel in the clear; use https")
+        raise ConfigurationError(f"{name} is plain http to {host}: the token would travel in the clear; use https")
     return url
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+import asyncio
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 from uuid import UUID
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from ._request.call import Meter, Options
 from ._request.context import ClusterContext, Memory
-from ._request.operations import GET_CA, LIST_CLUSTERS
+from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import checked_cluster_id, tag_query
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
-from .models import Cluster
+from .errors import ClusterNotOnlineError, InvalidArgumentError
+from .models import Cluster, ClusterStatus
 from .users import UsersAPI
+
+_SHORTEST, _LONGEST = 1.0, 30.0  # s between two looks at a cluster that is not online yet
 
 
 class ClustersAPI:
@@ -49,13 +54,6 @@ class ClustersAPI:
         return await ClusterContext(self._transport, self._memory, id, None, self._options).read_cluster()
 
 
-@frozen
-class _Authority:
-    """What the API tells of a cluster's CA."""
-
-    certificate: str
-
-
 class ClusterClient:
     """The users and dbs of one cluster. Made by ``DatabaseClient.cluster``, without any I/O."""
 
@@ -83,8 +81,51 @@ class ClusterClient:
         return await self._context.read_cluster()
 
     async def ca(self) -> str:
-        """The cluster's certificate authority, as PEM. Safe to retry and to cancel."""
-        return b64decode((await self._context.read(GET_CA, _Authority)).certificate).decode()
+        """The certificate authority that signed for the cluster's servers, as PEM. Write it to a file for ``uri_for``.
+
+        Read once for a client. Changes nothing: safe to repeat and to cancel.
+
+        Raises:
+            NotFoundError: Where there is no such cluster.
+            InvalidResponseError: Where the answer holds no certificate.
+        """
+        return await self._context.read_ca()
+
+    async def wait_online(self, timeout: float = 900.0) -> Cluster:  # noqa: ASYNC109 - it names it in its error
+        """Wait until the cluster is online, which a new one is after some minutes.
+
+        Reads it at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s, within the rate budget.
+        Changes nothing: safe to repeat and to cancel.
+
+        Args:
+            timeout: Seconds, waiting for the rate budget included.
+
+        Returns:
+            The cluster as it was read when it was online.
+
+        Raises:
+            ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is what it told last.
+            NotFoundError: Where there is no such cluster.
+        """
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < inf:
+            raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        status: ClusterStatus | str | None = None
+        start = monotonic()
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                while True:
+                    cluster = await self.info()
+                    status = cluster.status
+                    if status == ClusterStatus.ONLINE:
+                        return cluster
+                    await asyncio.sleep(min(max((monotonic() - start) / 2, _SHORTEST), _LONGEST))
+        except TimeoutError:
+            if not limit.expired():  # a read's own
+                raise
+        raise ClusterNotOnlineError(
+            f"cluster {self.id} is not online after {timeout:g} s: {status or 'its status was not told'}", status=status
+        )
 
     def counted(self, meter: Meter) -> ClusterClient:
         """This cluster for one name of a bulk run: its requests wait in the budget's bulk lane, and ``meter`` counts

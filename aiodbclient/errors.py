@@ -72,6 +72,14 @@ class RequestTimeoutError(TransportError, TimeoutError):
     """No whole answer within ``timeout`` seconds after the request was, or may have been, sent."""
 
 
+class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
+    """The cluster was not online in time. ``status`` is what it told last, or None where it never answered."""
+
+    def __init__(self, message: str, *, status: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class InvalidResponseError(DatabaseClientError):
     """An answer that is not of the documented shape: HTML, cut JSON, other JSON, a redirect.
 

@@ -7,6 +7,7 @@ Credentials are masked in every ``repr``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +17,7 @@ from attrs import define, field
 
 from ._dsn import dsn
 from .engines import Engine
+from .errors import InvalidArgumentError
 
 
 def _masked(value: object) -> str:
@@ -144,12 +146,34 @@ class Database:
     name: str
 
 
+class ClusterStatus(StrEnum):
+    """What a cluster is doing. User writes fail while it is created (API description, Databases)."""
+
+    CREATING = "creating"
+    ONLINE = "online"
+    RESIZING = "resizing"
+    MIGRATING = "migrating"
+    FORKING = "forking"
+
+
 @define
 class Connection:
     """Where a cluster listens, and its default login.
 
     ``user``, ``password`` and the credentials in ``uri`` need the ``database:view_credentials`` scope.
-    ``engine`` is the cluster's, so that ``uri_for`` knows what to write.
+
+    Attributes:
+        uri: The provider's own URI, with the default login in it.
+        database: The default database.
+        host: The host's name or address.
+        port: The port of the engine.
+        user: The default login.
+        password: Its password.
+        ssl: Whether the connection is encrypted.
+        engine: The cluster's, so that ``uri_for`` knows what to write.
+        protocol: The scheme of ``uri``, such as ``mongodb+srv``, where the API tells it.
+        application_ports: Ports by the name of what listens there, such as a schema registry, where the API tells them
+            (source: godo).
     """
 
     uri: str | None = _secret()
@@ -160,16 +184,32 @@ class Connection:
     password: str | None = _secret()
     ssl: bool | None = None
     engine: Engine | str | None = None
+    protocol: str | None = None
+    application_ports: dict[str, int] = field(factory=dict[str, int])
 
-    def uri_for(self, user: User, database: str | None = None) -> str:
-        """The DSN with which ``user`` reaches ``database`` (default: the connection's own default database).
+    def uri_for(self, user: User, database: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> str:
+        """The URI with which ``user`` reaches ``database``, in the language of the engine.
 
-        PostgreSQL, MySQL and MongoDB get a URI that their drivers take, OpenSearch the URL of its HTTP endpoint, Kafka
-        ``host:port`` (its credentials do not go into an address). The result holds the password: do not log it.
+        PostgreSQL, MySQL and MongoDB get a URI, OpenSearch the URL of its HTTP endpoint, Kafka ``host:port``. Without
+        ``ca_file`` the connection is encrypted and the server is not verified. Of a private connection it is the
+        private host's. The result holds the password: do not log it. Sends nothing.
 
-        Raises InvalidArgumentError where the user's password, the host or the engine is not known, and
-        UnsupportedOperationError for an engine that has no users. Sends nothing.
+        Args:
+            user: As ``create``, ``get`` or ``reset_auth`` returned it, with its password.
+            database: None for the connection's default database.
+            ca_file: The file in which you wrote ``await cluster.ca()``. The URI then tells the driver to verify the
+                server's certificate and name by it. The addresses of Kafka and OpenSearch cannot say so: give the file
+                to their driver.
+
+        Raises:
+            InvalidArgumentError: Where the user's password, the host or the engine is not known, for what is no
+                ``User``, and for a ``ca_file`` where the connection has no TLS.
+            UnsupportedOperationError: For an engine that has no users.
         """
+        if not isinstance(user, User):
+            raise InvalidArgumentError(
+                f"user must be a User, as create, get or reset_auth returns it, not {type(user).__name__}"
+            )
         return dsn(
             engine=self.engine,
             host=self.host,
@@ -178,8 +218,25 @@ class Connection:
             uri=self.uri,
             username=user.name,
             password=user.password,
-            database=database if database is not None else self.database,
+            database=_checked_database(database) or self.database,
+            protocol=self.protocol,
+            ca_file=_checked_path(ca_file),
         )
+
+
+def _checked_database(database: object) -> str | None:
+    if database is None or (isinstance(database, str) and database):
+        return database
+    raise InvalidArgumentError(f"database must be its name, not {database!r}")
+
+
+def _checked_path(path: object) -> str | None:
+    if path is None:
+        return None
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidArgumentError(f"ca_file must be the path of a file, not {path!r}")
+    return text
 
 
 @define
@@ -195,7 +252,7 @@ class Cluster:
     engine: Engine | str
     version: str | None = None
     semantic_version: str | None = None
-    status: str | None = None
+    status: ClusterStatus | str | None = None
     region: str | None = None
     size: str | None = None
     num_nodes: int | None = None

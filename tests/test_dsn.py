@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -33,6 +34,71 @@ def connection(engine: str | None, **options: Any) -> Connection:
 )
 def test_each_engine_has_its_form(engine: Engine, uri: str) -> None:
     assert connection(engine).uri_for(ALICE, database="alpha") == uri
+
+
+VERIFIED = [
+    (Engine.PG, "?sslmode=verify-full&sslrootcert=/my%20ca/%2B.pem"),
+    (Engine.ADVANCED_PG, "?sslmode=verify-full&sslrootcert=/my%20ca/%2B.pem"),
+    (Engine.MYSQL, "?ssl-mode=VERIFY_IDENTITY&ssl-ca=/my%20ca/%2B.pem"),
+    (Engine.ADVANCED_MYSQL, "?ssl-mode=VERIFY_IDENTITY&ssl-ca=/my%20ca/%2B.pem"),
+    (Engine.MONGODB, "?authSource=admin&tls=true&tlsCAFile=/my%20ca/%2B.pem"),
+]
+
+
+@pytest.mark.parametrize(("engine", "query"), VERIFIED)
+@pytest.mark.parametrize("ssl", [True, None])
+def test_with_the_file_of_the_ca_the_server_is_verified(engine: Engine, query: str, ssl: bool | None) -> None:
+    where = connection(engine, ssl=ssl)
+
+    for file in ("/my ca/+.pem", Path("/my ca/+.pem")):
+        assert where.uri_for(ALICE, database="alpha", ca_file=file).endswith(f"@db.example:25060/alpha{query}")
+
+
+@pytest.mark.parametrize("engine", [Engine.KAFKA, Engine.OPENSEARCH])
+def test_an_address_says_nothing_of_the_ca(engine: Engine) -> None:
+    assert connection(engine).uri_for(ALICE, ca_file="ca.pem") == connection(engine).uri_for(ALICE)
+
+
+@pytest.mark.parametrize("ca_file", ["", b"ca.pem", 5, "a\0b"])
+def test_a_ca_file_that_cannot_be_is_refused(ca_file: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="ca_file"):
+        connection(Engine.PG).uri_for(ALICE, ca_file=ca_file)
+
+
+def test_where_there_is_no_tls_nothing_can_be_verified() -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="no TLS"):
+        connection(Engine.PG, ssl=False).uri_for(ALICE, ca_file="ca.pem")
+
+
+@pytest.mark.parametrize("user", ["alice", None, {"name": "alice"}])
+def test_what_is_no_user_is_refused(user: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="user must be a User"):
+        connection(Engine.PG).uri_for(user)
+
+
+@pytest.mark.parametrize("database", ["", 5])
+def test_a_database_that_cannot_be_is_refused(database: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="database"):
+        connection(Engine.PG).uri_for(ALICE, database)
+
+
+def test_mongodb_verifies_by_the_providers_own_uri() -> None:
+    own = "mongodb+srv://doadmin:secret@main-1.mongo.example/admin?authSource=admin&replicaSet=main"
+    where = connection(Engine.MONGODB, uri=own)
+
+    assert where.uri_for(ALICE, ca_file="ca.pem") == (
+        f"mongodb+srv://{QUOTED}@main-1.mongo.example/admin?authSource=admin&replicaSet=main&tlsCAFile=ca.pem"
+    )
+    where.uri = own.replace("+srv", "")
+    assert where.uri_for(ALICE, ca_file="ca.pem").endswith(
+        "?authSource=admin&replicaSet=main&tls=true&tlsCAFile=ca.pem"
+    )
+
+
+def test_where_the_uri_is_not_told_the_protocol_tells_an_srv_name() -> None:
+    where = connection(Engine.MONGODB, protocol="mongodb+srv", port=27017)
+
+    assert where.uri_for(ALICE, "alpha") == f"mongodb+srv://{QUOTED}@db.example/alpha?authSource=admin&tls=true"
 
 
 def test_mongodb_follows_the_providers_own_uri() -> None:

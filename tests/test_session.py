@@ -147,6 +147,22 @@ def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
     DatabaseClient()
 
 
+def test_the_address_comes_from_the_environment_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIGITALOCEAN_API_URL", raising=False)
+    assert "https://api.digitalocean.com" in repr(DatabaseClient("token"))
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", "")
+    assert "https://api.digitalocean.com" in repr(DatabaseClient("token"))
+
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", "http://127.0.0.1:8080")
+    assert "http://127.0.0.1:8080" in repr(DatabaseClient("token"))
+    assert "https://elsewhere" in repr(DatabaseClient("token", base_url="https://elsewhere"))
+
+    for address in ("http://api.digitalocean.com", "api.digitalocean.com", "https://user:pass@host"):
+        monkeypatch.setenv("DIGITALOCEAN_API_URL", address)
+        with pytest.raises(errors.ConfigurationError, match="DIGITALOCEAN_API_URL"):
+            DatabaseClient("token")
+
+
 @pytest.mark.parametrize("token", ["", "a b", "a\nb", "ü", 5, b"x"])
 def test_a_token_that_no_header_can_carry_is_refused_without_being_quoted(token: Any) -> None:
     with pytest.raises(errors.ConfigurationError) as caught:

@@ -21,6 +21,7 @@ from cattrs.gen import make_dict_structure_fn
 from ..engines import Engine
 from ..models import (
     Cluster,
+    ClusterStatus,
     Connection,
     Database,
     KafkaACL,
@@ -46,6 +47,13 @@ class ClusterEngine:
 
     engine: Engine | str
     id: str | None = None
+
+
+@define
+class Authority:
+    """The certificate authority of a cluster: PEM, base64-encoded."""
+
+    certificate: str
 
 
 SHAPE_ERRORS = (
@@ -154,6 +162,14 @@ def _datetime(value: Any, _: Any) -> datetime | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
+def _ports(value: Any, _: Any) -> dict[str, int]:
+    if value is None:
+        return {}
+    if type(value) is dict and all(type(port) is int for port in value.values()):
+        return value
+    raise TypeError
+
+
 def _optional_model(converter: Converter, cls: type) -> Hook:
     hook: Hook | None = None
 
@@ -199,7 +215,7 @@ def _converter() -> Converter:
         register(kind | None, _optional(kind))
     register(Engine | str, _engine)
     register(Engine | str | None, lambda value, _: None if value is None or value == "" else _engine(value, _))
-    for enum in (UserRole, MySQLAuthPlugin, KafkaPermission, OpenSearchPermission, MongoRole):
+    for enum in (ClusterStatus, UserRole, MySQLAuthPlugin, KafkaPermission, OpenSearchPermission, MongoRole):
         register(enum | str, _open_enum(enum, optional=False))
         register(enum | str | None, _open_enum(enum, optional=True))
     register(datetime | None, _datetime)
@@ -211,6 +227,7 @@ def _converter() -> Converter:
     register(Sequence[KafkaACL] | None, list_of(KafkaACL, empty=None))
     register(Sequence[OpenSearchACL] | None, list_of(OpenSearchACL, empty=None))
     register(list[str], list_of(str, empty=[]))
+    register(dict[str, int], _ports)
     register(list[User], list_of(User, empty=[]))
     register(list[Database], list_of(Database, empty=[]))
     register(list[Cluster], list_of(Cluster, empty=[]))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
+import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from attrs import evolve
 
-from .._json.converter import ClusterEngine
+from .._json.converter import Authority, ClusterEngine
 from ..engines import CAPABILITIES, Engine, guard
 from ..errors import PermissionDeniedError
 from ..models import Cluster
 from .answer import Answer
 from .call import Call, Meter, Options
-from .operations import GET_CLUSTER, Operation
+from .operations import GET_CA, GET_CLUSTER, Operation
 from .pages import read_all
 from .paths import check_name
 from .transport import Transport, logger
@@ -27,9 +29,11 @@ _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it t
 class Memory:
     """What a client has learned of clusters, and the locks of those that bear one user write at a time."""
 
-    __slots__ = ("engines", "reads", "write_locks")
+    __slots__ = ("ca_locks", "cas", "engines", "reads", "write_locks")
 
     def __init__(self) -> None:
+        self.ca_locks: dict[str, asyncio.Lock] = {}
+        self.cas: dict[str, str] = {}
         self.engines: dict[str, Engine | str] = {}
         self.reads: dict[tuple[str, float | None, bool], asyncio.Future[None]] = {}
         self.write_locks: dict[str, asyncio.Lock] = {}
@@ -102,6 +106,19 @@ class ClusterContext(NamedTuple):
         self.memory.engines[self.cluster_id] = cluster.engine
         return cluster
 
+    async def read_ca(self) -> str:
+        """The cluster's certificate authority as PEM, read once for the client."""
+        cas = self.memory.cas
+        async with self.memory.ca_locks.setdefault(self.cluster_id, asyncio.Lock()):
+            if self.cluster_id not in cas:
+                call = Call(GET_CA, GET_CA.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
+                answer = await self.transport.send(call)
+                pem = _pem(answer.read(Authority).certificate)
+                if pem is None:
+                    raise answer.invalid("holds no certificate, as PEM in base64")
+                cas[self.cluster_id] = pem
+            return cas[self.cluster_id]
+
     async def learn_engine(self) -> Engine | str:
         """The engine; the cluster is read once for the client where it is not known yet."""
         engine = self.given_engine or self.memory.engines.get(self.cluster_id)
@@ -142,3 +159,13 @@ class ClusterContext(NamedTuple):
             del reads[reading]
             if not done.done():
                 done.set_result(None)
+
+
+def _pem(encoded: str) -> str | None:
+    """The certificates in ``encoded``, or None where there is none in it."""
+    try:
+        pem = binascii.a2b_base64(encoded).decode("ascii")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ValueError, ssl.SSLError):
+        return None
+    return pem

@@ -6,6 +6,7 @@ Where a line must be wrong, its ignore says so; one that is not needed is an err
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import assert_type
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from aiodbclient import (
     Capabilities,
     Cluster,
     ClusterClient,
+    ClusterStatus,
     Connection,
     Database,
     DatabaseClient,
@@ -74,6 +76,8 @@ async def one_cluster(cluster: ClusterClient) -> None:
     assert_type(cluster.id, str)
     assert_type(cluster.engine, Engine | str | None)
     assert_type(await cluster.info(), Cluster)
+    assert_type(await cluster.ca(), str)
+    assert_type(await cluster.wait_online(timeout=60), Cluster)
     cluster.id = "x"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -107,6 +111,10 @@ def models(cluster: Cluster, user: User, connection: Connection, status: RateLim
     assert_type(cluster.standby_connection, Connection | None)
     assert_type(connection.uri_for(user), str)
     assert_type(connection.uri_for(user, database="app"), str)
+    assert_type(connection.uri_for(user, database="app", ca_file=Path("ca.pem")), str)
+    connection.uri_for("alice")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(cluster.status, ClusterStatus | str | None)
+    assert_type(connection.application_ports, dict[str, int])
     assert_type(user.password, str | None)
     assert_type(status.remaining, int | None)
     assert_type(status.reset, datetime | None)

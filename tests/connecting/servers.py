@@ -1,0 +1,147 @@
+"""PostgreSQL and MariaDB with TLS, and the authorities that sign their certificates or do not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from attrs import frozen
+
+from aiodbclient import Connection, Engine, User
+
+from ..requirements import no_server
+
+trustme = pytest.importorskip("trustme")
+
+ALICE = User("alice", password="p@ss:word/%")
+START_SECONDS = 60.0
+
+
+@frozen
+class Server:
+    """A server with TLS, where ALICE may log in, and the files of the CA that signed for it and of another one."""
+
+    connection: Connection
+    ca_file: str
+    wrong_ca_file: str
+
+
+@contextmanager
+def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder with certificates, and the options for a process of whoever owns it: PostgreSQL refuses root."""
+    with tempfile.TemporaryDirectory(prefix="aiodbclient-tls-") as name:
+        folder = Path(name)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+        trustme.CA().cert_pem.write_to_path(str(folder / "wrong.pem"))
+        certificate = authority.issue_cert("localhost")
+        certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+        for pem in certificate.cert_chain_pems:
+            pem.write_to_path(str(folder / "cert.pem"), append=True)
+        (folder / "key.pem").chmod(0o600)
+        process: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+        if os.geteuid() == 0:
+            process |= {"user": "nobody", "group": "nogroup"}
+            for path in (folder, *folder.iterdir()):
+                shutil.chown(path, "nobody", "nogroup")
+        yield folder, process
+
+
+@contextmanager
+def postgresql() -> Iterator[Server]:
+    """Debian's PostgreSQL: the one that comes as a wheel has no TLS."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda bin: int(bin.parent.name))
+    if not programs:
+        no_server("no PostgreSQL with TLS is installed (apt-get install postgresql-17)")
+    with _folder() as (folder, process):
+        (folder / "password").write_text(f"{ALICE.password}\n")
+        initdb = ["--auth=scram-sha-256", f"--username={ALICE.name}", "--pwfile=password", "--no-sync"]
+        subprocess.run([programs[-1] / "initdb", "--pgdata=data", *initdb], check=True, **process)
+        hba = "hostssl all all 127.0.0.1/32 scram-sha-256\n"  # without TLS nobody gets in
+        (folder / "data" / "pg_hba.conf").write_text(hba)
+        port = _free_port()
+        settings = {
+            "ssl": "on",
+            "ssl_cert_file": folder / "cert.pem",
+            "ssl_key_file": folder / "key.pem",
+            "listen_addresses": "localhost",
+            "unix_socket_directories": "",
+            "fsync": "off",
+        }
+        options = [f"-c{name}={value}" for name, value in settings.items()]
+        running = subprocess.Popen([programs[-1] / "postgres", "-Ddata", f"-p{port}", *options], **process)
+        login = {"host": "localhost", "port": port, "user": ALICE.name, "password": ALICE.password}
+        with _until_ended(running, psycopg.OperationalError, lambda: psycopg.connect(**login, dbname="postgres")):
+            yield _server(folder, Engine.PG, port, "postgres")
+
+
+@contextmanager
+def mariadb() -> Iterator[Server]:
+    if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
+        no_server("no MariaDB is on PATH (apt-get install mariadb-server)")
+    with _folder() as (folder, process):
+        common = ["--no-defaults", f"--datadir={folder / 'data'}"]
+        install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+        subprocess.run(["mariadb-install-db", *common, *install], check=True, **process)
+        port = _free_port()
+        (folder / "init.sql").write_text(
+            "CREATE DATABASE alpha;\n"
+            "CREATE USER alice@localhost IDENTIFIED BY 'p@ss:word/%' REQUIRE SSL;\n"
+            "GRANT ALL ON alpha.* TO alice@localhost;\n"
+        )
+        options = [
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={folder / 's'}",
+            f"--pid-file={folder / 'pid'}",
+            f"--init-file={folder / 'init.sql'}",
+            f"--ssl-cert={folder / 'cert.pem'}",
+            f"--ssl-key={folder / 'key.pem'}",
+            "--innodb-flush-log-at-trx-commit=0",
+        ]
+        running = subprocess.Popen(["mariadbd", *common, *options], **process)
+        login: dict[str, Any] = {"host": "localhost", "port": port, "user": ALICE.name, "password": ALICE.password}
+        tls = {"ca": str(folder / "ca.pem")}
+        with _until_ended(running, pymysql.OperationalError, lambda: pymysql.connect(**login, ssl=tls)):
+            yield _server(folder, Engine.MYSQL, port, "alpha")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _server(folder: Path, engine: Engine, port: int, database: str) -> Server:
+    connection = Connection(host="localhost", port=port, ssl=True, engine=engine, database=database)
+    return Server(connection, str(folder / "ca.pem"), str(folder / "wrong.pem"))
+
+
+@contextmanager
+def _until_ended(running: subprocess.Popen[bytes], error: type[Exception], connect: Any) -> Iterator[None]:
+    """Wait until ``connect`` raises no ``error``, and end ``running`` afterwards."""
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                connect().close()
+                break
+            except error:
+                if time.monotonic() > deadline or running.poll() is not None:
+                    raise
+                time.sleep(0.05)
+        yield
+    finally:
+        running.terminate()
+        running.wait()

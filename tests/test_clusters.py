@@ -1,0 +1,179 @@
+"""What a cluster tells of itself: its status, its connections, its certificate authority."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Any
+
+import pytest
+
+from aiodbclient import ClusterStatus, User, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, says, stalls
+
+# Self-signed, made for this test; its key is nowhere.
+PEM = """\
+-----BEGIN CERTIFICATE-----
+MIIByTCCAW+gAwIBAgIUVve35QfT38JqPfgHeYwaOgc5rNwwCgYIKoZIzj0EAwIw
+QDEXMBUGA1UECgwOdHJ1c3RtZSB2MS4yLjExJTAjBgNVBAsMHFRlc3RpbmcgQ0Eg
+I2VvSEQ0ejlWVDdHNl9EWWQwIBcNMDAwMTAxMDAwMDAwWhgPMzAwMDAxMDEwMDAw
+MDBaMEAxFzAVBgNVBAoMDnRydXN0bWUgdjEuMi4xMSUwIwYDVQQLDBxUZXN0aW5n
+IENBICNlb0hENHo5VlQ3RzZfRFlkMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+pZjEfApkXB9Veojsl9Nz7HSXF5xAIBNB71ejwl/eL6OnTKxVO5EufH8hZ1wlt0hQ
+oxE9qfyOF3gvDsOptvVua6NFMEMwHQYDVR0OBBYEFBWzRKf/ptjlqG4rcUzDmwLu
+L5zZMBIGA1UdEwEB/wQIMAYBAf8CAQkwDgYDVR0PAQH/BAQDAgGGMAoGCCqGSM49
+BAMCA0gAMEUCIQC8XbFnVrGq9enFj0QE9kJ8HvsTYYrke8lSwnfMEt7r2AIgQDDj
+98h7dq5QxG6wh1Ga7IcHFIViUBKnryH3aT/bEF4=
+-----END CERTIFICATE-----
+"""
+
+
+def told(**members: Any) -> dict[str, Any]:
+    return {"database": {"id": CLUSTER, "name": "main", "engine": "pg"} | members}
+
+
+def authority(pem: str = PEM) -> Any:
+    return says(200, {"ca": {"certificate": base64.b64encode(pem.encode()).decode()}})
+
+
+async def test_the_ca_is_pem_and_read_once_for_a_client(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = authority()
+    client = make_client()
+
+    several = await asyncio.gather(*(client.cluster(CLUSTER).ca() for _ in range(5)))
+
+    assert set(several) == {PEM}
+    assert await client.with_options(max_wait=1.0).cluster(CLUSTER.upper()).ca() == PEM
+    assert server.calls == [("GET", f"/v2/databases/{CLUSTER}/ca")]
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [
+        "",
+        "not base64!",
+        "äöü",
+        base64.b64encode(b"\xff\xfe").decode(),
+        base64.b64encode(b"<html>Sign in</html>").decode(),
+        base64.b64encode(PEM[:200].encode()).decode(),
+        None,
+        5,
+    ],
+)
+async def test_what_is_no_certificate_is_no_ca(server: Server, make_client: MakeClient, certificate: Any) -> None:
+    server.will(says(200, {"ca": {"certificate": certificate}}), authority())
+    cluster = make_client().cluster(CLUSTER)
+
+    with pytest.raises(errors.InvalidResponseError, match=r"clusters\.ca"):
+        await cluster.ca()
+
+    assert await cluster.ca() == PEM  # what failed is not remembered
+
+
+async def test_a_cluster_without_a_ca_says_so(server: Server, make_client: MakeClient) -> None:
+    server.will(fails(404))
+
+    with pytest.raises(errors.NotFoundError):
+        await make_client().cluster(CLUSTER).ca()
+
+
+async def test_a_status_is_known_or_the_word_itself(server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, told(status="forking")), says(200, told(status="thinking")), says(200, told()))
+    cluster = make_client().cluster(CLUSTER)
+
+    assert (await cluster.info()).status is ClusterStatus.FORKING
+    assert (await cluster.info()).status == "thinking"
+    assert (await cluster.info()).status is None
+
+
+async def test_a_connection_tells_its_protocol_and_its_other_ports(server: Server, make_client: MakeClient) -> None:
+    where = {"host": "db.example", "port": 25073, "protocol": "kafka", "application_ports": {"schema_registry": 25083}}
+    server.will(says(200, told(connection=where, private_connection={"host": "private", "application_ports": None})))
+
+    info = await make_client().cluster(CLUSTER).info()
+
+    assert (info.connection.protocol, info.connection.application_ports) == ("kafka", {"schema_registry": 25083})
+    assert info.private_connection is not None
+    assert info.private_connection.application_ports == {}
+
+
+async def test_a_private_connection_has_a_uri_of_its_own(server: Server, make_client: MakeClient) -> None:
+    hosts = {"connection": "main-1.mongo.example", "private_connection": "private-main-1.mongo.example"}
+    described = {
+        name: {
+            "protocol": "mongodb+srv",
+            "uri": f"mongodb+srv://doadmin:secret@{host}/admin?replicaSet=main",
+            "host": host,
+            "port": 27017,
+            "database": "admin",
+            "ssl": True,
+        }
+        for name, host in hosts.items()
+    }
+    server.will(says(200, told(engine="mongodb", **described)))
+
+    info = await make_client().cluster(CLUSTER).info()
+
+    alice = User("alice", password="x")
+    assert info.private_connection is not None
+    assert info.private_connection.uri_for(alice, "alpha", ca_file="ca.pem") == (
+        "mongodb+srv://alice:x@private-main-1.mongo.example/alpha?replicaSet=main&tlsCAFile=ca.pem"
+    )
+
+
+async def test_waiting_ends_when_the_cluster_is_online(server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, told(status="creating")), fails(503), says(200, told(status="online")))
+
+    cluster = await make_client().cluster(CLUSTER).wait_online()
+
+    assert cluster.status is ClusterStatus.ONLINE
+    assert len(server.requests) == 3
+
+
+async def test_waiting_ends_in_time_and_tells_what_the_cluster_is_doing(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = says(200, told(status="resizing"))
+    started = time.monotonic()
+
+    with pytest.raises(errors.ClusterNotOnlineError, match=r"not online after 1\.2 s: resizing") as caught:
+        await make_client().cluster(CLUSTER).wait_online(timeout=1.2)
+
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.status is ClusterStatus.RESIZING
+    assert 1.1 < time.monotonic() - started < 3.0
+    assert len(server.requests) == 2  # at once and a second later
+
+
+async def test_waiting_bounds_a_read_that_hangs(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = stalls()
+
+    with pytest.raises(errors.ClusterNotOnlineError, match="not told") as caught:
+        await make_client().cluster(CLUSTER).wait_online(timeout=0.3)
+
+    assert caught.value.status is None
+
+
+async def test_waiting_can_be_cancelled_and_ends_for_a_cluster_that_is_not_there(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(200, told(status="creating")), fails(404))
+    cluster = make_client().cluster(CLUSTER)
+
+    with pytest.raises(TimeoutError) as caught:
+        await asyncio.wait_for(cluster.wait_online(), 0.3)
+    assert not isinstance(caught.value, errors.DatabaseClientError)
+
+    with pytest.raises(errors.NotFoundError):
+        await cluster.wait_online()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "5", None, True])
+async def test_a_timeout_that_cannot_be_is_refused(server: Server, make_client: MakeClient, seconds: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="timeout"):
+        await make_client().cluster(CLUSTER).wait_online(seconds)
+
+    assert server.requests == []
