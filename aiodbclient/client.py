@@ -42,7 +42,7 @@ class DatabaseClient:
         session: An ``aiohttp.ClientSession`` of yours, used and never closed. None: one of its own, made on first use.
         timeout: Seconds that one attempt may take, connecting included.
         retry: How often and how patiently to try again.
-        budget: The rate budget, which several clients of one account may share. None: the documented limits, for this
+        budget: The rate budget, which several clients with one token may share. None: the documented limits, for this
             client.
         max_wait: Seconds that a call may wait for the budget. Where it would be longer, RateLimitError at once, nothing
             sent.
@@ -107,7 +107,7 @@ class DatabaseClient:
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
-        """What the newest answer said of the account's hourly limit, or None where it said nothing."""
+        """What the newest answer said of the token's hourly limit, or None where it said nothing."""
         return self._transport.rate_limit
 
     def cluster(self, cluster_id: str | UUID, engine: Engine | str | None = None) -> ClusterClient:

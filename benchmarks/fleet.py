@@ -1,4 +1,4 @@
-"""Worker processes of one account, with a rate budget shared through Valkey, against the sandbox with scaled windows.
+"""Worker processes with one token, with a rate budget shared through Valkey, against the sandbox with scaled windows.
 
 Three runs: undisturbed, with two workers killed in the middle, with Valkey restarted in the middle (its memory is
 lost). The names of a killed worker that it had not reported go to the others, so that some are asked for twice: the

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from aiodbclient import DatabaseClient, RetryPolicy, Window, errors
-from aiodbclient.shared_budget import SharedRateBudget, account_key
+from aiodbclient.shared_budget import SharedRateBudget, token_key
 
 
 async def main(plan: dict[str, Any]) -> None:
@@ -24,7 +24,7 @@ async def main(plan: dict[str, Any]) -> None:
         budget = SharedRateBudget(
             plan["valkey"],
             [window],
-            key=account_key(token),
+            key=token_key(token),
             fallback_share=1 / plan["workers"],
             timeout=plan["timeout"],
         )

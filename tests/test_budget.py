@@ -9,7 +9,7 @@ from contextlib import aclosing
 import aiohttp
 import pytest
 
-from aiodbclient import DatabaseClient, RateBudget, Window, errors
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import MakeClient
@@ -125,6 +125,23 @@ async def test_a_429_stops_every_caller_of_the_budget(server: Server, make_clien
 
     assert loop.time() - started >= 0.3
     await first
+
+
+@pytest.mark.parametrize(("status", "limit"), [(401, "1"), (502, "10"), (200, "10")])
+async def test_a_limit_is_not_believed_from_one_answer_nor_from_what_may_be_a_proxys(
+    server: Server, make_client: MakeClient, status: int, limit: str
+) -> None:
+    odd = {"ratelimit_limit": limit, "ratelimit_remaining": "1"}
+    server.will(*(says(status, {"dbs": []}, **odd) for _ in range(1 if status == 200 else 3)))
+    server.otherwise = DBS
+    budget = RateBudget([Window(20, 60.0), Window(20, 3600.0)])
+    dbs = make_client(budget=budget, retry=RetryPolicy(max_tries=1), max_wait=0.0).cluster(CLUSTER, engine="pg").dbs
+    results = await asyncio.gather(*(dbs.list() for _ in range(3)), return_exceptions=True)
+    assert {type(result) for result in results} <= {list, errors.AuthenticationError, errors.ServerError}
+    for _ in range(17):
+        await dbs.list()
+    with pytest.raises(errors.RateLimitError):
+        await dbs.list()
 
 
 async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sandbox) -> None:

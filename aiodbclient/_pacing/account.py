@@ -1,146 +1,168 @@
-"""What is known about an account's budget: our requests, the others', the gate. Pure arithmetic on times."""
+"""What answers tell of a token's limit: how high it is, what others spend of it, when to stay away. Pure.
+
+Both budgets use it. Which requests are ours they know in different ways, so they say so with ``Ours``.
+
+What the headers mean, by the provider's description of its API: ``ratelimit-limit`` and ``ratelimit-remaining`` are the
+longest window's, but ``remaining`` may also be 0 because a shorter window is full. ``retry-after`` comes only with a
+429 of a shorter window.
+"""
 
 from __future__ import annotations
 
 import math
-import random
-from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from attrs import define, field
 
-from .window import SlidingWindow
+from .others import Others
+from .rules import Gate
+from .window import SlidingWindow, Window
 
 _SANE_LIMIT = 10_000_000
-_LONGEST_BACKOFF = 60.0  # seconds, where a 429 does not say how long to stay away
-_LATENCY = 30.0  # seconds; an answer takes less
+# A limit that is not the one we knew is believed when so many answers in a row named it.
+_AGREEING = 2
+
+
+class Ours(NamedTuple):
+    """Our own requests at one moment.
+
+    ``used``: of each window, those that were answered. ``in_flight``: those that were not, yet. Of those that the
+    server may have counted in the longest window there are at least ``least`` and at most ``most``.
+    """
+
+    used: tuple[int, ...]
+    in_flight: int
+    least: int
+    most: int
 
 
 @define(eq=False)
-class Ledger:
-    """The slots of all windows, and how carefully they may be used.
+class Account:
+    """What is known of a token's windows, the shortest first, besides our own requests.
 
     While we are alone every slot is used as soon as it is free. Whether we are is learned from answers. So only a few
-    requests may be in flight after a pause, until the first answer, and as long as somebody else is about; after a 429
-    it is one, and one more with each answer. That bounds how many can run into the same full window.
+    requests may be in flight after a pause, until the first answer, and as long as somebody else is about.
     """
 
     windows: tuple[SlidingWindow, ...]
-    in_flight: int = 0
-    gate: float = -math.inf  # closed until then
-    at_most: float = math.inf  # in flight
-    _few: float = field(init=False)
-    _by_length: tuple[SlidingWindow, ...] = field(init=False)
-    _countable: deque[float] = field(init=False, factory=deque[float])  # our answers that the server may still count
-    _counts_for: float = field(init=False)
-    _heard: float = field(init=False, default=-math.inf)  # when the last answer came
-    _stale_after: float = field(init=False)
-    _shared: bool = field(init=False, default=False)
-    _refused: int = field(init=False, default=0)
-    _strikes: int = field(init=False, default=0)
+    gate: Gate = field(init=False)
+    heard: float = field(init=False, default=-math.inf)  # when the last answer came
+    quiet: bool = field(init=False, default=True)  # nothing of others is known, nor any limit in doubt
+    _compared: float = field(init=False, default=-math.inf)  # when the last answer told what the server counted
+    _named: tuple[int, int] = field(init=False, default=(0, 0))  # a limit that is not believed yet, and how often
 
     def __attrs_post_init__(self) -> None:
-        self._by_length = tuple(sorted(self.windows, key=lambda window: window.seconds))
-        self._few = max(10, min(window.limit for window in self.windows) // 16) if self.windows else math.inf
-        self._counts_for = self.longest + _LATENCY
-        self._stale_after = self._by_length[0].seconds / 10 if self.windows else math.inf
+        few = max(4, min(window.limit for window in self.windows) // 16) if self.windows else math.inf
+        self.gate = Gate(few)
 
-    @property
-    def longest(self) -> float:
-        """Seconds for which a slot can be taken."""
-        return self._by_length[-1].seconds if self.windows else 3600.0
+    def starts(self, now: float) -> None:
+        """A request goes while none is in flight."""
+        if self.windows and now - self.heard > self.windows[0].seconds / 10:
+            self.gate.careful(at_least=10)
 
-    def ready(self, now: float, reserve: int) -> bool:
-        """Whether a request may go now and leave ``reserve`` slots of each window."""
-        in_flight = self.in_flight
-        for window in self.windows:
-            if not window.has_room(now, in_flight, reserve):
-                return False
-        return now >= self.gate and in_flight < self.at_most
+    def answered(self, now: float) -> None:
+        """A request was answered, with no 429."""
+        gate = self.gate
+        if now >= gate.until:
+            self.heard = now
+            if gate.at_most is not math.inf:
+                gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
-    def opens(self, now: float, ahead: int, reserve: int) -> float:
-        """When a request behind ``ahead`` others may go, as far as is known."""
-        when = max(now, self.gate)
-        for window in self.windows:
-            when = max(when, window.opens(now, self.in_flight, ahead, reserve))
-        return when
+    def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
+        """Learn from an answer's headers how high the longest limit is, and how much of it others hold.
 
-    def take(self, now: float) -> None:
-        """A request goes."""
-        if not self.in_flight and now - self._heard > self._stale_after:
-            self._shared = any(window.foreign(now) for window in self.windows)
-            self.at_most = min(self.at_most, self._few)
-        self.in_flight += 1
-
-    def end(self, now: float, sent: bool) -> None:
-        """A request ends: answered, or not if it was not ``sent``. One that was refused took no slot."""
-        self.in_flight -= 1
-        if self._refused:
-            self._refused -= 1
-        elif sent:
-            for window in self.windows:
-                window.answers.append(now)
-            if self.windows:
-                countable = self._countable
-                countable.append(now)
-                while countable[0] <= now - self._counts_for:
-                    countable.popleft()
-            if now >= self.gate:
-                self._heard = now
-                self.at_most = min(self.at_most + 1, self._few) if self._shared else math.inf
-
-    def listen(self, limit: int | None, remaining: int | None, now: float) -> int | None:
-        """Take over the longest window's limit, and find how much of it others hold; None if that cannot be told.
-
-        The server has counted those of our requests that were answered a while ago, the one that it answers now, and
-        perhaps the others. What it counted beyond all of them is somebody else's for certain. What we took for somebody
-        else's, and it did not count beyond the former, has expired.
+        What the server counted beyond all of our requests is somebody else's for certain. What we took for somebody
+        else's, and it did not count beyond those that it must have counted of ours, has expired.
         """
-        if not self.windows or limit is None or not max(1, remaining or 0) <= limit <= _SANE_LIMIT:
-            return None
-        shortest, longest = self._by_length[0], self._by_length[-1]
-        if len(self.windows) > 1:
-            longest.limit = limit
-        elif longest.limit != limit:
-            return None  # the header is about a window that this budget does not have
-        if remaining is None:
-            return None
-        counted = limit - remaining
-        least = counted - len(self._countable) - self.in_flight
-        if least <= 0 and not longest.level:
-            return 0  # nobody else is about, as almost always
-        surely_ours = longest.used(now) - shortest.used(now) + min(1, self.in_flight)
-        most = max(least, counted - surely_ours, 0)
-        level = longest.level
-        if least > level:
-            if now - self._heard > shortest.seconds:
-                level = most  # from before our time: nobody knows how old
+        if self._is_about_us(limit, remaining):
+            if remaining == 0:
+                self._meet_full_window(ours, now, self.windows, refused=False)
             else:
-                for window in self._by_length[:-1]:
-                    window.saw(least - level, now)
-                level = least
-            self._shared, self.at_most = True, min(self.at_most, self._few)
-        level = min(level, most)
-        if level or longest.level:
-            longest.believe(level, now)
-        return level
+                self._compare(remaining or 0, ours, now)
+        self.quiet = not self._named[1] and not any(window.others.level for window in self.windows)
 
-    def refuse(self, limit: int | None, remaining: int | None, wait: float | None, now: float) -> None:
-        """A 429 came: close the gate for ``wait`` seconds; None: for a random while, longer with each 429 in a row."""
-        foreign = self.listen(limit, remaining, now)
-        if remaining != 0:
-            self._blame_others(foreign, now)
-        if now >= self.gate:  # else it was in flight with the one that closed it, and tells nothing new
-            self._strikes = self._strikes + 1 if now - self.gate < _LONGEST_BACKOFF else 1
-            if wait is None:
-                wait = random.uniform(0.0, min(_LONGEST_BACKOFF, 2.0 ** (self._strikes - 1)))
-        self.gate = max(self.gate, now + (wait or 0.0))
-        self._shared, self.at_most = True, 1
-        self._refused = min(self._refused + 1, self.in_flight)
+    def _compare(self, remaining: int, ours: Ours, now: float) -> None:
+        """Find out how many requests the server counted that are not ours."""
+        longest, shorter = self.windows[-1], self.windows[:-1]
+        counted = longest.limit - remaining
+        least = max(0, counted - ours.most)
+        most = max(least, counted - ours.least)
+        since, self._compared = self._compared, now
+        if now - since > self.windows[0].seconds:
+            level = most if least else 0  # from before our time: nobody knows how old
+            if level or longest.others.level:
+                longest.others.believe(level, now)
+            since, arrived = now, 0.0
+        else:
+            arrived = max(0.0, least - longest.others.expected(now))
+            if arrived or longest.others.level:
+                longest.others.saw(arrived, since, now, most)
+        for window in shorter:
+            if arrived or window.others.level:
+                window.others.saw(arrived, since, now, min(most, _all_but_a_share(window)))
+        if longest.others.level:
+            self.gate.careful()
 
-    def _blame_others(self, foreign: int | None, now: float) -> None:
-        """Our own count does not explain a 429: others hold the rest of the window that is nearest to its limit."""
-        suspects = self._by_length[:-1] or self._by_length
-        if suspects:
-            window = min(suspects, key=lambda window: (window.room(now, 0) - window.used(now)) / window.limit)
-            missing = window.limit - window.used(now) - self.in_flight + 1
-            window.suspect(missing if foreign is None else min(missing, foreign + self.in_flight), now)
+    def refuse(
+        self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
+    ) -> None:
+        """A 429 came: close the gate for ``wait`` seconds. ``burst``: it had a retry-after."""
+        if remaining == 0:
+            if self._is_about_us(limit, remaining) and not burst:
+                self._meet_full_window(ours, now, self.windows[-1:], refused=True)
+            else:
+                self._meet_full_window(ours, now, self.windows[:-1] or self.windows, refused=True)
+        else:
+            self.hear(limit, remaining, ours, now)
+            self._meet_full_window(ours, now, self.windows[:-1] or self.windows, refused=True)
+        self.gate.close(wait, now)
+        self.quiet = False
+
+    def _is_about_us(self, limit: int | None, remaining: int | None) -> bool:
+        """Whether the headers can be right, and are about the longest window. Takes over its limit."""
+        if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
+            return False
+        if limit == self.windows[-1].limit:
+            self._named = 0, 0
+            return True
+        if len(self.windows) == 1:
+            return False  # the header is about a window that this budget does not have
+        self._named = limit, self._named[1] + 1 if limit == self._named[0] else 1
+        if self._named[1] < _AGREEING:
+            return False
+        self.windows[-1].limit = limit
+        return True
+
+    def _meet_full_window(self, ours: Ours, now: float, suspects: Iterable[SlidingWindow], *, refused: bool) -> None:
+        """One of ``suspects`` is full: the one that has the fewest slots left, by what we know.
+
+        What we did not take of it others hold. A share stays ours, or nobody would learn when they stop.
+        """
+        used = dict(zip(map(id, self.windows), ours.used, strict=True))
+        fullest, left = None, math.inf
+        for window in suspects:
+            free = window.limit - used[id(window)] - ours.in_flight
+            if free - window.others.at(now) < left:
+                fullest, left = window, free - window.others.at(now)
+        if fullest is None:
+            return
+        missing = fullest.limit - used[id(fullest)] - ours.in_flight + refused
+        level = min(missing, _all_but_a_share(fullest) if fullest.others.steady else fullest.limit)
+        if level > 0 and level >= fullest.others.at(now):
+            fullest.others.believe(level, now, sure=True)
+            self.gate.careful()
+
+
+def sliding(windows: Iterable[Window]) -> tuple[SlidingWindow, ...]:
+    """The windows, the shortest first, with nothing in them."""
+    by_length = sorted(windows, key=lambda window: window.seconds)
+    return tuple(
+        # What others spend of the longest window is told by answers; of the others it is a guess.
+        SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=len(by_length) == 1 or w is not by_length[-1]))
+        for w in by_length
+    )
+
+
+def _all_but_a_share(window: SlidingWindow) -> int:
+    return window.limit - max(1, window.limit // 16)

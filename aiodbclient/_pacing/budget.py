@@ -5,45 +5,38 @@ of every window from ``acquire`` until the window's length after ``release``. Wh
 ``limit`` stamps in any span of ``seconds``, whatever the latency, and leaves no slot idle for longer than that latency.
 Nothing depends on what the server's clock shows.
 
-Three layers: ``SlidingWindow`` knows one window's slots, ``Ledger`` all of the account's and how carefully to use them,
-and ``RateBudget`` lets callers wait their turn.
+``RateBudget`` puts together what the modules beside this one know: ``Ledger``, which slots this process has taken;
+``Account``, what answers tell of the limit and of others; ``Queue``, who waits.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from heapq import heapify, heappop, heappush
-from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import Attribute, define, field, frozen
 
-from ..errors import ConfigurationError, InvalidArgumentError, RateLimitError
-from .account import Ledger
-from .headers import RateLimitStatus, limit_and_remaining, seconds_to_wait
-from .window import SlidingWindow, Window
+from ..errors import InvalidArgumentError
+from .account import Account, sliding
+from .headers import RateLimitStatus, limit_and_remaining, retry_after, seconds_to_wait
+from .ledger import Ledger
+from .queue import Queue, refusal
+from .window import Window
 
 __all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
 
-logger = logging.getLogger("aiodbclient")
-
-# For one account, as the provider's API description has it.
+# For one OAuth token, as the provider's API description has it.
 DOCUMENTED_WINDOWS = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
-
-_WORTH_TELLING = 3.0  # seconds of waiting
-_TIMER_STEP = 1e-4  # seconds, so that a timer which rounding fired early cannot spin
 
 
 class Budget(Protocol):
     """What the client needs of a budget.
 
-    For each request that ``acquire`` let go: ``observe`` with its answer's headers, or ``throttle`` if that was a 429;
-    and then, in any case, ``release``.
+    For each request that ``acquire`` let go: ``throttle`` with the headers of its answer if that was a 429, ``observe``
+    if it was another answer of the API to this token (a 401 and a 5xx may be a proxy's); and then, in any case,
+    ``release``.
     """
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
@@ -53,7 +46,7 @@ class Budget(Protocol):
         """End the request. ``sent``: the server may have counted it, so its slot counts from now; else it is free."""
 
     def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from an answer's headers."""
+        """Learn from the headers of an answer that the API gave to this token: not of a 401, nor of a 5xx."""
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and close the gate for every caller. Returns for how many seconds."""
@@ -64,7 +57,7 @@ class Budget(Protocol):
 class Snapshot:
     """A budget at one moment.
 
-    ``used``: slots taken in each window, in the order given, by our answered requests and by others as far as known.
+    ``used``: slots taken in each window, the shortest first, by our answered requests and by others as far as known.
     ``in_flight``: requests without an answer yet; each holds a slot too. ``waiting``: calls in the queue.
     ``next_slot``: seconds until a slot is free; 0.0 if one is.
     """
@@ -75,53 +68,48 @@ class Snapshot:
     next_slot: float
 
 
-def _windows(windows: Iterable[Window] | None) -> tuple[Window, ...]:
-    return DOCUMENTED_WINDOWS if windows is None else tuple(windows)
-
-
-def _all_windows(_: object, attribute: Attribute[tuple[Window, ...]], value: tuple[object, ...]) -> None:
-    for window in value:
+def by_length(windows: Iterable[Window] | None) -> tuple[Window, ...]:
+    """The windows, the shortest first; the documented ones for None. Raises InvalidArgumentError."""
+    if windows is None:
+        return DOCUMENTED_WINDOWS
+    given = tuple(windows) if isinstance(windows, Iterable) else (windows,)
+    for window in given:
         if not isinstance(window, Window):
-            raise InvalidArgumentError(f"RateBudget: {attribute.name} must be Window objects, not {window!r}")
+            raise InvalidArgumentError(f"windows must be Window objects, not {window!r}")
+    return tuple(sorted(given, key=lambda window: window.seconds))
 
 
-def _below_every_limit(budget: RateBudget, attribute: Attribute[int], value: int) -> None:
+def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
+    """A validator of ``reserve``."""
     smallest = min((window.limit for window in budget.windows), default=math.inf)
     if type(value) is not int or not 0 <= value < smallest:
         raise InvalidArgumentError(
-            f"RateBudget: {attribute.name} must be an int from 0 to below the smallest limit, {smallest}, not {value!r}"
+            f"reserve must be an int from 0 to below the smallest limit, {smallest}, not {value!r}"
         )
-
-
-Lane = OrderedDict[asyncio.Future[bool], None]
 
 
 @define(eq=False)
 class RateBudget:
-    """The requests that one account may make, shared by all clients that it is given to, on one event loop.
+    """The requests that one token may make, shared by all clients that it is given to, on one event loop.
 
-    ``windows``: the account's sliding windows. None: the documented 250 a minute and 5,000 an hour. ``[]``: no pacing,
+    ``windows``: the token's sliding windows. None: the documented 250 a minute and 5,000 an hour. ``[]``: no pacing,
     though a 429 still makes everybody wait. Of several windows, the longest one's limit follows the server's
-    ``ratelimit-limit``, since accounts differ. ``reserve``: requests of each window that bulk calls leave to others.
+    ``ratelimit-limit`` once two answers in a row named the same. ``reserve``: requests of each window that bulk calls
+    leave to others.
 
     First come, first served, and bulk calls behind all others. Raises InvalidArgumentError for a ``reserve`` that is
     not an int below every limit. Not thread-safe.
     """
 
-    windows: tuple[Window, ...] = field(default=None, converter=_windows, validator=_all_windows)
-    reserve: int = field(default=0, kw_only=True, validator=_below_every_limit)
+    windows: tuple[Window, ...] = field(default=None, converter=by_length)
+    reserve: int = field(default=0, kw_only=True, validator=below_every_limit)
     _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True, repr=False)
     _ledger: Ledger = field(init=False, repr=False)
-    _interactive: Lane = field(init=False, repr=False, factory=Lane)
-    _bulk: Lane = field(init=False, repr=False, factory=Lane)
-    _deadlines: list[tuple[float, int, asyncio.Future[bool]]] = field(init=False, repr=False, factory=list)
-    _tickets: count[int] = field(init=False, repr=False, factory=count)
-    _timer: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)
-    _timer_at: float = field(init=False, repr=False, default=math.inf)
-    _told: bool = field(init=False, repr=False, default=False)
+    _queue: Queue = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._ledger = Ledger(tuple(SlidingWindow(window.limit, window.seconds) for window in self.windows))
+        self._ledger = Ledger(Account(sliding(self.windows)))
+        self._queue = Queue(self._clock, self._wake)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
         """Wait for a slot, to be given back with ``release``.
@@ -130,22 +118,39 @@ class RateBudget:
         what is known now, and later, where it became so. Its ``retry_after`` is the wait. Safe to cancel.
         """
         now = self._clock()
-        ledger = self._ledger
-        if not self._interactive and not (bulk and self._bulk) and ledger.ready(now, self.reserve if bulk else 0):
+        ledger, queue = self._ledger, self._queue
+        reserve = self.reserve if bulk else 0
+        if not queue.interactive and not (bulk and queue.bulk) and ledger.ready(now, reserve):
             ledger.take(now)
-        else:
-            await self._wait(now, bulk, max_wait)
+            return
+        if max_wait is not None:
+            wait = ledger.opens(now, queue.ahead(bulk), reserve) - now
+            if wait > max_wait:
+                raise refusal(wait)
+        waiter = queue.enter(bulk, max_wait, now)
+        self._arm(now)
+        try:
+            await waiter.called()
+        except BaseException:
+            queue.leave(waiter)
+            if waiter.granted:  # in the same moment
+                self.release(sent=False)
+            else:
+                self._serve(self._clock())
+            raise
+        if waiter.wait is not None:
+            raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
         """End a request: its slot counts from now if it was ``sent``, as far as known, and else is free at once."""
         now = self._clock()
         self._ledger.end(now, sent)
-        if self._interactive or self._bulk:
+        if self._queue.interactive or self._queue.bulk:
             self._serve(now)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers, before its ``release``."""
-        self._ledger.listen(*limit_and_remaining(headers), self._clock())
+        self._ledger.hear(*limit_and_remaining(headers), self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """A 429 came: stop every caller, before its ``release``. Returns for how many seconds from now.
@@ -153,101 +158,41 @@ class RateBudget:
         That is ``retry-after``, or until ``ratelimit-reset``, where it is in the future and no further than the longest
         window; else a random part of a second, of two, four ... with each 429 in a row. What is in flight may finish.
         """
-        now = self._clock()
-        wait = seconds_to_wait(headers, self._ledger.longest)
-        self._ledger.refuse(*limit_and_remaining(headers), wait, now)
-        return self._ledger.gate - now
+        now, ledger = self._clock(), self._ledger
+        wait = seconds_to_wait(headers, ledger.longest)
+        ledger.refuse(*limit_and_remaining(headers), wait, burst=retry_after(headers) is not None, now=now)
+        return ledger.account.gate.until - now
 
     def snapshot(self) -> Snapshot:
         """How the budget stands."""
         now, ledger = self._clock(), self._ledger
         return Snapshot(
-            used=tuple(window.used(now) + window.foreign(now) for window in ledger.windows),
+            used=tuple(window.used(now) + window.others.at(now) for window in ledger.windows),
             in_flight=ledger.in_flight,
-            waiting=len(self._interactive) + len(self._bulk),
+            waiting=len(self._queue),
             next_slot=ledger.opens(now, 0, 0) - now,
         )
 
-    async def _wait(self, now: float, bulk: bool, max_wait: float | None) -> None:
-        lane = self._bulk if bulk else self._interactive
-        loop = asyncio.get_running_loop()
-        for other in lane:
-            if other.get_loop() is not loop:
-                raise ConfigurationError("a RateBudget is for one event loop, and another one is waiting for this one")
-            break
-        turn: asyncio.Future[bool] = loop.create_future()
-        if max_wait is not None:
-            ahead = len(self._interactive) + (len(self._bulk) if bulk else 0)
-            self._check_patience(now, ahead, bulk, max_wait)
-            heappush(self._deadlines, (now + max_wait, next(self._tickets), turn))
-        lane[turn] = None
-        self._arm(now)
-        try:
-            granted = await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                lane.pop(turn, None)
-                self._serve(self._clock())
-            elif turn.result():
-                self.release(sent=False)  # it came in the same moment
-            raise
-        if not granted:
-            self._check_patience(self._clock(), 0, bulk, -math.inf)
-
-    def _check_patience(self, now: float, ahead: int, bulk: bool, max_wait: float) -> None:
-        wait = self._ledger.opens(now, ahead, self.reserve if bulk else 0) - now
-        if wait > max_wait:
-            raise RateLimitError(
-                f"the rate budget has no slot for another {wait:.1f} s, longer than max_wait allows; nothing was sent",
-                retry_after=wait,
-            )
+    def _wake(self, now: float) -> None:
+        for waiter in self._queue.overdue(now):
+            self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
+        self._serve(now)
 
     def _serve(self, now: float) -> None:
         """Let everybody go whose turn it is."""
-        while lane := self._interactive or self._bulk:
-            if not self._ledger.ready(now, self.reserve if lane is self._bulk else 0):
+        queue, ledger = self._queue, self._ledger
+        while queue:
+            bulk = not queue.interactive
+            if not ledger.ready(now, self.reserve if bulk else 0):
                 break
-            turn, _ = lane.popitem(last=False)
-            if not turn.done():
-                self._ledger.take(now)
-                turn.set_result(True)
+            ledger.take(now)
+            queue.grant(bulk=bulk)
         self._arm(now)
 
     def _arm(self, now: float) -> None:
-        """Set the one timer for the next moment at which something is due; none where nobody waits."""
-        waiting = len(self._interactive) + len(self._bulk)
+        queue, ledger = self._queue, self._ledger
         when = math.inf
-        if waiting and self._ledger.in_flight < self._ledger.at_most:  # else an answer comes first
-            when = self._ledger.opens(now, 0, 0 if self._interactive else self.reserve)
-            if when - now > _WORTH_TELLING and not self._told:
-                logger.info("the rate budget is spent: waiting %.1f s for its next slot", when - now)
-                self._told = True
-        self._told = self._told and waiting > 0
-        when = min(when, self._next_deadline())
-        if self._timer is not None:
-            if self._timer_at <= when < math.inf:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if when < math.inf:
-            self._timer = asyncio.get_running_loop().call_later(max(when - now, _TIMER_STEP), self._wake)
-            self._timer_at = when
-
-    def _next_deadline(self) -> float:
-        deadlines = self._deadlines
-        if len(deadlines) > 2 * (len(self._interactive) + len(self._bulk)):
-            deadlines[:] = [entry for entry in deadlines if not entry[2].done()]
-            heapify(deadlines)
-        while deadlines and deadlines[0][2].done():
-            heappop(deadlines)
-        return deadlines[0][0] if deadlines else math.inf
-
-    def _wake(self) -> None:
-        self._timer = None
-        now = self._clock()
-        while self._next_deadline() <= now:
-            turn = heappop(self._deadlines)[2]
-            self._interactive.pop(turn, None)
-            self._bulk.pop(turn, None)
-            turn.set_result(False)
-        self._serve(now)
+        if queue and ledger.in_flight < ledger.account.gate.at_most:  # else an answer comes first
+            when = ledger.opens(now, 0, 0 if queue.interactive else self.reserve)
+            queue.announce(when - now)
+        queue.arm(now, when)

@@ -19,7 +19,7 @@ from attrs import frozen
 
 @frozen
 class RateLimitStatus:
-    """What an answer said about the account's hourly budget. None: that header was missing or unreadable.
+    """What an answer said about the token's hourly budget. None: that header was missing or unreadable.
 
     ``limit``: requests an hour. ``remaining``: how many of them are left. ``reset``: when the oldest request expires,
     by the server's clock (aware, UTC); it can lie in the past.

@@ -8,6 +8,7 @@ from collections import deque
 from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
+from .others import Others
 
 
 def _whole(_: object, attribute: Attribute[int], value: int) -> None:
@@ -33,21 +34,12 @@ class Window:
 
 @define(eq=False)
 class SlidingWindow:
-    """The slots of one window.
-
-    Our own requests are known one by one: a slot frees ``seconds`` after the answer. Of other clients' requests we know
-    at best how many there were (``level``) at some moment (``since``). What the server told (``believe``) fades evenly
-    to none within a window, as those requests expire, unless it is told anew. What we worked out (``suspect``) stays in
-    full for one window more, since nothing but another 429 would tell that they are still there.
-    """
+    """The slots of one window: our own, each of which frees ``seconds`` after its answer, and those of ``others``."""
 
     limit: int
     seconds: float
+    others: Others
     answers: deque[float] = field(factory=deque[float])
-    level: int = 0
-    since: float = 0.0
-    _hold: int = 0
-    _seen: deque[float] = field(factory=deque[float])
 
     def used(self, now: float) -> int:
         """How many of our own answered requests count at ``now``."""
@@ -56,45 +48,18 @@ class SlidingWindow:
             answers.popleft()
         return len(answers)
 
-    def foreign(self, now: float) -> int:
-        """How many slots others are believed to hold at ``now``."""
-        if not self.level:
-            return 0
-        left = 1 + self._hold - (now - self.since) / self.seconds
-        # The last millionth is rounding: without it a slot that fades at 3.0 would still be taken at 3.0.
-        return math.ceil(self.level * min(left, 1.0) - 1e-6) if left > 0 else 0
-
-    def believe(self, level: int, now: float) -> None:
-        """The server says that others hold ``level`` slots."""
-        self.level, self.since, self._hold = min(level, self.limit), now, 0
-
-    def suspect(self, level: int, now: float) -> None:
-        """Others seem to hold at least ``level`` slots. A share stays ours, or we would never learn when they stop."""
-        level = min(level, self.limit - max(1, self.limit // 16))
-        if level >= self.foreign(now):
-            self.level, self.since, self._hold = level, now, 1
-
-    def saw(self, count: int, now: float) -> None:
-        """Others sent ``count`` requests just now. Expect as many in each window as there were in this one."""
-        seen = self._seen
-        seen.extend([now] * min(count, self.limit))
-        while seen[0] + self.seconds <= now or len(seen) > self.limit:
-            seen.popleft()
-        self.suspect(len(seen), now)
-
     def room(self, now: float, reserve: int) -> int:
         """How many requests of ours the window may hold at ``now``, with ``reserve`` slots left alone."""
         room = max(1, self.limit - reserve)
-        return max(0, room - self.foreign(now)) if self.level else room
+        return max(0, room - self.others.at(now)) if self.others.level else room
 
     def has_room(self, now: float, in_flight: int, reserve: int) -> bool:
         """Whether one more request fits beside what is in flight."""
-        if self.level or reserve:
-            return self.used(now) + in_flight < self.room(now, reserve)
         answers = self.answers
         while answers and answers[0] + self.seconds <= now:
             answers.popleft()
-        return len(answers) + in_flight < self.limit
+        room = self.room(now, reserve) if reserve or self.others.level else self.limit
+        return len(answers) + in_flight < room
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
         """When a request behind ``ahead`` others may go, if what is in flight is answered now and all the others go.
@@ -109,10 +74,6 @@ class SlidingWindow:
         if rank < 0:
             return now + windows * self.seconds
         first = (self.answers[rank] if rank < used else now) + self.seconds
-        if others := self.foreign(now):
-            first = min(first, self._faded(max(0, others - rank - 1)))
+        if held := self.others.at(now):
+            first = min(first, max(now, self.others.falls_to(max(0, held - rank - 1))))
         return first + windows * self.seconds
-
-    def _faded(self, level: int) -> float:
-        """When the others hold no more than ``level`` slots."""
-        return self.since + (1 + self._hold - level / self.level) * self.seconds

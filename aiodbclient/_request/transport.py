@@ -204,7 +204,8 @@ class Transport:
             del body  # it holds credentials, and a traceback would show it
             if answer.status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
-            else:
+            elif answer.status < 500 and answer.status != 401:
+                # The others may be a proxy's, or about no token.
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
         except NOT_SENT as error:

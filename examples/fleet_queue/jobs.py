@@ -23,7 +23,7 @@ from taskiq_redis import RedisStreamBroker
 from valkey.asyncio import Valkey
 
 from aiodbclient import DatabaseClient, RateBudget, Window
-from aiodbclient.shared_budget import SharedRateBudget, account_key
+from aiodbclient.shared_budget import SharedRateBudget, token_key
 
 VALKEY_URL = os.environ["VALKEY_URL"]
 LEASE = float(os.environ.get("LEASE", "60"))
@@ -45,7 +45,7 @@ async def open_client(state: TaskiqState) -> None:
     if "RATE_LIMIT" in os.environ:
         limit, seconds = os.environ["RATE_LIMIT"].split("/")
         windows = (Window(int(limit), float(seconds)),)
-    state.budget = SharedRateBudget(VALKEY_URL, windows, key=account_key(token))
+    state.budget = SharedRateBudget(VALKEY_URL, windows, key=token_key(token))
     state.client = DatabaseClient(
         token, base_url=os.environ.get("DIGITALOCEAN_API_URL", "https://api.digitalocean.com"), budget=state.budget
     )

@@ -15,7 +15,7 @@ from valkey.asyncio import Valkey
 
 from aiodbclient import DatabaseClient, Window, errors
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.shared_budget import SharedRateBudget, account_key
+from aiodbclient.shared_budget import SharedRateBudget, token_key
 from benchmarks.valkey_server import ValkeyServer
 
 from .conftest import MakeBudget
@@ -38,7 +38,7 @@ async def test_two_processes_have_one_budget_between_them(make_budget: MakeBudge
 
 
 async def test_accounts_have_budgets_of_their_own(make_budget: MakeBudget) -> None:
-    one, other = make_budget(key=account_key("token-1")), make_budget(key=account_key("token-2"))
+    one, other = make_budget(key=token_key("token-1")), make_budget(key=token_key("token-2"))
     assert await granted_at_once(one, 10) == 10
     assert await granted_at_once(other, 10) == 10
 
@@ -247,7 +247,7 @@ async def test_closing_ends_the_calls_that_wait(make_budget: MakeBudget) -> None
 
 async def test_the_token_is_not_in_the_key(make_budget: MakeBudget, valkey: ValkeyServer) -> None:
     token = "dop_v1_" + "5ec2e7" * 8
-    budget = make_budget(key=account_key(token))
+    budget = make_budget(key=token_key(token))
     await budget.acquire()
     budget.release()
     await budget.aclose()
@@ -256,7 +256,7 @@ async def test_the_token_is_not_in_the_key(make_budget: MakeBudget, valkey: Valk
         assert len(keys) == 2
         assert all([await client.pttl(key) > 0 for key in keys])
     assert not any(part in key for key in keys for part in (token, "5ec2e7"))
-    with pytest.raises(errors.InvalidArgumentError, match="account_key"):
+    with pytest.raises(errors.InvalidArgumentError, match="token_key"):
         make_budget(key=token)
 
 

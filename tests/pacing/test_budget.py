@@ -271,7 +271,7 @@ def test_ten_thousand_waiters_share_one_timer_and_leave_nothing_behind() -> None
         snapshot = budget.snapshot()
         assert (snapshot.waiting, snapshot.in_flight, loop.timers()) == (0, 0, 0)
         assert all(task.cancelled() for task in tasks)
-        assert not budget._deadlines
+        assert not budget._queue._deadlines
         await asyncio.sleep(61)
         await asyncio.wait_for(budget.acquire(), 0.001)
 

@@ -39,12 +39,24 @@ async def goes(budget: RateBudget) -> int:
     return count
 
 
-def test_the_servers_limit_replaces_the_longest_windows() -> None:
+def test_the_servers_limit_replaces_the_longest_windows_when_two_answers_in_a_row_name_it() -> None:
     async def main(loop: VirtualLoop) -> None:
         for limit in (7, 12):
             budget = budget_on(loop, (100, 60.0), (10, 3600.0))
             await answered(budget, said(limit, limit - 1))
-            assert await goes(budget) == limit - 1
+            await answered(budget, said(limit, limit - 2))
+            assert await goes(budget) == limit - 2
+
+    live(main)
+
+
+def test_a_limit_that_one_answer_names_changes_nothing() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (100, 60.0), (50, 3600.0))
+        for odd in (1, 10, 10, 3):
+            await answered(budget, said(odd, 0 if odd == 3 else 1))
+            await answered(budget, said(50, 50 - budget.snapshot().used[1] - 1))
+        assert await goes(budget) == 42
 
     live(main)
 

@@ -182,13 +182,15 @@ def batch(
     scale: float = 1.0,
     others: Traffic | None = None,
     headers: bool = True,
+    zero: bool = False,
+    limit: int = 250,
     seed: int = 1,
 ) -> Run:
     """``count`` creates, ``at_once`` at a time, on an account with the documented limits, windows times ``scale``."""
-    windows = ((250, 60.0 * scale), (5000, 3600.0 * scale))
+    windows = ((limit, 60.0 * scale), (5000, 3600.0 * scale))
 
     async def main(loop: VirtualLoop) -> Run:
-        server = Server(loop.time, windows, headers=headers)
+        server = Server(loop.time, windows, headers=headers, zero=zero)
         latency = Latency(random.Random(seed), 0.05 * scale, 0.3 * scale)
         client = Client(RateBudget([Window(*window) for window in windows], clock=loop.time), server, latency)
         traffic = asyncio.create_task(others(server)) if others else None
@@ -203,11 +205,15 @@ def batch(
     return live(main)
 
 
+both_ways = pytest.mark.parametrize("zero", [False, True], ids=["remaining of the hour", "0 where the minute is full"])
+
+
+@both_ways
 @pytest.mark.parametrize("at_once", [16, 100, 2000])
 @pytest.mark.parametrize("scale", [1.0, 0.05])
 @pytest.mark.parametrize("count", [1000, 1500, 5600])
-def test_a_batch_takes_the_least_time_that_the_limits_allow(count: int, scale: float, at_once: int) -> None:
-    run = batch(count, at_once, scale=scale)
+def test_a_batch_takes_the_least_time_that_the_limits_allow(count: int, scale: float, at_once: int, zero: bool) -> None:
+    run = batch(count, at_once, scale=scale, zero=zero)
     assert (run.client.refused, run.client.failed, len(run.client.done)) == (0, 0, count)
     assert run.took <= 1.03 * scale * optimum(count)
 
@@ -258,6 +264,25 @@ def test_with_half_of_the_budget_spent_by_others_at_most_5_in_100_requests_meet_
     assert run.client.refused <= 0.05 * run.client.sent
     # Half of the limit is 125 a minute; one window more is for the half of a request that is lost to a 429.
     assert run.took <= scale * (optimum(1000, [(125, 60.0)]) + 1.6 * 60)
+
+
+@both_ways
+@pytest.mark.parametrize("at_once", [16, 1000])
+@pytest.mark.parametrize(
+    ("limit", "count", "scale"), [(250, 500, 1.0), (250, 1000, 1.0), (100, 500, 1 / 15), (100, 1000, 1 / 15)]
+)
+def test_beside_somebody_who_spends_half_evenly_a_batch_takes_its_share(
+    limit: int, count: int, scale: float, at_once: int, zero: bool
+) -> None:
+    async def others(server: Server) -> None:
+        while True:
+            server.hit()
+            await asyncio.sleep(scale * 60 * 2 / limit)
+
+    run = batch(count, at_once, scale=scale, others=others, zero=zero, limit=limit)
+    assert (run.client.failed, len(run.client.done)) == (0, count)
+    assert run.client.refused <= 0.05 * run.client.sent
+    assert run.took <= 1.1 * optimum(count, [(limit // 2, 60 * scale)])
 
 
 @pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])

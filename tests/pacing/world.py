@@ -71,6 +71,7 @@ class Server:
     headers: bool = True
     counts_refused: bool = False
     stamps: list[float] = field(factory=list)
+    zero: bool = False  # tells 0 remaining also where a shorter window is full
     spurious: int = 0  # so many 429s for no reason, next
 
     def _within(self, seconds: float) -> int:
@@ -101,7 +102,11 @@ class Server:
             short, length = self.windows[0]
             held = min(self._within(length), short)
             oldest = self.stamps[-held] if held else now
-            headers["retry-after"] = str(max(1, ceil(oldest + length - now)))
+            wait = max(0.001, oldest + length - now)
+            # Thousandths where a test scaled the window down.
+            headers["retry-after"] = str(ceil(wait)) if length >= 60 else f"{wait:.3f}"
+        if self.zero and self.headers and any(self._within(s) >= limit for limit, s in self.windows[:-1]):
+            headers["ratelimit-remaining"] = "0"
         return (429 if refused else 200), headers
 
 

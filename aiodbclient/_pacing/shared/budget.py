@@ -34,7 +34,7 @@ except ImportError as error:
 
 from .slots import Granted, Place, Slots
 
-__all__ = ["SharedRateBudget", "account_key"]
+__all__ = ["SharedRateBudget", "token_key"]
 
 logger = logging.getLogger("aiodbclient")
 
@@ -43,11 +43,10 @@ _WORTH_TELLING = 3.0  # s of waiting
 _LONGEST_BACKOFF = 60.0  # s, where a 429 does not say how long to stay away
 
 
-def account_key(token: str) -> str:
-    """A ``key`` for the account of ``token``: a hash, from which the token cannot be found.
+def token_key(token: str) -> str:
+    """A ``key`` for ``token``: a hash, from which the token cannot be found.
 
-    Tokens of one account have different keys, and the limits are the account's: where a fleet uses several tokens, name
-    the account yourself.
+    The limits are per OAuth token, so each token has a budget of its own (source: the provider's API description).
     """
     return hashlib.sha256(b"aiodbclient:" + token.encode()).hexdigest()[:32]
 
@@ -77,13 +76,13 @@ class _Waiter:
 
 @define(eq=False)
 class SharedRateBudget:
-    """The requests that one account may make, shared by every process that names the same ``url`` and ``key``.
+    """The requests that one token may make, shared by every process that names the same ``url`` and ``key``.
 
     Args:
         url: ``valkey://host:port/db``, also ``valkeys://``, ``redis://``, ``rediss://`` and ``unix://``. The server
             needs no persistence, and should not evict keys.
         windows: as for ``RateBudget``, the same in every process; at least one.
-        key: names the account. Not its token: ``account_key(token)`` makes a key of that.
+        key: names the token, and is not the token itself: ``token_key(token)`` makes a key of that.
         reserve: requests of each window that only calls outside bulk work may use.
         fallback_share: the part of each window that this process uses by itself while the server does not answer, such
             as 1 / (number of processes). Where all of them are more than 1, some requests meet a 429 then.
@@ -134,7 +133,7 @@ class SharedRateBudget:
             )
         options = client.connection_pool.connection_kwargs
         where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        # In braces: on a cluster all of one account's keys are in one place.
+        # In braces: on a cluster all of one token's keys are in one place.
         keys = tuple(f"aiodbclient:{{{self.key}}}:{name}" for name in ("slots", "state", "queue"))
         self._slots = Slots(windows, where, client, keys, self.fallback_share, self.reserve, self.timeout)
         self._lanes = OrderedDict(), OrderedDict()
@@ -311,7 +310,9 @@ def _checked(budget: SharedRateBudget) -> tuple[Window, ...]:
         )
     if not isinstance(budget.key, str) or not budget.key or budget.key.startswith("dop_v1_"):
         # The provider's tokens begin so.
-        raise InvalidArgumentError("key must be a name of the account, not empty and not its token: see account_key")
+        raise InvalidArgumentError(
+            "key must be a name for the token, not empty and not the token itself: see token_key"
+        )
     if not 0 < budget.fallback_share <= 1:
         raise InvalidArgumentError(f"fallback_share must be more than 0 and at most 1, not {budget.fallback_share!r}")
     if not 0 < budget.timeout < math.inf:

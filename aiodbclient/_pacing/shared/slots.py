@@ -23,6 +23,7 @@ from valkey.asyncio import Valkey
 from valkey.exceptions import ValkeyError
 
 from ...errors import ConfigurationError
+from ..others import Others
 from ..window import SlidingWindow, Window
 
 logger = logging.getLogger("aiodbclient")
@@ -100,7 +101,7 @@ class Slots:
     def __attrs_post_init__(self) -> None:
         shortest, longest = self.windows[0], self.windows[-1]
         self._limits = [window.limit for window in self.windows]
-        self._own = tuple(SlidingWindow(window.limit, window.seconds) for window in self.windows)
+        self._own = tuple(SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=False)) for w in self.windows)
         self._done = deque(maxlen=longest.limit)
         self.longest_pause = shortest.seconds / 10
         self._probe = min(1.0, shortest.seconds / 20)
@@ -290,7 +291,7 @@ class Slots:
             # whole share only as the slots of all expire.
             still_used = min(used, limit) if now - self._told < window.seconds else 0
             free = window.limit * (limit - still_used) // limit
-            window.believe(max(0, window.limit - window.used(now) - self.in_flight - free), now)
+            window.others.believe(max(0, window.limit - window.used(now) - self.in_flight - free), now)
 
     def _grant_alone(self, interactive: int, bulk: int, places: Sequence[Place]) -> Granted:
         now = time.monotonic()
