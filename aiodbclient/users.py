@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Sequence
+from time import monotonic
 
 from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
@@ -12,7 +13,7 @@ from ._json.converter import setting_names, write
 from ._request.context import ClusterContext
 from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, UPDATE_USER
 from ._request.reset import reset_password
-from .errors import InvalidArgumentError
+from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, User, UserSettings
 
 
@@ -64,7 +65,9 @@ class UsersAPI:
             _check("readonly", readonly, bool)
         given = setting_names(mysql_settings, settings, readonly)
         body = write(NewUser(name, mysql_settings, settings, readonly))
-        return (await self._context.send(CREATE_USER, name, body, given)).read(User)
+        user = (await self._context.send(CREATE_USER, name, body, given)).read(User)
+        self._context.memory.deletions.forget(self._context.cluster_id, name)
+        return user
 
     async def update(self, name: str, settings: UserSettings) -> User:
         """Replace the settings of the user ``name``; the answer holds its name and settings.
@@ -84,7 +87,14 @@ class UsersAPI:
         Raises NotFoundError where there is none, unless an earlier try of this call may have deleted it. Safe to retry;
         a cancelled call may have been applied.
         """
-        (await self._context.send(DELETE_USER, name)).read_nothing()
+        deletions, cluster_id = self._context.memory.deletions, self._context.cluster_id
+        deletions.note(cluster_id, name, monotonic())
+        try:
+            (await self._context.send(DELETE_USER, name)).read_nothing()
+        except DatabaseClientError as error:
+            if not (error.may_have_applied or isinstance(error, NotFoundError)):
+                deletions.forget(cluster_id, name)
+            raise
 
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
         """Give the user ``name`` a new password, which the answer holds; the old one ends at once.

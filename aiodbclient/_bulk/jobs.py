@@ -6,9 +6,11 @@ which of them. A user that existed before a run was not made by it, and is never
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 from attrs import evolve, frozen
@@ -30,7 +32,7 @@ from ..models import Database, MySQLSettings, NewUser, User, UserSettings
 from .outcomes import Action, DatabaseDone, Done, Removed, UserDone
 from .run import Job
 from .settings import AUTH_PLUGIN, differences, is_provider_own, wanted_settings
-from .settle import create_settled, readable, unsettled
+from .settle import create_settled, looks, readable, unsettled
 from .specs import name_spec, user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
@@ -99,7 +101,13 @@ class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
 
 
 class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
-    """A job on users: each is given by its name or as a NewUser."""
+    """A job on users: each is given by its name or as a NewUser.
+
+    Attributes:
+        tells_passwords: Whether a read of a user tells its password, as far as is known.
+    """
+
+    tells_passwords = True
 
     def check(self, given: object) -> NewUser:
         return user_spec(given)
@@ -112,11 +120,23 @@ class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
         """
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         if user.password is None:
+            user = await self.once_told(users, user)
+        if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not tell the new one: "
                 "has the token the scope database:view_credentials?",
                 may_have_applied=True,
             )
+        return user
+
+    async def once_told(self, users: Users, user: User) -> User:
+        """``user``, read until its password is told, which is empty for a moment after a create or reset."""
+        for wait in looks() if self.tells_passwords else ():
+            await asyncio.sleep(wait)
+            with suppress(DatabaseClientError):  # what hinders reading meets whoever goes on without the password
+                told = await users.get(user.name)
+                if told.password is not None:
+                    return evolve(user, password=told.password)
         return user
 
 
@@ -129,6 +149,7 @@ class ProvisionUsers(UserJob[UserDone]):
         super().__init__(context, api)
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
+        self._listed = False
 
     async def prepare(self, meter: Meter) -> int:
         """Read which users are there already.
@@ -138,7 +159,10 @@ class ProvisionUsers(UserJob[UserDone]):
         """
         room = await super().prepare(meter)
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            self._existing = {user.name: user for user in await readable(self.calls(meter).list, self.retry)}
+            there = await readable(self.calls(meter).list, self.retry)
+            self._existing = {user.name: user for user in there}
+            self._listed = True
+            self.tells_passwords = any(user.password is not None for user in there)
         return room
 
     async def do(self, spec: NewUser, meter: Meter) -> UserDone:
@@ -147,12 +171,13 @@ class ProvisionUsers(UserJob[UserDone]):
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
     async def _provisioned(self, users: Users, spec: NewUser) -> tuple[Action, User]:
-        if spec.name in self._existing:
-            ours, user = False, self._existing[spec.name]
+        before = await self._there_before(users, spec.name)
+        if before is not None:
+            user = before
         else:
             ours, user = await create_settled(_Login(users, spec), self.retry)
-        if ours:
-            return Action.CREATED, user if user.password is not None else await self._replace_lost(users, spec)
+            if ours:
+                return Action.CREATED, await self._with_password(users, spec, user)
         if self._if_exists == "error":
             raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
         if self._if_exists == "update":
@@ -181,8 +206,26 @@ class ProvisionUsers(UserJob[UserDone]):
         # The API changes how a MySQL user proves its password together with the password, and not otherwise.
         return Action.RESET, await self.reset(users, spec)
 
-    async def _replace_lost(self, users: Users, spec: NewUser) -> User:
-        """Give a user of ours, whose password nothing tells, a new one."""
+    async def _there_before(self, users: Users, name: str) -> User | None:
+        """The user, if it was there before the run made it (see ``settle``)."""
+        user = self._existing.get(name)
+        if user is not None:
+            # A user that this client deleted may be listed for a while yet: the answer to the create tells.
+            deletions = self._context.memory.deletions
+            return None if deletions.may_be_listed_still(self._context.cluster_id, name, monotonic()) else user
+        if self.tells_passwords or not self._listed:
+            return None
+        try:
+            return await readable(partial(users.get, name), self.retry)
+        except NotFoundError:
+            return None
+
+    async def _with_password(self, users: Users, spec: NewUser, user: User) -> User:
+        """A user of ours with its password, or with a new one where nothing tells it."""
+        if user.password is None:
+            user = await self.once_told(users, user)
+        if user.password is not None:
+            return user
         try:
             return await self.reset(users, spec)
         except DatabaseClientError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from time import monotonic
 
 from attrs import field, frozen
 
@@ -151,22 +152,28 @@ async def plan_users(
     users = api(context.for_bulk(Meter()))
     retry = context.options.retry
     there = {user.name: user for user in await readable(users.list, retry)}
-    alike = {_spelling(name): name for name in there}
+    alike = {_spelling(name) for name in there}
+    asked = {_spelling(name) for name in specs}
+    deletions, now = context.memory.deletions, monotonic()
+    deleted = {name for name in there if deletions.may_be_listed_still(context.cluster_id, name, now)}
     update: dict[str, list[Difference]] = {}
     create: list[str] = []
     keep: list[str] = []
     for name, spec in specs.items():
         user = there.get(name)
-        if user is None and _spelling(name) in alike:
-            user = await _spelled_otherwise(users, name)
+        if name in deleted or (user is None and _spelling(name) in alike):
+            user = await _read(users, name)
         if user is None:
             create.append(name)
         elif (differ := differences(spec, user)) and not is_provider_own(user):
             update[name] = differ
         else:
             keep.append(name)
-    asked = {_spelling(name) for name in specs}
-    extra = [name for name, user in there.items() if _spelling(name) not in asked and not is_provider_own(user)]
+    extra = [
+        name
+        for name, user in there.items()
+        if _spelling(name) not in asked and name not in deleted and not is_provider_own(user)
+    ]
     return UserPlan(create, list(update), keep, extra, prune, update, list(specs.values()), context, api)
 
 
@@ -193,8 +200,8 @@ def _spelling(name: str) -> str:
     return name.strip().lower()
 
 
-async def _spelled_otherwise(users: Users, name: str) -> User | None:
-    """The user that the server knows by ``name`` although it lists it with another spelling, if it does."""
+async def _read(users: Users, name: str) -> User | None:
+    """The user, if there is one: the list tells another spelling of ``name``, or one that this client deleted."""
     try:
         return await users.get(name)
     except NotFoundError:

@@ -15,15 +15,21 @@ What it does, which reviewers can hold the code against:
    often as the retry policy allows tries.
 5. Whatever error ends this is raised with ``may_have_applied`` set, since it was so before.
 
-What remains, since nothing can tell it: a name that somebody else created after it was known not to be there and
-before the create whose answer was lost is taken for ours, and so is one that somebody else creates while 4 waits.
+Whether a user was there before is what the run's list told at its start. Where the API tells no passwords (MongoDB, or
+a token without the scope), a lost one is replaced, which must not happen to a user of somebody else's: there each name
+is also read right before its create.
+
+What remains, since nothing can tell it: a name that somebody else created after that list (or read) was answered, and
+before the server got the create whose answer was lost, is taken for ours. So is one that somebody else creates while 4
+waits. Where the API tells the password such a user is CREATED with the password that it has; where it does not, it is
+given a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -40,8 +46,8 @@ from ..errors import (
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-# How long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493), and the first of the
-# doubling waits between looking, in seconds.
+# How long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493) or tell an empty password
+# (Aiven, whose service it is, says so of its API), and the first of the doubling waits between looking, in seconds.
 FRESH = 10.0
 LOOK = 0.25
 
@@ -134,15 +140,20 @@ async def _taken(thing: Thing[T], refusal: APIError, retry: RetryPolicy) -> T:
 
 async def _once_visible(thing: Thing[T], refusal: APIError, retry: RetryPolicy) -> T:
     """What is read, which seems to be there although a fresh one may answer 404 for a while."""
+    for wait in looks():
+        await asyncio.sleep(wait)
+        with suppress(NotFoundError):
+            return await readable(thing.get, retry)
+    raise refusal
+
+
+def looks() -> Iterator[float]:
+    """The seconds to wait before each look at what is fresh and cannot be seen yet, until it should be."""
     loop = asyncio.get_running_loop()
     deadline, wait = loop.time() + FRESH, LOOK
-    while True:
-        try:
-            return await readable(thing.get, retry)
-        except NotFoundError:
-            if loop.time() >= deadline:
-                raise refusal from None
-        await asyncio.sleep(wait)
+    yield 0.0
+    while loop.time() < deadline:
+        yield wait
         wait *= 2
 
 

@@ -16,6 +16,7 @@ from ..errors import PermissionDeniedError
 from ..models import Cluster
 from .answer import Answer
 from .call import Call, Meter, Options
+from .deletions import Deletions
 from .operations import GET_CA, GET_CLUSTER, Operation
 from .pages import read_all
 from .paths import check_name
@@ -29,7 +30,7 @@ _UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it t
 class Memory:
     """What a client has learned of clusters, and the locks of those that bear one user write at a time."""
 
-    __slots__ = ("ca_locks", "cas", "engines", "reads", "write_locks")
+    __slots__ = ("ca_locks", "cas", "deletions", "engines", "reads", "write_locks")
 
     def __init__(self) -> None:
         self.ca_locks: dict[str, asyncio.Lock] = {}
@@ -37,6 +38,7 @@ class Memory:
         self.engines: dict[str, Engine | str] = {}
         self.reads: dict[tuple[str, float | None, bool], asyncio.Future[None]] = {}
         self.write_locks: dict[str, asyncio.Lock] = {}
+        self.deletions = Deletions()  # of users
 
 
 class ClusterContext(NamedTuple):

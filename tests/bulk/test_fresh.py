@@ -1,0 +1,125 @@
+"""What the API tells late: a user that was deleted is still listed, a fresh password is empty, a rival is unseen."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, errors
+from aiodbclient.sandbox import Sandbox
+
+from .test_stream import collect
+from .truth import Truth, requests
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
+    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 0.5)
+
+
+async def test_a_deleted_user_that_is_still_listed_is_created(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.delete", still_listed_for=30.0)
+    await collect(pg.users.provision(["a", "b"]))
+    await collect(pg.users.deprovision(["a", "b"]))
+    truth = Truth(sandbox, pg.id)
+    assert {"a", "b"} <= {user.name for user in await pg.users.list()}
+
+    plan = await pg.users.plan(["a"], prune=True)
+    assert (plan.create, plan.extra) == (["a"], [])
+
+    again = await collect(pg.users.provision(["a", "b"]))
+
+    assert {name: outcome.action for name, outcome in again.items()} == dict.fromkeys("ab", Action.CREATED)
+    assert {name: outcome.user.password for name, outcome in again.items()} == {
+        name: truth.passwords[name] for name in "ab"
+    }
+
+
+async def test_a_user_that_was_deleted_and_made_anew_by_others_is_kept(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await pg.users.create("a")
+    await pg.users.delete("a")
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
+        user = await other.cluster(pg.id).users.create("a")
+
+    kept = await collect(pg.users.provision(["a"]))
+
+    assert kept["a"].action is Action.KEPT
+    assert kept["a"].user == user
+
+
+async def test_a_deletion_that_was_refused_is_no_deletion(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await pg.users.create("a")
+    sandbox.faults.add("users.delete", status=403, nth=1)
+    with pytest.raises(errors.PermissionDeniedError):
+        await pg.users.delete("a")
+
+    assert (await pg.users.plan([], prune=True)).extra == ["a"]
+    kept = await collect(pg.users.provision(["a"]))
+    assert kept["a"].action is Action.KEPT
+    assert kept["a"].tries == 0
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_password_that_is_empty_for_a_moment_is_read_and_not_replaced(
+    sandbox: Sandbox, pg: ClusterClient
+) -> None:
+    await pg.users.create("old")
+    truth = Truth(sandbox, pg.id)
+    sandbox.faults.add(["users.create", "users.reset_auth"], password_empty_for=0.1)
+
+    made = await collect(pg.users.provision(["new"]))
+    rotated = await collect(pg.users.rotate(["old"]))
+
+    assert made["new"].action is Action.CREATED
+    assert made["new"].user.password == truth.passwords["new"]
+    assert rotated["old"].action is Action.RESET
+    assert rotated["old"].user.password == truth.passwords["old"]
+    assert truth.reset == {"old": 1}
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_password_that_stays_empty_is_replaced_or_told(sandbox: Sandbox, pg: ClusterClient) -> None:
+    truth = Truth(sandbox, pg.id)
+    sandbox.faults.add("users.create", password_empty_for=60.0)
+
+    made = await collect(pg.users.provision(["new"]))
+
+    assert made["new"].action is Action.CREATED
+    assert made["new"].user.password == truth.passwords["new"]
+    assert truth.reset == {"new": 1}
+
+    sandbox.faults.add("users.reset_auth", password_empty_for=60.0)
+    rotated = await collect(pg.users.rotate(["new"]))
+    assert isinstance(rotated["new"].error, errors.InvalidResponseError)
+    assert rotated["new"].error.may_have_applied
+
+
+@pytest.mark.parametrize("engine", ["mongodb", "pg without the credentials scope"])
+async def test_a_rival_made_after_the_list_is_not_reset(sandbox: Sandbox, client: DatabaseClient, engine: str) -> None:
+    cluster_id = await sandbox.add_cluster(engine.split()[0], backend="memory")
+    token = sandbox.token
+    if engine.endswith("scope"):
+        token = sandbox.add_token(["database:read", "database:create", "database:update", "database:delete"])
+    truth = Truth(sandbox, cluster_id)
+
+    async def specs() -> AsyncIterator[str]:
+        yield "first"
+        await client.cluster(cluster_id).users.create("rival")
+        sandbox.faults.add("users.create", name="rival", status=503, nth=1)
+        yield "rival"
+
+    async with DatabaseClient(
+        token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.001)
+    ) as narrow:
+        outcomes = await collect(narrow.cluster(cluster_id).users.provision(specs()))
+
+    assert outcomes["first"].action is Action.CREATED
+    assert outcomes["rival"].action is Action.KEPT
+    assert not truth.reset
+
+
+async def test_where_passwords_are_told_no_name_is_read_before_its_create(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await collect(pg.users.provision([f"t{n}" for n in range(20)]))
+    assert requests(sandbox, "users.get") == 0
