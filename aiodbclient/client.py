@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from types import TracebackType
-from typing import Self
+from types import EllipsisType, TracebackType
+from typing import Any, Self
 from uuid import UUID
 
 import aiohttp
@@ -18,6 +19,7 @@ from ._request.call import Options
 from ._request.context import ClusterContext, Memory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
+from ._request.proxy import chosen_proxy
 from ._request.retry import RetryPolicy
 from ._request.token import TokenProvider
 from ._request.transport import Transport
@@ -48,10 +50,15 @@ class DatabaseClient:
             sent.
         on_event: Called with a RequestEvent after each request, for metrics. It must not block; what it raises is
             logged.
+        app: Who you are, like ``"billing/2.1"``, appended to the User-Agent.
+        proxy: The proxy to go through, like ``"http://user:password@host:3128"``; its password is in no error. None:
+            none. A session of yours has its own.
+        trust_env: Whether to take the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
+            API's host. Nothing else is taken from there: no token of a netrc file.
 
-    Raises ConfigurationError without a token or for one that would travel in the clear. Makes no connection and needs
-    no event loop until the first call. It belongs to the event loop of that call. Use it as an async context manager,
-    or call ``aclose``.
+    Raises ConfigurationError without a token or for one that would travel in the clear, also to a proxy. Makes no
+    connection and needs no event loop until the first call. It belongs to the event loop of that call. Use it as an
+    async context manager, or call ``aclose``.
     """
 
     __slots__ = ("_memory", "_options", "_transport", "clusters")
@@ -67,18 +74,26 @@ class DatabaseClient:
         budget: Budget | None = None,
         max_wait: float | None = None,
         on_event: Callable[[RequestEvent], object] | None = None,
+        app: str | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
     ) -> None:
         options = Options(max_wait=max_wait, timeout=timeout, retry=retry)
         if session is not None and not hasattr(session, "request"):
             raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {session!r}")
         if budget is not None and not hasattr(budget, "acquire"):
             raise InvalidArgumentError(f"budget must be a RateBudget or another Budget, not {budget!r}")
+        if session is not None and (proxy is not None or trust_env):
+            raise InvalidArgumentError("proxy and trust_env are for a session of the client's own: give them to yours")
+        url = _checked_base_url(base_url)
         self._transport = Transport(
             token=_token(token),
-            base_url=_checked_base_url(base_url),
+            base_url=url,
             session=session,
             budget=RateBudget() if budget is None else budget,
             on_event=on_event,
+            app=_checked_app(app),
+            proxy=chosen_proxy(proxy, trust_env, url),
         )
         self._use(Memory(), options)
 
@@ -122,11 +137,32 @@ class DatabaseClient:
         id = checked_cluster_id(cluster_id)
         return ClusterClient(ClusterContext(self._transport, self._memory, id, given, self._options))
 
-    def with_options(self, *, max_wait: float | None) -> DatabaseClient:
-        """This client with another patience: same session, budget and memory. Closing either closes both."""
+    def with_options(
+        self,
+        *,
+        max_wait: float | EllipsisType | None = ...,
+        timeout: float | EllipsisType = ...,
+        retry: RetryPolicy | EllipsisType = ...,
+        headers: Mapping[str, str] | EllipsisType = ...,
+    ) -> DatabaseClient:
+        """This client with other options for its calls: same session, budget and memory. Closing either closes both.
+
+        What is not given stays as it is.
+
+        Args:
+            max_wait: Seconds that a call may wait for the budget; None for as long as it takes.
+            timeout: Seconds that one attempt may take, connecting included.
+            retry: How often and how patiently to try again.
+            headers: Headers for each request, in the place of those of an earlier ``with_options``.
+
+        Raises:
+            InvalidArgumentError: For a value that cannot be, such as a header that would replace the token.
+        """
+        given = {"max_wait": max_wait, "timeout": timeout, "retry": retry, "headers": headers}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}
         client = object.__new__(DatabaseClient)
         client._transport = self._transport
-        client._use(self._memory, evolve(self._options, max_wait=max_wait))
+        client._use(self._memory, evolve(self._options, **changes))
         return client
 
 
@@ -170,3 +206,14 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+# A product and its version, as RFC 9110 (10.1.5) has them, or several.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PRODUCTS = re.compile(rf"{_TOKEN}(/{_TOKEN})?( {_TOKEN}(/{_TOKEN})?)*")
+
+
+def _checked_app(app: str | None) -> str | None:
+    if app is not None and not (isinstance(app, str) and _PRODUCTS.fullmatch(app)):
+        raise InvalidArgumentError(f'app must be like "billing/2.1", not {app!r}')
+    return app

@@ -59,6 +59,11 @@ def _checked_headers(_: object, attribute: Attribute[Any], value: object) -> Non
             raise InvalidArgumentError(f"{attribute.name}: the value of {name} must be printable ASCII")
 
 
+def _own_copy(value: Any) -> Any:
+    """What the caller changes later must not change what was checked."""
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 @frozen(kw_only=True)
 class Options:
     """What a caller chose for its calls.
@@ -80,7 +85,9 @@ class Options:
     max_wait: float | None = field(default=None, validator=_checked_max_wait)
     timeout: float = field(default=30.0, validator=_checked_timeout)
     retry: RetryPolicy = field(factory=RetryPolicy, validator=_checked_retry)
-    headers: Mapping[str, str] = field(factory=dict[str, str], validator=_checked_headers, repr=False)
+    headers: Mapping[str, str] = field(
+        factory=dict[str, str], converter=_own_copy, validator=_checked_headers, repr=False
+    )
     bulk: bool = False
     meter: Meter | None = None
     before_sending: Callable[[], object] | None = None

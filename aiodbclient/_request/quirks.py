@@ -39,6 +39,8 @@ def send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareT
 
 def told(error: BaseException) -> str:
     """What may be told of an error of aiohttp's."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
     # The text of these quotes what came, and with that credentials, or the URL of a proxy with its password.
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError) or not str(error):
         return type(error).__name__

@@ -56,9 +56,12 @@ class Transport:
         session: The caller's session, or None for one of its own.
         budget: What paces the requests.
         on_event: Called after each request.
+        app: Who sends, for the User-Agent, or None.
+        proxy: Through which a session of its own sends, or None.
     """
 
     __slots__ = (
+        "_app",
         "_ask_token",
         "_base",
         "_closed",
@@ -68,6 +71,7 @@ class Transport:
         "_newest_headers",
         "_on_event",
         "_owns_session",
+        "_proxy",
         "_secrets",
         "_session",
         "_token",
@@ -84,10 +88,16 @@ class Transport:
         session: aiohttp.ClientSession | None,
         budget: Budget,
         on_event: Callable[[RequestEvent], object] | None,
+        app: str | None = None,
+        proxy: URL | None = None,
     ) -> None:
+        self._app = app
+        self._proxy = proxy
         self.base_url = base_url
         self.budget = budget
         self._secrets = Secrets()
+        if proxy is not None:
+            self._secrets.learn((proxy.password, proxy.raw_password))
         self._newest_headers: Mapping[str, str] = {}
         self._token: Token | None = None
         self._ask_token = token if callable(token) else None
@@ -317,8 +327,8 @@ class Transport:
         if token is not self._headers_token:
             self._headers_token = token
             bare = {"Authorization": f"Bearer {token.value}", "Accept": "application/json", "Accept-Encoding": ACCEPTED}
-            if "User-Agent" not in session.headers:  # a session of the caller's may have its own
-                bare["User-Agent"] = _USER_AGENT
+            agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller's may have its own
+            bare["User-Agent"] = agent if self._app is None else f"{agent} {self._app}"
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
         made = self._made_headers[call.body is not None]
         if not call.options.headers:
@@ -341,7 +351,7 @@ class Transport:
                 )
             self._loop = loop
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
         if self._session.closed:
             raise ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
         if not self._owns_session:

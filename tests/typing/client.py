@@ -43,6 +43,7 @@ async def constructing(session: aiohttp.ClientSession) -> None:
     DatabaseClient("token")
     DatabaseClient(token=a_new_token)
     DatabaseClient(session=session, timeout=5, retry=RetryPolicy(max_tries=2), max_wait=1.5)
+    DatabaseClient(app="billing/2.1", proxy="http://proxy:3128", trust_env=True)
     DatabaseClient(budget=RateBudget())
     DatabaseClient(budget=RateBudget([Window(limit=250, seconds=60.0)]))
     DatabaseClient(budget=RateBudget([]))
@@ -60,6 +61,9 @@ async def using(client: DatabaseClient, cluster_id: UUID) -> None:
         assert_type(entered, DatabaseClient)
     assert_type(client.rate_limit, RateLimitStatus | None)
     assert_type(client.with_options(max_wait=2.0), DatabaseClient)
+    assert_type(client.with_options(max_wait=None, timeout=5, headers={"X-Trace": "7"}), DatabaseClient)
+    client.with_options(timeout=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.with_options(bulk=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert_type(client.cluster(cluster_id), ClusterClient)
     assert_type(client.cluster("9cc10173-e9ea-4176-9dbc-a4cee4c4ff30", engine=Engine.PG), ClusterClient)
     assert_type(client.cluster(cluster_id, engine="pg"), ClusterClient)

@@ -1,0 +1,49 @@
+"""The proxy of a client's own session. Pure, but for the environment that it reads."""
+
+from __future__ import annotations
+
+from urllib.request import getproxies, proxy_bypass
+
+from yarl import URL
+
+from ..errors import ConfigurationError, InvalidArgumentError
+
+
+def chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:
+    """The proxy through which ``base_url`` is reached, or None for none.
+
+    A plain-http API, which is on loopback, is never reached through one: it would read the token.
+
+    Args:
+        proxy: The caller's, or None.
+        trust_env: Whether to look for one in the environment's ``HTTPS_PROXY`` and ``NO_PROXY``.
+        base_url: Where the API is.
+
+    Raises:
+        InvalidArgumentError: For what is no address of a proxy. Its text quotes nothing, as there may be a password.
+        ConfigurationError: For a ``proxy`` where the API is plain http.
+    """
+    if proxy is not None:
+        if base_url.scheme == "http":
+            raise ConfigurationError(
+                f"proxy: {base_url} is plain http, so that the proxy would read the token; reach it without one"
+            )
+        return _checked("proxy", proxy)
+    if not trust_env or base_url.scheme == "http":
+        return None
+    found = getproxies().get("https")
+    if not found or proxy_bypass(base_url.host or ""):
+        return None
+    return _checked("HTTPS_PROXY", found if "://" in found else f"http://{found}")
+
+
+def _checked(name: str, proxy: str) -> URL:
+    try:
+        url = URL(proxy)
+        fits = url.scheme in ("http", "https") and url.host and url.path in ("", "/") and not url.query_string
+    except (ValueError, TypeError):
+        fits = False
+    else:
+        if fits:
+            return url
+    raise InvalidArgumentError(f"{name} must be like http://[user:password@]host[:port]")

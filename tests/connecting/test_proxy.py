@@ -1,0 +1,182 @@
+"""Through a proxy, which is another process, to an API with TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from attrs import frozen
+
+from aiodbclient import DatabaseClient, errors
+
+from ..server import CLUSTER, Server, says
+
+trustme = pytest.importorskip("trustme")
+pytest.importorskip("proxy")
+
+
+@frozen
+class Proxy:
+    """proxy.py, which lets in who knows the password."""
+
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://me:hunter2@127.0.0.1:{self.port}"
+
+    async def connected(self, to: str) -> bool:
+        """Whether it says that it connected somebody ``to`` there."""
+        for _ in range(100):
+            if f"CONNECT {to}" in self.log.read_text():
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[Proxy]:
+    port_file, log = tmp_path / "port", tmp_path / "log"
+    options = ["--hostname=127.0.0.1", "--port=0", f"--port-file={port_file}", "--basic-auth=me:hunter2"]
+    one = ["--num-acceptors=1", "--num-workers=1", f"--log-file={log}", f"--data-dir={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxy", *options, *one], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60.0
+        while not (port_file.exists() and port_file.read_text().strip()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield Proxy(int(port_file.read_text()), log)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Server]:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    server = Server(otherwise=says(200, {"dbs": []}))
+    runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    server.url = f"https://localhost:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+async def list_dbs(api: Server, folder: Path, options: str, **environment: str) -> str:
+    """What a program with this environment prints that lists a cluster's dbs through a client with these options."""
+    program = f"""
+        import asyncio, traceback
+        from aiodbclient import DatabaseClient, RetryPolicy
+
+        async def main():
+            async with DatabaseClient("secret-token", retry=RetryPolicy(max_tries=1), {options}) as client:
+                print(await client.cluster("{CLUSTER}", engine="pg").dbs.list())
+
+        try:
+            asyncio.run(main())
+        except Exception:
+            traceback.print_exc()
+        """
+    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    own = {"SSL_CERT_FILE": str(folder / "ca.pem"), "DIGITALOCEAN_API_URL": api.url}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        textwrap.dedent(program),
+        env=kept | own | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    return out.decode()
+
+
+async def test_the_proxy_that_is_given_is_used(api: Server, proxy: Proxy, tmp_path: Path) -> None:
+    assert await list_dbs(api, tmp_path, f"proxy={proxy.url!r}") == "[]\n"
+
+    assert await proxy.connected(api.url.removeprefix("https://"))
+    [request] = api.requests
+    assert request.headers["authorization"] == "Bearer secret-token"
+    assert "proxy-authorization" not in request.headers
+
+
+async def test_the_environments_proxy_is_used_on_request(api: Server, proxy: Proxy, tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:1"
+
+    assert await list_dbs(api, tmp_path, "trust_env=True", HTTPS_PROXY=proxy.url) == "[]\n"
+    assert await proxy.connected(api.url.removeprefix("https://"))
+
+    assert await list_dbs(api, tmp_path, "trust_env=False", HTTPS_PROXY=nowhere) == "[]\n"
+    assert "ConnectError" in await list_dbs(api, tmp_path, "trust_env=True", HTTPS_PROXY=nowhere)
+    assert await list_dbs(api, tmp_path, "trust_env=True", HTTPS_PROXY=nowhere, NO_PROXY="localhost") == "[]\n"
+    assert await list_dbs(api, tmp_path, f"trust_env=True, proxy={proxy.url!r}", HTTPS_PROXY=nowhere) == "[]\n"
+
+
+async def test_the_token_is_never_that_of_a_netrc(api: Server, proxy: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("default login me password from-netrc\n")
+
+    out = await list_dbs(api, tmp_path, "trust_env=True", HTTPS_PROXY=proxy.url, NETRC=str(tmp_path / "netrc"))
+
+    assert out == "[]\n"
+    assert api.requests[0].headers["authorization"] == "Bearer secret-token"
+
+
+async def test_a_proxy_that_refuses_says_so_and_its_password_is_not_told(
+    api: Server, proxy: Proxy, tmp_path: Path
+) -> None:
+    wrong = proxy.url.replace("hunter2", "hunter3")
+
+    out = await list_dbs(api, tmp_path, f"proxy={wrong!r}")
+    gone = await list_dbs(api, tmp_path, "proxy='http://me:hunter3@127.0.0.1:1'")
+
+    assert "ConnectError: dbs.list" in out
+    assert "nothing was sent: the proxy answered 407" in out
+    assert "ConnectError: dbs.list" in gone
+    assert "hunter3" not in out + gone
+    assert api.requests == []
+
+
+def test_a_plain_http_api_is_not_reached_through_a_proxy() -> None:
+    with pytest.raises(errors.ConfigurationError, match="the proxy would read the token"):
+        DatabaseClient("token", base_url="http://127.0.0.1:1", proxy="http://127.0.0.1:2")
+
+
+async def test_a_plain_http_api_goes_past_the_environments_proxy(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server.otherwise = says(200, {"dbs": []})
+
+    async with DatabaseClient("token", base_url=server.url, trust_env=True) as client:
+        assert await client.cluster(CLUSTER, engine="pg").dbs.list() == []
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["", "127.0.0.1:3128", "socks5://me:hunter2@host", "http://me:hunter2@", "http://me:hunter2@host:port", 5],
+)
+def test_what_is_no_proxy_is_refused_without_being_quoted(proxy: str) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="proxy must be like") as caught:
+        DatabaseClient("token", base_url="https://api.example", proxy=proxy)
+
+    assert "hunter2" not in str(caught.value)

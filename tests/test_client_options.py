@@ -1,0 +1,112 @@
+"""What a caller chooses for its calls, and who it says it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, Window, errors
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, says, stalls
+
+DBS = says(200, {"dbs": []})
+
+
+async def list_dbs(client: DatabaseClient) -> None:
+    await client.cluster(CLUSTER, engine="pg").dbs.list()
+
+
+async def test_what_is_not_given_stays_as_it_is(server: Server, make_client: MakeClient) -> None:
+    once = make_client().with_options(retry=RetryPolicy(max_tries=1)).with_options(headers={"X-Trace": "7"})
+    hurried = once.with_options(timeout=0.2)
+
+    server.will(stalls(), fails(503), DBS)
+    with pytest.raises(errors.RequestTimeoutError, match=r"0\.2 s"):
+        await list_dbs(hurried)
+    with pytest.raises(errors.ServerError):
+        await list_dbs(hurried.with_options(max_wait=1.0))
+    await list_dbs(once)
+
+    assert [request.headers["x-trace"] for request in server.requests] == ["7"] * 3
+
+
+async def test_a_client_is_not_changed_by_another_one_made_from_it(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = DBS
+    client = make_client()
+    headers = {"X-Trace": "7"}
+
+    traced = client.with_options(headers=headers)
+    headers["Authorization"] = "Bearer another"
+    await list_dbs(traced)
+    await list_dbs(traced.with_options(headers={"X-Other": "8"}))
+    await list_dbs(client)
+
+    first, second, third = (request.headers for request in server.requests)
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer secret-token"}
+    assert first["x-trace"] == "7"
+    assert ("x-trace" in second, second["x-other"]) == (False, "8")
+    assert ("x-trace" in third, "x-other" in third) == (False, False)
+
+
+async def test_max_wait_stays_until_it_is_taken_back(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = DBS
+    hurried = make_client(max_wait=0.01, budget=RateBudget([Window(1, 0.5)]))
+    await list_dbs(hurried)
+
+    with pytest.raises(errors.RateLimitError):
+        await list_dbs(hurried.with_options(timeout=2.0))
+    await list_dbs(hurried.with_options(max_wait=None))
+
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"headers": {"Authorization": "Bearer another"}}, "Authorization is set by the client"),
+        ({"headers": {"AUTHORIZATION": "Bearer another"}}, "AUTHORIZATION is set by the client"),
+        ({"headers": {"X-A": "b\r\nAuthorization: Bearer another"}}, "the value of X-A must be printable"),
+        ({"headers": {"X-A\r\nB": "b"}}, "cannot be the name of a header"),
+        ({"headers": {"X-A": 5}}, "mapping of strings"),
+        ({"headers": [("X-A", "b")]}, "mapping of strings"),
+        ({"headers": None}, "mapping of strings"),
+        ({"timeout": None}, "timeout"),
+        ({"timeout": 0}, "timeout"),
+        ({"retry": None}, "retry"),
+        ({"max_wait": -1}, "max_wait"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=complaint) as caught:
+        DatabaseClient("token").with_options(**options)
+
+    assert "another" not in str(caught.value)
+
+
+async def test_an_app_names_itself_in_the_user_agent(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = DBS
+    await list_dbs(make_client())
+    await list_dbs(make_client(app="billing/2.1"))
+    async with aiohttp.ClientSession(headers={"User-Agent": "theirs/1.0"}) as session:
+        await list_dbs(make_client(app="billing/2.1 signup", session=session))
+
+    plain, named, borrowed = (request.headers["user-agent"] for request in server.requests)
+    assert plain.startswith("aiodbclient/")
+    assert named == f"{plain} billing/2.1"
+    assert borrowed == "theirs/1.0 billing/2.1 signup"
+
+
+@pytest.mark.parametrize("app", ["", "a\r\nb", "billing 2.1\n", "a//b", " a", "ä", 5])
+def test_an_app_that_no_header_can_carry_is_refused(app: Any) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="app must be like"):
+        DatabaseClient("token", app=app)
+
+
+@pytest.mark.parametrize("options", [{"proxy": "http://127.0.0.1:1"}, {"trust_env": True}])
+async def test_a_borrowed_session_has_its_own_proxy(options: dict[str, Any]) -> None:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(errors.InvalidArgumentError, match="give them to yours"):
+            DatabaseClient("token", session=session, **options)
