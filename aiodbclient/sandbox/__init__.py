@@ -10,7 +10,8 @@ Where the API description is silent, the sandbox decides:
 
 Where it differs from the provider:
     A cluster is online at once, and clusters can be made only with ``add_cluster``; no request creates or destroys one.
-    Servers are plain TCP on loopback, without TLS; in memory, a cluster's host name leads nowhere.
+    In memory, a cluster's host name leads nowhere. The embedded PostgreSQL has its TLS in front, in a process of its
+    own: the server itself sees local connections (``pg_stat_ssl`` has none), and offers no SCRAM channel binding.
     On MySQL, ``doadmin`` and the users may also write in the server's own schemas. MariaDB knows only
     ``mysql_native_password``.
     Kafka's certificate and key have the form of PEM but are random; an ACL grants nothing, for nothing is there.

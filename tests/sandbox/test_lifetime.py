@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aiodbclient.sandbox import Sandbox, embedded, keeper
+from aiodbclient.sandbox import Sandbox, embedded
 from aiodbclient.sandbox.embedded import EmbeddedPostgres, binaries
+from aiodbclient.sandbox.keeper.postgres import copied
 
 from .conftest import caller
 
@@ -37,9 +39,10 @@ asyncio.run(main())
 
 @pytest.fixture
 def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files of this test alone, where a server that runs as nobody may go too."""
+    """A folder for temporary files of this test alone, where nobody, who keeps a server for root, may write too."""
     folder = Path("/tmp") / f"lifetime-{os.getpid()}-{tmp_path.name}"
-    folder.mkdir(mode=0o755)
+    folder.mkdir()
+    folder.chmod(0o1777)
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", None)
     yield folder
@@ -99,6 +102,88 @@ def test_a_crash_leaves_nothing(private_tmp: Path, number: signal.Signals) -> No
     process.send_signal(number)
     process.communicate()
     wait_until_gone(private_tmp, servers)
+
+
+def children(process: int) -> list[int]:
+    """The processes that ``process`` has started and that live, the oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        if int(parent) == process and state != "Z":
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def segment_of(folder: Path) -> str:
+    """The System V segment of the one server that keeps its data under ``folder``."""
+    (status,) = folder.glob("*/data/postmaster.pid")
+    return status.read_text().splitlines()[6].split()[1]
+
+
+def shared_memory() -> set[str]:
+    """The System V segments of everybody, by their ids."""
+    return {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
+
+
+@pytest.mark.parametrize(
+    ("which", "number"),
+    [(which, signal.SIGKILL) for which in ("program", "guard", "worker", "server")]
+    + [(which, number) for which in ("guard", "worker") for number in (signal.SIGHUP, signal.SIGTERM)],
+)
+def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
+    private_tmp: Path, which: str, number: signal.Signals
+) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "aiodbclient.sandbox", "--cluster", "pg=tenants", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert "tenants" in program.stdout.readline()
+    (guard,), servers = children(program.pid), postmasters(private_tmp)
+    (worker,) = children(guard)
+    assert children(worker) == servers
+    chain = {"program": program.pid, "guard": guard, "worker": worker, "server": servers[0]}
+    segment = segment_of(private_tmp)
+    assert segment in shared_memory()
+    everybody = [*chain.values(), *children(servers[0])]
+    os.kill(chain[which], number)
+    _, error = program.communicate(timeout=20)  # it ends by itself
+    wait_until_gone(private_tmp, everybody)
+    assert segment not in shared_memory()
+    if which != "program":
+        assert program.returncode == 1
+        assert "the server of tenants has ended by itself" in error
+
+
+def test_a_process_of_the_server_that_is_killed_is_the_servers_to_replace(private_tmp: Path) -> None:
+    with Sandbox(windows=[]) as sandbox:
+        asyncio.run(sandbox.add_cluster("pg"))
+        (server,) = postmasters(private_tmp)
+        os.kill(children(server)[0], signal.SIGKILL)
+        assert sandbox.failed == []
+    wait_until_gone(private_tmp, [server])
+
+
+def test_a_query_that_runs_on_does_not_outlive_its_server(private_tmp: Path) -> None:
+    with Sandbox(windows=[]) as sandbox:
+        asyncio.run(sandbox.add_cluster("pg"))
+        (server,) = postmasters(private_tmp)
+        user = next(iter(sandbox._clusters.values())).backend.connection()
+        with psycopg.connect(
+            host=user["host"], port=user["port"], user=user["user"], password=user["password"], dbname="defaultdb"
+        ) as session:
+            busy = session.info.backend_pid
+            killer = threading.Timer(0.2, os.kill, [server, signal.SIGKILL])
+            killer.start()
+            with pytest.raises(psycopg.OperationalError):
+                session.execute("SELECT count(*) FROM generate_series(1, 1000000000000)")
+            killer.join()
+    wait_until_gone(private_tmp, [server, busy])
 
 
 def test_a_crash_while_a_child_holds_the_pipe_leaves_nothing(private_tmp: Path) -> None:
@@ -176,26 +261,26 @@ async def test_a_server_that_dies_is_the_apis_500(private_tmp: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is not root is an ordinary user in every other test here")
-def test_it_starts_for_an_ordinary_user_too(private_tmp: Path) -> None:
+def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = binaries()
     python = next((path for path in (sys.executable, "/usr/bin/python3") if runs_as_nobody(path)), None)
     assert found is not None
     assert python is not None, "no Python that everybody may run"
-    private_tmp.chmod(0o777)
     home = private_tmp / "home"
     home.mkdir()
-    program = shutil.copy(Path(embedded.__file__).with_name("keeper.py"), home)
+    shutil.copytree(Path(embedded.__file__).with_name("keeper"), home / "keeper")
+    monkeypatch.chdir(found.parents[2])
     try:
         done = subprocess.run(
-            [python, "-I", "-S", program, keeper.copied(found, home), "me"],
-            input="secret\n",
+            [python, "-I", "-S", "-c", embedded._RUN_KEEPER, home, copied(found, home), "me"],
+            input=json.dumps({"password": "secret", "certificate": None, "ca": None}) + "\n",
             user="nobody",
             group=65534,
             extra_groups=[],
             capture_output=True,
             text=True,
         )
-        assert list(json.loads(done.stdout)) == ["port"], done
+        assert list(json.loads(done.stdout)) == ["port", "folder"], done
         assert left(private_tmp) == [home]
     finally:
         shutil.rmtree(home)
@@ -213,7 +298,8 @@ async def test_a_wheel_where_nobody_may_go_is_no_obstacle(private_tmp: Path, mon
     assert found is not None
     private = private_tmp / "private"
     private.mkdir(mode=0o700)
-    hidden = keeper.copied(found, private / "site-packages")
+    monkeypatch.chdir(found.parents[2])
+    hidden = copied(found, private / "site-packages")
     monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: hidden)
     async with Sandbox() as sandbox:
         await sandbox.add_cluster("pg")

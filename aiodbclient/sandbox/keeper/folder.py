@@ -1,0 +1,66 @@
+"""The folder of one PostgreSQL: which processes run in it, and its end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+_STOP_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 0.01
+
+
+def clean(base: Path) -> None:
+    """Stop what runs in ``base`` and remove it. Safe to repeat."""
+    server = int(_status(base, 0) or 0)
+    if server in running_in(base, server):
+        _kill(server, signal.SIGQUIT)  # it ends its own processes at once, and there is nothing to keep
+        _wait_until_nothing_runs_in(base, server)
+    for process in running_in(base, server):
+        _kill(process, signal.SIGKILL)
+    _wait_until_nothing_runs_in(base, server)
+    if segment := _status(base, 6).split()[1:]:
+        # A PostgreSQL that was killed leaves its segment of System V shared memory, of 56 bytes.
+        ctypes.CDLL(None).shmctl(int(segment[0]), 0, None)  # 0 is IPC_RMID
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def _status(base: Path, line: int) -> str:
+    """A line of ``postmaster.pid``: the first has the server's process, the seventh its shared memory. "" for none."""
+    try:
+        return (base / "data" / "postmaster.pid").read_text().splitlines()[line]
+    except (FileNotFoundError, IndexError):
+        return ""
+
+
+def running_in(base: Path, server: int) -> list[int]:
+    """The processes but ours whose folder is ``base`` or one below. Without /proc, ``server`` if it is alive."""
+    if not os.path.exists("/proc/self/cwd"):
+        return [server] if server and _kill(server, 0) else []
+    found: list[int] = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and int(entry) != os.getpid():
+            try:
+                folder = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
+            except OSError:  # somebody else's, or gone
+                continue
+            if folder == str(base) or folder.startswith(f"{base}/"):
+                found.append(int(entry))
+    return found
+
+
+def _kill(process: int, number: int) -> bool:
+    try:
+        os.kill(process, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _wait_until_nothing_runs_in(base: Path, server: int) -> None:
+    deadline = time.monotonic() + _STOP_SECONDS
+    while running_in(base, server) and time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN_SECONDS)

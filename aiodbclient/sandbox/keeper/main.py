@@ -1,0 +1,118 @@
+"""The guard, and the way from a start to an end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from . import postgres
+from .folder import clean
+from .front import Front, server_context
+from .identity import become_nobody
+
+PREFIX = "aiodbclient-postgres-"
+_LOOK_AGAIN_SECONDS = 0.5
+_STOP_SECONDS = 10.0
+
+
+def main() -> None:
+    """Arguments: where PostgreSQL's programs are, and the superuser's name.
+
+    The first line on stdin is JSON: ``password``, and ``certificate`` (the server's key and chain, PEM) and ``ca``
+    (PEM), both null for a server without TLS. One line of JSON on stdout tells ``port`` and ``folder``, or ``error``.
+    The end of stdin is the end.
+    """
+    binaries, superuser = Path(sys.argv[1]), sys.argv[2]
+    starter = os.getppid()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, _exit)
+    settings = json.loads(sys.stdin.buffer.readline())
+    base = None
+    try:
+        reachable = become_nobody(binaries)
+        base = Path(tempfile.mkdtemp(prefix=PREFIX))
+        if not reachable:
+            binaries = postgres.copied(binaries, base / "install")
+        os.chdir("/")
+        guards_end, workers_end = socket.socketpair()
+        worker = os.fork()
+        if worker == 0:
+            guards_end.close()
+            _work(binaries, superuser, settings, base, workers_end)
+        workers_end.close()
+        _wait_for_the_end(sys.stdin.buffer, guards_end, starter)
+        guards_end.close()  # tells the worker
+        _wait_for(worker)
+    except OSError as error:
+        _tell(error=f"{error}")
+    finally:
+        if base is not None:
+            clean(base)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(1)
+
+
+def _tell(**what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> None:
+    """Return when the starter has closed ``stdin`` or died, or when the worker has died.
+
+    A child of the starter may hold the pipe open beyond the starter's death, so its process is looked at as well.
+    """
+    while os.getppid() == starter:
+        if select.select([stdin, worker], [], [], _LOOK_AGAIN_SECONDS)[0]:
+            return
+
+
+def _wait_for(worker: int) -> None:
+    deadline = time.monotonic() + _STOP_SECONDS
+    while os.waitpid(worker, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _work(binaries: Path, superuser: str, settings: dict[str, str | None], base: Path, guard: socket.socket) -> None:
+    """The worker's life: PostgreSQL and its front, until the guard's end of ``guard`` is closed. Never returns."""
+    code = 1
+    try:
+        asyncio.run(_serve(binaries, superuser, settings, base, guard))
+        code = 0
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+        _tell(error=f"{error}")
+    finally:
+        clean(base)
+        os._exit(code)
+
+
+async def _serve(
+    binaries: Path, superuser: str, settings: dict[str, str | None], base: Path, guard: socket.socket
+) -> None:
+    context = server_context(settings["certificate"], base)
+    (base / "ca.pem").write_text(settings["ca"] or "")
+    postgres.initialise(binaries, base, superuser, settings["password"] or "")
+    server = postgres.start(binaries, base)
+    os.chdir(base / "data")  # PostgreSQL's socket is there, and a whole path may be too long for a socket
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_reader(guard, over.set)
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        listener.setblocking(False)
+        front = asyncio.create_task(Front(context, postgres.SOCKET).serve(listener))
+        _tell(port=listener.getsockname()[1], folder=f"{base}")
+        while not (over.is_set() or front.done()) and server.poll() is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), _LOOK_AGAIN_SECONDS)

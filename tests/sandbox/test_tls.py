@@ -1,0 +1,279 @@
+"""TLS: by default in front of the embedded PostgreSQL, and told truthfully of every other server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import shutil
+import ssl
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import psycopg
+import pymysql
+import pytest
+
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox.authority import Authority
+from aiodbclient.sandbox.embedded import EmbeddedPostgres
+
+from ..mysql import SERVERS, running
+from ..requirements import no_server
+from .conftest import Call, caller
+
+JSON = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[tuple[Sandbox, str]]:
+    with Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("pg"))
+
+
+@pytest.fixture
+async def call(postgres: tuple[Sandbox, str]) -> AsyncIterator[Call]:
+    async with caller(postgres[0]) as calling:
+        yield calling
+
+
+@pytest.fixture
+async def connection(postgres: tuple[Sandbox, str], call: Call) -> JSON:
+    return (await call("GET", f"/v2/databases/{postgres[1]}")).json["database"]["connection"]
+
+
+@pytest.fixture
+async def ca_file(postgres: tuple[Sandbox, str], call: Call, tmp_path: Path) -> Path:
+    answer = await call("GET", f"/v2/databases/{postgres[1]}/ca")
+    assert answer.status == 200
+    return written(tmp_path / "ca.pem", base64.b64decode(answer.json["ca"]["certificate"], validate=True).decode())
+
+
+def written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+async def test_the_connection_tells_tls(connection: JSON) -> None:
+    assert connection["ssl"] is True
+    assert urlsplit(connection["uri"]).query == "sslmode=require"
+
+
+async def test_the_ca_needs_a_scope_and_a_cluster(postgres: tuple[Sandbox, str], call: Call) -> None:
+    sandbox, cluster = postgres
+    path = f"/v2/databases/{cluster}/ca"
+    assert (await call("GET", path, token=sandbox.add_token(["database:read"]))).status == 200
+    assert (await call("GET", path, token=sandbox.add_token(["database:update"]))).status == 403
+    assert (await call("POST", path)).status == 405
+    assert (await call("GET", "/v2/databases/9cc10173-e9ea-4176-9dbc-a4cee4c4ff30/ca")).status == 404
+
+
+async def test_a_connection_without_tls_is_refused(connection: JSON) -> None:
+    with pytest.raises(
+        psycopg.OperationalError, match=r'no pg_hba\.conf entry .* user "doadmin", database "defaultdb", no encryption'
+    ):
+        await psycopg.AsyncConnection.connect(connection["uri"], sslmode="disable")
+
+
+async def test_the_server_is_verified_with_the_ca_and_with_no_other(
+    connection: JSON, ca_file: Path, tmp_path: Path
+) -> None:
+    verified = {"sslmode": "verify-full", "sslrootcert": str(ca_file)}
+    async with await psycopg.AsyncConnection.connect(connection["uri"], **verified) as session:
+        assert session.pgconn.ssl_in_use
+    wrong = written(tmp_path / "wrong.pem", Authority().certificate())
+    with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+        await psycopg.AsyncConnection.connect(connection["uri"], **(verified | {"sslrootcert": str(wrong)}))
+    with pytest.raises(psycopg.OperationalError, match="does not match host name"):
+        await psycopg.AsyncConnection.connect(
+            connection["uri"], **verified, host="db.example.com", hostaddr="127.0.0.1"
+        )
+
+
+async def test_clusters_of_one_sandbox_have_one_ca_and_sandboxes_their_own(
+    postgres: tuple[Sandbox, str], call: Call
+) -> None:
+    sandbox, cluster = postgres
+    other = await sandbox.add_cluster("kafka")
+    ours = [(await call("GET", f"/v2/databases/{name}/ca")).json for name in (cluster, other)]
+    assert ours[0] == ours[1]
+    async with Sandbox(windows=[]) as another, caller(another) as calling:
+        theirs = (await calling("GET", f"/v2/databases/{await another.add_cluster('kafka')}/ca")).json
+    assert theirs != ours[0]
+
+
+async def test_asyncpg_logs_in(connection: JSON, ca_file: Path) -> None:
+    context = ssl.create_default_context(cafile=str(ca_file))
+    session = await asyncpg.connect(connection["uri"].partition("?")[0], ssl=context)
+    try:
+        assert await session.fetchval("SELECT current_user") == "doadmin"
+    finally:
+        await session.close()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await asyncpg.connect(connection["uri"].partition("?")[0], ssl=ssl.create_default_context())
+
+
+async def test_psql_logs_in(connection: JSON, ca_file: Path) -> None:
+    psql = shutil.which("psql")
+    if psql is None:
+        no_server("psql is not on PATH (apt-get install postgresql-client)")
+    dsn = f"host={connection['host']} port={connection['port']} dbname=defaultdb sslmode=verify-full"
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [psql, "-XAtq", "-c", "\\conninfo", "-c", "SELECT current_user", f"{dsn} sslrootcert={ca_file}"],
+        env={"PGUSER": connection["user"], "PGPASSWORD": connection["password"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "doadmin"
+    assert "TLSv1.3" in done.stdout
+
+
+async def test_a_wrong_password_is_refused_by_the_server_itself(connection: JSON) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        await psycopg.AsyncConnection.connect(connection["uri"], password="wrong")
+
+
+async def test_copy_goes_through_both_ways_byte_by_byte(connection: JSON) -> None:
+    rows = [(number, "x" * (number % 997)) for number in range(20_000)]
+    async with await psycopg.AsyncConnection.connect(connection["uri"]) as session, session.cursor() as cursor:
+        await cursor.execute("CREATE TEMPORARY TABLE t (number int, text text)")
+        async with cursor.copy("COPY t FROM STDIN") as copy:
+            for row in rows:
+                await copy.write_row(row)
+        async with cursor.copy("COPY t TO STDOUT") as copy:
+            copy.set_types(["int4", "text"])
+            assert [row async for row in copy.rows()] == rows
+
+
+async def test_a_cancel_goes_through(connection: JSON) -> None:
+    async with await psycopg.AsyncConnection.connect(connection["uri"]) as session:
+        sleeping = asyncio.ensure_future(session.execute("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.1)
+        await session.cancel_safe()  # over TLS, as the session is
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await sleeping
+
+
+async def test_a_cancel_in_the_clear_goes_through(connection: JSON) -> None:
+    async with await psycopg.AsyncConnection.connect(connection["uri"]) as session:
+        sleeping = asyncio.ensure_future(session.execute("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(session.pgconn.get_cancel().cancel)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await sleeping
+
+
+async def test_a_blocked_event_loop_does_not_hold_up_the_server(sandbox: Sandbox) -> None:
+    """The front runs in a process of its own: who serves the API in this loop may use a driver that blocks."""
+    await sandbox.add_cluster("pg")
+    told = next(iter(sandbox._clusters.values())).backend.connection()
+    login = {"host": told["host"], "port": told["port"], "user": told["user"], "password": told["password"]}
+    with psycopg.connect(**login, dbname="defaultdb", sslmode="require") as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+async def test_many_connections_at_once(connection: JSON) -> None:
+    sessions = await asyncio.gather(*(psycopg.AsyncConnection.connect(connection["uri"]) for _ in range(60)))
+    await asyncio.gather(*(session.execute("SELECT repeat('x', 1000000)") for session in sessions))
+    await asyncio.gather(*(session.close() for session in sessions))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="HTTP"),
+        pytest.param(struct.pack("!II", 0xFFFFFFFF, 196608), id="a length without measure"),
+        pytest.param(struct.pack("!II", 8, 80877103) + b"no TLS at all", id="plain text where TLS should begin"),
+        pytest.param(struct.pack("!II", 4, 0), id="a length too short"),
+    ],
+)
+async def test_nonsense_ends_its_own_connection_alone(connection: JSON, start: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", connection["port"])
+    writer.write(start)
+    writer.write_eof()
+    async with asyncio.timeout(5):
+        with suppress(ConnectionResetError):  # where the front has not read all of it
+            await reader.read()
+    writer.close()
+    with suppress(ConnectionResetError):
+        await writer.wait_closed()
+    await (await psycopg.AsyncConnection.connect(connection["uri"])).close()
+
+
+async def test_without_tls_for_who_must(sandbox: Sandbox) -> None:
+    async with caller(sandbox) as calling:
+        cluster = f"/v2/databases/{await sandbox.add_cluster('pg', tls=False)}"
+        told = (await calling("GET", cluster)).json["database"]["connection"]
+        assert told["ssl"] is False
+        assert urlsplit(told["uri"]).query == ""
+        assert (await calling("GET", f"{cluster}/ca")).status == 404
+    async with await psycopg.AsyncConnection.connect(told["uri"]) as session:
+        assert not session.pgconn.ssl_in_use
+    with pytest.raises(psycopg.OperationalError, match="server does not support SSL"):
+        await psycopg.AsyncConnection.connect(told["uri"], sslmode="require")
+
+
+async def test_a_cluster_in_memory_tells_tls_and_the_ca(sandbox: Sandbox) -> None:
+    async with caller(sandbox) as calling:
+        with_tls = f"/v2/databases/{await sandbox.add_cluster('mysql')}"
+        without = f"/v2/databases/{await sandbox.add_cluster('mysql', tls=False)}"
+        told = [(await calling("GET", path)).json["database"]["connection"] for path in (with_tls, without)]
+        assert [connection["ssl"] for connection in told] == [True, False]
+        assert [urlsplit(connection["uri"]).query for connection in told] == ["ssl-mode=REQUIRED", ""]
+        assert (await calling("GET", f"{with_tls}/ca")).status == 200
+        assert (await calling("GET", f"{without}/ca")).status == 404
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def mysql(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn:
+        yield dsn
+
+
+class TestByDSN:
+    async def test_of_a_postgresql_it_tells_what_is(self, tmp_path: Path) -> None:
+        authority = Authority()
+        for server in (EmbeddedPostgres(authority), EmbeddedPostgres()):
+            await server.start()
+            try:
+                dsn = f"postgresql://_dodb:{server.password}@127.0.0.1:{server.port}/postgres"
+                ca_file = written(tmp_path / "ca.pem", authority.certificate())
+                async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
+                    cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=dsn)}"
+                    told = (await calling("GET", cluster)).json["database"]["connection"]
+                    assert told["ssl"] is (server.ca_file is not None)
+                    assert (await calling("GET", f"{cluster}/ca")).status == 404  # the DSN names none
+                    if told["ssl"]:
+                        verified = f"{dsn}?sslmode=verify-full&sslrootcert={ca_file}"
+                        cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=verified)}"
+                        answer = await calling("GET", f"{cluster}/ca")
+                        assert base64.b64decode(answer.json["ca"]["certificate"]).decode() == authority.certificate()
+            finally:
+                await server.stop()
+
+    async def test_tls_is_for_the_server_to_say(self, sandbox: Sandbox) -> None:
+        with pytest.raises(ValueError, match="for the server to say"):
+            await sandbox.add_cluster("pg", dsn="postgresql://postgres@127.0.0.1:1/postgres", tls=False)
+
+    async def test_of_a_mysql_it_tells_what_is(self, sandbox: Sandbox, mysql: str) -> None:
+        async with caller(sandbox) as calling:
+            cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql)}"
+            told = (await calling("GET", cluster)).json["database"]["connection"]
+        with (
+            pymysql.connect(
+                host=told["host"], port=told["port"], user=told["user"], password=told["password"]
+            ) as session,
+            session.cursor() as cursor,
+        ):
+            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+            assert told["ssl"] is (cursor.fetchone() or ("", ""))[1].startswith("TLS")
+            assert told["ssl"] is True  # both servers make certificates for themselves
+        assert urlsplit(told["uri"]).query == "ssl-mode=REQUIRED"
