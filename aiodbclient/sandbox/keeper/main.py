@@ -76,7 +76,7 @@ def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> N
     A child of the starter may hold the pipe open beyond the starter's death, so its process is looked at as well.
     """
     while os.getppid() == starter:
-        if select.select([stdin, worker], [], [], _LOOK_AGAIN_SECONDS)[0]:
+        if select.select([stdin.fileno(), worker.fileno()], [], [], _LOOK_AGAIN_SECONDS)[0]:
             return
 
 
