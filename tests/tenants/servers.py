@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from aiodbclient.sandbox import keeper
 from aiodbclient.sandbox.embedded import SUPERUSER, binaries
 
 
@@ -20,14 +22,21 @@ class RestartablePostgres:
     def __init__(self) -> None:
         found = binaries()
         assert found is not None
+        self._binaries = found
         self._base = Path(tempfile.mkdtemp(prefix="aiodbclient-"))
-        self._identity = keeper._identity(self._base)
-        self._binaries = keeper._reachable(found, self._base, self._identity)
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:  # whom PostgreSQL refuses
+            shutil.chown(self._base, "nobody")
+            self._identity = {"user": "nobody", "group": self._base.stat().st_gid, "extra_groups": []}
         password = secrets.token_hex(8)
-        keeper._initialise(self._binaries, self._base, SUPERUSER, password, self._identity)
-        self._server: subprocess.Popen[bytes] | None
-        self._server, self._port = keeper._start(self._binaries, self._base, self._identity)
+        (self._base / "password").write_text(password)
+        initdb = [f"{found}/initdb", "-D", "data", "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile=password"]
+        subprocess.run([*initdb, "--no-sync"], cwd=self._base, check=True, capture_output=True, **self._identity)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+        self._server: subprocess.Popen[bytes] | None = None
         self.dsn = f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{self._port}/postgres"
+        self.start()
 
     def stop(self) -> None:
         """Break every connection at once, as a crash does."""
@@ -37,10 +46,9 @@ class RestartablePostgres:
             self._server = None
 
     def start(self) -> None:
-        command = [f"{self._binaries}/postgres", "-D", f"{self._base}/data", "-p", f"{self._port}"]
-        command += [f"--{name}={value}" for name, value in keeper.SETTINGS.items()]
+        command = [f"{self._binaries}/postgres", "-D", "data", "-p", f"{self._port}", "--unix_socket_directories="]
         self._server = subprocess.Popen(
-            command,
+            [*command, "--dynamic_shared_memory_type=mmap", "--fsync=off"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -48,9 +56,15 @@ class RestartablePostgres:
             process_group=0,
             **self._identity,
         )
-        while not keeper._ready(self._base / "data" / "postmaster.pid"):
+        while not self._ready():
             assert self._server.poll() is None
             time.sleep(0.01)
+
+    def _ready(self) -> bool:
+        try:
+            return (self._base / "data" / "postmaster.pid").read_text().splitlines()[7].strip() == "ready"
+        except (FileNotFoundError, IndexError):
+            return False
 
     def close(self) -> None:
         self.stop()

@@ -82,7 +82,7 @@ async def test_a_run_takes_two_requests_a_tenant(place: Place) -> None:
 
     assert {outcome.action for outcome in outcomes.values()} == {Action.CREATED}
     assert sorted(outcomes) == sorted(names)
-    assert len(place.sent()) == 2 * len(names) + 2  # and the cluster and the list of its users
+    assert len(place.sent()) == 2 * len(names) + 3  # and the cluster, its CA and the list of its users
     for outcome in outcomes.values():
         assert outcome.credential is not None
         assert not await refused(outcome.credential)
@@ -206,7 +206,7 @@ async def test_a_name_that_cannot_be_a_tenants_is_refused(place: Place, name: An
     tenants = place.tenants(prefix="")
     with pytest.raises(InvalidArgumentError):
         await tenants.ensure(name)
-    assert not [what for what, _ in place.sent() if what != "clusters.get"]
+    assert not [what for what, _ in place.sent() if what not in ("clusters.get", "clusters.ca")]
 
 
 async def test_what_is_not_on_record_is_not_rotated(place: Place) -> None:
