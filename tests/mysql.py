@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pymysql
+import trustme
 from pymysql.cursors import Cursor
 
 from .requirements import no_server
@@ -95,6 +96,12 @@ def _run(server: str, folder: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
     options.append("--innodb-flush-log-at-trx-commit=0")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(f"{folder / 'ca.pem'}")
+    server_certificate = authority.issue_cert("127.0.0.1")
+    server_certificate.private_key_pem.write_to_path(f"{folder / 'key.pem'}")
+    server_certificate.cert_chain_pems[0].write_to_path(f"{folder / 'cert.pem'}")
+    options += [f"--ssl-{part}={folder / part}.pem" for part in ("ca", "key", "cert")]
     if server == "mariadb":
         install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
         subprocess.run(["mariadb-install-db", *common, *install], check=True, capture_output=True)
@@ -108,7 +115,7 @@ def _run(server: str, folder: Path) -> Iterator[str]:
     )
     try:
         _set_root_password(port, process)
-        yield f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
+        yield f"mysql://root:{quote(PASSWORD, safe='')}@127.0.0.1:{port}?ssl-ca={quote(f'{folder}/ca.pem')}"
     finally:
         process.terminate()
         process.wait()

@@ -72,7 +72,9 @@ class MySQLBackend:
         own = self._login == PRIMARY
         self._password = self._login_password if own else _derived(self._login, self._login_password)
         self._database = unquote(parts.path.removeprefix("/"))
-        self._ca_file = dict(parse_qsl(parts.query)).get("ssl-ca")
+        options = dict(parse_qsl(parts.query))
+        self._ca_file = options.get("ssl-ca")
+        self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
         self._version, self._tls = "", False
         self._secrets: dict[str, tuple[str, str]] = {}  # by user: the secret that the server keeps, and its password
         self._lock = threading.Lock()
@@ -81,7 +83,7 @@ class MySQLBackend:
     async def start(self) -> None:
         try:
             await asyncio.to_thread(self._open)
-        except pymysql.Error as error:
+        except (pymysql.Error, OSError) as error:  # the second for the file of a CA
             raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error}") from None
 
     async def stop(self) -> None:
@@ -199,6 +201,8 @@ class MySQLBackend:
             autocommit=True,
             connect_timeout=5,
             ssl_ca=self._ca_file,  # without one, TLS where the server has it
+            ssl_verify_identity=self._ca_file is not None,
+            ssl_disabled=self._without_tls,
         )
 
     def _close(self) -> None:

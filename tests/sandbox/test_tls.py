@@ -263,17 +263,34 @@ class TestByDSN:
         with pytest.raises(ValueError, match="for the server to say"):
             await sandbox.add_cluster("pg", dsn="postgresql://postgres@127.0.0.1:1/postgres", tls=False)
 
-    async def test_of_a_mysql_it_tells_what_is(self, sandbox: Sandbox, mysql: str) -> None:
+    async def test_of_a_mysql_it_tells_what_is(self, sandbox: Sandbox, mysql: str, tmp_path: Path) -> None:
         async with caller(sandbox) as calling:
             cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql)}"
             told = (await calling("GET", cluster)).json["database"]["connection"]
-        with (
-            pymysql.connect(
-                host=told["host"], port=told["port"], user=told["user"], password=told["password"]
-            ) as session,
-            session.cursor() as cursor,
-        ):
-            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
-            assert told["ssl"] is (cursor.fetchone() or ("", ""))[1].startswith("TLS")
-            assert told["ssl"] is True  # both servers make certificates for themselves
+            answer = await calling("GET", f"{cluster}/ca")
+            ca_file = written(tmp_path / "ca.pem", base64.b64decode(answer.json["ca"]["certificate"]).decode())
+        assert told["ssl"] is True
         assert urlsplit(told["uri"]).query == "ssl-mode=REQUIRED"
+        login = {"host": told["host"], "port": told["port"], "user": told["user"], "password": told["password"]}
+        with pymysql.connect(**login, ssl_ca=str(ca_file), ssl_verify_identity=True) as session:
+            session.ping()
+        wrong = written(tmp_path / "wrong.pem", Authority().certificate())
+        with pytest.raises(pymysql.OperationalError, match="certificate verify failed"):
+            pymysql.connect(**login, ssl_ca=str(wrong), ssl_verify_identity=True)
+        async with Sandbox() as other:
+            with pytest.raises(RuntimeError, match=r"cannot be used: .*certificate verify failed"):
+                await other.add_cluster("mysql", dsn=f"{mysql.partition('?')[0]}?ssl-ca={wrong}")
+            with pytest.raises(RuntimeError, match=r"cannot be used: .*No such file"):
+                await other.add_cluster("mysql", dsn=f"{mysql.partition('?')[0]}?ssl-ca={tmp_path}/missing.pem")
+
+    @pytest.mark.parametrize(
+        ("query", "told"), [("", (True, "ssl-mode=REQUIRED")), ("?ssl-mode=DISABLED", (False, ""))]
+    )
+    async def test_a_mysql_whose_ca_nobody_names(
+        self, sandbox: Sandbox, mysql: str, query: str, told: tuple[bool, str]
+    ) -> None:
+        async with caller(sandbox) as calling:
+            cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql.partition('?')[0] + query)}"
+            connection = (await calling("GET", cluster)).json["database"]["connection"]
+            assert (connection["ssl"], urlsplit(connection["uri"]).query) == told
+            assert (await calling("GET", f"{cluster}/ca")).status == 404
