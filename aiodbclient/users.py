@@ -53,6 +53,8 @@ class UsersAPI:
     ) -> User:
         """Create the user ``name``; the answer holds its password, which MongoDB tells only here.
 
+        The answer is all you need: ``get`` right after it may raise NotFoundError for a moment.
+
         ``readonly`` is MongoDB's older way to say ``MongoUserSettings(role="readOnly")``.
 
         Raises ConflictError or UnprocessableEntityError where the name is taken. Not sent again once it may have been

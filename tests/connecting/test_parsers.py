@@ -10,6 +10,7 @@ from aiodbclient import Connection, Engine, User
 
 uri_parser = pytest.importorskip("pymongo.uri_parser")
 aiokafka = pytest.importorskip("aiokafka.conn")
+trustme = pytest.importorskip("trustme")
 opensearchpy = pytest.importorskip("opensearchpy")
 
 ALICE = User("alice@example", password="p@ss:w/rd%+ ?")
@@ -38,8 +39,11 @@ def test_kafka() -> None:
     assert (host, port) == ("db.example", 25060)
 
 
-def test_opensearch() -> None:
-    client = opensearchpy.OpenSearch(connection(Engine.OPENSEARCH).uri_for(ALICE))
+def test_opensearch(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    uri = connection(Engine.OPENSEARCH).uri_for(ALICE, ca_file=tmp_path / "ca.pem")
+
+    client = opensearchpy.OpenSearch(uri, ca_certs=str(tmp_path / "ca.pem"))
 
     assert client.transport.hosts == [
         {"host": "db.example", "port": 25060, "use_ssl": True, "http_auth": f"{ALICE.name}:{ALICE.password}"}

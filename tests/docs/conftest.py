@@ -75,6 +75,14 @@ def valkey(monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
+def drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder to work in, and packages that some Pythons lack."""
+    pytest.importorskip("asyncpg")
+    pytest.importorskip("sqlalchemy")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def as_it_was() -> Iterator[None]:
     """Undo what guides do to the process: instrument aiohttp, and set up logging, as Litestar does by itself."""
     root = logging.getLogger()

@@ -35,6 +35,7 @@ INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
 # What a page needs beside the names that each may use.
 NEEDS = {
     "how-to/bulk.md": "no_signals",
+    "how-to/connect.md": "drivers",
     "how-to/fleet.md": "valkey",
     "how-to/observe.md": "as_it_was",
     "how-to/web-backend.md": "as_it_was",
