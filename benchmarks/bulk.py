@@ -22,7 +22,7 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget
 
 NAMES, WARM_UP = 100_000, 2_000
 ROUNDS, NAMES_A_ROUND, CONCURRENCY = 8, 10_000, 16
-MOST_MIB, LEAST_RATIO = 16.0, 0.8
+MOST_MIB, LEAST_RATIO = 16.0, 0.85
 
 
 def names(count: int) -> Iterator[str]:

@@ -22,11 +22,10 @@ def answer(status: str, payload: object) -> bytes:
     return head.encode() + body
 
 
-CREATED = answer("201 Created", {"user": USER})
 # As in the API description's own example, some users have settings and some do not.
 SETTINGS = [{}, {"settings": {"pg_allow_replication": False}}]
 LIST = answer("200 OK", {"users": [USER | {"name": f"user{n}"} | SETTINGS[n % 2] for n in range(LISTED)]})
-CLUSTER = answer("200 OK", {"database": {"id": "x", "name": "main", "engine": "pg"}})
+CLUSTER = {"name": "main", "engine": "pg"}
 
 
 class Answering(asyncio.Protocol):
@@ -45,12 +44,14 @@ class Answering(asyncio.Protocol):
             size = end + 4 + int(rest.partition(b"\r\n")[0] or 0)
             if len(self.received) < size:
                 return
-            self.received = self.received[size:]
-            path = head.split(b" ", 2)[1]
+            body, self.received = self.received[end + 4 : size], self.received[size:]
+            path = head.split(b" ", 2)[1].partition(b"?")[0].decode()
             if head.startswith(b"post"):
-                self.transport.write(CREATED)
+                self.transport.write(answer("201 Created", {"user": USER | {"name": json.loads(body)["name"]}}))
+            elif path.endswith("/users"):
+                self.transport.write(LIST)
             else:
-                self.transport.write(LIST if path.partition(b"?")[0].endswith(b"/users") else CLUSTER)
+                self.transport.write(answer("200 OK", {"database": CLUSTER | {"id": path.rpartition("/")[2]}}))
 
 
 async def main() -> None:
