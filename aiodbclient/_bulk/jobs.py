@@ -87,7 +87,7 @@ class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
 
     def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], ApiT]) -> None:
         self.retry = context.options.retry
-        self._context = context
+        self._context = context.for_bulk(Meter())
         self._api = api
 
     def calls(self, meter: Meter) -> ApiT:

@@ -16,7 +16,7 @@ from .retry import RULES, Failure, RetryPolicy, Then
 
 
 class Meter:
-    """Counts the requests that were sent with its options."""
+    """Counts requests."""
 
     __slots__ = ("requests",)
 
@@ -74,7 +74,6 @@ class Options:
         retry: How often and how patiently to try again.
         headers: More headers for each request. Not shown in a repr, since they may hold secrets.
         bulk: Whether to wait in the budget's bulk lane.
-        meter: What counts the requests, if anything.
         before_sending: Called right before each request, when it no longer waits for anything. What it raises, the call
             raises, and does not send.
 
@@ -89,7 +88,6 @@ class Options:
         factory=dict[str, str], converter=_own_copy, validator=_checked_headers, repr=False
     )
     bulk: bool = False
-    meter: Meter | None = None
     before_sending: Callable[[], object] | None = None
 
 
@@ -100,6 +98,7 @@ class Call:
         operation: What is asked.
         path: Where, percent-encoded, with its query.
         options: What the caller chose.
+        meter: What counts its requests, if anything.
         cluster_id: The cluster that is asked about, or None.
         name: The user or db that is asked about, or None.
         body: What to send as JSON, or None.
@@ -116,6 +115,7 @@ class Call:
         "failure",
         "lost",
         "may_have_applied",
+        "meter",
         "name",
         "operation",
         "options",
@@ -133,6 +133,7 @@ class Call:
         operation: Operation,
         path: str,
         options: Options,
+        meter: Meter | None = None,
         *,
         cluster_id: str | None = None,
         name: str | None = None,
@@ -142,6 +143,7 @@ class Call:
         self.operation = operation
         self.path = path
         self.options = options
+        self.meter = meter
         self.cluster_id = cluster_id
         self.name = name
         self.body = None if body is None else _encoded(operation, body)

@@ -49,6 +49,7 @@ class ClusterContext(NamedTuple):
     cluster_id: str
     given_engine: Engine | str | None
     options: Options
+    meter: Meter | None = None
 
     @property
     def engine(self) -> Engine | str | None:
@@ -89,17 +90,27 @@ class ClusterContext(NamedTuple):
             capabilities = CAPABILITIES.get(engine)
             if capabilities is not None and capabilities.concurrent_user_writes == 1:
                 lock = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
-        call = Call(operation, path, self.options, cluster_id=self.cluster_id, name=name, body=body, write_lock=lock)
+        call = Call(
+            operation,
+            path,
+            self.options,
+            self.meter,
+            cluster_id=self.cluster_id,
+            name=name,
+            body=body,
+            write_lock=lock,
+        )
         return await self.transport.send(call)
 
     async def list(self, operation: Operation, model: type[T]) -> list[T]:
         """All of the cluster's users or dbs, if its engine can have them. Raises as ``send``."""
         guard(await self.learn_engine(), operation.name)
-        return await read_all(self.transport, operation, operation.path(self.cluster_id), model, self.options)
+        path = operation.path(self.cluster_id)
+        return await read_all(self.transport, operation, path, model, self.options, self.meter)
 
     async def read(self, operation: Operation, model: type[T]) -> T:
         """What the cluster itself tells, whatever its engine: an operation on ``clusters``."""
-        call = Call(operation, operation.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
+        call = Call(operation, operation.path(self.cluster_id), self.options, self.meter, cluster_id=self.cluster_id)
         return (await self.transport.send(call)).read(model)
 
     async def read_cluster(self) -> Cluster:
@@ -113,7 +124,7 @@ class ClusterContext(NamedTuple):
         cas = self.memory.cas
         async with self.memory.ca_locks.setdefault(self.cluster_id, asyncio.Lock()):
             if self.cluster_id not in cas:
-                call = Call(GET_CA, GET_CA.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
+                call = Call(GET_CA, GET_CA.path(self.cluster_id), self.options, self.meter, cluster_id=self.cluster_id)
                 answer = await self.transport.send(call)
                 pem = _pem(answer.read(Authority).certificate)
                 if pem is None:
@@ -133,7 +144,8 @@ class ClusterContext(NamedTuple):
         """This context for one name of a bulk run: in the budget's bulk lane, however long it takes, counted by
         ``meter``.
         """
-        return self._replace(options=evolve(self.options, max_wait=None, bulk=True, meter=meter))
+        options = self.options if self.options.bulk else evolve(self.options, max_wait=None, bulk=True)
+        return self._replace(options=options, meter=meter)
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for whoever is reading it with the same patience and in the same lane.

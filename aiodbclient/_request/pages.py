@@ -7,7 +7,7 @@ from typing import TypeVar
 from yarl import URL
 
 from .answer import Answer
-from .call import Call, Options
+from .call import Call, Meter, Options
 from .operations import Operation
 from .transport import Transport
 
@@ -16,7 +16,14 @@ T = TypeVar("T")
 _MOST = 10_000  # pages of one list: a hundred thousand users, ten at a time
 
 
-async def read_all(transport: Transport, operation: Operation, path: str, model: type[T], options: Options) -> list[T]:
+async def read_all(
+    transport: Transport,
+    operation: Operation,
+    path: str,
+    model: type[T],
+    options: Options,
+    meter: Meter | None = None,
+) -> list[T]:
     """All that the list at ``path`` holds, following ``links.pages.next``.
 
     Raises:
@@ -27,7 +34,7 @@ async def read_all(transport: Transport, operation: Operation, path: str, model:
     items: list[T] = []
     seen = {path}
     while True:
-        answer = await transport.send(Call(operation, path, options))
+        answer = await transport.send(Call(operation, path, options, meter))
         page, following = answer.read_page(model)
         items += page
         if following is None:

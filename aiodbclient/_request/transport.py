@@ -186,8 +186,8 @@ class Transport:
         started = perf_counter()
         call.tries += 1
         call.sent += 1
-        if call.options.meter is not None:
-            call.options.meter.requests += 1
+        if call.meter is not None:
+            call.meter.requests += 1
         if call.patience is not None:
             call.patience = max(call.patience - (started - asked), 0.0)
         answer: Answer | None = None
