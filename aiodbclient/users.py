@@ -61,10 +61,11 @@ class UsersAPI:
         applied: such an error has ``may_have_applied`` set and says how to settle it. The same holds for a cancelled
         call. ``provision`` settles by itself.
         """
-        if mysql_settings is not None or settings is not None or readonly is not None:
-            _check("mysql_settings", mysql_settings, MySQLSettings)
-            _check_settings(settings)
-            _check("readonly", readonly, bool)
+        if mysql_settings is None and settings is None and readonly is None:
+            return (await self._context.send(CREATE_USER, name, {"name": name})).read(User)
+        _check("mysql_settings", mysql_settings, MySQLSettings)
+        _check_settings(settings)
+        _check("readonly", readonly, bool)
         given = setting_names(mysql_settings, settings, readonly)
         body = write(NewUser(name, mysql_settings, settings, readonly))
         user = (await self._context.send(CREATE_USER, name, body, given)).read(User)

@@ -72,7 +72,8 @@ def decoded(body: bytes, key: str, model: type[T]) -> T:
 
     What it raises quotes the body, and with that credentials.
     """
-    return _converter().structure(json.loads(body)[key], model)
+    hook = _converter().get_structure_hook(model)
+    return cast("T", hook(json.loads(body)[key], model))
 
 
 def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
@@ -247,17 +248,21 @@ def _user_hook(converter: Converter) -> Hook:
 
     def structure(value: Any, _: Any) -> User:
         get = value.get
-        name, role, password = value["name"], get("role"), get("password")
+        name, role, password, settings = value["name"], get("role"), get("password"), get("settings")
         if type(name) is not str:
             raise TypeError
+        known = roles.get(role)
+        if known and password and type(password) is str and len(value) == (3 if settings is None else 4):
+            # Most are so: nothing but these.
+            return User(name, known, password, None, None, None, settings and settings_of(settings, None))
         return User(
             name,
-            roles.get(role) or role_of(role, None),
+            known or role_of(role, None),
             password if type(password) is str and password else text(password, None),
             None if (cert := get("access_cert")) is None else text(cert, None),
             None if (key := get("access_key")) is None else text(key, None),
             None if (mysql_settings := get("mysql_settings")) is None else mysql_settings_of(mysql_settings, None),
-            None if (settings := get("settings")) is None else settings_of(settings, None),
+            None if settings is None else settings_of(settings, None),
         )
 
     return structure

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 from urllib.parse import quote
 
 _MASK = "***"
@@ -19,7 +20,7 @@ _PROVIDERS = "AVNS_"  # how the passwords begin that the provider makes; they ar
 
 # Of these, what stands behind the name is a credential.
 _NAMES = "password|passwd|access_key|access_cert|uri|token"
-_CREDENTIALS = re.compile(
+_CREDENTIALS = (
     # A JSON member, cut short or not; in JSON, or in JSON within a JSON string.
     rf"""(?P<json>"(?:{_NAMES})"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
     rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
@@ -30,9 +31,14 @@ _CREDENTIALS = re.compile(
     r"""|(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s"'<>]{0,1000}@"""
     r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
     r"""|(?P<pem>-----BEGIN )[^-]{0,40}-----[^-]*(?:-----END [^-]{0,40}-----)?"""
-    rf"""|{_PROVIDERS}[\w-]+""",
-    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+    rf"""|{_PROVIDERS}[\w-]+"""
 )
+
+
+@cache
+def _credentials() -> re.Pattern[str]:
+    """Compiled when first needed: that takes as long as importing half of this package."""
+    return re.compile(_CREDENTIALS, re.IGNORECASE | re.DOTALL | re.MULTILINE)
 
 
 class Secrets:
@@ -51,18 +57,15 @@ class Secrets:
 
     def learn(self, passwords: Iterable[str | None]) -> None:
         """Mask these from now on. The provider's own are masked without being kept."""
-        for password in passwords:
-            if password and not password.startswith(_PROVIDERS) and len(password) >= _SHORTEST:
-                self._keep(password)
-                if not password.isalnum():
-                    self._keep(quote(password, safe=""))
-                    self._keep(json.dumps(password)[1:-1])
-
-    def _keep(self, secret: str) -> None:
-        self._known[secret] = None
-        self._lengths.add(len(secret))
-        if len(self._known) > _MOST:
-            del self._known[next(iter(self._known))]
+        told = [each for each in passwords if each and each[:5] != _PROVIDERS and len(each) >= _SHORTEST]
+        if told:
+            odd = [each for each in told if not each.isalnum()]
+            told += [quote(each, safe="") for each in odd]
+            told += [json.dumps(each)[1:-1] for each in odd]
+            self._known.update(dict.fromkeys(told))
+            self._lengths.update(map(len, told))
+            while len(self._known) > _MOST:
+                del self._known[next(iter(self._known))]
 
     def masked(self, text: str, limit: int = _KEPT) -> str:
         """The beginning of ``text``, at most ``limit`` characters, with every secret masked."""
@@ -72,7 +75,7 @@ class Secrets:
         if len(text) > _WINDOW:
             longest = max((*self._lengths, *map(len, self._tokens)), default=1)
             window = window[: 1 - longest] if longest > 1 else window
-        return _CREDENTIALS.sub(_without_credential, window)[:limit]
+        return _credentials().sub(_without_credential, window)[:limit]
 
     def line(self, text: str, limit: int) -> str:
         """As ``masked``, on one line and printable, so that an answer cannot write lines of its own into a log."""

@@ -83,7 +83,7 @@ class ClusterContext(NamedTuple):
         """
         check_name(name)
         path = operation.path(self.cluster_id, name)
-        engine = await self.learn_engine()
+        engine = self.given_engine or await self.learn_engine()
         guard(engine, operation.name, settings)
         lock = None
         if operation.writes and operation.on == "users":

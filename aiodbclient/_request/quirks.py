@@ -5,6 +5,7 @@ Source: aiohttp 3.12 to 3.14. Underscored names of aiohttp are used here alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -48,12 +49,16 @@ def told(error: BaseException) -> str:
 
 
 def drop_unasked(session: aiohttp.ClientSession) -> None:
-    """Close the idle connections that something came through since: it would be the answer to the next request."""
-    connections: dict[object, list[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
+    """Close an idle connection that something came through since: it would be the answer to the next request.
+
+    aiohttp takes the first one that is not closed, so what is behind that need not be looked at.
+    """
+    connections: dict[object, Iterable[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
     for kept in connections.values():
         for connection, _ in kept:
-            if connection.should_close:
-                connection.close()
+            if not connection.should_close:
+                break
+            connection.close()
 
 
 def connection_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:

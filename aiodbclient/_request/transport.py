@@ -43,6 +43,8 @@ _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohtt
 # was sent.
 _CONNECTING = 0.9
 
+_GONE_IS_DONE = Then.RETRY_GONE_IS_DONE
+
 # The API, or a gateway before it, gave up waiting: what it waited for may still go on.
 _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 
@@ -144,8 +146,7 @@ class Transport:
                 answer = await self._exchange(call, await self._renewed_token(token))
             if 200 <= answer.status < 300:
                 return answer
-            gone_is_done = RULES[Failure.LOST][call.operation.kind] is Then.RETRY_GONE_IS_DONE
-            if answer.status == 404 and call.lost and gone_is_done:
+            if answer.status == 404 and call.lost and RULES[Failure.LOST][call.operation.kind] is _GONE_IS_DONE:
                 return Answer(call, 204, answer.headers, b"", self._secrets, None)
             raise _refusal(call, answer)
         except DatabaseClientError as error:
@@ -171,7 +172,10 @@ class Transport:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
         session = self._open_session()
         asked = perf_counter()
-        await self._acquire_slot(call)
+        try:
+            await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+        except RateLimitError as error:
+            raise _no_slot(call, error.retry_after) from None
         granted = perf_counter()
         if call.write_lock is not None:
             await self._acquire_lock(call, call.write_lock, granted - asked)
@@ -250,17 +254,6 @@ class Transport:
             return answer
         assert failure is not None
         raise failure
-
-    async def _acquire_slot(self, call: Call) -> None:
-        try:
-            return await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
-        except RateLimitError as error:
-            wait = error.retry_after
-        how_long = "within" if wait is None else f"for another {wait:.1f} s, longer than"
-        request = f" (request id {call.request_id})" if call.request_id else ""
-        raise RateLimitError(
-            f"{call.what}: the rate budget has no slot {how_long} max_wait allows{request}", retry_after=wait
-        )
 
     async def _acquire_lock(self, call: Call, lock: asyncio.Lock, waited: float) -> None:
         # With a slot in hand: a bulk run's write that waits for one must not keep others from writing.
@@ -341,9 +334,9 @@ class Transport:
         return self._secrets.line(told(error), 500)
 
     def _open_session(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
         if self._closed:
             raise ConfigurationError("this DatabaseClient is closed")
+        loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None:
                 raise ConfigurationError(
@@ -371,6 +364,13 @@ def _refusal(call: Call, answer: Answer) -> DatabaseClientError:
         call.lost += 1
         call.timed_out |= answer.status in _TIMED_OUT_STATUSES
     return error
+
+
+def _no_slot(call: Call, wait: float | None) -> RateLimitError:
+    how_long = "within" if wait is None else f"for another {wait:.1f} s, longer than"
+    request = f" (request id {call.request_id})" if call.request_id else ""
+    text = f"{call.what}: the rate budget has no slot {how_long} max_wait allows{request}"
+    return RateLimitError(text, retry_after=wait)
 
 
 @lru_cache(maxsize=64)
