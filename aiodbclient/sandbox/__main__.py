@@ -91,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         help="when ratelimit-remaining is 0: when the hour is spent, also with a 429 of the burst limit (default), or "
         "also with the answer that fills it",
     )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="keep clusters, users, dbs and tokens in this folder for the next start (default: nothing is kept)",
+    )
     parser.add_argument("--json", action="store_true", help="tell URL, token and clusters as one line of JSON")
     return parser
 
@@ -159,7 +164,9 @@ async def _serve(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        async with Sandbox(options.port, options.token, options.rate_limit, remaining=options.remaining) as sandbox:
+        async with Sandbox(
+            options.port, options.token, options.rate_limit, remaining=options.remaining, data=options.data
+        ) as sandbox:
             told = await _add_clusters(sandbox, options)
             for fault in options.fault:
                 _add_fault(sandbox, fault)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .requirements import require
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """Signs the certificates of the servers of one sandbox. Its key is nowhere but in memory."""
+    """Signs the certificates of the servers of one sandbox. Its key and certificate are in ``kept``."""
+
+    def __init__(self, kept: MutableMapping[str, Any]) -> None:
+        self._kept = kept
 
     @cached_property
     def ca(self) -> trustme.CA:
@@ -20,7 +24,12 @@ class Authority:
         require("trustme", "sandbox")
         import trustme
 
-        return trustme.CA(organization_name="aiodbclient sandbox")
+        if "ca" in self._kept:
+            certificate, key = self._kept["ca"]
+            return trustme.CA.from_pem(certificate.encode(), key.encode())
+        ca = trustme.CA(organization_name="aiodbclient sandbox")
+        self._kept["ca"] = [pem.bytes().decode() for pem in (ca.cert_pem, ca.private_key_pem)]
+        return ca
 
     def certificate(self) -> str:
         """The certificate that clients are to trust, as PEM."""

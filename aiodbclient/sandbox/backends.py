@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import MutableMapping
 from typing import Any, Protocol
 
 from ..engines import Capabilities, Engine
@@ -94,21 +95,34 @@ def refuse_primary(name: str, primary: str) -> None:
 
 
 class MemoryBackend:
-    """Users and dbs in dictionaries. Nothing listens where its connection leads."""
+    """Users and dbs in the dictionaries given. Nothing listens where its connection leads."""
 
-    def __init__(self, engine: str, cluster: str, authority: Authority | None = None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        cluster: str,
+        authority: Authority | None,
+        users: MutableMapping[str, JSON],
+        dbs: MutableMapping[str, None],
+    ) -> None:
         self.engine = engine
         self._authority = authority
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
         capabilities = Capabilities.of(engine) or Capabilities()
         self._write_seconds = 0.005 if capabilities.concurrent_user_writes == 1 else 0.0
-        self._users: dict[str, JSON] = {}
+        self._users = users
+        self._dbs = dbs
         self._default_db = _DEFAULT_DBS.get(engine, "")
-        self._dbs: dict[str, None] = {self._default_db: None} if self._default_db else {}
         self._keep_password = engine != Engine.MONGODB
+        if PRIMARY not in users:
+            self._set_up()
+
+    def _set_up(self) -> None:
         self._users[PRIMARY] = self._kept(self._made(PRIMARY, UserRole.PRIMARY, None, {}))
-        if engine == Engine.MONGODB:
+        if self.engine == Engine.MONGODB:
             self._users[MONGODB_READ_ONLY] = self._kept(self._made(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
+        if self._default_db:
+            self._dbs[self._default_db] = None
 
     async def start(self) -> None:
         pass

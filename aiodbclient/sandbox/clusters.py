@@ -47,6 +47,8 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_IDENTITY = ("id", "created_at", "private_network_uuid", "project_id")
+_RECORD = (*_IDENTITY, "engine", "version", "num_nodes", "region", "size", "tags")
 Status = Literal["creating", "online", "resizing", "migrating", "forking"]
 
 
@@ -70,6 +72,15 @@ class Cluster:
     _online_at: float = field(default=inf, init=False)  # monotonic seconds
     _user_writes: int = field(default=0, init=False)
     lag: Lag = field(factory=Lag, init=False, repr=False)
+
+    def record(self) -> JSON:
+        """What ``restored`` needs, but for the backend."""
+        return {key: getattr(self, key) for key in _RECORD}
+
+    @staticmethod
+    def restored(name: str, backend: Backend, record: JSON) -> Cluster:
+        """The cluster that gave this ``record``."""
+        return Cluster(name=name, backend=backend, **{key: record[key] for key in _RECORD})
 
     @property
     def status(self) -> Status:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -60,7 +60,7 @@ class MySQLBackend:
     there every user gets ``mysql_native_password``, and that is what the API then tells.
     """
 
-    def __init__(self, engine: str, dsn: str) -> None:
+    def __init__(self, engine: str, dsn: str, secrets: MutableMapping[str, tuple[str, str]]) -> None:
         parts = urlsplit(dsn)
         if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username:
             raise ValueError(
@@ -76,7 +76,7 @@ class MySQLBackend:
         self._ca_file = options.get("ssl-ca")
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
         self._version, self._tls = "", False
-        self._secrets: dict[str, tuple[str, str]] = {}  # by user: the secret that the server keeps, and its password
+        self._secrets = secrets  # by user: the secret that the server keeps, and its password
         self._lock = threading.Lock()
         self._connected: pymysql.Connection[Cursor] | None = None
 

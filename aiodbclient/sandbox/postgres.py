@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,13 @@ class PostgresBackend:
     """
 
     def __init__(
-        self, engine: str, dsn: str | None, *, authority: Authority | None = None, open_public: bool = False
+        self,
+        engine: str,
+        dsn: str | None,
+        secrets: MutableMapping[str, tuple[str, str]],
+        *,
+        authority: Authority | None = None,
+        open_public: bool = False,
     ) -> None:
         self.engine = engine
         self._open_public = open_public
@@ -71,7 +77,7 @@ class PostgresBackend:
         self._version: str | None = None
         self._tls = False
         self._ca: str | None = None
-        self._secrets: dict[str, tuple[str, str]] = {}  # by role: the verifier that was set, and its password
+        self._secrets = secrets  # by role: the verifier that was set, and its password
         self._idle: list[AsyncConnection[Row]] = []
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._roles = asyncio.Lock()  # PostgreSQL fails what alters one role at the same time

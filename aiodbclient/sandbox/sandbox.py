@@ -7,29 +7,28 @@ import itertools
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from importlib.util import find_spec
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from aiohttp import web
 
 from .._pacing.budget import Window
 from ..engines import Engine
-from . import embedded
 from .authority import Authority
-from .backends import Backend, MemoryBackend
+from .behind import behind
 from .clusters import Cluster, Status
+from .data import Data
 from .faults import Faults
 from .limits import DOCUMENTED, RateLimiter, Remaining
 from .records import RecordedRequest
-from .requirements import require
 from .server import SCOPES, Api, Rights
 from .threads import LoopThread
 
 _HOST = "127.0.0.1"
 _STOP_SECONDS = 0.05  # for answers that are about to be told
-_DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs beside itself
 
 
 class Sandbox:
@@ -46,6 +45,10 @@ class Sandbox:
         remaining: what ``ratelimit-remaining`` tells: ``"hour"`` what is left of the hour, always; ``"refused"`` the
             same, but 0 with a 429 of the minute's limit; ``"full"`` 0 also with the answer that fills the minute. The
             API description allows all three.
+        data: a folder, made where it is missing, in which clusters, users, dbs, tokens and the certificate authority
+            are kept for the next sandbox with this folder. ``add_cluster`` then returns the cluster of that name and
+            engine that was kept. What has a server needs its ``dsn`` again; PostgreSQL is not embedded then, but in
+            memory. Passwords are in it: the folder is its owner's alone.
         page_size: None, or how many members a list tells at most before it goes on at ``links.pages.next``.
     """
 
@@ -57,6 +60,7 @@ class Sandbox:
         *,
         remaining: Remaining = "refused",
         page_size: int | None = None,
+        data: str | PathLike[str] | None = None,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
@@ -67,6 +71,12 @@ class Sandbox:
         if token == "":
             raise ValueError("token must not be empty; None makes a random one")
         self.token = token or _new_token()
+        self._given_token = token
+        self._folder = None if data is None else Path(data)
+        self._data: Data | None = None
+        self._kept: MutableMapping[str, Any] = {}  # clusters, by name
+        self._kept_tokens: MutableMapping[str, Any] = {}  # their scopes, None for the one that may do everything
+        self._restored: set[str] = set()  # names that an earlier run kept and nobody has added in this one
         self._port = port
         self._clusters: dict[str, Cluster] = {}
         self._names: set[str] = set()  # of the clusters that are coming, too
@@ -74,7 +84,7 @@ class Sandbox:
         self._windows = DOCUMENTED if windows is None else tuple(windows)
         self._remaining: Remaining = remaining
         self._tokens = {self.token: self._rights(SCOPES)}
-        self._authority = Authority()
+        self._authority = Authority({})
         self._api = Api(self._clusters, self._tokens, page_size)
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,6 +138,7 @@ class Sandbox:
             raise ValueError(f"no scope {', '.join(sorted(unknown))}; there are {', '.join(sorted(SCOPES))}")
         token = _new_token()
         self._tokens[token] = self._rights(scopes)
+        self._kept_tokens[token] = sorted(scopes)
         return token
 
     def _rights(self, scopes: Collection[str]) -> Rights:
@@ -174,13 +185,26 @@ class Sandbox:
         if loop is None:
             raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
         if name is None:
-            name = next(free for n in itertools.count(1) if (free := f"{engine}-{n}") not in self._names)
-        elif not name or name in self._names:
+            taken = self._names - self._restored
+            name = next(free for n in itertools.count(1) if (free := f"{engine}-{n}") not in taken)
+        if name in self._restored:
+            return self._claim(name, str(engine), cluster_id)
+        if not name or name in self._names:
             raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
-        cluster_id = _uuid(cluster_id)
+        cluster_id = _uuid(cluster_id or self._kept.get(name, {}).get("id"))
         if cluster_id in self._ids:
             raise ValueError(f"there is a cluster with the id {cluster_id} already")
-        server = self._backend(Engine.parse(engine), name, dsn, backend, tls, version)
+        server = behind(
+            Engine.parse(engine),
+            name,
+            cluster_id,
+            dsn=dsn,
+            backend=backend,
+            tls=tls,
+            version=version,
+            authority=self._authority,
+            data=self._data,
+        )
         cluster = Cluster(cluster_id, str(engine), name, server, version, num_nodes, region, size, list(tags))
         self._names.add(name)
         self._ids.add(cluster_id)
@@ -195,7 +219,38 @@ class Sandbox:
             self._names.discard(name)
             self._ids.discard(cluster_id)
             raise
+        self._kept[name] = cluster.record() | {"tls": tls, "dsn": dsn is not None}
         return cluster.id
+
+    def _claim(self, name: str, engine: str, cluster_id: str | None) -> str:
+        """The id of a cluster that an earlier run left in ``data``."""
+        [kept] = [cluster for cluster in self._clusters.values() if cluster.name == name]
+        if kept.engine != engine or (cluster_id is not None and _uuid(cluster_id) != kept.id):
+            raise ValueError(f"{name!r} is kept as a {kept.engine} cluster with the id {kept.id}")
+        self._restored.discard(name)
+        return kept.id
+
+    async def _restore(self) -> None:
+        """Bring back the clusters in memory that an earlier run kept."""
+        for name, record in self._kept.items():
+            if record["dsn"]:
+                continue  # its server may be elsewhere by now: it comes back when it is added
+            server = behind(
+                Engine.parse(record["engine"]),
+                name,
+                record["id"],
+                dsn=None,
+                backend="memory",
+                tls=record["tls"],
+                version=record["version"],
+                authority=self._authority,
+                data=self._data,
+            )
+            cluster = Cluster.restored(name, server, record)
+            self._names.add(name)
+            self._ids.add(cluster.id)
+            self._restored.add(name)
+            await self._bring_online(cluster, 0.0)
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Let a cluster be ``creating``, ``resizing``, ``migrating`` or ``forking`` (412 for writes), or ``online``.
@@ -213,40 +268,6 @@ class Sandbox:
             raise ValueError(f"there is no cluster with the id {cluster_id}")
         self._clusters[cluster_id].set_status(status, online_after)
 
-    def _backend(
-        self, engine: Engine | str, cluster: str, dsn: str | None, backend: str | None, tls: bool, version: str | None
-    ) -> Backend:
-        """What to put behind a cluster. Drivers of servers are imported here, and so only when a cluster needs one."""
-        if dsn is not None and backend is not None:
-            raise ValueError("give dsn or backend, not both")
-        if dsn is not None and not tls:
-            raise ValueError("tls=False cannot be had with dsn: whether there is TLS is for the server to say")
-        if backend not in (None, "memory", "postgres"):
-            raise ValueError(f"backend must be 'memory' or 'postgres', not {backend!r}")
-        if engine in (Engine.PG, Engine.ADVANCED_PG):
-            if backend is None and dsn is None and embedded.binaries() and all(map(find_spec, _DRIVERS)):
-                backend = "postgres"
-            if dsn is not None:
-                require("psycopg", "sandbox")
-                from .postgres import PostgresBackend
-
-                return PostgresBackend(engine, dsn)
-            if backend == "postgres":
-                for module in _DRIVERS:
-                    require(module, "sandbox")
-                from .postgres import PostgresBackend
-
-                authority = self._authority if tls else None
-                return PostgresBackend(engine, None, authority=authority, open_public=_before_15(version))
-        elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
-            require("pymysql", "sandbox-mysql")
-            from .mysql import MySQLBackend
-
-            return MySQLBackend(engine, dsn)
-        if dsn is not None or backend == "postgres":
-            raise ValueError(f"a {engine} cluster can only be in memory")
-        return MemoryBackend(engine, cluster, self._authority if tls else None)
-
     async def _bring_online(self, cluster: Cluster, online_after: float) -> None:
         await cluster.backend.start()
         if self._runner is None:
@@ -262,11 +283,17 @@ class Sandbox:
         runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
         await runner.setup()
         try:
+            if self._folder is not None:
+                self._open(self._folder)
             await web.TCPSite(runner, _HOST, self._port, backlog=1024).start()
+            self._runner = runner
+            await self._restore()
         except BaseException:
+            self._runner = None
+            self._clusters.clear()
             await runner.cleanup()
+            self._close()
             raise
-        self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._url = f"http://{_HOST}:{runner.addresses[0][1]}"
         return self
@@ -279,12 +306,36 @@ class Sandbox:
         self._clusters.clear()
         self._names.clear()
         self._ids.clear()
+        self._restored.clear()
         try:
             if runner is not None:
                 await runner.cleanup()
         finally:
             await self._api.stop()
             await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
+            self._close()
+
+    def _open(self, folder: Path) -> None:
+        self._data = Data(folder)
+        self._kept = self._data.mapping("clusters")
+        self._authority = Authority(self._data.mapping("authority"))
+        self._kept_tokens = self._data.mapping("tokens")
+        kept = {token for token, scopes in self._kept_tokens.items() if scopes is None}
+        if self._given_token is None and kept:
+            del self._tokens[self.token]
+            [self.token] = kept
+        for token in kept - {self.token}:
+            del self._kept_tokens[token]
+        for token, rights in self._tokens.items():
+            self._kept_tokens[token] = None if token == self.token else sorted(rights.scopes)
+        for token, scopes in self._kept_tokens.items():
+            self._tokens[token] = self._rights(SCOPES if scopes is None else scopes)
+
+    def _close(self) -> None:
+        if self._data is not None:
+            self._data.close()
+            self._data = None
+            self._kept, self._kept_tokens = {}, {}
 
     def __enter__(self) -> Self:
         thread = LoopThread()
@@ -318,8 +369,3 @@ def _uuid(given: str | None) -> str:
         return str(uuid.UUID(given))
     except ValueError:
         raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None
-
-
-def _before_15(version: str | None) -> bool:
-    major = (version or "").partition(".")[0]
-    return major.isdecimal() and int(major) < 15

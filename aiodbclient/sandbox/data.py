@@ -1,0 +1,74 @@
+"""What a sandbox keeps over a restart: a folder with a SQLite file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import UserDict
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+
+class Data:
+    """The folder of one sandbox, for as long as the sandbox runs. All that is written is there after a kill.
+
+    Raises RuntimeError for a folder that another sandbox uses, or that is none of ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = self.folder / "sandbox.db"
+            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))  # passwords will be in it
+            self._database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise RuntimeError(f"cannot keep anything in {self.folder}: {error}") from None
+        try:
+            # The lock is held until close, and ends with the process.
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS kept"
+                " (kind TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, name)) STRICT"
+            )
+        except sqlite3.Error as error:
+            self._database.close()
+            in_use = "another sandbox uses it" if "locked" in str(error) else str(error)
+            raise RuntimeError(f"cannot keep anything in {self.folder}: {in_use}") from None
+
+    def close(self) -> None:
+        self._database.close()
+
+    def mapping(self, kind: str) -> Kept:
+        """What is kept of this kind, in the order in which it came."""
+        return Kept(self._database, kind)
+
+
+def mapping(data: Data | None, kind: str) -> MutableMapping[str, Any]:
+    """``data.mapping``; without data a dictionary that is kept nowhere."""
+    return {} if data is None else data.mapping(kind)
+
+
+class Kept(UserDict[str, Any]):
+    """A dictionary of JSON values that is written through to the file. To change a value, set it again."""
+
+    def __init__(self, database: sqlite3.Connection, kind: str) -> None:
+        super().__init__()
+        rows = database.execute("SELECT name, value FROM kept WHERE kind = ? ORDER BY rowid", [kind])
+        self.data = {name: json.loads(value) for name, value in rows}
+        self._database = database
+        self._kind = kind
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._database.execute(
+            "INSERT INTO kept VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value",
+            [self._kind, name, json.dumps(value)],
+        )
+        self.data[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.data[name]
+        self._database.execute("DELETE FROM kept WHERE kind = ? AND name = ?", [self._kind, name])

@@ -1,0 +1,99 @@
+"""A sandbox that goes on where the one before it ended."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Call, caller
+from .test_program import ID, get, program
+
+
+async def told(call: Call, cluster: str, token: str) -> list[Any]:
+    paths = ["", "/users", "/dbs", "/ca"]
+    return [(await call("GET", f"/v2/databases/{cluster}{path}", token=token)).json for path in paths]
+
+
+async def test_what_was_there_is_there_again(tmp_path: Path) -> None:
+    folder = tmp_path / "sandbox"
+    async with Sandbox(windows=[], data=folder) as first, caller(first) as call:
+        reader = first.add_token(["database:read", "database:view_credentials"])
+        cluster = await first.add_cluster("kafka", "events", version="3.7", tags=["a"], num_nodes=3)
+        path = f"/v2/databases/{cluster}"
+        for name in ("zoe", "app/1", "gone"):
+            await call("POST", f"{path}/users", {"name": name})
+        await call("POST", f"{path}/dbs", {"name": "alpha"})
+        acl = {"settings": {"acl": [{"topic": "t", "permission": "consume"}]}}
+        await call("PUT", f"{path}/users/zoe", acl)
+        await call("POST", f"{path}/users/zoe/reset_auth", {})
+        await call("DELETE", f"{path}/users/gone")
+        before = await told(call, cluster, first.token)
+        seen_by_reader = await told(call, cluster, reader)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+
+    async with Sandbox(windows=[], data=folder) as second, caller(second) as call:
+        assert second.token == first.token
+        assert second.clusters == {cluster: "events"}
+        assert await told(call, cluster, second.token) == before
+        assert [user["name"] for user in before[1]["users"]] == ["doadmin", "zoe", "app/1"]
+        assert await told(call, cluster, reader) == seen_by_reader
+        assert (await call("POST", f"{path}/users", {"name": "x"}, token=reader)).status == 403
+
+        # a program that starts again adds its clusters again
+        assert await second.add_cluster("kafka", "events") == cluster
+        with pytest.raises(ValueError, match="'events' already"):
+            await second.add_cluster("kafka", "events")
+
+
+async def test_a_cluster_that_is_kept_is_not_another_one(tmp_path: Path) -> None:
+    async with Sandbox(windows=[], data=tmp_path) as sandbox:
+        one, two = [await sandbox.add_cluster("pg") for _ in range(2)]
+    async with Sandbox(windows=[], data=tmp_path) as sandbox:
+        with pytest.raises(ValueError, match=f"'pg-1' is kept as a pg cluster with the id {one}"):
+            await sandbox.add_cluster("mysql", "pg-1")
+        with pytest.raises(ValueError, match="'pg-1' is kept as"):
+            await sandbox.add_cluster("pg", cluster_id=ID)
+        assert [await sandbox.add_cluster("pg") for _ in range(2)] == [one, two]
+        assert await sandbox.add_cluster("pg") not in (one, two)
+        with pytest.raises(ValueError, match="cannot be kept in data"):
+            await sandbox.add_cluster("pg", backend="postgres")
+
+
+async def test_another_token_takes_the_place_of_the_one_that_was_kept(tmp_path: Path) -> None:
+    for token, valid in ((None, None), ("mine", "mine"), (None, "mine")):
+        async with Sandbox(windows=[], data=tmp_path, token=token) as sandbox, caller(sandbox) as call:
+            assert valid in (None, sandbox.token)
+            assert (await call("GET", "/v2/databases")).status == 200
+            assert len(sandbox._tokens) == 1
+
+
+async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    async with Sandbox(data=tmp_path / "a"):
+        with pytest.raises(RuntimeError, match="another sandbox uses it"):
+            await Sandbox(data=tmp_path / "a").__aenter__()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "sandbox.db").write_text("not ours" * 1000)
+    with pytest.raises(RuntimeError, match="file is not a database"):
+        await Sandbox(data=tmp_path / "b").__aenter__()
+    with pytest.raises(RuntimeError, match="cannot keep anything in"):
+        await Sandbox(data=tmp_path / "b" / "sandbox.db").__aenter__()
+
+
+def test_a_program_that_was_killed_goes_on(tmp_path: Path) -> None:
+    arguments = ["--json", "--data", str(tmp_path), "--cluster", "redis", "--cluster", "opensearch=logs"]
+    starts: list[Any] = []
+    for _ in range(2):
+        with program(*arguments) as process:  # which kills it
+            assert process.stdout is not None
+            starts.append(json.loads(process.stdout.readline()))
+            assert len(get(f"{starts[-1]['url']}/v2/databases", starts[-1]["token"])["databases"]) == 2
+    for start in starts:
+        del start["url"]
+    assert starts[0] == starts[1]
