@@ -16,7 +16,7 @@ from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-import tenants
+import signups
 from aiodbclient import DatabaseClient, RateBudget
 
 
@@ -31,11 +31,12 @@ def _count(kind: type) -> None:
     kind.__init__ = __init__  # type: ignore[misc]
 
 
-def _unpaced() -> DatabaseClient:
-    return DatabaseClient(base_url=os.environ["DIGITALOCEAN_API_URL"], budget=RateBudget([]))
+class _Unpaced(DatabaseClient):
+    def __init__(self) -> None:
+        super().__init__(budget=RateBudget([]))
 
 
-tenants.client_from_environment = _unpaced
+signups.DatabaseClient = _Unpaced
 _count(DatabaseClient)
 _count(aiohttp.ClientSession)
 

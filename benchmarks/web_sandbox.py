@@ -1,4 +1,4 @@
-"""A sandbox in memory, without a rate limit, which takes LATENCY seconds for each answer: ``web_sandbox.py LATENCY``.
+"""A sandbox with a PostgreSQL, without rate limit, whose answers take LATENCY seconds: ``web_sandbox.py LATENCY``.
 
 Prints what an app needs in its environment, and serves until the standard input ends.
 """
@@ -14,7 +14,7 @@ from aiodbclient.sandbox import Sandbox
 
 async def main(latency: float) -> None:
     async with Sandbox(windows=[]) as sandbox:
-        cluster = await sandbox.add_cluster("pg", backend="memory")
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
         if latency:
             sandbox.faults.add(delay=latency)
         environment = {

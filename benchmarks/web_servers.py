@@ -6,17 +6,17 @@ import asyncio
 import os
 import signal
 import socket
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 from attrs import define, frozen
 
 from aiodbclient import DatabaseClient
+from aiodbclient.tenants import SQLiteStore
 
 HERE = Path(__file__).parent
 
@@ -121,7 +121,7 @@ async def sign_up(url: str, names: Iterable[str], at_a_time: int, answers: Count
 
 @frozen
 class Tally:
-    """What there is of the tenants: ``users`` on the cluster; of these ``on_record`` with the DSN that is right, and
+    """What there is of the tenants: ``users`` on the cluster; of these ``on_record`` with the right password, and
     ``pending``, of which the store knows that they may be there; and ``lost`` with neither.
     """
 
@@ -131,14 +131,11 @@ class Tally:
     lost: int
 
 
-async def tally(client: DatabaseClient, cluster_id: str, store: Path) -> Tally:
-    cluster = client.cluster(cluster_id)
-    connection = (await cluster.info()).connection
-    with closing(sqlite3.connect(store)) as db:
-        kept: dict[str, str | None] = {
-            f"tenant_{name}": dsn for name, dsn in db.execute("SELECT name, dsn FROM tenants")
-        }
-    users = [user for user in await cluster.users.list() if user.name.startswith("tenant_")]
-    right = {user.name for user in users if kept.get(user.name) == connection.uri_for(user, database=user.name)}
-    pending = {user.name for user in users if user.name in kept and kept[user.name] is None}
+async def tally(client: DatabaseClient, cluster_id: str, path: Path) -> Tally:
+    async with SQLiteStore(path) as store:
+        records = {f"tenant_{record.name}": record async for record in store.records()}
+    users = [user for user in await client.cluster(cluster_id).users.list() if user.name.startswith("tenant_")]
+    kept = {name: record.current.password for name, record in records.items() if record.current is not None}
+    right = {user.name for user in users if user.password is not None and kept.get(user.name) == user.password}
+    pending = {user.name for user in users if user.name in records and user.name not in kept}
     return Tally(len(users), len(right), len(pending), len(users) - len(right) - len(pending))

@@ -17,7 +17,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from aiodbclient.errors import DatabaseClientError
-from tenants import TenantExists, Tenants, status_of, tenants_from_environment
+from aiodbclient.tenants import Tenants
+from signups import status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -33,8 +34,6 @@ async def one_client(app: web.Application) -> AsyncIterator[None]:
 async def tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except TenantExists:
-        return web.json_response({"error": "this name is taken"}, status=409)
     except DatabaseClientError as error:
         status, headers = status_of(error)
         logger.warning("%s %s: %s", request.method, request.path, error)
@@ -56,7 +55,8 @@ async def sign_up(request: web.Request) -> web.Response:
         tenant = ""
     if not valid:
         return web.json_response({"error": "tenant: a lower-case name of 2 to 31 letters and digits"}, status=422)
-    return web.json_response({"dsn": await request.app[TENANTS].sign_up(tenant)}, status=201)
+    credential = await request.app[TENANTS].ensure(tenant)  # yours to use, and on record; not the visitor's to see
+    return web.json_response({"tenant": credential.name, "database": credential.database}, status=201)
 
 
 def create_app() -> web.Application:

@@ -18,17 +18,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
-from tenants import TenantExists, Tenants, status_of, tenants_from_environment
+from aiodbclient.tenants import Tenants
+from signups import status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
 
 class Signup(BaseModel):
     tenant: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9]{1,30}$")]
-
-
-class Login(BaseModel):
-    dsn: str
 
 
 @asynccontextmanager
@@ -46,14 +43,10 @@ async def health() -> dict[str, bool]:
 
 
 @app.post("/signup", status_code=201)
-async def sign_up(signup: Signup, request: Request) -> Login:
+async def sign_up(signup: Signup, request: Request) -> dict[str, str | None]:
     tenants: Tenants = request.app.state.tenants
-    return Login(dsn=await tenants.sign_up(signup.tenant))
-
-
-@app.exception_handler(TenantExists)
-async def tell_exists(request: Request, error: TenantExists) -> JSONResponse:
-    return JSONResponse({"error": "this name is taken"}, 409)
+    credential = await tenants.ensure(signup.tenant)  # yours to use, and on record; not the visitor's to see
+    return {"tenant": credential.name, "database": credential.database}
 
 
 @app.exception_handler(DatabaseClientError)

@@ -20,17 +20,14 @@ from litestar.exceptions import ValidationException
 from litestar.params import JSONBody
 
 from aiodbclient.errors import DatabaseClientError
-from tenants import TenantExists, Tenants, status_of, tenants_from_environment
+from aiodbclient.tenants import Tenants
+from signups import status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
 
 class Signup(msgspec.Struct):
     tenant: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9]{1,30}$")]
-
-
-class Login(msgspec.Struct):
-    dsn: str
 
 
 @asynccontextmanager
@@ -45,17 +42,14 @@ async def health() -> dict[str, bool]:
 
 
 @post("/signup")
-async def sign_up(data: JSONBody[Signup], state: State) -> Login:
+async def sign_up(data: JSONBody[Signup], state: State) -> dict[str, str | None]:
     tenants: Tenants = state.tenants
-    return Login(dsn=await tenants.sign_up(data.tenant))
+    credential = await tenants.ensure(data.tenant)  # yours to use, and on record; not the visitor's to see
+    return {"tenant": credential.name, "database": credential.database}
 
 
 def tell_invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[dict[str, str]]:
     return Response({"error": "tenant: a lower-case name of 2 to 31 letters and digits"}, status_code=422)
-
-
-def tell_exists(request: Request[Any, Any, Any], error: TenantExists) -> Response[dict[str, str]]:
-    return Response({"error": "this name is taken"}, status_code=409)
 
 
 def tell_error(request: Request[Any, Any, Any], error: DatabaseClientError) -> Response[dict[str, str]]:
@@ -69,9 +63,5 @@ app = Litestar(
     [health, sign_up],
     lifespan=[lifespan],
     logging_config=None,
-    exception_handlers={
-        ValidationException: tell_invalid,
-        TenantExists: tell_exists,
-        DatabaseClientError: tell_error,
-    },
+    exception_handlers={ValidationException: tell_invalid, DatabaseClientError: tell_error},
 )

@@ -1,41 +1,42 @@
-"""Give each user of a CSV file a new password, and record it before it counts.
+"""Let a second login of each tenant on record take over, without an outage.
 
-    DIGITALOCEAN_TOKEN=... python rotate_credentials.py NAMES.csv --cluster ID --journal rotation-2026-10.jsonl
+    DIGITALOCEAN_TOKEN=... python rotate_credentials.py --cluster ID --store tenants.db
+    ... once every program has read its new credential:
+    DIGITALOCEAN_TOKEN=... python rotate_credentials.py --cluster ID --store tenants.db --retire
 
-Run it again after any crash: names on record are left alone, the others are rotated. A name whose new password was told
-to a process that was killed is among the others, and so gets another one. Use a new journal for each rotation.
-
-The old password ends at once. Between that and the moment at which your application has read the new one from the
-journal, it cannot log in anew.
+The credential from before works until the second command. After a crash run the same command again.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import asyncio
 import sys
+from pathlib import Path
 
-from _journal import Journal, Ledger, command
 from aiodbclient import DatabaseClient
+from aiodbclient.tenants import SQLiteStore, Tenants
 
 
-async def rotate(names: list[str], cluster_id: str, journal: Journal) -> int:
-    base_url = os.environ.get("DIGITALOCEAN_API_URL", "https://api.digitalocean.com")
-    async with DatabaseClient(base_url=base_url) as client:
-        todo = [name for name in names if name not in journal.done]
-        async with Ledger(journal, total=len(names), todo=len(todo)) as ledger:
-            if todo:
-                await ledger.take(client.cluster(cluster_id).users.rotate(todo))
-        return ledger.summary()
-
-
-def main() -> int:
-    return command(
-        rotate,
-        job="rotate",
-        description="Give each user of a CSV file a new password; safe to kill, run again to go on.",
-        records="new passwords",
-    )
+async def rotate(cluster_id: str, path: Path, *, retire: bool) -> bool:
+    """Whether it was done for every tenant."""
+    done = True
+    async with DatabaseClient() as client, SQLiteStore(path) as store:
+        tenants = Tenants(client.cluster(cluster_id), store)
+        # Rotating a tenant again that is rotated already would end the credential that programs still use.
+        names = [record.name async for record in store.records() if record.current and (retire or not record.previous)]
+        async for outcome in tenants.retire(names) if retire else tenants.rotate(names):
+            print(outcome.name, outcome.action)
+            if outcome.error is not None:
+                print(f"{outcome.name}: {outcome.error}", file=sys.stderr)
+                done = False
+    return done
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cluster", required=True)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--retire", action="store_true")
+    given = parser.parse_args()
+    sys.exit(0 if asyncio.run(rotate(given.cluster, given.store, retire=given.retire)) else 1)

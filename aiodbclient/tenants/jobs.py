@@ -41,6 +41,7 @@ class Tenancy:
         self._admin = admin
         self._site: Site | None = None
         self._reading = asyncio.Lock()
+        self.turns = asyncio.Semaphore(Capabilities().concurrent_user_writes)
 
     async def site(self, cluster: ClusterClient) -> Site:
         """The cluster, read once, with the options of ``cluster``."""
@@ -85,7 +86,7 @@ class TenantJob(Job[str, TenantDone]):
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
         self.tenancy = tenancy
         self._bulk = bulk
-        self._turns = asyncio.Semaphore(Capabilities().concurrent_user_writes)
+        self._turns = tenancy.turns
 
     def check(self, given: object) -> str:
         if not isinstance(given, str):

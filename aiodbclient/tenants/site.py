@@ -50,6 +50,7 @@ class Site:
                 username=user.name,
                 password=user.password,
                 database=names.database,
+                protocol=connection.protocol,
             ),
             ca=self.ca,
             access_cert=user.access_cert,
@@ -64,6 +65,7 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
     Raises:
         UnsupportedOperationError: Its engine has no users.
         ConfigurationError: It is still being created, has no private connection, or nothing tells an administrator.
+        GrantError: The administrator cannot log in.
         DatabaseClientError: It could not be read.
     """
     if cluster.engine is not None:
@@ -78,4 +80,7 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
             "wait until it is online, or choose the other connection"
         )
     ca = await cluster.ca() if connection.ssl else None
-    return Site(cluster.id, info.engine, connection, ca, sql_grants(info.engine, connection, ca, admin))
+    sql = sql_grants(info.engine, connection, ca, admin)
+    if sql is not None:
+        await sql.check()  # before anything is made that it could not give its rights
+    return Site(cluster.id, info.engine, connection, ca, sql)

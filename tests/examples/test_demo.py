@@ -2,70 +2,73 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
-import psycopg
 import pytest
 
 import demo
-from aiodbclient import DatabaseClient, Window
+from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore, Tenants
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_the_demo_shows_it_all() -> None:
-    done = subprocess.run([sys.executable, EXAMPLES / "demo.py"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "demo.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     told = done.stdout
-    assert "1 database and 200 users, in" in told
-    assert "as each of the 200, in" in told
-    assert "the old one is refused, the new one works" in told
-    assert "users.create on redis, before anything was sent (0 requests)" in told
-    assert "204 in all, of which 0 met the rate limit" in told
+    assert re.search(r"killed a process: it had made \d+ logins, of which \d+ were on record", told)
+    assert "of 200 tenants, each with a database and a login" in told
+    assert "each login made once: 200 of 200" in told
+    assert "each was refused at another's database (200 tried)" in told
+    assert re.search(r"rotated +tenant_\d+, while a client made \d+ queries: none failed", told)
+    assert "its old credential, which no longer logs in" in told
+    assert "a tenant on Redis, before anything was sent (0 requests)" in told
 
 
 class Broken(Sandbox):
     """One in which a user cannot be created."""
 
     async def __aenter__(self) -> Broken:
-        self.faults.add("users.create", status=422, nth=3)
+        self.faults.add("users.create", status=422, nth=5)
         return await super().__aenter__()
 
 
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
-        pytest.param(Broken, "was not created: users.create", id="a user is missing"),
-        pytest.param(
-            partial(Sandbox, windows=[Window(6, 0.5), Window(5000, 3600.0)]),
-            "met the rate limit",
-            id="the rate limit was met",
-        ),
-    ],
-)
-def test_the_demo_fails_when_something_is_wrong(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: object, reason: str
+def test_the_demo_fails_when_a_tenant_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "Sandbox", broken)
-    monkeypatch.setattr(demo, "NAMES", demo.NAMES[:6])
+    monkeypatch.setattr(demo, "Sandbox", Broken)
+    monkeypatch.setattr(demo, "TENANTS", demo.TENANTS[:6])
 
     assert demo.main() == 1
-    assert reason in capsys.readouterr().out
+    assert "was not provisioned: users.create" in capsys.readouterr().out
 
 
-async def test_a_login_that_works_is_not_taken_for_refused(sandbox: Sandbox) -> None:
-    cluster = await sandbox.add_cluster("pg", backend="postgres")
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
-        info = await client.clusters.get(cluster)
-        user = await client.cluster(cluster).users.create("tenant")
+async def test_the_demo_sees_a_door_that_is_open_and_a_credential_that_was_not_retired(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    cluster_id = await sandbox.add_cluster("pg", backend="postgres")
+    async with (
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        SQLiteStore(tmp_path / "tenants.db") as store,
+    ):
+        tenants = Tenants(client.cluster(cluster_id), store)
+        alpha = await tenants.ensure("alpha")
+        await demo.own_table(alpha)
 
+        with pytest.raises(demo.Unexpected, match="entered the database"):
+            await demo.stay_out((alpha, alpha))
         with pytest.raises(demo.Unexpected, match="still works"):
-            await demo.expect_refused(info.connection.uri_for(user))
-        with pytest.raises(psycopg.OperationalError, match="does not exist"):
-            await demo.expect_refused(info.connection.uri_for(user, database="nowhere"))
+            await demo.retire(tenants, alpha)

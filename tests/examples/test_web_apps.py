@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 import psycopg
@@ -20,7 +21,8 @@ import fastapi_app
 import litestar_app
 from aiodbclient import Window, errors
 from aiodbclient.sandbox import Sandbox
-from tenants import status_of
+from aiodbclient.tenants import Credential, SQLiteStore
+from signups import status_of
 
 Serve = Callable[[], AbstractAsyncContextManager[str]]
 
@@ -61,38 +63,48 @@ def serve(request: pytest.FixtureRequest) -> Serve:
 
 
 class Visitor:
-    """Somebody who signs up."""
+    """Somebody who signs up at an app whose store is at ``store``."""
 
-    def __init__(self, http: aiohttp.ClientSession) -> None:
+    def __init__(self, http: aiohttp.ClientSession, store: Path) -> None:
         self.http = http
+        self.store = store
 
     async def sign_up(self, tenant: object) -> aiohttp.ClientResponse:
         async with self.http.post("/signup", json={"tenant": tenant}) as answer:
             await answer.read()
             return answer
 
-    async def dsn_of(self, tenant: str) -> str:
+    async def credential_of(self, tenant: str) -> Credential:
+        """Sign up, and see what is on record then."""
         answer = await self.sign_up(tenant)
         assert answer.status == 201, await answer.text()
-        return str((await answer.json())["dsn"])
+        assert await answer.json() == {"tenant": tenant, "database": f"tenant_{tenant}"}
+        async with SQLiteStore(self.store) as store:
+            record = await store.get(tenant)
+        assert record is not None
+        assert record.current is not None
+        return record.current
 
 
 @asynccontextmanager
 async def visiting(
-    serve: Serve, sandbox: Sandbox, cluster: str, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, sandbox: Sandbox, cluster: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[Visitor, None]:
     monkeypatch.setenv("DIGITALOCEAN_API_URL", sandbox.url)
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.token)
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster)
+    monkeypatch.setenv("TENANTS_DB", str(folder / "tenants.db"))
     async with serve() as url, aiohttp.ClientSession(url) as http:
-        yield Visitor(http)
+        yield Visitor(http, folder / "tenants.db")
 
 
 @pytest.fixture
-async def visitor(serve: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Visitor, None]:
-    """One at an app on a cluster in memory."""
-    cluster = await sandbox.add_cluster("pg", backend="memory")
-    async with visiting(serve, sandbox, cluster, monkeypatch) as visitor:
+async def visitor(
+    serve: Serve, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Visitor, None]:
+    """One at an app on a cluster with a PostgreSQL."""
+    cluster = await sandbox.add_cluster("pg", backend="postgres")
+    async with visiting(serve, sandbox, cluster, tmp_path, monkeypatch) as visitor:
         yield visitor
 
 
@@ -100,33 +112,30 @@ def count(sandbox: Sandbox, operation: str) -> int:
     return sum(request.operation == operation for request in sandbox.requests)
 
 
-async def log_in(dsn: str) -> tuple[str, str]:
-    async with await psycopg.AsyncConnection.connect(dsn) as connection:
-        row = await (await connection.execute("SELECT current_user, current_database()")).fetchone()
-    assert row is not None
-    return row[0], row[1]
+async def works(credential: Credential) -> None:
+    async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+        await connection.execute("CREATE TABLE mine (x int)")
 
 
-async def test_everybody_gets_a_database_and_a_login_that_works(
-    serve: Serve, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = await sandbox.add_cluster("pg", backend="postgres")
-    tenants = [f"tenant{number}" for number in range(8)]
-    async with visiting(serve, sandbox, cluster, monkeypatch) as visitor:
-        sandbox.faults.add("users.create", cut=True, after=True, nth=3)
-        sandbox.faults.add("users.create", cut=True, nth=5)
+async def test_everybody_gets_a_database_and_a_login_that_works(visitor: Visitor, sandbox: Sandbox) -> None:
+    sandbox.faults.add("users.create", cut=True, after=True, nth=3)
+    sandbox.faults.add("users.create", cut=True, nth=5)
 
-        dsns = await asyncio.gather(*map(visitor.dsn_of, tenants))
+    credentials = await asyncio.gather(*(visitor.credential_of(f"tenant{number}") for number in range(8)))
 
-        for tenant, dsn in zip(tenants, dsns, strict=True):
-            assert await log_in(dsn) == (f"tenant_{tenant}", f"tenant_{tenant}")
-        assert count(sandbox, "clusters.get") == 1  # by the one client
+    for credential in credentials:
+        await works(credential)
+    assert count(sandbox, "clusters.get") == 1  # by the one client
 
 
-async def test_a_name_is_given_once(visitor: Visitor) -> None:
+async def test_who_signs_up_again_is_told_the_same_and_no_secret(visitor: Visitor, sandbox: Sandbox) -> None:
     answers = await asyncio.gather(*(visitor.sign_up("alpha") for _ in range(5)))
 
-    assert sorted(answer.status for answer in answers) == [201, 409, 409, 409, 409]
+    assert [answer.status for answer in answers] == [201] * 5
+    assert count(sandbox, "users.create") == 1
+    password = (await visitor.credential_of("alpha")).password
+    assert password is not None
+    assert not [answer for answer in answers if password in await answer.text()]
 
 
 async def test_what_is_no_name_is_refused_and_nothing_is_sent(visitor: Visitor, sandbox: Sandbox) -> None:
@@ -139,21 +148,22 @@ async def test_what_is_no_name_is_refused_and_nothing_is_sent(visitor: Visitor, 
 
 
 async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visitor: Visitor, sandbox: Sandbox) -> None:
-    sandbox.faults.add("users.create", status=503)
+    sandbox.faults.add("users.get", status=503)
     refused = await visitor.sign_up("alpha")
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     assert (await visitor.http.get("/health")).status == 200
 
     sandbox.faults.clear()
-    assert "tenant_alpha" in await visitor.dsn_of("alpha")
-    assert (await visitor.sign_up("alpha")).status == 409
+    await works(await visitor.credential_of("alpha"))
 
 
-async def test_when_the_rate_budget_is_spent_nobody_waits_for_it(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Sandbox(windows=[Window(3, 60.0), Window(5000, 3600.0)]) as sandbox:
-        cluster = await sandbox.add_cluster("pg", backend="memory")
-        async with visiting(serve, sandbox, cluster, monkeypatch) as visitor:
-            await visitor.dsn_of("alpha")
+async def test_when_the_rate_budget_is_spent_nobody_waits_for_it(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Sandbox(windows=[Window(4, 60.0), Window(5000, 3600.0)]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
+        async with visiting(serve, sandbox, cluster, tmp_path, monkeypatch) as visitor:
+            await visitor.credential_of("alpha")
             first = await visitor.sign_up("beta")
             sent = len(sandbox.requests)
             second = await visitor.sign_up("gamma")
@@ -180,7 +190,8 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.ServerError("", status=502), 503),
         (errors.InvalidArgumentError(""), 422),
         (errors.UnprocessableEntityError("", status=422), 422),
-        (errors.ConflictError("", status=409), 409),
+        (errors.GrantError(""), 500),
+        (errors.StoreError(""), 500),
         (errors.AuthenticationError("", status=401), 500),
         (errors.InvalidResponseError(""), 500),
     ],

@@ -16,6 +16,10 @@ CONNECTIONS = 4
 class Grants(Protocol):
     """The SQL of one cluster. Every method may be repeated, and raises GrantError where a statement is refused."""
 
+    async def check(self) -> None:
+        """See whether the administrator can log in."""
+        ...
+
     async def give(self, names: Names, username: str) -> None:
         """As the administrator: make ``username`` an owner of the tenant's database and nobody else's guest."""
         ...

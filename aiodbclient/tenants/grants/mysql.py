@@ -48,9 +48,13 @@ class MySQLGrants:
         self._tls = None if ca is None else verified(ca)
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
+    async def check(self) -> None:
+        async with self._administrator():
+            pass
+
     async def give(self, names: Names, username: str) -> None:
         assert names.database is not None
-        async with self._administrator(names) as server:
+        async with self._administrator() as server:
             await _run(names, server, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
             await _run(names, server, f"GRANT ALL PRIVILEGES ON {_pattern(names.database)}.* TO %s@'%%'", username)
 
@@ -68,7 +72,7 @@ class MySQLGrants:
         """Nothing is left on MySQL: what was granted went with the logins."""
 
     @asynccontextmanager
-    async def _administrator(self, names: Names) -> AsyncGenerator[Any]:
+    async def _administrator(self) -> AsyncGenerator[Any]:
         async with self._turns:
             try:
                 server = await self._connect(self._admin)
@@ -80,7 +84,7 @@ class MySQLGrants:
                 finally:
                     await server.ensure_closed()
                 return
-        raise GrantError(f"tenant {names.tenant!r}: the administrator cannot log in: {reason}", tenant=names.tenant)
+        raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 
     async def _connect(self, options: dict[str, Any]) -> Any:
         return await aiomysql.connect(

@@ -61,10 +61,14 @@ class PostgresGrants:
         self._admin = options
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
+    async def check(self) -> None:
+        async with self._administrator():
+            pass
+
     async def give(self, names: Names, username: str) -> None:
         assert names.database is not None
         owner, login, database = Identifier(names.owner), Identifier(username), Identifier(names.database)
-        async with self._administrator(names) as server:
+        async with self._administrator() as server:
             with_set = SQL(" WITH SET TRUE" if server.info.server_version >= _WITH_SET else "")
             found = await _run(
                 names, server, SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(names.owner))
@@ -91,11 +95,11 @@ class PostgresGrants:
         return None
 
     async def forget(self, names: Names) -> None:
-        async with self._administrator(names) as server:
+        async with self._administrator() as server:
             await _run(names, server, SQL("DROP ROLE IF EXISTS {}").format(Identifier(names.owner)))
 
     @asynccontextmanager
-    async def _administrator(self, names: Names) -> AsyncGenerator[AsyncConnection[Any]]:
+    async def _administrator(self) -> AsyncGenerator[AsyncConnection[Any]]:
         async with self._turns:
             try:
                 connected = await self._connect(self._admin)
@@ -105,7 +109,7 @@ class PostgresGrants:
                 async with connected as server:
                     yield server
                 return
-        raise GrantError(f"tenant {names.tenant!r}: the administrator cannot log in: {reason}", tenant=names.tenant)
+        raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 
     async def _connect(self, options: dict[str, Any]) -> AsyncConnection[Any]:
         conninfo = make_conninfo(**options, connect_timeout=_CONNECT_SECONDS)

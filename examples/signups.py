@@ -1,0 +1,44 @@
+"""What the web examples share: the tenants, and how an error is told. No web framework here."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from aiodbclient import DatabaseClient
+from aiodbclient.errors import (
+    BadRequestError,
+    DatabaseClientError,
+    InvalidArgumentError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    UnprocessableEntityError,
+)
+from aiodbclient.tenants import SQLiteStore, Tenants
+
+PATIENCE = 2.0  # s that somebody who waits for a page may wait for the rate budget
+
+
+@asynccontextmanager
+async def tenants_from_environment() -> AsyncGenerator[Tenants]:
+    """Those on the cluster DIGITALOCEAN_CLUSTER_ID, on record in the file TENANTS_DB, encrypted by TENANTS_KEY."""
+    store = SQLiteStore(os.environ.get("TENANTS_DB", "tenants.db"), key=os.environ.get("TENANTS_KEY"))
+    async with DatabaseClient() as client, store:
+        cluster = client.with_options(max_wait=PATIENCE).cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
+        yield Tenants(cluster, store, prefix="tenant_")
+
+
+def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
+    """The status, and the headers, with which a web backend tells an error of this package to its own client."""
+    match error:
+        case RateLimitError():
+            return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
+        case TransportError() | ServerError():
+            return 503, {"retry-after": "1"}
+        case InvalidArgumentError() | BadRequestError() | UnprocessableEntityError():
+            return 422, {}
+        case _:  # a token, a cluster, a store or a database server that is not as it should be: ours to repair
+            return 500, {}

