@@ -22,6 +22,8 @@ from ..tenants.vault import Vault
 
 Namespace = dict[str, Any]
 
+WITH_TENANTS = {"how-to/rotate.md", "how-to/tenants.md", "how-to/web-backend.md", "why/claims.md"}
+
 
 @pytest.fixture
 async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
@@ -38,9 +40,13 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def namespace(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Namespace]:
-    """The names that every guide may use."""
-    cluster_id = await sandbox.add_cluster("pg", backend="memory")
+async def namespace(
+    request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Namespace]:
+    """The names that every guide may use. Its cluster has a PostgreSQL behind it where the page has tenants."""
+    callspec = getattr(request.node, "callspec", None)
+    real = callspec is not None and callspec.params.get("page") in WITH_TENANTS
+    cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
     async with aiodbclient.DatabaseClient() as client:
         yield {
@@ -51,6 +57,15 @@ async def namespace(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncI
             "cluster_id": cluster_id,
             "sandbox": sandbox,
         }
+
+
+@pytest.fixture
+async def tenants_store(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[None]:
+    """The folder to work in is empty, and the store that the page opens there is closed."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    if "store" in namespace:
+        await namespace["store"].__aexit__()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from aiodbclient._request.retry import RULES, Then
 from aiodbclient.sandbox import Sandbox
 
 from ..tenants.vault import Vault
-from .conftest import Namespace
+from .conftest import WITH_TENANTS, Namespace
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -71,6 +71,8 @@ def test_no_block_of_python_escapes() -> None:
 def prepared(page: str, namespace: Namespace, request: pytest.FixtureRequest) -> Namespace:
     if page in NEEDS:
         request.getfixturevalue(NEEDS[page])
+    if page in WITH_TENANTS:
+        request.getfixturevalue("tenants_store")
     return namespace
 
 
