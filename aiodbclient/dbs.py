@@ -13,10 +13,12 @@ from .models import Database
 
 
 class DatabasesAPI:
-    """``cluster.dbs``. A database has a name and nothing else, so there is no update: the API has none.
+    """``cluster.dbs``: the databases of one cluster, one at a time or in bulk.
 
-    Every method raises UnsupportedOperationError on Redis and Valkey, InvalidArgumentError for a name that no URL can
-    carry (nothing was sent in both cases), and else the errors of ``aiodbclient.errors``.
+    A database has a name and nothing else, so there is no update: the API has none.
+
+    Every method raises, beside what it says itself: UnsupportedOperationError on Redis and Valkey, InvalidArgumentError
+    for a name that no URL can carry (nothing was sent in both cases), and the errors of ``aiodbclient.errors``.
     """
 
     __slots__ = ("_context",)
@@ -25,44 +27,73 @@ class DatabasesAPI:
         self._context = context
 
     async def list(self) -> list[Database]:
-        """All databases of the cluster. Safe to retry and to cancel."""
+        """Read all databases of the cluster. Safe to repeat and to cancel."""
         return await self._context.list(LIST_DBS, Database)
 
     async def get(self, name: str) -> Database:
-        """The database ``name``. Raises NotFoundError where there is none. Safe to retry and to cancel."""
+        """Read one database. Safe to repeat and to cancel.
+
+        Args:
+            name: The database.
+
+        Raises:
+            NotFoundError: There is no such database. A fresh one can answer so for a moment.
+        """
         return (await self._context.send(GET_DB, name)).read(Database)
 
     async def create(self, name: str) -> Database:
-        """Create the database ``name``.
+        """Create a database.
 
-        Raises ConflictError or UnprocessableEntityError where the name is taken. Not sent again once it may have been
-        applied: such an error has ``may_have_applied`` set, and ``get(name)`` tells. The same holds for a cancelled
-        call.
+        Not sent again once it may have been applied: such an error has ``may_have_applied`` set, and ``get(name)``
+        tells. The same holds for a cancelled call. ``provision`` settles by itself.
+
+        Args:
+            name: The database.
+
+        Raises:
+            ConflictError: The name is taken, which UnprocessableEntityError may say too.
         """
         return (await self._context.send(CREATE_DB, name, {"name": name})).read(Database)
 
     async def delete(self, name: str) -> None:
-        """Delete the database ``name`` and all that is in it.
+        """Delete a database and all that is in it. Safe to repeat; a cancelled call may have been applied.
 
-        Raises NotFoundError where there is none, unless an earlier try of this call may have deleted it. Safe to retry;
-        a cancelled call may have been applied.
+        Args:
+            name: The database.
+
+        Raises:
+            NotFoundError: There is none, and no earlier try of this call can have deleted it.
         """
         (await self._context.send(DELETE_DB, name)).read_nothing()
 
     def provision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[DatabaseOutcome]:
-        """See to it that each of the databases is there; the Outcomes are CREATED, KEPT or FAILED.
+        """See to it that each of the databases is there. A create whose answer was lost is settled. Safe to run again.
 
-        A create whose answer was lost is settled. Otherwise as ``users.provision``.
+        Args:
+            names: The names, pulled as room frees. One that comes twice fails the second time, with nothing sent.
+            concurrency: Names at a time. None: what the engine bears, which is 1 for MongoDB and else 16.
+
+        Returns:
+            The run, in the budget's bulk lane. Its outcomes are CREATED, KEPT or FAILED.
+
+        Raises:
+            InvalidArgumentError: At once, for an argument that cannot be.
+            DatabaseClientError: In the loop, for what ends the whole run; see Run.
         """
         return Run(names, ProvisionDatabases(self._context, DatabasesAPI), concurrency)
 
     def deprovision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[RemovalOutcome]:
-        """Delete each of the databases and all that is in them; the Outcomes are DELETED, ABSENT or FAILED.
+        """Delete each of the databases and all that is in them. Safe to run again.
 
-        Otherwise as ``users.provision``.
+        Args:
+            names: As for ``provision``.
+            concurrency: As for ``provision``.
+
+        Returns:
+            The run. Its outcomes are DELETED, ABSENT where there was none, or FAILED.
         """
         return Run(names, DeprovisionDatabases(self._context, DatabasesAPI), concurrency)

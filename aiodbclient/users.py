@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Sequence
 from time import monotonic
+from typing import Any
 
 from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
@@ -18,11 +19,11 @@ from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSea
 
 
 class UsersAPI:
-    """``cluster.users``.
+    """``cluster.users``: the users of one cluster, one at a time or in bulk.
 
-    Every method raises UnsupportedOperationError on Redis and Valkey and for settings of another engine,
-    InvalidArgumentError for a name that no URL can carry or an argument of the wrong type (nothing was sent in all
-    these cases), and else the errors of ``aiodbclient.errors``.
+    Every method raises, beside what it says itself: UnsupportedOperationError on Redis and Valkey and for settings of
+    another engine, InvalidArgumentError for a name that no URL can carry or an argument of the wrong type (nothing was
+    sent in all these cases), and the errors of ``aiodbclient.errors``.
     """
 
     __slots__ = ("_context",)
@@ -31,16 +32,24 @@ class UsersAPI:
         self._context = context
 
     async def list(self) -> list[User]:
-        """All users of the cluster. Passwords need the ``database:view_credentials`` scope; MongoDB tells none.
+        """Read all users of the cluster. Safe to repeat and to cancel.
 
-        Safe to retry and to cancel.
+        Returns:
+            The users. Their passwords need the scope ``database:view_credentials``; MongoDB tells none.
         """
         return await self._context.list(LIST_USERS, User)
 
     async def get(self, name: str) -> User:
-        """The user ``name``. Raises NotFoundError where there is none. Safe to retry and to cancel.
+        """Read one user. Safe to repeat and to cancel.
 
-        The password needs the ``database:view_credentials`` scope; MongoDB tells none.
+        Args:
+            name: The user.
+
+        Returns:
+            The user. Its password needs the scope ``database:view_credentials``; MongoDB tells none.
+
+        Raises:
+            NotFoundError: There is no such user. A fresh one can answer so for a moment.
         """
         return (await self._context.send(GET_USER, name)).read(User)
 
@@ -51,32 +60,49 @@ class UsersAPI:
         settings: UserSettings | None = None,
         readonly: bool | None = None,
     ) -> User:
-        """Create the user ``name``; the answer holds its password, which MongoDB tells only here.
+        """Create a user.
 
-        The answer is all you need: ``get`` right after it may raise NotFoundError for a moment.
+        Not sent again once it may have been applied: such an error has ``may_have_applied`` set and says how to settle
+        it. The same holds for a cancelled call. ``provision`` settles by itself.
 
-        ``readonly`` is MongoDB's older way to say ``MongoUserSettings(role="readOnly")``.
+        Args:
+            name: The user.
+            mysql_settings: How a MySQL user proves its password.
+            settings: What the user may do, by engine.
+            readonly: MongoDB's older way to say ``MongoUserSettings(role="readOnly")``.
 
-        Raises ConflictError or UnprocessableEntityError where the name is taken. Not sent again once it may have been
-        applied: such an error has ``may_have_applied`` set and says how to settle it. The same holds for a cancelled
-        call. ``provision`` settles by itself.
+        Returns:
+            The user with its password, which MongoDB tells only here. It is all you need: ``get`` right after it may
+            raise NotFoundError for a moment.
+
+        Raises:
+            ConflictError: The name is taken, which UnprocessableEntityError may say too.
         """
-        if mysql_settings is None and settings is None and readonly is None:
-            return (await self._context.send(CREATE_USER, name, {"name": name})).read(User)
-        _check("mysql_settings", mysql_settings, MySQLSettings)
-        _check_settings(settings)
-        _check("readonly", readonly, bool)
-        given = setting_names(mysql_settings, settings, readonly)
-        body = write(NewUser(name, mysql_settings, settings, readonly))
+        given: Sequence[str] = ()
+        body: dict[str, Any] = {"name": name}
+        if mysql_settings is not None or settings is not None or readonly is not None:
+            _check("mysql_settings", mysql_settings, MySQLSettings)
+            _check_settings(settings)
+            _check("readonly", readonly, bool)
+            given = setting_names(mysql_settings, settings, readonly)
+            body = write(NewUser(name, mysql_settings, settings, readonly))
         user = (await self._context.send(CREATE_USER, name, body, given)).read(User)
         self._context.memory.deletions.forget(self._context.cluster_id, name)
         return user
 
     async def update(self, name: str, settings: UserSettings) -> User:
-        """Replace the settings of the user ``name``; the answer holds its name and settings.
+        """Replace the settings of a user. Safe to repeat; a cancelled call may have been applied.
 
-        What ``settings`` leaves out goes back to the API's default: ``pg_allow_replication`` to false. Raises
-        NotFoundError where there is no such user. Safe to retry; a cancelled call may have been applied.
+        Args:
+            name: The user.
+            settings: All of its settings. What is left out goes back to the API's default: ``pg_allow_replication`` to
+                false, an ACL to none.
+
+        Returns:
+            The user with its name and settings.
+
+        Raises:
+            NotFoundError: There is no such user.
         """
         if settings is None:
             raise InvalidArgumentError("settings must be a UserSettings, not None; nothing was sent")
@@ -85,10 +111,13 @@ class UsersAPI:
         return (await self._context.send(UPDATE_USER, name, body, setting_names(None, settings))).read(User)
 
     async def delete(self, name: str) -> None:
-        """Delete the user ``name``.
+        """Delete a user. Safe to repeat; a cancelled call may have been applied.
 
-        Raises NotFoundError where there is none, unless an earlier try of this call may have deleted it. Safe to retry;
-        a cancelled call may have been applied.
+        Args:
+            name: The user.
+
+        Raises:
+            NotFoundError: There is none, and no earlier try of this call can have deleted it.
         """
         deletions, cluster_id = self._context.memory.deletions, self._context.cluster_id
         deletions.note(cluster_id, name, monotonic())

@@ -37,6 +37,17 @@ async def test_a_deleted_user_that_is_still_listed_is_created(sandbox: Sandbox, 
     }
 
 
+async def test_a_user_that_was_deleted_and_created_again_is_believed_in(pg: ClusterClient) -> None:
+    await collect(pg.users.provision(["a"]))
+    await collect(pg.users.deprovision(["a"]))
+    await collect(pg.users.provision(["a"]))
+
+    again = await collect(pg.users.provision(["a"]))
+
+    assert again["a"].action is Action.KEPT
+    assert again["a"].tries == 0
+
+
 async def test_a_user_that_was_deleted_and_made_anew_by_others_is_kept(sandbox: Sandbox, pg: ClusterClient) -> None:
     await pg.users.create("a")
     await pg.users.delete("a")
