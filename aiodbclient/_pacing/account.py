@@ -49,7 +49,7 @@ class Account:
     gate: Gate = field(init=False)
     heard: float = field(init=False, default=-math.inf)  # when the last answer came
     quiet: bool = field(init=False, default=True)  # nothing of others is known, nor any limit in doubt
-    _compared: float = field(init=False, default=-math.inf)  # when the last answer told what the server counted
+    compared: float = field(init=False, default=-math.inf)  # when the last answer told what the server counted
     _named: tuple[int, int] = field(init=False, default=(0, 0))  # a limit that is not believed yet, and how often
 
     def __attrs_post_init__(self) -> None:
@@ -88,7 +88,7 @@ class Account:
         counted = longest.limit - remaining
         least = max(0, counted - ours.most)
         most = max(least, counted - ours.least)
-        since, self._compared = self._compared, now
+        since, self.compared = self.compared, now
         if now - since > self.windows[0].seconds:
             level = most if least else 0  # from before our time: nobody knows how old
             if level or longest.others.level:
@@ -108,14 +108,16 @@ class Account:
         self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
     ) -> None:
         """A 429 came: close the gate for ``wait`` seconds. ``burst``: it had a retry-after."""
-        if remaining == 0:
-            if self._is_about_us(limit, remaining) and not burst:
-                self._meet_full_window(ours, now, self.windows[-1:], refused=True)
-            else:
-                self._meet_full_window(ours, now, self.windows[:-1] or self.windows, refused=True)
+        shorter = self.windows[:-1] or self.windows
+        if remaining == 0 and not burst and self._is_about_us(limit, remaining):
+            self._meet_full_window(ours, now, self.windows[-1:], refused=True)
+        elif remaining and self._is_about_us(limit, remaining):
+            self._compare(remaining, ours, now)
+            # They hold no more of a shorter window than of the longest.
+            at_most = self.windows[-1].others.at(now) + ours.in_flight
+            self._meet_full_window(ours, now, shorter, refused=True, at_most=at_most)
         else:
-            self.hear(limit, remaining, ours, now)
-            self._meet_full_window(ours, now, self.windows[:-1] or self.windows, refused=True)
+            self._meet_full_window(ours, now, shorter, refused=True)
         self.gate.close(wait, now)
         self.quiet = False
 
@@ -134,7 +136,15 @@ class Account:
         self.windows[-1].limit = limit
         return True
 
-    def _meet_full_window(self, ours: Ours, now: float, suspects: Iterable[SlidingWindow], *, refused: bool) -> None:
+    def _meet_full_window(
+        self,
+        ours: Ours,
+        now: float,
+        suspects: Iterable[SlidingWindow],
+        *,
+        refused: bool,
+        at_most: float = math.inf,
+    ) -> None:
         """One of ``suspects`` is full: the one that has the fewest slots left, by what we know.
 
         What we did not take of it others hold. A share stays ours, or nobody would learn when they stop.
@@ -148,9 +158,9 @@ class Account:
         if fullest is None:
             return
         missing = fullest.limit - used[id(fullest)] - ours.in_flight + refused
-        level = min(missing, _all_but_a_share(fullest) if fullest.others.steady else fullest.limit)
+        level = min(missing, at_most, _all_but_a_share(fullest) if fullest.others.steady else fullest.limit)
         if level > 0 and level >= fullest.others.at(now):
-            fullest.others.believe(level, now, sure=True)
+            fullest.others.believe(int(level), now, sure=True)
             self.gate.careful()
 
 

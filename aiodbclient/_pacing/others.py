@@ -30,7 +30,7 @@ class Others:
     level: int = 0  # at ``since``
     since: float = 0.0
     sure: bool = False  # a full window was met, so that no probing is needed
-    _seen: deque[tuple[float, float, float]] = field(factory=deque)  # from, to, how many
+    seen: deque[tuple[float, float, float]] = field(factory=deque)  # from, to, how many
 
     def at(self, now: float) -> int:
         """How many slots they hold at ``now``."""
@@ -58,14 +58,14 @@ class Others:
 
         Taken to be spread evenly where they go on, and else to be new: answers tell when those expire.
         """
-        self._seen.clear()
+        self.seen.clear()
         if level:
-            self._seen.append((now - (self.seconds if self.steady else _MOMENT), now, level))
+            self.seen.append((now - (self.seconds if self.steady else _MOMENT), now, level))
         self.level, self.since, self.sure = level, now, sure
 
     def expected(self, now: float) -> float:
         """How many of those that were seen have not expired at ``now``."""
-        seen, start = self._seen, now - self.seconds
+        seen, start = self.seen, now - self.seconds
         while seen and seen[0][1] <= start:
             seen.popleft()
         return sum(count * min(1.0, (to - start) / (to - begin)) for begin, to, count in seen)
@@ -80,13 +80,13 @@ class Others:
             self._remember(begin, now, count * (now - begin) / (now - since))
         surely, before = self.expected(now), self.at(now)
         if surely > at_most:
-            self._seen = deque((begin, to, one * at_most / surely) for begin, to, one in self._seen)
+            self.seen = deque((begin, to, one * at_most / surely) for begin, to, one in self.seen)
             surely = at_most
         if before > at_most or surely >= before or not self.steady:
             self.level, self.since, self.sure = round(min(max(surely, before), at_most)), now, False
 
     def _remember(self, begin: float, now: float, count: float) -> None:
-        seen = self._seen
+        seen = self.seen
         if seen and seen[-1][1] >= begin and now - seen[-1][0] <= self.seconds / _PIECES:
             begin, _, before = seen.pop()
             count += before

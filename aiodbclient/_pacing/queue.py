@@ -29,6 +29,7 @@ class Waiter:
     _called: asyncio.Future[None]
     granted: bool = False
     wait: float | None = None
+    judged: bool = False  # it was found out whether it would wait for too long
 
     @property
     def decided(self) -> bool:

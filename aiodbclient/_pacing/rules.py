@@ -28,12 +28,21 @@ class Gate:
 
         What was in flight with the request that closed it tells nothing new, and is no further strike.
         """
+        if wait is None:
+            wait = self.backoff(now)
         if now >= self.until:
-            self.strikes = self.strikes + 1 if now - self.until < _LONGEST_BACKOFF else 1
-            if wait is None:
-                wait = random.uniform(0.0, min(_LONGEST_BACKOFF, 2.0 ** min(self.strikes - 1, 6)))
-        self.until = max(self.until, now + (wait or 0.0))
+            self.strikes = self._next_strike(now)
+        self.until = max(self.until, now + wait)
         self.at_most = 1
+
+    def backoff(self, now: float) -> float:
+        """For how many seconds to close where a 429 does not say."""
+        if now < self.until:
+            return 0.0
+        return random.uniform(0.0, min(_LONGEST_BACKOFF, 2.0 ** min(self._next_strike(now) - 1, 6)))
+
+    def _next_strike(self, now: float) -> int:
+        return self.strikes + 1 if now - self.until < _LONGEST_BACKOFF else 1
 
     def careful(self, at_least: int = 0) -> None:
         """Somebody else is about, or may be: only a few more, though ``at_least`` so many."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,8 +148,8 @@ async def test_a_429_closes_the_gate_of_every_process_and_it_opens_gently(make_b
     one, other = make_budget(limit=40, seconds=2.0), make_budget(limit=40, seconds=2.0)
     await one.acquire()
     headers = {"retry-after": "0.25", "ratelimit-limit": "40", "ratelimit-remaining": "39"}
-    assert await one.throttle(headers) == 0.25
     closed = time.monotonic()
+    assert await one.throttle(headers) == 0.25
     one.release()
     with pytest.raises(errors.RateLimitError) as caught:
         await other.acquire(max_wait=0.1)
@@ -161,7 +163,7 @@ async def test_a_429_closes_the_gate_of_every_process_and_it_opens_gently(make_b
 
 
 async def test_what_others_spend_is_seen_in_the_headers(make_budget: MakeBudget) -> None:
-    windows = [Window(10, 0.2), Window(100, 600.0)]
+    windows = [Window(10, 0.2), Window(50, 600.0)]
     one, other = make_budget(windows=windows), make_budget(windows=windows)
     await one.acquire()
     one.observe({"ratelimit-limit": "50", "ratelimit-remaining": "1", "ratelimit-reset": "1"})
@@ -271,6 +273,11 @@ async def test_the_token_is_not_in_the_key(make_budget: MakeBudget, valkey: Valk
         {"fallback_share": 0.0},
         {"fallback_share": 1.5},
         {"timeout": 0.0},
+        {"timeout": "1"},
+        {"fallback_share": None},
+        {"windows": 5},
+        {"url": 5},
+        {"key": b"bytes"},
         {"url": "http://localhost"},
         {"url": "valkey://:hunter2@localhost:nonsense/0"},
     ],
@@ -293,3 +300,105 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "pip install 'aiodbclient[valkey]'" in run.stderr
+
+
+async def test_of_calls_that_come_together_each_hears_of_its_patience(make_budget: MakeBudget) -> None:
+    budget = make_budget(limit=2, seconds=60.0)
+    assert await granted_at_once(budget, 2) == 2
+    budget.release()
+    budget.release()
+    started = time.monotonic()
+    verdicts = await asyncio.gather(*(budget.acquire(max_wait=0.5) for _ in range(5)), return_exceptions=True)
+    assert time.monotonic() - started < 1.0
+    assert {type(verdict) for verdict in verdicts} == {errors.RateLimitError}
+
+
+async def test_who_waits_hears_of_its_patience_although_the_one_that_asked_for_it_left(
+    make_budget: MakeBudget, valkey: ValkeyServer
+) -> None:
+    budget = make_budget(limit=1, seconds=60.0, timeout=2.0)
+    await budget.acquire()
+    valkey.pause()
+    leader = asyncio.create_task(budget.acquire())
+    await asyncio.sleep(0.05)
+    other = asyncio.create_task(budget.acquire(max_wait=0.3))
+    await asyncio.sleep(0.05)
+    leader.cancel()
+    valkey.resume()
+    started = time.monotonic()
+    with pytest.raises(errors.RateLimitError):
+        await other
+    assert time.monotonic() - started < 1.0
+    budget.release()
+
+
+async def test_throttle_tells_for_how_long_the_gate_is_closed(make_budget: MakeBudget) -> None:
+    budget = make_budget(limit=40, seconds=60.0)
+    await budget.acquire()
+    await budget.acquire()
+    assert await budget.throttle({"retry-after": "30"}) == 30
+    assert await budget.throttle({"retry-after": "0.2"}) == pytest.approx(30, abs=1)
+    budget.release()
+    budget.release()
+
+
+COMMANDS = [
+    *("evalsha", "eval", "script|load", "hello", "client|setinfo", "client|setname", "select", "ping"),
+    *("zadd", "zcount", "zrem", "zremrangebyscore", "zrevrange"),
+    *("hget", "hset", "hsetnx", "hdel", "hgetall", "pexpire", "time"),
+]
+
+
+async def allow(valkey: ValkeyServer, name: str, commands: list[str]) -> str:
+    """A user of Valkey that may run these commands on our keys. Returns its url."""
+    async with Valkey.from_url(valkey.url) as client:
+        rules = ["reset", "on", ">hunter2", "~aiodbclient:*", "-@all", *(f"+{command}" for command in commands)]
+        await client.execute_command("ACL", "SETUSER", name, *rules)
+    return valkey.url.replace("valkey://", f"valkey://{name}:hunter2@")
+
+
+async def test_the_documented_commands_suffice(
+    make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    guide = (Path(__file__).parents[2] / "docs/how-to/fleet.md").read_text()
+    assert set(re.findall(r"\+([a-z|]+)", guide)) == set(COMMANDS)
+    url = await allow(valkey, "fleet", COMMANDS)
+    for _ in range(2):
+        async with SharedRateBudget(url, [Window(4, 0.2), Window(50, 600.0)], timeout=5.0) as budget:
+            for n in range(10):
+                await budget.acquire(max_wait=5.0)
+                if n == 5:
+                    await budget.throttle({"retry-after": "0.1"})
+                else:
+                    budget.observe({"ratelimit-limit": "50", "ratelimit-remaining": "20"})
+                budget.release()
+        valkey.stop()
+        valkey.start()
+        url = await allow(valkey, "fleet", COMMANDS)
+    assert not [record for record in caplog.records if record.levelno >= 30]
+
+
+@pytest.mark.parametrize("missing", ["evalsha", "zadd", "password"])
+async def test_what_no_waiting_mends_is_an_error(valkey: ValkeyServer, missing: str) -> None:
+    url = await allow(valkey, "fleet", [command for command in COMMANDS if command != missing])
+    if missing == "password":
+        url = url.replace("hunter2", "hunter3")
+    async with SharedRateBudget(url, [Window(4, 0.2)]) as budget:
+        for _ in range(2):
+            with pytest.raises(errors.ConfigurationError, match="no waiting mends") as caught:
+                await budget.acquire()
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_login_that_is_taken_away_later_is_told_as_an_error(
+    valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SharedRateBudget(await allow(valkey, "fleet", COMMANDS), [Window(20, 10.0)]) as budget:
+        await budget.acquire()
+        budget.release()
+        await allow(valkey, "fleet", ["hello"])
+        await budget.acquire()  # with its share
+        budget.release()
+    (told,) = [record for record in caplog.records if record.levelno >= 30]
+    assert told.levelname == "ERROR"
+    assert "refuses this process" in told.getMessage()

@@ -1,9 +1,11 @@
--- One ask of one process for slots of an account's sliding windows. Everything is in microseconds of the server's clock.
+-- One ask of one process for slots of a token's sliding windows. Only what has to be atomic is here: counting the slots,
+-- handing them out, and keeping what the processes know of the token (facts), which they work out themselves (account.py).
+-- Times are in microseconds of the server's clock.
 --
 -- KEYS[1]  sorted set: every slot by its stamp. A slot counts in a window until its stamp is as old as the window. A slot
 --          in flight is stamped ahead, at the end of its lease, so that those of a killed process expire by themselves.
--- KEYS[2]  hash: epoch (which memory this is), settled, gate, allowance (see below), granted, heard
--- KEYS[3]  hash: what each process waits for, as "interactive bulk used until"
+-- KEYS[2]  hash: epoch (which memory this is), settled, facts, version (of the facts)
+-- KEYS[3]  hash: what each process waits for
 -- ARGV[1]  the ask, in JSON; see Slots in slots.py
 local slots, state, queue = KEYS[1], KEYS[2], KEYS[3]
 local ask = cjson.decode(ARGV[1])
@@ -19,8 +21,9 @@ local function add(stamp, id)
   redis.call('ZADD', slots, whole(stamp), id)
 end
 
-local function count(window, at)
-  return redis.call('ZCOUNT', slots, '(' .. whole(at - window.length), '+inf')
+-- How many slots have a stamp after `from` and until `to`.
+local function stamped(from, to)
+  return redis.call('ZCOUNT', slots, '(' .. whole(from), to and whole(to) or '+inf')
 end
 
 local function read(name)
@@ -41,7 +44,7 @@ if ask.epoch ~= '' and ask.epoch ~= epoch then
   redis.call('HSETNX', state, 'settled', whole(now + ask.settle))
   return cjson.encode({epoch = epoch, forgotten = true})
 end
-local settling = (read('settled') or 0) - now
+local settling = math.max((read('settled') or 0) - now, 0)
 
 for _, done in ipairs(ask.done) do
   add(now - done.age, done.id)
@@ -54,84 +57,62 @@ for _, id in ipairs(ask.unused) do
 end
 redis.call('ZREMRANGEBYSCORE', slots, '-inf', whole(now - longest.length - 2 * ask.lease))
 
--- The API counted more than is known here: somebody outside spends the same budget. Just now, if it was told recently.
--- It counted at some moment before its answer came, so what expired here within a lease before that may still be in it.
-local unexplained = math.huge
-if ask.counted and settling <= 0 then
-  local at = now - ask.counted.age
-  unexplained = ask.counted.requests - count(longest, at)
-  local missing = math.min(ask.counted.requests - count(longest, at - ask.lease), longest.limit)
-  local step = 0
-  if at - (read('heard') or 0) > shortest.length then
-    step = longest.length / math.max(missing, 1)
-  end
-  for i = 1, missing do
-    add(at - step * (i - 1), 'foreign:' .. ask.batch .. ':' .. i)
-  end
-  redis.call('HSET', state, 'heard', whole(at))
+-- Facts change only from their newest version on; whoever has another one is told it, and asks again.
+local version = read('version') or 0
+local stale = version ~= ask.version
+if ask.facts and not stale then
+  version = version + 1
+  redis.call('HSET', state, 'facts', ask.facts, 'version', version)
 end
 
--- A 429 that these counts do not explain: others hold the rest of the window that is nearest to its limit. They are
--- believed for one window and fade in the next; a share is always ours, or nobody would learn when they stop.
-if ask.refused then
-  local fullest, room = nil, 2
-  for i, window in ipairs(ask.windows) do
-    local left = (window.limit - count(window, now)) / window.limit
-    if left < room and (i < #ask.windows or i == 1) then
-      fullest, room = window, left
-    end
-  end
-  local ours = math.max(1, math.floor(fullest.limit / 16))
-  local missing = math.min(fullest.limit - count(fullest, now), fullest.limit - ours, unexplained)
-  for i = 1, missing do
-    add(now + fullest.length * i / missing, 'foreign:' .. ask.batch .. ':' .. i)
-  end
-  redis.call('HSET', state, 'gate', whole(math.max(read('gate') or 0, now + ask.refused)), 'allowance', 1)
+local used, room = {}, math.huge
+for i, window in ipairs(ask.windows) do
+  used[i] = stamped(now - window.length)
+  window.room = window.limit - used[i] - window.others
 end
 
--- After a 429 the gate opens gently: one slot, and two more for each answer, until that is as good as open.
-local gate = (read('gate') or 0) - now
-local allowance = read('allowance')
-if allowance and gate <= 0 then
-  allowance = allowance + 2 * ask.answered
-  if allowance < 1 and now - (read('granted') or 0) > ask.lease then
-    allowance = 1
-  end
-  if allowance > shortest.limit / 4 then
-    redis.call('HDEL', state, 'allowance')
-    allowance = nil
-  end
-end
-
-local room = math.huge
-for _, window in ipairs(ask.windows) do
-  room = math.min(room, window.limit - count(window, now))
-end
-if settling > 0 or gate > 0 then
-  room = 0
-elseif allowance then
-  room = math.min(room, allowance)
-end
-
--- Every process that waits has a claim to its share of the shortest window: beyond its own, nobody takes what is others'.
+-- Of the processes that wait, those that ask again when they said they would have a claim to an equal part. One that
+-- does not may have been cut off, and uses its fallback share: that is left to it for one shortest window.
 local others = {}
 local waiting = redis.call('HGETALL', queue)
 for i = 1, #waiting, 2 do
-  local interactive, bulk, used, till = string.match(waiting[i + 1], '(%d+) (%d+) (%d+) (%d+)')
-  if tonumber(till) < now then
-    redis.call('HDEL', queue, waiting[i])
-  elseif waiting[i] ~= ask.process then
-    others[#others + 1] = {interactive = tonumber(interactive), bulk = tonumber(bulk), used = tonumber(used)}
+  local other = cjson.decode(waiting[i + 1])
+  if waiting[i] ~= ask.process then
+    if tonumber(other.till) >= now then
+      others[#others + 1] = other
+    elseif not other.gone then
+      other.gone = whole(now)
+      redis.call('HSET', queue, waiting[i], cjson.encode(other))
+    elseif now - other.gone > shortest.length then
+      redis.call('HDEL', queue, waiting[i])
+      other.share = 0
+    end
+    if other.gone then
+      for _, window in ipairs(ask.windows) do
+        window.room = window.room - math.floor(
+          window.limit * other.share * math.min(1, (now - other.asked) / window.length))
+      end
+    end
   end
 end
 local share = math.ceil(shortest.limit / (#others + 1))
 
-local function grant(lane, free, used)
+for _, window in ipairs(ask.windows) do
+  room = math.min(room, window.room)
+end
+if settling > 0 or ask.closed > 0 or stale then
+  room = 0
+elseif ask.at_most >= 0 then
+  -- An answer may not have been told yet: what went longer ago is taken to be answered.
+  room = math.min(room, ask.at_most - stamped(now + ask.lease - ask.latency))
+end
+
+local function grant(lane, free, taken)
   local claimed = 0
   for _, other in ipairs(others) do
     claimed = claimed + math.max(0, math.min(other[lane], share - other.used))
   end
-  return math.max(0, math.min(ask[lane], free, math.max(share - used, free - claimed)))
+  return math.max(0, math.min(ask[lane], free, math.max(share - taken, free - claimed)))
 end
 
 local interactive = grant('interactive', room, ask.used)
@@ -147,45 +128,28 @@ local granted = interactive + bulk
 for i = 1, granted do
   add(now + ask.lease, ask.batch .. ':' .. i)
 end
-if allowance then
-  redis.call('HSET', state, 'allowance', allowance - granted)
-end
-if granted > 0 then
-  redis.call('HSET', state, 'granted', whole(now))
-end
 
 -- How long until `rank` more slots are free, if what is in flight is answered now and the place of each is taken anew.
 local function wait(rank)
-  local longest_wait = math.max(gate, settling, 0)
-  for _, window in ipairs(ask.windows) do
-    local used = count(window, now)
-    local expiring = used - window.limit + rank
+  local longest_wait = math.max(ask.closed, settling)
+  for i, window in ipairs(ask.windows) do
+    local expiring = rank + granted - window.room
     if expiring > 0 then
-      local rounds = math.floor((expiring - 1) / window.limit)
-      local place = used - (expiring - 1) % window.limit - 1
+      local limit = math.max(1, window.limit - window.others)
+      local taken = used[i] + granted
+      local rounds = math.floor((expiring - 1) / limit)
+      local place = taken - (expiring - 1) % limit - 1
       local slot = place >= 0 and redis.call('ZREVRANGE', slots, place, place, 'WITHSCORES') or {}
-      local stamp = tonumber(slot[2] or now)
-      if string.sub(slot[1] or '', 1, 8) ~= 'foreign:' then
-        stamp = math.min(stamp, now)
-      end
-      longest_wait = math.max(longest_wait, stamp + window.length * (rounds + 1) - now)
+      local stamp = math.min(tonumber(slot[2] or now), now)
+      longest_wait = math.max(longest_wait, math.min(stamp + window.length - now, window.opens or math.huge)
+        + window.length * rounds)
     end
   end
   return longest_wait
 end
 
-local left = {interactive = ask.interactive - interactive, bulk = ask.bulk - bulk}
-local first = 0
-if left.interactive + left.bulk > 0 then
-  first = wait(left.interactive > 0 and 1 or 1 + ask.reserve)
-  local until_asked_again = now + math.min(first, ask.longest_pause) + ask.patience
-  redis.call('HSET', queue, ask.process, string.format('%d %d %d %.0f',
-    left.interactive, left.bulk, ask.used + granted, until_asked_again))
-else
-  redis.call('HDEL', queue, ask.process)
-end
-
 -- For a place in the caller's queue: others are served side by side with it.
+local left = {interactive = ask.interactive - interactive, bulk = ask.bulk - bulk}
 local waits = {}
 for i, place in ipairs(ask.places) do
   local rank = place.place - granted
@@ -194,13 +158,30 @@ for i, place in ipairs(ask.places) do
     ahead = ahead + math.min(other.interactive + (place.bulk and other.bulk or 0), rank)
   end
   waits[i] = rank > 0 and wait(ahead) or 0
+  if waits[i] > place.patience then
+    local lane = place.bulk and 'bulk' or 'interactive'
+    left[lane] = left[lane] - 1
+  end
 end
 
-local used = {}
-for i, window in ipairs(ask.windows) do
-  used[i] = count(window, now)
+local first = 0
+if left.interactive + left.bulk > 0 then
+  first = wait(left.interactive > 0 and 1 or 1 + ask.reserve)
+  redis.call('HSET', queue, ask.process, cjson.encode({
+    interactive = left.interactive, bulk = left.bulk, used = ask.used + granted, share = ask.share, asked = whole(now),
+    till = whole(now + math.min(first, ask.longest_pause) + ask.patience),
+  }))
+elseif ask.wants then
+  redis.call('HDEL', queue, ask.process)
+end
+
+for i in ipairs(used) do
+  used[i] = used[i] + granted
 end
 return cjson.encode({
-  epoch = epoch, interactive = interactive, bulk = bulk, wait = first, waits = waits, used = used,
-  settling = math.max(settling, 0),
+  epoch = epoch, stale = stale, version = version, facts = stale and redis.call('HGET', state, 'facts') or nil,
+  now = whole(now), interactive = interactive, bulk = bulk, wait = first, waits = waits, used = used,
+  in_flight = stamped(now), settling = settling,
+  -- What the server may have counted of ours, and what it must have, when it gave the answer that is to be judged.
+  most = stamped(now - ask.busy - longest.length), least = stamped(now - longest.length + ask.margin, now - ask.busy),
 })
