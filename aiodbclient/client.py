@@ -41,13 +41,14 @@ class DatabaseClient:
             ``DIGITALOCEAN_ACCESS_TOKEN``.
         base_url: Where the API is; None for the environment's ``DIGITALOCEAN_API_URL``, or else the provider. Only
             loopback may be plain http.
-        session: An ``aiohttp.ClientSession`` of yours, used and never closed. None: one of its own, made on first use.
+        session: An ``aiohttp.ClientSession`` of yours, used and never closed. Its own User-Agent is kept; ``timeout``
+            takes the place of its timeouts. None: one of its own, made on first use.
         timeout: Seconds that one attempt may take, connecting included.
         retry: How often and how patiently to try again.
         budget: The rate budget, which several clients with one token may share. None: the documented limits, for this
             client.
-        max_wait: Seconds that a call may wait for the budget. Where it would be longer, RateLimitError at once, nothing
-            sent.
+        max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes.
+            Where it would be longer, the call raises RateLimitError, at once where that is known.
         on_event: Called with a RequestEvent after each request, for metrics. It must not block; what it raises is
             logged.
         app: Who you are, like ``"billing/2.1"``, appended to the User-Agent.

@@ -1,8 +1,12 @@
 """Every exception that this package raises.
 
-``DatabaseClientError`` is the root. ``may_have_applied`` tells whether the request may have taken effect although it
-failed, which decides whether it can simply be sent again. No message, attribute or traceback holds a password or a
-token.
+``DatabaseClientError`` is the root. Its ``may_have_applied`` tells whether the request may have taken effect although
+it failed, which decides whether it can simply be sent again.
+
+No message and no attribute holds a password or a token. In what an answer said, these are masked: the token, the
+passwords that the client was told, the form that the provider's passwords have, and what stands behind names like
+``password``. The local variables of this package in a traceback show none either. Those of aiohttp can, in the
+traceback of a cancelled call, which is not one of these exceptions.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ from __future__ import annotations
 class DatabaseClientError(Exception):
     """The root of everything that this package raises.
 
-    ``may_have_applied``: the request may have taken effect on the server although it failed.
-    ``tries``: how many times it was sent or tried before giving up (0 where nothing was tried).
+    What it says is true of the whole call, with all its tries: "nothing was sent" stands only where none of them was.
+
+    Attributes:
+        may_have_applied: Whether the call may have taken effect on the server although it failed.
+        tries: How often it was tried before giving up; 0 where nothing was tried.
     """
 
     def __init__(self, message: str, *, may_have_applied: bool = False) -> None:
@@ -26,8 +33,10 @@ class DatabaseClientError(Exception):
 
 
 class ConfigurationError(DatabaseClientError):
-    """The client cannot work as it was set up or is used: no token, a token over plain http, closed, another event
-    loop.
+    """The client cannot work as it was set up or is used.
+
+    No token, or one that no header can carry; a token that would travel in the clear; a client that is closed, or used
+    on another event loop than before.
     """
 
 
@@ -36,7 +45,12 @@ class InvalidArgumentError(DatabaseClientError, ValueError):
 
 
 class UnsupportedOperationError(DatabaseClientError):
-    """The guard: the cluster's engine cannot do this. Nothing was sent."""
+    """The cluster's engine cannot do this, so nothing was sent; where the engine was unknown, the cluster was read.
+
+    Attributes:
+        engine: The cluster's.
+        operation: What it cannot do, like ``"users.create"``.
+    """
 
     def __init__(self, message: str, *, engine: str = "", operation: str = "") -> None:
         super().__init__(message)
@@ -57,23 +71,27 @@ class SettingsDifferError(DatabaseClientError):
 
 
 class TransportError(DatabaseClientError):
-    """No answer came."""
+    """No whole answer came."""
 
 
 class ConnectError(TransportError):
-    """No connection could be made. Nothing was sent."""
+    """No connection could be made for the last try. Whether an earlier one was sent, the text tells."""
 
 
 class ConnectionLostError(TransportError):
-    """The connection broke after the request was, or may have been, sent."""
+    """The connection broke after the request was sent, or may have been."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """No whole answer within ``timeout`` seconds after the request was, or may have been, sent."""
+    """No whole answer came within ``timeout`` seconds after the request was sent, or may have been."""
 
 
 class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
-    """The cluster was not online in time. ``status`` is what it told last, or None where it never answered."""
+    """The cluster was not online in time.
+
+    Attributes:
+        status: What the cluster told last, or None where it never answered.
+    """
 
     def __init__(self, message: str, *, status: str | None = None) -> None:
         super().__init__(message)
@@ -81,9 +99,14 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
 
 
 class InvalidResponseError(DatabaseClientError):
-    """An answer that is not of the documented shape: HTML, cut JSON, other JSON, a redirect.
+    """An answer that is not the documented one to this request.
 
-    ``body`` is the beginning of what came, at most 2,000 characters, with credentials masked.
+    HTML, cut JSON, other JSON, a redirect; more than 128 MiB; an answer about another user, db or cluster than was
+    asked for; a reset whose password cannot be known.
+
+    Attributes:
+        status: HTTP's, or 0 where the error is about no single answer.
+        body: The beginning of what came, at most 2,000 characters, with secrets masked.
     """
 
     def __init__(self, message: str, *, status: int = 0, body: str = "", may_have_applied: bool = False) -> None:
@@ -95,8 +118,11 @@ class InvalidResponseError(DatabaseClientError):
 class APIError(DatabaseClientError):
     """The API answered with an error.
 
-    ``status`` is HTTP's. ``id`` is the API's short name of the error and ``message`` its explanation (both bounded, and
-    empty where the body had none). Tell the provider's support the ``request_id``.
+    Attributes:
+        status: HTTP's.
+        id: The API's short name of the error, at most 500 characters on one line; empty where it told none.
+        message: The API's explanation, likewise.
+        request_id: What the provider's support asks for; None where the API told none.
     """
 
     def __init__(
@@ -148,9 +174,13 @@ class UnprocessableEntityError(APIError):
 
 
 class RateLimitError(APIError):
-    """429, or a wait for the rate budget that would be longer than ``max_wait`` (then nothing was sent).
+    """The API answered 429, or the call would have had to wait longer than ``max_wait``.
 
-    ``retry_after``: seconds until it is worth trying again, or None where nothing told.
+    It waits for the rate budget and, on MongoDB, for the cluster's other user writes. Such a try was not sent; whether
+    an earlier one was, the text and ``may_have_applied`` tell. ``request_id`` is then that of the last answer.
+
+    Attributes:
+        retry_after: Seconds until it is worth trying again; None where nothing told.
     """
 
     def __init__(
@@ -178,7 +208,8 @@ class RateLimitError(APIError):
 class ServerError(APIError):
     """5xx: the API failed, possibly after it did the work.
 
-    ``retry_after``: the seconds that it asked to wait, or None.
+    Attributes:
+        retry_after: Seconds that it asked to wait; None where it did not.
     """
 
     retry_after: float | None = None
@@ -199,8 +230,12 @@ class ClaimLostError(StoreError):
 class GrantError(DatabaseClientError):
     """A tenant's database server refused a statement, or could not be reached to run it.
 
-    ``tenant`` is the name, ``statement`` what was refused (it holds no secret; empty where it did not come to one), and
-    ``on_record`` says what the store holds of the tenant now. Run it again once the reason is gone: it goes on there.
+    Run it again once the reason is gone: it goes on where it stopped.
+
+    Attributes:
+        tenant: Its name.
+        statement: What was refused, without secrets; empty where it did not come to one.
+        on_record: What the store holds of the tenant now.
     """
 
     def __init__(self, message: str, *, tenant: str = "", statement: str = "", on_record: str = "") -> None:

@@ -286,10 +286,17 @@ async def test_a_401_with_a_fixed_token_is_raised(server: Server, make_client: M
 
 
 async def test_cancelling_a_call_leaves_no_connection_and_no_task(server: Server, make_client: MakeClient) -> None:
-    server.otherwise = stalls()
+    arrived = asyncio.Semaphore(0)
+
+    async def stall(request: Any) -> Any:
+        arrived.release()
+        return await stalls()(request)
+
+    server.otherwise = stall
     client = make_client()
     calls = [asyncio.create_task(client.cluster(CLUSTER, engine="pg").users.create(f"u{n}")) for n in range(20)]
-    await asyncio.wait(calls, timeout=0.2)
+    for _ in range(20):
+        await arrived.acquire()
     assert len(server.requests) == 20
 
     for call in calls:
