@@ -173,7 +173,7 @@ async def _serve(options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps({"url": sandbox.url, "token": sandbox.token, "clusters": told}), flush=True)
             else:
-                _greet(sandbox, told)
+                _greet(sandbox, told, options.data)
             while not sandbox.failed:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             print(f"The sandbox stops: the server of {', '.join(sandbox.failed)} has ended by itself", file=sys.stderr)
@@ -218,7 +218,7 @@ def _add_fault(sandbox: Sandbox, fault: FaultText) -> None:
     sandbox.faults.add(fault.operation, **options)
 
 
-def _greet(sandbox: Sandbox, clusters: list[dict[str, str]]) -> None:
+def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None) -> None:
     print("The sandbox is running. For a client of DigitalOcean's API:\n")
     print(f"  export DIGITALOCEAN_API_URL={sandbox.url}")
     print(f"  export DIGITALOCEAN_TOKEN={shlex.quote(sandbox.token)}\n")
@@ -226,7 +226,8 @@ def _greet(sandbox: Sandbox, clusters: list[dict[str, str]]) -> None:
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")
     if not clusters:
         print("  It has no cluster; add some with --cluster pg or --cluster pg=tenants.")
-    print("\nCtrl-C stops it, and nothing of it is left.", flush=True)
+    left = f"what it has stays in {data}" if data else "nothing of it is left"
+    print(f"\nCtrl-C stops it, and {left}.", flush=True)
 
 
 if __name__ == "__main__":

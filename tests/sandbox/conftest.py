@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from attrs import define
 from yarl import URL
 
-from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import Sandbox, clusters, lag
 
 from ..requirements import description
 
@@ -19,6 +20,25 @@ class Answer:
     status: int
     json: Any
     headers: dict[str, str]
+
+
+class Clock:
+    """In the place of the module ``time``: shows a time that a test can set forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the clusters, and of what they tell late."""
+    clock = Clock()
+    monkeypatch.setattr(clusters, "time", clock)
+    monkeypatch.setattr(lag, "time", clock)
+    return clock
 
 
 Call = Callable[..., Awaitable[Answer]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from base64 import b64decode
 
@@ -11,7 +10,7 @@ from cryptography import x509
 
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import Call, caller
+from .conftest import Call, Clock, caller
 
 WRITES = [
     ("POST", "users", {"name": "app"}),
@@ -23,21 +22,21 @@ WRITES = [
 ]
 
 
-async def test_a_cluster_comes_online_after_a_while(sandbox: Sandbox, call: Call) -> None:
-    path = "/v2/databases/" + await sandbox.add_cluster("pg", backend="memory", online_after=0.4)
+async def test_a_cluster_comes_online_after_a_while(sandbox: Sandbox, call: Call, clock: Clock) -> None:
+    path = "/v2/databases/" + await sandbox.add_cluster("pg", backend="memory", online_after=60)
     assert (await call("GET", path)).json["database"]["status"] == "creating"
     for method, what, body in WRITES:
         refused = await call(method, f"{path}/{what}", body)
         assert (refused.status, refused.json["id"]) == (412, "precondition_failed")
         assert "creating" in refused.json["message"]
     assert (await call("GET", f"{path}/users")).status == 200
-    await asyncio.sleep(0.4)
+    clock.ahead += 60
     assert (await call("GET", path)).json["database"]["status"] == "online"
     for method, what, body in WRITES:
         assert (await call(method, f"{path}/{what}", body)).status < 300
 
 
-async def test_a_cluster_is_resized_and_moved(sandbox: Sandbox, call: Call) -> None:
+async def test_a_cluster_is_resized_and_moved(sandbox: Sandbox, call: Call, clock: Clock) -> None:
     cluster = await sandbox.add_cluster("valkey")
 
     async def status() -> str:
@@ -46,9 +45,9 @@ async def test_a_cluster_is_resized_and_moved(sandbox: Sandbox, call: Call) -> N
     assert await status() == "online"
     sandbox.set_status(cluster, "resizing")
     assert await status() == "resizing"
-    sandbox.set_status(cluster, "migrating", online_after=0.1)
+    sandbox.set_status(cluster, "migrating", online_after=60)
     assert await status() == "migrating"
-    await asyncio.sleep(0.1)
+    clock.ahead += 60
     assert await status() == "online"
     with pytest.raises(ValueError, match="status must be one of creating, online, resizing, migrating, forking"):
         sandbox.set_status(cluster, "broken")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import pytest
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import Call, caller
+from .conftest import Call, Clock, caller
 
 
 @pytest.fixture
@@ -78,20 +78,22 @@ async def test_a_body_that_breaks_off_and_a_proxys_page(sandbox: Sandbox, call: 
     assert "Bad Gateway" in answer.json
 
 
-async def test_a_fresh_user_or_db_is_not_seen_for_a_while(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add(unseen_for=0.2)
+async def test_a_fresh_user_or_db_is_not_seen_for_a_while(sandbox: Sandbox, call: Call, pg: str, clock: Clock) -> None:
+    sandbox.faults.add(unseen_for=60)
     await call("POST", f"{pg}/users", {"name": "app"})
     await call("POST", f"{pg}/dbs", {"name": "alpha"})
     assert (await call("GET", f"{pg}/users/app")).status == 404
     assert (await call("GET", f"{pg}/dbs/alpha")).status == 404
     assert (await call("GET", f"{pg}/users/doadmin")).status == 200
-    await asyncio.sleep(0.2)
+    clock.ahead += 60
     assert (await call("GET", f"{pg}/users/app")).status == 200
     assert (await call("GET", f"{pg}/dbs/alpha")).status == 200
 
 
-async def test_a_password_is_empty_for_a_while_after_create_and_reset(sandbox: Sandbox, call: Call, pg: str) -> None:
-    late = sandbox.faults.add(name="app", password_empty_for=0.3)
+async def test_a_password_is_empty_for_a_while_after_create_and_reset(
+    sandbox: Sandbox, call: Call, pg: str, clock: Clock
+) -> None:
+    late = sandbox.faults.add(name="app", password_empty_for=60)
     for method, path in (("POST", f"{pg}/users"), ("POST", f"{pg}/users/app/reset_auth")):
         told = (await call(method, path, {"name": "app"})).json["user"]
         assert told["password"] == ""
@@ -100,13 +102,13 @@ async def test_a_password_is_empty_for_a_while_after_create_and_reset(sandbox: S
         assert listed == told
         assert primary["password"]
         assert (await call("GET", pg)).json["database"]["users"][1] == told
-        await asyncio.sleep(0.3)
+        clock.ahead += 60
         assert (await call("GET", f"{pg}/users/app")).json["user"]["password"].startswith("AVNS_")
     assert late.seen == 2  # it meets nothing but what it is about
 
 
-async def test_a_deleted_user_is_listed_for_a_while(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add("users.delete", still_listed_for=0.3)
+async def test_a_deleted_user_is_listed_for_a_while(sandbox: Sandbox, call: Call, pg: str, clock: Clock) -> None:
+    sandbox.faults.add("users.delete", still_listed_for=60)
 
     async def listed() -> list[str]:
         users = (await call("GET", f"{pg}/users")).json["users"]
@@ -122,7 +124,7 @@ async def test_a_deleted_user_is_listed_for_a_while(sandbox: Sandbox, call: Call
     assert await listed() == ["doadmin", "other", "app"]
     assert not await exists(call, pg, "app")
     assert (await call("DELETE", f"{pg}/users/app")).status == 404
-    await asyncio.sleep(0.3)
+    clock.ahead += 60
     assert await listed() == ["doadmin", "other"]
 
 
@@ -172,12 +174,13 @@ async def test_a_list_that_has_ever_one_more_page(sandbox: Sandbox, call: Call, 
 
 
 async def test_a_delayed_request_is_done_when_its_client_has_gone(sandbox: Sandbox, call: Call, pg: str) -> None:
-    sandbox.faults.add("users.create", delay=0.2)
+    sandbox.faults.add("users.create", delay=1.0)
     with pytest.raises(TimeoutError):
-        await call("POST", f"{pg}/users", {"name": "app"}, timeout=aiohttp.ClientTimeout(total=0.05))
+        await call("POST", f"{pg}/users", {"name": "app"}, timeout=aiohttp.ClientTimeout(total=0.1))
     assert not await exists(call, pg, "app")
-    await asyncio.sleep(0.3)
-    assert await exists(call, pg, "app")
+    while not await exists(call, pg, "app"):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    assert sandbox.counts["users.create", 201] == 1
 
 
 async def test_a_delay_does_not_outlive_its_sandbox(caplog: pytest.LogCaptureFixture) -> None:
