@@ -257,6 +257,12 @@ class Work:
                 if not ours and lost is None:
                     raise _TakenError(refusal) from None
                 lost, there = refusal, True
+            except InvalidResponseError:
+                wait = next(waits, None)
+                if wait is None:
+                    raise
+                there = True  # a reset may be repeated, and MongoDB tells no password after one that was sent twice
+                await asyncio.sleep(wait)
             except DatabaseClientError as error:
                 if there or not error.may_have_applied:
                     raise

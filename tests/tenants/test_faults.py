@@ -1,0 +1,295 @@
+"""Answers that are lost, late or refused, and claims that are lost: what is on record works all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from aiodbclient import DatabaseClient, Engine, RateBudget
+from aiodbclient.errors import (
+    ClaimLostError,
+    ConfigurationError,
+    ConflictError,
+    DatabaseClientError,
+    GrantError,
+    InvalidResponseError,
+    PermissionDeniedError,
+)
+from aiodbclient.tenants import Credential, Tenants
+from aiodbclient.tenants.claims import Held
+from aiodbclient.tenants.testing import LONG
+
+from .conftest import Place
+
+
+async def works(credential: Credential) -> None:
+    async with await AsyncConnection.connect(credential.uri) as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS mine (x int)")
+
+
+FAULTS: list[Any] = [
+    pytest.param("users.create", {"cut": True}, id="create cut before"),
+    pytest.param("users.create", {"cut": True, "after": True}, id="create cut after"),
+    pytest.param("users.create", {"status": 500, "after": True}, id="create 500 after"),
+    pytest.param("users.create", {"status": 522}, id="create 522"),
+    pytest.param("users.create", {"html": True}, id="create told as HTML"),
+    pytest.param("users.create", {"password_empty_for": 0.4}, id="password told late"),
+    pytest.param("dbs.create", {"cut": True, "after": True}, id="db cut after"),
+    pytest.param("dbs.create", {"status": 503}, id="db 503"),
+    pytest.param("users.get", {"unseen_for": 1.0}, id="fresh names are not seen"),
+]
+
+
+@pytest.mark.parametrize(("operation", "fault"), FAULTS)
+async def test_a_fault_is_settled(place: Place, operation: str, fault: dict[str, Any]) -> None:
+    place.sandbox.faults.add(operation, times=1, **fault)
+
+    credential = await place.tenants().ensure("alpha")
+
+    await works(credential)
+    record = await place.store.get("alpha")
+    assert record is not None
+    assert (record.current, record.intended) == (credential, None)
+    logins = [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)]
+    assert logins == [credential.username]
+
+
+async def test_a_login_that_could_not_be_seen_yet_is_adopted_and_not_reset(place: Place) -> None:
+    before = await place.cluster.users.create(place.prefix + "alpha")
+    place.sandbox.faults.add("users.get", unseen_for=1.0)
+
+    credential = await place.tenants().ensure("alpha")
+
+    assert credential.password == before.password
+    record = await place.store.get("alpha")
+    assert record is not None
+    assert record.intended is None
+
+
+async def test_a_login_that_somebody_makes_in_between_is_left_alone_if_asked(place: Place) -> None:
+    before = await place.cluster.users.create(place.prefix + "alpha")
+    place.sandbox.faults.add("users.list", status=403, times=2)  # so that it is met by the refusal to make it
+
+    for _ in range(2):
+        [outcome] = [outcome async for outcome in place.tenants().provision(["alpha"], if_exists="error")]
+        assert isinstance(outcome.error, ConflictError)
+
+    assert (await place.cluster.users.get(before.name)).password == before.password
+
+
+async def test_a_reset_that_is_performed_twice_leaves_a_credential_that_works(place: Place) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    [_ async for _ in tenants.rotate(["alpha"])]
+    place.sandbox.faults.add("users.reset_auth", cut=True, after=True, times=1)
+
+    [rotated] = [outcome async for outcome in tenants.rotate(["alpha"])]
+
+    assert rotated.credential is not None
+    await works(rotated.credential)
+
+
+async def test_an_error_leaves_the_intent_and_whoever_comes_next_goes_on(place: Place) -> None:
+    place.sandbox.faults.add("users.create", status=403, times=1)
+    with pytest.raises(PermissionDeniedError):
+        await place.tenants().ensure("alpha")
+    record = await place.store.get("alpha")
+    assert record is not None
+    assert (record.current, record.intended) == (None, place.prefix + "alpha")
+    assert await place.tenants().get("alpha") is None
+
+    await works(await place.tenants().ensure("alpha"))
+
+
+async def test_a_login_that_a_dead_process_made_is_reset_since_nobody_knows_its_password(place: Place) -> None:
+    login = place.prefix + "alpha"
+    claim = await place.store.claim("alpha", LONG)
+    assert claim is not None
+    await place.store.intend(claim, login)
+    lost = await place.cluster.users.create(login)
+    await place.store.release(claim)
+
+    [outcome] = [outcome async for outcome in place.tenants().provision(["alpha"], if_exists="error")]
+
+    assert outcome.credential is not None
+    assert outcome.credential.password != lost.password
+    await works(outcome.credential)
+
+
+async def test_a_removal_that_failed_tells_nobody_the_credential_and_can_go_either_way(place: Place) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    place.sandbox.faults.add("dbs.delete", status=403, times=1)
+
+    [outcome] = [outcome async for outcome in tenants.remove(["alpha"])]
+
+    assert isinstance(outcome.error, PermissionDeniedError)
+    assert await tenants.get("alpha") is None
+    assert (await tenants.plan(["alpha"])).resume == ("alpha",)
+    await works(await tenants.ensure("alpha"))
+    [outcome] = [outcome async for outcome in tenants.remove(["alpha"])]
+    assert outcome.ok
+
+
+async def test_what_was_just_removed_is_made_anew_although_it_is_still_listed(place: Place) -> None:
+    tenants = place.tenants()
+    place.sandbox.faults.add("users.delete", still_listed_for=5.0)
+    await tenants.ensure("alpha")
+    [_ async for _ in tenants.remove(["alpha"])]
+
+    [outcome] = [outcome async for outcome in tenants.provision(["alpha"])]
+
+    assert outcome.credential is not None
+    await works(outcome.credential)
+
+
+async def test_an_administrator_without_the_rights_is_told_with_the_statement_and_no_secret(place: Place) -> None:
+    plain = await place.cluster.users.create(place.prefix + "plain")
+    admin = (await place.cluster.info()).connection.uri_for(plain)
+
+    with pytest.raises(GrantError) as told:
+        await place.tenants(admin=admin).ensure("alpha")
+
+    error = told.value
+    assert error.tenant == "alpha"
+    assert error.statement.startswith("CREATE ROLE")
+    assert "on record is the name, and no credential" in str(error)
+    assert plain.password is not None
+    assert plain.password not in str(error)
+    await works(await place.tenants().ensure("alpha"))
+
+
+async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made(place: Place) -> None:
+    connection = (await place.cluster.info()).connection
+    admin = f"postgresql://doadmin:wrong-secret@{connection.host}:{connection.port}/defaultdb"
+    with pytest.raises(GrantError, match="cannot log in") as told:
+        await place.tenants(admin=admin).ensure("alpha")
+    assert "wrong-secret" not in str(told.value)
+    assert not [what for what, _ in place.sent() if what is not None and what.endswith("create")]
+    with pytest.raises(ConfigurationError, match="no DSN"):
+        await place.tenants(admin="nonsense wrong-secret").ensure("alpha")
+
+
+async def test_a_token_without_view_credentials_needs_an_administrator(place: Place) -> None:
+    primary = (await place.cluster.info()).connection
+    token = place.sandbox.add_token(["database:read", "database:create", "database:update", "database:delete"])
+    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateBudget([])) as client:
+        cluster = client.cluster(place.cluster.id)
+        with pytest.raises(ConfigurationError, match="database:view_credentials"):
+            await Tenants(cluster, place.store, place.prefix).ensure("alpha")
+        assert await place.store.get("alpha") is None
+
+        user = await place.cluster.users.get("doadmin")
+        tenants = Tenants(cluster, place.store, place.prefix, admin=primary.uri_for(user))
+        await works(await tenants.ensure("alpha"))
+
+
+async def test_mongodb_gets_its_rights_by_the_api_and_tells_its_password_once(place: Place) -> None:
+    cluster = place.client.cluster(await place.sandbox.add_cluster("mongodb"))
+    tenants = Tenants(cluster, place.store)
+    place.sandbox.faults.add("users.create", cut=True, after=True, times=1)
+
+    alpha = await tenants.ensure("alpha")
+    [rotated] = [outcome async for outcome in tenants.rotate(["alpha"])]
+
+    assert alpha.engine is Engine.MONGODB
+    assert alpha.password
+    assert alpha.uri.startswith("mongodb+srv://alpha:")
+    assert "/alpha?" in alpha.uri
+    assert rotated.credential is not None
+    for login in (alpha.username, rotated.credential.username):
+        settings = (await cluster.users.get(login)).settings
+        assert settings is not None
+        assert settings.mongo_user_settings is not None
+        assert (settings.mongo_user_settings.databases, settings.mongo_user_settings.role) == (["alpha"], "readWrite")
+    await cluster.users.create("beta")
+    [failed] = [outcome async for outcome in tenants.provision(["beta"])]
+    assert isinstance(failed.error, InvalidResponseError)
+    assert 'if_exists="reset"' in str(failed.error)
+
+
+@pytest.mark.parametrize("engine", ["kafka", "opensearch"])
+async def test_topics_and_indexes_are_given_by_prefix(place: Place, engine: str) -> None:
+    cluster = place.client.cluster(await place.sandbox.add_cluster(engine))
+    credential = await Tenants(cluster, place.store).ensure("alpha")
+    settings = (await cluster.users.get("alpha")).settings
+    assert settings is not None
+    acl = [entry.topic for entry in settings.acl or ()] + [entry.index for entry in settings.opensearch_acl or ()]
+    assert acl == [r"alpha\..*"]
+    assert credential.database is None
+    assert credential.env()
+
+
+async def test_a_store_of_another_cluster_is_not_used(place: Place) -> None:
+    await place.tenants().ensure("alpha")
+    other = place.client.cluster(await place.sandbox.add_cluster("mongodb"))
+    with pytest.raises(DatabaseClientError, match="give each cluster a store of its own"):
+        await Tenants(other, place.store).get("alpha")
+
+
+STOPPED = """
+import asyncio, sys
+from aiodbclient import DatabaseClient
+from aiodbclient.tenants import SQLiteStore, Tenants
+
+async def main(cluster, store, prefix):
+    async with DatabaseClient() as client, SQLiteStore(store) as opened:
+        tenants = Tenants(client.cluster(cluster), opened, prefix, lease=1.0)
+        async for outcome in tenants.rotate(["alpha"]):
+            print(outcome.action, outcome.error)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the work", "after the work"])
+async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead(
+    place: Place, tmp_path: Path, after: bool
+) -> None:
+    """It is stopped while its reset is under way. Another one takes over, and is done before the first one wakes."""
+    tenants = place.tenants(lease=1.0)
+    await tenants.ensure("alpha")
+    [_ async for _ in tenants.rotate(["alpha"])]  # so that both logins are there, and the next rotation is a reset
+    reset = place.sandbox.faults.add("users.reset_auth", delay=4.0, after=after, times=1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STOPPED, place.cluster.id, str(tmp_path / "tenants.db"), place.prefix),
+        env=os.environ | {"DIGITALOCEAN_TOKEN": place.sandbox.token, "DIGITALOCEAN_API_URL": place.sandbox.url},
+        stdout=PIPE,
+    )
+    while not reset.fired:
+        await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+
+    [outcome] = [outcome async for outcome in tenants.rotate(["alpha"])]
+    assert outcome.credential is not None
+    await asyncio.sleep(4.5 if not after else 0.0)  # the reset of the one that sleeps comes after ours
+    process.send_signal(signal.SIGCONT)
+    told, _ = await process.communicate()
+
+    assert told.decode().startswith("rotated None"), told
+    record = await place.store.get("alpha")
+    assert record is not None
+    assert record.current is not None
+    assert record.intended is None
+    await works(record.current)
+
+
+async def test_nothing_is_sent_once_the_lease_has_run_out(place: Place) -> None:
+    """As when the process was stopped while a request waited for the rate limit."""
+    claim = await place.store.claim("alpha", LONG)
+    assert claim is not None
+    held = Held(place.store, claim, LONG, Held.now() - LONG - 1)
+    before = len(place.sent())
+
+    with pytest.raises(ClaimLostError, match="was not sent"):
+        await place.cluster.watched(held.check).users.create("alpha")
+
+    assert len(place.sent()) == before
