@@ -88,7 +88,7 @@ class DatabaseClient:
             raise InvalidArgumentError("proxy and trust_env are for a session of the client's own: give them to yours")
         url = _checked_base_url(base_url)
         self._transport = Transport(
-            token=_token(token),
+            token=environment_token() if token is None else token,
             base_url=url,
             session=session,
             budget=RateBudget() if budget is None else budget,
@@ -167,14 +167,12 @@ class DatabaseClient:
         return client
 
 
-def _token(token: str | TokenProvider | None) -> str | TokenProvider:
-    if callable(token):
-        return token
-    if token is None:
-        token = next((os.environ[name] for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
-    if token is None:
-        raise ConfigurationError(f"no token: pass token=, or set {' or '.join(_TOKEN_VARIABLES)}")
-    return token
+def environment_token() -> str:
+    """The token that a client without ``token=`` uses. Raises ConfigurationError where the environment has none."""
+    for name in _TOKEN_VARIABLES:
+        if token := os.environ.get(name):
+            return token
+    raise ConfigurationError(f"no token: pass token=, or set {' or '.join(_TOKEN_VARIABLES)}")
 
 
 def _checked_base_url(given: str | None) -> URL:

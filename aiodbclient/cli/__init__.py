@@ -1,0 +1,16 @@
+"""The command ``aiodbclient``: the package's public surface for operators. Needs the extra ``cli``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command with the arguments of the process, and exit with its code."""
+    try:
+        from .app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        sys.exit("aiodbclient: the command needs its extra: pip install 'aiodbclient[cli]'")
+    app()

@@ -1,0 +1,62 @@
+"""The arguments that several subcommands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Cluster = Annotated[str, typer.Argument(metavar="CLUSTER", help="The cluster's id or name.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+Show = Annotated[bool, typer.Option("--show", help="Print secrets too.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        envvar="AIODBCLIENT_BUDGET",
+        metavar="URL",
+        help="Share the rate limit with other processes, through this Valkey: valkey://host:6379/0. "
+        "A password belongs into the variable: others can read a process's arguments.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
+
+TenantNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The tenants.", show_default=False)]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Take the names from a CSV file: its column `name`, or else the first. - is the standard input.",
+        show_default=False,
+    ),
+]
+OfCluster = Annotated[
+    str, typer.Option("--cluster", metavar="CLUSTER", help="The cluster's id or name.", show_default=False)
+]
+Store = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="AIODBCLIENT_STORE",
+        metavar="STORE",
+        help="Where the credentials are on record: a file such as tenants.db, or postgresql://user@host/db. "
+        "A password belongs into the variable, or into ~/.pgpass. AIODBCLIENT_STORE_KEY encrypts what is in it.",
+        show_default=False,
+    ),
+]
+Prefix = Annotated[str, typer.Option(metavar="TEXT", help="Begins the names of databases and logins.")]
+Private = Annotated[bool, typer.Option("--private", help="Let credentials lead to the private connection.")]
+Admin = Annotated[
+    str | None,
+    typer.Option(
+        envvar="AIODBCLIENT_ADMIN",
+        metavar="DSN",
+        help="The administrator that gives the rights; the cluster's primary user by default. Give it in the "
+        "variable: others can read a process's arguments.",
+        show_default=False,
+    ),
+]

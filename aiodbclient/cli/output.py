@@ -1,0 +1,109 @@
+"""What a command prints: results on the standard output, all else on the standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import InvalidArgumentError
+
+NAME = "aiodbclient"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_WIDE = 1_000_000  # columns of what is no terminal, where nothing must be folded
+
+
+class Lines:
+    """Writes lines to the standard output, also where whoever reads it has gone."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    def write(self, line: str) -> None:
+        """Print ``line`` at once. Sets ``gone`` where nobody reads any more."""
+        if self.gone:
+            return
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            self.gone = True
+            forget_stdout()
+
+
+def forget_stdout() -> None:
+    """Let what is still to be printed, such as by Python at its end, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def error_console() -> Console:
+    """Where progress and errors go."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def tell(text: str) -> None:
+    """Print ``text`` on the standard error."""
+    print(f"{NAME}: {printable(text)}", file=sys.stderr)
+
+
+def printable(text: object) -> str:
+    """``text`` with what could command a terminal written out."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
+
+
+def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool) -> None:
+    """Print a table that fits the terminal, or a JSON object for each row."""
+    lines = list(rows)
+    if as_json:
+        for row in lines:
+            print(json.dumps(row))
+    elif lines:
+        console = Console(highlight=False, markup=False, emoji=False)
+        if not console.is_terminal:
+            console.width = _WIDE
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        columns = list(dict.fromkeys(name for row in lines for name in row))
+        for name in columns:
+            table.add_column(name, overflow="fold")
+        for row in lines:
+            table.add_row(*(Text(_cell(row.get(name))) for name in columns))
+        console.print(table)
+    sys.stdout.flush()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return printable(value if isinstance(value, str) else json.dumps(value))
+
+
+def confirm(what: str, *, yes: bool) -> bool:
+    """Ask whether to do ``what``.
+
+    Args:
+        what: Ends with a question mark.
+        yes: Do not ask: the answer is given.
+
+    Returns:
+        Whether to go on.
+
+    Raises:
+        InvalidArgumentError: There is no terminal to ask on.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise InvalidArgumentError(f"{what} Nobody can be asked here: say --yes. Nothing was changed")
+    # An event loop's handlers would wait until the question is answered.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    try:
+        return typer.confirm(printable(what), err=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

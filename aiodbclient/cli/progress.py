@@ -1,0 +1,165 @@
+"""Following a run: its bar, its failures, its outcomes, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .._bulk.outcomes import Action, Failed
+from .._bulk.run import Run
+from ..errors import DatabaseClientError
+from ..tenants import TenantDone, TenantOutcome
+from .output import Lines, error_console, printable, tell
+from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, AnyBudget, code_of, on_signals
+
+_TICK = 0.2  # s between two drawings of the bar
+_WORTH_TELLING = 1.0  # s of waiting for the rate limit
+
+
+class Bar:
+    """A progress bar on the standard error, where that is a terminal. A context manager, within an event loop.
+
+    It is drawn by the loop itself: the budget is none of another thread's business.
+
+    Args:
+        total: The number of names.
+        budget: Tells how long the rate limit makes the run wait.
+    """
+
+    def __init__(self, total: int, budget: AnyBudget) -> None:
+        self._budget = budget
+        self._console = error_console()
+        self._progress = Progress(
+            TextColumn("{task.percentage:>3.0f}%"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[failures]}", style="red"),
+            TextColumn("{task.fields[limit]}", style="yellow"),
+            console=self._console,
+            auto_refresh=False,
+            disable=not self._console.is_terminal,
+            expand=True,
+        )
+        self._task = self._progress.add_task("", total=total, rate="", failures="", limit="")
+        self._failed = 0
+        self._ticking: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._tick()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._draw()
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """Count one more name."""
+        self._progress.advance(self._task)
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Tell above the bar that ``name`` failed."""
+        self._failed += 1
+        self._console.print(f"{printable(name)}: {printable(error)}", style="red", soft_wrap=True)
+
+    def _tick(self) -> None:
+        self._draw()
+        self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick)
+
+    def _draw(self) -> None:
+        speed = self._progress.tasks[0].speed or 0.0
+        budget = self._budget.snapshot()
+        waits = budget.waiting > 0 and budget.next_slot > _WORTH_TELLING
+        self._progress.update(
+            self._task,
+            rate=f"{60 * speed:.0f}/min",
+            failures=f"{self._failed} failed" if self._failed else "",
+            limit=f"rate limit: {budget.next_slot:.0f} s" if waits else "",
+        )
+        self._progress.refresh()
+
+
+class Stopping:
+    """What a signal does to a run: the first one stops it, so that what is in flight is kept; the second ends it."""
+
+    def __init__(self, run: Run[TenantOutcome]) -> None:
+        self._run = run
+        self._task = asyncio.current_task()
+        self.stopped = False
+
+    def stop(self) -> None:
+        """React to a signal."""
+        if not self.stopped:
+            tell("stops when what is in flight is on record; once more to end at once")
+            self.stopped = True
+            self._run.stop()
+        elif self._task is not None:
+            self._task.cancel()
+
+
+async def follow(
+    run: Run[TenantOutcome],
+    *,
+    total: int,
+    budget: AnyBudget,
+    row: Callable[[TenantDone], dict[str, Any]],
+    as_json: bool,
+) -> int:
+    """Do a run to its end.
+
+    Args:
+        run: The run.
+        total: How many names it has.
+        budget: Paces it.
+        row: What to print of an outcome, as JSON.
+        as_json: Whether to print each outcome, or how many there are of each kind.
+
+    Returns:
+        The exit code.
+    """
+    counts = Counter[Action]()
+    lines = Lines()
+    stopping = Stopping(run)
+    on_signals(stopping.stop)
+    ended: DatabaseClientError | None = None
+    with Bar(total, budget) as bar:
+        async with run:
+            try:
+                async for outcome in run:
+                    counts[outcome.action] += 1
+                    bar.advance()
+                    if isinstance(outcome, Failed):
+                        bar.fail(outcome.name, outcome.error)
+                    if as_json:
+                        told = _failure(outcome.error) if isinstance(outcome, Failed) else row(outcome)
+                        lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **told}))
+                        if lines.gone:  # nobody reads what is done: do no more
+                            run.stop()
+            except DatabaseClientError as error:
+                ended = error
+    if not as_json:
+        lines.write(", ".join(f"{count} {action}" for action, count in counts.items()) or "nothing to do")
+    if ended is not None:
+        tell(str(ended))
+        code = code_of(ended)
+        return UNUSABLE if code == SOME_FAILED else code
+    if counts.total() < total and (stopping.stopped or lines.gone):
+        tell(f"stopped early, {total - counts.total()} are left: run it again to go on")
+        return STOPPED
+    return SOME_FAILED if counts[Action.FAILED] else DONE
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"error": str(error), "may_have_applied": getattr(error, "may_have_applied", True)}

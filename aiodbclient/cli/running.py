@@ -1,0 +1,134 @@
+"""How a subcommand runs: its client, its signals, its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
+from uuid import UUID
+
+import typer
+
+from .._pacing.budget import RateBudget
+from ..client import DatabaseClient, environment_token
+from ..clusters import ClusterClient
+from ..errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    DatabaseClientError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    UnsupportedOperationError,
+)
+from .output import SIGNALS, forget_stdout, tell
+
+if TYPE_CHECKING:
+    from ..shared_budget import SharedRateBudget
+
+P = ParamSpec("P")
+AnyBudget: TypeAlias = "RateBudget | SharedRateBudget"
+
+DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
+
+
+def runs(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+    """Let Typer call a coroutine function, and exit with the code that it returns or that its error means."""
+
+    @wraps(command)
+    def called(*arguments: P.args, **options: P.kwargs) -> None:
+        raise typer.Exit(_exit_code(command(*arguments, **options)))
+
+    return called
+
+
+def _exit_code(work: Coroutine[Any, Any, int]) -> int:
+    try:
+        return asyncio.run(_until_signal(work))
+    except typer.Abort:
+        tell("stopped: nothing was done")
+        return STOPPED
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        tell("stopped: what was being sent may have been done")
+        return STOPPED
+    except BrokenPipeError:
+        forget_stdout()
+        return STOPPED
+    except DatabaseClientError as error:
+        tell(str(error))
+        return code_of(error)
+
+
+def code_of(error: DatabaseClientError) -> int:
+    """What a command exits with that was ended by ``error``."""
+    match error:
+        case ConfigurationError() | InvalidArgumentError() | UnsupportedOperationError():
+            return BAD_USAGE
+        case AuthenticationError() | PermissionDeniedError() | RateLimitError() | ServerError():
+            return UNUSABLE
+        case APIError():
+            return SOME_FAILED
+        case _:
+            return UNUSABLE
+
+
+async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
+    """Cancel ``work`` on SIGINT and SIGTERM."""
+    task = asyncio.current_task()
+    assert task is not None
+    on_signals(task.cancel)
+    return await work
+
+
+def on_signals(react: Callable[[], object]) -> None:
+    """Call ``react`` on SIGINT and SIGTERM from now on."""
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, react)
+
+
+@asynccontextmanager
+async def open_client(budget_url: str | None) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
+    """A client with the environment's token and proxy, and the budget that paces it.
+
+    Args:
+        budget_url: The server of a shared budget, or None for a budget of this process.
+    """
+    async with AsyncExitStack() as stack:
+        budget: AnyBudget = RateBudget()
+        if budget_url is not None:
+            budget = await stack.enter_async_context(_shared(budget_url))
+        client = DatabaseClient(budget=budget, app="aiodbclient-command", trust_env=True)
+        yield await stack.enter_async_context(client), budget
+
+
+def _shared(url: str) -> SharedRateBudget:
+    try:
+        from ..shared_budget import SharedRateBudget, token_key
+    except ImportError as error:
+        raise ConfigurationError(str(error)) from None
+    return SharedRateBudget(url, key=token_key(environment_token()))
+
+
+async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
+    """The cluster with the id or name ``wanted``.
+
+    Raises:
+        InvalidArgumentError: No cluster, or more than one, has that name.
+    """
+    try:
+        return client.cluster(UUID(wanted))
+    except ValueError:
+        pass
+    clusters = await client.clusters.list()
+    found = [cluster for cluster in clusters if cluster.name == wanted]
+    if not found:
+        names = ", ".join(sorted(cluster.name for cluster in clusters)) or "none at all"
+        raise InvalidArgumentError(f"no cluster is called {wanted!r}; there are: {names}")
+    if len(found) > 1:
+        ids = ", ".join(cluster.id for cluster in found)
+        raise InvalidArgumentError(f"{len(found)} clusters are called {wanted!r}: say which one by its id: {ids}")
+    return client.cluster(found[0].id, found[0].engine)

@@ -1,0 +1,284 @@
+"""``aiodbclient tenants``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from attrs import frozen
+from rich.console import Console
+
+from .._bulk.run import Run
+from ..errors import InvalidArgumentError
+from ..tenants import Credential, Plan, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
+from .arguments import Admin, Budget, From, Json, OfCluster, Prefix, Private, Show, TenantNames, Yes
+from .arguments import Store as StoreOption
+from .names import read_names
+from .output import confirm, print_rows, printable, tell
+from .progress import follow
+from .running import DIFFERENT, DONE, SOME_FAILED, STOPPED, AnyBudget, find_cluster, open_client, runs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Tenants: each has a database and a login that owns it and reaches nothing else, on record. "
+    "Whatever ends a command: run it again, and it goes on.",
+)
+
+_SHOWN = 10  # names that a question tells
+
+Prune = Annotated[bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")]
+
+
+class IfExists(StrEnum):
+    """What becomes of a login that is there and on no record."""
+
+    ADOPT = "adopt"
+    RESET = "reset"
+    ERROR = "error"
+
+
+@frozen
+class Place:
+    """Where the tenants are."""
+
+    tenants: Tenants
+    store: Store
+    budget: AnyBudget
+
+
+@asynccontextmanager
+async def _open(
+    cluster: str, store: str, budget: str | None, prefix: str = "", private: bool = False, admin: str | None = None
+) -> AsyncGenerator[Place]:
+    async with open_client(budget) as (client, limit), _store(store) as opened:
+        found = await find_cluster(client, cluster)
+        yield Place(Tenants(found, opened, prefix=prefix, private=private, admin=admin), opened, limit)
+
+
+def _store(where: str) -> Store:
+    key = [part.strip() for part in os.environ.get("AIODBCLIENT_STORE_KEY", "").split(",") if part.strip()] or None
+    return PostgresStore(where, key=key) if "://" in where else SQLiteStore(where, key=key)
+
+
+@app.command("plan")
+@runs
+async def plan_tenants(
+    cluster: OfCluster,
+    store: StoreOption,
+    names: TenantNames = None,
+    file: From = None,
+    prune: Prune = False,
+    prefix: Prefix = "",
+    json: Json = False,
+    budget: Budget = None,
+) -> int:
+    """Compare the names with what is on record, and change nothing. Exits with 5 where something differs.
+
+    Example: aiodbclient tenants plan --from names.csv --cluster tenants-prod --store tenants.db
+    """
+    wanted = read_names(names, file)
+    async with _open(cluster, store, budget, prefix) as place:
+        plan = await place.tenants.plan(wanted, prune=prune)
+    if json:
+        print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_json=True)
+    else:
+        _print_plan(plan)
+    return DIFFERENT if plan.create or plan.resume or (prune and plan.extra) else DONE
+
+
+@app.command("provision")
+@runs
+async def provision_tenants(
+    cluster: OfCluster,
+    store: StoreOption,
+    names: TenantNames = None,
+    file: From = None,
+    if_exists: Annotated[
+        IfExists, typer.Option(help="What becomes of a login that is there and on no record.")
+    ] = IfExists.ADOPT,
+    prune: Prune = False,
+    prefix: Prefix = "",
+    private: Private = False,
+    admin: Admin = None,
+    yes: Yes = False,
+    show: Show = False,
+    json: Json = False,
+    budget: Budget = None,
+) -> int:
+    """Give each name a database and a login, and put them on record. What is on record is kept.
+
+    Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
+    """
+    wanted = read_names(names, file)
+    if prune and if_exists is not IfExists.ADOPT:
+        raise InvalidArgumentError("--prune goes with --if-exists adopt alone")
+    if if_exists is IfExists.RESET and not confirm(
+        f"Give each login of {cluster} that is there and on no record a new password? "
+        "Programs that have the old one cannot log in anew.",
+        yes=yes,
+    ):
+        return STOPPED
+    async with _open(cluster, store, budget, prefix, private, admin) as place:
+        if not prune:
+            run = place.tenants.provision(wanted, if_exists=if_exists.value)
+            return await _do(run, len(wanted), place, show, json)
+        plan = await place.tenants.plan(wanted, prune=True)
+        if plan.extra and not confirm(_removal(plan.extra, cluster), yes=yes):
+            return STOPPED
+        return await _do(plan.apply(), len(plan.create) + len(plan.resume) + len(plan.extra), place, show, json)
+
+
+@app.command("rotate")
+@runs
+async def rotate_tenants(
+    cluster: OfCluster,
+    store: StoreOption,
+    names: TenantNames = None,
+    file: From = None,
+    prefix: Prefix = "",
+    private: Private = False,
+    admin: Admin = None,
+    show: Show = False,
+    json: Json = False,
+    budget: Budget = None,
+) -> int:
+    """Let a second login of each tenant take over. The one before works until `retire`, or the next `rotate`.
+
+    Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
+    """
+    wanted = read_names(names, file)
+    async with _open(cluster, store, budget, prefix, private, admin) as place:
+        return await _do(place.tenants.rotate(wanted), len(wanted), place, show, json)
+
+
+@app.command("retire")
+@runs
+async def retire_tenants(
+    cluster: OfCluster,
+    store: StoreOption,
+    names: TenantNames = None,
+    file: From = None,
+    prefix: Prefix = "",
+    json: Json = False,
+    budget: Budget = None,
+) -> int:
+    """End the login that `rotate` left: it gets a password that nobody has.
+
+    Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
+    """
+    wanted = read_names(names, file)
+    async with _open(cluster, store, budget, prefix) as place:
+        return await _do(place.tenants.retire(wanted), len(wanted), place, False, json)
+
+
+@app.command("remove")
+@runs
+async def remove_tenants(
+    cluster: OfCluster,
+    store: StoreOption,
+    names: TenantNames = None,
+    file: From = None,
+    prefix: Prefix = "",
+    admin: Admin = None,
+    yes: Yes = False,
+    json: Json = False,
+    budget: Budget = None,
+) -> int:
+    """Remove tenants: their logins, their database with all that is in it, and their record.
+
+    Example: aiodbclient tenants remove alpha --cluster tenants-prod --store tenants.db
+    """
+    wanted = read_names(names, file)
+    if not confirm(_removal(wanted, cluster), yes=yes):
+        return STOPPED
+    async with _open(cluster, store, budget, prefix, admin=admin) as place:
+        return await _do(place.tenants.remove(wanted), len(wanted), place, False, json)
+
+
+@app.command("show")
+@runs
+async def show_tenants(
+    cluster: OfCluster,
+    store: StoreOption,
+    names: TenantNames = None,
+    file: From = None,
+    show: Show = False,
+    json: Json = False,
+    budget: Budget = None,
+) -> int:
+    """Print what is on record of the names, or of all. Passwords and URIs only with --show.
+
+    Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
+    """
+    wanted = read_names(names, file) if names or file else None
+    async with _open(cluster, store, budget) as place:
+        if wanted is None:
+            wanted = [record.name async for record in place.store.records()]
+        found = {name: await place.tenants.get(name) for name in wanted}
+    print_rows((_row(each, show, json) for each in found.values() if each is not None), as_json=json)
+    missing = [name for name, credential in found.items() if credential is None]
+    for name in missing:
+        tell(f"{name}: no credential is on record")
+    return SOME_FAILED if missing else DONE
+
+
+async def _do(run: Run[TenantOutcome], total: int, place: Place, show: bool, json: bool) -> int:
+    def row(outcome: TenantDone) -> dict[str, Any]:
+        return {} if outcome.credential is None else _row(outcome.credential, show, as_json=True)
+
+    return await follow(run, total=total, budget=place.budget, row=row, as_json=json)
+
+
+def _removal(names: Sequence[str], cluster: str) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    told = ", ".join(names[:_SHOWN])
+    return f"Remove {told}{more} from {cluster}: logins, databases with all that is in them, and records?"
+
+
+def _row(credential: Credential, show: bool, as_json: bool) -> dict[str, Any]:
+    told = {
+        "name": credential.name,
+        "username": credential.username,
+        "database": credential.database,
+        "host": credential.host,
+        "port": credential.port,
+        "engine": credential.engine,
+    }
+    if show:
+        told |= {"password": credential.password, "uri": credential.uri}
+        kafka = {"access_cert": credential.access_cert, "access_key": credential.access_key}
+        told |= {name: value for name, value in kafka.items() if value is not None}
+        if as_json:
+            told["ca"] = credential.ca
+    return told
+
+
+def _changes(plan: Plan) -> list[tuple[str, str]]:
+    extra = "remove" if plan.prune else "extra"
+    kinds = {"create": plan.create, "resume": plan.resume, extra: plan.extra, "keep": plan.keep}
+    return [(name, kind) for kind, names in kinds.items() for name in names]
+
+
+_SIGNS = {
+    "create": ("+ {}", "green"),
+    "resume": ("~ {} (begun, goes on)", "yellow"),
+    "remove": ("- {}", "red"),
+    "extra": ("  {} (on record, not among the names; left alone)", "dim"),
+}
+
+
+def _print_plan(plan: Plan) -> None:
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for name, change in _changes(plan):
+        if change in _SIGNS:
+            sign, style = _SIGNS[change]
+            console.print(sign.format(printable(name)), style=style)
+    removed = len(plan.extra) if plan.prune else 0
+    console.print(
+        f"{len(plan.create)} to create, {len(plan.resume)} to go on with, {removed} to remove, "
+        f"{len(plan.keep)} on record"
+    )

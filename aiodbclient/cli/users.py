@@ -1,0 +1,105 @@
+"""``aiodbclient users``."""
+
+from __future__ import annotations
+
+import typer
+from attrs import asdict
+
+from ..errors import InvalidArgumentError
+from ..models import User
+from .arguments import Budget, Cluster, Json, Name, Show, Yes
+from .output import confirm, print_rows, tell
+from .running import DONE, STOPPED, find_cluster, open_client, runs
+
+app = typer.Typer(no_args_is_help=True, help="The users of a cluster.")
+
+_SECRETS = ("password", "access_cert", "access_key")
+
+
+@app.command("list")
+@runs
+async def list_users(cluster: Cluster, show: Show = False, json: Json = False, budget: Budget = None) -> int:
+    """List the users of a cluster.
+
+    Example: aiodbclient users list tenants-prod
+    """
+    async with open_client(budget) as (client, _):
+        users = await (await find_cluster(client, cluster)).users.list()
+        print_rows((_row(user, show) for user in users), as_json=json)
+    return DONE
+
+
+@app.command("get")
+@runs
+async def get_user(cluster: Cluster, name: Name, show: Show = False, json: Json = False, budget: Budget = None) -> int:
+    """Read one user.
+
+    Example: aiodbclient users get tenants-prod alpha --show
+    """
+    async with open_client(budget) as (client, _):
+        user = await (await find_cluster(client, cluster)).users.get(name)
+        print_rows([_row(user, show)], as_json=json)
+    return DONE
+
+
+@app.command("create")
+@runs
+async def create_user(
+    cluster: Cluster, name: Name, show: Show = False, json: Json = False, budget: Budget = None
+) -> int:
+    """Create a user. Needs --show: the password is told once.
+
+    Example: aiodbclient users create tenants-prod alpha --show
+    """
+    _check_shown(show)
+    async with open_client(budget) as (client, _):
+        user = await (await find_cluster(client, cluster)).users.create(name)
+        print_rows([_row(user, show)], as_json=json)
+    return DONE
+
+
+@app.command("delete")
+@runs
+async def delete_user(cluster: Cluster, name: Name, yes: Yes = False, budget: Budget = None) -> int:
+    """Delete a user.
+
+    Example: aiodbclient users delete tenants-prod alpha
+    """
+    if not confirm(f"Delete the user {name} of {cluster}?", yes=yes):
+        return STOPPED
+    async with open_client(budget) as (client, _):
+        await (await find_cluster(client, cluster)).users.delete(name)
+    tell(f"the user {name} is deleted")
+    return DONE
+
+
+@app.command("reset")
+@runs
+async def reset_user(
+    cluster: Cluster, name: Name, show: Show = False, yes: Yes = False, json: Json = False, budget: Budget = None
+) -> int:
+    """Give a user a new password. The old one ends at once. Needs --show: the new one is told once.
+
+    Example: aiodbclient users reset tenants-prod alpha --show
+    """
+    _check_shown(show)
+    question = f"Give the user {name} of {cluster} a new password? Programs that have the old one cannot log in anew."
+    if not confirm(question, yes=yes):
+        return STOPPED
+    async with open_client(budget) as (client, _):
+        user = await (await find_cluster(client, cluster)).users.reset_auth(name)
+        print_rows([_row(user, show)], as_json=json)
+    return DONE
+
+
+def _check_shown(show: bool) -> None:
+    if not show:
+        raise InvalidArgumentError(
+            "the password would be lost: say --show to print it, or put the tenant on record with "
+            "`aiodbclient tenants provision`. Nothing was sent"
+        )
+
+
+def _row(user: User, show: bool) -> dict[str, object]:
+    told = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in _SECRETS))
+    return {"name": told.pop("name"), "role": told.pop("role", None)} | told

