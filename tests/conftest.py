@@ -1,15 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from benchmarks.valkey_server import BINARY, ValkeyServer
 
+from .requirements import no_server
 from .server import Server, serve
 
 MakeClient = Callable[..., DatabaseClient]
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """A server with nothing in it."""
+    if BINARY is None:
+        no_server("there is no valkey-server: apt-get install valkey-server")
+    with ValkeyServer() as server:
+        yield server
 
 
 @pytest.fixture

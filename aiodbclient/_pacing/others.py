@@ -68,7 +68,7 @@ class Others:
         seen, start = self.seen, now - self.seconds
         while seen and seen[0][1] <= start:
             seen.popleft()
-        return sum(count * min(1.0, (to - start) / (to - begin)) for begin, to, count in seen)
+        return sum(count * min(1.0, (to - start) / max(to - begin, _MOMENT)) for begin, to, count in seen)
 
     def saw(self, count: float, since: float, now: float, at_most: float) -> None:
         """They sent at least ``count`` requests between ``since`` and ``now``, and hold at most ``at_most`` slots.

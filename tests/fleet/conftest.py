@@ -1,26 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from aiodbclient import Window
 from aiodbclient.shared_budget import SharedRateBudget
-from benchmarks.valkey_server import BINARY, ValkeyServer
-
-from ..requirements import no_server
+from benchmarks.valkey_server import ValkeyServer
 
 MakeBudget = Callable[..., SharedRateBudget]
-
-
-@pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
-    """A server with nothing in it."""
-    if BINARY is None:
-        no_server("there is no valkey-server: apt-get install valkey-server")
-    with ValkeyServer() as server:
-        yield server
 
 
 @pytest.fixture

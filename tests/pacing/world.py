@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from aiodbclient._pacing.budget import RateBudget
+from aiodbclient._pacing.budget import Budget
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ class Latency:
 class Client:
     """Calls the server as the transport does: acquire, send, read, observe or throttle, release; up to 5 tries."""
 
-    budget: RateBudget
+    budget: Budget
     server: Server
     latency: Callable[[], float]
     sent: int = 0

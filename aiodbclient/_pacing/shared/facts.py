@@ -50,6 +50,7 @@ def load(account: Account, text: str, offset: float) -> None:
     gate.until = _heard(facts["gate"], offset)
     gate.at_most = math.inf if facts["at_most"] is None else int(facts["at_most"])
     gate.strikes = int(facts["strikes"])
+    account.quiet = not any(window.others.level for window in account.windows)
     account.heard, account.compared = _heard(facts["heard"], offset), _heard(facts["compared"], offset)
 
 
