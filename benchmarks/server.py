@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 
-USER = {"name": "alice", "role": "normal", "password": "abcdefgh12345678"}
+USER = {"name": "alice", "role": "normal", "password": "AVNS_abcdefgh12345678"}
 LISTED = 5000
 
 

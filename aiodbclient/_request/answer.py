@@ -17,6 +17,8 @@ T = TypeVar("T")
 # Of the successes without a body, what says that the work is still to be done, or is not for a DELETE to say.
 _NOT_DONE = frozenset({202, 205, 206})
 
+_TOO_MUCH = "is more than there is memory for"
+
 
 class Connection(Protocol):
     """What an answer came through."""
@@ -61,17 +63,14 @@ class Answer:
         Raises:
             InvalidResponseError: Where it is not of that shape, or of another user, db or cluster than was asked for.
         """
-        key = self.call.operation.key
-        assert key is not None
-        problem = f"is not the documented JSON object with {key!r}"
-        # The error is raised outside of the handler: what a decoder or cattrs raises quotes the answer, and its
+        # The error is raised outside of the handlers: what a decoder or cattrs raises quotes the answer, and its
         # credentials.
         try:
-            value = decoded(self.body, key, model)
+            value = decoded(self.body, self._key, model)
         except SHAPE_ERRORS:
-            pass
+            problem = self._other_shape
         except MemoryError:
-            problem = "is more than there is memory for"
+            problem = _TOO_MUCH
         else:
             self._check_subject(value)
             return value
@@ -79,15 +78,12 @@ class Answer:
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """As ``read``, for a list: what is on this page, and the address of the next one, if there is one."""
-        key = self.call.operation.key
-        assert key is not None
-        problem = f"is not the documented JSON object with {key!r}"
         try:
-            page, following = decoded_page(self.body, key, model)
+            page, following = decoded_page(self.body, self._key, model)
         except SHAPE_ERRORS:
-            pass
+            problem = self._other_shape
         except MemoryError:
-            problem = "is more than there is memory for"
+            problem = _TOO_MUCH
         else:
             if model is User:
                 self._secrets.learn([user.password for user in page if isinstance(user, User)])
@@ -121,21 +117,30 @@ class Answer:
         self.call.tell(error)
         return error
 
+    @property
+    def _key(self) -> str:
+        key = self.call.operation.key
+        assert key is not None, "the answer to this operation is empty"
+        return key
+
+    @property
+    def _other_shape(self) -> str:
+        return f"is not the documented JSON object with {self._key!r}"
+
     def _check_subject(self, value: object) -> None:
         told: str | None
-        match value:
-            case User():
-                self._secrets.learn((value.password, value.access_key))
-                told, asked = value.name, self.call.name
-            case Database():
-                told, asked = value.name, self.call.name
-            case Cluster():
-                self._secrets.learn(_passwords(value))
-                told, asked = value.id, self.call.cluster_id
-            case ClusterEngine():
-                told, asked = value.id, self.call.cluster_id
-            case _:
-                return
+        if isinstance(value, User):
+            self._secrets.learn((value.password, value.access_key))
+            told, asked = value.name, self.call.name
+        elif isinstance(value, Database):
+            told, asked = value.name, self.call.name
+        elif isinstance(value, Cluster):
+            self._secrets.learn(_passwords(value))
+            told, asked = value.id, self.call.cluster_id
+        elif isinstance(value, ClusterEngine):
+            told, asked = value.id, self.call.cluster_id
+        else:
+            return
         if told is not None and asked is not None and not is_same_name(told, asked):
             raise self.invalid(f"is about {self._secrets.line(told, 100)!r}, not {asked!r}")
 
