@@ -156,6 +156,24 @@ async def test_a_list_has_an_end(server: Server, make_client: MakeClient, monkey
     assert len(server.requests) == 50
 
 
+async def test_a_list_of_large_pages_has_an_end(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "LONGEST", 1 << 20)
+
+    async def ever_new(request: web.BaseRequest) -> web.StreamResponse:
+        number = int(request.query.get("page", "1"))
+        users = [{"name": f"user{number}-{n}", "access_cert": "x" * 1000} for n in range(200)]
+        return await says(200, {"users": users, "links": {"pages": {"next": f"?page={number + 1}"}}})(request)
+
+    server.otherwise = ever_new
+
+    with pytest.raises(errors.InvalidResponseError, match="longer than 1 MiB"):
+        await make_client().cluster(CLUSTER, engine="kafka").users.list()
+
+    assert len(server.requests) == 6
+
+
 @pytest.mark.parametrize(
     "following",
     [

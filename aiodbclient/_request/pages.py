@@ -7,13 +7,14 @@ from typing import TypeVar
 from yarl import URL
 
 from .answer import Answer
+from .body import LONGEST
 from .call import Call, Meter, Options
 from .operations import Operation
 from .transport import Transport
 
 T = TypeVar("T")
 
-_MOST = 10_000  # pages of one list: a hundred thousand users, ten at a time
+_MOST = 5_000  # pages of one list: a hundred thousand users, at the API's usual 20 a page
 
 
 async def read_all(
@@ -28,15 +29,19 @@ async def read_all(
 
     Raises:
         InvalidResponseError: Where the next page is at another address than the list or was read before, and where
-            there is no end of pages.
+            there is no end of pages, or more than 128 MiB of them.
         DatabaseClientError: As ``Transport.send``.
     """
     items: list[T] = []
     seen = {path}
+    size = 0
     while True:
         answer = await transport.send(Call(operation, path, options, meter))
         page, following = answer.read_page(model)
         items += page
+        size += len(answer.body)
+        if size > LONGEST:
+            raise answer.invalid(f"makes the list longer than {LONGEST >> 20} MiB")
         if following is None:
             return items
         path = _path_of(transport.base_url, following, answer)
