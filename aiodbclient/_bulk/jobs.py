@@ -182,7 +182,7 @@ class ProvisionUsers(UserJob[UserDone]):
             raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
         if self._if_exists == "update":
             return await self._updated(users, spec, user)
-        _refuse_other_settings(spec, user, told_by_reset=self._if_exists == "reset")
+        _refuse_other_settings(spec, user, reset_follows=self._if_exists == "reset")
         if self._if_exists == "reset":
             return Action.RESET, await self.reset(users, spec)
         return Action.KEPT, user
@@ -207,14 +207,15 @@ class ProvisionUsers(UserJob[UserDone]):
         return Action.RESET, await self.reset(users, spec)
 
     async def _there_before(self, users: Users, name: str) -> User | None:
-        """The user, if it was there before the run made it (see ``settle``)."""
+        """The user, if it was there before: by the run's list, or by a read where that does not do."""
         user = self._existing.get(name)
-        if user is not None:
-            # A user that this client deleted may be listed for a while yet: the answer to the create tells.
+        if user is None:
+            told = self.tells_passwords or not self._listed
+        else:  # a user that this client deleted may be listed for a while yet
             deletions = self._context.memory.deletions
-            return None if deletions.may_be_listed_still(self._context.cluster_id, name, monotonic()) else user
-        if self.tells_passwords or not self._listed:
-            return None
+            told = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
+        if told:
+            return user
         try:
             return await readable(partial(users.get, name), self.retry)
         except NotFoundError:
@@ -284,15 +285,15 @@ class DeprovisionDatabases(DatabaseJob[Removed]):
         return await _removed(self.calls(meter), spec, meter)
 
 
-def _refuse_other_settings(spec: NewUser, user: User, *, told_by_reset: bool) -> None:
+def _refuse_other_settings(spec: NewUser, user: User, *, reset_follows: bool) -> None:
     """Raise SettingsDifferError where ``user`` has not the settings of ``spec``.
 
     Args:
         spec: What is asked for.
         user: What is there.
-        told_by_reset: Whether a reset follows, which sets the authentication plugin too.
+        reset_follows: Whether a reset follows, which sets the authentication plugin too.
     """
-    differ = [each for each in differences(spec, user) if not (told_by_reset and each.setting == AUTH_PLUGIN)]
+    differ = [each for each in differences(spec, user) if not (reset_follows and each.setting == AUTH_PLUGIN)]
     if differ:
         raise SettingsDifferError(
             f"the user {spec.name!r} exists with other settings than asked for ({'; '.join(map(str, differ))}) and was "

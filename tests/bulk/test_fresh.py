@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, errors
+from aiodbclient._request.deletions import Deletions
 from aiodbclient.sandbox import Sandbox
 
 from .test_stream import collect
@@ -134,3 +135,31 @@ async def test_a_rival_made_after_the_list_is_not_reset(sandbox: Sandbox, client
 async def test_where_passwords_are_told_no_name_is_read_before_its_create(sandbox: Sandbox, pg: ClusterClient) -> None:
     await collect(pg.users.provision([f"t{n}" for n in range(20)]))
     assert requests(sandbox, "users.get") == 0
+
+
+async def test_a_rival_in_the_place_of_a_deleted_user_is_not_reset(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+    """Found by the machine of test_random_faults."""
+    await collect(mongodb.users.deprovision(["a"]))
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
+        await other.cluster(mongodb.id).users.create("a")
+    truth = Truth(sandbox, mongodb.id)
+    sandbox.faults.add("users.create", cut=True, nth=1)
+
+    kept = await collect(mongodb.users.provision(["a"]))
+
+    assert kept["a"].action is Action.KEPT
+    assert not truth.reset
+
+
+def test_a_client_remembers_the_deletions_of_a_minute_and_no_more() -> None:
+    deletions = Deletions()
+    for n in range(10_000):
+        deletions.note("cluster", f"t{n}", now=float(n))
+
+    assert deletions.may_be_listed_still("cluster", "t9999", now=9999.0)
+    assert deletions.may_be_listed_still("cluster", "t9950", now=9999.0)
+    assert not deletions.may_be_listed_still("cluster", "t9939", now=9999.0)
+    assert not deletions.may_be_listed_still("another cluster", "t9999", now=9999.0)
+    assert len(deletions._sent) <= 62
+    deletions.forget("cluster", "t9999")
+    assert not deletions.may_be_listed_still("cluster", "t9999", now=9999.0)

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, Run, errors
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, Run, UserSettings, errors
+from aiodbclient import NewUser as ClientNewUser
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.validation import NewUser
 
@@ -42,7 +43,9 @@ failures = st.sampled_from(
 breakage = st.lists(
     st.fixed_dictionaries(
         {
-            "operation": st.sampled_from(["create", "create", "create", "reset_auth", "get", "delete", "list"]),
+            "operation": st.sampled_from(
+                ["create", "create", "create", "reset_auth", "get", "delete", "list", "update"]
+            ),
             "failure": failures,
             "nth": st.integers(1, 3),
             "times": st.integers(1, 5),
@@ -94,18 +97,22 @@ class Operator(RuleBasedStateMachine):
 
     @rule(
         names=some_names,
-        if_exists=st.sampled_from(["keep", "reset", "error"]),
+        if_exists=st.sampled_from(["keep", "reset", "error", "update"]),
+        replicating=st.booleans(),
         concurrency=st.sampled_from([None, 1, 4]),
         broken=breakage,
     )
     def provision(
         self,
         names: list[str],
-        if_exists: Literal["keep", "reset", "error"],
+        if_exists: Literal["keep", "reset", "error", "update"],
+        replicating: bool,
         concurrency: int | None,
         broken: list[dict[str, Any]],
     ) -> None:
-        run = self.cluster.users.provision(names, if_exists=if_exists, concurrency=concurrency)
+        wanted = UserSettings(pg_allow_replication=replicating) if self.cluster.engine == "pg" else None
+        specs = [ClientNewUser(name, settings=wanted) for name in names]
+        run = self.cluster.users.provision(specs, if_exists=if_exists, concurrency=concurrency)
         self._take(run, names, broken, may_reset=if_exists == "reset")
 
     @rule(names=some_names, broken=breakage)
@@ -143,7 +150,7 @@ class Operator(RuleBasedStateMachine):
         if action in (Action.DELETED, Action.ABSENT):
             self.unsure.discard(name)
             self.noted.pop(name, None)
-        elif action is Action.KEPT:
+        elif action in (Action.KEPT, Action.UPDATED):
             if user.password is not None:
                 assert user.password == self.truth.passwords[name]
         else:
