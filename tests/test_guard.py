@@ -147,6 +147,20 @@ async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, 
     patient.cancel()
 
 
+async def test_nobody_waits_for_the_read_of_a_call_with_a_longer_timeout(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = stalls()
+    client = make_client(retry=RetryPolicy(max_tries=1))
+    patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
+    await asyncio.wait([patient], timeout=0.1)
+
+    with pytest.raises(errors.RequestTimeoutError):
+        await asyncio.wait_for(client.with_options(timeout=0.1).cluster(CLUSTER).users.list(), 2)
+
+    patient.cancel()
+
+
 async def test_a_listed_cluster_needs_no_read(server: Server, make_client: MakeClient) -> None:
     server.will(says(200, {"databases": [{"id": CLUSTER, "name": "main", "engine": "valkey"}]}))
     client = make_client()

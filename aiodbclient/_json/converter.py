@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @define
 class ClusterEngine:
-    """Of a cluster only what the guard needs, so that nothing else of it can be in the guard's way."""
+    """The engine of a cluster, for the guard: a cluster with an unreadable member elsewhere is still guarded."""
 
     engine: Engine | str
     id: str | None = None
@@ -68,7 +68,9 @@ SHAPE_ERRORS = (
 
 
 def decoded(body: bytes, key: str, model: type[T]) -> T:
-    """The ``model`` under ``key`` of the JSON object in ``body``. Raises one of SHAPE_ERRORS where there is none.
+    """Read the ``model`` under ``key`` of the JSON object in ``body``.
+
+    Raises one of SHAPE_ERRORS where there is none.
 
     What it raises quotes the body, and with that credentials.
     """
@@ -77,20 +79,20 @@ def decoded(body: bytes, key: str, model: type[T]) -> T:
 
 
 def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
-    """As ``decoded``, for a list of ``model``, with the address of the list's next page, if it has one."""
+    """Read a list of ``model`` as ``decoded`` does, and the address of its next page, or None."""
     payload = json.loads(body)
     return _converter().structure(payload[key], list[model]), _next_page(payload)  # type: ignore[valid-type]
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:
-    """The JSON object of ``value``, without what was not given."""
+    """Make the JSON object of ``value``, without the members that are None."""
     return cast("dict[str, Any]", _converter().unstructure(value))
 
 
 def setting_names(
     mysql_settings: MySQLSettings | None, settings: UserSettings | None, readonly: bool | None = None
 ) -> list[str]:
-    """The settings that are given, by the names that the capability table uses."""
+    """Name the settings that are not None as ``Capabilities.user_settings`` does."""
     names: list[str] = []
     if settings is not None:
         names += [f"settings.{field}" for field in _USER_SETTINGS if getattr(settings, field) is not None]
@@ -190,7 +192,7 @@ def _optional_model(converter: Converter, cls: type) -> Hook:
 
 @cache
 def _converter() -> Converter:
-    """The one converter, made when first needed: making it takes as long as importing half of this package."""
+    """Make the converter when it is first needed, since that takes as long as importing half of this package."""
     converter = Converter(detailed_validation=False, omit_if_default=True)
 
     def register(shape: Any, hook: Hook) -> None:
@@ -240,7 +242,7 @@ def _converter() -> Converter:
 
 
 def _user_hook(converter: Converter) -> Hook:
-    """What cattrs would generate for User, but without a call for each attribute: lists of users are long."""
+    """Read a User as cattrs would, without a call for each attribute, since lists of users are long."""
     roles: dict[object, UserRole] = {role.value: role for role in UserRole}
     text, role_of = _optional(str), _open_enum(UserRole, optional=True)
     settings_of = _optional_model(converter, UserSettings)
@@ -269,7 +271,7 @@ def _user_hook(converter: Converter) -> Hook:
 
 
 def _settings_hook(converter: Converter) -> Hook:
-    """The same for UserSettings."""
+    """Read UserSettings, likewise."""
     flag = _optional(bool)
     acl_of: Hook = converter.get_structure_hook(Sequence[KafkaACL] | None)
     opensearch_acl_of: Hook = converter.get_structure_hook(Sequence[OpenSearchACL] | None)
@@ -291,7 +293,7 @@ _CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribut
 
 
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """``cluster`` with its engine told to each of its connections, which need it to write a DSN."""
+    """Copy the engine of ``cluster`` into each of its connections, which need it to write a DSN."""
     engine = {"engine": cluster["engine"]}
     connections = {key: {**value, **engine} for key in _CONNECTIONS if (value := cluster.get(key))}
     return {**cluster, "connection": engine, **connections}

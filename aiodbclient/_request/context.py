@@ -36,7 +36,7 @@ class Memory:
         self.ca_locks: dict[str, asyncio.Lock] = {}
         self.cas: dict[str, str] = {}
         self.engines: dict[str, Engine | str] = {}
-        self.reads: dict[tuple[str, float | None, bool], asyncio.Future[None]] = {}
+        self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}
         self.write_locks: dict[str, asyncio.Lock] = {}
         self.deletions = Deletions()  # of users
 
@@ -148,11 +148,13 @@ class ClusterContext(NamedTuple):
         return self._replace(options=options, meter=meter)
 
     async def _read_engine(self) -> None:
-        """Read the cluster, or wait for whoever is reading it with the same patience and in the same lane.
+        """Read the cluster, or wait for another call that reads it with the same options.
 
         A failed read fails all who wait for it, a cancelled one none.
         """
-        reads, reading = self.memory.reads, (self.cluster_id, self.options.max_wait, self.options.bulk)
+        options = self.options
+        reading = (self.cluster_id, options.max_wait, options.timeout, options.retry, options.bulk)
+        reads = self.memory.reads
         if reading in reads:
             await asyncio.shield(reads[reading])
             return
