@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check fix coverage mutants bench bench-fleet bench-web docs pictures
+.PHONY: demo test check fix coverage mutants storm bench bench-fleet bench-web docs pictures
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -30,6 +30,10 @@ mutants: $(VENV)/.dev
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
 
+# Kills and stops processes that work on tenants, 25 times for each kind of work. Takes a quarter of an hour.
+storm: $(VENV)/.dev
+	$(BIN)/python -m tests.tenants.storm
+
 bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/cost.py
@@ -37,6 +41,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/pacing.py
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/bulk.py
+	$(BIN)/python benchmarks/tenants.py
 
 # Draws anew what the site shows.
 pictures: $(VENV)/.dev

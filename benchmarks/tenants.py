@@ -1,0 +1,147 @@
+"""What tenants cost beside the rate limit: the pace of 300 of them, and memory for 100,000 names.
+
+The sandbox is another process, with PostgreSQL behind it and the documented windows, three times as fast: 250 requests
+in 20 seconds and 5,000 in 20 minutes. A new tenant takes two requests, and 600 requests take two of the short windows
+at the least. What is measured includes SQL, logins and the store, a SQLite file on this machine's disk.
+
+Memory is resident memory of this process, its highest during the run beside that before it, when a smaller run has
+warmed up everything. Names come from a generator. Of the names that are known, all is in the store; the new ones are
+tenants of Kafka, of one request each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import sqlite3
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from time import perf_counter
+
+from aiodbclient import DatabaseClient, RateBudget, Window
+from aiodbclient.tenants import Credential, Record, Seal, SQLiteStore, Tenants
+
+TENANTS, BURST, SECONDS = 300, 250, 20.0
+WINDOWS = [Window(BURST, SECONDS), Window(5_000, SECONDS * 60)]
+KNOWN, NEW, WARM_UP = 100_000, 10_000, 2_000
+MOST_RATIO, MOST_MIB = 1.05, 16.0
+
+
+def names(prefix: str, count: int) -> Iterator[str]:
+    return (f"{prefix}-{n:06}" for n in range(count))
+
+
+def resident() -> float:
+    """MiB of this process in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+@asynccontextmanager
+async def sandbox(engine: str, rate: str, budget: RateBudget) -> AsyncIterator[tuple[DatabaseClient, str]]:
+    """A client of a sandbox in another process, and the id of its cluster."""
+    command = [sys.executable, "-m", "aiodbclient.sandbox", "--json", "--cluster", engine, "--rate-limit", rate]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        told = json.loads(await process.stdout.readline())
+        async with DatabaseClient(told["token"], base_url=told["url"], budget=budget) as client:
+            (cluster,) = await client.clusters.list()
+            yield client, cluster.id
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def pace(folder: Path) -> bool:
+    """Whether 300 tenants take hardly longer than the rate limit lets 600 requests take."""
+    least = (2 * TENANTS - 1) // BURST * SECONDS
+    async with (
+        sandbox("pg", f"{BURST}/{SECONDS:g}", RateBudget(WINDOWS)) as (client, cluster),
+        SQLiteStore(folder / "pace.db") as store,
+    ):
+        tenants = Tenants(client.cluster(cluster), store)
+        await asyncio.sleep(SECONDS)  # the window is empty again
+        started = perf_counter()
+        async for outcome in tenants.provision(names("tenant", TENANTS)):
+            assert outcome.ok, outcome.error
+        took = perf_counter() - started
+    ratio = took / least
+    print(
+        f"{TENANTS} tenants: {took:.2f} s, and the rate limit alone takes {least:g} s for {2 * TENANTS} requests: "
+        f"ratio {ratio:.3f}; bound {MOST_RATIO}"
+    )
+    return ratio <= MOST_RATIO
+
+
+async def highest(tenants: Tenants, prefix: str, count: int) -> float:
+    """The highest resident memory on the way, in MiB."""
+    most, taken = resident(), 0
+    async for outcome in tenants.provision(names(prefix, count)):
+        assert outcome.ok, outcome.error
+        taken += 1
+        if taken % 500 == 0:
+            most = max(most, resident())
+    assert taken == count
+    return most
+
+
+async def memory(folder: Path) -> bool:
+    """Whether memory stays flat over many names."""
+    flat = True
+    async with (
+        sandbox("kafka", "none", RateBudget([])) as (client, cluster),
+        SQLiteStore(folder / "memory.db") as store,
+    ):
+        tenants = Tenants(client.cluster(cluster), store)
+        fill(folder / "memory.db", cluster)
+        for prefix, count in (("known", KNOWN), ("new", NEW)):
+            await highest(tenants, f"warm-{prefix}" if prefix == "new" else prefix, WARM_UP)
+            gc.collect()
+            before, started = resident(), perf_counter()
+            grown = await highest(tenants, prefix, count) - before
+            print(
+                f"{count:,} {prefix} names: {before:.1f} MiB before, {grown:+.1f} MiB at most; bound {MOST_MIB:g} "
+                f"({count / (perf_counter() - started):,.0f} a second)"
+            )
+            flat = flat and grown <= MOST_MIB
+        gc.collect()
+        before, seen = resident(), 0
+        async for _ in store.records():
+            seen += 1
+        grown = resident() - before
+        print(f"{seen:,} records read: {grown:+.1f} MiB; bound {MOST_MIB:g}")
+    return flat and grown <= MOST_MIB
+
+
+def fill(path: Path, cluster: str) -> None:
+    """Put the known names on record."""
+    seal = Seal()
+    with closing(sqlite3.connect(path)) as database, database:
+        for name in names("known", KNOWN):
+            current = Credential(
+                name=name,
+                username=name,
+                password="a" * 24,
+                database=None,
+                host="kafka.db.invalid",
+                port=25073,
+                engine="kafka",
+                uri="kafka.db.invalid:25073",
+                cluster=cluster,
+            )
+            text = seal.seal(Record(name=name, current=current))
+            database.execute("INSERT INTO credentials (name, record) VALUES (?, ?)", (name, text))
+
+
+async def measure() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if await pace(Path(folder)) & await memory(Path(folder)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(measure()))

