@@ -22,7 +22,7 @@ from ..tenants.vault import Vault
 
 Namespace = dict[str, Any]
 
-WITH_TENANTS = {"how-to/rotate.md", "how-to/tenants.md", "how-to/web-backend.md", "why/claims.md"}
+WITH_TENANTS = {"how-to/fleet.md", "how-to/rotate.md", "how-to/tenants.md", "how-to/web-backend.md", "why/claims.md"}
 
 
 @pytest.fixture
@@ -49,6 +49,10 @@ async def namespace(
     cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
     async with aiodbclient.DatabaseClient() as client:
+        if real:
+            cluster = client.cluster(cluster_id)
+            primary = await cluster.users.get("doadmin")
+            monkeypatch.setenv("STORE", (await cluster.info()).connection.uri_for(primary))
         yield {
             "__name__": "guide",
             "DatabaseClient": aiodbclient.DatabaseClient,

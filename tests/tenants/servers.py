@@ -17,10 +17,10 @@ from aiodbclient.sandbox.embedded import SUPERUSER, binaries
 
 
 class RestartablePostgres:
-    """The embedded one, on one port for good. ``dsn`` is its superuser's."""
+    """One on one port for good: the embedded one, or that of the programs in ``found``. ``dsn`` is its superuser's."""
 
-    def __init__(self) -> None:
-        found = binaries()
+    def __init__(self, found: Path | None = None) -> None:
+        found = found or binaries()
         assert found is not None
         self._binaries = found
         self._base = Path(tempfile.mkdtemp(prefix="aiodbclient-"))

@@ -8,6 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -190,6 +191,23 @@ async def test_a_token_without_view_credentials_needs_an_administrator(place: Pl
         user = await place.cluster.users.get("doadmin")
         tenants = Tenants(cluster, place.store, place.prefix, admin=primary.uri_for(user))
         await works(await tenants.ensure("alpha"))
+
+
+async def test_an_ensure_that_is_cancelled_anywhere_can_be_repeated(place: Place) -> None:
+    random = Random(20261)
+    tenants = place.tenants()
+    for number in range(12):
+        ensuring = asyncio.create_task(tenants.ensure(f"n{number}"))
+        await asyncio.sleep(random.uniform(0.0, 0.25))
+        ensuring.cancel()
+        await asyncio.gather(ensuring, return_exceptions=True)
+
+    outcomes = [outcome async for outcome in tenants.provision(f"n{number}" for number in range(12))]
+
+    assert len(outcomes) == 12
+    for outcome in outcomes:
+        assert outcome.credential is not None, outcome.error
+        await works(outcome.credential)
 
 
 async def test_mongodb_gets_its_rights_by_the_api_and_tells_its_password_once(place: Place) -> None:
