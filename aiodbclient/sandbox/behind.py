@@ -33,11 +33,9 @@ def behind(
         raise ValueError("tls=False cannot be had with dsn: whether there is TLS is for the server to say")
     if backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {backend!r}")
-    if data is not None and backend == "postgres":
-        raise ValueError("an embedded PostgreSQL cannot be kept in data: give a dsn or backend='memory'")
     secrets = mapping(data, f"secrets of {cluster_id}")
     if engine in (Engine.PG, Engine.ADVANCED_PG):
-        if backend is None and dsn is None and data is None and embedded.binaries() and all(map(find_spec, _DRIVERS)):
+        if backend is None and dsn is None and embedded.binaries() and all(map(find_spec, _DRIVERS)):
             backend = "postgres"
         if dsn is not None:
             require("psycopg", "sandbox")
@@ -50,7 +48,12 @@ def behind(
             from .postgres import PostgresBackend
 
             signing = authority if tls else None
-            return PostgresBackend(engine, None, secrets, authority=signing, open_public=_before_15(version))
+            kept = mapping(data, f"server of {cluster_id}")
+            folder = None if data is None else data.folder / f"postgres-{cluster_id}"
+            server = embedded.EmbeddedPostgres(signing, kept, folder)
+            return PostgresBackend(
+                engine, None, secrets, embedded=server, authority=signing, open_public=_before_15(version)
+            )
     elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
         require("pymysql", "sandbox-mysql")
         from .mysql import MySQLBackend

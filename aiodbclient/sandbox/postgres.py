@@ -61,13 +61,14 @@ class PostgresBackend:
         dsn: str | None,
         secrets: MutableMapping[str, tuple[str, str]],
         *,
+        embedded: EmbeddedPostgres | None = None,
         authority: Authority | None = None,
         open_public: bool = False,
     ) -> None:
         self.engine = engine
         self._open_public = open_public
         self._authority = authority
-        self._embedded = EmbeddedPostgres(authority) if dsn is None else None
+        self._embedded = embedded
         self._dsn = dsn or ""
         self._primary = PRIMARY
         self._primary_password: str | None = None
@@ -113,17 +114,24 @@ class PostgresBackend:
             sslrootcert=embedded.ca_file,
             gssencmode="disable",
         )
-        self._primary_password = new_password()
+        self._ca = self._authority.certificate() if self._authority else None
         async with self._connection() as connection:
             self._version, self._tls = _version(connection), connection.pgconn.ssl_in_use
-            self._ca = self._authority.certificate() if self._authority else None
-            verifier = _verifier(connection, PRIMARY, self._primary_password)
+        if embedded.is_new:
+            await self._make_primary()
+            embedded.made()
+        self._primary_password = self._secrets[PRIMARY][1]
+
+    async def _make_primary(self) -> None:
+        async with self._connection() as connection:
+            password = new_password()
+            verifier = _verifier(connection, PRIMARY, password)
             await connection.execute(
                 SQL("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {}").format(
                     Identifier(PRIMARY), Literal(verifier)
                 )
             )
-        self._secrets[PRIMARY] = verifier, self._primary_password
+        self._secrets[PRIMARY] = verifier, password
         await self.create_db(DEFAULT_DB)
 
     async def _look_around(self) -> None:

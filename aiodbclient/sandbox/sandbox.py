@@ -18,6 +18,7 @@ from aiohttp import web
 from .._pacing.budget import Window
 from ..engines import Engine
 from .authority import Authority
+from .backends import MemoryBackend
 from .behind import behind
 from .clusters import Cluster, Status
 from .data import Data
@@ -46,9 +47,10 @@ class Sandbox:
             same, but 0 with a 429 of the minute's limit; ``"full"`` 0 also with the answer that fills the minute. The
             API description allows all three.
         data: a folder, made where it is missing, in which clusters, users, dbs, tokens and the certificate authority
-            are kept for the next sandbox with this folder. ``add_cluster`` then returns the cluster of that name and
-            engine that was kept. What has a server needs its ``dsn`` again; PostgreSQL is not embedded then, but in
-            memory. Passwords are in it: the folder is its owner's alone.
+            are kept for the next sandbox with this folder, embedded PostgreSQLs too. ``add_cluster`` then returns the
+            cluster of that name and engine that was kept; one behind a ``dsn`` needs it again. What was answered is
+            there after a kill, but not after a crash of the machine. Passwords are in it: nobody else may read it. A
+            PostgreSQL that root embeds runs as nobody, who must be able to get there.
         page_size: None, or how many members a list tells at most before it goes on at ``links.pages.next``.
     """
 
@@ -219,7 +221,8 @@ class Sandbox:
             self._names.discard(name)
             self._ids.discard(cluster_id)
             raise
-        self._kept[name] = cluster.record() | {"tls": tls, "dsn": dsn is not None}
+        kind = "memory" if isinstance(server, MemoryBackend) else "postgres"
+        self._kept[name] = cluster.record() | {"tls": tls, "dsn": dsn is not None, "backend": kind}
         return cluster.id
 
     def _claim(self, name: str, engine: str, cluster_id: str | None) -> str:
@@ -231,7 +234,7 @@ class Sandbox:
         return kept.id
 
     async def _restore(self) -> None:
-        """Bring back the clusters in memory that an earlier run kept."""
+        """Bring back the clusters that an earlier run kept."""
         for name, record in self._kept.items():
             if record["dsn"]:
                 continue  # its server may be elsewhere by now: it comes back when it is added
@@ -240,7 +243,7 @@ class Sandbox:
                 name,
                 record["id"],
                 dsn=None,
-                backend="memory",
+                backend=record["backend"],
                 tls=record["tls"],
                 version=record["version"],
                 authority=self._authority,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
+import signal
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from aiodbclient.sandbox import Sandbox
@@ -54,16 +61,14 @@ async def test_what_was_there_is_there_again(tmp_path: Path) -> None:
 
 async def test_a_cluster_that_is_kept_is_not_another_one(tmp_path: Path) -> None:
     async with Sandbox(windows=[], data=tmp_path) as sandbox:
-        one, two = [await sandbox.add_cluster("pg") for _ in range(2)]
+        one, two = [await sandbox.add_cluster("pg", backend="memory") for _ in range(2)]
     async with Sandbox(windows=[], data=tmp_path) as sandbox:
         with pytest.raises(ValueError, match=f"'pg-1' is kept as a pg cluster with the id {one}"):
             await sandbox.add_cluster("mysql", "pg-1")
         with pytest.raises(ValueError, match="'pg-1' is kept as"):
             await sandbox.add_cluster("pg", cluster_id=ID)
         assert [await sandbox.add_cluster("pg") for _ in range(2)] == [one, two]
-        assert await sandbox.add_cluster("pg") not in (one, two)
-        with pytest.raises(ValueError, match="cannot be kept in data"):
-            await sandbox.add_cluster("pg", backend="postgres")
+        assert await sandbox.add_cluster("pg", backend="memory") not in (one, two)
 
 
 async def test_another_token_takes_the_place_of_the_one_that_was_kept(tmp_path: Path) -> None:
@@ -84,6 +89,59 @@ async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
         await Sandbox(data=tmp_path / "b").__aenter__()
     with pytest.raises(RuntimeError, match="cannot keep anything in"):
         await Sandbox(data=tmp_path / "b" / "sandbox.db").__aenter__()
+
+
+def files(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.glob(pattern))
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Iterator[Path]:
+    """A folder where nobody, who keeps a server for root, may go."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def test_an_embedded_postgresql_is_kept_too(public: Path) -> None:
+    async with Sandbox(windows=[], data=public) as first, caller(first) as call:
+        path = "/v2/databases/" + await first.add_cluster("pg", "tenants", backend="postgres")
+        app = (await call("POST", f"{path}/users", {"name": "app"})).json["user"]
+        await call("POST", f"{path}/dbs", {"name": "alpha"})
+        before = (await call("GET", path)).json["database"]
+        ca = (await call("GET", f"{path}/ca")).json
+        owner = before["connection"]["uri"].replace("defaultdb", "alpha")
+        async with await psycopg.AsyncConnection.connect(owner) as connection:
+            await connection.execute("CREATE TABLE t AS SELECT 42 AS answer; GRANT SELECT ON t TO app")
+    assert [path.name for path in files(public, "postgres-*/*")] == ["data"]
+
+    async with Sandbox(windows=[], data=public) as second, caller(second) as call:
+        assert (await call("GET", path)).json["database"] == before  # its port and passwords too
+        assert (await call("GET", f"{path}/ca")).json == ca
+        assert (await call("GET", f"{path}/users/app")).json["user"] == app
+        theirs = owner.replace(before["connection"]["password"], app["password"]).replace("doadmin", "app")
+        async with await psycopg.AsyncConnection.connect(theirs) as connection:
+            assert await (await connection.execute("SELECT answer FROM t")).fetchall() == [(42,)]
+        # a kill of the server leaves what it has confirmed
+        await call("POST", f"{path}/users", {"name": "late"})
+        [status] = files(public, "postgres-*/data/postmaster.pid")
+        os.kill(int(status.read_text().split()[0]), signal.SIGKILL)
+        while not second.failed:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async with Sandbox(windows=[], data=public) as third, caller(third) as call:
+        assert (await call("GET", f"{path}/users/late")).status == 200
+        assert await third.add_cluster("pg", "tenants") == path.rpartition("/")[2]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL is nobody's")
+async def test_a_folder_that_nobody_may_enter(tmp_path: Path) -> None:
+    os.chmod(tmp_path, 0o700)
+    async with Sandbox(data=tmp_path / "a" / "b") as sandbox:
+        with pytest.raises(RuntimeError, match=r"did not start: .*Permission denied"):
+            await sandbox.add_cluster("pg", backend="postgres")
+        assert sandbox.clusters == {}
+    assert files(tmp_path, "a/b/postgres-*") == []
 
 
 def test_a_program_that_was_killed_goes_on(tmp_path: Path) -> None:

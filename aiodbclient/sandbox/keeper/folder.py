@@ -13,11 +13,12 @@ _STOP_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
 
 
-def clean(base: Path) -> None:
-    """Stop what runs in ``base`` and remove it. Safe to repeat."""
+def clean(base: Path, *, keep: bool) -> None:
+    """Stop what runs in ``base`` and remove it; with ``keep``, all but the data of the server. Safe to repeat."""
     server = int(_status(base, 0) or 0)
     if server in running_in(base, server):
-        _kill(server, signal.SIGQUIT)  # it ends its own processes at once, and there is nothing to keep
+        # Either way it ends its own processes at once; the first writes down what it has.
+        _kill(server, signal.SIGINT if keep else signal.SIGQUIT)
         _wait_until_nothing_runs_in(base, server)
     for process in running_in(base, server):
         _kill(process, signal.SIGKILL)
@@ -25,7 +26,14 @@ def clean(base: Path) -> None:
     if segment := _status(base, 6).split()[1:]:
         # A PostgreSQL that was killed leaves its segment of System V shared memory, of 56 bytes.
         ctypes.CDLL(None).shmctl(int(segment[0]), 0, None)  # 0 is IPC_RMID
-    shutil.rmtree(base, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(base, ignore_errors=True)
+        return
+    for entry in base.iterdir():
+        if entry.is_dir() and entry.name != "data":
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != "data":
+            entry.unlink(missing_ok=True)
 
 
 def _status(base: Path, line: int) -> str:

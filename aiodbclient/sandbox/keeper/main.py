@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from . import postgres
 from .folder import clean
@@ -30,8 +31,10 @@ _STOP_SECONDS = 10.0
 def main() -> None:
     """Arguments: where PostgreSQL's programs are, and the superuser's name.
 
-    The first line on stdin is JSON: ``password``, and ``certificate`` (the server's key and chain, PEM) and ``ca``
-    (PEM), both null for a server without TLS. One line of JSON on stdout tells ``port`` and ``folder``, or ``error``.
+    The first line on stdin is JSON: ``folder`` (null for a temporary one, which is removed at the end), ``new``
+    (whether to begin with nothing), ``port`` (taken if it is free; 0 for any), ``password``, and ``certificate`` (the
+    server's key and chain, PEM) and ``ca`` (PEM), both null for a server without TLS. One line of JSON on stdout tells
+    ``port`` and ``folder``, or ``error``.
     The end of stdin is the end.
     """
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
@@ -39,10 +42,17 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _exit)
     settings = json.loads(sys.stdin.buffer.readline())
-    base = None
+    base, keep = None, False
     try:
         reachable = become_nobody(binaries)
-        base = Path(tempfile.mkdtemp(prefix=PREFIX))
+        if settings["folder"] is None:
+            base = Path(tempfile.mkdtemp(prefix=PREFIX))
+        else:
+            os.listdir(settings["folder"])  # raises where nobody may not go
+            base, keep = Path(settings["folder"]), True
+            clean(base, keep=True)  # one that was killed may have left files, and even a server
+            if settings["new"]:
+                shutil.rmtree(base / "data", ignore_errors=True)
         if not reachable:
             binaries = postgres.copied(binaries, base / "install")
         os.chdir("/")
@@ -59,7 +69,7 @@ def main() -> None:
         _tell(error=f"{error}")
     finally:
         if base is not None:
-            clean(base)
+            clean(base, keep=keep)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
@@ -86,7 +96,7 @@ def _wait_for(worker: int) -> None:
         time.sleep(0.005)
 
 
-def _work(binaries: Path, superuser: str, settings: dict[str, str | None], base: Path, guard: socket.socket) -> None:
+def _work(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, guard: socket.socket) -> None:
     """The worker's life: PostgreSQL and its front, until the guard's end of ``guard`` is closed. Never returns."""
     code = 1
     try:
@@ -95,24 +105,30 @@ def _work(binaries: Path, superuser: str, settings: dict[str, str | None], base:
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         _tell(error=f"{error}")
     finally:
-        clean(base)
+        clean(base, keep=settings["folder"] is not None)
         os._exit(code)
 
 
-async def _serve(
-    binaries: Path, superuser: str, settings: dict[str, str | None], base: Path, guard: socket.socket
-) -> None:
+async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, guard: socket.socket) -> None:
     context = server_context(settings["certificate"], base)
     (base / "ca.pem").write_text(settings["ca"] or "")
-    postgres.initialise(binaries, base, superuser, settings["password"] or "")
-    server = postgres.start(binaries, base)
+    if not (base / "data").exists():
+        postgres.initialise(binaries, base, superuser, settings["password"])
+    server = postgres.start(binaries, base, durable=settings["folder"] is not None)
     os.chdir(base / "data")  # PostgreSQL's socket is there, and a whole path may be too long for a socket
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(guard, over.set)
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+    with _listener(settings["port"]) as listener:
         listener.setblocking(False)
         front = asyncio.create_task(Front(context, postgres.SOCKET).serve(listener))
         _tell(port=listener.getsockname()[1], folder=f"{base}")
         while not (over.is_set() or front.done()) and server.poll() is None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), _LOOK_AGAIN_SECONDS)
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=1024)
+    except OSError:
+        return socket.create_server(("127.0.0.1", 0), backlog=1024)

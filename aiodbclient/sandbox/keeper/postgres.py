@@ -10,7 +10,7 @@ from pathlib import Path
 SOCKET = ".s.PGSQL.5432"
 """The only way to the server, in its data folder."""
 
-# Nothing here outlives the process, so nothing has to survive a crash. Statements in the log could hold passwords.
+# Nothing here has to survive a crash of the machine. Statements in the log could hold passwords.
 # Passwords are random, so that many rounds of hashing would only make each login slow.
 _SETTINGS = {
     "listen_addresses": "",
@@ -18,7 +18,6 @@ _SETTINGS = {
     "unix_socket_permissions": "0700",
     "max_connections": "300",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
     "shared_buffers": "32MB",
@@ -62,9 +61,13 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
         raise RuntimeError(f"initdb failed: {done.stderr.strip()[-2000:]}")
 
 
-def start(binaries: Path, base: Path) -> subprocess.Popen[bytes]:
-    """Start the server and wait until it is ready. Raises RuntimeError with the end of its log."""
-    command = [f"{binaries}/postgres", "-D", f"{base}/data", *(f"--{name}={_SETTINGS[name]}" for name in _SETTINGS)]
+def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[bytes]:
+    """Start the server and wait until it is ready. Raises RuntimeError with the end of its log.
+
+    ``durable``: what it has confirmed is there after it was killed.
+    """
+    settings = _SETTINGS | {"synchronous_commit": "on" if durable else "off"}
+    command = [f"{binaries}/postgres", "-D", f"{base}/data", *(f"--{name}={settings[name]}" for name in settings)]
     with open(base / "log", "wb") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=base, process_group=0)
     while server.poll() is None:
