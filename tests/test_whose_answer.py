@@ -163,22 +163,28 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
         await asyncio.wait(serving, timeout=2)
 
 
-def writes(*answers: bytes) -> Callable[[Writer], Awaitable[None]]:
-    async def reply(writer: Writer) -> None:
-        for answer in answers:
+class Writes:
+    """Write one answer after the other; ``done`` once the last one is on its way."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = answers
+        self.done = asyncio.Event()
+
+    async def __call__(self, writer: Writer) -> None:
+        for answer in self.answers:
             writer.write(answer)
             await writer.drain()
             await asyncio.sleep(0.05)  # so that a second one finds the connection idle
-
-    return reply
+        self.done.set()
 
 
 async def test_a_second_copy_of_an_answer_is_not_given_to_the_next_request() -> None:
-    async with speaks(writes(user("a"), user("a")), writes(user("b"))) as (client, used):
+    twice = Writes(user("a"), user("a"))
+    async with speaks(twice, Writes(user("b"))) as (client, used):
         users = client.cluster(CLUSTER, engine="pg").users
 
         assert (await users.create("a")).password == "password-of-a"
-        await asyncio.sleep(0.1)
+        await twice.done.wait()
         assert (await users.create("b")).password == "password-of-b"
 
     assert used == [1, 2]
@@ -186,17 +192,18 @@ async def test_a_second_copy_of_an_answer_is_not_given_to_the_next_request() -> 
 
 async def test_a_late_204_does_not_make_a_refused_delete_a_success() -> None:
     refused = http("404 Not Found", {"id": "not_found", "message": "no such user"})
-    async with speaks(writes(http("204 No Content"), http("204 No Content")), writes(refused)) as (client, _):
+    twice = Writes(http("204 No Content"), http("204 No Content"))
+    async with speaks(twice, Writes(refused)) as (client, _):
         users = client.cluster(CLUSTER, engine="pg").users
         await users.delete("a")
-        await asyncio.sleep(0.1)
+        await twice.done.wait()
 
         with pytest.raises(errors.NotFoundError):
             await users.delete("b")
 
 
 async def test_the_connection_of_an_answer_that_does_not_fit_is_closed() -> None:
-    async with speaks(writes(user("a"), user("b")), writes(user("c"))) as (client, used):
+    async with speaks(Writes(user("a"), user("b")), Writes(user("c"))) as (client, used):
         users = client.cluster(CLUSTER, engine="pg").users
 
         with pytest.raises(errors.InvalidResponseError, match="'a', not 'b'"):
