@@ -15,6 +15,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 # What ruff can mend by itself.
 fix: $(VENV)/.dev

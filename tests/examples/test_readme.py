@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-import aiodbclient
-from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -20,21 +16,6 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 TESTS = [block for block in BLOCKS if "def test_" in block]
 PROGRAMS = [block for block in BLOCKS if "asyncio.run(" in block]
-
-
-@pytest.fixture
-async def cluster_id(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A cluster that the environment names, at which every client of the README ends up."""
-
-    class OnTheSandbox(DatabaseClient):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **{"base_url": sandbox.url, **options})
-
-    cluster_id = await sandbox.add_cluster("pg", backend="memory")
-    monkeypatch.setattr(aiodbclient, "DatabaseClient", OnTheSandbox)
-    monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.token)
-    monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
-    return cluster_id
 
 
 def test_all_kinds_of_blocks_are_there() -> None:
@@ -49,15 +30,26 @@ def test_every_page_that_it_sends_to_is_there() -> None:
     assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
-async def test_the_program_runs(cluster_id: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_program_runs(tmp_path: Path) -> None:
     [program] = PROGRAMS
+    async with Sandbox() as sandbox:
+        environment = {
+            **os.environ,
+            "DIGITALOCEAN_API_URL": sandbox.url,
+            "DIGITALOCEAN_TOKEN": sandbox.token,
+            "DIGITALOCEAN_CLUSTER_ID": await sandbox.add_cluster("pg", backend="postgres"),
+        }
+        python = [sys.executable, "-W", "error", "-c", program]
+        done = await asyncio.to_thread(
+            subprocess.run, python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
 
-    await asyncio.to_thread(exec, program, {"__name__": "__main__"})
-
-    assert sorted(capsys.readouterr().out.splitlines()) == [
-        f"{name} created None" for name in ("beta", "delta", "gamma")
-    ]
-    assert sandbox.counts["users.create", 201] == 4
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sandbox.counts["dbs.create", 201] == 4
+    first, *provisioned, last = done.stdout.splitlines()
+    assert [first] == re.findall(r"# (sslmode=.*)", program)
+    assert sorted(provisioned) == [f"{name} created None" for name in ("beta", "delta", "gamma")]
+    assert last == "alpha rotated None"
 
 
 def test_the_test_passes(tmp_path: Path) -> None:
