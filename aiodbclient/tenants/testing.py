@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 
-from attrs import evolve
+from attrs import evolve, fields
 
 from ..engines import Engine
 from ..errors import ClaimLostError, StoreError
@@ -48,6 +48,7 @@ def a_credential(name: str, password: str = "hunter2") -> Credential:
         ca="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
         access_cert=f"cert-{password}",
         access_key=f"key-{password}",
+        cluster="9cc10173-e9ea-4176-9dbc-a4cee4c4ff30",
     )
 
 
@@ -115,7 +116,17 @@ class StoreContract:
     @_in_a_loop
     async def test_every_shape_of_a_credential_comes_back_as_it_was(self) -> None:
         full = a_credential("alpha", "p'\"\\%😀\n")
-        bare = evolve(full, password=None, database=None, ca=None, access_cert=None, access_key=None, engine="oracle")
+        bare = evolve(
+            full,
+            password=None,
+            database=None,
+            ca=None,
+            access_cert=None,
+            access_key=None,
+            cluster=None,
+            engine="oracle",
+        )
+        assert None not in [getattr(full, each.name) for each in fields(Credential)]
         async with self.place() as make, make() as store:
             for current, previous in ((full, None), (bare, full), (None, bare), (None, None)):
                 await store.keep(await _claimed(store, "alpha"), current, previous)

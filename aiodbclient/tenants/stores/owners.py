@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from glob import escape, glob
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def sweep(path: Path) -> None:
     """Remove the files of owners that died."""
     for file in glob(f"{escape(str(path))}-owner-{'[0-9a-f]' * 16}"):
         if not _is_locked(file):
-            Path(file).unlink(missing_ok=True)
+            with suppress(OSError):  # another does it, or may
+                os.unlink(file)
 
 
 def _file(path: Path, name: str) -> str:

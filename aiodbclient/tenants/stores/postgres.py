@@ -66,7 +66,8 @@ class PostgresStore:
     living processes seem dead.
 
     Args:
-        dsn: A connection string of libpq. Its role needs SELECT, INSERT, UPDATE and DELETE on the table, and CREATE on
+        dsn: A connection string of libpq; with ``sslmode=verify-full`` and ``sslrootcert=`` in it the server is
+            verified. Its role needs SELECT, INSERT, UPDATE and DELETE on the table, and CREATE on
             its schema as long as there is no table.
         table: The table, by its name or as ``schema.name``.
         key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
