@@ -30,6 +30,11 @@ local function read(name)
   return tonumber(redis.call('HGET', state, name) or nil)
 end
 
+-- Whoever asked this has given up: what it got would be nobody's.
+if ask.expires and now > ask.expires then
+  return cjson.encode({late = true, now = whole(now)})
+end
+
 for _, key in ipairs(KEYS) do
   redis.call('PEXPIRE', key, math.ceil((longest.length + 3 * ask.lease) / 1000))
 end
@@ -72,7 +77,7 @@ for i, window in ipairs(ask.windows) do
 end
 
 -- Of the processes that wait, those that ask again when they said they would have a claim to an equal part. One that
--- does not may have been cut off, and uses its fallback share: that is left to it for one shortest window.
+-- does not may have been cut off, and uses its fallback share: that is left to it for five shortest windows.
 local others = {}
 local waiting = redis.call('HGETALL', queue)
 for i = 1, #waiting, 2 do
@@ -83,14 +88,13 @@ for i = 1, #waiting, 2 do
     elseif not other.gone then
       other.gone = whole(now)
       redis.call('HSET', queue, waiting[i], cjson.encode(other))
-    elseif now - other.gone > shortest.length then
+    elseif now - other.gone > 5 * shortest.length then
       redis.call('HDEL', queue, waiting[i])
       other.share = 0
     end
     if other.gone then
       for _, window in ipairs(ask.windows) do
-        window.room = window.room - math.floor(
-          window.limit * other.share * math.min(1, (now - other.asked) / window.length))
+        window.room = window.room - math.floor(window.limit * other.share * math.min(1, shortest.length / window.length))
       end
     end
   end
@@ -168,7 +172,7 @@ local first = 0
 if left.interactive + left.bulk > 0 then
   first = wait(left.interactive > 0 and 1 or 1 + ask.reserve)
   redis.call('HSET', queue, ask.process, cjson.encode({
-    interactive = left.interactive, bulk = left.bulk, used = ask.used + granted, share = ask.share, asked = whole(now),
+    interactive = left.interactive, bulk = left.bulk, used = ask.used + granted, share = ask.share,
     till = whole(now + math.min(first, ask.longest_pause) + ask.patience),
   }))
 elseif ask.wants then

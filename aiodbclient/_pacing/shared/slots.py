@@ -367,10 +367,16 @@ class Slots:
             ],
             "wants": not learning,
         }
+        if self._told:
+            ask["expires"] = micro(now + self._offset + self._timeout)
         if told is not None:
             ask["facts"] = told
         try:
             reply = _decoded(await self._script(self._keys, [json.dumps(ask)]))
+            if reply.get("late"):
+                # This one was not, as it is here: the server's clock was set.
+                self._told, self._round_trip = 0.0, math.inf
+                raise ValkeyError("its clock was set")
         except BaseException:
             # It may have run all the same, so that its slots are taken: they go back, and what it told is told again.
             self._done.extendleft(reversed(done))
@@ -490,6 +496,8 @@ def _decoded(text: str) -> dict[str, Any]:
     """The script's reply. Raises ValkeyError where that is none: something else answers there."""
     try:
         reply = json.loads(text)
+        if reply.get("late"):
+            return cast("dict[str, Any]", reply)
         if not reply.get("forgotten"):
             for name in ("interactive", "bulk", "wait", "settling", "version", "in_flight", "most", "least"):
                 if not isinstance(reply[name], int | float):
