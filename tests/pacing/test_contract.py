@@ -66,8 +66,9 @@ async def test_alone_it_takes_the_least_time_and_meets_no_429(make_pair: MakePai
     took, clients = await run(make_pair(*SCALED), server, 1000)
     assert sum(client.refused for client in clients) == 0
     best = optimum(1000, server.windows)
-    # In virtual time 1.03 is asserted (test_simulation.py); here a busy machine has a tenth of a second each minute.
-    assert took <= 1.03 * best + 3 * 0.1
+    # 1.03 is asserted in virtual time (test_simulation.py). Here a minute more is for a busy machine; a 0 that is taken
+    # for a spent hour costs at least two.
+    assert took <= 1.03 * best + MINUTE
 
 
 @both_ways

@@ -61,7 +61,7 @@ class SharedRateBudget:
 
     By the server's clock, first come first served within a process, and of those that wait each has a claim to an equal
     part of the shortest window. A slot is held while its request is in flight and for the window after its answer.
-    Those of a process that was killed free themselves half a shortest window later than that, and if it was waiting, its
+    Those of a process that was killed free themselves half a shortest window later than that. If it was waiting, its
     fallback share is left alone for five shortest windows, since it may only have been cut off. A 429 in one process
     closes the gate of all, which then opens gently.
 
