@@ -29,6 +29,7 @@ def clean(base: Path, *, keep: bool) -> None:
     if not keep:
         shutil.rmtree(base, ignore_errors=True)
         return
+    (base / "data" / "postmaster.pid").unlink(missing_ok=True)  # of a killed one it says for ever that it is ready
     for entry in base.iterdir():
         if entry.is_dir() and entry.name != "data":
             shutil.rmtree(entry, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import select
@@ -48,9 +49,10 @@ def main() -> None:
         if settings["folder"] is None:
             base = Path(tempfile.mkdtemp(prefix=PREFIX))
         else:
-            os.listdir(settings["folder"])  # raises where nobody may not go
+            # Of one that was killed the guard or the worker may still be clearing up. The lock is the worker's too.
+            fcntl.flock(os.open(settings["folder"], os.O_RDONLY), fcntl.LOCK_EX)
             base, keep = Path(settings["folder"]), True
-            clean(base, keep=True)  # one that was killed may have left files, and even a server
+            clean(base, keep=True)  # if those were killed as well, they have left files and a server
             if settings["new"]:
                 shutil.rmtree(base / "data", ignore_errors=True)
         if not reachable:
