@@ -227,6 +227,12 @@ class ProvisionUsers(UserJob[UserDone]):
             user = await self.once_told(users, user)
         if user.password is not None:
             return user
+        if not self._listed:
+            raise InvalidResponseError(
+                f"{spec.name!r} is there and its password is not known; it was not reset, since the users could not be "
+                "listed at the start of the run and it may be somebody else's",
+                may_have_applied=True,
+            )
         try:
             return await self.reset(users, spec)
         except DatabaseClientError as error:

@@ -17,7 +17,7 @@ What it does, which reviewers can hold the code against:
 
 Whether a user was there before is what the run's list told at its start. Where the API tells no passwords (MongoDB, or
 a token without the scope), a lost one is replaced, which must not happen to a user of somebody else's: there each name
-is also read right before its create.
+is also read right before its create, and where the users could not be listed none is given a new password.
 
 What remains, since nothing can tell it: a name that somebody else created after that list (or read) was answered, and
 before the server got the create whose answer was lost, is taken for ours. So is one that somebody else creates while 4

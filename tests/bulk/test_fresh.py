@@ -151,6 +151,20 @@ async def test_a_rival_in_the_place_of_a_deleted_user_is_not_reset(sandbox: Sand
     assert not truth.reset
 
 
+async def test_without_a_list_nobody_is_given_a_new_password(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+    """Found by the machine of test_random_faults."""
+    await mongodb.users.create("a")
+    truth = Truth(sandbox, mongodb.id)
+    sandbox.faults.add("users.list", status=403, nth=1)
+    sandbox.faults.add("users.create", cut=True, nth=1)
+
+    failed = await collect(mongodb.users.provision(["a"]))
+
+    assert isinstance(failed["a"].error, errors.InvalidResponseError)
+    assert failed["a"].error.may_have_applied
+    assert not truth.reset
+
+
 def test_a_client_remembers_the_deletions_of_a_minute_and_no_more() -> None:
     deletions = Deletions()
     for n in range(10_000):
