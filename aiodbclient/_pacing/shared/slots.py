@@ -257,10 +257,11 @@ class Slots:
         judged = bool(self._events) and not self.account.quiet
         if judged:
             # What they say of others is to count for this ask already, as it would in one process.
-            reply = await self._run(0, 0, (), learning=True)
-            if reply.get("forgotten"):
-                return reply
-            self._learn(reply)
+            known = await self._run(0, 0, (), learning=True)
+            if known.get("forgotten"):
+                return known
+            self._learn(known)
+        reply: dict[str, Any] = {}
         for _ in range(_TRIES):
             self._apply_answers(starting=not self._in_flight and interactive + bulk > 0)
             reply = await self._run(interactive, bulk, places, learning=learning)
