@@ -6,16 +6,18 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .._bulk.outcomes import Action, Failed
 from .._bulk.run import Run
 from ..errors import DatabaseClientError
 from ..tenants import TenantDone, TenantOutcome
-from .output import Lines, error_console, printable, tell
+from .output import NAME, Lines, error_console, printable, tell
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, AnyBudget, code_of, on_signals
 
 _TICK = 0.2  # s between two drawings of the bar
@@ -40,7 +42,7 @@ class Bar:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}", style="cyan"),
             TextColumn("{task.fields[failures]}", style="red"),
             TextColumn("{task.fields[limit]}", style="yellow"),
             console=self._console,
@@ -48,7 +50,10 @@ class Bar:
             disable=not self._console.is_terminal,
             expand=True,
         )
-        self._task = self._progress.add_task("", total=total, rate="", failures="", limit="")
+        self._task = self._progress.add_task("", total=total, rate="", left="", failures="", limit="")
+        self._total = total
+        self._started = monotonic()
+        self._done = 0
         self._failed = 0
         self._ticking: asyncio.TimerHandle | None = None
 
@@ -67,6 +72,7 @@ class Bar:
 
     def advance(self) -> None:
         """Count one more name."""
+        self._done += 1
         self._progress.advance(self._task)
 
     def fail(self, name: str, error: Exception) -> None:
@@ -74,17 +80,24 @@ class Bar:
         self._failed += 1
         self._console.print(f"{printable(name)}: {printable(error)}", style="red", soft_wrap=True)
 
+    def say(self, text: str) -> None:
+        """Tell something above the bar."""
+        self._console.print(f"{NAME}: {text}", soft_wrap=True)
+
     def _tick(self) -> None:
         self._draw()
         self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
     def _draw(self) -> None:
-        speed = self._progress.tasks[0].speed or 0.0
+        # Since the start, for the rate limit lets requests go in bursts.
+        a_second = self._done / max(monotonic() - self._started, 1e-3)
+        left = timedelta(seconds=round((self._total - self._done) / a_second)) if a_second else None
         budget = self._budget.snapshot()
         waits = budget.waiting > 0 and budget.next_slot > _WORTH_TELLING
         self._progress.update(
             self._task,
-            rate=f"{60 * speed:.0f}/min",
+            rate=f"{60 * a_second:.0f}/min",
+            left="" if left is None else str(left),
             failures=f"{self._failed} failed" if self._failed else "",
             limit=f"rate limit: {budget.next_slot:.0f} s" if waits else "",
         )
@@ -94,15 +107,16 @@ class Bar:
 class Stopping:
     """What a signal does to a run: the first one stops it, so that what is in flight is kept; the second ends it."""
 
-    def __init__(self, run: Run[TenantOutcome]) -> None:
+    def __init__(self, run: Run[TenantOutcome], bar: Bar) -> None:
         self._run = run
+        self._bar = bar
         self._task = asyncio.current_task()
         self.stopped = False
 
     def stop(self) -> None:
         """React to a signal."""
         if not self.stopped:
-            tell("stops when what is in flight is on record; once more to end at once")
+            self._bar.say("stops when what is in flight is on record; once more to end at once")
             self.stopped = True
             self._run.stop()
         elif self._task is not None:
@@ -131,10 +145,10 @@ async def follow(
     """
     counts = Counter[Action]()
     lines = Lines()
-    stopping = Stopping(run)
-    on_signals(stopping.stop)
     ended: DatabaseClientError | None = None
     with Bar(total, budget) as bar:
+        stopping = Stopping(run, bar)
+        on_signals(stopping.stop)
         async with run:
             try:
                 async for outcome in run:

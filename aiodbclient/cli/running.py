@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import wraps
@@ -50,7 +51,8 @@ def _exit_code(work: Coroutine[Any, Any, int]) -> int:
     try:
         return asyncio.run(_until_signal(work))
     except typer.Abort:
-        tell("stopped: nothing was done")
+        print(file=sys.stderr)  # what was asked stands on this line
+        tell("stopped: nothing was changed")
         return STOPPED
     except (asyncio.CancelledError, KeyboardInterrupt):
         tell("stopped: what was being sent may have been done")

@@ -214,13 +214,12 @@ async def show_tenants(
 
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
     """
-    wanted = read_names(names, file) if names or file else None
+    wanted = read_names(names, file) if names or file else []
     async with _open(cluster, store, budget) as place:
-        if wanted is None:
-            wanted = [record.name async for record in place.store.records()]
-        found = {name: await place.tenants.get(name) for name in wanted}
+        on_record = wanted or [record.name async for record in place.store.records()]
+        found = {name: await place.tenants.get(name) for name in on_record}
     print_rows((_row(each, show, json) for each in found.values() if each is not None), as_json=json)
-    missing = [name for name, credential in found.items() if credential is None]
+    missing = [name for name in wanted if found[name] is None]
     for name in missing:
         tell(f"{name}: no credential is on record")
     return SOME_FAILED if missing else DONE

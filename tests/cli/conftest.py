@@ -120,7 +120,7 @@ class Command:
     def end(self, process: subprocess.Popen[str], given: str | None = None, *, shows: bool = False) -> Done:
         out, err = process.communicate(given, timeout=PATIENCE)
         if not shows:
-            self.printed += [out, err]
+            self.printed += [out or "", err]
         assert "Traceback" not in err
         return Done(process.returncode, out, err)
 

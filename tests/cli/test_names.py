@@ -1,0 +1,62 @@
+"""The names in a CSV file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aiodbclient import errors
+from aiodbclient.cli.names import read_names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"alpha\nbeta\n", ["alpha", "beta"]),
+        (b"name\nalpha\n", ["alpha"]),
+        (b"plan, Name \ngold,alpha\n", ["alpha"]),
+        (b"\xef\xbb\xbfname\r\nalpha\r\n", ["alpha"]),
+        (b'name\n"a,b"\n" c "\n', ["a,b", "c"]),
+        (b"name\nalpha\n\n \n", ["alpha"]),
+        ("name\nä\n".encode(), ["ä"]),
+        (b"alpha,gold\nname,silver\n", ["alpha", "name"]),
+    ],
+)
+def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
+    (tmp_path / "names.csv").write_bytes(text)
+
+    assert read_names(None, tmp_path / "names.csv") == names
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"", "holds no name"),
+        (b"name\n", "holds no name"),
+        (b"name\nalpha\n\nbeta\n", "line 3: blank"),
+        (b"name,plan\n,\nbeta,gold\n", "line 2: blank"),
+        (b"name,plan\nalpha,gold\n,gold\n", "line 3: no name in column 1"),
+        (b"plan,name\ngold\n", "line 2: no name in column 2"),
+        (b"name\nalpha\nbeta\nalpha\n", "line 4: 'alpha' is there twice, first in .*line 2"),
+        (b"name;plan\nalpha;gold\n", "line 1: columns are separated by commas"),
+        (b'name\n"alpha\nbeta\n', "not CSV"),
+        (b"name\nalpha\n\xff\n", "line 3: not UTF-8"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: bytes, complaint: str) -> None:
+    (tmp_path / "names.csv").write_bytes(text)
+
+    with pytest.raises(errors.InvalidArgumentError, match=rf"names\.csv.*{complaint}"):
+        read_names(None, tmp_path / "names.csv")
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="No such file"):
+        read_names(None, tmp_path / "names.csv")
+
+
+def test_arguments_are_names_too() -> None:
+    assert read_names(["b", "a"], None) == ["b", "a"]
+    with pytest.raises(errors.InvalidArgumentError, match="argument 3: 'b' is there twice, first in argument 1"):
+        read_names(["b", "a", "b"], None)

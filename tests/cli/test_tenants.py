@@ -1,0 +1,375 @@
+"""Tenants from the command line: what is on record, whatever ends the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
+
+from .conftest import Command
+
+_used = iter(range(10**6))
+
+
+@pytest.fixture
+def names() -> list[str]:
+    """Some of the test's own, on a server that all share."""
+    test = next(_used)
+    return [f"{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(24)]
+
+
+def from_file(command: Command, names: list[str]) -> list[str]:
+    file = command.folder / "names.csv"
+    file.write_text("plan,name\n" + "".join(f"gold,{name}\n" for name in names))
+    return ["--from", str(file)]
+
+
+def on_record(command: Command) -> dict[str, dict[str, object]]:
+    shown = command("tenants", "show", *command.place, "--json", "--show")
+    assert shown.code == 0
+    return {each["name"]: each for each in shown.objects()}
+
+
+def wait_for(command: Command, count: int) -> None:
+    """Until so many names are in the store."""
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+        if Path(command.store).exists():
+            with sqlite3.connect(f"file:{command.store}?mode=ro", uri=True) as store:
+                query = "SELECT count(*) FROM credentials WHERE token IS NULL"
+                if store.execute(query).fetchone()[0] >= count:
+                    return
+        time.sleep(0.02)
+    pytest.fail("the command does not get on")
+
+
+def test_a_life(command: Command, names: list[str]) -> None:
+    a, b, c = names[:3]
+    planned = command("tenants", "plan", a, b, *command.place)
+    assert (planned.code, planned.out) == (5, f"+ {a}\n+ {b}\n2 to create, 0 to go on with, 0 to remove, 0 on record\n")
+
+    made = command("tenants", "provision", a, b, *command.place)
+    assert (made.code, made.out, made.err) == (0, "2 created\n", "")
+    again = command("tenants", "provision", a, b, *command.place, "--json")
+    assert [(each["name"], each["action"]) for each in again.objects()] == [(a, "kept"), (b, "kept")]
+    assert command("tenants", "plan", a, b, *command.place).code == 0
+
+    first = on_record(command)[a]
+    assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
+    second = on_record(command)[a]
+    assert first["username"] != second["username"]
+    assert command("tenants", "retire", a, *command.place).out == "1 retired\n"
+
+    planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
+    assert planned.code == 5
+    assert {(each["name"], each["change"]) for each in planned.objects()} == {
+        (a, "keep"),
+        (b, "remove"),
+        (c, "create"),
+    }
+    assert command("tenants", "provision", a, c, *command.place, "--prune", "--yes").code == 0
+    assert set(on_record(command)) == {a, c}
+
+    assert command("tenants", "remove", a, c, *command.place, "--yes").out == "2 deleted\n"
+    assert on_record(command) == {}
+    missing = command("tenants", "show", a, *command.place)
+    assert (missing.code, missing.out) == (1, "")
+    assert "no credential is on record" in missing.err
+
+
+def test_what_is_printed_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], ["retire", a], ["show"]):
+        for kind in ([], ["--json"]):
+            assert command("tenants", *arguments, *command.place, *kind).code in (0, 5)
+    assert command("users", "list", command.cluster).code == 0
+
+    shown = on_record(command)  # with --show, and so not among what is searched at the end
+
+    assert str(shown[a]["password"]).startswith("AVNS_")
+    assert str(shown[a]["password"]) in str(shown[a]["uri"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
+    command: Command, names: list[str], number: signal.Signals
+) -> None:
+    arguments = ["tenants", "provision", *from_file(command, names), *command.place, "--json"]
+    command.sandbox.faults.add("users.create", delay=0.3)
+    process = command.start(*arguments)
+    wait_for(command, 1)
+
+    process.send_signal(number)
+    stopped = command.end(process)
+
+    assert stopped.code == 3
+    assert "run it again to go on" in stopped.err
+    told = {each["name"] for each in stopped.objects()}
+    assert 0 < len(told) < len(names)
+    assert told == set(on_record(command))
+
+    command.sandbox.faults.clear()
+    done = command(*arguments)
+    assert done.code == 0
+    assert {each["name"] for each in done.objects() if each["action"] == "kept"} == told
+    assert set(on_record(command)) == set(names)
+
+
+def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> None:
+    command.sandbox.faults.add("users.create", delay=20.0)
+    process = command.start("tenants", "provision", *names[:2], *command.place)
+    while ("users.create", names[0]) not in command.sent():
+        time.sleep(0.02)
+    started = time.monotonic()
+
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "once more to end at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+
+    assert command.end(process).code == 3
+    assert time.monotonic() - started < 15.0
+
+
+def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -> None:
+    arguments = ["tenants", "provision", *from_file(command, names), *command.place]
+    command.sandbox.faults.add("users.create", delay=0.3)
+    process = command.start(*arguments)
+    wait_for(command, 2)
+
+    process.kill()
+    process.communicate()
+    command.sandbox.faults.clear()
+
+    planned = command("tenants", "plan", *from_file(command, names), *command.place)
+    assert planned.code == 5
+    assert "(begun, goes on)" in planned.out
+    assert command(*arguments).code == 0
+    assert set(on_record(command)) == set(names)
+
+
+def test_names_that_fail_are_told_and_the_others_are_done(command: Command, names: list[str]) -> None:
+    command.sandbox.faults.add("users.create", name=names[1], status=422)
+
+    done = command("tenants", "provision", *names[:3], *command.place, "--json")
+
+    assert done.code == 1
+    failed = {each["name"]: each for each in done.objects() if each["action"] == "failed"}
+    assert set(failed) == {names[1]}
+    assert "422" in str(failed[names[1]]["error"])
+    assert done.err.startswith(f"{names[1]}: ")
+    assert set(on_record(command)) == {names[0], names[2]}
+
+
+def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: list[str]) -> None:
+    command.sandbox.faults.add("users.create", delay=0.1)
+    process = command.start("tenants", "provision", *from_file(command, names), *command.place, "--json")
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.stdout.close()
+    process.stdout = None
+
+    ended = command.end(process)
+
+    assert ended.code == 3
+    assert "stopped early" in ended.err
+    assert first["name"] in on_record(command)
+    assert len(on_record(command)) < len(names)
+    assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
+
+
+def test_a_terminal_shows_a_bar_and_others_none(command: Command, names: list[str]) -> None:
+    command.sandbox.faults.add("users.create", delay=0.2)
+    arguments = ["tenants", "provision", *names[:8], *command.place]
+
+    code, screen = command.terminal(*arguments, columns=90).end()
+
+    assert code == 0
+    assert "8/8" in screen
+    assert "/min" in screen
+    assert "8 created" in screen
+    assert command(*arguments).err == ""
+
+
+def test_a_plan_is_coloured_on_a_terminal_alone(command: Command, names: list[str]) -> None:
+    arguments = ["tenants", "plan", names[0], *command.place]
+
+    _, coloured = command.terminal(*arguments).end()
+    _, plain = command.terminal(*arguments, NO_COLOR="1").end()
+
+    assert f"\x1b[32m+ {names[0]}" in coloured
+    assert "\x1b[32m" not in plain
+    assert command(*arguments).out.startswith(f"+ {names[0]}\n")
+
+
+def test_what_destroys_asks_on_a_terminal(command: Command, names: list[str]) -> None:
+    a = names[0]
+    assert command("tenants", "provision", a, *command.place).code == 0
+    arguments = ["tenants", "remove", a, *command.place]
+
+    for answer in ("n\n", "\n", "\x04", "\x03"):
+        terminal = command.terminal(*arguments)
+        terminal.expect("[y/N]")
+        if answer == "\x03":
+            terminal.process.send_signal(signal.SIGINT)
+        else:
+            terminal.type(answer)
+        assert terminal.end()[0] == 3
+    assert a in on_record(command)
+
+    terminal = command.terminal(*arguments)
+    assert f"Remove {a} from tenants-prod" in terminal.expect("[y/N]")
+    terminal.type("y\n")
+    code, screen = terminal.end()
+    assert code == 0
+    assert "1 deleted" in screen
+    assert on_record(command) == {}
+
+
+def test_what_destroys_needs_yes_without_a_terminal(command: Command, names: list[str]) -> None:
+    a = names[0]
+    destructive = [
+        ["users", "delete", command.cluster, a],
+        ["users", "reset", command.cluster, a, "--show"],
+        ["dbs", "delete", command.cluster, a],
+        ["tenants", "remove", a, *command.place],
+        ["tenants", "provision", a, *command.place, "--if-exists", "reset"],
+    ]
+    for arguments in destructive:
+        done = command(*arguments)
+        assert (done.code, done.out) == (2, "")
+        assert "--yes" in done.err
+    assert command.sent() == []
+
+    assert command("tenants", "provision", a, *command.place).code == 0
+    pruning = command("tenants", "provision", names[1], *command.place, "--prune")
+    assert (pruning.code, pruning.out) == (2, "")
+    assert set(on_record(command)) == {a}
+
+
+@pytest.mark.parametrize("verb", ["create", "reset"])
+def test_a_password_that_nobody_would_see_is_not_made(command: Command, verb: str) -> None:
+    done = command("users", verb, command.cluster, "alpha", *(["--yes"] if verb == "reset" else []))
+
+    assert done.code == 2
+    assert "--show" in done.err
+    assert command.sent() == []
+
+
+def test_names_come_from_the_standard_input_too(command: Command, names: list[str]) -> None:
+    planned = command("tenants", "plan", "--from", "-", *command.place, given=f"name\n{names[0]}\n{names[1]}\n")
+
+    assert (planned.code, planned.out.splitlines()[:2]) == (5, [f"+ {names[0]}", f"+ {names[1]}"])
+
+
+def test_bad_usage_sends_nothing(command: Command, names: list[str]) -> None:
+    file = from_file(command, ["a", "a"])
+    for arguments, complaint in (
+        (["tenants", "plan", *command.place], "name the tenants"),
+        (["tenants", "plan", *file, *command.place], "line 3: 'a' is there twice, first in"),
+        (["tenants", "plan", "b", *file, *command.place], "not both"),
+        (["tenants", "provision", "b", *command.place, "--prune", "--if-exists", "reset"], "--prune goes with"),
+        (["tenants", "plan", "b", "--cluster", command.cluster], "--store"),
+        (["users", "list"], "CLUSTER"),
+        (["nonsense"], "nonsense"),
+    ):
+        done = command(*arguments)
+        assert (done.code, done.out) == (2, "")
+        assert complaint in " ".join(done.err.split())
+    assert command.sent() == []
+
+
+def test_an_api_that_cannot_be_used_is_4(command: Command) -> None:
+    command.environment["DIGITALOCEAN_TOKEN"] = "hunter2-wrong"
+    wrong = command("clusters")
+    assert (wrong.code, wrong.out) == (4, "")
+    assert "401" in wrong.err
+
+    command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
+    gone = command("users", "list", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
+    assert (gone.code, gone.out) == (4, "")
+    assert "no connection" in gone.err
+
+    del command.environment["DIGITALOCEAN_TOKEN"]
+    missing = command("clusters")
+    assert (missing.code, missing.out) == (2, "")
+    assert "DIGITALOCEAN_TOKEN" in missing.err
+
+
+def test_a_store_that_cannot_be_used_is_4(command: Command, names: list[str]) -> None:
+    damaged = command.folder / "damaged.db"
+    damaged.write_bytes(b"this is no database " * 100)
+    for store in (str(command.folder), str(damaged), "postgresql://ops:hunter2@127.0.0.1:1/ops"):
+        command.environment["AIODBCLIENT_STORE"] = store
+        done = command("tenants", "provision", names[0], "--cluster", command.cluster)
+        assert (done.code, done.out) == (4, "")
+        assert done.err.startswith("aiodbclient: ")
+    assert {operation for operation, _ in command.sent()} <= {"clusters.list"}
+
+
+def test_a_store_with_another_key_is_4(command: Command, names: list[str]) -> None:
+    from cryptography.fernet import Fernet
+
+    first, second = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    command.environment["AIODBCLIENT_STORE_KEY"] = first
+    assert command("tenants", "provision", names[0], *command.place).code == 0
+    assert b"AVNS_" not in Path(command.store).read_bytes()
+
+    command.environment["AIODBCLIENT_STORE_KEY"] = second
+    assert command("tenants", "show", *command.place).code == 4
+    command.environment["AIODBCLIENT_STORE_KEY"] = f"{second}, {first}"
+    assert command("tenants", "show", *command.place).code == 0
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    import asyncio
+
+    embedded = EmbeddedPostgres()
+    asyncio.run(embedded.start())
+    yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
+    asyncio.run(embedded.stop())
+
+
+def test_two_machines_share_the_work_through_a_store_in_postgresql(
+    command: Command, names: list[str], postgres: str
+) -> None:
+    command.environment["AIODBCLIENT_STORE"] = postgres
+    command.sandbox.faults.add("users.create", delay=0.05)
+    arguments = ["tenants", "provision", *from_file(command, names), "--cluster", command.cluster, "--json"]
+
+    both = [command.end(process) for process in [command.start(*arguments), command.start(*arguments)]]
+
+    assert [done.code for done in both] == [0, 0]
+    made = [each["name"] for done in both for each in done.objects() if each["action"] == "created"]
+    assert sorted(made) == sorted(names)
+    assert re.search(r"://\S+:\S+@", "".join(done.out + done.err for done in both)) is None
+
+
+def test_commands_share_a_budget(command: Command) -> None:
+    pytest.importorskip("valkey", reason="needs the valkey extra")
+    from benchmarks.valkey_server import BINARY, ValkeyServer
+
+    from ..requirements import no_server
+
+    if BINARY is None:
+        no_server("there is no valkey-server: apt-get install valkey-server")
+    with ValkeyServer() as server:
+        command.environment["AIODBCLIENT_BUDGET"] = server.url
+        for _ in range(2):
+            assert command("clusters").code == 0
+        keys = subprocess.run(
+            ["valkey-cli", "-u", server.url, "--scan"], capture_output=True, text=True, check=True
+        ).stdout
+        assert "aiodbclient:" in keys
+        assert command.sandbox.token not in keys
