@@ -81,6 +81,7 @@ class Weather:
         self.errors = folder / "errors"
         self.sandbox = sandbox
         self.server = self._told()
+        self.workers: list[subprocess.Popen[str]] = []
         self.begun: set[subprocess.Popen[str]] = set()
 
     def _told(self) -> Any:
@@ -104,7 +105,7 @@ class Weather:
             "log": str(self.log),
         }
         with open(self.errors, "a") as errors:
-            return subprocess.Popen(
+            worker = subprocess.Popen(
                 [sys.executable, "-m", "tests.tenants.storm_worker"],
                 cwd=ROOT,
                 env={**os.environ, "STORM": json.dumps(plan)},
@@ -112,6 +113,8 @@ class Weather:
                 stderr=errors,
                 text=True,
             )
+        self.workers.append(worker)
+        return worker
 
     def finish(self, names: list[str], do: str) -> None:
         """One process does what is left, undisturbed."""
@@ -163,7 +166,9 @@ def weather(storm: Storm, seed: int) -> Iterator[Weather]:
             text=True,
         )
         stack.callback(sandbox.communicate)
-        yield Weather(storm, seed, folder, place, sandbox)
+        here = Weather(storm, seed, folder, place, sandbox)
+        stack.callback(_end, here.workers)
+        yield here
 
 
 def run(storm: Storm, blows: int, seed: int) -> str:
@@ -247,8 +252,9 @@ async def _query(store: PostgresStore | SQLiteStore, name: str, seen: Seen) -> N
 
 def _end(workers: list[subprocess.Popen[str]]) -> None:
     for worker in workers:
-        worker.kill()
-        worker.communicate()
+        if worker.returncode is None:
+            worker.kill()
+            worker.communicate()
 
 
 async def _all_is_on_record(here: Weather, names: list[str]) -> None:
