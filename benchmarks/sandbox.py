@@ -8,8 +8,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Literal
 
 import aiohttp
@@ -17,6 +19,7 @@ import aiohttp
 from aiodbclient.sandbox import Sandbox
 
 REQUESTS = 10_000
+DATABASES = 200
 CONCURRENCY = 50
 
 
@@ -24,6 +27,8 @@ async def main() -> None:
     tell("start in memory, with a cluster", await median(lambda: start("memory"), 50), "ms")
     tell("start with embedded PostgreSQL", await median(lambda: start("postgres"), 5), "ms")
     tell("a small test: start, cluster, create and get a user, stop", await median(small_test, 50), "ms")
+    for (what, unit), value in (await databases()).items():
+        tell(what, value, unit)
     for name, per_second in (await served()).items():
         tell(f"{name} served by one core", per_second, "requests/s")
 
@@ -54,6 +59,41 @@ async def small_test() -> float:
             async with session.get(f"{users}/app") as answer:
                 await answer.read()
     return time.perf_counter() - started
+
+
+async def databases() -> dict[tuple[str, str], float]:
+    """What databases of the embedded PostgreSQL cost: time to make and to leave behind, and disk."""
+    async with Sandbox(windows=[]) as sandbox:
+        dbs = f"/v2/databases/{await sandbox.add_cluster('pg', 'many', backend='postgres')}/dbs"
+        [folder] = clusters_files()
+        before = disk(folder)
+        headers = {"authorization": f"Bearer {sandbox.token}"}
+        async with aiohttp.ClientSession(sandbox.url, headers=headers) as session:
+            numbers = iter(range(DATABASES))
+
+            async def worker() -> None:
+                for number in numbers:
+                    async with session.post(dbs, json={"name": f"db{number}"}) as answer:
+                        assert answer.status == 201, await answer.text()
+
+            started = time.perf_counter()
+            await asyncio.gather(*(worker() for _ in range(8)))
+            made = time.perf_counter() - started
+        each = (disk(folder) - before) / DATABASES
+        started = time.perf_counter()
+    return {
+        (f"dbs.create on embedded PostgreSQL, {DATABASES} of them, 8 at once: each", "ms"): made / DATABASES * 1000,
+        ("disk of a database, with its share of the log", "MB"): each / 1e6,
+        (f"stop a sandbox with {DATABASES} databases", "ms"): (time.perf_counter() - started) * 1000,
+    }
+
+
+def clusters_files() -> list[Path]:
+    return [path.parent for path in Path(tempfile.gettempdir()).glob("aiodbclient-postgres-*/data")]
+
+
+def disk(folder: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
 async def served() -> dict[str, float]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import MutableMapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -16,6 +18,9 @@ from typing import Any
 
 from .authority import Authority
 from .backends import new_password
+
+_log = logging.getLogger("aiodbclient.sandbox")
+_TELL_SECONDS = 5.0
 
 SUPERUSER = "_dodb"
 """The sandbox's own role, named as the provider's own one is."""
@@ -86,7 +91,7 @@ class EmbeddedPostgres:
         """Stop, and remove what is not to be kept. Once it has returned, the processes and files are gone."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            await asyncio.to_thread(keeper.communicate)
+            await asyncio.to_thread(_wait_for, keeper)
         if self._folder is not None and self.is_new:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -130,3 +135,15 @@ class EmbeddedPostgres:
             keeper.stdin.write(json.dumps(settings) + "\n")
             keeper.stdin.flush()
         return keeper, keeper.stdout.readline()
+
+
+def _wait_for(keeper: subprocess.Popen[str]) -> None:
+    """Tell the keeper to end and wait for it, with a word now and then: thousands of databases take a while."""
+    started = time.monotonic()
+    while True:
+        try:
+            keeper.communicate(timeout=_TELL_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            seconds = time.monotonic() - started
+            _log.warning("the files of the embedded PostgreSQL are being removed, for %.0f s so far", seconds)

@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _STOP_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
+_THREADS = 8
 
 
 def clean(base: Path, *, keep: bool) -> None:
@@ -27,7 +29,7 @@ def clean(base: Path, *, keep: bool) -> None:
         # A PostgreSQL that was killed leaves its segment of System V shared memory, of 56 bytes.
         ctypes.CDLL(None).shmctl(int(segment[0]), 0, None)  # 0 is IPC_RMID
     if not keep:
-        shutil.rmtree(base, ignore_errors=True)
+        _remove(base)
         return
     (base / "data" / "postmaster.pid").unlink(missing_ok=True)  # of a killed one it says for ever that it is ready
     for entry in base.iterdir():
@@ -35,6 +37,14 @@ def clean(base: Path, *, keep: bool) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name != "data":
             entry.unlink(missing_ok=True)
+
+
+def _remove(base: Path) -> None:
+    """Remove ``base``, several databases at a time: a disk that discards each file's blocks lets one wait long."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for database in base.glob("data/base/*"):
+            threads.submit(shutil.rmtree, database, ignore_errors=True)
+    shutil.rmtree(base, ignore_errors=True)
 
 
 def _status(base: Path, line: int) -> str:

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -26,7 +25,6 @@ from .identity import become_nobody
 
 PREFIX = "aiodbclient-postgres-"
 _LOOK_AGAIN_SECONDS = 0.5
-_STOP_SECONDS = 10.0
 
 
 def main() -> None:
@@ -65,8 +63,8 @@ def main() -> None:
             _work(binaries, superuser, settings, base, workers_end)
         workers_end.close()
         _wait_for_the_end(sys.stdin.buffer, guards_end, starter)
-        guards_end.close()  # tells the worker
-        _wait_for(worker)
+        guards_end.close()  # tells the worker to stop and to remove the folder, which may take as long as it takes
+        os.waitpid(worker, 0)
     except OSError as error:
         _tell(error=f"{error}")
     finally:
@@ -90,12 +88,6 @@ def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> N
     while os.getppid() == starter:
         if select.select([stdin.fileno(), worker.fileno()], [], [], _LOOK_AGAIN_SECONDS)[0]:
             return
-
-
-def _wait_for(worker: int) -> None:
-    deadline = time.monotonic() + _STOP_SECONDS
-    while os.waitpid(worker, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
-        time.sleep(0.005)
 
 
 def _work(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, guard: socket.socket) -> None:

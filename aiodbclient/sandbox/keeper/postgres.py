@@ -11,7 +11,8 @@ SOCKET = ".s.PGSQL.5432"
 """The only way to the server, in its data folder."""
 
 # Nothing here has to survive a crash of the machine. Statements in the log could hold passwords.
-# Passwords are random, so that many rounds of hashing would only make each login slow.
+# Passwords are random, so that many rounds of hashing would only make each login slow. A database is a copy of a
+# template's files, which a file system that can (Btrfs, XFS) lets them share until one is written.
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_directories": ".",
@@ -21,6 +22,8 @@ _SETTINGS = {
     "full_page_writes": "off",
     "autovacuum": "off",
     "shared_buffers": "32MB",
+    "max_wal_size": "32MB",
+    "file_copy_method": "clone",
     "dynamic_shared_memory_type": "mmap",
     "scram_iterations": "256",
     "log_min_error_statement": "panic",
@@ -59,6 +62,8 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
     secret.unlink()
     if done.returncode != 0:
         raise RuntimeError(f"initdb failed: {done.stderr.strip()[-2000:]}")
+    for aid in (*base.glob("data/base/*/*_fsm"), *base.glob("data/base/*/*_vm")):
+        aid.unlink()  # maps that the server makes again where it needs them, and that every database would copy
 
 
 def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[bytes]:
