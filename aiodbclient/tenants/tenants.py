@@ -31,7 +31,7 @@ class Tenants:
         cluster: The cluster. Its options apply to ``ensure``; runs wait in the budget's bulk lane.
         store: Where the credentials are: a store for each cluster. It must have been opened.
         prefix: Begins the names of the databases and logins, not those of the tenants.
-        private: Whether credentials lead to the cluster's private connection.
+        private: Whether credentials, and the SQL that gives tenants their rights, use the private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster, which gives the tenants their rights. None:
             the cluster's primary user, for which the token needs the scope ``database:view_credentials``.
         lease: Seconds after which the claim of a process that has stopped is free, where nothing tells earlier that it

@@ -148,6 +148,7 @@ class Work:
         if current is None or await self._works(current):
             return
         await self.held.intend(current.username)
+        await self._ensure_database()
         credential = await self._credential(current.username, there=True)
         await self.held.keep(credential, self.held.record.previous)
 
