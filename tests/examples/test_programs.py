@@ -101,9 +101,25 @@ async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
     assert all(await asyncio.gather(*map(works, final.values())))
 
 
-async def test_a_rotation_that_is_killed_goes_on_and_both_credentials_work(job: Job) -> None:
+async def query(job: Job, names: list[str], done: asyncio.Event) -> int:
+    """Query all the time as each tenant in turn, with what is on record. Returns how often that worked; it must."""
+    queries = 0
+    async with SQLiteStore(job.store) as store:
+        while not done.is_set():
+            for name in names:
+                record = await store.get(name)
+                assert record is not None
+                assert record.current is not None
+                assert await works(record.current)
+                queries += 1
+    return queries
+
+
+async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) -> None:
     assert (await ended(await job.provision(8)))[:2] == (0, "8 created")
     before = await job.credentials()
+    rotated = asyncio.Event()
+    querying = asyncio.create_task(query(job, [*before], rotated))
     process = await job.start("rotate_credentials.py")
     while job.sandbox.counts["users.create", 201] < 8 + 4:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
@@ -119,6 +135,8 @@ async def test_a_rotation_that_is_killed_goes_on_and_both_credentials_work(job: 
     assert all(await asyncio.gather(*map(works, [*before.values(), *after.values()])))
     assert job.sandbox.counts["users.create", 201] == 16
 
+    rotated.set()
+    assert await querying > 8
     code, told, _ = await ended(await job.start("rotate_credentials.py", "--retire"))
     assert (code, told.count("retired")) == (0, 8)
     assert not any(await asyncio.gather(*map(works, before.values())))
