@@ -73,6 +73,7 @@ class Ledger:
             self.account.quiet
             and remaining
             and self.windows
+            and limit is not None
             and limit == self.windows[-1].limit
             and limit - remaining <= len(self.windows[-1].answers) + self.in_flight
         ):

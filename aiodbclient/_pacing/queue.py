@@ -35,6 +35,11 @@ class Waiter:
     def decided(self) -> bool:
         return self.granted or self.wait is not None
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop on which it waits."""
+        return self._called.get_loop()
+
     def call(self) -> None:
         """Let it go on."""
         if not self._called.done():
@@ -43,7 +48,7 @@ class Waiter:
     async def called(self) -> None:
         """Wait until it is called, or was since the last time."""
         await self._called
-        self._called = self._called.get_loop().create_future()
+        self._called = self.loop.create_future()
 
 
 @define(eq=False)
@@ -73,7 +78,7 @@ class Queue:
     def enter(self, bulk: bool, max_wait: float | None, now: float) -> Waiter:
         """Take a place. Raises ConfigurationError where those that wait are on another event loop."""
         loop = asyncio.get_running_loop()
-        if (other := self.first()) is not None and other._called.get_loop() is not loop:
+        if (other := self.first()) is not None and other.loop is not loop:
             raise ConfigurationError("a rate budget is for one event loop, and another one is waiting for this one")
         waiter = Waiter(bulk, math.inf if max_wait is None else now + max_wait, loop.create_future())
         if max_wait is not None:

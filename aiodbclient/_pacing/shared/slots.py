@@ -33,7 +33,7 @@ from .facts import MICROSECONDS, dump, load, micro
 
 logger = logging.getLogger("aiodbclient")
 
-_SCRIPT = files(__package__).joinpath("slots.lua").read_text("utf-8")
+_SCRIPT = files("aiodbclient._pacing.shared").joinpath("slots.lua").read_text("utf-8")
 # s by which a process may ask later than it was told to, and still keep its claim to a share.
 _PATIENCE = 0.25
 _LATENCY = 1.0  # s; nearly every answer takes less
@@ -224,6 +224,7 @@ class Slots:
         async with self._calling:
             if self._closed or time.monotonic() < self._alone_until:
                 return None
+            reply: dict[str, Any] = {}
             try:
                 async with asyncio.timeout(self._timeout):
                     reply = await self._tell_and_ask(interactive, bulk, places, learning=learning)
