@@ -96,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="keep clusters, users, dbs and tokens in this folder for the next start (default: nothing is kept)",
     )
+    parser.add_argument(
+        "--no-tls", action="store_true", help="no TLS for clusters without --dsn, for clients that cannot speak it"
+    )
     parser.add_argument("--json", action="store_true", help="tell URL, token and clusters as one line of JSON")
     return parser
 
@@ -191,10 +194,12 @@ async def _add_clusters(sandbox: Sandbox, options: argparse.Namespace) -> list[d
         raise ValueError("--cluster-id without NAME= is for one cluster; say which one: --cluster-id NAME=UUID")
     told: list[dict[str, str]] = []
     for engine, name in options.cluster:
+        dsn = dsns.pop(name, None) if name else None
         cluster = await sandbox.add_cluster(
             engine,
             name,
-            dsn=dsns.pop(name, None) if name else None,
+            dsn=dsn,
+            tls=dsn is not None or not options.no_tls,
             cluster_id=ids.pop(None, None) or ids.pop(name, None),
             online_after=options.online_after,
         )

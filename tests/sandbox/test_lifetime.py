@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -285,6 +286,28 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
         assert left(private_tmp) == [home]
     finally:
         shutil.rmtree(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone could be made to overwrite what is root's")
+async def test_root_writes_nothing_where_nobody_may_write_too(private_tmp: Path) -> None:
+    async with Sandbox(windows=[]) as sandbox:
+        await sandbox.add_cluster("pg")
+        (base,) = left(private_tmp)
+        assert base.owner() == "nobody"
+        assert {path.lstat().st_uid for path in base.rglob("*")} == {base.stat().st_uid}
+        (guard,) = children(os.getpid())
+        (worker,) = children(guard)
+        (server,) = postmasters(private_tmp)
+        for process in (guard, worker, server, *children(server)):
+            assert "0" not in identities(process)
+
+
+def identities(process: int) -> list[str]:
+    """The users and groups that ``process`` is or may become."""
+    status = Path(f"/proc/{process}/status").read_text()
+    found = " ".join(re.findall(r"^(?:Uid|Gid|Groups):(.*)$", status, re.MULTILINE)).split()
+    assert len(found) >= 8
+    return found
 
 
 def runs_as_nobody(python: str) -> bool:

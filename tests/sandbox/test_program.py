@@ -153,3 +153,12 @@ def test_what_it_cannot_do_it_says_with_an_exit_code(arguments: list[str], code:
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("arguments", "ssl"), [([], True), (["--no-tls"], False)])
+def test_tls_unless_told_otherwise(arguments: list[str], ssl: bool) -> None:
+    with program("--json", "--cluster", "kafka", *arguments) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        (cluster,) = get(f"{told['url']}/v2/databases", told["token"])["databases"]
+        assert cluster["connection"]["ssl"] is ssl
