@@ -18,7 +18,7 @@ MakeClient = Callable[..., DatabaseClient]
 def valkey() -> Iterator[ValkeyServer]:
     """A server with nothing in it."""
     if BINARY is None:
-        no_server("there is no valkey-server: apt-get install valkey-server")
+        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
     with ValkeyServer() as server:
         yield server
 

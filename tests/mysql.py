@@ -48,7 +48,9 @@ def running(server: str, folder: Path) -> Iterator[str]:
         case "mariadb" | "mysql":
             yield from _run(server, folder)
         case _:
-            no_server("no MySQL is on PATH (apt-get install mariadb-server), and AIODBCLIENT_MYSQL_DSN names none")
+            no_server(
+                "mysql", "no MySQL is on PATH (apt-get install mariadb-server), and AIODBCLIENT_MYSQL_DSN names none"
+            )
 
 
 def _left_as_it_was(dsn: str) -> Iterator[str]:

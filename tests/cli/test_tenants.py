@@ -363,7 +363,7 @@ def test_commands_share_a_budget(command: Command) -> None:
     from ..requirements import no_server
 
     if BINARY is None:
-        no_server("there is no valkey-server: apt-get install valkey-server")
+        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
     with ValkeyServer() as server:
         command.environment["AIODBCLIENT_BUDGET"] = server.url
         for _ in range(2):

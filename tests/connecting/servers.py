@@ -63,7 +63,7 @@ def postgresql() -> Iterator[Server]:
     """Debian's PostgreSQL: the one that comes as a wheel has no TLS."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda bin: int(bin.parent.name))
     if not programs:
-        no_server("no PostgreSQL with TLS is installed (apt-get install postgresql-17)")
+        no_server("postgresql", "no PostgreSQL with TLS is installed (apt-get install postgresql-17)")
     with _folder() as (folder, process):
         (folder / "password").write_text(f"{ALICE.password}\n")
         initdb = ["--auth=scram-sha-256", f"--username={ALICE.name}", "--pwfile=password", "--no-sync"]
@@ -89,7 +89,7 @@ def postgresql() -> Iterator[Server]:
 @contextmanager
 def mariadb() -> Iterator[Server]:
     if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
-        no_server("no MariaDB is on PATH (apt-get install mariadb-server)")
+        no_server("mariadb", "no MariaDB is on PATH (apt-get install mariadb-server)")
     with _folder() as (folder, process):
         common = ["--no-defaults", f"--datadir={folder / 'data'}"]
         install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]

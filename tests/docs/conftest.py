@@ -87,7 +87,7 @@ async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.fixture
 def valkey(monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
     if BINARY is None:
-        no_server("there is no valkey-server: apt-get install valkey-server")
+        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
     with ValkeyServer() as server:
         monkeypatch.setenv("VALKEY_URL", server.url)
         yield server

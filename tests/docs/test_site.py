@@ -122,7 +122,7 @@ def test_search_finds_what_people_look_for(site: Path) -> None:
 
 def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
     if CHROMIUM is None:
-        no_server("there is no chromium: apt-get install chromium")
+        no_server("chromium", "there is no chromium: apt-get install chromium")
     measure = MEASURE.replace("WIDTHS", json.dumps(list(SCREENS.values()))).replace("PAGES", json.dumps(pages(site)))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     options += ["--disable-component-update", "--disable-sync", "--remote-debugging-port=0"]

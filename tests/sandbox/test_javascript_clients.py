@@ -27,7 +27,7 @@ def javascript(request: pytest.FixtureRequest) -> Path:
     """A folder with the packages installed and the programs beside them, kept for the next run."""
     node = shutil.which("node") and subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
     if not node or not shutil.which("npm") or int(node.lstrip("v").partition(".")[0]) < 20:
-        no_server(f"this needs node 20 or newer and npm, not {node or 'nothing'}")
+        no_server("npm", f"this needs node 20 or newer and npm, not {node or 'nothing'}")
     folder: Path = request.config.cache.mkdir("javascript")  # type: ignore[union-attr]
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -36,7 +36,7 @@ def javascript(request: pytest.FixtureRequest) -> Path:
             quiet = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             done = subprocess.run(["npm", "install", *quiet, *PACKAGES], cwd=folder, capture_output=True, text=True)
             if done.returncode:
-                no_server(f"npm cannot install {' and '.join(PACKAGES)}: {done.stderr}")
+                no_server("npm", f"npm cannot install {' and '.join(PACKAGES)}: {done.stderr}")
             (folder / "installed").touch()
         for program in PROGRAMS.iterdir():
             shutil.copy(program, folder)

@@ -121,7 +121,7 @@ async def test_asyncpg_logs_in(connection: JSON, ca_file: Path) -> None:
 async def test_psql_logs_in(connection: JSON, ca_file: Path) -> None:
     psql = shutil.which("psql")
     if psql is None:
-        no_server("psql is not on PATH (apt-get install postgresql-client)")
+        no_server("postgresql", "psql is not on PATH (apt-get install postgresql-client)")
     dsn = f"host={connection['host']} port={connection['port']} dbname=defaultdb sslmode=verify-full"
     done = await asyncio.to_thread(
         subprocess.run,
