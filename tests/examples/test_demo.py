@@ -42,7 +42,8 @@ class Broken(Sandbox):
     """One in which a user cannot be created."""
 
     async def __aenter__(self) -> Broken:
-        self.faults.add("users.create", status=422, nth=5)
+        self.faults.add("users.create", name="tenant_006", status=422)
+        self.faults.add("dbs.create", name="tenant_001", delay=5.0, times=1)  # so that the process lives to be killed
         return await super().__aenter__()
 
 
