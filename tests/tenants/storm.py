@@ -66,6 +66,7 @@ class Seen:
 
     queries: int = 0
     failures: list[str] = field(factory=list)
+    enough: bool = False  # set when the clients shall end
 
 
 class Weather:
@@ -216,7 +217,9 @@ async def _rotate(here: Weather, blows: int) -> str:
     await asyncio.to_thread(here.finish, names, "provision")
     seen = Seen()
     async with here.store() as store, asyncio.TaskGroup() as group:
-        clients = [group.create_task(_query(store, name, seen)) for name in names if here.storm.engine == "pg"]
+        if here.storm.engine == "pg":
+            for name in names:
+                group.create_task(_query(store, name, seen))
         workers = [here.start(names, "rotate") for _ in range(here.storm.workers)]
         for _ in range(blows):
             worker = workers.pop(0)
@@ -224,8 +227,7 @@ async def _rotate(here: Weather, blows: int) -> str:
             workers.append(here.start(names, "rotate") if here.storm.blow == "kill" else worker)
         await asyncio.to_thread(_end, workers)
         await asyncio.to_thread(here.finish, names, "rotate")
-        for client in clients:
-            client.cancel()
+        seen.enough = True
     await _all_is_on_record(here, names)
     told = here.told()
     if here.storm.blow == "kill":
@@ -237,7 +239,7 @@ async def _rotate(here: Weather, blows: int) -> str:
 
 async def _query(store: PostgresStore | SQLiteStore, name: str, seen: Seen) -> None:
     """A program of the tenant: it reads the credential, connects, and asks, over and over."""
-    while True:
+    while not seen.enough:
         record = await store.get(name)
         assert record is not None
         assert record.current is not None

@@ -88,10 +88,12 @@ class PostgresGrants:
                 connected = await self._connect(options)
             except psycopg.OperationalError as error:
                 return str(error)
-            async with connected as server:
-                await _run(names, server, SQL("SET ROLE NONE"))
-                await _run(names, server, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(role))
-                await _run(names, server, SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(owner))
+            try:
+                await _run(names, connected, SQL("SET ROLE NONE"))
+                await _run(names, connected, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(role))
+                await _run(names, connected, SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(owner))
+            finally:
+                await connected.close()
         return None
 
     async def forget(self, names: Names) -> None:
@@ -106,8 +108,11 @@ class PostgresGrants:
             except psycopg.OperationalError as error:
                 reason = str(error)
             else:
-                async with connected as server:
-                    yield server
+                # Not ``async with connected``, which leaves it open when it is cancelled at its end.
+                try:
+                    yield connected
+                finally:
+                    await connected.close()
                 return
         raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 
