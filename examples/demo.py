@@ -89,10 +89,10 @@ async def demo(console: Console, folder: Path) -> Table:
 
 async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, console: Console) -> int:
     """Provision in another process and kill it. Returns how many tenants are on record then."""
-    names = path.with_suffix(".txt")
+    names = path.with_suffix(".csv")
     names.write_text("".join(f"{name}\n" for name in TENANTS))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(Path(__file__).with_name("provision_tenants.py")), str(names)),
+        *(sys.executable, "-m", "aiodbclient", "tenants", "provision", "--from", str(names)),
         *("--cluster", cluster_id, "--store", str(path)),
         env=os.environ | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url},
         stdout=asyncio.subprocess.DEVNULL,

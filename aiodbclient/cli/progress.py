@@ -164,7 +164,7 @@ async def follow(
             except DatabaseClientError as error:
                 ended = error
     if not as_json:
-        lines.write(", ".join(f"{count} {action}" for action, count in counts.items()) or "nothing to do")
+        lines.write(", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "nothing to do")
     if ended is not None:
         tell(str(ended))
         code = code_of(ended)

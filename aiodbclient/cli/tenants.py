@@ -146,13 +146,19 @@ async def rotate_tenants(
     json: Json = False,
     budget: Budget = None,
 ) -> int:
-    """Let a second login of each tenant take over. The one before works until `retire`, or the next `rotate`.
+    """Let a second login of each tenant take over. The one before works until `retire`.
+
+    Tenants whose credential from before is not retired yet are left alone: it would end while programs use it.
 
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     """
     wanted = read_names(names, file)
     async with _open(cluster, store, budget, prefix, private, admin) as place:
-        return await _do(place.tenants.rotate(wanted), len(wanted), place, show, json)
+        records = {name: await place.store.get(name) for name in wanted}
+        due = [name for name, record in records.items() if record is None or record.previous is None]
+        if len(due) < len(wanted):
+            tell(f"{len(wanted) - len(due)} of them have been rotated: retire them before they are rotated again")
+        return await _do(place.tenants.rotate(due), len(due), place, show, json)
 
 
 @app.command("retire")

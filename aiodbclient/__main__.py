@@ -1,0 +1,5 @@
+"""``python -m aiodbclient``: the command ``aiodbclient``."""
+
+from .cli import main
+
+main()
