@@ -69,6 +69,7 @@ class ClusterClient:
 
     @property
     def id(self) -> str:
+        """The cluster's UUID."""
         return self._context.cluster_id
 
     @property

@@ -12,7 +12,19 @@ from .errors import UnsupportedOperationError
 
 
 class Engine(StrEnum):
-    """The engine of a cluster, by the API's slug. An engine that is not here stays the string that the API gave."""
+    """The engine of a cluster, by the API's slug. An engine that is not here stays the string that the API gave.
+
+    Attributes:
+        PG: PostgreSQL.
+        MYSQL: MySQL.
+        REDIS: Redis, on older clusters. The API manages no users and no databases there.
+        VALKEY: Valkey. The API manages no users and no databases there.
+        MONGODB: MongoDB.
+        KAFKA: Kafka.
+        OPENSEARCH: OpenSearch.
+        ADVANCED_PG: The provider's "advanced" PostgreSQL; it is treated like ``PG``.
+        ADVANCED_MYSQL: The provider's "advanced" MySQL; it is treated like ``MYSQL``.
+    """
 
     PG = "pg"
     MYSQL = "mysql"

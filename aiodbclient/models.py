@@ -29,21 +29,38 @@ def _secret() -> Any:
 
 
 class UserRole(StrEnum):
-    """``primary`` is the administrator that came with the cluster; every created user is ``normal``."""
+    """The role of a user.
+
+    Attributes:
+        PRIMARY: The administrator that came with the cluster.
+        NORMAL: Every user that was created.
+    """
 
     PRIMARY = "primary"
     NORMAL = "normal"
 
 
 class MySQLAuthPlugin(StrEnum):
-    """How a MySQL user proves its password."""
+    """How a MySQL user proves its password.
+
+    Attributes:
+        MYSQL_NATIVE_PASSWORD: The older way, for drivers that know no other.
+        CACHING_SHA2_PASSWORD: The default since MySQL 8.0.
+    """
 
     MYSQL_NATIVE_PASSWORD = "mysql_native_password"
     CACHING_SHA2_PASSWORD = "caching_sha2_password"
 
 
 class KafkaPermission(StrEnum):
-    """What a Kafka user may do with a topic."""
+    """What a Kafka user may do with a topic.
+
+    Attributes:
+        ADMIN: Consume, produce, and alter or delete the topic.
+        CONSUME: Read messages.
+        PRODUCE: Write messages.
+        PRODUCECONSUME: Read and write messages.
+    """
 
     ADMIN = "admin"
     CONSUME = "consume"
@@ -52,7 +69,15 @@ class KafkaPermission(StrEnum):
 
 
 class OpenSearchPermission(StrEnum):
-    """What an OpenSearch user may do with an index."""
+    """What an OpenSearch user may do with an index.
+
+    Attributes:
+        DENY: Nothing.
+        ADMIN: Read, write, and administer the index.
+        READ: Read.
+        READWRITE: Read and write.
+        WRITE: Write.
+    """
 
     DENY = "deny"
     ADMIN = "admin"
@@ -62,7 +87,13 @@ class OpenSearchPermission(StrEnum):
 
 
 class MongoRole(StrEnum):
-    """The MongoDB built-in role that a user has on its databases."""
+    """The built-in role of MongoDB that a user has on its databases.
+
+    Attributes:
+        READ_ONLY: MongoDB's ``read``.
+        READ_WRITE: MongoDB's ``readWrite``.
+        DB_ADMIN: MongoDB's ``dbAdmin``: it manages indexes and statistics.
+    """
 
     READ_ONLY = "readOnly"
     READ_WRITE = "readWrite"
@@ -71,14 +102,24 @@ class MongoRole(StrEnum):
 
 @define
 class MySQLSettings:
-    """Settings of a MySQL user, for ``create`` and ``reset_auth``."""
+    """Settings of a MySQL user, for ``create`` and ``reset_auth``.
+
+    Attributes:
+        auth_plugin: How the user proves its password.
+    """
 
     auth_plugin: MySQLAuthPlugin | str
 
 
 @define
 class KafkaACL:
-    """A permission on the topics that match a pattern. ``id`` is the server's, absent in what you send."""
+    """What a Kafka user may do with some topics.
+
+    Attributes:
+        topic: A regular expression that matches the topics.
+        permission: What the user may do with them.
+        id: The server's id of this permission; None in what you send.
+    """
 
     topic: str
     permission: KafkaPermission | str
@@ -87,7 +128,12 @@ class KafkaACL:
 
 @define
 class OpenSearchACL:
-    """A permission on the indexes that match a pattern."""
+    """What an OpenSearch user may do with some indexes.
+
+    Attributes:
+        index: A regular expression that matches the indexes.
+        permission: What the user may do with them. The API takes ``deny`` where none is sent.
+    """
 
     index: str | None = None
     permission: OpenSearchPermission | str | None = None
@@ -95,7 +141,12 @@ class OpenSearchACL:
 
 @define
 class MongoUserSettings:
-    """The databases of a MongoDB user and its role there. The database ``admin`` stands for all of them."""
+    """What a MongoDB user may do in which databases.
+
+    Attributes:
+        databases: The names of its databases. ``admin`` stands for all databases of the cluster.
+        role: Its role in each of them.
+    """
 
     databases: Sequence[str] | None = None
     role: MongoRole | str | None = None
@@ -103,7 +154,14 @@ class MongoUserSettings:
 
 @define
 class UserSettings:
-    """Settings of a user. Each belongs to one engine and is refused for the others; what is None is not sent."""
+    """Settings of a user. Each belongs to one engine and is refused for the others. What is None is not sent.
+
+    Attributes:
+        pg_allow_replication: PostgreSQL: whether the user may replicate. The API takes False where it is not sent.
+        acl: Kafka: what the user may do with which topics.
+        opensearch_acl: OpenSearch: what the user may do with which indexes.
+        mongo_user_settings: MongoDB: the user's databases, and its role there.
+    """
 
     pg_allow_replication: bool | None = None
     acl: Sequence[KafkaACL] | None = None
@@ -115,9 +173,16 @@ class UserSettings:
 class User:
     """A login of a cluster.
 
-    ``password`` is None where the API does not tell it: on ``list`` and ``get`` with a token that lacks the
-    ``database:view_credentials`` scope, and for MongoDB everywhere but in the answers to ``create`` and ``reset_auth``.
-    ``access_cert`` and ``access_key`` are Kafka's.
+    Attributes:
+        name: The name with which it logs in.
+        role: Whether it is the cluster's administrator; None where the API does not tell it.
+        password: Its password. None where the API does not tell it: with a token that lacks the
+            ``database:view_credentials`` scope, and for MongoDB everywhere but in the answers to ``create`` and
+            ``reset_auth``.
+        access_cert: Kafka: the certificate with which the user logs in, as PEM. Elsewhere None.
+        access_key: Kafka: the private key of that certificate, as PEM. Elsewhere None.
+        mysql_settings: MySQL: how the user proves its password. Elsewhere None.
+        settings: The settings of its engine; None where the API tells none.
     """
 
     name: str
@@ -131,7 +196,15 @@ class User:
 
 @define
 class NewUser:
-    """What ``users.create`` takes, as one value, for ``users.provision``."""
+    """A user to be made: the arguments of ``users.create`` as one value, for ``users.provision``.
+
+    Attributes:
+        name: The name with which it will log in.
+        mysql_settings: MySQL: how it proves its password. None: the server's default.
+        settings: The settings of its engine. None: the API's defaults.
+        readonly: MongoDB: True for a user that may only read. The provider is about to drop it, for the role in
+            ``settings.mongo_user_settings``.
+    """
 
     name: str
     mysql_settings: MySQLSettings | None = None
@@ -141,13 +214,25 @@ class NewUser:
 
 @define
 class Database:
-    """A database of a cluster."""
+    """A database of a cluster.
+
+    Attributes:
+        name: Its name.
+    """
 
     name: str
 
 
 class ClusterStatus(StrEnum):
-    """What a cluster is doing. User writes fail while it is created (API description, Databases)."""
+    """What a cluster is doing.
+
+    Attributes:
+        CREATING: It is being made. Users and databases cannot be written yet.
+        ONLINE: It is in service.
+        RESIZING: It gets another size or another number of nodes.
+        MIGRATING: It moves to another region.
+        FORKING: It is being copied into a new cluster.
+    """
 
     CREATING = "creating"
     ONLINE = "online"
@@ -166,11 +251,11 @@ class Connection:
         uri: The provider's own URI, with the default login in it.
         database: The default database.
         host: The host's name or address.
-        port: The port of the engine.
+        port: The port on which the engine listens.
         user: The default login.
-        password: Its password.
+        password: The password of the default login.
         ssl: Whether the connection is encrypted.
-        engine: The cluster's, so that ``uri_for`` knows what to write.
+        engine: The cluster's engine, which decides what ``uri_for`` writes.
         protocol: The scheme of ``uri``, such as ``mongodb+srv``, where the API tells it.
         application_ports: Ports by the name of what listens there, such as a schema registry, where the API tells them
             (source: godo).
@@ -241,10 +326,32 @@ def _checked_path(path: object) -> str | None:
 
 @define
 class Cluster:
-    """A managed database cluster, as far as the users of its users and dbs need it.
+    """A managed database cluster, as far as whoever works with its users and databases needs it.
 
-    ``created_at`` is aware. ``connection`` is one that knows nothing where the API told none, as it may while the
-    cluster is being created.
+    A field is None where the API does not tell it.
+
+    Attributes:
+        id: Its UUID.
+        name: The name that its owner gave it.
+        engine: Its engine.
+        version: The version of the engine in short, such as ``"17"``.
+        semantic_version: The whole version, such as ``"17.5"``.
+        status: What it is doing.
+        region: The slug of its region, such as ``"nyc3"``.
+        size: The slug of the size of its nodes.
+        num_nodes: The number of its nodes.
+        created_at: When it was created, with its time zone.
+        tags: Its tags.
+        db_names: The names of its databases.
+        users: Its users. Their passwords are told under the same conditions as by ``users.list``.
+        connection: How to reach it from anywhere. Its fields are None where the API does not tell them, as it may not
+            while the cluster is being created.
+        private_connection: How to reach it from the same private network.
+        standby_connection: How to reach its standby node from anywhere.
+        standby_private_connection: How to reach its standby node from the same private network.
+        private_network_uuid: The UUID of its private network (VPC).
+        project_id: The UUID of the project that it belongs to.
+        storage_size_mib: The storage that was added to that of its size, in MiB.
     """
 
     id: str

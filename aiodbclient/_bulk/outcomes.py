@@ -15,7 +15,20 @@ from ..models import Database, User
 
 
 class Action(StrEnum):
-    """What became of a name."""
+    """What became of a name.
+
+    Attributes:
+        CREATED: It was not there, and was made.
+        KEPT: It was there as asked for, and was left as it is.
+        ADOPTED: The login was there without a record. Its password was read from the API and put on record.
+        RESET: It was there, and got a new password.
+        UPDATED: It was there with other settings than asked for, and got these.
+        ROTATED: The tenant's other login took over; the one before still works.
+        RETIRED: The tenant's previous login got a password that nobody has.
+        DELETED: It was there, and was deleted.
+        ABSENT: It was to be deleted, and was not there.
+        FAILED: ``error`` tells why.
+    """
 
     CREATED = "created"
     KEPT = "kept"
@@ -68,7 +81,9 @@ class Failed(Outcome):
 
     Attributes:
         error: Why. Its ``may_have_applied`` tells whether the server may have done it all the same.
-        user: None, as are ``db`` and ``credential``: there is nothing to tell.
+        user: None.
+        db: None.
+        credential: None.
     """
 
     action: Literal[Action.FAILED] = Action.FAILED
@@ -109,7 +124,8 @@ class Removed(Done):
     """A user or database that is not there any more: DELETED, or ABSENT where there was none.
 
     Attributes:
-        user: None, as is ``db``: nothing is there.
+        user: None.
+        db: None.
     """
 
     user: None = None

@@ -57,9 +57,12 @@ class Budget(Protocol):
 class Snapshot:
     """A budget at one moment.
 
-    ``used``: slots taken in each window, the shortest first, by our answered requests and by others as far as known.
-    ``in_flight``: requests without an answer yet; each holds a slot too. ``waiting``: calls in the queue.
-    ``next_slot``: seconds until a slot is free; 0.0 if one is.
+    Attributes:
+        used: Slots taken in each window, the shortest window first: by our answered requests, and by others as far as
+            known.
+        in_flight: Requests without an answer yet. Each of them takes a slot of each window too.
+        waiting: Calls that wait for a slot.
+        next_slot: Seconds until a slot is free; 0.0 if one is.
     """
 
     used: tuple[int, ...]
@@ -92,13 +95,16 @@ def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
 class RateBudget:
     """The requests that one token may make, shared by all clients that it is given to, on one event loop.
 
-    ``windows``: the token's sliding windows. None: the documented 250 a minute and 5,000 an hour. ``[]``: no pacing,
-    though a 429 still makes everybody wait. Of several windows, the longest one's limit follows the server's
-    ``ratelimit-limit`` once two answers in a row named the same. ``reserve``: requests of each window that bulk calls
-    leave to others.
+    First come, first served, and bulk calls behind all others. Not thread-safe.
 
-    First come, first served, and bulk calls behind all others. Raises InvalidArgumentError for a ``reserve`` that is
-    not an int below every limit. Not thread-safe.
+    Args:
+        windows: The token's sliding windows. None: the documented 250 a minute and 5,000 an hour. ``[]``: no pacing,
+            though a 429 still makes everybody wait. Of several windows, the longest one's limit follows the server's
+            ``ratelimit-limit`` once two answers in a row named the same.
+        reserve: Requests of each window that bulk calls leave to others.
+
+    Raises:
+        InvalidArgumentError: ``reserve`` is not an int below every limit, or ``windows`` holds what is no ``Window``.
     """
 
     windows: tuple[Window, ...] = field(default=None, converter=by_length)

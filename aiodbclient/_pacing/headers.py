@@ -19,10 +19,13 @@ from attrs import frozen
 
 @frozen
 class RateLimitStatus:
-    """What an answer said about the token's hourly budget. None: that header was missing or unreadable.
+    """What an answer said about the token's hourly limit. A field is None where its header was missing or unreadable.
 
-    ``limit``: requests an hour. ``remaining``: how many of them are left. ``reset``: when the oldest request expires,
-    by the server's clock (aware, UTC); it can lie in the past.
+    Attributes:
+        limit: Requests an hour.
+        remaining: How many of them are left. 0 can also mean that the minute's limit was met (source: the provider's
+            API description).
+        reset: When the oldest request of the hour expires, by the server's clock, in UTC. It can lie in the past.
     """
 
     limit: int | None

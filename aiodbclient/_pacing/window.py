@@ -25,7 +25,12 @@ def _positive(_: object, attribute: Attribute[float], value: float) -> None:
 class Window:
     """At most ``limit`` requests in any span of ``seconds`` seconds.
 
-    Raises InvalidArgumentError where ``limit`` is not a positive int, or ``seconds`` not a positive finite number.
+    Attributes:
+        limit: The requests in one window, at least 1.
+        seconds: The length of the window, above 0.
+
+    Raises:
+        InvalidArgumentError: ``limit`` is not a positive int, or ``seconds`` not a positive finite number.
     """
 
     limit: int = field(validator=_whole)

@@ -24,7 +24,32 @@ _HAPPENS_IN: dict[str, frozenset[str]] = {
 
 @define(kw_only=True, eq=False)
 class Fault:
-    """What ``faults.add`` returns. ``seen`` counts the requests that it met, ``fired`` those it failed."""
+    """A failure that a sandbox is told to show, as ``faults.add`` returns it: its arguments, and two counters.
+
+    Attributes:
+        operations: The operations that it is for; None for all.
+        cluster: The id of the only cluster that it is for; None for all.
+        name: The name of the only user or db that it is for; None for all.
+        nth: The request that it begins with, counted from 1; None for the first.
+        times: The number of requests that it fails at most; None: no limit, or 1 with ``nth``.
+        probability: The share of the requests that it fails, from 0 to 1.
+        cut: Whether the connection is closed without an answer.
+        delay: Seconds until the work is done.
+        status: The status that is answered instead; None to leave it.
+        not_implemented: Whether 501 is answered, with the words of the provider.
+        headers: Headers that are added to the answer.
+        html: Whether the body is a proxy's HTML page.
+        truncate: Whether the body breaks off in the middle.
+        after: Whether it happens when the work has been done, and not instead of the work.
+        answer_name: The name that stands in the answer; None to leave it.
+        endless: Whether every page of a list has a next one.
+        unseen_for: Seconds for which a new user or db is answered by 404.
+        password_empty_for: Seconds for which a new password is told as ``""``.
+        still_listed_for: Seconds for which a deleted user is listed.
+        reset_skew: Seconds that are added to ``ratelimit-reset``.
+        seen: The number of requests that it was for, so far.
+        fired: The number of requests that it failed, so far.
+    """
 
     operations: frozenset[str] | None
     cluster: str | None

@@ -24,11 +24,17 @@ _MASK = "********"
 class RecordedRequest:
     """One request that arrived.
 
-    ``path`` is what came on the wire, still percent-encoded, with its query. ``operation`` is None for what
-    the API does not have. ``name`` is the decoded user or db, from the path or, for a create, from the body.
-    ``at`` is unix time in seconds. ``headers`` have lower-case names and no credentials. ``body`` is the JSON text with
-    secrets masked, and ``json`` what it says; None where there was none, it was not JSON, or the request had no valid
-    token. ``status`` is None while there is no answer, or when the connection was cut instead.
+    Attributes:
+        method: HTTP's.
+        path: The path and the query as they came, still percent-encoded.
+        operation: Like ``"users.create"``; None for what the API does not have.
+        cluster: The id of the cluster; None where the request names none.
+        name: The user or db, decoded, from the path or, for a create, from the body; None where the request names none.
+        at: When it arrived, as unix time in seconds.
+        headers: Its headers, with lower-case names and without credentials.
+        body: The JSON text with secrets masked; None where there was none, it was not JSON, or the request had no valid
+            token.
+        status: The status of the answer; None while there is none, or when the connection was cut instead.
     """
 
     method: str
@@ -43,6 +49,7 @@ class RecordedRequest:
 
     @property
     def json(self) -> Any:
+        """``body`` as Python objects, or None."""
         return None if self.body is None else json.loads(self.body)
 
     def size(self) -> int:

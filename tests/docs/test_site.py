@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import inspect
 import json
 import os
 import re
@@ -10,21 +12,37 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
+from types import ModuleType
 
+import attrs
 import pytest
+
+import aiodbclient
+from aiodbclient import errors, sandbox, shared_budget, tenants
 
 from ..requirements import no_server
 
 pytest.importorskip("mkdocs")
+griffe = pytest.importorskip("griffe")
 pytestmark = pytest.mark.xdist_group("site")  # built once
 
 ROOT = Path(__file__).parents[2]
+PUBLIC: dict[ModuleType, list[str]] = {
+    module: [name for name in module.__all__ if name not in ("__version__", "errors")]
+    for module in (aiodbclient, tenants, sandbox, shared_budget)
+} | {errors: [name for name, member in vars(errors).items() if inspect.isclass(member)]}
+CLASSES = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module, names in PUBLIC.items()
+    for name in names
+    if inspect.isclass(getattr(module, name))
+}
 SCREENS = {"wide": 1920, "laptop": 1280, "phone": 390}  # pixels
 CHROMIUM = shutil.which("chromium")
 
@@ -74,7 +92,7 @@ class Served(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(
         build, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
     )
@@ -83,7 +101,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def served(site: Path, measure: str) -> Iterator[tuple[str, Queue[dict[str, int]]]]:
+def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, int]]]]:
     told: Queue[dict[str, int]] = Queue()
     handler = type("Here", (Served,), {"measure": measure, "told": told})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
@@ -99,6 +117,44 @@ def pages(site: Path) -> list[str]:
 def text_of(site: Path, page: str) -> str:
     html = (site / page).read_text()
     return re.sub(r"<[^>]+>", "", html[html.index("<article") : html.index("</article>")])
+
+
+def described(cls: type) -> set[str]:
+    """The fields and members that the docstrings of ``cls`` and its bases describe."""
+    found = set[str]()
+    for base in cls.__mro__[:-1]:
+        for section in griffe.Docstring(inspect.getdoc(base) or "").parse("google", warnings=False):
+            if section.kind.value in ("attributes", "parameters"):
+                found |= {item.name for item in section.value if item.description}
+    return found
+
+
+@pytest.mark.parametrize("path", CLASSES)
+def test_each_field_and_member_is_described(path: str) -> None:
+    cls = CLASSES[path]
+    names = {field.name for field in attrs.fields(cls)} if attrs.has(cls) else set(getattr(cls, "_fields", ()))
+    if issubclass(cls, enum.Enum):
+        names = set(cls.__members__)
+    names |= {name for name, member in vars(cls).items() if isinstance(member, property) and not member.__doc__}
+    inherited = {"ok"}  # described where it is first defined, at Outcome
+    assert {name for name in names if not name.startswith("_")} - inherited <= described(cls)
+
+
+def test_the_reference_has_every_public_name_by_its_public_path(site: Path) -> None:
+    reference = [(site / page).read_text() for page in pages(site) if page.startswith("reference/")]
+    anchors = {anchor for html in reference for anchor in re.findall(r' id="([^"]+)"', html)}
+    told = {code for html in reference for code in re.findall(r"<code>(\w+)</code>", html)}
+    for module, names in PUBLIC.items():
+        for name in names:
+            is_alias = not callable(getattr(module, name))  # such as UserOutcome: it stands in a table
+            assert name in told if is_alias else f"{module.__name__}.{name}" in anchors, name
+    assert not {anchor for anchor in anchors if "._" in anchor}
+
+
+def test_a_field_and_a_member_have_an_anchor(site: Path) -> None:
+    models = (site / "reference" / "models.html").read_text()
+    for name in ("User.name", "Cluster.storage_size_mib", "Engine.OPENSEARCH", "KafkaPermission.PRODUCECONSUME"):
+        assert models.count(f'id="{name}"') == 1, name
 
 
 def test_the_reference_shows_no_private_code(site: Path) -> None:

@@ -24,9 +24,13 @@ from ..credential import Credential
 class Record:
     """What a store holds of one name.
 
-    ``current`` is the credential to use, None where none was kept yet. ``previous`` is the one before the last rotate,
-    which works until it is retired. ``intended`` is the login that somebody was about to make or to give a new password
-    and whose credential is not on record: only ``keep`` and ``forget`` end it, whatever error comes in between.
+    Attributes:
+        name: The name of the tenant.
+        current: The credential to use; None where none was kept yet.
+        previous: The credential from before the last ``rotate``, which works until it is retired; None where there is
+            none.
+        intended: The login that somebody was about to make, or to give a new password, and whose credential is not on
+            record; None where there is none. Only ``keep`` and ``forget`` end it, whatever error comes in between.
     """
 
     name: str
@@ -37,7 +41,13 @@ class Record:
 
 @frozen(kw_only=True)
 class Claim:
-    """The right to change one record. ``record`` is as it stood when claimed; ``token`` differs for each claim."""
+    """The right to change one record.
+
+    Attributes:
+        name: The name of the record.
+        token: What tells this claim from every other one.
+        record: The record as it stood when it was claimed.
+    """
 
     name: str
     token: str
