@@ -15,14 +15,12 @@ from typing import Any
 
 import psycopg
 import pymysql
-import pytest
+import trustme
 from attrs import frozen
 
 from aiodbclient import Connection, Engine, User
 
 from ..requirements import no_server
-
-trustme = pytest.importorskip("trustme")
 
 ALICE = User("alice", password="p@ss:word/%")
 START_SECONDS = 60.0

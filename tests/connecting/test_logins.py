@@ -5,19 +5,19 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+import aiomysql
+import asyncmy
+import asyncpg
 import psycopg
 import pymysql
 import pytest
+import sqlalchemy
+import sqlalchemy.ext.asyncio as sqlalchemy_asyncio
 from attrs import evolve
 
 from .servers import ALICE, Server
 
-aiomysql = pytest.importorskip("aiomysql")
-asyncmy = pytest.importorskip("asyncmy")
-asyncpg = pytest.importorskip("asyncpg")
-sqlalchemy = pytest.importorskip("sqlalchemy")
 make_url = sqlalchemy.engine.make_url
-sqlalchemy_asyncio = pytest.importorskip("sqlalchemy.ext.asyncio")
 
 REFUSED = (ssl.SSLCertVerificationError, psycopg.OperationalError, sqlalchemy.exc.OperationalError)
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiokafka.conn
+import opensearchpy
 import pytest
+import trustme
+from pymongo import uri_parser
 
 from aiodbclient import Connection, Engine, User
-
-uri_parser = pytest.importorskip("pymongo.uri_parser")
-aiokafka = pytest.importorskip("aiokafka.conn")
-trustme = pytest.importorskip("trustme")
-opensearchpy = pytest.importorskip("opensearchpy")
 
 ALICE = User("alice@example", password="p@ss:w/rd%+ ?")
 
@@ -34,7 +33,7 @@ def test_mongodb(tmp_path: Path, own: str | None) -> None:
 
 
 def test_kafka() -> None:
-    [(host, port, _)] = aiokafka.collect_hosts(connection(Engine.KAFKA).uri_for(ALICE))
+    [(host, port, _)] = aiokafka.conn.collect_hosts(connection(Engine.KAFKA).uri_for(ALICE))
 
     assert (host, port) == ("db.example", 25060)
 

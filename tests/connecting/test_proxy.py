@@ -13,15 +13,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from aiohttp import web
 from attrs import frozen
 
 from aiodbclient import DatabaseClient, errors
 
 from ..server import CLUSTER, Server, says
-
-trustme = pytest.importorskip("trustme")
-pytest.importorskip("proxy")
 
 
 @frozen
