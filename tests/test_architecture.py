@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-cli = pytest.importorskip("importlinter.cli")
+pytest.importorskip("importlinter.cli")
+
+# Not in this process, where it would silence all loggers that there are.
+LINT_IMPORTS = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 
 
-def test_imports_go_down_and_in_no_circle(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_go_down_and_in_no_circle() -> None:
     root = Path(__file__).parents[1]
-    monkeypatch.chdir(root)
-    monkeypatch.setattr(sys, "path", [str(root), *sys.path])
 
-    broken = cli.lint_imports(no_cache=True)
+    linted = subprocess.run([sys.executable, "-c", LINT_IMPORTS], cwd=root, capture_output=True, text=True, timeout=120)
 
-    assert broken == 0, capsys.readouterr().out
+    assert linted.returncode == 0, linted.stdout + linted.stderr
