@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import pytest
 from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Engine
-from aiodbclient.errors import StoreError
+from aiodbclient.errors import InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Seal
 
 SEALS = st.sampled_from([Seal(), Seal(Fernet.generate_key())])
@@ -62,3 +65,89 @@ def test_who_may_write_the_store_but_has_no_key_can_forge_nothing(record: Record
     for forged in (forger.seal(record), Seal().seal(record)):
         with pytest.raises(StoreError, match="encrypted"):
             seal.open(record.name, forged)
+
+
+KEY = b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+PLAIN = (
+    "v1.plain.8ee0076452947f094d7e02991ffa9d8a."
+    '{"name": "alpha", "current": null, "previous": null, "intended": "alpha"}'
+)
+ENCRYPTED = (
+    "v1.fernet.55c9ea8ea33d087346789a9ea2445aa4.gAAAAABrBk608s4695CBEplRmYs3EIKJBjpw3AP_Bxs3nuRC66PRTfdJc"
+    "1wzu9Ik0uFRHvPeAAx-9oK-tRcrV0OipumK1h1XGrVSe-WAgH53pj1qIA-x28dH4OwyQ9CSOXPZYGtyNYsVHW-3bZRbGb1WhmMcA"
+    "H9jz6Nl8usTk2wlff3hV-rlbuQ="
+)
+
+
+@pytest.mark.parametrize(("key", "text"), [(None, PLAIN), (KEY, ENCRYPTED)])
+def test_what_was_put_on_record_before_an_upgrade_still_opens(key: bytes | None, text: str) -> None:
+    assert Seal(key).open("alpha", text) == Record(name="alpha", intended="alpha")
+
+
+def forged(name: str, kind: str, body: str) -> str:
+    """A text whose checksum is right, as who knows its form can write it into a store."""
+    covered = f"{name}\0{kind}\0{body}".encode(errors="surrogatepass")
+    return f"v1.{kind}.{hashlib.sha256(covered).hexdigest()[:32]}.{body}"
+
+
+NO_RECORDS = ["", "{}", "[]", "1", '"alpha"', "null", '{"name": "alpha", "more": 1}', "[" * 100_000, "\ud800"]
+
+
+@pytest.mark.parametrize("body", NO_RECORDS, ids=range(len(NO_RECORDS)))
+def test_a_forged_text_that_is_no_record_is_refused(body: str) -> None:
+    with pytest.raises(StoreError, match="'alpha' is of a shape that this version of aiodbclient does not know"):
+        Seal().open("alpha", forged("alpha", "plain", body))
+    encrypted = Fernet(KEY).encrypt(body.encode(errors="surrogatepass")).decode()
+    with pytest.raises(StoreError):
+        Seal(KEY).open("alpha", forged("alpha", "fernet", encrypted))
+    with pytest.raises(StoreError, match="'alpha' was encrypted with another key"):
+        Seal(KEY).open("alpha", forged("alpha", "fernet", body))
+
+
+@pytest.mark.parametrize(
+    "text", [b"v1.plain.", "", "\ud800", PLAIN.replace("v1", "v2"), PLAIN.replace("plain", "other"), PLAIN[:-1]]
+)
+def test_a_damaged_text_is_told_whose_it_is(text: Any) -> None:
+    with pytest.raises(StoreError, match="the record of 'alpha' is damaged"):
+        Seal().open("alpha", text)
+
+
+def test_a_forged_record_of_another_name_is_refused() -> None:
+    body = PLAIN.partition(".{")[2]
+    with pytest.raises(StoreError, match="'beta' is that of another name, put in its place"):
+        Seal().open("beta", forged("beta", "plain", "{" + body))
+
+
+def test_with_a_key_and_without_one_each_says_what_is_wrong() -> None:
+    with pytest.raises(StoreError, match="'alpha' is encrypted: open the store with its key="):
+        Seal().open("alpha", ENCRYPTED)
+    with pytest.raises(StoreError, match="'alpha' is not encrypted, and the store was opened with a key="):
+        Seal(KEY).open("alpha", PLAIN)
+
+
+def test_of_several_keys_the_first_encrypts_and_each_decrypts() -> None:
+    older, newer = Fernet.generate_key(), Fernet.generate_key()
+    record = Record(name="alpha")
+    changing = Seal([newer, older.decode()])
+
+    assert changing.open("alpha", Seal(older).seal(record)) == record
+    assert Seal(newer).open("alpha", changing.seal(record)) == record
+    with pytest.raises(StoreError, match="another key"):
+        Seal(older).open("alpha", changing.seal(record))
+
+
+@pytest.mark.parametrize("key", ["", "short", b"short", [Fernet.generate_key(), "short"], 7, [None]])
+def test_a_key_that_is_none_is_refused_and_not_quoted(key: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="key= takes one or several keys") as refused:
+        Seal(key)
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
+
+
+def test_a_wrong_key_is_told_by_the_first_record_that_is_not_damaged() -> None:
+    rows = [("alpha", "damaged"), ("alpha", ENCRYPTED), ("beta", "never looked at")]
+
+    Seal(KEY).check_key(rows)
+    with pytest.raises(StoreError, match="'alpha' was encrypted with another key"):
+        Seal(Fernet.generate_key()).check_key(rows)
+    Seal(Fernet.generate_key()).check_key(rows[:1])  # nothing to try the key on

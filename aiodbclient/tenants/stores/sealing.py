@@ -118,7 +118,7 @@ def check_name(name: str) -> str:
 
 
 def _checksum(name: str, kind: str, body: str) -> str:
-    return hashlib.sha256(f"{name}\0{kind}\0{body}".encode(errors="surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(f"{name}\0{kind}\0{body}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
@@ -138,14 +138,15 @@ def _decrypted(fernet: MultiFernet, token: str) -> str | None:
 
     try:
         return fernet.decrypt(token).decode()
-    except InvalidToken:
+    except (InvalidToken, ValueError):  # ValueError: it is no ASCII
         return None
 
 
 def _record(body: str) -> Record | None:
     try:
-        return _converter.structure(json.loads(body), Record)
-    except (ValueError, BaseValidationError):
+        decoded = json.loads(body)
+        return _converter.structure(decoded, Record) if isinstance(decoded, dict) else None
+    except (ValueError, RecursionError, BaseValidationError):
         return None
 
 
