@@ -1,0 +1,151 @@
+"""The names of a tenant's database, logins and owner role: each its own, and none longer than the engine takes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from aiodbclient import Engine
+from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.tenants.naming import Names, names_of
+
+WITH_DATABASES = [Engine.PG, Engine.ADVANCED_PG, Engine.MYSQL, Engine.ADVANCED_MYSQL, Engine.MONGODB]
+BY_PREFIX = [Engine.KAFKA, Engine.OPENSEARCH]
+MYSQL = [Engine.MYSQL, Engine.ADVANCED_MYSQL]
+POSTGRESQL = [Engine.PG, Engine.ADVANCED_PG]
+
+ENGINES = st.sampled_from([*WITH_DATABASES, *BY_PREFIX])
+TENANTS = st.text("aB0_-é", min_size=1, max_size=70) | st.text("ab", min_size=60, max_size=64)
+
+
+def everything(names: Names) -> set[str]:
+    return {*names.logins, names.owner, names.database or names.logins[0]}
+
+
+@given(ENGINES, TENANTS, TENANTS, st.sampled_from(["", "a", "B0_"]))
+def test_no_tenant_has_a_name_of_another(engine: Engine, one: str, another: str, prefix: str) -> None:
+    assume(one != another)
+    try:
+        first, second = names_of(one, engine, prefix), names_of(another, engine, prefix)
+    except InvalidArgumentError:
+        assume(False)
+        return
+    assert not everything(first) & everything(second)
+    assert first == names_of(one, engine, prefix)
+
+
+@given(ENGINES, TENANTS)
+def test_every_name_is_as_long_as_the_engine_takes_and_differs_from_the_others(engine: Engine, tenant: str) -> None:
+    try:
+        names = names_of(tenant, engine)
+    except InvalidArgumentError:
+        assume(False)
+        return
+    roles = [*names.logins, names.owner]
+    assert len({*roles}) == 3
+    if engine in MYSQL:
+        assert max(map(len, roles)) <= 32
+    else:
+        assert max(len(role.encode()) for role in roles[1:]) <= 63
+    assert names.other(names.logins[0]) == names.logins[1]
+    assert names.other(names.logins[1]) == names.logins[0]
+
+
+LONG = "a-tenant-whose-name-is-longer-than-a-login-of-mysql"
+
+
+@pytest.mark.parametrize(
+    ("engine", "tenant", "names"),
+    [
+        (
+            Engine.PG,
+            "alpha",
+            ("my_alpha", "my_alpha_53ce71e1b09c4582_b", "my_alpha_53ce71e1b09c4582_owner", "my_alpha"),
+        ),
+        (
+            Engine.PG,
+            "é" * 30,
+            (
+                f"my_{'é' * 30}",
+                f"my_{'é' * 20}_627b94006c4c6e5b_b",
+                f"my_{'é' * 18}_627b94006c4c6e5b_owner",
+                f"my_{'é' * 30}",
+            ),
+        ),
+        (
+            Engine.MYSQL,
+            LONG,
+            (
+                "my_a-tenant-w_5ea74375fd75ffe6_a",
+                "my_a-tenant-w_5ea74375fd75ffe6_b",
+                "my_a-tena_5ea74375fd75ffe6_owner",
+                f"my_{LONG}",
+            ),
+        ),
+        (
+            Engine.KAFKA,
+            "alpha",
+            ("my_alpha", "my_alpha_53ce71e1b09c4582_b", "my_alpha_53ce71e1b09c4582_owner", None),
+        ),
+    ],
+)
+def test_names_stay_what_they_are_over_upgrades(engine: Engine, tenant: str, names: tuple[str | None, ...]) -> None:
+    """Logins that were made under other names would be nobody's."""
+    named = names_of(tenant, engine, "my_")
+    assert (*named.logins, named.owner, named.database) == names
+    assert named.tenant == tenant
+
+
+@pytest.mark.parametrize("engine", [*WITH_DATABASES, *BY_PREFIX])
+@pytest.mark.parametrize("name", ["doadmin", "DoAdmin", "postgres", "pg_alpha", "PG_ALPHA", "root", "admin"])
+def test_what_comes_with_a_cluster_is_no_tenants(engine: Engine, name: str) -> None:
+    for prefix in ("", name[:3]):
+        with pytest.raises(InvalidArgumentError, match=f"'{name}' belongs to the cluster .*; nothing was sent"):
+            names_of(name.removeprefix(prefix), engine, prefix)
+    assert names_of(f"x{name}", engine).logins[0] == f"x{name}"
+
+
+@pytest.mark.parametrize("engine", [*WITH_DATABASES, *BY_PREFIX])
+@pytest.mark.parametrize("which", ["a", "b", "owner"])
+def test_the_form_of_a_derived_name_is_no_tenants(engine: Engine, which: str) -> None:
+    """Else a tenant could be named as the second login of another."""
+    with pytest.raises(InvalidArgumentError, match=r"has the form of the second login .*; nothing was sent"):
+        names_of(f"alpha_0123456789abcdef_{which}", engine)
+
+
+@pytest.mark.parametrize(
+    ("engine", "longest", "match"),
+    [
+        *((engine, "a" * 63, "longer than the 63 bytes of PostgreSQL; nothing was sent") for engine in POSTGRESQL),
+        *((engine, "a" + "é" * 31, "longer than the 63 bytes of PostgreSQL") for engine in POSTGRESQL),
+        *((engine, "é" * 64, "longer than the 64 characters of MySQL; nothing was sent") for engine in MYSQL),
+    ],
+)
+def test_a_name_that_is_too_long_for_the_engine_is_refused(engine: Engine, longest: str, match: str) -> None:
+    assert names_of(longest, engine).database == longest
+    assert names_of(longest[1:], engine, longest[0]).database == longest
+    with pytest.raises(InvalidArgumentError, match=match):
+        names_of(longest, engine, "a")
+
+
+@pytest.mark.parametrize("engine", MYSQL)
+def test_a_login_of_mysql_is_the_name_itself_where_it_fits(engine: Engine) -> None:
+    assert names_of("a" * 32, engine).logins[0] == "a" * 32
+    assert names_of("a" * 33, engine).logins[0] != "a" * 33
+
+
+@pytest.mark.parametrize("engine", BY_PREFIX)
+@pytest.mark.parametrize("name", ["a.b", "a b", "a*", "é", "a\n"])
+def test_where_names_are_prefixes_they_have_no_other_characters(engine: Engine, name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="letters, digits, _ and - alone; nothing was sent"):
+        names_of(name, engine)
+    assert names_of("aZ0_-", engine).database is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0", "\ud800", 7, None])
+def test_what_is_no_name_is_refused(name: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="nothing was sent"):
+        names_of(name, Engine.PG)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="nothing was sent"):
+        names_of("\udfff", Engine.PG, "a")
