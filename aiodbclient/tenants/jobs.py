@@ -16,11 +16,12 @@ from ..engines import CAPABILITIES, Capabilities
 from ..errors import ClaimLostError, GrantError, InvalidArgumentError, PermissionDeniedError, StoreError
 from .claims import Held
 from .credential import Credential
+from .logins import usable
 from .naming import Names, check_tenant, names_of
 from .outcomes import TenantDone
 from .site import Site, read_site
 from .stores import Record, Store
-from .work import IfExists, Work, usable
+from .work import IfExists, Work
 
 _AT_A_TIME = 4  # times as many names may wait for claims of others as are worked on
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between looking whether a claim of another has ended
