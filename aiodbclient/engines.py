@@ -93,11 +93,8 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
     }
 )
 
-# What an operation needs of an engine is told by the first part of its name.
-_NEEDS = {"users": ("users", "user"), "dbs": ("dbs", "database")}
 
-
-def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> None:
+def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
     """Refuse an operation that ``engine`` cannot do. Does no I/O; an unknown engine is let through.
 
     A setting of another engine is refused because the API would ignore it, and an ignored ACL is a login with more
@@ -105,17 +102,21 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
 
     Args:
         engine: The cluster's.
-        operation: Like ``"users.create"``.
+        operation: Like ``"users.create"``, on users or dbs.
         settings: The settings that it is given, by their names in ``Capabilities.user_settings``.
+
+    Returns:
+        What the engine can do, or None where it is not known.
 
     Raises:
         UnsupportedOperationError: Where the engine has no users or dbs, or does not know one of the settings.
     """
     capabilities = CAPABILITIES.get(engine)
     if capabilities is None:
-        return
-    attribute, noun = _NEEDS[operation.partition(".")[0]]
-    if not getattr(capabilities, attribute):
+        return None
+    on_users = operation.startswith("users.")
+    if not (capabilities.users if on_users else capabilities.dbs):
+        noun = "user" if on_users else "database"
         raise UnsupportedOperationError(
             f"{operation}: {engine} clusters have no {noun} management; nothing was sent",
             engine=engine,
@@ -130,3 +131,4 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
                 engine=engine,
                 operation=operation,
             )
+    return capabilities

@@ -11,16 +11,17 @@ from typing import Any, NamedTuple, TypeVar
 from attrs import evolve
 
 from .._json.converter import Authority, ClusterEngine
-from ..engines import CAPABILITIES, Engine, guard
+from ..engines import Engine, guard
 from ..errors import PermissionDeniedError
 from ..models import Cluster
 from .answer import Answer
 from .call import Call, Meter, Options
 from .deletions import Deletions
+from .events import logger
 from .operations import GET_CA, GET_CLUSTER, Operation
 from .pages import read_all
 from .paths import check_name
-from .transport import Transport, logger
+from .transport import Transport
 
 T = TypeVar("T")
 
@@ -84,12 +85,11 @@ class ClusterContext(NamedTuple):
         check_name(name)
         path = operation.path(self.cluster_id, name)
         engine = self.given_engine or await self.learn_engine()
-        guard(engine, operation.name, settings)
+        capabilities = guard(engine, operation.name, settings)
         lock = None
-        if operation.writes and operation.on == "users":
-            capabilities = CAPABILITIES.get(engine)
-            if capabilities is not None and capabilities.concurrent_user_writes == 1:
-                lock = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
+        one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
+        if one_at_a_time and operation.writes and operation.on == "users":
+            lock = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
         call = Call(
             operation,
             path,

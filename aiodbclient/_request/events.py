@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+import logging
+from collections.abc import Callable
+
+from attrs import asdict, frozen
+
+logger = logging.getLogger("aiodbclient")
 
 
 @frozen
@@ -31,3 +36,21 @@ class RequestEvent:
     duration: float
     blocked: float = 0.0
     request_id: str | None = None
+
+
+def tell(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:
+    """Tell the log and the caller's hook, if there is one, of a request to ``path``."""
+    logger.debug(
+        "%s %s: %s in %.3f s, try %d",
+        event.method,
+        path,
+        event.status or event.error,
+        event.duration,
+        event.attempt,
+        extra=asdict(event),
+    )
+    if on_event is not None:
+        try:
+            on_event(event)
+        except Exception:  # whatever it is, the request's own outcome goes first
+            logger.exception("on_event raised")

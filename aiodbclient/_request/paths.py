@@ -34,7 +34,8 @@ def check_name(name: object) -> None:
         raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")
     if name in ("", ".", "..") or "\0" in name:
         raise InvalidArgumentError(f"{name!r} cannot be the name of a user or a db in a URL's path; nothing was sent")
-    _check_encodable(name, repr(name))
+    if not name.isascii():
+        _check_encodable(name, repr(name))
 
 
 def tag_query(tag_name: str | None) -> str:
@@ -43,10 +44,11 @@ def tag_query(tag_name: str | None) -> str:
         return ""
     if not isinstance(tag_name, str):
         raise InvalidArgumentError(f"tag_name must be a string or None, not {tag_name!r}; nothing was sent")
-    _check_encodable(tag_name, f"tag_name={tag_name!r}")
+    if not tag_name.isascii():
+        _check_encodable(tag_name, f"tag_name={tag_name!r}")
     return f"?{urlencode({'tag_name': tag_name})}"
 
 
 def _check_encodable(text: str, what: str) -> None:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidArgumentError(f"{what} cannot be encoded as UTF-8; nothing was sent")

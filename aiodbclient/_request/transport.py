@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
+from typing import Any
 
 import aiohttp
-from attrs import asdict
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -30,12 +30,11 @@ from ..errors import (
 from .answer import Answer
 from .body import ACCEPTED, BodyError, whole_body
 from .call import Call
-from .events import RequestEvent
-from .quirks import NOT_SENT, check_session, connection_of, drop_unasked, send_once_through, told
+from .events import RequestEvent, logger, tell
+from .quirks import NOT_SENT, connection_of, drop_unasked, send_once_through, told
 from .retry import LOST_STATUSES, RULES, Failure, Then, retrying
+from .session import Session
 from .token import Token, TokenProvider
-
-logger = logging.getLogger("aiodbclient")
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -66,14 +65,10 @@ class Transport:
         "_app",
         "_ask_token",
         "_base",
-        "_closed",
         "_headers_token",
-        "_loop",
         "_made_headers",
         "_newest_headers",
         "_on_event",
-        "_owns_session",
-        "_proxy",
         "_secrets",
         "_session",
         "_token",
@@ -94,7 +89,6 @@ class Transport:
         proxy: URL | None = None,
     ) -> None:
         self._app = app
-        self._proxy = proxy
         self.base_url = base_url
         self.budget = budget
         self._secrets = Secrets()
@@ -106,10 +100,7 @@ class Transport:
         if not callable(token):
             self._use_token(Token(token))
         self._token_lock = asyncio.Lock()
-        self._session = session
-        self._owns_session = session is None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
+        self._session = Session(session, base_url, proxy)
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
         self._headers_token: Token | None = None
@@ -121,11 +112,9 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the session if it is ours. May be called again."""
-        self._closed = True
-        if self._owns_session and self._session is not None:
-            await self._session.close()
+        await self._session.aclose()
 
-    async def send(self, call: Call) -> Answer:
+    def send(self, call: Call) -> Coroutine[Any, Any, Answer]:
         """Send one call, as often as its policy allows and its failures permit.
 
         Returns:
@@ -134,7 +123,7 @@ class Transport:
         Raises:
             DatabaseClientError: What the last try met. What it says of what was sent is true of the whole call.
         """
-        return await retrying(call.options.retry, call.is_final, self._attempt, call)
+        return retrying(call.options.retry, call.is_final, self._attempt, call)
 
     async def _attempt(self, call: Call) -> Answer:
         """One try: the answer, or the error that it met."""
@@ -170,7 +159,7 @@ class Transport:
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
-        session = self._open_session()
+        session = self._session.opened()
         asked = perf_counter()
         try:
             await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
@@ -180,7 +169,7 @@ class Transport:
         if call.write_lock is not None:
             await self._acquire_lock(call, call.write_lock, granted - asked)
         try:
-            if self._closed or session.closed:
+            if self._session.is_closed or session.closed:
                 raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
             if call.options.before_sending is not None:
                 call.options.before_sending()
@@ -249,7 +238,8 @@ class Transport:
         finally:
             self._release(call, sent=call.failure is not Failure.NOT_SENT)
         call.lost += call.failure is Failure.LOST
-        self._observe(call, answer, failure, asked, granted, started)
+        if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
+            tell(_event(call, answer, failure, asked, granted, started), call.path, self._on_event)
         if answer is not None:
             return answer
         assert failure is not None
@@ -277,44 +267,6 @@ class Transport:
             call.write_lock.release()
         self.budget.release(sent=sent)
 
-    def _observe(
-        self,
-        call: Call,
-        answer: Answer | None,
-        failure: DatabaseClientError | None,
-        asked: float,
-        granted: float,
-        started: float,
-    ) -> None:
-        """Tell the hook and the log of one request."""
-        if self._on_event is None and not logger.isEnabledFor(logging.DEBUG):
-            return
-        event = RequestEvent(
-            operation=call.operation.name,
-            method=call.operation.method,
-            status=None if answer is None else answer.status,
-            error=None if failure is None else type(failure).__name__,
-            attempt=call.tries,
-            waited=granted - asked,
-            duration=perf_counter() - started,
-            blocked=started - granted,
-            request_id=None if answer is None else answer.request_id,
-        )
-        logger.debug(
-            "%s %s: %s in %.3f s, try %d",
-            event.method,
-            call.path,
-            event.status or event.error,
-            event.duration,
-            event.attempt,
-            extra=asdict(event),
-        )
-        if self._on_event is not None:
-            try:
-                self._on_event(event)
-            except Exception:  # whatever it is, the request's own outcome goes first
-                logger.exception("on_event raised")
-
     def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """The headers of a request: those of its token, made once for each token, and those of its options."""
         if token is not self._headers_token:
@@ -333,24 +285,6 @@ class Transport:
     def _told(self, error: BaseException) -> str:
         return self._secrets.line(told(error), 500)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise ConfigurationError("this DatabaseClient is closed")
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise ConfigurationError(
-                    "this DatabaseClient was first used on another event loop: make one for each loop"
-                )
-            self._loop = loop
-        if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
-        if self._session.closed:
-            raise ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
-        if not self._owns_session:
-            check_session(self._session, self.base_url)
-        return self._session
-
 
 def _refusal(call: Call, answer: Answer) -> DatabaseClientError:
     """The error for an answer that is not a success, with what it means for the next try noted in ``call``."""
@@ -364,6 +298,23 @@ def _refusal(call: Call, answer: Answer) -> DatabaseClientError:
         call.lost += 1
         call.timed_out |= answer.status in _TIMED_OUT_STATUSES
     return error
+
+
+def _event(
+    call: Call, answer: Answer | None, failure: DatabaseClientError | None, asked: float, granted: float, started: float
+) -> RequestEvent:
+    """What the last request of ``call`` came to. The moments are those of ``perf_counter``."""
+    return RequestEvent(
+        operation=call.operation.name,
+        method=call.operation.method,
+        status=None if answer is None else answer.status,
+        error=None if failure is None else type(failure).__name__,
+        attempt=call.tries,
+        waited=granted - asked,
+        duration=perf_counter() - started,
+        blocked=started - granted,
+        request_id=None if answer is None else answer.request_id,
+    )
 
 
 def _no_slot(call: Call, wait: float | None) -> RateLimitError:
