@@ -29,7 +29,8 @@ try:
 except ImportError as error:
     raise ImportError("aiodbclient.shared_budget needs the extra: pip install 'aiodbclient[valkey]'") from error
 
-from .slots import Place, Slots
+from .messages import Ask, Place
+from .slots import Slots
 
 __all__ = ["SharedRateBudget", "token_key"]
 
@@ -211,7 +212,8 @@ class SharedRateBudget:
         queue = self._queue
         wanted = len(queue)
         unjudged = self._places()
-        granted = await self._slots.ask(len(queue.interactive), len(queue.bulk), [place for _, place in unjudged])
+        ask = Ask(len(queue.interactive), len(queue.bulk), [place for _, place in unjudged])
+        granted = await self._slots.ask(ask)
         for bulk, count in ((False, granted.interactive), (True, granted.bulk)):
             for _ in range(count):
                 if not queue.grant(bulk=bulk):

@@ -11,8 +11,8 @@ from collections import deque
 from typing import Any
 
 from ..account import Account
-
-MICROSECONDS = 1_000_000
+from ..others import Others
+from .messages import MICROSECONDS, micro, number
 
 
 def dump(account: Account, offset: float) -> str:
@@ -39,28 +39,41 @@ def dump(account: Account, offset: float) -> str:
 
 
 def load(account: Account, text: str, offset: float) -> None:
-    """Take over what was told. Raises ValueError, KeyError or TypeError where it cannot be right."""
+    """Take over what was told, all of it or nothing.
+
+    Raises ValueError, KeyError, TypeError or AttributeError where it cannot be right.
+    """
     facts = json.loads(text)
+    windows: list[tuple[int, Others]] = []
     for window, limit, told in zip(account.windows, facts["limits"], facts["others"], strict=True):
-        window.limit = int(limit)
-        others = window.others
-        others.level, others.since, others.sure = int(told["level"]), _heard(told["since"], offset), bool(told["sure"])
-        others.seen = deque((_heard(begin, offset), _heard(to, offset), count) for begin, to, count in told["seen"])
+        seen = deque((_heard(begin, offset), _heard(to, offset), number(n, "seen")) for begin, to, n in told["seen"])
+        others = Others(
+            window.seconds,
+            window.others.steady,
+            level=_count(told["level"]),
+            since=_heard(told["since"], offset),
+            sure=bool(told["sure"]),
+            seen=seen,
+        )
+        windows.append((max(1, _count(limit)), others))
+    at_most = math.inf if facts["at_most"] is None else _count(facts["at_most"])
+    until, strikes = _heard(facts["gate"], offset), _count(facts["strikes"])
+    heard, compared = _heard(facts["heard"], offset), _heard(facts["compared"], offset)
+    for window, (limit, others) in zip(account.windows, windows, strict=True):
+        window.limit, window.others = limit, others
     gate = account.gate
-    gate.until = _heard(facts["gate"], offset)
-    gate.at_most = math.inf if facts["at_most"] is None else int(facts["at_most"])
-    gate.strikes = int(facts["strikes"])
+    gate.until, gate.at_most, gate.strikes = until, at_most, strikes
     account.quiet = not any(window.others.level for window in account.windows)
-    account.heard, account.compared = _heard(facts["heard"], offset), _heard(facts["compared"], offset)
-
-
-def micro(seconds: float) -> int:
-    return round(seconds * MICROSECONDS)
+    account.heard, account.compared = heard, compared
 
 
 def _told(moment: float, offset: float) -> int | None:
     return None if math.isinf(moment) else micro(moment + offset)
 
 
-def _heard(told: int | None, offset: float) -> float:
-    return -math.inf if told is None else told / MICROSECONDS - offset
+def _heard(told: object, offset: float) -> float:
+    return -math.inf if told is None else number(told, "a time") / MICROSECONDS - offset
+
+
+def _count(told: object) -> int:
+    return max(0, int(number(told, "a count")))

@@ -6,7 +6,7 @@
 --          in flight is stamped ahead, at the end of its lease, so that those of a killed process expire by themselves.
 -- KEYS[2]  hash: epoch (which memory this is), settled, facts, version (of the facts)
 -- KEYS[3]  hash: what each process waits for
--- ARGV[1]  the ask, in JSON; see Slots in slots.py
+-- ARGV[1]  the ask, in JSON; see Slots._run in slots.py and Memory.run in memory.py
 local slots, state, queue = KEYS[1], KEYS[2], KEYS[3]
 local ask = cjson.decode(ARGV[1])
 local time = redis.call('TIME')

@@ -1,0 +1,154 @@
+"""What one process may send by itself while Valkey does not answer, or has lost its memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+from attrs import define, field
+from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
+
+from ...errors import ConfigurationError
+from ..others import Others
+from ..rules import Gate
+from ..window import SlidingWindow, Window
+from .messages import Ask, Granted
+
+logger = logging.getLogger("aiodbclient")
+
+_WARN_AGAIN = 60.0  # s between two warnings of one permanent mistake
+_MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions")
+
+
+@define(eq=False)
+class Alone:
+    """Of each window the share that one process may use, in which counts what it sent before.
+
+    ``where`` names the server, for the log.
+    """
+
+    where: str
+    _share: float
+    _reserve: int
+    _windows: tuple[SlidingWindow, ...]  # what this process sent
+    until: float = field(init=False, default=0.0)
+    active: bool = field(init=False, default=False)
+    _was_shared: bool = field(init=False, default=False)
+    _warned: float = field(init=False, default=-math.inf)
+
+    def sent(self, now: float) -> None:
+        """A request of this process was answered."""
+        for window in self._windows:
+            window.answers.append(now)
+
+    def used(self, now: float) -> int:
+        """How many slots of the shortest window this process has, besides those in flight."""
+        return self._windows[0].used(now)
+
+    def answers(self, now: float) -> Sequence[float]:
+        """When the requests of this process that count in the longest window were answered."""
+        self._windows[-1].used(now)
+        return self._windows[-1].answers
+
+    def begin(self, seconds: float, limits: Sequence[int], used: Sequence[int], told: float, in_flight: int) -> None:
+        """Go alone for so many seconds.
+
+        Args:
+            seconds: after these Valkey is asked again.
+            limits: of the whole windows.
+            used: of each window by all processes, as they were told at the time ``told``.
+            told: when that was.
+            in_flight: requests of this process.
+        """
+        now = time.monotonic()
+        self.until = now + seconds
+        for window, limit in zip(self._windows, limits, strict=True):
+            window.limit = max(1, int(limit * self._share))
+        if self.active:
+            return
+        self.active = True
+        for window, limit, all_used in zip(self._windows, limits, used, strict=False):
+            # All the shares may be more than what is free now. So from what this process has already it comes to its
+            # whole share only as the slots of all expire.
+            still_used = min(all_used, limit) if now - told < window.seconds else 0
+            free = window.limit * (limit - still_used) // limit
+            window.others.believe(max(0, window.limit - window.used(now) - in_flight - free), now)
+
+    def end(self) -> None:
+        """Valkey has answered."""
+        self.active, self.until, self._was_shared = False, 0.0, True
+        if self._warned > -math.inf:
+            self._warned = -math.inf
+            logger.info("the rate budget is shared again through %s", self.where)
+
+    def grant(self, ask: Ask, in_flight: int, gate: Gate) -> Granted:
+        """Hand out slots of this process's share."""
+        now = time.monotonic()
+        reserve = int(self._reserve * self._share)
+        room = min(window.room(now, 0) - window.used(now) for window in self._windows) - in_flight
+        if not math.isinf(gate.at_most):
+            room = min(room, int(gate.at_most) - in_flight)
+        if now < gate.until:
+            room = 0
+        interactive = min(ask.interactive, max(room, 0))
+        bulk = min(ask.bulk, max(room - interactive - reserve, 0)) if interactive == ask.interactive else 0
+        taken = interactive + bulk
+
+        def wait(rank: int, bulk: bool) -> float:
+            free_at = max(
+                window.opens(now, in_flight + taken, rank - 1, reserve if bulk else 0) for window in self._windows
+            )
+            return max(free_at, gate.until) - now
+
+        return Granted(
+            interactive,
+            bulk,
+            max(min(wait(1, interactive == ask.interactive), self.until - now), 0.0),
+            [wait(place.place - taken, place.bulk) if place.place > taken else 0.0 for place in ask.places],
+        )
+
+    def warn(self, error: Exception) -> None:
+        """Tell once why the budget cannot be shared; a mistake that no waiting mends once a minute.
+
+        Raises ConfigurationError where such a mistake is met at the first contact.
+        """
+        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        now = time.monotonic()
+        if _is_a_mistake(error):
+            if not self._was_shared:
+                raise ConfigurationError(
+                    f"the rate budget cannot be shared: {self.where} refuses this process, which no waiting mends "
+                    f"({told}); nothing was sent"
+                ) from None
+            if now - self._warned >= _WARN_AGAIN:
+                self._warned = now
+                logger.error(
+                    "the rate budget is no longer shared: %s refuses this process, which no waiting mends (%s); it "
+                    "goes on with %g of the budget",
+                    self.where,
+                    told,
+                    self._share,
+                )
+        elif self._warned == -math.inf:
+            self._warned = now
+            logger.warning(
+                "the rate budget cannot be shared through %s (%s): this process goes on with %g of it until it can",
+                self.where,
+                told,
+                self._share,
+            )
+
+
+def alone(windows: Sequence[Window], where: str, share: float, reserve: int) -> Alone:
+    """One that has sent nothing yet."""
+    sliding = tuple(SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=False)) for w in windows)
+    return Alone(where, share, reserve, sliding)
+
+
+def _is_a_mistake(error: Exception) -> bool:
+    """Whether the server refuses this login for good: a wrong password, or a command or key that its ACL leaves out."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return True
+    return isinstance(error, ResponseError) and any(text in str(error) for text in _MISTAKES)
