@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
-from attrs import evolve, frozen
+from attrs import define, evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
@@ -316,7 +316,7 @@ async def _removed(calls: Users | Databases, name: str, meter: Meter) -> Removed
     return Removed(name=name, action=Action.DELETED, tries=meter.requests)
 
 
-@frozen
+@define(eq=False, repr=False)
 class _Login:
     """A user that is to be there, for ``create_settled``."""
 
@@ -331,7 +331,7 @@ class _Login:
         return await self.users.get(self.spec.name)
 
 
-@frozen
+@define(eq=False, repr=False)
 class _Schema:
     """A database that is to be there, for ``create_settled``."""
 

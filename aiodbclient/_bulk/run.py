@@ -168,7 +168,7 @@ class Run(Generic[OutcomeT_co]):
         await self._executor.close()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Executor(Generic[DoneT]):
     """What is under way in a run. Apart from the run, so that dropping that can end it."""
 

@@ -7,7 +7,7 @@ lists, empty strings), and strict where a wrong type would travel on as somethin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -74,7 +74,8 @@ def decoded(body: bytes, key: str, model: type[T]) -> T:
 
     What it raises quotes the body, and with that credentials.
     """
-    return cast("T", _hook(model)(json.loads(body)[key], model))
+    hook = _converter().get_structure_hook(model)
+    return cast("T", hook(json.loads(body)[key], model))
 
 
 def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
@@ -238,11 +239,6 @@ def _converter() -> Converter:
     cluster = make_dict_structure_fn(Cluster, converter)
     converter.register_structure_hook(Cluster, lambda value, _: cluster(_with_engine(value), Cluster))
     return converter
-
-
-@cache
-def _hook(model: Hashable) -> Hook:
-    return _converter().get_structure_hook(model)
 
 
 def _user_hook(converter: Converter) -> Hook:

@@ -37,7 +37,7 @@ class Ours(NamedTuple):
     most: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Account:
     """What is known of a token's windows, the shortest first, besides our own requests.
 

@@ -13,7 +13,7 @@ from .window import SlidingWindow
 _LATENCY = 30.0  # seconds; an answer takes less
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Ledger:
     """Which slots are ours, and whether one more request may go beside them."""
 

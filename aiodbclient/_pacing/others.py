@@ -15,7 +15,7 @@ _MOMENT = 1e-6  # seconds
 _PIECES = 32  # of a window, beyond which requests that were seen one after the other are kept together
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Others:
     """How many slots others are believed to hold, and how that changes while nothing is heard.
 

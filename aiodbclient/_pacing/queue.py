@@ -20,7 +20,7 @@ _WORTH_TELLING = 3.0  # seconds of waiting
 _TIMER_STEP = 1e-4  # seconds, so that a timer which rounding fired early cannot spin
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Waiter:
     """One call that waits, until it is ``granted`` a slot or, as that would take ``wait`` seconds, refused one."""
 
@@ -51,7 +51,7 @@ class Waiter:
         self._called = self.loop.create_future()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Queue:
     """First come, first served, and bulk calls behind all others. ``wake`` is called when the time for it has come."""
 

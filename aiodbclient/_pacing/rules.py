@@ -10,7 +10,7 @@ from attrs import define
 _LONGEST_BACKOFF = 60.0  # seconds, where a 429 does not say how long to stay away
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Gate:
     """Closed until ``until``, for everybody; then at most ``at_most`` requests may be in flight.
 

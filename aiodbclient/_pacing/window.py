@@ -37,7 +37,7 @@ class Window:
     seconds: float = field(validator=_positive)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SlidingWindow:
     """The slots of one window: our own, each of which frees ``seconds`` after its answer, and those of ``others``."""
 
