@@ -80,6 +80,90 @@ async def test_an_error_with_another_body_is_still_the_right_error(
     assert caught.value.request_id == "from-header"
 
 
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("https://elsewhere.example/a/b?next=https://other.example/c", "elsewhere.example"),
+        ("https://alice:hunter2@elsewhere.example:8443/login", "elsewhere.example:8443"),
+        ("https://elsewhere.example", "elsewhere.example"),
+        ("/login", "another path"),
+    ],
+)
+async def test_a_redirect_is_told_by_its_host_alone(
+    location: str, where: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(302, text="<html>moved</html>", location=location))
+
+    with pytest.raises(errors.InvalidResponseError) as caught:
+        await make_client().clusters.list()
+
+    said = f"answered 302, a redirect to {where}, not followed since the token is for base_url alone"
+    assert str(caught.value).endswith(said)
+    assert (caught.value.status, caught.value.body) == (302, "<html>moved</html>")
+
+
+async def test_a_status_that_is_no_error_and_no_success_is_told(server: Server, make_client: MakeClient) -> None:
+    server.will(says(304))
+
+    with pytest.raises(errors.InvalidResponseError, match="answered 304, which is not documented") as caught:
+        await make_client().clusters.list()
+
+    assert caught.value.status == 304
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (404, {"id": "not_found", "message": "no such user"}, "404 not_found: no such user"),
+        (404, {"id": "not_found"}, "404 not_found"),
+        (404, {"message": "no such user"}, "404 no such user"),
+        (404, {}, "404 {}"),
+        (418, None, "418 I'm a Teapot"),
+        (499, None, "499 an unknown status"),
+        (400, {"message": "m" * 600}, "400 " + "m" * 500),
+    ],
+)
+async def test_an_error_says_what_the_server_said(
+    status: int, body: Any, said: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(status, body) if body is not None else says(status, text=""))
+
+    with pytest.raises(errors.APIError) as caught:
+        await make_client().clusters.list()
+
+    told = body or {}
+    assert str(caught.value).split(": ", 1)[1].startswith(said)
+    assert caught.value.id == told.get("id", "")
+    assert caught.value.status == status
+
+
+async def test_the_id_of_a_request_is_that_of_the_body_before_that_of_the_headers(
+    server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(400, {"message": "bad", "request_id": "from-body"}, x_request_id="from-header"), says(400, {}))
+    clusters = make_client().clusters
+
+    with pytest.raises(errors.BadRequestError, match=r"400 bad \(request id from-body\)$") as caught:
+        await clusters.list()
+    assert caught.value.request_id == "from-body"
+
+    with pytest.raises(errors.BadRequestError) as caught:
+        await clusters.list()
+    assert caught.value.request_id is None
+    assert "request id" not in str(caught.value)
+
+
+async def test_an_error_of_more_than_a_mebibyte_is_not_decoded(server: Server, make_client: MakeClient) -> None:
+    long = {"id": "bad", "message": "x" * (1 << 20)}
+    server.will(says(400, long))
+
+    with pytest.raises(errors.BadRequestError) as caught:
+        await make_client().clusters.list()
+
+    assert caught.value.id == ""
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_redirect_is_not_followed(status: int, server: Server, make_client: MakeClient) -> None:
     server.will(says(status, location="https://elsewhere.example/v2/databases"))

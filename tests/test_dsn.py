@@ -109,10 +109,50 @@ def test_mongodb_follows_the_providers_own_uri() -> None:
     assert uri == f"mongodb+srv://{QUOTED}@main-1.mongo.example/alpha?tls=true&authSource=admin&replicaSet=main"
 
 
-def test_without_tls_none_is_asked_for() -> None:
-    assert connection(Engine.PG, ssl=False, host="::1").uri_for(ALICE, "a b") == (
-        f"postgresql://{QUOTED}@[::1]:25060/a%20b"
-    )
+def test_of_the_providers_own_uri_the_password_may_hold_an_at_sign() -> None:
+    own = "mongodb+srv://doadmin:se@cret@main-1.mongo.example/?replicaSet=main"
+
+    uri = connection(Engine.MONGODB, uri=own).uri_for(ALICE)
+
+    assert uri == f"mongodb+srv://{QUOTED}@main-1.mongo.example/admin?replicaSet=main"
+
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [({}, "mongodb://{}@db.example:25060"), ({"protocol": "mongodb+srv"}, "mongodb+srv://{}@db.example")],
+)
+@pytest.mark.parametrize("own", [None, "", "http://[", "rubbish"])
+def test_a_login_of_mongodb_is_asked_of_admin_where_no_database_is_told(
+    options: dict[str, Any], address: str, own: str | None
+) -> None:
+    uri = connection(Engine.MONGODB, uri=own, **options).uri_for(ALICE, "admin" if own == "rubbish" else None)
+
+    assert uri == f"{address.format(QUOTED)}/admin?authSource=admin&tls=true"
+
+
+@pytest.mark.parametrize("own", [None, "", "http://["])
+def test_without_a_database_and_a_uri_to_tell_one_there_is_none(own: str | None) -> None:
+    uri = connection(Engine.PG, uri=own).uri_for(ALICE)
+
+    assert uri == f"postgresql://{QUOTED}@db.example:25060/?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("engine", "uri"),
+    [
+        (Engine.PG, f"postgresql://{QUOTED}@[::1]:25060/a%20b%2Fc"),
+        (Engine.MYSQL, f"mysql://{QUOTED}@[::1]:25060/a%20b%2Fc"),
+        (Engine.MONGODB, f"mongodb://{QUOTED}@[::1]:25060/a%20b%2Fc?authSource=admin"),
+        (Engine.OPENSEARCH, f"http://{QUOTED}@[::1]:25060"),
+        (Engine.KAFKA, "[::1]:25060"),
+    ],
+)
+def test_without_tls_none_is_asked_for(engine: Engine, uri: str) -> None:
+    assert connection(engine, ssl=False, host="::1").uri_for(ALICE, "a b/c") == uri
+
+
+def test_where_it_is_not_told_whether_there_is_tls_opensearch_is_asked_by_https() -> None:
+    assert connection(Engine.OPENSEARCH, ssl=None).uri_for(ALICE) == f"https://{QUOTED}@db.example:25060"
 
 
 def test_the_default_database_is_the_connections() -> None:
@@ -139,6 +179,13 @@ def test_what_cannot_be_written_says_why(
 
     with pytest.raises(error_type, match=complaint):
         where.uri_for(user)
+
+
+def test_a_cache_has_no_users_to_connect_as() -> None:
+    with pytest.raises(errors.UnsupportedOperationError) as refused:
+        connection(Engine.VALKEY).uri_for(ALICE)
+
+    assert (refused.value.engine, refused.value.operation) == (Engine.VALKEY, "uri_for")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
