@@ -122,6 +122,24 @@ async def test_a_user_that_turns_up_after_the_list_is_known_by_the_refusal(
         assert isinstance(outcomes["rival"].error, errors.ConflictError)
 
 
+async def test_a_name_that_is_taken_and_cannot_be_seen_is_told_as_taken(
+    sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.01)
+    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 0.05)
+    sandbox.faults.add("users.get", status=404)
+
+    async def specs() -> AsyncIterator[str]:
+        await pg.users.create("rival")  # the run has read its list by now
+        yield "rival"
+
+    [outcome] = (await collect(pg.users.provision(specs()))).values()
+
+    assert isinstance(outcome.error, errors.ConflictError | errors.UnprocessableEntityError)
+    assert not outcome.error.may_have_applied
+    assert requests(sandbox, "users.get") >= 2
+
+
 async def test_a_refusal_for_another_reason_is_told(pg: ClusterClient) -> None:
     outcomes = await collect(pg.users.provision(["x" * 64]))
 
