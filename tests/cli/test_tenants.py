@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,14 @@ def wait_for(command: Command, count: int) -> None:
     """Until so many names are in the store."""
     deadline = time.monotonic() + 60.0
     while time.monotonic() < deadline:
-        if Path(command.store).exists():
-            with sqlite3.connect(f"file:{command.store}?mode=ro", uri=True) as store:
-                query = "SELECT count(*) FROM credentials WHERE token IS NULL"
-                if store.execute(query).fetchone()[0] >= count:
-                    return
+        # The file, or its table, may not be there yet, or be locked for a moment.
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(f"file:{command.store}?mode=ro", uri=True)) as store,
+        ):
+            query = "SELECT count(*) FROM credentials WHERE token IS NULL"
+            if store.execute(query).fetchone()[0] >= count:
+                return
         time.sleep(0.02)
     pytest.fail("the command does not get on")
 
