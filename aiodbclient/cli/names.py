@@ -18,7 +18,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
         file: A CSV file, or ``-`` for the standard input.
 
     Raises:
-        InvalidArgumentError: There is none, there are both, a line has none, or one comes twice. It tells the line.
+        InvalidArgumentError: There is none, there are both, one is empty, or one comes twice. It tells where.
     """
     if file is None:
         if not arguments:
@@ -68,6 +68,8 @@ def _cells(where: str, text: str) -> Iterator[tuple[int, str]]:
 def _unique(found: Iterable[tuple[str, str]]) -> list[str]:
     seen: dict[str, str] = {}
     for where, name in found:
+        if not name:
+            raise InvalidArgumentError(f"{where} is empty")
         if name in seen:
             raise InvalidArgumentError(f"{where}: {name!r} is there twice, first in {seen[name]}")
         seen[name] = where

@@ -146,25 +146,28 @@ async def follow(
     counts = Counter[Action]()
     lines = Lines()
     ended: DatabaseClientError | None = None
-    with Bar(total, budget) as bar:
-        stopping = Stopping(run, bar)
-        on_signals(stopping.stop)
-        async with run:
-            try:
-                async for outcome in run:
-                    counts[outcome.action] += 1
-                    bar.advance()
-                    if isinstance(outcome, Failed):
-                        bar.fail(outcome.name, outcome.error)
-                    if as_json:
-                        told = _failure(outcome.error) if isinstance(outcome, Failed) else row(outcome)
-                        lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **told}))
-                        if lines.gone:  # nobody reads what is done: do no more
-                            run.stop()
-            except DatabaseClientError as error:
-                ended = error
-    if not as_json:
-        lines.write(", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "nothing to do")
+    try:
+        with Bar(total, budget) as bar:
+            stopping = Stopping(run, bar)
+            on_signals(stopping.stop)
+            async with run:
+                try:
+                    async for outcome in run:
+                        counts[outcome.action] += 1
+                        bar.advance()
+                        if isinstance(outcome, Failed):
+                            bar.fail(outcome.name, outcome.error)
+                        if as_json:
+                            told = _failure(outcome.error) if isinstance(outcome, Failed) else row(outcome)
+                            lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **told}))
+                            if lines.gone:  # nobody reads what is done: do no more
+                                run.stop()
+                except DatabaseClientError as error:
+                    ended = error
+    finally:
+        if not as_json and (counts or not total):
+            told = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
+            lines.write(told or "nothing to do")
     if ended is not None:
         tell(str(ended))
         code = code_of(ended)

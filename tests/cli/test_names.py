@@ -60,3 +60,5 @@ def test_arguments_are_names_too() -> None:
     assert read_names(["b", "a"], None) == ["b", "a"]
     with pytest.raises(errors.InvalidArgumentError, match="argument 3: 'b' is there twice, first in argument 1"):
         read_names(["b", "a", "b"], None)
+    with pytest.raises(errors.InvalidArgumentError, match="argument 2 is empty"):
+        read_names(["a", ""], None)

@@ -141,7 +141,9 @@ def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> Non
     assert "once more to end at once" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
 
-    assert command.end(process).code == 3
+    ended = command.end(process)
+    assert ended.code == 3
+    assert ended.out == ""  # none was done, and there was something to do
     assert time.monotonic() - started < 15.0
 
 
