@@ -237,6 +237,8 @@ def _ca(cluster: Cluster) -> Answer:
         pem = cluster.backend.ca()
     except RuntimeError as error:
         raise Refusal(501, str(error)) from None
+    if pem is None and cluster.backend.connection().get("ssl"):
+        raise Refusal(404, "the CA is not known here: the DSN of the server names none (ssl-ca=FILE, sslrootcert=FILE)")
     if pem is None:
         raise not_found()
     return Answer(200, {"ca": {"certificate": b64encode(pem.encode()).decode()}})

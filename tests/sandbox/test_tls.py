@@ -250,7 +250,9 @@ class TestByDSN:
                     cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=dsn)}"
                     told = (await calling("GET", cluster)).json["database"]["connection"]
                     assert told["ssl"] is (server.ca_file is not None)
-                    assert (await calling("GET", f"{cluster}/ca")).status == 404  # the DSN names none
+                    unknown = await calling("GET", f"{cluster}/ca")
+                    assert unknown.status == 404
+                    assert ("the DSN of the server names none" in unknown.json["message"]) is told["ssl"]
                     if told["ssl"]:
                         verified = f"{dsn}?sslmode=verify-full&sslrootcert={ca_file}"
                         cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=verified)}"
