@@ -7,7 +7,7 @@ from attrs import frozen
 from .._dsn import dsn
 from ..clusters import ClusterClient
 from ..engines import Engine, guard
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, GrantError
 from ..models import Connection, User, UserSettings
 from .credential import Credential
 from .grants import Grants, sql_grants
@@ -82,5 +82,9 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
     ca = await cluster.ca() if connection.ssl else None
     sql = sql_grants(info.engine, connection, ca, admin)
     if sql is not None:
-        await sql.check()  # before anything is made that it could not give its rights
+        try:
+            await sql.check()  # before anything is made that it could not give its rights
+        except GrantError as error:
+            error.may_have_applied = False
+            raise
     return Site(cluster.id, info.engine, connection, ca, sql)

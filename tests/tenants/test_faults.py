@@ -174,6 +174,7 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
     with pytest.raises(GrantError, match="cannot log in") as told:
         await place.tenants(admin=admin).ensure("alpha")
     assert "wrong-secret" not in str(told.value)
+    assert not told.value.may_have_applied
     assert not [what for what, _ in place.sent() if what is not None and what.endswith("create")]
     with pytest.raises(ConfigurationError, match="no DSN"):
         await place.tenants(admin="nonsense wrong-secret").ensure("alpha")

@@ -87,7 +87,7 @@ class PostgresGrants:
             try:
                 connected = await self._connect(options)
             except psycopg.OperationalError as error:
-                return str(error)
+                return _line(error)
             try:
                 await _run(names, connected, SQL("SET ROLE NONE"))
                 await _run(names, connected, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(role))
@@ -106,7 +106,7 @@ class PostgresGrants:
             try:
                 connected = await self._connect(self._admin)
             except psycopg.OperationalError as error:
-                reason = str(error)
+                reason = _line(error)
             else:
                 # Not ``async with connected``, which leaves it open when it is cancelled at its end.
                 try:
@@ -140,8 +140,13 @@ async def _run(names: Names, server: AsyncConnection[Any], statement: Composed |
         cursor = await server.execute(statement)
         return [] if cursor.description is None else await cursor.fetchall()
     except psycopg.Error as error:
-        reason = error.diag.message_primary or str(error)
+        reason = error.diag.message_primary or _line(error)
     text = statement.as_string(server)
     raise GrantError(
         f"tenant {names.tenant!r}: PostgreSQL refused a statement: {reason}", tenant=names.tenant, statement=text
     )
+
+
+def _line(error: psycopg.Error) -> str:
+    """What libpq says in several lines, as one."""
+    return " ".join(str(error).split())

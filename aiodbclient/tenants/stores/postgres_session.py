@@ -191,4 +191,4 @@ def _told(error: Exception) -> str:
         return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
     if isinstance(error, UnicodeError | psycopg.DataError):
         return "it cannot hold this text"
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__  # libpq writes several lines
