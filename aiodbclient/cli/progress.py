@@ -166,8 +166,8 @@ async def follow(
                     ended = error
     finally:
         if not as_json and (counts or not total):
-            told = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
-            lines.write(told or "nothing to do")
+            done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
+            lines.write(done or "nothing to do")
     if ended is not None:
         tell(str(ended))
         code = code_of(ended)
