@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from aiodbclient import RetryPolicy, User, errors
 from aiodbclient._json.error_answers import excerpt
@@ -100,6 +101,22 @@ async def test_a_redirect_is_told_by_its_host_alone(
     said = f"answered 302, a redirect to {where}, not followed since the token is for base_url alone"
     assert str(caught.value).endswith(said)
     assert (caught.value.status, caught.value.body) == (302, "<html>moved</html>")
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 502])
+async def test_an_answer_that_is_no_utf8_is_quoted_with_what_is_readable(
+    status: int, server: Server, make_client: MakeClient
+) -> None:
+    async def reply(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, body=b"caf\xe9 closed")
+
+    server.will(reply)
+
+    with pytest.raises(errors.DatabaseClientError) as caught:
+        await make_client(retry=RetryPolicy(max_tries=1)).clusters.list()
+
+    told = getattr(caught.value, "body", None) or str(caught.value)
+    assert "caf\N{REPLACEMENT CHARACTER} closed" in told
 
 
 async def test_a_status_that_is_no_error_and_no_success_is_told(server: Server, make_client: MakeClient) -> None:
