@@ -2,26 +2,47 @@
 
 ``paced-run.svg``: 1,000 creates under a limit of 250 in a window, as the server saw them: by this client, and by the
 usual recipe of backoff and a limiter. The window is 5 seconds instead of the provider's minute.
+
+``rotation.svg``: the queries of four programs while their login gets a new password: by ``tenants.rotate`` and
+``tenants.retire``, and by ``users.rotate``. Each program reads the credential on record every few seconds, and connects
+anew for each query, to the PostgreSQL of a sandbox.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import accumulate
 from pathlib import Path
+from time import monotonic
 
 import matplotlib as mpl
+import psycopg
+from attrs import define, field
 from matplotlib import pyplot as plt
 from pacing import LIMIT, Api, windows, with_aiodbclient, with_recipe
 
+from aiodbclient import ClusterClient, Connection, DatabaseClient, User, UsersAPI
 from aiodbclient.sandbox import RecordedRequest, Sandbox
+from aiodbclient.tenants import SQLiteStore, Tenants
 
 CREATES = 1000
 CLIENTS = {"aiodbclient": with_aiodbclient, "the usual recipe": with_recipe}
 COLOURS = dict(zip(CLIENTS, ("#2a78d6", "#d97706"), strict=True))
 GREY = "#808080"  # readable on light and on dark
+FIRST, SECOND, REFUSED = "#2a78d6", "#2e9e5b", "#d62728"
+MET = {
+    FIRST: ("answered, with the old credential", "o"),
+    SECOND: ("answered, with the new one", "o"),
+    REFUSED: ("refused", "x"),
+}
+
+PROGRAMS = 4
+ROTATE, RETIRE, END = 2.0, 8.0, 10.0  # seconds
+REREAD, PAUSE = 4.0, 0.1  # seconds between two looks at the record, and between two queries of a program
 
 
 async def run(sandbox: Sandbox, window: float, client: str) -> Sequence[RecordedRequest]:
@@ -53,6 +74,124 @@ async def paced_run(window: float, folder: Path) -> None:
     save(figure, folder / "paced-run.svg")
 
 
+@define
+class Tenant:
+    """A tenant's login, which changes without an outage."""
+
+    tenants: Tenants
+
+    async def uri(self) -> str:
+        return (await self.tenants.ensure("alpha")).uri
+
+    async def change(self, clock: Clock) -> None:
+        await clock.until(ROTATE)
+        assert [outcome.ok async for outcome in self.tenants.rotate(["alpha"])] == [True]
+        await clock.until(RETIRE)
+        assert [outcome.ok async for outcome in self.tenants.retire(["alpha"])] == [True]
+
+
+@define
+class PlainUser:
+    """A user whose one login gets a new password."""
+
+    users: UsersAPI
+    connection: Connection
+    user: User
+
+    async def uri(self) -> str:
+        return self.connection.uri_for(self.user)
+
+    async def change(self, clock: Clock) -> None:
+        await clock.until(ROTATE)
+        async for outcome in self.users.rotate(["alpha"]):
+            assert outcome.error is None
+            self.user = outcome.user
+
+
+@define
+class Clock:
+    """Seconds since it was made."""
+
+    start: float = field(factory=monotonic)
+
+    def now(self) -> float:
+        return monotonic() - self.start
+
+    async def until(self, second: float) -> None:
+        await asyncio.sleep(second - self.now())
+
+
+@define
+class Queries:
+    """The queries of programs that use ``login`` while it changes: when, whose, and the colour of what became of it."""
+
+    login: Tenant | PlainUser
+    seen: list[tuple[float, int, str]] = field(factory=list)
+
+    async def run(self) -> Queries:
+        first, clock = await self.login.uri(), Clock()
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, PROGRAMS + 1):
+                group.create_task(self.program(number, first, clock))
+            await self.login.change(clock)
+        return self
+
+    async def program(self, number: int, first: str, clock: Clock) -> None:
+        uri, next_look = first, REREAD * number / PROGRAMS  # each looks at times of its own
+        while (at := clock.now()) < END:
+            if at >= next_look:
+                uri, next_look = await self.login.uri(), next_look + REREAD
+            try:
+                async with await psycopg.AsyncConnection.connect(uri) as connection:
+                    await connection.execute("SELECT 1")
+                colour = FIRST if uri == first else SECOND
+            except psycopg.OperationalError:
+                colour = REFUSED
+            self.seen.append((at, number, colour))
+            await asyncio.sleep(PAUSE)
+
+    def draw(self, axes: plt.Axes, title: str) -> None:
+        for colour, (label, marker) in MET.items():
+            times = [at for at, _, met in self.seen if met == colour]
+            programs = [number for _, number, met in self.seen if met == colour]
+            axes.scatter(times, programs, s=12, c=colour, marker=marker, linewidths=1, label=label)
+            print(f"{title}: {len(times)} queries {label}")
+        axes.set_title(title, color=GREY, loc="left", fontsize=10, pad=16)  # above the names of the moments
+        axes.set_yticks(range(1, PROGRAMS + 1))
+        axes.set_ylim(0.4, PROGRAMS + 0.6)
+        axes.set_ylabel("program")
+
+
+async def rotated_tenant() -> Queries:
+    with tempfile.TemporaryDirectory() as folder:
+        async with cluster() as here, SQLiteStore(Path(folder) / "tenants.db") as store:
+            return await Queries(Tenant(Tenants(here, store))).run()
+
+
+async def reset_user() -> Queries:
+    async with cluster() as here:
+        connection = (await here.info()).connection
+        return await Queries(PlainUser(here.users, connection, await here.users.create("alpha"))).run()
+
+
+@asynccontextmanager
+async def cluster() -> AsyncIterator[ClusterClient]:
+    async with Sandbox() as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
+        yield client.cluster(await sandbox.add_cluster("pg"))
+
+
+async def rotation(folder: Path) -> None:
+    figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(8, 4.6))
+    (await rotated_tenant()).draw(above, "tenants.rotate, then tenants.retire")
+    (await reset_user()).draw(below, "users.rotate")
+    for axes, second, label in ((above, ROTATE, "rotate"), (above, RETIRE, "retire"), (below, ROTATE, "rotate")):
+        axes.axvline(second, color=GREY, linestyle=":")
+        axes.annotate(label, (second, PROGRAMS + 0.65), color=GREY, ha="center", fontsize=9, annotation_clip=False)
+    below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=3, frameon=False, labelcolor=GREY)
+    below.set_xlabel(f"seconds; each program reads the record every {REREAD:g} of them")
+    save(figure, folder / "rotation.svg")
+
+
 def save(figure: plt.Figure, path: Path) -> None:
     for axes in figure.axes:
         axes.tick_params(colors=GREY)
@@ -73,6 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     mpl.rcParams.update({"font.family": "sans-serif", "svg.hashsalt": "aiodbclient", "svg.fonttype": "none"})
     asyncio.run(paced_run(arguments.window, arguments.folder))
+    asyncio.run(rotation(arguments.folder))
 
 
 if __name__ == "__main__":

@@ -176,16 +176,34 @@ def test_search_finds_what_people_look_for(site: Path) -> None:
         assert [entry["location"] for entry in entries if word in entry["title"] + entry["text"]], word
 
 
-def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
+def chromium(profile: Path, *options: str) -> list[str]:
     if CHROMIUM is None:
-        no_server("chromium", "there is no chromium: apt-get install chromium")
+        no_server("there is no chromium: apt-get install chromium")
+    quiet = ["--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync"]
+    return [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={profile}", *options]
+
+
+def test_the_start_page_leads_to_every_guide(site: Path) -> None:
+    links = re.findall(r'href="([^"#]+)', (site / "index.html").read_text().split("<article")[1])
+    guides = {page for page in pages(site) if page.startswith(("how-to/", "why/"))}
+    assert guides - set(links) == set()
+
+
+def test_pages_are_light_or_dark_as_the_reader_wants_it_now(site: Path, tmp_path: Path) -> None:
+    with served(site, "") as (url, _):
+        for preferred, scheme in (("1", "default"), ("0", "slate"), ("1", "default")):  # 0: dark
+            options = [f"--blink-settings=preferredColorScheme={preferred}", "--virtual-time-budget=4000", "--dump-dom"]
+            command = chromium(tmp_path, *options, url.replace("measure.html", "index.html"))
+            html = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+            assert re.findall(r'<body[^>]* data-md-color-scheme="(\w+)"', html) == [scheme]
+
+
+def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
     measure = MEASURE.replace("WIDTHS", json.dumps(list(SCREENS.values()))).replace("PAGES", json.dumps(pages(site)))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    options += ["--disable-component-update", "--disable-sync", "--remote-debugging-port=0"]
     with (
         served(site, measure) as (url, told),
         subprocess.Popen(
-            [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", url],
+            chromium(tmp_path, "--remote-debugging-port=0", url),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
