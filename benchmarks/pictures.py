@@ -23,6 +23,8 @@ import matplotlib as mpl
 import psycopg
 from attrs import define, field
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from pacing import LIMIT, Api, windows, with_aiodbclient, with_recipe
 
 from aiodbclient import ClusterClient, Connection, DatabaseClient, User, UsersAPI
@@ -150,7 +152,7 @@ class Queries:
             self.seen.append((at, number, colour))
             await asyncio.sleep(PAUSE)
 
-    def draw(self, axes: plt.Axes, title: str) -> None:
+    def draw(self, axes: Axes, title: str) -> None:
         for colour, (label, marker) in MET.items():
             times = [at for at, _, met in self.seen if met == colour]
             programs = [number for _, number, met in self.seen if met == colour]
@@ -192,7 +194,7 @@ async def rotation(folder: Path) -> None:
     save(figure, folder / "rotation.svg")
 
 
-def save(figure: plt.Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         axes.tick_params(colors=GREY)
         axes.xaxis.label.set_color(GREY)

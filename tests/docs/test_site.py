@@ -178,7 +178,7 @@ def test_search_finds_what_people_look_for(site: Path) -> None:
 
 def chromium(profile: Path, *options: str) -> list[str]:
     if CHROMIUM is None:
-        no_server("there is no chromium: apt-get install chromium")
+        no_server("chromium", "there is no chromium: apt-get install chromium")
     quiet = ["--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync"]
     return [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={profile}", *options]
 
