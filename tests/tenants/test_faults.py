@@ -176,8 +176,10 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
     assert "wrong-secret" not in str(told.value)
     assert not told.value.may_have_applied
     assert not [what for what, _ in place.sent() if what is not None and what.endswith("create")]
-    with pytest.raises(ConfigurationError, match="no DSN"):
-        await place.tenants(admin="nonsense wrong-secret").ensure("alpha")
+    for nonsense in ("nonsense wrong-secret", "postgresql://doadmin:a@wrong-secret@127.0.0.1/defaultdb"):
+        with pytest.raises(ConfigurationError, match="no DSN") as refused:
+            await place.tenants(admin=nonsense).ensure("alpha")
+        assert "wrong-secret" not in str(refused.value)
 
 
 async def test_a_token_without_view_credentials_needs_an_administrator(place: Place) -> None:

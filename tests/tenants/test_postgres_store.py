@@ -195,7 +195,13 @@ async def test_a_role_needs_no_right_to_make_tables_where_there_is_one(postgres:
 
 
 async def test_no_secret_is_told(postgres: str, table: str) -> None:
-    for dsn in ("postgresql://me:hunter2%zz@127.0.0.1/x", "user=me password='hunter2", "hunter2"):
+    for dsn in (
+        "postgresql://me:hunter2%zz@127.0.0.1/x",
+        "postgresql://me:pa@hunter2@127.0.0.1/x",
+        "postgresql://me:hunter2/@127.0.0.1/x",
+        "user=me password='hunter2",
+        "hunter2",
+    ):
         with pytest.raises(InvalidArgumentError, match="no connection string of PostgreSQL") as refused:
             await PostgresStore(dsn).__aenter__()
         assert "hunter2" not in "".join(traceback.format_exception(refused.value))

@@ -25,11 +25,12 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...errors import ConfigurationError, GrantError
 from ...models import Connection
+from ..libpq import options_of
 from ..naming import Names
 from . import CONNECTIONS
 
@@ -128,11 +129,13 @@ class PostgresGrants:
 
 
 def _options(admin: str) -> dict[str, Any]:
-    try:
-        return dict(conninfo_to_dict(admin))
-    except psycopg.ProgrammingError:  # it may quote the DSN, and so a password
-        pass
-    raise ConfigurationError("admin is no DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    options = options_of(admin)
+    if options is None:
+        raise ConfigurationError(
+            "admin is no DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ and / in the "
+            "password written as %40 and %2F"
+        )
+    return options
 
 
 async def _run(names: Names, server: AsyncConnection[Any], statement: Composed | SQL) -> list[Any]:

@@ -10,10 +10,11 @@ from typing import LiteralString, TypeAlias
 import psycopg
 from attrs import field, frozen
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from ...errors import InvalidArgumentError, StoreError
+from ..libpq import options_of
 
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[object, ...]]
@@ -157,13 +158,13 @@ class Session:
 
 
 def _with_keepalive(dsn: str) -> str:
-    try:
-        return make_conninfo("", **{**_KEEPALIVE, **conninfo_to_dict(dsn)})
-    except psycopg.Error:
-        pass  # raised below, without the context, which may quote the password
-    raise InvalidArgumentError(
-        "the DSN of the store is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB"
-    )
+    options = options_of(dsn)
+    if options is None:
+        raise InvalidArgumentError(
+            "the DSN of the store is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, with @ "
+            "and / in the password written as %40 and %2F"
+        )
+    return make_conninfo("", **{**_KEEPALIVE, **options})
 
 
 def _has_something_to_say(connection: AsyncConnection[tuple[object, ...]]) -> bool:

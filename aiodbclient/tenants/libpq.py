@@ -1,0 +1,24 @@
+"""A connection string of PostgreSQL, read so that no message quotes its password. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+
+def options_of(dsn: str) -> dict[str, Any] | None:
+    """The options of the connection string ``dsn``, or None where it is none, or not one that can be right.
+
+    In a URI whose password has a bare ``@`` or ``/``, libpq takes some of the password for the host, the port or the
+    database, and its errors quote those. So such a URI is refused before it is used.
+    """
+    try:
+        options = dict(conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:  # it may quote the DSN
+        return None
+    host, port = str(options.get("host", "")), str(options.get("port", ""))
+    ends_in_host = "@" in host and not host.startswith("@")  # @ begins the name of an abstract socket
+    ends_in_port = not port.replace(",", "").isdecimal() and port != ""
+    return None if ends_in_host or ends_in_port else options
