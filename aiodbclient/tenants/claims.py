@@ -78,8 +78,8 @@ class Held:
         await self.renew()
         self.wrote = True
 
-    async def intend(self, username: str) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password."""
+    async def intend(self, username: str | None) -> None:
+        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
         await self.store.intend(self.claim, username)
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from contextlib import suppress
 from typing import get_args
 
 import backoff
@@ -13,7 +14,14 @@ from .._bulk.run import Job
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..engines import CAPABILITIES, Capabilities
-from ..errors import ClaimLostError, GrantError, InvalidArgumentError, PermissionDeniedError, StoreError
+from ..errors import (
+    ClaimLostError,
+    DatabaseClientError,
+    GrantError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    StoreError,
+)
 from .claims import Held
 from .credential import Credential
 from .logins import usable
@@ -56,18 +64,26 @@ class Tenancy:
         self._site = None
 
     def usable(self, record: Record | None) -> Credential | None:
-        """The credential on record that can be used.
+        """The credential on record that can be used. Raises InvalidArgumentError as ``check`` does."""
+        self.check(record)
+        return usable(record)
+
+    def check(self, record: Record | None) -> None:
+        """See whether ``record`` is of this cluster and this prefix.
 
         Raises:
-            InvalidArgumentError: It is of another cluster.
+            InvalidArgumentError: It is not: what has its names here may be somebody else's.
         """
-        credential = usable(record)
-        if credential is not None and credential.cluster not in (None, self.cluster.id):
-            raise InvalidArgumentError(
-                f"the tenant {credential.name!r} is on record for the cluster {credential.cluster}, and this is "
-                f"{self.cluster.id}: give each cluster a store of its own; nothing was sent"
-            )
-        return credential
+        for credential in () if record is None else (record.current, record.previous):
+            if credential is None:
+                continue
+            if credential.cluster not in (None, self.cluster.id):
+                raise InvalidArgumentError(
+                    f"the tenant {credential.name!r} is on record for the cluster {credential.cluster}, and this is "
+                    f"{self.cluster.id}: give each cluster a store of its own; nothing was sent"
+                )
+            names = names_of(credential.name, credential.engine, self.prefix)
+            _check_login(names, credential.username)
 
     async def claim(self, name: str) -> Held | None:
         """Claim ``name``, or None where somebody else works on it."""
@@ -143,7 +159,15 @@ class TenantJob(Job[str, TenantDone]):
             name = held.claim.name
             if (known := self.known(name, held.record, before)) is not None:
                 return known
-            action, credential = await self.work(work)
+            _check_login(work.names, held.record.intended)
+            try:
+                action, credential = await self.work(work)
+            except StoreError:
+                raise
+            except DatabaseClientError:
+                if held.wrote:
+                    await held.renew()  # was the claim lost meanwhile, what was sent may have come last
+                raise
             return TenantDone(name=name, action=action, credential=credential, tries=meter.requests)
 
     async def _mend(self, name: str, site: Site, calls: ClusterClient, names: Names) -> None:
@@ -198,20 +222,19 @@ class ProvisionTenants(TenantJob):
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, work: Work) -> tuple[Action, Credential]:
-        absent = self._bulk and work.names.logins[0] not in await self._logins(work.cluster)
+        logins = await self._logins(work.cluster) if self._bulk else None
+        absent = logins is not None and work.names.logins[0] not in logins
         return await work.provision(self._if_exists, absent=absent)
 
-    async def _logins(self, cluster: ClusterClient) -> frozenset[str]:
+    async def _logins(self, cluster: ClusterClient) -> frozenset[str] | None:
         """The logins of the cluster, listed when the first name asks: a request for each would take half as long again.
 
-        Empty where the token may not list them; a login that is there is then told by the API's refusal to make it.
+        None where the token may not list them.
         """
         async with self._listing:
             if self._existing is None:
-                try:
+                with suppress(PermissionDeniedError):
                     self._existing = frozenset(user.name for user in await cluster.users.list())
-                except PermissionDeniedError:
-                    self._existing = frozenset()
             return self._existing
 
 
@@ -245,10 +268,19 @@ class RemoveTenants(TenantJob):
     """Remove each tenant: its logins, its database, its record."""
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+        self.tenancy.check(record)
         return TenantDone(name=name, action=Action.ABSENT) if record is None else None
 
     async def work(self, work: Work) -> tuple[Action, None]:
         return await work.remove()
+
+
+def _check_login(names: Names, login: str | None) -> None:
+    if login is not None and login not in names.logins:
+        raise InvalidArgumentError(
+            f"the tenant {names.tenant!r} is on record with the login {login!r}, and with this prefix its logins are "
+            f"{' and '.join(map(repr, names.logins))}: give each prefix a store of its own; nothing was sent"
+        )
 
 
 def _required(name: str, credential: Credential | None) -> Credential:

@@ -97,9 +97,19 @@ class Logins:
         return refused
 
     async def works(self, credential: Credential) -> bool:
-        """Whether ``credential`` logs in or, where no login can be tried, is what the API tells."""
-        if self.site.sql is not None and credential.password is not None:
-            return await self.site.sql.enter(self.names, credential.username, credential.password) is None
+        """Whether ``credential`` logs in or, where no login can be tried, is what the API tells.
+
+        Raises:
+            GrantError: The administrator cannot log in either, so that a refusal tells nothing of the credential.
+        """
+        sql = self.site.sql
+        if sql is not None and credential.password is not None:
+            for wait in waits(2.0):
+                if await sql.enter(self.names, credential.username, credential.password) is None:
+                    return True
+                await asyncio.sleep(wait)
+            await sql.check()
+            return await sql.enter(self.names, credential.username, credential.password) is None
         user = await self.look(credential.username)
         return user is not None and user.password is not None and user.password == credential.password
 
@@ -161,6 +171,8 @@ class Logins:
                 if there or not error.may_have_applied:
                     raise
                 lost, there = error, True
+                if not ours and (found := await self.look(login)) is not None and found.password:
+                    return False, found  # without a reset, for it may be somebody else's who came first
 
     async def _told(self, user: User) -> User:
         """``user`` with its password, which the API may tell a moment later than it was made or reset.

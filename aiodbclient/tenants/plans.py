@@ -76,6 +76,7 @@ async def make_plan(tenancy: Tenancy, names: Iterable[str] | AsyncIterable[str],
     unseen = {names_of(name, site.engine, tenancy.prefix).tenant: None async for name in _each(names)}
     resume, keep, extra = list[str](), list[str](), list[str]()
     async for record in tenancy.store.records():
+        tenancy.check(record)
         if record.name not in unseen:
             extra.append(record.name)
             continue

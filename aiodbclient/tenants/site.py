@@ -7,7 +7,7 @@ from attrs import frozen
 from .._dsn import dsn
 from ..clusters import ClusterClient
 from ..engines import Engine, guard
-from ..errors import ConfigurationError, GrantError
+from ..errors import ConfigurationError, GrantError, NotFoundError
 from ..models import Connection, User, UserSettings
 from .credential import Credential
 from .grants import Grants, sql_grants
@@ -64,7 +64,8 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
 
     Raises:
         UnsupportedOperationError: Its engine has no users.
-        ConfigurationError: It is still being created, has no private connection, or nothing tells an administrator.
+        ConfigurationError: It is still being created, has no private connection, speaks a TLS that cannot be verified,
+            or nothing tells an administrator.
         GrantError: The administrator cannot log in.
         DatabaseClientError: It could not be read.
     """
@@ -79,7 +80,7 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
             f"the cluster {info.name!r} tells no {which} (its status is {info.status}): "
             "wait until it is online, or choose the other connection"
         )
-    ca = await cluster.ca() if connection.ssl else None
+    ca = await _authority(cluster, info.name) if connection.ssl else None
     sql = sql_grants(info.engine, connection, ca, admin)
     if sql is not None:
         try:
@@ -88,3 +89,13 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
             error.may_have_applied = False
             raise
     return Site(cluster.id, info.engine, connection, ca, sql)
+
+
+async def _authority(cluster: ClusterClient, name: str) -> str:
+    try:
+        return await cluster.ca()
+    except NotFoundError:
+        raise ConfigurationError(
+            f"the cluster {name!r} speaks TLS, and the API tells no certificate authority of it (404), so that its "
+            "servers cannot be verified: wait until the cluster is online, or ask the provider; nothing was made"
+        ) from None

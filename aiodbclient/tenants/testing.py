@@ -158,6 +158,8 @@ class StoreContract:
             await store.intend(claim, "alpha-login-3")
 
             assert await store.get("alpha") == evolve(record, intended="alpha-login-3")
+            await store.intend(claim, None)
+            assert await store.get("alpha") == record
 
     @_in_a_loop
     async def test_release_frees_the_name_and_leaves_the_intent(self) -> None:

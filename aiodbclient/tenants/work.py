@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import frozen
 
 from .._bulk.outcomes import Action
 from .._bulk.settle import FRESH, says_taken
@@ -45,17 +45,16 @@ class Work:
         cluster: The calls, which are refused once the lease has run out.
         names: The tenant's names.
         held: The claim.
-        logins: The tenant's logins.
     """
 
     site: Site
     cluster: ClusterClient
     names: Names
     held: Held
-    logins: Logins = field(init=False)
 
-    @logins.default
-    def _logins(self) -> Logins:
+    @property
+    def logins(self) -> Logins:
+        """The tenant's logins."""
         return Logins(self.site, self.cluster, self.names, self.held)
 
     async def provision(self, if_exists: IfExists, *, absent: bool = False) -> tuple[Action, Credential]:
@@ -74,11 +73,12 @@ class Work:
                 return await self._make(login, Action.CREATED, ours=False)
             except TakenError as taken:
                 refusal = taken.refusal
+            await self.held.intend(None)  # it is not ours, whatever ends this process before it is known what to do
             existing = await self.logins.look(login, patience=FRESH if says_taken(refusal) else 0.0)
             if existing is None:
                 raise refusal
         if if_exists == "error":
-            await self.held.keep(None)  # no request of ours made it, so that the next one must not take it for ours
+            await self.held.forget()  # no request of ours made it
             raise ConflictError(f"the login {login!r} exists and is on no record; it was left as it is", status=409)
         if if_exists == "adopt":
             return await self._adopt(existing)
@@ -102,8 +102,7 @@ class Work:
         other = self.names.other(current.username)
         await self.held.intend(other)
         await self.held.may_write()
-        with suppress(NotFoundError):  # a login that is not there lets nobody in
-            await self.cluster.users.reset_auth(other)
+        await _gone(self.cluster.users.reset_auth, other, certain=record.previous is not None)
         await self.held.keep(current)
         return Action.RETIRED, current
 
@@ -132,13 +131,17 @@ class Work:
 
         For who lost a claim after a request that changes a password: it may have come after the one on record.
         """
-        current = usable(self.held.record)
+        record = self.held.record
+        if record.current is None and record.intended is None:
+            await self.held.forget()  # somebody removed it: only this claim put the name on record
+            return
+        current = usable(record)
         if current is None or await self.logins.works(current):
             return
         await self.held.intend(current.username)
         await self._ensure_database()
         credential = await self.logins.credential(current.username, there=True)
-        await self.held.keep(credential, self.held.record.previous)
+        await self.held.keep(credential, record.previous)
 
     def _on_record(self) -> Credential:
         current = usable(self.held.record)
@@ -217,13 +220,16 @@ async def _seen(get: Callable[[str], Awaitable[object]], name: str, refusal: Dat
         raise refusal from None
 
 
-async def _gone(delete: Callable[[str], Awaitable[None]], name: str, *, certain: bool) -> None:
-    """Delete ``name``. A 404 is tried again where it is ``certain`` that it was there: a fresh name may answer so."""
+async def _gone(end: Callable[[str], Awaitable[object]], name: str, *, certain: bool) -> None:
+    """Delete or reset ``name``, unless it is not there.
+
+    A 404 is tried again where it is ``certain`` that it was there: a fresh name may answer so.
+    """
     for wait in waits(1.0 if certain else 0.0):
         try:
-            return await delete(name)
+            await end(name)
+            return
         except NotFoundError:
             await asyncio.sleep(wait)
     with suppress(NotFoundError):
-        await delete(name)
-    return None
+        await end(name)

@@ -30,7 +30,8 @@ class Record:
         previous: The credential from before the last ``rotate``, which works until it is retired; None where there is
             none.
         intended: The login that somebody was about to make, or to give a new password, and whose credential is not on
-            record; None where there is none. Only ``keep`` and ``forget`` end it, whatever error comes in between.
+            record; None where there is none. Only ``keep`` and ``forget`` end it, whatever error comes in between,
+            and ``intend`` with None where the login turned out to be somebody else's.
     """
 
     name: str
@@ -80,8 +81,8 @@ class Store(Protocol):
         it is known to be dead, and else when its lease has run out.
         """
 
-    async def intend(self, claim: Claim, username: str) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password."""
+    async def intend(self, claim: Claim, username: str | None) -> None:
+        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Hold ``claim`` for ``lease`` seconds from now."""

@@ -143,8 +143,8 @@ class PostgresStore:
                 self._session.submit(_RELEASE, name=name, token=token).add_done_callback(_heed_not)
             raise
 
-    async def intend(self, claim: Claim, username: str) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password."""
+    async def intend(self, claim: Claim, username: str | None) -> None:
+        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
         await self._change(claim, _INTEND, record=self._seal.seal(evolve(claim.record, intended=username)))
 
     async def renew(self, claim: Claim, lease: float) -> None:

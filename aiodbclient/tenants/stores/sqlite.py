@@ -146,8 +146,8 @@ class SQLiteStore:
                 self._submit(partial(self._let_go, name, token))
             raise
 
-    async def intend(self, claim: Claim, username: str) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password."""
+    async def intend(self, claim: Claim, username: str | None) -> None:
+        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
         record = self._seal.seal(evolve(claim.record, intended=username))
         await self._change(claim, "UPDATE credentials SET record = ?", record)
 
