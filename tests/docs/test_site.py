@@ -106,8 +106,10 @@ def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, int
     handler = type("Here", (Served,), {"measure": measure, "told": told})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
-        yield f"http://127.0.0.1:{server.server_port}/measure.html", told
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/measure.html", told
+        finally:
+            server.shutdown()
 
 
 def pages(site: Path) -> list[str]:
