@@ -151,6 +151,8 @@ async def test_an_error_says_what_the_server_said(
     told = body or {}
     assert str(caught.value).split(": ", 1)[1].startswith(said)
     assert caught.value.id == told.get("id", "")
+    assert caught.value.message == (told.get("message", "")[:500] or ("{}" if body == {} else ""))
+    assert str(caught.value).count("m" * 501) == 0
     assert caught.value.status == status
 
 

@@ -151,6 +151,12 @@ def test_without_tls_none_is_asked_for(engine: Engine, uri: str) -> None:
     assert connection(engine, ssl=False, host="::1").uri_for(ALICE, "a b/c") == uri
 
 
+def test_a_name_with_a_slash_stays_one_name() -> None:
+    uri = connection(Engine.PG).uri_for(User("a/b@c", password="/"), "d/e")
+
+    assert uri == "postgresql://a%2Fb%40c:%2F@db.example:25060/d%2Fe?sslmode=require"
+
+
 def test_where_it_is_not_told_whether_there_is_tls_opensearch_is_asked_by_https() -> None:
     assert connection(Engine.OPENSEARCH, ssl=None).uri_for(ALICE) == f"https://{QUOTED}@db.example:25060"
 

@@ -58,7 +58,19 @@ def test_a_segment_is_the_name_and_holds_nothing_that_a_path_would_heed(name: st
 
 
 @pytest.mark.parametrize(
-    "cluster_id", ["", "main", "..", CLUSTER.replace("-", ""), f"{{{CLUSTER}}}", CLUSTER + "\n", None, 5]
+    "cluster_id",
+    [
+        "",
+        "main",
+        "..",
+        CLUSTER.replace("-", ""),
+        f"{{{CLUSTER}}}",
+        CLUSTER + "\n",
+        CLUSTER.encode(),
+        [CLUSTER],
+        None,
+        5,
+    ],
 )
 def test_a_cluster_id_is_a_uuid(cluster_id: Any) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="UUID"):
