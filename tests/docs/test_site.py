@@ -157,6 +157,9 @@ def test_a_field_and_a_member_have_an_anchor(site: Path) -> None:
     models = (site / "reference" / "models.html").read_text()
     for name in ("User.name", "Cluster.storage_size_mib", "Engine.OPENSEARCH", "KafkaPermission.PRODUCECONSUME"):
         assert models.count(f'id="{name}"') == 1, name
+    told = " ".join(text_of(site, "reference/models.html").split())
+    assert "Engine.PG = &#39;pg&#39; " in told or "Engine.PG = 'pg' " in told, "a member without its value"
+    assert "may_have_applied = " not in text_of(site, "reference/errors.html")
 
 
 def test_the_reference_shows_no_private_code(site: Path) -> None:
