@@ -14,6 +14,7 @@ from psycopg import AsyncConnection, errors
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from .._libpq import options_of
 from ..models import UserRole
 from .answers import Refusal, name_taken, not_found
 from .authority import Authority
@@ -135,6 +136,11 @@ class PostgresBackend:
         await self.create_db(DEFAULT_DB)
 
     async def _look_around(self) -> None:
+        if options_of(self._dsn) is None:
+            raise RuntimeError(
+                "the DSN is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, "
+                "with %40 and %2F for an @ and a / of the password"
+            )
         try:
             async with await self._connect() as connection:
                 superuser = await _rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
@@ -142,10 +148,6 @@ class PostgresBackend:
                 self._tls, self._ca = connection.pgconn.ssl_in_use, _ca(connection)
                 self._primary, self._primary_password = info.user, info.password or None
                 self._host, self._port, self._database = info.host or info.hostaddr, info.port, info.dbname
-        except psycopg.ProgrammingError:  # its message may quote the DSN, and so a password
-            raise RuntimeError(
-                "the DSN is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB"
-            ) from None
         except psycopg.Error as error:
             raise RuntimeError(f"the PostgreSQL server of the DSN cannot be used: {error}") from None
         if superuser != [(True,)]:

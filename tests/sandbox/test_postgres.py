@@ -356,3 +356,13 @@ class TestByDSN:
                 await sandbox.add_cluster("pg", dsn=dsn)
             assert "hunter2" not in str(caught.value)
             assert sandbox.clusters == {}
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://root:pa@secret@127.0.0.1/db", "postgresql://root:pa/secret@127.0.0.1", "?"]
+)
+async def test_a_dsn_that_cannot_be_right_is_not_quoted(sandbox: Sandbox, dsn: str) -> None:
+    with pytest.raises(RuntimeError, match=r"no connection string of PostgreSQL.*%40") as refused:
+        await sandbox.add_cluster("pg", dsn=dsn)
+
+    assert "secret" not in str(refused.value)

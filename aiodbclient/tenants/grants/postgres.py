@@ -28,9 +28,9 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from ..._libpq import options_of
 from ...errors import ConfigurationError, GrantError
 from ...models import Connection
-from ..libpq import options_of
 from ..naming import Names
 from . import CONNECTIONS
 

@@ -13,8 +13,8 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from ..._libpq import options_of
 from ...errors import InvalidArgumentError, StoreError
-from ..libpq import options_of
 
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[object, ...]]
