@@ -6,7 +6,7 @@ import asyncio
 import random
 import selectors
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
 from math import ceil
 from typing import Any, TypeVar
@@ -108,6 +108,31 @@ class Server:
         if self.zero and self.headers and any(self._within(s) >= limit for limit, s in self.windows[:-1]):
             headers["ratelimit-remaining"] = "0"
         return (429 if refused else 200), headers
+
+
+class Perfect:
+    """A budget that need not find anything out: ``limit`` slots, each free again ``seconds`` after its answer.
+
+    Whoever takes longer than this one, at the same time on the same machine, takes longer for reasons of its own.
+    ``ask`` is done before each request: what a budget has to ask another process costs there.
+    """
+
+    def __init__(self, limit: int, seconds: float, ask: Callable[[], Awaitable[Any]] | None = None) -> None:
+        self._free, self._seconds, self._ask = asyncio.Semaphore(limit), seconds, ask
+
+    async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
+        await self._free.acquire()
+        if self._ask is not None:
+            await self._ask()
+
+    def release(self, *, sent: bool = True) -> None:
+        asyncio.get_running_loop().call_later(self._seconds, self._free.release)
+
+    def observe(self, headers: Mapping[str, str]) -> None:
+        pass
+
+    async def throttle(self, headers: Mapping[str, str]) -> float:
+        raise AssertionError("alone, and refused")
 
 
 @define
