@@ -22,6 +22,9 @@ from .window import SlidingWindow, Window
 _SANE_LIMIT = 10_000_000
 # A limit that is not the one we knew is believed when so many answers in a row named it.
 _AGREEING = 2
+# Beside others, one part in so many of the smallest limit may be in flight. All of them can meet a full window at once.
+# Enough for 10 requests on the way, where the documented limit lets 4 go in a second.
+_FEW = 25
 
 
 class Ours(NamedTuple):
@@ -53,7 +56,7 @@ class Account:
     _named: tuple[int, int] = field(init=False, default=(0, 0))  # a limit that is not believed yet, and how often
 
     def __attrs_post_init__(self) -> None:
-        few = max(4, min(window.limit for window in self.windows) // 16) if self.windows else math.inf
+        few = max(4, min(window.limit for window in self.windows) // _FEW) if self.windows else math.inf
         self.gate = Gate(few)
 
     def starts(self, now: float) -> None:

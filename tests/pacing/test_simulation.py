@@ -285,6 +285,14 @@ def test_beside_somebody_who_spends_half_evenly_a_batch_takes_its_share(
     assert run.took <= 1.1 * optimum(count, [(limit // 2, 60 * scale)])
 
 
+@both_ways
+@pytest.mark.parametrize("seed", range(101, 121))
+def test_beside_somebody_at_most_5_in_100_meet_a_429_however_the_answers_are_delayed(seed: int, zero: bool) -> None:
+    run = batch(500, 16, others=evenly(1.0), zero=zero, seed=seed)
+    assert (run.client.failed, len(run.client.done)) == (0, 500)
+    assert run.client.refused <= 0.05 * run.client.sent
+
+
 @pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
 def test_a_429_is_enough_to_tell_where_answers_have_no_headers(traffic: Callable[[float], Traffic]) -> None:
     run = batch(1000, 16, others=traffic(1.0), headers=False)
