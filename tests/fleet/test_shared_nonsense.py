@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from valkey.asyncio import Valkey
 
@@ -205,7 +205,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=40).map(lambda data: raw(data + b"\r\n"))
     | st.dictionaries(st.sampled_from([*NAMES, "facts", "forgotten", "late"]), anything, max_size=4).map(
@@ -213,6 +213,7 @@ anything = st.recursive(
     )
     | anything.map(lambda told: facts(json.dumps(told)))
 )
+@example(reply(settling=250_001))
 def test_whatever_it_answers_only_errors_of_ours_come_out(answer: Answer) -> None:
     async def main() -> None:
         with suppress(errors.RateLimitError, errors.ConfigurationError):  # a wait or a refusal that it made up

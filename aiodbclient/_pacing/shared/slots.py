@@ -197,6 +197,7 @@ class Slots:
                 self._go_alone(self._probe)
                 return None
             if reply.settling > 0:
+                self._give_back(reply)  # an honest one grants nothing meanwhile
                 self._wait_for_the_others(reply.settling)
                 return None
             self._alone.end()
