@@ -59,7 +59,9 @@ def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
 @contextmanager
 def postgresql() -> Iterator[Server]:
     """Debian's PostgreSQL: the one that comes as a wheel has no TLS."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda bin: int(bin.parent.name))
+    # The package of the client has a folder there too.
+    servers = [initdb.parent for initdb in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    programs = sorted(servers, key=lambda bin: int(bin.parent.name))
     if not programs:
         no_server("postgresql", "no PostgreSQL with TLS is installed (apt-get install postgresql-17)")
     with _folder() as (folder, process):
