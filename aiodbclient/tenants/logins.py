@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from attrs import evolve, frozen
 
+from .._bulk.settings import differences
 from .._bulk.settle import FRESH, LOOK, says_taken
 from ..clusters import ClusterClient
 from ..engines import Engine
@@ -21,7 +22,7 @@ from ..errors import (
     NotFoundError,
     UnprocessableEntityError,
 )
-from ..models import KafkaACL, User, UserSettings
+from ..models import NewUser, User
 from .claims import Held
 from .credential import Credential
 from .naming import Names
@@ -77,7 +78,7 @@ class Logins:
         """Give ``user`` its rights and try its password. Returns why it was refused, or None."""
         wanted = self.site.settings(self.names)
         if wanted is not None:
-            if not made and not _same(user.settings, wanted):
+            if not made and differences(NewUser(user.name, settings=wanted), user):
                 await self.cluster.users.update(user.name, wanted)
             return None
         if self.site.sql is None:
@@ -218,11 +219,3 @@ def _may_be_there(error: DatabaseClientError) -> bool:
     if isinstance(error, ConflictError | UnprocessableEntityError):
         return says_taken(error)
     return True
-
-
-def _same(told: UserSettings | None, wanted: UserSettings) -> bool:
-    """Whether the API tells the settings that are wanted. The ids that it gives to Kafka's ACLs do not count."""
-    if told is None:
-        return False
-    acl = None if told.acl is None else [KafkaACL(topic=each.topic, permission=each.permission) for each in told.acl]
-    return evolve(told, acl=acl) == wanted
