@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.util import find_spec
+
+from attrs import frozen
 
 from ..engines import Engine
 from . import embedded
@@ -14,55 +17,83 @@ from .requirements import require
 _DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs beside itself
 
 
-def behind(
-    engine: Engine | str,
-    cluster: str,
-    cluster_id: str,
-    *,
-    dsn: str | None,
-    backend: str | None,
-    tls: bool,
-    version: str | None,
-    authority: Authority,
-    data: Data | None,
-) -> Backend:
-    """What ``add_cluster`` says of ``dsn``, ``backend`` and ``tls``, not started yet."""
-    if dsn is not None and backend is not None:
-        raise ValueError("give dsn or backend, not both")
-    if dsn is not None and not tls:
-        raise ValueError("tls=False cannot be had with dsn: whether there is TLS is for the server to say")
-    if backend not in (None, "memory", "postgres"):
-        raise ValueError(f"backend must be 'memory' or 'postgres', not {backend!r}")
-    secrets = mapping(data, f"secrets of {cluster_id}")
+@frozen
+class NewCluster:
+    """A cluster to add. ``Sandbox.add_cluster`` describes the fields."""
+
+    engine: str
+    name: str | None = None
+    dsn: str | None = None
+    backend: str | None = None
+    tls: bool = True
+    version: str | None = None
+    num_nodes: int = 1
+    region: str = "nyc3"
+    size: str = "db-s-1vcpu-1gb"
+    tags: Collection[str] = ()
+    cluster_id: str | None = None
+    online_after: float = 0.0
+
+
+def behind(new: NewCluster, name: str, cluster_id: str, authority: Authority, data: Data | None) -> Backend:
+    """What ``new`` asks for, not started yet.
+
+    Args:
+        new: The cluster. Its own ``name`` and ``cluster_id`` are not looked at.
+        name: The name that the cluster has got.
+        cluster_id: The id that the cluster has got.
+        authority: Certifies a server that has TLS.
+        data: Keeps what is in the cluster; None to keep nothing.
+
+    Raises:
+        ValueError: The options make no sense together.
+        RuntimeError: A package is missing.
+    """
+    _check(new)
+    engine = Engine.parse(new.engine)
+    signing = authority if new.tls else None
     if engine in (Engine.PG, Engine.ADVANCED_PG):
-        if backend is None and dsn is None and embedded.binaries() and all(map(find_spec, _DRIVERS)):
-            backend = "postgres"
-        if dsn is not None:
+        if new.dsn is not None:
             require("psycopg", "sandbox")
             from .postgres import PostgresBackend
 
-            return PostgresBackend(engine, dsn, secrets)
-        if backend == "postgres":
+            return PostgresBackend(engine, new.dsn, mapping(data, f"secrets of {cluster_id}"))
+        if new.backend == "postgres" or (new.backend is None and _can_embed()):
             for module in _DRIVERS:
                 require(module, "sandbox")
             from .postgres import PostgresBackend
 
-            signing = authority if tls else None
-            kept = mapping(data, f"server of {cluster_id}")
             folder = None if data is None else data.folder / f"postgres-{cluster_id}"
-            server = embedded.EmbeddedPostgres(signing, kept, folder)
             return PostgresBackend(
-                engine, None, secrets, embedded=server, authority=signing, open_public=_before_15(version)
+                engine,
+                None,
+                mapping(data, f"secrets of {cluster_id}"),
+                embedded=embedded.EmbeddedPostgres(signing, mapping(data, f"server of {cluster_id}"), folder),
+                authority=signing,
+                open_public=_before_15(new.version),
             )
-    elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and dsn is not None:
+    elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and new.dsn is not None:
         require("pymysql", "sandbox-mysql")
         from .mysql import MySQLBackend
 
-        return MySQLBackend(engine, dsn, secrets)
-    if dsn is not None or backend == "postgres":
+        return MySQLBackend(engine, new.dsn, mapping(data, f"secrets of {cluster_id}"))
+    if new.dsn is not None or new.backend == "postgres":
         raise ValueError(f"a {engine} cluster can only be in memory")
     users, dbs = mapping(data, f"users of {cluster_id}"), mapping(data, f"dbs of {cluster_id}")
-    return MemoryBackend(engine, cluster, authority if tls else None, users, dbs)
+    return MemoryBackend(engine, name, signing, users, dbs)
+
+
+def _check(new: NewCluster) -> None:
+    if new.dsn is not None and new.backend is not None:
+        raise ValueError("give dsn or backend, not both")
+    if new.dsn is not None and not new.tls:
+        raise ValueError("tls=False cannot be had with dsn: whether there is TLS is for the server to say")
+    if new.backend not in (None, "memory", "postgres"):
+        raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
+
+
+def _can_embed() -> bool:
+    return embedded.binaries() is not None and all(map(find_spec, _DRIVERS))
 
 
 def _before_15(version: str | None) -> bool:

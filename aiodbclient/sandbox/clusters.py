@@ -17,6 +17,7 @@ from . import validation
 from .answers import Answer, Refusal, not_found, unsupported
 from .backends import Backend
 from .lag import Lag
+from .tokens import READ_TAGS, VIEW_CREDENTIALS
 from .validation import JSON
 
 # What a cluster in memory tells; no server is behind it.
@@ -34,9 +35,6 @@ _VERSIONS: dict[str, str] = {
 # How the URI of a scheme asks for TLS: libpq's and MySQL's words.
 _TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
 _CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
-
-VIEW_CREDENTIALS = "database:view_credentials"
-READ_TAGS = "tag:read"
 
 
 def _uuid() -> str:

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import secrets
-import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from aiohttp import web
 
 from .._pacing.budget import Window
-from ..engines import Engine
-from .authority import Authority
-from .backends import MemoryBackend
-from .behind import behind
-from .clusters import Cluster, Status
-from .data import Data
+from .behind import NewCluster
+from .clusters import Status
+from .data import Data, mapping
 from .faults import Faults
-from .limits import DOCUMENTED, RateLimiter, Remaining
+from .limits import DOCUMENTED, Remaining
 from .records import RecordedRequest
-from .server import SCOPES, Api, Rights
+from .registry import Registry
+from .server import Api
 from .threads import LoopThread
+from .tokens import SCOPES, Tokens
 
 _HOST = "127.0.0.1"
-_STOP_SECONDS = 0.05  # for answers that are about to be told
+_STOP_SECONDS = 0.05  # for answers that are about to be sent
 
 
 class Sandbox:
@@ -40,18 +36,22 @@ class Sandbox:
     sandboxes run side by side. When it stops, what it started is gone and nothing is left on disk.
 
     Args:
-        port: 0 for a free one.
-        token: the token that may do everything; a random one where None.
-        windows: the rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
-        remaining: what ``ratelimit-remaining`` tells: ``"hour"`` what is left of the hour, always; ``"refused"`` the
+        port: The port to listen on; 0 for a free one.
+        token: The token that may do everything; None for a random one.
+        windows: The rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
+        remaining: What ``ratelimit-remaining`` tells: ``"hour"`` what is left of the hour, always; ``"refused"`` the
             same, but 0 with a 429 of the minute's limit; ``"full"`` 0 also with the answer that fills the minute. The
             API description allows all three.
-        data: a folder, made where it is missing, in which clusters, users, dbs, tokens and the certificate authority
-            are kept for the next sandbox with this folder, embedded PostgreSQLs too. ``add_cluster`` then returns the
+        page_size: The length of a list's pages, each with the next one at ``links.pages.next``; None for lists that
+            come whole.
+        data: A folder, made where it is missing. Clusters, users, dbs, tokens and the certificate authority are kept
+            in it for the next sandbox with this folder, embedded PostgreSQLs too. ``add_cluster`` then returns the
             cluster of that name and engine that was kept; one behind a ``dsn`` needs it again. What was answered is
-            there after a kill, but not after a crash of the machine. Passwords are in it: nobody else may read it. A
-            PostgreSQL that root embeds runs as nobody, who must be able to get there.
-        page_size: None, or how many members a list tells at most before it goes on at ``links.pages.next``.
+            there after a kill, but not after a crash of the machine. The folder holds passwords, and is readable for
+            its owner alone. A PostgreSQL that root embeds runs as nobody, who must be able to get to the folder.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -72,21 +72,11 @@ class Sandbox:
             raise ValueError(f"page_size must be at least 1, not {page_size}")
         if token == "":
             raise ValueError("token must not be empty; None makes a random one")
-        self.token = token or _new_token()
-        self._given_token = token
+        self._port = port
         self._folder = None if data is None else Path(data)
         self._data: Data | None = None
-        self._kept: MutableMapping[str, Any] = {}  # clusters, by name
-        self._kept_tokens: MutableMapping[str, Any] = {}  # their scopes, None for the one that may do everything
-        self._restored: set[str] = set()  # names that an earlier run kept and nobody has added in this one
-        self._port = port
-        self._clusters: dict[str, Cluster] = {}
-        self._names: set[str] = set()  # of the clusters that are coming, too
-        self._ids: set[str] = set()
-        self._windows = DOCUMENTED if windows is None else tuple(windows)
-        self._remaining: Remaining = remaining
-        self._tokens = {self.token: self._rights(SCOPES)}
-        self._authority = Authority({})
+        self._clusters = Registry()
+        self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
         self._api = Api(self._clusters, self._tokens, page_size)
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,10 +89,19 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL, ``http://127.0.0.1:PORT``. Raises RuntimeError while the sandbox is not running."""
+        """The base URL, ``http://127.0.0.1:PORT``.
+
+        Raises:
+            RuntimeError: The sandbox is not running.
+        """
         if self._url is None:
             raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
         return self._url
+
+    @property
+    def token(self) -> str:
+        """The token that may do everything."""
+        return self._tokens.main
 
     @property
     def clusters(self) -> dict[str, str]:
@@ -111,7 +110,7 @@ class Sandbox:
 
     @property
     def failed(self) -> list[str]:
-        """The names of the clusters whose embedded PostgreSQL has ended by itself: somebody has killed it."""
+        """The names of the clusters whose embedded PostgreSQL has ended by itself, because somebody killed it."""
         return [cluster.name for cluster in self._clusters.values() if cluster.backend.has_failed()]
 
     @property
@@ -130,21 +129,19 @@ class Sandbox:
         return Counter(self._api.records.counts)
 
     def add_token(self, scopes: Collection[str] = SCOPES) -> str:
-        """A new random token that may do what ``scopes`` say, such as ``["database:read"]``, with limits of its own.
+        """Make a new random token, with rate limits of its own.
 
-        Passwords, keys and URIs are in lists and gets only with ``database:view_credentials``. Raises ValueError for a
-        scope that does not exist.
+        Args:
+            scopes: What it may do, such as ``["database:read"]``. Passwords, keys and URIs are in lists and gets only
+                with ``database:view_credentials``.
+
+        Returns:
+            The token.
+
+        Raises:
+            ValueError: A scope does not exist.
         """
-        unknown = frozenset(scopes) - SCOPES
-        if unknown:
-            raise ValueError(f"no scope {', '.join(sorted(unknown))}; there are {', '.join(sorted(SCOPES))}")
-        token = _new_token()
-        self._tokens[token] = self._rights(scopes)
-        self._kept_tokens[token] = sorted(scopes)
-        return token
-
-    def _rights(self, scopes: Collection[str]) -> Rights:
-        return Rights(frozenset(scopes), RateLimiter(self._windows, self._remaining))
+        return self._tokens.add(scopes)
 
     async def add_cluster(
         self,
@@ -162,123 +159,71 @@ class Sandbox:
         cluster_id: str | None = None,
         online_after: float = 0.0,
     ) -> str:
-        """Add a cluster and return its id.
+        """Add a cluster. Cancelling leaves none.
 
         Args:
-            engine: one of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
-            name: the engine and a number where None.
-            dsn: a server of yours, left as it is at the end: for ``pg`` the URL of a superuser of PostgreSQL 14 or
+            engine: One of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
+            name: Its name; None for the engine and a number.
+            dsn: A server of yours, left as it is at the end: for ``pg`` the URL of a superuser of PostgreSQL 14 or
                 newer, for ``mysql`` that of an administrator of MySQL or MariaDB. There the sandbox makes the primary
                 user ``doadmin``, unless the URL is that of ``doadmin``.
             backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one and without
                 a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
             tls: False for a cluster without TLS. An embedded PostgreSQL has it, with a CA of this sandbox's own, and
-                refuses connections without; behind a ``dsn`` it is for the server to say.
-            version, num_nodes, region, size, tags: what the cluster tells of itself. With a version before 15 everybody
-                may create in ``public`` of the embedded PostgreSQL's dbs, as was so up to PostgreSQL 14.
-            cluster_id: a UUID; a random one where None.
-            online_after: for so many seconds its status is ``creating``, and the API refuses to write (412).
+                refuses connections without. With a ``dsn`` the server decides.
+            version: What the cluster tells as its version. With one before 15 everybody may create in ``public`` of
+                the embedded PostgreSQL's dbs, as was so up to PostgreSQL 14.
+            num_nodes: How many nodes the cluster tells.
+            region: The region that the cluster tells.
+            size: The size that the cluster tells.
+            tags: The tags that the cluster tells.
+            cluster_id: A UUID; None for a random one.
+            online_after: Seconds during which its status is ``creating``, and the API refuses to write (412).
 
-        Raises ValueError for a name or an id that exists or a combination that makes no sense, RuntimeError when the
-        sandbox is not running or the server behind the cluster cannot be reached or started. Cancelling leaves no
-        cluster.
+        Returns:
+            The cluster's id.
+
+        Raises:
+            ValueError: There is a cluster of that name or id, or the options make no sense together.
+            RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
         loop = self._loop
         if loop is None:
             raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
-        if name is None:
-            taken = self._names - self._restored
-            name = next(free for n in itertools.count(1) if (free := f"{engine}-{n}") not in taken)
-        if name in self._restored:
-            return self._claim(name, str(engine), cluster_id)
-        if not name or name in self._names:
-            raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
-        cluster_id = _uuid(cluster_id or self._kept.get(name, {}).get("id"))
-        if cluster_id in self._ids:
-            raise ValueError(f"there is a cluster with the id {cluster_id} already")
-        server = behind(
-            Engine.parse(engine),
+        new = NewCluster(
+            str(engine),
             name,
-            cluster_id,
             dsn=dsn,
             backend=backend,
             tls=tls,
             version=version,
-            authority=self._authority,
-            data=self._data,
+            num_nodes=num_nodes,
+            region=region,
+            size=size,
+            tags=list(tags),
+            cluster_id=cluster_id,
+            online_after=online_after,
         )
-        cluster = Cluster(cluster_id, str(engine), name, server, version, num_nodes, region, size, list(tags))
-        self._names.add(name)
-        self._ids.add(cluster_id)
-        try:
-            if loop is asyncio.get_running_loop():
-                await self._bring_online(cluster, online_after)
-            else:
-                await asyncio.wrap_future(
-                    asyncio.run_coroutine_threadsafe(self._bring_online(cluster, online_after), loop)
-                )
-        except BaseException:
-            self._names.discard(name)
-            self._ids.discard(cluster_id)
-            raise
-        kind = "memory" if isinstance(server, MemoryBackend) else "postgres"
-        self._kept[name] = cluster.record() | {"tls": tls, "dsn": dsn is not None, "backend": kind}
-        return cluster.id
-
-    def _claim(self, name: str, engine: str, cluster_id: str | None) -> str:
-        """The id of a cluster that an earlier run left in ``data``."""
-        [kept] = [cluster for cluster in self._clusters.values() if cluster.name == name]
-        if kept.engine != engine or (cluster_id is not None and _uuid(cluster_id) != kept.id):
-            raise ValueError(f"{name!r} is kept as a {kept.engine} cluster with the id {kept.id}")
-        self._restored.discard(name)
-        return kept.id
-
-    async def _restore(self) -> None:
-        """Bring back the clusters that an earlier run kept."""
-        for name, record in self._kept.items():
-            if record["dsn"]:
-                continue  # its server may be elsewhere by now: it comes back when it is added
-            server = behind(
-                Engine.parse(record["engine"]),
-                name,
-                record["id"],
-                dsn=None,
-                backend=record["backend"],
-                tls=record["tls"],
-                version=record["version"],
-                authority=self._authority,
-                data=self._data,
-            )
-            cluster = Cluster.restored(name, server, record)
-            self._names.add(name)
-            self._ids.add(cluster.id)
-            self._restored.add(name)
-            await self._bring_online(cluster, 0.0)
+        if loop is asyncio.get_running_loop():
+            return await self._clusters.add(new)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._clusters.add(new), loop))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
-        """Let a cluster be ``creating``, ``resizing``, ``migrating`` or ``forking`` (412 for writes), or ``online``.
+        """Change the status of a cluster. The API refuses to write (412) while it is not ``online``.
 
         Args:
-            cluster_id: what ``add_cluster`` returned.
-            status: what the cluster tells from now on.
-            online_after: seconds until it is online again; None for never.
+            cluster_id: What ``add_cluster`` returned.
+            status: ``creating``, ``resizing``, ``migrating``, ``forking`` or ``online``.
+            online_after: Seconds until it is online again; None for never.
 
-        Raises ValueError for a cluster or a status that does not exist.
+        Raises:
+            ValueError: The cluster or the status does not exist.
         """
         if status not in get_args(Status):
             raise ValueError(f"status must be one of {', '.join(get_args(Status))}, not {status!r}")
         if cluster_id not in self._clusters:
             raise ValueError(f"there is no cluster with the id {cluster_id}")
         self._clusters[cluster_id].set_status(status, online_after)
-
-    async def _bring_online(self, cluster: Cluster, online_after: float) -> None:
-        await cluster.backend.start()
-        if self._runner is None:
-            await cluster.backend.stop()
-            raise RuntimeError("the sandbox was stopped before the cluster was there")
-        if online_after > 0:
-            cluster.set_status("creating", online_after)
-        self._clusters[cluster.id] = cluster
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:
@@ -287,16 +232,15 @@ class Sandbox:
         await runner.setup()
         try:
             if self._folder is not None:
-                self._open(self._folder)
+                self._data = Data(self._folder)
+                self._tokens.open(mapping(self._data, "tokens"))
             await web.TCPSite(runner, _HOST, self._port, backlog=1024).start()
-            self._runner = runner
-            await self._restore()
+            await self._clusters.open(self._data)
         except BaseException:
-            self._runner = None
-            self._clusters.clear()
             await runner.cleanup()
-            self._close()
+            await self._close()
             raise
+        self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._url = f"http://{_HOST}:{runner.addresses[0][1]}"
         return self
@@ -305,40 +249,21 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         runner, self._runner, self._loop, self._url = self._runner, None, None, None
-        clusters = list(self._clusters.values())
-        self._clusters.clear()
-        self._names.clear()
-        self._ids.clear()
-        self._restored.clear()
         try:
             if runner is not None:
                 await runner.cleanup()
         finally:
             await self._api.stop()
-            await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
-            self._close()
+            await self._close()
 
-    def _open(self, folder: Path) -> None:
-        self._data = Data(folder)
-        self._kept = self._data.mapping("clusters")
-        self._authority = Authority(self._data.mapping("authority"))
-        self._kept_tokens = self._data.mapping("tokens")
-        kept = {token for token, scopes in self._kept_tokens.items() if scopes is None}
-        if self._given_token is None and kept:
-            del self._tokens[self.token]
-            [self.token] = kept
-        for token in kept - {self.token}:
-            del self._kept_tokens[token]
-        for token, rights in self._tokens.items():
-            self._kept_tokens[token] = None if token == self.token else sorted(rights.scopes)
-        for token, scopes in self._kept_tokens.items():
-            self._tokens[token] = self._rights(SCOPES if scopes is None else scopes)
-
-    def _close(self) -> None:
-        if self._data is not None:
-            self._data.close()
-            self._data = None
-            self._kept, self._kept_tokens = {}, {}
+    async def _close(self) -> None:
+        try:
+            await self._clusters.close()
+        finally:
+            self._tokens.close()
+            if self._data is not None:
+                self._data.close()
+                self._data = None
 
     def __enter__(self) -> Self:
         thread = LoopThread()
@@ -359,16 +284,3 @@ class Sandbox:
                 thread.run(self.__aexit__(kind, error, traceback))
             finally:
                 thread.stop()
-
-
-def _new_token() -> str:
-    return "dop_v1_" + secrets.token_hex(32)  # the provider's prefix and length of a personal access token
-
-
-def _uuid(given: str | None) -> str:
-    if given is None:
-        return str(uuid.uuid4())
-    try:
-        return str(uuid.UUID(given))
-    except ValueError:
-        raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None

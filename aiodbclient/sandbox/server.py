@@ -12,21 +12,16 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
-from attrs import frozen
 
 from . import validation
 from .answers import Answer, Refusal, error, not_found, not_implemented, phrase
-from .clusters import READ_TAGS, VIEW_CREDENTIALS, Cluster, perform
+from .clusters import Cluster, perform
 from .delivery import CUT, deliver
 from .faults import Fault, Faults
-from .limits import RateLimiter
 from .lists import LISTS, endless, paged
 from .records import RecordedRequest, Records, masked_headers, masked_json
 from .routes import Route, match
-
-SCOPES = frozenset(
-    {"database:read", "database:create", "database:update", "database:delete", VIEW_CREDENTIALS, READ_TAGS}
-)
+from .tokens import READ_TAGS, Rights
 
 # What each operation asks for, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -40,14 +35,6 @@ _SCOPE_OF = {
 }
 _USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
 _WRITES = _USER_WRITES | {"dbs.create", "dbs.delete"}
-
-
-@frozen
-class Rights:
-    """What a token may do, and the requests that were counted for it."""
-
-    scopes: frozenset[str]
-    limiter: RateLimiter
 
 
 class Api:

@@ -134,6 +134,21 @@ async def test_an_embedded_postgresql_is_kept_too(public: Path) -> None:
         assert await third.add_cluster("pg", "tenants") == path.rpartition("/")[2]
 
 
+async def test_a_kept_server_that_cannot_start_leaves_no_other_running(public: Path) -> None:
+    async with Sandbox(windows=[], data=public) as first:
+        sound, broken = [await first.add_cluster("pg", name) for name in ("sound", "broken")]
+    version = public / f"postgres-{broken}" / "data" / "PG_VERSION"
+    right = version.read_text()
+    version.write_text("nonsense")
+    with pytest.raises(RuntimeError, match="does not start"):
+        await Sandbox(windows=[], data=public).__aenter__()
+    assert files(public, "postgres-*/data/postmaster.pid") == []
+
+    version.write_text(right)
+    async with Sandbox(windows=[], data=public) as second:
+        assert second.clusters == {sound: "sound", broken: "broken"}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL is nobody's")
 async def test_a_folder_that_nobody_may_enter(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o700)

@@ -152,7 +152,7 @@ async def test_the_record_of_what_arrived_has_no_secrets(sandbox: Sandbox, call:
     assert create.json == {"name": "a/b", "password": "********", "settings": {"pg_allow_replication": True}}
     assert create.headers["x-mine"] == "yes"
     assert (delete.path, delete.name, delete.status) == (f"/v2/databases/{cluster}/users/a%2Fb", "a/b", 204)
-    text = repr(sandbox.requests) + repr(sandbox) + repr(sandbox._clusters)
+    text = repr(sandbox.requests) + repr(sandbox) + repr(dict(sandbox._clusters))
     for secret in (sandbox.token, "hunter2", made.json["user"]["password"]):
         assert secret not in text
 

@@ -1,0 +1,146 @@
+"""The clusters of a sandbox: they are added, brought back where they were kept, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+from .authority import Authority
+from .backends import MemoryBackend
+from .behind import NewCluster, behind
+from .clusters import Cluster
+from .data import Data, mapping
+
+
+class Registry(Mapping[str, Cluster]):
+    """The clusters that answer requests, by their ids. A name and an id are taken from the start of an ``add``."""
+
+    def __init__(self) -> None:
+        self._clusters: dict[str, Cluster] = {}
+        self._names: set[str] = set()
+        self._ids: set[str] = set()
+        self._restored: set[str] = set()  # names that an earlier run kept and nobody has added in this one
+        self._is_open = False
+        self._data: Data | None = None
+        self._kept: MutableMapping[str, Any] = {}
+        self._authority = Authority({})
+
+    def __getitem__(self, cluster_id: str) -> Cluster:
+        return self._clusters[cluster_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clusters)
+
+    def __len__(self) -> int:
+        return len(self._clusters)
+
+    async def open(self, data: Data | None) -> None:
+        """Bring back the clusters that ``data`` has, and keep those that are added from now on.
+
+        Raises:
+            RuntimeError: A server cannot be started.
+        """
+        self._data = data
+        self._kept = mapping(data, "clusters")
+        self._authority = Authority(mapping(data, "authority"))
+        self._is_open = True
+        for name, record in self._kept.items():
+            if not record["dsn"]:  # a server of somebody's may be elsewhere by now: it is back when it is added again
+                await self._restore(name, record)
+
+    async def close(self) -> None:
+        """Stop all clusters and forget them, but for what is kept."""
+        self._is_open = False
+        clusters = list(self._clusters.values())
+        for taken in (self._clusters, self._names, self._ids, self._restored):
+            taken.clear()
+        try:
+            await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
+        finally:
+            self._data, self._kept, self._authority = None, {}, Authority({})
+
+    async def add(self, new: NewCluster) -> str:
+        """Add a cluster.
+
+        Returns:
+            Its id.
+
+        Raises:
+            ValueError: Its name or id is taken, or its options make no sense together.
+            RuntimeError: The server behind it cannot be reached or started.
+        """
+        name = self._free_name(new.engine) if new.name is None else new.name
+        if name in self._restored:
+            return self._claim(name, new)
+        if not name or name in self._names:
+            raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
+        cluster_id = _uuid(new.cluster_id or self._kept.get(name, {}).get("id"))
+        if cluster_id in self._ids:
+            raise ValueError(f"there is a cluster with the id {cluster_id} already")
+        backend = behind(new, name, cluster_id, self._authority, self._data)
+        cluster = Cluster(
+            cluster_id,
+            new.engine,
+            name,
+            backend,
+            new.version,
+            new.num_nodes,
+            new.region,
+            new.size,
+            list(new.tags),
+        )
+        self._names.add(name)
+        self._ids.add(cluster_id)
+        try:
+            await self._start(cluster)
+        except BaseException:
+            self._names.discard(name)
+            self._ids.discard(cluster_id)
+            raise
+        if new.online_after > 0:
+            cluster.set_status("creating", new.online_after)
+        kind = "memory" if isinstance(backend, MemoryBackend) else "postgres"
+        self._kept[name] = cluster.record() | {"tls": new.tls, "dsn": new.dsn is not None, "backend": kind}
+        return cluster_id
+
+    async def _start(self, cluster: Cluster) -> None:
+        await cluster.backend.start()
+        if not self._is_open:
+            await cluster.backend.stop()
+            raise RuntimeError("the sandbox was stopped before the cluster was there")
+        self._clusters[cluster.id] = cluster
+
+    async def _restore(self, name: str, record: dict[str, Any]) -> None:
+        kept = NewCluster(
+            record["engine"], name, backend=record["backend"], tls=record["tls"], version=record["version"]
+        )
+        backend = behind(kept, name, record["id"], self._authority, self._data)
+        cluster = Cluster.restored(name, backend, record)
+        self._names.add(name)
+        self._ids.add(cluster.id)
+        self._restored.add(name)
+        await self._start(cluster)
+
+    def _claim(self, name: str, new: NewCluster) -> str:
+        """The id of a cluster that an earlier run kept, and that is added in this run for the first time."""
+        [kept] = [cluster for cluster in self._clusters.values() if cluster.name == name]
+        if kept.engine != new.engine or (new.cluster_id is not None and _uuid(new.cluster_id) != kept.id):
+            raise ValueError(f"{name!r} is kept as a {kept.engine} cluster with the id {kept.id}")
+        self._restored.discard(name)
+        return kept.id
+
+    def _free_name(self, engine: str) -> str:
+        taken = self._names - self._restored
+        return next(name for number in itertools.count(1) if (name := f"{engine}-{number}") not in taken)
+
+
+def _uuid(given: str | None) -> str:
+    if given is None:
+        return str(uuid.uuid4())
+    try:
+        return str(uuid.UUID(given))
+    except ValueError:
+        raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None
