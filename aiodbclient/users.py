@@ -6,10 +6,10 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
-from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.plan import UserPlan, plan_users
 from ._bulk.run import Run
+from ._bulk.user_jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._json.converter import setting_names, write
 from ._request.context import ClusterContext
 from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, UPDATE_USER

@@ -15,12 +15,13 @@ from .._request.paths import check_name
 from ..engines import guard
 from ..errors import InvalidArgumentError, NotFoundError
 from ..models import NewUser, User
-from .jobs import DeprovisionUsers, ProvisionUsers, Users
+from .job import Job
 from .outcomes import PlanOutcome, Removed, UserDone
-from .run import Job, Run
+from .run import Run
 from .settings import Difference, differences, is_provider_own
 from .settle import readable
 from .specs import user_spec
+from .user_jobs import DeprovisionUsers, ProvisionUsers, Users
 
 
 @frozen

@@ -9,8 +9,8 @@ from typing import get_args
 
 import backoff
 
+from .._bulk.job import Job
 from .._bulk.outcomes import Action
-from .._bulk.run import Job
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..engines import CAPABILITIES, Capabilities

@@ -1,7 +1,7 @@
-"""What the bulk runs over users and databases do for each name.
+"""What the bulk runs over users do for each name.
 
-The jobs make the calls of ``UsersAPI`` and ``DatabasesAPI``, which are handed to them: ``Users`` and ``Databases`` say
-which of them. A user that existed before a run was not made by it, and is never given a new password unasked.
+The jobs make the calls of ``UsersAPI``, which are handed to them: ``Users`` says which. A user that existed before a
+run was not made by it, and is never given a new password unasked.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Generic, Literal, Protocol, TypeVar, get_args
+from typing import Literal, Protocol, get_args
 
 from attrs import define, evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
-from ..engines import CAPABILITIES, Capabilities
 from ..errors import (
     ConflictError,
     DatabaseClientError,
@@ -28,12 +27,12 @@ from ..errors import (
     SettingsDifferError,
     UnsupportedOperationError,
 )
-from ..models import Database, MySQLSettings, NewUser, User, UserSettings
-from .outcomes import Action, DatabaseDone, Done, Removed, UserDone
-from .run import Job
+from ..models import MySQLSettings, NewUser, User, UserSettings
+from .job import ClusterJob, DoneT_co, removed
+from .outcomes import Action, Removed, UserDone
 from .settings import AUTH_PLUGIN, differences, is_provider_own, wanted_settings
 from .settle import create_settled, looks, readable, unsettled
-from .specs import name_spec, user_spec
+from .specs import user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
 
@@ -58,46 +57,6 @@ class Users(Protocol):
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User: ...
 
     async def list(self) -> Sequence[User]: ...
-
-
-class Databases(Protocol):
-    """The calls of ``DatabasesAPI`` that the jobs make."""
-
-    async def get(self, name: str) -> Database: ...
-
-    async def create(self, name: str) -> Database: ...
-
-    async def delete(self, name: str) -> None: ...
-
-    async def list(self) -> Sequence[Database]: ...
-
-
-ApiT = TypeVar("ApiT")
-SpecT = TypeVar("SpecT")
-DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
-
-
-class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
-    """A job on one cluster.
-
-    Args:
-        context: The cluster.
-        api: What makes the calls, such as ``UsersAPI``, made for each name, so that its requests can be counted.
-    """
-
-    def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], ApiT]) -> None:
-        self.retry = context.options.retry
-        self._context = context.for_bulk(Meter())
-        self._api = api
-
-    def calls(self, meter: Meter) -> ApiT:
-        """The API in the budget's bulk lane, its requests counted by ``meter``."""
-        return self._api(self._context.for_bulk(meter))
-
-    async def prepare(self, meter: Meter) -> int:
-        """Read the engine of the cluster, where it is not known yet; it says how many names at a time."""
-        engine = await self._context.for_bulk(meter).learn_engine()
-        return CAPABILITIES.get(engine, Capabilities()).concurrent_user_writes
 
 
 class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
@@ -252,43 +211,7 @@ class DeprovisionUsers(UserJob[Removed]):
     """See to it that each user is not there."""
 
     async def do(self, spec: NewUser, meter: Meter) -> Removed:
-        return await _removed(self.calls(meter), spec.name, meter)
-
-
-class DatabaseJob(ClusterJob[Databases, str, DoneT_co]):
-    """A job on databases: each is given by its name."""
-
-    def check(self, given: object) -> str:
-        return name_spec(given)
-
-
-class ProvisionDatabases(DatabaseJob[DatabaseDone]):
-    """See to it that each database is there."""
-
-    def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], Databases]) -> None:
-        super().__init__(context, api)
-        self._existing: frozenset[str] = frozenset()
-
-    async def prepare(self, meter: Meter) -> int:
-        """Read which databases are there already, as ``ProvisionUsers`` does users."""
-        room = await super().prepare(meter)
-        with suppress(UnsupportedOperationError, PermissionDeniedError):
-            self._existing = frozenset(db.name for db in await readable(self.calls(meter).list, self.retry))
-        return room
-
-    async def do(self, spec: str, meter: Meter) -> DatabaseDone:
-        if spec in self._existing:
-            return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
-        ours, db = await create_settled(_Schema(self.calls(meter), spec), self.retry)
-        action = Action.CREATED if ours else Action.KEPT
-        return DatabaseDone(name=spec, action=action, db=db, tries=meter.requests)
-
-
-class DeprovisionDatabases(DatabaseJob[Removed]):
-    """See to it that each database is not there."""
-
-    async def do(self, spec: str, meter: Meter) -> Removed:
-        return await _removed(self.calls(meter), spec, meter)
+        return await removed(self.calls(meter).delete, spec.name, meter)
 
 
 def _refuse_other_settings(spec: NewUser, user: User, *, reset_follows: bool) -> None:
@@ -308,14 +231,6 @@ def _refuse_other_settings(spec: NewUser, user: User, *, reset_follows: bool) ->
         )
 
 
-async def _removed(calls: Users | Databases, name: str, meter: Meter) -> Removed:
-    try:
-        await calls.delete(name)
-    except NotFoundError:
-        return Removed(name=name, action=Action.ABSENT, tries=meter.requests)
-    return Removed(name=name, action=Action.DELETED, tries=meter.requests)
-
-
 @define(eq=False, repr=False)
 class _Login:
     """A user that is to be there, for ``create_settled``."""
@@ -329,17 +244,3 @@ class _Login:
 
     async def get(self) -> User:
         return await self.users.get(self.spec.name)
-
-
-@define(eq=False, repr=False)
-class _Schema:
-    """A database that is to be there, for ``create_settled``."""
-
-    dbs: Databases
-    name: str
-
-    async def create(self) -> Database:
-        return await self.dbs.create(self.name)
-
-    async def get(self) -> Database:
-        return await self.dbs.get(self.name)
