@@ -1,0 +1,194 @@
+"""The MySQL or MariaDB server of a DSN, by statements that block. Needs PyMySQL."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pymysql
+from attrs import frozen
+from pymysql.constants import ER
+from pymysql.cursors import Cursor
+
+from ..models import MySQLAuthPlugin
+from .backends import PRIMARY
+
+_SYSTEM_USERS = frozenset(
+    {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
+)
+SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
+# What the API's users and doadmin may do on the server as a whole, beside everything in every schema. As with the
+# provider, none of it makes an administrator: SUPER, FILE, SHUTDOWN and the like are missing.
+_SERVER_RIGHTS = frozenset(
+    {"CREATE USER", "EVENT", "PROCESS", "RELOAD", "REPLICATION CLIENT", "REPLICATION SLAVE", "SHOW DATABASES"}
+)
+# A role of MySQL is an account that CREATE ROLE left locked, expired and without a secret (manual, "CREATE ROLE").
+_NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
+
+
+@frozen
+class Account:
+    """A row of ``mysql.user``. A user of the API may be several of them, one for each host that it may come from."""
+
+    name: str
+    host: str
+    plugin: str
+    secret: str
+
+
+class MySQLServer:
+    """One connection to the server, made again where it was lost. For one thread at a time.
+
+    Args:
+        dsn: ``mysql://USER:PASSWORD@HOST:PORT``, of an administrator. ``?ssl-ca=FILE`` verifies the server, and
+            ``?ssl-mode=DISABLED`` goes without TLS.
+
+    Attributes:
+        host: Of the DSN.
+        port: Of the DSN; 3306 where it has none.
+        database: Of the DSN; "" where it has none.
+        ca_file: The file of certificates that the server is verified with; None where the DSN names none.
+        password: Of the primary user.
+        version: What the server tells, such as ``"11.8.2-MariaDB"``; "" before ``open``.
+        tls: Whether the connection has TLS.
+
+    Raises:
+        ValueError: The DSN is none.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        parts = urlsplit(dsn)
+        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username:
+            raise ValueError(
+                "the DSN must read mysql://USER:PASSWORD@HOST:PORT, with ?ssl-ca=FILE to verify the server"
+            )
+        options = dict(parse_qsl(parts.query))
+        self.host, self.port = parts.hostname, parts.port or 3306
+        self.database = unquote(parts.path.removeprefix("/"))
+        self.ca_file = options.get("ssl-ca")
+        self._login, self._login_password = unquote(parts.username), unquote(parts.password or "")
+        own = self._login == PRIMARY
+        self.password = self._login_password if own else _derived(self._login, self._login_password)
+        self.version, self.tls = "", False
+        self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
+        self._connected: pymysql.Connection[Cursor] | None = None
+
+    def open(self) -> None:
+        """Connect, and make the primary user where it is missing.
+
+        Raises:
+            pymysql.Error: The server cannot be reached, or refuses.
+            OSError: The file of certificates cannot be read.
+            RuntimeError: There is an account of the primary user's name with another password.
+        """
+        self.version = str(self.rows("SELECT VERSION()")[0][0])
+        self.tls = bool(self.rows("SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
+        if self._login != PRIMARY:
+            self._make_primary()
+
+    def close(self) -> None:
+        """Close the connection. Safe to repeat."""
+        if self._connected is not None and self._connected.open:
+            self._connected.close()
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether this is MariaDB, which knows no plugin but ``mysql_native_password``."""
+        return "MariaDB" in self.version
+
+    @property
+    def reserved_users(self) -> frozenset[str]:
+        """Names that the server or the sandbox itself has accounts of."""
+        return _SYSTEM_USERS | {self._login}
+
+    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Execute one statement, in which ``%`` is PyMySQL's."""
+        with self._alive().cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
+
+    def accounts(self) -> list[Account]:
+        """The accounts that are users of the API, the primary user's first."""
+        people = "is_role = 'N'" if self.is_mariadb else _NO_ROLE
+        rows = self.rows(f"SELECT User, Host, plugin, authentication_string FROM mysql.user WHERE {people}")
+        hidden = self.reserved_users - {PRIMARY}
+        found = [Account(*map(str, row)) for row in rows]
+        return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
+
+    def dbs(self) -> list[str]:
+        """The schemas that are databases of the API."""
+        return [name for (name,) in self.rows("SHOW DATABASES") if name not in SYSTEM_DBS]
+
+    def grant(self, name: str) -> None:
+        """Give everything in every schema, to give on, and nothing that makes an administrator."""
+        told = self.rows("SHOW PRIVILEGES")
+        in_schemas = {str(right).upper() for right, context, _ in told if not context.startswith(("Server", "File"))}
+        rights = ", ".join(sorted(in_schemas - {"GRANT OPTION"} | _SERVER_RIGHTS))
+        self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
+
+    def identified(self, plugin: str | None) -> str:
+        """The clause of CREATE USER and ALTER USER with the password as its value; None for the server's default."""
+        if self.is_mariadb:
+            return f"IDENTIFIED VIA {MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD.value} USING PASSWORD(%s)"
+        return f"IDENTIFIED WITH {plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value} BY %s"
+
+    def kill(self, which: str, value: str) -> None:
+        """End the connections of which this column of the process list has this value."""
+        schema = "information_schema" if self.is_mariadb else "performance_schema"
+        for (process,) in self.rows(f"SELECT ID FROM {schema}.processlist WHERE {which} = %s", value):
+            try:
+                self.rows("KILL %s", process)
+            except pymysql.OperationalError as error:
+                if error.args[0] != ER.NO_SUCH_THREAD:  # it ended by itself meanwhile
+                    raise
+
+    def _make_primary(self) -> None:
+        """Make ``doadmin`` where it is missing. Sandboxes with the same DSN share it."""
+        if not any(account.name == PRIMARY for account in self.accounts()):
+            self.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self.identified(None)}", PRIMARY, self.password)
+            self.grant(PRIMARY)
+        try:
+            self._connect(PRIMARY, self.password).close()
+        except pymysql.OperationalError:
+            raise RuntimeError(
+                f"the MySQL server of the DSN has an account {PRIMARY!r} that is not the sandbox's: give the DSN of"
+                f" {PRIMARY!r} itself, or drop that account"
+            ) from None
+
+    def _connect(self, user: str, password: str) -> pymysql.Connection[Cursor]:
+        return pymysql.connect(
+            host=self.host,
+            port=self.port,
+            user=user,
+            password=password,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=5,
+            ssl_ca=self.ca_file,  # without one, TLS where the server has it
+            ssl_verify_identity=self.ca_file is not None,
+            ssl_disabled=self._without_tls,
+        )
+
+    def _alive(self) -> pymysql.Connection[Cursor]:
+        if self._connected is not None:
+            try:
+                self._connected.ping()
+            except pymysql.Error:
+                self._connected = None
+        if self._connected is None:
+            self._connected = self._connect(self._login, self._login_password)
+        return self._connected
+
+
+def quoted(name: str) -> str:
+    """A name as an identifier (manual, "Schema Object Names": a backtick within is doubled)."""
+    escaped = name.replace("`", "``").replace("%", "%%")  # the second for PyMySQL, which reads % as its own
+    return f"`{escaped}`"
+
+
+def _derived(user: str, password: str) -> str:
+    """The password of the ``doadmin`` that belongs to a DSN: in the provider's style, for no other DSN the same."""
+    digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
+    return f"AVNS_{digest.hexdigest()[:20]}x0"
