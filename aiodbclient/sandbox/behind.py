@@ -64,14 +64,9 @@ def behind(new: NewCluster, name: str, cluster_id: str, authority: Authority, da
             from .postgres import PostgresBackend
 
             folder = None if data is None else data.folder / f"postgres-{cluster_id}"
-            return PostgresBackend(
-                engine,
-                None,
-                mapping(data, f"secrets of {cluster_id}"),
-                embedded=embedded.EmbeddedPostgres(signing, mapping(data, f"server of {cluster_id}"), folder),
-                authority=signing,
-                open_public=_before_15(new.version),
-            )
+            server = embedded.EmbeddedPostgres(signing, mapping(data, f"server of {cluster_id}"), folder)
+            secrets = mapping(data, f"secrets of {cluster_id}")
+            return PostgresBackend(engine, server, secrets, open_public=_before_15(new.version))
     elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and new.dsn is not None:
         require("pymysql", "sandbox-mysql")
         from .mysql import MySQLBackend

@@ -1,0 +1,148 @@
+"""The PostgreSQL server behind a cluster, embedded or by a DSN: connections as its superuser. Needs psycopg."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Composed
+
+from .._libpq import options_of
+from .answers import Refusal
+from .backends import DEFAULT_DB, PRIMARY
+from .embedded import SUPERUSER, EmbeddedPostgres
+
+_log = logging.getLogger("aiodbclient.sandbox")
+_CONNECTIONS = 8
+
+Row = tuple[Any, ...]
+
+
+class PostgresServer:
+    """The server of a DSN, or an embedded one that is started and stopped with it.
+
+    Args:
+        server: What to start, or the DSN of a superuser.
+
+    Attributes:
+        embedded: The embedded one; None for the server of a DSN.
+        host: Where clients connect to.
+        port: Where clients connect to.
+        database: The one that the API tells in the connection.
+        primary: The name of the primary user: ``doadmin``, or the superuser of the DSN.
+        password: The superuser's, where the DSN has one.
+        version: Such as ``"18.0"``; None before ``start``.
+        tls: Whether clients connect with TLS.
+        ca: The certificates (PEM) that clients verify the server with; None where none are known.
+    """
+
+    def __init__(self, server: EmbeddedPostgres | str) -> None:
+        self.embedded = None if isinstance(server, str) else server
+        self._dsn = server if isinstance(server, str) else ""
+        self.host, self.port, self.database = "127.0.0.1", 0, DEFAULT_DB
+        self.primary = PRIMARY
+        self.password: str | None = None
+        self.version: str | None = None
+        self.tls = False
+        self.ca: str | None = None
+        self._idle: list[AsyncConnection[Row]] = []
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+
+    async def start(self) -> None:
+        """Start the embedded server, or look at that of the DSN.
+
+        Raises:
+            RuntimeError: It does not start, cannot be reached, or is no superuser's.
+        """
+        if self.embedded is None:
+            await self._look_around()
+        else:
+            await self._start(self.embedded)
+
+    async def stop(self) -> None:
+        """Close the connections and stop the embedded server. Safe to repeat."""
+        try:
+            while self._idle:
+                await self._idle.pop().close()
+        finally:
+            if self.embedded is not None:
+                await self.embedded.stop()
+
+    async def connect(self, database: str | None = None) -> AsyncConnection[Row]:
+        """A new connection, to the maintenance database or to ``database``."""
+        if database is None:
+            return await AsyncConnection.connect(self._dsn, autocommit=True)
+        return await AsyncConnection.connect(self._dsn, autocommit=True, dbname=database)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
+        """One of at most ``_CONNECTIONS``. What PostgreSQL fails unexpectedly is the API's 500."""
+        async with self._slots:
+            try:
+                connection = self._idle.pop() if self._idle else await self.connect()
+                try:
+                    yield connection
+                finally:
+                    if connection.closed:
+                        await connection.close()
+                    else:
+                        self._idle.append(connection)
+            except psycopg.Error as error:
+                _log.warning(
+                    "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate
+                )
+                raise Refusal(500, "Unexpected server-side error") from None
+
+    async def _start(self, embedded: EmbeddedPostgres) -> None:
+        await embedded.start()
+        self.port = embedded.port
+        self._dsn = make_conninfo(
+            host=self.host,
+            port=self.port,
+            user=SUPERUSER,
+            password=embedded.password,
+            dbname="postgres",
+            sslmode="disable" if embedded.ca_file is None else "verify-full",
+            sslrootcert=embedded.ca_file,
+            gssencmode="disable",
+        )
+        async with self.connection() as connection:
+            self._learn(connection)
+
+    async def _look_around(self) -> None:
+        if options_of(self._dsn) is None:
+            raise RuntimeError(
+                "the DSN is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, "
+                "with %40 and %2F for an @ and a / of the password"
+            )
+        try:
+            async with await self.connect() as connection:
+                superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+                self._learn(connection)
+                info = connection.info
+                self.primary, self.password = info.user, info.password or None
+                self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
+        except psycopg.Error as error:
+            raise RuntimeError(f"the PostgreSQL server of the DSN cannot be used: {error}") from None
+        if superuser != [(True,)]:
+            raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser, to change other roles")
+
+    def _learn(self, connection: AsyncConnection[Row]) -> None:
+        told = connection.info.parameter_status("server_version") or "0"
+        self.version = told.split()[0]  # a distribution may add its own words
+        self.tls = connection.pgconn.ssl_in_use
+        # What the connection verifies the server with: the file of sslrootcert, where there is one.
+        file = Path(connection.info.get_parameters().get("sslrootcert", ""))
+        self.ca = file.read_text() if file.is_file() else None
+
+
+async def rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:
+    """All rows of ``query``."""
+    return await (await connection.execute(query)).fetchall()
