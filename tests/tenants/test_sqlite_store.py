@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet
 
 from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import Record, SQLiteStore, Store
-from aiodbclient.tenants.stores import sqlite
+from aiodbclient.tenants.stores import sqlite_session
 from aiodbclient.tenants.stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
@@ -153,7 +153,7 @@ async def test_three_processes_share_a_file(path: Path) -> None:
 
 
 async def test_a_locked_file_is_an_error_that_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_PATIENCE", 0.1)
+    monkeypatch.setattr(sqlite_session, "_PATIENCE", 0.1)
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -347,3 +347,16 @@ async def test_it_is_opened_once(path: Path) -> None:
     async with store:
         with pytest.raises(ClaimLostError):
             await store.keep(claim, None)
+
+
+async def test_a_system_without_such_locks_is_told_which_store_to_take(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    for name in ("sqlite_session", "owners"):
+        monkeypatch.delitem(sys.modules, f"aiodbclient.tenants.stores.{name}")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(ConfigurationError, match="PostgresStore works everywhere"):
+        async with SQLiteStore(path):
+            pass
+    assert not path.exists()

@@ -7,16 +7,12 @@ import os
 import secrets
 import sqlite3
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from ..credential import Credential
@@ -24,42 +20,11 @@ from . import Claim, Record
 from .sealing import Key, Seal, check_name, unwrap
 
 if TYPE_CHECKING:
-    from .owners import Owner
+    from .sqlite_session import Session
 
 T = TypeVar("T")
 
-_PATIENCE = 10.0  # s that another process may keep the file locked
 _AT_ONCE = 500  # records that ``records`` reads at once
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS credentials (
-    name TEXT PRIMARY KEY,
-    record TEXT NOT NULL,
-    token TEXT,
-    owner TEXT,
-    expires REAL
-) WITHOUT ROWID
-"""
-_ADVICE = {
-    sqlite3.SQLITE_BUSY: f"another process kept it locked for {_PATIENCE:.0f} s",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
-    sqlite3.SQLITE_FULL: "make room on the disk, and go on",
-    sqlite3.SQLITE_NOTADB: "the file is damaged, or is no store: restore it from a backup",
-    sqlite3.SQLITE_READONLY: "the file cannot be written",
-}
-# Closing a file drops all locks that this process has on it (POSIX). So a file is made, and that descriptor closed,
-# before another store of this process can have SQLite lock it.
-_making = Lock()
-
-
-def _text(value: bytes) -> str:
-    """SQLite's own exception for damaged UTF-8 would quote it."""
-    return value.decode(errors="surrogateescape")
-
-
-@frozen
-class _Change(Generic[T]):
-    make: Callable[[sqlite3.Connection], T]
-    made: Future[T] = field(factory=Future)
 
 
 class SQLiteStore:
@@ -84,13 +49,8 @@ class SQLiteStore:
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
         self._path = Path(os.path.realpath(path))
         self._seal = Seal(key)
-        self._thread: ThreadPoolExecutor | None = None
-        self._process = 0
-        self._pending: deque[_Change[Any]] = deque()
-        # Used by the thread alone:
-        self._database: sqlite3.Connection | None = None
-        self._owner: Owner | None = None
-        self._verified = False
+        self._session: Session | None = None
+        self._verified = False  # used by the session's thread alone
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
@@ -100,14 +60,18 @@ class SQLiteStore:
 
         Raises:
             StoreError: It cannot be opened or made, is no store, or was written with another key.
-            ConfigurationError: It is open already.
+            ConfigurationError: It is open already, or the system is not POSIX.
         """
-        if self._thread is not None:
+        if self._session is not None:
             raise ConfigurationError(f"{self!r} is open already")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
-        self._process = os.getpid()
         try:
-            await self._run(self._open)
+            from .sqlite_session import Session
+        except ImportError as error:
+            raise ConfigurationError(str(error)) from None
+        self._session = Session(self._path)
+        try:
+            await self._session.open()
+            await self._session.read(self._check_key)
         except BaseException:
             await self.__aexit__()
             raise
@@ -115,35 +79,33 @@ class SQLiteStore:
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Close it. What was begun is finished first; claims that are still held are free then."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            closed = thread.submit(self._close)
-            thread.shutdown(wait=False)
-            await asyncio.shield(asyncio.wrap_future(closed))
+        session, self._session = self._session, None
+        if session is not None:
+            await session.aclose()
 
     async def get(self, name: str) -> Record | None:
         """The record of ``name``, or None."""
-        return await self._run(partial(self._read, check_name(name)))
+        return await self._opened().read(partial(self._read, check_name(name)))
 
     async def records(self) -> AsyncIterator[Record]:
         """All records by name, a few at a time in memory. What is put on record meanwhile may be missing."""
-        page = await self._run(partial(self._page, ""))
-        while page:
+        after = ""
+        while page := await self._opened().read(partial(self._page, after)):
             for record in page:
                 yield record
-            page = await self._run(partial(self._page, page[-1].name))
+            after = page[-1].name
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name`` for ``lease`` seconds, and make its record where there is none; None where a living process
         holds it. Cancelled: the name is not claimed.
         """
         token = secrets.token_hex(16)
-        change = self._submit(partial(self._take, check_name(name), token, lease))
+        take = partial(self._take, self._opened().owner, check_name(name), token, lease)
         try:
-            return await asyncio.wrap_future(change)
+            return await self._made(take)
         except asyncio.CancelledError:
-            if self._thread is not None:
-                self._submit(partial(self._let_go, name, token))
+            if self._session is not None:
+                self._session.submit(partial(_let_go, name, token))
             raise
 
     async def intend(self, claim: Claim, username: str | None) -> None:
@@ -162,116 +124,40 @@ class SQLiteStore:
 
     async def release(self, claim: Claim) -> None:
         """End the claim and leave the record as it is, with its intent. Nothing happens where the claim was lost."""
-        await asyncio.wrap_future(self._submit(partial(self._let_go, claim.name, claim.token)))
+        await self._made(partial(_let_go, claim.name, claim.token))
 
     async def forget(self, claim: Claim) -> None:
         """Remove the record, its intent and the claim."""
         await self._change(claim, "DELETE FROM credentials")
 
-    async def _change(self, claim: Claim, statement: str, *parameters: str | float) -> None:
-        await asyncio.wrap_future(self._submit(partial(self._change_own, claim, statement, parameters)))
+    async def _change(self, claim: Claim, statement: str, *values: str | float) -> None:
+        await self._made(partial(_change_own, claim, statement, values))
 
-    def _submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Have the thread make a change, together with all that are pending when it comes to it."""
-        change = _Change(make)
-        self._pending.append(change)
-        self._running().submit(self._commit)
-        return change.made
+    async def _made(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._opened().submit(change))
 
-    async def _run(self, read: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._running().submit(self._attempt, read))
-
-    def _running(self) -> ThreadPoolExecutor:
-        if self._thread is None:
+    def _opened(self) -> Session:
+        if self._session is None:
             raise StoreError(f"{self!r} is not open: use it in 'async with'")
-        if self._process != os.getpid():
-            raise StoreError(f"{self!r} was opened before a fork: open another in this process")
-        return self._thread
+        return self._session
 
-    # All below runs in the thread.
+    # All below runs in the session's thread.
 
-    def _open(self) -> None:
-        from .owners import sweep
+    def _check_key(self, database: sqlite3.Connection) -> None:
+        self._seal.check_key(database.execute("SELECT name, record FROM credentials LIMIT 10"))
 
-        with _making, suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        if os.stat(self._path).st_mode & 0o077:
-            os.chmod(self._path, 0o600)
-        self._database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
-        # Not WAL: one file is then all of the store, also while it is open and after a crash.
-        self._database.text_factory = _text
-        self._database.execute("PRAGMA journal_mode = TRUNCATE")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.execute("PRAGMA secure_delete = ON")  # what is replaced is overwritten
-        self._database.execute(_SCHEMA)
-        self._seal.check_key(self._database.execute("SELECT name, record FROM credentials LIMIT 10"))
-        sweep(self._path)
-
-    def _close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-        if self._owner is not None:
-            self._owner.close()
-            self._owner = None
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._database is None:
-            raise StoreError(f"{self!r} is closed")
-        return self._database
-
-    def _attempt(self, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except UnicodeDecodeError:  # of a message of SQLite that quotes a damaged schema
-            raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
-        except (sqlite3.Error, OSError) as error:
-            raise self._failure(error) from None
-
-    def _commit(self) -> None:
-        taken = [self._pending.popleft() for _ in range(len(self._pending))]
-        batch = [change for change in taken if change.made.set_running_or_notify_cancel()]
-        if not batch:
-            return
-        try:
-            done = self._attempt(partial(self._make, batch))
-        except StoreError as error:
-            done = [StoreError(str(error)) for _ in batch]  # each caller gets an exception of its own
-        except Exception as error:  # noqa: BLE001  nobody else would see it: this is a thread's
-            done = [error for _ in batch]
-        for change, answer in zip(batch, done, strict=True):
-            if isinstance(answer, Exception):
-                change.made.set_exception(answer)
-            else:
-                change.made.set_result(answer)
-
-    def _make(self, batch: list[_Change[Any]]) -> list[Any]:
-        """Commit all of ``batch`` together: what each answers, or the StoreError that made it change nothing."""
-        database = self._opened()
-        done: list[Any] = []
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            for change in batch:
-                try:
-                    done.append(change.make(database))
-                except StoreError as error:
-                    done.append(error)
-            database.execute("COMMIT")
-        finally:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-        return done
-
-    def _read(self, name: str) -> Record | None:
-        row = self._opened().execute("SELECT record FROM credentials WHERE name = ?", (name,)).fetchone()
+    def _read(self, name: str, database: sqlite3.Connection) -> Record | None:
+        row = database.execute("SELECT record FROM credentials WHERE name = ?", (name,)).fetchone()
         return None if row is None else self._seal.open(name, row[0])
 
-    def _page(self, after: str) -> list[Record]:
+    def _page(self, after: str, database: sqlite3.Connection) -> list[Record]:
         statement = "SELECT name, record FROM credentials WHERE name > ? ORDER BY name LIMIT ?"
-        return [self._seal.open(name, text) for name, text in self._opened().execute(statement, (after, _AT_ONCE))]
+        return [self._seal.open(name, text) for name, text in database.execute(statement, (after, _AT_ONCE))]
 
-    def _take(self, name: str, token: str, lease: float, database: sqlite3.Connection) -> Claim | None:
-        from .owners import Owner, is_alive
+    def _take(
+        self, owner: Callable[[], str], name: str, token: str, lease: float, database: sqlite3.Connection
+    ) -> Claim | None:
+        from .owners import is_alive
 
         statement = "SELECT record, owner, token IS NOT NULL AND expires > ? FROM credentials WHERE name = ?"
         row = database.execute(statement, (time.time(), name)).fetchone()
@@ -279,13 +165,11 @@ class SQLiteStore:
             self._verify(database)
             record = Record(name=name)
         else:
-            text, owner, leased = row
-            if leased and is_alive(self._path, owner):
+            text, holder, leased = row
+            if leased and is_alive(self._path, holder):
                 return None
             record = self._seal.open(name, text)
-        if self._owner is None:
-            self._owner = Owner(self._path)
-        claimed = token, self._owner.name, time.time() + lease
+        claimed = token, owner(), time.time() + lease
         if row is None:
             database.execute(
                 "INSERT INTO credentials VALUES (?, ?, ?, ?, ?)", (name, self._seal.seal(record), *claimed)
@@ -305,18 +189,12 @@ class SQLiteStore:
             unwrap(name, text)
         self._verified = True
 
-    def _change_own(
-        self, claim: Claim, statement: str, parameters: tuple[str | float, ...], database: sqlite3.Connection
-    ) -> None:
-        own = f"{statement} WHERE name = ? AND token = ?"
-        if not database.execute(own, (*parameters, claim.name, claim.token)).rowcount:
-            raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
 
-    def _let_go(self, name: str, token: str, database: sqlite3.Connection) -> None:
-        database.execute("UPDATE credentials SET token = NULL WHERE name = ? AND token = ?", (name, token))
+def _change_own(claim: Claim, statement: str, values: tuple[str | float, ...], database: sqlite3.Connection) -> None:
+    own = f"{statement} WHERE name = ? AND token = ?"
+    if not database.execute(own, (*values, claim.name, claim.token)).rowcount:
+        raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
 
-    def _failure(self, error: sqlite3.Error | OSError) -> StoreError:
-        code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) else 0
-        told = error.strerror if isinstance(error, OSError) else str(error)
-        advice = f" ({_ADVICE[code]})" if code in _ADVICE else ""
-        return StoreError(f"the store {self._path} cannot be used: {told}{advice}")
+
+def _let_go(name: str, token: str, database: sqlite3.Connection) -> None:
+    database.execute("UPDATE credentials SET token = NULL WHERE name = ? AND token = ?", (name, token))

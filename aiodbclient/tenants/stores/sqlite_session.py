@@ -1,0 +1,190 @@
+"""The one connection of a SQLiteStore, in a thread: it commits together what is asked at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+from attrs import field, frozen
+
+from ...errors import StoreError
+from .owners import Owner, sweep
+
+T = TypeVar("T")
+
+_PATIENCE = 10.0  # s that another process may keep the file locked
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS credentials (
+    name TEXT PRIMARY KEY,
+    record TEXT NOT NULL,
+    token TEXT,
+    owner TEXT,
+    expires REAL
+) WITHOUT ROWID
+"""
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: f"another process kept it locked for {_PATIENCE:.0f} s",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
+    sqlite3.SQLITE_FULL: "make room on the disk, and go on",
+    sqlite3.SQLITE_NOTADB: "the file is damaged, or is no store: restore it from a backup",
+    sqlite3.SQLITE_READONLY: "the file cannot be written",
+}
+# Closing a file drops all locks that this process has on it (POSIX). So a file is made, and that descriptor closed,
+# before another store of this process can have SQLite lock it.
+_making = Lock()
+
+
+@frozen
+class _Change(Generic[T]):
+    make: Callable[[sqlite3.Connection], T]
+    made: Future[T] = field(factory=Future)
+
+
+class Session:
+    """Runs reads and changes in a thread of its own, which waits for the disk and for locks of other processes.
+
+    The thread lives until ``aclose``. What it runs may raise StoreError; what SQLite and the system raise becomes one.
+
+    Args:
+        path: The file. ``open`` makes it if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._process = os.getpid()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
+        self._pending: deque[_Change[Any]] = deque()
+        # Used by the thread alone:
+        self._database: sqlite3.Connection | None = None
+        self._owner: Owner | None = None
+
+    async def open(self) -> None:
+        """Open the file.
+
+        Raises:
+            StoreError: It cannot be opened or made, or is no store.
+        """
+        await asyncio.wrap_future(self._thread.submit(self._attempt, self._open))
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``read`` returns. Raises StoreError."""
+        self._check_process()
+        return await asyncio.wrap_future(self._thread.submit(self._attempt, lambda: read(self._opened())))
+
+    def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """What ``make`` returns, once it is committed, with all changes that are pending when the thread comes to it.
+
+        Raises:
+            StoreError: It was not made. Cancelled before the thread came to it, it is not made either.
+        """
+        self._check_process()
+        change = _Change(make)
+        self._pending.append(change)
+        self._thread.submit(self._commit)
+        return change.made
+
+    def owner(self) -> str:
+        """The name under which this session holds claims, until it is closed or the process is dead. For the thread."""
+        if self._owner is None:
+            self._owner = Owner(self._path)
+        return self._owner.name
+
+    async def aclose(self) -> None:
+        """Finish what was submitted, and close the file."""
+        closed = self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+        await asyncio.shield(asyncio.wrap_future(closed))
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
+
+    # All below runs in the thread.
+
+    def _open(self) -> None:
+        with _making, suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        if os.stat(self._path).st_mode & 0o077:
+            os.chmod(self._path, 0o600)
+        self._database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+        self._database.text_factory = _text
+        # Not WAL: one file is then all of the store, also while it is open and after a crash.
+        self._database.execute("PRAGMA journal_mode = TRUNCATE")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute("PRAGMA secure_delete = ON")  # what is replaced is overwritten
+        self._database.execute(_SCHEMA)
+        sweep(self._path)
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise StoreError(f"the store {self._path} is closed")
+        return self._database
+
+    def _commit(self) -> None:
+        """Make all pending changes, and tell each how it went."""
+        taken = [self._pending.popleft() for _ in range(len(self._pending))]
+        batch = [change for change in taken if change.made.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        try:
+            done = self._attempt(partial(self._make, batch))
+        except StoreError as error:
+            done = [StoreError(str(error)) for _ in batch]  # each caller gets an exception of its own
+        except Exception as error:  # noqa: BLE001  nobody else would see it: this is a thread's
+            done = [error for _ in batch]
+        for change, answer in zip(batch, done, strict=True):
+            if isinstance(answer, Exception):
+                change.made.set_exception(answer)
+            else:
+                change.made.set_result(answer)
+
+    def _make(self, batch: list[_Change[Any]]) -> list[Any]:
+        """Commit all of ``batch`` together: what each returns, or the StoreError that made it change nothing."""
+        database = self._opened()
+        done: list[Any] = []
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for change in batch:
+                try:
+                    done.append(change.make(database))
+                except StoreError as error:
+                    done.append(error)
+            database.execute("COMMIT")
+        finally:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+        return done
+
+    def _attempt(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns. Raises StoreError in the place of what SQLite and the system raise."""
+        try:
+            return call()
+        except UnicodeDecodeError:  # of a message of SQLite that quotes a damaged schema
+            raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
+        except (sqlite3.Error, OSError) as error:
+            code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) else 0
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            advice = f" ({_ADVICE[code]})" if code in _ADVICE else ""
+            raise StoreError(f"the store {self._path} cannot be used: {reason}{advice}") from None
+
+
+def _text(value: bytes) -> str:
+    """SQLite's own exception for damaged UTF-8 would quote it."""
+    return value.decode(errors="surrogateescape")
