@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import ClusterClient, RateBudget, RetryPolicy, User, UserRole, UserSettings, Window, errors
-from aiodbclient._request.retry import waits
+from aiodbclient._request.retry import Pauses
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, breaks_off, fails, hangs_up, says, serve, stalls
@@ -301,15 +301,14 @@ async def test_a_5xx_that_says_how_long_to_wait_is_obeyed(server: Server, make_c
 def test_the_waits_are_full_jitter_what_a_5xx_asks_for_up_to_a_minute_and_none_after_a_429() -> None:
     unavailable, asking, insisting = (errors.ServerError("m", status=503) for _ in range(3))
     asking.retry_after, insisting.retry_after = 40.0, 86400.0
-    seconds = waits(RetryPolicy(base_delay=1.0, max_delay=4.0))
-    next(seconds)
+    pauses = Pauses(RetryPolicy(base_delay=1.0, max_delay=4.0))
 
-    assert 0 <= seconds.send(unavailable) <= 1
-    assert 0 <= seconds.send(unavailable) <= 2
-    assert seconds.send(asking) == 40
-    assert seconds.send(insisting) == 60
-    assert seconds.send(errors.RateLimitError("m", retry_after=5.0)) == 0
-    assert 0 <= seconds.send(unavailable) <= 4
+    assert 0 <= pauses.after(unavailable) <= 1
+    assert 0 <= pauses.after(unavailable) <= 2
+    assert pauses.after(asking) == 40
+    assert pauses.after(insisting) == 60
+    assert pauses.after(errors.RateLimitError("m", retry_after=5.0)) == 0
+    assert 0 <= pauses.after(unavailable) <= 4
 
 
 async def test_cancelling_a_wait_ends_it_at_once(server: Server, make_client: MakeClient) -> None:

@@ -33,7 +33,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-from .._request.retry import RetryPolicy, retrying, waits
+from .._request.retry import Pauses, RetryPolicy
 from ..errors import (
     APIError,
     ConflictError,
@@ -94,11 +94,14 @@ async def create_settled(thing: Thing[T], retry: RetryPolicy) -> tuple[bool, T]:
 
 async def readable(call: Callable[[], Awaitable[T]], retry: RetryPolicy) -> T:
     """What ``call`` gives. It is made again where its answer cannot be read, so it must be safe to repeat."""
-    return await retrying(retry, _was_read, call)
-
-
-def _was_read(error: DatabaseClientError) -> bool:
-    return not isinstance(error, InvalidResponseError)
+    pauses = Pauses(retry)
+    for _ in range(retry.max_tries - 1):
+        try:
+            return await call()
+        except InvalidResponseError as error:
+            pause = pauses.after(error)
+        await asyncio.sleep(pause)
+    return await call()
 
 
 def says_taken(refusal: APIError) -> bool:
@@ -108,11 +111,10 @@ def says_taken(refusal: APIError) -> bool:
 
 async def _settle(thing: Thing[T], lost: DatabaseClientError, retry: RetryPolicy) -> T:
     """What a create whose answer was lost has made, or else makes now."""
-    schedule = waits(retry)
-    next(schedule)
+    pauses = Pauses(retry)
     try:
         for _ in range(retry.max_tries):
-            await asyncio.sleep(schedule.send(lost))
+            await asyncio.sleep(pauses.after(lost))
             with suppress(NotFoundError):
                 return await readable(thing.get, retry)
             try:

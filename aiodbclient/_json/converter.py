@@ -74,14 +74,14 @@ def decoded(body: bytes, key: str, model: type[T]) -> T:
 
     What it raises quotes the body, and with that credentials.
     """
-    hook = _converter().get_structure_hook(model)
-    return cast("T", hook(json.loads(body)[key], model))
+    value: T = _hook(model)(json.loads(body.decode())[key], model)  # type: ignore[arg-type]  # a class is hashable
+    return value
 
 
 def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
     """Read a list of ``model`` as ``decoded`` does, and the address of its next page, or None."""
-    payload = json.loads(body)
-    return _converter().structure(payload[key], list[model]), _next_page(payload)  # type: ignore[valid-type]
+    payload = json.loads(body.decode())
+    return _hook(list[model])(payload[key], list[model]), _next_page(payload)  # type: ignore[valid-type]
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:
@@ -188,6 +188,11 @@ def _optional_model(converter: Converter, cls: type) -> Hook:
         raise TypeError
 
     return structure
+
+
+@cache
+def _hook(shape: Any) -> Hook:
+    return _converter().get_structure_hook(shape)
 
 
 @cache

@@ -57,7 +57,10 @@ class Secrets:
 
     def learn(self, passwords: Iterable[str | None]) -> None:
         """Mask these from now on. The provider's own are masked without being kept."""
-        told = [each for each in passwords if each and each[:5] != _PROVIDERS and len(each) >= _SHORTEST]
+        told: list[str] = []
+        for each in passwords:
+            if each and not each.startswith(_PROVIDERS) and len(each) >= _SHORTEST:
+                told.append(each)
         if told:
             odd = [each for each in told if not each.isalnum()]
             told += [quote(each, safe="") for each in odd]

@@ -66,7 +66,7 @@ class Answer:
         # The error is raised outside of the handlers: what a decoder or cattrs raises quotes the answer, and its
         # credentials.
         try:
-            value = decoded(self.body, self._key, model)
+            value = decoded(self.body, self.call.operation.key, model)
         except SHAPE_ERRORS:
             problem = self._other_shape
         except MemoryError:
@@ -79,7 +79,7 @@ class Answer:
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """As ``read``, for a list: what is on this page, and the address of the next one, if there is one."""
         try:
-            page, following = decoded_page(self.body, self._key, model)
+            page, following = decoded_page(self.body, self.call.operation.key, model)
         except SHAPE_ERRORS:
             problem = self._other_shape
         except MemoryError:
@@ -118,14 +118,8 @@ class Answer:
         return error
 
     @property
-    def _key(self) -> str:
-        key = self.call.operation.key
-        assert key is not None, "the answer to this operation is empty"
-        return key
-
-    @property
     def _other_shape(self) -> str:
-        return f"is not the documented JSON object with {self._key!r}"
+        return f"is not the documented JSON object with {self.call.operation.key!r}"
 
     def _check_subject(self, value: object) -> None:
         told: str | None

@@ -37,10 +37,14 @@ async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes
         BodyError: Where it is larger than LONGEST or cannot be decompressed.
         TimeoutError: After ``deadline``.
     """
+    content = response.content
     encoding = response.headers.get("Content-Encoding", "identity")
-    length = response.content_length
-    if encoding == "identity" and length is not None and length <= LONGEST:
-        return await response.read()
+    if encoding == "identity":
+        if content.is_eof():  # it came with the headers, as most do
+            return content.read_nowait()
+        length = response.content_length
+        if length is not None and length <= LONGEST:
+            return await content.read()
     inflater = None
     if encoding.strip().lower() != "identity":
         wbits = _FORMATS.get(encoding.strip().lower())
@@ -49,7 +53,7 @@ async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes
         inflater = _Inflater(wbits)
     body = bytearray()
     since = 0  # bytes since other tasks had their turn
-    async for chunk in response.content.iter_any():
+    async for chunk in content.iter_any():
         for piece in (chunk,) if inflater is None else inflater.feed(chunk):
             if len(body) + len(piece) > LONGEST:
                 raise BodyError(f"is larger than {LONGEST >> 20} MiB")

@@ -26,14 +26,14 @@ class Operation:
         method: The HTTP method.
         template: Its path, with ``{cluster}`` and ``{name}`` where they go.
         kind: What follows when it fails.
-        key: The member of the answer that holds the result, or None where the answer is empty.
+        key: The member of the answer that holds the result; empty where the answer is.
         on: What it works on: ``"users"``, ``"dbs"`` or ``"clusters"``.
         writes: Whether it changes something on the server.
     """
 
     __slots__ = ("key", "kind", "method", "name", "on", "template", "writes")
 
-    def __init__(self, name: str, method: str, template: str, kind: Kind, key: str | None = None) -> None:
+    def __init__(self, name: str, method: str, template: str, kind: Kind, key: str = "") -> None:
         self.name = name
         self.method = method
         self.template = template
@@ -45,7 +45,7 @@ class Operation:
     def path(self, cluster_id: str = "", name: str = "") -> str:
         """The percent-encoded path of a request, for a ``name`` that ``check_name`` lets through."""
         plain = name.isalnum() and name.isascii()  # nothing to quote, and quoting costs more than looking
-        return self.template.format(cluster=cluster_id, name=name if plain else quote(name, safe=""))
+        return self.template.replace("{cluster}", cluster_id).replace("{name}", name if plain else quote(name, safe=""))
 
 
 _CLUSTER = CLUSTERS + "/{cluster}"

@@ -15,6 +15,7 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 
+BROKEN = (aiohttp.ClientError,)  # what aiohttp raises, besides OSError and TimeoutError
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 

@@ -5,21 +5,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Mapping
 from enum import Enum, auto
 from math import inf
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import backoff
 from attrs import Attribute, field, frozen
 
 from ..errors import DatabaseClientError, InvalidArgumentError, RateLimitError, ServerError
 from .operations import Kind
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Failure(Enum):
@@ -96,52 +92,24 @@ class RetryPolicy:
 _LONGEST_RETRY_AFTER = 60.0  # seconds
 
 
-def waits(policy: RetryPolicy) -> Generator[float, DatabaseClientError | None, None]:
-    """The seconds to wait before each further try, as a wait generator of ``backoff``.
-
-    What it yields first is no wait. Then send it the error that the last try met, or None.
-    """
-    longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
-    next(longest)  # what a generator of backoff yields first is not a wait
-    error = yield 0.0
-    while True:
-        jittered = backoff.full_jitter(next(longest))
-        if isinstance(error, RateLimitError):
-            error = yield 0.0  # the budget's gate is closed, for this call as for every other
-        elif isinstance(error, ServerError) and error.retry_after is not None:
-            error = yield min(error.retry_after, _LONGEST_RETRY_AFTER)
-        else:
-            error = yield jittered
-
-
-async def retrying(
-    policy: RetryPolicy,
-    is_final: Callable[[DatabaseClientError], bool],
-    attempt: Callable[P, Awaitable[T]],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
-    """Await ``attempt(...)``, again and again, until it succeeds.
+class Pauses:
+    """How long to wait before each further try of one call.
 
     Args:
-        policy: How often in all, and how long to wait in between.
-        is_final: Whether an error ends it at once.
-        attempt: What to do. It must be safe to repeat after an error that is not final.
-
-    Raises:
-        DatabaseClientError: The error of the last attempt.
+        policy: The call's.
     """
-    # Without the decorator of backoff, since making one costs a quarter of a request.
-    delays = None
-    for _ in range(policy.max_tries - 1):
-        try:
-            return await attempt(*args, **kwargs)
-        except DatabaseClientError as error:
-            if is_final(error):
-                raise
-            if delays is None:
-                delays = waits(policy)
-                next(delays)
-            delay = delays.send(error)
-        await asyncio.sleep(delay)
-    return await attempt(*args, **kwargs)
+
+    __slots__ = ("_longest",)
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
+        next(self._longest)  # what a generator of backoff yields first is not a wait
+
+    def after(self, error: DatabaseClientError) -> float:
+        """The seconds to wait before the next try, after one that met ``error``. Each call counts one try more."""
+        jittered = backoff.full_jitter(next(self._longest))
+        if isinstance(error, RateLimitError):
+            return 0.0  # the budget's gate is closed, for this call as for every other
+        if isinstance(error, ServerError) and error.retry_after is not None:
+            return min(error.retry_after, _LONGEST_RETRY_AFTER)
+        return jittered

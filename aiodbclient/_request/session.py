@@ -48,11 +48,15 @@ class Session:
             self._loop = loop
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
-        if self._session.closed:
-            raise ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
         if not self._is_own:
             check_session(self._session, self._base_url)
         return self._session
+
+    def closed_error(self) -> ConfigurationError:
+        """The error for a call that found its session closed when it had its slot."""
+        if self.is_closed:
+            return ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
+        return ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
 
     async def aclose(self) -> None:
         """Close the session, if it is the client's own. May be called again."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
-from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -18,21 +17,14 @@ from yarl import URL
 from .._json.masking import Secrets
 from .._pacing.budget import Budget, RateLimitStatus
 from .._version import __version__
-from ..errors import (
-    ConfigurationError,
-    ConnectError,
-    ConnectionLostError,
-    DatabaseClientError,
-    InvalidResponseError,
-    RateLimitError,
-    RequestTimeoutError,
-)
+from ..errors import ConfigurationError, DatabaseClientError, RateLimitError
 from .answer import Answer
-from .body import ACCEPTED, BodyError, whole_body
+from .body import ACCEPTED, whole_body
 from .call import Call
 from .events import RequestEvent, logger, tell
-from .quirks import NOT_SENT, connection_of, drop_unasked, send_once_through, told
-from .retry import LOST_STATUSES, RULES, Failure, Then, retrying
+from .failures import FAILURES, no_slot, refused, without_answer
+from .quirks import connection_of, drop_unasked, send_once_through
+from .retry import Failure, Pauses, Then
 from .session import Session
 from .token import Token, TokenProvider
 
@@ -41,11 +33,6 @@ _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohtt
 # The share of an attempt's time that connecting may take. It ends before the whole, so that the error tells: nothing
 # was sent.
 _CONNECTING = 0.9
-
-_GONE_IS_DONE = Then.RETRY_GONE_IS_DONE
-
-# The API, or a gateway before it, gave up waiting: what it waited for may still go on.
-_TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 
 
 class Transport:
@@ -114,7 +101,7 @@ class Transport:
         """Close the session if it is ours. May be called again."""
         await self._session.aclose()
 
-    def send(self, call: Call) -> Coroutine[Any, Any, Answer]:
+    async def send(self, call: Call) -> Answer:
         """Send one call, as often as its policy allows and its failures permit.
 
         Returns:
@@ -123,24 +110,28 @@ class Transport:
         Raises:
             DatabaseClientError: What the last try met. What it says of what was sent is true of the whole call.
         """
-        return retrying(call.options.retry, call.is_final, self._attempt, call)
-
-    async def _attempt(self, call: Call) -> Answer:
-        """One try: the answer, or the error that it met."""
-        call.failure = Failure.REFUSED
-        try:
-            token = self._token or await self._renewed_token(None)
-            answer = await self._exchange(call, token)
-            if answer.status == 401 and self._ask_token is not None:
-                answer = await self._exchange(call, await self._renewed_token(token))
-            if 200 <= answer.status < 300:
-                return answer
-            if answer.status == 404 and call.lost and RULES[Failure.LOST][call.operation.kind] is _GONE_IS_DONE:
-                return Answer(call, 204, answer.headers, b"", self._secrets, None)
-            raise _refusal(call, answer)
-        except DatabaseClientError as error:
-            call.tell(error)
-            raise
+        pauses: Pauses | None = None
+        for tries_left in range(call.options.retry.max_tries - 1, -1, -1):
+            call.failure = Failure.REFUSED
+            try:
+                token = self._token or await self._renewed_token(None)
+                answer = await self._exchange(call, token)
+                if answer.status == 401 and self._ask_token is not None:
+                    answer = await self._exchange(call, await self._renewed_token(token))
+                if 200 <= answer.status < 300:
+                    return answer
+                if answer.status == 404 and call.lost and call.gone_is_done:
+                    return Answer(call, 204, answer.headers, b"", self._secrets, None)
+                raise refused(call, answer)
+            except DatabaseClientError as error:
+                call.tell(error)
+                if not tries_left or call.then is Then.RAISE:
+                    raise
+                if pauses is None:
+                    pauses = Pauses(call.options.retry)
+                pause = pauses.after(error)
+            await asyncio.sleep(pause)
+        raise AssertionError("the last try returns or raises")
 
     async def _renewed_token(self, stale: Token | None) -> Token:
         """The token, asked for anew unless somebody else did since ``stale`` was current."""
@@ -159,35 +150,29 @@ class Transport:
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
         """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
-        session = self._session.opened()
+        options, session = call.options, self._session.opened()
         asked = perf_counter()
         try:
-            await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+            await self.budget.acquire(bulk=options.bulk, max_wait=call.patience)
         except RateLimitError as error:
-            raise _no_slot(call, error.retry_after) from None
-        granted = perf_counter()
+            raise no_slot(call, error.retry_after) from None
+        started = granted = perf_counter()
         if call.write_lock is not None:
             await self._acquire_lock(call, call.write_lock, granted - asked)
+            started = perf_counter()
         try:
             if self._session.is_closed or session.closed:
-                raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
-            if call.options.before_sending is not None:
-                call.options.before_sending()
+                raise self._session.closed_error()
+            if options.before_sending is not None:
+                options.before_sending()
         except BaseException:
             self._release(call, sent=False)
             raise
-        started = perf_counter()
-        call.tries += 1
-        call.sent += 1
-        if call.meter is not None:
-            call.meter.requests += 1
-        if call.patience is not None:
-            call.patience = max(call.patience - (started - asked), 0.0)
+        call.begin(started - asked)
+        drop_unasked(session)
         answer: Answer | None = None
-        # aiohttp's exceptions can hold the request's headers, so they are told in ours and not chained to it.
         failure: DatabaseClientError | None = None
         status = 0
-        drop_unasked(session)
         try:
             async with session.request(
                 call.operation.method,
@@ -197,47 +182,24 @@ class Transport:
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=False,
-                timeout=_client_timeout(call.options.timeout),
+                timeout=_client_timeout(options.timeout),
                 middlewares=None if call.operation.method == "POST" else send_once_through(session),
             ) as response:
                 status = response.status
                 connection = connection_of(response)
-                body = await whole_body(response, started + call.options.timeout)
+                body = await whole_body(response, started + options.timeout)
             answer = Answer(call, status, response.headers, body, self._secrets, connection)
             del body  # it holds credentials, and a traceback would show it
-            if answer.status == 429:
+            if status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
-            elif answer.status < 500 and answer.status != 401:
+            elif status < 500 and status != 401:
                 # The others may be a proxy's, or about no token.
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
-        except NOT_SENT as error:
-            call.failure = Failure.NOT_SENT
-            call.sent -= 1
-            nothing = "" if call.sent else ", nothing was sent"
-            failure = ConnectError(f"{call.what}: no connection{nothing}: {self._told(error)}")
-        except TimeoutError:
-            call.failure = Failure.LOST
-            call.timed_out = True
-            failure = RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s")
-        except (aiohttp.ClientError, OSError) as error:
-            call.failure = Failure.LOST
-            failure = ConnectionLostError(
-                f"{call.what}: the connection broke before the whole answer: {self._told(error)}"
-            )
-        except BodyError as error:
-            failure = InvalidResponseError(f"{call.what}: the answer ({status}) {error}", status=status)
-        except MemoryError:
-            failure = InvalidResponseError(f"{call.what}: there is no memory for the answer", status=status)
-        except ValueError as error:
-            failure = ConfigurationError(
-                f"{call.what}: aiohttp refused the request or the answer ({type(error).__name__}); a session of yours "
-                "must not find credentials of its own, as trust_env=True does in a netrc file"
-            )
-            call.may_have_applied |= call.operation.writes
+        except FAILURES as error:
+            failure = without_answer(call, error, status, self._secrets)
         finally:
             self._release(call, sent=call.failure is not Failure.NOT_SENT)
-        call.lost += call.failure is Failure.LOST
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             tell(_event(call, answer, failure, asked, granted, started), call.path, self._on_event)
         if answer is not None:
@@ -282,23 +244,6 @@ class Transport:
         headers.update(call.options.headers)
         return headers
 
-    def _told(self, error: BaseException) -> str:
-        return self._secrets.line(told(error), 500)
-
-
-def _refusal(call: Call, answer: Answer) -> DatabaseClientError:
-    """The error for an answer that is not a success, with what it means for the next try noted in ``call``."""
-    error = answer.error()
-    call.request_id = answer.request_id
-    if isinstance(error, RateLimitError):
-        call.failure = Failure.THROTTLED
-        error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
-    elif answer.status in LOST_STATUSES:
-        call.failure = Failure.LOST
-        call.lost += 1
-        call.timed_out |= answer.status in _TIMED_OUT_STATUSES
-    return error
-
 
 def _event(
     call: Call, answer: Answer | None, failure: DatabaseClientError | None, asked: float, granted: float, started: float
@@ -315,13 +260,6 @@ def _event(
         blocked=started - granted,
         request_id=None if answer is None else answer.request_id,
     )
-
-
-def _no_slot(call: Call, wait: float | None) -> RateLimitError:
-    how_long = "within" if wait is None else f"for another {wait:.1f} s, longer than"
-    request = f" (request id {call.request_id})" if call.request_id else ""
-    text = f"{call.what}: the rate budget has no slot {how_long} max_wait allows{request}"
-    return RateLimitError(text, retry_after=wait)
 
 
 @lru_cache(maxsize=64)

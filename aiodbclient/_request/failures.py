@@ -1,0 +1,84 @@
+"""What became of a request that failed: the error that says so, noted in its call. Pure."""
+
+from __future__ import annotations
+
+from .._json.masking import Secrets
+from ..errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    DatabaseClientError,
+    InvalidResponseError,
+    RateLimitError,
+    RequestTimeoutError,
+)
+from .answer import Answer
+from .body import BodyError
+from .call import Call
+from .quirks import BROKEN, NOT_SENT, told
+from .retry import LOST_STATUSES, Failure
+
+# What sending a request and reading its answer can raise, besides a cancellation.
+FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
+
+# The API, or a gateway before it, gave up waiting: what it waited for may still go on.
+_TIMED_OUT_STATUSES = frozenset({504, 522, 524})
+
+
+def without_answer(call: Call, error: BaseException, status: int, secrets: Secrets) -> DatabaseClientError:
+    """The error for a request without a whole answer. What follows it is noted in ``call``.
+
+    aiohttp's exceptions can hold the request's headers, so ours quotes them with secrets masked and is not chained.
+
+    Args:
+        call: Whose request it was.
+        error: One of FAILURES.
+        status: The answer's, or 0 where not even that came.
+        secrets: What must not be in the text.
+    """
+    if isinstance(error, NOT_SENT):
+        call.failure = Failure.NOT_SENT
+        call.sent -= 1
+        nothing = "" if call.sent else ", nothing was sent"
+        return ConnectError(f"{call.what}: no connection{nothing}: {secrets.line(told(error), 500)}")
+    if isinstance(error, TimeoutError):
+        call.failure = Failure.LOST
+        call.lost += 1
+        call.timed_out = True
+        return RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s")
+    if isinstance(error, (*BROKEN, OSError)):
+        call.failure = Failure.LOST
+        call.lost += 1
+        text = secrets.line(told(error), 500)
+        return ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {text}")
+    if isinstance(error, BodyError):
+        return InvalidResponseError(f"{call.what}: the answer ({status}) {error}", status=status)
+    if isinstance(error, MemoryError):
+        return InvalidResponseError(f"{call.what}: there is no memory for the answer", status=status)
+    call.may_have_applied |= call.operation.writes
+    return ConfigurationError(
+        f"{call.what}: aiohttp refused the request or the answer ({type(error).__name__}); a session of yours must not "
+        "find credentials of its own, as trust_env=True does in a netrc file"
+    )
+
+
+def refused(call: Call, answer: Answer) -> DatabaseClientError:
+    """The error for an answer that is not a success. What follows it is noted in ``call``."""
+    error = answer.error()
+    call.request_id = answer.request_id
+    if isinstance(error, RateLimitError):
+        call.failure = Failure.THROTTLED
+        error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
+    elif answer.status in LOST_STATUSES:
+        call.failure = Failure.LOST
+        call.lost += 1
+        call.timed_out |= answer.status in _TIMED_OUT_STATUSES
+    return error
+
+
+def no_slot(call: Call, wait: float | None) -> RateLimitError:
+    """The error for a call that would wait for its slot longer than it may: for ``wait`` seconds, or nobody knows."""
+    how_long = "within" if wait is None else f"for another {wait:.1f} s, longer than"
+    request = f" (request id {call.request_id})" if call.request_id else ""
+    text = f"{call.what}: the rate budget has no slot {how_long} max_wait allows{request}"
+    return RateLimitError(text, retry_after=wait)
