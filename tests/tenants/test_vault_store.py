@@ -41,3 +41,11 @@ async def test_a_vault_that_refuses_is_told_without_a_secret() -> None:
     async with store:
         with pytest.raises(StoreError, match="Vault gave no answer: ClientConnectorError"):
             await store.get("alpha")
+
+
+def test_a_contract_without_a_place_says_what_to_write() -> None:
+    class TestMine(StoreContract):
+        pass
+
+    with pytest.raises(NotImplementedError, match="TestMine needs a method place"):
+        TestMine().test_what_is_not_on_record_is_none()
