@@ -1,4 +1,4 @@
-"""A connection string of PostgreSQL, read so that no message quotes its password. Pure."""
+"""What PostgreSQL's library takes and says: connection strings, read so that no message quotes a password. Pure."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def options_of(dsn: str) -> dict[str, Any] | None:
     ends_in_host = "@" in host and not host.startswith("@")  # @ begins the name of an abstract socket
     ends_in_port = not port.replace(",", "").isdecimal() and port != ""
     return None if ends_in_host or ends_in_port else options
+
+
+def one_line(error: Exception) -> str:
+    """The message of ``error``, which libpq writes in several lines."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 
 from .._dsn import dsn
@@ -23,7 +25,7 @@ class Site:
     engine: Engine | str
     connection: Connection
     ca: str | None
-    sql: Grants | None
+    sql: Grants[Any] | None
 
     def settings(self, names: Names) -> UserSettings | None:
         """What a login of the tenant is made with, where the API gives the rights."""

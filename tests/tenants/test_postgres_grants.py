@@ -11,7 +11,6 @@ from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from aiodbclient import Connection as ClusterConnection
 from aiodbclient import Engine
 from aiodbclient.errors import GrantError
 from aiodbclient.sandbox.embedded import binaries
@@ -47,9 +46,7 @@ def as_login(superuser: str, login: str, database: str) -> str:
 
 @pytest.fixture
 def grants(superuser: str) -> PostgresGrants:
-    return PostgresGrants(
-        ClusterConnection(), None, make_conninfo(superuser, user="doadmin", password="doadmin-secret")
-    )
+    return PostgresGrants(make_conninfo(superuser, user="doadmin", password="doadmin-secret"), None)
 
 
 def make(superuser: str, name: str) -> Names:

@@ -8,7 +8,6 @@ As the administrator (the cluster's primary user: the usual rights WITH GRANT OP
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,39 +17,25 @@ import aiomysql  # type: ignore[import-untyped]  # pyright: ignore[reportMissing
 import pymysql
 
 from ...errors import ConfigurationError, GrantError
-from ...models import Connection
 from ..credential import verified
 from ..naming import Names
-from . import CONNECTIONS
-
-_CONNECT_SECONDS = 10
+from . import CONNECT_SECONDS, Grants, LoginRefusedError
 
 
-class MySQLGrants:
+class MySQLGrants(Grants[Any]):
     """The SQL of one MySQL cluster. See ``Grants``.
 
     Args:
-        connection: Where the cluster listens, and its primary user.
+        admin: The DSN of an administrator. Logins are tried where it leads.
         ca: The cluster's certificate authority, by which the server is verified.
-        admin: The DSN of an administrator; None for the primary user. Logins are tried where it leads.
+
+    Raises:
+        ConfigurationError: ``admin`` is no DSN.
     """
 
-    def __init__(self, connection: Connection, ca: str | None, admin: str | None) -> None:
-        if admin is None:
-            self._admin: dict[str, Any] = {
-                "host": connection.host,
-                "port": connection.port or 3306,
-                "user": connection.user,
-                "password": connection.password,
-            }
-        else:
-            self._admin = _options(admin)
+    def __init__(self, admin: str, ca: str | None) -> None:
+        super().__init__(_options(admin))
         self._tls = None if ca is None else verified(ca)
-        self._turns = asyncio.Semaphore(CONNECTIONS)
-
-    async def check(self) -> None:
-        async with self._administrator():
-            pass
 
     async def give(self, names: Names, username: str) -> None:
         assert names.database is not None
@@ -60,36 +45,30 @@ class MySQLGrants:
 
     async def enter(self, names: Names, username: str, password: str) -> str | None:
         options = self._admin | {"user": username, "password": password, "db": names.database}
-        async with self._turns:
-            try:
-                connected = await self._connect(options)
-            except pymysql.Error as error:
-                return _reason(error)
-            await connected.ensure_closed()
-        return None
+        try:
+            async with self._turns, self._connected(options):
+                return None
+        except LoginRefusedError as refused:
+            return str(refused)
 
     async def forget(self, names: Names) -> None:
         """Nothing is left on MySQL: what was granted went with the logins."""
 
     @asynccontextmanager
-    async def _administrator(self) -> AsyncGenerator[Any]:
-        async with self._turns:
+    async def _connected(self, options: dict[str, Any]) -> AsyncGenerator[Any]:
+        try:
+            server = await aiomysql.connect(
+                **options, ssl=self._tls, charset="utf8mb4", autocommit=True, connect_timeout=CONNECT_SECONDS
+            )
+        except pymysql.Error as error:
+            reason = _reason(error)
+        else:
             try:
-                server = await self._connect(self._admin)
-            except pymysql.Error as error:
-                reason = _reason(error)
-            else:
-                try:
-                    yield server
-                finally:
-                    await server.ensure_closed()
-                return
-        raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
-
-    async def _connect(self, options: dict[str, Any]) -> Any:
-        return await aiomysql.connect(
-            **options, ssl=self._tls, charset="utf8mb4", autocommit=True, connect_timeout=_CONNECT_SECONDS
-        )
+                yield server
+            finally:
+                await server.ensure_closed()
+            return
+        raise LoginRefusedError(reason)
 
 
 def _options(admin: str) -> dict[str, Any]:

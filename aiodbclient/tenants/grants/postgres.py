@@ -17,7 +17,6 @@ and as the login, in its database::
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -28,43 +27,28 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._libpq import options_of
+from ..._libpq import one_line, options_of
 from ...errors import ConfigurationError, GrantError
-from ...models import Connection
 from ..naming import Names
-from . import CONNECTIONS
+from . import CONNECT_SECONDS, Grants, LoginRefusedError
 
 _WITH_SET = 16_00_00  # the server version that knows WITH SET
-_CONNECT_SECONDS = 10
 
 
-class PostgresGrants:
+class PostgresGrants(Grants[AsyncConnection[Any]]):
     """The SQL of one PostgreSQL cluster. See ``Grants``.
 
     Args:
-        connection: Where the cluster listens, and its primary user.
+        admin: The DSN of an administrator. Logins are tried where it leads.
         ca: The cluster's certificate authority, by which the server is verified, unless ``admin`` says ``sslmode``.
-        admin: The DSN of an administrator; None for the primary user. Logins are tried where it leads.
+
+    Raises:
+        ConfigurationError: ``admin`` is no DSN.
     """
 
-    def __init__(self, connection: Connection, ca: str | None, admin: str | None) -> None:
-        if admin is None:
-            options: dict[str, Any] = {
-                "host": connection.host,
-                "port": connection.port,
-                "user": connection.user,
-                "password": connection.password,
-                "dbname": connection.database,
-            }
-        else:
-            options = _options(admin)
-        self._ca = None if "sslmode" in options else ca
-        self._admin = options
-        self._turns = asyncio.Semaphore(CONNECTIONS)
-
-    async def check(self) -> None:
-        async with self._administrator():
-            pass
+    def __init__(self, admin: str, ca: str | None) -> None:
+        super().__init__(_options(admin))
+        self._ca = None if "sslmode" in self._admin else ca
 
     async def give(self, names: Names, username: str) -> None:
         assert names.database is not None
@@ -84,17 +68,13 @@ class PostgresGrants:
     async def enter(self, names: Names, username: str, password: str) -> str | None:
         options = self._admin | {"user": username, "password": password, "dbname": names.database}
         role, owner = Literal(names.owner), Identifier(names.owner)
-        async with self._turns:
-            try:
-                connected = await self._connect(options)
-            except psycopg.OperationalError as error:
-                return _line(error)
-            try:
-                await _run(names, connected, SQL("SET ROLE NONE"))
-                await _run(names, connected, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(role))
-                await _run(names, connected, SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(owner))
-            finally:
-                await connected.close()
+        try:
+            async with self._turns, self._connected(options) as server:
+                await _run(names, server, SQL("SET ROLE NONE"))
+                await _run(names, server, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(role))
+                await _run(names, server, SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(owner))
+        except LoginRefusedError as refused:
+            return str(refused)
         return None
 
     async def forget(self, names: Names) -> None:
@@ -102,23 +82,22 @@ class PostgresGrants:
             await _run(names, server, SQL("DROP ROLE IF EXISTS {}").format(Identifier(names.owner)))
 
     @asynccontextmanager
-    async def _administrator(self) -> AsyncGenerator[AsyncConnection[Any]]:
-        async with self._turns:
+    async def _connected(self, options: dict[str, Any]) -> AsyncGenerator[AsyncConnection[Any]]:
+        try:
+            server = await self._connect(options)
+        except psycopg.OperationalError as error:
+            reason = one_line(error)
+        else:
+            # Not ``async with server``, which leaves it open when it is cancelled at its end.
             try:
-                connected = await self._connect(self._admin)
-            except psycopg.OperationalError as error:
-                reason = _line(error)
-            else:
-                # Not ``async with connected``, which leaves it open when it is cancelled at its end.
-                try:
-                    yield connected
-                finally:
-                    await connected.close()
-                return
-        raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
+                yield server
+            finally:
+                await server.close()
+            return
+        raise LoginRefusedError(reason)
 
     async def _connect(self, options: dict[str, Any]) -> AsyncConnection[Any]:
-        conninfo = make_conninfo(**options, connect_timeout=_CONNECT_SECONDS)
+        conninfo = make_conninfo(**options, connect_timeout=CONNECT_SECONDS)
         if self._ca is None:
             return await AsyncConnection.connect(conninfo, autocommit=True)
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # libpq takes a file alone
@@ -143,13 +122,8 @@ async def _run(names: Names, server: AsyncConnection[Any], statement: Composed |
         cursor = await server.execute(statement)
         return [] if cursor.description is None else await cursor.fetchall()
     except psycopg.Error as error:
-        reason = error.diag.message_primary or _line(error)
+        reason = error.diag.message_primary or one_line(error)
     text = statement.as_string(server)
     raise GrantError(
         f"tenant {names.tenant!r}: PostgreSQL refused a statement: {reason}", tenant=names.tenant, statement=text
     )
-
-
-def _line(error: psycopg.Error) -> str:
-    """What libpq says in several lines, as one."""
-    return " ".join(str(error).split())

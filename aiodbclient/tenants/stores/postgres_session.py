@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from ..._libpq import options_of
+from ..._libpq import one_line, options_of
 from ...errors import InvalidArgumentError, StoreError
 
 Value: TypeAlias = str | int | float
@@ -192,4 +192,4 @@ def _told(error: Exception) -> str:
         return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
     if isinstance(error, UnicodeError | psycopg.DataError):
         return "it cannot hold this text"
-    return " ".join(str(error).split()) or type(error).__name__  # libpq writes several lines
+    return one_line(error)
