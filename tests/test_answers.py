@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from aiodbclient import RetryPolicy, User, errors
+from aiodbclient._json.converter import SHAPE_ERRORS, decoded
 from aiodbclient._json.error_answers import excerpt
 from aiodbclient._json.masking import Secrets
 from aiodbclient._pacing.headers import retry_after
@@ -360,3 +363,24 @@ def test_an_error_travels_between_processes(error: errors.DatabaseClientError) -
     copy = pickle.loads(pickle.dumps(error))
 
     assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)
+
+
+_ANY = st.sampled_from([None, "", {}, [], 0, "x", "normal", "primary", False])
+_MEMBERS: dict[str, st.SearchStrategy[object]] = {
+    "role": _ANY,
+    "password": _ANY,
+    "access_key": _ANY,
+    "settings": _ANY | st.fixed_dictionaries({}, optional={"pg_allow_replication": _ANY | st.booleans(), "acl": _ANY}),
+}
+
+
+@example({"name": "alice", "role": "normal", "password": "x", "settings": {}})
+@given(st.fixed_dictionaries({"name": st.sampled_from(["alice", None, 5])}, optional=_MEMBERS))
+def test_a_member_that_is_not_known_changes_nothing_of_how_a_user_is_read(user: dict[str, object]) -> None:
+    def read(members: dict[str, object]) -> User | str:
+        try:
+            return decoded(json.dumps({"user": members}).encode(), "user", User)
+        except SHAPE_ERRORS:
+            return "another shape"
+
+    assert read(user) == read(user | {"new": 1})

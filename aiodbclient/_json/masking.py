@@ -57,10 +57,7 @@ class Secrets:
 
     def learn(self, passwords: Iterable[str | None]) -> None:
         """Mask these from now on. The provider's own are masked without being kept."""
-        told: list[str] = []
-        for each in passwords:
-            if each and not each.startswith(_PROVIDERS) and len(each) >= _SHORTEST:
-                told.append(each)
+        told = [each for each in passwords if each and each[:5] != _PROVIDERS and len(each) >= _SHORTEST]
         if told:
             odd = [each for each in told if not each.isalnum()]
             told += [quote(each, safe="") for each in odd]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
@@ -17,6 +18,7 @@ T = TypeVar("T")
 # Of the successes without a body, what says that the work is still to be done, or is not for a DELETE to say.
 _NOT_DONE = frozenset({202, 205, 206})
 
+_PASSWORD = attrgetter("password")  # of a User; a list may be long
 _TOO_MUCH = "is more than there is memory for"
 
 
@@ -86,7 +88,7 @@ class Answer:
             problem = _TOO_MUCH
         else:
             if model is User:
-                self._secrets.learn([user.password for user in page if isinstance(user, User)])
+                self._secrets.learn(map(_PASSWORD, page))
             return page, following
         raise self.invalid(problem)
 
