@@ -1,14 +1,11 @@
-"""How a run is done: specs are pulled, names begun and outcomes kept, while the consumer of the run waits for one."""
+"""What is under way in a run: names that were begun, each in a task, and outcomes that nobody has taken yet."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
-
-from attrs import define, field
 
 from .._request.call import Meter
 from ..errors import (
@@ -24,133 +21,156 @@ from .specs import Seen, Source, told_name
 
 DoneT = TypeVar("DoneT", bound=Done)
 
-# So many names in a row that failed for want of any usable answer are an outage, and no longer bad luck of each.
+# This many failed names in a row without a usable answer are an outage: the next name would most likely fail too.
 _OUTAGE = 5
 
 
-@define(eq=False, repr=False)
 class Executor(Generic[DoneT]):
-    """What is under way in a run. Apart from the run, so that dropping that can end it."""
+    """Begins names while ``next`` waits for an outcome, and keeps the outcomes until ``next`` hands them out.
 
-    job: Job[Any, DoneT]
-    source: Source
-    wake: asyncio.Event
-    concurrency: int | None
-    ended: bool = False  # by itself: every outcome was taken, or it raised
-    closed: bool = False  # by ``close``
-    stopped: bool = False
-    awaited: bool = False  # whether the consumer waits for an outcome, for else nothing more may begin
-    _preparing: asyncio.Task[int] | None = None
-    _room: int = 0  # names that may be under way at a time; 0 until the job is prepared
-    _running: dict[asyncio.Task[None], Meter] = field(factory=dict[asyncio.Task[None], Meter])
-    _done: deque[DoneT | Failed] = field(factory=deque[DoneT | Failed])
-    _seen: Seen = field(factory=Seen)
-    _unanswered: int = 0  # names in a row that failed for want of a usable answer
-    _failure: BaseException | None = None
+    It does not refer to its ``Run``, so that a run that nobody holds any more is collected, which ends the executor.
+
+    Args:
+        job: What to do for each name.
+        source: The specs.
+        wake: Set when something has changed for ``next``; ``source`` sets it too.
+        concurrency: Names at a time; None for what ``job.prepare`` returns.
+
+    Attributes:
+        awaited: Whether ``next`` is waiting. Nothing is begun while it is not.
+        closed: Whether ``close`` was called.
+    """
+
+    def __init__(self, job: Job[Any, DoneT], source: Source, wake: asyncio.Event, concurrency: int | None) -> None:
+        self.awaited = False
+        self.closed = False
+        self._job = job
+        self._source = source
+        self._wake = wake
+        self._concurrency = concurrency
+        self._preparing: asyncio.Task[int] | None = None
+        self._room = 0  # names at a time; 0 until the job is prepared
+        self._running: dict[asyncio.Task[None], Meter] = {}
+        self._done: deque[DoneT | Failed] = deque()
+        self._seen = Seen()
+        self._unanswered = 0  # failed names in a row without a usable answer
+        self._failure: BaseException | None = None  # what ended the run
+        self._stopped = False
 
     async def next(self) -> Any:
-        """The next outcome (``DoneT | Failed``), or None where there is none any more. Raises what ended the run."""
+        """Wait for the next outcome.
+
+        Returns:
+            The outcome (``DoneT | Failed``), or None if there are no more.
+
+        Raises:
+            BaseException: What ended the run, once every outcome has been handed out.
+        """
         while True:
-            self.wake.clear()
-            if self._room:
-                while len(self._running) < self._room and self._may_begin(1):
-                    self._start(self._worker(self.source.ready.popleft()))
-            elif self._preparing is None and not self.stopped:
-                self._preparing = asyncio.create_task(self.job.prepare(Meter()))
-                self._preparing.add_done_callback(self._prepared)
+            self._wake.clear()
+            self._begin()
             if self._done:
                 return self._done.popleft()
-            if not self._under_way():
+            if not self._is_under_way():
                 break
             self.awaited = True
             try:
-                await self.wake.wait()
+                await self._wake.wait()
             finally:
                 self.awaited = False
-        failure = self._failure or self.source.failure
+        failure = self._failure or self._source.failure
         if failure is None or self.closed:
             return None
         raise failure
 
     def stop(self) -> None:
-        self.stopped = True
+        """Begin nothing more, and cancel what has sent nothing yet. Safe to call again."""
+        self._stopped = True
         if self._preparing is not None:
             self._preparing.cancel()
         for task, meter in self._running.items():
             if meter.requests == 0:
                 task.cancel()
-        self.wake.set()
+        self._wake.set()
 
     async def close(self) -> None:
+        """Cancel everything, wait until it has ended, and drop the outcomes. Safe to call again."""
         self.closed = True
         self._done.clear()
-        await asyncio.gather(*self._cancel(), return_exceptions=True)
+        self.stop()
+        tasks = self._tasks()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def abandon(self) -> None:
-        """Cancel everything, from whatever thread drops the run."""
+        """Cancel everything. May be called in any thread, as the garbage collector does."""
         for task in self._tasks():
             loop = task.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(task.cancel)
 
-    def _cancel(self) -> list[asyncio.Future[Any]]:
-        self.stop()
-        tasks = self._tasks()
-        for task in tasks:
-            task.cancel()
-        return tasks
-
     def _tasks(self) -> list[asyncio.Future[Any]]:
-        return [task for task in (*self._running, self._preparing, self.source.pulling) if task and not task.done()]
+        return [task for task in (*self._running, self._preparing, self._source.pulling) if task and not task.done()]
 
-    def _under_way(self) -> bool:
-        pulling = self.source.pulling is not None and not self.stopped
+    def _is_under_way(self) -> bool:
+        pulling = self._source.pulling is not None and not self._stopped
         return bool(self._running) or pulling or (self._preparing is not None and not self._preparing.done())
+
+    def _begin(self) -> None:
+        """Begin names while there is room. The first time, prepare the job."""
+        if self._room:
+            while len(self._running) < self._room and self._next_is_ready(len(self._running) + 1):
+                task = asyncio.create_task(self._work(self._source.ready.popleft()))
+                self._running[task] = Meter()
+                task.add_done_callback(self._ended)
+        elif self._preparing is None and not self._stopped:
+            self._preparing = asyncio.create_task(self._job.prepare(Meter()))
+            self._preparing.add_done_callback(self._prepared)
+
+    def _next_is_ready(self, running: int) -> bool:
+        """Whether a spec is there that may be begun, so that ``running`` names are under way with it.
+
+        Names that are under way and outcomes that nobody has taken are twice ``_room`` at the most.
+        """
+        return running + len(self._done) <= 2 * self._room and not self._stopped and self._source.has_next()
 
     def _prepared(self, task: asyncio.Task[int]) -> None:
         if task.cancelled():
-            if not self.stopped:
+            if not self._stopped:
                 self._failure = _cancelled_elsewhere(Meter())
         elif (error := task.exception()) is not None:
             self._failure = error
         else:
-            self._room = self.concurrency or task.result()
-        self.stopped = self.stopped or self._room == 0
-        self.wake.set()
-
-    def _may_begin(self, more: int) -> bool:
-        room = len(self._running) + more + len(self._done) <= 2 * self._room
-        return room and not self.stopped and self.source.has_next()
-
-    def _start(self, worker: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(worker)
-        self._running[task] = Meter()
-        task.add_done_callback(self._ended)
+            self._room = self._concurrency or task.result()
+        self._stopped = self._stopped or self._room == 0
+        self._wake.set()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
-        self.wake.set()
+        self._wake.set()
 
-    async def _worker(self, given: Any) -> None:
+    async def _work(self, given: Any) -> None:
+        """Do a name, and then others in the same task, which costs less than a task for each."""
         task = asyncio.current_task()
         assert task is not None
         while True:
             meter = self._running[task] = Meter()
-            self._take(await self._outcome(given, meter))
-            if not (self.awaited and self._may_begin(0)):
+            self._keep(await self._outcome(given, meter))
+            if not (self.awaited and self._next_is_ready(len(self._running))):
                 return
-            given = self.source.ready.popleft()  # in the place of the one that has ended
+            given = self._source.ready.popleft()
 
     async def _outcome(self, given: Any, meter: Meter) -> DoneT | Failed:
         name = told_name(given)
         try:
-            spec = self.job.check(given)
+            spec = self._job.check(given)
             if not self._seen.add(name):
                 raise InvalidArgumentError(
                     f"{name!r} is a duplicate: it came before in this run, and nothing was sent for it"
                 )
-            return await self.job.do(spec, meter)
-        except Exception as error:  # noqa: BLE001 - one failure, whatever it is, never stops the others
+            return await self._job.do(spec, meter)
+        except Exception as error:  # noqa: BLE001 - whatever fails for one name does not stop the others
             return Failed(name=name, error=error, tries=meter.requests)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -158,34 +178,36 @@ class Executor(Generic[DoneT]):
                 raise
             return Failed(name=name, error=_cancelled_elsewhere(meter), tries=meter.requests)
 
-    def _take(self, outcome: DoneT | Failed) -> None:
-        """Hand on ``outcome``, and end the run where it tells that no other name would fare better."""
+    def _keep(self, outcome: DoneT | Failed) -> None:
+        """Keep ``outcome`` for ``next``. Stop the run if every other name would fail in the same way."""
         if self.closed:
             return
         self._done.append(outcome)
-        self.wake.set()
-        if outcome.error is None or outcome.tries == 0:
-            self._unanswered = 0 if outcome.tries else self._unanswered
-        elif isinstance(outcome.error, TransportError | ServerError | InvalidResponseError):
+        self._wake.set()
+        error = outcome.error
+        if isinstance(error, TransportError | ServerError | InvalidResponseError) and outcome.tries:
             self._unanswered += 1
-        else:
+        elif outcome.tries:
             self._unanswered = 0
-        outage = self._unanswered >= max(_OUTAGE, self._room)
-        if outcome.error is not None and self._failure is None and (outage or self.job.ends_run(outcome.error)):
-            self._failure = _ending(outcome.error, self._unanswered if outage else 0)
+        if error is None or self._failure is not None:
+            return
+        if self._unanswered >= max(_OUTAGE, self._room):
+            self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
+        elif self._job.ends_run(error):
+            self._failure = _ending(error, "no other name would fare better")
+        if self._failure is not None:
             self.stop()
 
 
 def _cancelled_elsewhere(meter: Meter) -> DatabaseClientError:
-    """For a job that nobody cancelled: it awaited something that was, such as the caller's token provider."""
+    """The error of a job whose task nobody cancelled: it awaited something that was, like the token provider's task."""
     return DatabaseClientError("what it waited for was cancelled", may_have_applied=meter.requests > 0)
 
 
-def _ending(error: Exception, unanswered: int) -> Exception:
-    """``error`` as the run raises it, telling what it means for the names that are left."""
+def _ending(error: Exception, why: str) -> Exception:
+    """``error`` as the run raises it: it also says why the run ended, and what that means for the other names."""
     if not isinstance(error, DatabaseClientError):
         return error
-    why = f"{unanswered} names in a row got no usable answer" if unanswered else "no other name would fare better"
     told = copy.copy(error)
     told.args = (f"{error.args[0]}; the run ended here, since {why}: nothing was sent for a name without an outcome",)
     return told

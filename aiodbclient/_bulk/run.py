@@ -1,8 +1,4 @@
-"""Runs over many names: what a run does is a ``Job``, and how it is done is here.
-
-The consumer of a ``Run`` pulls outcomes. While it waits for one, specs are pulled and names are begun, each in a task
-of the run, until ``concurrency`` are under way.
-"""
+"""The object that a caller iterates over to run a job on many names."""
 
 from __future__ import annotations
 
@@ -23,23 +19,34 @@ OutcomeT_co = TypeVar("OutcomeT_co", bound=Outcome, covariant=True)
 
 
 class Run(Generic[OutcomeT_co]):
-    """A bulk run: iterate over it to do the work.
+    """A bulk run. Iterate over it to do the work: ``async for outcome in run``.
 
-    Outcomes come as soon as each is known, in the order of completion. Work is begun only while an outcome is being
-    waited for, so a slow consumer slows the sending. At most twice the concurrency of names are begun and not taken.
+    Each name has one outcome, which comes as soon as it is known. A name that failed is an outcome too
+    (``outcome.error``), and stops no other name. Names are begun only while the loop waits for an outcome, so a slow
+    loop slows the sending: at most twice ``concurrency`` names are in flight or have an outcome that was not taken yet.
 
-    The loop raises what ends the whole run, after the outcomes of what was in flight: what could not be read at the
-    start, an exception of the iterable of names, a token that is refused, or an outage, which is several names in a row
-    that got no usable answer in all their tries. Nothing was sent for a name that has no outcome then.
+    The loop raises what ends the whole run, after the outcomes of what was in flight. Nothing was sent for a name that
+    has no outcome then. A run is ended by:
 
-    ``break``, an exception or a cancellation in the loop end the run: nothing more is sent and what is in flight is
-    cancelled, at once with ``async with run:`` or ``aclose()``, else as soon as the run is dropped. A cancelled request
-    may have been applied; ``stop()`` avoids that.
+    - an error of what is read at its start (the cluster, the list of users or databases);
+    - an exception of the iterable of names;
+    - a token that is refused (AuthenticationError), or a client that is closed (ConfigurationError);
+    - an outage: several names in a row that got no usable answer in all their tries.
 
-    A run is done once. Iterating over it again when it has ended raises ConfigurationError.
+    To end it early:
+
+    - ``stop()`` sends nothing for further names, and the loop goes on until the outcomes of what is in flight came.
+    - ``aclose()``, or leaving an ``async with run:``, cancels what is in flight, and waits until that has ended.
+    - A cancellation of the task that runs the loop does the same as ``aclose()``.
+    - ``break`` or an exception in the body of the loop does it as soon as nothing refers to the run any more. Until
+      then another loop over it goes on where the first one ended.
+
+    A request that was cancelled may have been applied.
+
+    A run is done once: iterating over it again after it has ended raises ConfigurationError.
     """
 
-    __slots__ = ("__weakref__", "_executor")
+    __slots__ = ("__weakref__", "_ended", "_executor")
 
     def __init__(
         self: Run[DoneT | Failed],
@@ -51,31 +58,30 @@ class Run(Generic[OutcomeT_co]):
             raise InvalidArgumentError(f"concurrency must be an int of at least 1, not {concurrency!r}")
         wake = asyncio.Event()
         self._executor: Executor[Any] = Executor(job, Source(specs, wake), wake, concurrency)
-        # Dropping the run ends it: its tasks know the executor, and nothing but its consumer knows the run.
+        self._ended = False  # by itself, and not by ``aclose``
         weakref.finalize(self, self._executor.abandon).atexit = False
 
     def __aiter__(self) -> Self:
-        if self._executor.ended:
+        if self._ended:
             raise ConfigurationError("this run has ended, and a run is done once: make another one to do it again")
         return self
 
     async def __anext__(self) -> OutcomeT_co:
-        executor = self._executor
-        if executor.awaited:
+        if self._executor.awaited:
             raise ConfigurationError("another task is waiting for an outcome of this run: a run has one consumer")
         try:
-            outcome: OutcomeT_co | None = await executor.next()
+            outcome: OutcomeT_co | None = await self._executor.next()
         except BaseException:
-            executor.ended = True
-            await executor.close()
+            self._ended = True
+            await self._executor.close()
             raise
         if outcome is None:
-            executor.ended = not executor.closed
-            await executor.close()
+            self._ended = not self._executor.closed
+            await self._executor.close()
             raise StopAsyncIteration
         return outcome
 
-    if not TYPE_CHECKING:  # type checkers refuse to await a run, and this is for who runs none
+    if not TYPE_CHECKING:  # a type checker refuses ``await run`` by itself; this is for callers without one
 
         def __await__(self) -> Never:
             raise ConfigurationError("a run is not awaited: iterate over it with `async for outcome in run`")
@@ -89,17 +95,17 @@ class Run(Generic[OutcomeT_co]):
         await self.aclose()
 
     def stop(self) -> None:
-        """Start nothing more; the loop ends after the outcomes of what is in flight. For a signal handler (SIGTERM).
+        """Begin nothing more. The loop ends after the outcomes of what is in flight.
 
-        A name of which nothing was sent yet, as it waited for the rate budget, gets no outcome. What the run reads at
-        its start is cancelled. May be called again.
+        A name of which nothing was sent yet, because it waits for the rate budget, gets no outcome. What the run reads
+        at its start is cancelled. Safe to repeat, and to call in a signal handler of asyncio (SIGTERM).
         """
         self._executor.stop()
 
     async def aclose(self) -> None:
-        """End the run: cancel what is in flight and wait until it has ended.
+        """End the run: cancel what is in flight, and wait until that has ended.
 
-        May be called from any task of the same event loop, and again. The loop of a consumer that waits for an outcome
-        ends.
+        A loop that waits for an outcome ends. A request that was cancelled may have been applied; ``stop`` avoids that.
+        Safe to repeat, and to call in any task of the same event loop.
         """
         await self._executor.close()
