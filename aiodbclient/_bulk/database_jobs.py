@@ -1,15 +1,11 @@
-"""What the bulk runs over databases do for each name.
-
-The jobs make the calls of ``DatabasesAPI``, which are handed to them: ``Databases`` says which.
-"""
+"""What bulk runs over databases do for each name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
-
-from attrs import define
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
@@ -34,50 +30,41 @@ class Databases(Protocol):
 
 
 class DatabaseJob(ClusterJob[Databases, str, DoneT_co]):
-    """A job on databases: each is given by its name."""
+    """A job on databases, each given by its name."""
 
     def check(self, given: object) -> str:
         return name_spec(given)
 
 
 class ProvisionDatabases(DatabaseJob[DatabaseDone]):
-    """See to it that each database is there."""
+    """Create each database that is not there."""
 
     def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], Databases]) -> None:
         super().__init__(context, api)
         self._existing: frozenset[str] = frozenset()
 
     async def prepare(self, meter: Meter) -> int:
-        """Read which databases are there already, as ``ProvisionUsers`` does users."""
-        room = await super().prepare(meter)
+        """Read which databases are there already.
+
+        Where the token may not list them, each create is sent, and its answer tells. Where the engine has no databases,
+        each name fails with the same error.
+        """
+        at_a_time = await super().prepare(meter)
         with suppress(UnsupportedOperationError, PermissionDeniedError):
             self._existing = frozenset(db.name for db in await readable(self.calls(meter).list, self.retry))
-        return room
+        return at_a_time
 
     async def do(self, spec: str, meter: Meter) -> DatabaseDone:
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
-        ours, db = await create_settled(_Schema(self.calls(meter), spec), self.retry)
+        dbs = self.calls(meter)
+        ours, db = await create_settled(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
         action = Action.CREATED if ours else Action.KEPT
         return DatabaseDone(name=spec, action=action, db=db, tries=meter.requests)
 
 
 class DeprovisionDatabases(DatabaseJob[Removed]):
-    """See to it that each database is not there."""
+    """Delete each database that is there."""
 
     async def do(self, spec: str, meter: Meter) -> Removed:
         return await removed(self.calls(meter).delete, spec, meter)
-
-
-@define(eq=False, repr=False)
-class _Schema:
-    """A database that is to be there, for ``create_settled``."""
-
-    dbs: Databases
-    name: str
-
-    async def create(self) -> Database:
-        return await self.dbs.create(self.name)
-
-    async def get(self) -> Database:
-        return await self.dbs.get(self.name)

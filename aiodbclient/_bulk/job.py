@@ -1,4 +1,4 @@
-"""What a bulk run does for each name: the kinds of job that the others are made of."""
+"""What a bulk run does, as an object: ``Job``, and what the jobs on users and on databases have in common."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
 
     @abstractmethod
     def check(self, given: object) -> SpecT:
-        """What the caller gave for one name, as ``do`` wants it.
+        """Check what the caller gave for one name, and return it as ``do`` takes it.
 
         Raises:
-            InvalidArgumentError: It is not that. The name fails, and nothing is sent for it.
+            InvalidArgumentError: It is of the wrong type. The name fails, and nothing is sent for it.
         """
 
     @abstractmethod
     async def prepare(self, meter: Meter) -> int:
-        """Do what comes before the first name, such as reading what is there already.
+        """Do what comes before the first name, such as reading what is there already. May be cancelled at any await.
 
         Args:
             meter: Counts the requests; hand it to the calls.
 
         Returns:
-            How many names may be under way at a time, unless the caller of the run says otherwise.
+            How many names to do at a time, unless the caller of the run says otherwise.
 
         Raises:
-            Exception: Whatever it raises ends the run before its first name, and is raised to the run's consumer.
+            Exception: Any error ends the run before its first name, and is raised by its loop.
         """
 
     @abstractmethod
@@ -48,18 +48,17 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
 
         Args:
             spec: What ``check`` returned.
-            meter: Counts the requests; hand it to the calls. While it is at 0, ``Run.stop`` cancels this.
+            meter: Counts the requests; hand it to the calls. ``Run.stop`` cancels this while it is at 0.
 
         Returns:
-            The outcome, which tells ``meter.requests`` as its ``tries``.
+            The outcome, with ``meter.requests`` as its ``tries``.
 
         Raises:
-            Exception: Whatever it raises is the error of a Failed outcome, and stops no other name, unless
-                ``ends_run`` says so.
+            Exception: Any error becomes the ``error`` of a Failed outcome.
         """
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether ``error``, with which a name failed, would meet every other name too, so that the run ends."""
+        """Whether an error of one name ends the run, since every other name would meet it too."""
         return isinstance(error, AuthenticationError | ConfigurationError)
 
 
@@ -68,7 +67,8 @@ class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
 
     Args:
         context: The cluster.
-        api: What makes the calls, such as ``UsersAPI``, made for each name, so that its requests can be counted.
+        api: The class that makes the calls: ``UsersAPI`` or ``DatabasesAPI``. It is handed in because it imports the
+            jobs.
     """
 
     def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], ApiT]) -> None:
@@ -77,16 +77,17 @@ class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
         self._api = api
 
     def calls(self, meter: Meter) -> ApiT:
-        """The API in the budget's bulk lane, its requests counted by ``meter``."""
+        """The calls, in the bulk lane of the rate budget, with their requests counted by ``meter``."""
         return self._api(self._context.for_bulk(meter))
 
     async def prepare(self, meter: Meter) -> int:
-        """Read the engine of the cluster, where it is not known yet; it says how many names at a time."""
+        """Read the cluster's engine if it is not known yet, and return how many names it bears at a time."""
         engine = await self._context.for_bulk(meter).learn_engine()
         return CAPABILITIES.get(engine, Capabilities()).concurrent_user_writes
 
 
 async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:
+    """Delete ``name``, and return what became of it."""
     try:
         await delete(name)
     except NotFoundError:

@@ -1,37 +1,37 @@
-"""Creating a name and settling it when the answer is lost.
+"""Create a user or database, and find out what happened if the answer to the create is lost.
 
-A create is not sent again by the client, since a second one would meet the first one's work as "exists", and nothing
-but the name tells whose work that is. A bulk run can do more, because it knows which names were there before it began.
-What it does, which reviewers can hold the code against:
+A single create is never sent again by the client: the second one would be refused because of what the first one made,
+and the name alone does not tell who made it. A bulk run knows which names were there before it began, so it can do
+more. ``create_settled`` follows these rules:
 
-1. The create is answered with success: the name is ours.
-2. It is refused with a 409 or 422. Where the refusal says that the name is taken, it is read until it can be seen (a
-   fresh one may answer 404 for a moment) and is not ours. Where the refusal says something else, it is read once: if it
-   is there, it is not ours; if it is not, the refusal is raised.
-3. It fails, and it is known that nothing was done (``may_have_applied`` is False): the error is raised.
-4. It fails, and may have been done. After a wait of the client's retry schedule the name is read. If it is there, it is
-   ours. If it is not there, it is created again: success is ours, a refusal as "exists" means that the lost create came
-   through after all, and the name is read until it can be seen and is ours; another lost answer begins 4 again, as
-   often as the retry policy allows tries.
-5. Whatever error ends this is raised with ``may_have_applied`` set, since it was so before.
+1. The create succeeds: the name is ours.
+2. It is refused with 409 or 422. If the refusal says that the name is taken, the name is read until it can be seen (a
+   fresh one may answer 404 for a moment), and is not ours. If the refusal says something else, the name is read once:
+   if it is there, it is not ours; if it is not there, the refusal is raised.
+3. It fails, and nothing was done (``may_have_applied`` is False): the error is raised.
+4. It fails, and may have been done. After a wait of the client's retry schedule the name is read.
+   a. It is there: it is ours.
+   b. It is not there: it is created again. Success: it is ours. A 409 or 422: the lost create was done after all, so
+      the name is read until it can be seen, and is ours. Another lost answer: 4 begins again, at most ``max_tries``
+      times in all.
+5. Any error that ends 4 is raised with ``may_have_applied`` set, since the first create may have been done.
 
-Whether a user was there before is what the run's list told at its start. Where the API tells no passwords (MongoDB, or
-a token without the scope), a lost one is replaced, which must not happen to a user of somebody else's: there each name
-is also read right before its create, and where the users could not be listed none is given a new password.
+Whether a user was there before the run is known from the list that the run reads at its start. Where the API tells no
+passwords (MongoDB, or a token without the scope), a lost password is replaced by a new one, and that must not happen to
+a user that somebody else made. So each name is then also read right before its create, and no user is given a new
+password if the users could not be listed.
 
-What remains, since nothing can tell it: a name that somebody else created after that list (or read) was answered, and
-before the server got the create whose answer was lost, is taken for ours. So is one that somebody else creates while 4
-waits. Where the API tells the password such a user is CREATED with the password that it has; where it does not, it is
-given a new one.
+One case cannot be told apart: somebody else creates the name after that list (or read), and before the server gets our
+create, or while 4 waits. Such a name is taken for ours. The user is CREATED with the password that it has where the API
+tells it, and with a new one where it does not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from .._request.retry import Pauses, RetryPolicy
 from ..errors import (
@@ -44,83 +44,85 @@ from ..errors import (
 )
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
-# How long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493) or tell an empty password
-# (Aiven, whose service it is, says so of its API), and the first of the doubling waits between looking, in seconds.
+# In seconds: how long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493) or tell an
+# empty password (Aiven, who runs the databases for the provider, says so of its API), and the first of the doubling
+# waits between two reads of it.
 FRESH = 10.0
 LOOK = 0.25
 
 # The API description has no answer for a name that is taken; for a connection pool the provider says "pool name is not
 # available" (terraform-provider-digitalocean #925).
-_TAKEN = re.compile(r"already|exists|taken|in use|duplicate|not available", re.IGNORECASE)
+_TAKEN = ("already", "exists", "taken", "in use", "duplicate", "not available")
+
+Request = Callable[[], Awaitable[T]]
 
 
-class Thing(Protocol[T_co]):
-    """A user or database that is to be there, by the two calls that make and read it."""
+async def create_settled(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
+    """Create a user or database, and settle it if the answer is lost, by the rules above.
 
-    async def create(self) -> T_co:
-        """Send the create."""
-        ...
-
-    async def get(self) -> T_co:
-        """Read it. Raises NotFoundError where it is not there."""
-        ...
-
-
-async def create_settled(thing: Thing[T], retry: RetryPolicy) -> tuple[bool, T]:
-    """Create ``thing``, and settle it if the answer is lost.
+    A cancelled call may have been applied.
 
     Args:
-        thing: What is to be there.
-        retry: The client's policy: how often and how patiently to look.
+        create: Sends the create.
+        read: Reads the name that ``create`` makes. It raises NotFoundError if the name is not there.
+        retry: The client's policy: how often and how long to wait for a lost create to be seen.
 
     Returns:
-        Whether what is there now was made by this, and what is there now.
+        Whether it is ours, and what is there now.
 
     Raises:
         DatabaseClientError: It was refused, or could not be settled; ``may_have_applied`` tells which.
     """
     try:
-        return True, await thing.create()
+        return True, await create()
     except (ConflictError, UnprocessableEntityError) as refusal:
-        return False, await _taken(thing, refusal, retry)
+        return False, await _taken(read, refusal, retry)
     except DatabaseClientError as error:
         if not error.may_have_applied:
             raise
         lost = error
-    return True, await _settle(thing, lost, retry)
+    return True, await _settle(create, read, lost, retry)
 
 
-async def readable(call: Callable[[], Awaitable[T]], retry: RetryPolicy) -> T:
-    """What ``call`` gives. It is made again where its answer cannot be read, so it must be safe to repeat."""
+async def readable(request: Request[T], retry: RetryPolicy) -> T:
+    """Make a request, and make it again while its answer cannot be read (InvalidResponseError).
+
+    Args:
+        request: What to do. It must be safe to repeat.
+        retry: How often in all, and how long to wait in between.
+
+    Raises:
+        DatabaseClientError: Any other error, at once; InvalidResponseError from the last try.
+    """
     pauses = Pauses(retry)
     for _ in range(retry.max_tries - 1):
         try:
-            return await call()
+            return await request()
         except InvalidResponseError as error:
             pause = pauses.after(error)
         await asyncio.sleep(pause)
-    return await call()
+    return await request()
 
 
 def says_taken(refusal: APIError) -> bool:
     """Whether ``refusal`` says that the name is taken."""
-    return _TAKEN.search(f"{refusal.id} {refusal.message}") is not None
+    text = f"{refusal.id} {refusal.message}".lower()
+    return any(word in text for word in _TAKEN)
 
 
-async def _settle(thing: Thing[T], lost: DatabaseClientError, retry: RetryPolicy) -> T:
-    """What a create whose answer was lost has made, or else makes now."""
+async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientError, retry: RetryPolicy) -> T:
+    """Rule 4: read what a create whose answer was lost has made, or create it again."""
     pauses = Pauses(retry)
     try:
         for _ in range(retry.max_tries):
             await asyncio.sleep(pauses.after(lost))
             with suppress(NotFoundError):
-                return await readable(thing.get, retry)
+                return await readable(read, retry)
             try:
-                return await thing.create()
+                return await create()
             except (ConflictError, UnprocessableEntityError) as refusal:
-                return await _once_visible(thing, refusal, retry)
+                return await _once_visible(read, refusal, retry)
             except DatabaseClientError as error:
                 if not error.may_have_applied:
                     raise
@@ -130,27 +132,27 @@ async def _settle(thing: Thing[T], lost: DatabaseClientError, retry: RetryPolicy
     raise unsettled(lost, "it may have been created, which could not be settled")
 
 
-async def _taken(thing: Thing[T], refusal: APIError, retry: RetryPolicy) -> T:
-    """What has the name that ``refusal`` says is taken; ``refusal`` itself where it says something else."""
+async def _taken(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
+    """Rule 2: read what was there before our create, or raise ``refusal`` if nothing was."""
     if says_taken(refusal):
-        return await _once_visible(thing, refusal, retry)
+        return await _once_visible(read, refusal, retry)
     try:
-        return await readable(thing.get, retry)
+        return await readable(read, retry)
     except NotFoundError:
         raise refusal from None
 
 
-async def _once_visible(thing: Thing[T], refusal: APIError, retry: RetryPolicy) -> T:
-    """What is read, which seems to be there although a fresh one may answer 404 for a while."""
+async def _once_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
+    """Read until it is there, at most ``FRESH`` seconds; then raise ``refusal``."""
     for wait in looks():
         await asyncio.sleep(wait)
         with suppress(NotFoundError):
-            return await readable(thing.get, retry)
+            return await readable(read, retry)
     raise refusal
 
 
 def looks() -> Iterator[float]:
-    """The seconds to wait before each look at what is fresh and cannot be seen yet, until it should be."""
+    """The seconds to wait before each read of what is fresh and cannot be seen yet, for ``FRESH`` seconds in all."""
     loop = asyncio.get_running_loop()
     deadline, wait = loop.time() + FRESH, LOOK
     yield 0.0
@@ -160,7 +162,7 @@ def looks() -> Iterator[float]:
 
 
 def unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:
-    """``error``, telling that the server's ``state`` is not known."""
+    """Add ``state``, which is all that is known of the name now, to ``error``, and set its ``may_have_applied``."""
     error.may_have_applied = True
     error.args = (f"{state}: {error.args[0]}",)
     return error

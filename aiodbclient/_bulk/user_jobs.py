@@ -1,7 +1,6 @@
-"""What the bulk runs over users do for each name.
+"""What bulk runs over users do for each name.
 
-The jobs make the calls of ``UsersAPI``, which are handed to them: ``Users`` says which. A user that existed before a
-run was not made by it, and is never given a new password unasked.
+A user that was there before a run was not made by it, so it gets a new password only where the caller asked for that.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Literal, Protocol, get_args
 
-from attrs import define, evolve
+from attrs import evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
@@ -60,10 +59,10 @@ class Users(Protocol):
 
 
 class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
-    """A job on users: each is given by its name or as a NewUser.
+    """A job on users, each given by its name or as a NewUser.
 
     Attributes:
-        tells_passwords: Whether a read of a user tells its password, as far as is known.
+        tells_passwords: Whether the API tells a user's password when it is read, as far as is known.
     """
 
     tells_passwords = True
@@ -75,11 +74,11 @@ class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
         """Give the user a new password.
 
         Raises:
-            InvalidResponseError: It was given one, and the answer does not tell which.
+            InvalidResponseError: It was reset, and the API does not tell the new password.
         """
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         if user.password is None:
-            user = await self.once_told(users, user)
+            user = await self.read_password(users, user)
         if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not tell the new one: "
@@ -88,19 +87,23 @@ class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
             )
         return user
 
-    async def once_told(self, users: Users, user: User) -> User:
-        """``user``, read until its password is told, which is empty for a moment after a create or reset."""
+    async def read_password(self, users: Users, user: User) -> User:
+        """Read a user until the API tells its password, which is empty for a moment after a create or reset.
+
+        Returns:
+            ``user`` with its password, or as it was if none is told.
+        """
         for wait in looks() if self.tells_passwords else ():
             await asyncio.sleep(wait)
             with suppress(DatabaseClientError):  # what hinders reading meets whoever goes on without the password
-                told = await users.get(user.name)
-                if told.password is not None:
-                    return evolve(user, password=told.password)
+                read = await users.get(user.name)
+                if read.password is not None:
+                    return evolve(user, password=read.password)
         return user
 
 
 class ProvisionUsers(UserJob[UserDone]):
-    """See to it that each user is there, as ``UsersAPI.provision`` says."""
+    """Create each user that is not there. What becomes of one that is there, ``UsersAPI.provision`` says."""
 
     def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], Users], if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
@@ -113,67 +116,52 @@ class ProvisionUsers(UserJob[UserDone]):
     async def prepare(self, meter: Meter) -> int:
         """Read which users are there already.
 
-        Without leave to list them, the API's answers to the creates tell; on an engine without users, each of the names
-        meets the guard as well.
+        Where the token may not list them, each create is sent, and its answer tells. Where the engine has no users,
+        each name fails with the same error.
         """
-        room = await super().prepare(meter)
+        at_a_time = await super().prepare(meter)
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            there = await readable(self.calls(meter).list, self.retry)
-            self._existing = {user.name: user for user in there}
+            existing = await readable(self.calls(meter).list, self.retry)
+            self._existing = {user.name: user for user in existing}
             self._listed = True
-            self.tells_passwords = any(user.password is not None for user in there)
-        return room
+            self.tells_passwords = any(user.password is not None for user in existing)
+        return at_a_time
 
     async def do(self, spec: NewUser, meter: Meter) -> UserDone:
-        users = self.calls(meter)
-        action, user = await self._provisioned(users, spec)
+        action, user = await self._provision(self.calls(meter), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
-    async def _provisioned(self, users: Users, spec: NewUser) -> tuple[Action, User]:
+    async def _provision(self, users: Users, spec: NewUser) -> tuple[Action, User]:
         before = await self._there_before(users, spec.name)
         if before is not None:
-            user = before
+            ours, user = False, before
         else:
-            ours, user = await create_settled(_Login(users, spec), self.retry)
-            if ours:
-                return Action.CREATED, await self._with_password(users, spec, user)
+            create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
+            ours, user = await create_settled(create, partial(users.get, spec.name), self.retry)
+        if ours:
+            return Action.CREATED, await self._with_password(users, spec, user)
         if self._if_exists == "error":
             raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
         if self._if_exists == "update":
-            return await self._updated(users, spec, user)
+            return await self._update(users, spec, user)
         _refuse_other_settings(spec, user, reset_follows=self._if_exists == "reset")
         if self._if_exists == "reset":
             return Action.RESET, await self.reset(users, spec)
         return Action.KEPT, user
 
-    async def _updated(self, users: Users, spec: NewUser, user: User) -> tuple[Action, User]:
-        """Give ``user`` the settings of ``spec``, where it has others."""
-        differ = {difference.setting for difference in differences(spec, user)}
-        if not differ:
-            return Action.KEPT, user
-        if is_provider_own(user):
-            raise SettingsDifferError(
-                f"{spec.name!r} is a user that came with the cluster, and its settings are not changed",
-                settings=tuple(sorted(differ)),
-            )
-        settings = wanted_settings(spec, user)
-        if settings is not None and differ != {AUTH_PLUGIN}:
-            updated = await readable(partial(users.update, spec.name, settings), self.retry)
-            user = evolve(user, settings=updated.settings or settings)
-        if AUTH_PLUGIN not in differ:
-            return Action.UPDATED, user
-        # The API changes how a MySQL user proves its password together with the password, and not otherwise.
-        return Action.RESET, await self.reset(users, spec)
-
     async def _there_before(self, users: Users, name: str) -> User | None:
-        """The user, if it was there before: by the run's list, or by a read where that does not do."""
+        """The user if it was there before: from the list, or read now where the list does not tell.
+
+        The list does not tell whether a user is there that this client deleted a moment ago, which is listed for a
+        while. Where the API tells no passwords, one that is not in the list is read too; ``settle`` says why.
+        """
         user = self._existing.get(name)
-        if user is None:
-            told = self.tells_passwords or not self._listed
-        else:  # a user that this client deleted may be listed for a while yet
+        if user is not None:
             deletions = self._context.memory.deletions
-            told = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
-        if told:
+            list_tells = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
+        else:
+            list_tells = self.tells_passwords or not self._listed
+        if list_tells:
             return user
         try:
             return await readable(partial(users.get, name), self.retry)
@@ -181,9 +169,13 @@ class ProvisionUsers(UserJob[UserDone]):
             return None
 
     async def _with_password(self, users: Users, spec: NewUser, user: User) -> User:
-        """A user of ours with its password, or with a new one where nothing tells it."""
+        """A user that this run created, with its password; with a new one if the API does not tell it.
+
+        Raises:
+            DatabaseClientError: The password is not known; ``may_have_applied`` is set.
+        """
         if user.password is None:
-            user = await self.once_told(users, user)
+            user = await self.read_password(users, user)
         if user.password is not None:
             return user
         if not self._listed:
@@ -198,6 +190,25 @@ class ProvisionUsers(UserJob[UserDone]):
             failure = error
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
+    async def _update(self, users: Users, spec: NewUser, user: User) -> tuple[Action, User]:
+        """Give ``user`` the settings of ``spec`` if it has others."""
+        differ = {difference.setting for difference in differences(spec, user)}
+        if not differ:
+            return Action.KEPT, user
+        if is_provider_own(user):
+            raise SettingsDifferError(
+                f"{spec.name!r} is a user that came with the cluster, and its settings are not changed",
+                settings=tuple(sorted(differ)),
+            )
+        settings = wanted_settings(spec, user)
+        if settings is not None and differ != {AUTH_PLUGIN}:
+            updated = await readable(partial(users.update, spec.name, settings), self.retry)
+            user = evolve(user, settings=updated.settings or settings)
+        if AUTH_PLUGIN not in differ:
+            return Action.UPDATED, user
+        # The API changes a MySQL user's authentication plugin only together with its password.
+        return Action.RESET, await self.reset(users, spec)
+
 
 class RotateUsers(UserJob[UserDone]):
     """Give each user a new password."""
@@ -208,19 +219,19 @@ class RotateUsers(UserJob[UserDone]):
 
 
 class DeprovisionUsers(UserJob[Removed]):
-    """See to it that each user is not there."""
+    """Delete each user that is there."""
 
     async def do(self, spec: NewUser, meter: Meter) -> Removed:
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 
 def _refuse_other_settings(spec: NewUser, user: User, *, reset_follows: bool) -> None:
-    """Raise SettingsDifferError where ``user`` has not the settings of ``spec``.
+    """Raise SettingsDifferError if ``user`` has other settings than ``spec`` asks for.
 
     Args:
         spec: What is asked for.
         user: What is there.
-        reset_follows: Whether a reset follows, which sets the authentication plugin too.
+        reset_follows: Whether the user is about to be reset, which sets its authentication plugin too.
     """
     differ = [each for each in differences(spec, user) if not (reset_follows and each.setting == AUTH_PLUGIN)]
     if differ:
@@ -229,18 +240,3 @@ def _refuse_other_settings(spec: NewUser, user: User, *, reset_follows: bool) ->
             'left as it is: if_exists="update" gives it those of the NewUser',
             settings=tuple(each.setting for each in differ),
         )
-
-
-@define(eq=False, repr=False)
-class _Login:
-    """A user that is to be there, for ``create_settled``."""
-
-    users: Users
-    spec: NewUser
-
-    async def create(self) -> User:
-        spec = self.spec
-        return await self.users.create(spec.name, spec.mysql_settings, spec.settings, spec.readonly)
-
-    async def get(self) -> User:
-        return await self.users.get(self.spec.name)
