@@ -1,13 +1,13 @@
-"""What a bulk run tells of each name. Pure.
+"""The outcome of each name of a bulk run. Pure.
 
-``UserOutcome`` and ``DatabaseOutcome`` are unions of a success and ``Failed``, so that a type checker knows what a
-success holds once ``outcome.error is None`` was asked (mypy also after ``if outcome.ok``).
+``UserOutcome`` and the others are unions of a success and ``Failed``. After ``if outcome.error is None`` (with mypy
+also after ``if outcome.ok``) a type checker knows that the outcome is the success, and what that holds.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from attrs import frozen
 
@@ -22,7 +22,7 @@ class Action(StrEnum):
         KEPT: It was there as asked for, and was left as it is.
         ADOPTED: The login was there without a record. Its password was read from the API and put on record.
         RESET: It was there, and got a new password.
-        UPDATED: It was there with other settings than asked for, and got these.
+        UPDATED: It was there with other settings than asked for, and got those asked for.
         ROTATED: The tenant's other login took over; the one before still works.
         RETIRED: The tenant's previous login got a password that nobody has.
         DELETED: It was there, and was deleted.
@@ -47,7 +47,7 @@ class Outcome:
     """What became of one name of a run.
 
     Attributes:
-        name: The name, as it was given.
+        name: The name that was given; the repr of what was given if it has no name.
         action: What became of it.
         error: Why it failed; None where it did not.
         tries: The number of requests that were sent for it.
@@ -81,16 +81,16 @@ class Failed(Outcome):
 
     Attributes:
         error: Why. Its ``may_have_applied`` tells whether the server may have done it all the same.
-        user: None.
-        db: None.
-        credential: None.
+        user: Always None.
+        db: Always None.
+        credential: Always None.
     """
 
     action: Literal[Action.FAILED] = Action.FAILED
     error: Exception
-    user: None = None
-    db: None = None
-    credential: None = None
+    user: ClassVar[None] = None
+    db: ClassVar[None] = None
+    credential: ClassVar[None] = None
 
     @property
     def ok(self) -> Literal[False]:
@@ -102,7 +102,7 @@ class UserDone(Done):
     """A user that is there now.
 
     Attributes:
-        user: The user. Its password is known where it was CREATED or RESET, and else where the API tells it.
+        user: The user. Its password is known if it was CREATED or RESET, and else if the API tells it.
     """
 
     user: User
@@ -124,12 +124,12 @@ class Removed(Done):
     """A user or database that is not there any more: DELETED, or ABSENT where there was none.
 
     Attributes:
-        user: None.
-        db: None.
+        user: Always None.
+        db: Always None.
     """
 
-    user: None = None
-    db: None = None
+    user: ClassVar[None] = None
+    db: ClassVar[None] = None
 
 
 UserOutcome: TypeAlias = UserDone | Failed

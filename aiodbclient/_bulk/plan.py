@@ -1,4 +1,4 @@
-"""What differs between the users of a cluster and those that are asked for, and the run that makes them alike."""
+"""Plans: what differs between the users of a cluster and those that are asked for, and the run that changes that."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .specs import user_spec
 from .user_jobs import DeprovisionUsers, ProvisionUsers, Users
 
 
-@frozen
+@frozen(eq=False)
 class UserPlan:
     """What differs between the users of a cluster and those that are asked for. Made by ``users.plan``.
 
-    A plan is false where ``apply`` has nothing to do: ``if plan: ...``. ``str(plan)`` reads like a diff.
+    ``bool(plan)`` is False if ``apply`` has nothing to do. ``str(plan)`` is for people, and reads like a diff.
 
     Attributes:
         create: The names that are not there.
@@ -37,7 +37,7 @@ class UserPlan:
         extra: The names that are there and not asked for, without those that came with the cluster. ``apply`` deletes
             them if the plan was made with ``prune=True``, else it leaves them alone.
         prune: Whether ``apply`` deletes what is ``extra``.
-        differences: What differs, by the names in ``update``.
+        differences: What differs, for each name in ``update``.
     """
 
     create: Sequence[str]
@@ -66,14 +66,20 @@ class UserPlan:
         return "\n".join(lines)
 
     def apply(self, *, concurrency: int | None = None) -> Run[PlanOutcome]:
-        """Do it: create and update, and then, when all of that has ended, delete what is extra (with ``prune``).
+        """Create and update users, and when all of that has ended delete those that are extra (with ``prune``).
 
-        The users are read anew at its start. One that was created since the plan was made is updated where it differs;
-        one that was deleted since is ABSENT. No name is deleted that the plan does not call extra. Outcomes are told
-        for the names in ``create``, ``update`` and (with ``prune``) ``extra``. Safe to repeat.
+        The users are read again at the start of the run. A user that was created since the plan was made is updated if
+        it differs, and one of ``extra`` that was deleted since is ABSENT. No other user is deleted than those in
+        ``extra``. Safe to repeat.
 
         Args:
-            concurrency: Names at a time; None for what the engine bears.
+            concurrency: Names at a time. None: what the engine bears, which is 1 for MongoDB and else 16.
+
+        Returns:
+            The run, with an outcome for each name in ``create``, ``update`` and (with ``prune``) ``extra``.
+
+        Raises:
+            InvalidArgumentError: ``concurrency`` is no int of at least 1.
         """
         changes = {*self.create, *self.update}
         first = [spec for spec in self._specs if spec.name in changes]
@@ -81,19 +87,12 @@ class UserPlan:
         return Run(job.specs(), job, concurrency)
 
 
-@frozen
-class Deletion:
-    """A user to delete, among the specs of ``ApplyPlan``."""
-
-    name: str
-
-
-class ApplyPlan(Job[NewUser | Deletion, UserDone | Removed]):
-    """Create and update users, and delete others when all of that has ended.
+class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
+    """Create or update the users given as NewUser, and when all of them have ended delete those given as names.
 
     Args:
         context: The cluster.
-        api: What makes the calls.
+        api: The class that makes the calls.
         first: The users to create or update.
         last: The names to delete.
     """
@@ -112,24 +111,24 @@ class ApplyPlan(Job[NewUser | Deletion, UserDone | Removed]):
         self._pending = len(first)
         self._first_ended = asyncio.Event()
 
-    async def specs(self) -> AsyncIterator[NewUser | Deletion]:
-        """What the run does, in this order."""
+    async def specs(self) -> AsyncIterator[NewUser | str]:
+        """The specs of the run. The names to delete come when every other user has ended."""
         for spec in self._first:
             yield spec
         if self._pending:
             await self._first_ended.wait()
         for name in self._last:
-            yield Deletion(name)
+            yield name
 
-    def check(self, given: object) -> NewUser | Deletion:
-        return given if isinstance(given, Deletion) else user_spec(given)
+    def check(self, given: object) -> NewUser | str:
+        return given if isinstance(given, str) else user_spec(given)
 
     async def prepare(self, meter: Meter) -> int:
         return await self._provision.prepare(meter)
 
-    async def do(self, spec: NewUser | Deletion, meter: Meter) -> UserDone | Removed:
-        if isinstance(spec, Deletion):
-            return await self._deprovision.do(NewUser(spec.name), meter)
+    async def do(self, spec: NewUser | str, meter: Meter) -> UserDone | Removed:
+        if isinstance(spec, str):
+            return await self._deprovision.do(NewUser(spec), meter)
         try:
             return await self._provision.do(spec, meter)
         finally:
@@ -145,15 +144,14 @@ async def plan_users(
     *,
     prune: bool,
 ) -> UserPlan:
-    """Compare the users of a cluster with those that are asked for, as ``UsersAPI.plan`` says."""
+    """Compare the users of a cluster with those that are asked for. ``UsersAPI.plan`` describes it."""
     specs = await _checked(given)
     engine = await context.for_bulk(Meter()).learn_engine()
     for spec in specs.values():
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
     users = api(context.for_bulk(Meter()))
-    retry = context.options.retry
-    there = {user.name: user for user in await readable(users.list, retry)}
-    alike = {_spelling(name) for name in there}
+    there = {user.name: user for user in await readable(users.list, context.options.retry)}
+    spellings = {_spelling(name) for name in there}
     asked = {_spelling(name) for name in specs}
     deletions, now = context.memory.deletions, monotonic()
     deleted = {name for name in there if deletions.may_be_listed_still(context.cluster_id, name, now)}
@@ -162,7 +160,7 @@ async def plan_users(
     keep: list[str] = []
     for name, spec in specs.items():
         user = there.get(name)
-        if name in deleted or (user is None and _spelling(name) in alike):
+        if name in deleted or (user is None and _spelling(name) in spellings):
             user = await _read(users, name)
         if user is None:
             create.append(name)
@@ -182,7 +180,7 @@ async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]
     """The specs by name.
 
     Raises:
-        InvalidArgumentError: One is no spec, has a name that no user can have, or a name that came before.
+        InvalidArgumentError: One is neither a name nor a NewUser, has a name that no user can have, or comes twice.
     """
     if isinstance(given, str | bytes) or not isinstance(given, Iterable | AsyncIterable):
         raise InvalidArgumentError(f"a plan takes an iterable of names, not {type(given).__name__}; nothing was sent")
@@ -202,7 +200,7 @@ def _spelling(name: str) -> str:
 
 
 async def _read(users: Users, name: str) -> User | None:
-    """The user, if there is one: the list tells another spelling of ``name``, or one that this client deleted."""
+    """The user, or None: for a name whose list shows another spelling, or that this client deleted a moment ago."""
     try:
         return await users.get(name)
     except NotFoundError:

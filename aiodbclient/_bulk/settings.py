@@ -1,18 +1,18 @@
 """Whether a user has the settings that a spec asks for. Pure.
 
-A spec that is a bare name, or a ``NewUser`` without settings, asks for none, and any will do. With ``settings`` it asks
-for the whole of them, as an update does, which sets back to its default whatever is left out. So absent and default are
-the same: no replication, no ACL, no databases. The order of an ACL does not count, nor the ids that the server gives to
-its entries, and permissions and roles are the same however they are spelled (``produce_consume`` is
-``produceconsume``, as in the tests of the provider's own client). MongoDB's older ``readonly`` asks for the role alone,
-where ``settings`` do not say more.
+- A bare name, or a ``NewUser`` without settings, asks for no settings: any will do.
+- A ``NewUser`` with ``settings`` asks for all of them, as an update does, which sets what is left out back to its
+  default. So a setting that is absent is the same as its default: no replication, no ACL, no databases.
+- The order of an ACL does not count, nor do the ids that the server gives to its entries.
+- Permissions and roles are compared without case and underscores: the tests of the provider's own client spell
+  ``produce_consume``, its description ``produceconsume``.
+- MongoDB's older ``readonly`` asks for the role alone, unless ``settings`` say what role.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from attrs import frozen
+from typing import NamedTuple
 
 from ..models import MongoRole, MongoUserSettings, MySQLAuthPlugin, NewUser, User, UserRole, UserSettings
 
@@ -24,14 +24,13 @@ _ROLES = {role.value.lower(): role.value for role in MongoRole}
 _EVERY_DATABASE = ["admin"]  # what stands for all databases of a MongoDB user (API description, mongo_user_settings)
 
 
-@frozen
-class Difference:
+class Difference(NamedTuple):
     """A setting that is not what a spec asks for.
 
     Attributes:
         setting: Its name, such as ``"settings.acl"``.
-        found: What it is, for people.
-        wanted: What it is to be, for people.
+        found: What it is, as text for people.
+        wanted: What is asked for, likewise.
     """
 
     setting: str
@@ -44,22 +43,20 @@ class Difference:
 
 def differences(spec: NewUser, user: User) -> list[Difference]:
     """The settings of ``user`` that are not what ``spec`` asks for."""
-    found: list[tuple[str, str, str]] = []
+    settings: list[Difference] = []
     if spec.mysql_settings is not None:
         plugin = _DEFAULT_PLUGIN if user.mysql_settings is None else user.mysql_settings.auth_plugin
-        found.append((AUTH_PLUGIN, str(plugin), str(spec.mysql_settings.auth_plugin)))
+        settings.append(Difference(AUTH_PLUGIN, str(plugin), str(spec.mysql_settings.auth_plugin)))
     wanted = wanted_settings(spec, user)
     if wanted is not None:
-        there = user.settings or UserSettings()
-        found += [
-            (f"settings.{name}", told, asked)
-            for (name, told), asked in zip(_told(there).items(), _told(wanted).values(), strict=True)
-        ]
-    return [Difference(name, told, asked) for name, told, asked in found if told != asked]
+        asked = _texts(wanted)
+        for name, text in _texts(user.settings or UserSettings()).items():
+            settings.append(Difference(f"settings.{name}", text, asked[name]))
+    return [each for each in settings if each.found != each.wanted]
 
 
 def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
-    """The settings that ``user`` needs in an update to be what ``spec`` asks for; None where it asks for none."""
+    """The settings to update ``user`` with, so that it has what ``spec`` asks for; None if that asks for none."""
     if spec.readonly is None or (spec.settings is not None and spec.settings.mongo_user_settings is not None):
         return spec.settings
     there = (user.settings and user.settings.mongo_user_settings) or MongoUserSettings()
@@ -69,8 +66,8 @@ def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
     return UserSettings(mongo_user_settings=MongoUserSettings(there.databases or _EVERY_DATABASE, role))
 
 
-def _told(settings: UserSettings) -> dict[str, str]:
-    """Each setting in one spelling, which is the same for what means the same."""
+def _texts(settings: UserSettings) -> dict[str, str]:
+    """Each setting as text, by its name. Settings that mean the same have the same text."""
     mongo = settings.mongo_user_settings or MongoUserSettings()
     acl = [f"{rule.topic}={_word(rule.permission)}" for rule in settings.acl or ()]
     opensearch_acl = [f"{rule.index or ''}={_word(rule.permission)}" for rule in settings.opensearch_acl or ()]
@@ -84,6 +81,7 @@ def _told(settings: UserSettings) -> dict[str, str]:
 
 
 def _word(value: str | None) -> str:
+    """A permission or role without what its spelling may differ in."""
     return (value or "").replace("_", "").lower()
 
 
@@ -96,8 +94,8 @@ def _set(texts: Iterable[str]) -> str:
 
 
 def is_provider_own(user: User) -> bool:
-    """Whether ``user`` came with the cluster, and is not anybody's to change or delete.
+    """Whether ``user`` came with the cluster, so that nobody changes or deletes it.
 
-    A role that this version does not know is not taken for a user's own.
+    A user with a role that this version does not know is taken for one of these.
     """
     return user.name in _PROVIDER_USERS or user.role not in (UserRole.NORMAL, None)

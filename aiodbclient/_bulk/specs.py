@@ -1,4 +1,4 @@
-"""Where the names of a bulk run come from, and which of them came before."""
+"""The specs of a bulk run: pulling them, checking them, and knowing which names came before."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ _END = object()
 
 
 class Source:
-    """The specs of a run, pulled one ahead at the most.
+    """The specs of a run, pulled at most one ahead.
 
-    A spec of an async iterable is awaited in a task, and ``wake`` is set when it is there. What the iterable raises
-    ends it, and is kept in ``failure``.
+    Args:
+        specs: What the caller gave. The next item of an async iterable is awaited in a task.
+        wake: Set when that task has ended.
 
-    Raises InvalidArgumentError where ``specs`` is not an iterable of names.
+    Attributes:
+        ready: The spec that was pulled and not begun yet, if any.
+        pulling: The task that awaits the next one, or None.
+        failure: What the iterable raised, which ends it, or None.
+
+    Raises:
+        InvalidArgumentError: ``specs`` is no iterable, or a string.
     """
 
     def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
@@ -34,7 +41,7 @@ class Source:
         self._ended = False
 
     def has_next(self) -> bool:
-        """Whether a spec is ``ready``. Where none is, begins to pull the next one, if there is one."""
+        """Whether a spec is ``ready``. If none is, pull the next one, or begin to."""
         if self.ready or self._ended or self.pulling is not None:
             return bool(self.ready)
         if isinstance(self._specs, AsyncIterator):
@@ -72,16 +79,17 @@ async def _next(specs: AsyncIterator[Any]) -> Any:
 
 
 class Seen:
-    """The names of a run, in few bytes each, since a run can be long.
+    """The names that a run has begun, in few bytes each, since a run can be long.
 
-    Names are kept as 128-bit digests, one after the other. Such a digest is not found by chance, not even across two.
+    A name is kept as a digest of 128 bits, side by side with others in one of many buckets. That is long enough that no
+    two names of a run have the same digest, and that no digest is found where two others meet.
     """
 
     def __init__(self) -> None:
         self._buckets = [bytearray() for _ in range(4096)]
 
     def add(self, name: str) -> bool:
-        """Whether ``name`` comes for the first time."""
+        """Add ``name``. Returns whether it comes for the first time."""
         digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         bucket = self._buckets[int.from_bytes(digest[:2]) % len(self._buckets)]
         if digest in bucket:
@@ -91,16 +99,16 @@ class Seen:
 
 
 def told_name(given: object) -> str:
-    """How an outcome names ``given``: by its name, or by what it is where it has none."""
+    """The name of an outcome for what the caller gave: its name, or its repr if it has none."""
     name = getattr(given, "name", given)
     return name if isinstance(name, str) else repr(given)
 
 
 def name_spec(given: object) -> str:
-    """``given`` if it is a name.
+    """Return ``given`` if it is a name.
 
     Raises:
-        InvalidArgumentError: It is none.
+        InvalidArgumentError: It is no string.
     """
     if isinstance(given, str):
         return given
@@ -108,10 +116,10 @@ def name_spec(given: object) -> str:
 
 
 def user_spec(given: object) -> NewUser:
-    """``given`` as a NewUser, if it is one or a name.
+    """Return ``given`` as a NewUser.
 
     Raises:
-        InvalidArgumentError: It is neither.
+        InvalidArgumentError: It is neither a name nor a NewUser.
     """
     spec = NewUser(given) if isinstance(given, str) else given
     if isinstance(spec, NewUser) and isinstance(spec.name, str):
