@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-
-from attrs import frozen
+from typing import NamedTuple
 
 from .errors import UnsupportedOperationError
 
@@ -45,8 +44,7 @@ class Engine(StrEnum):
             return slug
 
 
-@frozen
-class Capabilities:
+class Capabilities(NamedTuple):
     """What an engine can do.
 
     Attributes:
