@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from time import monotonic
 from types import TracebackType
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .._bulk.outcomes import Action, Failed
 from .._bulk.run import Run
+from .._pacing.budget import Window
 from ..errors import DatabaseClientError
 from ..tenants import TenantDone, TenantOutcome
 from .output import NAME, Lines, error_console, printable, tell
@@ -24,10 +25,28 @@ _TICK = 0.2  # s between two drawings of the bar
 _WORTH_TELLING = 1.0  # s of waiting for the rate limit
 
 
+def seconds_left(names: int, a_second: float, requests: float, windows: Iterable[tuple[Window, int]]) -> float:
+    """How long the rest of a run takes: as its pace so far says, but no less than the rate limit lets it.
+
+    The pace alone would promise too much, for the rate limit lets the first requests go at once.
+
+    Args:
+        names: How many are left.
+        a_second: How many were done in a second, on average. Not 0.
+        requests: How many a name takes, on average.
+        windows: Each window of the rate limit, with the slots in it that are taken.
+    """
+    paced = names / a_second
+    for window, used in windows:
+        must_wait = names * requests - max(window.limit - used, 0)
+        paced = max(paced, must_wait / window.limit * window.seconds)
+    return paced
+
+
 class Bar:
     """A progress bar on the standard error, where that is a terminal. A context manager, within an event loop.
 
-    It is drawn by the loop itself: the budget is none of another thread's business.
+    A timer of the loop draws it, and no thread, since budgets are for one thread.
 
     Args:
         total: The number of names.
@@ -55,6 +74,7 @@ class Bar:
         self._started = monotonic()
         self._done = 0
         self._failed = 0
+        self._requests = 0
         self._ticking: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -70,15 +90,14 @@ class Bar:
         self._draw()
         self._progress.stop()
 
-    def advance(self) -> None:
-        """Count one more name."""
+    def advance(self, outcome: TenantOutcome) -> None:
+        """Count one more name, and tell above the bar if it failed."""
         self._done += 1
+        self._requests += outcome.tries
         self._progress.advance(self._task)
-
-    def fail(self, name: str, error: Exception) -> None:
-        """Tell above the bar that ``name`` failed."""
-        self._failed += 1
-        self._console.print(f"{printable(name)}: {printable(error)}", style="red", soft_wrap=True)
+        if isinstance(outcome, Failed):
+            self._failed += 1
+            self._console.print(f"{printable(outcome.name)}: {printable(outcome.error)}", style="red", soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Tell something above the bar."""
@@ -89,15 +108,18 @@ class Bar:
         self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
     def _draw(self) -> None:
-        # Since the start, for the rate limit lets requests go in bursts.
-        a_second = self._done / max(monotonic() - self._started, 1e-3)
-        left = timedelta(seconds=round((self._total - self._done) / a_second)) if a_second else None
         budget = self._budget.snapshot()
+        a_second = self._done / max(monotonic() - self._started, 1e-3)
+        left = ""
+        if self._done:
+            windows = zip(self._budget.windows, budget.used, strict=True)
+            requests = self._requests / self._done
+            left = str(timedelta(seconds=round(seconds_left(self._total - self._done, a_second, requests, windows))))
         waits = budget.waiting > 0 and budget.next_slot > _WORTH_TELLING
         self._progress.update(
             self._task,
             rate=f"{60 * a_second:.0f}/min",
-            left="" if left is None else str(left),
+            left=left,
             failures=f"{self._failed} failed" if self._failed else "",
             limit=f"rate limit: {budget.next_slot:.0f} s" if waits else "",
         )
@@ -154,9 +176,7 @@ async def follow(
                 try:
                     async for outcome in run:
                         counts[outcome.action] += 1
-                        bar.advance()
-                        if isinstance(outcome, Failed):
-                            bar.fail(outcome.name, outcome.error)
+                        bar.advance(outcome)
                         if as_json:
                             told = _failure(outcome.error) if isinstance(outcome, Failed) else row(outcome)
                             lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **told}))

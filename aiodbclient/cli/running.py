@@ -21,6 +21,7 @@ from ..errors import (
     ConfigurationError,
     DatabaseClientError,
     InvalidArgumentError,
+    NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     ServerError,
@@ -116,15 +117,31 @@ def _shared(url: str) -> SharedRateBudget:
 
 
 async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """The cluster with the id or name ``wanted``.
+    """The cluster with the id or name ``wanted``, which is read, so that its engine is known.
 
     Raises:
-        InvalidArgumentError: No cluster, or more than one, has that name.
+        InvalidArgumentError: There is no such cluster, or more than one with that name.
     """
+    cluster = cluster_by_id(client, wanted)
+    if cluster is None:
+        return await _cluster_by_name(client, wanted)
+    try:
+        return client.cluster(cluster.id, (await cluster.info()).engine)
+    except PermissionDeniedError:
+        return cluster  # the token may still be good for what is to be done
+    except NotFoundError:
+        raise InvalidArgumentError(f"no cluster has the id {wanted}; nothing was changed") from None
+
+
+def cluster_by_id(client: DatabaseClient, wanted: str) -> ClusterClient | None:
+    """The cluster with the id ``wanted``, without a request; None where that is no id."""
     try:
         return client.cluster(UUID(wanted))
     except ValueError:
-        pass
+        return None
+
+
+async def _cluster_by_name(client: DatabaseClient, wanted: str) -> ClusterClient:
     clusters = await client.clusters.list()
     found = [cluster for cluster in clusters if cluster.name == wanted]
     if not found:

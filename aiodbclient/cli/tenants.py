@@ -13,6 +13,7 @@ from attrs import frozen
 from rich.console import Console
 
 from .._bulk.run import Run
+from ..engines import guard
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Plan, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
 from .arguments import Admin, Budget, From, Json, OfCluster, Prefix, Private, Show, TenantNames, Yes
@@ -20,7 +21,7 @@ from .arguments import Store as StoreOption
 from .names import read_names
 from .output import confirm, print_rows, printable, tell
 from .progress import follow
-from .running import DIFFERENT, DONE, SOME_FAILED, STOPPED, AnyBudget, find_cluster, open_client, runs
+from .running import DIFFERENT, DONE, SOME_FAILED, STOPPED, AnyBudget, cluster_by_id, find_cluster, open_client, runs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,11 +53,26 @@ class Place:
 
 @asynccontextmanager
 async def _open(
-    cluster: str, store: str, budget: str | None, prefix: str = "", private: bool = False, admin: str | None = None
+    cluster: str,
+    store: str,
+    budget: str | None,
+    prefix: str = "",
+    private: bool = False,
+    admin: str | None = None,
+    *,
+    offline: bool = False,
 ) -> AsyncGenerator[Place]:
-    async with open_client(budget) as (client, limit), _store(store) as opened:
-        found = await find_cluster(client, cluster)
-        yield Place(Tenants(found, opened, prefix=prefix, private=private, admin=admin), opened, limit)
+    """Open the store, once it is known that the cluster can have tenants: a refused one leaves no file behind.
+
+    With ``offline`` a cluster that is told by its id is taken for granted, and no request is sent.
+    """
+    opened = _store(store)
+    async with open_client(budget) as (client, limit):
+        found = (cluster_by_id(client, cluster) if offline else None) or await find_cluster(client, cluster)
+        if found.engine is not None:
+            guard(found.engine, "users.create")
+        async with opened:
+            yield Place(Tenants(found, opened, prefix=prefix, private=private, admin=admin), opened, limit)
 
 
 def _store(where: str) -> Store:
@@ -221,7 +237,7 @@ async def show_tenants(
     Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
     """
     wanted = read_names(names, file) if names or file else []
-    async with _open(cluster, store, budget) as place:
+    async with _open(cluster, store, budget, offline=True) as place:
         on_record = wanted or [record.name async for record in place.store.records()]
         found = {name: await place.tenants.get(name) for name in on_record}
     print_rows((_row(each, show, json) for each in found.values() if each is not None), as_json=json)

@@ -67,6 +67,40 @@ def test_a_cluster_is_found_by_its_id_too(command: Command) -> None:
     assert "no cluster is called 'tenants-pord'; there are: " in unknown.err
 
 
+UNKNOWN = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
+
+
+@pytest.mark.parametrize("wanted", [UNKNOWN, "tenants-pord"])
+def test_a_cluster_that_is_not_there_is_bad_usage(command: Command, wanted: str) -> None:
+    store = ["--cluster", wanted, "--store", command.store]
+    for arguments in (
+        ["users", "list", wanted],
+        ["users", "get", wanted, "alpha"],
+        ["users", "create", wanted, "alpha", "--show"],
+        ["users", "reset", wanted, "alpha", "--show", "--yes"],
+        ["dbs", "create", wanted, "alpha"],
+        ["dbs", "delete", wanted, "alpha", "--yes"],
+        ["tenants", "plan", "alpha", *store],
+        ["tenants", "provision", "alpha", *store],
+        ["tenants", "rotate", "alpha", *store],
+        ["tenants", "retire", "alpha", *store],
+        ["tenants", "remove", "alpha", "--yes", *store],
+    ):
+        done = command(*arguments)
+        assert (done.code, done.out) == (2, ""), arguments
+        assert ("has the id" if wanted == UNKNOWN else "is called") in done.err
+    assert {operation for operation, _ in command.sent()} <= {"clusters.get", "clusters.list"}
+    assert not Path(command.store).exists()
+
+
+def test_a_token_that_may_not_read_clusters_names_its_cluster_by_id(command: Command) -> None:
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == "tenants-prod"]
+    command.environment["DIGITALOCEAN_TOKEN"] = command.sandbox.add_token(["database:create"])
+
+    assert command("dbs", "create", "tenants-prod", "by-name").code == 4
+    assert command("dbs", "create", cluster_id, "by-id").code == 0
+
+
 async def test_of_two_clusters_with_one_name_the_ids_are_told(command: Command, server: Server) -> None:
     other = CLUSTER.replace("9", "8")
     both = [{"id": id, "name": "twin", "engine": "pg"} for id in (CLUSTER, other)]

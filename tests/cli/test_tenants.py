@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 
 from .conftest import Command
@@ -331,16 +333,41 @@ def test_a_store_with_another_key_is_4(command: Command, names: list[str]) -> No
     assert command("tenants", "provision", names[0], *command.place).code == 0
     assert b"AVNS_" not in Path(command.store).read_bytes()
 
-    command.environment["AIODBCLIENT_STORE_KEY"] = second
-    assert command("tenants", "show", *command.place).code == 4
+    for key, code in ((second, 4), ("", 4), ("hunter2-no-key", 2)):
+        command.environment["AIODBCLIENT_STORE_KEY"] = key
+        refused = command("tenants", "show", *command.place)
+        assert refused.code == code
+        assert "AIODBCLIENT_STORE_KEY" in refused.err
     command.environment["AIODBCLIENT_STORE_KEY"] = f"{second}, {first}"
     assert command("tenants", "show", *command.place).code == 0
 
 
+def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Command) -> None:
+    with Sandbox(windows=[]) as other:
+        asyncio.run(other.add_cluster("redis", "cache"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        for verb in ("plan", "provision", "rotate", "retire", "show"):
+            done = command("tenants", verb, "alpha", "--cluster", "cache", "--store", command.store)
+            assert (done.code, done.out) == (2, "")
+            assert "redis clusters have no user management" in done.err
+        assert {request.operation for request in other.requests} == {"clusters.list"}
+    assert not Path(command.store).exists()
+
+
+def test_what_is_on_record_is_shown_while_the_api_is_down(command: Command, names: list[str]) -> None:
+    assert command("tenants", "provision", names[0], *command.place).code == 0
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
+
+    shown = command("tenants", "show", "--cluster", cluster_id, "--store", command.store, "--json")
+
+    assert shown.code == 0
+    assert [each["name"] for each in shown.objects()] == [names[0]]
+    assert command("tenants", "show", *command.place).code == 4
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    import asyncio
-
     embedded = EmbeddedPostgres()
     asyncio.run(embedded.start())
     yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Key = str | bytes | Sequence[str | bytes] | None
 
+_OF_THE_COMMAND = " (for the command: AIODBCLIENT_STORE_KEY)"
+
 
 class Seal:
     """Seals records, and opens what it sealed.
@@ -57,14 +59,16 @@ class Seal:
         kind, body = unwrap(name, text)
         if (kind == "fernet") != (self._fernet is not None):
             raise StoreError(
-                f"the record of {name!r} is encrypted: open the store with its key="
+                f"the record of {name!r} is encrypted: open the store with its key={_OF_THE_COMMAND}"
                 if kind == "fernet"
-                else f"the record of {name!r} is not encrypted, and the store was opened with a key="
+                else f"the record of {name!r} is not encrypted, and the store was opened with a key={_OF_THE_COMMAND}"
             )
         if self._fernet is not None:
             opened = _decrypted(self._fernet, body)
             if opened is None:
-                raise StoreError(f"the record of {name!r} was encrypted with another key than those of key=")
+                raise StoreError(
+                    f"the record of {name!r} was encrypted with another key than those of key={_OF_THE_COMMAND}"
+                )
             body = opened
         record = _record(body)
         if record is None:
@@ -130,7 +134,9 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
         return MultiFernet([Fernet(each) for each in ([key] if isinstance(key, str | bytes) else key)])
     except (ValueError, TypeError):
         pass  # raised below, without the context that could quote the key
-    raise InvalidArgumentError("key= takes one or several keys as cryptography.fernet.Fernet.generate_key() makes them")
+    raise InvalidArgumentError(
+        f"key= takes one or several keys as cryptography.fernet.Fernet.generate_key() makes them{_OF_THE_COMMAND}"
+    )
 
 
 def _decrypted(fernet: MultiFernet, token: str) -> str | None:
