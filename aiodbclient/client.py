@@ -209,10 +209,10 @@ def _is_loopback(host: str) -> bool:
 
 # A product and its version, as RFC 9110 (10.1.5) has them, or several.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PRODUCTS = re.compile(rf"{_TOKEN}(/{_TOKEN})?( {_TOKEN}(/{_TOKEN})?)*")
+_PRODUCTS = rf"{_TOKEN}(/{_TOKEN})?( {_TOKEN}(/{_TOKEN})?)*"
 
 
 def _checked_app(app: str | None) -> str | None:
-    if app is not None and not (isinstance(app, str) and _PRODUCTS.fullmatch(app)):
+    if app is not None and not (isinstance(app, str) and re.fullmatch(_PRODUCTS, app)):
         raise InvalidArgumentError(f'app must be like "billing/2.1", not {app!r}')
     return app

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from attrs import define, fields
+from attrs import fields
 from cattrs import Converter
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from cattrs.gen import make_dict_structure_fn
@@ -41,19 +41,31 @@ from . import hooks
 T = TypeVar("T")
 
 
-@define
 class ClusterEngine:
-    """The engine of a cluster, for the guard: a cluster with an unreadable member elsewhere is still guarded."""
+    """The engine of a cluster, for the guard: a cluster with an unreadable member elsewhere is still guarded.
 
-    engine: Engine | str
-    id: str | None = None
+    Args:
+        members: The cluster, as JSON.
+    """
+
+    __slots__ = ("engine", "id")
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self.engine: Engine | str = hooks.engine(members["engine"], None)
+        self.id: str | None = hooks.optional(str)(members.get("id"), None)
 
 
-@define
 class Authority:
-    """The certificate authority of a cluster: PEM, base64-encoded."""
+    """The certificate authority of a cluster.
 
-    certificate: str
+    Args:
+        members: It, as JSON: PEM, base64-encoded.
+    """
+
+    __slots__ = ("certificate",)
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self.certificate: str = hooks.exactly(str)(members["certificate"], None)
 
 
 SHAPE_ERRORS = (
@@ -150,6 +162,8 @@ def _converter() -> Converter:
     register(list[User], hooks.list_of(user, optional=False))
     register(list[Database], hooks.list_of(hook(Database), optional=False))
     register(Connection | None, hooks.optional_model(hook(Connection)))
+    for part in (ClusterEngine, Authority):
+        converter.register_structure_hook(part, lambda value, part: part(value))
     cluster = make_dict_structure_fn(Cluster, converter)
     converter.register_structure_hook(Cluster, lambda value, _: cluster(_with_engine(value), Cluster))
     register(list[Cluster], hooks.list_of(hook(Cluster), optional=False))

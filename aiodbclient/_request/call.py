@@ -64,7 +64,7 @@ def _own_copy(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Options:
     """What a caller chose for its calls.
 
