@@ -7,8 +7,8 @@ from collections import deque
 
 from attrs import define, field
 
-# An estimate that no 429 confirmed gives way, slowly at first: of 125 slots, one after a 16th of the window, which is
-# enough where it is too high by one, and 40 after a quarter. The first 429 ends that.
+# An estimate that no 429 confirmed gives way, slowly at first: of 125 slots, 3 after a 16th of the window, which is
+# enough where it is too high by one, and 39 after a quarter. The first 429 ends that.
 _SLOWLY = 1 / 8  # of the estimate, in a window
 _FASTER = 4.5  # of the estimate in a window, growing with the square of the time
 _MOMENT = 1e-6  # seconds

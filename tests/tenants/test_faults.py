@@ -243,8 +243,9 @@ async def test_topics_and_indexes_are_given_by_prefix(place: Place, engine: str)
     credential = await Tenants(cluster, place.store).ensure("alpha")
     settings = (await cluster.users.get("alpha")).settings
     assert settings is not None
-    acl = [entry.topic for entry in settings.acl or ()] + [entry.index for entry in settings.opensearch_acl or ()]
-    assert acl == [r"alpha\..*"]
+    acl = [(entry.topic, entry.permission) for entry in settings.acl or ()]
+    acl += [(entry.index, entry.permission) for entry in settings.opensearch_acl or ()]
+    assert acl == [(r"alpha\..*", "admin")]
     assert credential.database is None
     assert credential.env()
 

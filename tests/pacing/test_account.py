@@ -1,0 +1,282 @@
+"""What is learned of a token from each answer: how high its limit is, what others hold, and when to stay away."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from aiodbclient import Window
+from aiodbclient._pacing.account import Account, Ours, sliding
+
+DOCUMENTED = (250, 60.0), (5000, 3600.0)
+
+
+def account_of(*windows: tuple[int, float]) -> Account:
+    return Account(sliding(Window(*window) for window in windows))
+
+
+def ours(*used: int, in_flight: int = 0, least: int | None = None, most: int | None = None) -> Ours:
+    """Our requests: of each window, those that were answered. The server counted exactly these, unless told."""
+    counted = used[-1] + in_flight
+    return Ours(used, in_flight, counted if least is None else least, counted if most is None else most)
+
+
+def held(account: Account, now: float) -> list[int]:
+    """What others are believed to hold of each window."""
+    return [window.others.at(now) for window in account.windows]
+
+
+def counted(account: Account, many: int, mine: Ours, now: float) -> None:
+    """An answer came which says that the server counted so many in the longest window."""
+    account.hear(account.windows[-1].limit, account.windows[-1].limit - many, mine, now)
+
+
+# Answers.
+
+
+def test_what_the_first_answer_counts_beyond_ours_is_somebodys_of_the_hour() -> None:
+    account = account_of(*DOCUMENTED)
+    assert account.quiet
+    counted(account, 100, ours(0, 0, in_flight=1), 0.0)
+    assert held(account, 0.0) == [0, 99]  # when they were sent nobody knows, so nothing is said of the minute
+    assert account.gate.at_most == 10
+    assert not account.quiet
+
+
+def test_what_may_be_our_own_is_nobody_elses() -> None:
+    account = account_of(*DOCUMENTED)
+    counted(account, 5, ours(2, 2, least=2, most=5), 0.0)
+    assert (held(account, 0.0), account.gate.at_most, account.quiet) == ([0, 0], math.inf, True)
+    sure = account_of(*DOCUMENTED)
+    counted(sure, 8, ours(2, 2, least=2, most=5), 0.0)
+    assert held(sure, 0.0) == [0, 6]  # three are somebody's, and six may be
+
+
+def test_what_comes_between_two_answers_counts_in_every_window() -> None:
+    account = account_of((100, 10.0), *DOCUMENTED)
+    counted(account, 10, ours(10, 10, 10), 0.0)
+    counted(account, 40, ours(10, 10, 10), 6.0)
+    assert held(account, 6.0) == [30, 30, 30]
+    counted(account, 45, ours(10, 10, 10), 8.0)
+    assert held(account, 8.0) == [35, 35, 35]
+    # After ten seconds the shortest has seen the first of the thirty expire.
+    assert [round(window.others.expected(13.0)) for window in account.windows] == [20, 35, 35]
+
+
+def test_two_answers_just_a_window_apart_are_compared_and_two_further_apart_are_not() -> None:
+    for apart, minute in ((60.0, 30), (60.1, 0)):
+        account = account_of(*DOCUMENTED)
+        counted(account, 10, ours(10, 10), 0.0)
+        counted(account, 40, ours(0, 10), apart)
+        assert held(account, apart) == [minute, 30]
+
+
+def test_after_a_pause_what_is_believed_of_the_minute_is_not_from_before_it() -> None:
+    account = account_of(*DOCUMENTED)
+    counted(account, 10, ours(10, 10), 0.0)
+    counted(account, 40, ours(10, 10), 6.0)
+    counted(account, 90, ours(0, 10), 100.0)
+    assert held(account, 100.0) == [0, 80]
+    counted(account, 10, ours(0, 10), 200.0)
+    assert held(account, 200.0) == [0, 0]
+    assert account.quiet
+
+
+def test_others_that_have_gone_are_no_longer_counted_anywhere() -> None:
+    account = account_of(*DOCUMENTED)
+    counted(account, 10, ours(10, 10), 0.0)
+    counted(account, 40, ours(10, 10), 6.0)
+    counted(account, 22, ours(10, 10), 10.0)
+    assert held(account, 10.0) == [12, 12]
+    counted(account, 10, ours(10, 10), 20.0)
+    assert held(account, 20.0) == [0, 0]
+
+
+@pytest.mark.parametrize(("limit", "share"), [(2, 1), (10, 1), (31, 1), (32, 2), (250, 15)])
+def test_a_share_of_the_minute_stays_ours_whatever_others_send(limit: int, share: int) -> None:
+    account = account_of((limit, 60.0), (5000, 3600.0))
+    counted(account, 10, ours(0, 10), 0.0)
+    counted(account, 1000, ours(0, 10), 6.0)
+    assert held(account, 6.0) == [limit - share, 990]
+
+
+# Limits.
+
+
+def test_a_limit_is_believed_when_two_answers_in_a_row_name_it() -> None:
+    account = account_of(*DOCUMENTED)
+    seen: list[tuple[int, bool]] = []
+    for limit in (6000, 5000, 6000, 7000, 6000, 6000, 6000, 5000):
+        account.hear(limit, limit - 10, ours(10, 10), 0.0)
+        seen.append((account.windows[-1].limit, account.quiet))
+    doubted, known = [(5000, False)], [(5000, True)]
+    assert seen == doubted + known + 3 * doubted + [(6000, False), (6000, True), (6000, False)]
+    assert account.windows[0].limit == 250
+
+
+def test_a_limit_that_is_not_believed_yet_says_nothing_of_others() -> None:
+    account = account_of(*DOCUMENTED)
+    account.hear(6000, 10, ours(10, 10), 0.0)
+    assert held(account, 0.0) == [0, 0]
+    account.hear(6000, 10, ours(10, 10), 0.0)
+    assert held(account, 0.0) == [0, 5980]
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "believed"),
+    [(10_000_000, 10_000_000, True), (10_000_001, 5, False), (0, 0, False), (4, 5, False), (5, 5, True), (1, 0, True)],
+)
+def test_only_a_limit_that_can_be_is_believed(limit: int, remaining: int, believed: bool) -> None:
+    account = account_of(*DOCUMENTED)
+    for _ in range(3):
+        account.hear(limit, remaining, ours(0, 0), 0.0)
+    assert account.windows[-1].limit == (limit if believed else 5000)
+
+
+@pytest.mark.parametrize("told", [(None, None), (None, 0), (None, 4000), (5000, None)])
+def test_half_of_what_was_asked_says_nothing(told: tuple[int | None, int | None]) -> None:
+    account = account_of(*DOCUMENTED)
+    account.hear(*told, ours(10, 10), 0.0)
+    assert (held(account, 0.0), account.quiet, account.windows[-1].limit) == ([0, 0], True, 5000)
+
+
+def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> None:
+    account = account_of((250, 60.0))
+    for _ in range(3):
+        account.hear(5000, 1, ours(10), 0.0)
+    assert (account.windows[0].limit, held(account, 0.0)) == (250, [0])
+    counted(account, 50, ours(10), 0.0)
+    assert held(account, 0.0) == [40]
+
+
+def test_without_windows_nothing_is_learned_but_when_to_stay_away() -> None:
+    account = account_of()
+    account.starts(0.0)
+    account.hear(5000, 0, Ours((), 1, 0, 0), 0.0)
+    assert (account.quiet, account.gate.at_most) == (True, math.inf)
+    account.refuse(5000, 0, Ours((), 1, 0, 0), 7.0, burst=True, now=0.0)
+    assert (account.gate.until, account.gate.at_most) == (7.0, 1)
+
+
+# A full window.
+
+
+def test_the_answer_that_fills_a_window_is_about_the_one_with_the_fewest_slots_left() -> None:
+    minute = account_of(*DOCUMENTED)
+    counted(minute, 5000, ours(100, 300, in_flight=1), 0.0)
+    assert held(minute, 0.0) == [149, 0]
+    hour = account_of(*DOCUMENTED)
+    counted(hour, 5000, ours(10, 4990, in_flight=1), 0.0)
+    assert held(hour, 0.0) == [0, 9]
+    known = account_of(*DOCUMENTED)
+    known.windows[-1].others.believe(4600, 0.0)
+    counted(known, 5000, ours(100, 300, in_flight=1), 0.0)
+    assert held(known, 0.0) == [0, 4699]
+
+
+def test_our_own_requests_fill_a_window_without_anybody_else() -> None:
+    account = account_of(*DOCUMENTED)
+    counted(account, 5000, ours(249, 249, in_flight=1), 0.0)
+    assert (held(account, 0.0), account.gate.at_most, account.quiet) == ([0, 0], math.inf, True)
+
+
+def test_a_429_without_headers_is_of_the_minute_and_others_hold_what_we_do_not() -> None:
+    account = account_of(*DOCUMENTED)
+    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [146, 0]  # the one that was refused took no slot
+    assert held(account, 60.0) == [146, 0]  # and it is known for sure, so for a minute nothing else is tried
+    assert (account.gate.until, account.gate.at_most, account.quiet) == (7.0, 1, False)
+
+
+def test_a_share_stays_ours_of_a_minute_that_others_filled() -> None:
+    account = account_of(*DOCUMENTED)
+    account.refuse(None, None, ours(0, 0, in_flight=1), 7.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [235, 0]
+
+
+def test_a_429_of_a_budget_of_one_window_is_of_that_one() -> None:
+    account = account_of((10, 60.0))
+    account.refuse(None, None, ours(4, in_flight=1), 7.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [6]
+
+
+def test_a_429_with_nothing_left_is_of_the_hour_unless_it_names_a_moment_that_only_the_minute_has() -> None:
+    hour = account_of(*DOCUMENTED)
+    hour.refuse(5000, 0, ours(10, 4000, in_flight=1), 7.0, burst=False, now=0.0)
+    assert held(hour, 0.0) == [0, 1000]
+    minute = account_of(*DOCUMENTED)
+    minute.refuse(5000, 0, ours(10, 4000, in_flight=1), 7.0, burst=True, now=0.0)
+    assert held(minute, 0.0) == [235, 0]
+    unknown = account_of(*DOCUMENTED)
+    unknown.refuse(6000, 0, ours(10, 4000, in_flight=1), 7.0, burst=False, now=0.0)
+    assert held(unknown, 0.0) == [235, 0]
+
+
+def test_others_hold_no_more_of_the_minute_than_of_the_hour() -> None:
+    account = account_of(*DOCUMENTED)
+    account.refuse(5000, 4800, ours(100, 100, in_flight=2, least=100), 7.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [102, 100]
+
+
+def test_a_429_of_a_limit_that_is_not_believed_says_only_that_the_minute_is_full() -> None:
+    account = account_of(*DOCUMENTED)
+    account.refuse(6000, 4800, ours(100, 100, in_flight=2), 7.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [149, 0]
+
+
+def test_the_shortest_of_two_windows_that_others_fill_is_the_fuller_one() -> None:
+    account = account_of((20, 1.0), (250, 60.0), (5000, 3600.0))
+    account.refuse(None, None, ours(5, 200, 200, in_flight=1), 1.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [15, 0, 0]
+    account = account_of((20, 1.0), (250, 60.0), (5000, 3600.0))
+    account.refuse(None, None, ours(5, 240, 240, in_flight=1), 1.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [0, 10, 0]
+
+
+def test_a_second_429_does_not_lower_what_is_believed() -> None:
+    account = account_of(*DOCUMENTED)
+    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
+    account.refuse(None, None, ours(150, 150, in_flight=5), 7.0, burst=True, now=1.0)
+    assert held(account, 1.0) == [146, 0]
+
+
+# The gate.
+
+
+@pytest.mark.parametrize(
+    ("windows", "few"),
+    [(DOCUMENTED, 10), (((1000, 60.0), (5000, 3600.0)), 40), (((30, 60.0),), 4), (((5000, 60.0), (300, 3600.0)), 12)],
+)
+def test_beside_others_a_25th_of_the_smallest_limit_may_be_in_flight(windows: Any, few: int) -> None:
+    account = account_of(*windows)
+    assert account.gate.at_most == math.inf
+    account.gate.careful()
+    assert account.gate.at_most == few
+
+
+def test_after_a_pause_a_few_go_until_the_first_answer_tells_that_nobody_is_about() -> None:
+    account = account_of((100, 60.0), (5000, 3600.0))
+    account.starts(0.0)  # nothing was ever heard
+    assert account.gate.at_most == 10  # and not 4: in so short a time nobody fills a window
+    account.answered(1.0)
+    assert account.gate.at_most == math.inf
+    account.starts(7.0)  # a 10th of the window has not passed
+    assert account.gate.at_most == math.inf
+    account.starts(7.1)
+    assert account.gate.at_most == 10
+
+
+def test_beside_others_each_answer_after_a_429_lets_one_more_go_up_to_a_few() -> None:
+    account = account_of(*DOCUMENTED)
+    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
+    account.answered(6.9)  # what was in flight opens nothing
+    assert account.gate.at_most == 1
+    allowed: list[float] = []
+    for _ in range(11):
+        account.answered(7.0)
+        allowed.append(account.gate.at_most)
+    assert allowed == [2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]
+    account.answered(125.0)  # nobody is about any more
+    assert account.gate.at_most == math.inf
