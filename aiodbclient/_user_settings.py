@@ -1,0 +1,141 @@
+"""The settings of users, by engine, as plain attrs classes.
+
+Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
+(permissions, roles, plug-ins) are enum members where they are known and the string itself where not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from attrs import define
+
+
+class MySQLAuthPlugin(StrEnum):
+    """How a MySQL user proves its password.
+
+    Attributes:
+        MYSQL_NATIVE_PASSWORD: The older way, for drivers that know no other.
+        CACHING_SHA2_PASSWORD: The default since MySQL 8.0.
+    """
+
+    MYSQL_NATIVE_PASSWORD = "mysql_native_password"
+    CACHING_SHA2_PASSWORD = "caching_sha2_password"
+
+
+class KafkaPermission(StrEnum):
+    """What a Kafka user may do with a topic.
+
+    Attributes:
+        ADMIN: Consume, produce, and alter or delete the topic.
+        CONSUME: Read messages.
+        PRODUCE: Write messages.
+        PRODUCECONSUME: Read and write messages.
+    """
+
+    ADMIN = "admin"
+    CONSUME = "consume"
+    PRODUCE = "produce"
+    PRODUCECONSUME = "produceconsume"
+
+
+class OpenSearchPermission(StrEnum):
+    """What an OpenSearch user may do with an index.
+
+    Attributes:
+        DENY: Nothing.
+        ADMIN: Read, write, and administer the index.
+        READ: Read.
+        READWRITE: Read and write.
+        WRITE: Write.
+    """
+
+    DENY = "deny"
+    ADMIN = "admin"
+    READ = "read"
+    READWRITE = "readwrite"
+    WRITE = "write"
+
+
+class MongoRole(StrEnum):
+    """The built-in role of MongoDB that a user has on its databases.
+
+    Attributes:
+        READ_ONLY: MongoDB's ``read``.
+        READ_WRITE: MongoDB's ``readWrite``.
+        DB_ADMIN: MongoDB's ``dbAdmin``: it manages indexes and statistics.
+    """
+
+    READ_ONLY = "readOnly"
+    READ_WRITE = "readWrite"
+    DB_ADMIN = "dbAdmin"
+
+
+@define
+class MySQLSettings:
+    """Settings of a MySQL user, for ``create`` and ``reset_auth``.
+
+    Attributes:
+        auth_plugin: How the user proves its password.
+    """
+
+    auth_plugin: MySQLAuthPlugin | str
+
+
+@define
+class KafkaACL:
+    """What a Kafka user may do with some topics.
+
+    Attributes:
+        topic: A regular expression that matches the topics.
+        permission: What the user may do with them.
+        id: The server's id of this permission; None in what you send.
+    """
+
+    topic: str
+    permission: KafkaPermission | str
+    id: str | None = None
+
+
+@define
+class OpenSearchACL:
+    """What an OpenSearch user may do with some indexes.
+
+    Attributes:
+        index: A regular expression that matches the indexes.
+        permission: What the user may do with them. The API takes ``deny`` where none is sent.
+    """
+
+    index: str | None = None
+    permission: OpenSearchPermission | str | None = None
+
+
+@define
+class MongoUserSettings:
+    """What a MongoDB user may do in which databases.
+
+    Attributes:
+        databases: The names of its databases. ``admin`` stands for all databases of the cluster.
+        role: Its role in each of them.
+    """
+
+    databases: Sequence[str] | None = None
+    role: MongoRole | str | None = None
+
+
+@define
+class UserSettings:
+    """Settings of a user. Each belongs to one engine and is refused for the others. What is None is not sent.
+
+    Attributes:
+        pg_allow_replication: PostgreSQL: whether the user may replicate. The API takes False where it is not sent.
+        acl: Kafka: what the user may do with which topics.
+        opensearch_acl: OpenSearch: what the user may do with which indexes.
+        mongo_user_settings: MongoDB: the user's databases, and its role there.
+    """
+
+    pg_allow_replication: bool | None = None
+    acl: Sequence[KafkaACL] | None = None
+    opensearch_acl: Sequence[OpenSearchACL] | None = None
+    mongo_user_settings: MongoUserSettings | None = None
