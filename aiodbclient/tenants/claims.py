@@ -7,8 +7,13 @@ import time
 from types import TracebackType
 from typing import Self
 
+from attrs import frozen
+
+from ..clusters import ClusterClient
 from ..errors import ClaimLostError, StoreError
 from .credential import Credential
+from .naming import Names
+from .site import Site
 from .stores import Claim, Record, Store
 
 
@@ -103,3 +108,20 @@ class Held:
                 return
             except StoreError:
                 continue  # it may be back before the lease has run out
+
+
+@frozen
+class ClaimedTenant:
+    """One tenant under its claim, and what the work on it needs.
+
+    Attributes:
+        site: The cluster.
+        cluster: The calls, which are refused once the lease has run out.
+        names: The tenant's names.
+        held: The claim.
+    """
+
+    site: Site
+    cluster: ClusterClient
+    names: Names
+    held: Held

@@ -22,14 +22,14 @@ from ..errors import (
     PermissionDeniedError,
     StoreError,
 )
-from .claims import Held
+from .claims import ClaimedTenant, Held
 from .credential import Credential
 from .logins import usable
 from .naming import Names, check_tenant, names_of
 from .outcomes import TenantDone
 from .site import Site, read_site
 from .stores import Record, Store
-from .work import IfExists, Work
+from .work import IfExists, mend, provision, remove, retire, rotate
 
 _AT_A_TIME = 4  # times as many names may wait for claims of others as are worked on
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between looking whether a claim of another has ended
@@ -135,9 +135,8 @@ class TenantJob(Job[str, TenantDone]):
                 held = await tenancy.claim(name)
                 if held is not None:
                     try:
-                        return await self._under(
-                            held, Work(site, calls.watched(held.check), names, held), before, meter
-                        )
+                        tenant = ClaimedTenant(site, calls.watched(held.check), names, held)
+                        return await self._under(tenant, before, meter)
                     except ClaimLostError:
                         losses += 1
                         if losses == _LOSSES:
@@ -154,14 +153,14 @@ class TenantJob(Job[str, TenantDone]):
     def _calls(self, meter: Meter) -> ClusterClient:
         return self.tenancy.cluster.counted(meter) if self._bulk else self.tenancy.cluster
 
-    async def _under(self, held: Held, work: Work, before: Credential | None, meter: Meter) -> TenantDone:
-        async with held:
+    async def _under(self, tenant: ClaimedTenant, before: Credential | None, meter: Meter) -> TenantDone:
+        async with tenant.held as held:
             name = held.claim.name
             if (known := self.known(name, held.record, before)) is not None:
                 return known
-            _check_login(work.names, held.record.intended)
+            _check_login(tenant.names, held.record.intended)
             try:
-                action, credential = await self.work(work)
+                action, credential = await self.work(tenant)
             except StoreError:
                 raise
             except DatabaseClientError:
@@ -179,7 +178,7 @@ class TenantJob(Job[str, TenantDone]):
             held = await self.tenancy.claim(name)
             if held is not None:
                 async with held:
-                    await Work(site, calls.watched(held.check), names, held).mend()
+                    await mend(ClaimedTenant(site, calls.watched(held.check), names, held))
                 return
             await asyncio.sleep(_LONGEST_LOOK)
 
@@ -202,7 +201,7 @@ class TenantJob(Job[str, TenantDone]):
         """
 
     @abstractmethod
-    async def work(self, work: Work) -> tuple[Action, Credential | None]:
+    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential | None]:
         """Do it."""
 
 
@@ -221,10 +220,10 @@ class ProvisionTenants(TenantJob):
         credential = self.tenancy.usable(record)
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
-    async def work(self, work: Work) -> tuple[Action, Credential]:
-        logins = await self._logins(work.cluster) if self._bulk else None
-        absent = logins is not None and work.names.logins[0] not in logins
-        return await work.provision(self._if_exists, absent=absent)
+    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
+        logins = await self._logins(tenant.cluster) if self._bulk else None
+        absent = logins is not None and tenant.names.logins[0] not in logins
+        return await provision(tenant, self._if_exists, absent=absent)
 
     async def _logins(self, cluster: ClusterClient) -> frozenset[str] | None:
         """The logins of the cluster, listed when the first name asks: a request for each would take half as long again.
@@ -247,8 +246,8 @@ class RotateTenants(TenantJob):
             return None
         return TenantDone(name=name, action=Action.ROTATED, credential=credential)  # somebody else did, meanwhile
 
-    async def work(self, work: Work) -> tuple[Action, Credential]:
-        return await work.rotate()
+    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
+        return await rotate(tenant)
 
 
 class RetireTenants(TenantJob):
@@ -260,8 +259,8 @@ class RetireTenants(TenantJob):
             return None
         return TenantDone(name=name, action=Action.KEPT, credential=credential)
 
-    async def work(self, work: Work) -> tuple[Action, Credential]:
-        return await work.retire()
+    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
+        return await retire(tenant)
 
 
 class RemoveTenants(TenantJob):
@@ -271,8 +270,8 @@ class RemoveTenants(TenantJob):
         self.tenancy.check(record)
         return TenantDone(name=name, action=Action.ABSENT) if record is None else None
 
-    async def work(self, work: Work) -> tuple[Action, None]:
-        return await work.remove()
+    async def work(self, tenant: ClaimedTenant) -> tuple[Action, None]:
+        return await remove(tenant)
 
 
 def _check_login(names: Names, login: str | None) -> None:

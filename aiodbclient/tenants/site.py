@@ -8,7 +8,7 @@ from attrs import frozen
 
 from .._dsn import dsn
 from ..clusters import ClusterClient
-from ..engines import Engine, guard
+from ..engines import CAPABILITIES, Capabilities, Engine, guard
 from ..errors import ConfigurationError, GrantError, NotFoundError
 from ..models import Connection, User, UserSettings
 from .credential import Credential
@@ -26,6 +26,11 @@ class Site:
     connection: Connection
     ca: str | None
     sql: Grants[Any] | None
+
+    @property
+    def tells_passwords(self) -> bool:
+        """Whether a read of a login tells its password: the engine's do, and the token is told the primary user's."""
+        return CAPABILITIES.get(self.engine, Capabilities()).tells_passwords and self.connection.password is not None
 
     def settings(self, names: Names) -> UserSettings | None:
         """What a login of the tenant is made with, where the API gives the rights."""

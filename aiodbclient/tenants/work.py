@@ -1,7 +1,10 @@
 """What is done for one tenant under its claim. Every step may be repeated, whatever became of an earlier try.
 
-The order is the same everywhere: the intent is on record, then the claim is made sure of, then the request that changes
-a password is sent, then the password is tried by a login, and then it is kept.
+The order is the same everywhere: the intent is put on record, the claim is renewed, the request that changes a password
+is sent, the password is tried by a login, and then it is kept.
+
+Each function raises StoreError where the store cannot be used, ClaimLostError where the claim was lost, GrantError where
+the database server refuses a statement, and what the API's calls raise. All leave on record what the next one needs.
 """
 
 from __future__ import annotations
@@ -11,11 +14,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Literal
 
-from attrs import frozen
-
 from .._bulk.outcomes import Action
 from .._bulk.settle import FRESH, says_taken
-from ..clusters import ClusterClient
 from ..errors import (
     ConflictError,
     DatabaseClientError,
@@ -25,191 +25,184 @@ from ..errors import (
     UnprocessableEntityError,
 )
 from ..models import User
-from .claims import Held
+from .claims import ClaimedTenant
 from .credential import Credential
-from .logins import Logins, TakenError, usable, waits
-from .naming import Names
-from .site import Site
+from .logins import TakenError, grant, look, refused_login, usable, waits, working_credential, works
 
 IfExists = Literal["adopt", "reset", "error"]
 
 _GONE = 30.0  # s for which a deleted user may still be told of (Aiven's documentation of its API)
 
 
-@frozen
-class Work:
-    """One tenant under its claim.
+async def provision(tenant: ClaimedTenant, if_exists: IfExists, *, absent: bool = False) -> tuple[Action, Credential]:
+    """Give the tenant a database and a login that owns it, on record.
 
-    Attributes:
-        site: The cluster.
-        cluster: The calls, which are refused once the lease has run out.
-        names: The tenant's names.
-        held: The claim.
+    Args:
+        tenant: The tenant, which has no usable credential on record.
+        if_exists: What becomes of a login that is there without an intent on record, and so is somebody else's.
+        absent: Whether the login was not there when the cluster's logins were listed.
+
+    Raises:
+        ConflictError: The login is there, and ``if_exists`` is ``"error"``.
+        InvalidResponseError: It is there, and the API does not tell the password that is to be adopted.
     """
-
-    site: Site
-    cluster: ClusterClient
-    names: Names
-    held: Held
-
-    @property
-    def logins(self) -> Logins:
-        """The tenant's logins."""
-        return Logins(self.site, self.cluster, self.names, self.held)
-
-    async def provision(self, if_exists: IfExists, *, absent: bool = False) -> tuple[Action, Credential]:
-        """Give the tenant a database and a login that owns it, on record.
-
-        A login that is there without an intent on record is somebody else's, and ``if_exists`` says what becomes of it.
-        ``absent`` says that it is known not to be there, as far as such a thing can be known.
-        """
-        record, login = self.held.record, self.names.logins[0]
-        if record.intended is not None:  # whoever wrote that may have made the login, and nobody living was told so
-            return await self._make(record.intended, Action.CREATED)
-        existing = None if absent else await self.logins.look(login)
+    record, login = tenant.held.record, tenant.names.logins[0]
+    if record.intended is not None:  # whoever wrote that may have made the login, and nobody living was told so
+        return await _make(tenant, record.intended, Action.CREATED)
+    existing = None if absent else await look(tenant, login)
+    if existing is None:
+        await tenant.held.intend(login)
+        try:
+            return await _make(tenant, login, Action.CREATED, ours=False)
+        except TakenError as taken:
+            refusal = taken.refusal
+        await tenant.held.intend(None)  # it is somebody else's, and must not be reset by who comes next
+        existing = await look(tenant, login, patience=FRESH if says_taken(refusal) else 0.0)
         if existing is None:
-            await self.held.intend(login)
-            try:
-                return await self._make(login, Action.CREATED, ours=False)
-            except TakenError as taken:
-                refusal = taken.refusal
-            await self.held.intend(None)  # it is not ours, whatever ends this process before it is known what to do
-            existing = await self.logins.look(login, patience=FRESH if says_taken(refusal) else 0.0)
-            if existing is None:
-                raise refusal
-        if if_exists == "error":
-            await self.held.forget()  # no request of ours made it
-            raise ConflictError(f"the login {login!r} exists and is on no record; it was left as it is", status=409)
-        if if_exists == "adopt":
-            return await self._adopt(existing)
-        await self.held.intend(login)
-        return await self._make(login, Action.RESET, there=True)
+            raise refusal
+    if if_exists == "error":
+        await tenant.held.forget()  # no request of ours made it
+        raise ConflictError(f"the login {login!r} exists and is on no record; it was left as it is", status=409)
+    if if_exists == "adopt":
+        return await _adopt(tenant, existing)
+    await tenant.held.intend(login)
+    return await _make(tenant, login, Action.RESET, there=True)
 
-    async def rotate(self) -> tuple[Action, Credential]:
-        """Let the other login take over. The one in use is not touched, and goes on working."""
-        current = self._on_record()
-        other = self.names.other(current.username)
-        await self.held.intend(other)
-        credential = await self.logins.credential(other, there=self.held.record.previous is not None)
-        await self.held.keep(credential, current)
-        return Action.ROTATED, credential
 
-    async def retire(self) -> tuple[Action, Credential]:
-        """End what ``rotate`` left: the other login gets a password that nobody is told."""
-        current, record = self._on_record(), self.held.record
-        if record.previous is None and record.intended is None:
-            return Action.KEPT, current
-        other = self.names.other(current.username)
-        await self.held.intend(other)
-        await self.held.may_write()
-        await _gone(self.cluster.users.reset_auth, other, certain=record.previous is not None)
-        await self.held.keep(current)
-        return Action.RETIRED, current
+async def rotate(tenant: ClaimedTenant) -> tuple[Action, Credential]:
+    """Let the other login take over. The one in use is not touched, and goes on working."""
+    current = _on_record(tenant)
+    other = tenant.names.other(current.username)
+    await tenant.held.intend(other)
+    credential = await working_credential(tenant, other, there=tenant.held.record.previous is not None)
+    await tenant.held.keep(credential, current)
+    return Action.ROTATED, credential
 
-    async def remove(self) -> tuple[Action, None]:
-        """Remove the logins and the database, and the record last."""
-        record = self.held.record
-        if record.current is None and record.intended is None:
-            await self.held.forget()  # nothing was ever made for it
-            return Action.ABSENT, None
-        current = record.current.username if record.current else record.intended or self.names.logins[0]
-        await self.held.intend(current)  # from here on nobody is told this credential
-        told = {current, record.intended, record.previous and record.previous.username}
-        for login in self.names.logins:
-            await self.held.may_write()
-            await _gone(self.cluster.users.delete, login, certain=login in told)
-        if self.names.database is not None:
-            await self.held.may_write()
-            await _gone(self.cluster.dbs.delete, self.names.database, certain=True)
-        if self.site.sql is not None:
-            await self.site.sql.forget(self.names)
-        await self.held.forget()
-        return Action.DELETED, None
 
-    async def mend(self) -> None:
-        """Make sure that the credential on record works.
+async def retire(tenant: ClaimedTenant) -> tuple[Action, Credential]:
+    """End what ``rotate`` left: the other login gets a password that nobody is told."""
+    current, record = _on_record(tenant), tenant.held.record
+    if record.previous is None and record.intended is None:
+        return Action.KEPT, current
+    other = tenant.names.other(current.username)
+    await tenant.held.intend(other)
+    await tenant.held.may_write()
+    await _gone(tenant.cluster.users.reset_auth, other, certain=record.previous is not None)
+    await tenant.held.keep(current)
+    return Action.RETIRED, current
 
-        For who lost a claim after a request that changes a password: it may have come after the one on record.
-        """
-        record = self.held.record
-        if record.current is None and record.intended is None:
-            await self.held.forget()  # somebody removed it: only this claim put the name on record
-            return
-        current = usable(record)
-        if current is None or await self.logins.works(current):
-            return
-        await self.held.intend(current.username)
-        await self._ensure_database()
-        credential = await self.logins.credential(current.username, there=True)
-        await self.held.keep(credential, record.previous)
 
-    def _on_record(self) -> Credential:
-        current = usable(self.held.record)
-        if current is None:
-            raise InvalidArgumentError(
-                f"the tenant {self.names.tenant!r} has no credential on record: provision it first; nothing was sent"
+async def remove(tenant: ClaimedTenant) -> tuple[Action, None]:
+    """Remove the logins and the database, and the record last."""
+    record = tenant.held.record
+    if record.current is None and record.intended is None:
+        await tenant.held.forget()  # nothing was ever made for it
+        return Action.ABSENT, None
+    current = record.current.username if record.current else record.intended or tenant.names.logins[0]
+    await tenant.held.intend(current)  # from here on nobody is told this credential
+    told = {current, record.intended, record.previous and record.previous.username}
+    for login in tenant.names.logins:
+        await tenant.held.may_write()
+        await _gone(tenant.cluster.users.delete, login, certain=login in told)
+    if tenant.names.database is not None:
+        await tenant.held.may_write()
+        await _gone(tenant.cluster.dbs.delete, tenant.names.database, certain=True)
+    if tenant.site.sql is not None:
+        await tenant.site.sql.forget(tenant.names)
+    await tenant.held.forget()
+    return Action.DELETED, None
+
+
+async def mend(tenant: ClaimedTenant) -> None:
+    """Make sure that the credential on record works, and replace it if it does not.
+
+    For who lost a claim after sending a request that changes a password: the server may have performed it after that of
+    whoever took the claim over.
+    """
+    record = tenant.held.record
+    if record.current is None and record.intended is None:
+        await tenant.held.forget()  # somebody removed it, and this claim put the name on record anew
+        return
+    current = usable(record)
+    if current is None or await works(tenant, current):
+        return
+    await tenant.held.intend(current.username)
+    await _ensure_database(tenant)
+    credential = await working_credential(tenant, current.username, there=True)
+    await tenant.held.keep(credential, record.previous)
+
+
+def _on_record(tenant: ClaimedTenant) -> Credential:
+    current = usable(tenant.held.record)
+    if current is None:
+        raise InvalidArgumentError(
+            f"the tenant {tenant.names.tenant!r} has no credential on record: provision it first; nothing was sent"
+        )
+    return current
+
+
+async def _make(
+    tenant: ClaimedTenant, login: str, action: Action, *, there: bool = False, ours: bool = True
+) -> tuple[Action, Credential]:
+    """Make the database and ``login``, or reset it if it is ``there``, and put its credential on record."""
+    await _ensure_database(tenant)
+    credential = await working_credential(tenant, login, there=there, ours=ours)
+    await tenant.held.keep(credential, _still_previous(tenant, login))
+    return action, credential
+
+
+async def _adopt(tenant: ClaimedTenant, user: User) -> tuple[Action, Credential]:
+    """Put on record the password that the API tells of a login that was there before."""
+    await _ensure_database(tenant)
+    pauses = waits(_GONE)
+    while True:
+        if not user.password:
+            raise InvalidResponseError(
+                f"the login {user.name!r} was there before, and the API does not tell its password (MongoDB never "
+                'does, else the token needs the scope database:view_credentials): if_exists="reset" gives it a new '
+                "one, which ends the old one"
             )
-        return current
+        refused = await grant(tenant, user, made=False)
+        if refused is None:
+            credential = tenant.site.credential(tenant.names, user)
+            await tenant.held.keep(credential)
+            return Action.ADOPTED, credential
+        wait = next(pauses, None)
+        if wait is None:
+            raise refused_login(tenant, user.name, refused)
+        await asyncio.sleep(wait)
+        found = await look(tenant, user.name)
+        if found is None:  # it was being deleted
+            await tenant.held.intend(user.name)
+            return await _make(tenant, user.name, Action.CREATED)
+        user = found
 
-    async def _make(
-        self, login: str, action: Action, *, there: bool = False, ours: bool = True
-    ) -> tuple[Action, Credential]:
-        """The database, the login with its rights, and its credential, on record."""
-        await self._ensure_database()
-        credential = await self.logins.credential(login, there=there, ours=ours)
-        await self.held.keep(credential, self._still_previous(login))
-        return action, credential
 
-    async def _adopt(self, user: User) -> tuple[Action, Credential]:
-        """Put on record the password that the API tells of a login that was there before."""
-        await self._ensure_database()
-        pauses = waits(_GONE)
-        while True:
-            if not user.password:
-                raise InvalidResponseError(
-                    f"the login {user.name!r} was there before, and the API does not tell its password (MongoDB never "
-                    'does, else the token needs the scope database:view_credentials): if_exists="reset" gives it a new '
-                    "one, which ends the old one"
-                )
-            refused = await self.logins.granted(user, made=False)
-            if refused is None:
-                credential = self.site.credential(self.names, user)
-                await self.held.keep(credential)
-                return Action.ADOPTED, credential
-            wait = next(pauses, None)
-            if wait is None:
-                raise self.logins.refused(user.name, refused)
-            await asyncio.sleep(wait)
-            found = await self.logins.look(user.name)
-            if found is None:  # it was being deleted
-                await self.held.intend(user.name)
-                return await self._make(user.name, Action.CREATED)
-            user = found
-
-    async def _ensure_database(self) -> None:
-        """See to it that the database is there; whether somebody else made it does not matter."""
-        name = self.names.database
-        if name is None:
+async def _ensure_database(tenant: ClaimedTenant) -> None:
+    """Make the database, unless it is there, whoever made it."""
+    name = tenant.names.database
+    if name is None:
+        return
+    pauses = waits(FRESH)
+    while True:
+        try:
+            await tenant.cluster.dbs.create(name)
             return
-        pauses = waits(FRESH)
-        while True:
-            try:
-                await self.cluster.dbs.create(name)
+        except (ConflictError, UnprocessableEntityError) as refusal:
+            if says_taken(refusal):
                 return
-            except (ConflictError, UnprocessableEntityError) as refusal:
-                if says_taken(refusal):
-                    return
-                await _seen(self.cluster.dbs.get, name, refusal)
-                return
-            except DatabaseClientError as error:
-                wait = next(pauses, None)
-                if not error.may_have_applied or wait is None:
-                    raise
-            await asyncio.sleep(wait)
+            await _seen(tenant.cluster.dbs.get, name, refusal)
+            return
+        except DatabaseClientError as error:
+            wait = next(pauses, None)
+            if not error.may_have_applied or wait is None:
+                raise
+        await asyncio.sleep(wait)
 
-    def _still_previous(self, login: str) -> Credential | None:
-        previous = self.held.record.previous
-        return None if previous is None or previous.username == login else previous
+
+def _still_previous(tenant: ClaimedTenant, login: str) -> Credential | None:
+    previous = tenant.held.record.previous
+    return None if previous is None or previous.username == login else previous
 
 
 async def _seen(get: Callable[[str], Awaitable[object]], name: str, refusal: DatabaseClientError) -> None:
@@ -221,9 +214,9 @@ async def _seen(get: Callable[[str], Awaitable[object]], name: str, refusal: Dat
 
 
 async def _gone(end: Callable[[str], Awaitable[object]], name: str, *, certain: bool) -> None:
-    """Delete or reset ``name``, unless it is not there.
+    """Delete or reset ``name`` by ``end``, unless it is not there.
 
-    A 404 is tried again where it is ``certain`` that it was there: a fresh name may answer so.
+    A fresh name may answer 404 for a moment. So where it is ``certain`` that it was made, a 404 is tried again.
     """
     for wait in waits(1.0 if certain else 0.0):
         try:

@@ -22,12 +22,12 @@ from aiodbclient.errors import (
     InvalidResponseError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, TenantOutcome, Tenants
-from aiodbclient.tenants.claims import Held
+from aiodbclient.tenants.claims import ClaimedTenant, Held
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.site import read_site
 from aiodbclient.tenants.testing import LONG
-from aiodbclient.tenants.work import Work
+from aiodbclient.tenants.work import mend
 
 from ..bulk.truth import Truth
 from .conftest import Place
@@ -179,7 +179,7 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
         with monkeypatch.context() as patched:
             patched.setattr(PostgresGrants, "_connect", away)
             with pytest.raises(GrantError, match="connection refused"):
-                await Work(site, place.cluster, names, held).mend()
+                await mend(ClaimedTenant(site, place.cluster, names, held))
 
     assert "users.reset_auth" not in {what for what, _ in place.sent()}
     assert await place.tenants().get("alpha") == credential
