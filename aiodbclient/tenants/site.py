@@ -101,8 +101,9 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
 async def _authority(cluster: ClusterClient, name: str) -> str:
     try:
         return await cluster.ca()
-    except NotFoundError:
+    except NotFoundError as missing:
         raise ConfigurationError(
-            f"the cluster {name!r} speaks TLS, and the API tells no certificate authority of it (404), so that its "
-            "servers cannot be verified: wait until the cluster is online, or ask the provider; nothing was made"
+            f"the cluster {name!r} speaks TLS, and the API tells no certificate authority by which its servers could "
+            f"be verified (404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was "
+            "made"
         ) from None

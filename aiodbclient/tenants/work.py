@@ -3,8 +3,9 @@
 The order is the same everywhere: the intent is put on record, the claim is renewed, the request that changes a password
 is sent, the password is tried by a login, and then it is kept.
 
-Each function raises StoreError where the store cannot be used, ClaimLostError where the claim was lost, GrantError where
-the database server refuses a statement, and what the API's calls raise. All leave on record what the next one needs.
+Each function raises StoreError where the store cannot be used, ClaimLostError where the claim was lost, GrantError
+where the database server refuses a statement, and what the API's calls raise. What the next one needs is then on
+record.
 """
 
 from __future__ import annotations

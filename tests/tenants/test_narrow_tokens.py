@@ -1,0 +1,122 @@
+"""A token without database:view_credentials, on the engines whose rights the API gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from attrs import frozen
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient.errors import ConfigurationError, InvalidResponseError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore, TenantOutcome, Tenants
+
+from ..bulk.truth import Truth, requests
+
+SCOPES = ["database:read", "database:create", "database:update", "database:delete"]
+
+
+@frozen
+class Narrow:
+    """A cluster by a token that reads no passwords, and by one that does."""
+
+    sandbox: Sandbox
+    narrow: ClusterClient
+    full: ClusterClient
+    truth: Truth
+    store: SQLiteStore
+
+
+@pytest.fixture(params=["mongodb", "kafka", "opensearch"])
+async def place(request: pytest.FixtureRequest, tmp_path: object) -> AsyncIterator[Narrow]:
+    async with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster(request.param)
+        options = {"base_url": sandbox.url, "budget": RateBudget([]), "retry": RetryPolicy(base_delay=0.01)}
+        async with (
+            DatabaseClient(sandbox.add_token(SCOPES), **options) as narrow,  # type: ignore[arg-type]
+            DatabaseClient(sandbox.token, **options) as full,  # type: ignore[arg-type]
+            SQLiteStore(f"{tmp_path}/tenants.db") as store,
+        ):
+            yield Narrow(sandbox, narrow.cluster(cluster), full.cluster(cluster), Truth(sandbox, cluster), store)
+
+
+async def only(run: AsyncIterator[TenantOutcome]) -> TenantOutcome:
+    (outcome,) = [outcome async for outcome in run]
+    return outcome
+
+
+async def test_what_is_told_when_it_is_made_is_enough(place: Narrow) -> None:
+    tenants = Tenants(place.narrow, place.store)
+    place.sandbox.faults.add("users.create", cut=True, after=True, times=1)  # so that one password is lost
+
+    credentials = [await tenants.ensure("alpha")]
+    for _ in range(2):  # the second login is made, and then the first is reset
+        rotated = await only(tenants.rotate(["alpha"]))
+        assert rotated.credential is not None, rotated.error
+        credentials.append(rotated.credential)
+        assert {each.username: each.password for each in credentials}.items() <= place.truth.passwords.items()
+    retired = await only(tenants.retire(["alpha"]))
+
+    assert retired.action is Action.RETIRED
+    assert await tenants.get("alpha") == credentials[-1]
+    assert place.truth.passwords[credentials[1].username] != credentials[1].password
+    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+
+
+async def test_a_login_that_was_there_before_is_not_adopted_nor_touched(place: Narrow) -> None:
+    tenants = Tenants(place.narrow, place.store)
+    before = await place.full.users.create("alpha")
+
+    for _ in range(2):
+        with pytest.raises(InvalidResponseError, match="the token needs the scope database:view_credentials"):
+            await tenants.ensure("alpha")
+
+    record = await place.store.get("alpha")
+    assert record is not None
+    assert (record.current, record.intended) == (None, None)
+    assert place.truth.passwords["alpha"] == before.password
+    reset = await only(tenants.provision(["alpha"], if_exists="reset"))
+    assert reset.credential is not None
+    assert place.truth.passwords["alpha"] == reset.credential.password
+
+
+async def test_a_token_that_is_told_no_password_ends_the_run_and_what_was_made_is_on_record(place: Narrow) -> None:
+    """The API description leaves open whether a create tells the password to such a token."""
+    tenants = Tenants(place.narrow, place.store)
+    untold = place.sandbox.faults.add(["users.create", "users.reset_auth"], password_empty_for=3600.0)
+    names = [f"tenant-{number}" for number in range(100)]
+
+    with pytest.raises(ConfigurationError, match="give the token the scope database:view_credentials") as refused:
+        [_ async for _ in tenants.provision(names)]
+
+    assert refused.value.may_have_applied
+    made = {name for name in place.truth.passwords if name in names}
+    assert 0 < len(made) <= 16
+    records = {record.name: record async for record in place.store.records()}
+    assert made <= {record.intended for record in records.values()}
+    assert {record.current for record in records.values()} == {None}
+    assert max(place.truth.reset.values()) == 1
+
+    place.sandbox.faults.remove(untold)
+    outcomes = [outcome async for outcome in Tenants(place.full, place.store).provision(names)]
+    assert {outcome.name: outcome.credential and outcome.credential.password for outcome in outcomes} == {
+        name: place.truth.passwords[name] for name in names
+    }
+    assert max(place.truth.created.values()) == 1
+
+
+async def test_a_rotation_whose_password_is_not_told_leaves_the_credential_in_use(place: Narrow) -> None:
+    tenants = Tenants(place.narrow, place.store)
+    credential = await tenants.ensure("alpha")
+    place.sandbox.faults.add(["users.create", "users.reset_auth"], password_empty_for=3600.0)
+
+    with pytest.raises(ConfigurationError, match="database:view_credentials"):
+        await only(tenants.rotate(["alpha"]))
+
+    assert await tenants.get("alpha") == credential
+    assert place.truth.passwords["alpha"] == credential.password
+    record = await place.store.get("alpha")
+    assert record is not None
+    assert record.intended not in (None, "alpha")
+    assert requests(place.sandbox, "users.reset_auth") == 1
