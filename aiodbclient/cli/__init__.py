@@ -1,4 +1,4 @@
-"""The command ``aiodbclient``: the package's public surface for operators. Needs the extra ``cli``."""
+"""The command ``aiodbclient``, for operators. Needs the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command with the arguments of the process, and exit with its code."""
+    """Run the command with the arguments of the process, and exit with its exit code."""
     try:
         from .app import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The command and its groups."""
+"""The command, with its groups of subcommands."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def command(
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version, and end.")
     ] = False,
 ) -> None:
-    """What comes before the name of a subcommand."""
+    """The options that come before the name of a subcommand."""

@@ -1,4 +1,4 @@
-"""The arguments that several subcommands take."""
+"""The arguments and options that several subcommands take, as types for their signatures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Budget = Annotated[
         envvar="AIODBCLIENT_BUDGET",
         metavar="URL",
         help="Share the rate limit with other processes, through this Valkey: valkey://host:6379/0. "
-        "A password belongs into the variable: others can read a process's arguments.",
+        "Put a password into the variable: others can read a process's arguments.",
         show_default=False,
         show_envvar=True,
     ),
@@ -44,12 +44,12 @@ Store = Annotated[
         envvar="AIODBCLIENT_STORE",
         metavar="STORE",
         help="Where the credentials are on record: a file such as tenants.db, or postgresql://user@host/db. "
-        "A password belongs into the variable, or into ~/.pgpass. AIODBCLIENT_STORE_KEY encrypts what is in it.",
+        "Put a password into the variable, or into ~/.pgpass. AIODBCLIENT_STORE_KEY encrypts the store.",
         show_default=False,
     ),
 ]
-Prefix = Annotated[str, typer.Option(metavar="TEXT", help="Begins the names of databases and logins.")]
-Private = Annotated[bool, typer.Option("--private", help="Let credentials lead to the private connection.")]
+Prefix = Annotated[str, typer.Option(metavar="TEXT", help="What the names of databases and logins begin with.")]
+Private = Annotated[bool, typer.Option("--private", help="Give credentials the host of the private connection.")]
 Admin = Annotated[
     str | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""The names that a command works on: from its arguments, from a CSV file, or from the standard input. Pure."""
+"""The names of tenants, from the arguments, from a CSV file or from the standard input."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from ..errors import InvalidArgumentError
 
 
 def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
-    """The names, each once and in their order.
+    """Read the names, and check that each comes once.
 
     Args:
-        arguments: Those of the command line.
-        file: A CSV file, or ``-`` for the standard input.
+        arguments: The names on the command line.
+        file: A CSV file, ``-`` for the standard input, or None. The names are in its column ``name``, or else in the
+            first.
+
+    Returns:
+        The names, in their order.
 
     Raises:
-        InvalidArgumentError: There is none, there are both, one is empty, or one comes twice. It tells where.
+        InvalidArgumentError: There are no names, or there are both arguments and a file; the file cannot be read; a
+            name is empty, or comes twice. The message tells the line.
     """
     if file is None:
         if not arguments:

@@ -1,4 +1,4 @@
-"""What a command prints: results on the standard output, all else on the standard error."""
+"""What a command prints: results on the standard output, everything else on the standard error."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from ..errors import InvalidArgumentError
 
 NAME = "aiodbclient"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_WIDE = 1_000_000  # columns of what is no terminal, where nothing must be folded
+_WIDE = 1_000_000  # columns, where the output is no terminal: no line is to be folded
 
 
 class Lines:
-    """Writes lines to the standard output, also where whoever reads it has gone."""
+    """Writes lines to the standard output, until nobody reads them any more.
+
+    Attributes:
+        gone: Whether the reader has closed the output.
+    """
 
     def __init__(self) -> None:
         self.gone = False
 
     def write(self, line: str) -> None:
-        """Print ``line`` at once. Sets ``gone`` where nobody reads any more."""
+        """Print ``line`` at once; do nothing where the reader has gone."""
         if self.gone:
             return
         try:
@@ -38,22 +42,22 @@ class Lines:
 
 
 def forget_stdout() -> None:
-    """Let what is still to be printed, such as by Python at its end, go nowhere."""
+    """Discard what is printed from now on: Python would fail to flush it when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def error_console() -> Console:
-    """Where progress and errors go."""
+    """A console on the standard error."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def tell(text: str) -> None:
-    """Print ``text`` on the standard error."""
+    """Print ``text`` on the standard error, after the name of the command."""
     print(f"{NAME}: {printable(text)}", file=sys.stderr)
 
 
 def printable(text: object) -> str:
-    """``text`` with what could command a terminal written out."""
+    """``text`` with control characters escaped, so that it cannot control the terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
@@ -84,23 +88,24 @@ def _cell(value: object) -> str:
 
 
 def confirm(what: str, *, yes: bool) -> bool:
-    """Ask whether to do ``what``.
+    """Ask on the terminal whether to go on.
 
     Args:
-        what: Ends with a question mark.
-        yes: Do not ask: the answer is given.
+        what: The question.
+        yes: Whether the answer has been given with ``--yes``. Nothing is asked then.
 
     Returns:
-        Whether to go on.
+        The answer.
 
     Raises:
-        InvalidArgumentError: There is no terminal to ask on.
+        InvalidArgumentError: The standard input is no terminal.
+        typer.Abort: Ctrl-C, SIGTERM or the end of the input came instead of an answer.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
         raise InvalidArgumentError(f"{what} Nobody can be asked here: say --yes. Nothing was changed")
-    # An event loop's handlers would wait until the question is answered.
+    # The event loop stands still meanwhile, and its own handlers of signals with it.
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     try:
         return typer.confirm(printable(what), err=True)

@@ -1,4 +1,4 @@
-"""Following a run: its bar, its failures, its outcomes, its end."""
+"""A bulk run on the terminal: its progress, its outcomes, and the signals that stop it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ _WORTH_TELLING = 1.0  # s of waiting for the rate limit
 
 
 def seconds_left(names: int, a_second: float, requests: float, windows: Iterable[tuple[Window, int]]) -> float:
-    """How long the rest of a run takes: as its pace so far says, but no less than the rate limit lets it.
+    """Estimate how long the rest of a run takes: at its pace so far, and no less than the rate limit needs.
 
-    The pace alone would promise too much, for the rate limit lets the first requests go at once.
+    The rate limit lets the first requests go at once, so the pace alone would promise too much at first.
 
     Args:
-        names: How many are left.
-        a_second: How many were done in a second, on average. Not 0.
-        requests: How many a name takes, on average.
-        windows: Each window of the rate limit, with the slots in it that are taken.
+        names: The number of names that are left.
+        a_second: The number of names that were done in a second, on average; more than 0.
+        requests: The number of requests for a name, on average.
+        windows: Each window of the rate limit, with the number of its slots that are taken.
+
+    Returns:
+        Seconds.
     """
     paced = names / a_second
     for window, used in windows:
@@ -49,8 +52,8 @@ class Bar:
     A timer of the loop draws it, and no thread, since budgets are for one thread.
 
     Args:
-        total: The number of names.
-        budget: Tells how long the rate limit makes the run wait.
+        total: The number of names in the run.
+        budget: The budget that paces the run.
     """
 
     def __init__(self, total: int, budget: AnyBudget) -> None:
@@ -91,7 +94,7 @@ class Bar:
         self._progress.stop()
 
     def advance(self, outcome: TenantOutcome) -> None:
-        """Count one more name, and tell above the bar if it failed."""
+        """Count a name that is done. If it failed, print its error above the bar."""
         self._done += 1
         self._requests += outcome.tries
         self._progress.advance(self._task)
@@ -100,7 +103,7 @@ class Bar:
             self._console.print(f"{printable(outcome.name)}: {printable(outcome.error)}", style="red", soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Tell something above the bar."""
+        """Print ``text`` above the bar."""
         self._console.print(f"{NAME}: {text}", soft_wrap=True)
 
     def _tick(self) -> None:
@@ -127,7 +130,11 @@ class Bar:
 
 
 class Stopping:
-    """What a signal does to a run: the first one stops it, so that what is in flight is kept; the second ends it."""
+    """What signals do to a run: the first lets it finish what is in flight, the second cancels it.
+
+    Attributes:
+        stopped: Whether a signal came.
+    """
 
     def __init__(self, run: Run[TenantOutcome], bar: Bar) -> None:
         self._run = run
@@ -136,7 +143,7 @@ class Stopping:
         self.stopped = False
 
     def stop(self) -> None:
-        """React to a signal."""
+        """Handle a signal."""
         if not self.stopped:
             self._bar.say("stops when what is in flight is on record; once more to end at once")
             self.stopped = True
@@ -153,14 +160,14 @@ async def follow(
     row: Callable[[TenantDone], dict[str, Any]],
     as_json: bool,
 ) -> int:
-    """Do a run to its end.
+    """Do a run to its end, and print its progress and outcomes.
 
     Args:
         run: The run.
-        total: How many names it has.
-        budget: Paces it.
-        row: What to print of an outcome, as JSON.
-        as_json: Whether to print each outcome, or how many there are of each kind.
+        total: The number of its names.
+        budget: The budget that paces it.
+        row: Gives what to print of a success, beside its name and action.
+        as_json: Print each outcome as a JSON object; else the number of outcomes of each kind at the end.
 
     Returns:
         The exit code.
@@ -180,7 +187,7 @@ async def follow(
                         if as_json:
                             told = _failure(outcome.error) if isinstance(outcome, Failed) else row(outcome)
                             lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **told}))
-                            if lines.gone:  # nobody reads what is done: do no more
+                            if lines.gone:  # nobody reads the outcomes: do no more
                                 run.stop()
                 except DatabaseClientError as error:
                     ended = error

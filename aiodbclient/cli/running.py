@@ -1,4 +1,4 @@
-"""How a subcommand runs: its client, its signals, its exit code."""
+"""What every subcommand needs: a client, its cluster, signals, an exit code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
 
 
 def runs(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
-    """Let Typer call a coroutine function, and exit with the code that it returns or that its error means."""
+    """Make a function for Typer of a coroutine function. It exits with the code returned, or with that of the error."""
 
     @wraps(command)
     def called(*arguments: P.args, **options: P.kwargs) -> None:
@@ -52,7 +52,7 @@ def _exit_code(work: Coroutine[Any, Any, int]) -> int:
     try:
         return asyncio.run(_until_signal(work))
     except typer.Abort:
-        print(file=sys.stderr)  # what was asked stands on this line
+        print(file=sys.stderr)  # ends the line with the question
         tell("stopped: nothing was changed")
         return STOPPED
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -67,7 +67,7 @@ def _exit_code(work: Coroutine[Any, Any, int]) -> int:
 
 
 def code_of(error: DatabaseClientError) -> int:
-    """What a command exits with that was ended by ``error``."""
+    """The exit code of a command that ``error`` ended."""
     match error:
         case ConfigurationError() | InvalidArgumentError() | UnsupportedOperationError():
             return BAD_USAGE
@@ -80,7 +80,7 @@ def code_of(error: DatabaseClientError) -> int:
 
 
 async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
-    """Cancel ``work`` on SIGINT and SIGTERM."""
+    """Do ``work``. SIGINT and SIGTERM cancel it."""
     task = asyncio.current_task()
     assert task is not None
     on_signals(task.cancel)
@@ -95,10 +95,13 @@ def on_signals(react: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def open_client(budget_url: str | None) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """A client with the environment's token and proxy, and the budget that paces it.
+    """Open a client with the token and the proxy of the environment.
 
     Args:
-        budget_url: The server of a shared budget, or None for a budget of this process.
+        budget_url: The server of a shared budget; None for a budget of this process alone.
+
+    Yields:
+        The client, and the budget that paces it.
     """
     async with AsyncExitStack() as stack:
         budget: AnyBudget = RateBudget()
@@ -117,7 +120,11 @@ def _shared(url: str) -> SharedRateBudget:
 
 
 async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """The cluster with the id or name ``wanted``, which is read, so that its engine is known.
+    """Find a cluster by its id or its name, with one request. Its engine is known then.
+
+    Args:
+        client: Reads the cluster, or the list of them.
+        wanted: The id or the name.
 
     Raises:
         InvalidArgumentError: There is no such cluster, or more than one with that name.
@@ -128,13 +135,13 @@ async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
     try:
         return client.cluster(cluster.id, (await cluster.info()).engine)
     except PermissionDeniedError:
-        return cluster  # the token may still be good for what is to be done
+        return cluster  # what the command is to do may be allowed all the same
     except NotFoundError:
         raise InvalidArgumentError(f"no cluster has the id {wanted}; nothing was changed") from None
 
 
 def cluster_by_id(client: DatabaseClient, wanted: str) -> ClusterClient | None:
-    """The cluster with the id ``wanted``, without a request; None where that is no id."""
+    """The cluster with the id ``wanted``, or None where that is no id. Sends nothing."""
     try:
         return client.cluster(UUID(wanted))
     except ValueError:

@@ -10,16 +10,16 @@ from typing import Annotated, Any
 
 import typer
 from attrs import frozen
-from rich.console import Console
 
 from .._bulk.run import Run
 from ..engines import guard
 from ..errors import InvalidArgumentError
-from ..tenants import Credential, Plan, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
+from ..tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
 from .arguments import Admin, Budget, From, Json, OfCluster, Prefix, Private, Show, TenantNames, Yes
 from .arguments import Store as StoreOption
 from .names import read_names
-from .output import confirm, print_rows, printable, tell
+from .output import confirm, print_rows, tell
+from .plans import changes, print_plan
 from .progress import follow
 from .running import DIFFERENT, DONE, SOME_FAILED, STOPPED, AnyBudget, cluster_by_id, find_cluster, open_client, runs
 
@@ -29,13 +29,13 @@ app = typer.Typer(
     "Whatever ends a command: run it again, and it goes on.",
 )
 
-_SHOWN = 10  # names that a question tells
+_SHOWN = 10  # names in a question, at most
 
 Prune = Annotated[bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")]
 
 
 class IfExists(StrEnum):
-    """What becomes of a login that is there and on no record."""
+    """What happens to a login that exists and is not on record."""
 
     ADOPT = "adopt"
     RESET = "reset"
@@ -44,7 +44,7 @@ class IfExists(StrEnum):
 
 @frozen
 class Place:
-    """Where the tenants are."""
+    """The tenants of a cluster, the store that they are on record in, and the budget of the requests."""
 
     tenants: Tenants
     store: Store
@@ -62,9 +62,10 @@ async def _open(
     *,
     offline: bool = False,
 ) -> AsyncGenerator[Place]:
-    """Open the store, once it is known that the cluster can have tenants: a refused one leaves no file behind.
+    """Open the store of a cluster's tenants.
 
-    With ``offline`` a cluster that is told by its id is taken for granted, and no request is sent.
+    The cluster comes first, so that one that cannot have tenants leaves no file of a store behind. With ``offline``, an
+    id is taken for that of a cluster without asking the API.
     """
     opened = _store(store)
     async with open_client(budget) as (client, limit):
@@ -100,9 +101,9 @@ async def plan_tenants(
     async with _open(cluster, store, budget, prefix) as place:
         plan = await place.tenants.plan(wanted, prune=prune)
     if json:
-        print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_json=True)
+        print_rows(({"name": name, "change": change} for name, change in changes(plan)), as_json=True)
     else:
-        _print_plan(plan)
+        print_plan(plan)
     return DIFFERENT if plan.create or plan.resume or (prune and plan.extra) else DONE
 
 
@@ -114,7 +115,7 @@ async def provision_tenants(
     names: TenantNames = None,
     file: From = None,
     if_exists: Annotated[
-        IfExists, typer.Option(help="What becomes of a login that is there and on no record.")
+        IfExists, typer.Option(help="What happens to a login that exists and is not on record.")
     ] = IfExists.ADOPT,
     prune: Prune = False,
     prefix: Prefix = "",
@@ -276,30 +277,3 @@ def _row(credential: Credential, show: bool, as_json: bool) -> dict[str, Any]:
         if as_json:
             told["ca"] = credential.ca
     return told
-
-
-def _changes(plan: Plan) -> list[tuple[str, str]]:
-    extra = "remove" if plan.prune else "extra"
-    kinds = {"create": plan.create, "resume": plan.resume, extra: plan.extra, "keep": plan.keep}
-    return [(name, kind) for kind, names in kinds.items() for name in names]
-
-
-_SIGNS = {
-    "create": ("+ {}", "green"),
-    "resume": ("~ {} (begun, goes on)", "yellow"),
-    "remove": ("- {}", "red"),
-    "extra": ("  {} (on record, not among the names; left alone)", "dim"),
-}
-
-
-def _print_plan(plan: Plan) -> None:
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    for name, change in _changes(plan):
-        if change in _SIGNS:
-            sign, style = _SIGNS[change]
-            console.print(sign.format(printable(name)), style=style)
-    removed = len(plan.extra) if plan.prune else 0
-    console.print(
-        f"{len(plan.create)} to create, {len(plan.resume)} to go on with, {removed} to remove, "
-        f"{len(plan.keep)} on record"
-    )
