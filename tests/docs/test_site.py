@@ -162,6 +162,17 @@ def test_a_field_and_a_member_have_an_anchor(site: Path) -> None:
     assert "may_have_applied = " not in text_of(site, "reference/errors.html")
 
 
+def test_a_class_that_attrs_completes_shows_its_signature(site: Path) -> None:
+    told = " ".join(" ".join(text_of(site, page).split()) for page in pages(site) if page.startswith("reference/"))
+    made_by_us = {"Fault", "Plan", "UserPlan"}
+    completed = {cls.__name__ for cls in CLASSES.values() if attrs.has(cls) and "__init__" in vars(cls)}
+    assert {"User", "RateBudget", "RequestEvent", "Credential"} <= completed
+    for name in completed - made_by_us:
+        assert re.search(rf"\b{name}\( ?(\w|\*)", told), name
+    assert not re.search(r"\bFault\(|lt;built-in", told)
+    assert "tags: list[str] = list()" in told
+
+
 def test_the_reference_shows_no_private_code(site: Path) -> None:
     for page in pages(site):
         if page.startswith("reference/"):
