@@ -1,6 +1,7 @@
 """A process that works on tenants until it is killed. The environment says on which, where, and what to do.
 
-It appends to a file what it was told, a line an outcome, before it takes the next.
+It works on the names in the file ``names``, which it reads anew for each round. It appends what it was told to the file
+``told``, a line an outcome, before it takes the next. Where there is a file ``enough``, it ends after its round.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import os
 import random
 import sys
 import time
+from pathlib import Path
 
 from aiodbclient import Action, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import StoreError
 from aiodbclient.tenants import PostgresStore, SQLiteStore, TenantDone, TenantOutcome, Tenants
+
+# So that clients can read the new credential before its login's turn comes again.
+PAUSES = {"provision": 0.05, "rotate": 0.3}
 
 
 def tell(log: int, outcome: TenantOutcome) -> None:
@@ -27,7 +32,8 @@ def tell(log: int, outcome: TenantOutcome) -> None:
 
 async def main() -> None:
     plan = json.loads(os.environ["STORM"])
-    log = os.open(plan["log"], os.O_WRONLY | os.O_APPEND)
+    folder = Path(plan["folder"])
+    log = os.open(folder / "told", os.O_WRONLY | os.O_APPEND)
     store = PostgresStore(plan["store"]) if "://" in plan["store"] else SQLiteStore(plan["store"])
     async with (
         DatabaseClient(
@@ -36,16 +42,16 @@ async def main() -> None:
         store,
     ):
         tenants = Tenants(client.cluster(plan["cluster"]), store, lease=plan["lease"])
-        names = plan["names"]
-        random.shuffle(names)
+        do = {"provision": tenants.provision, "rotate": tenants.rotate}[plan["do"]]
         print("begun", flush=True)
         while True:
-            run = tenants.provision(names) if plan["do"] == "provision" else tenants.rotate(names)
-            async for outcome in run:
+            names = (folder / "names").read_text().split()
+            random.shuffle(names)
+            async for outcome in do(names):
                 tell(log, outcome)
-            if plan["once"]:
+            if plan["once"] or (folder / "enough").exists():
                 return
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(PAUSES[plan["do"]])
 
 
 try:

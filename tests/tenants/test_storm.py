@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .storm import STORMS, Storm, run
+from .storm import STORMS, run
+from .weather import Storm
 
 A_LITTLE = (
     "provision PostgreSQL, a table",
