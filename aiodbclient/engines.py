@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .errors import UnsupportedOperationError
 
@@ -53,6 +53,8 @@ class Capabilities(NamedTuple):
         user_settings: The settings of a user that the engine heeds.
         concurrent_user_writes: How many user writes one cluster bears at a time.
         tells_passwords: Whether the API tells a user's password when it is read, and not only when it is made.
+        tenants: What a tenant (``aiodbclient.tenants``) has there for itself: a database, or everything whose name has
+            the tenant's name as its prefix (Kafka's topics, OpenSearch's indexes). None: it can have no tenants.
     """
 
     users: bool = True
@@ -60,6 +62,7 @@ class Capabilities(NamedTuple):
     user_settings: frozenset[str] = frozenset()
     concurrent_user_writes: int = 16
     tells_passwords: bool = True
+    tenants: Literal["database", "prefix"] | None = None
 
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:
@@ -67,8 +70,8 @@ class Capabilities(NamedTuple):
         return CAPABILITIES.get(engine)
 
 
-_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}))
-_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}))
+_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}), tenants="database")
+_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}), tenants="database")
 _CACHE = Capabilities(users=False, dbs=False)
 
 # Redis and Valkey: "User management is not supported for Caching or Valkey clusters" (API description, Databases).
@@ -85,9 +88,10 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
             user_settings=frozenset({"settings.mongo_user_settings", "readonly"}),
             concurrent_user_writes=1,
             tells_passwords=False,
+            tenants="database",
         ),
-        Engine.KAFKA: Capabilities(user_settings=frozenset({"settings.acl"})),
-        Engine.OPENSEARCH: Capabilities(user_settings=frozenset({"settings.opensearch_acl"})),
+        Engine.KAFKA: Capabilities(user_settings=frozenset({"settings.acl"}), tenants="prefix"),
+        Engine.OPENSEARCH: Capabilities(user_settings=frozenset({"settings.opensearch_acl"}), tenants="prefix"),
     }
 )
 
@@ -130,3 +134,29 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
                 operation=operation,
             )
     return capabilities
+
+
+def guard_tenants(engine: Engine | str) -> Capabilities:
+    """Refuse an engine that can have no tenants, and one that is not known: nobody knows how rights are given there.
+
+    Does no I/O.
+
+    Args:
+        engine: The cluster's.
+
+    Returns:
+        What the engine can do.
+
+    Raises:
+        UnsupportedOperationError: The engine can have no tenants, or is not known.
+    """
+    capabilities = CAPABILITIES.get(engine)
+    if capabilities is not None and capabilities.tenants is not None:
+        return capabilities
+    if capabilities is None:
+        reason = f"the engine {engine!r} is not known to this version of aiodbclient, nor how rights are given there"
+    elif not capabilities.users:
+        reason = f"{engine} clusters have no user management"
+    else:
+        reason = f"{engine} clusters can have none"
+    raise UnsupportedOperationError(f"tenants: {reason}; nothing was made", engine=engine, operation="tenants")

@@ -12,7 +12,7 @@ import typer
 from attrs import frozen
 
 from .._bulk.run import Run
-from ..engines import guard
+from ..engines import guard_tenants
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
 from .arguments import Admin, Budget, From, Json, OfCluster, Prefix, Private, Show, TenantNames, Yes
@@ -71,7 +71,7 @@ async def _open(
     async with open_client(budget) as (client, limit):
         found = (cluster_by_id(client, cluster) if offline else None) or await find_cluster(client, cluster)
         if found.engine is not None:
-            guard(found.engine, "users.create")
+            guard_tenants(found.engine)
         async with opened:
             yield Place(Tenants(found, opened, prefix=prefix, private=private, admin=admin), opened, limit)
 

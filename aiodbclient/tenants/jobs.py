@@ -113,7 +113,7 @@ class TenantJob(Job[str, TenantDone]):
     async def prepare(self, meter: Meter) -> int:
         """Read the cluster. More names are begun than worked on, since others may hold their claims."""
         site = await self.tenancy.site(self._calls(meter))
-        at_a_time = CAPABILITIES.get(site.engine, Capabilities()).concurrent_user_writes
+        at_a_time = CAPABILITIES[site.engine].concurrent_user_writes
         self._turns = asyncio.Semaphore(at_a_time)
         return _AT_A_TIME * at_a_time
 

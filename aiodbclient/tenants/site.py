@@ -8,7 +8,7 @@ from attrs import frozen
 
 from .._dsn import dsn
 from ..clusters import ClusterClient
-from ..engines import CAPABILITIES, Capabilities, Engine, guard
+from ..engines import CAPABILITIES, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
 from ..models import Connection, User, UserSettings
 from .credential import Credential
@@ -30,7 +30,7 @@ class Site:
     @property
     def tells_passwords(self) -> bool:
         """Whether a read of a login tells its password: the engine's do, and the token is told the primary user's."""
-        return CAPABILITIES.get(self.engine, Capabilities()).tells_passwords and self.connection.password is not None
+        return CAPABILITIES[self.engine].tells_passwords and self.connection.password is not None
 
     def settings(self, names: Names) -> UserSettings | None:
         """What a login of the tenant is made with, where the API gives the rights."""
@@ -70,16 +70,16 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
     """Read what the tenants of ``cluster`` need of it.
 
     Raises:
-        UnsupportedOperationError: Its engine has no users.
+        UnsupportedOperationError: Its engine can have no tenants, or is not known.
         ConfigurationError: It is still being created, has no private connection, speaks a TLS that cannot be verified,
             or nothing tells an administrator.
         GrantError: The administrator cannot log in.
         DatabaseClientError: It could not be read.
     """
-    if cluster.engine is not None:
-        guard(cluster.engine, "users.create")  # before anything is sent
+    if cluster.engine is not None and cluster.engine in CAPABILITIES:
+        guard_tenants(cluster.engine)  # before anything is sent
     info = await cluster.info()
-    guard(info.engine, "users.create")
+    guard_tenants(info.engine)
     connection = info.private_connection if private else info.connection
     if connection is None or not connection.host:
         which = "private connection" if private else "connection"

@@ -73,7 +73,7 @@ class Tenants:
 
         Raises:
             InvalidArgumentError: The name cannot be a tenant's; nothing was sent.
-            UnsupportedOperationError: The engine has no users; nothing was sent.
+            UnsupportedOperationError: The engine can have no tenants, or is not known; nothing was made.
             GrantError: The database server refused a statement.
             StoreError: The store cannot be used; nothing was sent that could not be recorded.
             DatabaseClientError: The API's. Call it again: it goes on where this ended.

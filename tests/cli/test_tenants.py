@@ -345,11 +345,15 @@ def test_a_store_with_another_key_is_4(command: Command, names: list[str]) -> No
 def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Command) -> None:
     with Sandbox(windows=[]) as other:
         asyncio.run(other.add_cluster("redis", "cache"))
+        asyncio.run(other.add_cluster("cockroach", "new"))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
         for verb in ("plan", "provision", "rotate", "retire", "show"):
             done = command("tenants", verb, "alpha", "--cluster", "cache", "--store", command.store)
             assert (done.code, done.out) == (2, "")
             assert "redis clusters have no user management" in done.err
+        done = command("tenants", "provision", "alpha", "--cluster", "new", "--store", command.store)
+        assert (done.code, done.out) == (2, "")
+        assert "'cockroach' is not known" in done.err
         assert {request.operation for request in other.requests} == {"clusters.list"}
     assert not Path(command.store).exists()
 

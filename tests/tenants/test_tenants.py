@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from aiodbclient import Action
 from aiodbclient.errors import ConflictError, InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants import Credential, TenantOutcome
+from aiodbclient.tenants import Credential, TenantOutcome, Tenants
 
 from .conftest import Place
 
@@ -196,6 +196,23 @@ async def test_a_cache_is_refused_with_nothing_sent_and_nothing_on_record(place:
 
     assert len(place.sent()) == before
     assert await place.store.get("alpha") is None
+
+
+@pytest.mark.parametrize("given", [None, "cockroach"])
+async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(place: Place, given: str | None) -> None:
+    cluster = place.client.cluster(await place.sandbox.add_cluster("cockroach"), given)
+    before = len(place.sent())
+    tenants = Tenants(cluster, place.store)
+
+    with pytest.raises(UnsupportedOperationError, match=r"'cockroach' is not known.*nothing was made"):
+        await tenants.ensure("alpha")
+    with pytest.raises(UnsupportedOperationError, match=r"'cockroach' is not known.*nothing was made"):
+        await actions(tenants.provision(["alpha", "beta"]))
+    with pytest.raises(UnsupportedOperationError, match=r"'cockroach' is not known.*nothing was made"):
+        await tenants.plan(["alpha"])
+
+    assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"] * 3
+    assert [record async for record in place.store.records()] == []
 
 
 BAD: Iterable[Any] = ["", ".", "..", "defaultdb", "doadmin", "pg_x", "x" * 64, "a_0123456789abcdef_b", "nul\0", 7]
