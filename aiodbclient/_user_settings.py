@@ -1,4 +1,4 @@
-"""The settings of users, by engine, as plain attrs classes.
+"""The settings of users, by engine, as plain attrs classes. Pure.
 
 Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
 (permissions, roles, plug-ins) are enum members where they are known and the string itself where not.

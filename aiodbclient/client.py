@@ -1,4 +1,4 @@
-"""The client: owns or borrows the session, and hands out what works on it."""
+"""The client: what the caller chose, checked, and the handles that make the calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ _TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 class DatabaseClient:
     """The users and dbs of DigitalOcean's managed database clusters.
 
-    Arguments:
+    Making one does no I/O and needs no event loop. It belongs to the event loop of its first call. Use it as an async
+    context manager, or call ``aclose`` at the end.
+
+    Args:
         token: The API token; or an async callable that gives it, asked when first needed and once more after a 401
             (what it raises, the call raises); or None for the environment's ``DIGITALOCEAN_TOKEN`` or
             ``DIGITALOCEAN_ACCESS_TOKEN``.
@@ -43,7 +46,7 @@ class DatabaseClient:
             loopback may be plain http.
         session: An ``aiohttp.ClientSession`` of yours, used and never closed. Its own User-Agent is kept; ``timeout``
             takes the place of its timeouts. None: one of its own, made on first use.
-        timeout: Seconds that one attempt may take, connecting included.
+        timeout: Seconds that one try may take, connecting included.
         retry: How often and how patiently to try again.
         budget: The rate budget, which several clients with one token may share. None: the documented limits, for this
             client.
@@ -57,9 +60,13 @@ class DatabaseClient:
         trust_env: Whether to take the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
             API's host. Nothing else is taken from there: no token of a netrc file.
 
-    Raises ConfigurationError without a token or for one that would travel in the clear, also to a proxy. Makes no
-    connection and needs no event loop until the first call. It belongs to the event loop of that call. Use it as an
-    async context manager, or call ``aclose``.
+    Attributes:
+        clusters: The account's database clusters, to read.
+
+    Raises:
+        ConfigurationError: There is no token, or one that no header can carry; or the token would travel in the clear,
+            to the API or to a proxy.
+        InvalidArgumentError: Another argument cannot be.
     """
 
     __slots__ = ("_memory", "_options", "_transport", "clusters")
@@ -115,9 +122,9 @@ class DatabaseClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, unless the session is borrowed.
+        """Close the connections, unless the session is yours.
 
-        Later calls raise ConfigurationError. May be called again.
+        Calls that are under way fail, and later ones raise ConfigurationError. Safe to repeat.
         """
         await self._transport.aclose()
 
@@ -127,10 +134,15 @@ class DatabaseClient:
         return self._transport.rate_limit
 
     def cluster(self, cluster_id: str | UUID, engine: Engine | str | None = None) -> ClusterClient:
-        """The handle on one cluster. Does no I/O.
+        """The handle on one cluster. Does no I/O, so it does not tell whether there is such a cluster.
 
-        With ``engine`` the guard costs no request; else the client reads the cluster once, when it is first needed.
-        Raises InvalidArgumentError for an id that is not a UUID.
+        Args:
+            cluster_id: The cluster's UUID.
+            engine: The cluster's engine, where you know it. None: the client reads the cluster once, when a call first
+                needs it.
+
+        Raises:
+            InvalidArgumentError: ``cluster_id`` is no UUID, or ``engine`` no text.
         """
         if engine is not None and not (isinstance(engine, str) and engine):
             raise InvalidArgumentError(f"engine must be an Engine or its slug, not {engine!r}")
@@ -146,18 +158,19 @@ class DatabaseClient:
         retry: RetryPolicy | EllipsisType = ...,
         headers: Mapping[str, str] | EllipsisType = ...,
     ) -> DatabaseClient:
-        """This client with other options for its calls: same session, budget and memory. Closing either closes both.
+        """This client with other options for its calls. What is not given stays as it is.
 
-        What is not given stays as it is.
+        The two share everything else: the session, the budget, and what was learned of clusters. Closing one closes
+        both.
 
         Args:
             max_wait: Seconds that a call may wait for the budget; None for as long as it takes.
-            timeout: Seconds that one attempt may take, connecting included.
+            timeout: Seconds that one try may take, connecting included.
             retry: How often and how patiently to try again.
             headers: Headers for each request, in the place of those of an earlier ``with_options``.
 
         Raises:
-            InvalidArgumentError: For a value that cannot be, such as a header that would replace the token.
+            InvalidArgumentError: A value cannot be, such as a header that would replace the token.
         """
         given = {"max_wait": max_wait, "timeout": timeout, "retry": retry, "headers": headers}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}
@@ -168,7 +181,11 @@ class DatabaseClient:
 
 
 def environment_token() -> str:
-    """The token that a client without ``token=`` uses. Raises ConfigurationError where the environment has none."""
+    """The token that a client without ``token=`` uses.
+
+    Raises:
+        ConfigurationError: The environment has none.
+    """
     for name in _TOKEN_VARIABLES:
         if token := os.environ.get(name):
             return token

@@ -36,9 +36,14 @@ class ClustersAPI:
         self._options = options
 
     async def list(self, tag_name: str | None = None) -> list[Cluster]:
-        """All clusters of the account, or those with the tag ``tag_name`` (which needs the ``tag:read`` scope).
+        """Read the clusters of the account. Safe to repeat and to cancel.
 
-        Raises the errors of ``aiodbclient.errors``. Changes nothing: safe to retry and to cancel.
+        Args:
+            tag_name: Only those with this tag, which needs the scope ``tag:read``. None: all.
+
+        Raises:
+            InvalidArgumentError: ``tag_name`` is no text; nothing was sent.
+            DatabaseClientError: They cannot be read.
         """
         path = LIST_CLUSTERS.path() + tag_query(tag_name)
         clusters = await read_all(self._transport, LIST_CLUSTERS, path, Cluster, self._options)
@@ -46,16 +51,26 @@ class ClustersAPI:
         return clusters
 
     async def get(self, cluster_id: str | UUID) -> Cluster:
-        """One cluster. Raises InvalidArgumentError for an id that is not a UUID, NotFoundError where there is none.
+        """Read one cluster. Safe to repeat and to cancel.
 
-        Changes nothing: safe to retry and to cancel.
+        Args:
+            cluster_id: The cluster's UUID.
+
+        Raises:
+            InvalidArgumentError: It is no UUID; nothing was sent.
+            NotFoundError: There is no such cluster.
         """
         id = checked_cluster_id(cluster_id)
         return await ClusterContext(self._transport, self._memory, id, None, self._options).read_cluster()
 
 
 class ClusterClient:
-    """The users and dbs of one cluster. Made by ``DatabaseClient.cluster``, without any I/O."""
+    """The users and dbs of one cluster. Made by ``DatabaseClient.cluster``, without any I/O.
+
+    Attributes:
+        users: The calls on its users.
+        dbs: The calls on its databases.
+    """
 
     __slots__ = ("_context", "dbs", "users")
 
@@ -74,29 +89,35 @@ class ClusterClient:
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine as it was given, or as the client has learned it since, or None."""
+        """The engine that was given, or that the client has read since; else None."""
         return self._context.engine
 
     async def info(self) -> Cluster:
-        """The cluster, read anew. Raises NotFoundError where there is none. Safe to retry and to cancel."""
+        """Read the cluster. Safe to repeat and to cancel.
+
+        Raises:
+            NotFoundError: There is no such cluster.
+        """
         return await self._context.read_cluster()
 
     async def ca(self) -> str:
-        """The certificate authority that signed for the cluster's servers, as PEM. Write it to a file for ``uri_for``.
+        """The certificate of the authority (CA) that signed those of the cluster's servers.
 
-        Read once for a client. Changes nothing: safe to repeat and to cancel.
+        It is read once for a client. Safe to repeat and to cancel.
+
+        Returns:
+            One or more certificates as PEM. Write them to a file for ``uri_for(ca_file=...)``.
 
         Raises:
-            NotFoundError: Where there is no such cluster.
-            InvalidResponseError: Where the answer holds no certificate.
+            NotFoundError: There is no such cluster.
+            InvalidResponseError: The answer holds no certificate.
         """
         return await self._context.read_ca()
 
     async def wait_online(self, timeout: float = 900.0) -> Cluster:  # noqa: ASYNC109 - it names it in its error
-        """Wait until the cluster is online, which a new one is after some minutes.
+        """Wait until the cluster is online, which a new one is after some minutes. Safe to repeat and to cancel.
 
         Reads it at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s, within the rate budget.
-        Changes nothing: safe to repeat and to cancel.
 
         Args:
             timeout: Seconds, waiting for the rate budget included.
@@ -106,7 +127,8 @@ class ClusterClient:
 
         Raises:
             ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is what it told last.
-            NotFoundError: Where there is no such cluster.
+            NotFoundError: There is no such cluster.
+            InvalidArgumentError: ``timeout`` is no positive number; nothing was sent.
         """
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < inf:
             raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")
@@ -122,19 +144,25 @@ class ClusterClient:
                         return cluster
                     await asyncio.sleep(min(max((monotonic() - start) / 2, _SHORTEST), _LONGEST))
         except TimeoutError:
-            if not limit.expired():  # a read's own
+            if not limit.expired():  # it is a read's RequestTimeoutError
                 raise
         raise ClusterNotOnlineError(
             f"cluster {self.id} is not online after {timeout:g} s: {status or 'its status was not told'}", status=status
         )
 
     def counted(self, meter: Meter) -> ClusterClient:
-        """This cluster for one name of a bulk run: its requests wait in the budget's bulk lane, and ``meter`` counts
-        them.
+        """This cluster for one name of a bulk run.
+
+        Args:
+            meter: Counts the requests, which wait in the bulk lane of the budget.
         """
         return ClusterClient(self._context.for_bulk(meter))
 
     def watched(self, before_sending: Callable[[], object]) -> ClusterClient:
-        """This cluster with ``before_sending`` called right before each request, which is not sent if it raises."""
+        """This cluster with a check before each request.
+
+        Args:
+            before_sending: Called right before a request goes out. If it raises, the request is not sent.
+        """
         context = self._context
         return ClusterClient(context._replace(options=evolve(context.options, before_sending=before_sending)))

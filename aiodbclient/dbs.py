@@ -17,8 +17,8 @@ class DatabasesAPI:
 
     A database has a name and nothing else, so there is no update: the API has none.
 
-    Every method raises, beside what it says itself: UnsupportedOperationError on Redis and Valkey, InvalidArgumentError
-    for a name that no URL can carry (nothing was sent in both cases), and the errors of ``aiodbclient.errors``.
+    Beside what it says itself, every method raises the errors of ``aiodbclient.errors``. Two of them mean that nothing
+    was sent: UnsupportedOperationError on Redis and Valkey, and InvalidArgumentError for a name that no URL can carry.
     """
 
     __slots__ = ("_context",)
@@ -44,8 +44,8 @@ class DatabasesAPI:
     async def create(self, name: str) -> Database:
         """Create a database.
 
-        Not sent again once it may have been applied: such an error has ``may_have_applied`` set, and ``get(name)``
-        tells. The same holds for a cancelled call. ``provision`` settles by itself.
+        A create that may have been applied is not sent again: its error has ``may_have_applied`` set, and ``get(name)``
+        tells. A cancelled call may have been applied too. ``provision`` finds out by itself.
 
         Args:
             name: The database.
@@ -62,7 +62,8 @@ class DatabasesAPI:
             name: The database.
 
         Raises:
-            NotFoundError: There is none, and no earlier try of this call can have deleted it.
+            NotFoundError: There is no such database. Where an earlier try of this call may have deleted it, that is
+                success.
         """
         (await self._context.send(DELETE_DB, name)).read_nothing()
 
@@ -72,7 +73,8 @@ class DatabasesAPI:
         """See to it that each of the databases is there. A create whose answer was lost is settled. Safe to run again.
 
         Args:
-            names: The names, pulled as room frees. One that comes twice fails the second time, with nothing sent.
+            names: The names, taken from the iterable as the run gets to them. One that comes twice fails the second
+                time, with nothing sent.
             concurrency: Names at a time. None: what the engine bears, which is 1 for MongoDB and else 16.
 
         Returns:

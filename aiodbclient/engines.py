@@ -1,4 +1,4 @@
-"""The engines, what each can do, and the guard that refuses the rest before anything is sent."""
+"""The engines, what each can do, and the guard that refuses the rest before anything is sent. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Capabilities(NamedTuple):
     Attributes:
         users: Whether the API manages its users.
         dbs: Whether the API manages its databases.
-        user_settings: The settings of a user that the engine heeds.
+        user_settings: The settings of its users, by name, such as ``"settings.acl"``.
         concurrent_user_writes: How many user writes one cluster bears at a time.
         tells_passwords: Whether the API tells a user's password when it is read, and not only when it is made.
         tenants: What a tenant (``aiodbclient.tenants``) has there for itself: a database, or everything whose name has
@@ -105,15 +105,15 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
     Args:
         engine: The cluster's.
         operation: Like ``"users.create"``, on users or dbs.
-        settings: The settings that it is given, by their names in ``Capabilities.user_settings``.
+        settings: The settings in its arguments, by their names in ``Capabilities.user_settings``.
 
     Returns:
         What the engine can do, or None where it is not known.
 
     Raises:
-        UnsupportedOperationError: Where the engine has no users or dbs, or does not know one of the settings.
+        UnsupportedOperationError: The engine has no users or dbs, or does not know one of the settings.
     """
-    capabilities = CAPABILITIES.get(engine)
+    capabilities = Capabilities.of(engine)
     if capabilities is None:
         return None
     on_users = operation.startswith("users.")

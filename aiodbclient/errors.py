@@ -1,12 +1,12 @@
-"""Every exception that this package raises.
+"""Every exception that this package raises. Pure.
 
-``DatabaseClientError`` is the root. Its ``may_have_applied`` tells whether the request may have taken effect although
-it failed, which decides whether it can simply be sent again.
+``DatabaseClientError`` is the root. Its ``may_have_applied`` tells whether the call may have taken effect although it
+failed. If it may not, the call can simply be made again.
 
-No message and no attribute holds a password or a token. In what an answer said, these are masked: the token, the
-passwords that the client was told, the form that the provider's passwords have, and what stands behind names like
-``password``. The local variables of this package in a traceback show none either. Those of aiohttp can, in the
-traceback of a cancelled call, which is not one of these exceptions.
+No message and no attribute holds a password or a token. Where one quotes an answer, these are masked: the token, the
+passwords that the client was told, whatever looks like a password of the provider, and what stands behind names like
+``password``. Tracebacks that show local variables show none of this package's secrets either. Those of aiohttp can: in
+the traceback of a cancelled call, which is none of these exceptions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 class DatabaseClientError(Exception):
     """The root of everything that this package raises.
 
-    What it says is true of the whole call, with all its tries: "nothing was sent" stands only where none of them was.
+    What it says is true of the whole call: "nothing was sent" means that no try of it was sent.
 
     Attributes:
         may_have_applied: Whether the call may have taken effect on the server although it failed.
@@ -75,7 +75,7 @@ class TransportError(DatabaseClientError):
 
 
 class ConnectError(TransportError):
-    """No connection could be made for the last try. Whether an earlier one was sent, the text tells."""
+    """No connection could be made for the last try. The text tells whether an earlier one was sent."""
 
 
 class ConnectionLostError(TransportError):
@@ -176,8 +176,9 @@ class UnprocessableEntityError(APIError):
 class RateLimitError(APIError):
     """The API answered 429, or the call would have had to wait longer than ``max_wait``.
 
-    It waits for the rate budget and, on MongoDB, for the cluster's other user writes. Such a try was not sent; whether
-    an earlier one was, the text and ``may_have_applied`` tell. ``request_id`` is then that of the last answer.
+    A call waits for the rate budget and, on MongoDB, for the cluster's other user writes. Where that would take too
+    long, its last try was not sent; the text and ``may_have_applied`` tell of the earlier ones, and ``request_id`` is
+    that of the last answer.
 
     Attributes:
         retry_after: Seconds until it is worth trying again; None where nothing told.
@@ -230,7 +231,7 @@ class ClaimLostError(StoreError):
 class GrantError(DatabaseClientError):
     """A tenant's database server refused a statement, or could not be reached to run it.
 
-    Run it again once the reason is gone: it goes on where it stopped.
+    Run the same again once the reason is gone: it goes on where it stopped.
 
     Attributes:
         tenant: Its name.

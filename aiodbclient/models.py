@@ -1,4 +1,4 @@
-"""What the API tells and takes, as plain attrs classes.
+"""What the API tells and takes, as plain attrs classes. Pure.
 
 Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
 (roles, permissions, plug-ins, statuses, engines) are enum members where they are known and the string itself where not.
@@ -173,11 +173,11 @@ class Connection:
     application_ports: dict[str, int] = field(factory=dict[str, int])
 
     def uri_for(self, user: User, database: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> str:
-        """The URI with which ``user`` reaches ``database``, in the language of the engine.
+        """The URI with which ``user`` reaches ``database``, as the engine's drivers take it. Sends nothing.
 
         PostgreSQL, MySQL and MongoDB get a URI, OpenSearch the URL of its HTTP endpoint, Kafka ``host:port``. Without
-        ``ca_file`` the connection is encrypted and the server is not verified. Of a private connection it is the
-        private host's. The result holds the password: do not log it. Sends nothing.
+        ``ca_file`` the connection is encrypted and the server is not verified. The result holds the password: do not
+        log it.
 
         Args:
             user: As ``create``, ``get`` or ``reset_auth`` returned it, with its password.
@@ -187,9 +187,9 @@ class Connection:
                 to their driver.
 
         Raises:
-            InvalidArgumentError: Where the user's password, the host or the engine is not known, for what is no
-                ``User``, and for a ``ca_file`` where the connection has no TLS.
-            UnsupportedOperationError: For an engine that has no users.
+            InvalidArgumentError: The user's password, the host or the engine is not known; or ``user`` is no ``User``;
+                or there is a ``ca_file`` and the connection has no TLS.
+            UnsupportedOperationError: The engine has no users.
         """
         if not isinstance(user, User):
             raise InvalidArgumentError(
@@ -226,7 +226,7 @@ def _checked_path(path: object) -> str | None:
 
 @define
 class Cluster:
-    """A managed database cluster, as far as whoever works with its users and databases needs it.
+    """A managed database cluster: what matters to who works with its users and databases.
 
     A field is None where the API does not tell it.
 

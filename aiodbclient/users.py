@@ -21,9 +21,9 @@ from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSea
 class UsersAPI:
     """``cluster.users``: the users of one cluster, one at a time or in bulk.
 
-    Every method raises, beside what it says itself: UnsupportedOperationError on Redis and Valkey and for settings of
-    another engine, InvalidArgumentError for a name that no URL can carry or an argument of the wrong type (nothing was
-    sent in all these cases), and the errors of ``aiodbclient.errors``.
+    Beside what it says itself, every method raises the errors of ``aiodbclient.errors``. Two of them mean that nothing
+    was sent: UnsupportedOperationError on Redis and Valkey and for settings of another engine, and
+    InvalidArgumentError for a name that no URL can carry or an argument of the wrong type.
     """
 
     __slots__ = ("_context",)
@@ -62,8 +62,8 @@ class UsersAPI:
     ) -> User:
         """Create a user.
 
-        Not sent again once it may have been applied: such an error has ``may_have_applied`` set and says how to settle
-        it. The same holds for a cancelled call. ``provision`` settles by itself.
+        A create that may have been applied is not sent again: its error has ``may_have_applied`` set and says how to
+        find out. A cancelled call may have been applied too, and nothing tells. ``provision`` finds out by itself.
 
         Args:
             name: The user.
@@ -117,7 +117,8 @@ class UsersAPI:
             name: The user.
 
         Raises:
-            NotFoundError: There is none, and no earlier try of this call can have deleted it.
+            NotFoundError: There is no such user. Where an earlier try of this call may have deleted it, that is
+                success.
         """
         deletions, cluster_id = self._context.memory.deletions, self._context.cluster_id
         deletions.note(cluster_id, name, monotonic())
@@ -129,21 +130,24 @@ class UsersAPI:
             raise
 
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
-        """Give the user ``name`` a new password, which the answer holds; the old one ends at once.
+        """Give a user a new password. The old one ends at once.
 
-        Safe to repeat. A cancelled call may have been applied, and then the password is not known: reset it again.
+        Safe to repeat. A cancelled call may have been applied, and then nobody knows the password: reset it again.
 
-        Where the answer to a first try was lost and a second try was answered, the password is read back before it is
-        returned, since either of the two may be the last one that the server performs.
+        If the answer to a first try was lost and a second try was answered, the server may perform the two in either
+        order. So the password is then read back before it is returned.
 
         Args:
             name: The user.
             mysql_settings: How it proves its password from now on.
 
+        Returns:
+            The user with its new password.
+
         Raises:
-            NotFoundError: Where there is no such user.
-            InvalidResponseError: Also where the password cannot be known, with ``may_have_applied`` set: two resets
-                were sent, and the API does not tell the password (MongoDB; or the token lacks the scope).
+            NotFoundError: There is no such user.
+            InvalidResponseError: The password cannot be known, since two resets were sent and the API does not tell it
+                (MongoDB, or a token without the scope): ``may_have_applied`` is set. Or it is no documented answer.
         """
         _check("mysql_settings", mysql_settings, MySQLSettings)
         return await reset_password(self._context, name, mysql_settings)
@@ -161,8 +165,8 @@ class UsersAPI:
         new password where nothing tells its own. Safe to run again. Stopping and cancelling: see Run.
 
         Args:
-            specs: Names, or NewUsers with settings. Pulled as room frees. A name that comes twice fails the second
-                time, with nothing sent. A bare name asks for no settings, and any will do.
+            specs: Names, or NewUsers with settings, taken from the iterable as the run gets to them. A name that comes
+                twice fails the second time, with nothing sent. A bare name asks for no settings, and any will do.
             if_exists: What becomes of a user that existed before. ``"keep"``: it is KEPT as the API tells it.
                 ``"reset"``: it is RESET, with a new password. ``"error"``: it fails with ConflictError. ``"update"``:
                 it is UPDATED where its settings differ from the NewUser's, and else KEPT; where a MySQL user's
@@ -186,8 +190,8 @@ class UsersAPI:
     ) -> Run[UserOutcome]:
         """Give each of the users a new password.
 
-        A failed one whose error has ``may_have_applied`` set has lost its old password and not told its new one: rotate
-        it again.
+        Where one failed with ``may_have_applied`` set, its old password may have ended and its new one is not known:
+        rotate it again.
 
         Args:
             names: Names, or NewUsers, whose ``mysql_settings`` are set with the password.
@@ -229,9 +233,9 @@ class UsersAPI:
             The plan. ``str(plan)`` is for people, ``plan.apply()`` is a run that does it.
 
         Raises:
-            InvalidArgumentError: For a spec that cannot be, or a name that comes twice; nothing was sent.
-            UnsupportedOperationError: Where the cluster's engine has no users, or not such a setting.
-            DatabaseClientError: Where the users cannot be read.
+            InvalidArgumentError: A spec cannot be, or a name comes twice; nothing was sent.
+            UnsupportedOperationError: The cluster's engine has no users, or not such a setting.
+            DatabaseClientError: The users cannot be read.
         """
         return await plan_users(self._context, UsersAPI, specs, prune=prune)
 

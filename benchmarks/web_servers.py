@@ -121,8 +121,10 @@ async def sign_up(url: str, names: Iterable[str], at_a_time: int, answers: Count
 
 @frozen
 class Tally:
-    """What there is of the tenants: ``users`` on the cluster; of these ``on_record`` with the right password, and
-    ``pending``, of which the store knows that they may be there; and ``lost`` with neither.
+    """What there is of the tenants.
+
+    ``users`` on the cluster; of these ``on_record`` with the right password, and ``pending``, of which the store knows
+    that they may be there; and ``lost`` with neither.
     """
 
     users: int

@@ -23,8 +23,11 @@ START_SECONDS = 60.0
 
 
 def installed() -> list[str]:
-    """The servers that the tests can start: of ``mariadb`` and ``mysql`` those on PATH, or ``given`` for the one at
-    AIODBCLIENT_MYSQL_DSN, the URL of an administrator."""
+    """The servers that the tests can use.
+
+    Of ``mariadb`` and ``mysql`` those on PATH, or ``given`` for the one at AIODBCLIENT_MYSQL_DSN, the URL of an
+    administrator.
+    """
     if "AIODBCLIENT_MYSQL_DSN" in os.environ:
         return ["given"]
     found = []

@@ -21,10 +21,10 @@ def no_server(server: str, why: str) -> NoReturn:
 
 
 def description(name: str) -> Path:
-    """The file ``name`` of the provider's API description: in ``AIODBCLIENT_SPEC``, a folder or the path of
-    ``databases.openapi.yaml``, or else in ``../shared/spec``.
+    """The file ``name`` of the provider's API description.
 
-    Without it the test is skipped, or fails where CI requires it (``AIODBCLIENT_REQUIRE_SPEC=1``).
+    It is looked for in ``AIODBCLIENT_SPEC``, a folder or the path of ``databases.openapi.yaml``, or else in
+    ``../shared/spec``. Without it the test is skipped, or fails where CI requires it (``AIODBCLIENT_REQUIRE_SPEC=1``).
     """
     given = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
     path = (given if given.is_dir() else given.parent) / name

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
-from ..engines import CAPABILITIES, Capabilities
+from ..engines import Capabilities
 from ..errors import AuthenticationError, ConfigurationError, NotFoundError
 from .outcomes import Action, Done, Removed
 
@@ -83,7 +83,7 @@ class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
     async def prepare(self, meter: Meter) -> int:
         """Read the cluster's engine if it is not known yet, and return how many names it bears at a time."""
         engine = await self._context.for_bulk(meter).learn_engine()
-        return CAPABILITIES.get(engine, Capabilities()).concurrent_user_writes
+        return (Capabilities.of(engine) or Capabilities()).concurrent_user_writes
 
 
 async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:

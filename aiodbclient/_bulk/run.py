@@ -29,17 +29,17 @@ class Run(Generic[OutcomeT_co]):
     has no outcome then. A run is ended by:
 
     - an error of what is read at its start (the cluster, the list of users or databases);
-    - an exception of the iterable of names;
+    - an exception that the iterable of names raises;
     - a token that is refused (AuthenticationError), or a client that is closed (ConfigurationError);
-    - an outage: several names in a row that got no usable answer in all their tries.
+    - an outage: at least five names in a row, and as many as are done at a time, got no usable answer in all tries.
 
     To end it early:
 
-    - ``stop()`` sends nothing for further names, and the loop goes on until the outcomes of what is in flight came.
-    - ``aclose()``, or leaving an ``async with run:``, cancels what is in flight, and waits until that has ended.
+    - ``stop()``: nothing is sent for further names, and the loop goes on until the outcomes of what is in flight came.
+    - ``aclose()``, or leaving an ``async with run:``: what is in flight is cancelled, and has ended when it returns.
     - A cancellation of the task that runs the loop does the same as ``aclose()``.
-    - ``break`` or an exception in the body of the loop does it as soon as nothing refers to the run any more. Until
-      then another loop over it goes on where the first one ended.
+    - ``break``, or an exception in the body of the loop: what is in flight is cancelled as soon as nothing refers to
+      the run any more. Until then, another loop over it goes on where the first one ended.
 
     A request that was cancelled may have been applied.
 

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class ClusterEngine:
-    """The engine of a cluster, for the guard: a cluster with an unreadable member elsewhere is still guarded.
+    """A cluster's engine and nothing else of it, so that the guard works where another member cannot be read.
 
     Args:
         members: The cluster, as JSON.
@@ -56,10 +56,10 @@ class ClusterEngine:
 
 
 class Authority:
-    """The certificate authority of a cluster.
+    """The certificate of a cluster's authority: PEM, base64-encoded.
 
     Args:
-        members: It, as JSON: PEM, base64-encoded.
+        members: The member ``ca`` of the answer.
     """
 
     __slots__ = ("certificate",)
@@ -82,9 +82,8 @@ SHAPE_ERRORS = (
 def decoded(body: bytes, key: str, model: type[T]) -> T:
     """Read the ``model`` under ``key`` of the JSON object in ``body``.
 
-    Raises one of SHAPE_ERRORS where there is none.
-
-    What it raises quotes the body, and with that credentials.
+    Raises:
+        Exception: One of SHAPE_ERRORS, if there is none. It quotes the body, and with that credentials.
     """
     value: T = _hook(model)(json.loads(body.decode())[key], model)  # type: ignore[arg-type]  # a class is hashable
     return value
@@ -136,7 +135,7 @@ def _converter() -> Converter:
     """Make the converter when it is first needed, since that takes as long as importing half of this package."""
     converter = Converter(detailed_validation=False, omit_if_default=True)
 
-    hook = converter.get_structure_hook
+    hook_for = converter.get_structure_hook
 
     def register(shape: Any, hook: hooks.Hook) -> None:
         converter.register_structure_hook_func(lambda t: t == shape, hook)
@@ -151,22 +150,23 @@ def _converter() -> Converter:
         register(enum | str | None, hooks.open_enum(enum, optional=True))
     register(datetime | None, hooks.moment)
     register(dict[str, int], hooks.ports)
-    register(list[str], hooks.list_of(hook(str), optional=False))
-    register(Sequence[str] | None, hooks.list_of(hook(str), optional=True))
+    register(list[str], hooks.list_of(hook_for(str), optional=False))
+    register(Sequence[str] | None, hooks.list_of(hook_for(str), optional=True))
     # From here on each needs the hooks of what is above it.
-    acl = hooks.list_of(hook(KafkaACL), optional=True)
-    opensearch_acl = hooks.list_of(hook(OpenSearchACL), optional=True)
-    mongo = hooks.optional_model(hook(MongoUserSettings))
-    user = hooks.user_hook(hooks.settings_hook(acl, opensearch_acl, mongo), hooks.optional_model(hook(MySQLSettings)))
+    acl = hooks.list_of(hook_for(KafkaACL), optional=True)
+    opensearch_acl = hooks.list_of(hook_for(OpenSearchACL), optional=True)
+    mongo = hooks.optional_model(hook_for(MongoUserSettings))
+    mysql = hooks.optional_model(hook_for(MySQLSettings))
+    user = hooks.user_hook(hooks.settings_hook(acl, opensearch_acl, mongo), mysql)
     converter.register_structure_hook(User, user)
     register(list[User], hooks.list_of(user, optional=False))
-    register(list[Database], hooks.list_of(hook(Database), optional=False))
-    register(Connection | None, hooks.optional_model(hook(Connection)))
+    register(list[Database], hooks.list_of(hook_for(Database), optional=False))
+    register(Connection | None, hooks.optional_model(hook_for(Connection)))
     for part in (ClusterEngine, Authority):
         converter.register_structure_hook(part, lambda value, part: part(value))
     cluster = make_dict_structure_fn(Cluster, converter)
     converter.register_structure_hook(Cluster, lambda value, _: cluster(_with_engine(value), Cluster))
-    register(list[Cluster], hooks.list_of(hook(Cluster), optional=False))
+    register(list[Cluster], hooks.list_of(hook_for(Cluster), optional=False))
     return converter
 
 

@@ -44,7 +44,7 @@ def excerpt(body: bytes, secrets: Secrets) -> str:
 
 
 def request_id(status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets) -> str | None:
-    """What the provider's support asks for, from an error's body or else the header; None where nothing tells it."""
+    """The id that the provider's support asks for, from an error's body or else a header; None if neither tells it."""
     told = _members(body).get("request_id") if status >= 400 else None
     return secrets.line(told or headers.get("x-request-id", ""), _LINE) or None
 
@@ -55,11 +55,11 @@ def error_from_answer(
     """The exception for an answer with a status that is not 2xx.
 
     Args:
-        what: Names the request in its text.
+        what: How its text names the call.
         status: HTTP's.
-        headers: The answer's; they must not care about case.
+        headers: The answer's, found whatever the case of their names.
         body: The answer's.
-        secrets: What must not be in it.
+        secrets: What its text must not tell.
     """
     if status < 400:
         said = "which is not documented"

@@ -1,6 +1,6 @@
-"""What may be told of a text that came from elsewhere: everything but secrets. Pure.
+"""Masks secrets in texts that came from elsewhere. Pure.
 
-Every text of an answer or of another library goes through ``Secrets.masked`` before it goes into an error or a log.
+Every text of an answer or of another library goes through ``Secrets`` before it goes into an error or a log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SHORTEST = 4  # characters; a shorter secret would be found in every text
 _WINDOW = 8000  # characters of a text that are looked at
 _KEPT = 2000
 _MOST = 100_000  # passwords that are kept; the newest
-_PROVIDERS = "AVNS_"  # how the passwords begin that the provider makes; they are masked wherever they stand
+_PROVIDERS = "AVNS_"  # the beginning of every password that the provider makes, masked wherever it stands
 
 # Of these, what stands behind the name is a credential.
 _NAMES = "password|passwd|access_key|access_cert|uri|token"
@@ -52,11 +52,11 @@ class Secrets:
         self._lengths: set[int] = set()
 
     def learn_token(self, token: str) -> None:
-        """Mask ``token`` from now on, also where only its beginning or its end is in a text."""
+        """Mask ``token`` from now on, also a part of it that a text begins or ends with."""
         self._tokens = [token, *self._tokens][:8]
 
     def learn(self, passwords: Iterable[str | None]) -> None:
-        """Mask these from now on. The provider's own are masked without being kept."""
+        """Mask ``passwords`` from now on. Those that the provider made are known by their beginning, and not kept."""
         told = [each for each in passwords if each and each[:5] != _PROVIDERS and len(each) >= _SHORTEST]
         if told:
             odd = [each for each in told if not each.isalnum()]
@@ -69,8 +69,8 @@ class Secrets:
 
     def masked(self, text: str, limit: int = _KEPT) -> str:
         """The beginning of ``text``, at most ``limit`` characters, with every secret masked."""
-        # Masked before it is cut, so that a cut cannot hide a credential's beginning. What the window's own end may
-        # have cut is dropped.
+        # Masked before it is cut, since a secret that is cut in two would not be found. The window may cut one too, so
+        # its end is dropped.
         window = self._without_known(text[:_WINDOW])
         if len(text) > _WINDOW:
             longest = max((*self._lengths, *map(len, self._tokens)), default=1)
@@ -78,7 +78,7 @@ class Secrets:
         return _credentials().sub(_without_credential, window)[:limit]
 
     def line(self, text: str, limit: int) -> str:
-        """As ``masked``, on one line and printable, so that an answer cannot write lines of its own into a log."""
+        """As ``masked``, on one printable line, so that an answer cannot write lines of its own into a log."""
         printable = "".join(character if character.isprintable() else " " for character in text[:_WINDOW])
         return " ".join(self.masked(printable, limit).split())
 
@@ -102,7 +102,7 @@ class Secrets:
 
 
 def _without_ends(text: str, token: str) -> str:
-    """``text`` without a piece of ``token`` that was cut: one at its end, one at its beginning."""
+    """``text`` with the beginning of ``token`` masked at its end, and the end of ``token`` at its beginning."""
     for length in range(min(len(token) - 1, len(text)), _SHORTEST - 1, -1):
         if text.endswith(token[:length]):
             text = text[:-length] + _MASK

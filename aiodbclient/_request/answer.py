@@ -1,4 +1,4 @@
-"""An answer, and the model that it holds."""
+"""An answer, and the model that it holds. Pure, but for the connection that it may close."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .call import Call
 
 T = TypeVar("T")
 
-# Of the successes without a body, what says that the work is still to be done, or is not for a DELETE to say.
+# Successes that do not say "deleted" even without a body: 202 is not done yet, 205 and 206 fit no DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
 
 _PASSWORD = attrgetter("password")  # of a User; a list may be long
@@ -32,8 +32,8 @@ class Connection(Protocol):
 class Answer:
     """An answer to ``call``, not read yet.
 
-    What does not fit is refused with InvalidResponseError, and its connection is closed: it may be the answer to
-    another request, with that one's still to come.
+    An answer that does not fit is refused with InvalidResponseError, and its connection is closed: it may be the late
+    answer to another request, and the next one would then get this one's.
     """
 
     __slots__ = ("_connection", "_secrets", "body", "call", "headers", "status")
@@ -63,7 +63,7 @@ class Answer:
         """The ``model`` that the answer holds.
 
         Raises:
-            InvalidResponseError: Where it is not of that shape, or of another user, db or cluster than was asked for.
+            InvalidResponseError: It has another shape, or is about another user, db or cluster than was asked for.
         """
         # The error is raised outside of the handlers: what a decoder or cattrs raises quotes the answer, and its
         # credentials.
@@ -79,7 +79,7 @@ class Answer:
         raise self.invalid(problem)
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
-        """As ``read``, for a list: what is on this page, and the address of the next one, if there is one."""
+        """As ``read``, for a page of a list: its models, and the URL of the next page, or None."""
         try:
             page, following = decoded_page(self.body, self.call.operation.key, model)
         except SHAPE_ERRORS:
@@ -93,10 +93,10 @@ class Answer:
         raise self.invalid(problem)
 
     def read_nothing(self) -> None:
-        """See that the work is done: documented is a 204, and any other success without a body says it too.
+        """Check that the answer says "done": it is the documented 204, or another success without a body.
 
         Raises:
-            InvalidResponseError: For any other answer, such as the page of a proxy that let nothing through.
+            InvalidResponseError: It is another answer, such as the page of a proxy that let nothing through.
         """
         if self.status in _NOT_DONE or self.body.strip():
             raise self.invalid("is not empty, as documented" if self.body else "does not say that it is done")
@@ -109,7 +109,7 @@ class Answer:
         return error
 
     def invalid(self, problem: str) -> InvalidResponseError:
-        """The error for a success that cannot be taken: ``problem`` goes on after "the answer"."""
+        """The error for a success that is refused; its text is "the answer" and then ``problem``."""
         self._close()
         error = InvalidResponseError(
             f"{self.call.what}: the answer ({self.status}) {problem}",

@@ -23,19 +23,21 @@ _FORMATS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _DEFLATE}
 
 
 class BodyError(Exception):
-    """A body that cannot be taken. Its text goes on after "the answer"."""
+    """A body that is refused. Its text follows on "the answer"."""
 
 
 async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes:
-    """The body of ``response``, decompressed here: aiohttp would do it without a bound and stall the event loop.
+    """Read the body of ``response``, and decompress it.
+
+    aiohttp would decompress it without a bound, and stall the event loop meanwhile.
 
     Args:
-        response: Made with ``auto_decompress=False``.
-        deadline: The moment of ``perf_counter`` until which it may take. aiohttp heeds it while it reads.
+        response: Of a request with ``auto_decompress=False``.
+        deadline: When to give up decompressing, in seconds of ``perf_counter``. aiohttp sees to it while it reads.
 
     Raises:
-        BodyError: Where it is larger than LONGEST or cannot be decompressed.
-        TimeoutError: After ``deadline``.
+        BodyError: It is larger than ``LONGEST``, or cannot be decompressed.
+        TimeoutError: ``deadline`` has passed.
     """
     content = response.content
     encoding = response.headers.get("Content-Encoding", "identity")
@@ -93,7 +95,7 @@ class _Inflater:
         return self._decoder is None or self._decoder.eof
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """What comes of ``chunk``. Raises BodyError where it is of another format."""
+        """Decompress ``chunk``. Raises BodyError if it is of another format."""
         for start in range(0, len(chunk), _READ):
             data, piece = chunk[start : start + _READ], b""
             while data or len(piece) == _WRITTEN:

@@ -41,7 +41,7 @@ def _checked_retry(_: object, attribute: Attribute[Any], value: object) -> None:
         raise InvalidArgumentError(f"{attribute.name} must be a RetryPolicy, not {value!r}")
 
 
-# The client's own: another value would break the request or send the token's place to somebody else.
+# The client sets these: another value would break the request, replace the token, or send it to another host.
 _OWN_HEADERS = frozenset({"authorization", "content-type", "content-length", "transfer-encoding", "host", "connection"})
 
 
@@ -60,7 +60,7 @@ def _checked_headers(_: object, attribute: Attribute[Any], value: object) -> Non
 
 
 def _own_copy(value: Any) -> Any:
-    """What the caller changes later must not change what was checked."""
+    """A copy of a mapping, so that a change by the caller does not change what was checked."""
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -70,15 +70,15 @@ class Options:
 
     Args:
         max_wait: Seconds that a call may wait for the rate budget; None for as long as it takes.
-        timeout: Seconds that one attempt may take, connecting included.
+        timeout: Seconds that one try may take, connecting included.
         retry: How often and how patiently to try again.
         headers: More headers for each request. Not shown in a repr, since they may hold secrets.
         bulk: Whether to wait in the budget's bulk lane.
-        before_sending: Called right before each request, when it no longer waits for anything. What it raises, the call
-            raises, and does not send.
+        before_sending: Called right before each request, when it no longer waits for anything. If it raises, the
+            request is not sent, and the call raises the same.
 
     Raises:
-        InvalidArgumentError: For a value that cannot be; its text names the argument.
+        InvalidArgumentError: A value cannot be; the text names the argument.
     """
 
     max_wait: float | None = field(default=None, validator=_checked_max_wait)
@@ -92,30 +92,41 @@ class Options:
 
 
 class Call:
-    """One call on its way: what is asked, and what has become of it so far.
+    """One call: what is asked, and what has become of it so far.
 
     Args:
         operation: What is asked.
         path: Where, percent-encoded, with its query.
         options: What the caller chose.
-        meter: What counts its requests, if anything.
+        meter: Counts its requests, if anything does.
         cluster_id: The cluster that is asked about, or None.
         name: The user or db that is asked about, or None.
         body: What to send as JSON, or None.
         write_lock: Held while a request is in flight, where the cluster bears one user write at a time.
 
+    Attributes:
+        tries: Requests so far.
+        sent: Those of them that may have reached the server.
+        lost: Those of them whose answer was lost.
+        timed_out: Whether one of these took too long, so that the server may still be at it.
+        failure: How the last try failed.
+        may_have_applied: Whether one of the tries may have taken effect although it failed.
+        request_id: The last answer's, or None.
+        closed_for: For how many seconds the last 429 closed the gate, or None.
+        patience: Seconds that are left of ``max_wait``, or None for as long as it takes.
+
     Raises:
-        InvalidArgumentError: Where ``body`` holds what JSON cannot say.
+        InvalidArgumentError: ``body`` holds what JSON cannot say.
     """
 
     tries = 0
-    sent = 0  # tries that may have reached the server
-    lost = 0  # of these, the ones whose answer was lost
-    timed_out = False  # whether one of these took too long, so that the server may still be at it
-    failure = Failure.REFUSED  # of the last try
+    sent = 0
+    lost = 0
+    timed_out = False
+    failure = Failure.REFUSED
     may_have_applied = False
-    request_id: str | None = None  # of the last answer
-    closed_for: float | None = None  # seconds, after a 429
+    request_id: str | None = None
+    closed_for: float | None = None
 
     def __init__(
         self,
@@ -137,7 +148,7 @@ class Call:
         self.name = name
         self.body = None if body is None else _encoded(operation, body)
         self.write_lock = write_lock
-        self.patience = options.max_wait  # seconds that are left of it
+        self.patience = options.max_wait
 
     def begin(self, waited: float) -> None:
         """A request is sent now, after ``waited`` seconds for its slot."""
@@ -164,9 +175,9 @@ class Call:
         return RULES[Failure.LOST][self.operation.kind] is Then.RETRY_GONE_IS_DONE
 
     def tell(self, error: DatabaseClientError) -> None:
-        """Let ``error`` tell of the whole call: what was sent, how often, and whether it may have been applied.
+        """Make ``error`` tell of the whole call: how often it was tried, and whether it may have been applied.
 
-        This is the one place that decides it.
+        Every error of a call goes through here, so what is said of what was sent is decided here alone.
         """
         lost = self.failure is Failure.LOST or isinstance(error, ServerError | InvalidResponseError)
         self.may_have_applied |= lost and self.operation.writes

@@ -1,4 +1,4 @@
-"""What the calls on one cluster share: where they go, what its engine is, and who may write at the same time."""
+"""What the calls on one cluster share: its id and engine, the guard, and the lock of one user write at a time."""
 
 from __future__ import annotations
 
@@ -25,11 +25,21 @@ from .transport import Transport
 
 T = TypeVar("T")
 
-_UNREADABLE = "unreadable"  # an engine that no cluster has: the guard lets it through as it does every unknown one
+# Stands for the engine of a cluster that the token may not read. The guard lets it through, as every unknown engine.
+_UNREADABLE = "unreadable"
 
 
 class Memory:
-    """What a client has learned of clusters, and the locks of those that bear one user write at a time."""
+    """What a client has learned of clusters, by their ids, and the locks around learning it and around user writes.
+
+    Attributes:
+        engines: The engines.
+        reads: For each cluster whose engine is being read now, what those wait for who need it too.
+        cas: The CA certificates, as PEM.
+        ca_locks: Held while a CA is read.
+        write_locks: Held while a user is written, where the cluster bears one user write at a time.
+        deletions: The users that were deleted a moment ago.
+    """
 
     __slots__ = ("ca_locks", "cas", "deletions", "engines", "reads", "write_locks")
 
@@ -39,11 +49,20 @@ class Memory:
         self.engines: dict[str, Engine | str] = {}
         self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}
         self.write_locks: dict[str, asyncio.Lock] = {}
-        self.deletions = Deletions()  # of users
+        self.deletions = Deletions()
 
 
 class ClusterContext(NamedTuple):
-    """What every call on one cluster needs: transport, learned engines, id, options."""
+    """One cluster, as its calls see it.
+
+    Attributes:
+        transport: What sends.
+        memory: What the client has learned of clusters.
+        cluster_id: The cluster's UUID, in the API's spelling.
+        given_engine: The engine that the caller gave, or None.
+        options: What the caller chose for the calls.
+        meter: Counts the requests, if anything does.
+    """
 
     transport: Transport
     memory: Memory
@@ -54,7 +73,7 @@ class ClusterContext(NamedTuple):
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine that was given, or else learned, or None."""
+        """The engine that was given, or was read since, or None."""
         if self.given_engine is not None:
             return self.given_engine
         learned = self.memory.engines.get(self.cluster_id)
@@ -73,19 +92,21 @@ class ClusterContext(NamedTuple):
 
         Args:
             operation: What to do.
-            name: With which user or db.
+            name: The user or db to do it to.
             body: What to send as JSON.
-            settings: The settings in it, by the names that the capability table uses.
+            settings: The settings in ``body``, by their names in ``Capabilities.user_settings``.
+
+        Returns:
+            The successful answer, not read yet.
 
         Raises:
-            InvalidArgumentError: For a name that no URL can carry; nothing was sent.
-            UnsupportedOperationError: Where the engine cannot do this; nothing was sent.
+            InvalidArgumentError: No URL can carry the name; nothing was sent.
+            UnsupportedOperationError: The engine cannot do this; nothing was sent.
             DatabaseClientError: As ``Transport.send``.
         """
         check_name(name)
         path = operation.path(self.cluster_id, name)
-        engine = self.given_engine or await self.learn_engine()
-        capabilities = guard(engine, operation.name, settings)
+        capabilities = guard(await self.learn_engine(), operation.name, settings)
         lock = None
         one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
         if one_at_a_time and operation.writes and operation.on == "users":
@@ -103,24 +124,24 @@ class ClusterContext(NamedTuple):
         return await self.transport.send(call)
 
     async def list(self, operation: Operation, model: type[T]) -> list[T]:
-        """All of the cluster's users or dbs, if its engine can have them. Raises as ``send``."""
+        """Read all of the cluster's users or dbs, if its engine can have them. Raises as ``send`` does."""
         guard(await self.learn_engine(), operation.name)
         path = operation.path(self.cluster_id)
         return await read_all(self.transport, operation, path, model, self.options, self.meter)
 
     async def read(self, operation: Operation, model: type[T]) -> T:
-        """What the cluster itself tells, whatever its engine: an operation on ``clusters``."""
+        """Send an operation on the cluster itself, which every engine has, and read the ``model`` of its answer."""
         call = Call(operation, operation.path(self.cluster_id), self.options, self.meter, cluster_id=self.cluster_id)
         return (await self.transport.send(call)).read(model)
 
     async def read_cluster(self) -> Cluster:
-        """The cluster, read anew. What it tells of its engine is remembered."""
+        """Read the cluster, and remember its engine."""
         cluster = await self.read(GET_CLUSTER, Cluster)
         self.memory.engines[self.cluster_id] = cluster.engine
         return cluster
 
     async def read_ca(self) -> str:
-        """The cluster's certificate authority as PEM, read once for the client."""
+        """The cluster's CA certificate as PEM, read once for the client."""
         cas = self.memory.cas
         async with self.memory.ca_locks.setdefault(self.cluster_id, asyncio.Lock()):
             if self.cluster_id not in cas:
@@ -133,7 +154,7 @@ class ClusterContext(NamedTuple):
             return cas[self.cluster_id]
 
     async def learn_engine(self) -> Engine | str:
-        """The engine; the cluster is read once for the client where it is not known yet."""
+        """The engine. If it is not known yet, the cluster is read, once for the client."""
         engine = self.given_engine or self.memory.engines.get(self.cluster_id)
         while engine is None:
             await self._read_engine()
@@ -141,8 +162,10 @@ class ClusterContext(NamedTuple):
         return engine
 
     def for_bulk(self, meter: Meter) -> ClusterContext:
-        """This context for one name of a bulk run: in the budget's bulk lane, however long it takes, counted by
-        ``meter``.
+        """This context for one name of a bulk run: its calls wait in the bulk lane, however long that takes.
+
+        Args:
+            meter: Counts the requests.
         """
         options = self.options if self.options.bulk else evolve(self.options, max_wait=None, bulk=True)
         return self._replace(options=options, meter=meter)
@@ -150,7 +173,7 @@ class ClusterContext(NamedTuple):
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for another call that reads it with the same options.
 
-        A failed read fails all who wait for it, a cancelled one none.
+        If the read fails, all who wait for it get its error. If it is cancelled, one of those who wait reads.
         """
         options = self.options
         reading = (self.cluster_id, options.max_wait, options.timeout, options.retry, options.bulk)
@@ -169,7 +192,7 @@ class ClusterContext(NamedTuple):
             self.memory.engines[self.cluster_id] = _UNREADABLE
         except Exception as error:
             done.set_exception(error)
-            done.exception()  # seen, should nobody wait for it
+            done.exception()  # retrieved, so that asyncio does not warn where nobody waits
             raise
         finally:
             del reads[reading]

@@ -1,4 +1,4 @@
-"""What a client tells of each request, for metrics."""
+"""What a client tells of each request, for metrics and the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RequestEvent:
         method: HTTP's.
         status: HTTP's, or None where no answer came.
         error: The name of the exception where no answer came, else None.
-        attempt: Counts from 1, so what is above it is a retry.
+        attempt: Which try of its call it is, from 1.
         waited: Seconds spent waiting for the rate budget before it was sent.
         duration: Seconds from sending to the whole answer.
         blocked: Seconds spent waiting for another user write on the cluster to end, before it was sent. MongoDB bears
@@ -52,5 +52,5 @@ def tell(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], obje
     if on_event is not None:
         try:
             on_event(event)
-        except Exception:  # whatever it is, the request's own outcome goes first
+        except Exception:  # the caller of the request gets its outcome all the same
             logger.exception("on_event raised")

@@ -31,10 +31,10 @@ def without_answer(call: Call, error: BaseException, status: int, secrets: Secre
     aiohttp's exceptions can hold the request's headers, so ours quotes them with secrets masked and is not chained.
 
     Args:
-        call: Whose request it was.
+        call: The call that sent it.
         error: One of FAILURES.
         status: The answer's, or 0 where not even that came.
-        secrets: What must not be in the text.
+        secrets: What the text must not tell.
     """
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT
@@ -77,7 +77,7 @@ def refused(call: Call, answer: Answer) -> DatabaseClientError:
 
 
 def no_slot(call: Call, wait: float | None) -> RateLimitError:
-    """The error for a call that would wait for its slot longer than it may: for ``wait`` seconds, or nobody knows."""
+    """The error for a call that would wait longer for its slot than ``max_wait``: for ``wait`` seconds if known."""
     how_long = "within" if wait is None else f"for another {wait:.1f} s, longer than"
     request = f" (request id {call.request_id})" if call.request_id else ""
     text = f"{call.what}: the rate budget has no slot {how_long} max_wait allows{request}"

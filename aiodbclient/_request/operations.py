@@ -9,7 +9,7 @@ from .paths import CLUSTERS
 
 
 class Kind(Enum):
-    """The kinds of operation that fail in different ways (see ``retry.RULES``)."""
+    """The kinds of operation, as far as it matters for what follows a failure (``retry.RULES``)."""
 
     READ = auto()
     UPDATE = auto()
@@ -25,7 +25,7 @@ class Operation:
         name: Its name in errors, logs and events, like ``"users.create"``.
         method: The HTTP method.
         template: Its path, with ``{cluster}`` and ``{name}`` where they go.
-        kind: What follows when it fails.
+        kind: Its column in ``retry.RULES``.
         key: The member of the answer that holds the result; empty where the answer is.
         on: What it works on: ``"users"``, ``"dbs"`` or ``"clusters"``.
         writes: Whether it changes something on the server.
@@ -44,7 +44,7 @@ class Operation:
 
     def path(self, cluster_id: str = "", name: str = "") -> str:
         """The percent-encoded path of a request, for a ``name`` that ``check_name`` lets through."""
-        plain = name.isalnum() and name.isascii()  # nothing to quote, and quoting costs more than looking
+        plain = name.isalnum() and name.isascii()  # quoting costs more than finding out that nothing is to be quoted
         return self.template.replace("{cluster}", cluster_id).replace("{name}", name if plain else quote(name, safe=""))
 
 

@@ -25,11 +25,11 @@ async def read_all(
     options: Options,
     meter: Meter | None = None,
 ) -> list[T]:
-    """All that the list at ``path`` holds, following ``links.pages.next``.
+    """Read the whole list at ``path``, page after page (``links.pages.next``).
 
     Raises:
-        InvalidResponseError: Where the next page is at another address than the list or was read before, and where
-            there is no end of pages, or more than 128 MiB of them.
+        InvalidResponseError: The next page is at another host or path, or was read before; or there are more than
+            5,000 pages, or 128 MiB of them.
         DatabaseClientError: As ``Transport.send``.
     """
     items: list[T] = []

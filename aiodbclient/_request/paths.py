@@ -14,7 +14,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def checked_cluster_id(cluster_id: object) -> str:
-    """``cluster_id`` in the API's spelling. Raises InvalidArgumentError where it is not a UUID."""
+    """``cluster_id`` in the API's spelling. Raises InvalidArgumentError if it is no UUID."""
     text = str(cluster_id) if isinstance(cluster_id, str | UUID) else ""
     if not re.fullmatch(_UUID, text, re.IGNORECASE):
         raise InvalidArgumentError(f"a cluster id is a UUID (with hyphens), not {cluster_id!r}; nothing was sent")
@@ -22,13 +22,13 @@ def checked_cluster_id(cluster_id: object) -> str:
 
 
 def check_name(name: object) -> None:
-    """Refuse a name that no segment of a path can say.
+    """Refuse a name that cannot be a segment of a URL's path.
 
     That is an empty name; ``.`` and ``..``, which proxies and URL libraries resolve (a DELETE of the user ``..`` would
-    be a DELETE of the cluster); a NUL; and lone surrogates, which UTF-8 cannot encode.
+    be a DELETE of the cluster); one with a NUL; and one with lone surrogates, which UTF-8 cannot encode.
 
     Raises:
-        InvalidArgumentError: For such a name, and for what is no string.
+        InvalidArgumentError: It is such a name, or no string.
     """
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")
@@ -39,7 +39,7 @@ def check_name(name: object) -> None:
 
 
 def tag_query(tag_name: str | None) -> str:
-    """The query that asks for the clusters with a tag, or none. Raises InvalidArgumentError for what is no text."""
+    """The query for the clusters with a tag; empty for None. Raises InvalidArgumentError if it is no text."""
     if tag_name is None:
         return ""
     if not isinstance(tag_name, str):

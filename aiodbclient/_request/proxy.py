@@ -12,7 +12,7 @@ from ..errors import ConfigurationError, InvalidArgumentError
 def chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:
     """The proxy through which ``base_url`` is reached, or None for none.
 
-    A plain-http API, which is on loopback, is never reached through one: it would read the token.
+    An API at plain http, which is on loopback, is never reached through one, which would read the token.
 
     Args:
         proxy: The caller's, or None.
@@ -20,8 +20,8 @@ def chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | Non
         base_url: Where the API is.
 
     Raises:
-        InvalidArgumentError: For what is no address of a proxy. Its text quotes nothing, as there may be a password.
-        ConfigurationError: For a ``proxy`` where the API is plain http.
+        InvalidArgumentError: It is no address of a proxy. The text does not quote it, as there may be a password in it.
+        ConfigurationError: There is a ``proxy``, and the API is at plain http.
     """
     if proxy is not None:
         if base_url.scheme == "http":

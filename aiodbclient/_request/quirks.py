@@ -1,6 +1,6 @@
-"""Stops aiohttp from resending by itself, from quoting secrets, and from handing out what nobody asked for.
+"""What aiohttp does that this client must not let it do: resend by itself, quote secrets, hand out a late answer.
 
-Source: aiohttp 3.12 to 3.14. Underscored names of aiohttp are used here alone.
+Source: aiohttp 3.12 to 3.14. Underscored names of aiohttp are used in this module alone.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def told(error: BaseException) -> str:
 
 
 def drop_unasked(session: aiohttp.ClientSession) -> None:
-    """Close an idle connection that something came through since: it would be the answer to the next request.
+    """Close idle connections through which something came: it would be taken for the answer to the next request.
 
-    aiohttp takes the first one that is not closed, so what is behind that need not be looked at.
+    aiohttp takes the first one that is not closed, so those behind it need not be looked at.
     """
     connections: dict[object, Iterable[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
     for kept in connections.values():
@@ -63,16 +63,16 @@ def drop_unasked(session: aiohttp.ClientSession) -> None:
 
 
 def connection_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:
-    """What ``response`` came through, also after that went back to the idle ones."""
+    """The connection of ``response``, also after aiohttp took it back to use it again."""
     protocol = getattr(response, "_protocol", None)
     return protocol if isinstance(protocol, ResponseHandler) else None
 
 
 def check_session(session: aiohttp.ClientSession, base_url: URL) -> None:
-    """Refuse a session that would spoil the token or tell it to others.
+    """Refuse a session that would replace the token or tell it to a proxy.
 
     Raises:
-        ConfigurationError: For a session with ``auth=``, and where plain http to loopback would go through a proxy.
+        ConfigurationError: It has ``auth=``, or plain http to loopback would go through a proxy.
     """
     if session.auth is not None:
         raise ConfigurationError("the aiohttp.ClientSession that was given has auth=, which collides with the token")

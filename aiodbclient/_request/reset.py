@@ -8,7 +8,7 @@ from contextlib import suppress
 from attrs import evolve
 
 from .._json.converter import setting_names, write
-from ..engines import CAPABILITIES, Capabilities
+from ..engines import Capabilities
 from ..errors import DatabaseClientError
 from ..models import MySQLSettings, User
 from .answer import Answer
@@ -22,9 +22,10 @@ _LOOKS = 4  # reads of a password that is empty, as a fresh one may be for a mom
 async def reset_password(context: ClusterContext, name: str, mysql_settings: MySQLSettings | None = None) -> User:
     """Give the user ``name`` a new password; the old one ends at once.
 
-    Where the answer to a first try was lost and a second try was answered, nothing tells which of the two the server
-    performs last, and that one's password counts. So the password is read back, after as long again as the lost try
-    took (10 seconds at most). What remains is a server that performs the lost try even later.
+    If the answer to a first try was lost and a second try was answered, nothing tells which of the two the server
+    performs last, and the last one's password counts. So the password is read back, after a wait: the call's timeout if
+    the lost try took too long, else twice the first delay of its retry policy; 10 seconds at most. A server that
+    performs the lost try even later cannot be told.
 
     Args:
         context: The cluster.
@@ -32,8 +33,8 @@ async def reset_password(context: ClusterContext, name: str, mysql_settings: MyS
         mysql_settings: How it proves its password from now on.
 
     Raises:
-        InvalidResponseError: Also where the password cannot be known, with ``may_have_applied`` set: two resets were
-            sent, and the API does not tell the password of the user.
+        InvalidResponseError: Two resets were sent, and the API does not tell the user's password:
+            ``may_have_applied`` is set. Or it is no documented answer.
         DatabaseClientError: As ``ClusterContext.send``.
     """
     body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
@@ -48,11 +49,11 @@ async def _password_of(context: ClusterContext, name: str, answer: Answer) -> st
     """The password that counts after the resets of ``answer``, more than one of which may be performed."""
     options = answer.call.options
     await asyncio.sleep(min(options.timeout if answer.call.timed_out else 2 * options.retry.base_delay, _LONGEST))
-    capabilities = CAPABILITIES.get(context.engine or "", Capabilities())
+    capabilities = Capabilities.of(context.engine or "") or Capabilities()
     for look in range(_LOOKS if capabilities.tells_passwords else 0):
         if look:
             await asyncio.sleep(options.retry.base_delay)
-        # Whatever hinders reading, the reset has been sent, which is what its caller has to know.
+        # If it cannot be read, the caller must know that the reset was sent, not why it cannot be read.
         with suppress(DatabaseClientError):
             password = (await context.send(GET_USER, name)).read(User).password
             if password is not None:

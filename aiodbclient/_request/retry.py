@@ -1,6 +1,7 @@
-"""What follows a failure: which calls are tried again, how often, and after how long.
+"""What follows a failure: which calls are tried again, how often, and after how long. Pure.
 
-``RULES`` is the whole policy: a row for each way to fail, a column for each kind of operation.
+``RULES`` says whether: a row for each way to fail, a column for each kind of operation. ``RetryPolicy`` says how often
+and ``Pauses`` after how long.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from .operations import Kind
 
 
 class Failure(Enum):
-    """The ways to fail, as far as it matters for trying again."""
+    """The ways to fail, as far as it matters for trying again.
+
+    Attributes:
+        NOT_SENT: There was no connection.
+        THROTTLED: A 429.
+        LOST: The connection broke or it took too long after sending, or one of ``LOST_STATUSES``: it may have taken
+            effect.
+        REFUSED: Any other answer that is an error.
+    """
 
     NOT_SENT = auto()
     THROTTLED = auto()
@@ -28,7 +37,13 @@ class Failure(Enum):
 
 
 class Then(Enum):
-    """What follows a failure."""
+    """What follows a failure.
+
+    Attributes:
+        RETRY: Another try.
+        RETRY_GONE_IS_DONE: Another try, and if that is answered 404, an earlier one did it.
+        RAISE: The error.
+    """
 
     RETRY = auto()
     RETRY_GONE_IS_DONE = auto()
@@ -37,10 +52,8 @@ class Then(Enum):
 
 _R, _D, _X = Then.RETRY, Then.RETRY_GONE_IS_DONE, Then.RAISE
 
-# NOT_SENT: no connection. THROTTLED: 429. REFUSED: any other answer that is an error.
-# LOST: broken or timed out after sending, or one of LOST_STATUSES: it may have taken effect. A reset_auth may be sent
-# again, but its password is good only once users.reset_auth has made sure of it. A create may not be sent again, since
-# nothing tells whether it was this one that made the name.
+# A lost create is not sent again, since nothing would tell whether it was this one that made the name. A lost
+# reset_auth is, and users.reset_auth then makes sure of the password.
 RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
     {
         failure: dict(zip(Kind, row, strict=True))
@@ -53,7 +66,7 @@ RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
         }.items()
     }
 )
-# 520 to 524 are Cloudflare's, which stands before the API, for an origin that did not answer as it should (godo #142).
+# 520 to 524: Cloudflare, in front of the API, got no proper answer from it (godo #142).
 LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
 
 
@@ -69,7 +82,7 @@ def _whole(_: object, attribute: Attribute[Any], value: int) -> None:
 
 @frozen
 class RetryPolicy:
-    """How often and how patiently a call is tried again. Whether it is tried again at all, ``RULES`` says.
+    """How often a call is tried again, and after how long. Which failures of which calls are, is not chosen here.
 
     The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter), unless a 5xx
     answer's retry-after says how long, which is obeyed up to a minute. The waits after a 429 are the rate budget's, and
@@ -81,7 +94,7 @@ class RetryPolicy:
         max_delay: Seconds, the longest that any wait can be.
 
     Raises:
-        InvalidArgumentError: For what is not a positive number.
+        InvalidArgumentError: One is not a positive number, or ``max_tries`` no int.
     """
 
     max_tries: int = field(default=5, validator=_whole)
@@ -103,10 +116,10 @@ class Pauses:
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
-        next(self._longest)  # what a generator of backoff yields first is not a wait
+        next(self._longest)  # the first thing that a generator of backoff yields is None
 
     def after(self, error: DatabaseClientError) -> float:
-        """The seconds to wait before the next try, after one that met ``error``. Each call counts one try more."""
+        """The seconds to wait before the next try, after one that failed with ``error``. To be asked once for each."""
         jittered = backoff.full_jitter(next(self._longest))
         if isinstance(error, RateLimitError):
             return 0.0  # the budget's gate is closed, for this call as for every other

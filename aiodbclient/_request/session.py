@@ -17,7 +17,7 @@ class Session:
     Args:
         given: The caller's session, which is never closed here; or None for one of its own, made when first needed.
         base_url: Where the API is.
-        proxy: Through which a session of its own sends, or None.
+        proxy: The proxy of a session of its own, or None.
     """
 
     __slots__ = ("_base_url", "_is_own", "_loop", "_proxy", "_session", "is_closed")
@@ -31,11 +31,11 @@ class Session:
         self.is_closed = False
 
     def opened(self) -> aiohttp.ClientSession:
-        """The session, which can be used now.
+        """The session, made if it is the client's own and this is the first call.
 
         Raises:
-            ConfigurationError: Where it was closed, is used on another event loop than before, or would spoil the token
-                or tell it to others.
+            ConfigurationError: The client is closed or on another event loop than before, or the caller's session
+                would replace the token or tell it to a proxy.
         """
         if self.is_closed:
             raise ConfigurationError("this DatabaseClient is closed")

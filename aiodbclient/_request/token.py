@@ -13,7 +13,7 @@ class Token:
     """A token whose repr does not tell it, so that a traceback's local variables do not either.
 
     Raises:
-        ConfigurationError: For what cannot go into a header; the text does not quote it.
+        ConfigurationError: No header can carry it; the text does not quote it.
     """
 
     __slots__ = ("value",)

@@ -1,4 +1,4 @@
-"""The one module that does network I/O: pace, send, read, judge."""
+"""The one module that sends HTTP."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from .token import Token, TokenProvider
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
-# The share of an attempt's time that connecting may take. It ends before the whole, so that the error tells: nothing
-# was sent.
+# The share of a try's time that connecting may take. Less than all of it, so that a connection that cannot be made is
+# told as that, with nothing sent, and not as a request that took too long.
 _CONNECTING = 0.9
 
 
@@ -45,7 +45,7 @@ class Transport:
         budget: What paces the requests.
         on_event: Called after each request.
         app: Who sends, for the User-Agent, or None.
-        proxy: Through which a session of its own sends, or None.
+        proxy: The proxy of a session of its own, or None.
     """
 
     __slots__ = (
@@ -102,13 +102,13 @@ class Transport:
         await self._session.aclose()
 
     async def send(self, call: Call) -> Answer:
-        """Send one call, as often as its policy allows and its failures permit.
+        """Send one call, and send it again after a failure as ``RULES`` and its retry policy say.
 
         Returns:
             The successful answer, not read yet.
 
         Raises:
-            DatabaseClientError: What the last try met. What it says of what was sent is true of the whole call.
+            DatabaseClientError: The last try's error. Its text and ``may_have_applied`` speak of all tries.
         """
         pauses: Pauses | None = None
         for tries_left in range(call.options.retry.max_tries - 1, -1, -1):
@@ -134,7 +134,7 @@ class Transport:
         raise AssertionError("the last try returns or raises")
 
     async def _renewed_token(self, stale: Token | None) -> Token:
-        """The token, asked for anew unless somebody else did since ``stale`` was current."""
+        """A token other than ``stale``: asked for, unless another call did so already."""
         async with self._token_lock:
             if self._ask_token is not None and self._token is stale:
                 asked = self._ask_token()
@@ -149,7 +149,11 @@ class Transport:
         self._secrets.learn_token(token.value)
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
-        """Send one request within the budget, and read the whole answer. Raises TransportError where none came."""
+        """Send one request when the budget has a slot, and read the whole answer.
+
+        Raises:
+            DatabaseClientError: There was no slot in time, the session is closed, or no whole answer came.
+        """
         options, session = call.options, self._session.opened()
         asked = perf_counter()
         try:
@@ -193,7 +197,7 @@ class Transport:
             if status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
             elif status < 500 and status != 401:
-                # The others may be a proxy's, or about no token.
+                # A 5xx or 401 may be a proxy's, or about another token: it tells nothing of our limit.
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
         except FAILURES as error:
@@ -208,7 +212,7 @@ class Transport:
         raise failure
 
     async def _acquire_lock(self, call: Call, lock: asyncio.Lock, waited: float) -> None:
-        # With a slot in hand: a bulk run's write that waits for one must not keep others from writing.
+        # Taken after the slot: a bulk write that held it while it waits for a slot would keep all others from writing.
         patience = None if call.patience is None else max(call.patience - waited, 0.0)
         try:
             async with asyncio.timeout(patience):
@@ -230,7 +234,7 @@ class Transport:
         self.budget.release(sent=sent)
 
     def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
-        """The headers of a request: those of its token, made once for each token, and those of its options."""
+        """The headers of a request: the client's own, made once for each token, and those of ``with_options``."""
         if token is not self._headers_token:
             self._headers_token = token
             bare = {"Authorization": f"Bearer {token.value}", "Accept": "application/json", "Accept-Encoding": ACCEPTED}
@@ -248,7 +252,7 @@ class Transport:
 def _event(
     call: Call, answer: Answer | None, failure: DatabaseClientError | None, asked: float, granted: float, started: float
 ) -> RequestEvent:
-    """What the last request of ``call`` came to. The moments are those of ``perf_counter``."""
+    """The event for the last request of ``call``: when it asked for its slot, got it, and was sent (perf_counter)."""
     return RequestEvent(
         operation=call.operation.name,
         method=call.operation.method,

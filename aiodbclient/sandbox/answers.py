@@ -82,12 +82,17 @@ def not_found() -> Refusal:
 
 
 def name_taken(kind: str) -> Refusal:
-    """The answer for a name that exists. The API description has none; the provider says "pool name is not
-    available" with a 422 for the same case of a connection pool (terraform-provider-digitalocean #925)."""
+    """The answer for a name that exists.
+
+    The API description has none. For a connection pool whose name exists the provider says "pool name is not available"
+    with a 422 (terraform-provider-digitalocean #925).
+    """
     return Refusal(422, f"{kind} name is not available")
 
 
 def unsupported() -> Refusal:
-    """The answer for an engine without users or dbs: the provider's own words and status for the pools of a
-    MySQL cluster (terraformer #1905)."""
+    """The answer for an engine without users or dbs.
+
+    The status and the words are the provider's own for the pools of a MySQL cluster (terraformer #1905).
+    """
     return Refusal(422, "operation is not supported for this cluster type")

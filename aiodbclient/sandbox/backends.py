@@ -29,10 +29,10 @@ _MAX_OTHER = 255
 
 
 class Backend(Protocol):
-    """The engine behind one cluster. Users are JSON objects as the API tells them, with what is known of
-    their secrets.
+    """The engine behind one cluster.
 
-    Every method raises Refusal for what the API answers with an error.
+    Users are JSON objects as the API tells them, with what is known of their secrets. Every method raises Refusal for
+    what the API answers with an error.
     """
 
     async def start(self) -> None: ...

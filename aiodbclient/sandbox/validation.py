@@ -113,7 +113,7 @@ def _kafka_acl(value: Any) -> None:
 
 
 def _kafka_permission(given: Any) -> Any:
-    """ "produce_consume", as the tests of the provider's client (godo) spell it, is one word in the API description."""
+    """Kafka's permission in the API description's spelling; godo's tests spell it "produce_consume"."""
     return KafkaPermission.PRODUCECONSUME.value if given == "produce_consume" else given
 
 

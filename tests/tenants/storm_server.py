@@ -1,5 +1,6 @@
-"""A sandbox in a process of its own: ``storm_server.py ENGINE``. One line of JSON tells how to reach it; each line on
-stdin is answered with one of what was done so far.
+"""A sandbox in a process of its own: ``storm_server.py ENGINE``.
+
+One line of JSON tells how to reach it. Each line on stdin is answered with one that tells what was done so far.
 """
 
 from __future__ import annotations

@@ -47,8 +47,9 @@ async def by_name(run: AsyncIterator[TenantOutcome]) -> dict[str, TenantOutcome]
 
 
 async def and_then(store: SQLiteStore, stranger: Callable[[], Awaitable[object]]) -> AsyncIterator[str]:
-    """The name ``first`` and, once it is on record, so that the run has listed the logins, ``beta``; before that one a
-    stranger acts.
+    """The name ``first`` and, after a stranger has acted, ``beta``.
+
+    The stranger acts once the first is on record, so that the run has listed the logins before.
     """
     yield "first"
     while (record := await store.get("first")) is None or record.current is None:

@@ -161,8 +161,9 @@ class SharedRateBudget:
         return round(max(0.0, self._slots.account.gate.until - now), 3)
 
     def snapshot(self) -> Snapshot:
-        """How the budget stood when the server was last asked, the shortest window first; ``in_flight`` and ``waiting``
-        are this process's, now.
+        """How the budget stood when the server was last asked.
+
+        ``in_flight`` and ``waiting`` are this process's, now.
         """
         now, known = time.monotonic(), self._slots.account.windows
         used = self._slots.used or tuple(0 for _ in self.windows)

@@ -1,4 +1,4 @@
-"""A tenant on MySQL or MariaDB: all that the API granted its login is revoked, and ALL on its one schema granted.
+r"""A tenant on MySQL or MariaDB: all that the API granted its login is revoked, and ALL on its one schema granted.
 
 As the administrator (the cluster's primary user: the usual rights WITH GRANT OPTION, no SUPER)::
 

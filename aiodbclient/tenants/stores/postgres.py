@@ -130,8 +130,10 @@ class PostgresStore:
                 yield self._seal.open(after, str(text))
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name`` for ``lease`` seconds, and make its record where there is none; None where a living process
-        holds it. Cancelled: the name is not claimed.
+        """Claim ``name`` for ``lease`` seconds, and make its record if there is none. Cancelled: it is not claimed.
+
+        Returns:
+            The claim, or None if a living process holds the name.
         """
         token = secrets.token_hex(16)
         new = self._seal.seal(Record(name=check_name(name)))

@@ -96,8 +96,10 @@ class SQLiteStore:
             after = page[-1].name
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name`` for ``lease`` seconds, and make its record where there is none; None where a living process
-        holds it. Cancelled: the name is not claimed.
+        """Claim ``name`` for ``lease`` seconds, and make its record if there is none. Cancelled: it is not claimed.
+
+        Returns:
+            The claim, or None if a living process holds the name.
         """
         token = secrets.token_hex(16)
         take = partial(self._take, self._opened().owner, check_name(name), token, lease)
