@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
-from .engines import CAPABILITIES, Engine
+from .engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
 from .errors import InvalidArgumentError, UnsupportedOperationError
-
-_POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
-_MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
 
 
 def dsn(
@@ -30,7 +27,7 @@ def dsn(
     With ``ca_file`` the driver verifies the server by the CA in that file, where a URI of the engine can say so.
     """
     if engine is None or engine not in CAPABILITIES:
-        raise InvalidArgumentError(f"no DSN is known for the engine {engine!r}; build it from host and port")
+        raise _unknown(engine)
     if not CAPABILITIES[engine].users:
         raise UnsupportedOperationError(f"uri_for: {engine} clusters have no users", engine=engine, operation="uri_for")
     if not host:
@@ -50,12 +47,32 @@ def dsn(
     login = f"{quote(username, safe='')}:{quote(password, safe='')}"
     template = _split(uri)
     path = quote(database, safe="") if database else template.path.lstrip("/")
-    if engine in _POSTGRESQL:
+    if engine in POSTGRESQL:
         return f"postgresql://{login}@{address}/{path}{_query(_libpq(ssl, ca_file))}"
-    if engine in _MYSQL:
+    if engine in MYSQL:
         return f"mysql://{login}@{address}/{path}{_query(_mysql(ssl, ca_file))}"
     if engine == Engine.OPENSEARCH:
         return f"{'http' if ssl is False else 'https'}://{login}@{address}"
+    if engine == Engine.MONGODB:
+        return _mongodb(login, host, address, path or "admin", template, ssl=ssl, protocol=protocol, ca_file=ca_file)
+    raise _unknown(engine)
+
+
+def _unknown(engine: str | None) -> InvalidArgumentError:
+    return InvalidArgumentError(f"no DSN is known for the engine {engine!r}; build it from host and port")
+
+
+def _mongodb(
+    login: str,
+    host: str,
+    address: str,
+    path: str,
+    template: SplitResult,
+    *,
+    ssl: bool | None,
+    protocol: str | None,
+    ca_file: str | None,
+) -> str:
     options = {"tlsCAFile": ca_file} if ca_file is not None else {}
     if template.scheme.startswith("mongodb"):
         # Only the provider's own URI tells the replica set.
@@ -63,11 +80,11 @@ def dsn(
         if ca_file is not None and template.scheme == "mongodb":  # mongodb+srv means TLS by itself
             options = {"tls": "true"} | options
         address = template.netloc.rpartition("@")[2]
-        return f"{template.scheme}://{login}@{address}/{path or 'admin'}{_query(given | options)}"
+        return f"{template.scheme}://{login}@{address}/{path}{_query(given | options)}"
     options = {"authSource": "admin"} | ({"tls": "true"} if ssl or ca_file is not None else {}) | options
     if protocol == "mongodb+srv":
-        return f"mongodb+srv://{login}@{host}/{path or 'admin'}{_query(options)}"  # an SRV name takes no port
-    return f"mongodb://{login}@{address}/{path or 'admin'}{_query(options)}"
+        return f"mongodb+srv://{login}@{host}/{path}{_query(options)}"  # an SRV name takes no port
+    return f"mongodb://{login}@{address}/{path}{_query(options)}"
 
 
 def _libpq(ssl: bool | None, ca_file: str | None) -> dict[str, str]:

@@ -44,6 +44,11 @@ class Engine(StrEnum):
             return slug
 
 
+# The engines that speak the protocol and the SQL of PostgreSQL, and those of MySQL.
+POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
+MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
+
+
 class Capabilities(NamedTuple):
     """What an engine can do.
 
@@ -70,18 +75,18 @@ class Capabilities(NamedTuple):
         return CAPABILITIES.get(engine)
 
 
-_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}), tenants="database")
-_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}), tenants="database")
+_ON_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}), tenants="database")
+_ON_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}), tenants="database")
 _CACHE = Capabilities(users=False, dbs=False)
 
 # Redis and Valkey: "User management is not supported for Caching or Valkey clusters" (API description, Databases).
 # MongoDB: user writes that overlap on one cluster answer 500 (terraform-provider-digitalocean #1027).
 CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
     {
-        Engine.PG: _POSTGRESQL,
-        Engine.ADVANCED_PG: _POSTGRESQL,
-        Engine.MYSQL: _MYSQL,
-        Engine.ADVANCED_MYSQL: _MYSQL,
+        Engine.PG: _ON_POSTGRESQL,
+        Engine.ADVANCED_PG: _ON_POSTGRESQL,
+        Engine.MYSQL: _ON_MYSQL,
+        Engine.ADVANCED_MYSQL: _ON_MYSQL,
         Engine.REDIS: _CACHE,
         Engine.VALKEY: _CACHE,
         Engine.MONGODB: Capabilities(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiodbclient import Connection, Engine, User, errors
+from aiodbclient import Capabilities, Connection, Engine, User, errors
+from aiodbclient.engines import CAPABILITIES
 
 ALICE = User("alice", password="p@ss/w:rd%")
 QUOTED = "alice:p%40ss%2Fw%3Ard%25"
@@ -34,6 +35,18 @@ def connection(engine: str | None, **options: Any) -> Connection:
 )
 def test_each_engine_has_its_form(engine: Engine, uri: str) -> None:
     assert connection(engine).uri_for(ALICE, database="alpha") == uri
+
+
+@pytest.mark.parametrize("engine", [*(engine for engine, can in CAPABILITIES.items() if can.users)])
+def test_every_engine_with_users_has_one(engine: str) -> None:
+    assert "db.example:25060" in connection(engine).uri_for(ALICE, database="alpha")
+
+
+def test_an_engine_that_is_new_in_the_table_does_not_get_the_form_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiodbclient._dsn.CAPABILITIES", {**CAPABILITIES, "cockroach": Capabilities()})
+
+    with pytest.raises(errors.InvalidArgumentError, match="no DSN is known for the engine 'cockroach'"):
+        connection("cockroach").uri_for(ALICE, database="alpha")
 
 
 VERIFIED = [

@@ -12,7 +12,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from attrs import fields
 
 from ..models import MongoRole, MongoUserSettings, MySQLAuthPlugin, NewUser, User, UserRole, UserSettings
 
@@ -68,16 +70,25 @@ def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
 
 def _texts(settings: UserSettings) -> dict[str, str]:
     """Each setting as text, by its name. Settings that mean the same have the same text."""
-    mongo = settings.mongo_user_settings or MongoUserSettings()
-    acl = [f"{rule.topic}={_word(rule.permission)}" for rule in settings.acl or ()]
-    opensearch_acl = [f"{rule.index or ''}={_word(rule.permission)}" for rule in settings.opensearch_acl or ()]
-    return {
-        "pg_allow_replication": "true" if settings.pg_allow_replication else "false",
-        "acl": _set(acl),
-        "opensearch_acl": _set(opensearch_acl),
-        "mongo_user_settings.databases": _set(mongo.databases or ()),
-        "mongo_user_settings.role": _role(mongo.role),
-    }
+    texts: dict[str, str] = {}
+    for setting in fields(type(settings)):
+        texts |= _text_of(setting.name, getattr(settings, setting.name))
+    return texts
+
+
+def _text_of(setting: str, value: Any) -> dict[str, str]:
+    match setting:
+        case "pg_allow_replication":
+            return {setting: "true" if value else "false"}
+        case "acl":
+            return {setting: _set(f"{rule.topic}={_word(rule.permission)}" for rule in value or ())}
+        case "opensearch_acl":
+            return {setting: _set(f"{rule.index or ''}={_word(rule.permission)}" for rule in value or ())}
+        case "mongo_user_settings":
+            mongo = value or MongoUserSettings()
+            return {f"{setting}.databases": _set(mongo.databases or ()), f"{setting}.role": _role(mongo.role)}
+        case _:
+            raise NotImplementedError(f"the setting {setting!r} is compared by nothing here")
 
 
 def _word(value: str | None) -> str:

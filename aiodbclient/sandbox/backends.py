@@ -7,7 +7,7 @@ import secrets
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
-from ..engines import Capabilities, Engine
+from ..engines import MYSQL, POSTGRESQL, Capabilities, Engine
 from ..models import MySQLAuthPlugin, UserRole
 from .answers import Refusal, name_taken, not_found
 from .authority import Authority
@@ -84,7 +84,7 @@ def check_db_name(engine: str, name: str) -> None:
 
 
 def _check_length(name: str, limit: int, engine: str, kind: str) -> None:
-    mysql = engine in _MYSQL
+    mysql = engine in MYSQL
     if len(name if mysql else name.encode()) > limit:
         raise Refusal(422, f"{kind} name must have at most {limit} {'characters' if mysql else 'bytes'}")
 
@@ -216,13 +216,13 @@ class MemoryBackend:
 
     def _made(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
         user: JSON = {"name": name, "role": role.value, "password": new_password()}
-        if self.engine in _MYSQL:
+        if self.engine in MYSQL:
             # the default as of MySQL 8.0 (API description, mysql_settings.auth_plugin)
             plugin = auth_plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value
             user["mysql_settings"] = {"auth_plugin": plugin}
         if self.engine == Engine.KAFKA:
             user.update(_certificate())
-        if settings or self.engine in _POSTGRESQL:
+        if settings or self.engine in POSTGRESQL:
             user["settings"] = self._settled(settings)
         return user
 
@@ -233,7 +233,7 @@ class MemoryBackend:
 
     def _settled(self, settings: JSON) -> JSON:
         """``settings`` as they are told back: Kafka's ACLs get ids, PostgreSQL's replication its default."""
-        if self.engine in _POSTGRESQL:
+        if self.engine in POSTGRESQL:
             return {"pg_allow_replication": False, **settings}
         if "acl" in settings:
             rules: list[JSON] = settings["acl"]
@@ -241,9 +241,7 @@ class MemoryBackend:
         return settings
 
 
-_POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
-_MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
-_DEFAULT_DBS: dict[str, str] = {**dict.fromkeys(_POSTGRESQL | _MYSQL, DEFAULT_DB), Engine.MONGODB: "admin"}
+_DEFAULT_DBS: dict[str, str] = {**dict.fromkeys(POSTGRESQL | MYSQL, DEFAULT_DB), Engine.MONGODB: "admin"}
 _SCHEMES: dict[str, str] = {
     Engine.PG: "postgresql",
     Engine.ADVANCED_PG: "postgresql",

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from attrs import frozen
 
-from ..engines import Engine
+from ..engines import MYSQL, POSTGRESQL, Engine
 from . import embedded
 from .authority import Authority
 from .backends import Backend, MemoryBackend
@@ -52,7 +52,7 @@ def behind(new: NewCluster, name: str, cluster_id: str, authority: Authority, da
     _check(new)
     engine = Engine.parse(new.engine)
     signing = authority if new.tls else None
-    if engine in (Engine.PG, Engine.ADVANCED_PG):
+    if engine in POSTGRESQL:
         if new.dsn is not None:
             require("psycopg", "sandbox")
             from .postgres import PostgresBackend
@@ -67,7 +67,7 @@ def behind(new: NewCluster, name: str, cluster_id: str, authority: Authority, da
             server = embedded.EmbeddedPostgres(signing, mapping(data, f"server of {cluster_id}"), folder)
             secrets = mapping(data, f"secrets of {cluster_id}")
             return PostgresBackend(engine, server, secrets, open_public=_before_15(new.version))
-    elif engine in (Engine.MYSQL, Engine.ADVANCED_MYSQL) and new.dsn is not None:
+    elif engine in MYSQL and new.dsn is not None:
         require("pymysql", "sandbox-mysql")
         from .mysql import MySQLBackend
 

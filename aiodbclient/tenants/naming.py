@@ -13,12 +13,8 @@ from hashlib import blake2b
 from attrs import frozen
 
 from .._request.paths import check_name
-from ..engines import Engine
+from ..engines import MYSQL, POSTGRESQL, Engine, guard_tenants
 from ..errors import InvalidArgumentError
-
-POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
-MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
-BY_PREFIX = frozenset({Engine.KAFKA, Engine.OPENSEARCH})
 
 _DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner)")
 _MAX_BYTES = 63  # PostgreSQL cuts longer names short (NAMEDATALEN)
@@ -63,7 +59,9 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
 
     Raises:
         InvalidArgumentError: The name is too long for the engine, reserved, or of the form of a derived one.
+        UnsupportedOperationError: The engine can have no tenants, or is not known.
     """
+    by_prefix = guard_tenants(engine).tenants == "prefix"
     whole = prefix + check_tenant(tenant)
     check_name(whole)
     if whole.lower() in _RESERVED or whole.lower().startswith("pg_"):
@@ -76,7 +74,7 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
         raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_BYTES} bytes of PostgreSQL; nothing was sent")
     if engine in MYSQL and len(whole) > _MAX_SCHEMA:
         raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_SCHEMA} characters of MySQL; nothing was sent")
-    if engine in BY_PREFIX and not re.fullmatch(r"[a-zA-Z0-9_-]+", whole):
+    if by_prefix and not re.fullmatch(r"[a-zA-Z0-9_-]+", whole):
         # The dot ends the prefix of a tenant's topics or indexes, so it cannot be within.
         raise InvalidArgumentError(
             f"{whole!r}: on {engine} a tenant's name has letters, digits, _ and - alone; nothing was sent"
@@ -85,7 +83,7 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
     first = whole if fits else _derived(whole, engine, "a")
     return Names(
         tenant,
-        None if engine in BY_PREFIX else whole,
+        None if by_prefix else whole,
         (first, _derived(whole, engine, "b")),
         _derived(whole, engine, "owner"),
     )

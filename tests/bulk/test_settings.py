@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import define
 
 from aiodbclient import (
     Action,
@@ -128,6 +129,22 @@ async def test_keep_and_reset_fail_a_user_with_other_settings(
         assert (await one(cluster, NewUser("alice", settings=equal), "keep")).action is Action.KEPT
         assert (await one(cluster, NewUser("alice", settings=equal), "update")).action is Action.KEPT
     assert requests(sandbox, "users.update") == 0
+
+
+@define
+class NewerSettings(UserSettings):
+    """The settings of a later version, whose new one is known to nothing that compares them."""
+
+    shards: int | None = None
+
+
+async def test_a_setting_that_cannot_be_compared_is_not_taken_for_the_same(
+    sandbox: Sandbox, client: DatabaseClient
+) -> None:
+    cluster = await made(sandbox, client, "pg", None)
+
+    with pytest.raises(NotImplementedError, match="'shards'"):
+        await cluster.users.plan([NewUser("alice", settings=NewerSettings())])
 
 
 @pytest.mark.parametrize(("engine", "settings", "same", "other", "setting"), CASES)

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aiodbclient import Engine
-from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.engines import CAPABILITIES
+from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants.naming import Names, names_of
 
 WITH_DATABASES = [Engine.PG, Engine.ADVANCED_PG, Engine.MYSQL, Engine.ADVANCED_MYSQL, Engine.MONGODB]
@@ -17,6 +18,17 @@ POSTGRESQL = [Engine.PG, Engine.ADVANCED_PG]
 
 ENGINES = st.sampled_from([*WITH_DATABASES, *BY_PREFIX])
 TENANTS = st.text("aB0_-é", min_size=1, max_size=70) | st.text("ab", min_size=60, max_size=64)
+
+
+def test_every_engine_that_can_have_tenants_is_tested_here() -> None:
+    known = {engine for engine, capabilities in CAPABILITIES.items() if capabilities.tenants}
+    assert known == {*WITH_DATABASES, *BY_PREFIX}
+
+
+@pytest.mark.parametrize("engine", [Engine.REDIS, Engine.VALKEY, "cockroach"])
+def test_where_there_can_be_no_tenants_there_are_no_names(engine: str) -> None:
+    with pytest.raises(UnsupportedOperationError, match="nothing was made"):
+        names_of("alpha", engine)
 
 
 def everything(names: Names) -> set[str]:

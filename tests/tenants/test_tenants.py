@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import Action
+from aiodbclient import Action, Capabilities
 from aiodbclient.errors import ConflictError, InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants import Credential, TenantOutcome, Tenants
 
@@ -213,6 +213,21 @@ async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(pl
 
     assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"] * 3
     assert [record async for record in place.store.records()] == []
+
+
+async def test_an_engine_whose_rights_nothing_gives_is_refused_before_anything_is_made(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was added to the table of engines, and that is not all that tenants need."""
+    monkeypatch.setattr("aiodbclient.engines.CAPABILITIES", {"cockroach": Capabilities(tenants="database")})
+    cluster = place.client.cluster(await place.sandbox.add_cluster("cockroach"))
+    before = len(place.sent())
+
+    with pytest.raises(UnsupportedOperationError, match="nothing here tells how rights are given on cockroach"):
+        await Tenants(cluster, place.store).ensure("alpha")
+
+    assert {operation for operation, _ in place.sent()[before:]} <= {"clusters.get", "clusters.ca"}
+    assert await place.store.get("alpha") is None
 
 
 BAD: Iterable[Any] = ["", ".", "..", "defaultdb", "doadmin", "pg_x", "x" * 64, "a_0123456789abcdef_b", "nul\0", 7]

@@ -9,10 +9,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from ..._dsn import dsn
-from ...engines import Engine
-from ...errors import ConfigurationError, GrantError
+from ...engines import MYSQL, POSTGRESQL, Engine
+from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
-from ..naming import MYSQL, POSTGRESQL, Names
+from ..naming import Names
+from .settings import SETTINGS
 
 # Connections to one server at a time. The rate limit lets two tenants a second through, and each needs milliseconds.
 _CONNECTIONS = 4
@@ -76,7 +77,7 @@ class Grants(ABC, Generic[ServerT]):
 
 
 def sql_grants(engine: Engine | str, connection: Connection, ca: str | None, admin: str | None) -> Grants[Any] | None:
-    """The SQL for a cluster, or None where the engine has none. The driver is imported here.
+    """The SQL for a cluster, or None where the API gives the rights by ``SETTINGS``. The driver is imported here.
 
     Args:
         engine: The cluster's engine.
@@ -85,10 +86,17 @@ def sql_grants(engine: Engine | str, connection: Connection, ca: str | None, adm
         admin: The DSN of an administrator; None for the primary user.
 
     Raises:
+        UnsupportedOperationError: Neither SQL nor ``SETTINGS`` give rights on this engine.
         ConfigurationError: The driver is missing, no administrator's password is known, or ``admin`` is no DSN.
     """
-    if engine not in POSTGRESQL | MYSQL:
+    if engine in SETTINGS:
         return None
+    if engine not in POSTGRESQL | MYSQL:
+        raise UnsupportedOperationError(
+            f"tenants: nothing here tells how rights are given on {engine}; nothing was made",
+            engine=engine,
+            operation="tenants",
+        )
     if admin is None:
         admin = _primary(engine, connection)
     try:

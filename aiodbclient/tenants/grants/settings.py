@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from ...engines import Engine
 from ...models import (
@@ -18,26 +19,34 @@ from ..naming import Names
 
 
 def settings_for(engine: Engine | str, names: Names) -> UserSettings | None:
-    """The settings of a tenant's logins; None where SQL gives the rights.
+    """The settings with which a tenant's logins are made; None where SQL gives the rights.
 
     A tenant of Kafka or OpenSearch owns the topics or indexes whose names begin with its own one and a dot. The
-    patterns are regular expressions, as the API description says; nothing here could try them on a server.
+    patterns are regular expressions, as the API description says; they could not be tested on a real server.
     """
-    match engine:
-        case Engine.MONGODB:
-            assert names.database is not None
-            return UserSettings(
-                mongo_user_settings=MongoUserSettings(databases=[names.database], role=MongoRole.READ_WRITE)
-            )
-        case Engine.KAFKA:
-            return UserSettings(acl=[KafkaACL(topic=_prefix(names), permission=KafkaPermission.ADMIN)])
-        case Engine.OPENSEARCH:
-            return UserSettings(
-                opensearch_acl=[OpenSearchACL(index=_prefix(names), permission=OpenSearchPermission.ADMIN)]
-            )
-        case _:
-            return None
+    return SETTINGS[engine](names) if engine in SETTINGS else None
+
+
+def _mongodb(names: Names) -> UserSettings:
+    assert names.database is not None
+    return UserSettings(mongo_user_settings=MongoUserSettings(databases=[names.database], role=MongoRole.READ_WRITE))
+
+
+def _kafka(names: Names) -> UserSettings:
+    return UserSettings(acl=[KafkaACL(topic=_prefix(names), permission=KafkaPermission.ADMIN)])
+
+
+def _opensearch(names: Names) -> UserSettings:
+    return UserSettings(opensearch_acl=[OpenSearchACL(index=_prefix(names), permission=OpenSearchPermission.ADMIN)])
 
 
 def _prefix(names: Names) -> str:
     return re.escape(names.logins[0]) + r"\..*"
+
+
+# The engines whose rights the API gives. ``sql_grants`` refuses an engine that is neither here nor reached by SQL.
+SETTINGS: Mapping[str, Callable[[Names], UserSettings]] = {
+    Engine.MONGODB: _mongodb,
+    Engine.KAFKA: _kafka,
+    Engine.OPENSEARCH: _opensearch,
+}
