@@ -144,7 +144,7 @@ def _converter() -> Converter:
         converter.register_structure_hook(kind, hooks.exactly(kind))
         register(kind | None, hooks.optional(kind))
     register(Engine | str, hooks.engine)
-    register(Engine | str | None, hooks.optional_engine)
+    register(Engine | str | None, hooks.engine)  # of a connection, which has that of its cluster
     for enum in (ClusterStatus, UserRole, MySQLAuthPlugin, KafkaPermission, OpenSearchPermission, MongoRole):
         register(enum | str, hooks.open_enum(enum, optional=False))
         register(enum | str | None, hooks.open_enum(enum, optional=True))

@@ -63,11 +63,6 @@ def engine(value: Any, _: Any) -> Engine | str:
     raise TypeError
 
 
-def optional_engine(value: Any, kind: Any) -> Engine | str | None:
-    """The hook for an engine that may be missing."""
-    return None if value is None or value == "" else engine(value, kind)
-
-
 def moment(value: Any, _: Any) -> datetime | None:
     """The hook for a moment in ISO 8601 that may be missing; without a time zone it is UTC."""
     if value is None or value == "":

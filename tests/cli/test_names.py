@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from aiodbclient.cli.names import read_names
         (b"plan, Name \ngold,alpha\n", ["alpha"]),
         (b"\xef\xbb\xbfname\r\nalpha\r\n", ["alpha"]),
         (b'name\n"a,b"\n" c "\n', ["a,b", "c"]),
+        (b'name\n"al\npha"\n', ["al\npha"]),
         (b"name\nalpha\n\n \n", ["alpha"]),
         ("name\nä\n".encode(), ["ä"]),
         (b"alpha,gold\nname,silver\n", ["alpha", "name"]),
@@ -40,6 +42,7 @@ def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
         (b"plan,name\ngold\n", "line 2: no name in column 2"),
         (b"name\nalpha\nbeta\nalpha\n", "line 4: 'alpha' is there twice, first in .*line 2"),
         (b"name;plan\nalpha;gold\n", "line 1: columns are separated by commas"),
+        (b"alpha\tgold\nbeta\tgold\n", "line 1: columns are separated by commas"),
         (b'name\n"alpha\nbeta\n', "not CSV"),
         (b"name\nalpha\n\xff\n", "line 3: not UTF-8"),
     ],
@@ -54,6 +57,23 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: bytes, compla
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="No such file"):
         read_names(None, tmp_path / "names.csv")
+
+
+def test_names_come_from_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"name\nalpha\nbeta\n")))
+    assert read_names(None, Path("-")) == ["alpha", "beta"]
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"name\n\nbeta\n")))
+    with pytest.raises(errors.InvalidArgumentError, match=r"^the standard input, line 2: blank"):
+        read_names(None, Path("-"))
+
+
+def test_names_are_given_one_way(tmp_path: Path) -> None:
+    for none in (None, []):
+        with pytest.raises(errors.InvalidArgumentError, match="name the tenants, or take them from a file"):
+            read_names(none, None)
+    with pytest.raises(errors.InvalidArgumentError, match="names or --from, not both"):
+        read_names(["alpha"], tmp_path / "names.csv")
 
 
 def test_arguments_are_names_too() -> None:

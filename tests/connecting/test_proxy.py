@@ -16,8 +16,10 @@ import pytest
 import trustme
 from aiohttp import web
 from attrs import frozen
+from yarl import URL
 
 from aiodbclient import DatabaseClient, errors
+from aiodbclient._request.proxy import chosen_proxy
 
 from ..server import CLUSTER, Server, says
 
@@ -171,10 +173,62 @@ async def test_a_plain_http_api_goes_past_the_environments_proxy(
 
 @pytest.mark.parametrize(
     "proxy",
-    ["", "127.0.0.1:3128", "socks5://me:hunter2@host", "http://me:hunter2@", "http://me:hunter2@host:port", 5],
+    [
+        "",
+        "127.0.0.1:3128",
+        "socks5://me:hunter2@host",
+        "http://me:hunter2@",
+        "http://me:hunter2@host:port",
+        "http://me:hunter2@host/path",
+        "http://host?password=hunter2",
+        5,
+    ],
 )
 def test_what_is_no_proxy_is_refused_without_being_quoted(proxy: str) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="proxy must be like") as caught:
         DatabaseClient("token", base_url="https://api.example", proxy=proxy)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["http://me:hunter2@host:3128", "https://host", "http://host/"])
+def test_what_is_a_proxy_is_taken_as_it_is(proxy: str) -> None:
+    assert chosen_proxy(proxy, False, URL("https://api.example")) == URL(proxy)
+
+
+@pytest.mark.parametrize(
+    ("trust_env", "environment", "found"),
+    [
+        (True, {}, None),
+        (True, {"https_proxy": "http://host:3128"}, "http://host:3128"),
+        (True, {"https_proxy": "host:3128"}, "http://host:3128"),
+        (True, {"https_proxy": "https://host"}, "https://host"),
+        (False, {"https_proxy": "http://host:3128"}, None),
+        (True, {"http_proxy": "http://host:3128"}, None),
+        (True, {"https_proxy": "http://host:3128", "no_proxy": "api.example"}, None),
+        (True, {"https_proxy": "http://host:3128", "no_proxy": "other.example"}, "http://host:3128"),
+    ],
+)
+def test_the_environments_proxy_is_that_of_https(
+    monkeypatch: pytest.MonkeyPatch, trust_env: bool, environment: dict[str, str], found: str | None
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    chosen = chosen_proxy(None, trust_env, URL("https://api.example"))
+
+    assert chosen == (None if found is None else URL(found))
+
+
+def test_a_wrong_proxy_of_the_environment_is_told_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://me:hunter2@host")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    with pytest.raises(errors.InvalidArgumentError, match=r"^HTTPS_PROXY must be like") as caught:
+        chosen_proxy(None, True, URL("https://api.example"))
 
     assert "hunter2" not in str(caught.value)

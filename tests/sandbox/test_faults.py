@@ -13,6 +13,7 @@ import pytest
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox.fault_text import parse
 
 from .conftest import Call, Clock, caller
 
@@ -292,3 +293,43 @@ async def test_a_probability_with_a_seed_repeats_itself(sandbox: Sandbox, call: 
 def test_a_fault_that_makes_no_sense_is_refused(operation: str, what: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sandbox().faults.add(operation, **what)
+
+
+@pytest.mark.parametrize(
+    ("text", "operation", "options"),
+    [
+        ("users.create: status=503 nth=3", ["users.create"], {"status": 503, "nth": 3}),
+        ("users.get, users.list: unseen_for=0.5", ["users.get", "users.list"], {"unseen_for": 0.5}),
+        ("*: cut", "*", {"cut": True}),
+        ("*:cut=true after=false", "*", {"cut": True, "after": False}),
+        ("users.get: answer_name='a b' cluster=main", ["users.get"], {"answer_name": "a b", "cluster": "main"}),
+        (
+            "users.get: status=503 headers=retry-after:7 headers='x-at : 12:30'",
+            ["users.get"],
+            {"status": 503, "headers": {"retry-after": "7", "x-at": "12:30"}},
+        ),
+    ],
+)
+def test_a_fault_is_read_from_text(text: str, operation: str | list[str], options: dict[str, Any]) -> None:
+    fault = parse(text)
+    assert (fault.operation, fault.options) == (operation, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("users.create", "'users.create' is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'"),
+        (": cut", "': cut' is not OPERATION: OPTION..."),
+        ("*: statis=503", "there is no 'statis'; there are cluster, name, nth, "),
+        ("*: status", "'status' says nothing that status can be"),
+        ("*: status=many", "'status=many' says nothing that status can be"),
+        ("*: cut=yes", "'cut=yes' says nothing that cut can be"),
+        ("*: cut headers=retry-after", "'headers=retry-after' says nothing that headers can be"),
+        ("*: cut headers=:7", "'headers=:7' says nothing that headers can be"),
+        ("*: status=99", "status must be from 200 to 599"),
+        ("*, users.get: cut", r"no operation \*"),
+    ],
+)
+def test_a_text_that_says_no_fault_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(text)

@@ -142,6 +142,52 @@ async def test_lists_may_come_in_pages() -> None:
         assert "page=1" in answer.json["links"]["pages"]["prev"] or "page=2" in answer.json["links"]["pages"]["prev"]
 
 
+@pytest.mark.parametrize(
+    ("query", "names", "pages"),
+    [
+        ("", ["db0", "db1"], {"next": "page=2&per_page=2", "last": "page=3&per_page=2"}),
+        (
+            "?page=2",
+            ["db2", "db3"],
+            {
+                "first": "page=1&per_page=2",
+                "prev": "page=1&per_page=2",
+                "next": "page=3&per_page=2",
+                "last": "page=3&per_page=2",
+            },
+        ),
+        ("?page=3", ["db4"], {"first": "page=1&per_page=2", "prev": "page=2&per_page=2"}),
+        ("?page=9", [], {"first": "page=1&per_page=2", "prev": "page=8&per_page=2"}),
+        ("?per_page=1&page=5", ["db4"], {"first": "per_page=1&page=1", "prev": "per_page=1&page=4"}),
+        ("?per_page=200&page=3", ["db4"], {"first": "per_page=2&page=1", "prev": "per_page=2&page=2"}),
+        ("?per_page=0&x=%26", ["db0"], {"next": "per_page=1&x=%26&page=2", "last": "per_page=1&x=%26&page=5"}),
+        ("?page=-1", ["db0", "db1"], {"next": "page=2&per_page=2", "last": "page=3&per_page=2"}),
+        ("?page=%C2%B2", ["db0", "db1"], {"next": "page=2&per_page=2", "last": "page=3&per_page=2"}),
+    ],
+)
+async def test_a_page_links_to_the_others(query: str, names: list[str], pages: dict[str, str]) -> None:
+    async with Sandbox(windows=[], page_size=2) as sandbox, caller(sandbox) as call:
+        dbs = f"/v2/databases/{await sandbox.add_cluster('opensearch')}/dbs"
+        for n in range(5):
+            await call("POST", dbs, {"name": f"db{n}"})
+
+        answer = (await call("GET", dbs + query)).json
+        start = f"{sandbox.url}{dbs}?"
+
+    assert [db["name"] for db in answer["dbs"]] == names
+    assert answer["meta"] == {"total": 5}
+    assert answer["links"] == {"pages": {label: start + page for label, page in pages.items()}}
+
+
+async def test_a_list_of_one_page_or_nothing_links_to_no_other() -> None:
+    async with Sandbox(windows=[], page_size=2) as sandbox, caller(sandbox) as call:
+        dbs = f"/v2/databases/{await sandbox.add_cluster('opensearch')}/dbs"
+        for n in range(3):
+            answer = (await call("GET", dbs)).json
+            assert (len(answer["dbs"]), answer["links"], answer["meta"]) == (n, {}, {"total": n})
+            await call("POST", dbs, {"name": f"db{n}"})
+
+
 async def test_the_record_of_what_arrived_has_no_secrets(sandbox: Sandbox, call: Call) -> None:
     cluster = await sandbox.add_cluster("pg", backend="memory")
     body = {"name": "a/b", "password": "hunter2", "settings": {"pg_allow_replication": True}}

@@ -1,0 +1,231 @@
+"""JSON to models: what the API may leave out or add is read, and what is of another type is refused."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from aiodbclient import (
+    Cluster,
+    ClusterStatus,
+    Connection,
+    Database,
+    Engine,
+    KafkaACL,
+    KafkaPermission,
+    MongoRole,
+    MongoUserSettings,
+    MySQLAuthPlugin,
+    MySQLSettings,
+    NewUser,
+    OpenSearchACL,
+    OpenSearchPermission,
+    User,
+    UserRole,
+    UserSettings,
+)
+from aiodbclient._json import converter
+from aiodbclient._json.converter import SHAPE_ERRORS, Authority, ClusterEngine, decoded, decoded_page, write
+
+
+@pytest.fixture(autouse=True)
+def new_converter() -> None:
+    """Each test makes the converter anew, so that ``make mutants`` sees who tests the making of it."""
+    for cached in (converter._hook, converter._converter):
+        cached.cache_clear()
+
+
+def read(value: Any, model: type[Any]) -> Any:
+    return decoded(json.dumps({"it": value}).encode(), "it", model)
+
+
+def user(**members: Any) -> Any:
+    return read({"name": "alice", **members}, User)
+
+
+def refused(value: Any, model: type[Any]) -> bool:
+    try:
+        read(value, model)
+    except SHAPE_ERRORS:
+        return True
+    return False
+
+
+def test_a_user_has_what_is_told_of_it_and_none_for_the_rest() -> None:
+    assert user() == User("alice")
+    assert user(role="normal") == User("alice", UserRole.NORMAL)
+    assert user(role="superb") == User("alice", "superb")
+    assert user(role="normal", password="x") == User("alice", UserRole.NORMAL, "x")
+    assert user(role="primary", password="", access_cert="c", access_key="k") == User(
+        "alice", UserRole.PRIMARY, None, "c", "k"
+    )
+    nothing = dict.fromkeys(["password", "access_cert", "access_key"], "")
+    assert user(role="", mysql_settings={}, settings={}, **nothing) == User("alice")
+    assert user(role=None, mysql_settings=None, settings=None, password=None) == User("alice")
+    assert user(role="normal", password="x", settings={"pg_allow_replication": True}) == User(
+        "alice", UserRole.NORMAL, "x", settings=UserSettings(True)
+    )
+    assert user(role="normal", password="x", more=1) == User("alice", UserRole.NORMAL, "x")
+    assert user(role="superb", password="x", settings={"pg_allow_replication": False}) == User(
+        "alice", "superb", "x", settings=UserSettings(False)
+    )
+
+
+def test_the_settings_of_a_user_are_those_of_its_engine() -> None:
+    def settings(**members: Any) -> Any:
+        return user(settings=members).settings
+
+    assert settings(pg_allow_replication=True) == UserSettings(pg_allow_replication=True)
+    assert settings(pg_allow_replication=None) == settings(new=1) == UserSettings()
+    assert settings(acl=[]) == UserSettings(acl=[])
+    assert settings(acl=[{"topic": "a", "permission": "consume", "id": "1"}, {"topic": "b", "permission": "sing"}]) == (
+        UserSettings(acl=[KafkaACL("a", KafkaPermission.CONSUME, "1"), KafkaACL("b", "sing")])
+    )
+    assert settings(opensearch_acl=[{"index": "a", "permission": "read"}, {}], pg_allow_replication=True) == (
+        UserSettings(True, opensearch_acl=[OpenSearchACL("a", OpenSearchPermission.READ), OpenSearchACL()])
+    )
+    assert settings(mongo_user_settings={"databases": ["a"], "role": "dbAdmin"}) == UserSettings(
+        mongo_user_settings=MongoUserSettings(["a"], MongoRole.DB_ADMIN)
+    )
+    assert settings(mongo_user_settings={"role": "root"}).mongo_user_settings == MongoUserSettings(None, "root")
+    assert settings(mongo_user_settings={}, acl=None, opensearch_acl=None) == UserSettings()
+    assert user(mysql_settings={"auth_plugin": "mysql_native_password"}).mysql_settings == MySQLSettings(
+        MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD
+    )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"name": None},
+        {"name": 5},
+        {"name": 5, "role": "normal", "password": "x"},
+        {"role": 5},
+        {"password": 5},
+        {"role": "normal", "password": 5},
+        {"access_cert": ["c"]},
+        {"access_key": {}},
+        {"mysql_settings": [1]},
+        {"mysql_settings": {"auth_plugin": None}},
+        {"mysql_settings": {"auth_plugin": ""}},
+        {"settings": [1]},
+        {"settings": "x"},
+        {"role": "normal", "password": "x", "settings": [1]},
+        {"settings": {"pg_allow_replication": 1}},
+        {"settings": {"pg_allow_replication": "true", "acl": None}},
+        {"settings": {"acl": {}}},
+        {"settings": {"acl": [{"topic": "a", "permission": 1}]}},
+        {"settings": {"acl": [{"topic": "a"}]}},
+        {"settings": {"acl": [{"topic": 1, "permission": "admin"}]}},
+        {"settings": {"opensearch_acl": "x"}},
+        {"settings": {"opensearch_acl": [{"index": 1}]}},
+        {"settings": {"mongo_user_settings": [1]}},
+        {"settings": {"mongo_user_settings": {"databases": "a"}}},
+        {"settings": {"mongo_user_settings": {"databases": [1]}}},
+        {"settings": {"mongo_user_settings": {"role": 1}}},
+    ],
+)
+def test_a_user_of_another_shape_is_refused(members: dict[str, Any]) -> None:
+    assert refused({"name": "alice", **members}, User)
+
+
+CLUSTER = {"id": "1", "name": "main", "engine": "pg"}
+
+
+def cluster(**members: Any) -> Any:
+    return read(CLUSTER | members, Cluster)
+
+
+def test_a_cluster_has_what_is_told_of_it() -> None:
+    assert cluster() == Cluster("1", "main", Engine.PG, connection=Connection(engine=Engine.PG))
+    assert cluster(engine="cockroach").engine == "cockroach"
+    assert (cluster(status="online").status, cluster(status="tired").status) == (ClusterStatus.ONLINE, "tired")
+    assert cluster(status="").status is None
+    assert cluster(num_nodes=3).num_nodes == 3
+    assert (cluster(tags=None).tags, cluster(tags=["a"]).tags) == ([], ["a"])
+    assert cluster(users=[{"name": "a"}, {"name": "b"}]).users == [User("a"), User("b")]
+
+
+def test_a_moment_is_aware_and_keeps_its_zone() -> None:
+    assert cluster(created_at="2019-01-11T18:37:36").created_at == datetime(2019, 1, 11, 18, 37, 36, tzinfo=UTC)
+    told = cluster(created_at="2019-01-11T18:37:36+02:00").created_at
+    assert (told.hour, told.utcoffset()) == (18, timedelta(hours=2))
+    assert (cluster(created_at="").created_at, cluster(created_at=None).created_at) == (None, None)
+
+
+def test_each_connection_knows_its_engine_and_its_ports() -> None:
+    told = cluster(
+        engine="kafka",
+        connection={"host": "a", "port": 1, "ssl": True, "application_ports": {"registry": 2}},
+        private_connection={"host": "b", "application_ports": None},
+        standby_connection={},
+    )
+    assert told.connection == Connection(
+        host="a", port=1, ssl=True, engine=Engine.KAFKA, application_ports={"registry": 2}
+    )
+    assert told.private_connection == Connection(host="b", engine=Engine.KAFKA)
+    assert told.standby_connection is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"id": None},
+        {"id": 1},
+        {"name": None},
+        {"engine": None},
+        {"engine": ""},
+        {"engine": 1},
+        {"status": 1},
+        {"num_nodes": "3"},
+        {"num_nodes": True},
+        {"created_at": "yesterday"},
+        {"created_at": 5},
+        {"tags": "a"},
+        {"tags": [1]},
+        {"users": {}},
+        {"users": [1]},
+        {"connection": {"port": "1"}},
+        {"connection": {"ssl": 1}},
+        {"connection": {"application_ports": [1]}},
+        {"connection": {"application_ports": {"registry": "2"}}},
+        {"connection": {"application_ports": {"registry": 2, "other": None}}},
+    ],
+)
+def test_a_cluster_of_another_shape_is_refused(members: dict[str, Any]) -> None:
+    assert refused(CLUSTER | members, Cluster)
+
+
+def test_the_engine_alone_is_read_of_a_cluster_that_is_unreadable_elsewhere() -> None:
+    told = read({"engine": "MySQL", "id": "1", "status": 5}, ClusterEngine)
+    assert (told.engine, told.id) == (Engine.MYSQL, "1")
+    assert read({"engine": "pg"}, ClusterEngine).id is None
+    assert refused({"id": "1"}, ClusterEngine)
+    assert refused({"engine": "pg", "id": 1}, ClusterEngine)
+    assert read({"certificate": "x"}, Authority).certificate == "x"
+    assert refused({"certificate": None}, Authority)
+
+
+def test_a_page_is_a_list_and_the_address_of_the_next() -> None:
+    def page(**members: Any) -> Any:
+        return decoded_page(json.dumps(members).encode(), "dbs", Database)
+
+    assert page(dbs=[{"name": "a"}, {"name": "b"}]) == ([Database("a"), Database("b")], None)
+    assert page(dbs=None, links={"pages": {"next": "https://x"}}) == ([], "https://x")
+    for links in (None, {}, {"pages": None}, {"pages": {}}, {"pages": {"next": None}}, {"pages": {"next": ""}}):
+        assert page(dbs=[], links=links) == ([], None)
+    for wrong in ({"dbs": {}}, {}, {"dbs": [{}]}, {"dbs": [], "links": {"pages": {"next": 5}}}):
+        with pytest.raises(SHAPE_ERRORS):
+            page(**wrong)
+
+
+def test_what_is_none_is_not_written() -> None:
+    assert write(NewUser("a")) == {"name": "a"}
+    assert write(NewUser("a", readonly=False)) == {"name": "a", "readonly": False}
+    assert write(UserSettings(acl=[KafkaACL("a", KafkaPermission.ADMIN)])) == {
+        "acl": [{"topic": "a", "permission": "admin"}]
+    }
+    assert write(MySQLSettings("new_plugin")) == {"auth_plugin": "new_plugin"}

@@ -1,0 +1,58 @@
+"""Connection strings of PostgreSQL, as a person writes them into a configuration."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from aiodbclient._libpq import one_line, options_of
+
+
+@pytest.mark.parametrize(
+    ("dsn", "options"),
+    [
+        (
+            "postgresql://me:hunter2@db.example:5433/alpha?sslmode=require",
+            {
+                "user": "me",
+                "password": "hunter2",
+                "host": "db.example",
+                "port": "5433",
+                "dbname": "alpha",
+                "sslmode": "require",
+            },
+        ),
+        (
+            "postgresql://a:h%40u%2Fn@db.example/x",
+            {"user": "a", "password": "h@u/n", "host": "db.example", "dbname": "x"},
+        ),
+        ("host=db.example password=hunt@er/2", {"host": "db.example", "password": "hunt@er/2"}),
+        ("host=@socket", {"host": "@socket"}),  # an abstract socket
+        ("host=a,b port=5432,5433", {"host": "a,b", "port": "5432,5433"}),
+        ("dbname=alpha", {"dbname": "alpha"}),
+        ("", {}),
+    ],
+)
+def test_a_connection_string_is_read(dsn: str, options: dict[str, str]) -> None:
+    assert options_of(dsn) == options
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://me:hun@ter2@db.example/alpha",  # the host would be ter2@db.example
+        "postgresql://me:hun/ter2@db.example/alpha",  # the port would be hun
+        "postgresql://db.example:hunter2/alpha",
+        "postgresql://me:hunter2@[db.example/alpha",
+        "mysql://me:hunter2@db.example/alpha",
+        "hunter2",
+    ],
+)
+def test_a_connection_string_with_a_password_in_the_wrong_place_is_none(dsn: str) -> None:
+    assert options_of(dsn) is None
+
+
+def test_what_libpq_says_in_several_lines_is_told_in_one() -> None:
+    refused = psycopg.OperationalError("connection refused\n\tIs the server running?\n")
+    assert one_line(refused) == "connection refused Is the server running?"
+    assert one_line(psycopg.OperationalError()) == "OperationalError"
