@@ -13,8 +13,6 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from attrs import define, field
-
 from .others import Others
 from .rules import Gate
 from .window import SlidingWindow, Window
@@ -40,7 +38,6 @@ class Ours(NamedTuple):
     most: int
 
 
-@define(eq=False, repr=False)
 class Account:
     """What is known of a token's windows, the shortest first, besides our own requests.
 
@@ -48,16 +45,16 @@ class Account:
     requests may be in flight after a pause, until the first answer, and as long as somebody else is about.
     """
 
-    windows: tuple[SlidingWindow, ...]
-    gate: Gate = field(init=False)
-    heard: float = field(init=False, default=-math.inf)  # when the last answer came
-    quiet: bool = field(init=False, default=True)  # nothing of others is known, nor any limit in doubt
-    compared: float = field(init=False, default=-math.inf)  # when the last answer told what the server counted
-    _named: tuple[int, int] = field(init=False, default=(0, 0))  # a limit that is not believed yet, and how often
+    __slots__ = ("_named", "compared", "gate", "heard", "quiet", "windows")
 
-    def __attrs_post_init__(self) -> None:
-        few = max(4, min(window.limit for window in self.windows) // _FEW) if self.windows else math.inf
+    def __init__(self, windows: tuple[SlidingWindow, ...]) -> None:
+        few = max(4, min(window.limit for window in windows) // _FEW) if windows else math.inf
+        self.windows = windows
         self.gate = Gate(few)
+        self.heard = -math.inf  # when the last answer came
+        self.quiet = True  # nothing of others is known, nor any limit in doubt
+        self.compared = -math.inf  # when the last answer told what the server counted
+        self._named = 0, 0  # a limit that is not believed yet, and how often
 
     def starts(self, now: float) -> None:
         """A request goes while none is in flight."""

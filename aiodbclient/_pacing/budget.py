@@ -126,8 +126,7 @@ class RateBudget:
         now = self._clock()
         ledger, queue = self._ledger, self._queue
         reserve = self.reserve if bulk else 0
-        if not queue.interactive and not (bulk and queue.bulk) and ledger.ready(now, reserve):
-            ledger.take(now)
+        if not queue.interactive and not (bulk and queue.bulk) and ledger.take(now, reserve):
             return
         if max_wait is not None:
             wait = ledger.opens(now, queue.ahead(bulk), reserve) - now
@@ -156,7 +155,8 @@ class RateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers, before its ``release``."""
-        self._ledger.hear(*limit_and_remaining(headers), self._clock())
+        limit, remaining = limit_and_remaining(headers)
+        self._ledger.hear(limit, remaining, self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """A 429 came: stop every caller, before its ``release``. Returns for how many seconds from now.
@@ -189,9 +189,8 @@ class RateBudget:
         queue, ledger = self._queue, self._ledger
         while queue:
             bulk = not queue.interactive
-            if not ledger.ready(now, self.reserve if bulk else 0):
+            if not ledger.take(now, self.reserve if bulk else 0):
                 break
-            ledger.take(now)
             queue.grant(bulk=bulk)
         self._arm(now)
 

@@ -5,38 +5,38 @@ from __future__ import annotations
 from bisect import bisect
 from collections import deque
 
-from attrs import define, field
-
 from .account import Account, Ours
-from .window import SlidingWindow
 
 _LATENCY = 30.0  # seconds; an answer takes less
 
 
-@define(eq=False, repr=False)
 class Ledger:
     """Which slots are ours, and whether one more request may go beside them."""
 
-    account: Account
-    windows: tuple[SlidingWindow, ...] = field(init=False)
-    in_flight: int = field(init=False, default=0)
-    longest: float = field(init=False)  # seconds for which a slot can be taken
-    _countable: deque[float] = field(init=False, factory=deque[float])  # answers that the server may still count
-    _busy_since: float = field(init=False, default=0.0)  # when a request went while none was in flight
-    _refused: int = field(init=False, default=0)
+    __slots__ = ("_busy_since", "_countable", "_refused", "account", "in_flight", "longest", "windows")
 
-    def __attrs_post_init__(self) -> None:
-        self.windows = self.account.windows
-        self.longest = self.windows[-1].seconds if self.windows else 3600.0
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.windows = account.windows
+        self.in_flight = 0
+        self.longest = self.windows[-1].seconds if self.windows else 3600.0  # seconds for which a slot can be taken
+        self._countable = deque[float]()  # answers that the server may still count
+        self._busy_since = 0.0  # when a request went while none was in flight
+        self._refused = 0
 
-    def ready(self, now: float, reserve: int) -> bool:
-        """Whether a request may go now and leave ``reserve`` slots of each window."""
-        in_flight = self.in_flight
+    def take(self, now: float, reserve: int) -> bool:
+        """Let a request go, if it may go now and leave ``reserve`` slots of each window; else False."""
+        in_flight, account = self.in_flight, self.account
         for window in self.windows:
             if not window.has_room(now, in_flight, reserve):
                 return False
-        gate = self.account.gate
-        return now >= gate.until and in_flight < gate.at_most
+        if now < account.gate.until or in_flight >= account.gate.at_most:
+            return False
+        if not in_flight:
+            account.starts(now)
+            self._busy_since = now
+        self.in_flight = in_flight + 1
+        return True
 
     def opens(self, now: float, ahead: int, reserve: int) -> float:
         """When a request behind ``ahead`` others may go, as far as is known."""
@@ -44,13 +44,6 @@ class Ledger:
         for window in self.windows:
             when = max(when, window.opens(now, self.in_flight, ahead, reserve))
         return when
-
-    def take(self, now: float) -> None:
-        """A request goes."""
-        if not self.in_flight:
-            self.account.starts(now)
-            self._busy_since = now
-        self.in_flight += 1
 
     def end(self, now: float, sent: bool) -> None:
         """A request ends: answered, or not if it was not ``sent``. One that was refused took no slot."""

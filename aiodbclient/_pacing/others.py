@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-
-from attrs import define, field
+from collections.abc import Iterable
 
 # An estimate that no 429 confirmed gives way, slowly at first: of 125 slots, 3 after a 16th of the window, which is
 # enough where it is too high by one, and 39 after a quarter. The first 429 ends that.
@@ -15,7 +14,6 @@ _MOMENT = 1e-6  # seconds
 _PIECES = 32  # of a window, beyond which requests that were seen one after the other are kept together
 
 
-@define(eq=False, repr=False)
 class Others:
     """How many slots others are believed to hold, and how that changes while nothing is heard.
 
@@ -25,12 +23,23 @@ class Others:
     that they stopped. Without it, it fades at once.
     """
 
-    seconds: float
-    steady: bool
-    level: int = 0  # at ``since``
-    since: float = 0.0
-    sure: bool = False  # a full window was met, so that no probing is needed
-    seen: deque[tuple[float, float, float]] = field(factory=deque)  # from, to, how many
+    __slots__ = ("level", "seconds", "seen", "since", "steady", "sure")
+
+    def __init__(
+        self,
+        seconds: float,
+        steady: bool,
+        level: int = 0,
+        since: float = 0.0,
+        sure: bool = False,
+        seen: Iterable[tuple[float, float, float]] = (),
+    ) -> None:
+        self.seconds = seconds
+        self.steady = steady
+        self.level = level  # at ``since``
+        self.since = since
+        self.sure = sure  # a full window was met, so that no probing is needed
+        self.seen = deque(seen)  # from, to, how many
 
     def at(self, now: float) -> int:
         """How many slots they hold at ``now``."""

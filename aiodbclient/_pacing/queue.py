@@ -10,8 +10,6 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
 
-from attrs import define, field
-
 from ..errors import ConfigurationError, RateLimitError
 
 logger = logging.getLogger("aiodbclient")
@@ -20,16 +18,18 @@ _WORTH_TELLING = 3.0  # seconds of waiting
 _TIMER_STEP = 1e-4  # seconds, so that a timer which rounding fired early cannot spin
 
 
-@define(eq=False, repr=False)
 class Waiter:
     """One call that waits, until it is ``granted`` a slot or, as that would take ``wait`` seconds, refused one."""
 
-    bulk: bool
-    deadline: float
-    _called: asyncio.Future[None]
-    granted: bool = False
-    wait: float | None = None
-    judged: bool = False  # it was found out whether it would wait for too long
+    __slots__ = ("_called", "bulk", "deadline", "granted", "judged", "wait")
+
+    def __init__(self, bulk: bool, deadline: float, called: asyncio.Future[None]) -> None:
+        self.bulk = bulk
+        self.deadline = deadline
+        self.granted = False
+        self.wait: float | None = None
+        self.judged = False  # it was found out whether it would wait for too long
+        self._called = called
 
     @property
     def decided(self) -> bool:
@@ -51,19 +51,31 @@ class Waiter:
         self._called = self.loop.create_future()
 
 
-@define(eq=False, repr=False)
 class Queue:
     """First come, first served, and bulk calls behind all others. ``wake`` is called when the time for it has come."""
 
-    _clock: Callable[[], float]
-    _wake: Callable[[float], None]
-    interactive: OrderedDict[Waiter, None] = field(init=False, factory=OrderedDict)
-    bulk: OrderedDict[Waiter, None] = field(init=False, factory=OrderedDict)
-    _deadlines: list[tuple[float, int, Waiter]] = field(init=False, factory=list)
-    _tickets: count[int] = field(init=False, factory=count)
-    _timer: asyncio.TimerHandle | None = field(init=False, default=None)
-    _timer_at: float = field(init=False, default=math.inf)
-    _announced: bool = field(init=False, default=False)
+    __slots__ = (
+        "_announced",
+        "_clock",
+        "_deadlines",
+        "_tickets",
+        "_timer",
+        "_timer_at",
+        "_wake",
+        "bulk",
+        "interactive",
+    )
+
+    def __init__(self, clock: Callable[[], float], wake: Callable[[float], None]) -> None:
+        self.interactive: OrderedDict[Waiter, None] = OrderedDict()
+        self.bulk: OrderedDict[Waiter, None] = OrderedDict()
+        self._clock = clock
+        self._wake = wake
+        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._tickets = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._announced = False
 
     def __len__(self) -> int:
         return len(self.interactive) + len(self.bulk)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import random
 
-from attrs import define
-
 _LONGEST_BACKOFF = 60.0  # seconds, where a 429 does not say how long to stay away
 
 
-@define(eq=False, repr=False)
 class Gate:
     """Closed until ``until``, for everybody; then at most ``at_most`` requests may be in flight.
 
@@ -18,10 +15,13 @@ class Gate:
     into a full window before anybody knows.
     """
 
-    few: float
-    until: float = -math.inf
-    at_most: float = math.inf
-    strikes: int = 0  # 429s in a row
+    __slots__ = ("at_most", "few", "strikes", "until")
+
+    def __init__(self, few: float) -> None:
+        self.few = few
+        self.until = -math.inf
+        self.at_most = math.inf
+        self.strikes = 0  # 429s in a row
 
     def close(self, wait: float | None, now: float) -> None:
         """A 429: close for ``wait`` seconds; None: for a random while that is longer with each 429 in a row.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 
-from attrs import Attribute, define, field, frozen
+from attrs import Attribute, field, frozen
 
 from ..errors import InvalidArgumentError
 from .others import Others
@@ -37,14 +38,16 @@ class Window:
     seconds: float = field(validator=_positive)
 
 
-@define(eq=False, repr=False)
 class SlidingWindow:
     """The slots of one window: our own, each of which frees ``seconds`` after its answer, and those of ``others``."""
 
-    limit: int
-    seconds: float
-    others: Others
-    answers: deque[float] = field(factory=deque[float])
+    __slots__ = ("answers", "limit", "others", "seconds")
+
+    def __init__(self, limit: int, seconds: float, others: Others, answers: Iterable[float] = ()) -> None:
+        self.limit = limit
+        self.seconds = seconds
+        self.others = others
+        self.answers = deque(answers)
 
     def used(self, now: float) -> int:
         """How many of our own answered requests count at ``now``."""
@@ -60,11 +63,8 @@ class SlidingWindow:
 
     def has_room(self, now: float, in_flight: int, reserve: int) -> bool:
         """Whether one more request fits beside what is in flight."""
-        answers = self.answers
-        while answers and answers[0] + self.seconds <= now:
-            answers.popleft()
         room = self.room(now, reserve) if reserve or self.others.level else self.limit
-        return len(answers) + in_flight < room
+        return self.used(now) + in_flight < room
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
         """When a request behind ``ahead`` others may go, if what is in flight is answered now and all the others go.
