@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from litestar import Litestar
 
 from aiodbclient import errors
-from aiodbclient._request.retry import RULES, Then
+from aiodbclient._request.retry import LOST_STATUSES, RULES, Failure, Then
 from aiodbclient.sandbox import Sandbox
 
 from ..tenants.vault import Vault
@@ -170,3 +170,6 @@ def test_the_table_of_retries_is_the_rule() -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines]
     assert rows[0] == ["read", "update", "delete", "reset_auth", "create"]
     assert rows[2:] == [[says[then] for then in row.values()] for row in RULES.values()]
+    lost = lines[2 + list(RULES).index(Failure.LOST)].split("|")[1]
+    statuses = re.findall(r"(\d{3})(?: to (\d{3}))?", lost)
+    assert {status for first, last in statuses for status in range(int(first), int(last or first) + 1)} == LOST_STATUSES

@@ -3,7 +3,7 @@ r"""A tenant on MySQL or MariaDB: all that the API granted its login is revoked,
 As the administrator (the cluster's primary user: the usual rights WITH GRANT OPTION, no SUPER)::
 
     REVOKE ALL PRIVILEGES, GRANT OPTION FROM login
-    GRANT ALL PRIVILEGES ON `d`.* TO login          in d, ``_``, ``%`` and ``\\`` are escaped: GRANT takes a pattern
+    GRANT ALL PRIVILEGES ON `d`.* TO login          in d, ``_``, ``%`` and ``\`` are escaped: GRANT takes a pattern
 """
 
 from __future__ import annotations
