@@ -24,6 +24,9 @@ from aiodbclient import (
     UserRole,
     UserSettings,
 )
+from aiodbclient._request.call import Call, Options
+from aiodbclient._request.operations import Kind, Operation
+from aiodbclient._request.retry import Failure, Then
 
 from .conftest import MakeClient
 from .server import CLUSTER, Server, says
@@ -213,3 +216,21 @@ async def test_a_list_goes_on_where_the_answer_says(server: Server, make_client:
 
     assert [user.name for user in users] == ["a", "b"]
     assert server.calls[1] == ("GET", f"{ROOT}/users?page=2")
+
+
+def test_an_operation_is_one_line_and_tells_the_rest() -> None:
+    rename = Operation("users.rename", "PATCH", "/v2/databases/{cluster}/users/{name}", Kind.UPDATE, "user")
+    count = Operation("dbs.count", "GET", "/v2/databases/{cluster}/dbs", Kind.READ)
+
+    assert rename.path("1", "alice") == "/v2/databases/1/users/alice"
+    assert rename.path("1", "a/b") == "/v2/databases/1/users/a%2Fb"
+    assert count.path("1") == "/v2/databases/1/dbs"
+    assert [(each.on, each.writes, each.key) for each in (rename, count)] == [
+        ("users", True, "user"),
+        ("dbs", False, ""),
+    ]
+    call = Call(rename, rename.path("1", "alice"), Options())
+    assert call.what == "users.rename (PATCH /v2/databases/1/users/alice)"
+    assert call.then is Then.RAISE
+    call.failure = Failure.LOST
+    assert call.then is Then.RETRY

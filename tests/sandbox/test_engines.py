@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
+
+import pytest
 
 from aiodbclient.sandbox import Sandbox
 
@@ -122,3 +125,90 @@ async def test_settings_of_another_engine_are_ignored_as_the_provider_does(sandb
     user = (await call("POST", f"{pg}/users", body)).json["user"]
     assert "mysql_settings" not in user
     assert user["settings"] == {"pg_allow_replication": False}
+
+
+OPENSEARCH_PERMISSIONS = "deny, admin, read, readwrite, write"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pg_allow_replication": 1}, "settings.pg_allow_replication must be a boolean"),
+        ({"acl": {}}, "settings.acl must be a list"),
+        ({"acl": [5]}, "settings.acl[0] must be a JSON object"),
+        ({"acl": [*ACL, {"permission": "admin"}]}, "settings.acl[2].topic is required and must be a string"),
+        (
+            {"acl": [{"topic": "t"}]},
+            "settings.acl[0].permission must be one of admin, consume, produce, produceconsume",
+        ),
+        ({"acl": [{**ACL[0], "id": 5}]}, "settings.acl[0].id must be a string"),
+        ({"opensearch_acl": {}}, "settings.opensearch_acl must be a list"),
+        ({"opensearch_acl": [5]}, "settings.opensearch_acl[0] must be a JSON object"),
+        ({"opensearch_acl": [{}, {"index": 5}]}, "settings.opensearch_acl[1].index must be a string"),
+        (
+            {"opensearch_acl": [{"permission": "sing"}]},
+            f"settings.opensearch_acl[0].permission must be one of {OPENSEARCH_PERMISSIONS}",
+        ),
+        ({"mongo_user_settings": []}, "settings.mongo_user_settings must be a JSON object"),
+        ({"mongo_user_settings": {"databases": "a"}}, "settings.mongo_user_settings.databases must be a list"),
+        (
+            {"mongo_user_settings": {"databases": ["a", 5]}},
+            "settings.mongo_user_settings.databases must be a list of strings",
+        ),
+        (
+            {"mongo_user_settings": {"role": "root"}},
+            "settings.mongo_user_settings.role must be one of readOnly, readWrite, dbAdmin",
+        ),
+        ([], "settings must be a JSON object"),
+    ],
+)
+async def test_settings_that_cannot_be_are_told_by_their_place(
+    sandbox: Sandbox, call: Call, settings: Any, message: str
+) -> None:
+    pg = await added(sandbox, "pg")
+    answer = await call("POST", f"{pg}/users", {"name": "app", "settings": settings})
+    assert (answer.status, answer.json["message"]) == (422, message)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "the request body must be a JSON object"),
+        ({}, "name is required and must be a string"),
+        ({"name": ""}, "name must not be empty and must not contain NUL"),
+        ({"name": "a\0b"}, "name must not be empty and must not contain NUL"),
+        ({"name": "\ud800"}, "name must be valid unicode"),
+        ({"name": "a", "readonly": "yes"}, "readonly must be a boolean"),
+        ({"name": "a", "mysql_settings": 5}, "mysql_settings must be a JSON object"),
+        (
+            {"name": "a", "mysql_settings": {"auth_plugin": "x"}},
+            "mysql_settings.auth_plugin must be one of mysql_native_password, caching_sha2_password",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_body_is_told(sandbox: Sandbox, call: Call, body: Any, message: str) -> None:
+    pg = await added(sandbox, "pg")
+    answer = await call("POST", f"{pg}/users", body)
+    assert (answer.status, answer.json["message"]) == (422, message)
+
+
+async def test_what_is_left_out_of_settings_is_the_default(sandbox: Sandbox, call: Call) -> None:
+    async def settings(engine: str, given: Any) -> Any:
+        cluster = await added(sandbox, engine)
+        made = await call("POST", f"{cluster}/users", {"name": "app", "settings": given})
+        return made.json["user"]["settings"]
+
+    assert await settings("opensearch", {"opensearch_acl": [{"index": "a"}]}) == {"opensearch_acl": [{"index": "a"}]}
+    for given in ({}, {"databases": ["a"]}, {"role": "dbAdmin"}):
+        assert (await settings("mongodb", {"mongo_user_settings": given}))["mongo_user_settings"] == given
+
+
+async def test_an_update_needs_settings_and_a_read_only_user_may_have_others(sandbox: Sandbox, call: Call) -> None:
+    mongodb = await added(sandbox, "mongodb")
+    chosen = {"mongo_user_settings": {"databases": ["a"], "role": "readOnly"}}
+    made = await call("POST", f"{mongodb}/users", {"name": "app", "readonly": True, "settings": chosen})
+    assert made.json["user"]["settings"] == chosen
+    made = await call("POST", f"{mongodb}/users", {"name": "reader", "readonly": True})
+    assert made.json["user"]["settings"] == {"mongo_user_settings": {"databases": ["admin"], "role": "readOnly"}}
+    refused = await call("PUT", f"{mongodb}/users/app", {})
+    assert (refused.status, refused.json["message"]) == (422, "settings is required")

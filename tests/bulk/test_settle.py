@@ -1,0 +1,188 @@
+"""How a lost create is settled, rule by rule of aiodbclient/_bulk/settle.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aiodbclient import RetryPolicy, errors
+from aiodbclient._bulk import settle
+from aiodbclient._bulk.settle import create_settled, looks, readable
+
+RETRY = RetryPolicy(max_tries=3, base_delay=0.0001)
+
+
+class Server:
+    """Answers the creates and the reads of one name as it is told, and then as it did last."""
+
+    def __init__(self, creates: list[Any], reads: list[Any]) -> None:
+        self._answers = {"create": creates, "read": reads}
+        self.requests: list[str] = []
+
+    def request(self, kind: str) -> Callable[[], Any]:
+        async def send() -> str:
+            self.requests.append(kind)
+            answers = self._answers[kind]
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+            if isinstance(answer, Exception):
+                raise answer
+            return str(answer)
+
+        return send
+
+    async def settled(self) -> tuple[bool, str]:
+        return await create_settled(self.request("create"), self.request("read"), RETRY)
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "LOOK", 0.01)
+    monkeypatch.setattr(settle, "FRESH", 0.05)
+
+
+def lost(text: str = "the answer was lost") -> errors.DatabaseClientError:
+    return errors.ConnectionLostError(text, may_have_applied=True)
+
+
+def taken() -> errors.APIError:
+    return errors.ConflictError("409", status=409, id="conflict", message="Alice already exists")
+
+
+def refused() -> errors.APIError:
+    return errors.UnprocessableEntityError("422", status=422, id="unprocessable_entity", message="too long")
+
+
+NOT_FOUND = errors.NotFoundError("404", status=404)
+UNREADABLE = errors.InvalidResponseError("HTML", status=200)
+
+
+async def test_a_create_that_succeeds_is_ours_and_read_by_nobody() -> None:
+    server = Server(["made"], [])
+    assert await server.settled() == (True, "made")
+    assert server.requests == ["create"]
+
+
+async def test_a_name_that_is_taken_is_read_until_it_can_be_seen() -> None:
+    server = Server([taken()], [NOT_FOUND, NOT_FOUND, UNREADABLE, "theirs"])
+    assert await server.settled() == (False, "theirs")
+    assert server.requests == ["create", "read", "read", "read", "read"]
+
+
+async def test_a_name_that_is_taken_and_never_seen_raises_the_refusal() -> None:
+    refusal = taken()
+    server = Server([refusal], [NOT_FOUND])
+    with pytest.raises(errors.ConflictError) as caught:
+        await server.settled()
+    assert caught.value is refusal
+    assert not refusal.may_have_applied
+
+
+@pytest.mark.parametrize("text", ["already", "EXISTS", "is taken", "in use", "a duplicate", "not available"])
+async def test_a_refusal_says_that_the_name_is_taken_in_its_id_or_its_message(text: str) -> None:
+    for said in ({"id": text}, {"message": text}):
+        refusal = errors.UnprocessableEntityError("422", status=422, **said)
+        assert await Server([refusal], [NOT_FOUND, "theirs"]).settled() == (False, "theirs")
+
+
+async def test_after_another_refusal_the_name_is_read_once() -> None:
+    server = Server([refused()], ["theirs"])
+    assert await server.settled() == (False, "theirs")
+    assert server.requests == ["create", "read"]
+
+    refusal = refused()
+    server = Server([refusal], [UNREADABLE, NOT_FOUND, "too late"])
+    with pytest.raises(errors.UnprocessableEntityError) as caught:
+        await server.settled()
+    assert caught.value is refusal
+    assert caught.value.__suppress_context__
+    assert not refusal.may_have_applied
+    assert server.requests == ["create", "read", "read"]
+
+
+async def test_what_was_not_done_is_raised() -> None:
+    error = errors.PermissionDeniedError("403", status=403)
+    server = Server([error], ["theirs"])
+    with pytest.raises(errors.PermissionDeniedError) as caught:
+        await server.settled()
+    assert caught.value is error
+    assert not error.may_have_applied
+    assert server.requests == ["create"]
+
+
+async def test_a_lost_create_that_can_be_seen_is_ours() -> None:
+    server = Server([lost()], [UNREADABLE, "ours"])
+    assert await server.settled() == (True, "ours")
+    assert server.requests == ["create", "read", "read"]
+
+
+async def test_a_lost_create_that_is_not_there_is_made_again() -> None:
+    server = Server([lost(), lost(), "made"], [NOT_FOUND])
+    assert await server.settled() == (True, "made")
+    assert server.requests == ["create", "read", "create", "read", "create"]
+
+
+@pytest.mark.parametrize("refusal", [taken, refused])
+async def test_a_lost_create_that_is_refused_the_next_time_was_done(refusal: Callable[[], errors.APIError]) -> None:
+    server = Server([lost(), refusal()], [NOT_FOUND, NOT_FOUND, "ours"])
+    assert await server.settled() == (True, "ours")
+    assert server.requests == ["create", "read", "create", "read", "read"]
+
+
+async def test_a_create_that_is_lost_each_time_is_told_as_unsettled() -> None:
+    server = Server([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
+    with pytest.raises(errors.ConnectionLostError) as caught:
+        await server.settled()
+    assert str(caught.value) == "it may have been created, which could not be settled: the last one was lost"
+    assert caught.value.may_have_applied
+    assert server.requests == ["create", *["read", "create"] * RETRY.max_tries]
+
+
+@pytest.mark.parametrize(
+    ("creates", "reads"),
+    [
+        ([lost()], [errors.AuthenticationError("the end", status=401)]),
+        ([lost(), errors.PermissionDeniedError("the end", status=403)], [NOT_FOUND]),
+        ([lost(), errors.ConflictError("the end", status=409)], [NOT_FOUND]),
+        ([lost()], [errors.InvalidResponseError("the end")]),
+    ],
+    ids=["the read fails", "the second create fails", "it is refused and never seen", "the read cannot be read"],
+)
+async def test_whatever_ends_the_settling_the_first_create_may_have_been_done(
+    creates: list[Any], reads: list[Any]
+) -> None:
+    with pytest.raises(errors.DatabaseClientError, match="could not be settled: the end") as caught:
+        await Server(creates, reads).settled()
+    assert caught.value.may_have_applied
+
+
+async def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
+    server = Server([], [UNREADABLE, UNREADABLE, "there"])
+    assert await readable(server.request("read"), RETRY) == "there"
+
+    server = Server([], [UNREADABLE])
+    with pytest.raises(errors.InvalidResponseError):
+        await readable(server.request("read"), RETRY)
+    assert len(server.requests) == RETRY.max_tries
+
+    server = Server([], [NOT_FOUND])
+    with pytest.raises(errors.NotFoundError):
+        await readable(server.request("read"), RETRY)
+    assert len(server.requests) == 1
+
+
+async def test_the_first_try_is_followed_by_a_wait_of_the_schedule() -> None:
+    server = Server([lost()], ["ours"])
+    slow = RetryPolicy(max_tries=2, base_delay=1000.0, max_delay=1000.0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(create_settled(server.request("create"), server.request("read"), slow), 0.05)
+    assert server.requests == ["create"]
+
+
+async def test_looks_come_at_once_and_then_ever_more_seldom() -> None:
+    waits = looks()
+    assert [next(waits) for _ in range(4)] == [0.0, 0.01, 0.02, 0.04]
+    await asyncio.sleep(settle.FRESH)
+    assert next(waits, None) is None
