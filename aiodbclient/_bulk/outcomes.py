@@ -42,7 +42,7 @@ class Action(StrEnum):
     FAILED = "failed"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False, eq=False)  # a base alone, so that it needs neither
 class Outcome:
     """What became of one name of a run.
 
@@ -119,7 +119,6 @@ class DatabaseDone(Done):
     db: Database
 
 
-@frozen(kw_only=True)
 class Removed(Done):
     """A user or database that is not there any more: DELETED, or ABSENT where there was none.
 
@@ -128,6 +127,7 @@ class Removed(Done):
         db: Always None.
     """
 
+    __slots__ = ()
     user: ClassVar[None] = None
     db: ClassVar[None] = None
 

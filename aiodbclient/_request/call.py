@@ -64,7 +64,7 @@ def _own_copy(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Options:
     """What a caller chose for its calls.
 
@@ -72,7 +72,7 @@ class Options:
         max_wait: Seconds that a call may wait for the rate budget; None for as long as it takes.
         timeout: Seconds that one try may take, connecting included.
         retry: How often and how patiently to try again.
-        headers: More headers for each request. Not shown in a repr, since they may hold secrets.
+        headers: More headers for each request. They may hold secrets.
         bulk: Whether to wait in the budget's bulk lane.
         before_sending: Called right before each request, when it no longer waits for anything. If it raises, the
             request is not sent, and the call raises the same.
@@ -84,9 +84,7 @@ class Options:
     max_wait: float | None = field(default=None, validator=_checked_max_wait)
     timeout: float = field(default=30.0, validator=_checked_timeout)
     retry: RetryPolicy = field(factory=RetryPolicy, validator=_checked_retry)
-    headers: Mapping[str, str] = field(
-        factory=dict[str, str], converter=_own_copy, validator=_checked_headers, repr=False
-    )
+    headers: Mapping[str, str] = field(factory=dict[str, str], converter=_own_copy, validator=_checked_headers)
     bulk: bool = False
     before_sending: Callable[[], object] | None = None
 
