@@ -16,7 +16,7 @@ from yarl import URL
 
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
 from ._request.call import Options
-from ._request.context import ClusterContext, Memory
+from ._request.context import ClusterContext, ClusterMemory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
 from ._request.proxy import chosen_proxy
@@ -103,9 +103,9 @@ class DatabaseClient:
             app=_checked_app(app),
             proxy=chosen_proxy(proxy, trust_env, url),
         )
-        self._use(Memory(), options)
+        self._use(ClusterMemory(), options)
 
-    def _use(self, memory: Memory, options: Options) -> None:
+    def _use(self, memory: ClusterMemory, options: Options) -> None:
         self._memory = memory
         self._options = options
         self.clusters = ClustersAPI(self._transport, memory, options)

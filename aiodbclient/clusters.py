@@ -11,7 +11,7 @@ from uuid import UUID
 from attrs import evolve
 
 from ._request.call import Meter, Options
-from ._request.context import ClusterContext, Memory
+from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import checked_cluster_id, tag_query
@@ -30,7 +30,7 @@ class ClustersAPI:
 
     __slots__ = ("_memory", "_options", "_transport")
 
-    def __init__(self, transport: Transport, memory: Memory, options: Options) -> None:
+    def __init__(self, transport: Transport, memory: ClusterMemory, options: Options) -> None:
         self._transport = transport
         self._memory = memory
         self._options = options

@@ -22,7 +22,7 @@ _PASSWORD = attrgetter("password")  # of a User; a list may be long
 _TOO_MUCH = "is more than there is memory for"
 
 
-class Connection(Protocol):
+class Closable(Protocol):
     """What an answer came through."""
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ class Answer:
         headers: Mapping[str, str],
         body: bytes,
         secrets: Secrets,
-        connection: Connection | None,
+        connection: Closable | None,
     ) -> None:
         self.call = call
         self.status = status

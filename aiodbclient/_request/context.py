@@ -29,7 +29,7 @@ T = TypeVar("T")
 _UNREADABLE = "unreadable"
 
 
-class Memory:
+class ClusterMemory:
     """What a client has learned of clusters, by their ids, and the locks around learning it and around user writes.
 
     Attributes:
@@ -65,7 +65,7 @@ class ClusterContext(NamedTuple):
     """
 
     transport: Transport
-    memory: Memory
+    memory: ClusterMemory
     cluster_id: str
     given_engine: Engine | str | None
     options: Options

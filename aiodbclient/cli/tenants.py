@@ -34,7 +34,7 @@ _SHOWN = 10  # names in a question, at most
 Prune = Annotated[bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")]
 
 
-class IfExists(StrEnum):
+class IfExistsOption(StrEnum):
     """What happens to a login that exists and is not on record."""
 
     ADOPT = "adopt"
@@ -43,7 +43,7 @@ class IfExists(StrEnum):
 
 
 @frozen
-class Place:
+class OpenTenants:
     """The tenants of a cluster, the store that they are on record in, and the budget of the requests."""
 
     tenants: Tenants
@@ -61,7 +61,7 @@ async def _open(
     admin: str | None = None,
     *,
     offline: bool = False,
-) -> AsyncGenerator[Place]:
+) -> AsyncGenerator[OpenTenants]:
     """Open the store of a cluster's tenants.
 
     The cluster comes first, so that one that cannot have tenants leaves no file of a store behind. With ``offline``, an
@@ -73,7 +73,7 @@ async def _open(
         if found.engine is not None:
             guard_tenants(found.engine)
         async with opened:
-            yield Place(Tenants(found, opened, prefix=prefix, private=private, admin=admin), opened, limit)
+            yield OpenTenants(Tenants(found, opened, prefix=prefix, private=private, admin=admin), opened, limit)
 
 
 def _store(where: str) -> Store:
@@ -115,8 +115,8 @@ async def provision_tenants(
     names: TenantNames = None,
     file: From = None,
     if_exists: Annotated[
-        IfExists, typer.Option(help="What happens to a login that exists and is not on record.")
-    ] = IfExists.ADOPT,
+        IfExistsOption, typer.Option(help="What happens to a login that exists and is not on record.")
+    ] = IfExistsOption.ADOPT,
     prune: Prune = False,
     prefix: Prefix = "",
     private: Private = False,
@@ -131,9 +131,9 @@ async def provision_tenants(
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
     wanted = read_names(names, file)
-    if prune and if_exists is not IfExists.ADOPT:
+    if prune and if_exists is not IfExistsOption.ADOPT:
         raise InvalidArgumentError("--prune goes with --if-exists adopt alone")
-    if if_exists is IfExists.RESET and not confirm(
+    if if_exists is IfExistsOption.RESET and not confirm(
         f"Give each login of {cluster} that is there and on no record a new password? "
         "Programs that have the old one cannot log in anew.",
         yes=yes,
@@ -248,7 +248,7 @@ async def show_tenants(
     return SOME_FAILED if missing else DONE
 
 
-async def _do(run: Run[TenantOutcome], total: int, place: Place, show: bool, json: bool) -> int:
+async def _do(run: Run[TenantOutcome], total: int, place: OpenTenants, show: bool, json: bool) -> int:
     def row(outcome: TenantDone) -> dict[str, Any]:
         return {} if outcome.credential is None else _row(outcome.credential, show, as_json=True)
 

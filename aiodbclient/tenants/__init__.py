@@ -1,4 +1,8 @@
-"""A tenant: a database, and a login that owns it and reaches nothing else, on record whatever happens."""
+"""Tenants of a cluster: each has a database, a login that owns it and reaches no other, and a record of both.
+
+``Tenants`` makes, rotates and removes them. A store (``SQLiteStore``, ``PostgresStore``, or one of your own that fits
+``Store``) keeps the records.
+"""
 
 from .credential import Credential
 from .outcomes import TenantDone, TenantOutcome

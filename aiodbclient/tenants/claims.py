@@ -1,4 +1,7 @@
-"""Working under a claim: it is renewed meanwhile, and nothing is sent once it may have been taken over."""
+"""``HeldClaim``: a claim while this process works on its name.
+
+Its lease is renewed in the background. Once the lease may have run out, no request is sent any more.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,24 @@ from .stores import Claim, Record, Store
 
 
 def _now() -> float:
-    """Seconds of a clock that goes on while the process, or the machine, is stopped."""
+    """The time in seconds, by a clock that goes on while the process is stopped or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class Held:
-    """A claim that this process holds. An async context manager: leaving it releases the claim, unless it has ended.
+class HeldClaim:
+    """A claim that this process holds.
+
+    It is an async context manager: entering it begins to renew the lease, and leaving it releases the claim unless
+    ``keep`` or ``forget`` has ended it.
 
     Args:
-        store: Where it was claimed.
+        store: The store that gave the claim.
         claim: The claim.
-        lease: The seconds that it was claimed for, and is renewed for.
-        since: ``Held.now()`` just before it was claimed.
+        lease: The seconds that it was claimed for. Each renewal is for as long.
+        since: ``HeldClaim.now()`` just before it was claimed.
+
+    Attributes:
+        wrote: Whether a request that changes a password may have been sent under this claim.
     """
 
     now = staticmethod(_now)
@@ -37,7 +46,7 @@ class Held:
     def __init__(self, store: Store, claim: Claim, lease: float, since: float) -> None:
         self.store = store
         self.claim = claim
-        self.wrote = False  # whether a password may have been changed since the claim was last known to be ours
+        self.wrote = False
         self._lease = lease
         self._until = since + lease
         self._ended = False
@@ -62,9 +71,10 @@ class Held:
             await self.store.release(self.claim)
 
     def check(self) -> None:
-        """Raise ClaimLostError where the lease has run out, as it does when the process was stopped for too long.
+        """Make sure that the lease has not run out. Called right before each request; asks nobody.
 
-        Asks no other process, and is called right before each request.
+        Raises:
+            ClaimLostError: It has run out, as it does if the process was stopped for too long.
         """
         if _now() >= self._until:
             raise ClaimLostError(
@@ -73,32 +83,37 @@ class Held:
             )
 
     async def renew(self) -> None:
-        """Hold the claim for another lease. Raises ClaimLostError where somebody else has taken it over."""
+        """Hold the claim for another lease.
+
+        Raises:
+            ClaimLostError: Somebody else has taken it over.
+            StoreError: The store cannot be used.
+        """
         since = _now()
         await self.store.renew(self.claim, self._lease)
         self._until = since + self._lease
 
     async def may_write(self) -> None:
-        """Make sure of the claim right before a request that changes a password."""
+        """Renew the claim right before a request that changes a password. Raises as ``renew``."""
         await self.renew()
         self.wrote = True
 
     async def intend(self, username: str | None) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
+        """Put on record that ``username`` is about to be made or to get a new password; None ends that intent."""
         await self.store.intend(self.claim, username)
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
-        """Put the credentials on record; the intent and the claim end."""
+        """Put the credentials on record, and end the intent and the claim."""
         await self.store.keep(self.claim, current, previous)
         self._ended = True
 
     async def forget(self) -> None:
-        """Remove the record; the claim ends."""
+        """Remove the record, and end the claim."""
         await self.store.forget(self.claim)
         self._ended = True
 
     async def _renew(self) -> None:
-        """Renew as long as somebody works, who meets what fails here in ``check`` and ``may_write``."""
+        """Renew the lease again and again. If that fails, ``check`` or ``may_write`` tells the one who works."""
         while True:
             await asyncio.sleep(self._lease / 3)
             try:
@@ -112,11 +127,11 @@ class Held:
 
 @frozen
 class ClaimedTenant:
-    """One tenant under its claim, and what the work on it needs.
+    """One tenant under its claim, with what the functions of ``work.py`` and ``logins.py`` need.
 
     Attributes:
-        site: The cluster.
-        cluster: The calls, which are refused once the lease has run out.
+        site: What is known of the cluster.
+        cluster: Makes the calls. They raise ClaimLostError once the lease has run out, and are not sent.
         names: The tenant's names.
         held: The claim.
     """
@@ -124,4 +139,4 @@ class ClaimedTenant:
     site: Site
     cluster: ClusterClient
     names: Names
-    held: Held
+    held: HeldClaim

@@ -1,4 +1,4 @@
-"""What a tenant's program needs to reach its database."""
+"""``Credential``: what a tenant's program needs to reach its database. Pure."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def _masked(value: object) -> str:
 
 @frozen(kw_only=True)
 class Credential:
-    """A login of a tenant and where it works.
+    """A login of a tenant, and the server and database that it is for. Its ``repr`` shows no secret.
 
     Attributes:
         name: The tenant.
-        username: The login. It differs from the name once the tenant was rotated.
-        password: Its password.
-        database: The tenant's database; None for Kafka and OpenSearch, which have none.
-        host: Where the cluster listens.
-        port: On which port.
+        username: The login. It differs from ``name`` if the tenant was rotated, or if it has a prefix.
+        password: The password of the login.
+        database: The tenant's database; None for Kafka and OpenSearch, where a tenant has a prefix instead.
+        host: The host name of the cluster.
+        port: Its port.
         engine: The cluster's engine.
-        uri: What the engine's drivers take. Where the cluster speaks TLS it is encrypted and not verified: see
-            ``uri_for``.
-        ca: The cluster's certificate authority as PEM, or None where the cluster speaks no TLS.
-        access_cert: Kafka's client certificate, as PEM.
-        access_key: Its key.
+        uri: The address that the engine's drivers take, with the password in it. If the cluster speaks TLS, the
+            connection is encrypted and the server is not verified; ``uri_for`` and ``ssl_context`` verify it.
+        ca: The cluster's certificate authority as PEM; None if the cluster speaks no TLS.
+        access_cert: Kafka: the client's certificate as PEM. Elsewhere None.
+        access_key: Kafka: the key of that certificate as PEM. Elsewhere None.
         cluster: The id of the cluster.
     """
 
@@ -50,10 +50,14 @@ class Credential:
     cluster: str | None = None
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
-        """The URI with which a driver verifies the server by ``ca_file``, in the language of the engine.
+        """Return the URI with which the engine's driver verifies the server's certificate and name.
 
         Args:
-            ca_file: The file that holds ``ca``. It is yours to write; nothing is read here.
+            ca_file: The path of a file that holds ``ca``. You write that file; it is not read here.
+
+        Returns:
+            The URI, with the password in it. For Kafka and OpenSearch it is the address alone: give ``ca_file`` to
+            their driver.
 
         Raises:
             ConfigurationError: The cluster speaks no TLS.
@@ -73,21 +77,28 @@ class Credential:
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """A context that verifies the cluster by its CA, for drivers that take one (asyncpg, aiomysql, aiohttp).
+        """Return a TLS context for drivers that take one, such as asyncpg, aiomysql and aiohttp.
 
-        None where the cluster speaks no TLS, which those drivers take to mean so.
+        Returns:
+            A context that verifies the server's certificate by ``ca``, and its name. None if the cluster speaks no
+            TLS, which those drivers take to mean the same.
         """
         if self.ca is None:
             return None
-        return verified(self.ca)
+        return verifying_context(self.ca)
 
     def env(self) -> dict[str, str]:
-        """The environment of a program that uses the credential.
+        """Return environment variables for a program that uses the credential.
 
-        ``DATABASE_URL`` is the URI. PostgreSQL's programs read ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``,
-        ``PGDATABASE`` and ``PGSSLMODE`` by themselves; MySQL's ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``,
-        to which ``MYSQL_USER`` and ``MYSQL_DATABASE`` are added. Kafka has no URI: its variables are
-        ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
+        Returns:
+            ``DATABASE_URL``, the URI, on every engine but Kafka, and beside it
+
+            - on PostgreSQL what its own programs read: ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``,
+              ``PGDATABASE`` and ``PGSSLMODE``;
+            - on MySQL what its own programs read, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and also
+              ``MYSQL_USER`` and ``MYSQL_DATABASE``.
+
+            On Kafka: ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
         """
         password = self.password or ""
         match self.engine:
@@ -119,8 +130,8 @@ class Credential:
         return variables | {"DATABASE_URL": self.uri}
 
 
-def verified(ca: str) -> ssl.SSLContext:
-    """A context that trusts ``ca`` alone, and verifies the server's name too."""
+def verifying_context(ca: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts ``ca`` and no other authority, and verifies the server's name."""
     context = ssl.create_default_context(cadata=ca)
     # From Python 3.13 on, a private CA that lacks an extension would be refused, as no database's own client does.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT

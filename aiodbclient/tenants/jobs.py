@@ -1,4 +1,8 @@
-"""What the runs over tenants do for each name: claim it, and do the work under the claim."""
+"""The jobs of the runs over tenants: for each name, claim it and do the work under the claim.
+
+What the work is, ``work.py`` says. Here is what all of it has in common: looking at the record first, claiming, waiting
+for the claim of another process, and what becomes of a claim that was lost.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import backoff
 
 from .._bulk.job import Job
 from .._bulk.outcomes import Action
+from .._bulk.specs import name_spec
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..engines import CAPABILITIES, Capabilities
@@ -22,22 +27,34 @@ from ..errors import (
     PermissionDeniedError,
     StoreError,
 )
-from .claims import ClaimedTenant, Held
+from .claims import ClaimedTenant, HeldClaim
 from .credential import Credential
-from .logins import usable
+from .logins import required, usable
 from .naming import Names, check_tenant, names_of
 from .outcomes import TenantDone
 from .site import Site, read_site
 from .stores import Record, Store
-from .work import IfExists, mend, provision, remove, retire, rotate
+from .work import IfLoginExists, mend, provision, remove, retire, rotate
 
-_AT_A_TIME = 4  # times as many names may wait for claims of others as are worked on
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between looking whether a claim of another has ended
-_LOSSES = 5  # claims of one name that may be lost before it is given up
+_BEGUN = 4  # names that are begun for each that is worked on; the others wait for claims of other processes
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks whether another process has ended its claim
+_LOSSES = 5  # claims of one name that may be lost before it fails
 
 
 class Tenancy:
-    """What every operation on the tenants of one cluster shares."""
+    """What all operations of one ``Tenants`` share: the cluster, the store, and what was read of the cluster.
+
+    Args:
+        cluster: The cluster.
+        store: Its store.
+        prefix: What the names of databases and logins begin with.
+        private: Whether to use the private connection.
+        admin: The DSN of an administrator, or None for the primary user.
+        lease: Seconds that a claim holds without being renewed.
+
+    Attributes:
+        turns: Limits how many names are worked on at a time by ``ensure``.
+    """
 
     def __init__(
         self, cluster: ClusterClient, store: Store, *, prefix: str, private: bool, admin: str | None, lease: float
@@ -53,26 +70,27 @@ class Tenancy:
         self.turns = asyncio.Semaphore(Capabilities().concurrent_user_writes)
 
     async def site(self, cluster: ClusterClient) -> Site:
-        """The cluster, read once, with the options of ``cluster``."""
+        """What is known of the cluster. The first call reads it, through ``cluster``. Raises as ``read_site``."""
         async with self._reading:
             if self._site is None:
                 self._site = await read_site(cluster, private=self._private, admin=self._admin)
             return self._site
 
     def forget_site(self) -> None:
-        """Read the cluster again the next time: its primary user may have got another password."""
+        """Have the next call of ``site`` read the cluster again: its primary user may have got another password."""
         self._site = None
 
-    def usable(self, record: Record | None) -> Credential | None:
-        """The credential on record that can be used. Raises InvalidArgumentError as ``check`` does."""
+    def credential(self, record: Record | None) -> Credential | None:
+        """The usable credential of ``record``, or None. Raises as ``check``."""
         self.check(record)
         return usable(record)
 
     def check(self, record: Record | None) -> None:
-        """See whether ``record`` is of this cluster and this prefix.
+        """Make sure that ``record`` is of this cluster and this prefix; else what has its names here is another's.
 
         Raises:
-            InvalidArgumentError: It is not: what has its names here may be somebody else's.
+            InvalidArgumentError: It is not.
+            UnsupportedOperationError: It has a credential of an engine that can have no tenants.
         """
         for credential in () if record is None else (record.current, record.previous):
             if credential is None:
@@ -85,11 +103,11 @@ class Tenancy:
             names = names_of(credential.name, credential.engine, self.prefix)
             _check_login(names, credential.username)
 
-    async def claim(self, name: str) -> Held | None:
-        """Claim ``name``, or None where somebody else works on it."""
-        since = Held.now()
+    async def claim(self, name: str) -> HeldClaim | None:
+        """Claim ``name``; None if somebody else works on it."""
+        since = HeldClaim.now()
         claim = await self.store.claim(name, self.lease)
-        return None if claim is None else Held(self.store, claim, self.lease, since)
+        return None if claim is None else HeldClaim(self.store, claim, self.lease, since)
 
 
 class TenantJob(Job[str, TenantDone]):
@@ -106,30 +124,35 @@ class TenantJob(Job[str, TenantDone]):
         self._turns = tenancy.turns
 
     def check(self, given: object) -> str:
-        if not isinstance(given, str):
-            raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")
-        return given
+        return name_spec(given)
 
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster. More names are begun than worked on, since others may hold their claims."""
+        """Read the cluster, and return how many names to begin at a time.
+
+        That is more than are worked on, since other processes may hold the claims of some.
+        """
         site = await self.tenancy.site(self._calls(meter))
         at_a_time = CAPABILITIES[site.engine].concurrent_user_writes
         self._turns = asyncio.Semaphore(at_a_time)
-        return _AT_A_TIME * at_a_time
+        return _BEGUN * at_a_time
 
     async def do(self, spec: str, meter: Meter) -> TenantDone:
-        """Do it under the claim, for which it waits as long as somebody else works on the name."""
+        """Claim the name and do the work, unless the record tells that there is nothing to do.
+
+        While another process works on the name, this waits, and looks at the record again and again. A claim that is
+        lost is claimed again; if it was lost after a request that changes a password, ``mend`` comes first.
+        """
         tenancy, name = self.tenancy, check_tenant(spec)
         record = await tenancy.store.get(name)
-        before = tenancy.usable(record)
+        before = tenancy.credential(record)
         if (known := self.known(name, record, before)) is not None:
             return known
         calls = self._calls(meter)
         site = await tenancy.site(calls)
         names = names_of(name, site.engine, tenancy.prefix)
         losses = 0
-        waits = backoff.expo(factor=_FIRST_LOOK, max_value=_LONGEST_LOOK)
-        next(waits)
+        looks = backoff.expo(factor=_FIRST_LOOK, max_value=_LONGEST_LOOK)
+        next(looks)
         while True:
             async with self._turns:
                 held = await tenancy.claim(name)
@@ -146,7 +169,7 @@ class TenantJob(Job[str, TenantDone]):
                     except GrantError:
                         tenancy.forget_site()
                         raise
-            await asyncio.sleep(backoff.full_jitter(next(waits)))
+            await asyncio.sleep(backoff.full_jitter(next(looks)))
             if (known := self.known(name, await tenancy.store.get(name), before)) is not None:
                 return known
 
@@ -165,15 +188,12 @@ class TenantJob(Job[str, TenantDone]):
                 raise
             except DatabaseClientError:
                 if held.wrote:
-                    await held.renew()  # was the claim lost meanwhile, what was sent may have come last
+                    await held.renew()  # raises ClaimLostError if it was lost: then ``do`` mends
                 raise
             return TenantDone(name=name, action=action, credential=credential, tries=meter.requests)
 
     async def _mend(self, name: str, site: Site, calls: ClusterClient, names: Names) -> None:
-        """Make sure that the credential on record works, once whoever took the claim over has ended.
-
-        The request that was sent just before the claim was lost may have come after theirs.
-        """
+        """Run ``mend`` under a claim of its own, once the process that took the lost claim over has ended its own."""
         while True:
             held = await self.tenancy.claim(name)
             if held is not None:
@@ -183,18 +203,18 @@ class TenantJob(Job[str, TenantDone]):
             await asyncio.sleep(_LONGEST_LOOK)
 
     def ends_run(self, error: Exception) -> bool:
-        """A store that cannot be used ends the run too: nothing could be recorded."""
+        """Whether ``error`` ends the run: also if the store cannot be used, since nothing could be put on record."""
         lost_store = isinstance(error, StoreError) and not isinstance(error, ClaimLostError)
         return lost_store or super().ends_run(error)
 
     @abstractmethod
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        """The outcome, where the record tells that nothing is to be done.
+        """The outcome, if the record tells that there is nothing to do; else None.
 
         Args:
             name: The tenant.
             record: What is on record now.
-            before: The usable credential that was on record when this began.
+            before: The usable credential that was on record when ``do`` began.
 
         Raises:
             InvalidArgumentError: The record tells that it cannot be done.
@@ -202,22 +222,26 @@ class TenantJob(Job[str, TenantDone]):
 
     @abstractmethod
     async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential | None]:
-        """Do it."""
+        """Do the work on one tenant, under its claim.
+
+        Returns:
+            What became of the tenant, and the credential to use from now on.
+        """
 
 
 class ProvisionTenants(TenantJob):
-    """Give each tenant a database and a login that owns it, on record."""
+    """Give each tenant a database and a login that owns it, on record. See ``Tenants.provision``."""
 
-    def __init__(self, tenancy: Tenancy, if_exists: IfExists = "adopt", *, bulk: bool = True) -> None:
-        if if_exists not in get_args(IfExists):
+    def __init__(self, tenancy: Tenancy, if_exists: IfLoginExists = "adopt", *, bulk: bool = True) -> None:
+        if if_exists not in get_args(IfLoginExists):
             raise InvalidArgumentError(f'if_exists must be "adopt", "reset" or "error", not {if_exists!r}')
         super().__init__(tenancy, bulk=bulk)
-        self._if_exists: IfExists = if_exists
+        self._if_exists: IfLoginExists = if_exists
         self._listing = asyncio.Lock()
         self._existing: frozenset[str] | None = None
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        credential = self.tenancy.usable(record)
+        credential = self.tenancy.credential(record)
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
@@ -226,9 +250,9 @@ class ProvisionTenants(TenantJob):
         return await provision(tenant, self._if_exists, absent=absent)
 
     async def _logins(self, cluster: ClusterClient) -> frozenset[str] | None:
-        """The logins of the cluster, listed when the first name asks: a request for each would take half as long again.
+        """The logins of the cluster, listed once for the run; None if the token may not list them.
 
-        None where the token may not list them.
+        Reading the login of each tenant instead would be a third request for each.
         """
         async with self._listing:
             if self._existing is None:
@@ -238,23 +262,23 @@ class ProvisionTenants(TenantJob):
 
 
 class RotateTenants(TenantJob):
-    """Let each tenant's other login take over."""
+    """Give each tenant a credential with its other login. See ``Tenants.rotate``."""
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        credential = _required(name, self.tenancy.usable(record))
+        credential = required(name, self.tenancy.credential(record))
         if before is None or credential == before:
             return None
-        return TenantDone(name=name, action=Action.ROTATED, credential=credential)  # somebody else did, meanwhile
+        return TenantDone(name=name, action=Action.ROTATED, credential=credential)  # by another process, meanwhile
 
     async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
         return await rotate(tenant)
 
 
 class RetireTenants(TenantJob):
-    """End what rotate left of each tenant."""
+    """End the credential of each tenant from before ``rotate``. See ``Tenants.retire``."""
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        credential = _required(name, self.tenancy.usable(record))
+        credential = required(name, self.tenancy.credential(record))
         if record is None or record.previous is not None or record.intended is not None:
             return None
         return TenantDone(name=name, action=Action.KEPT, credential=credential)
@@ -264,7 +288,7 @@ class RetireTenants(TenantJob):
 
 
 class RemoveTenants(TenantJob):
-    """Remove each tenant: its logins, its database, its record."""
+    """Remove each tenant: its logins, its database, its record. See ``Tenants.remove``."""
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         self.tenancy.check(record)
@@ -280,11 +304,3 @@ def _check_login(names: Names, login: str | None) -> None:
             f"the tenant {names.tenant!r} is on record with the login {login!r}, and with this prefix its logins are "
             f"{' and '.join(map(repr, names.logins))}: give each prefix a store of its own; nothing was sent"
         )
-
-
-def _required(name: str, credential: Credential | None) -> Credential:
-    if credential is None:
-        raise InvalidArgumentError(
-            f"the tenant {name!r} has no credential on record: provision it first; nothing was sent"
-        )
-    return credential

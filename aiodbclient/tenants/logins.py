@@ -1,6 +1,10 @@
-"""A password for a tenant's login that is known to work: made or reset, given its rights, tried. Nothing is kept here.
+"""Make or reset a tenant's login, give it its rights, and test its password by a login.
 
-The intent is on record before any of this. The claim is renewed before each request that changes a password.
+The intent is on record before any of this, the claim is renewed before each request that changes a password, and the
+caller keeps the credential that comes out.
+
+On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines it is taken as the API
+tells it.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from ..errors import (
     ConflictError,
     DatabaseClientError,
     GrantError,
+    InvalidArgumentError,
     InvalidResponseError,
     NotFoundError,
     UnprocessableEntityError,
@@ -26,12 +31,16 @@ from .claims import ClaimedTenant
 from .credential import Credential
 from .stores import Record
 
-_TRIES = 3  # passwords that a server may refuse before it is given up
+_PASSWORDS = 3  # passwords of one login that the server may refuse before it is given up
 _SOON = 2.0  # s within which a server knows a new password, and the API tells it (Aiven's documentation of its API)
 
 
 class TakenError(Exception):
-    """A name that was not there a moment ago is taken."""
+    """The login that was to be made is there already, and was not made by us.
+
+    Attributes:
+        refusal: The API's answer to the create.
+    """
 
     def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
         super().__init__(str(refusal))
@@ -39,39 +48,61 @@ class TakenError(Exception):
 
 
 def usable(record: Record | None) -> Credential | None:
-    """The credential on record, unless its own login is being changed or removed."""
+    """The current credential on record; None if there is none, or if the intent is on its own login."""
     if record is None or record.current is None or record.intended == record.current.username:
         return None
     return record.current
 
 
+def required(name: str, credential: Credential | None) -> Credential:
+    """Return the usable ``credential`` of the tenant ``name``.
+
+    Raises:
+        InvalidArgumentError: There is none.
+    """
+    if credential is None:
+        raise InvalidArgumentError(
+            f"the tenant {name!r} has no credential on record: provision it first; nothing was sent"
+        )
+    return credential
+
+
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
-    """Make or reset ``login``, give it its rights, and try its password.
+    """Make or reset ``login``, give it its rights, and test its password.
+
+    A refused password is replaced by another one: of two resets that were sent because an answer was lost, the server
+    may have performed the earlier one last.
 
     Args:
         tenant: The tenant.
         login: One of its two logins.
         there: Whether the login is there already, so that it is reset.
-        ours: Whether it may be reset if it turns out to be there.
+        ours: Whether a request of ours may have made it, so that it may be reset if it turns out to be there.
+
+    Returns:
+        Its credential, which is not on record yet.
 
     Raises:
         TakenError: It is there, and is not ours.
         GrantError: A statement was refused, or the login is refused with three passwords in a row.
-        ConfigurationError: The token is told no password.
-        DatabaseClientError: The API's.
+        ConfigurationError: The API tells no password to this token.
+        ClaimLostError: The claim was lost.
+        DatabaseClientError: The API refused a request or did not answer.
     """
     reason = ""
-    for _ in range(_TRIES):
-        made, user = await _with_password(tenant, login, there=there, ours=ours)
+    for _ in range(_PASSWORDS):
+        made, user = await _make_or_reset(tenant, login, there=there, ours=ours)
         refused = await grant(tenant, user, made=made)
         if refused is None:
             return tenant.site.credential(tenant.names, user)
-        reason, there, ours = refused, True, True  # two resets may be done in either order; one more settles it
+        reason, there, ours = refused, True, True
     raise refused_login(tenant, login, reason)
 
 
 async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
-    """Give ``user`` its rights, and try its password where the engine is reached by SQL.
+    """Give ``user`` its rights and, if that is done by SQL, test its password by a login.
+
+    A refused login is tested again for about two seconds, since a server may know a new password a moment later.
 
     Args:
         tenant: The tenant.
@@ -79,7 +110,7 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
         made: Whether it was made just now, and so with the right settings.
 
     Returns:
-        None, or why the server refused the login.
+        None, or the reason for which the server refuses the login.
 
     Raises:
         GrantError: A statement was refused, or the administrator cannot log in.
@@ -92,12 +123,12 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
     assert user.password is not None
     try:
         await sql.give(tenant.names, user.name)
-        refused = await sql.enter(tenant.names, user.name, user.password)
+        refused = await sql.log_in(tenant.names, user.name, user.password)
         for wait in waits(_SOON):
             if refused is None:
                 break
             await asyncio.sleep(wait)
-            refused = await sql.enter(tenant.names, user.name, user.password)
+            refused = await sql.log_in(tenant.names, user.name, user.password)
     except GrantError as error:
         error.on_record = _on_record_text(tenant)
         raise
@@ -105,26 +136,26 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
 
 
 async def works(tenant: ClaimedTenant, credential: Credential) -> bool:
-    """Whether ``credential`` logs in or, where no login can be tried, is what the API tells.
+    """Whether ``credential`` works: it logs in or, where rights are not given by SQL, is what the API tells.
 
     Raises:
-        GrantError: The administrator cannot log in either, so that a refusal tells nothing of the credential.
+        GrantError: The administrator cannot log in either, so the refusal says nothing about the credential.
     """
     sql = tenant.site.sql
     if sql is not None and credential.password is not None:
         for wait in waits(_SOON):
-            if await sql.enter(tenant.names, credential.username, credential.password) is None:
+            if await sql.log_in(tenant.names, credential.username, credential.password) is None:
                 return True
             await asyncio.sleep(wait)
         await sql.check()
-        return await sql.enter(tenant.names, credential.username, credential.password) is None
+        return await sql.log_in(tenant.names, credential.username, credential.password) is None
     user = await look(tenant, credential.username)
     return user is not None and user.password is not None and user.password == credential.password
 
 
-async def look(tenant: ClaimedTenant, login: str, *, patience: float = 0.0) -> User | None:
-    """The user ``login``, or None where it cannot be seen within about ``patience`` seconds."""
-    for wait in waits(patience):
+async def look(tenant: ClaimedTenant, login: str, *, seconds: float = 0.0) -> User | None:
+    """The user ``login``, read again for about ``seconds`` while it cannot be seen; None if it still cannot."""
+    for wait in waits(seconds):
         try:
             return await tenant.cluster.users.get(login)
         except NotFoundError:
@@ -136,7 +167,7 @@ async def look(tenant: ClaimedTenant, login: str, *, patience: float = 0.0) -> U
 
 
 def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
-    """The error for a ``login`` whose password the server goes on refusing, with the server's ``reason``."""
+    """The error for a ``login`` that the server goes on refusing, with the server's ``reason``."""
     return GrantError(
         f"tenant {tenant.names.tenant!r}: the server refuses the login {login!r} with the password that the API "
         f"tells: {reason}",
@@ -146,7 +177,7 @@ def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
 
 
 def waits(total: float) -> Iterator[float]:
-    """Doubling waits, at least ``total`` seconds in all."""
+    """Waits in seconds that double each time, until they are at least ``total`` in all."""
     wait = LOOK
     while total > 0:
         yield wait
@@ -154,14 +185,23 @@ def waits(total: float) -> Iterator[float]:
         wait *= 2
 
 
-async def _with_password(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
-    """Make ``login``, or reset it where it is there, until a password is told.
+async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
+    """Make ``login``, or reset it if it is there, until its password is known. A lost create is settled here.
+
+    - After a lost create the login may be there. If it is ``ours`` it is reset, which gives a password that is known.
+      If it is not, it is read: the password that the API tells of it is taken, since it may be a login that somebody
+      else made a moment ago, and a reset would end their password. If none is told, it is reset.
+    - A create that is refused because the name is taken settles an earlier lost create: the login is there, and is
+      reset. With no lost create before it, and if the login is not ``ours``, it is somebody else's: TakenError.
+    - A reset that answers 404 means that the login is not there, or so fresh that it cannot be seen: it is created.
+    - An answer that cannot be read is followed by a reset.
 
     Returns:
         Whether it was made now, and the user with its password.
 
     Raises:
-        TakenError: It is not ``ours``, and the first request to make it was refused: it is there already.
+        TakenError: It is not ``ours``, and the first create was refused.
+        DatabaseClientError: The API refused a request, or it could not be settled within about ten seconds.
     """
     users, pauses = tenant.cluster.users, waits(FRESH)
     lost: DatabaseClientError | None = None
@@ -169,8 +209,10 @@ async def _with_password(tenant: ClaimedTenant, login: str, *, there: bool, ours
         await tenant.held.may_write()
         try:
             if there:
-                return False, await _told(tenant, await users.reset_auth(login))
-            return True, await _told(tenant, await users.create(login, settings=tenant.site.settings(tenant.names)))
+                user = await users.reset_auth(login)
+            else:
+                user = await users.create(login, settings=tenant.site.settings(tenant.names))
+            return not there, await _with_password(tenant, user)
         except NotFoundError as missing:  # not there, or so fresh that it cannot be seen
             wait = next(pauses, None)
             if not there or wait is None or (lost is not None and not _may_be_there(lost)):
@@ -197,12 +239,12 @@ async def _with_password(tenant: ClaimedTenant, login: str, *, there: bool, ours
                 return False, found  # without a reset, for it may be somebody else's who came first
 
 
-async def _told(tenant: ClaimedTenant, user: User) -> User:
-    """``user`` with its password, which the API may tell a moment later than it was made or reset.
+async def _with_password(tenant: ClaimedTenant, user: User) -> User:
+    """Return ``user`` with its password. If the API does not tell it within about two seconds, reset it once more.
 
     Raises:
-        ConfigurationError: It is not told, nor is the password of the cluster's primary user.
-        InvalidResponseError: It is not told.
+        ConfigurationError: The API tells no password to this token, not even that of the primary user.
+        InvalidResponseError: The API does not tell the password.
     """
     if user.password:
         return user
@@ -233,7 +275,7 @@ def _on_record_text(tenant: ClaimedTenant) -> str:
 
 
 def _may_be_there(error: DatabaseClientError) -> bool:
-    """Whether a create that failed so leaves open that its name is there, or will be seen in a moment."""
+    """Whether the name may be there although a create failed with ``error``, and may be seen in a moment."""
     if isinstance(error, ConflictError | UnprocessableEntityError):
         return says_taken(error)
     return True

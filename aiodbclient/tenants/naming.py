@@ -1,8 +1,9 @@
 """The names of a tenant's database, logins and owner role. Pure.
 
-A tenant has two logins, so that one can take over from the other. The second login and the owner role are named after
-the tenant with 16 hexadecimal digits of a digest between, which makes them differ for names that are cut short; a
-tenant whose own name has that form is refused, so that no tenant's login can be another's.
+A tenant has two logins, so that ``rotate`` can change from one to the other. The first has the tenant's name. The name
+of the second is derived from it: ``alpha`` gives ``alpha_53ce71e1b09c4582_b``, with a digest of the whole name, so that
+long names which are cut to the same beginning still differ. The owner role is named so too. A tenant's own name must
+not have that form; so no tenant has a name of another.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ _RESERVED = frozenset(
 
 @frozen
 class Names:
-    """What a tenant has: a ``database`` (None where the engine has none), two ``logins`` and an ``owner`` role."""
+    """The names of what a tenant has on a cluster.
+
+    Attributes:
+        tenant: The tenant.
+        database: Its database; None on Kafka and OpenSearch.
+        logins: Its two logins. The first is made by ``provision``, the second by the first ``rotate``.
+        owner: The role that owns its database. Only PostgreSQL has it.
+    """
 
     tenant: str
     database: str | None
@@ -48,17 +56,27 @@ class Names:
 
 
 def check_tenant(name: object) -> str:
-    """``name`` if it can be a tenant's on any engine. Raises InvalidArgumentError."""
+    """Return ``name`` if it can be a tenant's name on some engine.
+
+    Raises:
+        InvalidArgumentError: It is no string, or none that a URL can carry.
+    """
     check_name(name)
     assert isinstance(name, str)
     return name
 
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
-    """The names of ``tenant`` on a cluster of ``engine``.
+    """Return the names of ``tenant`` on a cluster of ``engine``.
+
+    Args:
+        tenant: The tenant.
+        engine: The cluster's engine.
+        prefix: What the names begin with.
 
     Raises:
-        InvalidArgumentError: The name is too long for the engine, reserved, or of the form of a derived one.
+        InvalidArgumentError: With its prefix the name is too long for the engine, reserved, of the form of a derived
+            name, or has a character that the engine's patterns cannot hold.
         UnsupportedOperationError: The engine can have no tenants, or is not known.
     """
     by_prefix = guard_tenants(engine).tenants == "prefix"

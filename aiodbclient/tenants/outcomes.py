@@ -1,4 +1,4 @@
-"""What a run over tenants tells of each. Pure."""
+"""The outcome of each tenant of a run. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .credential import Credential
 
 @frozen(kw_only=True)
 class TenantDone(Done):
-    """A tenant that did not fail.
+    """The outcome of a tenant that did not fail.
 
     Attributes:
-        credential: The one to use from now on, which is on record; None where the tenant was removed.
+        credential: The credential to use from now on, which is on record; None if the tenant was removed.
     """
 
     credential: Credential | None = None

@@ -1,4 +1,4 @@
-"""What would change, and doing it."""
+"""``Plan``: what provisioning a list of names would change, and the run that changes it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _SHOWN = 10  # names of a kind that str() tells
 
 @frozen
 class Plan:
-    """What ``Tenants.provision`` would do, and which tenants are on record besides.
+    """What ``Tenants.provision`` would do, and which tenants are on record besides. Made by ``Tenants.plan``.
+
+    ``str(plan)`` is for people: how many names of each kind, and the first of them.
 
     Attributes:
-        create: Names that are on no record.
-        resume: Names on record whose credential is not: their provisioning or removal has not come to its end.
-        keep: Names on record with their credential.
-        extra: Names on record that were not asked for. Never somebody else's: what is on no record is not seen.
-        prune: Whether ``apply`` removes the extra ones.
+        create: Names that are not on record.
+        resume: Names that are on record without a credential: making or removing them was begun and has not ended.
+        keep: Names that are on record with their credential.
+        extra: Names that are on record and were not asked for. Logins that are not on record are never among them.
+        prune: Whether ``apply`` removes what is ``extra``.
     """
 
     create: tuple[str, ...]
@@ -40,20 +42,23 @@ class Plan:
             "resume": self.resume,
             "remove" if self.prune else "extra, left as they are": self.extra,
         }
-        lines = [f"{what}: {len(names)} ({_told(names)})" for what, names in kinds.items() if names]
+        lines = [f"{what}: {len(names)} ({_first_names(names)})" for what, names in kinds.items() if names]
         return "\n".join([*lines, f"keep: {len(self.keep)}"])
 
     def apply(self) -> Run[TenantOutcome]:
-        """Do it: a run over what is to be created, resumed and, where it prunes, removed.
+        """Create and resume tenants and, with ``prune``, remove those that are extra.
 
-        What others did since the plan was made is seen: a name that is on record by then is kept. Safe to repeat.
+        A name that another process has put on record since the plan was made is kept. Safe to repeat and to cancel.
+
+        Returns:
+            The run, with an outcome for each name in ``create``, ``resume`` and (with ``prune``) ``extra``.
         """
         names = [*self.create, *self.resume, *(self.extra if self.prune else ())]
-        return Run(names, ApplyPlan(self._tenancy, frozenset(self.extra)))
+        return Run(names, ApplyTenantPlan(self._tenancy, frozenset(self.extra)))
 
 
-class ApplyPlan(ProvisionTenants):
-    """Provision each tenant, but for those that are to be removed."""
+class ApplyTenantPlan(ProvisionTenants):
+    """Remove the tenants in ``remove``, and provision every other one."""
 
     def __init__(self, tenancy: Tenancy, remove: frozenset[str]) -> None:
         super().__init__(tenancy)
@@ -71,7 +76,7 @@ class ApplyPlan(ProvisionTenants):
 
 
 async def make_plan(tenancy: Tenancy, names: Iterable[str] | AsyncIterable[str], *, prune: bool) -> Plan:
-    """Compare ``names`` with what is on record."""
+    """Compare ``names`` with what is on record. Raises as ``Tenants.plan``."""
     site = await tenancy.site(tenancy.cluster)
     unseen = {names_of(name, site.engine, tenancy.prefix).tenant: None async for name in _each(names)}
     resume, keep, extra = list[str](), list[str](), list[str]()
@@ -81,7 +86,7 @@ async def make_plan(tenancy: Tenancy, names: Iterable[str] | AsyncIterable[str],
             extra.append(record.name)
             continue
         del unseen[record.name]
-        (resume if tenancy.usable(record) is None else keep).append(record.name)
+        (resume if tenancy.credential(record) is None else keep).append(record.name)
     return Plan(tuple(unseen), tuple(resume), tuple(keep), tuple(extra), prune, tenancy)
 
 
@@ -94,6 +99,6 @@ async def _each(names: Iterable[str] | AsyncIterable[str]) -> AsyncIterable[str]
             yield name
 
 
-def _told(names: tuple[str, ...]) -> str:
+def _first_names(names: tuple[str, ...]) -> str:
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Where the tenants of one cluster live: what is read of the cluster once, and used for each of them."""
+"""``Site``: what the work on every tenant needs of the cluster. It is read once, by ``read_site``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from .naming import Names
 
 @frozen
 class Site:
-    """A cluster as far as its tenants are concerned."""
+    """What the work on every tenant needs of the cluster.
+
+    Attributes:
+        cluster_id: The id of the cluster.
+        engine: Its engine.
+        connection: Where the tenants' programs reach it: the public or the private connection.
+        ca: Its certificate authority as PEM; None if it speaks no TLS.
+        sql: The SQL that gives tenants their rights; None if the API gives them.
+    """
 
     cluster_id: str
     engine: Engine | str
@@ -29,15 +37,18 @@ class Site:
 
     @property
     def tells_passwords(self) -> bool:
-        """Whether a read of a login tells its password: the engine's do, and the token is told the primary user's."""
+        """Whether the API tells a login's password when it is read, as far as the engine and the token allow it.
+
+        A token that is not told the primary user's password is not told any.
+        """
         return CAPABILITIES[self.engine].tells_passwords and self.connection.password is not None
 
     def settings(self, names: Names) -> UserSettings | None:
-        """What a login of the tenant is made with, where the API gives the rights."""
+        """The settings that a login of the tenant is made with; None if SQL gives the rights."""
         return settings_for(self.engine, names)
 
     def credential(self, names: Names, user: User) -> Credential:
-        """The credential of the tenant, for the login ``user``."""
+        """The credential of the tenant with the login ``user``."""
         connection = self.connection
         assert connection.host is not None
         return Credential(
@@ -67,12 +78,17 @@ class Site:
 
 
 async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None) -> Site:
-    """Read what the tenants of ``cluster`` need of it.
+    """Read the cluster and its CA, and log in as the administrator. Changes nothing: safe to repeat and to cancel.
+
+    Args:
+        cluster: The cluster.
+        private: Whether to use its private connection.
+        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
 
     Raises:
         UnsupportedOperationError: Its engine can have no tenants, or is not known.
-        ConfigurationError: It is still being created, has no private connection, speaks a TLS that cannot be verified,
-            or nothing tells an administrator.
+        ConfigurationError: It tells no such connection (is it online?), it speaks TLS and the API tells no CA, no
+            administrator is known, or a driver is not installed.
         GrantError: The administrator cannot log in.
         DatabaseClientError: It could not be read.
     """

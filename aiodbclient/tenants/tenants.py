@@ -1,4 +1,4 @@
-"""Tenants on one cluster: a database and a login that owns it and reaches nothing else, on record."""
+"""``Tenants``: what users call. It makes the jobs of ``jobs.py`` and hands them to runs."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from .naming import check_tenant
 from .outcomes import TenantOutcome
 from .plans import Plan, make_plan
 from .stores import Store
-from .work import IfExists
+from .work import IfLoginExists
 
-Names = Iterable[str] | AsyncIterable[str]
+GivenNames = Iterable[str] | AsyncIterable[str]
 
 
 class Tenants:
-    """The tenants of one cluster: each has a database and a login that owns it and reaches nothing else, on record.
+    """The tenants of one cluster: each has a database and a login that owns it and reaches no other.
 
-    A name is in the store before anything is sent for it, and its credential before anybody is told. Whatever ends a
-    process, whoever comes next goes on: every method is safe to repeat and to cancel, and any number of processes may
-    work with the same store. Makes no connection and needs no event loop until the first call.
+    A tenant's name is in the store before anything is sent for it, and its credential before the caller gets it. Every
+    method is safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name goes on
+    where it stopped. Any number of processes may work with the same store at once.
+
+    Making a ``Tenants`` connects to nothing and needs no event loop.
 
     Args:
-        cluster: The cluster. Its options apply to ``ensure``; runs wait in the budget's bulk lane.
-        store: Where the credentials are: a store for each cluster. It must have been opened.
-        prefix: Begins the names of the databases and logins, not those of the tenants.
+        cluster: The cluster. Its options apply to ``ensure``; the requests of runs wait in the bulk lane of the budget.
+        store: Where the credentials are on record. It must be open. Each cluster, and each prefix, needs its own.
+        prefix: What the names of the databases and logins begin with. The names of the tenants do not have it.
         private: Whether credentials, and the SQL that gives tenants their rights, use the private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster, which gives the tenants their rights. None:
-            the cluster's primary user, for which the token needs the scope ``database:view_credentials``.
-        lease: Seconds after which the claim of a process that has stopped is free, where nothing tells earlier that it
-            has died. A working process renews it.
+            the cluster's primary user. Then the token needs the scope ``database:view_credentials``.
+        lease: Seconds for which a claim on a name holds without being renewed. A process that works renews it; the name
+            that a dead process worked on is free when its lease has run out, or earlier if the store knows it is dead.
 
     Raises:
-        InvalidArgumentError: An argument cannot be right.
+        InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, ``prefix`` is no string, or ``lease``
+            is no positive number.
     """
 
     __slots__ = ("_tenancy",)
@@ -66,17 +69,26 @@ class Tenants:
         return f"<Tenants of {self._tenancy.cluster!r} in {self._tenancy.store!r}>"
 
     async def ensure(self, name: str) -> Credential:
-        """The credential of the tenant ``name``, who is made if there is none.
+        """Return the credential of the tenant ``name``. If it has none on record, make its database and login first.
 
-        It is on record before it is returned. Who asks again, in whatever process, gets the same; two that ask at once
-        make one login, and both get it. A login that was there before is adopted: see ``provision``.
+        The credential is on record before it is returned. A second call, in any process, returns the same one; two
+        calls at once make one login, and both return it. A login of that name that is there and not on record is
+        adopted, as by ``provision``. Safe to repeat and to cancel.
+
+        Args:
+            name: The tenant.
+
+        Returns:
+            The credential to use now.
 
         Raises:
-            InvalidArgumentError: The name cannot be a tenant's; nothing was sent.
-            UnsupportedOperationError: The engine can have no tenants, or is not known; nothing was made.
-            GrantError: The database server refused a statement.
-            StoreError: The store cannot be used; nothing was sent that could not be recorded.
-            DatabaseClientError: The API's. Call it again: it goes on where this ended.
+            InvalidArgumentError: The name cannot be a tenant's, or the store is that of another cluster or prefix.
+                Nothing was made.
+            UnsupportedOperationError: The engine can have no tenants, or is not known. Nothing was made.
+            ConfigurationError: The cluster is not online yet, or the token lacks a scope.
+            GrantError: The database server refused a statement or the new login.
+            StoreError: The store cannot be used. Nothing was sent that could not be put on record.
+            DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._tenancy, bulk=False)
         done = await job.do(job.check(name), Meter())
@@ -84,51 +96,107 @@ class Tenants:
         return done.credential
 
     async def get(self, name: str) -> Credential | None:
-        """The credential on record, or None where there is none. Sends no request.
+        """Return the credential on record. Sends no request; safe to repeat and to cancel.
 
-        None too while the tenant is being removed. Raises StoreError where the store cannot be read.
+        Args:
+            name: The tenant.
+
+        Returns:
+            The credential to use now. None if none is on record, or if it is being replaced or removed.
+
+        Raises:
+            InvalidArgumentError: The name cannot be a tenant's, or the store is that of another cluster or prefix.
+            UnsupportedOperationError: The credential on record is of an engine that can have no tenants.
+            StoreError: The store cannot be read.
         """
-        return self._tenancy.usable(await self._tenancy.store.get(check_tenant(name)))
+        return self._tenancy.credential(await self._tenancy.store.get(check_tenant(name)))
 
-    def provision(self, names: Names, if_exists: IfExists = "adopt") -> Run[TenantOutcome]:
-        """``ensure`` each of ``names``. Outcomes are CREATED, KEPT (it was on record), ADOPTED, RESET or FAILED.
+    def provision(self, names: GivenNames, if_exists: IfLoginExists = "adopt") -> Run[TenantOutcome]:
+        """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
 
         Args:
             names: The tenants. May be long, lazy or async.
-            if_exists: What becomes of a login that is there and on no record: ``"adopt"`` puts the password on record
-                that the API tells, ``"reset"`` gives it a new one, ``"error"`` leaves it alone (ConflictError). It, and
-                the database of the name, become the tenant's with the first two.
+            if_exists: What becomes of a login that is there and not on record: ``"adopt"`` puts the password on record
+                that the API tells, ``"reset"`` gives it a new password, ``"error"`` leaves it alone and fails the name
+                with ConflictError. With the first two the login, and the database of the name, become the tenant's.
+
+        Returns:
+            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, RESET or FAILED, with an error that
+            ``ensure`` tells of.
+
+        Raises:
+            InvalidArgumentError: ``names`` is no iterable, or ``if_exists`` is none of the three.
         """
         return Run(names, ProvisionTenants(self._tenancy, if_exists))
 
-    def rotate(self, names: Names) -> Run[TenantOutcome]:
-        """Let a second login of each tenant take over. Outcomes are ROTATED or FAILED.
+    def rotate(self, names: GivenNames) -> Run[TenantOutcome]:
+        """Give each tenant a credential with its other login, and leave the one in use as it is.
 
-        The new credential was tried and is on record before it is told. The one before still works, until ``retire`` or
-        the next ``rotate``: rotate again only when every program has read the new one.
+        Before the outcome comes, the new credential has been tested by a login (PostgreSQL and MySQL) and is on record.
+        The one before works until ``retire`` or the next ``rotate``, so rotate again only when every program has read
+        the new one. Safe to repeat after an error and to cancel.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+
+        Returns:
+            The run. Its outcomes are ROTATED, with the new credential, or FAILED: with InvalidArgumentError if the
+            tenant has no credential on record, else with an error that ``ensure`` tells of.
+
+        Raises:
+            InvalidArgumentError: ``names`` is no iterable.
         """
         return Run(names, RotateTenants(self._tenancy))
 
-    def retire(self, names: Names) -> Run[TenantOutcome]:
-        """End the credential that ``rotate`` left: its login gets a password that nobody has.
+    def retire(self, names: GivenNames) -> Run[TenantOutcome]:
+        """End the credential from before ``rotate``: its login gets a new password that nobody is told.
 
-        The login stays, since views and triggers of MySQL may name it; connections that are open stay too. Outcomes are
-        RETIRED, KEPT where nothing was left to end, or FAILED.
+        The login is not deleted, since views and triggers of MySQL may name it. Its open connections stay open. Safe to
+        repeat and to cancel.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+
+        Returns:
+            The run. Its outcomes are RETIRED, KEPT (there was no credential to end) or FAILED.
+
+        Raises:
+            InvalidArgumentError: ``names`` is no iterable.
         """
         return Run(names, RetireTenants(self._tenancy))
 
-    def remove(self, names: Names) -> Run[TenantOutcome]:
-        """Remove the logins and the database of each tenant, with all that is in it, and its record last.
+    def remove(self, names: GivenNames) -> Run[TenantOutcome]:
+        """Remove the logins of each tenant, its database with all that is in it, and last its record.
 
-        Outcomes are DELETED, ABSENT where nothing is on record (then nothing is sent), or FAILED.
+        Safe to repeat and to cancel. Once begun, ``get`` returns None for the tenant.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+
+        Returns:
+            The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent) or FAILED.
+
+        Raises:
+            InvalidArgumentError: ``names`` is no iterable.
         """
         return Run(names, RemoveTenants(self._tenancy))
 
-    async def plan(self, names: Names, prune: bool = False) -> Plan:
-        """Compare ``names`` with what is on record. Changes nothing, and sends reads alone.
+    async def plan(self, names: GivenNames, prune: bool = False) -> Plan:
+        """Compare ``names`` with what is on record. Changes nothing and sends reads only; safe to repeat and to cancel.
 
         Args:
             names: The tenants that are to be there.
-            prune: Whether ``plan.apply()`` removes those on record that are not among them.
+            prune: Whether ``plan.apply()`` removes the tenants on record that are not among ``names``.
+
+        Returns:
+            What would change.
+
+        Raises:
+            InvalidArgumentError: A name cannot be a tenant's, or the store is that of another cluster or prefix.
+            UnsupportedOperationError: The engine can have no tenants, or is not known.
+            ConfigurationError: The cluster is not online yet, or the token lacks a scope.
+            GrantError: The administrator cannot log in to the database server.
+            StoreError: The store cannot be read.
+            DatabaseClientError: The cluster could not be read.
         """
         return await make_plan(self._tenancy, names, prune=prune)

@@ -1,11 +1,16 @@
-"""What is done for one tenant under its claim. Every step may be repeated, whatever became of an earlier try.
+"""What is done for one tenant under its claim: provision, rotate, retire, remove, mend.
 
-The order is the same everywhere: the intent is put on record, the claim is renewed, the request that changes a password
-is sent, the password is tried by a login, and then it is kept.
+The order of the steps is the same everywhere: put the intent on record, renew the claim, send the request that changes
+a password, test that password by a login, keep the credential.
 
-Each function raises StoreError where the store cannot be used, ClaimLostError where the claim was lost, GrantError
-where the database server refuses a statement, and what the API's calls raise. What the next one needs is then on
-record.
+Every function may be repeated, whatever an earlier run of it has done, and may be cancelled at any point. Each raises,
+besides what it says,
+
+- StoreError if the store cannot be used, and ClaimLostError if the claim was lost;
+- GrantError if the database server refuses a statement or a login;
+- what the calls of the API raise.
+
+What was begun is then on record, so that whoever claims the name next can go on.
 """
 
 from __future__ import annotations
@@ -20,7 +25,6 @@ from .._bulk.settle import FRESH, says_taken
 from ..errors import (
     ConflictError,
     DatabaseClientError,
-    InvalidArgumentError,
     InvalidResponseError,
     NotFoundError,
     UnprocessableEntityError,
@@ -28,27 +32,32 @@ from ..errors import (
 from ..models import User
 from .claims import ClaimedTenant
 from .credential import Credential
-from .logins import TakenError, grant, look, refused_login, usable, waits, working_credential, works
+from .logins import TakenError, grant, look, refused_login, required, usable, waits, working_credential, works
 
-IfExists = Literal["adopt", "reset", "error"]
+IfLoginExists = Literal["adopt", "reset", "error"]
 
 _GONE = 30.0  # s for which a deleted user may still be told of (Aiven's documentation of its API)
 
 
-async def provision(tenant: ClaimedTenant, if_exists: IfExists, *, absent: bool = False) -> tuple[Action, Credential]:
-    """Give the tenant a database and a login that owns it, on record.
+async def provision(
+    tenant: ClaimedTenant, if_exists: IfLoginExists, *, absent: bool = False
+) -> tuple[Action, Credential]:
+    """Give the tenant a database and a login that owns it, and put its credential on record.
 
     Args:
         tenant: The tenant, which has no usable credential on record.
-        if_exists: What becomes of a login that is there without an intent on record, and so is somebody else's.
-        absent: Whether the login was not there when the cluster's logins were listed.
+        if_exists: What becomes of a login that is there with no intent on record. Nobody here made it.
+        absent: True if the list of the cluster's logins does not have it, so that it need not be read.
+
+    Returns:
+        CREATED, ADOPTED or RESET, and the credential.
 
     Raises:
         ConflictError: The login is there, and ``if_exists`` is ``"error"``.
         InvalidResponseError: It is there, and the API does not tell the password that is to be adopted.
     """
     record, login = tenant.held.record, tenant.names.logins[0]
-    if record.intended is not None:  # whoever wrote that may have made the login, and nobody living was told so
+    if record.intended is not None:  # whoever wrote that may have made the login, and told nobody its password
         return await _make(tenant, record.intended, Action.CREATED)
     existing = None if absent else await look(tenant, login)
     if existing is None:
@@ -58,7 +67,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists, *, absent: bool 
         except TakenError as taken:
             refusal = taken.refusal
         await tenant.held.intend(None)  # it is somebody else's, and must not be reset by who comes next
-        existing = await look(tenant, login, patience=FRESH if says_taken(refusal) else 0.0)
+        existing = await look(tenant, login, seconds=FRESH if says_taken(refusal) else 0.0)
         if existing is None:
             raise refusal
     if if_exists == "error":
@@ -71,8 +80,14 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists, *, absent: bool 
 
 
 async def rotate(tenant: ClaimedTenant) -> tuple[Action, Credential]:
-    """Let the other login take over. The one in use is not touched, and goes on working."""
-    current = _on_record(tenant)
+    """Make or reset the tenant's other login, and keep its credential as the one to use.
+
+    The login in use is not touched and goes on working.
+
+    Raises:
+        InvalidArgumentError: The tenant has no credential on record.
+    """
+    current = required(tenant.names.tenant, usable(tenant.held.record))
     other = tenant.names.other(current.username)
     await tenant.held.intend(other)
     credential = await working_credential(tenant, other, there=tenant.held.record.previous is not None)
@@ -81,8 +96,16 @@ async def rotate(tenant: ClaimedTenant) -> tuple[Action, Credential]:
 
 
 async def retire(tenant: ClaimedTenant) -> tuple[Action, Credential]:
-    """End what ``rotate`` left: the other login gets a password that nobody is told."""
-    current, record = _on_record(tenant), tenant.held.record
+    """End the credential from before ``rotate``: the other login gets a new password that nobody is told.
+
+    Returns:
+        RETIRED, or KEPT if there was nothing to end; and the credential in use.
+
+    Raises:
+        InvalidArgumentError: The tenant has no credential on record.
+    """
+    record = tenant.held.record
+    current = required(tenant.names.tenant, usable(record))
     if record.previous is None and record.intended is None:
         return Action.KEPT, current
     other = tenant.names.other(current.username)
@@ -94,7 +117,11 @@ async def retire(tenant: ClaimedTenant) -> tuple[Action, Credential]:
 
 
 async def remove(tenant: ClaimedTenant) -> tuple[Action, None]:
-    """Remove the logins and the database, and the record last."""
+    """Remove the tenant's logins, its database, what the grants made, and last its record.
+
+    Returns:
+        DELETED, or ABSENT if nothing was ever made for it; and None.
+    """
     record = tenant.held.record
     if record.current is None and record.intended is None:
         await tenant.held.forget()  # nothing was ever made for it
@@ -117,12 +144,12 @@ async def remove(tenant: ClaimedTenant) -> tuple[Action, None]:
 async def mend(tenant: ClaimedTenant) -> None:
     """Make sure that the credential on record works, and replace it if it does not.
 
-    For who lost a claim after sending a request that changes a password: the server may have performed it after that of
-    whoever took the claim over.
+    For a process that sent a request which changes a password and then lost its claim. The server may have performed
+    that request after those of the process that took the claim over. Then the password on record is no longer valid.
     """
     record = tenant.held.record
     if record.current is None and record.intended is None:
-        await tenant.held.forget()  # somebody removed it, and this claim put the name on record anew
+        await tenant.held.forget()  # somebody removed the tenant; only claiming it again made this record
         return
     current = usable(record)
     if current is None or await works(tenant, current):
@@ -131,15 +158,6 @@ async def mend(tenant: ClaimedTenant) -> None:
     await _ensure_database(tenant)
     credential = await working_credential(tenant, current.username, there=True)
     await tenant.held.keep(credential, record.previous)
-
-
-def _on_record(tenant: ClaimedTenant) -> Credential:
-    current = usable(tenant.held.record)
-    if current is None:
-        raise InvalidArgumentError(
-            f"the tenant {tenant.names.tenant!r} has no credential on record: provision it first; nothing was sent"
-        )
-    return current
 
 
 async def _make(
@@ -153,7 +171,7 @@ async def _make(
 
 
 async def _adopt(tenant: ClaimedTenant, user: User) -> tuple[Action, Credential]:
-    """Put on record the password that the API tells of a login that was there before."""
+    """Give a login that was there before its rights, and put on record the password that the API tells of it."""
     await _ensure_database(tenant)
     pauses = waits(_GONE)
     while True:
@@ -180,7 +198,7 @@ async def _adopt(tenant: ClaimedTenant, user: User) -> tuple[Action, Credential]
 
 
 async def _ensure_database(tenant: ClaimedTenant) -> None:
-    """Make the database, unless it is there, whoever made it."""
+    """Make the database, unless there is one of that name."""
     name = tenant.names.database
     if name is None:
         return
@@ -202,12 +220,13 @@ async def _ensure_database(tenant: ClaimedTenant) -> None:
 
 
 def _still_previous(tenant: ClaimedTenant, login: str) -> Credential | None:
+    """The previous credential on record, unless it is of ``login``, whose password has just been changed."""
     previous = tenant.held.record.previous
     return None if previous is None or previous.username == login else previous
 
 
 async def _seen(get: Callable[[str], Awaitable[object]], name: str, refusal: DatabaseClientError) -> None:
-    """Raise ``refusal`` unless ``name`` is there."""
+    """Read ``name`` by ``get``, and raise ``refusal`` if it is not there."""
     try:
         await get(name)
     except NotFoundError:
@@ -217,7 +236,8 @@ async def _seen(get: Callable[[str], Awaitable[object]], name: str, refusal: Dat
 async def _gone(end: Callable[[str], Awaitable[object]], name: str, *, certain: bool) -> None:
     """Delete or reset ``name`` by ``end``, unless it is not there.
 
-    A fresh name may answer 404 for a moment. So where it is ``certain`` that it was made, a 404 is tried again.
+    A fresh name may answer 404 for a moment. So if it is ``certain`` that it was made, ``end`` is sent again after a
+    404, for about a second.
     """
     for wait in waits(1.0 if certain else 0.0):
         try:

@@ -25,7 +25,7 @@ from aiodbclient.errors import (
     PermissionDeniedError,
 )
 from aiodbclient.tenants import Credential, Tenants
-from aiodbclient.tenants.claims import Held
+from aiodbclient.tenants.claims import HeldClaim
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place
@@ -308,7 +308,7 @@ async def test_nothing_is_sent_once_the_lease_has_run_out(place: Place) -> None:
     """As when the process was stopped while a request waited for the rate limit."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    held = Held(place.store, claim, LONG, Held.now() - LONG - 1)
+    held = HeldClaim(place.store, claim, LONG, HeldClaim.now() - LONG - 1)
     before = len(place.sent())
 
     with pytest.raises(ClaimLostError, match="was not sent"):

@@ -67,7 +67,7 @@ async def test_both_logins_own_the_database_and_what_the_other_made(
     for login in names.logins:
         for _ in range(2):  # each may be repeated
             await grants.give(names, login)
-            assert await grants.enter(names, login, "secret") is None
+            assert await grants.log_in(names, login, "secret") is None
 
     first, second = (as_login(superuser, login, name) for login in names.logins)
     async with await AsyncConnection.connect(first) as connection:
@@ -79,7 +79,7 @@ async def test_both_logins_own_the_database_and_what_the_other_made(
         await connection.execute("DROP SCHEMA s CASCADE")
         row = await (await connection.execute("SELECT session_user, current_user")).fetchone()
     assert row == (names.logins[1], names.owner)
-    assert await grants.enter(names, names.logins[0], "wrong") is not None
+    assert await grants.log_in(names, names.logins[0], "wrong") is not None
 
     with Connection.connect(superuser, autocommit=True) as api:  # deleting a login leaves the data
         for login in names.logins:
@@ -104,7 +104,7 @@ async def test_what_a_login_made_before_becomes_the_owners(superuser: str, grant
 
     for login in names.logins:
         await grants.give(names, login)
-        assert await grants.enter(names, login, "secret") is None
+        assert await grants.log_in(names, login, "secret") is None
 
     async with await AsyncConnection.connect(as_login(superuser, names.logins[1], "older")) as connection:
         await connection.execute("ALTER TABLE t ADD y int")
@@ -116,7 +116,7 @@ async def test_nobody_else_gets_in_but_into_defaultdb_where_from_15_on_nothing_c
     one, other = make(superuser, "one"), make(superuser, "other")
     for names in (one, other):
         await grants.give(names, names.logins[0])
-        assert await grants.enter(names, names.logins[0], "secret") is None
+        assert await grants.log_in(names, names.logins[0], "secret") is None
 
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
         await AsyncConnection.connect(as_login(superuser, "one", "other"))

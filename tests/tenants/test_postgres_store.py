@@ -141,7 +141,7 @@ async def test_a_lost_connection_frees_the_claims_for_others(postgres: str, tabl
 async def test_a_locked_table_is_an_error_that_passes(
     postgres: str, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_session, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(postgres_session, "_STATEMENT_TIMEOUT", 0.2)
     async with PostgresStore(postgres, table) as store:
         await keep(store, "alpha")
         with psycopg.connect(postgres) as other:
@@ -154,7 +154,7 @@ async def test_a_locked_table_is_an_error_that_passes(
 
 
 async def test_a_server_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_session, "_PATIENCE", 0.3)
+    monkeypatch.setattr(postgres_session, "_BATCH_TIMEOUT", 0.3)
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -153,7 +153,7 @@ async def test_three_processes_share_a_file(path: Path) -> None:
 
 
 async def test_a_locked_file_is_an_error_that_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_session, "_PATIENCE", 0.1)
+    monkeypatch.setattr(sqlite_session, "_LOCK_TIMEOUT", 0.1)
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:

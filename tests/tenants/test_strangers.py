@@ -22,7 +22,7 @@ from aiodbclient.errors import (
     InvalidResponseError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, TenantOutcome, Tenants
-from aiodbclient.tenants.claims import ClaimedTenant, Held
+from aiodbclient.tenants.claims import ClaimedTenant, HeldClaim
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.site import read_site
@@ -174,9 +174,9 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
     async def away(self: PostgresGrants, options: object) -> None:
         raise psycopg.OperationalError("connection refused")
 
-    since, claim = Held.now(), await place.store.claim("alpha", LONG)
+    since, claim = HeldClaim.now(), await place.store.claim("alpha", LONG)
     assert claim is not None
-    async with Held(place.store, claim, LONG, since) as held:
+    async with HeldClaim(place.store, claim, LONG, since) as held:
         with monkeypatch.context() as patched:
             patched.setattr(PostgresGrants, "_connect", away)
             with pytest.raises(GrantError, match="connection refused"):

@@ -1,4 +1,8 @@
-"""What makes a login the owner of its database and nobody else's guest: a module for each kind of engine."""
+"""How a tenant's login gets its rights: on its own database all of them, on every other none.
+
+``postgres.py`` and ``mysql.py`` give them by SQL, as subclasses of ``Grants``. On the other engines the API gives them,
+by the settings of ``settings.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ from ...models import Connection
 from ..naming import Names
 from .settings import SETTINGS
 
-# Connections to one server at a time. The rate limit lets two tenants a second through, and each needs milliseconds.
+# Connections to one server at a time. The rate limit lets two tenants a second through, and each needs a connection for
+# some milliseconds.
 _CONNECTIONS = 4
 CONNECT_SECONDS = 10
 
@@ -23,14 +28,14 @@ ServerT = TypeVar("ServerT")
 
 
 class LoginRefusedError(Exception):
-    """The server let somebody not in, or could not be reached. The message says why, and holds no secret."""
+    """The server refused a login, or could not be reached. The message says why, and holds no secret."""
 
 
 class Grants(ABC, Generic[ServerT]):
-    """The SQL of one cluster, through few connections.
+    """The SQL that gives tenants of one cluster their rights, through at most four connections at a time.
 
-    Every method may be repeated, may be cancelled, and raises GrantError where a statement is refused or the
-    administrator cannot log in.
+    Every method is safe to repeat and to cancel, and raises GrantError if a statement is refused or the administrator
+    cannot log in.
 
     Args:
         admin: How the administrator logs in, as options of the driver.
@@ -41,29 +46,38 @@ class Grants(ABC, Generic[ServerT]):
         self._turns = asyncio.Semaphore(_CONNECTIONS)
 
     async def check(self) -> None:
-        """See whether the administrator can log in."""
+        """Log in as the administrator, and do nothing."""
         async with self._administrator():
             pass
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:
-        """As the administrator: make ``username`` an owner of the tenant's database and nobody else's guest."""
+        """As the administrator: give ``username`` all rights on the tenant's database, and no others.
+
+        Args:
+            names: The tenant's names. Its database is there.
+            username: One of its logins, which is there.
+        """
 
     @abstractmethod
-    async def enter(self, names: Names, username: str, password: str) -> str | None:
-        """Log in as ``username``, and do what only the login itself may do.
+    async def log_in(self, names: Names, username: str, password: str) -> str | None:
+        """Log in to the tenant's database as ``username``, and run the statements that only the login itself may run.
 
         Returns:
-            None where it worked, and else why the server refused the login.
+            None if it worked, else the reason for which the server refuses the login.
         """
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
-        """Remove what ``give`` made beside the tenant's database and logins, which are gone."""
+        """Remove what ``give`` made, such as a role. The tenant's database and logins are gone already."""
 
     @abstractmethod
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[ServerT]:
-        """A connection with these options of the driver. Raises LoginRefusedError."""
+        """Connect with these options of the driver.
+
+        Raises:
+            LoginRefusedError: The server refused the login, or could not be reached.
+        """
 
     @asynccontextmanager
     async def _administrator(self) -> AsyncGenerator[ServerT]:
@@ -77,12 +91,12 @@ class Grants(ABC, Generic[ServerT]):
 
 
 def sql_grants(engine: Engine | str, connection: Connection, ca: str | None, admin: str | None) -> Grants[Any] | None:
-    """The SQL for a cluster, or None where the API gives the rights by ``SETTINGS``. The driver is imported here.
+    """Return the SQL for a cluster; None if the API gives the rights, by ``SETTINGS``. The driver is imported here.
 
     Args:
         engine: The cluster's engine.
         connection: Where it listens, and its primary user.
-        ca: Its certificate authority, where it speaks TLS.
+        ca: Its certificate authority as PEM; None if it speaks no TLS.
         admin: The DSN of an administrator; None for the primary user.
 
     Raises:
@@ -112,7 +126,7 @@ def sql_grants(engine: Engine | str, connection: Connection, ca: str | None, adm
 
 
 def _primary(engine: Engine | str, connection: Connection) -> str:
-    """The DSN of the cluster's primary user, which says nothing of TLS."""
+    """The DSN of the cluster's primary user, without options for TLS."""
     if not (connection.user and connection.password):
         raise ConfigurationError(
             "the primary user's password is not told to this token, and it grants the tenants their rights: give the "

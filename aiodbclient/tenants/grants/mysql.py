@@ -1,4 +1,4 @@
-r"""A tenant on MySQL or MariaDB: all that the API granted its login is revoked, and ALL on its one schema granted.
+r"""The rights of a tenant on MySQL or MariaDB: revoke all that the API granted its login, and grant ALL on its schema.
 
 As the administrator (the cluster's primary user: the usual rights WITH GRANT OPTION, no SUPER)::
 
@@ -17,7 +17,7 @@ import aiomysql  # type: ignore[import-untyped]  # pyright: ignore[reportMissing
 import pymysql
 
 from ...errors import ConfigurationError, GrantError
-from ..credential import verified
+from ..credential import verifying_context
 from ..naming import Names
 from . import CONNECT_SECONDS, Grants, LoginRefusedError
 
@@ -26,8 +26,8 @@ class MySQLGrants(Grants[Any]):
     """The SQL of one MySQL cluster. See ``Grants``.
 
     Args:
-        admin: The DSN of an administrator. Logins are tried where it leads.
-        ca: The cluster's certificate authority, by which the server is verified.
+        admin: The DSN of an administrator. Logins are tested on the server that it names.
+        ca: The cluster's certificate authority as PEM, by which the server is verified; None: no TLS.
 
     Raises:
         ConfigurationError: ``admin`` is no DSN.
@@ -35,7 +35,7 @@ class MySQLGrants(Grants[Any]):
 
     def __init__(self, admin: str, ca: str | None) -> None:
         super().__init__(_options(admin))
-        self._tls = None if ca is None else verified(ca)
+        self._tls = None if ca is None else verifying_context(ca)
 
     async def give(self, names: Names, username: str) -> None:
         assert names.database is not None
@@ -43,7 +43,7 @@ class MySQLGrants(Grants[Any]):
             await _run(names, server, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
             await _run(names, server, f"GRANT ALL PRIVILEGES ON {_pattern(names.database)}.* TO %s@'%%'", username)
 
-    async def enter(self, names: Names, username: str, password: str) -> str | None:
+    async def log_in(self, names: Names, username: str, password: str) -> str | None:
         options = self._admin | {"user": username, "password": password, "db": names.database}
         try:
             async with self._turns, self._connected(options):
@@ -52,7 +52,7 @@ class MySQLGrants(Grants[Any]):
             return str(refused)
 
     async def forget(self, names: Names) -> None:
-        """Nothing is left on MySQL: what was granted went with the logins."""
+        """Do nothing: MySQL removes what was granted with the logins."""
 
     @asynccontextmanager
     async def _connected(self, options: dict[str, Any]) -> AsyncGenerator[Any]:
@@ -87,13 +87,13 @@ def _options(admin: str) -> dict[str, Any]:
 
 
 def _pattern(schema: str) -> str:
-    """``schema`` as GRANT takes it, quoted, and for the driver, which quotes values alone and formats with ``%``."""
+    """``schema`` as a quoted pattern for GRANT. Each ``%`` is doubled: the driver formats the statement by ``%``."""
     literal = schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
     return "`{}`".format(literal.replace("`", "``").replace("%", "%%"))
 
 
 async def _run(names: Names, server: Any, statement: str, username: str) -> None:
-    """Execute ``statement``, in which ``%`` is the driver's, with the login as its one value."""
+    """Execute ``statement``, whose one placeholder ``%s`` is the login."""
     try:
         async with server.cursor() as cursor:
             await cursor.execute(statement, (username,))

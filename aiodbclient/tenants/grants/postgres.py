@@ -1,4 +1,6 @@
-"""A tenant on PostgreSQL: an owner role, which both of its logins are members of and begin their sessions as.
+"""The rights of a tenant on PostgreSQL: a role owns its database, and both of its logins are members of that role.
+
+The sessions of the logins begin as the owner role, so that whatever one of them makes, the other owns too.
 
 As the administrator (the cluster's primary user: LOGIN, CREATEDB, CREATEROLE, no superuser)::
 
@@ -32,15 +34,16 @@ from ...errors import ConfigurationError, GrantError
 from ..naming import Names
 from . import CONNECT_SECONDS, Grants, LoginRefusedError
 
-_WITH_SET = 16_00_00  # the server version that knows WITH SET
+_WITH_SET = 16_00_00  # the first server version that knows WITH SET
 
 
 class PostgresGrants(Grants[AsyncConnection[Any]]):
     """The SQL of one PostgreSQL cluster. See ``Grants``.
 
     Args:
-        admin: The DSN of an administrator. Logins are tried where it leads.
-        ca: The cluster's certificate authority, by which the server is verified, unless ``admin`` says ``sslmode``.
+        admin: The DSN of an administrator. Logins are tested on the server that it names.
+        ca: The cluster's certificate authority as PEM, by which the server is verified, unless ``admin`` has an
+            ``sslmode``; None: as libpq does by itself.
 
     Raises:
         ConfigurationError: ``admin`` is no DSN.
@@ -65,7 +68,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             await _run(names, server, SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
             await _run(names, server, SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
 
-    async def enter(self, names: Names, username: str, password: str) -> str | None:
+    async def log_in(self, names: Names, username: str, password: str) -> str | None:
         options = self._admin | {"user": username, "password": password, "dbname": names.database}
         role, owner = Literal(names.owner), Identifier(names.owner)
         try:

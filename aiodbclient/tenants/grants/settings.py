@@ -1,4 +1,4 @@
-"""The rights that the API itself gives: on MongoDB, Kafka and OpenSearch a user's settings. Pure."""
+"""The settings by which the API gives a tenant's logins their rights, on MongoDB, Kafka and OpenSearch. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..naming import Names
 
 
 def settings_for(engine: Engine | str, names: Names) -> UserSettings | None:
-    """The settings with which a tenant's logins are made; None where SQL gives the rights.
+    """Return the settings that a tenant's logins are made with; None if SQL gives the rights.
 
-    A tenant of Kafka or OpenSearch owns the topics or indexes whose names begin with its own one and a dot. The
-    patterns are regular expressions, as the API description says; they could not be tested on a real server.
+    On Kafka and OpenSearch a tenant has the topics or indexes whose names begin with its own and a dot. The patterns
+    are regular expressions, as the API description says. They have not been tested on a real server.
     """
     return SETTINGS[engine](names) if engine in SETTINGS else None
 

@@ -1,13 +1,13 @@
-"""Where credentials are on record, and who works on which name.
+"""``Store``: where credentials are on record, and which process works on which name.
 
-A store keeps one Record for each name. To work on a name one claims it; only who holds the claim may change its record.
-The order of one provision is::
+A store has one record for each name. A process that wants to work on a name claims it, and only the process that holds
+the claim can change the record. To provision a tenant, the methods are called in this order::
 
-    claim(name)                 the name is on record before anything is sent for it
-    intend(claim, username)     just before a request that makes the login ``username`` or changes its password
-    renew(claim)                right before each such request: it raises where the claim was lost
-    keep(claim, current, ...)   the credential is on record; only then is anybody told. The intent and the claim end
-    release(claim)              in the place of ``keep`` after an error or a cancellation: the intent stays open
+    claim(name)                 puts the name on record, before anything is sent for it
+    intend(claim, username)     before the first request that makes the login ``username`` or changes its password
+    renew(claim)                right before each such request; it raises if the claim was lost
+    keep(claim, current, ...)   puts the credential on record, before the caller gets it; ends the intent and the claim
+    release(claim)              instead of ``keep``, after an error or a cancellation; the intent stays on record
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Record:
 
     Attributes:
         name: The name of the tenant.
-        current: The credential to use; None where none was kept yet.
-        previous: The credential from before the last ``rotate``, which works until it is retired; None where there is
+        current: The credential to use; None if none was kept yet.
+        previous: The credential from before the last ``rotate``, which works until it is retired; None if there is
             none.
-        intended: The login that somebody was about to make, or to give a new password, and whose credential is not on
-            record; None where there is none. Only ``keep`` and ``forget`` end it, whatever error comes in between,
-            and ``intend`` with None where the login turned out to be somebody else's.
+        intended: The intent: the login that a process was about to make, or to give a new password, and whose
+            credential is not on record. None if there is no intent. ``keep`` and ``forget`` end it, and so does
+            ``intend`` with None, for a login that turned out to be somebody else's. No error ends it.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Claim:
 
     Attributes:
         name: The name of the record.
-        token: What tells this claim from every other one.
-        record: The record as it stood when it was claimed.
+        token: A random text that no other claim has.
+        record: The record as it was when it was claimed.
     """
 
     name: str
@@ -56,42 +56,67 @@ class Claim:
 
 
 class Store(Protocol):
-    """What Tenants needs of a store. ``aiodbclient.tenants.testing`` has the tests that each must pass.
+    """What ``Tenants`` needs of a store. ``aiodbclient.tenants.testing`` has the tests that each must pass.
 
-    Every method is durable before it returns (fsynced, or committed), raises StoreError where the store cannot do it,
-    and may be cancelled: the change is then made whole or not at all. A method that takes a claim raises ClaimLostError
-    where somebody else took the claim over, and changes nothing then.
+    A store is an async context manager; entering it opens it. When a method returns, its change is durable: fsynced, or
+    committed. A method that is cancelled has made its whole change or none of it.
+
+    Raises:
+        StoreError: By every method: the store is not open, or cannot be read or written.
+        ClaimLostError: By a method that takes a claim, but for ``release``: the claim has ended, or somebody else took
+            it over. Nothing was changed.
     """
 
-    async def __aenter__(self) -> Self: ...
+    async def __aenter__(self) -> Self:
+        """Open the store."""
+        ...
 
-    async def __aexit__(self, *exc_info: object) -> None: ...
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close the store. Claims that it still holds are free then."""
 
     async def get(self, name: str) -> Record | None:
-        """The record of ``name``, or None."""
+        """Return the record of ``name``, or None."""
 
     def records(self) -> AsyncIterator[Record]:
-        """All records by name, a few at a time in memory."""
+        """Yield all records, in the order of their names, without holding all of them in memory."""
         ...
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name`` for ``lease`` seconds, and make its record where there is none.
+        """Claim ``name``, and make its record if there is none.
 
-        None where a living process holds it. A claim is free when it was released, at once when the process that holds
-        it is known to be dead, and else when its lease has run out.
+        A name is free if its claim was released or ended, if the process that holds it is known to be dead, or if its
+        lease has run out. A cancelled call holds no claim.
+
+        Args:
+            name: The name of the tenant.
+            lease: Seconds for which the claim holds, unless it is renewed.
+
+        Returns:
+            The claim, with the record as it is; None if another process, or this one, holds the name.
         """
 
     async def intend(self, claim: Claim, username: str | None) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
+        """Put the intent on record: ``username`` is about to be made or to get a new password.
+
+        Args:
+            claim: The claim.
+            username: The login. It takes the place of an earlier intent; None ends that without another one.
+        """
 
     async def renew(self, claim: Claim, lease: float) -> None:
-        """Hold ``claim`` for ``lease`` seconds from now."""
+        """Make ``claim`` hold for ``lease`` seconds from now."""
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        """Put the credentials on record, in the place of those there, and end the intent and the claim."""
+        """Put the credentials on record, and end the intent and the claim.
+
+        Args:
+            claim: The claim.
+            current: The credential to use from now on.
+            previous: The one from before. Both take the place of what is on record; None leaves none there.
+        """
 
     async def release(self, claim: Claim) -> None:
-        """End the claim and leave the record as it is, with its intent. Nothing happens where the claim was lost."""
+        """End the claim, and leave the record as it is, with its intent. Does nothing if the claim was lost."""
 
     async def forget(self, claim: Claim) -> None:
-        """Remove the record, its intent and the claim."""
+        """Remove the record, with its intent, and end the claim."""

@@ -1,6 +1,7 @@
-"""Who is alive on this machine: one locked file for each open store, which the system unlocks when its process dies.
+"""Which of the stores that hold claims in a SQLite file are still open: each has a locked file of its own.
 
-The lock is ``flock``'s: it belongs to the open file, so that nothing else that this process opens or closes drops it.
+The system drops the lock when the process dies. It is a lock of ``flock``, which belongs to the open file, so that it
+does not matter what else this process opens or closes.
 """
 
 from __future__ import annotations
@@ -19,20 +20,26 @@ except ImportError as error:  # Windows
 _held: set[int] = set()
 
 
-def _let_go() -> None:
-    """A forked child closes what it inherited, or its parent would seem to live for as long as it does."""
+def _close_inherited() -> None:
+    """In a forked child, close the inherited files: else the parent would seem alive for as long as the child lives."""
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 class Owner:
-    """One that holds claims on the store at ``path`` and lives until it is closed, or its process is dead.
+    """An open store that holds claims. It counts as alive until it is closed or its process is dead.
+
+    Args:
+        path: The store's file.
+
+    Attributes:
+        name: What its claims name it by, at random.
 
     Raises:
-        OSError: The file cannot be made.
+        OSError: Its file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,9 +49,10 @@ class Owner:
         self._lock = os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o600)
         _held.add(self._lock)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        os.rename(made, self._file)  # locked before anybody can find it
+        os.rename(made, self._file)  # so that the file is locked before another process can find it
 
     def close(self) -> None:
+        """Remove its file. Its claims are free then."""
         if self._lock in _held:
             os.unlink(self._file)
             _held.remove(self._lock)
@@ -52,15 +60,15 @@ class Owner:
 
 
 def is_alive(path: Path, name: str) -> bool:
-    """Whether the owner ``name`` of claims on the store at ``path`` lives, in this process or another."""
+    """Whether the owner ``name``, in this process or another, is alive. ``path`` is the store's file."""
     return _is_locked(_file(path, name))
 
 
 def sweep(path: Path) -> None:
-    """Remove the files of owners that died."""
+    """Remove the files of owners that are dead. ``path`` is the store's file."""
     for file in glob(f"{escape(str(path))}-owner-{'[0-9a-f]' * 16}"):
         if not _is_locked(file):
-            with suppress(OSError):  # another does it, or may
+            with suppress(OSError):  # another process removes it too, or this one may not
                 os.unlink(file)
 
 

@@ -1,4 +1,4 @@
-"""Credentials in a table of PostgreSQL, for the processes of any number of machines."""
+"""``PostgresStore``: credentials in a table of PostgreSQL, for the processes of any number of machines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from . import Claim, Record
 from .sealing import Key, Seal, check_name
 
 if TYPE_CHECKING:
-    from .postgres_session import Session, Value
+    from .postgres_session import PostgresSession, Value
 
-_AT_ONCE = 500  # records that ``records`` reads at once
+_PER_PAGE = 500  # records that ``records`` reads at once
 
 _GET = "SELECT record FROM {table} WHERE name = %(name)s"
 _PAGE = "SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s"
-# The session of a living store holds a shared advisory lock under the store's number, its ``owner``. Its absence tells
-# nothing of a claim that was made before the server was started last: that one's lease decides.
+# The session of a living store holds a shared advisory lock under a number of its own, which is the ``owner`` of its
+# claims. After a restart of the server the locks are gone, and the stores live on: of claims from before it, only the
+# lease tells whether they are free.
 _CLAIM = """
 INSERT INTO {table} AS known (name, record, token, owner, started, expires)
 VALUES (%(name)s, %(record)s, %(token)s, %(owner)s, pg_postmaster_start_time(),
@@ -54,27 +55,29 @@ _SOME = "SELECT name, record FROM {table} LIMIT 10"
 
 
 class PostgresStore:
-    """Credentials in a table of a PostgreSQL (14 or newer), which the processes of any number of machines may use.
+    """Credentials in a table of PostgreSQL 14 or newer, which processes of any number of machines may use at once.
 
-    It is an async context manager, and is opened by entering it, which makes the table where there is none. It holds
-    one connection, by which changes that are made at the same time are committed together. The connection is made
-    again when it is lost: calls fail with StoreError while the server is away, and work again when it is back.
+    It is an async context manager: entering it connects, and makes the table if there is none. Every method is durable
+    when it returns (committed); changes that are made at the same time are committed together, on one connection. Every
+    method is safe to cancel: a change is made whole or not at all. While the server is away, methods raise StoreError;
+    when it is back, they connect again by themselves.
 
-    The claims of a process that died, or of one that the server lost the connection of, are free at once; after a
-    restart of the server they are free when their lease has run out. Times are those of the server's clock. Connect to
-    the server itself: a pool that gives each transaction another connection (PgBouncer's mode ``transaction``) makes
-    living processes seem dead.
+    The claims of a process that died, or whose connection the server lost, are free at once. After a restart of the
+    server they are free when their lease has run out, by the server's clock.
+
+    Connect to the server itself. Behind a pool that gives each transaction another connection (PgBouncer in the mode
+    ``transaction``), living processes would seem dead.
 
     Args:
-        dsn: A connection string of libpq; with ``sslmode=verify-full`` and ``sslrootcert=`` in it the server is
-            verified. Its role needs SELECT, INSERT, UPDATE and DELETE on the table, and CREATE on
-            its schema as long as there is no table.
-        table: The table, by its name or as ``schema.name``.
+        dsn: A connection string of libpq. With ``sslmode=verify-full`` and ``sslrootcert=`` in it the server is
+            verified. Its role needs SELECT, INSERT, UPDATE and DELETE on the table, and to make the table CREATE on
+            its schema.
+        table: The table's name, or ``schema.name``.
         key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
-            first encrypts and each decrypts. None: they are readable for who can read the table.
+            first encrypts and each decrypts. None: whoever can read the table can read the credentials.
 
     Raises:
-        InvalidArgumentError: A key is none of Fernet's.
+        InvalidArgumentError: ``key`` is not a key of Fernet.
         ConfigurationError: There is a key, and ``cryptography`` is not installed.
     """
 
@@ -83,7 +86,7 @@ class PostgresStore:
         self._table = table
         self._seal = Seal(key)
         self._owner = secrets.randbits(63)
-        self._session: Session | None = None
+        self._session: PostgresSession | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('********', {self._table!r})"
@@ -99,10 +102,10 @@ class PostgresStore:
         if self._session is not None:
             raise ConfigurationError(f"{self!r} is open already")
         try:
-            from .postgres_session import Session
+            from .postgres_session import PostgresSession
         except ImportError:
             raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
-        self._session = Session(self._dsn, self._table, self._owner)
+        self._session = PostgresSession(self._dsn, self._table, self._owner)
         try:
             self._seal.check_key((str(name), str(record)) for name, record in await self._run(_SOME))
         except BaseException:
@@ -111,29 +114,48 @@ class PostgresStore:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Disconnect. What was begun is finished first; claims that are still held are free then."""
+        """Disconnect, after what was begun is done. Claims that are still held are free then."""
         session, self._session = self._session, None
         if session is not None:
             await session.aclose()
 
     async def get(self, name: str) -> Record | None:
-        """The record of ``name``, or None."""
+        """Return the record of ``name``, or None.
+
+        Raises:
+            StoreError: It cannot be read.
+            InvalidArgumentError: No store can hold this name.
+        """
         rows = await self._run(_GET, name=check_name(name))
         return self._seal.open(name, str(rows[0][0])) if rows else None
 
     async def records(self) -> AsyncIterator[Record]:
-        """All records by name, a few at a time in memory. What is put on record meanwhile may be missing."""
+        """Yield all records in the order of their names, reading 500 at a time.
+
+        Names that are put on record meanwhile may be missing.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
         after = ""
-        while rows := await self._run(_PAGE, after=after, limit=_AT_ONCE):
+        while rows := await self._run(_PAGE, after=after, limit=_PER_PAGE):
             for name, text in rows:
                 after = str(name)
                 yield self._seal.open(after, str(text))
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name`` for ``lease`` seconds, and make its record if there is none. Cancelled: it is not claimed.
+        """Claim ``name``, and make its record if there is none. A cancelled call holds no claim.
+
+        Args:
+            name: The name of the tenant.
+            lease: Seconds for which the claim holds, unless it is renewed.
 
         Returns:
-            The claim, or None if a living process holds the name.
+            The claim; None if a living process holds the name.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+            InvalidArgumentError: No store can hold this name.
         """
         token = secrets.token_hex(16)
         new = self._seal.seal(Record(name=check_name(name)))
@@ -142,28 +164,28 @@ class PostgresStore:
             return Claim(name=name, token=token, record=self._seal.open(name, str(rows[0][0]))) if rows else None
         except (asyncio.CancelledError, StoreError):  # a StoreError: the record cannot be read
             if self._session is not None:
-                self._session.submit(_RELEASE, name=name, token=token).add_done_callback(_heed_not)
+                self._session.submit(_RELEASE, name=name, token=token).add_done_callback(_ignore_result)
             raise
 
     async def intend(self, claim: Claim, username: str | None) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
+        """Put the intent on record, as ``Store.intend`` says. Raises ClaimLostError or StoreError."""
         await self._change(claim, _INTEND, record=self._seal.seal(evolve(claim.record, intended=username)))
 
     async def renew(self, claim: Claim, lease: float) -> None:
-        """Hold ``claim`` for ``lease`` seconds from now."""
+        """Make ``claim`` hold for ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         await self._change(claim, _RENEW, lease=lease)
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        """Put the credentials on record, in the place of those there, and end the intent and the claim."""
+        """Put the credentials on record, as ``Store.keep`` says. Raises ClaimLostError or StoreError."""
         record = Record(name=claim.name, current=current, previous=previous)
         await self._change(claim, _KEEP, record=self._seal.seal(record))
 
     async def release(self, claim: Claim) -> None:
-        """End the claim and leave the record as it is, with its intent. Nothing happens where the claim was lost."""
+        """End the claim, and leave the record as it is. Does nothing if it was lost. Raises StoreError."""
         await self._run(_RELEASE, name=claim.name, token=claim.token)
 
     async def forget(self, claim: Claim) -> None:
-        """Remove the record, its intent and the claim."""
+        """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
         await self._change(claim, _FORGET)
 
     async def _change(self, claim: Claim, statement: LiteralString, **values: Value) -> None:
@@ -176,7 +198,7 @@ class PostgresStore:
         return await self._session.submit(statement, **values)
 
 
-def _heed_not(done: asyncio.Future[list[tuple[object, ...]]]) -> None:
-    """Nobody waits for it; where it failed, the lease ends the claim."""
+def _ignore_result(done: asyncio.Future[list[tuple[object, ...]]]) -> None:
+    """Look at the exception, so that asyncio does not log it. If the release failed, the lease ends the claim."""
     if not done.cancelled():
         done.exception()

@@ -1,4 +1,4 @@
-"""The one connection of a PostgresStore: it commits together what is asked at the same time. Needs psycopg."""
+"""The one connection of a PostgresStore, which commits together what comes at the same time. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ...errors import InvalidArgumentError, StoreError
 Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[object, ...]]
 
-_TIMEOUT = 10.0  # s for a statement, waiting for locks included
-_PATIENCE = 20.0  # s for all of a batch, connecting included
-_AT_ONCE = 100  # statements of one batch
+_STATEMENT_TIMEOUT = 10.0  # s for a statement, waiting for locks included
+_BATCH_TIMEOUT = 20.0  # s for all of a batch, connecting included
+_PER_BATCH = 100  # statements of one batch
 # So that a server which vanished is noticed within half a minute, on both sides.
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SETTINGS = (
@@ -44,14 +44,19 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 
 @frozen
-class _Job:
-    statement: LiteralString
+class _Statement:
+    sql: LiteralString
     values: dict[str, Value]
     done: asyncio.Future[Rows] = field(factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Session:
-    """Runs statements by one connection, which it makes when it needs one. Its task lives until ``aclose``.
+class PostgresSession:
+    """Runs statements on one connection, in a task that lives until ``aclose``. Connects when it has to.
+
+    Args:
+        dsn: The connection string.
+        table: The table, which is made if it is not there.
+        owner: The number of this store, under which the connection holds an advisory lock.
 
     Raises:
         InvalidArgumentError: ``dsn`` is no connection string.
@@ -62,75 +67,84 @@ class Session:
         self._table = Identifier(*table.split("."))
         self._owner = owner
         self._connection: AsyncConnection[tuple[object, ...]] | None = None
-        self._jobs: deque[_Job] = deque()
+        self._pending: deque[_Statement] = deque()
         self._wanted = asyncio.Event()
         self._closing = False
         self._task = asyncio.create_task(self._work(), name="aiodbclient-store")
 
-    def submit(self, statement: LiteralString, **values: Value) -> asyncio.Future[Rows]:
-        """The rows that ``statement`` returns, once they are committed. Raises StoreError."""
+    def submit(self, sql: LiteralString, **values: Value) -> asyncio.Future[Rows]:
+        """Run ``sql``, with the table's name for ``{table}``, together with what else is pending.
+
+        Returns:
+            The rows that it returns, once it is committed. A StoreError if it failed.
+
+        Raises:
+            StoreError: The session is closed.
+        """
         if self._task.done():
             raise StoreError("the store in PostgreSQL is closed")
-        job = _Job(statement, values)
-        self._jobs.append(job)
+        statement = _Statement(sql, values)
+        self._pending.append(statement)
         self._wanted.set()
-        return job.done
+        return statement.done
 
     async def aclose(self) -> None:
-        """Finish what was submitted, and disconnect."""
+        """Disconnect, after what was submitted is done."""
         self._closing = True
         self._wanted.set()
         await asyncio.shield(self._task)
 
     async def _work(self) -> None:
         try:
-            while self._jobs or not self._closing:
-                if not self._jobs:
+            while self._pending or not self._closing:
+                if not self._pending:
                     self._wanted.clear()
                     await self._wanted.wait()
-                taken = [self._jobs.popleft() for _ in range(min(len(self._jobs), _AT_ONCE))]
+                taken = [self._pending.popleft() for _ in range(min(len(self._pending), _PER_BATCH))]
                 # In the order of the names, so that two stores never wait for rows of each other.
-                await self._settle(sorted((job for job in taken if not job.done.done()), key=_name))
+                waiting = [statement for statement in taken if not statement.done.done()]
+                await self._run_batch(sorted(waiting, key=_name))
         finally:
-            for job in self._jobs:
-                job.done.cancel()
+            for statement in self._pending:
+                statement.done.cancel()
             await self._disconnect()
 
-    async def _settle(self, batch: list[_Job]) -> None:
-        """Run ``batch`` and tell each of its jobs how it went."""
+    async def _run_batch(self, batch: list[_Statement]) -> None:
+        """Run ``batch`` and tell the caller of each statement how it went."""
         if not batch:
             return
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_BATCH_TIMEOUT):
                 connection = await self._connected()
-                for job, rows in zip(batch, await self._commit(connection, batch), strict=True):
-                    if not job.done.done():
-                        job.done.set_result(rows)
+                for statement, rows in zip(batch, await self._commit(connection, batch), strict=True):
+                    if not statement.done.done():
+                        statement.done.set_result(rows)
         except (psycopg.DataError, ValueError) as error:
             if len(batch) == 1:
-                _fail(batch, _told(error))
-            for job in batch if len(batch) > 1 else ():  # a text that the server cannot hold is the fault of one alone
-                await self._settle([job])
+                _fail(batch, _reason(error))
+                return
+            for statement in batch:  # one of them has a text that the server cannot hold; the others have not
+                await self._run_batch([statement])
         except TimeoutError:
             await self._disconnect()
-            _fail(batch, f"no answer within {_PATIENCE:.0f} s")
+            _fail(batch, f"no answer within {_BATCH_TIMEOUT:.0f} s")
         except (psycopg.Error, OSError) as error:
-            _fail(batch, _told(error))
+            _fail(batch, _reason(error))
         finally:
-            for job in batch:
-                job.done.cancel()  # where this task is cancelled
+            for statement in batch:
+                statement.done.cancel()  # where this task is cancelled
 
-    async def _commit(self, connection: AsyncConnection[tuple[object, ...]], batch: list[_Job]) -> list[Rows]:
+    async def _commit(self, connection: AsyncConnection[tuple[object, ...]], batch: list[_Statement]) -> list[Rows]:
         async with connection.pipeline(), connection.transaction():
-            cursors = [await connection.execute(self._query(job.statement), job.values) for job in batch]
+            cursors = [await connection.execute(self._query(statement.sql), statement.values) for statement in batch]
             return [await cursor.fetchall() for cursor in cursors]
 
-    def _query(self, statement: LiteralString) -> bytes:
-        return SQL(statement).format(table=self._table).as_bytes(None)
+    def _query(self, sql: LiteralString) -> bytes:
+        return SQL(sql).format(table=self._table).as_bytes(None)
 
     async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
-        """The connection: the one there is where it still works, or a new one."""
-        if self._connection is not None and _has_something_to_say(self._connection):
+        """Return the connection if it still works, else a new one."""
+        if self._connection is not None and _is_readable(self._connection):
             try:
                 await self._connection.execute("")
             except psycopg.Error:
@@ -142,7 +156,7 @@ class Session:
         return self._connection
 
     async def _set_up(self, connection: AsyncConnection[tuple[object, ...]]) -> None:
-        values = {"timeout": str(int(_TIMEOUT * 1000)), "table": self._table.as_string(None)}
+        values = {"timeout": str(int(_STATEMENT_TIMEOUT * 1000)), "table": self._table.as_string(None)}
         row = await (await connection.execute(_SETTINGS, values)).fetchone()
         await connection.execute("SELECT pg_advisory_lock_shared(%s)", [self._owner])
         if row is not None and not row[-1]:
@@ -167,8 +181,8 @@ def _with_keepalive(dsn: str) -> str:
     return make_conninfo("", **{**_KEEPALIVE, **options})
 
 
-def _has_something_to_say(connection: AsyncConnection[tuple[object, ...]]) -> bool:
-    """Whether there is something to read, unasked: a server that goes away says so, or closes the socket."""
+def _is_readable(connection: AsyncConnection[tuple[object, ...]]) -> bool:
+    """Whether there is something to read though nothing was asked: the server closes the connection, or has."""
     if connection.closed:
         return True
     with selectors.DefaultSelector() as selector:
@@ -176,18 +190,18 @@ def _has_something_to_say(connection: AsyncConnection[tuple[object, ...]]) -> bo
         return bool(selector.select(0))
 
 
-def _name(job: _Job) -> str:
-    return str(job.values.get("name", ""))
+def _name(statement: _Statement) -> str:
+    return str(statement.values.get("name", ""))
 
 
-def _fail(batch: list[_Job], why: str) -> None:
-    for job in batch:
-        if not job.done.done():
-            job.done.set_exception(StoreError(f"the store in PostgreSQL cannot be used: {why}"))
+def _fail(batch: list[_Statement], why: str) -> None:
+    for statement in batch:
+        if not statement.done.done():
+            statement.done.set_exception(StoreError(f"the store in PostgreSQL cannot be used: {why}"))
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, without the server's DETAIL, which may quote a row."""
+def _reason(error: Exception) -> str:
+    """Why it failed, without the server's DETAIL, which may quote a row."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
     if isinstance(error, UnicodeError | psycopg.DataError):

@@ -1,8 +1,8 @@
-"""A record to the text that a store holds, and back. Pure.
+"""``Seal``: from a record to the text that a store holds, and back. Pure.
 
-The text is ``v1.KIND.CHECKSUM.BODY``. BODY is the record as JSON, with its name inside. KIND is ``plain``, or
-``fernet`` where BODY is encrypted and authenticated. The checksum covers the name, the kind and the body: it tells a
-damaged or misplaced text from a wrong key.
+The text is ``v1.KIND.CHECKSUM.BODY``. BODY is the record as JSON, with its name in it. KIND is ``plain``, or ``fernet``
+if BODY is encrypted and authenticated. CHECKSUM is of the name, the kind and the body. It tells a damaged text, or that
+of another name, from one of another key.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _OF_THE_COMMAND = " (for the command: AIODBCLIENT_STORE_KEY)"
 
 
 class Seal:
-    """Seals records, and opens what it sealed.
+    """Turns records into the text that a store holds, and back. Needs no I/O; for stores of your own too.
 
     Args:
-        key: A key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first encrypts, each decrypts.
-            None: records are not encrypted, and bear a checksum.
+        key: A key of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the first encrypts and each
+            decrypts. None: records are not encrypted, and have a checksum only.
 
     Raises:
-        InvalidArgumentError: A key is none of Fernet's.
+        InvalidArgumentError: ``key`` is not a key of Fernet.
         ConfigurationError: ``cryptography`` is not installed.
     """
 
@@ -43,7 +43,7 @@ class Seal:
         self._fernet = None if key is None else _fernet(key)
 
     def seal(self, record: Record) -> str:
-        """The text to put on record. With a key it differs each time."""
+        """Return the text to put on record. With a key it differs each time."""
         body = json.dumps(_converter.unstructure(record))
         if self._fernet is None:
             return f"v1.plain.{_checksum(record.name, 'plain', body)}.{body}"
@@ -51,10 +51,11 @@ class Seal:
         return f"v1.fernet.{_checksum(record.name, 'fernet', token)}.{token}"
 
     def open(self, name: str, text: str) -> Record:
-        """The record of ``name`` that was sealed as ``text``.
+        """Return the record of ``name`` that was sealed as ``text``.
 
         Raises:
-            StoreError: It was damaged, is another name's, or was sealed with another key. No message holds any of it.
+            StoreError: ``text`` is damaged, is that of another name, or was sealed with another key, or with one while
+                there is none here. No message holds any of it.
         """
         kind, body = unwrap(name, text)
         if (kind == "fernet") != (self._fernet is not None):
@@ -78,10 +79,13 @@ class Seal:
         return record
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Open the first of ``rows`` (name, text) that is not damaged, so that a wrong key is told before any work.
+        """Find out before any work whether this is the key of a store, by its first record that is not damaged.
+
+        Args:
+            rows: Some of the store's names, each with its text.
 
         Raises:
-            StoreError: As ``open``.
+            StoreError: That record cannot be opened, as ``open`` says.
         """
         for name, text in rows:
             try:
@@ -93,7 +97,7 @@ class Seal:
 
 
 def unwrap(name: str, text: str) -> tuple[str, str]:
-    """The kind and the body of ``text``. Raises StoreError if it was damaged or is another name's."""
+    """Return the kind and the body of ``text``. Raises StoreError if it is damaged, or is that of another name."""
     if not isinstance(text, str):  # SQLite takes the type of a value from the value
         raise _damaged(name)
     version, _, rest = text.partition(".")
@@ -112,7 +116,7 @@ def _damaged(name: str) -> StoreError:
 
 
 def check_name(name: str) -> str:
-    """``name``, which a store can hold. Raises InvalidArgumentError."""
+    """Return ``name``. Raises InvalidArgumentError if no store can hold it."""
     try:
         if name.encode() and "\0" not in name:
             return name

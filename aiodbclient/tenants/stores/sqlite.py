@@ -1,4 +1,4 @@
-"""Credentials in a file, for the processes of one machine."""
+"""``SQLiteStore``: credentials in a SQLite file, for the processes of one machine."""
 
 from __future__ import annotations
 
@@ -20,37 +20,41 @@ from . import Claim, Record
 from .sealing import Key, Seal, check_name, unwrap
 
 if TYPE_CHECKING:
-    from .sqlite_session import Session
+    from .sqlite_session import SQLiteSession
 
 T = TypeVar("T")
 
-_AT_ONCE = 500  # records that ``records`` reads at once
+_PER_PAGE = 500  # records that ``records`` reads at once
 
 
 class SQLiteStore:
     """Credentials in a SQLite file of mode 0600, which several processes of one machine may use at once.
 
-    It is an async context manager, and is opened by entering it. The claims of a process that died are free at once; so
-    are those of a store that was closed. Changes that are made at the same time are committed together, and fsynced
-    before any of them returns. Beside the file is a small one, ``PATH-owner-...``, for each open store that has made
-    claims: leave those alone. Network file systems will not do, since SQLite cannot rely on their locks. After a fork
-    the child opens a store of its own.
+    It is an async context manager: entering it opens the file, in a thread of its own. Every method is durable when it
+    returns (fsynced); changes that are made at the same time are committed together. Every method is safe to cancel: a
+    change is made whole or not at all.
+
+    The claims of a process that died, or of a store that was closed, are free at once. For that there is a small file
+    ``PATH-owner-...`` beside the file for each open store that has made claims: leave those files alone.
+
+    A network file system will not do, since SQLite cannot rely on its locks. After a fork the child must open a store
+    of its own.
 
     Args:
-        path: The file. It is made if it is not there; its folder must be.
+        path: The file. It is made if it is not there; its folder must be there.
         key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
-            first encrypts and each decrypts. None: they are readable for who can read the file.
+            first encrypts and each decrypts. None: whoever can read the file can read the credentials.
 
     Raises:
-        InvalidArgumentError: A key is none of Fernet's.
+        InvalidArgumentError: ``key`` is not a key of Fernet.
         ConfigurationError: There is a key, and ``cryptography`` is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
         self._path = Path(os.path.realpath(path))
         self._seal = Seal(key)
-        self._session: Session | None = None
-        self._verified = False  # used by the session's thread alone
+        self._session: SQLiteSession | None = None
+        self._verified = False  # only the session's thread uses it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
@@ -65,10 +69,10 @@ class SQLiteStore:
         if self._session is not None:
             raise ConfigurationError(f"{self!r} is open already")
         try:
-            from .sqlite_session import Session
+            from .sqlite_session import SQLiteSession
         except ImportError as error:
             raise ConfigurationError(str(error)) from None
-        self._session = Session(self._path)
+        self._session = SQLiteSession(self._path)
         try:
             await self._session.open()
             await self._session.read(self._check_key)
@@ -78,17 +82,28 @@ class SQLiteStore:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Close it. What was begun is finished first; claims that are still held are free then."""
+        """Close the file, after what was begun is done. Claims that are still held are free then."""
         session, self._session = self._session, None
         if session is not None:
             await session.aclose()
 
     async def get(self, name: str) -> Record | None:
-        """The record of ``name``, or None."""
+        """Return the record of ``name``, or None.
+
+        Raises:
+            StoreError: It cannot be read.
+            InvalidArgumentError: No store can hold this name.
+        """
         return await self._opened().read(partial(self._read, check_name(name)))
 
     async def records(self) -> AsyncIterator[Record]:
-        """All records by name, a few at a time in memory. What is put on record meanwhile may be missing."""
+        """Yield all records in the order of their names, reading 500 at a time.
+
+        Names that are put on record meanwhile may be missing.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
         after = ""
         while page := await self._opened().read(partial(self._page, after)):
             for record in page:
@@ -96,40 +111,48 @@ class SQLiteStore:
             after = page[-1].name
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name`` for ``lease`` seconds, and make its record if there is none. Cancelled: it is not claimed.
+        """Claim ``name``, and make its record if there is none. A cancelled call holds no claim.
+
+        Args:
+            name: The name of the tenant.
+            lease: Seconds for which the claim holds, unless it is renewed.
 
         Returns:
-            The claim, or None if a living process holds the name.
+            The claim; None if a living process holds the name.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+            InvalidArgumentError: No store can hold this name.
         """
         token = secrets.token_hex(16)
-        take = partial(self._take, self._opened().owner, check_name(name), token, lease)
+        claim = partial(self._claim, self._opened().owner, check_name(name), token, lease)
         try:
-            return await self._made(take)
+            return await self._made(claim)
         except asyncio.CancelledError:
             if self._session is not None:
-                self._session.submit(partial(_let_go, name, token))
+                self._session.submit(partial(_release, name, token))
             raise
 
     async def intend(self, claim: Claim, username: str | None) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password; None: that none is."""
+        """Put the intent on record, as ``Store.intend`` says. Raises ClaimLostError or StoreError."""
         record = self._seal.seal(evolve(claim.record, intended=username))
         await self._change(claim, "UPDATE credentials SET record = ?", record)
 
     async def renew(self, claim: Claim, lease: float) -> None:
-        """Hold ``claim`` for ``lease`` seconds from now."""
+        """Make ``claim`` hold for ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         await self._change(claim, "UPDATE credentials SET expires = ?", time.time() + lease)
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        """Put the credentials on record, in the place of those there, and end the intent and the claim."""
+        """Put the credentials on record, as ``Store.keep`` says. Raises ClaimLostError or StoreError."""
         record = self._seal.seal(Record(name=claim.name, current=current, previous=previous))
         await self._change(claim, "UPDATE credentials SET token = NULL, record = ?", record)
 
     async def release(self, claim: Claim) -> None:
-        """End the claim and leave the record as it is, with its intent. Nothing happens where the claim was lost."""
-        await self._made(partial(_let_go, claim.name, claim.token))
+        """End the claim, and leave the record as it is. Does nothing if it was lost. Raises StoreError."""
+        await self._made(partial(_release, claim.name, claim.token))
 
     async def forget(self, claim: Claim) -> None:
-        """Remove the record, its intent and the claim."""
+        """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
         await self._change(claim, "DELETE FROM credentials")
 
     async def _change(self, claim: Claim, statement: str, *values: str | float) -> None:
@@ -138,12 +161,12 @@ class SQLiteStore:
     async def _made(self, change: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._opened().submit(change))
 
-    def _opened(self) -> Session:
+    def _opened(self) -> SQLiteSession:
         if self._session is None:
             raise StoreError(f"{self!r} is not open: use it in 'async with'")
         return self._session
 
-    # All below runs in the session's thread.
+    # What follows runs in the session's thread.
 
     def _check_key(self, database: sqlite3.Connection) -> None:
         self._seal.check_key(database.execute("SELECT name, record FROM credentials LIMIT 10"))
@@ -154,9 +177,9 @@ class SQLiteStore:
 
     def _page(self, after: str, database: sqlite3.Connection) -> list[Record]:
         statement = "SELECT name, record FROM credentials WHERE name > ? ORDER BY name LIMIT ?"
-        return [self._seal.open(name, text) for name, text in database.execute(statement, (after, _AT_ONCE))]
+        return [self._seal.open(name, text) for name, text in database.execute(statement, (after, _PER_PAGE))]
 
-    def _take(
+    def _claim(
         self, owner: Callable[[], str], name: str, token: str, lease: float, database: sqlite3.Connection
     ) -> Claim | None:
         from .owners import is_alive
@@ -182,7 +205,7 @@ class SQLiteStore:
         return Claim(name=name, token=token, record=record)
 
     def _verify(self, database: sqlite3.Connection) -> None:
-        """Read the whole file once before a name is taken for new: the name of its row may be what is damaged."""
+        """Check the whole file once, before a name is taken for new: the damage may be in the name of its row."""
         if self._verified:
             return
         if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
@@ -198,5 +221,5 @@ def _change_own(claim: Claim, statement: str, values: tuple[str | float, ...], d
         raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
 
 
-def _let_go(name: str, token: str, database: sqlite3.Connection) -> None:
+def _release(name: str, token: str, database: sqlite3.Connection) -> None:
     database.execute("UPDATE credentials SET token = NULL WHERE name = ? AND token = ?", (name, token))

@@ -1,4 +1,4 @@
-"""The one connection of a SQLiteStore, in a thread: it commits together what is asked at the same time."""
+"""The one connection of a SQLiteStore, in a thread. Changes that come at the same time are committed together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .owners import Owner, sweep
 
 T = TypeVar("T")
 
-_PATIENCE = 10.0  # s that another process may keep the file locked
+_LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS credentials (
     name TEXT PRIMARY KEY,
@@ -32,14 +32,14 @@ CREATE TABLE IF NOT EXISTS credentials (
 ) WITHOUT ROWID
 """
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: f"another process kept it locked for {_PATIENCE:.0f} s",
+    sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
     sqlite3.SQLITE_FULL: "make room on the disk, and go on",
     sqlite3.SQLITE_NOTADB: "the file is damaged, or is no store: restore it from a backup",
     sqlite3.SQLITE_READONLY: "the file cannot be written",
 }
-# Closing a file drops all locks that this process has on it (POSIX). So a file is made, and that descriptor closed,
-# before another store of this process can have SQLite lock it.
+# POSIX: closing a file drops all locks that this process has on it. So only one store at a time makes its file, and has
+# closed that descriptor before another store of this process lets SQLite lock the same file.
 _making = Lock()
 
 
@@ -49,10 +49,11 @@ class _Change(Generic[T]):
     made: Future[T] = field(factory=Future)
 
 
-class Session:
-    """Runs reads and changes in a thread of its own, which waits for the disk and for locks of other processes.
+class SQLiteSession:
+    """Runs reads and changes in a thread of its own, which lives until ``aclose``.
 
-    The thread lives until ``aclose``. What it runs may raise StoreError; what SQLite and the system raise becomes one.
+    So only that thread waits for the disk, and for the locks of other processes. Errors of SQLite and of the system
+    become StoreErrors.
 
     Args:
         path: The file. ``open`` makes it if it is not there.
@@ -63,7 +64,7 @@ class Session:
         self._process = os.getpid()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         self._pending: deque[_Change[Any]] = deque()
-        # Used by the thread alone:
+        # Only the thread uses these:
         self._database: sqlite3.Connection | None = None
         self._owner: Owner | None = None
 
@@ -73,18 +74,22 @@ class Session:
         Raises:
             StoreError: It cannot be opened or made, or is no store.
         """
-        await asyncio.wrap_future(self._thread.submit(self._attempt, self._open))
+        await asyncio.wrap_future(self._thread.submit(self._converting_errors, self._open))
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``read`` returns. Raises StoreError."""
+        """Run ``read`` in the thread, and return what it returns. Raises StoreError."""
         self._check_process()
-        return await asyncio.wrap_future(self._thread.submit(self._attempt, lambda: read(self._opened())))
+        return await asyncio.wrap_future(self._thread.submit(self._converting_errors, lambda: read(self._opened())))
 
     def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """What ``make`` returns, once it is committed, with all changes that are pending when the thread comes to it.
+        """Run ``make`` in the thread, and commit it together with all changes that are pending by then.
+
+        Returns:
+            What ``make`` returned, once it is committed. A StoreError if it was not made. It is not made either if this
+            is cancelled before the thread comes to it.
 
         Raises:
-            StoreError: It was not made. Cancelled before the thread came to it, it is not made either.
+            StoreError: The process was forked since the store was opened.
         """
         self._check_process()
         change = _Change(make)
@@ -93,13 +98,13 @@ class Session:
         return change.made
 
     def owner(self) -> str:
-        """The name under which this session holds claims, until it is closed or the process is dead. For the thread."""
+        """Return the name of the owner of this session's claims. Only the thread may call this."""
         if self._owner is None:
             self._owner = Owner(self._path)
         return self._owner.name
 
     async def aclose(self) -> None:
-        """Finish what was submitted, and close the file."""
+        """Close the file, after what was submitted is done."""
         closed = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
@@ -108,16 +113,16 @@ class Session:
         if self._process != os.getpid():
             raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
 
-    # All below runs in the thread.
+    # What follows runs in the thread.
 
     def _open(self) -> None:
         with _making, suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         if os.stat(self._path).st_mode & 0o077:
             os.chmod(self._path, 0o600)
-        self._database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+        self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         self._database.text_factory = _text
-        # Not WAL: one file is then all of the store, also while it is open and after a crash.
+        # Not WAL: so one file is the whole store, also while it is open and after a crash.
         self._database.execute("PRAGMA journal_mode = TRUNCATE")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("PRAGMA secure_delete = ON")  # what is replaced is overwritten
@@ -138,13 +143,13 @@ class Session:
         return self._database
 
     def _commit(self) -> None:
-        """Make all pending changes, and tell each how it went."""
+        """Commit all pending changes, and give each of their callers its result."""
         taken = [self._pending.popleft() for _ in range(len(self._pending))]
         batch = [change for change in taken if change.made.set_running_or_notify_cancel()]
         if not batch:
             return
         try:
-            done = self._attempt(partial(self._make, batch))
+            done = self._converting_errors(partial(self._make, batch))
         except StoreError as error:
             done = [StoreError(str(error)) for _ in batch]  # each caller gets an exception of its own
         except Exception as error:  # noqa: BLE001  nobody else would see it: this is a thread's
@@ -156,7 +161,7 @@ class Session:
                 change.made.set_result(answer)
 
     def _make(self, batch: list[_Change[Any]]) -> list[Any]:
-        """Commit all of ``batch`` together: what each returns, or the StoreError that made it change nothing."""
+        """Commit ``batch``: return what each change returned, or the StoreError by which it changed nothing."""
         database = self._opened()
         done: list[Any] = []
         database.execute("BEGIN IMMEDIATE")
@@ -172,8 +177,8 @@ class Session:
                 database.execute("ROLLBACK")
         return done
 
-    def _attempt(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns. Raises StoreError in the place of what SQLite and the system raise."""
+    def _converting_errors(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns. What SQLite and the system raise becomes a StoreError."""
         try:
             return call()
         except UnicodeDecodeError:  # of a message of SQLite that quotes a damaged schema
@@ -186,5 +191,5 @@ class Session:
 
 
 def _text(value: bytes) -> str:
-    """SQLite's own exception for damaged UTF-8 would quote it."""
+    """Decode a text of SQLite. Its own exception for damaged UTF-8 would quote the text."""
     return value.decode(errors="surrogateescape")

@@ -1,6 +1,7 @@
-"""The tests that every store must pass, for who writes one. They need a test runner, and no package of one.
+"""The tests that every store must pass, for whoever writes one.
 
-Subclass ``StoreContract`` in a test module, and write ``place``, which makes an empty place and stores on it::
+Subclass ``StoreContract`` in a test module. Its method ``place`` makes an empty place, and yields what makes stores on
+it::
 
     class TestVaultStore(StoreContract):
         @asynccontextmanager
@@ -8,9 +9,11 @@ Subclass ``StoreContract`` in a test module, and write ``place``, which makes an
             async with a_fresh_vault() as vault:
                 yield lambda: VaultStore(vault.url, vault.token)
 
-pytest collects the tests because the name of your class begins with ``Test``; for unittest, inherit from
-``unittest.TestCase`` as well. Each test is a plain function that runs its own event loop. What the tests cannot see is
-yours to test: that a change is on the disk when a method returns, and that the claims of a dead process are free.
+pytest collects the tests, since the name of your class begins with ``Test``. For unittest, inherit from
+``unittest.TestCase`` as well. Each test is a plain method that runs an event loop of its own, so no plugin is needed.
+
+Two things these tests cannot see, so write tests for them yourself: that a change is on the disk when a method returns,
+and that the claims of a dead process are free.
 """
 
 from .contract import StoreContract

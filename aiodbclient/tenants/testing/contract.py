@@ -1,4 +1,4 @@
-"""What every store promises, as tests."""
+"""``StoreContract``: what every store must do, as tests."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .tools import LONG, NASTY, a_credential, all_of, cancelled_after, claimed, 
 
 
 class StoreContract:
-    """What ``aiodbclient.tenants.stores.Store`` promises, as tests."""
+    """What ``aiodbclient.tenants.Store`` promises, as tests. Subclass it, and write ``place``."""
 
     lease = 0.25
-    """Seconds: a lease that tests let run out. Make it longer where the store's clock is coarser than that."""
+    """Seconds of a lease that tests let run out. Set it higher for a store whose clock is coarser than that."""
 
     def place(self) -> AbstractAsyncContextManager[Callable[[], Store]]:
-        """An async context manager that makes an empty place for records, and removes it afterwards.
+        """Make an empty place for records, as an async context manager, and remove it afterwards. Yours to write.
 
         Yields:
-            What makes a store on that place, a new one at each call. The tests enter the stores.
+            A function that makes a new store on that place. The tests open the stores by entering them.
 
         Raises:
             NotImplementedError: The subclass has none of its own.

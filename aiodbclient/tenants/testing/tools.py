@@ -1,4 +1,4 @@
-"""What the tests of a store are written with."""
+"""Helpers of the tests of a store. They need no test runner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NASTY = ("a'b", 'a"b', "a\\b", "a%b", "a_b", "a/b", "a b", "A", "a", "ä", "😀
 
 
 def a_credential(name: str, password: str = "hunter2") -> Credential:
-    """One with every field filled."""
+    """A credential of ``name`` in which every field has a value."""
     return Credential(
         name=name,
         username=f"{name}-login",
@@ -38,7 +38,7 @@ def a_credential(name: str, password: str = "hunter2") -> Credential:
 
 
 def in_a_loop(test: Callable[[T], Coroutine[Any, Any, None]]) -> Callable[[T], None]:
-    """The coroutine method ``test`` as a plain one, which runs it in an event loop of its own."""
+    """Make of the coroutine method ``test`` a plain one, which runs it in an event loop of its own."""
 
     @functools.wraps(test)
     def run(self: T) -> None:
@@ -53,7 +53,7 @@ async def all_of(store: Store) -> list[Record]:
 
 
 async def claimed(store: Store, name: str, lease: float = LONG) -> Claim:
-    """A claim of ``name``, which must be free."""
+    """Claim ``name``, which must be free."""
     claim = await store.claim(name, lease)
     assert claim is not None, f"{name!r} is free, and could not be claimed"
     return claim
@@ -65,7 +65,7 @@ async def kept(store: Store, name: str) -> None:
 
 
 async def is_lost(store: Store, claim: Claim) -> None:
-    """See that with ``claim`` nothing can be changed any more."""
+    """Make sure that ``claim`` can change nothing any more."""
     before = await store.get(claim.name)
     changes: list[Callable[[], Awaitable[None]]] = [
         lambda: store.intend(claim, "somebody"),
@@ -80,7 +80,7 @@ async def is_lost(store: Store, claim: Claim) -> None:
 
 
 class raises:
-    """``pytest.raises``, for who has no pytest."""
+    """Like ``pytest.raises``, without pytest."""
 
     def __init__(self, expected: type[Exception]) -> None:
         self.expected = expected
@@ -94,7 +94,7 @@ class raises:
 
 
 async def cancelled_after(steps: int, call: Coroutine[Any, Any, Any]) -> Any:
-    """Cancel ``call`` after that many turns of the event loop: what it returned where it was done by then."""
+    """Cancel ``call`` after a time that grows with ``steps``. Returns what it returned, or None if it was cancelled."""
     task = asyncio.ensure_future(call)
     for _ in range(steps):
         await asyncio.sleep(0.0005 * steps)
