@@ -54,6 +54,7 @@ CODE = [page for page in PAGES if blocks_of(page) and page not in (*PROGRAMS, *T
 
 def promised(block: str) -> list[str]:
     """What the comment behind a ``print`` says that it prints."""
+    assert not re.search(r"^\s*\)  # ", block, re.MULTILINE), "a print and what it says are on one line"
     return re.findall(r"print\(.*\)  # (.+)$", block, re.MULTILINE)
 
 
