@@ -25,6 +25,7 @@ from aiodbclient import (
     Window,
     errors,
 )
+from aiodbclient.engines import guard
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, fails, says, stalls, tells_the_user
@@ -91,6 +92,34 @@ async def test_a_setting_of_another_engine_is_refused(
         with pytest.raises(errors.UnsupportedOperationError, match=f"{setting} is a setting of"):
             await create
         assert server.requests == []
+
+
+def test_the_guard_names_the_engines_of_a_setting() -> None:
+    can = Capabilities.of("mongodb")
+    assert guard(Engine.MONGODB, "users.create", ["readonly", "settings.mongo_user_settings"]) is can
+    assert guard("pg", "dbs.create") is Capabilities.of(Engine.PG)
+    assert guard("cockroach", "users.create", ["anything"]) is None
+
+    with pytest.raises(errors.UnsupportedOperationError) as caught:
+        guard(Engine.KAFKA, "users.create", ["settings.acl", "mysql_settings"])
+    assert (caught.value.engine, caught.value.operation) == ("kafka", "users.create")
+    assert str(caught.value) == (
+        "users.create: mysql_settings is a setting of mysql and advanced_mysql, not of kafka, where it would be "
+        "ignored; nothing was sent"
+    )
+    with pytest.raises(errors.UnsupportedOperationError, match=r"settings\.new is a setting of no engine, not of pg"):
+        guard("pg", "users.update", ["settings.new"])
+    for operation, noun in (("users.list", "user"), ("dbs.list", "database")):
+        with pytest.raises(
+            errors.UnsupportedOperationError, match=f"redis clusters have no {noun} management"
+        ) as caught:
+            guard("redis", operation)
+        assert (caught.value.engine, caught.value.operation) == ("redis", operation)
+
+
+def test_an_engine_is_parsed_whatever_its_case() -> None:
+    assert Engine.parse(" MySQL\n") is Engine.MYSQL
+    assert Engine.parse(" New ") == " New "
 
 
 async def test_settings_are_guarded_on_update_and_reset_too(server: Server, make_client: MakeClient) -> None:
