@@ -1,10 +1,11 @@
-"""What answers tell of a token's limit: how high it is, what others spend of it, when to stay away. Pure.
+"""What answers tell of a token: how high its limit is, how many slots others hold, when to stay away. Pure.
 
-Both budgets use it. Which requests are ours they know in different ways, so they say so with ``Ours``.
+Both budgets use it. What they know of their own requests they pass in as ``Ours``. Processes that share a budget tell
+each other an account's facts, its gate among them, through ``shared/facts.py``.
 
-What the headers mean, by the provider's description of its API: ``ratelimit-limit`` and ``ratelimit-remaining`` are the
-longest window's, but ``remaining`` may also be 0 because a shorter window is full. ``retry-after`` comes only with a
-429 of a shorter window.
+What the headers mean, by the provider's description of its API: ``ratelimit-limit`` and ``ratelimit-remaining`` are
+about the longest window, but ``remaining`` may also be 0 because a shorter window is full. ``retry-after`` comes only
+with the 429 of a shorter window.
 """
 
 from __future__ import annotations
@@ -18,18 +19,24 @@ from .rules import Gate
 from .window import SlidingWindow, Window
 
 _SANE_LIMIT = 10_000_000
-# A limit that is not the one we knew is believed when so many answers in a row named it.
+# Another limit than the one we knew is believed when so many answers in a row named it.
 _AGREEING = 2
-# Beside others, one part in so many of the smallest limit may be in flight. All of them can meet a full window at once.
-# Enough for 10 requests on the way, where the documented limit lets 4 go in a second.
+# Beside others, this part of the smallest limit may be in flight, as each of those requests can meet a full window: one
+# part in 25. With the documented limits that is 10 requests, which is enough where 4 may go in a second.
 _FEW = 25
 
 
 class Ours(NamedTuple):
-    """Our own requests at one moment.
+    """Our own requests at one moment, as one budget knows them.
 
-    ``used``: of each window, those that were answered. ``in_flight``: those that were not, yet. Of those that the
-    server may have counted in the longest window there are at least ``least`` and at most ``most``.
+    The server counted some of our requests when it gave the answer that is being learned from. Which ones is not known
+    exactly, since requests arrive, and their slots expire, while answers are on their way.
+
+    Attributes:
+        used: For each window, the shortest first: how many of our answered requests hold a slot.
+        in_flight: How many of our requests are not answered.
+        least: How many of our requests the server counted in the longest window at the least.
+        most: How many it counted there at the most.
     """
 
     used: tuple[int, ...]
@@ -39,58 +46,72 @@ class Ours(NamedTuple):
 
 
 class Account:
-    """What is known of a token's windows, the shortest first, besides our own requests.
+    """What is known of a token, beside our own requests.
 
-    While we are alone every slot is used as soon as it is free. Whether we are is learned from answers. So only a few
-    requests may be in flight after a pause, until the first answer, and as long as somebody else is about.
+    Every slot is used as soon as it is free while nobody else uses the token. Whether somebody does is learned from
+    answers, so only a few requests may be in flight at first, after a pause, and as long as somebody does.
+
+    Attributes:
+        windows: The token's windows, the shortest first, with what others hold of each.
+        gate: Whether requests may go, and how many at once.
+        alone: Whether all that was heard fits our own requests: no others, no other limit, no 429 since.
+        last_answer: When a request was last answered while the gate was open.
+        last_count: When an answer last told how many requests the server counted.
     """
 
-    __slots__ = ("_named", "compared", "gate", "heard", "quiet", "windows")
+    __slots__ = ("_other_limit", "alone", "gate", "last_answer", "last_count", "windows")
 
     def __init__(self, windows: tuple[SlidingWindow, ...]) -> None:
         few = max(4, min(window.limit for window in windows) // _FEW) if windows else math.inf
         self.windows = windows
         self.gate = Gate(few)
-        self.heard = -math.inf  # when the last answer came
-        self.quiet = True  # nothing of others is known, nor any limit in doubt
-        self.compared = -math.inf  # when the last answer told what the server counted
-        self._named = 0, 0  # a limit that is not believed yet, and how often
+        self.alone = True
+        self.last_answer = -math.inf
+        self.last_count = -math.inf
+        self._other_limit = 0, 0  # a limit that is not believed yet, and how many answers in a row named it
 
     def starts(self, now: float) -> None:
-        """A request goes while none is in flight."""
-        if self.windows and now - self.heard > self.windows[0].seconds / 10:
+        """A request goes while none is in flight. After a pause nobody knows what others did meanwhile."""
+        if self.windows and now - self.last_answer > self.windows[0].seconds / 10:
             self.gate.careful(at_least=10)
 
     def answered(self, now: float) -> None:
         """A request was answered, with no 429."""
         gate = self.gate
         if now >= gate.until:
-            self.heard = now
-            if gate.at_most is not math.inf:
+            self.last_answer = now
+            if gate.at_most != math.inf:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
     def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
-        """Learn from an answer's headers how high the longest limit is, and how much of it others hold.
+        """Learn from an answer's headers how high the longest limit is, and how many slots others hold.
 
-        What the server counted beyond all of our requests is somebody else's for certain. What we took for somebody
-        else's, and it did not count beyond those that it must have counted of ours, has expired.
+        Args:
+            limit: ``ratelimit-limit``, or None where it is missing.
+            remaining: ``ratelimit-remaining``, or None where it is missing.
+            ours: Our own requests, the one that was answered among them.
+            now: When the answer came.
         """
-        if self._is_about_us(limit, remaining):
+        if self._take_over(limit, remaining):
             if remaining == 0:
                 self._meet_full_window(ours, now, self.windows, refused=False)
             else:
                 self._compare(remaining or 0, ours, now)
-        self.quiet = not self._named[1] and not any(window.others.level for window in self.windows)
+        self.alone = not self._other_limit[1] and not any(window.others.level for window in self.windows)
 
     def _compare(self, remaining: int, ours: Ours, now: float) -> None:
-        """Find out how many requests the server counted that are not ours."""
+        """Find out how many of the requests that the server counted are others'.
+
+        Those beyond ``ours.most`` certainly are. Those beyond ``ours.least`` may be; if others were believed to hold
+        more than that, the difference has expired.
+        """
         longest, shorter = self.windows[-1], self.windows[:-1]
         counted = longest.limit - remaining
         least = max(0, counted - ours.most)
         most = max(least, counted - ours.least)
-        since, self.compared = self.compared, now
+        since, self.last_count = self.last_count, now
         if now - since > self.windows[0].seconds:
-            level = most if least else 0  # from before our time: nobody knows how old
+            level = most if least else 0  # nobody knows how old those are
             if level or longest.others.level:
                 longest.others.believe(level, now)
             since, arrived = now, 0.0
@@ -107,31 +128,41 @@ class Account:
     def refuse(
         self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
     ) -> None:
-        """A 429 came: close the gate for ``wait`` seconds. ``burst``: it had a retry-after."""
+        """Learn from a 429, and close the gate.
+
+        Args:
+            limit: as for ``hear``.
+            remaining: as for ``hear``.
+            ours: Our own requests, the refused one among those in flight.
+            wait: For how many seconds to close the gate; None: for a random time.
+            burst: Whether it had a ``retry-after``, as the 429 of a shorter window has.
+            now: When it came.
+        """
         shorter = self.windows[:-1] or self.windows
-        if remaining == 0 and not burst and self._is_about_us(limit, remaining):
+        if remaining == 0 and not burst and self._take_over(limit, remaining):
             self._meet_full_window(ours, now, self.windows[-1:], refused=True)
-        elif remaining and self._is_about_us(limit, remaining):
+        elif remaining and self._take_over(limit, remaining):
             self._compare(remaining, ours, now)
-            # They hold no more of a shorter window than of the longest.
+            # Others hold no more slots of a shorter window than of the longest.
             at_most = self.windows[-1].others.at(now) + ours.in_flight
             self._meet_full_window(ours, now, shorter, refused=True, at_most=at_most)
         else:
             self._meet_full_window(ours, now, shorter, refused=True)
         self.gate.close(wait, now)
-        self.quiet = False
+        self.alone = False
 
-    def _is_about_us(self, limit: int | None, remaining: int | None) -> bool:
-        """Whether the headers can be right, and are about the longest window. Takes over its limit."""
+    def _take_over(self, limit: int | None, remaining: int | None) -> bool:
+        """Whether the headers can be right and are about the longest window, whose limit is theirs from now on."""
         if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return False
         if limit == self.windows[-1].limit:
-            self._named = 0, 0
+            self._other_limit = 0, 0
             return True
         if len(self.windows) == 1:
             return False  # the header is about a window that this budget does not have
-        self._named = limit, self._named[1] + 1 if limit == self._named[0] else 1
-        if self._named[1] < _AGREEING:
+        named, times = self._other_limit
+        self._other_limit = limit, times + 1 if limit == named else 1
+        if self._other_limit[1] < _AGREEING:
             return False
         self.windows[-1].limit = limit
         return True
@@ -145,16 +176,17 @@ class Account:
         refused: bool,
         at_most: float = math.inf,
     ) -> None:
-        """One of ``suspects`` is full: the one that has the fewest slots left, by what we know.
+        """One of ``suspects`` is full. It is taken to be the one with the fewest free slots by what we know.
 
-        What we did not take of it others hold. A share stays ours, or nobody would learn when they stop.
+        The slots of it that we do not hold are taken to be others', up to ``at_most``. A share stays ours all the same:
+        without any request of ours nobody would learn when the others stop.
         """
         used = dict(zip(map(id, self.windows), ours.used, strict=True))
-        fullest, left = None, math.inf
+        fullest, fewest = None, math.inf
         for window in suspects:
-            free = window.limit - used[id(window)] - ours.in_flight
-            if free - window.others.at(now) < left:
-                fullest, left = window, free - window.others.at(now)
+            free = window.limit - used[id(window)] - ours.in_flight - window.others.at(now)
+            if free < fewest:
+                fullest, fewest = window, free
         if fullest is None:
             return
         missing = fullest.limit - used[id(fullest)] - ours.in_flight + refused
@@ -165,10 +197,10 @@ class Account:
 
 
 def sliding(windows: Iterable[Window]) -> tuple[SlidingWindow, ...]:
-    """The windows, the shortest first, with nothing in them."""
+    """The windows, the shortest first, with no slot taken."""
     by_length = sorted(windows, key=lambda window: window.seconds)
     return tuple(
-        # What others spend of the longest window is told by answers; of the others it is a guess.
+        # Answers tell how many slots others hold of the longest window. Of the other windows that is a guess.
         SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=len(by_length) == 1 or w is not by_length[-1]))
         for w in by_length
     )

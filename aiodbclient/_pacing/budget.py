@@ -1,12 +1,7 @@
-"""The client's side of the rate limit: send as early as the server's sliding windows allow, and meet no 429 on the way.
+"""The budget of one process, ``RateBudget``, and what the client needs of any budget, ``Budget``.
 
-The server stamps a request at some moment between our sending it and our reading the answer. So a request holds a slot
-of every window from ``acquire`` until the window's length after ``release``. Whoever keeps to that never has more than
-``limit`` stamps in any span of ``seconds``, whatever the latency, and leaves no slot idle for longer than that latency.
-Nothing depends on what the server's clock shows.
-
-``RateBudget`` puts together what the modules beside this one know: ``Ledger``, which slots this process has taken;
-``Account``, what answers tell of the limit and of others; ``Queue``, who waits.
+``RateBudget`` brings together ``Ledger`` (which slots this process has taken), ``Account`` (what answers tell of the
+limit and of others) and ``Queue`` (which calls wait).
 """
 
 from __future__ import annotations
@@ -34,22 +29,34 @@ DOCUMENTED_WINDOWS = (Window(limit=250, seconds=60.0), Window(limit=5000, second
 class Budget(Protocol):
     """What the client needs of a budget.
 
-    For each request that ``acquire`` let go: ``throttle`` with the headers of its answer if that was a 429, ``observe``
-    if it was another answer of the API to this token (a 401 and a 5xx may be a proxy's); and then, in any case,
-    ``release``.
+    For each request: ``acquire``, before it is sent; then ``throttle`` if its answer is a 429, or ``observe`` if it is
+    another answer of the API to this token; and then, in any case, ``release``.
     """
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
-        """Wait for a slot. Raises RateLimitError, with nothing sent, where it takes more than ``max_wait`` seconds."""
+        """Wait for a slot. Safe to cancel.
+
+        Args:
+            bulk: Whether the request is part of a bulk run, whose calls wait behind all others.
+            max_wait: For how many seconds it may wait at most; None: for as long as it takes.
+
+        Raises:
+            RateLimitError: It would take longer than ``max_wait``. No slot is taken.
+        """
 
     def release(self, *, sent: bool = True) -> None:
-        """End the request. ``sent``: the server may have counted it, so its slot counts from now; else it is free."""
+        """Give the slot back.
+
+        Args:
+            sent: Whether the server may have counted the request. Then its slot is free one window from now, else at
+                once.
+        """
 
     def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from the headers of an answer that the API gave to this token: not of a 401, nor of a 5xx."""
+        """Learn from an answer's headers. Not for those of a 401 or a 5xx, which may be a proxy's."""
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and close the gate for every caller. Returns for how many seconds."""
+        """Learn from a 429's headers, and let nobody send for a while. Returns for how many seconds."""
         ...
 
 
@@ -58,9 +65,9 @@ class Snapshot:
     """A budget at one moment.
 
     Attributes:
-        used: Slots taken in each window, the shortest window first: by our answered requests, and by others as far as
-            known.
-        in_flight: Requests without an answer yet. Each of them takes a slot of each window too.
+        used: For each window, the shortest first: how many slots our answered requests hold, and those of others as far
+            as known.
+        in_flight: Requests without an answer yet. Each of them holds a slot of each window too.
         waiting: Calls that wait for a slot.
         next_slot: Seconds until a slot is free; 0.0 if one is.
     """
@@ -72,7 +79,7 @@ class Snapshot:
 
 
 def by_length(windows: Iterable[Window] | None) -> tuple[Window, ...]:
-    """The windows, the shortest first; the documented ones for None. Raises InvalidArgumentError."""
+    """A converter: the windows, the shortest first; for None the documented ones. Raises InvalidArgumentError."""
     if windows is None:
         return DOCUMENTED_WINDOWS
     given = tuple(windows) if isinstance(windows, Iterable) else (windows,)
@@ -93,15 +100,15 @@ def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
 
 @define(eq=False)
 class RateBudget:
-    """The requests that one token may make, shared by all clients that it is given to, on one event loop.
+    """The requests that one token may make, for all clients that it is given to, on one event loop.
 
-    First come, first served, and bulk calls behind all others. Not thread-safe.
+    Calls are served in the order in which they came, bulk calls behind all others. Not thread-safe.
 
     Args:
-        windows: The token's sliding windows. None: the documented 250 a minute and 5,000 an hour. ``[]``: no pacing,
-            though a 429 still makes everybody wait. Of several windows, the longest one's limit follows the server's
-            ``ratelimit-limit`` once two answers in a row named the same.
-        reserve: Requests of each window that bulk calls leave to others.
+        windows: The token's sliding windows. None: the documented 250 requests a minute and 5,000 an hour. ``[]``: no
+            pacing, though a 429 still makes everybody wait. Where there are several, the limit of the longest becomes
+            the server's ``ratelimit-limit`` when two answers in a row named the same.
+        reserve: How many slots of each window bulk calls leave to other calls.
 
     Raises:
         InvalidArgumentError: ``reserve`` is not an int below every limit, or ``windows`` holds what is no ``Window``.
@@ -115,13 +122,19 @@ class RateBudget:
 
     def __attrs_post_init__(self) -> None:
         self._ledger = Ledger(Account(sliding(self.windows)))
-        self._queue = Queue(self._clock, self._wake)
+        self._queue = Queue(self._clock, self._on_timer)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
-        """Wait for a slot, to be given back with ``release``.
+        """Wait for a slot, to be given back with ``release``. Safe to cancel.
 
-        Raises RateLimitError, with nothing sent: at once, where the wait would be longer than ``max_wait`` seconds by
-        what is known now, and later, where it became so. Its ``retry_after`` is the wait. Safe to cancel.
+        Args:
+            bulk: Whether the request is part of a bulk run.
+            max_wait: For how many seconds it may wait at most; None: for as long as it takes.
+
+        Raises:
+            RateLimitError: It would take longer than ``max_wait`` by what is known: at once, or as soon as that is so.
+                ``retry_after`` is the time until the slot, in seconds.
+            ConfigurationError: Calls on another event loop are waiting.
         """
         now = self._clock()
         ledger, queue = self._ledger, self._queue
@@ -135,10 +148,10 @@ class RateBudget:
         waiter = queue.enter(bulk, max_wait, now)
         self._arm(now)
         try:
-            await waiter.called()
+            await waiter.sleep()
         except BaseException:
             queue.leave(waiter)
-            if waiter.granted:  # in the same moment
+            if waiter.granted:  # and cancelled before it woke
                 self.release(sent=False)
             else:
                 self._serve(self._clock())
@@ -147,22 +160,31 @@ class RateBudget:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """End a request: its slot counts from now if it was ``sent``, as far as known, and else is free at once."""
+        """Give a slot back.
+
+        Args:
+            sent: Whether the server may have counted the request. Then the slot is free one window from now, else at
+                once.
+        """
         now = self._clock()
         self._ledger.end(now, sent)
         if self._queue.interactive or self._queue.bulk:
             self._serve(now)
 
     def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from an answer's headers, before its ``release``."""
+        """Learn from an answer's headers. Call it before ``release``."""
         limit, remaining = limit_and_remaining(headers)
         self._ledger.hear(limit, remaining, self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """A 429 came: stop every caller, before its ``release``. Returns for how many seconds from now.
+        """Learn from a 429's headers, and let nobody send for a while. Call it before ``release``.
 
-        That is ``retry-after``, or until ``ratelimit-reset``, where it is in the future and no further than the longest
-        window; else a random part of a second, of two, four ... with each 429 in a row. What is in flight may finish.
+        How long is what ``retry-after`` says, or else ``ratelimit-reset``, if that is in the future and no further than
+        the longest window. Otherwise it is random: less than a second, less than two after a second 429 in a row, four
+        after a third, and so on up to a minute. Requests that were sent already are not affected.
+
+        Returns:
+            For how many seconds from now.
         """
         now, ledger = self._clock(), self._ledger
         wait = seconds_to_wait(headers, ledger.longest)
@@ -170,7 +192,7 @@ class RateBudget:
         return ledger.account.gate.until - now
 
     def snapshot(self) -> Snapshot:
-        """How the budget stands."""
+        """The budget as it is now."""
         now, ledger = self._clock(), self._ledger
         return Snapshot(
             used=tuple(window.used(now) + window.others.at(now) for window in ledger.windows),
@@ -179,13 +201,13 @@ class RateBudget:
             next_slot=ledger.opens(now, 0, 0) - now,
         )
 
-    def _wake(self, now: float) -> None:
+    def _on_timer(self, now: float) -> None:
         for waiter in self._queue.overdue(now):
             self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
         self._serve(now)
 
     def _serve(self, now: float) -> None:
-        """Let everybody go whose turn it is."""
+        """Grant the free slots to the calls that wait, in their order."""
         queue, ledger = self._queue, self._ledger
         while queue:
             bulk = not queue.interactive
@@ -195,9 +217,10 @@ class RateBudget:
         self._arm(now)
 
     def _arm(self, now: float) -> None:
+        """Set the timer for when the next slot is free."""
         queue, ledger = self._queue, self._ledger
         when = math.inf
-        if queue and ledger.in_flight < ledger.account.gate.at_most:  # else an answer comes first
+        if queue and ledger.in_flight < ledger.account.gate.at_most:  # else it takes an answer
             when = ledger.opens(now, 0, 0 if queue.interactive else self.reserve)
             queue.announce(when - now)
         queue.arm(now, when)

@@ -1,8 +1,8 @@
-"""What an answer's headers say about the rate limit. Pure, and patient with any rubbish.
+"""What an answer's headers say about the rate limit. Pure. A header that makes no sense counts as missing.
 
-``ratelimit-limit`` and ``ratelimit-remaining`` are the hourly ones, ``ratelimit-reset`` is the unix time at which the
-oldest request expires (the provider's API description); it has been seen in the past (dnscontrol #636). ``retry-after``
-comes with a 429 of the minute's limit only.
+By the provider's API description, ``ratelimit-limit`` and ``ratelimit-remaining`` are about the hour,
+``ratelimit-reset`` is the unix time at which the oldest request expires, and ``retry-after`` comes only with a 429 of
+the minute's limit. A ``ratelimit-reset`` that lay in the past has been seen (dnscontrol #636).
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class RateLimitStatus:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> RateLimitStatus | None:
-        """Read ``ratelimit-*``; None where none of them can be read. Never raises.
+        """Read the headers ``ratelimit-*``. Never raises.
 
-        ``headers`` must not care about case, as aiohttp's do not, or have lower-case names.
+        Args:
+            headers: Their names in lower case, or in any case if the mapping ignores it, as aiohttp's does.
+
+        Returns:
+            What they say, or None if none of them can be read.
         """
         limit, remaining = limit_and_remaining(headers)
         reset = _moment(headers.get("ratelimit-reset"))
@@ -46,12 +50,12 @@ class RateLimitStatus:
 
 
 def limit_and_remaining(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """The two headers that every answer is asked for; None for one that is missing or unreadable."""
+    """``ratelimit-limit`` and ``ratelimit-remaining``; None for one that is missing or unreadable."""
     return _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a retry-after header asks for, as a number or as a date; None where it says nothing sane."""
+    """The seconds that ``retry-after`` asks for, by a number or a date; None if it is missing or unreadable."""
     text = headers.get("retry-after")
     if text is None:
         return None
@@ -61,11 +65,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
-    """For how many seconds a 429 asks to stay away, or None where it says nothing that can be right.
+    """For how many seconds a 429 asks to stay away, or None if it says nothing that can be right.
 
-    That is ``retry-after``, else the time until ``ratelimit-reset`` unless ``ratelimit-remaining`` says that the hour
-    is not spent; each only in the future and no further than ``longest`` seconds. Moments are compared with the
-    answer's own ``date``, so that it does not matter what our clock shows.
+    That is ``retry-after``, or else the time until ``ratelimit-reset``, which counts only if ``ratelimit-remaining``
+    does not say that the hour has requests left. Either must be above 0 and at most ``longest`` seconds. Dates are
+    compared with the answer's own ``date``, so that it does not matter what our clock shows.
     """
     reset = None if _whole(headers.get("ratelimit-remaining")) else _moment(headers.get("ratelimit-reset"))
     for wait in (retry_after(headers), _until(reset, headers)):

@@ -1,4 +1,4 @@
-"""The requests of one process, in all windows of its token. Pure arithmetic on times."""
+"""The slots that one process has taken, in all windows of its token. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ _LATENCY = 30.0  # seconds; an answer takes less
 
 
 class Ledger:
-    """Which slots are ours, and whether one more request may go beside them."""
+    """Which slots this process has taken, and whether another one is free.
+
+    Attributes:
+        account: What is known of the token.
+        windows: The account's windows, the shortest first, in which the slots are counted.
+        in_flight: Requests that hold a slot and are not answered.
+        longest: The seconds for which a slot can be taken after the answer.
+    """
 
     __slots__ = ("_busy_since", "_countable", "_refused", "account", "in_flight", "longest", "windows")
 
@@ -19,13 +26,13 @@ class Ledger:
         self.account = account
         self.windows = account.windows
         self.in_flight = 0
-        self.longest = self.windows[-1].seconds if self.windows else 3600.0  # seconds for which a slot can be taken
-        self._countable = deque[float]()  # answers that the server may still count
-        self._busy_since = 0.0  # when a request went while none was in flight
-        self._refused = 0
+        self.longest = self.windows[-1].seconds if self.windows else 3600.0
+        self._countable = deque[float]()  # when those were answered that the server may still count
+        self._busy_since = 0.0  # since then some request has been in flight
+        self._refused = 0  # of those in flight, how many a 429 has answered
 
     def take(self, now: float, reserve: int) -> bool:
-        """Let a request go, if it may go now and leave ``reserve`` slots of each window; else False."""
+        """Take a slot if one is free and ``reserve`` of each window are left then. Returns whether it did."""
         in_flight, account = self.in_flight, self.account
         for window in self.windows:
             if not window.has_room(now, in_flight, reserve):
@@ -39,14 +46,14 @@ class Ledger:
         return True
 
     def opens(self, now: float, ahead: int, reserve: int) -> float:
-        """When a request behind ``ahead`` others may go, as far as is known."""
+        """When a request with ``ahead`` others before it may go, as far as is known."""
         when = max(now, self.account.gate.until)
         for window in self.windows:
             when = max(when, window.opens(now, self.in_flight, ahead, reserve))
         return when
 
     def end(self, now: float, sent: bool) -> None:
-        """A request ends: answered, or not if it was not ``sent``. One that was refused took no slot."""
+        """A request has ended. Its slot is free at once if it was not ``sent``, or if a 429 answered it."""
         self.in_flight -= 1
         if self._refused:
             self._refused -= 1
@@ -61,27 +68,27 @@ class Ledger:
             self.account.answered(now)
 
     def hear(self, limit: int | None, remaining: int | None, now: float) -> None:
-        """Learn from an answer's headers."""
+        """Learn from an answer's headers, before its request has ended."""
         if (
-            self.account.quiet
+            self.account.alone
             and remaining
             and self.windows
             and limit is not None
             and limit == self.windows[-1].limit
             and limit - remaining <= len(self.windows[-1].answers) + self.in_flight
         ):
-            return  # nobody else is about, as almost always
+            return  # nothing new, as nearly always; this saves the rest
         self.account.hear(limit, remaining, self._ours(now), now)
 
     def refuse(self, limit: int | None, remaining: int | None, wait: float | None, *, burst: bool, now: float) -> None:
-        """A 429 came, of a request that has not ended yet."""
+        """Learn from a 429, before its request has ended. The arguments are those of ``Account.refuse``."""
         self.account.refuse(limit, remaining, self._ours(now), wait, burst=burst, now=now)
         self._refused = min(self._refused + 1, self.in_flight)
 
     def _ours(self, now: float) -> Ours:
         used = tuple(window.used(now) for window in self.windows)
         in_flight = self.in_flight - self._refused
-        # The server stamped the request that it answers now after this, and before now.
+        # The server counted the request that it answers now after this moment.
         since = max(self._busy_since, now - _LATENCY)
         answers = self._countable
         longest = self.longest

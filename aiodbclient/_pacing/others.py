@@ -1,4 +1,4 @@
-"""What other clients of the same token hold of one window, estimated from answers. Pure arithmetic on times."""
+"""How many slots of one window other clients of the same token hold, estimated from answers. Pure."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-# An estimate that no 429 confirmed gives way, slowly at first: of 125 slots, 3 after a 16th of the window, which is
-# enough where it is too high by one, and 39 after a quarter. The first 429 ends that.
+# An estimate that no 429 confirmed is lowered as time passes, slowly at first, to find out whether it is too high: of
+# 125 slots by 3 after a 16th of the window, and by 39 after a quarter. The first 429 ends that.
 _SLOWLY = 1 / 8  # of the estimate, in a window
 _FASTER = 4.5  # of the estimate in a window, growing with the square of the time
 _MOMENT = 1e-6  # seconds
-_PIECES = 32  # of a window, beyond which requests that were seen one after the other are kept together
+_PIECES = 32  # Requests that were seen within one such piece of a window are kept as one entry.
 
 
 class Others:
-    """How many slots others are believed to hold, and how that changes while nothing is heard.
+    """How many slots others are believed to hold, and how that changes until the next answer tells more.
 
-    Answers tell how many requests came between two of them, so those are taken to be spread evenly over that time, and
-    each expires when it is as old as the window (``seconds``). With ``steady`` set they are expected to go on as they
-    did: the estimate stays for one window more, and then fades to none in another one, since nobody may be left to tell
-    that they stopped. Without it, it fades at once.
+    Answers tell how many requests of others the server counted between two of them. These are taken to be spread evenly
+    over that time, and each holds its slot for a window's length.
+
+    Attributes:
+        seconds: The length of the window.
+        steady: Whether others are expected to go on as they did. Then the estimate stays for one window more, and falls
+            to none in another one, since nobody may be left to tell that they stopped. Else it begins to fall at once.
+        level: How many slots they were believed to hold at the time ``since``.
+        since: When ``level`` was set.
+        sure: Whether a full window was met then, which confirms the estimate.
+        seen: The requests that were seen: from when to when, and how many.
     """
 
     __slots__ = ("level", "seconds", "seen", "since", "steady", "sure")
@@ -36,10 +43,10 @@ class Others:
     ) -> None:
         self.seconds = seconds
         self.steady = steady
-        self.level = level  # at ``since``
+        self.level = level
         self.since = since
-        self.sure = sure  # a full window was met, so that no probing is needed
-        self.seen = deque(seen)  # from, to, how many
+        self.sure = sure
+        self.seen = deque(seen)
 
     def at(self, now: float) -> int:
         """How many slots they hold at ``now``."""
@@ -49,7 +56,7 @@ class Others:
         held = self.level * min(1.0 + self.steady - passed, 1.0)
         if self.steady and not self.sure:
             held = min(held, self.level * (1.0 - (_SLOWLY + _FASTER * passed) * passed))
-        # The last millionth is rounding: without it a slot that fades at 3.0 would still be taken at 3.0.
+        # Rounding could leave a millionth of a slot, which is none.
         return max(0, math.ceil(held - 1e-6))
 
     def falls_to(self, level: int) -> float:
@@ -63,9 +70,10 @@ class Others:
         return self.since + passed * self.seconds
 
     def believe(self, level: int, now: float, *, sure: bool = False) -> None:
-        """They hold ``level`` slots, of an age that nobody knows.
+        """They hold ``level`` slots, and nobody knows for how long.
 
-        Taken to be spread evenly where they go on, and else to be new: answers tell when those expire.
+        They are taken to be spread evenly over the window if others are ``steady``, and else to be new: answers tell
+        when those expire.
         """
         self.seen.clear()
         if level:
@@ -73,7 +81,7 @@ class Others:
         self.level, self.since, self.sure = level, now, sure
 
     def expected(self, now: float) -> float:
-        """How many of those that were seen have not expired at ``now``."""
+        """How many of the requests that were seen still hold a slot at ``now``."""
         seen, start = self.seen, now - self.seconds
         while seen and seen[0][1] <= start:
             seen.popleft()
@@ -82,7 +90,8 @@ class Others:
     def saw(self, count: float, since: float, now: float, at_most: float) -> None:
         """They sent at least ``count`` requests between ``since`` and ``now``, and hold at most ``at_most`` slots.
 
-        More than was believed is believed at once. Less is not, as those may be younger than it seems.
+        An estimate that is too low by that is raised at once. It is lowered no further than to ``at_most``, as what was
+        seen may be younger than it seems.
         """
         begin = max(since, self.since, now - self.seconds)
         if count > 0 and now > since:

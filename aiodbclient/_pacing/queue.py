@@ -1,4 +1,7 @@
-"""The calls that wait for a budget: two lanes, how patient each is, and one timer for all."""
+"""The calls that wait for a slot: two lanes, the patience of each call, and one timer for all.
+
+A call's patience is its ``max_wait``: for how many seconds it may wait.
+"""
 
 from __future__ import annotations
 
@@ -15,63 +18,77 @@ from ..errors import ConfigurationError, RateLimitError
 logger = logging.getLogger("aiodbclient")
 
 _WORTH_TELLING = 3.0  # seconds of waiting
-_TIMER_STEP = 1e-4  # seconds, so that a timer which rounding fired early cannot spin
+_TIMER_STEP = 1e-4  # seconds; the timer is set for no less, as rounding can make it ring a little early again and again
 
 
 class Waiter:
-    """One call that waits, until it is ``granted`` a slot or, as that would take ``wait`` seconds, refused one."""
+    """One call that waits. In the end it is granted a slot, or refused one because that would take too long.
 
-    __slots__ = ("_called", "bulk", "deadline", "granted", "judged", "wait")
+    Attributes:
+        bulk: Whether it is in the bulk lane.
+        deadline: When its patience ends.
+        granted: Whether it has a slot.
+        wait: If it was refused: for how many seconds it would have had to wait.
+        estimated: Whether its wait was compared with its patience already.
+    """
 
-    def __init__(self, bulk: bool, deadline: float, called: asyncio.Future[None]) -> None:
+    __slots__ = ("_woken", "bulk", "deadline", "estimated", "granted", "wait")
+
+    def __init__(self, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
         self.bulk = bulk
         self.deadline = deadline
         self.granted = False
         self.wait: float | None = None
-        self.judged = False  # it was found out whether it would wait for too long
-        self._called = called
+        self.estimated = False
+        self._woken = woken
 
     @property
     def decided(self) -> bool:
+        """Whether it was granted or refused a slot."""
         return self.granted or self.wait is not None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop on which it waits."""
-        return self._called.get_loop()
+        return self._woken.get_loop()
 
-    def call(self) -> None:
-        """Let it go on."""
-        if not self._called.done():
-            self._called.set_result(None)
+    def wake(self) -> None:
+        """End its ``sleep``, or the next one if it does not sleep now."""
+        if not self._woken.done():
+            self._woken.set_result(None)
 
-    async def called(self) -> None:
-        """Wait until it is called, or was since the last time."""
-        await self._called
-        self._called = self.loop.create_future()
+    async def sleep(self) -> None:
+        """Wait for ``wake``."""
+        await self._woken
+        self._woken = self.loop.create_future()
 
 
 class Queue:
-    """First come, first served, and bulk calls behind all others. ``wake`` is called when the time for it has come."""
+    """The calls that wait for one budget, in the order in which they came, bulk calls behind all others.
+
+    Args:
+        clock: The present time, in seconds.
+        on_timer: Called with the present time when the timer rings, which ``arm`` sets.
+    """
 
     __slots__ = (
         "_announced",
         "_clock",
         "_deadlines",
+        "_on_timer",
         "_tickets",
         "_timer",
         "_timer_at",
-        "_wake",
         "bulk",
         "interactive",
     )
 
-    def __init__(self, clock: Callable[[], float], wake: Callable[[float], None]) -> None:
+    def __init__(self, clock: Callable[[], float], on_timer: Callable[[float], None]) -> None:
         self.interactive: OrderedDict[Waiter, None] = OrderedDict()
         self.bulk: OrderedDict[Waiter, None] = OrderedDict()
         self._clock = clock
-        self._wake = wake
-        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._on_timer = on_timer
+        self._deadlines: list[tuple[float, int, Waiter]] = []  # a heap; the number decides between equal ones
         self._tickets = count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -81,17 +98,23 @@ class Queue:
         return len(self.interactive) + len(self.bulk)
 
     def first(self) -> Waiter | None:
+        """The one whose turn is next, or None where nobody waits."""
         return next(chain(self.interactive, self.bulk), None)
 
     def ahead(self, bulk: bool) -> int:
-        """How many a newcomer would wait behind."""
+        """How many calls would be before a new one."""
         return len(self) if bulk else len(self.interactive)
 
     def enter(self, bulk: bool, max_wait: float | None, now: float) -> Waiter:
-        """Take a place. Raises ConfigurationError where those that wait are on another event loop."""
+        """Put a call at the end of its lane, for ``max_wait`` seconds; None: for as long as it takes.
+
+        Raises ConfigurationError if the calls that wait are on another event loop.
+        """
         loop = asyncio.get_running_loop()
         if (other := self.first()) is not None and other.loop is not loop:
-            raise ConfigurationError("a rate budget is for one event loop, and another one is waiting for this one")
+            raise ConfigurationError(
+                "a rate budget is for one event loop, and calls on another loop are waiting for it"
+            )
         waiter = Waiter(bulk, math.inf if max_wait is None else now + max_wait, loop.create_future())
         if max_wait is not None:
             heappush(self._deadlines, (waiter.deadline, next(self._tickets), waiter))
@@ -99,41 +122,41 @@ class Queue:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Give the place up, if it has one."""
+        """Take a call out of its lane, if it is still there."""
         self._lane(waiter.bulk).pop(waiter, None)
 
     def grant(self, *, bulk: bool) -> bool:
-        """Let the first of a lane go; False where nobody waits in it."""
+        """Tell the first call of a lane that it has a slot. Returns False if nobody waits there."""
         lane = self._lane(bulk)
         if not lane:
             return False
         waiter, _ = lane.popitem(last=False)
         waiter.granted = True
-        waiter.call()
+        waiter.wake()
         return True
 
     def refuse(self, waiter: Waiter, wait: float) -> None:
-        """Send one away, for which the wait would be too long."""
+        """Tell a call that it would have to wait for ``wait`` seconds, which is too long for it."""
         if not waiter.decided:
             self.leave(waiter)
             waiter.wait = wait
-            waiter.call()
+            waiter.wake()
 
     def overdue(self, now: float) -> list[Waiter]:
-        """Those whose patience is over."""
-        over: list[Waiter] = []
+        """The calls whose patience has ended, each of them once."""
+        overdue: list[Waiter] = []
         while self._next_deadline() <= now:
-            over.append(heappop(self._deadlines)[2])
-        return over
+            overdue.append(heappop(self._deadlines)[2])
+        return overdue
 
     def announce(self, wait: float) -> None:
-        """Tell, once for as long as somebody waits, that it takes a while."""
+        """Log that the next slot takes ``wait`` seconds, if that is long; once until nobody waits any more."""
         if wait > _WORTH_TELLING and not self._announced:
             logger.info("the rate budget is spent: waiting %.1f s for its next slot", wait)
             self._announced = True
 
     def arm(self, now: float, when: float) -> None:
-        """Set the one timer for ``when``, or for when somebody's patience ends; none where nobody waits."""
+        """Have the timer ring at ``when``, or earlier if somebody's patience ends; not at all if nobody waits."""
         if not self:
             self._announced, when = False, math.inf
         when = min(when, self._next_deadline())
@@ -148,12 +171,13 @@ class Queue:
 
     def _ring(self) -> None:
         self._timer = None
-        self._wake(self._clock())
+        self._on_timer(self._clock())
 
     def _lane(self, bulk: bool) -> OrderedDict[Waiter, None]:
         return self.bulk if bulk else self.interactive
 
     def _next_deadline(self) -> float:
+        # Calls that left are taken out of the heap when they come to its top, or when they are more than half of it.
         deadlines = self._deadlines
         if len(deadlines) > 2 * len(self):
             deadlines[:] = [entry for entry in deadlines if entry[2] in self._lane(entry[2].bulk)]
@@ -164,7 +188,7 @@ class Queue:
 
 
 def refusal(wait: float) -> RateLimitError:
-    """The error for a call that would wait for ``wait`` seconds, and may not."""
+    """The error for a call that would have to wait for ``wait`` seconds, which is longer than its patience."""
     return RateLimitError(
         f"the rate budget has no slot for another {wait:.1f} s, longer than max_wait allows; nothing was sent",
         retry_after=wait,

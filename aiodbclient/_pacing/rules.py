@@ -1,4 +1,7 @@
-"""How carefully requests may go: the gate that a 429 closes, and how many may be in flight. Pure."""
+"""What follows a 429, for both budgets: the gate, strikes and the ramp. Pure.
+
+Processes that share a budget tell each other the gate through ``shared/facts.py``: what is added here is added there.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,18 @@ _LONGEST_BACKOFF = 60.0  # seconds, where a 429 does not say how long to stay aw
 
 
 class Gate:
-    """Closed until ``until``, for everybody; then at most ``at_most`` requests may be in flight.
+    """Whether requests may go, and how many may be in flight.
 
-    Alone, that is any number. A 429 makes it one, and each answer after it one more, up to ``few``: so many may run
-    into a full window before anybody knows.
+    A 429 closes the gate for everybody. When it opens again the ramp begins: one request may be in flight, and with
+    each answer one more, up to ``few``. If nobody else is known to use the token, the next answer ends the ramp, and
+    any number may be in flight. Else it stays at ``few``, since each request in flight can meet a window that others
+    filled.
+
+    Attributes:
+        few: Where the ramp stops as long as others use the token.
+        until: When the gate opens, or opened.
+        at_most: How many requests may be in flight: a whole number, as the script in Valkey needs it, or ``math.inf``.
+        strikes: How many 429s came in a row.
     """
 
     __slots__ = ("at_most", "few", "strikes", "until")
@@ -21,12 +32,12 @@ class Gate:
         self.few = few
         self.until = -math.inf
         self.at_most = math.inf
-        self.strikes = 0  # 429s in a row
+        self.strikes = 0
 
     def close(self, wait: float | None, now: float) -> None:
-        """A 429: close for ``wait`` seconds; None: for a random while that is longer with each 429 in a row.
+        """A 429 came: close for ``wait`` seconds; None: for a random time that is longer with each 429 in a row.
 
-        What was in flight with the request that closed it tells nothing new, and is no further strike.
+        A 429 that comes while the gate is closed is no further strike: its request was in flight already.
         """
         if wait is None:
             wait = self.backoff(now)
@@ -45,11 +56,11 @@ class Gate:
         return self.strikes + 1 if now - self.until < _LONGEST_BACKOFF else 1
 
     def careful(self, at_least: int = 0) -> None:
-        """Somebody else is about, or may be: only a few more, though ``at_least`` so many."""
+        """Somebody else uses the token, or may: allow ``few`` in flight, or ``at_least`` where that is more."""
         self.at_most = min(self.at_most, max(self.few, at_least))
 
     def opens_further(self, *, alone: bool) -> None:
-        """A request was answered while the gate was open."""
+        """Take a step of the ramp: a request was answered. ``alone``: nobody else is known to use the token."""
         if self.at_most < self.few:
             self.at_most += 1
         elif alone:

@@ -1,4 +1,4 @@
-"""One sliding window: which slots are taken, by us and by others, and when the next opens. Pure arithmetic on times."""
+"""One sliding window: which slots are taken, by us and by others, and when the next is free. Pure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,14 @@ class Window:
 
 
 class SlidingWindow:
-    """The slots of one window: our own, each of which frees ``seconds`` after its answer, and those of ``others``."""
+    """The slots of one window, as of now.
+
+    Attributes:
+        limit: How many slots there are. It can change, see ``Account``.
+        seconds: The length of the window. A slot of ours is free so long after its request was answered.
+        others: The slots that other clients hold.
+        answers: When our requests were answered, the oldest first.
+    """
 
     __slots__ = ("answers", "limit", "others", "seconds")
 
@@ -50,28 +57,30 @@ class SlidingWindow:
         self.answers = deque(answers)
 
     def used(self, now: float) -> int:
-        """How many of our own answered requests count at ``now``."""
+        """How many of our answered requests hold a slot at ``now``."""
         answers, seconds = self.answers, self.seconds
         while answers and answers[0] + seconds <= now:
             answers.popleft()
         return len(answers)
 
     def room(self, now: float, reserve: int) -> int:
-        """How many requests of ours the window may hold at ``now``, with ``reserve`` slots left alone."""
+        """How many slots we may hold at ``now``, where ``reserve`` of them are to stay free."""
         room = max(1, self.limit - reserve)
         return max(0, room - self.others.at(now)) if self.others.level else room
 
     def has_room(self, now: float, in_flight: int, reserve: int) -> bool:
-        """Whether one more request fits beside what is in flight."""
+        """Whether one more request may go beside those ``in_flight``."""
         room = self.room(now, reserve) if reserve or self.others.level else self.limit
         return self.used(now) + in_flight < room
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
-        """When a request behind ``ahead`` others may go, if what is in flight is answered now and all the others go.
+        """When a request may go that has ``ahead`` others before it in the queue.
 
-        Each request takes the place of the one ``room`` before it: the first of the queue follow our answered ones in
-        their order, the next follow those in flight, and then the queue follows itself, a window later.
+        This assumes that the requests in flight are answered now, and that those ahead go as soon as they may.
         """
+        # In the order in which they hold slots: our answered requests, those in flight, those ahead. A request may go
+        # when the one that is ``room`` places before it has given up its slot. Each ``room`` of those ahead take one
+        # window.
         used = self.used(now)
         room = self.room(now, reserve)
         windows, place = divmod(ahead, max(1, room))
@@ -80,5 +89,6 @@ class SlidingWindow:
             return now + windows * self.seconds
         first = (self.answers[rank] if rank < used else now) + self.seconds
         if held := self.others.at(now):
+            # A slot of others may be free earlier.
             first = min(first, max(now, self.others.falls_to(max(0, held - rank - 1))))
         return first + windows * self.seconds

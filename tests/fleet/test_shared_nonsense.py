@@ -38,7 +38,7 @@ def honest(ask: dict[str, Any]) -> dict[str, Any]:
         "waits": [0 for _ in ask["places"]] or {},
         "used": [1],
         "in_flight": 1,
-        "settling": 0,
+        "recovering": 0,
         "most": 1,
         "least": 0,
     }
@@ -51,8 +51,8 @@ FACTS: dict[str, Any] = {
     "gate": None,
     "at_most": None,
     "strikes": 0,
-    "heard": None,
-    "compared": None,
+    "last_answer": None,
+    "last_count": None,
 }
 
 
@@ -213,7 +213,7 @@ anything = st.recursive(
     )
     | anything.map(lambda told: facts(json.dumps(told)))
 )
-@example(reply(settling=250_001))
+@example(reply(recovering=250_001))
 def test_whatever_it_answers_only_errors_of_ours_come_out(answer: Answer) -> None:
     async def main() -> None:
         with suppress(errors.RateLimitError, errors.ConfigurationError):  # a wait or a refusal that it made up

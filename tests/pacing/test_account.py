@@ -38,17 +38,17 @@ def counted(account: Account, many: int, mine: Ours, now: float) -> None:
 
 def test_what_the_first_answer_counts_beyond_ours_is_somebodys_of_the_hour() -> None:
     account = account_of(*DOCUMENTED)
-    assert account.quiet
+    assert account.alone
     counted(account, 100, ours(0, 0, in_flight=1), 0.0)
     assert held(account, 0.0) == [0, 99]  # when they were sent nobody knows, so nothing is said of the minute
     assert account.gate.at_most == 10
-    assert not account.quiet
+    assert not account.alone
 
 
 def test_what_may_be_our_own_is_nobody_elses() -> None:
     account = account_of(*DOCUMENTED)
     counted(account, 5, ours(2, 2, least=2, most=5), 0.0)
-    assert (held(account, 0.0), account.gate.at_most, account.quiet) == ([0, 0], math.inf, True)
+    assert (held(account, 0.0), account.gate.at_most, account.alone) == ([0, 0], math.inf, True)
     sure = account_of(*DOCUMENTED)
     counted(sure, 8, ours(2, 2, least=2, most=5), 0.0)
     assert held(sure, 0.0) == [0, 6]  # three are somebody's, and six may be
@@ -81,7 +81,7 @@ def test_after_a_pause_what_is_believed_of_the_minute_is_not_from_before_it() ->
     assert held(account, 100.0) == [0, 80]
     counted(account, 10, ours(0, 10), 200.0)
     assert held(account, 200.0) == [0, 0]
-    assert account.quiet
+    assert account.alone
 
 
 def test_others_that_have_gone_are_no_longer_counted_anywhere() -> None:
@@ -110,7 +110,7 @@ def test_a_limit_is_believed_when_two_answers_in_a_row_name_it() -> None:
     seen: list[tuple[int, bool]] = []
     for limit in (6000, 5000, 6000, 7000, 6000, 6000, 6000, 5000):
         account.hear(limit, limit - 10, ours(10, 10), 0.0)
-        seen.append((account.windows[-1].limit, account.quiet))
+        seen.append((account.windows[-1].limit, account.alone))
     doubted, known = [(5000, False)], [(5000, True)]
     assert seen == doubted + known + 3 * doubted + [(6000, False), (6000, True), (6000, False)]
     assert account.windows[0].limit == 250
@@ -139,7 +139,7 @@ def test_only_a_limit_that_can_be_is_believed(limit: int, remaining: int, believ
 def test_half_of_what_was_asked_says_nothing(told: tuple[int | None, int | None]) -> None:
     account = account_of(*DOCUMENTED)
     account.hear(*told, ours(10, 10), 0.0)
-    assert (held(account, 0.0), account.quiet, account.windows[-1].limit) == ([0, 0], True, 5000)
+    assert (held(account, 0.0), account.alone, account.windows[-1].limit) == ([0, 0], True, 5000)
 
 
 def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> None:
@@ -155,7 +155,7 @@ def test_without_windows_nothing_is_learned_but_when_to_stay_away() -> None:
     account = account_of()
     account.starts(0.0)
     account.hear(5000, 0, Ours((), 1, 0, 0), 0.0)
-    assert (account.quiet, account.gate.at_most) == (True, math.inf)
+    assert (account.alone, account.gate.at_most) == (True, math.inf)
     account.refuse(5000, 0, Ours((), 1, 0, 0), 7.0, burst=True, now=0.0)
     assert (account.gate.until, account.gate.at_most) == (7.0, 1)
 
@@ -179,7 +179,7 @@ def test_the_answer_that_fills_a_window_is_about_the_one_with_the_fewest_slots_l
 def test_our_own_requests_fill_a_window_without_anybody_else() -> None:
     account = account_of(*DOCUMENTED)
     counted(account, 5000, ours(249, 249, in_flight=1), 0.0)
-    assert (held(account, 0.0), account.gate.at_most, account.quiet) == ([0, 0], math.inf, True)
+    assert (held(account, 0.0), account.gate.at_most, account.alone) == ([0, 0], math.inf, True)
 
 
 def test_a_429_without_headers_is_of_the_minute_and_others_hold_what_we_do_not() -> None:
@@ -187,7 +187,7 @@ def test_a_429_without_headers_is_of_the_minute_and_others_hold_what_we_do_not()
     account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [146, 0]  # the one that was refused took no slot
     assert held(account, 60.0) == [146, 0]  # and it is known for sure, so for a minute nothing else is tried
-    assert (account.gate.until, account.gate.at_most, account.quiet) == (7.0, 1, False)
+    assert (account.gate.until, account.gate.at_most, account.alone) == (7.0, 1, False)
 
 
 def test_a_share_stays_ours_of_a_minute_that_others_filled() -> None:

@@ -1,10 +1,8 @@
 """A rate budget that several processes share through Valkey or Redis. Needs the extra ``valkey``.
 
-``SharedRateBudget`` takes the place of ``RateBudget``: in each process one object with the same ``url`` and ``key``.
-
-Why not the moving window of the ``limits`` package, which has the same purpose: it goes by its callers' clocks, counts
-a request when it is let go and not when it is answered, keeps one window, and answers yes or no, so that whoever waits
-can only try again: ``benchmarks/fleet.py --limits`` measures what that costs.
+Why this does not use the moving window of the package ``limits``, which has the same purpose: that goes by the clocks
+of its callers, counts a request when it is sent and not when it is answered, has one window, and only answers yes or
+no, so that who waits has to try again and again. ``benchmarks/fleet.py --limits`` measures what that costs.
 """
 
 from __future__ import annotations
@@ -38,39 +36,44 @@ _STEP = 0.02  # s between two asks of one process that waits
 
 
 def token_key(token: str) -> str:
-    """A ``key`` for ``token``: a hash, from which the token cannot be found.
+    """A ``key`` for the budget of ``token``: a hash, from which the token cannot be found.
 
-    The limits are per OAuth token, so each token has a budget of its own (source: the provider's API description).
+    The limits are per OAuth token, so each token needs a budget of its own (source: the provider's API description).
     """
     return hashlib.sha256(b"aiodbclient:" + token.encode()).hexdigest()[:32]
 
 
 @define(eq=False)
 class SharedRateBudget:
-    """The requests that one token may make, shared by every process that names the same ``url`` and ``key``.
+    """The requests that one token may make, for all processes that name the same ``url`` and ``key``.
+
+    It takes the place of ``RateBudget``. Within a process calls are served in the order in which they came, bulk calls
+    behind all others. Of the processes that wait, each gets an equal part of the shortest window. A 429 in one process
+    makes all of them wait. Afterwards one request goes first, and more with each answer.
+
+    A slot of a process that was killed is free half a shortest window later than usual. If that process was waiting,
+    its ``fallback_share`` stays free for five shortest windows, since it may only be cut off.
+
+    While the server does not answer, each process goes on with its ``fallback_share``, and logs one warning, and one
+    line when the server is back. What was sent meanwhile counts afterwards. If the server has lost its data, the
+    processes tell it again what they sent.
+
+    Making one needs no event loop and does no I/O. Use it on one event loop, and close its connection with
+    ``async with`` or ``aclose``. Not thread-safe.
 
     Args:
-        url: ``valkey://host:port/db``, also ``valkeys://``, ``redis://``, ``rediss://`` and ``unix://``. The server
+        url: Where the server is: ``valkey://host:port/db``, or with ``valkeys``, ``redis``, ``rediss`` or ``unix``. It
             needs no persistence, and should not evict keys.
-        windows: as for ``RateBudget``, the same in every process; at least one.
-        key: names the token, and is not the token itself: ``token_key(token)`` makes a key of that.
-        reserve: requests of each window that only calls outside bulk work may use.
-        fallback_share: the part of each window that this process uses by itself while the server does not answer, such
-            as 1 / (number of processes). Where all of them are more than 1, some requests meet a 429 then.
-        timeout: seconds that the server may take to answer. Past it the process goes on alone, and tries again at least
-            once a second. By so much a call can wait for longer than its ``max_wait``.
+        windows: As for ``RateBudget``, but at least one, and the same ones in every process.
+        key: Names the token. Not the token itself: ``token_key(token)`` makes a key of it.
+        reserve: How many slots of each window bulk calls leave to other calls.
+        fallback_share: The part of each window that this process uses while the server does not answer, such as
+            1 / (number of processes). If those of all processes add up to more than 1, some requests meet a 429 then.
+        timeout: How many seconds the server may take to answer. After that it is taken to be down, and is tried again
+            at least once a second. A call can wait for so much longer than its ``max_wait``.
 
-    By the server's clock, first come first served within a process, and of those that wait each has a claim to an equal
-    part of the shortest window. A slot is held while its request is in flight and for the window after its answer.
-    Those of a process that was killed free themselves half a shortest window later than that. If it was waiting, its
-    fallback share is left alone for five shortest windows, since it may only have been cut off. A 429 in one process
-    closes the gate of all, which then opens gently.
-
-    A server that does not answer is told once in a warning, and its return once. What was sent in the meantime counts
-    afterwards. If it has lost its data, the processes tell it again what they sent.
-
-    Making one needs no event loop and does no I/O; use it in one loop. ``async with`` or ``aclose`` closes its
-    connections. Raises InvalidArgumentError for an argument that cannot be right.
+    Raises:
+        InvalidArgumentError: An argument cannot be right.
     """
 
     url: str = field(repr=False)
@@ -82,8 +85,8 @@ class SharedRateBudget:
 
     _slots: Slots = field(init=False, repr=False)
     _queue: Queue = field(init=False, repr=False)
-    _unjudged: list[Waiter] = field(init=False, repr=False, factory=list)  # not told yet how long they would wait
-    _leader: Waiter | None = field(init=False, repr=False, default=None)
+    _unestimated: list[Waiter] = field(init=False, repr=False, factory=list)
+    _leader: Waiter | None = field(init=False, repr=False, default=None)  # it asks for all that wait in this process
     _asked: float = field(init=False, repr=False, default=-math.inf)
     _next_ask: float = field(init=False, repr=False, default=-math.inf)
     _next_slot: float = field(init=False, repr=False, default=-math.inf)  # as last told
@@ -91,7 +94,7 @@ class SharedRateBudget:
     def __attrs_post_init__(self) -> None:
         _check(self)
         try:
-            # Slots has a timeout of its own, and with this one the library can lose a cancellation on Python 3.11.
+            # No timeout of the library's: with one it can lose a cancellation on Python 3.11. Slots has its own.
             client = Valkey.from_url(self.url, decode_responses=True, socket_timeout=None)
         except (ValueError, TypeError, AttributeError):
             # The exception could quote a URL that has a password in it.
@@ -104,20 +107,28 @@ class SharedRateBudget:
         where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
         # In braces: on a cluster all of one token's keys are in one place.
         keys = tuple(f"aiodbclient:{{{self.key}}}:{name}" for name in ("slots", "state", "queue"))
-        self._slots = Slots(self.windows, where, client, keys, self.fallback_share, self.reserve, self.timeout)
-        self._queue = Queue(time.monotonic, self._wake)
+        self._slots = Slots(
+            self.windows, where, client, keys, share=self.fallback_share, reserve=self.reserve, timeout=self.timeout
+        )
+        self._queue = Queue(time.monotonic, self._on_timer)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
-        """Wait for a slot; ``release`` it in any case.
+        """Wait for a slot, to be given back with ``release``. Safe to cancel.
 
-        Raises RateLimitError at once where the wait would be longer than ``max_wait`` seconds by what is known now, and
-        when it has become so. Its ``retry_after`` is the wait in seconds. Nothing was sent. Cancelling gives the slot
-        back. Raises ConfigurationError after ``aclose``.
+        Args:
+            bulk: Whether the request is part of a bulk run.
+            max_wait: For how many seconds it may wait at most; None: for as long as it takes.
+
+        Raises:
+            RateLimitError: It would take longer than ``max_wait`` by what is known: at once, or as soon as that is so.
+                ``retry_after`` is the time until the slot, in seconds.
+            ConfigurationError: This is closed, calls on another event loop are waiting, or the server refuses this
+                process for good, as with a wrong password.
         """
         now, queue = time.monotonic(), self._queue
         waiter = queue.enter(bulk, max_wait, now)
         if max_wait is not None:
-            self._unjudged.append(waiter)
+            self._unestimated.append(waiter)
         if max_wait is not None or queue.first() is waiter:
             self._hurry(now)
         queue.arm(now, self._next_ask)
@@ -126,7 +137,7 @@ class SharedRateBudget:
                 if self._leader is None:
                     await self._lead(waiter)
                 else:
-                    await waiter.called()
+                    await waiter.sleep()
         except BaseException:
             if waiter.granted:
                 self._slots.end(sent=False)
@@ -135,25 +146,31 @@ class SharedRateBudget:
             queue.leave(waiter)
             queue.arm(time.monotonic(), self._next_ask)
             if self._leader is None and (first := queue.first()) is not None:
-                first.call()
+                first.wake()
         if waiter.wait is not None:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """End a request: its slot counts from now if it was ``sent``, as far as we know, else it is free at once."""
-        if not self._slots.untold:
+        """Give a slot back. The server hears of it with the next ask, and no later than when somebody waits.
+
+        Args:
+            sent: Whether the API may have counted the request. Then the slot is free one window from now, else at once.
+        """
+        if not self._slots.held.untold:
             self._hurry(time.monotonic())
         self._slots.end(sent=sent)
 
     def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from an answer's headers, before its ``release``."""
+        """Learn from an answer's headers. Call it before ``release``."""
         self._slots.hear(*limit_and_remaining(headers))
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """A 429 came: stop every process, before its ``release``. Returns for how many seconds from now.
+        """Learn from a 429's headers, and let no process send for a while. Call it before ``release``.
 
-        That is ``retry-after``, or until ``ratelimit-reset``, where it is in the future and no further than the longest
-        window; else a random part of a second, of two, four ... with each 429 in a row. What is in flight may finish.
+        How long is found out as ``RateBudget.throttle`` does. Requests that were sent already are not affected.
+
+        Returns:
+            For how many seconds from now.
         """
         now = time.monotonic()
         wait = seconds_to_wait(headers, self.windows[-1].seconds)
@@ -161,25 +178,22 @@ class SharedRateBudget:
         return round(max(0.0, self._slots.account.gate.until - now), 3)
 
     def snapshot(self) -> Snapshot:
-        """How the budget stood when the server was last asked.
-
-        ``in_flight`` and ``waiting`` are this process's, now.
-        """
+        """The budget as it was when the server was last asked; ``in_flight`` and ``waiting`` of this process, now."""
         now, known = time.monotonic(), self._slots.account.windows
         used = self._slots.used or tuple(0 for _ in self.windows)
         return Snapshot(
             used=tuple(ours + window.others.at(now) for ours, window in zip(used, known, strict=True)),
-            in_flight=self._slots.in_flight,
+            in_flight=self._slots.held.in_flight,
             waiting=len(self._queue),
             next_slot=max(self._next_slot - now, 0.0),
         )
 
     async def aclose(self) -> None:
-        """Close the connections. Calls that wait, and later ones, raise ConfigurationError. May be called again."""
+        """Close the connection. Calls that wait, and later ones, raise ConfigurationError. Safe to repeat."""
         await self._slots.aclose()
         self._next_ask = -math.inf
         if self._leader is not None:
-            self._leader.call()
+            self._leader.wake()
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,20 +204,20 @@ class SharedRateBudget:
         await self.aclose()
 
     def _hurry(self, now: float) -> None:
-        """Something changed that is worth an ask, if somebody waits."""
+        """Something changed: if somebody waits, ask soon."""
         self._next_ask = min(self._next_ask, max(now, self._asked + _STEP))
         if self._leader is not None:
-            self._leader.call()
+            self._leader.wake()
 
     async def _lead(self, waiter: Waiter) -> None:
-        """Of all that wait in this process one asks for all of them. When it has its slot, the next one does."""
+        """Ask for all calls that wait in this process, until this one has its slot. Then the next one does so."""
         self._leader = waiter
         try:
             while not waiter.decided:
                 now = time.monotonic()
                 if now < self._next_ask:
                     self._queue.arm(now, self._next_ask)
-                    await waiter.called()
+                    await waiter.sleep()
                 else:
                     await self._ask()
         finally:
@@ -212,42 +226,42 @@ class SharedRateBudget:
     async def _ask(self) -> None:
         queue = self._queue
         wanted = len(queue)
-        unjudged = self._places()
-        ask = Ask(len(queue.interactive), len(queue.bulk), [place for _, place in unjudged])
+        unestimated = self._places()
+        ask = Ask(len(queue.interactive), len(queue.bulk), [place for _, place in unestimated])
         granted = await self._slots.ask(ask)
         for bulk, count in ((False, granted.interactive), (True, granted.bulk)):
             for _ in range(count):
                 if not queue.grant(bulk=bulk):
                     self._slots.end(sent=False)  # somebody left meanwhile
         now = time.monotonic()
-        for (waiter, _), wait in zip(unjudged, granted.waits, strict=True):
-            waiter.judged = True
+        for (waiter, _), wait in zip(unestimated, granted.waits, strict=True):
+            waiter.estimated = True
             if wait > waiter.deadline - now:
                 queue.refuse(waiter, wait)
-        self._unjudged = [waiter for waiter in self._unjudged if not waiter.judged]
+        self._unestimated = [waiter for waiter in self._unestimated if not waiter.estimated]
         self._asked = self._next_ask = self._next_slot = now
         if granted.interactive + granted.bulk < wanted:
             self._next_slot += granted.wait
             self._next_ask += max(min(granted.wait, self._slots.longest_pause), _STEP)
             if queue:
                 queue.announce(granted.wait)
-        if self._unjudged:
+        if self._unestimated:
             self._next_ask = min(self._next_ask, now + _STEP)
 
     def _places(self) -> list[tuple[Waiter, Place]]:
-        """Those that want to know how long they would wait, and where they stand."""
-        if not self._unjudged:
+        """The calls whose wait is to be compared with their patience, and their places."""
+        if not self._unestimated:
             return []
-        now, waiting = time.monotonic(), {*self._unjudged}
+        now, waiting = time.monotonic(), {*self._unestimated}
         places = enumerate([*self._queue.interactive, *self._queue.bulk], 1)
         return [(w, Place(n, w.bulk, w.deadline - now)) for n, w in places if w in waiting]
 
-    def _wake(self, now: float) -> None:
+    def _on_timer(self, now: float) -> None:
         for waiter in self._queue.overdue(now):
-            if waiter.judged:
+            if waiter.estimated:
                 self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
         if self._leader is not None:
-            self._leader.call()
+            self._leader.wake()
 
 
 def _check(budget: SharedRateBudget) -> None:

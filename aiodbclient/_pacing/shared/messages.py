@@ -1,4 +1,4 @@
-"""What a process asks of the script in Valkey (``slots.lua``), and what that replies. Pure."""
+"""What a process asks of the script ``slots.lua`` in Valkey, and what that replies. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MICROSECONDS = 1_000_000
 
 
 class Place(NamedTuple):
-    """A place in this process's queue: 1 for the first. It leaves if it would wait for over ``patience`` s."""
+    """A place in this process's queue, 1 for the first, and for how many seconds the call there may still wait."""
 
     place: int
     bulk: bool
@@ -21,9 +21,13 @@ class Place(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """What is asked for: slots for so many calls of each lane, and how long each of ``places`` would wait.
+    """What is asked for.
 
-    ``learning``: nobody waits, this is only to tell and to hear.
+    Attributes:
+        interactive: How many calls of this lane wait.
+        bulk: How many calls of this lane wait.
+        places: Those of them that want to know how long they would wait.
+        learning: Whether this is only to tell facts and to learn newer ones, while others of this process may wait.
     """
 
     interactive: int = 0
@@ -34,7 +38,14 @@ class Ask(NamedTuple):
 
 @frozen
 class Granted:
-    """How many slots were handed out, after how many seconds to ask for more, and how many each place would wait."""
+    """What an ask got.
+
+    Attributes:
+        interactive: Slots for calls of this lane.
+        bulk: Slots for calls of this lane.
+        wait: For how many seconds the first call without a slot would wait.
+        waits: For how many seconds the call at each of the places would wait.
+    """
 
     interactive: int
     bulk: int
@@ -44,11 +55,23 @@ class Granted:
 
 @frozen
 class Reply:
-    """What the script says. Times are in seconds, ``now`` by the server's clock.
+    """What the script replied. Times are in seconds.
 
-    ``stale``: the caller knew older facts than ``facts``, and got no slot. ``used``: of each window, by all processes;
-    ``in_flight``, ``least`` and ``most``: as in ``Ours``. ``settling``: for how long nobody gets a slot, as the
-    processes tell again what Valkey forgot.
+    Attributes:
+        epoch: Names Valkey's memory, which is another one if it lost its data.
+        now: What the server's clock shows.
+        interactive: as in ``Granted``.
+        bulk: as in ``Granted``.
+        wait: as in ``Granted``.
+        waits: as in ``Granted``.
+        used: For each window: how many slots the answered and the unanswered requests of all processes hold.
+        in_flight: as in ``Ours``, of all processes.
+        least: as in ``Ours``, of all processes.
+        most: as in ``Ours``, of all processes.
+        recovering: For how long nobody gets a slot, as all processes tell again what Valkey has lost.
+        version: Of the facts that Valkey has.
+        stale: Whether the asking process had older facts. Then it got no slot.
+        facts: The newer ones, if so.
     """
 
     epoch: str
@@ -61,24 +84,30 @@ class Reply:
     in_flight: int
     least: int
     most: int
-    settling: float
+    recovering: float
     version: int
     stale: bool
     facts: str | None
 
 
 class Forgot(NamedTuple):
-    """Valkey has another memory than the caller knew."""
+    """Valkey has another memory, named ``epoch``, than the asking process knows."""
 
     epoch: str
 
 
 class Late(NamedTuple):
-    """The ask arrived when the caller had given it up, by the server's clock."""
+    """By the server's clock the ask arrived after it was given up."""
 
 
 def decoded(text: object, ask: Ask, windows: int) -> Reply | Forgot | Late:
-    """What the script replied to ``ask``. Raises ValueError where it cannot have said that."""
+    """What the script replied to ``ask``. Raises ValueError if it cannot be the script's reply.
+
+    Args:
+        text: The reply, in JSON.
+        ask: What was asked.
+        windows: How many windows there are.
+    """
     try:
         reply = json.loads(text) if isinstance(text, str) else None
     except RecursionError:
@@ -105,7 +134,7 @@ def decoded(text: object, ask: Ask, windows: int) -> Reply | Forgot | Late:
         in_flight=_count(reply.get("in_flight"), "in_flight"),
         least=_count(reply.get("least"), "least"),
         most=_count(reply.get("most"), "most"),
-        settling=_seconds(reply.get("settling"), "settling"),
+        recovering=_seconds(reply.get("recovering"), "recovering"),
         version=_count(reply.get("version"), "version"),
         stale=stale,
         facts=_text(reply, "facts") if stale and "facts" in reply else None,
@@ -113,7 +142,7 @@ def decoded(text: object, ask: Ask, windows: int) -> Reply | Forgot | Late:
 
 
 def micro(seconds: float) -> int:
-    """The script's unit of time."""
+    """Seconds in the script's unit of time."""
     return round(seconds * MICROSECONDS)
 
 

@@ -1,12 +1,14 @@
--- One ask of one process for slots of a token's sliding windows. Only what has to be atomic is here: counting the slots,
--- handing them out, and keeping what the processes know of the token (facts), which they work out themselves (account.py).
--- Times are in microseconds of the server's clock.
+-- One process asks for slots of a token's sliding windows. Only what has to be atomic is here: counting the slots,
+-- granting them, and keeping the facts (facts.py) in their newest version. What the facts mean is for Python to decide
+-- (account.py). Times are in microseconds of the server's clock.
 --
--- KEYS[1]  sorted set: every slot by its stamp. A slot counts in a window until its stamp is as old as the window. A slot
---          in flight is stamped ahead, at the end of its lease, so that those of a killed process expire by themselves.
--- KEYS[2]  hash: epoch (which memory this is), settled, facts, version (of the facts)
--- KEYS[3]  hash: what each process waits for
--- ARGV[1]  the ask, in JSON; see Slots._run in slots.py and Memory.run in memory.py
+-- KEYS[1]  sorted set of slots, by their stamps. The stamp of an answered request is when it was answered. That of one
+--          in flight is when its lease ends, in the future: so the slots of a killed process expire by themselves. A
+--          slot counts in a window until its stamp is as old as the window.
+-- KEYS[2]  hash: epoch (names this memory), recovered (when all processes have told again what was lost), facts,
+--          version (of the facts)
+-- KEYS[3]  hash: for each process that waits, what it waits for
+-- ARGV[1]  the ask, in JSON, as Slots._run in slots.py and Memory.run in memory.py make it
 local slots, state, queue = KEYS[1], KEYS[2], KEYS[3]
 local ask = cjson.decode(ARGV[1])
 local time = redis.call('TIME')
@@ -21,7 +23,7 @@ local function add(stamp, id)
   redis.call('ZADD', slots, whole(stamp), id)
 end
 
--- How many slots have a stamp after `from` and until `to`.
+-- How many slots have a stamp after `from`, and not after `to`.
 local function stamped(from, to)
   return redis.call('ZCOUNT', slots, '(' .. whole(from), to and whole(to) or '+inf')
 end
@@ -30,7 +32,7 @@ local function read(name)
   return tonumber(redis.call('HGET', state, name) or nil)
 end
 
--- Whoever asked this has given up: what it got would be nobody's.
+-- The process has given this ask up: nobody would use the slots that it got.
 if ask.expires and now > ask.expires then
   return cjson.encode({late = true, now = whole(now)})
 end
@@ -39,20 +41,21 @@ for _, key in ipairs(KEYS) do
   redis.call('PEXPIRE', key, math.ceil((longest.length + 3 * ask.lease) / 1000))
 end
 
--- A memory that a caller does not know has forgotten what that caller did: nobody gets a slot until all have told again.
+-- Where a process knows another memory, this one lacks what that process told. Nobody gets a slot until there was time
+-- for all processes to tell it again.
 local epoch = redis.call('HGET', state, 'epoch')
 if not epoch then
   epoch = ask.batch
   redis.call('HSET', state, 'epoch', epoch)
 end
 if ask.epoch ~= '' and ask.epoch ~= epoch then
-  redis.call('HSETNX', state, 'settled', whole(now + ask.settle))
+  redis.call('HSETNX', state, 'recovered', whole(now + ask.recovery))
   return cjson.encode({epoch = epoch, forgotten = true})
 end
-local settling = math.max((read('settled') or 0) - now, 0)
+local recovering = math.max((read('recovered') or 0) - now, 0)
 
-for _, done in ipairs(ask.done) do
-  add(now - done.age, done.id)
+for _, answered in ipairs(ask.answered) do
+  add(now - answered.age, answered.id)
 end
 for _, id in ipairs(ask.held) do
   add(now + ask.lease, id)
@@ -62,7 +65,7 @@ for _, id in ipairs(ask.unused) do
 end
 redis.call('ZREMRANGEBYSCORE', slots, '-inf', whole(now - longest.length - 2 * ask.lease))
 
--- Facts change only from their newest version on; whoever has another one is told it, and asks again.
+-- Only a process that has the newest facts may change them. Another one is told them, gets no slot, and asks again.
 local version = read('version') or 0
 local stale = version ~= ask.version
 if ask.facts and not stale then
@@ -76,8 +79,9 @@ for i, window in ipairs(ask.windows) do
   window.room = window.limit - used[i] - window.others
 end
 
--- Of the processes that wait, those that ask again when they said they would have a claim to an equal part. One that
--- does not may have been cut off, and uses its fallback share: that is left to it for five shortest windows.
+-- The processes that wait are due an equal part of the shortest window each, as long as they ask again when they said
+-- they would. One that does not may be cut off and use its fallback share, so that is left to it for five shortest
+-- windows.
 local others = {}
 local waiting = redis.call('HGETALL', queue)
 for i = 1, #waiting, 2 do
@@ -104,19 +108,21 @@ local share = math.ceil(shortest.limit / (#others + 1))
 for _, window in ipairs(ask.windows) do
   room = math.min(room, window.room)
 end
-if settling > 0 or ask.closed > 0 or stale then
+if recovering > 0 or ask.closed > 0 or stale then
   room = 0
 elseif ask.at_most >= 0 then
-  -- An answer may not have been told yet: what went longer ago is taken to be answered.
+  -- Only what went in the last ask.latency counts as in flight: of what went before, the answers may not be told yet.
   room = math.min(room, ask.at_most - stamped(now + ask.lease - ask.latency))
 end
 
+-- How many of the `free` slots this process gets for a lane: up to its part, or what is not due to others if that is
+-- more. It has `taken` some already.
 local function grant(lane, free, taken)
-  local claimed = 0
+  local due = 0
   for _, other in ipairs(others) do
-    claimed = claimed + math.max(0, math.min(other[lane], share - other.used))
+    due = due + math.max(0, math.min(other[lane], share - other.used))
   end
-  return math.max(0, math.min(ask[lane], free, math.max(share - taken, free - claimed)))
+  return math.max(0, math.min(ask[lane], free, math.max(share - taken, free - due)))
 end
 
 local interactive = grant('interactive', room, ask.used)
@@ -133,9 +139,10 @@ for i = 1, granted do
   add(now + ask.lease, ask.batch .. ':' .. i)
 end
 
--- How long until `rank` more slots are free, if what is in flight is answered now and the place of each is taken anew.
+-- How long until `rank` more slots are free, if what is in flight is answered now, and each slot is taken again as soon
+-- as it is free.
 local function wait(rank)
-  local longest_wait = math.max(ask.closed, settling)
+  local longest_wait = math.max(ask.closed, recovering)
   for i, window in ipairs(ask.windows) do
     local expiring = rank + granted - window.room
     if expiring > 0 then
@@ -152,7 +159,7 @@ local function wait(rank)
   return longest_wait
 end
 
--- For a place in the caller's queue: others are served side by side with it.
+-- How long the calls at ask.places would wait. Those of other processes are served side by side with them.
 local left = {interactive = ask.interactive - interactive, bulk = ask.bulk - bulk}
 local waits = {}
 for i, place in ipairs(ask.places) do
@@ -173,7 +180,7 @@ if left.interactive + left.bulk > 0 then
   first = wait(left.interactive > 0 and 1 or 1 + ask.reserve)
   redis.call('HSET', queue, ask.process, cjson.encode({
     interactive = left.interactive, bulk = left.bulk, used = ask.used + granted, share = ask.share,
-    till = whole(now + math.min(first, ask.longest_pause) + ask.patience),
+    till = whole(now + math.min(first, ask.longest_pause) + ask.grace),
   }))
 elseif ask.wants then
   redis.call('HDEL', queue, ask.process)
@@ -185,7 +192,8 @@ end
 return cjson.encode({
   epoch = epoch, stale = stale, version = version, facts = stale and redis.call('HGET', state, 'facts') or nil,
   now = whole(now), interactive = interactive, bulk = bulk, wait = first, waits = waits, used = used,
-  in_flight = stamped(now), settling = settling,
-  -- What the server may have counted of ours, and what it must have, when it gave the answer that is to be judged.
+  in_flight = stamped(now), recovering = recovering,
+  -- How many of our requests the API counted at the most and at the least, when it gave the answers that are to be
+  -- learned from: the first of these requests was sent ask.busy ago.
   most = stamped(now - ask.busy - longest.length), least = stamped(now - longest.length + ask.margin, now - ask.busy),
 })

@@ -1,4 +1,4 @@
-"""What one process may send by itself while Valkey does not answer, or has lost its memory."""
+"""What one process may send while Valkey does not answer, or has lost its memory: its fallback share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Sequence
 
-from attrs import define, field
 from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
 from ...errors import ConfigurationError
@@ -22,45 +21,53 @@ _WARN_AGAIN = 60.0  # s between two warnings of one permanent mistake
 _MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions")
 
 
-@define(eq=False)
-class Alone:
-    """Of each window the share that one process may use, in which counts what it sent before.
+class Fallback:
+    """Hands out slots of this process's share of each window. The slots that it was granted before count in it.
 
-    ``where`` names the server, for the log.
+    Args:
+        windows: The token's windows, the shortest first.
+        where: Names the server, for the log.
+        share: The part of each window that this process may use.
+        reserve: How many slots of each whole window bulk calls leave to others.
+
+    Attributes:
+        active: Whether this process goes on by itself.
+        until: When Valkey is asked again, if so.
     """
 
-    where: str
-    _share: float
-    _reserve: int
-    _windows: tuple[SlidingWindow, ...]  # what this process sent
-    until: float = field(init=False, default=0.0)
-    active: bool = field(init=False, default=False)
-    _was_shared: bool = field(init=False, default=False)
-    _warned: float = field(init=False, default=-math.inf)
+    def __init__(self, windows: Sequence[Window], where: str, share: float, reserve: int) -> None:
+        self.active = False
+        self.until = 0.0
+        self._windows = [SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=False)) for w in windows]
+        self._where = where
+        self._share = share
+        self._reserve = reserve
+        self._was_shared = False  # Valkey has answered at least once
+        self._warned = -math.inf  # when it was last warned of an outage that has not ended
 
-    def sent(self, now: float) -> None:
+    def answered(self, now: float) -> None:
         """A request of this process was answered."""
         for window in self._windows:
             window.answers.append(now)
 
     def used(self, now: float) -> int:
-        """How many slots of the shortest window this process has, besides those in flight."""
+        """How many slots of the shortest window the answered requests of this process hold."""
         return self._windows[0].used(now)
 
     def answers(self, now: float) -> Sequence[float]:
-        """When the requests of this process that count in the longest window were answered."""
+        """When those requests of this process were answered that hold a slot of the longest window."""
         self._windows[-1].used(now)
         return self._windows[-1].answers
 
     def begin(self, seconds: float, limits: Sequence[int], used: Sequence[int], told: float, in_flight: int) -> None:
-        """Go alone for so many seconds.
+        """Go on with the share.
 
         Args:
-            seconds: after these Valkey is asked again.
-            limits: of the whole windows.
-            used: of each window by all processes, as they were told at the time ``told``.
-            told: when that was.
-            in_flight: requests of this process.
+            seconds: For how many seconds Valkey is not asked.
+            limits: The limits of the whole windows.
+            used: For each window: how many slots all processes held when Valkey last told.
+            told: When that was.
+            in_flight: How many requests of this process have not ended.
         """
         now = time.monotonic()
         self.until = now + seconds
@@ -70,8 +77,8 @@ class Alone:
             return
         self.active = True
         for window, limit, all_used in zip(self._windows, limits, used, strict=False):
-            # All the shares may be more than what is free now. So from what this process has already it comes to its
-            # whole share only as the slots of all expire.
+            # All the shares together may be more than what is free now. So beside the slots that this process has, it
+            # may take its share of the free ones at once, and more only as the slots of all expire.
             still_used = min(all_used, limit) if now - told < window.seconds else 0
             free = window.limit * (limit - still_used) // limit
             window.others.believe(max(0, window.limit - window.used(now) - in_flight - free), now)
@@ -81,10 +88,10 @@ class Alone:
         self.active, self.until, self._was_shared = False, 0.0, True
         if self._warned > -math.inf:
             self._warned = -math.inf
-            logger.info("the rate budget is shared again through %s", self.where)
+            logger.info("the rate budget is shared again through %s", self._where)
 
     def grant(self, ask: Ask, in_flight: int, gate: Gate) -> Granted:
-        """Hand out slots of this process's share."""
+        """Grant what is free of the share. ``in_flight``: requests of this process that have not ended."""
         now = time.monotonic()
         reserve = int(self._reserve * self._share)
         room = min(window.room(now, 0) - window.used(now) for window in self._windows) - in_flight
@@ -110,16 +117,17 @@ class Alone:
         )
 
     def warn(self, error: Exception) -> None:
-        """Tell once why the budget cannot be shared; a mistake that no waiting mends once a minute.
+        """Log why the budget cannot be shared: once for an outage, once a minute for what no waiting mends.
 
-        Raises ConfigurationError where such a mistake is met at the first contact.
+        Raises:
+            ConfigurationError: It is the first contact, and no waiting mends this.
         """
         told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         now = time.monotonic()
         if _is_a_mistake(error):
             if not self._was_shared:
                 raise ConfigurationError(
-                    f"the rate budget cannot be shared: {self.where} refuses this process, which no waiting mends "
+                    f"the rate budget cannot be shared: {self._where} refuses this process, which no waiting mends "
                     f"({told}); nothing was sent"
                 ) from None
             if now - self._warned >= _WARN_AGAIN:
@@ -127,7 +135,7 @@ class Alone:
                 logger.error(
                     "the rate budget is no longer shared: %s refuses this process, which no waiting mends (%s); it "
                     "goes on with %g of the budget",
-                    self.where,
+                    self._where,
                     told,
                     self._share,
                 )
@@ -135,20 +143,14 @@ class Alone:
             self._warned = now
             logger.warning(
                 "the rate budget cannot be shared through %s (%s): this process goes on with %g of it until it can",
-                self.where,
+                self._where,
                 told,
                 self._share,
             )
 
 
-def alone(windows: Sequence[Window], where: str, share: float, reserve: int) -> Alone:
-    """One that has sent nothing yet."""
-    sliding = tuple(SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=False)) for w in windows)
-    return Alone(where, share, reserve, sliding)
-
-
 def _is_a_mistake(error: Exception) -> bool:
-    """Whether the server refuses this login for good: a wrong password, or a command or key that its ACL leaves out."""
+    """Whether the server refuses this login for good: a wrong password, or no right to a command or key."""
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return True
     return isinstance(error, ResponseError) and any(text in str(error) for text in _MISTAKES)
