@@ -1,7 +1,7 @@
-"""Fixtures of aiodbclient for pytest: a sandbox, and a client on it.
+"""Fixtures of aiodbclient for pytest: ``aiodbclient_sandbox`` and ``aiodbclient_client``.
 
-A module of its own, so that pytest can load it everywhere without importing aiodbclient: that happens in the test that
-asks for a fixture.
+pytest loads this module in every project that has aiodbclient installed. So it is outside the package, and imports the
+package only when a test asks for a fixture.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ else:
 def aiodbclient_sandbox() -> Iterator[Sandbox]:
     """A running ``Sandbox`` without clusters and without rate limits, new for each test.
 
-    It serves in a thread of its own, so tests that are not async may use it as well; ``await
+    It serves in a thread of its own, so tests that are not async can use it too. ``await
     aiodbclient_sandbox.add_cluster("pg", backend="memory")`` works in any event loop.
+
+    Yields:
+        The sandbox. It stops when the test has ended.
     """
     from aiodbclient.sandbox import Sandbox
 
@@ -38,7 +41,13 @@ def aiodbclient_sandbox() -> Iterator[Sandbox]:
 
 @async_fixture
 async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
-    """A ``DatabaseClient`` with the token of ``aiodbclient_sandbox``. It does not pace itself and retries at once."""
+    """A ``DatabaseClient`` on ``aiodbclient_sandbox``, with its token. It keeps no rate limit and retries at once.
+
+    Needs pytest-asyncio or anyio.
+
+    Yields:
+        The client. It is closed when the test has ended.
+    """
     from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 
     async with DatabaseClient(

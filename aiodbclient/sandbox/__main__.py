@@ -23,7 +23,17 @@ _LOOK_AGAIN_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM. Returns 0 then, 1 if it could not start; bad arguments exit with 2."""
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        arguments: The arguments of the command line; None for those of the process.
+
+    Returns:
+        The exit code: 0 after a signal, 1 if it could not start or a cluster's server was killed.
+
+    Raises:
+        SystemExit: With 2 for bad arguments.
+    """
     options = _parser().parse_args(arguments)
     return asyncio.run(_serve(options))
 

@@ -1,4 +1,4 @@
-"""What the API says: answers, the documented error body, and the exception that carries one out."""
+"""``Answer``, the documented error body, and ``Refusal``, the exception that becomes such an answer. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phra
 
 @define
 class Answer:
-    """One answer before it becomes bytes. ``payload`` is the JSON body, None for an answer without one."""
+    """An answer of the API. ``payload`` is its body as JSON, or None for one without a body."""
 
     status: int
     payload: dict[str, Any] | None = None
@@ -37,7 +37,7 @@ class Answer:
 
     @property
     def from_proxy(self) -> bool:
-        """Whether only the proxy in front of the API answers so."""
+        """Whether its status is one that only the proxy in front of the API uses."""
         return self.status in _PROXY_PHRASES
 
     def body(self) -> bytes:
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Refusal(Exception):
-    """Raised by the work to answer with ``status`` and the documented error body."""
+    """Raised by an operation: it is answered with ``status`` and the documented error body."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ def phrase(status: int) -> str:
 
 
 def error(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
-    """The documented error body: ``id``, ``message`` and a ``request_id`` that is new for every answer."""
+    """An answer with the documented error body: ``id``, ``message`` and a new ``request_id``."""
     slug = _IDS.get(status) or phrase(status).lower().replace(" ", "_")
     return Answer(
         status,

@@ -1,4 +1,4 @@
-"""The certificate authority of a sandbox. Needs trustme, of the extra ``sandbox``, which is imported at first use."""
+"""The certificate authority of a sandbox. Needs trustme (extra ``sandbox``), which it imports when it is first used."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """Signs the certificates of the servers of one sandbox. Its key and certificate are in ``kept``."""
+    """Signs the certificates of a sandbox's servers.
+
+    Args:
+        kept: Where it keeps its key and certificate for the next start.
+    """
 
     def __init__(self, kept: MutableMapping[str, Any]) -> None:
         self._kept = kept
 
     @cached_property
     def ca(self) -> trustme.CA:
-        """Made at first use. Raises RuntimeError where trustme is not installed."""
+        """The authority, made when it is first used. Raises RuntimeError if trustme is not installed."""
         require("trustme", "sandbox")
         import trustme
 

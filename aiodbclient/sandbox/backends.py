@@ -1,4 +1,4 @@
-"""What a cluster needs of the engine behind it, and the engine that lives in memory."""
+"""``Backend``: what a cluster needs of the server behind it. ``MemoryBackend``: one that is only dictionaries."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _MAX_OTHER = 255
 
 
 class Backend(Protocol):
-    """The engine behind one cluster.
+    """What is behind one cluster.
 
-    Users are JSON objects as the API tells them, with what is known of their secrets. Every method raises Refusal for
-    what the API answers with an error.
+    Users are JSON objects as the API tells them, with the secrets that are known. Every method raises Refusal for what
+    the API answers with an error.
     """
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def connection(self) -> JSON: ...
     def ca(self) -> str | None:
-        """The certificates (PEM) to verify the server with, None where none are known."""
+        """The certificates by which clients verify the server, as PEM; None if none are known."""
         ...
 
     def has_failed(self) -> bool:
@@ -47,7 +47,7 @@ class Backend(Protocol):
         ...
 
     def version(self) -> str | None:
-        """The version of the server, None where there is none."""
+        """The version of the server; None if there is no server."""
         ...
 
     async def users(self) -> list[JSON]: ...
@@ -79,7 +79,7 @@ def check_user_name(engine: str, name: str) -> None:
 
 
 def check_db_name(engine: str, name: str) -> None:
-    """As check_user_name, for a db."""
+    """Refuse with 422 the name of a db that the engine would cut short or refuse."""
     _check_length(name, _MAX_DB.get(engine, _MAX_OTHER), engine, "database")
 
 
@@ -95,7 +95,15 @@ def refuse_primary(name: str, primary: str) -> None:
 
 
 class MemoryBackend:
-    """Users and dbs in the dictionaries given. Nothing listens where its connection leads."""
+    """Users and dbs in dictionaries. Nothing listens at the address that it tells.
+
+    Args:
+        engine: The cluster's engine.
+        cluster: The cluster's name.
+        authority: Signs its certificate; None for a cluster without TLS.
+        users: The users, by name; they are made here if it is empty.
+        dbs: The names of the dbs, likewise.
+    """
 
     def __init__(
         self,
@@ -171,7 +179,7 @@ class MemoryBackend:
     async def update_user(self, name: str, settings: JSON) -> JSON:
         await self._write()
         user = await self.user(name)
-        updated = {**user, "settings": self._settled(settings)}
+        updated = {**user, "settings": self._as_told(settings)}
         self._users[name] = updated
         return updated
 
@@ -223,7 +231,7 @@ class MemoryBackend:
         if self.engine == Engine.KAFKA:
             user.update(_certificate())
         if settings or self.engine in POSTGRESQL:
-            user["settings"] = self._settled(settings)
+            user["settings"] = self._as_told(settings)
         return user
 
     def _kept(self, user: JSON) -> JSON:
@@ -231,8 +239,8 @@ class MemoryBackend:
             return user
         return {key: value for key, value in user.items() if key != "password"}
 
-    def _settled(self, settings: JSON) -> JSON:
-        """``settings`` as they are told back: Kafka's ACLs get ids, PostgreSQL's replication its default."""
+    def _as_told(self, settings: JSON) -> JSON:
+        """``settings`` as the API tells them: Kafka's ACLs get ids, PostgreSQL's replication its default."""
         if self.engine in POSTGRESQL:
             return {"pg_allow_replication": False, **settings}
         if "acl" in settings:
@@ -256,7 +264,7 @@ _SCHEMES: dict[str, str] = {
 
 
 def _certificate() -> dict[str, Any]:
-    """The two of Kafka: in the shape of PEM, of random bytes, and so of no use for TLS."""
+    """A certificate and a key for a Kafka user: random, in the form of PEM, and so of no use for TLS."""
     return {"access_cert": _pem("CERTIFICATE"), "access_key": _pem("PRIVATE KEY")}
 
 

@@ -1,4 +1,4 @@
-"""What is behind a cluster: a server, or dictionaries. Drivers are imported here, when a cluster needs one."""
+"""Choose the ``Backend`` of a new cluster. Drivers are imported here, when a cluster needs one."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class NewCluster:
 
 
 def behind(new: NewCluster, name: str, cluster_id: str, authority: Authority, data: Data | None) -> Backend:
-    """What ``new`` asks for, not started yet.
+    """Return the backend that ``new`` asks for, which is not started yet.
 
     Args:
-        new: The cluster. Its own ``name`` and ``cluster_id`` are not looked at.
-        name: The name that the cluster has got.
-        cluster_id: The id that the cluster has got.
-        authority: Certifies a server that has TLS.
-        data: Keeps what is in the cluster; None to keep nothing.
+        new: The cluster. Its ``name`` and ``cluster_id`` are not used, since they may be None.
+        name: The cluster's name.
+        cluster_id: The cluster's id.
+        authority: Signs the certificate of a server that has TLS.
+        data: Keeps what is in the cluster; None keeps nothing.
 
     Raises:
         ValueError: The options make no sense together.

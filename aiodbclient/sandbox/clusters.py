@@ -1,4 +1,4 @@
-"""One cluster of the sandbox: its document, and what each operation does to it."""
+"""``Cluster``: what the API tells of one cluster. ``perform``: what each operation does to it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Status = Literal["creating", "online", "resizing", "migrating", "forking"]
 
 @define(eq=False)
 class Cluster:
-    """What ``add_cluster`` made."""
+    """A cluster of the sandbox. ``Sandbox.add_cluster`` describes its fields."""
 
     id: str
     engine: str
@@ -72,12 +72,12 @@ class Cluster:
     lag: Lag = field(factory=Lag, init=False, repr=False)
 
     def record(self) -> JSON:
-        """What ``restored`` needs, but for the backend."""
+        """What is kept of it for ``restored``."""
         return {key: getattr(self, key) for key in _RECORD}
 
     @staticmethod
     def restored(name: str, backend: Backend, record: JSON) -> Cluster:
-        """The cluster that gave this ``record``."""
+        """Make the cluster whose ``record`` was kept."""
         return Cluster(name=name, backend=backend, **{key: record[key] for key in _RECORD})
 
     @property
@@ -92,7 +92,7 @@ class Cluster:
         return self.lag.users(await self.backend.users())
 
     async def document(self, scopes: Collection[str]) -> JSON:
-        """The cluster as clusters.get tells it to a token with these scopes."""
+        """The cluster as ``clusters.get`` tells it to a token with these scopes."""
         credentials = VIEW_CREDENTIALS in scopes
         capabilities = Capabilities.of(self.engine) or Capabilities()
         exact = self.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
@@ -132,7 +132,7 @@ class Cluster:
         return document
 
     async def exclusive(self, work: Callable[[], Awaitable[Answer]], *, overlap_fails: bool) -> Answer:
-        """Do a user write. With ``overlap_fails``, an engine that bears one at a time fails a second."""
+        """Do a user write. With ``overlap_fails`` it fails if the engine bears one at a time, and one is under way."""
         capabilities = Capabilities.of(self.engine) or Capabilities()
         if overlap_fails and self._user_writes >= capabilities.concurrent_user_writes == 1:
             raise Refusal(500, "Unexpected server-side error")
@@ -144,7 +144,7 @@ class Cluster:
 
 
 def _connection(connection: JSON, prefix: str, credentials: bool) -> JSON:
-    """One of the connections of a cluster. A server that is really there has one host for all of them."""
+    """One of the connections of a cluster, with ``prefix`` before its host name unless that is of a real server."""
     host: str = connection["host"]
     if host.endswith(".invalid"):
         host = prefix + host
@@ -186,7 +186,7 @@ def _encodable(name: str) -> bool:
 
 
 async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, scopes: Collection[str]) -> Answer:
-    """Do ``operation`` on ``cluster`` and tell the answer. Raises Refusal for an answer that is an error."""
+    """Do ``operation`` on ``cluster`` and return the answer. Raises Refusal for an answer that is an error."""
     capabilities = Capabilities.of(cluster.engine) or Capabilities()
     backend = cluster.backend
     credentials = VIEW_CREDENTIALS in scopes

@@ -1,4 +1,4 @@
-"""What a sandbox keeps over a restart: a folder with a SQLite file, and one for each PostgreSQL that it starts."""
+"""What a sandbox keeps over a restart: a folder with a SQLite file, and a folder for each embedded PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import Any
 
 
 class Data:
-    """The folder of one sandbox, for as long as the sandbox runs. All that is written is there after a kill.
+    """The folder of one sandbox while it runs. What was written is still there after a kill.
 
-    Raises RuntimeError for a folder that another sandbox uses, or that is none of ours.
+    Args:
+        folder: The folder, which is made if it is not there.
+
+    Raises:
+        RuntimeError: Another sandbox uses the folder, it holds something else, or it cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,17 +47,17 @@ class Data:
         self._database.close()
 
     def mapping(self, kind: str) -> Kept:
-        """What is kept of this kind, in the order in which it came."""
+        """What is kept of this kind, in the order in which it was first set."""
         return Kept(self._database, kind)
 
 
 def mapping(data: Data | None, kind: str) -> MutableMapping[str, Any]:
-    """``data.mapping``; without data a dictionary that is kept nowhere."""
+    """``data.mapping(kind)``; without ``data`` a dictionary that is not kept."""
     return {} if data is None else data.mapping(kind)
 
 
 class Kept(UserDict[str, Any]):
-    """A dictionary of JSON values that is written through to the file. To change a value, set it again."""
+    """A dictionary of JSON values, which writes each to the file when it is set. To change a value, set it again."""
 
     def __init__(self, database: sqlite3.Connection, kind: str) -> None:
         super().__init__()

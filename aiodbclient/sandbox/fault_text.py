@@ -14,7 +14,7 @@ from .faults import Faults
 
 @frozen
 class FaultText:
-    """What to call ``Faults.add`` with."""
+    """The arguments of ``Faults.add``."""
 
     operation: str | list[str]
     options: dict[str, Any]
@@ -23,8 +23,11 @@ class FaultText:
 def parse(text: str) -> FaultText:
     """Read ``OPERATION[,OPERATION...]: OPTION...``, with the options of ``Faults.add``.
 
-    An option is ``name=value``, or its name alone for one that is a boolean; ``headers=NAME:VALUE`` may be repeated.
-    A value with spaces stands in quotes. Raises ValueError for what ``Faults.add`` would not take either.
+    An option is ``name=value``, or only its name if it is a boolean. ``headers=NAME:VALUE`` may be repeated. A value
+    with spaces is put in quotes.
+
+    Raises:
+        ValueError: It is not of this form, or ``Faults.add`` would not take it.
     """
     where, colon, what = text.partition(":")
     names = where.replace(",", " ").split()

@@ -1,4 +1,4 @@
-"""Failures on demand."""
+"""``Faults``: the failures that a sandbox is told to show. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import define, field
 
 from .routes import OPERATIONS
 
-# What these effects are about happens in few operations only.
+# The operations in which these faults do something.
 _HAPPENS_IN: dict[str, frozenset[str]] = {
     "unseen_for": frozenset({"users.get", "dbs.get"}),
     "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
@@ -24,7 +24,7 @@ _HAPPENS_IN: dict[str, frozenset[str]] = {
 
 @define(kw_only=True, eq=False)
 class Fault:
-    """A failure that a sandbox is told to show, as ``faults.add`` returns it: its arguments, and two counters.
+    """A failure that a sandbox is told to show: the arguments of ``faults.add``, which returns it, and two counters.
 
     Attributes:
         operations: The operations that it is for; None for all.
@@ -76,7 +76,7 @@ class Fault:
     _random: random.Random = field(alias="random", repr=False)
 
     def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
-        """Whether this fault meets the request; counts it, so ask once for each request."""
+        """Whether this fault fails the request. It counts the request, so call it once for each."""
         if self.operations is not None and operation not in self.operations:
             return False
         if (self.cluster is not None and cluster != self.cluster) or (self.name is not None and name != self.name):
@@ -92,11 +92,11 @@ class Fault:
 
 
 class Faults:
-    """The failures that a sandbox is told to show. Faults that meet the same request add up.
+    """The failures that a sandbox is told to show: ``sandbox.faults``.
 
-    ``mongodb_overlap`` (on by default) lets user writes that overlap on one MongoDB cluster answer 500, as
-    the provider's do (terraform-provider-digitalocean #1027). When ``ratelimit-remaining`` tells 0 is not a fault but
-    an option of the ``Sandbox``.
+    Attributes:
+        mongodb_overlap: Whether user writes that overlap on one MongoDB cluster answer 500, as the provider's do
+            (terraform-provider-digitalocean #1027). True unless you set it.
     """
 
     def __init__(self) -> None:
@@ -130,34 +130,46 @@ class Faults:
     ) -> Fault:
         """Make requests fail from now on, until ``remove`` or ``clear``.
 
-        Which requests (all that are given must hold):
-            operation: a name such as ``"users.create"``, several of them, or ``"*"`` for every request.
-            cluster, name: the id of a cluster; the name of a user or db, in the path or the body.
-            nth: from the nth such request on, and only that one unless ``times`` says more.
-            times: so many requests at most.
-            probability, seed: each with this probability, repeatable with a seed.
+        ``operation`` to ``seed`` choose the requests; a fault is for those that fit all that is given. The others say
+        what happens to them. Several may be given, and faults that meet the same request add up.
 
-        What happens, before the work (it is not done) or, with ``after``, when the work has been done:
-            cut: the connection is closed without an answer; with ``truncate``, in the middle of the answer's body.
-            delay: seconds to wait. Alone, it only delays: the work is done even when the client has gone meanwhile, as
-                it would be at the provider. The end of the sandbox ends it.
-            status, headers: this status with the documented error body instead of the answer, and these headers. 520
-                to 526 come from the proxy in front of the API (godo #142), with its HTML page.
-            not_implemented: 501 with the words of the provider (terraform-provider-digitalocean #1387).
-        What happens to the answer after the work:
-            html: its body is a proxy's HTML page.
-            truncate: its body breaks off in the middle, and says so in no header.
-            answer_name: the user or db in it has this name; the cluster in it, for ``clusters.get``, this id.
-            endless: every page of a list has a next one, with the same members.
-        What is told later than it is so, for so many seconds:
-            unseen_for: reads of a user or db answer 404 until it is so old.
-            password_empty_for: after this create or reset_auth the password is told as ``""``, there too.
-            still_listed_for: after this delete, lists and clusters go on telling the user; reading it is a 404.
-        And:
-            reset_skew: seconds added to ``ratelimit-reset``, in a 429 too.
+        ``cut``, ``delay``, ``status`` and ``not_implemented`` happen before the work, which is then not done, or with
+        ``after`` when it has been done.
 
-        Raises ValueError for an operation that does not exist, a fault that does nothing or not there, or a number out
-        of range.
+        Args:
+            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request.
+            cluster: The id of a cluster.
+            name: The name of a user or db, in the path or the body.
+            nth: The request to begin with, counted from 1. It is the only one unless ``times`` says otherwise.
+            times: How many requests it fails at most.
+            probability: The share of the requests that it fails, from 0 to 1.
+            seed: Makes ``probability`` choose the same requests each time.
+            cut: Close the connection without an answer; with ``truncate``, in the middle of the answer's body.
+            delay: Wait for so many seconds. Alone, it only delays: then the work is done even if the client has gone
+                meanwhile, as at the provider. A delay ends when the sandbox stops.
+            status: Answer with this status and the documented error body. 520 to 526 come from the proxy in front of
+                the API, with its HTML page (godo #142).
+            not_implemented: Answer 501 with the words of the provider (terraform-provider-digitalocean #1387).
+            headers: Add these headers to the answer.
+            html: Make the answer's body a proxy's HTML page.
+            truncate: Break the answer's body off in the middle. No header says so.
+            after: Do the work first.
+            answer_name: Let the user or db in the answer have this name; for ``clusters.get`` let the cluster have this
+                id.
+            endless: Give every page of a list a next one, with the same members.
+            unseen_for: Answer reads of a user or db with 404 until it is so many seconds old.
+            password_empty_for: Tell the new password of this create or reset_auth as ``""`` for so many seconds, in its
+                own answer too.
+            still_listed_for: Go on telling a deleted user in lists and clusters for so many seconds. Reading it is a
+                404.
+            reset_skew: Add so many seconds to ``ratelimit-reset``, in a 429 too.
+
+        Returns:
+            The fault, for ``remove``. Its ``fired`` counts the requests that it failed.
+
+        Raises:
+            ValueError: An operation does not exist, the fault does nothing or nothing there, or a number is out of
+                range.
         """
         effects: dict[str, object] = {
             "unseen_for": unseen_for,
@@ -215,15 +227,19 @@ class Faults:
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Let ``fault`` happen no more. Raises ValueError if it is not there."""
+        """Let ``fault`` happen no more.
+
+        Raises:
+            ValueError: It was removed already.
+        """
         self._faults.remove(fault)
 
     def clear(self) -> None:
-        """Let no fault happen any more. ``mongodb_overlap`` stays as it is."""
+        """Remove all faults. ``mongodb_overlap`` stays as it is."""
         self._faults.clear()
 
     def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
-        """The faults that this request meets; if the rate limit refused it, those that skew headers."""
+        """The faults that fail this request. If the rate limit refused it, only those that change its headers."""
         return [
             fault
             for fault in self._faults
@@ -232,7 +248,7 @@ class Faults:
 
 
 def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
-    """The operations named, None for all."""
+    """The operations that are named; None for all of them."""
     if operation == "*":
         return None
     operations = frozenset({operation} if isinstance(operation, str) else operation)

@@ -1,4 +1,4 @@
-"""What a cluster tells later than it is so, because a fault wants that."""
+"""``Lag``: the changes that a cluster tells late, because a fault asks for that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .validation import JSON
 
 
 class Lag:
-    """Knows of each user and db when it was made, and until when something else is told of it. Times are monotonic."""
+    """Knows when each user and db was made, and until when the API tells something else of it."""
 
     def __init__(self) -> None:
         self._born: dict[tuple[str, str], float] = {}
@@ -17,36 +17,38 @@ class Lag:
         self._ghosts: dict[str, tuple[float, JSON]] = {}
 
     def users(self, users: list[JSON]) -> list[JSON]:
-        """``users`` as they are told now: with the deleted ones that are still listed."""
+        """``users`` as the API tells them now, with the deleted ones that are still listed."""
         now = time.monotonic()
         there = {user["name"] for user in users}
         self._ghosts = {name: ghost for name, ghost in self._ghosts.items() if now < ghost[0] and name not in there}
         return [self.user(user) for user in users] + [ghost for _, ghost in self._ghosts.values()]
 
     def user(self, user: JSON) -> JSON:
-        """``user`` as it is told now."""
+        """``user`` as the API tells it now."""
         if time.monotonic() < self._empty.get(user["name"], 0.0) and "password" in user:
             return {**user, "password": ""}
         return user
 
     def empty_password(self, name: str, seconds: float) -> None:
-        """Let the password of a user be told as "" for so many seconds from now on."""
+        """Tell the password of a user as "" for so many seconds from now on."""
         self._empty[name] = time.monotonic() + seconds
 
     def keep_listed(self, user: JSON, seconds: float) -> None:
-        """Let ``user`` be listed for so many seconds from now on, even when it is deleted."""
+        """List ``user`` for so many seconds from now on, even if it is deleted."""
         self._ghosts[user["name"]] = time.monotonic() + seconds, user
 
     def created(self, kind: str, name: str) -> None:
+        """Remember that a user or db was made now."""
         self._born[kind, name] = time.monotonic()
 
     def deleted(self, kind: str, name: str) -> None:
+        """Forget a user or db, but for its being listed."""
         self._born.pop((kind, name), None)
         if kind == "users":
             self._empty.pop(name, None)
 
     def refuse_unseen(self, kind: str, name: str, seconds: float) -> None:
-        """Raise a 404 for a user or db that is younger than ``seconds``."""
+        """Refuse with 404 a user or db that was made less than ``seconds`` ago."""
         born = self._born.get((kind, name))
         if born is not None and time.monotonic() - born < seconds:
             raise not_found()

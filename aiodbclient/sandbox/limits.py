@@ -1,4 +1,4 @@
-"""The provider's rate limits as exact sliding windows. Pure: the time is given, not asked for."""
+"""The provider's rate limits, as exact sliding windows. Pure: the caller gives the time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ as ``refused``, and 0 with the answer that fills a shorter window.
 
 
 class RateLimiter:
-    """Counts one token's accepted requests in every window; a refused one counts nowhere.
+    """Counts the accepted requests of one token, in every window. A refused request is not counted.
 
-    ``ratelimit-limit`` and ``-remaining`` tell the longest window and ``ratelimit-reset`` the unix time at
-    which its oldest request expires. "``ratelimit-remaining`` reaching zero can also indicate that the burst limit
-    [...] was met" (API description): ``remaining`` says when it does. ``retry-after`` comes with a refusal by a
-    shorter window only (or by the only one there is): whole seconds, rounded up, or thousandths for a window under a
-    minute, which is one that a test scaled down.
+    The headers are those of the API. ``ratelimit-limit`` and ``ratelimit-remaining`` tell of the longest window, and
+    ``ratelimit-reset`` the unix time at which its oldest request leaves it. ``retry-after`` comes with a refusal by a
+    shorter window, or by the only one: in whole seconds, rounded up; for a window under a minute, which only tests
+    have, with three decimals.
+
+    Args:
+        windows: The windows.
+        remaining: When ``ratelimit-remaining`` is 0: "reaching zero can also indicate that the burst limit [...] was
+            met" (API description).
     """
 
     def __init__(self, windows: Sequence[Window], remaining: Remaining = "refused") -> None:
@@ -34,7 +38,7 @@ class RateLimiter:
         self._remaining = remaining
 
     def admit(self, now: float, unix_time: float) -> tuple[bool, dict[str, str]]:
-        """Whether a request at ``now`` (monotonic seconds) is accepted, and the headers of its answer."""
+        """Return whether a request at ``now`` (monotonic seconds) is accepted, and the headers of its answer."""
         if not self._windows:
             return True, {}
         for window, accepted in self._windows:

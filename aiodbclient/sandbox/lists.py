@@ -9,13 +9,18 @@ from urllib.parse import parse_qs, urlencode
 from .answers import Answer
 
 LISTS = {"clusters.list": "databases", "users.list": "users", "dbs.list": "dbs"}
-"""Operations that answer a list, and the key that it has in the answer."""
+"""The operations that answer with a list, and the key of the list in the answer."""
 
 
 def paged(answer: Answer, key: str, url: str, query_string: str, page_size: int) -> Answer:
-    """Cut the list to the page that the query asks for, with ``links`` to the others as the provider's lists have.
+    """Cut the list to the page that the query asks for, with ``links`` to the others as in the provider's lists.
 
-    ``url`` is that of the request without its query.
+    Args:
+        answer: The answer with the whole list.
+        key: The key of the list.
+        url: The URL of the request, without its query.
+        query_string: The query.
+        page_size: The length of a page, unless the query asks for a shorter one.
     """
     query = parse_qs(query_string)
     page = _number(query, "page", 1)
@@ -41,7 +46,7 @@ def paged(answer: Answer, key: str, url: str, query_string: str, page_size: int)
 
 
 def endless(answer: Answer, url: str, query_string: str) -> Answer:
-    """Give the list a next page, whichever page was asked for."""
+    """Give the list a link to a next page, whichever page was asked for."""
     query = parse_qs(query_string)
     assert answer.payload is not None
     answer.payload["links"] = {"pages": {"next": _link(url, query, page=_number(query, "page", 1) + 1)}}

@@ -1,4 +1,4 @@
-"""A MySQL or MariaDB server behind a cluster, by its DSN. Needs PyMySQL."""
+"""``MySQLBackend``: the MySQL or MariaDB server of a DSN behind a cluster. Needs PyMySQL."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of error
 
 
 class MySQLBackend:
-    """Accounts are the users and schemas the dbs; what the server says is what the API tells.
+    """The API's users are the server's accounts, and its dbs the server's schemas.
 
-    The account of the DSN belongs to the sandbox and is not shown, unless it is ``doadmin`` itself. The primary user is
-    ``doadmin``: made here where it is missing, it may do everything in every schema and grant it, and is no
-    administrator. A user made here may do the same, as the provider's may. MariaDB has no ``caching_sha2_password``:
-    there every user gets ``mysql_native_password``, and that is what the API then tells.
+    The account of the DSN belongs to the sandbox and is not shown, unless it is ``doadmin``. The primary user is
+    ``doadmin``, which is made here if it is not there. It may do everything in every schema, and grant that, but is no
+    administrator. Users that are made here may do the same, as at the provider. MariaDB has no
+    ``caching_sha2_password``: there every user gets ``mysql_native_password``, and the API tells that.
 
     Args:
-        engine: The cluster's.
+        engine: The cluster's engine.
         dsn: The server, as ``MySQLServer`` reads it.
-        secrets: By user: the secret that the server has, and the password that it was made of.
+        secrets: For each user, the secret that the server has, and the password that it was made from.
 
     Raises:
-        ValueError: The DSN is none.
+        ValueError: ``dsn`` is not the URL of a MySQL server.
     """
 
     def __init__(self, engine: str, dsn: str, secrets: MutableMapping[str, tuple[str, str]]) -> None:
@@ -110,7 +110,7 @@ class MySQLBackend:
         await self._in_thread(lambda: self._delete_db(name))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do ``work`` in a thread, one at a time. What the server fails unexpectedly is the API's 500."""
+        """Do ``work`` in a thread, one at a time. An unexpected error of the server becomes the API's 500."""
 
         def alone() -> T:
             with self._lock:
@@ -201,6 +201,6 @@ class MySQLBackend:
 
 
 def _check_characters(name: str, kind: str) -> None:
-    """Refuse what the server would quietly make another name of: it cuts blanks off and knows no U+10000 and up."""
+    """Refuse a name that the server would silently change: it cuts off blanks, and knows nothing past U+FFFF."""
     if name != name.strip(_BLANKS) or any(ord(character) > 0xFFFF for character in name):
         raise Refusal(422, f"{kind} name must not begin or end with white space nor have characters past U+FFFF")

@@ -1,4 +1,4 @@
-"""The MySQL or MariaDB server of a DSN, by statements that block. Needs PyMySQL."""
+"""``MySQLServer``: statements for the MySQL or MariaDB server of a DSN. They block. Needs PyMySQL."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SYSTEM_USERS = frozenset(
     {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
 )
 SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
-# What the API's users and doadmin may do on the server as a whole, beside everything in every schema. As with the
-# provider, none of it makes an administrator: SUPER, FILE, SHUTDOWN and the like are missing.
+# What the API's users and doadmin may do on the server as a whole, besides everything in every schema. As at the
+# provider, they are no administrators: SUPER, FILE, SHUTDOWN and the like are missing.
 _SERVER_RIGHTS = frozenset(
     {"CREATE USER", "EVENT", "PROCESS", "RELOAD", "REPLICATION CLIENT", "REPLICATION SLAVE", "SHOW DATABASES"}
 )
@@ -30,7 +30,7 @@ _NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authenticat
 
 @frozen
 class Account:
-    """A row of ``mysql.user``. A user of the API may be several of them, one for each host that it may come from."""
+    """A row of ``mysql.user``. A user of the API has one for each host that it may connect from."""
 
     name: str
     host: str
@@ -39,23 +39,23 @@ class Account:
 
 
 class MySQLServer:
-    """One connection to the server, made again where it was lost. For one thread at a time.
+    """One connection to the server, which is made again if it was lost. For one thread at a time.
 
     Args:
-        dsn: ``mysql://USER:PASSWORD@HOST:PORT``, of an administrator. ``?ssl-ca=FILE`` verifies the server, and
-            ``?ssl-mode=DISABLED`` goes without TLS.
+        dsn: ``mysql://USER:PASSWORD@HOST:PORT``, of an administrator. With ``?ssl-ca=FILE`` the server is verified;
+            with ``?ssl-mode=DISABLED`` the connection has no TLS.
 
     Attributes:
-        host: Of the DSN.
-        port: Of the DSN; 3306 where it has none.
-        database: Of the DSN; "" where it has none.
-        ca_file: The file of certificates that the server is verified with; None where the DSN names none.
-        password: Of the primary user.
-        version: What the server tells, such as ``"11.8.2-MariaDB"``; "" before ``open``.
+        host: The host of the DSN.
+        port: The port of the DSN, or 3306.
+        database: The database of the DSN, or "".
+        ca_file: The file of certificates by which the server is verified; None if the DSN names none.
+        password: The password of the primary user.
+        version: The version that the server tells, such as ``"11.8.2-MariaDB"``; "" before ``open``.
         tls: Whether the connection has TLS.
 
     Raises:
-        ValueError: The DSN is none.
+        ValueError: ``dsn`` is not such a URL.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -76,7 +76,7 @@ class MySQLServer:
         self._connected: pymysql.Connection[Cursor] | None = None
 
     def open(self) -> None:
-        """Connect, and make the primary user where it is missing.
+        """Connect, and make the primary user if it is not there.
 
         Raises:
             pymysql.Error: The server cannot be reached, or refuses.
@@ -95,16 +95,16 @@ class MySQLServer:
 
     @property
     def is_mariadb(self) -> bool:
-        """Whether this is MariaDB, which knows no plugin but ``mysql_native_password``."""
+        """Whether it is MariaDB, which has no plugin of the API's but ``mysql_native_password``."""
         return "MariaDB" in self.version
 
     @property
     def reserved_users(self) -> frozenset[str]:
-        """Names that the server or the sandbox itself has accounts of."""
+        """The names of accounts that belong to the server or to the sandbox itself."""
         return _SYSTEM_USERS | {self._login}
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute one statement, in which ``%`` is PyMySQL's."""
+        """Execute ``statement``, with ``values`` for each ``%s`` in it, and return all rows."""
         with self._alive().cursor() as cursor:
             cursor.execute(statement, values)
             return list(cursor.fetchall())
@@ -118,18 +118,18 @@ class MySQLServer:
         return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
 
     def dbs(self) -> list[str]:
-        """The schemas that are databases of the API."""
+        """The schemas that are dbs of the API."""
         return [name for (name,) in self.rows("SHOW DATABASES") if name not in SYSTEM_DBS]
 
     def grant(self, name: str) -> None:
-        """Give everything in every schema, to give on, and nothing that makes an administrator."""
+        """Grant everything in every schema, with the right to grant it, and nothing that makes an administrator."""
         told = self.rows("SHOW PRIVILEGES")
         in_schemas = {str(right).upper() for right, context, _ in told if not context.startswith(("Server", "File"))}
         rights = ", ".join(sorted(in_schemas - {"GRANT OPTION"} | _SERVER_RIGHTS))
         self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
 
     def identified(self, plugin: str | None) -> str:
-        """The clause of CREATE USER and ALTER USER with the password as its value; None for the server's default."""
+        """The clause of CREATE USER and ALTER USER that sets a password, by ``plugin`` or the default one."""
         if self.is_mariadb:
             return f"IDENTIFIED VIA {MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD.value} USING PASSWORD(%s)"
         return f"IDENTIFIED WITH {plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value} BY %s"
@@ -145,7 +145,7 @@ class MySQLServer:
                     raise
 
     def _make_primary(self) -> None:
-        """Make ``doadmin`` where it is missing. Sandboxes with the same DSN share it."""
+        """Make ``doadmin`` if it is not there. Sandboxes with the same DSN share it."""
         if not any(account.name == PRIMARY for account in self.accounts()):
             self.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self.identified(None)}", PRIMARY, self.password)
             self.grant(PRIMARY)
@@ -166,7 +166,7 @@ class MySQLServer:
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=5,
-            ssl_ca=self.ca_file,  # without one, TLS where the server has it
+            ssl_ca=self.ca_file,  # without one there is TLS if the server has it
             ssl_verify_identity=self.ca_file is not None,
             ssl_disabled=self._without_tls,
         )
@@ -184,11 +184,11 @@ class MySQLServer:
 
 def quoted(name: str) -> str:
     """A name as an identifier (manual, "Schema Object Names": a backtick within is doubled)."""
-    escaped = name.replace("`", "``").replace("%", "%%")  # the second for PyMySQL, which reads % as its own
+    escaped = name.replace("`", "``").replace("%", "%%")  # PyMySQL formats statements by %
     return f"`{escaped}`"
 
 
 def _derived(user: str, password: str) -> str:
-    """The password of the ``doadmin`` that belongs to a DSN: in the provider's style, for no other DSN the same."""
+    """The password of ``doadmin`` on the server of a DSN: in the provider's style, and the same each time."""
     digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
     return f"AVNS_{digest.hexdigest()[:20]}x0"

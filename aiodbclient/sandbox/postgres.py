@@ -1,4 +1,4 @@
-"""PostgreSQL behind a cluster: an embedded one, or any server by its DSN. Needs psycopg."""
+"""``PostgresBackend``: a PostgreSQL behind a cluster, embedded or of a DSN. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .embedded import EmbeddedPostgres
 from .postgres_server import PostgresServer, Row, rows
 from .validation import JSON, NewUser
 
-# Roles and databases of the system are out of sight and so out of reach: superusers (but for the one of a DSN, which
+# Roles and databases of the system are not listed, and so cannot be changed: superusers (but for that of a DSN, which
 # is the primary user), roles that cannot log in, pg_*, templates, and the maintenance database.
 _USERS = SQL(
     "SELECT rolname, rolreplication, rolpassword FROM pg_authid"
@@ -30,18 +30,18 @@ _WHERE_IT_OWNS = SQL(
 
 
 class PostgresBackend:
-    """Roles are the users and databases the dbs; what the server says is what the API tells.
+    """The API's users are the server's roles, and its dbs the server's databases.
 
-    A password is told while the server still has the one that was set here. On the embedded PostgreSQL the roles have
-    the rights of a managed cluster: the primary user is LOGIN CREATEDB CREATEROLE and owns the databases, users are
-    made by a role that nobody has, and nobody but a database's owner creates in its ``public`` schema. On the server of
-    a DSN the rights are the server's own, and the primary user is the superuser of the DSN.
+    The API tells a password as long as the server still has the one that was set here. On an embedded PostgreSQL the
+    roles have the rights of a managed cluster: the primary user is LOGIN CREATEDB CREATEROLE and owns the databases,
+    users are made by a role that clients do not get, and only the owner of a database may create in its ``public``
+    schema. On the server of a DSN the rights are the server's own, and the primary user is the superuser of the DSN.
 
     Args:
-        engine: The cluster's.
+        engine: The cluster's engine.
         server: An embedded PostgreSQL, or the DSN of a superuser.
-        secrets: By role: the verifier that the server has, and the password that it was made of.
-        open_public: Give everybody CREATE in ``public`` of each db of the embedded PostgreSQL, as up to 14.
+        secrets: For each role, the verifier that the server has, and the password that it was made from.
+        open_public: Grant everybody CREATE in ``public`` of each db of the embedded PostgreSQL, as in PostgreSQL 14.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class PostgresBackend:
         self._server = PostgresServer(server)
         self._secrets = secrets
         self._open_public = open_public
-        self._roles = asyncio.Lock()  # PostgreSQL fails what alters one role at the same time
+        self._roles = asyncio.Lock()  # two changes of one role at the same time fail on PostgreSQL
 
     async def start(self) -> None:
         try:
@@ -157,7 +157,7 @@ class PostgresBackend:
             await connection.execute(SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
             await connection.execute(_TERMINATE, [name])
             for (database,) in await rows(connection, _WHERE_IT_OWNS.format(Literal(name))):
-                # What it owns goes to the primary user, as with the provider; what it was granted is revoked.
+                # What it owns goes to the primary user, as at the provider; what it was granted is revoked.
                 async with await self._server.connect(database) as there:
                     await there.execute(SQL("REASSIGN OWNED BY {} TO {}").format(role, primary))
                     await there.execute(SQL("DROP OWNED BY {}").format(role))
@@ -170,7 +170,7 @@ class PostgresBackend:
 
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
-        # Nobody can be connected to template0. Where nothing is fsynced, copying files is quicker than the log.
+        # template0, since nobody can be connected to it. Without fsync, copying files is faster than writing the log.
         strategy = SQL("STRATEGY FILE_COPY") if self._server.embedded is not None else SQL("")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
             Identifier(name), Identifier(self._server.primary), strategy
@@ -220,5 +220,5 @@ def _replication(settings: JSON) -> SQL:
 
 
 def _verifier(connection: AsyncConnection[Row], name: str, password: str) -> str:
-    """The SCRAM verifier of a password: all of it that the server, and the server's log, ever see."""
+    """The SCRAM verifier of a password, so that neither the server nor its log ever see the password."""
     return connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()

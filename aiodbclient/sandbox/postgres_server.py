@@ -1,4 +1,4 @@
-"""The PostgreSQL server behind a cluster, embedded or by a DSN: connections as its superuser. Needs psycopg."""
+"""``PostgresServer``: connections to the PostgreSQL of a cluster, as its superuser. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class PostgresServer:
     """The server of a DSN, or an embedded one that is started and stopped with it.
 
     Args:
-        server: What to start, or the DSN of a superuser.
+        server: The embedded PostgreSQL to start, or the DSN of a superuser.
 
     Attributes:
-        embedded: The embedded one; None for the server of a DSN.
-        host: Where clients connect to.
-        port: Where clients connect to.
-        database: The one that the API tells in the connection.
+        embedded: The embedded PostgreSQL; None for the server of a DSN.
+        host: The host that clients connect to.
+        port: The port that clients connect to.
+        database: The database that the API tells in the connection.
         primary: The name of the primary user: ``doadmin``, or the superuser of the DSN.
-        password: The superuser's, where the DSN has one.
-        version: Such as ``"18.0"``; None before ``start``.
+        password: The superuser's password, if the DSN has one.
+        version: The server's version, such as ``"18.0"``; None before ``start``.
         tls: Whether clients connect with TLS.
-        ca: The certificates (PEM) that clients verify the server with; None where none are known.
+        ca: The certificates by which clients verify the server, as PEM; None if none are known.
     """
 
     def __init__(self, server: EmbeddedPostgres | str) -> None:
@@ -53,16 +53,16 @@ class PostgresServer:
         self.tls = False
         self.ca: str | None = None
         self._idle: list[AsyncConnection[Row]] = []
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
 
     async def start(self) -> None:
-        """Start the embedded server, or look at that of the DSN.
+        """Start the embedded server, or connect to that of the DSN.
 
         Raises:
-            RuntimeError: It does not start, cannot be reached, or is no superuser's.
+            RuntimeError: It does not start, cannot be reached, or the DSN is not that of a superuser.
         """
         if self.embedded is None:
-            await self._look_around()
+            await self._inspect()
         else:
             await self._start(self.embedded)
 
@@ -76,15 +76,15 @@ class PostgresServer:
                 await self.embedded.stop()
 
     async def connect(self, database: str | None = None) -> AsyncConnection[Row]:
-        """A new connection, to the maintenance database or to ``database``."""
+        """Connect to ``database``, or to the maintenance database."""
         if database is None:
             return await AsyncConnection.connect(self._dsn, autocommit=True)
         return await AsyncConnection.connect(self._dsn, autocommit=True, dbname=database)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
-        """One of at most ``_CONNECTIONS``. What PostgreSQL fails unexpectedly is the API's 500."""
-        async with self._slots:
+        """One of at most ``_CONNECTIONS`` connections. An unexpected error of PostgreSQL becomes the API's 500."""
+        async with self._turns:
             try:
                 connection = self._idle.pop() if self._idle else await self.connect()
                 try:
@@ -116,7 +116,7 @@ class PostgresServer:
         async with self.connection() as connection:
             self._learn(connection)
 
-    async def _look_around(self) -> None:
+    async def _inspect(self) -> None:
         if options_of(self._dsn) is None:
             raise RuntimeError(
                 "the DSN is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, "

@@ -1,4 +1,4 @@
-"""The record of what arrived, for assertions."""
+"""``RecordedRequest`` and ``Records``: the requests that arrived, for tests to look at. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecordedRequest:
     """One request that arrived.
 
     Attributes:
-        method: HTTP's.
+        method: The HTTP method.
         path: The path and the query as they came, still percent-encoded.
         operation: Like ``"users.create"``; None for what the API does not have.
         cluster: The id of the cluster; None where the request names none.
@@ -53,7 +53,7 @@ class RecordedRequest:
         return None if self.body is None else json.loads(self.body)
 
     def size(self) -> int:
-        """The characters in it."""
+        """The number of characters in it."""
         headers = sum(len(name) + len(value) for name, value in self.headers.items())
         return len(self.path) + headers + len(self.body or "")
 
@@ -67,19 +67,20 @@ class Records:
         self._bytes = 0
 
     def add(self, record: RecordedRequest) -> None:
-        """Keep ``record``; neither its ``body`` nor its ``headers`` may change any more."""
+        """Keep ``record``. Its ``body`` and ``headers`` must not change any more."""
         self.kept.append(record)
         self._bytes += record.size()
         while len(self.kept) > KEPT or self._bytes > KEPT_BYTES:
             self._bytes -= self.kept.popleft().size()
 
     def finish(self, record: RecordedRequest, status: int | None) -> None:
+        """Note and count how ``record`` was answered; None: the connection was closed instead."""
         record.status = status
         self.counts[record.operation, status] += 1
 
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Copy with lower-case names and without the values that are credentials."""
+    """Copy ``headers``, with names in lower case and credentials masked."""
     copy: dict[str, str] = {}
     for key, value in headers.items():
         key = key.lower()
@@ -88,12 +89,12 @@ def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def masked_json(value: Any) -> str | None:
-    """JSON text of ``value`` in which secrets are masked; None for None."""
+    """The JSON text of ``value``, with secrets masked; None for None."""
     return None if value is None else json.dumps(_masked(value))
 
 
 def _masked(value: Any, depth: int = 20) -> Any:
-    """Copy in which secrets are masked; what is nested deeper than any body of the API is left out."""
+    """Copy ``value``, with secrets masked, and without what is nested deeper than any body of the API."""
     if depth == 0:
         return "..."
     if isinstance(value, dict):

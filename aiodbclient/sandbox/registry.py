@@ -1,4 +1,4 @@
-"""The clusters of a sandbox: they are added, brought back where they were kept, and stopped."""
+"""``Registry``: the clusters of a sandbox. It adds and stops them, and starts those again that were kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .data import Data, mapping
 
 
 class Registry(Mapping[str, Cluster]):
-    """The clusters that answer requests, by their ids. A name and an id are taken from the start of an ``add``."""
+    """The clusters that answer requests, by their ids. A name and an id count as taken as soon as ``add`` begins."""
 
     def __init__(self) -> None:
         self._clusters: dict[str, Cluster] = {}
@@ -38,7 +38,7 @@ class Registry(Mapping[str, Cluster]):
         return len(self._clusters)
 
     async def open(self, data: Data | None) -> None:
-        """Bring back the clusters that ``data`` has, and keep those that are added from now on.
+        """Start the clusters that ``data`` has kept, and keep those that are added from now on.
 
         Raises:
             RuntimeError: A server cannot be started.
@@ -48,11 +48,11 @@ class Registry(Mapping[str, Cluster]):
         self._authority = Authority(mapping(data, "authority"))
         self._is_open = True
         for name, record in self._kept.items():
-            if not record["dsn"]:  # a server of somebody's may be elsewhere by now: it is back when it is added again
+            if not record["dsn"]:  # the server of a DSN may be elsewhere by now: ``add`` gives its DSN again
                 await self._restore(name, record)
 
     async def close(self) -> None:
-        """Stop all clusters and forget them, but for what is kept."""
+        """Stop all clusters and forget them. What ``data`` has kept stays there."""
         self._is_open = False
         clusters = list(self._clusters.values())
         for taken in (self._clusters, self._names, self._ids, self._restored):
@@ -63,7 +63,7 @@ class Registry(Mapping[str, Cluster]):
             self._data, self._kept, self._authority = None, {}, Authority({})
 
     async def add(self, new: NewCluster) -> str:
-        """Add a cluster.
+        """Add a cluster, or return one that was kept and has the same name and engine.
 
         Returns:
             Its id.
@@ -74,7 +74,7 @@ class Registry(Mapping[str, Cluster]):
         """
         name = self._free_name(new.engine) if new.name is None else new.name
         if name in self._restored:
-            return self._claim(name, new)
+            return self._kept_id(name, new)
         if not name or name in self._names:
             raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
         cluster_id = _uuid(new.cluster_id or self._kept.get(name, {}).get("id"))
@@ -124,8 +124,8 @@ class Registry(Mapping[str, Cluster]):
         self._restored.add(name)
         await self._start(cluster)
 
-    def _claim(self, name: str, new: NewCluster) -> str:
-        """The id of a cluster that an earlier run kept, and that is added in this run for the first time."""
+    def _kept_id(self, name: str, new: NewCluster) -> str:
+        """The id of a cluster that was kept by an earlier run, and is added in this one for the first time."""
         [kept] = [cluster for cluster in self._clusters.values() if cluster.name == name]
         if kept.engine != new.engine or (new.cluster_id is not None and _uuid(new.cluster_id) != kept.id):
             raise ValueError(f"{name!r} is kept as a {kept.engine} cluster with the id {kept.id}")

@@ -1,4 +1,4 @@
-"""Packages of the extras."""
+"""Whether a package of an extra is installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from importlib.util import find_spec
 
 
 def require(module: str, extra: str) -> None:
-    """Raise RuntimeError that says what to install where ``module`` is missing."""
+    """Make sure that ``module`` is installed.
+
+    Raises:
+        RuntimeError: It is not; the message says what to install.
+    """
     if find_spec(module) is None:
         raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")

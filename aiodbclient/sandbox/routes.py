@@ -26,7 +26,7 @@ OPERATIONS = frozenset(operation for methods in _ROUTES.values() for operation i
 
 @frozen
 class Route:
-    """Where a request leads. Without an ``operation``, ``allow`` says which methods the path has, if any."""
+    """What a request is for. Without ``operation``, ``allow`` has the methods that the path knows, if any."""
 
     operation: str | None = None
     cluster: str | None = None
@@ -38,12 +38,11 @@ NOWHERE = Route()
 
 
 def match(method: str, raw_path: str) -> Route:
-    """Find the route of ``raw_path``, as it came on the wire (a query is left aside)."""
+    """Find the route of ``raw_path``, which is still percent-encoded. A query is ignored."""
     segments = raw_path.partition("?")[0].split("/")
     if segments[:3] != ["", "v2", "databases"]:
         return NOWHERE
-    # The provider destroys a cluster on DELETE with or without the slash; here both are methods that do not
-    # exist.
+    # The provider destroys a cluster on DELETE, with or without a slash at the end. Here both are a 405.
     if method == "DELETE" and len(segments) == 5 and not segments[4]:
         segments.pop()
     rest = segments[3:]
@@ -60,5 +59,5 @@ def match(method: str, raw_path: str) -> Route:
 
 
 def _decode(segment: str) -> str:
-    # What is no UTF-8 keeps its bytes as surrogates: a name that exists nowhere, and so a 404.
+    # Bytes that are no UTF-8 become surrogates. No name has those, so the answer is a 404.
     return unquote(segment, errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""``Sandbox``: start and stop, clusters and tokens."""
+"""``Sandbox``: what users call. It starts and stops the API, and adds clusters and tokens."""
 
 from __future__ import annotations
 
@@ -25,33 +25,36 @@ from .threads import LoopThread
 from .tokens import SCOPES, Tokens
 
 _HOST = "127.0.0.1"
-_STOP_SECONDS = 0.05  # for answers that are about to be sent
+_STOP_SECONDS = 0.05  # for which it waits, when it stops, for answers that are about to be sent
 
 
 class Sandbox:
     """An API like the provider's on 127.0.0.1.
 
-    ``async with Sandbox() as sandbox`` serves in the running event loop; ``with Sandbox() as sandbox`` in a thread of
-    its own, for tests that are not async. Either way ``add_cluster`` may be awaited in any event loop. Several
-    sandboxes run side by side. When it stops, what it started is gone and nothing is left on disk.
+    ``async with Sandbox() as sandbox`` serves in the running event loop, ``with Sandbox() as sandbox`` in a thread of
+    its own, for tests that are not async. With both, ``add_cluster`` may be awaited in any event loop. Several can run
+    side by side. When a sandbox stops, all that it started is gone, and without ``data`` nothing is left on disk.
 
     Args:
         port: The port to listen on; 0 for a free one.
         token: The token that may do everything; None for a random one.
         windows: The rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
-        remaining: What ``ratelimit-remaining`` tells: ``"hour"`` what is left of the hour, always; ``"refused"`` the
-            same, but 0 with a 429 of the minute's limit; ``"full"`` 0 also with the answer that fills the minute. The
-            API description allows all three.
-        page_size: The length of a list's pages, each with the next one at ``links.pages.next``; None for lists that
+        remaining: What ``ratelimit-remaining`` tells. ``"hour"``: always what is left of the hour. ``"refused"``: the
+            same, but 0 with a 429 of the minute's limit. ``"full"``: 0 also with the answer that fills the minute. The
+            API description can be read in all three ways.
+        page_size: The length of a list's pages, each with a link to the next one at ``links.pages.next``. None: lists
             come whole.
-        data: A folder, made where it is missing. Clusters, users, dbs, tokens and the certificate authority are kept
-            in it for the next sandbox with this folder, embedded PostgreSQLs too. ``add_cluster`` then returns the
-            cluster of that name and engine that was kept; one behind a ``dsn`` needs it again. What was answered is
-            there after a kill, but not after a crash of the machine. The folder holds passwords, and is readable for
-            its owner alone. A PostgreSQL that root embeds runs as nobody, who must be able to get to the folder.
+        data: A folder, which is made if it is not there. In it the sandbox keeps clusters, users, dbs, tokens and its
+            certificate authority for the next sandbox with this folder; embedded PostgreSQLs too. There ``add_cluster``
+            returns the kept cluster of that name and engine; give the ``dsn`` again if it has one. What was answered
+            is still there after the process was killed, but not after a crash of the machine. The folder holds
+            passwords, and only its owner can read it. If root starts the sandbox, its PostgreSQL runs as the user
+            nobody, who must be able to get to the folder.
 
     Raises:
         ValueError: An argument is out of range.
+        RuntimeError: On entering it: it is running already, or another sandbox uses ``data``.
+        OSError: On entering it: it cannot listen on ``port``.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL, ``http://127.0.0.1:PORT``.
+        """Its address, ``http://127.0.0.1:PORT``, for ``DatabaseClient(base_url=...)``.
 
         Raises:
             RuntimeError: The sandbox is not running.
@@ -105,35 +108,35 @@ class Sandbox:
 
     @property
     def clusters(self) -> dict[str, str]:
-        """The names of the clusters by their ids."""
+        """The name of each cluster, by its id."""
         return {cluster.id: cluster.name for cluster in self._clusters.values()}
 
     @property
     def failed(self) -> list[str]:
-        """The names of the clusters whose embedded PostgreSQL has ended by itself, because somebody killed it."""
+        """The names of the clusters whose embedded PostgreSQL is no longer running, because it was killed."""
         return [cluster.name for cluster in self._clusters.values() if cluster.backend.has_failed()]
 
     @property
     def faults(self) -> Faults:
-        """The failures to show: ``sandbox.faults.add("users.create", status=503)``."""
+        """The failures that it shows: ``sandbox.faults.add("users.create", status=503)``."""
         return self._api.faults
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The last 10,000 requests, oldest first, each from the moment it arrived."""
+        """The last 10,000 requests, the oldest first. A request is here as soon as it has arrived."""
         return list(self._api.records.kept)
 
     @property
     def counts(self) -> Counter[tuple[str | None, int | None]]:
-        """How many requests there were for each operation and status, those included that are no longer kept."""
+        """The number of requests for each operation and status, since the sandbox was made."""
         return Counter(self._api.records.counts)
 
     def add_token(self, scopes: Collection[str] = SCOPES) -> str:
         """Make a new random token, with rate limits of its own.
 
         Args:
-            scopes: What it may do, such as ``["database:read"]``. Passwords, keys and URIs are in lists and gets only
-                with ``database:view_credentials``.
+            scopes: What it may do, such as ``["database:read"]``. Lists and gets tell passwords, keys and URIs only to
+                a token with ``database:view_credentials``.
 
         Returns:
             The token.
@@ -159,26 +162,27 @@ class Sandbox:
         cluster_id: str | None = None,
         online_after: float = 0.0,
     ) -> str:
-        """Add a cluster. Cancelling leaves none.
+        """Add a cluster. A cancelled call adds none.
 
         Args:
-            engine: One of ``Engine``, or any other string for an engine that nobody knows yet, in memory.
+            engine: One of ``Engine``, or any other string, for an engine that the client does not know; that one is in
+                memory.
             name: Its name; None for the engine and a number.
-            dsn: A server of yours, left as it is at the end: for ``pg`` the URL of a superuser of PostgreSQL 14 or
-                newer, for ``mysql`` that of an administrator of MySQL or MariaDB. There the sandbox makes the primary
-                user ``doadmin``, unless the URL is that of ``doadmin``.
-            backend: ``"memory"`` or ``"postgres"`` (an embedded PostgreSQL, gone at the end). Without one and without
-                a dsn, ``pg`` has an embedded PostgreSQL if the ``sandbox`` extra is installed; all else is in memory.
-            tls: False for a cluster without TLS. An embedded PostgreSQL has it, with a CA of this sandbox's own, and
-                refuses connections without. With a ``dsn`` the server decides.
-            version: What the cluster tells as its version. With one before 15 everybody may create in ``public`` of
-                the embedded PostgreSQL's dbs, as was so up to PostgreSQL 14.
-            num_nodes: How many nodes the cluster tells.
-            region: The region that the cluster tells.
-            size: The size that the cluster tells.
-            tags: The tags that the cluster tells.
-            cluster_id: A UUID; None for a random one.
-            online_after: Seconds during which its status is ``creating``, and the API refuses to write (412).
+            dsn: A server of yours to put behind the cluster; it is not stopped at the end. For ``pg``: the URL of a
+                superuser of PostgreSQL 14 or newer. For ``mysql``: the URL of an administrator of MySQL or MariaDB,
+                where the sandbox makes the primary user ``doadmin``, unless the URL is that of ``doadmin`` itself.
+            backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` without a ``dsn`` has an
+                embedded PostgreSQL if the ``sandbox`` extra is installed; every other engine is in memory.
+            tls: False for a cluster without TLS. An embedded PostgreSQL with TLS has a certificate of the sandbox's own
+                authority, and refuses connections without TLS. With a ``dsn`` the server decides.
+            version: The version that the API tells. With one before 15, everybody may create in ``public`` of the
+                embedded PostgreSQL's dbs, as in PostgreSQL 14.
+            num_nodes: The number of nodes that the API tells.
+            region: The region that the API tells.
+            size: The size that the API tells.
+            tags: The tags that the API tells.
+            cluster_id: Its id, a UUID; None for a random one.
+            online_after: Seconds for which its status is ``creating``, and the API refuses writes (412).
 
         Returns:
             The cluster's id.
@@ -209,12 +213,12 @@ class Sandbox:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._clusters.add(new), loop))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
-        """Change the status of a cluster. The API refuses to write (412) while it is not ``online``.
+        """Change the status of a cluster. While it is not ``online``, the API refuses writes (412).
 
         Args:
             cluster_id: What ``add_cluster`` returned.
             status: ``creating``, ``resizing``, ``migrating``, ``forking`` or ``online``.
-            online_after: Seconds until it is online again; None for never.
+            online_after: Seconds until it is online again; None: it stays as it is.
 
         Raises:
             ValueError: The cluster or the status does not exist.

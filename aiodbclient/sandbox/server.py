@@ -1,4 +1,4 @@
-"""The HTTP side of the sandbox: from bytes to an operation and back, with token, limits and faults."""
+"""``Api``: answers HTTP requests. It checks host and token, counts, lets faults happen, and performs the operation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,13 @@ _WRITES = _USER_WRITES | {"dbs.create", "dbs.delete"}
 
 
 class Api:
-    """Answers requests on ``clusters``. ``tokens`` has the rights of every token that is let in."""
+    """Answers requests.
+
+    Args:
+        clusters: The clusters, by their ids.
+        tokens: The rights of each valid token.
+        page_size: The length of a list's pages; None for lists that come whole.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class Api:
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request, and record it."""
         route = match(request.method, request.raw_path)
         record = RecordedRequest(
             method=request.method,
@@ -79,7 +86,7 @@ class Api:
             self.records.finish(record, status)
 
     async def stop(self) -> None:
-        """End the requests that are still under way; those of clients that have gone too."""
+        """Cancel the requests that are still under way, also those of clients that have gone."""
         tasks = list(self._under_way)
         for task in tasks:
             task.cancel()
@@ -88,8 +95,8 @@ class Api:
     async def _answer(
         self, request: web.BaseRequest, route: Route, record: RecordedRequest
     ) -> tuple[Answer, Sequence[Fault]]:
-        # A page in a browser can send requests here, by a name of its own that leads to this address (DNS rebinding),
-        # but no valid token. Until there is one, nothing of the body is read.
+        # A web page can send requests here, by a host name of its own that leads to this address (DNS rebinding), but
+        # it has no valid token. Without one, nothing of the body is read.
         stranger = not _is_loopback(request.headers.get("host"))
         rights = None if stranger else self._tokens.get(_bearer(request))
         try:
@@ -202,14 +209,14 @@ def _require(scope: str, scopes: frozenset[str]) -> None:
 
 
 def _rename(answer: Answer, name: str) -> None:
-    """Let the answer tell of another user or db, or of another cluster."""
+    """Give the user, db or cluster in ``answer`` another name or id."""
     for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
         if answer.payload is not None and key in answer.payload:
             answer.payload[key] = {**answer.payload[key], identity: name}
 
 
 def _is_loopback(host: str | None) -> bool:
-    """Whether this Host header names this machine. Without one no browser has sent the request."""
+    """Whether this Host header names this machine, or is missing, as it never is in what a browser sends."""
     if host is None:
         return True
     try:
@@ -237,7 +244,7 @@ def _bearer(request: web.BaseRequest) -> str:
 
 
 async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
-    """The JSON body, None where there is none; or what to answer when it cannot be read."""
+    """The JSON body, or None if there is none; and the answer if it cannot be read."""
     if not request.can_read_body:
         return None, None
     try:
@@ -249,7 +256,7 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
 
 
 async def _interrupted(faults: Sequence[Fault], *, after: bool) -> Answer | None:
-    """Let the faults before or after the work happen, and tell the answer that one of them gives instead."""
+    """Do what the faults do before or after the work, and return the answer that one of them gives instead."""
     for fault in faults:
         if fault.after is not after:
             continue

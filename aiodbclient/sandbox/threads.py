@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for callers that have no event loop. A daemon: no crash elsewhere waits for it."""
+    """Runs coroutines for callers that have no event loop. The thread is a daemon, so that no exit waits for it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -23,14 +23,14 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def stop(self) -> None:
-        """Let what still runs come to its end, stop the loop and wait for the thread."""
-        self.run(_settle())
+        """Wait for what still runs, for at most 10 seconds; then stop the loop and the thread."""
+        self.run(_wait_for_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
-async def _settle() -> None:
+async def _wait_for_tasks() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         await asyncio.wait(others, timeout=10)

@@ -1,4 +1,4 @@
-"""The tokens that a sandbox lets in: what each may do, and its rate limit."""
+"""``Tokens``: the valid tokens of a sandbox, what each may do, and its rate limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCOPES = frozenset(
 
 @frozen
 class Rights:
-    """What a token may do, and the requests that were counted for it."""
+    """What a token may do, and the count of its requests."""
 
     scopes: frozenset[str]
     limiter: RateLimiter
@@ -67,7 +67,10 @@ class Tokens(Mapping[str, Rights]):
         return token
 
     def open(self, kept: MutableMapping[str, Any]) -> None:
-        """Let in the tokens that are kept too, and keep all from now on. A given token replaces the main one kept."""
+        """Let the tokens of ``kept`` in too, and keep all from now on.
+
+        The token that was given to the sandbox replaces the kept one that may do everything.
+        """
         self._kept = kept
         mains = {token for token, scopes in kept.items() if scopes is None}
         if self._given is None and mains:

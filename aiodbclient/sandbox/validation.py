@@ -1,4 +1,4 @@
-"""Bodies of requests: checked against the API description, and reduced to what the engine heeds. Pure."""
+"""Check the bodies of requests against the API description, and keep what the engine heeds. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = dict[str, Any]
 
 @frozen
 class NewUser:
-    """A user to create. ``auth_plugin`` and ``settings`` hold only what the engine of the cluster heeds."""
+    """A user to create. ``auth_plugin`` and ``settings`` have only what the cluster's engine heeds."""
 
     name: str
     auth_plugin: str | None
@@ -25,7 +25,7 @@ class NewUser:
 
 
 def parse(raw: bytes) -> Any:
-    """The JSON of a body; None for an empty one. Refuses with 400 what is no JSON."""
+    """Parse a body; None for an empty one. Refuses with 400 what is no JSON."""
     if not raw:
         return None
     try:
@@ -35,13 +35,13 @@ def parse(raw: bytes) -> Any:
 
 
 def name_in(body: Any) -> str | None:
-    """The ``name`` in a body, whatever else is wrong with it; None where there is none."""
+    """The ``name`` in a body, whatever else is wrong with it; None if there is none."""
     name = cast(JSON, body).get("name") if isinstance(body, dict) else None
     return name if isinstance(name, str) else None
 
 
 def name_of(body: Any) -> str:
-    """The ``name`` of a create."""
+    """The ``name`` in the body of a create. Refuses with 422 what cannot be a name."""
     name = _object(body, "the request body").get("name")
     if not isinstance(name, str):
         raise Refusal(422, "name is required and must be a string")
@@ -68,7 +68,7 @@ def new_user(engine: str, body: Any) -> NewUser:
 
 
 def auth_plugin(engine: str, body: Any) -> str | None:
-    """``mysql_settings.auth_plugin`` of a create or reset_auth, None where absent or the engine not MySQL."""
+    """``mysql_settings.auth_plugin`` of a create or reset_auth; None if there is none, or the engine is not MySQL."""
     members = _object(body, "the request body")
     if "mysql_settings" not in members:
         return None
@@ -78,7 +78,7 @@ def auth_plugin(engine: str, body: Any) -> str | None:
 
 
 def settings(engine: str, body: Any, *, required: bool = False) -> JSON:
-    """``settings`` of a create or an update, reduced to those that ``engine`` heeds."""
+    """The ``settings`` of a create or an update that ``engine`` heeds."""
     members = _object(body, "the request body")
     if "settings" not in members:
         _expect(not required, "settings is required")

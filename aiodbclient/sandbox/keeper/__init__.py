@@ -1,9 +1,8 @@
-"""A throw-away PostgreSQL behind TLS, kept by two processes of its own that watch each other and whoever started them.
+"""Runs an embedded PostgreSQL in two processes, so that nothing is left of it when any one process is killed.
 
-The *guard* waits for the end: it comes when the starter closes the guard's stdin or is no more. The *worker* runs
-PostgreSQL and the front that clients connect to. Whichever of the two outlives the other stops PostgreSQL and removes
-the folder, so that nothing is left when any one process is killed. Where root starts it, both become nobody before
-they write anything.
+The *guard* waits until the process that started it closes the guard's stdin, or is gone. The *worker* runs PostgreSQL,
+and the front with TLS that clients connect to. If one of the two dies, the other stops PostgreSQL and removes its
+folder. If root starts them, both become the user nobody before they write anything.
 
-Run with nothing but the standard library: see ``main``.
+The modules here import nothing but the standard library and each other. ``main`` says how they are run.
 """

@@ -1,4 +1,4 @@
-"""The folder of one PostgreSQL: which processes run in it, and its end."""
+"""The folder of one PostgreSQL: the processes that run in it, and removing it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ _THREADS = 8
 
 
 def clean(base: Path, *, keep: bool) -> None:
-    """Stop what runs in ``base`` and remove it; with ``keep``, all but the data of the server. Safe to repeat."""
+    """Stop what runs in ``base``, and remove it. Safe to repeat.
+
+    Args:
+        base: The folder.
+        keep: Whether the server's data stays there.
+    """
     server = int(_status(base, 0) or 0)
     if server in running_in(base, server):
-        # Either way it ends its own processes at once; the first writes down what it has.
+        # Both end the server's processes at once; SIGINT makes it write its data to the disk first.
         _kill(server, signal.SIGINT if keep else signal.SIGQUIT)
         _wait_until_nothing_runs_in(base, server)
     for process in running_in(base, server):
@@ -31,7 +36,7 @@ def clean(base: Path, *, keep: bool) -> None:
     if not keep:
         _remove(base)
         return
-    (base / "data" / "postmaster.pid").unlink(missing_ok=True)  # of a killed one it says for ever that it is ready
+    (base / "data" / "postmaster.pid").unlink(missing_ok=True)  # a killed server leaves one that says it is ready
     for entry in base.iterdir():
         if entry.is_dir() and entry.name != "data":
             shutil.rmtree(entry, ignore_errors=True)
@@ -40,7 +45,7 @@ def clean(base: Path, *, keep: bool) -> None:
 
 
 def _remove(base: Path) -> None:
-    """Remove ``base``, several databases at a time: a disk that discards each file's blocks lets one wait long."""
+    """Remove ``base``, several databases at a time, since on some disks removing a file takes long."""
     with ThreadPoolExecutor(_THREADS) as threads:
         for database in base.glob("data/base/*"):
             threads.submit(shutil.rmtree, database, ignore_errors=True)
@@ -48,7 +53,7 @@ def _remove(base: Path) -> None:
 
 
 def _status(base: Path, line: int) -> str:
-    """A line of ``postmaster.pid``: the first has the server's process, the seventh its shared memory. "" for none."""
+    """A line of ``postmaster.pid``, or "". Line 0 is the server's process, line 6 its shared memory."""
     try:
         return (base / "data" / "postmaster.pid").read_text().splitlines()[line]
     except (FileNotFoundError, IndexError):
@@ -56,7 +61,7 @@ def _status(base: Path, line: int) -> str:
 
 
 def running_in(base: Path, server: int) -> list[int]:
-    """The processes but ours whose folder is ``base`` or one below. Without /proc, ``server`` if it is alive."""
+    """The other processes whose working folder is in ``base``. Without /proc: ``server``, if it is alive."""
     if not os.path.exists("/proc/self/cwd"):
         return [server] if server and _kill(server, 0) else []
     found: list[int] = []
@@ -64,7 +69,7 @@ def running_in(base: Path, server: int) -> list[int]:
         if entry.isdecimal() and int(entry) != os.getpid():
             try:
                 folder = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
-            except OSError:  # somebody else's, or gone
+            except OSError:  # the process is another user's, or has ended
                 continue
             if folder == str(base) or folder.startswith(f"{base}/"):
                 found.append(int(entry))

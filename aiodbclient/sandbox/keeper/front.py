@@ -1,8 +1,8 @@
-"""What clients of PostgreSQL connect to: TLS on this side, the server's own socket on the other.
+"""``Front``: adds TLS to PostgreSQL. Clients connect to it, and it passes on what they send to the server's socket.
 
-The wheel's PostgreSQL is built without TLS. The start of a connection is that of the protocol ("Message Flow", "SSL
-Session Encryption" and "Canceling Requests in Progress"): what comes after it is passed on as it is. The server
-offers no channel binding, since it speaks no TLS itself.
+It is needed because the wheel's PostgreSQL is built without TLS. It speaks the start of the protocol (PostgreSQL's
+manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"), and passes on what follows as it
+is. The server offers no channel binding, since it has no TLS itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK = 65536
 
 
 def server_context(certificate: str | None, folder: Path) -> ssl.SSLContext | None:
-    """The server's side of TLS with ``certificate``, a key and its chain in PEM; None for None."""
+    """The TLS context of a server with ``certificate``, its key and chain as PEM; None for None."""
     if certificate is None:
         return None
     file = folder / "server.pem"
@@ -36,7 +36,12 @@ def server_context(certificate: str | None, folder: Path) -> ssl.SSLContext | No
 
 
 class Front:
-    """Passes connections on to the socket ``server``. With a ``context`` only those that ask for TLS, and cancels."""
+    """Passes connections on to the server.
+
+    Args:
+        context: For TLS. Then it refuses connections without TLS, but for requests to cancel a statement. None: no TLS.
+        server: The path of the server's socket.
+    """
 
     def __init__(self, context: ssl.SSLContext | None, server: str) -> None:
         self._context = context
@@ -49,7 +54,7 @@ class Front:
             while True:
                 try:
                     client, _ = await loop.sock_accept(listener)
-                except OSError:  # out of files: some connection has to end first
+                except OSError:  # too many open files: a connection has to end first
                     await asyncio.sleep(0.05)
                     continue
                 connections.create_task(self._connection(client))
@@ -63,10 +68,10 @@ class Front:
                 if start is not None:
                     await self._pass_on(client, start)
             except (OSError, EOFError, ssl.SSLError, TimeoutError):
-                pass  # the client's connection ends, and that is all there is to say
+                pass  # the client's connection is closed
 
     async def _start(self, client: socket.socket) -> bytes | None:
-        """Read up to the point where TLS begins, and return b"". Of a cancel, return all; of what was refused, None."""
+        """Read what comes before TLS. Returns b"" when TLS is to begin, all of a cancel request, or None if refused."""
         loop = asyncio.get_running_loop()
         while True:
             head = await _exactly(client, 8)
@@ -80,13 +85,13 @@ class Front:
                 await loop.sock_sendall(client, b"N")
                 continue
             rest = await _exactly(client, length - 8)
-            if code == _CANCEL_REQUEST:  # libpq's PQcancel sends it in the clear; it holds a key, and no secret
+            if code == _CANCEL_REQUEST:  # libpq's PQcancel sends it without TLS; it has a key, and no password
                 return head + rest
             await loop.sock_sendall(client, _refusal(rest))
             return None
 
     async def _pass_on(self, client: socket.socket, start: bytes) -> None:
-        """Pass bytes both ways until either side ends. ``start`` has been read from the client already."""
+        """Pass bytes both ways until one side ends. ``start`` was read from the client already."""
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
         try:
             server_writer.write(start)
@@ -94,7 +99,7 @@ class Front:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_pump(reader, server_writer))
                 both.create_task(_pump(server_reader, writer))
-            await writer.wait_closed()  # what the server said last is on its way
+            await writer.wait_closed()  # until the last bytes of the server are sent
         finally:
             server_writer.close()
 
@@ -111,7 +116,7 @@ async def _streams(
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on all of ``reader``, then close ``writer``, which ends the other direction too."""
+    """Pass on all that comes from ``reader``, then close ``writer``, which ends the other direction too."""
     try:
         while data := await reader.read(_CHUNK):
             writer.write(data)
@@ -123,7 +128,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _exactly(client: socket.socket, length: int) -> bytes:
-    """``length`` bytes and not one more: what follows them may be TLS."""
+    """Read ``length`` bytes and no more, since what follows may be TLS."""
     data = b""
     while len(data) < length:
         more = await asyncio.get_running_loop().sock_recv(client, length - len(data))
@@ -134,7 +139,7 @@ async def _exactly(client: socket.socket, length: int) -> bytes:
 
 
 def _refusal(startup: bytes) -> bytes:
-    """The server's own answer to who must use TLS and does not ("ErrorResponse", and pg_hba.conf's error)."""
+    """The ErrorResponse that a server sends to a client without TLS which must have it."""
     words = startup.decode(errors="replace").split("\0")
     told = dict(zip(words[::2], words[1::2], strict=False))
     user = told.get("user", "")

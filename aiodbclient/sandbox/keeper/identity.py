@@ -1,4 +1,4 @@
-"""Root becomes nobody, for PostgreSQL refuses root, and so that root writes nothing here."""
+"""Change from root to the user nobody: PostgreSQL does not run as root, and root is to write nothing here."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 
 def become_nobody(binaries: Path) -> bool:
-    """Become nobody, for good, where we are root; go to the folder of ``binaries``' package either way.
+    """If this process is root, become nobody for good. Change to the folder of the package of ``binaries``.
 
-    Returns whether PostgreSQL can be run where it is. Where nobody may not go there, as into root's home, it can still
-    be read from the folder that we are in then.
+    Returns:
+        Whether PostgreSQL can be run where it is. If not, because nobody may not go there (root's home is such a
+        place), it can still be read from the folder that the process is in now.
     """
     os.chdir(binaries.parent.parent.parent)
     if os.geteuid() == 0:

