@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from benchmarks.valkey_server import BINARY, ValkeyServer
@@ -12,6 +13,12 @@ from .requirements import no_server
 from .server import Server, serve
 
 MakeClient = Callable[..., DatabaseClient]
+
+# How long an example takes tells of the machine, and what else it does. `make mutants` is told that a test fails, and
+# needs no simplest example of it.
+settings.register_profile("tests", deadline=None)
+settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
+settings.load_profile("tests")
 
 
 @pytest.fixture

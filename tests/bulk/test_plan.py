@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,6 +92,26 @@ async def test_applying_creates_and_updates_and_deletes_last(sandbox: Sandbox, p
     assert again.keep == ["new", "same", "other"]
 
 
+async def test_a_plan_of_one_change_is_something_to_do(pg: ClusterClient) -> None:
+    await pg.users.create("alice")
+    assert await pg.users.plan(["alice", "bob"])
+    assert await pg.users.plan([NewUser("alice", settings=REPLICATING)])
+    assert await pg.users.plan([], prune=True)
+    assert not await pg.users.plan(["alice"])
+
+
+async def test_so_many_names_at_a_time_are_applied_as_asked_for(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.create", delay=0.05)
+    plan = await pg.users.plan(["a", "b", "c"])
+    with pytest.raises(errors.InvalidArgumentError, match="concurrency"):
+        plan.apply(concurrency=0)
+
+    assert [outcome.name async for outcome in plan.apply(concurrency=1)] == ["a", "b", "c"]
+
+    begun = [request.at for request in sandbox.requests if request.operation == "users.create"]
+    assert all(later - earlier >= 0.05 for earlier, later in pairwise(begun))
+
+
 async def test_without_prune_nothing_is_deleted(sandbox: Sandbox, pg: ClusterClient) -> None:
     await pg.users.create("stranger")
 
@@ -137,8 +158,8 @@ async def test_a_name_in_another_spelling_is_looked_up(sandbox: Sandbox, pg: Clu
 @pytest.mark.parametrize(
     ("specs", "match"),
     [
-        ("alice", "iterable of names"),
-        (5, "iterable of names"),
+        ("alice", "iterable of names, not str"),
+        (5, "iterable of names, not int"),
         (["a", 5], "names and NewUsers"),
         (["a", ".."], "cannot be the name"),
         (["a", "b", "a"], "'a' is asked for twice"),
@@ -153,8 +174,13 @@ async def test_specs_that_cannot_be_are_refused(sandbox: Sandbox, pg: ClusterCli
 async def test_settings_of_another_engine_and_engines_without_users_are_refused(
     sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient
 ) -> None:
-    with pytest.raises(errors.UnsupportedOperationError, match=r"settings\.acl"):
-        await pg.users.plan([NewUser("a", settings=UserSettings(acl=[]))])
+    for spec, setting in (
+        (NewUser("a", settings=UserSettings(acl=[])), "settings.acl"),
+        (NewUser("a", mysql_settings=MySQLSettings("mysql_native_password")), "mysql_settings"),
+        (NewUser("a", readonly=True), "readonly"),
+    ):
+        with pytest.raises(errors.UnsupportedOperationError, match=f"^users.create: {setting} is a setting of"):
+            await pg.users.plan([spec])
     redis = client.cluster(await sandbox.add_cluster("redis"))
     with pytest.raises(errors.UnsupportedOperationError):
         await redis.users.plan(["a"])

@@ -16,9 +16,11 @@ from aiodbclient import (
     MySQLSettings,
     NewUser,
     OpenSearchACL,
+    User,
     UserSettings,
     errors,
 )
+from aiodbclient._bulk.settings import differences, is_provider_own
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -243,3 +245,95 @@ async def test_a_rival_with_other_settings_is_not_kept(pg: ClusterClient) -> Non
 
     [outcome] = [each async for each in pg.users.provision(specs())]
     assert isinstance(outcome.error, errors.SettingsDifferError)
+
+
+@pytest.mark.parametrize(
+    ("spec", "there", "told"),
+    [
+        (NewUser("a"), UserSettings(pg_allow_replication=True), []),
+        (
+            NewUser("a", settings=UserSettings(pg_allow_replication=True)),
+            None,
+            ["settings.pg_allow_replication: false -> true"],
+        ),
+        (
+            NewUser("a", settings=kafka(("Orders", "PRODUCE_CONSUME"), ("b", "consume"))),
+            kafka(("Orders", "admin")),
+            ["settings.acl: ['Orders=admin'] -> ['Orders=produceconsume', 'b=consume']"],
+        ),
+        (
+            NewUser("a", settings=opensearch((None, None), ("logs", "read"))),
+            opensearch(("logs", "deny")),
+            ["settings.opensearch_acl: ['logs=deny'] -> ['=', 'logs=read']"],
+        ),
+        (
+            NewUser("a", settings=mongodb(["b", "a"], "READ_ONLY")),
+            None,
+            [
+                "settings.mongo_user_settings.databases: [] -> ['a', 'b']",
+                "settings.mongo_user_settings.role: the default -> readOnly",
+            ],
+        ),
+        (
+            NewUser("a", settings=mongodb(None, None)),
+            mongodb(["a"], "new_role"),
+            [
+                "settings.mongo_user_settings.databases: ['a'] -> []",
+                "settings.mongo_user_settings.role: new_role -> the default",
+            ],
+        ),
+        (
+            NewUser("a", readonly=True),
+            mongodb(["x"], "readWrite"),
+            ["settings.mongo_user_settings.role: readWrite -> readOnly"],
+        ),
+        (NewUser("a", readonly=False), mongodb(["x"], "dbAdmin"), []),
+        (
+            NewUser("a", readonly=True),
+            None,
+            [
+                "settings.mongo_user_settings.databases: [] -> ['admin']",
+                "settings.mongo_user_settings.role: the default -> readOnly",
+            ],
+        ),
+        (
+            NewUser("a", readonly=False),
+            mongodb(["x"], "readOnly"),
+            ["settings.mongo_user_settings.role: readOnly -> readWrite"],
+        ),
+        (
+            NewUser("a", readonly=True, settings=mongodb(["x"], "dbAdmin")),
+            mongodb(["x"], "readOnly"),
+            ["settings.mongo_user_settings.role: readOnly -> dbAdmin"],
+        ),
+    ],
+)
+def test_what_differs_is_told_in_words(spec: NewUser, there: UserSettings | None, told: list[str]) -> None:
+    assert [str(each) for each in differences(spec, User("a", settings=there))] == told
+
+
+def test_the_default_plugin_is_that_of_a_user_whose_plugin_is_not_told() -> None:
+    native, sha2 = MySQLSettings("mysql_native_password"), MySQLSettings("caching_sha2_password")
+
+    def told(wanted: MySQLSettings, there: MySQLSettings | None) -> list[str]:
+        found = differences(NewUser("a", mysql_settings=wanted), User("a", mysql_settings=there))
+        return [str(each) for each in found]
+
+    assert told(sha2, None) == told(native, native) == []
+    assert told(native, None) == ["mysql_settings.auth_plugin: caching_sha2_password -> mysql_native_password"]
+    assert told(sha2, native) == ["mysql_settings.auth_plugin: mysql_native_password -> caching_sha2_password"]
+
+
+@pytest.mark.parametrize(
+    ("user", "own"),
+    [
+        (User("doadmin"), True),
+        (User("do-readonly", "normal"), True),
+        (User("a", "primary"), True),
+        (User("a", "a role of tomorrow"), True),
+        (User("a", "normal"), False),
+        (User("a"), False),
+    ],
+)
+def test_who_came_with_the_cluster_is_known_by_name_or_role(user: User, own: bool) -> None:
+    assert is_provider_own(user) is own
