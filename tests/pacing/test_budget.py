@@ -198,6 +198,23 @@ def test_the_queue_ahead_is_part_of_the_wait() -> None:
     assert live(main) == pytest.approx([50, 60, 110, 120, 170], abs=0.01)
 
 
+def test_bulk_calls_wait_behind_all_others_and_others_not_behind_them() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (1, 10.0))
+        await spend(budget, 1)
+        queue = Queue(budget, loop)
+        tasks = [await queue.enter("bulk", bulk=True), await queue.enter("person")]
+        with pytest.raises(RateLimitError) as refused:
+            await budget.acquire(max_wait=15.0, bulk=True)
+        assert refused.value.retry_after == 30.0
+        with pytest.raises(RateLimitError) as refused:
+            await budget.acquire(max_wait=15.0)
+        assert refused.value.retry_after == 20.0
+        await asyncio.gather(*tasks)
+
+    live(main)
+
+
 def test_patience_ends_when_the_wait_grows_beyond_it_later() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget, start = budget_on(loop, (1, 10.0)), loop.time()

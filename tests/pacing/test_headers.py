@@ -78,6 +78,19 @@ def test_how_long_a_429_asks_to_wait_by_the_date_of_its_own_answer(headers: dict
     assert seconds_to_wait({"date": formatdate(RESET, usegmt=True), **headers}, longest=3600.0) == wait
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of the process cannot be changed here")
+def test_a_date_without_a_zone_is_utc_wherever_this_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        for later in ("Thu, 15 Oct 2015 17:57:33 -0000", "Thu, 15 Oct 2015 19:57:33 +0200"):
+            headers = {"date": formatdate(RESET, usegmt=True), "retry-after": later}
+            assert seconds_to_wait(headers, longest=3600.0) == 20.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_without_a_date_the_reset_is_compared_with_our_clock() -> None:
     wait = seconds_to_wait({"ratelimit-reset": str(int(time.time()) + 100)}, longest=3600.0)
     assert wait == pytest.approx(100, abs=2)

@@ -25,7 +25,7 @@ GRANTED: dict[str, Any] = {
     "waits": [0, 2_000_000],
     "used": [4, 5],
     "in_flight": 3,
-    "settling": 500_000,
+    "recovering": 500_000,
     "most": 7,
     "least": 6,
 }
@@ -47,7 +47,7 @@ def test_a_reply_is_in_seconds_of_the_servers_clock() -> None:
         in_flight=3,
         least=6,
         most=7,
-        settling=0.5,
+        recovering=0.5,
         version=3,
         stale=False,
         facts=None,
@@ -95,7 +95,7 @@ def test_valkey_may_have_forgotten_or_been_asked_too_late() -> None:
         ({"in_flight": -1}, "in_flight is out of range"),
         ({"least": -1}, "least is out of range"),
         ({"most": -1}, "most is out of range"),
-        ({"settling": None}, "settling is no number"),
+        ({"recovering": None}, "recovering is no number"),
         ({"version": -1}, "version is out of range"),
         ({"stale": True, "facts": 5}, "facts is no text"),
     ],
@@ -122,7 +122,7 @@ def test_what_one_process_knows_the_other_takes_over_by_its_own_clock() -> None:
     hour.others.level, hour.others.since, hour.others.sure = 7, 50.0, True
     hour.others.seen.append((40.0, 60.0, 3))
     one.gate.until, one.gate.at_most, one.gate.strikes = 70.0, 4, 2
-    one.heard, one.compared = 65.0, 64.0
+    one.last_answer, one.last_count = 65.0, 64.0
 
     load(other, dump(one, offset=1000.0), offset=900.0)  # whose clock is 100 s ahead
 
@@ -131,8 +131,8 @@ def test_what_one_process_knows_the_other_takes_over_by_its_own_clock() -> None:
     assert (others.level, others.since, others.sure, list(others.seen)) == (7, 150.0, True, [(140.0, 160.0, 3)])
     assert (others.seconds, others.steady) == (hour.others.seconds, hour.others.steady)
     assert (other.gate.until, other.gate.at_most, other.gate.strikes) == (170.0, 4, 2)
-    assert (other.heard, other.compared) == (165.0, 164.0)
-    assert not other.quiet
+    assert (other.last_answer, other.last_count) == (165.0, 164.0)
+    assert not other.alone
 
 
 def test_who_knows_nothing_tells_nothing() -> None:
@@ -141,8 +141,12 @@ def test_who_knows_nothing_tells_nothing() -> None:
     load(other, dump(one, offset=1000.0), offset=0.0)
 
     assert dump(other, offset=0.0) == dump(one, offset=1000.0)
-    assert (other.gate.until, other.gate.at_most, other.heard) == (one.gate.until, one.gate.at_most, one.heard)
-    assert other.quiet
+    assert (other.gate.until, other.gate.at_most, other.last_answer) == (
+        one.gate.until,
+        one.gate.at_most,
+        one.last_answer,
+    )
+    assert other.alone
 
 
 def test_what_cannot_be_right_is_not_taken_over_in_part() -> None:
@@ -155,7 +159,7 @@ def test_what_cannot_be_right_is_not_taken_over_in_part() -> None:
         {"others": [seen, seen]},
         {"gate": "x"},
         {"strikes": None},
-        {"compared": []},
+        {"last_count": []},
     ):
         other = account()
         with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
