@@ -6,7 +6,11 @@ import sys
 
 
 def main() -> None:
-    """Run the command with the arguments of the process, and exit with its exit code."""
+    """Run the command with the arguments of the process, and exit with its exit code.
+
+    Raises:
+        SystemExit: Always.
+    """
     try:
         from .app import app
     except ModuleNotFoundError as error:

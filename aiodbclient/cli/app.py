@@ -1,4 +1,4 @@
-"""The command, with its groups of subcommands."""
+"""``app``: the command with all its subcommands, for Typer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .._version import __version__
+from .. import __version__
 from . import clusters, dbs, sandbox, tenants, users
 
 app = typer.Typer(

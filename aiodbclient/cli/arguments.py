@@ -1,4 +1,4 @@
-"""The arguments and options that several subcommands take, as types for their signatures."""
+"""The arguments and options that several commands take, as types for their signatures."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""``aiodbclient clusters``."""
+"""The command ``aiodbclient clusters``."""
 
 from __future__ import annotations
 
-from ..models import Cluster
+from .. import Cluster
 from .arguments import Budget, Json
 from .output import print_rows
 from .running import DONE, open_client, runs

@@ -1,4 +1,4 @@
-"""``aiodbclient dbs``."""
+"""The commands ``aiodbclient dbs``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of tenants, from the arguments, from a CSV file or from the standard input."""
+"""Read the names of tenants from the arguments, from a CSV file or from the standard input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
     """Read the names, and check that each comes once.
 
     Args:
-        arguments: The names on the command line.
+        arguments: The names on the command line, if any.
         file: A CSV file, ``-`` for the standard input, or None. The names are in its column ``name``, or else in the
             first.
 
@@ -47,7 +47,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
 
 
 def _cells(where: str, text: str) -> Iterator[tuple[int, str]]:
-    """The name in each row, with the number of its line."""
+    """The name in each row, after the number of its line."""
     rows = csv.reader(text.splitlines(keepends=True), strict=True)
     column = 0
     first = True

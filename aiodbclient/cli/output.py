@@ -1,4 +1,4 @@
-"""What a command prints: results on the standard output, everything else on the standard error."""
+"""Print: results on the standard output, everything else on the standard error. Ask on the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import InvalidArgumentError
 
 NAME = "aiodbclient"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_WIDE = 1_000_000  # columns, where the output is no terminal: no line is to be folded
+_WIDE = 1_000_000  # columns of an output that is no terminal, so that no line is folded
 
 
 class Lines:
@@ -31,7 +31,7 @@ class Lines:
         self.gone = False
 
     def write(self, line: str) -> None:
-        """Print ``line`` at once; do nothing where the reader has gone."""
+        """Print ``line`` at once. Does nothing if the reader has gone."""
         if self.gone:
             return
         try:
@@ -42,7 +42,7 @@ class Lines:
 
 
 def forget_stdout() -> None:
-    """Discard what is printed from now on: Python would fail to flush it when the process ends."""
+    """Discard what is printed from now on. Else Python would fail to flush it when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -57,12 +57,12 @@ def tell(text: str) -> None:
 
 
 def printable(text: object) -> str:
-    """``text`` with control characters escaped, so that it cannot control the terminal."""
+    """``text`` with control characters escaped, so that a name from the API cannot control the terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
 def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool) -> None:
-    """Print a table that fits the terminal, or a JSON object for each row."""
+    """Print ``rows`` as a table that fits the terminal, or as a JSON object for each."""
     lines = list(rows)
     if as_json:
         for row in lines:
@@ -92,7 +92,7 @@ def confirm(what: str, *, yes: bool) -> bool:
 
     Args:
         what: The question.
-        yes: Whether the answer has been given with ``--yes``. Nothing is asked then.
+        yes: Whether ``--yes`` was given. Then nothing is asked, and the answer is True.
 
     Returns:
         The answer.
@@ -105,7 +105,7 @@ def confirm(what: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise InvalidArgumentError(f"{what} Nobody can be asked here: say --yes. Nothing was changed")
-    # The event loop stands still meanwhile, and its own handlers of signals with it.
+    # The event loop stands still while this waits, so its handlers of signals would not run.
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     try:
         return typer.confirm(printable(what), err=True)

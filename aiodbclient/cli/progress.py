@@ -1,4 +1,4 @@
-"""A bulk run on the terminal: its progress, its outcomes, and the signals that stop it."""
+"""Follow a bulk run: print its outcomes, show its progress on the terminal, and stop it on a signal."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from .._bulk.outcomes import Action, Failed
-from .._bulk.run import Run
-from .._pacing.budget import Window
+from .. import Action, Failed, Run, Window
 from ..errors import DatabaseClientError
 from ..tenants import TenantDone, TenantOutcome
 from .output import NAME, Lines, error_console, printable, tell
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, AnyBudget, code_of, on_signals
 
 _TICK = 0.2  # s between two drawings of the bar
-_WORTH_TELLING = 1.0  # s of waiting for the rate limit
+_WORTH_SHOWING = 1.0  # s of waiting for the rate limit
 
 
 def seconds_left(names: int, a_second: float, requests: float, windows: Iterable[tuple[Window, int]]) -> float:
-    """Estimate how long the rest of a run takes: at its pace so far, and no less than the rate limit needs.
+    """Estimate how long the rest of a run takes: at its pace so far, but no less than the rate limit makes it take.
 
-    The rate limit lets the first requests go at once, so the pace alone would promise too much at first.
+    The rate limit lets the first requests through at once, so at first the pace alone would give too short a time.
 
     Args:
         names: The number of names that are left.
@@ -47,9 +45,9 @@ def seconds_left(names: int, a_second: float, requests: float, windows: Iterable
 
 
 class Bar:
-    """A progress bar on the standard error, where that is a terminal. A context manager, within an event loop.
+    """A progress bar on the standard error; none if that is no terminal. A context manager, for within an event loop.
 
-    A timer of the loop draws it, and no thread, since budgets are for one thread.
+    A timer of the event loop draws it. A thread would not do, since a budget is for one thread.
 
     Args:
         total: The number of names in the run.
@@ -118,7 +116,7 @@ class Bar:
             windows = zip(self._budget.windows, budget.used, strict=True)
             requests = self._requests / self._done
             left = str(timedelta(seconds=round(seconds_left(self._total - self._done, a_second, requests, windows))))
-        waits = budget.waiting > 0 and budget.next_slot > _WORTH_TELLING
+        waits = budget.waiting > 0 and budget.next_slot > _WORTH_SHOWING
         self._progress.update(
             self._task,
             rate=f"{60 * a_second:.0f}/min",
@@ -160,14 +158,14 @@ async def follow(
     row: Callable[[TenantDone], dict[str, Any]],
     as_json: bool,
 ) -> int:
-    """Do a run to its end, and print its progress and outcomes.
+    """Do a run to its end, and print its progress and its outcomes.
 
     Args:
         run: The run.
         total: The number of its names.
         budget: The budget that paces it.
-        row: Gives what to print of a success, beside its name and action.
-        as_json: Print each outcome as a JSON object; else the number of outcomes of each kind at the end.
+        row: Makes what is printed of a success besides its name and action.
+        as_json: Whether to print each outcome as a JSON object; else the number of each kind is printed at the end.
 
     Returns:
         The exit code.
@@ -187,7 +185,7 @@ async def follow(
                         if as_json:
                             told = _failure(outcome.error) if isinstance(outcome, Failed) else row(outcome)
                             lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **told}))
-                            if lines.gone:  # nobody reads the outcomes: do no more
+                            if lines.gone:  # nobody reads the outcomes any more
                                 run.stop()
                 except DatabaseClientError as error:
                     ended = error

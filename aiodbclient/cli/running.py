@@ -1,4 +1,4 @@
-"""What every subcommand needs: a client, its cluster, signals, an exit code."""
+"""What every command needs: a client, its cluster, what signals do, and the exit code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from uuid import UUID
 
 import typer
 
-from .._pacing.budget import RateBudget
-from ..client import DatabaseClient, environment_token
-from ..clusters import ClusterClient
+from .. import ClusterClient, DatabaseClient, RateBudget
+from ..client import environment_token
 from ..errors import (
     APIError,
     AuthenticationError,
@@ -39,7 +38,7 @@ DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
 
 
 def runs(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
-    """Make a function for Typer of a coroutine function. It exits with the code returned, or with that of the error."""
+    """Make of a coroutine function a function for Typer, which exits with its result, or with the code of its error."""
 
     @wraps(command)
     def called(*arguments: P.args, **options: P.kwargs) -> None:
@@ -52,7 +51,7 @@ def _exit_code(work: Coroutine[Any, Any, int]) -> int:
     try:
         return asyncio.run(_until_signal(work))
     except typer.Abort:
-        print(file=sys.stderr)  # ends the line with the question
+        print(file=sys.stderr)  # end the line of the question
         tell("stopped: nothing was changed")
         return STOPPED
     except (asyncio.CancelledError, KeyboardInterrupt):
@@ -67,7 +66,7 @@ def _exit_code(work: Coroutine[Any, Any, int]) -> int:
 
 
 def code_of(error: DatabaseClientError) -> int:
-    """The exit code of a command that ``error`` ended."""
+    """The exit code of a command that ended with ``error``."""
     match error:
         case ConfigurationError() | InvalidArgumentError() | UnsupportedOperationError():
             return BAD_USAGE
@@ -80,7 +79,7 @@ def code_of(error: DatabaseClientError) -> int:
 
 
 async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
-    """Do ``work``. SIGINT and SIGTERM cancel it."""
+    """Do ``work``, until SIGINT or SIGTERM cancels it."""
     task = asyncio.current_task()
     assert task is not None
     on_signals(task.cancel)
@@ -98,7 +97,7 @@ async def open_client(budget_url: str | None) -> AsyncGenerator[tuple[DatabaseCl
     """Open a client with the token and the proxy of the environment.
 
     Args:
-        budget_url: The server of a shared budget; None for a budget of this process alone.
+        budget_url: The URL of a shared budget; None for a budget of this process alone.
 
     Yields:
         The client, and the budget that paces it.
@@ -120,10 +119,10 @@ def _shared(url: str) -> SharedRateBudget:
 
 
 async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """Find a cluster by its id or its name, with one request. Its engine is known then.
+    """Find a cluster by its id or its name, with one request, which tells its engine too.
 
     Args:
-        client: Reads the cluster, or the list of them.
+        client: The client.
         wanted: The id or the name.
 
     Raises:
@@ -135,13 +134,13 @@ async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
     try:
         return client.cluster(cluster.id, (await cluster.info()).engine)
     except PermissionDeniedError:
-        return cluster  # what the command is to do may be allowed all the same
+        return cluster  # the token may be allowed to do what the command is for
     except NotFoundError:
         raise InvalidArgumentError(f"no cluster has the id {wanted}; nothing was changed") from None
 
 
 def cluster_by_id(client: DatabaseClient, wanted: str) -> ClusterClient | None:
-    """The cluster with the id ``wanted``, or None where that is no id. Sends nothing."""
+    """The cluster with the id ``wanted``; None if that is no id. Sends nothing."""
     try:
         return client.cluster(UUID(wanted))
     except ValueError:

@@ -1,4 +1,4 @@
-"""``aiodbclient sandbox``."""
+"""The command ``aiodbclient sandbox``."""
 
 from __future__ import annotations
 

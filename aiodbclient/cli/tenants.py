@@ -1,4 +1,4 @@
-"""``aiodbclient tenants``."""
+"""The commands ``aiodbclient tenants``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from attrs import frozen
 
-from .._bulk.run import Run
+from .. import Run
 from ..engines import guard_tenants
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
@@ -29,7 +29,7 @@ app = typer.Typer(
     "Whatever ends a command: run it again, and it goes on.",
 )
 
-_SHOWN = 10  # names in a question, at most
+_SHOWN = 10  # names that a question lists at most
 
 Prune = Annotated[bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")]
 
@@ -44,7 +44,13 @@ class IfExistsOption(StrEnum):
 
 @frozen
 class OpenTenants:
-    """The tenants of a cluster, the store that they are on record in, and the budget of the requests."""
+    """The tenants of a cluster, their open store, and the budget of the requests.
+
+    Attributes:
+        tenants: The tenants.
+        store: The store.
+        budget: The budget.
+    """
 
     tenants: Tenants
     store: Store
@@ -62,10 +68,21 @@ async def _open(
     *,
     offline: bool = False,
 ) -> AsyncGenerator[OpenTenants]:
-    """Open the store of a cluster's tenants.
+    """Find the cluster, then open the store.
 
-    The cluster comes first, so that one that cannot have tenants leaves no file of a store behind. With ``offline``, an
-    id is taken for that of a cluster without asking the API.
+    In this order, so that a cluster which can have no tenants leaves no new file of a store behind.
+
+    Args:
+        cluster: The cluster's id or name.
+        store: The store: a path, or the URL of a PostgreSQL.
+        budget: The URL of a shared budget, or None.
+        prefix: As for ``Tenants``.
+        private: As for ``Tenants``.
+        admin: As for ``Tenants``.
+        offline: Whether a cluster given by its id is used without asking the API.
+
+    Raises:
+        UnsupportedOperationError: The cluster can have no tenants.
     """
     opened = _store(store)
     async with open_client(budget) as (client, limit):

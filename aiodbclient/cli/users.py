@@ -1,12 +1,12 @@
-"""``aiodbclient users``."""
+"""The commands ``aiodbclient users``."""
 
 from __future__ import annotations
 
 import typer
 from attrs import asdict
 
+from .. import User
 from ..errors import InvalidArgumentError
-from ..models import User
 from .arguments import Budget, Cluster, Json, Name, Show, Yes
 from .output import confirm, print_rows, tell
 from .running import DONE, STOPPED, find_cluster, open_client, runs
