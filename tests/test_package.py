@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from importlib.metadata import requires
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
 import aiodbclient
@@ -31,3 +31,14 @@ def test_importing_it_imports_nothing_of_an_extra() -> None:
 
 def test_it_says_that_it_is_typed() -> None:
     assert (Path(aiodbclient.__file__).parent / "py.typed").exists()
+
+
+def test_it_names_the_pythons_that_ci_tests() -> None:
+    ci = Path(__file__).parents[1] / ".ci"
+    [others] = re.findall(r'^for other in ([^"]*) "', (ci / "run").read_text(), re.MULTILINE)
+    [newest] = re.findall(r'UNSTABLE_PYTHONS:-"(.*?)"', (ci / "unstable").read_text())
+    named = metadata("aiodbclient").get_all("Classifier", [])
+
+    versions = re.findall(r"^Programming Language :: Python :: (3\.\d+)$", "\n".join(named), re.MULTILINE)
+
+    assert versions == [*others.replace("python", "").split(), *newest.split()]
