@@ -49,12 +49,13 @@ __all__ = [
 ]
 
 
-def _masked(value: object) -> str:
+def masked(value: object) -> str:
+    """What the ``repr`` of a model shows of a secret."""
     return "None" if value is None else "'********'"
 
 
 def _secret() -> Any:
-    return field(default=None, repr=_masked)
+    return field(default=None, repr=masked)
 
 
 class UserRole(StrEnum):

@@ -20,7 +20,7 @@ from .outcomes import PlanOutcome, Removed, UserDone
 from .run import Run
 from .settings import Difference, differences, is_provider_own
 from .settle import readable
-from .specs import user_spec
+from .specs import listed, user_spec
 from .user_jobs import DeprovisionUsers, ProvisionUsers, Users
 
 
@@ -182,11 +182,8 @@ async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]
     Raises:
         InvalidArgumentError: One is neither a name nor a NewUser, has a name that no user can have, or comes twice.
     """
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable | AsyncIterable):
-        raise InvalidArgumentError(f"a plan takes an iterable of names, not {type(given).__name__}; nothing was sent")
-    every = [each async for each in given] if isinstance(given, AsyncIterable) else list(given)
     specs: dict[str, NewUser] = {}
-    for spec in map(user_spec, every):
+    for spec in map(user_spec, await listed(given)):
         check_name(spec.name)
         if spec.name in specs:
             raise InvalidArgumentError(f"{spec.name!r} is asked for twice; nothing was sent")

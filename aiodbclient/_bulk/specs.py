@@ -31,8 +31,7 @@ class Source:
     """
 
     def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
-        if isinstance(specs, str | bytes) or not isinstance(specs, Iterable | AsyncIterable):
-            raise InvalidArgumentError(f"a run takes an iterable of names, not {type(specs).__name__}")
+        _refuse_no_iterable(specs, "a run")
         self.ready: deque[Any] = deque(maxlen=1)
         self.pulling: asyncio.Future[Any] | None = None
         self.failure: BaseException | None = None
@@ -72,6 +71,21 @@ class Source:
     def _end(self, error: BaseException) -> None:
         self._ended = True
         self.failure = error
+
+
+async def listed(specs: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
+    """All of the specs of a plan, as a list.
+
+    Raises:
+        InvalidArgumentError: ``specs`` is no iterable, or a string.
+    """
+    _refuse_no_iterable(specs, "a plan")
+    return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)
+
+
+def _refuse_no_iterable(specs: object, taker: str) -> None:
+    if isinstance(specs, str | bytes) or not isinstance(specs, Iterable | AsyncIterable):
+        raise InvalidArgumentError(f"{taker} takes an iterable of names, not {type(specs).__name__}; nothing was sent")
 
 
 async def _next(specs: AsyncIterator[Any]) -> Any:

@@ -10,10 +10,7 @@ from attrs import field, frozen
 from .._dsn import dsn
 from ..engines import Engine
 from ..errors import ConfigurationError
-
-
-def _masked(value: object) -> str:
-    return "None" if value is None else "'********'"
+from ..models import masked
 
 
 @frozen(kw_only=True)
@@ -38,15 +35,15 @@ class Credential:
 
     name: str
     username: str
-    password: str | None = field(repr=_masked)
+    password: str | None = field(repr=masked)
     database: str | None
     host: str
     port: int
     engine: Engine | str
-    uri: str = field(repr=_masked)
+    uri: str = field(repr=masked)
     ca: str | None = field(default=None, repr=False)
-    access_cert: str | None = field(default=None, repr=_masked)
-    access_key: str | None = field(default=None, repr=_masked)
+    access_cert: str | None = field(default=None, repr=masked)
+    access_key: str | None = field(default=None, repr=masked)
     cluster: str | None = None
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 from attrs import evolve
 
@@ -29,6 +31,8 @@ from ..errors import (
 from ..models import NewUser, User
 from .claims import ClaimedTenant
 from .credential import Credential
+from .grants import Grants
+from .naming import Names
 from .stores import Record
 
 _PASSWORDS = 3  # passwords of one login that the server may refuse before it is given up
@@ -123,16 +127,10 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
     assert user.password is not None
     try:
         await sql.give(tenant.names, user.name)
-        refused = await sql.log_in(tenant.names, user.name, user.password)
-        for wait in waits(_SOON):
-            if refused is None:
-                break
-            await asyncio.sleep(wait)
-            refused = await sql.log_in(tenant.names, user.name, user.password)
+        return await _log_in(sql, tenant.names, user.name, user.password)
     except GrantError as error:
         error.on_record = _on_record_text(tenant)
         raise
-    return refused
 
 
 async def works(tenant: ClaimedTenant, credential: Credential) -> bool:
@@ -143,27 +141,32 @@ async def works(tenant: ClaimedTenant, credential: Credential) -> bool:
     """
     sql = tenant.site.sql
     if sql is not None and credential.password is not None:
-        for wait in waits(_SOON):
-            if await sql.log_in(tenant.names, credential.username, credential.password) is None:
-                return True
-            await asyncio.sleep(wait)
+        if await _log_in(sql, tenant.names, credential.username, credential.password) is None:
+            return True
         await sql.check()
         return await sql.log_in(tenant.names, credential.username, credential.password) is None
     user = await look(tenant, credential.username)
     return user is not None and user.password is not None and user.password == credential.password
 
 
+async def _log_in(sql: Grants[Any], names: Names, username: str, password: str) -> str | None:
+    """Test a login, again and again for about two seconds. Returns None, or why the server refused the last one."""
+    refused = None
+    for wait in (0.0, *waits(_SOON)):
+        await asyncio.sleep(wait)
+        refused = await sql.log_in(names, username, password)
+        if refused is None:
+            break
+    return refused
+
+
 async def look(tenant: ClaimedTenant, login: str, *, seconds: float = 0.0) -> User | None:
     """The user ``login``, read again for about ``seconds`` while it cannot be seen; None if it still cannot."""
-    for wait in waits(seconds):
-        try:
+    for wait in (0.0, *waits(seconds)):
+        await asyncio.sleep(wait)
+        with suppress(NotFoundError):
             return await tenant.cluster.users.get(login)
-        except NotFoundError:
-            await asyncio.sleep(wait)
-    try:
-        return await tenant.cluster.users.get(login)
-    except NotFoundError:
-        return None
+    return None
 
 
 def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Iterable
 from attrs import field, frozen
 
 from .._bulk.run import Run
+from .._bulk.specs import listed
 from .._request.call import Meter
 from .jobs import ProvisionTenants, RemoveTenants, Tenancy
 from .naming import names_of
@@ -77,8 +78,9 @@ class ApplyTenantPlan(ProvisionTenants):
 
 async def make_plan(tenancy: Tenancy, names: Iterable[str] | AsyncIterable[str], *, prune: bool) -> Plan:
     """Compare ``names`` with what is on record. Raises as ``Tenants.plan``."""
+    wanted = await listed(names)
     site = await tenancy.site(tenancy.cluster)
-    unseen = {names_of(name, site.engine, tenancy.prefix).tenant: None async for name in _each(names)}
+    unseen = {names_of(name, site.engine, tenancy.prefix).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()
     async for record in tenancy.store.records():
         tenancy.check(record)
@@ -88,15 +90,6 @@ async def make_plan(tenancy: Tenancy, names: Iterable[str] | AsyncIterable[str],
         del unseen[record.name]
         (resume if tenancy.credential(record) is None else keep).append(record.name)
     return Plan(tuple(unseen), tuple(resume), tuple(keep), tuple(extra), prune, tenancy)
-
-
-async def _each(names: Iterable[str] | AsyncIterable[str]) -> AsyncIterable[str]:
-    if isinstance(names, AsyncIterable):
-        async for name in names:
-            yield name
-    else:
-        for name in names:
-            yield name
 
 
 def _first_names(names: tuple[str, ...]) -> str:

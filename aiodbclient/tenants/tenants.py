@@ -192,7 +192,8 @@ class Tenants:
             What would change.
 
         Raises:
-            InvalidArgumentError: A name cannot be a tenant's, or the store is that of another cluster or prefix.
+            InvalidArgumentError: ``names`` is no iterable, a name cannot be a tenant's, or the store is that of another
+                cluster or prefix.
             UnsupportedOperationError: The engine can have no tenants, or is not known.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The administrator cannot log in to the database server.

@@ -239,11 +239,8 @@ async def _gone(end: Callable[[str], Awaitable[object]], name: str, *, certain: 
     A fresh name may answer 404 for a moment. So if it is ``certain`` that it was made, ``end`` is sent again after a
     404, for about a second.
     """
-    for wait in waits(1.0 if certain else 0.0):
-        try:
+    for wait in (0.0, *waits(1.0 if certain else 0.0)):
+        await asyncio.sleep(wait)
+        with suppress(NotFoundError):
             await end(name)
             return
-        except NotFoundError:
-            await asyncio.sleep(wait)
-    with suppress(NotFoundError):
-        await end(name)

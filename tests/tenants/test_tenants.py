@@ -185,6 +185,13 @@ async def test_a_plan_sends_reads_alone_and_can_be_applied(place: Place) -> None
     assert str(again) == "keep: 3"
 
 
+@pytest.mark.parametrize("names", ["alpha", b"alpha", None])
+async def test_a_plan_of_what_is_no_iterable_of_names_is_refused(place: Place, names: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"a plan takes an iterable of names, not .*; nothing was sent"):
+        await place.tenants().plan(names)
+    assert place.sent() == []
+
+
 @pytest.mark.parametrize("engine", ["redis", "valkey"])
 async def test_a_cache_is_refused_with_nothing_sent_and_nothing_on_record(place: Place, engine: str) -> None:
     cluster = place.client.cluster(await place.sandbox.add_cluster(engine), engine)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, LiteralString, Self
+from typing import TYPE_CHECKING, LiteralString
 
 from attrs import evolve
 
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from ..credential import Credential
 from . import Claim, Record
+from .opening import SessionStore
 from .sealing import Key, Seal, check_name
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ _FORGET = "DELETE FROM {table} WHERE name = %(name)s AND token = %(token)s RETUR
 _SOME = "SELECT name, record FROM {table} LIMIT 10"
 
 
-class PostgresStore:
+class PostgresStore(SessionStore["PostgresSession"]):
     """Credentials in a table of PostgreSQL 14 or newer, which processes of any number of machines may use at once.
 
     It is an async context manager: entering it connects, and makes the table if there is none. Every method is durable
@@ -77,47 +78,21 @@ class PostgresStore:
             first encrypts and each decrypts. None: whoever can read the table can read the credentials.
 
     Raises:
-        InvalidArgumentError: ``key`` is not a key of Fernet.
-        ConfigurationError: There is a key, and ``cryptography`` is not installed.
+        InvalidArgumentError: ``key`` is not a key of Fernet; on entering it: ``dsn`` is no connection string.
+        ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
+            or psycopg is not installed.
+        StoreError: On entering it: the server cannot be reached or used, or the table was written with another key.
     """
 
     def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None) -> None:
+        super().__init__()
         self._dsn = dsn
         self._table = table
         self._seal = Seal(key)
         self._owner = secrets.randbits(63)
-        self._session: PostgresSession | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('********', {self._table!r})"
-
-    async def __aenter__(self) -> Self:
-        """Connect.
-
-        Raises:
-            StoreError: The server cannot be reached or used, or the table was written with another key.
-            InvalidArgumentError: ``dsn`` is no connection string.
-            ConfigurationError: It is open already, or psycopg is not installed.
-        """
-        if self._session is not None:
-            raise ConfigurationError(f"{self!r} is open already")
-        try:
-            from .postgres_session import PostgresSession
-        except ImportError:
-            raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
-        self._session = PostgresSession(self._dsn, self._table, self._owner)
-        try:
-            self._seal.check_key((str(name), str(record)) for name, record in await self._run(_SOME))
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        """Disconnect, after what was begun is done. Claims that are still held are free then."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.aclose()
 
     async def get(self, name: str) -> Record | None:
         """Return the record of ``name``, or None.
@@ -193,9 +168,17 @@ class PostgresStore:
             raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
 
     async def _run(self, statement: LiteralString, **values: Value) -> list[tuple[object, ...]]:
-        if self._session is None:
-            raise StoreError(f"{self!r} is not open: use it in 'async with'")
-        return await self._session.submit(statement, **values)
+        return await self._opened().submit(statement, **values)
+
+    def _make_session(self) -> PostgresSession:
+        try:
+            from .postgres_session import PostgresSession
+        except ImportError:
+            raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
+        return PostgresSession(self._dsn, self._table, self._owner)
+
+    async def _open(self, session: PostgresSession) -> None:
+        self._seal.check_key((str(name), str(record)) for name, record in await session.submit(_SOME))
 
 
 def _ignore_result(done: asyncio.Future[list[tuple[object, ...]]]) -> None:

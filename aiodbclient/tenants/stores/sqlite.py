@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve
 
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from ..credential import Credential
 from . import Claim, Record
+from .opening import SessionStore
 from .sealing import Key, Seal, check_name, unwrap
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ T = TypeVar("T")
 _PER_PAGE = 500  # records that ``records`` reads at once
 
 
-class SQLiteStore:
+class SQLiteStore(SessionStore["SQLiteSession"]):
     """Credentials in a SQLite file of mode 0600, which several processes of one machine may use at once.
 
     It is an async context manager: entering it opens the file, in a thread of its own. Every method is durable when it
@@ -47,45 +48,19 @@ class SQLiteStore:
 
     Raises:
         InvalidArgumentError: ``key`` is not a key of Fernet.
-        ConfigurationError: There is a key, and ``cryptography`` is not installed.
+        ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
+            or the system is not POSIX.
+        StoreError: On entering it: the file cannot be opened or made, is no store, or was written with another key.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
+        super().__init__()
         self._path = Path(os.path.realpath(path))
         self._seal = Seal(key)
-        self._session: SQLiteSession | None = None
         self._verified = False  # only the session's thread uses it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
-
-    async def __aenter__(self) -> Self:
-        """Open the file.
-
-        Raises:
-            StoreError: It cannot be opened or made, is no store, or was written with another key.
-            ConfigurationError: It is open already, or the system is not POSIX.
-        """
-        if self._session is not None:
-            raise ConfigurationError(f"{self!r} is open already")
-        try:
-            from .sqlite_session import SQLiteSession
-        except ImportError as error:
-            raise ConfigurationError(str(error)) from None
-        self._session = SQLiteSession(self._path)
-        try:
-            await self._session.open()
-            await self._session.read(self._check_key)
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        """Close the file, after what was begun is done. Claims that are still held are free then."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.aclose()
 
     async def get(self, name: str) -> Record | None:
         """Return the record of ``name``, or None.
@@ -161,10 +136,16 @@ class SQLiteStore:
     async def _made(self, change: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._opened().submit(change))
 
-    def _opened(self) -> SQLiteSession:
-        if self._session is None:
-            raise StoreError(f"{self!r} is not open: use it in 'async with'")
-        return self._session
+    def _make_session(self) -> SQLiteSession:
+        try:
+            from .sqlite_session import SQLiteSession
+        except ImportError as error:
+            raise ConfigurationError(str(error)) from None
+        return SQLiteSession(self._path)
+
+    async def _open(self, session: SQLiteSession) -> None:
+        await session.open()
+        await session.read(self._check_key)
 
     # What follows runs in the session's thread.
 
