@@ -78,7 +78,7 @@ def refused(call: Call, answer: Answer) -> DatabaseClientError:
 
 def no_slot(call: Call, wait: float | None) -> RateLimitError:
     """The error for a call that would wait longer for its slot than ``max_wait``: for ``wait`` seconds if known."""
-    how_long = "within" if wait is None else f"for another {wait:.1f} s, longer than"
+    how_long = "within max_wait" if wait is None else f"for another {wait:.1f} s, longer than max_wait allows"
     request = f" (request id {call.request_id})" if call.request_id else ""
-    text = f"{call.what}: the rate budget has no slot {how_long} max_wait allows{request}"
+    text = f"{call.what}: the rate budget has no slot {how_long}{request}"
     return RateLimitError(text, retry_after=wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
@@ -38,12 +39,8 @@ def chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | Non
 
 
 def _checked(name: str, proxy: str) -> URL:
-    try:
+    with suppress(ValueError, TypeError):  # their texts quote it
         url = URL(proxy)
-        fits = url.scheme in ("http", "https") and url.host and url.path in ("", "/") and not url.query_string
-    except (ValueError, TypeError):
-        fits = False
-    else:
-        if fits:
+        if url.scheme in ("http", "https") and url.host and url.path == "/" and not url.query_string:
             return url
     raise InvalidArgumentError(f"{name} must be like http://[user:password@]host[:port]")
