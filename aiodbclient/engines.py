@@ -56,7 +56,8 @@ class Capabilities(NamedTuple):
         users: Whether the API manages its users.
         dbs: Whether the API manages its databases.
         user_settings: The settings of its users, by name, such as ``"settings.acl"``.
-        concurrent_user_writes: How many user writes one cluster bears at a time.
+        concurrent_user_writes: How many user writes a bulk run keeps in flight on one cluster. If it is 1, single calls
+            wait for each other too: the client never sends two at a time.
         tells_passwords: Whether the API tells a user's password when it is read, and not only when it is made.
         tenants: What a tenant (``aiodbclient.tenants``) has there for itself: a database, or everything whose name has
             the tenant's name as its prefix (Kafka's topics, OpenSearch's indexes). None: it can have no tenants.

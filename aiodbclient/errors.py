@@ -19,7 +19,7 @@ class DatabaseClientError(Exception):
 
     Attributes:
         may_have_applied: Whether the call may have taken effect on the server although it failed.
-        tries: How often it was tried before giving up; 0 where nothing was tried.
+        tries: How many requests were made; 0 if none was.
     """
 
     def __init__(self, message: str, *, may_have_applied: bool = False) -> None:

@@ -131,7 +131,7 @@ class Executor(Generic[DoneT]):
     def _next_is_ready(self, running: int) -> bool:
         """Whether a spec is there that may be begun, so that ``running`` names are under way with it.
 
-        Names that are under way and outcomes that nobody has taken are twice ``_room`` at the most.
+        At most twice ``_room`` names are under way or have an outcome that nobody has taken.
         """
         return running + len(self._done) <= 2 * self._room and not self._stopped and self._source.has_next()
 
@@ -156,7 +156,7 @@ class Executor(Generic[DoneT]):
         assert task is not None
         while True:
             meter = self._running[task] = Meter()
-            self._keep(await self._outcome(given, meter))
+            self._add(await self._outcome(given, meter))
             if not (self.awaited and self._next_is_ready(len(self._running))):
                 return
             given = self._source.ready.popleft()
@@ -178,8 +178,8 @@ class Executor(Generic[DoneT]):
                 raise
             return Failed(name=name, error=_cancelled_elsewhere(meter), tries=meter.requests)
 
-    def _keep(self, outcome: DoneT | Failed) -> None:
-        """Keep ``outcome`` for ``next``. Stop the run if every other name would fail in the same way."""
+    def _add(self, outcome: DoneT | Failed) -> None:
+        """Hold ``outcome`` for ``next``. Stop the run if every other name would fail in the same way."""
         if self.closed:
             return
         self._done.append(outcome)
@@ -200,7 +200,7 @@ class Executor(Generic[DoneT]):
 
 
 def _cancelled_elsewhere(meter: Meter) -> DatabaseClientError:
-    """The error of a job whose task nobody cancelled: it awaited something that was, like the token provider's task."""
+    """The error of a job that awaited a task which somebody else cancelled, such as one of the token provider."""
     return DatabaseClientError("what it waited for was cancelled", may_have_applied=meter.requests > 0)
 
 

@@ -67,8 +67,8 @@ class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
 
     Args:
         context: The cluster.
-        api: The class that makes the calls: ``UsersAPI`` or ``DatabasesAPI``. It is handed in because it imports the
-            jobs.
+        api: The class that makes the calls: ``UsersAPI`` or ``DatabasesAPI``. It is passed in, since its module imports
+            this one.
     """
 
     def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], ApiT]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from time import monotonic
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .._json.converter import setting_names
 from .._request.call import Meter
@@ -177,7 +177,7 @@ async def plan_users(
 
 
 async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]) -> dict[str, NewUser]:
-    """The specs by name.
+    """Copies of the specs by name, which the caller cannot change any more.
 
     Raises:
         InvalidArgumentError: One is neither a name nor a NewUser, has a name that no user can have, or comes twice.
@@ -187,7 +187,7 @@ async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]
         check_name(spec.name)
         if spec.name in specs:
             raise InvalidArgumentError(f"{spec.name!r} is asked for twice; nothing was sent")
-        specs[spec.name] = spec
+        specs[spec.name] = evolve(spec)
     return specs
 
 
@@ -197,7 +197,7 @@ def _spelling(name: str) -> str:
 
 
 async def _read(users: Users, name: str) -> User | None:
-    """The user, or None: for a name whose list shows another spelling, or that this client deleted a moment ago."""
+    """Read a user with which the list is not to be trusted; None if it is not there."""
     try:
         return await users.get(name)
     except NotFoundError:

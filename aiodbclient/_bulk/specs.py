@@ -95,8 +95,8 @@ async def _next(specs: AsyncIterator[Any]) -> Any:
 class Seen:
     """The names that a run has begun, in few bytes each, since a run can be long.
 
-    A name is kept as a digest of 128 bits, side by side with others in one of many buckets. That is long enough that no
-    two names of a run have the same digest, and that no digest is found where two others meet.
+    A name is kept as a digest of 128 bits, side by side with others in one of many buckets. That two names have the
+    same digest, or that one is found across two others, is too improbable to matter.
     """
 
     def __init__(self) -> None:

@@ -150,18 +150,18 @@ class ProvisionUsers(UserJob[UserDone]):
         return Action.KEPT, user
 
     async def _there_before(self, users: Users, name: str) -> User | None:
-        """The user if it was there before: from the list, or read now where the list does not tell.
+        """The user if it was there before: from the list, or read now if the list is not to be trusted.
 
-        The list does not tell whether a user is there that this client deleted a moment ago, which is listed for a
-        while. Where the API tells no passwords, one that is not in the list is read too; ``settle`` says why.
+        It is not to be trusted with a user that this client deleted a moment ago, which is listed for a while. If the
+        API tells no passwords, it is not to be trusted with one that it lacks either; ``settle`` says why.
         """
         user = self._existing.get(name)
         if user is not None:
             deletions = self._context.memory.deletions
-            list_tells = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
+            list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
         else:
-            list_tells = self.tells_passwords or not self._listed
-        if list_tells:
+            list_is_right = self.tells_passwords or not self._listed
+        if list_is_right:
             return user
         try:
             return await readable(partial(users.get, name), self.retry)

@@ -15,7 +15,7 @@ from .call import Call
 
 T = TypeVar("T")
 
-# Successes that do not say "deleted" even without a body: 202 is not done yet, 205 and 206 fit no DELETE.
+# Successes that do not mean that a DELETE is done: 202 is not done yet, 205 and 206 fit no DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
 
 _PASSWORD = attrgetter("password")  # of a User; a list may be long
@@ -32,8 +32,8 @@ class Closable(Protocol):
 class Answer:
     """An answer to ``call``, not read yet.
 
-    An answer that does not fit is refused with InvalidResponseError, and its connection is closed: it may be the late
-    answer to another request, and the next one would then get this one's.
+    An answer that does not fit is refused with InvalidResponseError, and its connection is closed: if it was the late
+    answer to an earlier request, every later request on it would get the answer to the one before.
     """
 
     __slots__ = ("_connection", "_secrets", "body", "call", "headers", "status")
@@ -116,7 +116,7 @@ class Answer:
             status=self.status,
             body=excerpt(self.body, self._secrets),
         )
-        self.call.tell(error)
+        self.call.complete(error)
         return error
 
     @property

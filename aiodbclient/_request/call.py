@@ -172,13 +172,13 @@ class Call:
         """Whether a 404 after a lost answer says that an earlier try did it."""
         return RULES[Failure.LOST][self.operation.kind] is Then.RETRY_GONE_IS_DONE
 
-    def tell(self, error: DatabaseClientError) -> None:
-        """Make ``error`` tell of the whole call: how often it was tried, and whether it may have been applied.
+    def complete(self, error: DatabaseClientError) -> None:
+        """Make ``error`` speak of the whole call: how many requests were made, and whether it may have been applied.
 
-        Every error of a call goes through here, so what is said of what was sent is decided here alone.
+        Every error of a request goes through here.
         """
-        lost = self.failure is Failure.LOST or isinstance(error, ServerError | InvalidResponseError)
-        self.may_have_applied |= lost and self.operation.writes
+        is_unclear = self.failure is Failure.LOST or isinstance(error, ServerError | InvalidResponseError)
+        self.may_have_applied |= is_unclear and self.operation.writes
         error.may_have_applied = self.may_have_applied
         error.tries = self.tries
         if isinstance(error, APIError) and error.request_id is None:

@@ -34,7 +34,7 @@ class ClusterMemory:
 
     Attributes:
         engines: The engines.
-        reads: For each cluster whose engine is being read now, what those wait for who need it too.
+        reads: For each cluster whose engine is being read now, the future that other calls await.
         cas: The CA certificates, as PEM.
         ca_locks: Held while a CA is read.
         write_locks: Held while a user is written, where the cluster bears one user write at a time.

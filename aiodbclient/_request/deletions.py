@@ -26,7 +26,7 @@ class Deletions:
         """
         self._sent.pop((cluster_id, name), None)
         self._sent[cluster_id, name] = now
-        # At most two old ones for each new one: enough to keep it small, and quick however many there are.
+        # Each new one drops up to two old ones: enough to keep it small, and quick however many there are.
         for old in tuple(islice(self._sent, 2)):
             if self._sent[old] <= now - _LISTED:
                 del self._sent[old]

@@ -15,7 +15,7 @@ from ..errors import (
 from .answer import Answer
 from .body import BodyError
 from .call import Call
-from .quirks import BROKEN, NOT_SENT, told
+from .quirks import BROKEN, NOT_SENT, text_of
 from .retry import LOST_STATUSES, Failure
 
 # What sending a request and reading its answer can raise, besides a cancellation.
@@ -26,7 +26,7 @@ _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 
 
 def without_answer(call: Call, error: BaseException, status: int, secrets: Secrets) -> DatabaseClientError:
-    """The error for a request without a whole answer. What follows it is noted in ``call``.
+    """The error for a request without a whole answer. How it failed is noted in ``call``.
 
     aiohttp's exceptions can hold the request's headers, so ours quotes them with secrets masked and is not chained.
 
@@ -40,7 +40,7 @@ def without_answer(call: Call, error: BaseException, status: int, secrets: Secre
         call.failure = Failure.NOT_SENT
         call.sent -= 1
         nothing = "" if call.sent else ", nothing was sent"
-        return ConnectError(f"{call.what}: no connection{nothing}: {secrets.line(told(error), 500)}")
+        return ConnectError(f"{call.what}: no connection{nothing}: {secrets.line(text_of(error), 500)}")
     if isinstance(error, TimeoutError):
         call.failure = Failure.LOST
         call.lost += 1
@@ -49,7 +49,7 @@ def without_answer(call: Call, error: BaseException, status: int, secrets: Secre
     if isinstance(error, (*BROKEN, OSError)):
         call.failure = Failure.LOST
         call.lost += 1
-        text = secrets.line(told(error), 500)
+        text = secrets.line(text_of(error), 500)
         return ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {text}")
     if isinstance(error, BodyError):
         return InvalidResponseError(f"{call.what}: the answer ({status}) {error}", status=status)
@@ -63,7 +63,7 @@ def without_answer(call: Call, error: BaseException, status: int, secrets: Secre
 
 
 def refused(call: Call, answer: Answer) -> DatabaseClientError:
-    """The error for an answer that is not a success. What follows it is noted in ``call``."""
+    """The error for an answer that is not a success. How it failed is noted in ``call``."""
     error = answer.error()
     call.request_id = answer.request_id
     if isinstance(error, RateLimitError):

@@ -26,7 +26,7 @@ class Operation:
         method: The HTTP method.
         template: Its path, with ``{cluster}`` and ``{name}`` where they go.
         kind: Its column in ``retry.RULES``.
-        key: The member of the answer that holds the result; empty where the answer is.
+        key: The member of the answer that holds the result; empty if the answer has no body.
         on: What it works on: ``"users"``, ``"dbs"`` or ``"clusters"``.
         writes: Whether it changes something on the server.
     """

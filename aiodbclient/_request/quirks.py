@@ -29,7 +29,7 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
     except NOT_SENT:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        broken = aiohttp.ClientConnectionError(told(error))
+        broken = aiohttp.ClientConnectionError(text_of(error))
     raise broken
 
 
@@ -39,7 +39,7 @@ def send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareT
     return (*getattr(session, "_middlewares", ()), _send_once)
 
 
-def told(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """What may be told of an error of aiohttp's."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered {error.status}"

@@ -27,7 +27,7 @@ class Failure(Enum):
         THROTTLED: A 429.
         LOST: The connection broke or it took too long after sending, or one of ``LOST_STATUSES``: it may have taken
             effect.
-        REFUSED: Any other answer that is an error.
+        REFUSED: Anything else: another error, no slot in time, a closed client, a body that cannot be read.
     """
 
     NOT_SENT = auto()
@@ -89,7 +89,8 @@ class RetryPolicy:
     only ``max_wait`` bounds them.
 
     Args:
-        max_tries: Tries in all, the first one included; 1 never tries again.
+        max_tries: Tries in all, the first one included; 1 never tries again. A request that is sent anew with another
+            token after a 401 does not count.
         base_delay: Seconds, the longest that the first wait can be.
         max_delay: Seconds, the longest that any wait can be.
 

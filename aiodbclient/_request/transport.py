@@ -124,7 +124,7 @@ class Transport:
                     return Answer(call, 204, answer.headers, b"", self._secrets, None)
                 raise refused(call, answer)
             except DatabaseClientError as error:
-                call.tell(error)
+                call.complete(error)
                 if not tries_left or call.then is Then.RAISE:
                     raise
                 if pauses is None:
@@ -212,7 +212,7 @@ class Transport:
         raise failure
 
     async def _acquire_lock(self, call: Call, lock: asyncio.Lock, waited: float) -> None:
-        # Taken after the slot: a bulk write that held it while it waits for a slot would keep all others from writing.
+        # Taken after the slot: a lock held while waiting for a slot would keep every other write waiting.
         patience = None if call.patience is None else max(call.patience - waited, 0.0)
         try:
             async with asyncio.timeout(patience):

@@ -195,6 +195,15 @@ async def test_what_changed_since_the_plan_was_made_is_seen(pg: ClusterClient) -
     assert await applied(plan) == {"raced": Action.UPDATED, "gone": Action.ABSENT}
 
 
+async def test_what_the_caller_does_to_its_specs_later_does_not_matter(pg: ClusterClient) -> None:
+    specs = [NewUser("first"), NewUser("second")]
+    plan = await pg.users.plan(specs)
+
+    specs[1].name = "first"
+
+    assert await asyncio.wait_for(applied(plan), 10) == {"first": Action.CREATED, "second": Action.CREATED}
+
+
 async def test_a_failure_stops_no_other_and_the_next_plan_has_the_rest(sandbox: Sandbox, pg: ClusterClient) -> None:
     await pg.users.create("stranger")
     sandbox.faults.add("users.create", name="forbidden", status=403)
