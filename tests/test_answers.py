@@ -318,6 +318,22 @@ def test_an_excerpt_masks_credentials(body: str) -> None:
     assert len(excerpt(body.encode(), Secrets())) <= 2000
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ('{"password": "hunter2", "x": 1}', '{"password": ***, "x": 1}'),
+        ("a=1&password=hunter2&b=2", "a=1&password=***&b=2"),
+        ("password: hunter2\nx: 1", "password: ***\nx: 1"),
+        ("mysql://doadmin:hunter2@host:25060/db", "mysql://***host:25060/db"),
+        ("Authorization: Bearer hunter2 is wrong", "Authorization: Bearer *** is wrong"),
+        ("-----BEGIN KEY-----\nhunter2\n-----END KEY----- is no key", "-----BEGIN *** is no key"),
+        ("AVNS_hunter2 is too short", "*** is too short"),
+    ],
+)
+def test_an_excerpt_keeps_what_stands_around_a_credential(body: str, told: str) -> None:
+    assert excerpt(body.encode(), Secrets()) == told
+
+
 @pytest.mark.parametrize("unit", ["x", "a://", '"password":"', "x@", '\\"', "bearer ", '"uri": [', " \n"])
 def test_an_excerpt_of_anything_long_is_quick(unit: str) -> None:
     started = perf_counter()

@@ -62,8 +62,10 @@ def test_a_user_has_what_is_told_of_it_and_none_for_the_rest() -> None:
     assert user(role="primary", password="", access_cert="c", access_key="k") == User(
         "alice", UserRole.PRIMARY, None, "c", "k"
     )
+    assert user(role="primary").role is UserRole.PRIMARY  # and no string that equals it
     nothing = dict.fromkeys(["password", "access_cert", "access_key"], "")
     assert user(role="", mysql_settings={}, settings={}, **nothing) == User("alice")
+    assert user(role="", mysql_settings="", settings="", **nothing) == User("alice")
     assert user(role=None, mysql_settings=None, settings=None, password=None) == User("alice")
     assert user(role="normal", password="x", settings={"pg_allow_replication": True}) == User(
         "alice", UserRole.NORMAL, "x", settings=UserSettings(True)

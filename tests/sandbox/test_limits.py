@@ -95,6 +95,12 @@ def test_what_remaining_tells_when_the_minute_is_full(remaining: Remaining, told
     assert [headers.get("retry-after") for _, headers in answers] == [None, None, "58", None, None]
 
 
+def test_any_window_but_the_longest_can_be_the_full_one() -> None:
+    limiter = RateLimiter([Window(5, 1.0), Window(2, 60.0), Window(10, 3600.0)], "full")
+    told = [limiter.admit(at, at)[1]["ratelimit-remaining"] for at in (0.0, 10.0, 65.0)]
+    assert told == ["9", "0", "0"]
+
+
 async def test_each_token_has_limits_of_its_own() -> None:
     async with Sandbox(windows=[Window(2, 60.0), Window(3, 3600.0)]) as sandbox, caller(sandbox) as call:
         other = sandbox.add_token()
