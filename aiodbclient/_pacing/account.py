@@ -33,7 +33,8 @@ class Ours(NamedTuple):
     exactly, since requests arrive, and their slots expire, while answers are on their way.
 
     Attributes:
-        used: For each window, the shortest first: how many of our answered requests hold a slot.
+        used: For each window, the shortest first: how many of our answered requests the server counted, as far as is
+            known. These are the ones that held a slot when the request was sent whose answer came.
         in_flight: How many of our requests are not answered.
         least: How many of our requests the server counted in the longest window at the least.
         most: How many it counted there at the most.

@@ -16,24 +16,28 @@ class Ledger:
     Attributes:
         account: What is known of the token.
         windows: The account's windows, the shortest first, in which the slots are counted.
-        in_flight: Requests that hold a slot and are not answered.
         longest: The seconds for which a slot can be taken after the answer.
     """
 
-    __slots__ = ("_busy_since", "_countable", "_refused", "account", "in_flight", "longest", "windows")
+    __slots__ = ("_busy_since", "_countable", "_refused", "_sent", "account", "longest", "windows")
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self.windows = account.windows
-        self.in_flight = 0
         self.longest = self.windows[-1].seconds if self.windows else 3600.0
         self._countable = deque[float]()  # when those were answered that the server may still count
+        self._sent = deque[float]()  # when the requests went that have not ended; the first to go is taken to end first
         self._busy_since = 0.0  # since then some request has been in flight
         self._refused = 0  # of those in flight, how many a 429 has answered
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests have taken a slot and have not ended."""
+        return len(self._sent)
+
     def take(self, now: float, reserve: int) -> bool:
         """Take a slot if one is free and ``reserve`` of each window are left then. Returns whether it did."""
-        in_flight, account = self.in_flight, self.account
+        in_flight, account = len(self._sent), self.account
         for window in self.windows:
             if not window.has_room(now, in_flight, reserve):
                 return False
@@ -42,7 +46,7 @@ class Ledger:
         if not in_flight:
             account.starts(now)
             self._busy_since = now
-        self.in_flight = in_flight + 1
+        self._sent.append(now)
         return True
 
     def opens(self, now: float, ahead: int, reserve: int) -> float:
@@ -54,7 +58,7 @@ class Ledger:
 
     def end(self, now: float, sent: bool) -> None:
         """A request has ended. Its slot is free at once if it was not ``sent``, or if a 429 answered it."""
-        self.in_flight -= 1
+        self._sent.popleft()
         if self._refused:
             self._refused -= 1
         elif sent:
@@ -75,7 +79,7 @@ class Ledger:
             and self.windows
             and limit is not None
             and limit == self.windows[-1].limit
-            and limit - remaining <= len(self.windows[-1].answers) + self.in_flight
+            and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
         ):
             return  # nothing new, as nearly always; this saves the rest
         self.account.hear(limit, remaining, self._ours(now), now)
@@ -86,12 +90,13 @@ class Ledger:
         self._refused = min(self._refused + 1, self.in_flight)
 
     def _ours(self, now: float) -> Ours:
-        used = tuple(window.used(now) for window in self.windows)
+        answers, longest = self._countable, self.longest
         in_flight = self.in_flight - self._refused
-        # The server counted the request that it answers now after this moment.
+        # The server counted the request that it answers now after that was sent: certainly not before there was one in
+        # flight, and probably not before the first of those that are.
+        sent = self._sent[0] if self._sent else now
         since = max(self._busy_since, now - _LATENCY)
-        answers = self._countable
-        longest = self.longest
+        used = tuple(len(answers) - bisect(answers, sent - window.seconds) for window in self.windows)
         counted_before = bisect(answers, since - longest)
         surely = bisect(answers, since) - bisect(answers, now - longest + min(_LATENCY, longest / 10))
         return Ours(

@@ -37,6 +37,7 @@ def honest(ask: dict[str, Any]) -> dict[str, Any]:
         "wait": 0,
         "waits": [0 for _ in ask["places"]] or {},
         "used": [1],
+        "counted": [1],
         "in_flight": 1,
         "recovering": 0,
         "most": 1,

@@ -131,6 +131,17 @@ async def test_the_answer_that_fills_the_minute_says_nothing_of_the_hour(make_pa
     assert one.snapshot().next_slot <= 0.5
 
 
+async def test_what_expires_while_an_answer_is_on_its_way_is_not_taken_for_somebody_elses(make_pair: MakePair) -> None:
+    one, _ = make_pair(Window(2, 1.5))
+    await answered(one, said(1, limit=2))
+    await asyncio.sleep(0.9)
+    await one.acquire()  # the server counts two
+    await asyncio.sleep(0.9)  # and its answer comes when the first has expired
+    one.observe(said(0, limit=2))
+    one.release()
+    assert await go_at_once(one, 2) == 1
+
+
 async def test_what_an_answer_says_of_others_holds_until_another_says_otherwise(make_pair: MakePair) -> None:
     one, other = make_pair(Window(250, 60.0), Window(300, 3600.0))
     await answered(one, said(2, limit=300))

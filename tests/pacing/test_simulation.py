@@ -102,6 +102,14 @@ def _left(request: Request, moment: float) -> bool:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(requests, min_size=1, max_size=60), several_windows, st.floats(-1e6, 1e6))
 @example([Request(0.0, 0.001, 0.001, None) for _ in range(40)], [Window(5, 1.0), Window(15, 10.0)], 0.0)
+@example(
+    [
+        Request(*times, None)
+        for times in ((0.0, 1.0, 0.5), (5.0, 1.0, 0.5), (0.0, 2.0, 0.5), (1.0, 0.5, 1.0), (6.0, 1.0, 1.0))
+    ],
+    [Window(2, 4.0)],
+    0.0,
+)  # a slot of ours expires while an answer that fills the window is on its way
 def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_round_trip(
     plan: list[Request], windows: list[Window], skew: float
 ) -> None:

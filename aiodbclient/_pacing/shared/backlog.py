@@ -16,18 +16,20 @@ _REMEMBERED = 100  # answers
 
 
 class _Heard(NamedTuple):
-    """What an answer's headers said. The request was sent after ``busy_since``."""
+    """What an answer's headers said. The request was sent after ``busy_since``, and probably not before ``sent``."""
 
     at: float
     busy_since: float
+    sent: float
     limit: int | None
     remaining: int | None
 
 
 class _Refused(NamedTuple):
-    """What a 429 said: the arguments of ``Account.refuse``."""
+    """What a 429 said: the arguments of ``Account.refuse``. ``sent``: as for ``_Heard``."""
 
     at: float
+    sent: float
     limit: int | None
     remaining: int | None
     wait: float
@@ -51,18 +53,32 @@ class Backlog:
         """A request was answered, with no 429."""
         self._answers.append(now)
 
-    def hear(self, now: float, busy_since: float, limit: int | None, remaining: int | None) -> None:
-        """An answer's headers said this. Since ``busy_since`` this process has always had a request in flight."""
-        if limit is not None:
-            self._events.append(_Heard(now, busy_since, limit, remaining))
+    def hear(self, now: float, busy_since: float, sent: float, limit: int | None, remaining: int | None) -> None:
+        """An answer's headers said this.
 
-    def refuse(self, now: float, limit: int | None, remaining: int | None, wait: float, *, burst: bool) -> None:
-        """A 429 said this."""
-        self._events.append(_Refused(now, limit, remaining, wait, burst))
+        Args:
+            now: When it came.
+            busy_since: Since when this process has always had a request in flight.
+            sent: When the first of the requests that are in flight now was sent.
+            limit: as for ``Account.hear``.
+            remaining: as for ``Account.hear``.
+        """
+        if limit is not None:
+            self._events.append(_Heard(now, busy_since, sent, limit, remaining))
+
+    def refuse(
+        self, now: float, sent: float, limit: int | None, remaining: int | None, wait: float, *, burst: bool
+    ) -> None:
+        """A 429 said this. The arguments are those of ``hear`` and ``Account.refuse``."""
+        self._events.append(_Refused(now, sent, limit, remaining, wait, burst))
 
     def busy_since(self, now: float) -> float:
         """After which moment all of the requests were sent whose answers are to be learned from."""
         return min([event.busy_since for event in self._events if isinstance(event, _Heard)], default=now)
+
+    def sent(self, now: float) -> float:
+        """When the first of these requests was sent, as far as known."""
+        return min([event.sent for event in self._events], default=now)
 
     def apply_answers(self, account: Account) -> None:
         """Take the steps of the account's ramp for the requests that were answered.
@@ -85,7 +101,7 @@ class Backlog:
         The answers stay here until ``forget``, as for ``apply_answers``.
         """
         # A request whose answer was heard was counted itself.
-        ours = Ours(reply.used, reply.in_flight, reply.least + 1, reply.most)
+        ours = Ours(reply.counted, reply.in_flight, reply.least + 1, reply.most)
         for event in self._events:
             if isinstance(event, _Heard):
                 account.hear(event.limit, event.remaining, ours, event.at)

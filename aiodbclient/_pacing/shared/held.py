@@ -24,40 +24,49 @@ class Held:
         most: How many answered requests are remembered until Valkey knows of them.
     """
 
-    __slots__ = ("_answered", "_refused", "_unused", "ids")
+    __slots__ = ("_answered", "_refused", "_taken", "_unused")
 
     def __init__(self, most: int) -> None:
-        self.ids: deque[str] = deque()  # of requests that are not answered
+        self._taken: deque[tuple[str, float]] = deque()  # of requests that are not answered, and when they were taken
         self._refused = 0  # requests that a 429 answered, and that have not ended yet: they have no slot any more
         self._answered: deque[tuple[str, float]] = deque(maxlen=most)
         self._unused: list[str] = []
 
     @property
+    def ids(self) -> list[str]:
+        """The slots of requests that are not answered."""
+        return [slot for slot, _ in self._taken]
+
+    @property
     def in_flight(self) -> int:
         """How many requests have not ended."""
-        return len(self.ids) + self._refused
+        return len(self._taken) + self._refused
+
+    def first_taken(self, now: float) -> float:
+        """When the first of these slots was taken; ``now`` if there is none."""
+        return self._taken[0][1] if self._taken else now
 
     @property
     def untold(self) -> bool:
         """Whether something ended that Valkey does not know of."""
         return bool(self._answered or self._unused)
 
-    def take(self, ids: Iterable[str]) -> None:
-        """These were granted."""
-        self.ids.extend(ids)
+    def take(self, ids: Iterable[str], now: float) -> None:
+        """Take slots that were granted."""
+        self._taken.extend((slot, now) for slot in ids)
 
     def refuse(self) -> None:
         """A 429 answered a request, which will end soon. The API did not count it."""
-        if self.ids:
-            self._unused.append(self.ids.popleft())
+        if self._taken:
+            self._unused.append(self._taken.popleft()[0])
             self._refused += 1
 
     def end(self, now: float, *, sent: bool) -> bool:
         """End a request. Returns whether its slot counts from now: not if it was not ``sent``, or was refused."""
-        if self._refused and (sent or not self.ids):
+        if self._refused and (sent or not self._taken):
             self._refused -= 1
             return False
-        slot = self.ids.popleft()
+        slot, _ = self._taken.popleft()
         if sent:
             self._answered.append((slot, now))
         else:

@@ -65,6 +65,7 @@ class Reply:
         wait: as in ``Granted``.
         waits: as in ``Granted``.
         used: For each window: how many slots the answered and the unanswered requests of all processes hold.
+        counted: as ``used`` in ``Ours``, of all processes.
         in_flight: as in ``Ours``, of all processes.
         least: as in ``Ours``, of all processes.
         most: as in ``Ours``, of all processes.
@@ -81,6 +82,7 @@ class Reply:
     wait: float
     waits: Sequence[float]
     used: tuple[int, ...]
+    counted: tuple[int, ...]
     in_flight: int
     least: int
     most: int
@@ -131,6 +133,7 @@ def decoded(text: object, ask: Ask, windows: int) -> Reply | Forgot | Late:
         wait=_seconds(reply.get("wait"), "wait"),
         waits=[_seconds(wait, "waits") for wait in _several(reply.get("waits"), "waits", len(ask.places))],
         used=tuple(_count(used, "used") for used in _several(reply.get("used"), "used", windows)),
+        counted=tuple(_count(count, "counted") for count in _several(reply.get("counted"), "counted", windows)),
         in_flight=_count(reply.get("in_flight"), "in_flight"),
         least=_count(reply.get("least"), "least"),
         most=_count(reply.get("most"), "most"),

@@ -186,14 +186,16 @@ elseif ask.wants then
   redis.call('HDEL', queue, ask.process)
 end
 
-for i in ipairs(used) do
+-- What the API counted when it gave the answers that are to be learned from. The first of these requests was sent
+-- ask.sent ago as far as is known, and certainly no longer than ask.busy ago.
+local in_flight, counted = stamped(now), {}
+for i, window in ipairs(ask.windows) do
   used[i] = used[i] + granted
+  counted[i] = stamped(now - ask.sent - window.length) - in_flight
 end
 return cjson.encode({
   epoch = epoch, stale = stale, version = version, facts = stale and redis.call('HGET', state, 'facts') or nil,
   now = whole(now), interactive = interactive, bulk = bulk, wait = first, waits = waits, used = used,
-  in_flight = stamped(now), recovering = recovering,
-  -- How many of our requests the API counted at the most and at the least, when it gave the answers that are to be
-  -- learned from: the first of these requests was sent ask.busy ago.
+  counted = counted, in_flight = in_flight, recovering = recovering,
   most = stamped(now - ask.busy - longest.length), least = stamped(now - longest.length + ask.margin, now - ask.busy),
 })

@@ -110,7 +110,7 @@ class Slots:
         granted = self._fallback.grant(ask, self.held.in_flight, self.account.gate)
         self._asks += 1
         many = granted.interactive + granted.bulk
-        self.held.take(f"{self._process}:alone:{self._asks}:{n}" for n in range(many))
+        self.held.take((f"{self._process}:alone:{self._asks}:{n}" for n in range(many)), time.monotonic())
         return granted
 
     def end(self, *, sent: bool) -> None:
@@ -124,16 +124,18 @@ class Slots:
 
     def hear(self, limit: int | None, remaining: int | None) -> None:
         """Learn from an answer's headers, with the next ask."""
-        self._backlog.hear(time.monotonic(), self._busy_since, limit, remaining)
+        now = time.monotonic()
+        self._backlog.hear(now, self._busy_since, self.held.first_taken(now), limit, remaining)
 
     async def refuse(self, limit: int | None, remaining: int | None, wait: float | None, *, burst: bool) -> None:
         """Learn from a 429 whose request has not ended yet, and close the gate for all processes."""
         now = time.monotonic()
+        sent = self.held.first_taken(now)
         self.held.refuse()
         if wait is None:
             # Drawn here, so that it is the same however often the 429 is applied to newer facts.
             wait = self.account.gate.backoff(now)
-        self._backlog.refuse(now, limit, remaining, wait, burst=burst)
+        self._backlog.refuse(now, sent, limit, remaining, wait, burst=burst)
         if await self._call(_LEARN) is None:
             self.account.gate.close(wait, now)
 
@@ -238,8 +240,9 @@ class Slots:
             "at_most": -1 if math.isinf(gate.at_most) else gate.at_most,
             "answered": [{"id": slot, "age": micro(now - at)} for slot, at in ended.answered],
             "unused": ended.unused,
-            "held": list(self.held.ids) if self._fallback.active else [],
+            "held": self.held.ids if self._fallback.active else [],
             "used": self._fallback.used(now) + self.held.in_flight,
+            "sent": micro(min(now - self._backlog.sent(now), 30.0)),
             "busy": micro(min(now - self._backlog.busy_since(now), 30.0)),
             "interactive": ask.interactive,
             "bulk": ask.bulk,
@@ -259,7 +262,8 @@ class Slots:
             granted = [f"{batch}:{n + 1}" for n in range(ask.interactive + ask.bulk)]
             self.held.put_back(ended.answered, [*ended.unused, *granted])
             raise
-        self.held.take(f"{batch}:{n + 1}" for n in range(reply.interactive + reply.bulk))
+        slots = (f"{batch}:{n + 1}" for n in range(reply.interactive + reply.bulk))
+        self.held.take(slots, time.monotonic())
         self.used, self._in_flight = reply.used, reply.in_flight
         return reply
 
