@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-Cluster = Annotated[str, typer.Argument(metavar="CLUSTER", help="The cluster's id or name.", show_default=False)]
-Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
-Show = Annotated[bool, typer.Option("--show", help="Print secrets too.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Budget = Annotated[
+ClusterArgument = Annotated[
+    str, typer.Argument(metavar="CLUSTER", help="The cluster's id or name.", show_default=False)
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+ShowOption = Annotated[bool, typer.Option("--show", help="Print secrets too.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+BudgetOption = Annotated[
     str | None,
     typer.Option(
         envvar="AIODBCLIENT_BUDGET",
@@ -24,8 +26,8 @@ Budget = Annotated[
     ),
 ]
 
-TenantNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The tenants.", show_default=False)]
-From = Annotated[
+NamesArgument = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The tenants.", show_default=False)]
+FromOption = Annotated[
     Path | None,
     typer.Option(
         "--from",
@@ -34,10 +36,10 @@ From = Annotated[
         show_default=False,
     ),
 ]
-OfCluster = Annotated[
+ClusterOption = Annotated[
     str, typer.Option("--cluster", metavar="CLUSTER", help="The cluster's id or name.", show_default=False)
 ]
-Store = Annotated[
+StoreOption = Annotated[
     str,
     typer.Option(
         "--store",
@@ -48,9 +50,9 @@ Store = Annotated[
         show_default=False,
     ),
 ]
-Prefix = Annotated[str, typer.Option(metavar="TEXT", help="What the names of databases and logins begin with.")]
-Private = Annotated[bool, typer.Option("--private", help="Give credentials the host of the private connection.")]
-Admin = Annotated[
+PrefixOption = Annotated[str, typer.Option(metavar="TEXT", help="What the names of databases and logins begin with.")]
+PrivateOption = Annotated[bool, typer.Option("--private", help="Give credentials the host of the private connection.")]
+AdminOption = Annotated[
     str | None,
     typer.Option(
         envvar="AIODBCLIENT_ADMIN",

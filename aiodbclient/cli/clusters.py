@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from .. import Cluster
-from .arguments import Budget, Json
+from .arguments import BudgetOption, JsonOption
 from .output import print_rows
 from .running import DONE, open_client, runs
 
 
 @runs
-async def list_clusters(json: Json = False, budget: Budget = None) -> int:
+async def list_clusters(json: JsonOption = False, budget: BudgetOption = None) -> int:
     """List the account's clusters.
 
     Example: aiodbclient clusters --json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from .arguments import Budget, Cluster, Json, Name, Yes
+from .arguments import BudgetOption, ClusterArgument, JsonOption, NameArgument, YesOption
 from .output import confirm, print_rows, tell
 from .running import DONE, STOPPED, find_cluster, open_client, runs
 
@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="The databases of a cluster.")
 
 @app.command("list")
 @runs
-async def list_dbs(cluster: Cluster, json: Json = False, budget: Budget = None) -> int:
+async def list_dbs(cluster: ClusterArgument, json: JsonOption = False, budget: BudgetOption = None) -> int:
     """List the databases of a cluster.
 
     Example: aiodbclient dbs list tenants-prod
@@ -26,7 +26,7 @@ async def list_dbs(cluster: Cluster, json: Json = False, budget: Budget = None) 
 
 @app.command("create")
 @runs
-async def create_db(cluster: Cluster, name: Name, budget: Budget = None) -> int:
+async def create_db(cluster: ClusterArgument, name: NameArgument, budget: BudgetOption = None) -> int:
     """Create a database.
 
     Example: aiodbclient dbs create tenants-prod alpha
@@ -39,7 +39,9 @@ async def create_db(cluster: Cluster, name: Name, budget: Budget = None) -> int:
 
 @app.command("delete")
 @runs
-async def delete_db(cluster: Cluster, name: Name, yes: Yes = False, budget: Budget = None) -> int:
+async def delete_db(
+    cluster: ClusterArgument, name: NameArgument, yes: YesOption = False, budget: BudgetOption = None
+) -> int:
     """Delete a database, with all that is in it.
 
     Example: aiodbclient dbs delete tenants-prod alpha

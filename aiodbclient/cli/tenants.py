@@ -15,8 +15,19 @@ from .. import Run
 from ..engines import guard_tenants
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
-from .arguments import Admin, Budget, From, Json, OfCluster, Prefix, Private, Show, TenantNames, Yes
-from .arguments import Store as StoreOption
+from .arguments import (
+    AdminOption,
+    BudgetOption,
+    ClusterOption,
+    FromOption,
+    JsonOption,
+    NamesArgument,
+    PrefixOption,
+    PrivateOption,
+    ShowOption,
+    StoreOption,
+    YesOption,
+)
 from .names import read_names
 from .output import confirm, print_rows, tell
 from .plans import changes, print_plan
@@ -31,7 +42,9 @@ app = typer.Typer(
 
 _SHOWN = 10  # names that a question lists at most
 
-Prune = Annotated[bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")]
+PruneOption = Annotated[
+    bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")
+]
 
 
 class IfExistsOption(StrEnum):
@@ -101,14 +114,14 @@ def _store(where: str) -> Store:
 @app.command("plan")
 @runs
 async def plan_tenants(
-    cluster: OfCluster,
+    cluster: ClusterOption,
     store: StoreOption,
-    names: TenantNames = None,
-    file: From = None,
-    prune: Prune = False,
-    prefix: Prefix = "",
-    json: Json = False,
-    budget: Budget = None,
+    names: NamesArgument = None,
+    file: FromOption = None,
+    prune: PruneOption = False,
+    prefix: PrefixOption = "",
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Compare the names with what is on record, and change nothing. Exits with 5 where something differs.
 
@@ -127,21 +140,21 @@ async def plan_tenants(
 @app.command("provision")
 @runs
 async def provision_tenants(
-    cluster: OfCluster,
+    cluster: ClusterOption,
     store: StoreOption,
-    names: TenantNames = None,
-    file: From = None,
+    names: NamesArgument = None,
+    file: FromOption = None,
     if_exists: Annotated[
         IfExistsOption, typer.Option(help="What happens to a login that exists and is not on record.")
     ] = IfExistsOption.ADOPT,
-    prune: Prune = False,
-    prefix: Prefix = "",
-    private: Private = False,
-    admin: Admin = None,
-    yes: Yes = False,
-    show: Show = False,
-    json: Json = False,
-    budget: Budget = None,
+    prune: PruneOption = False,
+    prefix: PrefixOption = "",
+    private: PrivateOption = False,
+    admin: AdminOption = None,
+    yes: YesOption = False,
+    show: ShowOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Give each name a database and a login, and put them on record. What is on record is kept.
 
@@ -169,16 +182,16 @@ async def provision_tenants(
 @app.command("rotate")
 @runs
 async def rotate_tenants(
-    cluster: OfCluster,
+    cluster: ClusterOption,
     store: StoreOption,
-    names: TenantNames = None,
-    file: From = None,
-    prefix: Prefix = "",
-    private: Private = False,
-    admin: Admin = None,
-    show: Show = False,
-    json: Json = False,
-    budget: Budget = None,
+    names: NamesArgument = None,
+    file: FromOption = None,
+    prefix: PrefixOption = "",
+    private: PrivateOption = False,
+    admin: AdminOption = None,
+    show: ShowOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Let a second login of each tenant take over. The one before works until `retire`.
 
@@ -198,13 +211,13 @@ async def rotate_tenants(
 @app.command("retire")
 @runs
 async def retire_tenants(
-    cluster: OfCluster,
+    cluster: ClusterOption,
     store: StoreOption,
-    names: TenantNames = None,
-    file: From = None,
-    prefix: Prefix = "",
-    json: Json = False,
-    budget: Budget = None,
+    names: NamesArgument = None,
+    file: FromOption = None,
+    prefix: PrefixOption = "",
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """End the login that `rotate` left: it gets a password that nobody has.
 
@@ -218,15 +231,15 @@ async def retire_tenants(
 @app.command("remove")
 @runs
 async def remove_tenants(
-    cluster: OfCluster,
+    cluster: ClusterOption,
     store: StoreOption,
-    names: TenantNames = None,
-    file: From = None,
-    prefix: Prefix = "",
-    admin: Admin = None,
-    yes: Yes = False,
-    json: Json = False,
-    budget: Budget = None,
+    names: NamesArgument = None,
+    file: FromOption = None,
+    prefix: PrefixOption = "",
+    admin: AdminOption = None,
+    yes: YesOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Remove tenants: their logins, their database with all that is in it, and their record.
 
@@ -242,13 +255,13 @@ async def remove_tenants(
 @app.command("show")
 @runs
 async def show_tenants(
-    cluster: OfCluster,
+    cluster: ClusterOption,
     store: StoreOption,
-    names: TenantNames = None,
-    file: From = None,
-    show: Show = False,
-    json: Json = False,
-    budget: Budget = None,
+    names: NamesArgument = None,
+    file: FromOption = None,
+    show: ShowOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Print what is on record of the names, or of all. Passwords and URIs only with --show.
 

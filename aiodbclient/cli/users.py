@@ -7,7 +7,7 @@ from attrs import asdict
 
 from .. import User
 from ..errors import InvalidArgumentError
-from .arguments import Budget, Cluster, Json, Name, Show, Yes
+from .arguments import BudgetOption, ClusterArgument, JsonOption, NameArgument, ShowOption, YesOption
 from .output import confirm, print_rows, tell
 from .running import DONE, STOPPED, find_cluster, open_client, runs
 
@@ -18,7 +18,9 @@ _SECRETS = ("password", "access_cert", "access_key")
 
 @app.command("list")
 @runs
-async def list_users(cluster: Cluster, show: Show = False, json: Json = False, budget: Budget = None) -> int:
+async def list_users(
+    cluster: ClusterArgument, show: ShowOption = False, json: JsonOption = False, budget: BudgetOption = None
+) -> int:
     """List the users of a cluster.
 
     Example: aiodbclient users list tenants-prod
@@ -31,7 +33,13 @@ async def list_users(cluster: Cluster, show: Show = False, json: Json = False, b
 
 @app.command("get")
 @runs
-async def get_user(cluster: Cluster, name: Name, show: Show = False, json: Json = False, budget: Budget = None) -> int:
+async def get_user(
+    cluster: ClusterArgument,
+    name: NameArgument,
+    show: ShowOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
+) -> int:
     """Read one user.
 
     Example: aiodbclient users get tenants-prod alpha --show
@@ -45,7 +53,11 @@ async def get_user(cluster: Cluster, name: Name, show: Show = False, json: Json 
 @app.command("create")
 @runs
 async def create_user(
-    cluster: Cluster, name: Name, show: Show = False, json: Json = False, budget: Budget = None
+    cluster: ClusterArgument,
+    name: NameArgument,
+    show: ShowOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Create a user. Needs --show: the password is told once.
 
@@ -60,7 +72,9 @@ async def create_user(
 
 @app.command("delete")
 @runs
-async def delete_user(cluster: Cluster, name: Name, yes: Yes = False, budget: Budget = None) -> int:
+async def delete_user(
+    cluster: ClusterArgument, name: NameArgument, yes: YesOption = False, budget: BudgetOption = None
+) -> int:
     """Delete a user.
 
     Example: aiodbclient users delete tenants-prod alpha
@@ -76,7 +90,12 @@ async def delete_user(cluster: Cluster, name: Name, yes: Yes = False, budget: Bu
 @app.command("reset")
 @runs
 async def reset_user(
-    cluster: Cluster, name: Name, show: Show = False, yes: Yes = False, json: Json = False, budget: Budget = None
+    cluster: ClusterArgument,
+    name: NameArgument,
+    show: ShowOption = False,
+    yes: YesOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Give a user a new password. The old one ends at once. Needs --show: the new one is told once.
 

@@ -1,4 +1,4 @@
-"""``Answer``, the documented error body, and ``Refusal``, the exception that becomes such an answer. Pure."""
+"""``SandboxAnswer``, the documented error body, and ``Refusal``, the exception that becomes such an answer. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phra
 
 
 @define
-class Answer:
+class SandboxAnswer:
     """An answer of the API. ``payload`` is its body as JSON, or None for one without a body."""
 
     status: int
@@ -61,19 +61,19 @@ def phrase(status: int) -> str:
         return _PROXY_PHRASES.get(status, "Unknown")
 
 
-def error(status: int, message: str, headers: dict[str, str] | None = None) -> Answer:
+def error(status: int, message: str, headers: dict[str, str] | None = None) -> SandboxAnswer:
     """An answer with the documented error body: ``id``, ``message`` and a new ``request_id``."""
     slug = _IDS.get(status) or phrase(status).lower().replace(" ", "_")
-    return Answer(
+    return SandboxAnswer(
         status,
         {"id": slug, "message": message, "request_id": str(uuid.uuid4())},
         {} if headers is None else headers,
     )
 
 
-def not_implemented() -> Answer:
+def not_implemented() -> SandboxAnswer:
     """What the provider has answered to an update of mongo_user_settings (terraform-provider-digitalocean #1387)."""
-    return Answer(501, {"id": "Not Implemented", "message": "Server Error", "request_id": str(uuid.uuid4())})
+    return SandboxAnswer(501, {"id": "Not Implemented", "message": "Server Error", "request_id": str(uuid.uuid4())})
 
 
 def not_found() -> Refusal:

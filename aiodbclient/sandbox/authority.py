@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import trustme
 
 
-class Authority:
+class SandboxCA:
     """Signs the certificates of a sandbox's servers.
 
     Args:

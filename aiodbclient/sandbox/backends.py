@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from ..engines import MYSQL, POSTGRESQL, Capabilities, Engine
 from ..models import MySQLAuthPlugin, UserRole
 from .answers import Refusal, name_taken, not_found
-from .authority import Authority
-from .validation import JSON, NewUser
+from .authority import SandboxCA
+from .validation import JSON, RequestedUser
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
@@ -52,7 +52,7 @@ class Backend(Protocol):
 
     async def users(self) -> list[JSON]: ...
     async def user(self, name: str) -> JSON: ...
-    async def create_user(self, new: NewUser) -> JSON: ...
+    async def create_user(self, new: RequestedUser) -> JSON: ...
     async def update_user(self, name: str, settings: JSON) -> JSON: ...
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON: ...
     async def delete_user(self, name: str) -> None: ...
@@ -109,7 +109,7 @@ class MemoryBackend:
         self,
         engine: str,
         cluster: str,
-        authority: Authority | None,
+        authority: SandboxCA | None,
         users: MutableMapping[str, JSON],
         dbs: MutableMapping[str, None],
     ) -> None:
@@ -167,7 +167,7 @@ class MemoryBackend:
         except KeyError:
             raise not_found() from None
 
-    async def create_user(self, new: NewUser) -> JSON:
+    async def create_user(self, new: RequestedUser) -> JSON:
         check_user_name(self.engine, new.name)
         await self._write()
         if new.name in self._users:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ..engines import MYSQL, POSTGRESQL, Engine
 from . import embedded
-from .authority import Authority
+from .authority import SandboxCA
 from .backends import Backend, MemoryBackend
 from .data import Data, mapping
 from .requirements import require
@@ -35,7 +35,7 @@ class NewCluster:
     online_after: float = 0.0
 
 
-def behind(new: NewCluster, name: str, cluster_id: str, authority: Authority, data: Data | None) -> Backend:
+def behind(new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, data: Data | None) -> Backend:
     """Return the backend that ``new`` asks for, which is not started yet.
 
     Args:

@@ -1,4 +1,4 @@
-"""``Cluster``: what the API tells of one cluster. ``perform``: what each operation does to it."""
+"""``SandboxCluster``: what the API tells of one cluster. ``perform``: what each operation does to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attrs import Factory, define, field
 
 from ..engines import Capabilities, Engine
 from . import validation
-from .answers import Answer, Refusal, not_found, unsupported
+from .answers import Refusal, SandboxAnswer, not_found, unsupported
 from .backends import Backend
 from .lag import Lag
 from .tokens import READ_TAGS, VIEW_CREDENTIALS
@@ -51,7 +51,7 @@ Status = Literal["creating", "online", "resizing", "migrating", "forking"]
 
 
 @define(eq=False)
-class Cluster:
+class SandboxCluster:
     """A cluster of the sandbox. ``Sandbox.add_cluster`` describes its fields."""
 
     id: str
@@ -76,9 +76,9 @@ class Cluster:
         return {key: getattr(self, key) for key in _RECORD}
 
     @staticmethod
-    def restored(name: str, backend: Backend, record: JSON) -> Cluster:
+    def restored(name: str, backend: Backend, record: JSON) -> SandboxCluster:
         """Make the cluster whose ``record`` was kept."""
-        return Cluster(name=name, backend=backend, **{key: record[key] for key in _RECORD})
+        return SandboxCluster(name=name, backend=backend, **{key: record[key] for key in _RECORD})
 
     @property
     def status(self) -> Status:
@@ -131,7 +131,7 @@ class Cluster:
             document["users"] = [without_credentials(user) for user in document["users"]]
         return document
 
-    async def exclusive(self, work: Callable[[], Awaitable[Answer]], *, overlap_fails: bool) -> Answer:
+    async def exclusive(self, work: Callable[[], Awaitable[SandboxAnswer]], *, overlap_fails: bool) -> SandboxAnswer:
         """Do a user write. With ``overlap_fails`` it fails if the engine bears one at a time, and one is under way."""
         capabilities = Capabilities.of(self.engine) or Capabilities()
         if overlap_fails and self._user_writes >= capabilities.concurrent_user_writes == 1:
@@ -185,13 +185,15 @@ def _encodable(name: str) -> bool:
     return True
 
 
-async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, scopes: Collection[str]) -> Answer:
+async def perform(
+    operation: str, cluster: SandboxCluster, name: str, body: Any, *, scopes: Collection[str]
+) -> SandboxAnswer:
     """Do ``operation`` on ``cluster`` and return the answer. Raises Refusal for an answer that is an error."""
     capabilities = Capabilities.of(cluster.engine) or Capabilities()
     backend = cluster.backend
     credentials = VIEW_CREDENTIALS in scopes
     if operation == "clusters.get":
-        return Answer(200, {"database": await cluster.document(scopes)})
+        return SandboxAnswer(200, {"database": await cluster.document(scopes)})
     if "\0" in name or not _encodable(name):
         raise not_found()
     if not (capabilities.users if operation.startswith("users.") else capabilities.dbs):
@@ -199,39 +201,41 @@ async def perform(operation: str, cluster: Cluster, name: str, body: Any, *, sco
     match operation:
         case "users.list":
             users = await cluster.users()
-            return Answer(200, {"users": users if credentials else [without_credentials(user) for user in users]})
+            return SandboxAnswer(
+                200, {"users": users if credentials else [without_credentials(user) for user in users]}
+            )
         case "users.get":
             user = cluster.lag.user(await backend.user(name))
-            return Answer(200, {"user": user if credentials else without_credentials(user)})
+            return SandboxAnswer(200, {"user": user if credentials else without_credentials(user)})
         case "users.create":
             user = await backend.create_user(validation.new_user(cluster.engine, body))
             cluster.lag.created("users", user["name"])
-            return Answer(201, {"user": user})
+            return SandboxAnswer(201, {"user": user})
         case "users.update":
             settings = validation.settings(cluster.engine, body, required=True)
             user = cluster.lag.user(await backend.update_user(name, settings))
-            return Answer(201, {"user": user if credentials else without_credentials(user)})
+            return SandboxAnswer(201, {"user": user if credentials else without_credentials(user)})
         case "users.reset_auth":
             plugin = validation.auth_plugin(cluster.engine, body)
-            return Answer(200, {"user": await backend.reset_auth(name, plugin)})
+            return SandboxAnswer(200, {"user": await backend.reset_auth(name, plugin)})
         case "users.delete":
             await backend.delete_user(name)
             cluster.lag.deleted("users", name)
-            return Answer(204)
+            return SandboxAnswer(204)
         case "dbs.list":
-            return Answer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
+            return SandboxAnswer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
         case "dbs.get":
             if name not in await backend.dbs():
                 raise not_found()
-            return Answer(200, {"db": {"name": name}})
+            return SandboxAnswer(200, {"db": {"name": name}})
         case "dbs.create":
             db = validation.name_of(body)
             await backend.create_db(db)
             cluster.lag.created("dbs", db)
-            return Answer(201, {"db": {"name": db}})
+            return SandboxAnswer(201, {"db": {"name": db}})
         case "dbs.delete":
             await backend.delete_db(name)
             cluster.lag.deleted("dbs", name)
-            return Answer(204)
+            return SandboxAnswer(204)
         case _:
             raise AssertionError(operation)

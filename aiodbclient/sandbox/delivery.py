@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from .answers import HTML, Answer, phrase
+from .answers import HTML, SandboxAnswer, phrase
 from .faults import Fault
 
-CUT = Answer(0)
+CUT = SandboxAnswer(0)
 """No answer: the connection is closed instead."""
 
 
-async def deliver(request: web.BaseRequest, answer: Answer, faults: Sequence[Fault]) -> web.StreamResponse:
+async def deliver(request: web.BaseRequest, answer: SandboxAnswer, faults: Sequence[Fault]) -> web.StreamResponse:
     """Turn ``answer`` into a response. ``CUT`` closes the connection instead."""
     if answer is CUT:
         _close(request)
@@ -34,7 +34,9 @@ async def deliver(request: web.BaseRequest, answer: Answer, faults: Sequence[Fau
     return response
 
 
-async def _break_off(request: web.BaseRequest, answer: Answer, content_type: str, body: bytes) -> web.StreamResponse:
+async def _break_off(
+    request: web.BaseRequest, answer: SandboxAnswer, content_type: str, body: bytes
+) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, reason=phrase(answer.status), headers=answer.headers)
     response.content_type = content_type
     response.content_length = len(body)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .authority import Authority
+from .authority import SandboxCA
 from .backends import new_password
 
 _log = logging.getLogger("aiodbclient.sandbox")
@@ -51,7 +51,7 @@ class EmbeddedPostgres:
 
     def __init__(
         self,
-        authority: Authority | None = None,
+        authority: SandboxCA | None = None,
         kept: MutableMapping[str, Any] | None = None,
         folder: Path | None = None,
     ) -> None:

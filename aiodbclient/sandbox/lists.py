@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from .answers import Answer
+from .answers import SandboxAnswer
 
 LISTS = {"clusters.list": "databases", "users.list": "users", "dbs.list": "dbs"}
 """The operations that answer with a list, and the key of the list in the answer."""
 
 
-def paged(answer: Answer, key: str, url: str, query_string: str, page_size: int) -> Answer:
+def paged(answer: SandboxAnswer, key: str, url: str, query_string: str, page_size: int) -> SandboxAnswer:
     """Cut the list to the page that the query asks for, with ``links`` to the others as in the provider's lists.
 
     Args:
@@ -45,7 +45,7 @@ def paged(answer: Answer, key: str, url: str, query_string: str, page_size: int)
     return answer
 
 
-def endless(answer: Answer, url: str, query_string: str) -> Answer:
+def endless(answer: SandboxAnswer, url: str, query_string: str) -> SandboxAnswer:
     """Give the list a link to a next page, whichever page was asked for."""
     query = parse_qs(query_string)
     assert answer.payload is not None

@@ -15,8 +15,8 @@ from pymysql.constants import ER
 from ..models import MySQLAuthPlugin, UserRole
 from .answers import Refusal, name_taken, not_found
 from .backends import PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
-from .mysql_server import SYSTEM_DBS, Account, MySQLServer, quoted
-from .validation import JSON, NewUser
+from .mysql_server import SYSTEM_DBS, MySQLAccount, MySQLServer, quoted
+from .validation import JSON, RequestedUser
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class MySQLBackend:
     async def user(self, name: str) -> JSON:
         return await self._in_thread(lambda: self._user(self._accounts_of(name)))
 
-    async def create_user(self, new: NewUser) -> JSON:
+    async def create_user(self, new: RequestedUser) -> JSON:
         check_user_name(self.engine, new.name)
         _check_characters(new.name, "user")
         return await self._in_thread(lambda: self._create_user(new))
@@ -129,19 +129,19 @@ class MySQLBackend:
             _log.warning("MySQL failed an operation of the sandbox: error %s", code)
             raise Refusal(500, "Unexpected server-side error") from None
 
-    def _accounts_of(self, name: str) -> list[Account]:
+    def _accounts_of(self, name: str) -> list[MySQLAccount]:
         accounts = [account for account in self._server.accounts() if account.name == name]
         if not accounts:
             raise not_found()
         return accounts
 
     def _users(self) -> list[JSON]:
-        by_name: dict[str, list[Account]] = {}
+        by_name: dict[str, list[MySQLAccount]] = {}
         for account in self._server.accounts():
             by_name.setdefault(account.name, []).append(account)
         return [self._user(accounts) for accounts in by_name.values()]
 
-    def _user(self, accounts: list[Account]) -> JSON:
+    def _user(self, accounts: list[MySQLAccount]) -> JSON:
         name, plugin = accounts[0].name, accounts[0].plugin
         user: JSON = {"name": name, "role": (UserRole.NORMAL, UserRole.PRIMARY)[name == PRIMARY].value}
         if plugin in list(MySQLAuthPlugin):
@@ -153,7 +153,7 @@ class MySQLBackend:
             user["password"] = password
         return user
 
-    def _create_user(self, new: NewUser) -> JSON:
+    def _create_user(self, new: RequestedUser) -> JSON:
         if new.name in self._server.reserved_users:
             raise name_taken("user")
         password = new_password()

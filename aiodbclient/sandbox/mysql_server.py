@@ -29,7 +29,7 @@ _NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authenticat
 
 
 @frozen
-class Account:
+class MySQLAccount:
     """A row of ``mysql.user``. A user of the API has one for each host that it may connect from."""
 
     name: str
@@ -109,12 +109,12 @@ class MySQLServer:
             cursor.execute(statement, values)
             return list(cursor.fetchall())
 
-    def accounts(self) -> list[Account]:
+    def accounts(self) -> list[MySQLAccount]:
         """The accounts that are users of the API, the primary user's first."""
         people = "is_role = 'N'" if self.is_mariadb else _NO_ROLE
         rows = self.rows(f"SELECT User, Host, plugin, authentication_string FROM mysql.user WHERE {people}")
         hidden = self.reserved_users - {PRIMARY}
-        found = [Account(*map(str, row)) for row in rows]
+        found = [MySQLAccount(*map(str, row)) for row in rows]
         return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
 
     def dbs(self) -> list[str]:

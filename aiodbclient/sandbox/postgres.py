@@ -13,7 +13,7 @@ from .answers import Refusal, name_taken, not_found
 from .backends import DEFAULT_DB, PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
 from .embedded import EmbeddedPostgres
 from .postgres_server import PostgresServer, Row, rows
-from .validation import JSON, NewUser
+from .validation import JSON, RequestedUser
 
 # Roles and databases of the system are not listed, and so cannot be changed: superusers (but for that of a DSN, which
 # is the primary user), roles that cannot log in, pg_*, templates, and the maintenance database.
@@ -115,7 +115,7 @@ class PostgresBackend:
         async with self._server.connection() as connection:
             return await self._read(connection, name)
 
-    async def create_user(self, new: NewUser) -> JSON:
+    async def create_user(self, new: RequestedUser) -> JSON:
         check_user_name(self.engine, new.name)
         async with self._roles, self._server.connection() as connection:
             password = new_password()

@@ -8,27 +8,27 @@ import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from .authority import Authority
+from .authority import SandboxCA
 from .backends import MemoryBackend
 from .behind import NewCluster, behind
-from .clusters import Cluster
+from .clusters import SandboxCluster
 from .data import Data, mapping
 
 
-class Registry(Mapping[str, Cluster]):
+class Registry(Mapping[str, SandboxCluster]):
     """The clusters that answer requests, by their ids. A name and an id count as taken as soon as ``add`` begins."""
 
     def __init__(self) -> None:
-        self._clusters: dict[str, Cluster] = {}
+        self._clusters: dict[str, SandboxCluster] = {}
         self._names: set[str] = set()
         self._ids: set[str] = set()
         self._restored: set[str] = set()  # names that an earlier run kept and nobody has added in this one
         self._is_open = False
         self._data: Data | None = None
         self._kept: MutableMapping[str, Any] = {}
-        self._authority = Authority({})
+        self._authority = SandboxCA({})
 
-    def __getitem__(self, cluster_id: str) -> Cluster:
+    def __getitem__(self, cluster_id: str) -> SandboxCluster:
         return self._clusters[cluster_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -45,7 +45,7 @@ class Registry(Mapping[str, Cluster]):
         """
         self._data = data
         self._kept = mapping(data, "clusters")
-        self._authority = Authority(mapping(data, "authority"))
+        self._authority = SandboxCA(mapping(data, "authority"))
         self._is_open = True
         for name, record in self._kept.items():
             if not record["dsn"]:  # the server of a DSN may be elsewhere by now: ``add`` gives its DSN again
@@ -60,7 +60,7 @@ class Registry(Mapping[str, Cluster]):
         try:
             await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
         finally:
-            self._data, self._kept, self._authority = None, {}, Authority({})
+            self._data, self._kept, self._authority = None, {}, SandboxCA({})
 
     async def add(self, new: NewCluster) -> str:
         """Add a cluster, or return one that was kept and has the same name and engine.
@@ -81,7 +81,7 @@ class Registry(Mapping[str, Cluster]):
         if cluster_id in self._ids:
             raise ValueError(f"there is a cluster with the id {cluster_id} already")
         backend = behind(new, name, cluster_id, self._authority, self._data)
-        cluster = Cluster(
+        cluster = SandboxCluster(
             cluster_id,
             new.engine,
             name,
@@ -106,7 +106,7 @@ class Registry(Mapping[str, Cluster]):
         self._kept[name] = cluster.record() | {"tls": new.tls, "dsn": new.dsn is not None, "backend": kind}
         return cluster_id
 
-    async def _start(self, cluster: Cluster) -> None:
+    async def _start(self, cluster: SandboxCluster) -> None:
         await cluster.backend.start()
         if not self._is_open:
             await cluster.backend.stop()
@@ -118,7 +118,7 @@ class Registry(Mapping[str, Cluster]):
             record["engine"], name, backend=record["backend"], tls=record["tls"], version=record["version"]
         )
         backend = behind(kept, name, record["id"], self._authority, self._data)
-        cluster = Cluster.restored(name, backend, record)
+        cluster = SandboxCluster.restored(name, backend, record)
         self._names.add(name)
         self._ids.add(cluster.id)
         self._restored.add(name)

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 
 from . import validation
-from .answers import Answer, Refusal, error, not_found, not_implemented, phrase
-from .clusters import Cluster, perform
+from .answers import Refusal, SandboxAnswer, error, not_found, not_implemented, phrase
+from .clusters import SandboxCluster, perform
 from .delivery import CUT, deliver
 from .faults import Fault, Faults
 from .lists import LISTS, endless, paged
@@ -48,7 +48,7 @@ class Api:
 
     def __init__(
         self,
-        clusters: Mapping[str, Cluster],
+        clusters: Mapping[str, SandboxCluster],
         tokens: Mapping[str, Rights],
         page_size: int | None,
     ) -> None:
@@ -94,7 +94,7 @@ class Api:
 
     async def _answer(
         self, request: web.BaseRequest, route: Route, record: RecordedRequest
-    ) -> tuple[Answer, Sequence[Fault]]:
+    ) -> tuple[SandboxAnswer, Sequence[Fault]]:
         # A web page can send requests here, by a host name of its own that leads to this address (DNS rebinding), but
         # it has no valid token. Without one, nothing of the body is read.
         stranger = not _is_loopback(request.headers.get("host"))
@@ -135,7 +135,7 @@ class Api:
         body: Any,
         unreadable: Refusal | None,
         faults: Sequence[Fault],
-    ) -> Answer:
+    ) -> SandboxAnswer:
         try:
             if route.allow is not None:
                 return error(405, f"{request.method} is not allowed here", {"allow": route.allow})
@@ -169,13 +169,13 @@ class Api:
 
     async def _operated(
         self,
-        cluster: Cluster,
+        cluster: SandboxCluster,
         operation: str,
         name: str,
         body: Any,
         scopes: frozenset[str],
         faults: Sequence[Fault],
-    ) -> Answer:
+    ) -> SandboxAnswer:
         kind = operation.partition(".")[0]
         if operation in ("users.get", "dbs.get"):
             cluster.lag.refuse_unseen(kind, name, max((fault.unseen_for for fault in faults), default=0.0))
@@ -195,12 +195,12 @@ class Api:
             answer.payload["user"] = cluster.lag.user(user)
         return answer
 
-    async def _list_clusters(self, request: web.BaseRequest, scopes: frozenset[str]) -> Answer:
+    async def _list_clusters(self, request: web.BaseRequest, scopes: frozenset[str]) -> SandboxAnswer:
         tags = parse_qs(request.query_string).get("tag_name")
         if tags is not None:
             _require(READ_TAGS, scopes)
         chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.tags]
-        return Answer(200, {"databases": [await cluster.document(scopes) for cluster in chosen]})
+        return SandboxAnswer(200, {"databases": [await cluster.document(scopes) for cluster in chosen]})
 
 
 def _require(scope: str, scopes: frozenset[str]) -> None:
@@ -208,7 +208,7 @@ def _require(scope: str, scopes: frozenset[str]) -> None:
         raise Refusal(403, f"You are missing the required permission {scope}")
 
 
-def _rename(answer: Answer, name: str) -> None:
+def _rename(answer: SandboxAnswer, name: str) -> None:
     """Give the user, db or cluster in ``answer`` another name or id."""
     for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
         if answer.payload is not None and key in answer.payload:
@@ -226,7 +226,7 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _ca(cluster: Cluster) -> Answer:
+def _ca(cluster: SandboxCluster) -> SandboxAnswer:
     try:
         pem = cluster.backend.ca()
     except RuntimeError as error:
@@ -235,7 +235,7 @@ def _ca(cluster: Cluster) -> Answer:
         raise Refusal(404, "the CA is not known here: the DSN of the server names none (ssl-ca=FILE, sslrootcert=FILE)")
     if pem is None:
         raise not_found()
-    return Answer(200, {"ca": {"certificate": b64encode(pem.encode()).decode()}})
+    return SandboxAnswer(200, {"ca": {"certificate": b64encode(pem.encode()).decode()}})
 
 
 def _bearer(request: web.BaseRequest) -> str:
@@ -255,7 +255,7 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
         return None, refusal
 
 
-async def _interrupted(faults: Sequence[Fault], *, after: bool) -> Answer | None:
+async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer | None:
     """Do what the faults do before or after the work, and return the answer that one of them gives instead."""
     for fault in faults:
         if fault.after is not after:

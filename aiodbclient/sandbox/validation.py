@@ -16,7 +16,7 @@ JSON = dict[str, Any]
 
 
 @frozen
-class NewUser:
+class RequestedUser:
     """A user to create. ``auth_plugin`` and ``settings`` have only what the cluster's engine heeds."""
 
     name: str
@@ -54,7 +54,7 @@ def name_of(body: Any) -> str:
     return name
 
 
-def new_user(engine: str, body: Any) -> NewUser:
+def new_user(engine: str, body: Any) -> RequestedUser:
     """The body of users.create. Settings of another engine are checked, then ignored as the provider does."""
     name = name_of(body)
     plugin = auth_plugin(engine, body)
@@ -64,7 +64,7 @@ def new_user(engine: str, body: Any) -> NewUser:
     if read_only and "readonly" in _heeded(engine) and not chosen:
         # "admin" gives access to every database (API description, mongo_user_settings.databases)
         chosen = {"mongo_user_settings": {"databases": ["admin"], "role": MongoRole.READ_ONLY.value}}
-    return NewUser(name, plugin, chosen)
+    return RequestedUser(name, plugin, chosen)
 
 
 def auth_plugin(engine: str, body: Any) -> str | None:

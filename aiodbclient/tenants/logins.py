@@ -106,7 +106,7 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, 
 async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
     """Give ``user`` its rights and, if that is done by SQL, test its password by a login.
 
-    A refused login is tested again for about two seconds, since a server may know a new password a moment later.
+    A refused login is tested again for some seconds, since a server may know a new password a moment later.
 
     Args:
         tenant: The tenant.
@@ -150,7 +150,7 @@ async def works(tenant: ClaimedTenant, credential: Credential) -> bool:
 
 
 async def _log_in(sql: Grants[Any], names: Names, username: str, password: str) -> str | None:
-    """Test a login, again and again for about two seconds. Returns None, or why the server refused the last one."""
+    """Test a login, for some seconds again and again. Returns None, or why the server refused the last one."""
     refused = None
     for wait in (0.0, *waits(_SOON)):
         await asyncio.sleep(wait)
@@ -161,7 +161,7 @@ async def _log_in(sql: Grants[Any], names: Names, username: str, password: str) 
 
 
 async def look(tenant: ClaimedTenant, login: str, *, seconds: float = 0.0) -> User | None:
-    """The user ``login``, read again for about ``seconds`` while it cannot be seen; None if it still cannot."""
+    """The user ``login``, read again for at least ``seconds`` while it cannot be seen; None if it still cannot."""
     for wait in (0.0, *waits(seconds)):
         await asyncio.sleep(wait)
         with suppress(NotFoundError):
@@ -204,7 +204,7 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
 
     Raises:
         TakenError: It is not ``ours``, and the first create was refused.
-        DatabaseClientError: The API refused a request, or it could not be settled within about ten seconds.
+        DatabaseClientError: The API refused a request, or it could not be settled within 10 to 20 seconds.
     """
     users, pauses = tenant.cluster.users, waits(FRESH)
     lost: DatabaseClientError | None = None
@@ -243,7 +243,7 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
 
 
 async def _with_password(tenant: ClaimedTenant, user: User) -> User:
-    """Return ``user`` with its password. If the API does not tell it within about two seconds, reset it once more.
+    """Return ``user`` with its password. If the API does not tell it within some seconds, reset it once more.
 
     Raises:
         ConfigurationError: The API tells no password to this token, not even that of the primary user.

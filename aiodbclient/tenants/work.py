@@ -237,7 +237,7 @@ async def _gone(end: Callable[[str], Awaitable[object]], name: str, *, certain: 
     """Delete or reset ``name`` by ``end``, unless it is not there.
 
     A fresh name may answer 404 for a moment. So if it is ``certain`` that it was made, ``end`` is sent again after a
-    404, for about a second.
+    404, for one or two seconds.
     """
     for wait in (0.0, *waits(1.0 if certain else 0.0)):
         await asyncio.sleep(wait)

@@ -13,10 +13,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy, Run, UserSettings, errors
-from aiodbclient import NewUser as ClientNewUser
+from aiodbclient import (
+    Action,
+    ClusterClient,
+    DatabaseClient,
+    NewUser,
+    RateBudget,
+    RetryPolicy,
+    Run,
+    UserSettings,
+    errors,
+)
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.validation import NewUser
+from aiodbclient.sandbox.validation import RequestedUser
 
 from .truth import Truth
 
@@ -92,7 +101,7 @@ class Operator(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def somebody_else_creates(self, name: str) -> None:
         if name not in self.truth.passwords:
-            self.runner.run(self.truth._backend.create_user(NewUser(name, None, {})))
+            self.runner.run(self.truth._backend.create_user(RequestedUser(name, None, {})))
             self.unsure.add(name)
 
     @rule(
@@ -111,7 +120,7 @@ class Operator(RuleBasedStateMachine):
         broken: list[dict[str, Any]],
     ) -> None:
         wanted = UserSettings(pg_allow_replication=replicating) if self.cluster.engine == "pg" else None
-        specs = [ClientNewUser(name, settings=wanted) for name in names]
+        specs = [NewUser(name, settings=wanted) for name in names]
         run = self.cluster.users.provision(specs, if_exists=if_exists, concurrency=concurrency)
         self._take(run, names, broken, may_reset=if_exists == "reset")
 

@@ -20,7 +20,7 @@ import pymysql
 import pytest
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.authority import Authority
+from aiodbclient.sandbox.authority import SandboxCA
 from aiodbclient.sandbox.embedded import EmbeddedPostgres
 
 from ..mysql import SERVERS, running
@@ -86,7 +86,7 @@ async def test_the_server_is_verified_with_the_ca_and_with_no_other(
     verified = {"sslmode": "verify-full", "sslrootcert": str(ca_file)}
     async with await psycopg.AsyncConnection.connect(connection["uri"], **verified) as session:
         assert session.pgconn.ssl_in_use
-    wrong = written(tmp_path / "wrong.pem", Authority({}).certificate())
+    wrong = written(tmp_path / "wrong.pem", SandboxCA({}).certificate())
     with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
         await psycopg.AsyncConnection.connect(connection["uri"], **(verified | {"sslrootcert": str(wrong)}))
     with pytest.raises(psycopg.OperationalError, match="does not match host name"):
@@ -240,7 +240,7 @@ def mysql(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 class TestByDSN:
     async def test_of_a_postgresql_it_tells_what_is(self, tmp_path: Path) -> None:
-        authority = Authority({})
+        authority = SandboxCA({})
         for server in (EmbeddedPostgres(authority), EmbeddedPostgres()):
             await server.start()
             try:
@@ -276,7 +276,7 @@ class TestByDSN:
         login = {"host": told["host"], "port": told["port"], "user": told["user"], "password": told["password"]}
         with pymysql.connect(**login, ssl_ca=str(ca_file), ssl_verify_identity=True) as session:
             session.ping()
-        wrong = written(tmp_path / "wrong.pem", Authority({}).certificate())
+        wrong = written(tmp_path / "wrong.pem", SandboxCA({}).certificate())
         with pytest.raises(pymysql.OperationalError, match="certificate verify failed"):
             pymysql.connect(**login, ssl_ca=str(wrong), ssl_verify_identity=True)
         async with Sandbox() as other:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aiodbclient import Engine
 from aiodbclient.errors import InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Seal
-from aiodbclient.tenants.stores.sealing import check_name
+from aiodbclient.tenants.stores.sealing import check_storable
 
 SEALS = st.sampled_from([Seal(), Seal(Fernet.generate_key())])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -157,5 +157,5 @@ def test_a_wrong_key_is_told_by_the_first_record_that_is_not_damaged() -> None:
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
 def test_a_name_that_no_store_can_hold_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="is some unicode without NUL"):
-        check_name(name)
-    assert check_name("Ä x") == "Ä x"
+        check_storable(name)
+    assert check_storable("Ä x") == "Ä x"

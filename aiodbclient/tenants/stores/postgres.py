@@ -13,7 +13,7 @@ from ...errors import ClaimLostError, ConfigurationError, StoreError
 from ..credential import Credential
 from . import Claim, Record
 from .opening import SessionStore
-from .sealing import Key, Seal, check_name
+from .sealing import Key, Seal, check_storable
 
 if TYPE_CHECKING:
     from .postgres_session import PostgresSession, Value
@@ -101,7 +101,7 @@ class PostgresStore(SessionStore["PostgresSession"]):
             StoreError: It cannot be read.
             InvalidArgumentError: No store can hold this name.
         """
-        rows = await self._run(_GET, name=check_name(name))
+        rows = await self._run(_GET, name=check_storable(name))
         return self._seal.open(name, str(rows[0][0])) if rows else None
 
     async def records(self) -> AsyncIterator[Record]:
@@ -133,7 +133,7 @@ class PostgresStore(SessionStore["PostgresSession"]):
             InvalidArgumentError: No store can hold this name.
         """
         token = secrets.token_hex(16)
-        new = self._seal.seal(Record(name=check_name(name)))
+        new = self._seal.seal(Record(name=check_storable(name)))
         try:
             rows = await self._run(_CLAIM, name=name, record=new, token=token, owner=self._owner, lease=lease)
             return Claim(name=name, token=token, record=self._seal.open(name, str(rows[0][0]))) if rows else None

@@ -115,7 +115,7 @@ def _damaged(name: str) -> StoreError:
     )
 
 
-def check_name(name: str) -> str:
+def check_storable(name: str) -> str:
     """Return ``name``. Raises InvalidArgumentError if no store can hold it."""
     try:
         if name.encode() and "\0" not in name:

@@ -18,7 +18,7 @@ from ...errors import ClaimLostError, ConfigurationError, StoreError
 from ..credential import Credential
 from . import Claim, Record
 from .opening import SessionStore
-from .sealing import Key, Seal, check_name, unwrap
+from .sealing import Key, Seal, check_storable, unwrap
 
 if TYPE_CHECKING:
     from .sqlite_session import SQLiteSession
@@ -69,7 +69,7 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
             StoreError: It cannot be read.
             InvalidArgumentError: No store can hold this name.
         """
-        return await self._opened().read(partial(self._read, check_name(name)))
+        return await self._opened().read(partial(self._read, check_storable(name)))
 
     async def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
@@ -100,7 +100,7 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
             InvalidArgumentError: No store can hold this name.
         """
         token = secrets.token_hex(16)
-        claim = partial(self._claim, self._opened().owner, check_name(name), token, lease)
+        claim = partial(self._claim, self._opened().owner, check_storable(name), token, lease)
         try:
             return await self._made(claim)
         except asyncio.CancelledError:
