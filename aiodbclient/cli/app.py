@@ -16,7 +16,7 @@ app = typer.Typer(
     help="The users and databases of DigitalOcean's managed database clusters.",
     epilog="The token comes from DIGITALOCEAN_TOKEN, the API's address from DIGITALOCEAN_API_URL if that is set. "
     "Exit codes: 0 done, 1 some failed, 2 bad usage, 3 stopped early, 4 the API or the store cannot be used; "
-    "tenants plan: 5 where something differs.",
+    "tenants plan: 5 if something differs.",
 )
 app.command("clusters")(clusters.list_clusters)
 app.add_typer(users.app, name="users")

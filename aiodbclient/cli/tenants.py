@@ -123,7 +123,7 @@ async def plan_tenants(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Compare the names with what is on record, and change nothing. Exits with 5 where something differs.
+    """Compare the names with what is on record, and change nothing. Exits with 5 if something differs.
 
     Example: aiodbclient tenants plan --from names.csv --cluster tenants-prod --store tenants.db
     """
@@ -219,7 +219,7 @@ async def retire_tenants(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """End the login that `rotate` left: it gets a password that nobody has.
+    """End the credential from before `rotate`: its login gets a password that nobody has.
 
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
     """

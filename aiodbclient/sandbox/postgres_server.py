@@ -138,7 +138,7 @@ class PostgresServer:
         told = connection.info.parameter_status("server_version") or "0"
         self.version = told.split()[0]  # a distribution may add its own words
         self.tls = connection.pgconn.ssl_in_use
-        # What the connection verifies the server with: the file of sslrootcert, where there is one.
+        # The file by which the connection verifies the server, if there is one.
         file = Path(connection.info.get_parameters().get("sslrootcert", ""))
         self.ca = file.read_text() if file.is_file() else None
 

@@ -28,11 +28,11 @@ class RecordedRequest:
         method: The HTTP method.
         path: The path and the query as they came, still percent-encoded.
         operation: Like ``"users.create"``; None for what the API does not have.
-        cluster: The id of the cluster; None where the request names none.
-        name: The user or db, decoded, from the path or, for a create, from the body; None where the request names none.
+        cluster: The id of the cluster; None if the request names none.
+        name: The user or db, decoded, from the path or, for a create, from the body; None if the request names none.
         at: When it arrived, as unix time in seconds.
         headers: Its headers, with lower-case names and without credentials.
-        body: The JSON text with secrets masked; None where there was none, it was not JSON, or the request had no valid
+        body: The JSON text with secrets masked; None if there was none, it was not JSON, or the request had no valid
             token.
         status: The status of the answer; None while there is none, or when the connection was cut instead.
     """

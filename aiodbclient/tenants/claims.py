@@ -71,7 +71,7 @@ class HeldClaim:
             await self.store.release(self.claim)
 
     def check(self) -> None:
-        """Make sure that the lease has not run out. Called right before each request; asks nobody.
+        """Make sure that the lease has not run out, by the clock alone. Called right before each request.
 
         Raises:
             ClaimLostError: It has run out, as it does if the process was stopped for too long.
@@ -113,7 +113,7 @@ class HeldClaim:
         self._ended = True
 
     async def _renew(self) -> None:
-        """Renew the lease again and again. If that fails, ``check`` or ``may_write`` tells the one who works."""
+        """Renew the lease again and again. If that fails, the next ``check`` or ``may_write`` raises."""
         while True:
             await asyncio.sleep(self._lease / 3)
             try:

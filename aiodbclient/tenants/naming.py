@@ -22,7 +22,7 @@ _MAX_BYTES = 63  # PostgreSQL cuts longer names short (NAMEDATALEN)
 _MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
 _MAX_SCHEMA = 64  # characters; same
 
-# What comes with a cluster or an engine, and is nobody's to own, to reset or to delete.
+# Names of what comes with a cluster or an engine. No tenant may own, reset or delete that.
 _RESERVED = frozenset(
     {
         *("doadmin", "do-readonly", "_dodb", "defaultdb", "avnadmin"),

@@ -13,7 +13,7 @@ from .jobs import ProvisionTenants, RemoveTenants, Tenancy
 from .naming import names_of
 from .outcomes import TenantDone, TenantOutcome
 
-_SHOWN = 10  # names of a kind that str() tells
+_SHOWN = 10  # names of each kind that str() lists
 
 
 @frozen

@@ -66,7 +66,7 @@ async def provision(
             return await _make(tenant, login, Action.CREATED, ours=False)
         except TakenError as taken:
             refusal = taken.refusal
-        await tenant.held.intend(None)  # it is somebody else's, and must not be reset by who comes next
+        await tenant.held.intend(None)  # it is somebody else's: the next process must not reset it
         existing = await look(tenant, login, seconds=FRESH if says_taken(refusal) else 0.0)
         if existing is None:
             raise refusal
@@ -127,7 +127,7 @@ async def remove(tenant: ClaimedTenant) -> tuple[Action, None]:
         await tenant.held.forget()  # nothing was ever made for it
         return Action.ABSENT, None
     current = record.current.username if record.current else record.intended or tenant.names.logins[0]
-    await tenant.held.intend(current)  # from here on nobody is told this credential
+    await tenant.held.intend(current)  # from here on ``get`` returns None
     told = {current, record.intended, record.previous and record.previous.username}
     for login in tenant.names.logins:
         await tenant.held.may_write()

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from aiodbclient import Engine
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
+from aiodbclient.tenants.grants.settings import SETTINGS
 from aiodbclient.tenants.naming import Names, names_of
 
 WITH_DATABASES = [Engine.PG, Engine.ADVANCED_PG, Engine.MYSQL, Engine.ADVANCED_MYSQL, Engine.MONGODB]
 BY_PREFIX = [Engine.KAFKA, Engine.OPENSEARCH]
 MYSQL = [Engine.MYSQL, Engine.ADVANCED_MYSQL]
 POSTGRESQL = [Engine.PG, Engine.ADVANCED_PG]
+
+POSTGRESQL_OR_MYSQL = {*POSTGRESQL, *MYSQL}
 
 ENGINES = st.sampled_from([*WITH_DATABASES, *BY_PREFIX])
 TENANTS = st.text("aB0_-é", min_size=1, max_size=70) | st.text("ab", min_size=60, max_size=64)
@@ -23,6 +26,12 @@ TENANTS = st.text("aB0_-é", min_size=1, max_size=70) | st.text("ab", min_size=6
 def test_every_engine_that_can_have_tenants_is_tested_here() -> None:
     known = {engine for engine, capabilities in CAPABILITIES.items() if capabilities.tenants}
     assert known == {*WITH_DATABASES, *BY_PREFIX}
+
+
+def test_every_engine_that_can_have_tenants_gives_them_their_rights_in_one_way() -> None:
+    by_sql, by_settings = POSTGRESQL_OR_MYSQL, {*SETTINGS}
+    assert by_sql | by_settings == {*WITH_DATABASES, *BY_PREFIX}
+    assert not by_sql & by_settings
 
 
 @pytest.mark.parametrize("engine", [Engine.REDIS, Engine.VALKEY, "cockroach"])

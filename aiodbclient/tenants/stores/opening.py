@@ -25,7 +25,7 @@ class SessionStore(ABC, Generic[SessionT]):
         self._session: SessionT | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the store. What it raises, the class tells."""
+        """Open the store. Raises as the class says."""
         if self._session is not None:
             raise ConfigurationError(f"{self!r} is open already")
         self._session = self._make_session()

@@ -132,7 +132,7 @@ class PostgresSession:
             _fail(batch, _reason(error))
         finally:
             for statement in batch:
-                statement.done.cancel()  # where this task is cancelled
+                statement.done.cancel()  # if this task is cancelled
 
     async def _commit(self, connection: AsyncConnection[tuple[object, ...]], batch: list[_Statement]) -> list[Rows]:
         async with connection.pipeline(), connection.transaction():
@@ -161,7 +161,7 @@ class PostgresSession:
         await connection.execute("SELECT pg_advisory_lock_shared(%s)", [self._owner])
         if row is not None and not row[-1]:
             async with connection.transaction():
-                # CREATE TABLE IF NOT EXISTS fails where two do it at once.
+                # CREATE TABLE IF NOT EXISTS fails if two do it at once.
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtext('aiodbclient'), 0)")
                 await connection.execute(self._query(_SCHEMA))
 

@@ -152,7 +152,7 @@ class SQLiteSession:
             done = self._converting_errors(partial(self._make, batch))
         except StoreError as error:
             done = [StoreError(str(error)) for _ in batch]  # each caller gets an exception of its own
-        except Exception as error:  # noqa: BLE001  nobody else would see it: this is a thread's
+        except Exception as error:  # noqa: BLE001  in a thread, nothing else would report it
             done = [error for _ in batch]
         for change, answer in zip(batch, done, strict=True):
             if isinstance(answer, Exception):
