@@ -127,7 +127,7 @@ def test_a_request_without_a_whole_answer_is_told_by_what_broke(
     assert isinstance(error, FAILURES)
 
     told = without_answer(call, error, 200, secrets())
-    call.tell(told)
+    call.complete(told)
 
     assert type(told) is kind
     assert str(told).startswith(f"{LIST}: {text}; it may have been applied: read the name back")
@@ -143,7 +143,7 @@ def test_a_read_is_never_applied() -> None:
         call = call_of(GET_USER)
         call.begin(0.0)
         told = without_answer(call, error, 0, secrets())
-        call.tell(told)
+        call.complete(told)
         assert not told.may_have_applied
         assert "applied" not in str(told)
 
@@ -207,21 +207,21 @@ def test_a_lost_write_is_told_with_what_to_do(operation: Operation, advice: str)
     call.begin(0.0)
     error = answered(call, 503, x_request_id="r1")
     text = str(error.args[0])
-    call.tell(error)
+    call.complete(error)
     assert error.args == (f"{text}; {advice}",)
     assert (error.tries, error.may_have_applied) == (2, True)
 
     later = errors.PermissionDeniedError("403", status=403)
     call.failure = Failure.REFUSED
-    call.tell(later)
+    call.complete(later)
     assert (later.may_have_applied, later.request_id) == (True, "r1")
 
 
 def test_what_no_request_was_sent_for_says_so_once() -> None:
     error = errors.ConfigurationError("the client is closed")
-    call_of().tell(error)
+    call_of().complete(error)
     assert str(error) == "the client is closed; nothing was sent"
-    call_of().tell(error)
+    call_of().complete(error)
     assert str(error) == "the client is closed; nothing was sent"
     assert (error.may_have_applied, error.tries) == (False, 0)
 
@@ -229,7 +229,7 @@ def test_what_no_request_was_sent_for_says_so_once() -> None:
     call.begin(0.0)
     refusal = errors.BadRequestError("400", status=400, request_id="its own")
     call.request_id = "another"
-    call.tell(refusal)
+    call.complete(refusal)
     assert (str(refusal), refusal.request_id) == ("400", "its own")
 
 

@@ -25,7 +25,7 @@ from aiodbclient import (
     Window,
     errors,
 )
-from aiodbclient.engines import CAPABILITIES, guard
+from aiodbclient.engines import CAPABILITIES, guard, guard_tenants
 
 from .conftest import MakeClient
 from .server import CLUSTER, Reply, Server, fails, says, stalls, tells_the_user
@@ -123,6 +123,24 @@ def test_the_guard_names_the_engines_of_a_setting() -> None:
         ) as caught:
             guard("redis", operation)
         assert (caught.value.engine, caught.value.operation) == ("redis", operation)
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ("redis", "redis clusters have no user management"),
+        (
+            "cockroach",
+            "the engine 'cockroach' is not known to this version of aiodbclient, nor how rights are given there",
+        ),
+    ],
+)
+def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str) -> None:
+    with pytest.raises(errors.UnsupportedOperationError) as caught:
+        guard_tenants(engine)
+    assert str(caught.value) == f"tenants: {reason}; nothing was made"
+    assert (caught.value.engine, caught.value.operation) == (engine, "tenants")
+    assert guard_tenants("pg") is Capabilities.of("pg")
 
 
 def test_an_engine_is_parsed_whatever_its_case() -> None:
