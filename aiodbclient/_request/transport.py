@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
@@ -149,29 +150,39 @@ class Transport:
         self._secrets.learn_token(token.value)
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
-        """Send one request when the budget has a slot, and read the whole answer.
+        """Send one request when it has a slot of the budget, and read the whole answer.
 
         Raises:
             DatabaseClientError: There was no slot in time, the session is closed, or no whole answer came.
         """
-        options, session = call.options, self._session.opened()
+        session = self._session.opened()
         asked = perf_counter()
         try:
-            await self.budget.acquire(bulk=options.bulk, max_wait=call.patience)
+            await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
         except RateLimitError as error:
             raise no_slot(call, error.retry_after) from None
-        started = granted = perf_counter()
-        if call.write_lock is not None:
-            await self._acquire_lock(call, call.write_lock, granted - asked)
-            started = perf_counter()
+        granted, sent_before = perf_counter(), call.sent
         try:
-            if self._session.is_closed or session.closed:
-                raise self._session.closed_error()
-            if options.before_sending is not None:
-                options.before_sending()
-        except BaseException:
-            self._release(call, sent=False)
-            raise
+            if call.write_lock is None:
+                return await self._request(call, token, session, asked, granted)
+            # Taken after the slot: a lock held while waiting for a slot would keep every other write waiting.
+            async with _alone(call, call.write_lock, granted - asked):
+                return await self._request(call, token, session, asked, granted)
+        finally:
+            self.budget.release(sent=call.sent > sent_before)
+
+    async def _request(
+        self, call: Call, token: Token, session: aiohttp.ClientSession, asked: float, granted: float
+    ) -> Answer:
+        """Send one request now, read the whole answer, and let the budget learn from it.
+
+        It asked for its slot, and was granted it, at these moments of ``perf_counter``.
+        """
+        if self._session.is_closed or session.closed:
+            raise self._session.closed_error()
+        if call.options.before_sending is not None:
+            call.options.before_sending()
+        started = granted if call.write_lock is None else perf_counter()
         call.begin(started - asked)
         drop_unasked(session)
         answer: Answer | None = None
@@ -186,12 +197,12 @@ class Transport:
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=False,
-                timeout=_client_timeout(options.timeout),
+                timeout=_client_timeout(call.options.timeout),
                 middlewares=None if call.operation.method == "POST" else send_once_through(session),
             ) as response:
                 status = response.status
                 connection = connection_of(response)
-                body = await whole_body(response, started + options.timeout)
+                body = await whole_body(response, started + call.options.timeout)
             answer = Answer(call, status, response.headers, body, self._secrets, connection)
             del body  # it holds credentials, and a traceback would show it
             if status == 429:
@@ -202,36 +213,12 @@ class Transport:
             self._newest_headers = answer.headers
         except FAILURES as error:
             failure = without_answer(call, error, status, self._secrets)
-        finally:
-            self._release(call, sent=call.failure is not Failure.NOT_SENT)
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             tell(_event(call, answer, failure, asked, granted, started), call.path, self._on_event)
         if answer is not None:
             return answer
         assert failure is not None
         raise failure
-
-    async def _acquire_lock(self, call: Call, lock: asyncio.Lock, waited: float) -> None:
-        # Taken after the slot: a lock held while waiting for a slot would keep every other write waiting.
-        patience = None if call.patience is None else max(call.patience - waited, 0.0)
-        try:
-            async with asyncio.timeout(patience):
-                await lock.acquire()
-                return
-        except TimeoutError:
-            self.budget.release(sent=False)
-        except BaseException:
-            self.budget.release(sent=False)
-            raise
-        raise RateLimitError(
-            f"{call.what}: another user write on this cluster, which bears one at a time, takes longer than max_wait "
-            "allows"
-        )
-
-    def _release(self, call: Call, *, sent: bool) -> None:
-        if call.write_lock is not None:
-            call.write_lock.release()
-        self.budget.release(sent=sent)
 
     def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """The headers of a request: the client's own, made once for each token, and those of ``with_options``."""
@@ -247,6 +234,31 @@ class Transport:
         headers = made.copy()
         headers.update(call.options.headers)
         return headers
+
+
+@asynccontextmanager
+async def _alone(call: Call, lock: asyncio.Lock, waited: float) -> AsyncGenerator[None]:
+    """Hold the lock of a cluster that bears one user write at a time.
+
+    Args:
+        call: The call, whose patience bounds the wait for it.
+        lock: The lock.
+        waited: Seconds of that patience that were spent already.
+
+    Raises:
+        RateLimitError: It would take longer; nothing of this try was sent.
+    """
+    patience = None if call.patience is None else max(call.patience - waited, 0.0)
+    try:
+        async with asyncio.timeout(patience):
+            await lock.acquire()
+    except TimeoutError:
+        text = "another user write on this cluster, which bears one at a time, takes longer than max_wait allows"
+        raise RateLimitError(f"{call.what}: {text}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _event(
