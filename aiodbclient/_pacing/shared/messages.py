@@ -27,7 +27,8 @@ class Ask(NamedTuple):
         interactive: How many calls of this lane wait.
         bulk: How many calls of this lane wait.
         places: Those of them that want to know how long they would wait.
-        learning: Whether this is only to tell facts and to learn newer ones, while others of this process may wait.
+        learning: Whether this is only to tell what ended and what was learned, and to hear of newer facts. What this
+            process waits for stays as it was told before.
     """
 
     interactive: int = 0
