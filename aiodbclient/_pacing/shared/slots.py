@@ -115,7 +115,7 @@ class Slots:
 
     @property
     def keeps_others_waiting(self) -> bool:
-        """Whether all requests of this process have ended, and Valkey does not know it where only a few may be in flight."""
+        """Whether others may be waiting for Valkey to hear that this process has no request any more."""
         return self.held.untold and not self.held.in_flight and not math.isinf(self.account.gate.at_most)
 
     async def tell(self) -> None:
