@@ -67,6 +67,23 @@ async def test_only_its_owner_can_read_what_it_makes(path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "list of names"])
+async def test_what_is_no_store_keeps_its_mode(path: Path, kind: str) -> None:
+    """Run by root, it took from everybody what somebody gave for a store by mistake: a folder, or /dev/null."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("name\nalpha\nbeta\n" * 100)
+    path.chmod(0o755)
+
+    with pytest.raises(StoreError, match=r"and no file|or is no store"):
+        await SQLiteStore(path).__aenter__()
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
 async def test_claims_of_a_killed_process_are_free_at_once(path: Path) -> None:
     with claimer(path, "alpha", LONG) as process:
         assert line(process) == "claimed"

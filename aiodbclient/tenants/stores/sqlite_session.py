@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import stat
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -118,10 +119,14 @@ class SQLiteSession:
     def _open(self) -> None:
         with _making, suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        if os.stat(self._path).st_mode & 0o077:
-            os.chmod(self._path, 0o600)
+        mode = os.stat(self._path).st_mode
+        if not stat.S_ISREG(mode):
+            raise StoreError(f"the store {self._path} cannot be used: it is a folder or a device, and no file")
         self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         self._database.text_factory = _text
+        self._database.execute("PRAGMA schema_version")  # raises if it is somebody's file of another kind
+        if mode & 0o077:
+            os.chmod(self._path, 0o600)
         # Not WAL: so one file is the whole store, also while it is open and after a crash.
         self._database.execute("PRAGMA journal_mode = TRUNCATE")
         self._database.execute("PRAGMA synchronous = FULL")
