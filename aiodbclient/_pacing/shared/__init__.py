@@ -1,7 +1,7 @@
 """A rate budget that several processes share through Valkey or Redis.
 
 - ``budget``: ``SharedRateBudget``, with the calls that wait in this process.
-- ``slots``: asks Valkey for slots, and for none while that does not answer.
+- ``slots``: asks Valkey for slots, and tells it of those that ended.
 - ``held``: the slots that this process holds.
 - ``backlog``: answers that the account has not learned from yet.
 - ``memory``: runs the script ``slots.lua``, which hands out the slots.

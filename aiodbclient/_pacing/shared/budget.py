@@ -88,7 +88,7 @@ class SharedRateBudget:
     _queue: Queue = field(init=False, repr=False)
     _unestimated: list[Waiter] = field(init=False, repr=False, factory=list)
     _leader: Waiter | None = field(init=False, repr=False, default=None)  # it asks for all that wait in this process
-    _telling: asyncio.Task[None] | None = field(init=False, repr=False, default=None)
+    _telling: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # it tells what ended
     _asked: float = field(init=False, repr=False, default=-math.inf)
     _next_ask: float = field(init=False, repr=False, default=-math.inf)
     _next_slot: float = field(init=False, repr=False, default=-math.inf)  # as last told
