@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from aiodbclient import RateBudget, Window
-from aiodbclient.errors import InvalidArgumentError, RateLimitError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError, RateLimitError
 
 from .world import VirtualLoop, live
 
@@ -211,6 +212,25 @@ def test_bulk_calls_wait_behind_all_others_and_others_not_behind_them() -> None:
             await budget.acquire(max_wait=15.0)
         assert refused.value.retry_after == 20.0
         await asyncio.gather(*tasks)
+
+    live(main)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_budget_on_which_another_loop_waits_is_refused(bulk: bool) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (1, 10.0))
+        await spend(budget, 1)
+        waiting = asyncio.create_task(budget.acquire(bulk=bulk))
+        await settle()
+
+        async def elsewhere() -> None:
+            with pytest.raises(ConfigurationError, match="a rate budget is for one event loop"):
+                await budget.acquire()
+
+        with ThreadPoolExecutor() as threads:
+            threads.submit(asyncio.run, elsewhere()).result()
+        await waiting
 
     live(main)
 
