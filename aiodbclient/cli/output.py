@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -108,7 +110,38 @@ def confirm(what: str, *, yes: bool) -> bool:
     # The event loop stands still while this waits, so its handlers of signals would not run.
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     try:
-        return typer.confirm(printable(what), err=True)
+        return _answer(f"{printable(what)} [y/N]: ")
+    except (KeyboardInterrupt, EOFError):
+        raise typer.Abort from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _answer(question: str) -> bool:
+    while True:
+        print(question, end="", file=sys.stderr, flush=True)
+        answer = _read_line().strip().lower()
+        if answer in ("y", "yes", "n", "no", ""):
+            return answer.startswith("y")
+        tell("answer y or n")
+
+
+def _read_line() -> str:
+    """Read a line of the standard input. Raises KeyboardInterrupt on a signal, and EOFError at the end of the input.
+
+    ``input()`` would miss a signal that comes just before it waits, and then wait for ever.
+    """
+    awakened, wakeup = socket.socketpair()
+    with awakened, wakeup:
+        wakeup.setblocking(False)
+        before = signal.set_wakeup_fd(wakeup.fileno())
+        try:
+            if awakened in select.select([sys.stdin, awakened], [], [])[0]:
+                raise KeyboardInterrupt
+        finally:
+            signal.set_wakeup_fd(before)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line

@@ -237,6 +237,8 @@ def test_what_destroys_asks_on_a_terminal(command: Command, names: list[str]) ->
 
     terminal = command.terminal(*arguments)
     assert f"Remove {a} from tenants-prod" in terminal.expect("[y/N]")
+    terminal.type("perhaps\n")
+    terminal.expect("answer y or n")
     terminal.type("y\n")
     code, screen = terminal.end()
     assert code == 0
