@@ -181,6 +181,15 @@ async def test_the_first_try_is_followed_by_a_wait_of_the_schedule() -> None:
     assert server.requests == ["create"]
 
 
+async def test_a_wait_that_a_5xx_asks_for_comes_before_the_name_is_read() -> None:
+    asking = errors.ServerError("503", status=503, may_have_applied=True)
+    asking.retry_after = 30.0
+    server = Server([asking], ["ours"])
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(server.settled(), 0.05)
+    assert server.requests == ["create"]
+
+
 async def test_looks_come_at_once_and_then_ever_more_seldom() -> None:
     waits = looks()
     assert [next(waits) for _ in range(4)] == [0.0, 0.01, 0.02, 0.04]
