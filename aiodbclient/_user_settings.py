@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from attrs import define
 
+from .errors import InvalidArgumentError
+
 
 class MySQLAuthPlugin(StrEnum):
     """How a MySQL user proves its password.
@@ -139,3 +141,42 @@ class UserSettings:
     acl: Sequence[KafkaACL] | None = None
     opensearch_acl: Sequence[OpenSearchACL] | None = None
     mongo_user_settings: MongoUserSettings | None = None
+
+
+def check_settings(
+    mysql_settings: object = None, settings: UserSettings | None = None, readonly: object = None
+) -> None:
+    """Check the types of a user's settings, each of which may be None.
+
+    Raises:
+        InvalidArgumentError: One is of another type; the text names it.
+    """
+    _check("mysql_settings", mysql_settings, MySQLSettings)
+    _check("readonly", readonly, bool)
+    _check("settings", settings, UserSettings)
+    if settings is None:
+        return
+    _check("settings.pg_allow_replication", settings.pg_allow_replication, bool)
+    _check_all("settings.acl", settings.acl, KafkaACL)
+    _check_all("settings.opensearch_acl", settings.opensearch_acl, OpenSearchACL)
+    _check("settings.mongo_user_settings", settings.mongo_user_settings, MongoUserSettings)
+    if settings.mongo_user_settings is not None:
+        _check_all("settings.mongo_user_settings.databases", settings.mongo_user_settings.databases, str)
+
+
+def _check_all(argument: str, values: object, kind: type) -> None:
+    if values is None:
+        return
+    if (
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not all(isinstance(each, kind) for each in values)
+    ):
+        raise InvalidArgumentError(f"{argument} must be a list of {kind.__name__}, not {values!r}; nothing was sent")
+
+
+def _check(argument: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise InvalidArgumentError(
+            f"{argument} must be a {kind.__name__} or None, not {type(value).__name__}; nothing was sent"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
 from ipaddress import ip_address
 from types import EllipsisType, TracebackType
 from typing import Any, Self
@@ -39,8 +40,8 @@ class DatabaseClient:
     context manager, or call ``aclose`` at the end.
 
     Args:
-        token: The API token; or an async callable that gives it, asked when first needed and once more after a 401
-            (what it raises, the call raises); or None for the environment's ``DIGITALOCEAN_TOKEN`` or
+        token: The API token; or an async callable that gives it within ``timeout``, asked when first needed and once
+            more after a 401 (what it raises, the call raises); or None for the environment's ``DIGITALOCEAN_TOKEN`` or
             ``DIGITALOCEAN_ACCESS_TOKEN``.
         base_url: Where the API is; None for the environment's ``DIGITALOCEAN_API_URL``, or else the provider. Only
             loopback may be plain http.
@@ -89,6 +90,8 @@ class DatabaseClient:
         options = Options(max_wait=max_wait, timeout=timeout, retry=retry)
         if session is not None and not hasattr(session, "request"):
             raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {session!r}")
+        if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
+            raise InvalidArgumentError(f"on_event must be a function that is not async, not {on_event!r}")
         if budget is not None and not hasattr(budget, "acquire"):
             raise InvalidArgumentError(f"budget must be a RateBudget or another Budget, not {budget!r}")
         if session is not None and (proxy is not None or trust_env):
@@ -124,7 +127,8 @@ class DatabaseClient:
     async def aclose(self) -> None:
         """Close the connections, unless the session is yours.
 
-        Calls that are under way fail, and later ones raise ConfigurationError. Safe to repeat.
+        Calls that wait for an answer or for the rate budget fail, and later ones raise ConfigurationError. Safe to
+        repeat.
         """
         await self._transport.aclose()
 

@@ -73,7 +73,7 @@ class Capabilities(NamedTuple):
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:
         """The capabilities of ``engine``, or None where the engine is not known."""
-        return CAPABILITIES.get(engine)
+        return CAPABILITIES.get(engine) if isinstance(engine, str) else None
 
 
 _ON_POSTGRESQL = Capabilities(user_settings=frozenset({"settings.pg_allow_replication"}), tenants="database")

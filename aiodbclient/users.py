@@ -13,9 +13,11 @@ from ._bulk.user_jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateU
 from ._json.converter import setting_names, write
 from ._request.context import ClusterContext
 from ._request.operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, UPDATE_USER
+from ._request.paths import check_name
 from ._request.reset import reset_password
+from ._user_settings import check_settings
 from .errors import DatabaseClientError, InvalidArgumentError, NotFoundError
-from .models import KafkaACL, MongoUserSettings, MySQLSettings, NewUser, OpenSearchACL, User, UserSettings
+from .models import MySQLSettings, NewUser, User, UserSettings
 
 
 class UsersAPI:
@@ -81,9 +83,7 @@ class UsersAPI:
         given: Sequence[str] = ()
         body: dict[str, Any] = {"name": name}
         if mysql_settings is not None or settings is not None or readonly is not None:
-            _check("mysql_settings", mysql_settings, MySQLSettings)
-            _check_settings(settings)
-            _check("readonly", readonly, bool)
+            check_settings(mysql_settings, settings, readonly)
             given = setting_names(mysql_settings, settings, readonly)
             body = write(NewUser(name, mysql_settings, settings, readonly))
         user = (await self._context.send(CREATE_USER, name, body, given)).read(User)
@@ -106,7 +106,7 @@ class UsersAPI:
         """
         if settings is None:
             raise InvalidArgumentError("settings must be a UserSettings, not None; nothing was sent")
-        _check_settings(settings)
+        check_settings(settings=settings)
         body = {"settings": write(settings)}
         return (await self._context.send(UPDATE_USER, name, body, setting_names(None, settings))).read(User)
 
@@ -120,6 +120,7 @@ class UsersAPI:
             NotFoundError: There is no such user. Where an earlier try of this call may have deleted it, that is
                 success.
         """
+        check_name(name)
         deletions, cluster_id = self._context.memory.deletions, self._context.cluster_id
         deletions.note(cluster_id, name, monotonic())
         try:
@@ -149,7 +150,7 @@ class UsersAPI:
             InvalidResponseError: The password cannot be known, since two resets were sent and the API does not tell it
                 (MongoDB, or a token without the scope): ``may_have_applied`` is set. Or it is no documented answer.
         """
-        _check("mysql_settings", mysql_settings, MySQLSettings)
+        check_settings(mysql_settings)
         return await reset_password(self._context, name, mysql_settings)
 
     def provision(
@@ -238,33 +239,3 @@ class UsersAPI:
             DatabaseClientError: The users cannot be read.
         """
         return await plan_users(self._context, UsersAPI, specs, prune=prune)
-
-
-def _check_settings(settings: UserSettings | None) -> None:
-    _check("settings", settings, UserSettings)
-    if settings is None:
-        return
-    _check("settings.pg_allow_replication", settings.pg_allow_replication, bool)
-    _check_all("settings.acl", settings.acl, KafkaACL)
-    _check_all("settings.opensearch_acl", settings.opensearch_acl, OpenSearchACL)
-    _check("settings.mongo_user_settings", settings.mongo_user_settings, MongoUserSettings)
-    if settings.mongo_user_settings is not None:
-        _check_all("settings.mongo_user_settings.databases", settings.mongo_user_settings.databases, str)
-
-
-def _check_all(argument: str, values: object, kind: type) -> None:
-    if values is None:
-        return
-    if (
-        isinstance(values, str)
-        or not isinstance(values, Sequence)
-        or not all(isinstance(each, kind) for each in values)
-    ):
-        raise InvalidArgumentError(f"{argument} must be a list of {kind.__name__}, not {values!r}; nothing was sent")
-
-
-def _check(argument: str, value: object, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise InvalidArgumentError(
-            f"{argument} must be a {kind.__name__} or None, not {type(value).__name__}; nothing was sent"
-        )

@@ -14,6 +14,14 @@ from .server import Server, serve
 
 MakeClient = Callable[..., DatabaseClient]
 
+
+@pytest.fixture(autouse=True)
+def no_other_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a sandbox running may have set it for the shell."""
+    for name in ("DIGITALOCEAN_API_URL", "DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
 # How long an example takes tells of the machine, and what else it does. `make mutants` is told that a test fails, and
 # needs no simplest example of it.
 settings.register_profile("tests", deadline=None)

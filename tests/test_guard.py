@@ -143,6 +143,10 @@ def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str)
     assert guard_tenants("pg") is Capabilities.of("pg")
 
 
+def test_what_is_no_engine_has_no_capabilities() -> None:
+    assert Capabilities.of([]) is None  # type: ignore[arg-type]
+
+
 def test_an_engine_is_parsed_whatever_its_case() -> None:
     assert Engine.parse(" MySQL\n") is Engine.MYSQL
     assert Engine.parse(" New ") == " New "

@@ -118,6 +118,19 @@ async def test_a_provider_s_password_is_masked_though_nobody_was_told_it(
     assert_untold(caught.value, PROVIDERS)
 
 
+@pytest.mark.parametrize("value", ["8675309", "-86753.09e+1", '"8675309"', '["8675309"]', '{"is": 8675309}'])
+async def test_what_stands_behind_a_name_of_credentials_is_masked_whatever_it_is(
+    value: str, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(200, text=f'{{"user": {{"name": 1, "password": {value}, "role": "normal"}}}}'))
+
+    with pytest.raises(errors.InvalidResponseError) as caught:
+        await make_client().cluster(CLUSTER, engine="pg").users.get("alice")
+
+    assert "86753" not in caught.value.body
+    assert '"role": "normal"' in caught.value.body
+
+
 async def test_what_an_error_quotes_is_on_one_line(server: Server, make_client: MakeClient) -> None:
     evil = "x\nCRITICAL root: \x1b[31mfake\r\u2028line\x00"
     server.will(says(400, {"id": evil, "message": evil, "request_id": evil}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import socket
 from typing import Any
 
@@ -210,6 +211,8 @@ def test_loopback_and_https_are_fine(base_url: str) -> None:
         {"retry": 5},
         {"session": 5},
         {"budget": 5},
+        {"on_event": "log"},
+        {"on_event": asyncio.sleep},  # async: nothing would await it
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
@@ -276,6 +279,30 @@ async def test_a_token_callable_that_is_not_async_is_refused(server: Server, mak
         await make_client(lambda: "token").cluster(CLUSTER, engine="pg").dbs.list()
 
     assert server.requests == []
+
+
+async def test_a_token_that_does_not_come_ends_the_calls_that_need_it(server: Server, make_client: MakeClient) -> None:
+    async def hanging() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    dbs = make_client(hanging, timeout=0.1).cluster(CLUSTER, engine="pg").dbs
+
+    both = await asyncio.wait_for(asyncio.gather(dbs.list(), dbs.list(), return_exceptions=True), 5)
+
+    for error in both:
+        assert isinstance(error, errors.RequestTimeoutError)
+        assert re.search(r"the token provider gave no token within 0.1 s; nothing was sent", str(error))
+        assert not error.may_have_applied
+    assert server.requests == []
+
+
+async def test_a_timeout_of_the_token_provider_s_own_is_raised_as_it_is(make_client: MakeClient) -> None:
+    async def timing_out() -> str:
+        raise TimeoutError("the vault took too long")
+
+    with pytest.raises(TimeoutError, match="the vault took too long"):
+        await make_client(timing_out).cluster(CLUSTER, engine="pg").dbs.list()
 
 
 async def test_a_401_with_a_fixed_token_is_raised(server: Server, make_client: MakeClient) -> None:

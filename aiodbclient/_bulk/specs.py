@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from hashlib import blake2b
 from typing import Any
 
+from .._user_settings import check_settings
 from ..errors import InvalidArgumentError
 from ..models import NewUser
 
@@ -70,6 +71,8 @@ class Source:
 
     def _end(self, error: BaseException) -> None:
         self._ended = True
+        if isinstance(error, StopAsyncIteration):  # as asyncio would take it for the end of the run
+            error = RuntimeError("the iterable of names raised StopAsyncIteration")
         self.failure = error
 
 
@@ -133,9 +136,10 @@ def user_spec(given: object) -> NewUser:
     """Return ``given`` as a NewUser.
 
     Raises:
-        InvalidArgumentError: It is neither a name nor a NewUser.
+        InvalidArgumentError: It is neither a name nor a NewUser, or a NewUser whose settings are of wrong types.
     """
     spec = NewUser(given) if isinstance(given, str) else given
     if isinstance(spec, NewUser) and isinstance(spec.name, str):
+        check_settings(spec.mysql_settings, spec.settings, spec.readonly)
         return spec
     raise InvalidArgumentError(f"a run takes names and NewUsers, not {given!r}; nothing was sent")

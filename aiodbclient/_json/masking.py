@@ -22,7 +22,7 @@ _PROVIDERS = "AVNS_"  # the beginning of every password that the provider makes,
 _NAMES = "password|passwd|access_key|access_cert|uri|token"
 _CREDENTIALS = (
     # A JSON member, cut short or not; in JSON, or in JSON within a JSON string.
-    rf"""(?P<json>"(?:{_NAMES})"\s*[^\s"]?\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*)"""
+    rf"""(?P<json>"(?:{_NAMES})"\s*[^\s"]?\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*|-?\d[\d.eE+-]*)"""
     rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
     # A form or a libpq DSN, and a line of YAML.
     rf"""|(?P<pair>\b(?:{_NAMES})=)(?:'[^']*'?|[^\s&"'<>]+)"""

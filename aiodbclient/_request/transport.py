@@ -18,7 +18,7 @@ from yarl import URL
 from .._json.masking import Secrets
 from .._pacing.budget import Budget, RateLimitStatus
 from .._version import __version__
-from ..errors import ConfigurationError, DatabaseClientError, RateLimitError
+from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
 from .answer import Answer
 from .body import ACCEPTED, whole_body
 from .call import Call
@@ -115,10 +115,10 @@ class Transport:
         for tries_left in range(call.options.retry.max_tries - 1, -1, -1):
             call.failure = Failure.REFUSED
             try:
-                token = self._token or await self._renewed_token(None)
+                token = self._token or await self._renewed_token(call, None)
                 answer = await self._exchange(call, token)
                 if answer.status == 401 and self._ask_token is not None:
-                    answer = await self._exchange(call, await self._renewed_token(token))
+                    answer = await self._exchange(call, await self._renewed_token(call, token))
                 if 200 <= answer.status < 300:
                     return answer
                 if answer.status == 404 and call.lost and call.gone_is_done:
@@ -134,16 +134,28 @@ class Transport:
             await asyncio.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
-    async def _renewed_token(self, stale: Token | None) -> Token:
-        """A token other than ``stale``: asked for, unless another call did so already."""
-        async with self._token_lock:
-            if self._ask_token is not None and self._token is stale:
-                asked = self._ask_token()
-                if not isawaitable(asked):
-                    raise ConfigurationError("token must be a string or an async callable; this callable is not async")
-                self._use_token(Token(await asked))
-            assert self._token is not None
-            return self._token
+    async def _renewed_token(self, call: Call, stale: Token | None) -> Token:
+        """A token other than ``stale``: asked for, unless another call did so already.
+
+        Raises:
+            RequestTimeoutError: It took longer than a try may take.
+        """
+        limit = asyncio.timeout(call.options.timeout)
+        try:
+            async with limit, self._token_lock:
+                if self._ask_token is not None and self._token is stale:
+                    asked = self._ask_token()
+                    if not isawaitable(asked):
+                        raise ConfigurationError(
+                            "token must be a string or an async callable; this callable is not async"
+                        )
+                    self._use_token(Token(await asked))
+                assert self._token is not None
+                return self._token
+        except TimeoutError:
+            if not limit.expired():  # it is the provider's own
+                raise
+        raise RequestTimeoutError(f"{call.what}: the token provider gave no token within {call.options.timeout:g} s")
 
     def _use_token(self, token: Token) -> None:
         self._token = token

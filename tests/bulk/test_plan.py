@@ -162,6 +162,8 @@ async def test_a_name_in_another_spelling_is_looked_up(sandbox: Sandbox, pg: Clu
         (5, "iterable of names, not int"),
         (["a", 5], "names and NewUsers"),
         (["a", ".."], "cannot be the name"),
+        ([NewUser("a", settings={"pg_allow_replication": True})], "settings must be a UserSettings"),  # type: ignore
+        ([NewUser("a", settings=UserSettings(acl="all"))], r"settings\.acl must be a list"),
         (["a", "b", "a"], "'a' is asked for twice"),
     ],
 )

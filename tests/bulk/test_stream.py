@@ -60,6 +60,21 @@ async def test_what_cannot_be_sent_is_a_failed_outcome(sandbox: Sandbox, pg: Clu
     assert requests(sandbox, "users.create") == 1
 
 
+async def test_settings_of_a_wrong_type_fail_their_name_whether_it_is_there_or_not(
+    sandbox: Sandbox, pg: ClusterClient
+) -> None:
+    await pg.users.create("there")
+    sent = requests(sandbox, "users.create")
+    wrong: Any = {"pg_allow_replication": True}
+
+    outcomes = await collect(pg.users.provision([NewUser("there", settings=wrong), NewUser("new", settings=wrong)]))
+
+    for outcome in outcomes.values():
+        assert isinstance(outcome.error, errors.InvalidArgumentError)
+        assert outcome.tries == 0
+    assert requests(sandbox, "users.create") == sent
+
+
 async def test_a_name_that_comes_twice_is_sent_once(sandbox: Sandbox, pg: ClusterClient) -> None:
     outcomes = [outcome async for outcome in pg.users.provision(["a", "b", "a"])]
 
@@ -288,6 +303,15 @@ async def test_an_exception_from_specs_comes_after_what_was_in_flight(sandbox: S
         with pytest.raises(OSError, match="the disk is gone"):
             await consume(pg.users.provision(specs))
         assert names == expected
+
+
+async def test_specs_that_raise_what_ends_a_loop_do_not_end_the_run_as_if_they_were_all(pg: ClusterClient) -> None:
+    def specs() -> Iterator[str]:
+        yield "a"
+        raise StopAsyncIteration
+
+    with pytest.raises(RuntimeError, match="raised StopAsyncIteration"):
+        await collect(pg.users.provision(specs()))
 
 
 async def test_specs_that_are_cancelled_do_not_end_the_run_as_if_they_were_all(pg: ClusterClient) -> None:
