@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -82,6 +83,54 @@ async def test_what_is_no_store_keeps_its_mode(path: Path, kind: str) -> None:
         await SQLiteStore(path).__aenter__()
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("table", ["mine (x)", "credentials (name, password)"])
+async def test_the_database_of_another_program_is_left_as_it_is(path: Path, table: str) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute(f"CREATE TABLE {table}")
+    path.chmod(0o664)
+    before = path.read_bytes()
+
+    with pytest.raises(StoreError, match="is no store: it is the SQLite database of another program"):
+        await SQLiteStore(path).__aenter__()
+
+    assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+
+
+async def test_an_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch(0o644)
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_folder_that_goes_away_hides_no_exception_of_the_program(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+
+    async def program() -> None:
+        async with SQLiteStore(folder / "tenants.db") as store:
+            await store.claim("alpha", LONG)
+            shutil.rmtree(folder)
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await program()
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+async def test_a_file_that_goes_away_is_told(path: Path, what: str) -> None:
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        path.unlink()
+        if what == "replaced":
+            path.touch()
+        with pytest.raises(StoreError, match="cannot be used: its file was moved, replaced or removed while") as told:
+            await keep(store, "beta")
+    assert "readonly" not in str(told.value)
 
 
 async def test_claims_of_a_killed_process_are_free_at_once(path: Path) -> None:

@@ -54,7 +54,8 @@ class Owner:
     def close(self) -> None:
         """Remove its file. Its claims are free then."""
         if self._lock in _held:
-            os.unlink(self._file)
+            with suppress(OSError):  # it is gone already, or cannot be removed: without its lock it means nothing
+                os.unlink(self._file)
             _held.remove(self._lock)
             os.close(self._lock)
 

@@ -23,6 +23,7 @@ from .owners import Owner, sweep
 T = TypeVar("T")
 
 _LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
+_COLUMNS = "name", "record", "token", "owner", "expires"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS credentials (
     name TEXT PRIMARY KEY,
@@ -39,6 +40,7 @@ _ADVICE = {
     sqlite3.SQLITE_NOTADB: "the file is damaged, or is no store: restore it from a backup",
     sqlite3.SQLITE_READONLY: "the file cannot be written",
 }
+_MOVED = "its file was moved, replaced or removed while it was open"
 # POSIX: closing a file drops all locks that this process has on it. So only one store at a time makes its file, and has
 # closed that descriptor before another store of this process lets SQLite lock the same file.
 _making = Lock()
@@ -124,7 +126,7 @@ class SQLiteSession:
             raise StoreError(f"the store {self._path} cannot be used: it is a folder or a device, and no file")
         self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         self._database.text_factory = _text
-        self._database.execute("PRAGMA schema_version")  # raises if it is somebody's file of another kind
+        self._check_ours(self._database)
         if mode & 0o077:
             os.chmod(self._path, 0o600)
         # Not WAL: so one file is the whole store, also while it is open and after a crash.
@@ -133,6 +135,14 @@ class SQLiteSession:
         self._database.execute("PRAGMA secure_delete = ON")  # what is replaced is overwritten
         self._database.execute(_SCHEMA)
         sweep(self._path)
+
+    def _check_ours(self, database: sqlite3.Connection) -> None:
+        """Raise StoreError if the file is another program's. Until then nothing is changed there."""
+        if database.execute("SELECT name FROM sqlite_master").fetchone() is None:
+            return  # in this order, since another process may be making the table
+        columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
+        if columns != _COLUMNS:
+            raise StoreError(f"{self._path} is no store: it is the SQLite database of another program, or damaged")
 
     def _close(self) -> None:
         if self._database is not None:
@@ -189,9 +199,11 @@ class SQLiteSession:
         except UnicodeDecodeError:  # of a message of SQLite that quotes a damaged schema
             raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
         except (sqlite3.Error, OSError) as error:
-            code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) else 0
+            code = error.sqlite_errorcode if isinstance(error, sqlite3.Error) else 0
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            advice = f" ({_ADVICE[code]})" if code in _ADVICE else ""
+            advice = f" ({_ADVICE[code & 0xFF]})" if code & 0xFF in _ADVICE else ""
+            if code == sqlite3.SQLITE_READONLY_DBMOVED:
+                reason, advice = _MOVED, ""
             raise StoreError(f"the store {self._path} cannot be used: {reason}{advice}") from None
 
 
