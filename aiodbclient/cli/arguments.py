@@ -32,7 +32,7 @@ FromOption = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Take the names from a CSV file: its column `name`, or else the first. - is the standard input.",
+        help="Take the names from a CSV file: its column `name`, or its only column. - is the standard input.",
         show_default=False,
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .arguments import BudgetOption, ClusterArgument, JsonOption, NameArgument, YesOption
+from .names import check_name
 from .output import confirm, print_rows, tell
 from .running import DONE, STOPPED, find_cluster, open_client, runs
 
@@ -31,6 +32,7 @@ async def create_db(cluster: ClusterArgument, name: NameArgument, budget: Budget
 
     Example: aiodbclient dbs create tenants-prod alpha
     """
+    check_name(name)
     async with open_client(budget) as (client, _):
         await (await find_cluster(client, cluster)).dbs.create(name)
     tell(f"the database {name} is created")

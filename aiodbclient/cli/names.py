@@ -10,21 +10,34 @@ from pathlib import Path
 from ..errors import InvalidArgumentError
 
 
+def check_name(name: str) -> None:
+    """Refuse ``-`` as a name for something new: whoever types it means the standard input.
+
+    Raises:
+        InvalidArgumentError: It is ``-``.
+    """
+    if name == "-":
+        raise InvalidArgumentError("'-' is no name, and the standard input is not read here; nothing was sent")
+
+
 def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
     """Read the names, and check that each comes once.
 
     Args:
         arguments: The names on the command line, if any.
-        file: A CSV file, ``-`` for the standard input, or None. The names are in its column ``name``, or else in the
-            first.
+        file: A CSV file, ``-`` for the standard input, or None. The names are in its column ``name``. If it has only
+            one column, that needs no header.
 
     Returns:
         The names, in their order.
 
     Raises:
-        InvalidArgumentError: There are no names, or there are both arguments and a file; the file cannot be read; a
-            name is empty, or comes twice. The message tells the line.
+        InvalidArgumentError: There are no names, or there are both arguments and a file; an argument is ``-``; the
+            file cannot be read, or has several columns and none is ``name``; a name is empty, or comes twice. The
+            message tells the line.
     """
+    if arguments and "-" in arguments:
+        raise InvalidArgumentError("'-' is no name: to read the names from the standard input, say --from -")
     if file is None:
         if not arguments:
             raise InvalidArgumentError("name the tenants, or take them from a file: --from names.csv")
@@ -50,6 +63,7 @@ def _cells(where: str, text: str) -> Iterator[tuple[int, str]]:
     """The name in each row, after the number of its line."""
     rows = csv.reader(text.splitlines(keepends=True), strict=True)
     column = 0
+    has_header = False
     first = True
     try:
         for row in rows:
@@ -57,12 +71,18 @@ def _cells(where: str, text: str) -> Iterator[tuple[int, str]]:
             names = [cell.lower() for cell in cells]
             if first and "name" in names:
                 column = names.index("name")
+                has_header = True
             elif not any(cells):
                 raise InvalidArgumentError(f"{where}, line {rows.line_num}: blank")
             elif len(cells) <= column or not cells[column]:
                 raise InvalidArgumentError(f"{where}, line {rows.line_num}: no name in column {column + 1}")
             elif any(separator in cells[column] for separator in ";\t"):
                 raise InvalidArgumentError(f"{where}, line {rows.line_num}: columns are separated by commas in CSV")
+            elif len(cells) > 1 and not has_header:
+                raise InvalidArgumentError(
+                    f"{where}, line {rows.line_num}: several columns ({', '.join(cells)}), and the first line calls "
+                    "none of them name"
+                )
             else:
                 yield rows.line_num, cells[column]
             first = False

@@ -8,6 +8,7 @@ from attrs import asdict
 from .. import User
 from ..errors import InvalidArgumentError
 from .arguments import BudgetOption, ClusterArgument, JsonOption, NameArgument, ShowOption, YesOption
+from .names import check_name
 from .output import confirm, print_rows, tell
 from .running import DONE, STOPPED, find_cluster, open_client, runs
 
@@ -63,6 +64,7 @@ async def create_user(
 
     Example: aiodbclient users create tenants-prod alpha --show
     """
+    check_name(name)
     _check_shown(show)
     async with open_client(budget) as (client, _):
         user = await (await find_cluster(client, cluster)).users.create(name)

@@ -22,7 +22,8 @@ from aiodbclient.cli.names import read_names
         (b'name\n"al\npha"\n', ["al\npha"]),
         (b"name\nalpha\n\n \n", ["alpha"]),
         ("name\nä\n".encode(), ["ä"]),
-        (b"alpha,gold\nname,silver\n", ["alpha", "name"]),
+        (b"alpha\nname\n", ["alpha", "name"]),
+        (b"tenant\n-\n", ["tenant", "-"]),
     ],
 )
 def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
@@ -43,6 +44,9 @@ def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
         (b"name\nalpha\nbeta\nalpha\n", "line 4: 'alpha' is there twice, first in .*line 2"),
         (b"name;plan\nalpha;gold\n", "line 1: columns are separated by commas"),
         (b"alpha\tgold\nbeta\tgold\n", "line 1: columns are separated by commas"),
+        (b"tenant,plan\nacme,gold\n", r"line 1: several columns \(tenant, plan\), and the first line calls none"),
+        (b"alpha,gold\nname,silver\n", r"line 1: several columns \(alpha, gold\)"),
+        (b"alpha\nbeta,gold\n", r"line 2: several columns \(beta, gold\)"),
         (b'name\n"alpha\nbeta\n', "not CSV"),
         (b"name\nalpha\n\xff\n", "line 3: not UTF-8"),
     ],
@@ -76,8 +80,11 @@ def test_names_are_given_one_way(tmp_path: Path) -> None:
         read_names(["alpha"], tmp_path / "names.csv")
 
 
-def test_arguments_are_names_too() -> None:
-    assert read_names(["b", "a"], None) == ["b", "a"]
+def test_arguments_are_names_too(tmp_path: Path) -> None:
+    assert read_names(["b", "a", "-c"], None) == ["b", "a", "-c"]
+    for file in (None, tmp_path / "names.csv"):
+        with pytest.raises(errors.InvalidArgumentError, match="say --from -"):
+            read_names(["a", "-"], file)
     with pytest.raises(errors.InvalidArgumentError, match="argument 3: 'b' is there twice, first in argument 1"):
         read_names(["b", "a", "b"], None)
     with pytest.raises(errors.InvalidArgumentError, match="argument 2 is empty"):

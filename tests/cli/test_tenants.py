@@ -284,8 +284,14 @@ def test_names_come_from_the_standard_input_too(command: Command, names: list[st
 
 def test_bad_usage_sends_nothing(command: Command, names: list[str]) -> None:
     file = from_file(command, ["a", "a"])
+    several = command.folder / "several.csv"
+    several.write_text("tenant,plan\nacme,gold\n")
     for arguments, complaint in (
         (["tenants", "plan", *command.place], "name the tenants"),
+        (["tenants", "provision", "-", *command.place], "say --from -"),
+        (["tenants", "plan", "--from", str(several), *command.place], "several columns (tenant, plan)"),
+        (["users", "create", command.cluster, "-", "--show"], "'-' is no name"),
+        (["dbs", "create", command.cluster, "-"], "'-' is no name"),
         (["tenants", "plan", *file, *command.place], "line 3: 'a' is there twice, first in"),
         (["tenants", "plan", "b", *file, *command.place], "not both"),
         (["tenants", "provision", "b", *command.place, "--prune", "--if-exists", "reset"], "--prune goes with"),
