@@ -15,8 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would show local variables, and with them secrets
     help="The users and databases of DigitalOcean's managed database clusters.",
     epilog="The token comes from DIGITALOCEAN_TOKEN, the API's address from DIGITALOCEAN_API_URL if that is set. "
-    "Exit codes: 0 done, 1 some failed, 2 bad usage, 3 stopped early, 4 the API or the store cannot be used; "
-    "tenants plan: 5 if something differs.",
+    "Exit codes: 0 done, 1 some failed, 2 bad usage, 3 stopped early, 4 the API, the store or the "
+    "standard output cannot be used; tenants plan: 5 if something differs.",
 )
 app.command("clusters")(clusters.list_clusters)
 app.add_typer(users.app, name="users")

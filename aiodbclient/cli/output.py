@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -22,30 +23,67 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WIDE = 1_000_000  # columns of an output that is no terminal, so that no line is folded
 
 
-class Lines:
-    """Writes lines to the standard output, until nobody reads them any more.
+class OutputError(Exception):
+    """The standard output cannot be written: its disk is full, it is closed, or its reader has gone.
 
     Attributes:
-        gone: Whether the reader has closed the output.
+        gone: Whether its reader has gone, such as ``head`` in a pipe, which no operator needs to be told.
+        lost: What was not printed and is nowhere else, and what to do about it; empty if nothing is lost.
+    """
+
+    def __init__(self, error: OSError, lost: str = "") -> None:
+        super().__init__(f"the standard output cannot be written: {error.strerror}")
+        self.gone = isinstance(error, BrokenPipeError)
+        self.lost = lost
+
+
+def check_stdout(lost: str) -> None:
+    """Raise OutputError if the process was started with its standard output closed. Then ``print`` would do nothing."""
+    if sys.__stdout__ is None:
+        raise OutputError(OSError(errno.EBADF, os.strerror(errno.EBADF)), lost)
+
+
+def write(text: str, lost: str = "") -> None:
+    """Print ``text`` on the standard output at once.
+
+    Args:
+        text: Whole lines.
+        lost: As for ``OutputError``.
+
+    Raises:
+        OutputError: The standard output cannot be written. It is discarded from now on.
+    """
+    check_stdout(lost)
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # Else Python would fail to flush it again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(error, lost) from None
+
+
+class Lines:
+    """Writes lines to the standard output, as long as that can be written.
+
+    Attributes:
+        failure: Why no more is written; None while all is well.
     """
 
     def __init__(self) -> None:
-        self.gone = False
+        self.failure: OutputError | None = None
 
     def write(self, line: str) -> None:
-        """Print ``line`` at once. Does nothing if the reader has gone."""
-        if self.gone:
-            return
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            self.gone = True
-            forget_stdout()
+        """Print ``line`` at once. Does nothing once that has failed."""
+        if self.failure is None:
+            try:
+                write(f"{line}\n")
+            except OutputError as error:
+                self.failure = error
 
 
-def forget_stdout() -> None:
-    """Discard what is printed from now on. Else Python would fail to flush it when the process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def stdout_console() -> Console:
+    """A console on the standard output."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def error_console() -> Console:
@@ -63,14 +101,17 @@ def printable(text: object) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
-def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool) -> None:
-    """Print ``rows`` as a table that fits the terminal, or as a JSON object for each."""
+def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool, lost: str = "") -> None:
+    """Print ``rows`` as a table that fits the terminal, or as a JSON object for each.
+
+    Raises:
+        OutputError: The standard output cannot be written. It has ``lost``.
+    """
     lines = list(rows)
     if as_json:
-        for row in lines:
-            print(json.dumps(row))
+        write("".join(f"{json.dumps(row)}\n" for row in lines), lost)
     elif lines:
-        console = Console(highlight=False, markup=False, emoji=False)
+        console = stdout_console()
         if not console.is_terminal:
             console.width = _WIDE
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -79,8 +120,10 @@ def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool) -> None:
             table.add_column(name, overflow="fold")
         for row in lines:
             table.add_row(*(Text(_cell(row.get(name))) for name in columns))
-        console.print(table)
-    sys.stdout.flush()
+        # Rich itself would end the process with 1 when the reader of the output has gone.
+        with console.capture() as captured:
+            console.print(table)
+        write(captured.get(), lost)
 
 
 def _cell(value: object) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from ..tenants import Plan
-from .output import printable
+from .output import printable, stdout_console, write
 
 _SIGNS = {
     "create": ("+ {}", "green"),
@@ -24,13 +22,16 @@ def changes(plan: Plan) -> list[tuple[str, str]]:
 
 def print_plan(plan: Plan) -> None:
     """Print a line for each name that differs, and then how many there are of each kind."""
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    for name, change in changes(plan):
-        if change in _SIGNS:
-            sign, style = _SIGNS[change]
-            console.print(sign.format(printable(name)), style=style)
-    removed = len(plan.extra) if plan.prune else 0
-    console.print(
-        f"{len(plan.create)} to create, {len(plan.resume)} to go on with, {removed} to remove, "
-        f"{len(plan.keep)} on record"
-    )
+    console = stdout_console()
+    with console.capture() as captured:
+        for name, change in changes(plan):
+            if change in _SIGNS:
+                sign, style = _SIGNS[change]
+                console.print(sign.format(printable(name)), style=style, soft_wrap=True)
+        removed = len(plan.extra) if plan.prune else 0
+        console.print(
+            f"{len(plan.create)} to create, {len(plan.resume)} to go on with, {removed} to remove, "
+            f"{len(plan.keep)} on record",
+            soft_wrap=True,
+        )
+    write(captured.get())

@@ -185,7 +185,7 @@ async def follow(
                         if as_json:
                             told = _failure(outcome.error) if isinstance(outcome, Failed) else row(outcome)
                             lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **told}))
-                            if lines.gone:  # nobody reads the outcomes any more
+                            if lines.failure is not None:  # nobody can read the outcomes any more
                                 run.stop()
                 except DatabaseClientError as error:
                     ended = error
@@ -197,7 +197,10 @@ async def follow(
         tell(str(ended))
         code = code_of(ended)
         return UNUSABLE if code == SOME_FAILED else code
-    if counts.total() < total and (stopping.stopped or lines.gone):
+    if lines.failure is not None and not lines.failure.gone:
+        tell(f"{lines.failure}; {counts.total()} are done, {total - counts.total()} are left: run it again to go on")
+        return UNUSABLE
+    if counts.total() < total and (stopping.stopped or lines.failure is not None):
         tell(f"stopped early, {total - counts.total()} are left: run it again to go on")
         return STOPPED
     return SOME_FAILED if counts[Action.FAILED] else DONE

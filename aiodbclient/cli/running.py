@@ -26,7 +26,7 @@ from ..errors import (
     ServerError,
     UnsupportedOperationError,
 )
-from .output import SIGNALS, forget_stdout, tell
+from .output import SIGNALS, OutputError, tell
 
 if TYPE_CHECKING:
     from ..shared_budget import SharedRateBudget
@@ -57,9 +57,10 @@ def _exit_code(work: Coroutine[Any, Any, int]) -> int:
     except (asyncio.CancelledError, KeyboardInterrupt):
         tell("stopped: what was being sent may have been done")
         return STOPPED
-    except BrokenPipeError:
-        forget_stdout()
-        return STOPPED
+    except OutputError as error:
+        if error.lost or not error.gone:
+            tell(f"{error}; {error.lost}" if error.lost else str(error))
+        return STOPPED if error.gone else UNUSABLE
     except DatabaseClientError as error:
         tell(str(error))
         return code_of(error)

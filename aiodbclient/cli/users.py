@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import typer
 from attrs import asdict
 
@@ -9,7 +11,7 @@ from .. import User
 from ..errors import InvalidArgumentError
 from .arguments import BudgetOption, ClusterArgument, JsonOption, NameArgument, ShowOption, YesOption
 from .names import check_name
-from .output import confirm, print_rows, tell
+from .output import check_stdout, confirm, print_rows, tell
 from .running import DONE, STOPPED, find_cluster, open_client, runs
 
 app = typer.Typer(no_args_is_help=True, help="The users of a cluster.")
@@ -68,7 +70,7 @@ async def create_user(
     _check_shown(show)
     async with open_client(budget) as (client, _):
         user = await (await find_cluster(client, cluster)).users.create(name)
-        print_rows([_row(user, show)], as_json=json)
+        _print_new(user, f"the user {name} was created with a password", cluster, as_json=json)
     return DONE
 
 
@@ -109,7 +111,7 @@ async def reset_user(
         return STOPPED
     async with open_client(budget) as (client, _):
         user = await (await find_cluster(client, cluster)).users.reset_auth(name)
-        print_rows([_row(user, show)], as_json=json)
+        _print_new(user, f"the user {name} has a new password", cluster, as_json=json)
     return DONE
 
 
@@ -119,6 +121,13 @@ def _check_shown(show: bool) -> None:
             "the password would be lost: say --show to print it, or put the tenant on record with "
             "`aiodbclient tenants provision`. Nothing was sent"
         )
+    check_stdout("the password would be lost: nothing was sent")
+
+
+def _print_new(user: User, done: str, cluster: str, *, as_json: bool) -> None:
+    reset = shlex.join(["aiodbclient", "users", "reset", cluster, user.name, "--show"])
+    lost = f"{done}, which was not printed and is not kept: make another password with `{reset}`"
+    print_rows([_row(user, True)], as_json=as_json, lost=lost)
 
 
 def _row(user: User, show: bool) -> dict[str, object]:

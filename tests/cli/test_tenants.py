@@ -19,7 +19,7 @@ import pytest
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 
-from .conftest import Command
+from .conftest import COMMAND, Command
 
 _used = iter(range(10**6))
 
@@ -57,6 +57,12 @@ def wait_for(command: Command, count: int) -> None:
                 return
         time.sleep(0.02)
     pytest.fail("the command does not get on")
+
+
+def pipe_without_reader() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
 
 
 def test_a_life(command: Command, names: list[str]) -> None:
@@ -196,6 +202,32 @@ def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: 
     assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
 
 
+def test_a_full_disk_is_told_in_a_line(command: Command, names: list[str]) -> None:
+    """What could not be printed is on record, so nothing is lost."""
+    file, place = from_file(command, names[:2]), command.place
+    for arguments, complaint in (
+        (["plan", *file], "No space left on device\n"),
+        (["plan", *file, "--json"], "No space left on device\n"),
+        (["provision", *file], "No space left on device; 2 are done, 0 are left: run it again to go on\n"),
+        (["show", "--show"], "No space left on device\n"),
+        (["show", "--show", "--json"], "No space left on device\n"),
+        (["provision", *file, "--show", "--json"], "run it again to go on\n"),
+    ):
+        with Path("/dev/full").open("w") as full:
+            done = command.end(command.start("tenants", *arguments, *place, stdout=full))
+        assert (done.code, done.err.count("\n")) == (4, 1), arguments
+        assert done.err.startswith("aiodbclient: the standard output cannot be written: No space left on device")
+        assert done.err.endswith(complaint)
+    assert set(on_record(command)) == set(names[:2])
+
+
+@pytest.mark.parametrize("kind", [[], ["--json"]])
+def test_a_reader_that_has_gone_is_no_error(command: Command, names: list[str], kind: list[str]) -> None:
+    for arguments in (["clusters"], ["users", "list", command.cluster], ["tenants", "plan", names[0], *command.place]):
+        done = command.end(command.start(*arguments, *kind, stdout=pipe_without_reader()))
+        assert (done.code, done.err) == (3, "")
+
+
 def test_a_terminal_shows_a_bar_and_others_none(command: Command, names: list[str]) -> None:
     command.sandbox.faults.add("users.create", delay=0.2)
     arguments = ["tenants", "provision", *names[:8], *command.place]
@@ -274,6 +306,37 @@ def test_a_password_that_nobody_would_see_is_not_made(command: Command, verb: st
     assert done.code == 2
     assert "--show" in done.err
     assert command.sent() == []
+
+
+def test_a_password_that_could_not_be_printed_is_told_and_can_be_reset(command: Command, names: list[str]) -> None:
+    a = names[0]
+    place = [command.cluster, a, "--show"]
+    reset = f"aiodbclient users reset {command.cluster} {a} --show"
+    for arguments, output, code, done in (
+        (["create", *place], os.open("/dev/full", os.O_WRONLY), 4, f"the user {a} was created with a password"),
+        (["reset", *place, "--yes"], pipe_without_reader(), 3, f"the user {a} has a new password"),
+    ):
+        failed = command.end(command.start("users", *arguments, stdout=output))
+        assert (failed.code, failed.err.count("\n")) == (code, 1)
+        assert f"{done}, which was not printed and is not kept" in failed.err
+        assert f"`{reset}`" in failed.err
+
+    [user] = command(*reset.split()[1:], "--yes", "--json").objects()
+    assert user["password"].startswith("AVNS_")
+    assert command("users", "delete", command.cluster, a, "--yes").code == 0
+
+
+def test_with_the_standard_output_closed_no_password_is_made(command: Command) -> None:
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", COMMAND]
+    for arguments in (["create", command.cluster, "alpha", "--show"], ["reset", command.cluster, "alpha", "--show"]):
+        done = subprocess.run([*shell, "users", *arguments], env=command.environment, capture_output=True, text=True)
+        assert done.returncode == 4
+        assert "the standard output cannot be written: Bad file descriptor; the password would be lost" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert command.sent() == []
+
+    done = subprocess.run([*shell, "clusters"], env=command.environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
 
 
 def test_names_come_from_the_standard_input_too(command: Command, names: list[str]) -> None:
