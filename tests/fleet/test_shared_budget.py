@@ -393,11 +393,13 @@ async def test_the_documented_commands_suffice(
     assert not [record for record in caplog.records if record.levelno >= 30]
 
 
-@pytest.mark.parametrize("missing", ["evalsha", "zadd", "password"])
+@pytest.mark.parametrize("missing", ["evalsha", "zadd", "password", "database"])
 async def test_what_no_waiting_mends_is_an_error(valkey: ValkeyServer, missing: str) -> None:
     url = await allow(valkey, "fleet", [command for command in COMMANDS if command != missing])
     if missing == "password":
         url = url.replace("hunter2", "hunter3")
+    if missing == "database":
+        url = f"{valkey.url}/99"
     async with SharedRateBudget(url, [Window(4, 0.2)]) as budget:
         for _ in range(2):
             with pytest.raises(errors.ConfigurationError, match="no waiting mends") as caught:

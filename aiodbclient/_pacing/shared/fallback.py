@@ -18,7 +18,7 @@ from .messages import Ask, Granted
 logger = logging.getLogger("aiodbclient")
 
 _WARN_AGAIN = 60.0  # s between two warnings of one permanent mistake
-_MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions")
+_MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions", "DB index is out of range")
 
 
 class Fallback:
