@@ -35,7 +35,8 @@ class Run(Generic[OutcomeT_co]):
 
     To end it early:
 
-    - ``stop()``: nothing is sent for further names, and the loop goes on until the outcomes of what is in flight came.
+    - ``stop()``: nothing is sent for further names, and the loop goes on until the outcomes of what is in flight came,
+      which may have to wait for the rate limit.
     - ``aclose()``, or leaving an ``async with run:``: what is in flight is cancelled, and has ended when it returns.
     - A cancellation of the task that runs the loop does the same as ``aclose()``.
     - ``break``, or an exception in the body of the loop: what is in flight is cancelled as soon as nothing refers to
@@ -97,8 +98,11 @@ class Run(Generic[OutcomeT_co]):
     def stop(self) -> None:
         """Begin nothing more. The loop ends after the outcomes of what is in flight.
 
-        A name of which nothing was sent yet, because it waits for the rate budget, gets no outcome. What the run reads
-        at its start is cancelled. Safe to repeat, and to call in a signal handler of asyncio (SIGTERM).
+        A name of which nothing was sent yet, because it waits for the rate budget, gets no outcome. One of which a
+        request was sent is in flight, also while its next request waits for the rate budget: that takes up to a minute
+        where the minute's requests are spent, and up to an hour where the hour's are. Call ``aclose`` for an end at
+        once. What the run reads at its start is cancelled. Safe to repeat, and to call in a signal handler of asyncio
+        (SIGTERM).
         """
         self._executor.stop()
 

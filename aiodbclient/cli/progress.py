@@ -143,7 +143,10 @@ class Stopping:
     def stop(self) -> None:
         """Handle a signal."""
         if not self.stopped:
-            self._bar.say("stops when what is in flight is on record; once more to end at once")
+            self._bar.say(
+                "stopping: what is in flight is finished, which may wait for the rate limit; press Ctrl-C again, or "
+                "send the signal again, to end at once"
+            )
             self.stopped = True
             self._run.stop()
         elif self._task is not None:

@@ -204,7 +204,9 @@ async def rotate_tenants(
         records = {name: await place.store.get(name) for name in wanted}
         due = [name for name, record in records.items() if record is None or record.previous is None]
         if len(due) < len(wanted):
-            tell(f"{len(wanted) - len(due)} of them have been rotated: retire them before they are rotated again")
+            already = len(wanted) - len(due)
+            has, them, they = ("has", "it", "it is") if already == 1 else ("have", "them", "they are")
+            tell(f"{already} of them {has} been rotated: retire {them} before {they} rotated again")
         return await _do(place.tenants.rotate(due), len(due), place, show, json)
 
 

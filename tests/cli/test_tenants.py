@@ -80,6 +80,9 @@ def test_a_life(command: Command, names: list[str]) -> None:
     assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
     second = on_record(command)[a]
     assert first["username"] != second["username"]
+    again = command("tenants", "rotate", a, *command.place)
+    assert (again.code, again.out) == (0, "nothing to do\n")
+    assert again.err == "aiodbclient: 1 of them has been rotated: retire it before it is rotated again\n"
     assert command("tenants", "retire", a, *command.place).out == "1 retired\n"
 
     planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
@@ -146,13 +149,43 @@ def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> Non
 
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    assert "once more to end at once" in process.stderr.readline()
+    assert "again, to end at once" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
 
     ended = command.end(process)
     assert ended.code == 3
     assert ended.out == ""  # none was done, and there was something to do
     assert time.monotonic() - started < 15.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_what_waits_for_the_rate_limit(
+    command: Command, names: list[str], number: signal.Signals
+) -> None:
+    arguments = ["tenants", "provision", *from_file(command, names), *command.place]
+    spent = command.sandbox.faults.add("users.create", status=429, headers={"retry-after": "600"}, nth=3)
+    process = command.start(*arguments)
+    while not spent.fired:
+        time.sleep(0.02)
+
+    process.send_signal(number)
+    assert process.stderr is not None
+    assert "which may wait for the rate limit" in process.stderr.readline()
+    with pytest.raises(subprocess.TimeoutExpired):  # what was begun waits for its next request
+        process.wait(1.0)
+    started = time.monotonic()
+    process.send_signal(number)
+    ended = command.end(process)
+
+    assert ended.code == 3
+    assert "stopped" in ended.err
+    assert time.monotonic() - started < 5.0
+    command.sandbox.faults.clear()
+    kept = set(on_record(command))
+    done = command(*arguments, "--json")
+    assert done.code == 0
+    assert {each["name"] for each in done.objects() if each["action"] == "kept"} == kept
+    assert set(on_record(command)) == set(names)
 
 
 def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -> None:
