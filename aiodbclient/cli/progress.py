@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .. import Action, Failed, Run, Window
 from ..errors import DatabaseClientError
-from ..tenants import TenantDone, TenantOutcome
+from ..tenants import TenantDone, TenantPlanOutcome, TenantRemoved
 from .output import NAME, Lines, error_console, printable, tell
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, AnyBudget, code_of, on_signals
 
@@ -91,7 +91,7 @@ class Bar:
         self._draw()
         self._progress.stop()
 
-    def advance(self, outcome: TenantOutcome) -> None:
+    def advance(self, outcome: TenantPlanOutcome) -> None:
         """Count a name that is done. If it failed, print its error above the bar."""
         self._done += 1
         self._requests += outcome.tries
@@ -134,7 +134,7 @@ class Stopping:
         stopped: Whether a signal came.
     """
 
-    def __init__(self, run: Run[TenantOutcome], bar: Bar) -> None:
+    def __init__(self, run: Run[TenantPlanOutcome], bar: Bar) -> None:
         self._run = run
         self._bar = bar
         self._task = asyncio.current_task()
@@ -154,11 +154,11 @@ class Stopping:
 
 
 async def follow(
-    run: Run[TenantOutcome],
+    run: Run[TenantPlanOutcome],
     *,
     total: int,
     budget: AnyBudget,
-    row: Callable[[TenantDone], dict[str, Any]],
+    row: Callable[[TenantDone | TenantRemoved], dict[str, Any]],
     as_json: bool,
 ) -> int:
     """Do a run to its end, and print its progress and its outcomes.

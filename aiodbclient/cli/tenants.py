@@ -14,7 +14,16 @@ from attrs import frozen
 from .. import Run
 from ..engines import guard_tenants
 from ..errors import InvalidArgumentError
-from ..tenants import Credential, PostgresStore, SQLiteStore, Store, TenantDone, TenantOutcome, Tenants
+from ..tenants import (
+    Credential,
+    PostgresStore,
+    SQLiteStore,
+    Store,
+    TenantDone,
+    TenantPlanOutcome,
+    TenantRemoved,
+    Tenants,
+)
 from .arguments import (
     AdminOption,
     BudgetOption,
@@ -280,8 +289,8 @@ async def show_tenants(
     return SOME_FAILED if missing else DONE
 
 
-async def _do(run: Run[TenantOutcome], total: int, place: OpenTenants, show: bool, json: bool) -> int:
-    def row(outcome: TenantDone) -> dict[str, Any]:
+async def _do(run: Run[TenantPlanOutcome], total: int, place: OpenTenants, show: bool, json: bool) -> int:
+    def row(outcome: TenantDone | TenantRemoved) -> dict[str, Any]:
         return {} if outcome.credential is None else _row(outcome.credential, show, as_json=True)
 
     return await follow(run, total=total, budget=place.budget, row=row, as_json=json)

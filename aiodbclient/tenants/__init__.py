@@ -5,7 +5,7 @@
 """
 
 from .credential import Credential
-from .outcomes import TenantDone, TenantOutcome
+from .outcomes import TenantDone, TenantOutcome, TenantPlanOutcome, TenantRemovalOutcome, TenantRemoved
 from .plans import Plan
 from .stores import Claim, Record, Store
 from .stores.postgres import PostgresStore
@@ -24,5 +24,8 @@ __all__ = [
     "Store",
     "TenantDone",
     "TenantOutcome",
+    "TenantPlanOutcome",
+    "TenantRemovalOutcome",
+    "TenantRemoved",
     "Tenants",
 ]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from contextlib import suppress
-from typing import get_args
+from typing import TypeVar, get_args
 
 import backoff
+from attrs import evolve
 
 from .._bulk.job import Job
 from .._bulk.outcomes import Action
@@ -31,10 +32,12 @@ from .claims import ClaimedTenant, HeldClaim
 from .credential import Credential
 from .logins import required, usable
 from .naming import Names, check_tenant, names_of
-from .outcomes import TenantDone
+from .outcomes import TenantDone, TenantRemoved
 from .site import Site, read_site
 from .stores import Record, Store
 from .work import IfLoginExists, mend, provision, remove, retire, rotate
+
+DoneT = TypeVar("DoneT", TenantDone, TenantRemoved)
 
 _BEGUN = 4  # names that are begun for each that is worked on; the others wait for claims of other processes
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks whether another process has ended its claim
@@ -110,7 +113,7 @@ class Tenancy:
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since)
 
 
-class TenantJob(Job[str, TenantDone]):
+class TenantJob(Job[str, DoneT]):
     """A job on tenants, each given by name.
 
     Args:
@@ -136,7 +139,7 @@ class TenantJob(Job[str, TenantDone]):
         self._turns = asyncio.Semaphore(at_a_time)
         return _BEGUN * at_a_time
 
-    async def do(self, spec: str, meter: Meter) -> TenantDone:
+    async def do(self, spec: str, meter: Meter) -> DoneT:
         """Claim the name and do the work, unless the record tells that there is nothing to do.
 
         While another process works on the name, this waits, and looks at the record again and again. A claim that is
@@ -176,21 +179,21 @@ class TenantJob(Job[str, TenantDone]):
     def _calls(self, meter: Meter) -> ClusterClient:
         return self.tenancy.cluster.counted(meter) if self._bulk else self.tenancy.cluster
 
-    async def _under(self, tenant: ClaimedTenant, before: Credential | None, meter: Meter) -> TenantDone:
+    async def _under(self, tenant: ClaimedTenant, before: Credential | None, meter: Meter) -> DoneT:
         async with tenant.held as held:
             name = held.claim.name
             if (known := self.known(name, held.record, before)) is not None:
                 return known
             _check_login(tenant.names, held.record.intended)
             try:
-                action, credential = await self.work(tenant)
+                done = await self.work(tenant)
             except StoreError:
                 raise
             except DatabaseClientError:
                 if held.wrote:
                     await held.renew()  # raises ClaimLostError if it was lost: then ``do`` mends
                 raise
-            return TenantDone(name=name, action=action, credential=credential, tries=meter.requests)
+            return evolve(done, tries=meter.requests)
 
     async def _mend(self, name: str, site: Site, calls: ClusterClient, names: Names) -> None:
         """Run ``mend`` under a claim of its own, once the process that took the lost claim over has ended its own."""
@@ -208,7 +211,7 @@ class TenantJob(Job[str, TenantDone]):
         return lost_store or super().ends_run(error)
 
     @abstractmethod
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+    def known(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
         """The outcome, if the record tells that there is nothing to do; else None.
 
         Args:
@@ -221,15 +224,11 @@ class TenantJob(Job[str, TenantDone]):
         """
 
     @abstractmethod
-    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential | None]:
-        """Do the work on one tenant, under its claim.
-
-        Returns:
-            What became of the tenant, and the credential to use from now on.
-        """
+    async def work(self, tenant: ClaimedTenant) -> DoneT:
+        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
 
 
-class ProvisionTenants(TenantJob):
+class ProvisionTenants(TenantJob[TenantDone]):
     """Give each tenant a database and a login that owns it, on record. See ``Tenants.provision``."""
 
     def __init__(self, tenancy: Tenancy, if_exists: IfLoginExists = "adopt", *, bulk: bool = True) -> None:
@@ -244,10 +243,10 @@ class ProvisionTenants(TenantJob):
         credential = self.tenancy.credential(record)
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
-    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
         logins = await self._logins(tenant.cluster) if self._bulk else None
         absent = logins is not None and tenant.names.logins[0] not in logins
-        return await provision(tenant, self._if_exists, absent=absent)
+        return _done(tenant, await provision(tenant, self._if_exists, absent=absent))
 
     async def _logins(self, cluster: ClusterClient) -> frozenset[str] | None:
         """The logins of the cluster, listed once for the run; None if the token may not list them.
@@ -261,7 +260,7 @@ class ProvisionTenants(TenantJob):
             return self._existing
 
 
-class RotateTenants(TenantJob):
+class RotateTenants(TenantJob[TenantDone]):
     """Give each tenant a credential with its other login. See ``Tenants.rotate``."""
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
@@ -270,11 +269,11 @@ class RotateTenants(TenantJob):
             return None
         return TenantDone(name=name, action=Action.ROTATED, credential=credential)  # by another process, meanwhile
 
-    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
-        return await rotate(tenant)
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        return _done(tenant, await rotate(tenant))
 
 
-class RetireTenants(TenantJob):
+class RetireTenants(TenantJob[TenantDone]):
     """End the credential of each tenant from before ``rotate``. See ``Tenants.retire``."""
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
@@ -283,19 +282,24 @@ class RetireTenants(TenantJob):
             return None
         return TenantDone(name=name, action=Action.KEPT, credential=credential)
 
-    async def work(self, tenant: ClaimedTenant) -> tuple[Action, Credential]:
-        return await retire(tenant)
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        return _done(tenant, await retire(tenant))
 
 
-class RemoveTenants(TenantJob):
+class RemoveTenants(TenantJob[TenantRemoved]):
     """Remove each tenant: its logins, its database, its record. See ``Tenants.remove``."""
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantRemoved | None:
         self.tenancy.check(record)
-        return TenantDone(name=name, action=Action.ABSENT) if record is None else None
+        return TenantRemoved(name=name, action=Action.ABSENT) if record is None else None
 
-    async def work(self, tenant: ClaimedTenant) -> tuple[Action, None]:
-        return await remove(tenant)
+    async def work(self, tenant: ClaimedTenant) -> TenantRemoved:
+        return TenantRemoved(name=tenant.names.tenant, action=await remove(tenant))
+
+
+def _done(tenant: ClaimedTenant, what: tuple[Action, Credential]) -> TenantDone:
+    action, credential = what
+    return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
 def _check_login(names: Names, login: str | None) -> None:

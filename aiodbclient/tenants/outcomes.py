@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from attrs import frozen
 
@@ -12,13 +12,26 @@ from .credential import Credential
 
 @frozen(kw_only=True)
 class TenantDone(Done):
-    """The outcome of a tenant that did not fail.
+    """A tenant that is there now.
 
     Attributes:
-        credential: The credential to use from now on, which is on record; None if the tenant was removed.
+        credential: The credential to use from now on, which is on record.
     """
 
-    credential: Credential | None = None
+    credential: Credential
+
+
+class TenantRemoved(Done):
+    """A tenant that is not there any more: DELETED, or ABSENT where none was on record.
+
+    Attributes:
+        credential: Always None.
+    """
+
+    __slots__ = ()
+    credential: ClassVar[None] = None
 
 
 TenantOutcome: TypeAlias = TenantDone | Failed
+TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
+TenantPlanOutcome: TypeAlias = TenantDone | TenantRemoved | Failed

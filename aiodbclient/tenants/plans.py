@@ -6,12 +6,13 @@ from collections.abc import AsyncIterable, Iterable
 
 from attrs import field, frozen
 
+from .._bulk.job import Job
 from .._bulk.run import Run
 from .._bulk.specs import listed
 from .._request.call import Meter
 from .jobs import ProvisionTenants, RemoveTenants, Tenancy
 from .naming import names_of
-from .outcomes import TenantDone, TenantOutcome
+from .outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 
 _SHOWN = 10  # names of each kind that str() lists
 
@@ -46,7 +47,7 @@ class Plan:
         lines = [f"{what}: {len(names)} ({_first_names(names)})" for what, names in kinds.items() if names]
         return "\n".join([*lines, f"keep: {len(self.keep)}"])
 
-    def apply(self) -> Run[TenantOutcome]:
+    def apply(self) -> Run[TenantPlanOutcome]:
         """Create and resume tenants and, with ``prune``, remove those that are extra.
 
         A name that another process has put on record since the plan was made is kept. Safe to repeat and to cancel.
@@ -58,22 +59,26 @@ class Plan:
         return Run(names, ApplyTenantPlan(self._tenancy, frozenset(self.extra)))
 
 
-class ApplyTenantPlan(ProvisionTenants):
+class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
     """Remove the tenants in ``remove``, and provision every other one."""
 
     def __init__(self, tenancy: Tenancy, remove: frozenset[str]) -> None:
-        super().__init__(tenancy)
         self._remove = remove
+        self._provision = ProvisionTenants(tenancy)
         self._removal = RemoveTenants(tenancy)
+
+    def check(self, given: object) -> str:
+        return self._provision.check(given)
 
     async def prepare(self, meter: Meter) -> int:
         await self._removal.prepare(meter)
-        return await super().prepare(meter)
+        return await self._provision.prepare(meter)
 
-    async def do(self, spec: str, meter: Meter) -> TenantDone:
-        if spec in self._remove:
-            return await self._removal.do(spec, meter)
-        return await super().do(spec, meter)
+    async def do(self, spec: str, meter: Meter) -> TenantDone | TenantRemoved:
+        return await (self._removal if spec in self._remove else self._provision).do(spec, meter)
+
+    def ends_run(self, error: Exception) -> bool:
+        return self._provision.ends_run(error)
 
 
 async def make_plan(tenancy: Tenancy, names: Iterable[str] | AsyncIterable[str], *, prune: bool) -> Plan:

@@ -12,7 +12,7 @@ from ..errors import InvalidArgumentError
 from .credential import Credential
 from .jobs import ProvisionTenants, RemoveTenants, RetireTenants, RotateTenants, Tenancy
 from .naming import check_tenant
-from .outcomes import TenantOutcome
+from .outcomes import TenantOutcome, TenantRemovalOutcome
 from .plans import Plan, make_plan
 from .stores import Store
 from .work import IfLoginExists
@@ -92,7 +92,6 @@ class Tenants:
         """
         job = ProvisionTenants(self._tenancy, bulk=False)
         done = await job.do(job.check(name), Meter())
-        assert done.credential is not None
         return done.credential
 
     async def get(self, name: str) -> Credential | None:
@@ -165,7 +164,7 @@ class Tenants:
         """
         return Run(names, RetireTenants(self._tenancy))
 
-    def remove(self, names: GivenNames) -> Run[TenantOutcome]:
+    def remove(self, names: GivenNames) -> Run[TenantRemovalOutcome]:
         """Remove the logins of each tenant, its database with all that is in it, and last its record.
 
         Safe to repeat and to cancel. Once begun, ``get`` returns None for the tenant.

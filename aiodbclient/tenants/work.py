@@ -116,16 +116,16 @@ async def retire(tenant: ClaimedTenant) -> tuple[Action, Credential]:
     return Action.RETIRED, current
 
 
-async def remove(tenant: ClaimedTenant) -> tuple[Action, None]:
+async def remove(tenant: ClaimedTenant) -> Action:
     """Remove the tenant's logins, its database, what the grants made, and last its record.
 
     Returns:
-        DELETED, or ABSENT if nothing was ever made for it; and None.
+        DELETED, or ABSENT if nothing was ever made for it.
     """
     record = tenant.held.record
     if record.current is None and record.intended is None:
         await tenant.held.forget()  # nothing was ever made for it
-        return Action.ABSENT, None
+        return Action.ABSENT
     current = record.current.username if record.current else record.intended or tenant.names.logins[0]
     await tenant.held.intend(current)  # from here on ``get`` returns None
     told = {current, record.intended, record.previous and record.previous.username}
@@ -138,7 +138,7 @@ async def remove(tenant: ClaimedTenant) -> tuple[Action, None]:
     if tenant.site.sql is not None:
         await tenant.site.sql.forget(tenant.names)
     await tenant.held.forget()
-    return Action.DELETED, None
+    return Action.DELETED
 
 
 async def mend(tenant: ClaimedTenant) -> None:
