@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
-from math import inf
 
 from .._bulk.run import Run
 from .._request.call import Meter
@@ -15,6 +14,7 @@ from .naming import check_tenant
 from .outcomes import TenantOutcome, TenantRemovalOutcome
 from .plans import Plan, make_plan
 from .stores import Store
+from .stores.sealing import check_lease
 from .work import IfLoginExists
 
 GivenNames = Iterable[str] | AsyncIterable[str]
@@ -40,8 +40,8 @@ class Tenants:
             that a dead process worked on is free when its lease has run out, or earlier if the store knows it is dead.
 
     Raises:
-        InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, ``prefix`` is no string, or ``lease``
-            is no positive number.
+        InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, ``store`` is no store, ``prefix`` is
+            no string, or ``lease`` is no positive number.
     """
 
     __slots__ = ("_tenancy",)
@@ -59,10 +59,11 @@ class Tenants:
             raise InvalidArgumentError(
                 f"cluster must be what DatabaseClient.cluster gives, not {type(cluster).__name__}"
             )
+        if not isinstance(store, Store):
+            raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
         if not isinstance(prefix, str):
             raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
-        if not isinstance(lease, int | float) or not 0 < lease < inf:
-            raise InvalidArgumentError(f"lease must be a positive number of seconds, not {lease!r}")
+        check_lease(lease)
         self._tenancy = Tenancy(cluster, store, prefix=prefix, private=private, admin=admin, lease=lease)
 
     def __repr__(self) -> str:

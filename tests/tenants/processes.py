@@ -1,4 +1,4 @@
-"""What the tests of both stores share: records to keep, and another process that holds a claim."""
+"""What the tests of both stores share: records to keep, leases to refuse, and another process that holds a claim."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf, nan
 
 from aiodbclient.tenants import Store
 from aiodbclient.tenants.testing import LONG, a_credential
+
+BAD_LEASES = [nan, inf, -1, 0, "x", None]
 
 
 async def keep(store: Store, name: str, password: str = "hunter2") -> None:

@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,7 +21,7 @@ from aiodbclient.tenants.stores import postgres_session
 from aiodbclient.tenants.stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
-from .processes import claimer, keep, line, password
+from .processes import BAD_LEASES, claimer, keep, line, password
 from .servers import RestartablePostgres
 
 
@@ -219,6 +220,24 @@ async def test_no_secret_is_told(postgres: str, table: str) -> None:
         with pytest.raises(StoreError, match="violates check constraint") as failed:
             await store.keep(claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
         assert "hunter2" not in "".join(traceback.format_exception(failed.value))
+
+
+@pytest.mark.parametrize("arguments", [(None,), (b"postgresql://me:hunter2@127.0.0.1/x",), ("", None)])
+def test_what_is_no_string_is_refused(arguments: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="dsn and table must be strings") as refused:
+        PostgresStore(*arguments)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("lease", BAD_LEASES)
+async def test_a_lease_that_is_no_time_is_refused(postgres: str, table: str, lease: Any) -> None:
+    async with PostgresStore(postgres, table) as store:
+        claim = await store.claim("alpha", LONG)
+        assert claim is not None
+        for call in (store.claim("beta", lease), store.renew(claim, lease)):
+            with pytest.raises(InvalidArgumentError, match="lease must be a positive number of seconds"):
+                await call
+        assert await store.get("beta") is None
 
 
 async def test_another_key_is_refused(postgres: str, table: str) -> None:

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -26,7 +27,7 @@ from aiodbclient.tenants.stores import sqlite_session
 from aiodbclient.tenants.stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
-from .processes import claimer, keep, line, password
+from .processes import BAD_LEASES, claimer, keep, line, password
 
 
 class TestSQLiteStore(StoreContract):
@@ -390,6 +391,23 @@ def test_a_key_that_is_none_is_refused_without_being_told(path: Path, key: Key) 
     with pytest.raises(InvalidArgumentError, match="key= takes") as caught:
         SQLiteStore(path, key)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("path", [None, 5, b"tenants.db", "", "a\0b", ":memory:"])
+def test_what_can_be_no_file_is_refused(path: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="the path of a file"):
+        SQLiteStore(path)
+
+
+@pytest.mark.parametrize("lease", BAD_LEASES)
+async def test_a_lease_that_is_no_time_is_refused(path: Path, lease: Any) -> None:
+    async with SQLiteStore(path) as store:
+        claim = await store.claim("alpha", LONG)
+        assert claim is not None
+        for call in (store.claim("beta", lease), store.renew(claim, lease)):
+            with pytest.raises(InvalidArgumentError, match="lease must be a positive number of seconds"):
+                await call
+        assert await store.get("beta") is None
 
 
 async def test_names_that_no_store_can_hold_are_refused(path: Path) -> None:

@@ -237,6 +237,12 @@ async def test_an_engine_whose_rights_nothing_gives_is_refused_before_anything_i
     assert await place.store.get("alpha") is None
 
 
+@pytest.mark.parametrize("store", [None, "tenants.db", {}])
+async def test_what_is_no_store_is_refused_at_once(place: Place, store: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="store must have the methods of a Store, and"):
+        Tenants(place.cluster, store)
+
+
 BAD: Iterable[Any] = ["", ".", "..", "defaultdb", "doadmin", "pg_x", "x" * 64, "a_0123456789abcdef_b", "nul\0", 7]
 
 

@@ -13,7 +13,7 @@ the claim can change the record. To provision a tenant, the methods are called i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from attrs import frozen
 
@@ -55,6 +55,7 @@ class Claim:
     record: Record
 
 
+@runtime_checkable
 class Store(Protocol):
     """What ``Tenants`` needs of a store. ``aiodbclient.tenants.testing`` has the tests that each must pass.
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, LiteralString
 
 from attrs import evolve
 
-from ...errors import ClaimLostError, ConfigurationError, StoreError
+from ...errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
 from ..credential import Credential
 from . import Claim, Record
 from .opening import SessionStore
-from .sealing import Key, Seal, check_storable
+from .sealing import Key, Seal, check_lease, check_storable
 
 if TYPE_CHECKING:
     from .postgres_session import PostgresSession, Value
@@ -78,7 +78,8 @@ class PostgresStore(SessionStore["PostgresSession"]):
             first encrypts and each decrypts. None: whoever can read the table can read the credentials.
 
     Raises:
-        InvalidArgumentError: ``key`` is not a key of Fernet; on entering it: ``dsn`` is no connection string.
+        InvalidArgumentError: ``dsn`` or ``table`` is no string, or ``key`` is not a key of Fernet; on entering it:
+            ``dsn`` is no connection string.
         ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
             or psycopg is not installed.
         StoreError: On entering it: the server cannot be reached or used, or the table was written with another key.
@@ -86,6 +87,8 @@ class PostgresStore(SessionStore["PostgresSession"]):
 
     def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None) -> None:
         super().__init__()
+        if not isinstance(dsn, str) or not isinstance(table, str):
+            raise InvalidArgumentError("dsn and table must be strings")  # not quoted: dsn may hold a password
         self._dsn = dsn
         self._table = table
         self._seal = Seal(key)
@@ -130,10 +133,11 @@ class PostgresStore(SessionStore["PostgresSession"]):
 
         Raises:
             StoreError: The store cannot be read or written.
-            InvalidArgumentError: No store can hold this name.
+            InvalidArgumentError: No store can hold this name, or ``lease`` is no positive number.
         """
         token = secrets.token_hex(16)
         new = self._seal.seal(Record(name=check_storable(name)))
+        check_lease(lease)
         try:
             rows = await self._run(_CLAIM, name=name, record=new, token=token, owner=self._owner, lease=lease)
             return Claim(name=name, token=token, record=self._seal.open(name, str(rows[0][0]))) if rows else None
@@ -148,7 +152,7 @@ class PostgresStore(SessionStore["PostgresSession"]):
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Make ``claim`` hold for ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
-        await self._change(claim, _RENEW, lease=lease)
+        await self._change(claim, _RENEW, lease=check_lease(lease))
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
         """Put the credentials on record, as ``Store.keep`` says. Raises ClaimLostError or StoreError."""

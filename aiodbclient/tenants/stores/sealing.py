@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from cattrs import Converter
@@ -123,6 +124,13 @@ def check_storable(name: str) -> str:
     except UnicodeEncodeError:
         pass
     raise InvalidArgumentError(f"the name of a tenant is some unicode without NUL, and {name!r} is not")
+
+
+def check_lease(lease: float) -> float:
+    """Return ``lease``. Raises InvalidArgumentError if it is no positive number of seconds."""
+    if isinstance(lease, int | float) and 0 < lease < inf:
+        return lease
+    raise InvalidArgumentError(f"lease must be a positive number of seconds, not {lease!r}")
 
 
 def _checksum(name: str, kind: str, body: str) -> str:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve
 
-from ...errors import ClaimLostError, ConfigurationError, StoreError
+from ...errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
 from ..credential import Credential
 from . import Claim, Record
 from .opening import SessionStore
-from .sealing import Key, Seal, check_storable, unwrap
+from .sealing import Key, Seal, check_lease, check_storable, unwrap
 
 if TYPE_CHECKING:
     from .sqlite_session import SQLiteSession
@@ -47,7 +47,7 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
             first encrypts and each decrypts. None: whoever can read the file can read the credentials.
 
     Raises:
-        InvalidArgumentError: ``key`` is not a key of Fernet.
+        InvalidArgumentError: ``path`` can be no file's, or ``key`` is not a key of Fernet.
         ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
             or the system is not POSIX.
         StoreError: On entering it: the file cannot be opened or made, is no store, or was written with another key.
@@ -55,7 +55,7 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
 
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
         super().__init__()
-        self._path = Path(os.path.realpath(path))
+        self._path = _checked(path)
         self._seal = Seal(key)
         self._verified = False  # only the session's thread uses it
 
@@ -97,10 +97,10 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
 
         Raises:
             StoreError: The store cannot be read or written.
-            InvalidArgumentError: No store can hold this name.
+            InvalidArgumentError: No store can hold this name, or ``lease`` is no positive number.
         """
         token = secrets.token_hex(16)
-        claim = partial(self._claim, self._opened().owner, check_storable(name), token, lease)
+        claim = partial(self._claim, self._opened().owner, check_storable(name), token, check_lease(lease))
         try:
             return await self._made(claim)
         except asyncio.CancelledError:
@@ -115,7 +115,7 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
 
     async def renew(self, claim: Claim, lease: float) -> None:
         """Make ``claim`` hold for ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
-        await self._change(claim, "UPDATE credentials SET expires = ?", time.time() + lease)
+        await self._change(claim, "UPDATE credentials SET expires = ?", time.time() + check_lease(lease))
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
         """Put the credentials on record, as ``Store.keep`` says. Raises ClaimLostError or StoreError."""
@@ -194,6 +194,16 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
         for name, text in database.execute("SELECT name, record FROM credentials"):
             unwrap(name, text)
         self._verified = True
+
+
+def _checked(path: object) -> Path:
+    """Return ``path`` without links. Raises InvalidArgumentError if no file can have it, or it is SQLite's memory."""
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise InvalidArgumentError(f"path must be the path of a file, not {path!r}")
+    if given == ":memory:":
+        raise InvalidArgumentError("credentials in memory would end with the process: give the path of a file")
+    return Path(os.path.realpath(given))
 
 
 def _change_own(claim: Claim, statement: str, values: tuple[str | float, ...], database: sqlite3.Connection) -> None:
