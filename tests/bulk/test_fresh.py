@@ -177,3 +177,15 @@ def test_a_client_remembers_the_deletions_of_a_minute_and_no_more() -> None:
     assert len(deletions._sent) <= 62
     deletions.forget("cluster", "t9999")
     assert not deletions.may_be_listed_still("cluster", "t9999", now=9999.0)
+
+
+def test_a_user_that_is_deleted_once_more_is_remembered_from_then_on() -> None:
+    deletions = Deletions()
+    deletions.note("cluster", "again", now=0.0)
+    deletions.note("cluster", "once", now=1.0)
+    deletions.note("cluster", "again", now=50.0)
+    deletions.note("cluster", "other", now=70.0)
+
+    assert deletions.may_be_listed_still("cluster", "again", now=100.0)
+    assert not deletions.may_be_listed_still("cluster", "again", now=110.0)
+    assert not deletions.may_be_listed_still("cluster", "once", now=70.0)
