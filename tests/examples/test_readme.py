@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from aiodbclient.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -52,10 +54,36 @@ async def test_the_program_runs(tmp_path: Path) -> None:
     assert last == "alpha rotated None"
 
 
-def test_the_test_passes(tmp_path: Path) -> None:
+def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(tmp_path: Path) -> None:
+    [program] = PROGRAMS
+    [arguments] = re.findall(r"`python (-m aiodbclient\.sandbox --cluster pg=tenants-prod)`", README)
+    serving = subprocess.Popen([sys.executable, "-u", *arguments.split()], stdout=subprocess.PIPE, text=True)
+    assert serving.stdout is not None
+    try:
+        told = ""
+        while "Ctrl-C" not in told:
+            line = serving.stdout.readline()
+            assert line, told
+            told += line
+        exports = dict(re.findall(r"export (\w+)=(\S+)", told))
+        [cluster_id] = re.findall(r"pg +tenants-prod +(\S+)", told)
+        environment = os.environ | exports | {"DIGITALOCEAN_CLUSTER_ID": cluster_id}
+        for action in ("created", "kept"):
+            python = [sys.executable, "-W", "error", "-c", program]
+            done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert f"beta {action} None" in done.stdout
+            assert "alpha rotated None" in done.stdout
+    finally:
+        serving.terminate()
+        serving.communicate()
+
+
+@pytest.mark.parametrize(("mode", "mark"), [("auto", ""), ("strict", "import pytest\n\n@pytest.mark.asyncio\n")])
+def test_the_test_passes(tmp_path: Path, mode: str, mark: str) -> None:
     [block] = TESTS
-    (tmp_path / "test_signup.py").write_text(block)
-    options = ["-p", "no:cacheprovider", "-p", "no:schemathesis", "-o", "asyncio_mode=auto"]
+    (tmp_path / "test_signup.py").write_text(mark + block)
+    options = ["-p", "no:cacheprovider", "-p", "no:schemathesis", "-o", f"asyncio_mode={mode}"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True, check=False
     )
