@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from contextlib import suppress
 from typing import TypeVar, get_args
 
 import backoff
@@ -238,6 +237,7 @@ class ProvisionTenants(TenantJob[TenantDone]):
         self._if_exists: IfLoginExists = if_exists
         self._listing = asyncio.Lock()
         self._existing: frozenset[str] | None = None
+        self._may_list = True
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = self.tenancy.credential(record)
@@ -254,9 +254,11 @@ class ProvisionTenants(TenantJob[TenantDone]):
         Reading the login of each tenant instead would be a third request for each.
         """
         async with self._listing:
-            if self._existing is None:
-                with suppress(PermissionDeniedError):
+            if self._existing is None and self._may_list:
+                try:
                     self._existing = frozenset(user.name for user in await cluster.users.list())
+                except PermissionDeniedError:
+                    self._may_list = False
             return self._existing
 
 

@@ -120,3 +120,12 @@ async def test_a_rotation_whose_password_is_not_told_leaves_the_credential_in_us
     assert record is not None
     assert record.intended not in (None, "alpha")
     assert requests(place.sandbox, "users.reset_auth") == 1
+
+
+async def test_a_list_that_is_refused_is_asked_for_once(place: Narrow) -> None:
+    place.sandbox.faults.add("users.list", status=403)
+
+    outcomes = [outcome async for outcome in Tenants(place.full, place.store).provision(["alpha", "beta", "gamma"])]
+
+    assert [outcome.action for outcome in outcomes] == [Action.CREATED] * 3
+    assert requests(place.sandbox, "users.list") == 1
