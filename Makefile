@@ -27,7 +27,7 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
 # Changes the pure modules in every small way, and lists the changes that no test notices; `.venv/bin/mutmut show NAME`
-# shows one. Takes some 40 minutes on two processors. One that was stopped goes on where it was.
+# shows one. Takes about half an hour on two processors. A run that was stopped goes on where it was.
 mutants: $(VENV)/.dev
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results

@@ -198,7 +198,8 @@ async def test_many_connections_at_once(connection: JSON) -> None:
 async def test_nonsense_ends_its_own_connection_alone(connection: JSON, start: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", connection["port"])
     writer.write(start)
-    writer.write_eof()
+    with suppress(OSError):  # where the connection has ended already
+        writer.write_eof()
     async with asyncio.timeout(5):
         with suppress(ConnectionResetError):  # where the front has not read all of it
             await reader.read()
