@@ -7,7 +7,6 @@ no, so that who waits has to try again and again. ``benchmarks/fleet.py --limits
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 import time
@@ -88,7 +87,6 @@ class SharedRateBudget:
     _queue: Queue = field(init=False, repr=False)
     _unestimated: list[Waiter] = field(init=False, repr=False, factory=list)
     _leader: Waiter | None = field(init=False, repr=False, default=None)  # it asks for all that wait in this process
-    _telling: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # it tells what ended
     _asked: float = field(init=False, repr=False, default=-math.inf)
     _next_ask: float = field(init=False, repr=False, default=-math.inf)
     _next_slot: float = field(init=False, repr=False, default=-math.inf)  # as last told
@@ -153,17 +151,14 @@ class SharedRateBudget:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """Give a slot back. The server hears of it with the next ask, or at once if others may be waiting for it.
+        """Give a slot back. The server hears of it with the next ask, and no later than when somebody waits.
 
         Args:
             sent: Whether the API may have counted the request. Then the slot is free one window from now, else at once.
         """
-        slots = self._slots
-        if not slots.held.untold:
+        if not self._slots.held.untold:
             self._hurry(time.monotonic())
-        slots.end(sent=sent)
-        if slots.keeps_others_waiting and not self._queue and (self._telling is None or self._telling.done()):
-            self._telling = asyncio.get_running_loop().create_task(slots.tell())
+        self._slots.end(sent=sent)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
@@ -183,10 +178,7 @@ class SharedRateBudget:
         return round(max(0.0, self._slots.account.gate.until - now), 3)
 
     def snapshot(self) -> Snapshot:
-        """The budget as it was when the server was last asked.
-
-        ``used`` counts those in flight of all processes too. ``in_flight`` and ``waiting`` are this process's, now.
-        """
+        """The budget as it was when the server was last asked; ``in_flight`` and ``waiting`` of this process, now."""
         now, known = time.monotonic(), self._slots.account.windows
         used = self._slots.used or tuple(0 for _ in self.windows)
         return Snapshot(

@@ -27,8 +27,7 @@ class Ask(NamedTuple):
         interactive: How many calls of this lane wait.
         bulk: How many calls of this lane wait.
         places: Those of them that want to know how long they would wait.
-        learning: Whether this is only to tell what ended and what was learned, and to hear of newer facts. What this
-            process waits for stays as it was told before.
+        learning: Whether this is only to tell facts and to learn newer ones, while others of this process may wait.
     """
 
     interactive: int = 0

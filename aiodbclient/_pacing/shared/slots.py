@@ -113,16 +113,6 @@ class Slots:
         self.held.take((f"{self._process}:alone:{self._asks}:{n}" for n in range(many)), time.monotonic())
         return granted
 
-    @property
-    def keeps_others_waiting(self) -> bool:
-        """Whether others may be waiting for Valkey to hear that this process has no request any more."""
-        return self.held.untold and not self.held.in_flight and not math.isinf(self.account.gate.at_most)
-
-    async def tell(self) -> None:
-        """Tell Valkey what ended, if it answers."""
-        if self.held.untold:
-            await self._call(_LEARN)
-
     def end(self, *, sent: bool) -> None:
         """A request ended."""
         now = time.monotonic()
