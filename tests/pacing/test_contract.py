@@ -101,12 +101,18 @@ async def test_beside_somebody_who_spends_half_it_takes_its_share(
 
     other = asyncio.create_task(spend())
     await asyncio.sleep(MINUTE)
+    started = time.monotonic()
     took, best, clients = await run_beside(make_perfect(125, MINUTE), 125, make_pair(*SCALED), server, 500)
     other.cancel()
     # 5 in 100 and 1.1 times the perfect one are asserted in virtual time, for the local budget and over many seeds
-    # (test_simulation). In real time, on a busy machine, 5.5 in 100 and 1.21 times were seen.
+    # (test_simulation). In real time, on a busy machine, 5.5 in 100 were seen.
     assert sum(client.refused for client in clients) <= 0.08 * sum(client.sent for client in clients)
-    assert took <= 1.1 * best + MINUTE / 2
+    # The perfect one fills three minutes and takes the last 125 when the fourth begins. A few requests that miss their
+    # turn wait for a whole minute: so its share is counted in requests, and the end may come a minute late.
+    done = [when - started for client in clients for when in client.done]
+    for minute in (1, 2, 3):
+        assert sum(when <= minute * best / 3 for when in done) >= 0.95 * 125 * minute
+    assert took <= best + 1.1 * MINUTE
 
 
 async def test_a_documented_burst_429_costs_its_retry_after(make_pair: MakePair) -> None:
