@@ -42,7 +42,12 @@ class Job:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "aiodbclient", "tenants", verb, "--from", str(self.names)),
             *("--cluster", self.cluster, "--store", str(self.store)),
-            env=os.environ | {"DIGITALOCEAN_TOKEN": self.sandbox.token, "DIGITALOCEAN_API_URL": self.sandbox.url},
+            env=os.environ
+            | {
+                "DIGITALOCEAN_TOKEN": self.sandbox.token,
+                "DIGITALOCEAN_API_URL": self.sandbox.url,
+                "TMPDIR": str(self.folder),  # for what the killed leave
+            },
             stdout=PIPE,
             stderr=PIPE,
         )

@@ -104,7 +104,7 @@ class Weather:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "tests.tenants.storm_worker"],
                 cwd=ROOT,
-                env={**os.environ, "STORM": json.dumps(plan)},
+                env={**os.environ, "STORM": json.dumps(plan), "TMPDIR": str(self.folder)},  # what the killed leave
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
