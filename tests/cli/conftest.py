@@ -146,7 +146,11 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME", "LANG") or name.startswith("COVERAGE_")  # `make coverage` counts the command too
+    }
     environment = kept | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
     command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
     yield command
