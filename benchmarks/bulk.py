@@ -16,9 +16,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from cost import CLUSTER, local_server
-
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+from cost import CLUSTER, local_server
 
 NAMES, WARM_UP = 100_000, 2_000
 ROUNDS, NAMES_A_ROUND, CONCURRENCY = 8, 10_000, 16

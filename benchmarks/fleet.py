@@ -24,11 +24,7 @@ from valkey.asyncio import Valkey
 
 from aiodbclient import DatabaseClient, RateBudget, Window
 from aiodbclient.sandbox import Sandbox
-
-if __package__:
-    from .valkey_server import ValkeyServer
-else:
-    from valkey_server import ValkeyServer
+from valkey_server import ValkeyServer
 
 HERE = Path(__file__).parent
 

@@ -25,11 +25,11 @@ from attrs import define, field
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pacing import LIMIT, Api, windows, with_aiodbclient, with_recipe
 
 from aiodbclient import ClusterClient, Connection, DatabaseClient, User, UsersAPI
 from aiodbclient.sandbox import RecordedRequest, Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
+from pacing import LIMIT, Api, windows, with_aiodbclient, with_recipe
 
 CREATES = 1000
 CLIENTS = {"aiodbclient": with_aiodbclient, "the usual recipe": with_recipe}

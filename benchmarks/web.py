@@ -25,9 +25,9 @@ from attrs import astuple, frozen
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from web_servers import HERE, SERVERS, Tally, serving, sign_up, tally
 
 from aiodbclient import DatabaseClient, RateBudget
+from web_servers import HERE, SERVERS, Tally, serving, sign_up, tally
 
 VISITORS = 200
 SIGNUPS = 800

@@ -36,7 +36,7 @@ class _Unpaced(DatabaseClient):
         super().__init__(budget=RateBudget([]))
 
 
-signups.DatabaseClient = _Unpaced
+signups.DatabaseClient = _Unpaced  # type: ignore[attr-defined, assignment]
 _count(DatabaseClient)
 _count(aiohttp.ClientSession)
 

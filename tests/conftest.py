@@ -7,7 +7,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
-from benchmarks.valkey_server import BINARY, ValkeyServer
+from valkey_server import BINARY, ValkeyServer
 
 from .requirements import no_server
 from .server import Server, serve

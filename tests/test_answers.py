@@ -280,7 +280,8 @@ async def test_unknown_keys_values_and_empty_ones_are_taken_as_they_are(
 async def test_a_cluster_without_a_connection_has_one_that_knows_nothing(
     server: Server, make_client: MakeClient
 ) -> None:
-    for connection in ({}, {"connection": None}, {"connection": {}}):
+    none: list[dict[str, Any]] = [{}, {"connection": None}, {"connection": {}}]
+    for connection in none:
         server.will(says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", **connection}}))
         info = await make_client().clusters.get(CLUSTER)
         assert (info.connection.host, info.connection.engine) == (None, "pg")
@@ -381,7 +382,7 @@ def test_an_error_travels_between_processes(error: errors.DatabaseClientError) -
     assert (type(copy), str(copy), copy.__dict__) == (type(error), str(error), error.__dict__)
 
 
-_ANY = st.sampled_from([None, "", {}, [], 0, "x", "normal", "primary", False])
+_ANY: st.SearchStrategy[object] = st.sampled_from([None, "", {}, [], 0, "x", "normal", "primary", False])
 _MEMBERS: dict[str, st.SearchStrategy[object]] = {
     "role": _ANY,
     "password": _ANY,

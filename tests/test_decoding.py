@@ -217,9 +217,11 @@ def test_a_page_is_a_list_and_the_address_of_the_next() -> None:
 
     assert page(dbs=[{"name": "a"}, {"name": "b"}]) == ([Database("a"), Database("b")], None)
     assert page(dbs=None, links={"pages": {"next": "https://x"}}) == ([], "https://x")
-    for links in (None, {}, {"pages": None}, {"pages": {}}, {"pages": {"next": None}}, {"pages": {"next": ""}}):
+    nothing: list[Any] = [None, {}, {"pages": None}, {"pages": {}}, {"pages": {"next": None}}, {"pages": {"next": ""}}]
+    for links in nothing:
         assert page(dbs=[], links=links) == ([], None)
-    for wrong in ({"dbs": {}}, {}, {"dbs": [{}]}, {"dbs": [], "links": {"pages": {"next": 5}}}):
+    misshapen: list[dict[str, Any]] = [{"dbs": {}}, {}, {"dbs": [{}]}, {"dbs": [], "links": {"pages": {"next": 5}}}]
+    for wrong in misshapen:
         with pytest.raises(SHAPE_ERRORS):
             page(**wrong)
 

@@ -18,7 +18,8 @@ QUOTED = "alice:p%40ss%2Fw%3Ard%25"
 
 
 def connection(engine: str | None, **options: Any) -> Connection:
-    return Connection(**{"host": "db.example", "port": 25060, "ssl": True, "engine": engine} | options)
+    known: dict[str, Any] = {"host": "db.example", "port": 25060, "ssl": True, "engine": engine}
+    return Connection(**known | options)
 
 
 @pytest.mark.parametrize(

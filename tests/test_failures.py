@@ -41,7 +41,7 @@ LOSSES: dict[str, Reply] = {
 }
 
 
-def named(cases: dict[str, Any]) -> Any:
+def named(cases: dict[str, Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
 
 

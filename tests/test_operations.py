@@ -231,6 +231,10 @@ def test_an_operation_is_one_line_and_tells_the_rest() -> None:
     ]
     call = Call(rename, rename.path("1", "alice"), Options())
     assert call.what == "users.rename (PATCH /v2/databases/1/users/alice)"
-    assert call.then is Then.RAISE
-    call.failure = Failure.LOST
-    assert call.then is Then.RETRY
+
+    def then(failure: Failure) -> Then:
+        call.failure = failure
+        return call.then
+
+    assert then(Failure.REFUSED) is Then.RAISE
+    assert then(Failure.LOST) is Then.RETRY

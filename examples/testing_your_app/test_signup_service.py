@@ -25,7 +25,8 @@ async def sign_up(
     service = await aiohttp_client(create_app(aiodbclient_client, cluster_id))
 
     async def sign_up(tenant: str) -> ClientResponse:
-        return await service.post("/signup", json={"tenant": tenant})
+        answer: ClientResponse = await service.post("/signup", json={"tenant": tenant})
+        return answer
 
     return sign_up
 

@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, Outcome, RateBudget, RetryPolicy, Run, errors
+from aiodbclient import (
+    Action,
+    ClusterClient,
+    DatabaseClient,
+    RateBudget,
+    RemovalOutcome,
+    RetryPolicy,
+    Run,
+    UserDone,
+    UserOutcome,
+    errors,
+)
 from aiodbclient.sandbox import Sandbox
 
 from .truth import Truth, requests
@@ -54,7 +65,7 @@ class Case:
         self.what = what
         self.truth = truth
         self.before = truth.passwords
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, UserOutcome | RemovalOutcome] = {}
 
     async def take(self, run: Run[Any]) -> None:
         async for outcome in run:
@@ -104,11 +115,11 @@ def check_invariant(case: Case) -> None:
     truth = case.truth
     for name, outcome in case.outcomes.items():
         if outcome.action in (Action.CREATED, Action.RESET):
-            assert outcome.user is not None, case
+            assert isinstance(outcome, UserDone), case
             assert outcome.user.password == truth.passwords[name], (case, name)
             assert outcome.user.password is not None, (case, name)
         elif outcome.action is Action.KEPT:
-            assert outcome.user is not None, case
+            assert isinstance(outcome, UserDone), case
             assert outcome.user.password in (None, truth.passwords[name]), (case, name)
         elif outcome.action in (Action.DELETED, Action.ABSENT):
             assert name not in truth.passwords, (case, name)

@@ -68,7 +68,7 @@ async def test_applying_creates_and_updates_and_deletes_last(sandbox: Sandbox, p
         await pg.users.create(name)
     sandbox.faults.add("users.create", name="new", delay=0.2)
     sent = len(sandbox.requests)
-    specs = ["new", "same", NewUser("other", settings=REPLICATING)]
+    specs: list[str | NewUser] = ["new", "same", NewUser("other", settings=REPLICATING)]
 
     plan = await pg.users.plan(specs, prune=True)
     assert str(plan).splitlines()[-3:] == [
@@ -163,7 +163,7 @@ async def test_a_name_in_another_spelling_is_looked_up(sandbox: Sandbox, pg: Clu
         (["a", 5], "names and NewUsers"),
         (["a", ".."], "cannot be the name"),
         ([NewUser("a", settings={"pg_allow_replication": True})], "settings must be a UserSettings"),  # type: ignore
-        ([NewUser("a", settings=UserSettings(acl="all"))], r"settings\.acl must be a list"),
+        ([NewUser("a", settings=UserSettings(acl="all"))], r"settings\.acl must be a list"),  # type: ignore
         (["a", "b", "a"], "'a' is asked for twice"),
     ],
 )

@@ -181,7 +181,7 @@ Operator.TestCase.settings = settings(
 )
 
 
-class TestOperator(Operator.TestCase):  # type: ignore[name-defined, misc]
+class TestOperator(Operator.TestCase):  # type: ignore[valid-type, misc]
     def setUp(self) -> None:
         super().setUp()
         from aiodbclient._bulk import settle

@@ -82,8 +82,10 @@ async def test_a_name_that_is_taken_and_never_seen_raises_the_refusal() -> None:
 
 @pytest.mark.parametrize("text", ["already", "EXISTS", "is taken", "in use", "a duplicate", "not available"])
 async def test_a_refusal_says_that_the_name_is_taken_in_its_id_or_its_message(text: str) -> None:
-    for said in ({"id": text}, {"message": text}):
-        refusal = errors.UnprocessableEntityError("422", status=422, **said)
+    for refusal in (
+        errors.UnprocessableEntityError("422", status=422, id=text),
+        errors.UnprocessableEntityError("422", status=422, message=text),
+    ):
         assert await Server([refusal], [NOT_FOUND, "theirs"]).settled() == (False, "theirs")
 
 

@@ -46,9 +46,9 @@ async def test_one_failure_stops_no_other(sandbox: Sandbox, pg: ClusterClient) -
 
 async def test_what_cannot_be_sent_is_a_failed_outcome(sandbox: Sandbox, pg: ClusterClient) -> None:
     other_engine = NewUser("x", settings=UserSettings(acl=[]))
-    specs = ["", "..", "a\0b", "\ud800", other_engine, 5, None, NewUser(5), "fine"]  # type: ignore[arg-type]
+    specs: list[Any] = ["", "..", "a\0b", "\ud800", other_engine, 5, None, NewUser(5), "fine"]  # type: ignore[arg-type]
 
-    outcomes = [outcome async for outcome in pg.users.provision(specs)]  # type: ignore[list-item]
+    outcomes = [outcome async for outcome in pg.users.provision(specs)]
 
     failed = [outcome for outcome in outcomes if not outcome.ok]
     assert [outcome.name for outcome in outcomes if outcome.ok] == ["fine"]
@@ -360,10 +360,10 @@ async def test_several_clusters_run_side_by_side(sandbox: Sandbox, client: Datab
 
 
 @pytest.mark.parametrize("specs", ["a name", b"bytes", 5, None])
-async def test_specs_that_are_no_iterable_of_names_are_refused_at_once(pg: ClusterClient, specs: object) -> None:
+async def test_specs_that_are_no_iterable_of_names_are_refused_at_once(pg: ClusterClient, specs: Any) -> None:
     for make in (pg.users.provision, pg.users.rotate, pg.users.deprovision, pg.dbs.provision, pg.dbs.deprovision):
         with pytest.raises(errors.InvalidArgumentError, match="iterable of names"):
-            make(specs)  # type: ignore[operator]
+            make(specs)
 
 
 async def test_options_that_cannot_be_are_refused_at_once(pg: ClusterClient) -> None:

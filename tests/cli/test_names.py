@@ -73,7 +73,8 @@ def test_names_come_from_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_names_are_given_one_way(tmp_path: Path) -> None:
-    for none in (None, []):
+    no_names: list[str] = []
+    for none in (None, no_names):
         with pytest.raises(errors.InvalidArgumentError, match="name the tenants, or take them from a file"):
             read_names(none, None)
     with pytest.raises(errors.InvalidArgumentError, match="names or --from, not both"):

@@ -499,7 +499,7 @@ def test_two_machines_share_the_work_through_a_store_in_postgresql(
 
 def test_commands_share_a_budget(command: Command) -> None:
     pytest.importorskip("valkey", reason="needs the valkey extra")
-    from benchmarks.valkey_server import BINARY, ValkeyServer
+    from valkey_server import BINARY, ValkeyServer
 
     from ..requirements import no_server
 

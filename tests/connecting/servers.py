@@ -17,6 +17,7 @@ import psycopg
 import pymysql
 import trustme
 from attrs import frozen
+from psycopg.conninfo import make_conninfo
 
 from aiodbclient import Connection, Engine, User
 
@@ -81,8 +82,8 @@ def postgresql() -> Iterator[Server]:
         }
         options = [f"-c{name}={value}" for name, value in settings.items()]
         running = subprocess.Popen([programs[-1] / "postgres", "-Ddata", f"-p{port}", *options], **process)
-        login = {"host": "localhost", "port": port, "user": ALICE.name, "password": ALICE.password}
-        with _until_ended(running, psycopg.OperationalError, lambda: psycopg.connect(**login, dbname="postgres")):
+        login = make_conninfo(host="localhost", port=port, user=ALICE.name, password=ALICE.password, dbname="postgres")
+        with _until_ended(running, psycopg.OperationalError, lambda: psycopg.connect(login)):
             yield _server(folder, Engine.PG, port, "postgres")
 
 

@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrument
 import aiodbclient
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from benchmarks.valkey_server import BINARY, ValkeyServer
+from valkey_server import BINARY, ValkeyServer
 
 from ..requirements import no_server
 from ..tenants.vault import Vault

@@ -150,7 +150,7 @@ def test_the_program_runs(page: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", TESTS)
 def test_the_tests_pass(page: str, tmp_path: Path) -> None:
     (tmp_path / "test_guide.py").write_text("\n\n".join(blocks_of(page)))
-    options = ["-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, "-p", "no:cacheprovider", "."]
+    options = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "."]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -7,7 +7,7 @@ import pytest
 
 from aiodbclient import Window
 from aiodbclient.shared_budget import SharedRateBudget
-from benchmarks.valkey_server import ValkeyServer
+from valkey_server import ValkeyServer
 
 MakeBudget = Callable[..., SharedRateBudget]
 
@@ -19,8 +19,8 @@ async def make_budget(valkey: ValkeyServer) -> AsyncIterator[MakeBudget]:
 
     def make(limit: int = 10, seconds: float = 0.4, **options: Any) -> SharedRateBudget:
         # A machine that is busy with tests may be slow to answer, which is not what most of them are about.
-        options = {"windows": [Window(limit, seconds)], "timeout": 5.0} | options
-        budgets.append(SharedRateBudget(valkey.url, **options))
+        usual: dict[str, Any] = {"windows": [Window(limit, seconds)], "timeout": 5.0}
+        budgets.append(SharedRateBudget(valkey.url, **usual | options))
         return budgets[-1]
 
     yield make

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aiodbclient import Window
-from benchmarks.fleet import run_fleet
-from benchmarks.valkey_server import ValkeyServer
+from fleet import run_fleet
+from valkey_server import ValkeyServer
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.valkey_server import ValkeyServer
+from valkey_server import ValkeyServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fleet_queue"
 

@@ -18,7 +18,7 @@ from valkey.asyncio import Valkey
 from aiodbclient import DatabaseClient, Window, errors
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.shared_budget import SharedRateBudget, token_key
-from benchmarks.valkey_server import ValkeyServer
+from valkey_server import ValkeyServer
 
 from .conftest import MakeBudget
 

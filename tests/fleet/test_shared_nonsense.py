@@ -17,7 +17,7 @@ from valkey.asyncio import Valkey
 
 from aiodbclient import Window, errors
 from aiodbclient.shared_budget import SharedRateBudget
-from benchmarks.valkey_server import ValkeyServer
+from valkey_server import ValkeyServer
 
 from .conftest import MakeBudget
 from .test_shared_outage import until_shared, warnings_in

@@ -12,7 +12,7 @@ import pytest
 
 from aiodbclient import Window, errors
 from aiodbclient.shared_budget import SharedRateBudget
-from benchmarks.valkey_server import ValkeyServer
+from valkey_server import ValkeyServer
 
 from ..pacing.world import Client, Latency, Server
 from .conftest import MakeBudget

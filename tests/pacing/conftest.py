@@ -8,7 +8,7 @@ from valkey.asyncio import Valkey
 
 from aiodbclient import RateBudget, Window
 from aiodbclient.shared_budget import SharedRateBudget
-from benchmarks.valkey_server import ValkeyServer
+from valkey_server import ValkeyServer
 
 from .world import Perfect
 

@@ -156,7 +156,7 @@ def test_who_knows_nothing_tells_nothing() -> None:
 def test_what_cannot_be_right_is_not_taken_over_in_part() -> None:
     told = json.loads(dump(account(), offset=0.0))
     seen = {"level": 1, "since": 0, "sure": 1, "seen": [[0, 1, "x"]]}
-    for changed in (
+    changes: list[dict[str, Any]] = [
         {"limits": [1]},
         {"limits": [1, 2, 3]},
         {"limits": [1, "x"]},
@@ -164,7 +164,8 @@ def test_what_cannot_be_right_is_not_taken_over_in_part() -> None:
         {"gate": "x"},
         {"strikes": None},
         {"last_count": []},
-    ):
+    ]
+    for changed in changes:
         other = account()
         with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
             load(other, json.dumps(told | {"limits": [1, 1]} | changed), offset=0.0)

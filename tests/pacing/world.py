@@ -18,7 +18,7 @@ from aiodbclient._pacing.budget import Budget
 T = TypeVar("T")
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # chosen at import time
+class _JumpingSelector(selectors.DefaultSelector):
     jump: Callable[[float], None]
 
     def select(self, timeout: float | None = None) -> Any:

@@ -40,7 +40,7 @@ async def test_a_cluster_is_resized_and_moved(sandbox: Sandbox, call: Call, cloc
     cluster = await sandbox.add_cluster("valkey")
 
     async def status() -> str:
-        return (await call("GET", "/v2/databases")).json["databases"][0]["status"]
+        return str((await call("GET", "/v2/databases")).json["databases"][0]["status"])
 
     assert await status() == "online"
     sandbox.set_status(cluster, "resizing")

@@ -49,12 +49,13 @@ async def test_kafka_users_have_certificates_and_acls_with_ids(sandbox: Sandbox,
 
 async def test_kafka_reads_a_permission_as_the_providers_client_spells_it(sandbox: Sandbox, call: Call) -> None:
     kafka = await added(sandbox, "kafka")
-    acl = {"settings": {"acl": [{"permission": "produce_consume", "topic": "t"}]}}
+    acl: dict[str, Any] = {"settings": {"acl": [{"permission": "produce_consume", "topic": "t"}]}}
     made = (await call("POST", f"{kafka}/users", {"name": "app", **acl})).json["user"]
     assert made["settings"]["acl"][0]["permission"] == "produceconsume"
     updated = (await call("PUT", f"{kafka}/users/app", acl)).json["user"]
     assert updated["settings"]["acl"][0]["permission"] == "produceconsume"
-    for permission in ("produce-consume", None, [], {}):
+    wrong: list[Any] = ["produce-consume", None, [], {}]
+    for permission in wrong:
         acl = {"settings": {"acl": [{"permission": permission, "topic": "t"}]}}
         assert (await call("PUT", f"{kafka}/users/app", acl)).status == 422
 

@@ -28,7 +28,7 @@ def javascript(request: pytest.FixtureRequest) -> Path:
     node = shutil.which("node") and subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
     if not node or not shutil.which("npm") or int(node.lstrip("v").partition(".")[0]) < 20:
         no_server("npm", f"this needs node 20 or newer and npm, not {node or 'nothing'}")
-    folder: Path = request.config.cache.mkdir("javascript")  # type: ignore[union-attr]
+    folder: Path = request.config.cache.mkdir("javascript")
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "installed").exists():

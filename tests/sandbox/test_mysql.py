@@ -84,7 +84,8 @@ def fetch(connection: pymysql.Connection[Cursor], statement: str, *values: Any) 
 async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
     answer = await call("POST", f"/{kind}s", {"name": name, **more})
     assert answer.status == 201, answer
-    return answer.json[kind]
+    result: JSON = answer.json[kind]
+    return result
 
 
 async def test_the_cluster_tells_the_server_and_doadmin(call: Call, dsn: str, login: Login) -> None:

@@ -39,7 +39,8 @@ async def call(postgres: tuple[Sandbox, str]) -> AsyncIterator[Call]:
 
 @pytest.fixture
 async def connection(call: Call) -> JSON:
-    return (await call("GET", "")).json["database"]["connection"]
+    connection: JSON = (await call("GET", "")).json["database"]["connection"]
+    return connection
 
 
 async def login(connection: JSON, user: JSON, database: str = "defaultdb") -> psycopg.AsyncConnection[Any]:
@@ -66,7 +67,8 @@ async def opened(call: Call, connection: JSON, database: str) -> None:
 async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
     answer = await call("POST", f"/{kind}s", {"name": name, **more})
     assert answer.status == 201, answer
-    return answer.json[kind]
+    result: JSON = answer.json[kind]
+    return result
 
 
 async def test_the_uri_of_the_cluster_leads_to_the_server(connection: JSON) -> None:

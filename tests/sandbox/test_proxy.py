@@ -19,6 +19,7 @@ from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator
 from yarl import URL
 
 from aiodbclient import (
+    ClusterClient,
     DatabaseClient,
     KafkaACL,
     MongoUserSettings,
@@ -29,7 +30,6 @@ from aiodbclient import (
     UserSettings,
     Window,
 )
-from aiodbclient.client import ClusterClient
 from aiodbclient.errors import APIError, DatabaseClientError, InvalidResponseError
 from aiodbclient.sandbox import Sandbox
 

@@ -92,7 +92,7 @@ async def test_a_cluster_that_makes_no_sense_is_refused(
 
 async def test_a_token_may_do_what_its_scopes_say(sandbox: Sandbox, call: Call) -> None:
     users = f"/v2/databases/{await sandbox.add_cluster('pg', backend='memory')}/users"
-    needed = {
+    needed: dict[str, tuple[str, str, Any]] = {
         "database:read": ("GET", users, None),
         "database:create": ("POST", users, {"name": "app"}),
         "database:update": ("PUT", f"{users}/app", {"settings": {}}),

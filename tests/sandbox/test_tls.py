@@ -44,7 +44,8 @@ async def call(postgres: tuple[Sandbox, str]) -> AsyncIterator[Call]:
 
 @pytest.fixture
 async def connection(postgres: tuple[Sandbox, str], call: Call) -> JSON:
-    return (await call("GET", f"/v2/databases/{postgres[1]}")).json["database"]["connection"]
+    connection: JSON = (await call("GET", f"/v2/databases/{postgres[1]}")).json["database"]["connection"]
+    return connection
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ async def test_a_connection_without_tls_is_refused(connection: JSON) -> None:
 async def test_the_server_is_verified_with_the_ca_and_with_no_other(
     connection: JSON, ca_file: Path, tmp_path: Path
 ) -> None:
-    verified = {"sslmode": "verify-full", "sslrootcert": str(ca_file)}
+    verified: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": str(ca_file)}
     async with await psycopg.AsyncConnection.connect(connection["uri"], **verified) as session:
         assert session.pgconn.ssl_in_use
     wrong = written(tmp_path / "wrong.pem", SandboxCA({}).certificate())

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from attrs import frozen
@@ -17,6 +18,14 @@ from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 from ..mysql import running
+
+T = TypeVar("T")
+
+
+async def only(run: AsyncIterator[T]) -> T:
+    """The outcome of a run over one name."""
+    (outcome,) = [outcome async for outcome in run]
+    return outcome
 
 
 @frozen

@@ -243,7 +243,7 @@ async def test_topics_and_indexes_are_given_by_prefix(place: Place, engine: str)
     credential = await Tenants(cluster, place.store).ensure("alpha")
     settings = (await cluster.users.get("alpha")).settings
     assert settings is not None
-    acl = [(entry.topic, entry.permission) for entry in settings.acl or ()]
+    acl: list[tuple[str | None, str | None]] = [(entry.topic, entry.permission) for entry in settings.acl or ()]
     acl += [(entry.index, entry.permission) for entry in settings.opensearch_acl or ()]
     assert acl == [(r"alpha\..*", "admin")]
     assert credential.database is None

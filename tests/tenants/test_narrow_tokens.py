@@ -10,9 +10,10 @@ from attrs import frozen
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import ConfigurationError, InvalidResponseError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore, TenantOutcome, Tenants
+from aiodbclient.tenants import SQLiteStore, Tenants
 
 from ..bulk.truth import Truth, requests
+from .conftest import only
 
 SCOPES = ["database:read", "database:create", "database:update", "database:delete"]
 
@@ -39,11 +40,6 @@ async def place(request: pytest.FixtureRequest, tmp_path: object) -> AsyncIterat
             SQLiteStore(f"{tmp_path}/tenants.db") as store,
         ):
             yield Narrow(sandbox, narrow.cluster(cluster), full.cluster(cluster), Truth(sandbox, cluster), store)
-
-
-async def only(run: AsyncIterator[TenantOutcome]) -> TenantOutcome:
-    (outcome,) = [outcome async for outcome in run]
-    return outcome
 
 
 async def test_what_is_told_when_it_is_made_is_enough(place: Narrow) -> None:

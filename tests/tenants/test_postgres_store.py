@@ -57,7 +57,7 @@ def server() -> Iterator[RestartablePostgres]:
 
 def run(dsn: str, statement: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute(statement.encode())
 
 
 async def test_claims_of_a_killed_process_are_free_at_once(postgres: str) -> None:

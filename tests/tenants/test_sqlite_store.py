@@ -250,7 +250,7 @@ async def test_a_full_disk_is_an_error_that_passes(path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs to mount a small disk")
 async def test_a_disk_without_room_is_an_error_that_passes(path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", path.parent]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(path.parent)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("cannot mount a small disk")
     try:

@@ -7,12 +7,13 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import Action, DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient import Action, DatabaseClient, Outcome, RateBudget, RetryPolicy
 from aiodbclient.errors import (
     ConfigurationError,
     ConflictError,
@@ -21,7 +22,7 @@ from aiodbclient.errors import (
     InvalidArgumentError,
     InvalidResponseError,
 )
-from aiodbclient.tenants import Credential, SQLiteStore, TenantOutcome, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants.claims import ClaimedTenant, HeldClaim
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 from aiodbclient.tenants.naming import names_of
@@ -31,6 +32,8 @@ from aiodbclient.tenants.work import mend
 
 from ..bulk.truth import Truth
 from .conftest import Place
+
+Out = TypeVar("Out", bound=Outcome)
 
 
 async def works(credential: Credential) -> bool:
@@ -42,7 +45,7 @@ async def works(credential: Credential) -> bool:
     return True
 
 
-async def by_name(run: AsyncIterator[TenantOutcome]) -> dict[str, TenantOutcome]:
+async def by_name(run: AsyncIterator[Out]) -> dict[str, Out]:
     return {outcome.name: outcome async for outcome in run}
 
 

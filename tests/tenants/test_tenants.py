@@ -12,9 +12,9 @@ from psycopg import AsyncConnection
 
 from aiodbclient import Action, Capabilities
 from aiodbclient.errors import ConflictError, InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants import Credential, TenantOutcome, Tenants
+from aiodbclient.tenants import Credential, Tenants
 
-from .conftest import Place
+from .conftest import Place, only
 
 
 async def run(credential: Credential, *statements: str) -> list[Any]:
@@ -28,11 +28,6 @@ async def run(credential: Credential, *statements: str) -> list[Any]:
 
 async def actions(outcomes: Any) -> dict[str, Action]:
     return {outcome.name: outcome.action async for outcome in outcomes}
-
-
-async def only(outcomes: Any) -> TenantOutcome:
-    (outcome,) = [outcome async for outcome in outcomes]
-    return outcome
 
 
 async def refused(credential: Credential) -> bool:

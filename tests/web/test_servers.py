@@ -14,7 +14,7 @@ import pytest
 
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Fault, Sandbox
-from benchmarks.web_servers import SERVERS, Tally, serving, sign_up, tally
+from web_servers import SERVERS, Tally, serving, sign_up, tally
 
 ANSWER = 0.3  # s that the API takes for a user
 NAMES = [f"tenant{number}" for number in range(40)]

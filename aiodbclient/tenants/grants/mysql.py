@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import aiomysql  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
+import aiomysql  # pyright: ignore[reportMissingTypeStubs]
 import pymysql
 
 from ...errors import ConfigurationError, GrantError
