@@ -23,6 +23,7 @@ from aiodbclient.errors import (
     GrantError,
     InvalidResponseError,
     PermissionDeniedError,
+    UnprocessableEntityError,
 )
 from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants.claims import HeldClaim
@@ -61,6 +62,17 @@ async def test_a_fault_is_settled(place: Place, operation: str, fault: dict[str,
     assert (record.current, record.intended) == (credential, None)
     logins = [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)]
     assert logins == [credential.username]
+
+
+async def test_a_refusal_to_make_the_database_counts_unless_it_is_there(place: Place) -> None:
+    place.sandbox.faults.add("dbs.create", status=422, times=1)
+    with pytest.raises(UnprocessableEntityError) as told:
+        await place.tenants().ensure("alpha")
+    assert not told.value.may_have_applied
+    assert await place.tenants().get("alpha") is None
+
+    place.sandbox.faults.add("dbs.create", status=422, times=1, after=True)
+    await works(await place.tenants().ensure("alpha"))
 
 
 async def test_a_login_that_could_not_be_seen_yet_is_adopted_and_not_reset(place: Place) -> None:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from aiodbclient import Action, Capabilities
+from aiodbclient import Action, Capabilities, DatabaseClient, RateBudget
 from aiodbclient.errors import ConflictError, InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants import Credential, Tenants
 
@@ -148,6 +148,22 @@ async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place:
     rotated = (await only(place.tenants().rotate(["alpha"]))).credential
     assert rotated is not None
     await run(rotated, "ALTER TABLE t ADD y int")
+
+
+async def test_a_login_that_another_client_has_just_deleted_is_made_anew_although_the_api_still_tells_it(
+    place: Place,
+) -> None:
+    name = place.prefix + "alpha"
+    await place.cluster.users.create(name)
+    place.sandbox.faults.add("users.delete", still_listed_for=1.0)
+    async with DatabaseClient(place.sandbox.token, base_url=place.sandbox.url, budget=RateBudget([])) as another:
+        await another.cluster(place.cluster.id).users.delete(name)
+
+    outcome = await only(place.tenants().provision(["alpha"]))
+
+    assert outcome.action is Action.CREATED
+    assert outcome.credential is not None
+    assert not await refused(outcome.credential)
 
 
 async def test_a_login_that_was_there_before_is_left_alone_or_reset_if_asked(place: Place) -> None:

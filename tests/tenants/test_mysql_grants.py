@@ -1,0 +1,110 @@
+"""What MySQL and MariaDB refuse, told as an error that names the tenant and no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import aiomysql
+import pytest
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
+from aiodbclient.errors import ConfigurationError, GrantError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore, Tenants, logins, work
+
+from ..mysql import SERVERS
+from .conftest import only
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def shared(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
+    with Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
+
+
+@pytest.fixture
+async def cluster(shared: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
+    sandbox, cluster_id = shared
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+        yield client.cluster(cluster_id)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
+    async with SQLiteStore(tmp_path / "tenants.db") as store:
+        yield store
+
+
+async def as_administrator(cluster: ClusterClient, statement: str) -> None:
+    connection = (await cluster.info()).connection
+    doadmin = await cluster.users.get("doadmin")
+    server = await aiomysql.connect(
+        host=connection.host, port=connection.port, user=doadmin.name, password=doadmin.password or ""
+    )
+    async with server.cursor() as cursor:
+        await cursor.execute(statement)
+    await server.ensure_closed()
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_an_administrator_without_the_rights_is_told_with_the_statement_and_no_secret(
+    cluster: ClusterClient, store: SQLiteStore
+) -> None:
+    beta = await Tenants(cluster, store, "rights_").ensure("beta")  # may do all in its database, and nothing elsewhere
+
+    with pytest.raises(GrantError) as told:
+        await Tenants(cluster, store, "rights_", admin=beta.uri).ensure("alpha")
+
+    assert told.value.tenant == "alpha"
+    assert told.value.statement.startswith("REVOKE")
+    assert "MySQL refused a statement" in str(told.value)
+    assert beta.password is not None
+    assert beta.password not in str(told.value)
+    assert await Tenants(cluster, store, "rights_").ensure("alpha")
+
+
+async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made(
+    cluster: ClusterClient, store: SQLiteStore
+) -> None:
+    connection = (await cluster.info()).connection
+    for admin in (
+        f"mysql://doadmin:wrong-secret@{connection.host}:{connection.port}/",
+        f"mysql://doadmin:wrong-secret@127.0.0.1:{closed_port()}/",
+    ):
+        with pytest.raises(GrantError, match="cannot log in") as told:
+            await Tenants(cluster, store, "login_", admin=admin).ensure("alpha")
+        assert "wrong-secret" not in str(told.value)
+    for nonsense in ("nonsense wrong-secret", "postgresql://doadmin:wrong-secret@127.0.0.1/", "mysql://[wrong-secret"):
+        with pytest.raises(ConfigurationError, match="no DSN of MySQL") as refused:
+            await Tenants(cluster, store, "login_", admin=nonsense).ensure("alpha")
+        assert "wrong-secret" not in str(refused.value)
+    assert not [user.name for user in await cluster.users.list() if user.name.startswith("login_")]
+
+
+async def test_a_login_that_the_server_refuses_is_not_put_on_record(
+    cluster: ClusterClient, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_GONE", 0.2)  # s for which it is tried again, since it may be about to be deleted
+    monkeypatch.setattr(logins, "_SOON", 0.2)  # and since the server may know its password a moment later
+    tenants = Tenants(cluster, store, "locked_")
+    user = await cluster.users.create("locked_alpha")
+    await as_administrator(cluster, "ALTER USER locked_alpha@'%' ACCOUNT LOCK")
+
+    failed = await only(tenants.provision(["alpha"]))
+
+    assert isinstance(failed.error, GrantError)
+    assert "refuses the login 'locked_alpha' with the password that the API tells" in str(failed.error)
+    assert "locked" in str(failed.error).partition("tells: ")[2]
+    assert user.password is not None
+    assert user.password not in str(failed.error)
+    assert await tenants.get("alpha") is None
+    await as_administrator(cluster, "ALTER USER locked_alpha@'%' ACCOUNT UNLOCK")
+    assert (await only(tenants.provision(["alpha"]))).action is Action.ADOPTED
