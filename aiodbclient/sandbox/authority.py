@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .requirements import require
@@ -21,10 +21,18 @@ class SandboxCA:
 
     def __init__(self, kept: MutableMapping[str, Any]) -> None:
         self._kept = kept
+        self._ca: trustme.CA | None = None
+        self._making = Lock()
 
-    @cached_property
+    @property
     def ca(self) -> trustme.CA:
         """The authority, made when it is first used. Raises RuntimeError if trustme is not installed."""
+        with self._making:  # clusters that are added together start in threads of their own
+            if self._ca is None:
+                self._ca = self._made_or_kept()
+            return self._ca
+
+    def _made_or_kept(self) -> trustme.CA:
         require("trustme", "sandbox")
         import trustme
 

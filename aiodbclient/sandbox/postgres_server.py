@@ -113,8 +113,12 @@ class PostgresServer:
             sslrootcert=embedded.ca_file,
             gssencmode="disable",
         )
-        async with self.connection() as connection:
-            self._learn(connection)
+        try:
+            connection = await self.connect()
+        except psycopg.Error as error:
+            raise RuntimeError(f"embedded PostgreSQL cannot be used: {error}") from None
+        self._idle.append(connection)
+        self._learn(connection)
 
     async def _inspect(self) -> None:
         if options_of(self._dsn) is None:

@@ -9,8 +9,10 @@ import ssl
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,6 +74,29 @@ async def test_the_ca_needs_a_scope_and_a_cluster(postgres: tuple[Sandbox, str],
     assert (await call("GET", path, token=sandbox.add_token(["database:update"]))).status == 403
     assert (await call("POST", path)).status == 405
     assert (await call("GET", "/v2/databases/9cc10173-e9ea-4176-9dbc-a4cee4c4ff30/ca")).status == 404
+
+
+def test_servers_that_start_together_have_one_authority() -> None:
+    """They start in threads of their own."""
+
+    def certificate(authority: SandboxCA, together: Barrier) -> str:
+        together.wait()
+        return authority.certificate()
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(10):
+            authority, together = SandboxCA({}), Barrier(4)
+            told = [threads.submit(certificate, authority, together) for _ in range(4)]
+            assert {each.result() for each in told} == {authority.certificate()}
+
+
+async def test_a_server_that_cannot_be_used_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    strangers = SandboxCA({}).server_certificate()
+    monkeypatch.setattr(SandboxCA, "server_certificate", lambda _: strangers)
+    async with Sandbox() as sandbox:
+        with pytest.raises(RuntimeError, match="certificate verify failed"):
+            await sandbox.add_cluster("pg", backend="postgres")
+        assert not sandbox.clusters
 
 
 async def test_a_connection_without_tls_is_refused(connection: JSON) -> None:
