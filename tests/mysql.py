@@ -58,10 +58,10 @@ def running(server: str, folder: Path) -> Iterator[str]:
 
 def _left_as_it_was(dsn: str) -> Iterator[str]:
     """``dsn``; afterwards the accounts and databases are removed that were not there before."""
-    with _admin(dsn) as cursor:
+    with administrator(dsn) as cursor:
         before = _everything(cursor)
     yield dsn
-    with _admin(dsn) as cursor:
+    with administrator(dsn) as cursor:
         for name, *host_of_account in _everything(cursor) - before:
             if host_of_account:
                 cursor.execute("DROP USER %s@%s", [name, *host_of_account])
@@ -70,7 +70,8 @@ def _left_as_it_was(dsn: str) -> Iterator[str]:
 
 
 @contextmanager
-def _admin(dsn: str) -> Iterator[Cursor]:
+def administrator(dsn: str) -> Iterator[Cursor]:
+    """A cursor of the administrator whose URL ``dsn`` is, without TLS."""
     parts = urlsplit(dsn)
     with (
         pymysql.connect(

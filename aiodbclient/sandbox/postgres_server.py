@@ -61,10 +61,14 @@ class PostgresServer:
         Raises:
             RuntimeError: It does not start, cannot be reached, or the DSN is not that of a superuser.
         """
-        if self.embedded is None:
-            await self._inspect()
-        else:
-            await self._start(self.embedded)
+        try:
+            if self.embedded is None:
+                await self._inspect()
+            else:
+                await self._start(self.embedded)
+        except psycopg.Error as error:
+            which = "embedded PostgreSQL" if self.embedded else "the PostgreSQL server of the DSN"
+            raise RuntimeError(f"{which} cannot be used: {error}") from None
 
     async def stop(self) -> None:
         """Close the connections and stop the embedded server. Safe to repeat."""
@@ -113,10 +117,7 @@ class PostgresServer:
             sslrootcert=embedded.ca_file,
             gssencmode="disable",
         )
-        try:
-            connection = await self.connect()
-        except psycopg.Error as error:
-            raise RuntimeError(f"embedded PostgreSQL cannot be used: {error}") from None
+        connection = await self.connect()
         self._idle.append(connection)
         self._learn(connection)
 
@@ -126,15 +127,12 @@ class PostgresServer:
                 "the DSN is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, "
                 "with %40 and %2F for an @ and a / of the password"
             )
-        try:
-            async with await self.connect() as connection:
-                superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
-                self._learn(connection)
-                info = connection.info
-                self.primary, self.password = info.user, info.password or None
-                self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
-        except psycopg.Error as error:
-            raise RuntimeError(f"the PostgreSQL server of the DSN cannot be used: {error}") from None
+        async with await self.connect() as connection:
+            superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+            self._learn(connection)
+            info = connection.info
+            self.primary, self.password = info.user, info.password or None
+            self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
         if superuser != [(True,)]:
             raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser, to change other roles")
 

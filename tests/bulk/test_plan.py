@@ -31,6 +31,8 @@ from aiodbclient.sandbox import Sandbox
 from .truth import requests
 
 REPLICATING = UserSettings(pg_allow_replication=True)
+NO_SETTINGS: Any = {"pg_allow_replication": True}
+NO_ACL: Any = "all"
 OWN = {"doadmin", "do-readonly"}
 
 
@@ -162,8 +164,8 @@ async def test_a_name_in_another_spelling_is_looked_up(sandbox: Sandbox, pg: Clu
         (5, "iterable of names, not int"),
         (["a", 5], "names and NewUsers"),
         (["a", ".."], "cannot be the name"),
-        ([NewUser("a", settings={"pg_allow_replication": True})], "settings must be a UserSettings"),  # type: ignore
-        ([NewUser("a", settings=UserSettings(acl="all"))], r"settings\.acl must be a list"),  # type: ignore
+        ([NewUser("a", settings=NO_SETTINGS)], "settings must be a UserSettings"),
+        ([NewUser("a", settings=UserSettings(acl=NO_ACL))], r"settings\.acl must be a list"),
         (["a", "b", "a"], "'a' is asked for twice"),
     ],
 )

@@ -74,19 +74,14 @@ async def run_beside(
     return took, best, clients
 
 
-def least_share(started: float, best: float, limit: int, clients: list[Client]) -> float:
+def least_share(done: list[float], best: float, limit: int) -> float:
     """The least that was done by the end of each of the first three minutes, as a share of what the limit allows.
 
     Where everybody sends in bursts, a few requests that miss their turn wait for a whole minute. So how much was done
-    says more than when the last of it was. ``best`` is the time of a perfect budget: three minutes, and the delay by
-    the machine.
+    says more than when the last of it was. ``done`` are the seconds after which each was. ``best`` is the time of a
+    perfect budget: three minutes, and the delay by the machine.
     """
-    done = [when - started for client in clients for when in client.done]
     return min(sum(when <= minute * best / 3 for when in done) / (limit * minute) for minute in (1, 2, 3))
-
-
-# Of the time, 1.03 and 1.1 times the optimum are asserted in virtual time, for the local budget (test_simulation). In
-# real time a machine that is busy with other tests adds to it.
 
 
 @both_ways
@@ -97,8 +92,9 @@ async def test_alone_it_takes_the_least_time_and_meets_no_429(
     started = time.monotonic()
     took, best, clients = await run_beside(make_perfect(250, MINUTE), 250, make_pair(*SCALED), server, 1000)
     assert sum(client.refused for client in clients) == 0
-    assert least_share(started, best, 250, clients) >= 0.97
-    assert took <= 1.03 * best + MINUTE / 4
+    done = [when - started for client in clients for when in client.done]
+    assert least_share(done, best, 250) >= 0.97
+    assert took <= 1.03 * best
 
 
 @both_ways
@@ -121,9 +117,13 @@ async def test_beside_somebody_who_spends_half_it_takes_its_share(
     started = time.monotonic()
     took, best, clients = await run_beside(make_perfect(125, MINUTE), 125, make_pair(*SCALED), server, 500)
     other.cancel()
-    # 5 in 100 in virtual time. In real time, on a busy machine, 5.5 in 100 were seen.
+    # 5 in 100 and 1.1 times the perfect one are asserted in virtual time, for the local budget and over many seeds
+    # (test_simulation). In real time, on a busy machine, 5.5 in 100 were seen.
     assert sum(client.refused for client in clients) <= 0.08 * sum(client.sent for client in clients)
-    assert least_share(started, best, 125, clients) >= 0.95
+    done = [when - started for client in clients for when in client.done]
+    assert least_share(done, best, 125) >= 0.95
+    # Two in a hundred may miss their turn, and then wait for a whole minute.
+    assert sum(when <= 1.1 * best + MINUTE / 2 for when in done) >= 0.98 * 500
     assert took <= best + 1.1 * MINUTE
 
 

@@ -17,7 +17,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
 
-from ..mysql import running
+from ..mysql import SERVERS, running
 
 T = TypeVar("T")
 
@@ -71,6 +71,13 @@ def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
     """The DSN of an administrator of one of ``SERVERS``, which is started when it is asked for."""
     with ExitStack() as stack:
         yield cache(lambda server: stack.enter_context(running(server, tmp_path_factory.mktemp(server))))
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
+    """A sandbox, and the id of its cluster on each MySQL that is installed."""
+    with Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
 
 
 _used = iter(range(10**6))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import permutations
 from pathlib import Path
@@ -19,8 +19,6 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-
-from ..mysql import SERVERS
 
 # Pairs that a pattern, a cut or a change of case would take for one another, and what ends a quotation.
 NAMES = [
@@ -86,12 +84,6 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sa
             for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'x'", "DROP DATABASE {}", "DROP ROLE {}"):
                 with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
                     await own.execute(SQL(statement).format(Identifier(other.database)))
-
-
-@pytest.fixture(params=SERVERS)
-def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
-    with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
 
 
 async def connect(credential: Credential, **options: Any) -> Any:

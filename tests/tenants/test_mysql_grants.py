@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiomysql
 import pytest
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
@@ -15,19 +12,13 @@ from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants, logins, work
 
-from ..mysql import SERVERS
+from ..mysql import administrator
 from .conftest import only
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def shared(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
-    with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
-
-
 @pytest.fixture
-async def cluster(shared: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
-    sandbox, cluster_id = shared
+async def cluster(mysql_cluster: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
+    sandbox, cluster_id = mysql_cluster
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
         yield client.cluster(cluster_id)
 
@@ -39,20 +30,9 @@ async def store(tmp_path: Path) -> AsyncIterator[SQLiteStore]:
 
 
 async def as_administrator(cluster: ClusterClient, statement: str) -> None:
-    connection = (await cluster.info()).connection
     doadmin = await cluster.users.get("doadmin")
-    server = await aiomysql.connect(
-        host=connection.host, port=connection.port, user=doadmin.name, password=doadmin.password or ""
-    )
-    async with server.cursor() as cursor:
-        await cursor.execute(statement)
-    await server.ensure_closed()
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with administrator((await cluster.info()).connection.uri_for(doadmin)) as cursor:
+        cursor.execute(statement)
 
 
 async def test_an_administrator_without_the_rights_is_told_with_the_statement_and_no_secret(
@@ -72,12 +52,12 @@ async def test_an_administrator_without_the_rights_is_told_with_the_statement_an
 
 
 async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made(
-    cluster: ClusterClient, store: SQLiteStore
+    cluster: ClusterClient, store: SQLiteStore, unused_tcp_port: int
 ) -> None:
     connection = (await cluster.info()).connection
     for admin in (
         f"mysql://doadmin:wrong-secret@{connection.host}:{connection.port}/",
-        f"mysql://doadmin:wrong-secret@127.0.0.1:{closed_port()}/",
+        f"mysql://doadmin:wrong-secret@127.0.0.1:{unused_tcp_port}/",
     ):
         with pytest.raises(GrantError, match="cannot log in") as told:
             await Tenants(cluster, store, "login_", admin=admin).ensure("alpha")

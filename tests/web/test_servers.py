@@ -78,7 +78,7 @@ async def test_a_slow_api_makes_the_health_no_slower_and_a_stop_loses_no_signup(
             await server.end(signal.SIGTERM)
         made = server.made()
 
-    assert sorted(health)[len(health) // 2] < ANSWER / 2  # nobody waited for the API
+    assert sorted(health)[len(health) // 2] < ANSWER / 4
     assert made == {"DatabaseClient": 1, "ClientSession": 1}
     # What was under way was answered, unless it came too late and was refused or cut off.
     assert answers[201] >= len(NAMES) // 4
