@@ -55,7 +55,7 @@ NEW = ["new-lost", "new-cut", "new"]
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
-    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 4 * UNSEEN)
+    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is for a busy machine
 
 
 class Case:
