@@ -150,19 +150,28 @@ class ClusterClient:
             f"cluster {self.id} is not online after {timeout:g} s: {status or 'its status was not told'}", status=status
         )
 
-    def counted(self, meter: Meter) -> ClusterClient:
-        """This cluster for one name of a bulk run.
 
-        Args:
-            meter: Counts the requests, which wait in the bulk lane of the budget.
-        """
-        return ClusterClient(self._context.for_bulk(meter))
+def for_work(
+    cluster: ClusterClient,
+    *,
+    meter: Meter | None = None,
+    bulk: bool = False,
+    tenant: str | None = None,
+    before_sending: Callable[[], object] | None = None,
+) -> ClusterClient:
+    """Return ``cluster`` for the work on one name.
 
-    def watched(self, before_sending: Callable[[], object]) -> ClusterClient:
-        """This cluster with a check before each request.
-
-        Args:
-            before_sending: Called right before a request goes out. If it raises, the request is not sent.
-        """
-        context = self._context
-        return ClusterClient(context._replace(options=evolve(context.options, before_sending=before_sending)))
+    Args:
+        cluster: The cluster.
+        meter: Counts the requests. None: as they are counted already.
+        bulk: Whether they wait in the bulk lane of the budget.
+        tenant: The tenant that they are for.
+        before_sending: Called right before each request. If it raises, the request is not sent.
+    """
+    context = cluster._context
+    if bulk:
+        context = context.for_bulk(meter or context.meter or Meter())
+    elif meter is not None:
+        context = context._replace(meter=meter)
+    options = evolve(context.options, before_sending=before_sending, tenant=tenant)
+    return ClusterClient(context._replace(options=options))

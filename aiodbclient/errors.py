@@ -228,6 +228,13 @@ class ClaimLostError(StoreError):
     """The claim on a tenant's name ended, or somebody else took it over. The store changed nothing."""
 
 
+class RotationPendingError(DatabaseClientError):
+    """The credential from before the last rotation is not retired yet, and rotating again would end it.
+
+    Call ``retire`` when every program has read the new credential, then ``rotate``; or ``rotate(force=True)``.
+    """
+
+
 class GrantError(DatabaseClientError):
     """A tenant's database server refused a statement, or could not be reached to run it.
 

@@ -24,6 +24,7 @@ class Action(StrEnum):
         RESET: It was there, and got a new password.
         UPDATED: It was there with other settings than asked for, and got those asked for.
         ROTATED: The tenant's other login took over; the one before still works.
+        REPAIRED: Something was wrong with the tenant, and was mended.
         RETIRED: The tenant's previous login got a password that nobody has.
         DELETED: It was there, and was deleted.
         ABSENT: It was to be deleted, and was not there.
@@ -36,6 +37,7 @@ class Action(StrEnum):
     RESET = "reset"
     UPDATED = "updated"
     ROTATED = "rotated"
+    REPAIRED = "repaired"
     RETIRED = "retired"
     DELETED = "deleted"
     ABSENT = "absent"

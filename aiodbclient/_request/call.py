@@ -16,12 +16,13 @@ from .retry import RULES, Failure, RetryPolicy, Then
 
 
 class Meter:
-    """Counts requests."""
+    """Counts requests, and the seconds that they took, waiting for the rate budget included."""
 
-    __slots__ = ("requests",)
+    __slots__ = ("requests", "seconds")
 
     def __init__(self) -> None:
         self.requests = 0
+        self.seconds = 0.0
 
 
 def _checked_timeout(_: object, attribute: Attribute[Any], value: object) -> None:
@@ -76,6 +77,7 @@ class Options:
         bulk: Whether to wait in the budget's bulk lane.
         before_sending: Called right before each request, when it no longer waits for anything. If it raises, the
             request is not sent, and the call raises the same.
+        tenant: The tenant that the call is for, or None.
 
     Raises:
         InvalidArgumentError: A value cannot be; the text names the argument.
@@ -87,6 +89,7 @@ class Options:
     headers: Mapping[str, str] = field(factory=dict[str, str], converter=_own_copy, validator=_checked_headers)
     bulk: bool = False
     before_sending: Callable[[], object] | None = None
+    tenant: str | None = None
 
 
 class Call:

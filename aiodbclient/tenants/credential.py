@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from datetime import datetime
 
 from attrs import field, frozen
 
@@ -11,6 +12,7 @@ from .._dsn import dsn
 from ..engines import Engine
 from ..errors import ConfigurationError
 from ..models import masked
+from .roles import Role
 
 
 @frozen(kw_only=True)
@@ -31,6 +33,8 @@ class Credential:
         access_cert: Kafka: the client's certificate as PEM. Elsewhere None.
         access_key: Kafka: the key of that certificate as PEM. Elsewhere None.
         cluster: The id of the cluster.
+        since: When it was put on record, in UTC. None on records of version 0.1.
+        role: What the login may do.
     """
 
     name: str
@@ -45,6 +49,8 @@ class Credential:
     access_cert: str | None = field(default=None, repr=masked)
     access_key: str | None = field(default=None, repr=masked)
     cluster: str | None = None
+    since: datetime | None = None
+    role: Role = Role.OWNER
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
         """Return the URI with which the engine's driver verifies the server's certificate and name.

@@ -17,7 +17,7 @@ from .._bulk.job import Job
 from .._bulk.outcomes import Action
 from .._bulk.specs import name_spec
 from .._request.call import Meter
-from ..clusters import ClusterClient
+from ..clusters import ClusterClient, for_work
 from ..engines import CAPABILITIES, Capabilities
 from ..errors import (
     ClaimLostError,
@@ -160,7 +160,7 @@ class TenantJob(Job[str, DoneT]):
                 held = await tenancy.claim(name)
                 if held is not None:
                     try:
-                        tenant = ClaimedTenant(site, calls.watched(held.check), names, held)
+                        tenant = ClaimedTenant(site, for_work(calls, before_sending=held.check), names, held)
                         return await self._under(tenant, before, meter)
                     except ClaimLostError:
                         losses += 1
@@ -176,7 +176,7 @@ class TenantJob(Job[str, DoneT]):
                 return known
 
     def _calls(self, meter: Meter) -> ClusterClient:
-        return self.tenancy.cluster.counted(meter) if self._bulk else self.tenancy.cluster
+        return for_work(self.tenancy.cluster, meter=meter, bulk=self._bulk)
 
     async def _under(self, tenant: ClaimedTenant, before: Credential | None, meter: Meter) -> DoneT:
         async with tenant.held as held:
@@ -200,7 +200,7 @@ class TenantJob(Job[str, DoneT]):
             held = await self.tenancy.claim(name)
             if held is not None:
                 async with held:
-                    await mend(ClaimedTenant(site, calls.watched(held.check), names, held))
+                    await mend(ClaimedTenant(site, for_work(calls, before_sending=held.check), names, held))
                 return
             await asyncio.sleep(_LONGEST_LOOK)
 

@@ -1,4 +1,4 @@
-"""The names of a tenant's database, logins and owner role. Pure.
+"""The names of a tenant's database, logins and roles. Pure.
 
 A tenant has two logins, so that ``rotate`` can change from one to the other. The first has the tenant's name. The name
 of the second is derived from it: ``alpha`` gives ``alpha_53ce71e1b09c4582_b``, with a digest of the whole name, so that
@@ -16,8 +16,10 @@ from attrs import frozen
 from .._request.paths import check_name
 from ..engines import MYSQL, POSTGRESQL, Engine, guard_tenants
 from ..errors import InvalidArgumentError
+from .roles import Role
 
-_DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner)")
+_DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner|wa|wb|writer|ra|rb|reader)")
+_OF_A_ROLE = re.compile(r"(.+)_([0-9a-f]{16})_(writer|reader)", re.DOTALL)
 _MAX_BYTES = 63  # PostgreSQL cuts longer names short (NAMEDATALEN)
 _MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
 _MAX_SCHEMA = 64  # characters; same
@@ -33,21 +35,29 @@ _RESERVED = frozenset(
 )
 
 
-@frozen
+@frozen(kw_only=True)
 class Names:
-    """The names of what a tenant has on a cluster.
+    """The names of what a tenant has on a cluster, for one of its roles.
 
     Attributes:
         tenant: The tenant.
+        role: The role.
+        whole: The tenant's name with the prefix. On Kafka and OpenSearch its topics or indexes begin with it and a dot.
         database: Its database; None on Kafka and OpenSearch.
-        logins: Its two logins. The first is made by ``provision``, the second by the first ``rotate``.
-        owner: The role that owns its database. Only PostgreSQL has it.
+        logins: The two logins of the role. ``provision`` makes the first, the first ``rotate`` makes the second.
+        owner: PostgreSQL: the role that owns the database.
+        group: PostgreSQL: the role that has the rights. Its members are the logins. The owner's is ``owner``.
+        record: The name of the record in the store.
     """
 
     tenant: str
+    role: Role
+    whole: str
     database: str | None
     logins: tuple[str, str]
     owner: str
+    group: str
+    record: str
 
     def other(self, login: str) -> str:
         """The login that is not ``login``."""
@@ -66,13 +76,27 @@ def check_tenant(name: object) -> str:
     return name
 
 
-def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
+def record_name(tenant: str, role: Role) -> str:
+    """The name under which the store has the record of a tenant's role. No tenant can have that of another role."""
+    return tenant if role is Role.OWNER else f"{tenant}_{_digest(tenant)}_{role}"
+
+
+def tenant_of(record: str) -> tuple[str, Role]:
+    """The tenant and the role that a record is of, by the record's name."""
+    match = _OF_A_ROLE.fullmatch(record)
+    if match is not None and match[2] == _digest(match[1]):
+        return match[1], Role(match[3])
+    return record, Role.OWNER
+
+
+def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = Role.OWNER) -> Names:
     """Return the names of ``tenant`` on a cluster of ``engine``.
 
     Args:
         tenant: The tenant.
         engine: The cluster's engine.
         prefix: What the names begin with.
+        role: The role that the logins have.
 
     Raises:
         InvalidArgumentError: With its prefix the name is too long for the engine, reserved, of the form of a derived
@@ -98,18 +122,26 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "") -> Names:
             f"{whole!r}: on {engine} a tenant's name has letters, digits, _ and - alone; nothing was sent"
         )
     fits = engine not in MYSQL or len(whole) <= _MAX_USER
-    first = whole if fits else _derived(whole, engine, "a")
+    letter = "" if role is Role.OWNER else role[0]  # reader: ra and rb
+    first = whole if fits and role is Role.OWNER else _derived(whole, engine, f"{letter}a")
     return Names(
-        tenant,
-        None if by_prefix else whole,
-        (first, _derived(whole, engine, "b")),
-        _derived(whole, engine, "owner"),
+        tenant=tenant,
+        role=role,
+        whole=whole,
+        database=None if by_prefix else whole,
+        logins=(first, _derived(whole, engine, f"{letter}b")),
+        owner=_derived(whole, engine, "owner"),
+        group=_derived(whole, engine, role),
+        record=record_name(tenant, role),
     )
 
 
 def _derived(whole: str, engine: Engine | str, what: str) -> str:
-    digest = blake2b(whole.encode(), digest_size=8).hexdigest()
-    ending = f"_{digest}_{what}"
+    ending = f"_{_digest(whole)}_{what}"
     if engine in MYSQL:
         return whole[: _MAX_USER - len(ending)] + ending
     return whole.encode()[: _MAX_BYTES - len(ending)].decode(errors="ignore") + ending
+
+
+def _digest(name: str) -> str:
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from ...engines import MYSQL, POSTGRESQL, Engine
 from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
 from ..naming import Names
+from ..problems import Problem
 from .settings import SETTINGS
 
 # Connections to one server at a time. The rate limit lets two tenants a second through, and each needs a connection for
@@ -28,14 +29,18 @@ ServerT = TypeVar("ServerT")
 
 
 class LoginRefusedError(Exception):
-    """The server refused a login, or could not be reached. The message says why, and holds no secret."""
+    """The server refuses a login or its password. The message says why, and holds no secret."""
+
+
+class ServerAwayError(Exception):
+    """The server cannot be reached, or has no connection left. The message says why, and holds no secret."""
 
 
 class Grants(ABC, Generic[ServerT]):
-    """The SQL that gives tenants of one cluster their rights, through at most four connections at a time.
+    """The SQL that gives tenants of one cluster their rights.
 
-    Every method is safe to repeat and to cancel, and raises GrantError if a statement is refused or the administrator
-    cannot log in.
+    Every method is safe to repeat and to cancel, leaves no connection open, and ends within a bounded time. Each raises
+    GrantError if the server is away, refuses the administrator or refuses a statement.
 
     Args:
         admin: How the administrator logs in, as options of the driver.
@@ -52,11 +57,14 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:
-        """As the administrator: give ``username`` all rights on the tenant's database, and no others.
+        """As the administrator: give ``username`` the rights of ``names.role`` on the tenant's database, and no others.
+
+        It also takes back what a tenant has set on its own database that would keep the login out: settings, a limit of
+        connections, another owner.
 
         Args:
-            names: The tenant's names. Its database is there.
-            username: One of its logins, which is there.
+            names: The tenant's names, of one role. Its database is there.
+            username: One of the logins of that role, which is there.
         """
 
     @abstractmethod
@@ -64,19 +72,70 @@ class Grants(ABC, Generic[ServerT]):
         """Log in to the tenant's database as ``username``, and run the statements that only the login itself may run.
 
         Returns:
-            None if it worked, else the reason for which the server refuses the login.
+            None if it worked, else the reason for which the server refuses this login or password. (A server that is
+            away, or has no connection left, is a GrantError.)
         """
+
+    async def end_login(
+        self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
+    ) -> None:
+        """End every session of ``username`` and keep it from opening another, also against one that fights back.
+
+        Args:
+            names: The tenant's names, of one role.
+            username: One of its logins.
+            password: Its password, which the API has just made, and nobody else was given.
+            delete: Deletes the login by the API. It is called once or not at all: only where the engine needs it.
+        """
+        raise NotImplementedError
+
+    async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
+        """Compare the rights on the server with those that ``give`` gives. Changes nothing.
+
+        Args:
+            names: The tenant's names, of one role. Its database is there.
+            usernames: Those logins of the role that are there.
+
+        Returns:
+            RIGHTS_MISSING, OPEN_TO_OTHERS, both or none.
+        """
+        raise NotImplementedError
+
+    async def shut_out(self, names: Names) -> tuple[str, ...]:
+        """The logins and roles, besides the tenant's, that can use the database now and cannot after ``give``."""
+        raise NotImplementedError
+
+    async def take_over(self, names: Names, username: str) -> None:
+        """Before ``give``, for a login that was there before: whatever it can do now, both logins can do afterwards.
+
+        Args:
+            names: The tenant's names.
+            username: The login that is adopted. It is the first of ``names.logins``.
+        """
+        raise NotImplementedError
+
+    async def before_removal(self, names: Names) -> None:
+        """Undo what would keep the API from deleting the tenant's database, such as a prepared transaction."""
+        raise NotImplementedError
+
+    async def release(self, names: Names) -> None:
+        """Make the administrator own the database and all that the tenant has in it, and open it to nobody else."""
+        raise NotImplementedError
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
-        """Remove what ``give`` made, such as a role. The tenant's database and logins are gone already."""
+        """Remove what ``give`` made for this role, such as a role of the server, wherever something is left of it.
+
+        For the owner, the tenant's database is gone already or was released.
+        """
 
     @abstractmethod
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[ServerT]:
         """Connect with these options of the driver.
 
         Raises:
-            LoginRefusedError: The server refused the login, or could not be reached.
+            LoginRefusedError: The server refuses the login.
+            ServerAwayError: The server cannot be reached, or has no connection left.
         """
 
     @asynccontextmanager
@@ -85,7 +144,7 @@ class Grants(ABC, Generic[ServerT]):
             async with self._turns, self._connected(self._admin) as server:
                 yield server
                 return
-        except LoginRefusedError as refused:
+        except (LoginRefusedError, ServerAwayError) as refused:
             reason = str(refused)
         raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 

@@ -41,7 +41,7 @@ def _opensearch(names: Names) -> UserSettings:
 
 
 def _prefix(names: Names) -> str:
-    return re.escape(names.logins[0]) + r"\..*"
+    return re.escape(names.whole) + r"\..*"
 
 
 # The engines whose rights the API gives. ``sql_grants`` refuses an engine that is neither here nor reached by SQL.

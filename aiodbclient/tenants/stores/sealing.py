@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -174,3 +175,5 @@ def _engine(slug: str, _: Any) -> Engine | str:
 
 _converter = Converter(forbid_extra_keys=True)
 _converter.register_structure_hook(Engine | str, _engine)
+_converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+_converter.register_unstructure_hook(datetime, datetime.isoformat)

@@ -88,6 +88,7 @@ class StoreContract:
             access_cert=None,
             access_key=None,
             cluster=None,
+            since=None,
             engine="oracle",
         )
         assert None not in [getattr(full, each.name) for each in fields(Credential)]

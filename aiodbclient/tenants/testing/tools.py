@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from ...engines import Engine
@@ -34,6 +35,7 @@ def a_credential(name: str, password: str = "hunter2") -> Credential:
         access_cert=f"cert-{password}",
         access_key=f"key-{password}",
         cluster="9cc10173-e9ea-4176-9dbc-a4cee4c4ff30",
+        since=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
     )
 
 

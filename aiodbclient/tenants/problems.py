@@ -1,0 +1,29 @@
+"""``Problem``: what ``Tenants.check`` finds wrong with a tenant. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Problem(StrEnum):
+    """What is wrong with a tenant on record.
+
+    Attributes:
+        LOGIN_MISSING: The login on record does not exist.
+        PASSWORD_REFUSED: The server refuses the password on record.
+        DATABASE_MISSING: The database does not exist. Its data is lost.
+        RIGHTS_MISSING: The tenant's owner does not own the database, or the login lacks rights of its role.
+        OPEN_TO_OTHERS: A login of somebody else may enter the database.
+        SETTINGS_DIFFER: The API reports other settings for the login than its role has.
+        PREVIOUS_REFUSED: The server refuses the credential from before the last rotation, which is not retired yet.
+        UNFINISHED: A process began to change the tenant and did not finish.
+    """
+
+    LOGIN_MISSING = "login_missing"
+    PASSWORD_REFUSED = "password_refused"
+    DATABASE_MISSING = "database_missing"
+    RIGHTS_MISSING = "rights_missing"
+    OPEN_TO_OTHERS = "open_to_others"
+    SETTINGS_DIFFER = "settings_differ"
+    PREVIOUS_REFUSED = "previous_refused"
+    UNFINISHED = "unfinished"
