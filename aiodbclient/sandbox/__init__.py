@@ -1,7 +1,7 @@
 """An API like the provider's on 127.0.0.1, for tests and for trying things out.
 
-``Sandbox`` answers as the provider's API does for clusters (reads, with their CA), users and dbs. It does not use the
-client.
+``Sandbox`` answers as the provider's API does for clusters (reads, with their CA), users and dbs, and for the topics of
+Kafka and the indexes of OpenSearch (list and delete). It does not use the client.
 
 Where the API description is silent, the sandbox decides:
     A name that exists is a 422 "user name is not available", as the provider says of a connection pool

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, Literal
 from urllib.parse import quote
 
-from attrs import Factory, define, field
+from attrs import Factory, define, field, frozen
 
 from ..engines import Capabilities, Engine
 from . import validation
@@ -18,6 +18,7 @@ from .answers import Refusal, SandboxAnswer, not_found, unsupported
 from .backends import Backend
 from .lag import Lag
 from .tokens import READ_TAGS, VIEW_CREDENTIALS
+from .topics import Topics
 from .validation import JSON
 
 # What a cluster in memory tells; no server is behind it.
@@ -47,7 +48,31 @@ def _now() -> str:
 
 _IDENTITY = ("id", "created_at", "private_network_uuid", "project_id")
 _RECORD = (*_IDENTITY, "engine", "version", "num_nodes", "region", "size", "tags")
+_SETTINGS = frozenset({"settings", "mysql_settings"})
 Status = Literal["creating", "online", "resizing", "migrating", "forking"]
+
+
+@frozen
+class View:
+    """What a read shows.
+
+    Attributes:
+        scopes: The scopes of the token that reads.
+        settings: Whether the settings of users are shown.
+    """
+
+    scopes: frozenset[str]
+    settings: bool = True
+
+    def user(self, user: JSON) -> JSON:
+        """``user`` as a read returns it."""
+        return self.written({key: value for key, value in user.items() if self.settings or key not in _SETTINGS})
+
+    def written(self, user: JSON) -> JSON:
+        """``user`` as an update returns it, with its settings."""
+        if VIEW_CREDENTIALS in self.scopes:
+            return user
+        return {key: value for key, value in user.items() if key not in _CREDENTIALS}
 
 
 @define(eq=False)
@@ -58,6 +83,7 @@ class SandboxCluster:
     engine: str
     name: str
     backend: Backend = field(repr=False)
+    topics: Topics = field(repr=False)
     version: str | None
     num_nodes: int
     region: str
@@ -76,9 +102,9 @@ class SandboxCluster:
         return {key: getattr(self, key) for key in _RECORD}
 
     @staticmethod
-    def restored(name: str, backend: Backend, record: JSON) -> SandboxCluster:
+    def restored(name: str, backend: Backend, topics: Topics, record: JSON) -> SandboxCluster:
         """Make the cluster whose ``record`` was kept."""
-        return SandboxCluster(name=name, backend=backend, **{key: record[key] for key in _RECORD})
+        return SandboxCluster(name=name, backend=backend, topics=topics, **{key: record[key] for key in _RECORD})
 
     @property
     def status(self) -> Status:
@@ -88,12 +114,16 @@ class SandboxCluster:
         self._status = status
         self._online_at = inf if online_after is None else time.monotonic() + online_after
 
+    def add_topic(self, kind: str, name: str) -> None:
+        """Make a topic or an index. Raises ValueError if that is not possible here."""
+        self.topics.add(kind, name, _now())
+
     async def users(self) -> list[JSON]:
         return self.lag.users(await self.backend.users())
 
-    async def document(self, scopes: Collection[str]) -> JSON:
-        """The cluster as ``clusters.get`` tells it to a token with these scopes."""
-        credentials = VIEW_CREDENTIALS in scopes
+    async def document(self, view: View) -> JSON:
+        """The cluster as ``clusters.get`` returns it."""
+        credentials = VIEW_CREDENTIALS in view.scopes
         capabilities = Capabilities.of(self.engine) or Capabilities()
         exact = self.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
         connection = self.backend.connection()
@@ -110,10 +140,10 @@ class SandboxCluster:
             "created_at": self.created_at,
             "private_network_uuid": self.private_network_uuid,
             "project_id": self.project_id,
-            "tags": self.tags if READ_TAGS in scopes else None,
+            "tags": self.tags if READ_TAGS in view.scopes else None,
             "storage_size_mib": 61440,
             "db_names": await self.backend.dbs() if capabilities.dbs else None,
-            "users": await self.users() if capabilities.users else None,
+            "users": [view.user(user) for user in await self.users()] if capabilities.users else None,
             "maintenance_window": {
                 "day": "saturday",
                 "hour": "08:45:12",
@@ -127,8 +157,6 @@ class SandboxCluster:
         if self.num_nodes > 1:
             document["standby_connection"] = _connection(connection, "replica-", credentials)
             document["standby_private_connection"] = _connection(connection, "private-replica-", credentials)
-        if document["users"] and not credentials:
-            document["users"] = [without_credentials(user) for user in document["users"]]
         return document
 
     async def exclusive(self, work: Callable[[], Awaitable[SandboxAnswer]], *, overlap_fails: bool) -> SandboxAnswer:
@@ -173,10 +201,6 @@ def _uri(connection: JSON, host: str) -> str:
     return f"{scheme}://{login}@{host}:{port}/{database}{query}"
 
 
-def without_credentials(user: JSON) -> JSON:
-    return {key: value for key, value in user.items() if key not in _CREDENTIALS}
-
-
 def _encodable(name: str) -> bool:
     try:
         name.encode()
@@ -185,28 +209,24 @@ def _encodable(name: str) -> bool:
     return True
 
 
-async def perform(
-    operation: str, cluster: SandboxCluster, name: str, body: Any, *, scopes: Collection[str]
-) -> SandboxAnswer:
+async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any, view: View) -> SandboxAnswer:
     """Do ``operation`` on ``cluster`` and return the answer. Raises Refusal for an answer that is an error."""
     capabilities = Capabilities.of(cluster.engine) or Capabilities()
     backend = cluster.backend
-    credentials = VIEW_CREDENTIALS in scopes
+    kind, _, verb = operation.partition(".")
     if operation == "clusters.get":
-        return SandboxAnswer(200, {"database": await cluster.document(scopes)})
+        return SandboxAnswer(200, {"database": await cluster.document(view)})
     if "\0" in name or not _encodable(name):
         raise not_found()
-    if not (capabilities.users if operation.startswith("users.") else capabilities.dbs):
+    if kind in ("topics", "indexes"):
+        return cluster.topics.answer(kind, verb, name)
+    if not (capabilities.users if kind == "users" else capabilities.dbs):
         raise unsupported()
     match operation:
         case "users.list":
-            users = await cluster.users()
-            return SandboxAnswer(
-                200, {"users": users if credentials else [without_credentials(user) for user in users]}
-            )
+            return SandboxAnswer(200, {"users": [view.user(user) for user in await cluster.users()]})
         case "users.get":
-            user = cluster.lag.user(await backend.user(name))
-            return SandboxAnswer(200, {"user": user if credentials else without_credentials(user)})
+            return SandboxAnswer(200, {"user": view.user(cluster.lag.user(await backend.user(name)))})
         case "users.create":
             user = await backend.create_user(validation.new_user(cluster.engine, body))
             cluster.lag.created("users", user["name"])
@@ -214,7 +234,7 @@ async def perform(
         case "users.update":
             settings = validation.settings(cluster.engine, body, required=True)
             user = cluster.lag.user(await backend.update_user(name, settings))
-            return SandboxAnswer(201, {"user": user if credentials else without_credentials(user)})
+            return SandboxAnswer(201, {"user": view.written(user)})
         case "users.reset_auth":
             plugin = validation.auth_plugin(cluster.engine, body)
             return SandboxAnswer(200, {"user": await backend.reset_auth(name, plugin)})

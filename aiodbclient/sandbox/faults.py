@@ -15,7 +15,7 @@ _HAPPENS_IN: dict[str, frozenset[str]] = {
     "unseen_for": frozenset({"users.get", "dbs.get"}),
     "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
     "still_listed_for": frozenset({"users.delete"}),
-    "endless": frozenset({"clusters.list", "users.list", "dbs.list"}),
+    "endless": frozenset({"clusters.list", "users.list", "dbs.list", "topics.list", "indexes.list"}),
     "answer_name": frozenset(
         {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
     ),

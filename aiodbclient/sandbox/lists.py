@@ -8,7 +8,13 @@ from urllib.parse import parse_qs, urlencode
 
 from .answers import SandboxAnswer
 
-LISTS = {"clusters.list": "databases", "users.list": "users", "dbs.list": "dbs"}
+LISTS = {
+    "clusters.list": "databases",
+    "users.list": "users",
+    "dbs.list": "dbs",
+    "topics.list": "topics",
+    "indexes.list": "indexes",
+}
 """The operations that answer with a list, and the key of the list in the answer."""
 
 

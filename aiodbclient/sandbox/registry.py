@@ -13,6 +13,7 @@ from .backends import MemoryBackend
 from .behind import NewCluster, behind
 from .clusters import SandboxCluster
 from .data import Data, mapping
+from .topics import Topics
 
 
 class Registry(Mapping[str, SandboxCluster]):
@@ -86,6 +87,7 @@ class Registry(Mapping[str, SandboxCluster]):
             new.engine,
             name,
             backend,
+            self._topics(new.engine, cluster_id),
             new.version,
             new.num_nodes,
             new.region,
@@ -118,11 +120,15 @@ class Registry(Mapping[str, SandboxCluster]):
             record["engine"], name, backend=record["backend"], tls=record["tls"], version=record["version"]
         )
         backend = behind(kept, name, record["id"], self._authority, self._data)
-        cluster = SandboxCluster.restored(name, backend, record)
+        topics = self._topics(record["engine"], record["id"])
+        cluster = SandboxCluster.restored(name, backend, topics, record)
         self._names.add(name)
         self._ids.add(cluster.id)
         self._restored.add(name)
         await self._start(cluster)
+
+    def _topics(self, engine: str, cluster_id: str) -> Topics:
+        return Topics(engine, mapping(self._data, f"topics of {cluster_id}"))
 
     def _kept_id(self, name: str, new: NewCluster) -> str:
         """The id of a cluster that was kept by an earlier run, and is added in this one for the first time."""

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from .._pacing.budget import Window
 from .behind import NewCluster
-from .clusters import Status
+from .clusters import SandboxCluster, Status
 from .data import Data, mapping
 from .faults import Faults
 from .limits import DOCUMENTED, Remaining
@@ -50,6 +50,8 @@ class Sandbox:
             is still there after the process was killed, but not after a crash of the machine. The folder holds
             passwords, and only its owner can read it. If root starts the sandbox, its PostgreSQL runs as the user
             nobody, who must be able to get to the folder.
+        returns_settings: False leaves ``settings`` and ``mysql_settings`` out of every user that is read (``GET``), as
+            terraform's provider reports of the API. Creates, updates and resets return them all the same.
 
     Raises:
         ValueError: An argument is out of range.
@@ -66,6 +68,7 @@ class Sandbox:
         remaining: Remaining = "refused",
         page_size: int | None = None,
         data: str | PathLike[str] | None = None,
+        returns_settings: bool = True,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
@@ -80,7 +83,7 @@ class Sandbox:
         self._data: Data | None = None
         self._clusters = Registry()
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
-        self._api = Api(self._clusters, self._tokens, page_size)
+        self._api = Api(self._clusters, self._tokens, page_size, returns_settings)
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: web.ServerRunner | None = None
@@ -225,9 +228,36 @@ class Sandbox:
         """
         if status not in get_args(Status):
             raise ValueError(f"status must be one of {', '.join(get_args(Status))}, not {status!r}")
+        self._cluster(cluster_id).set_status(status, online_after)
+
+    def add_topic(self, cluster_id: str, name: str) -> None:
+        """Make a topic of a Kafka cluster, as a producer would. It is there until the API deletes it.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+            name: The name of the topic. Nothing happens if it exists.
+
+        Raises:
+            ValueError: There is no such cluster, it is not Kafka, or the name is invalid.
+        """
+        self._cluster(cluster_id).add_topic("topics", name)
+
+    def add_index(self, cluster_id: str, name: str) -> None:
+        """Make an index of an OpenSearch cluster, as a client would. It is there until the API deletes it.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+            name: The name of the index. Nothing happens if it exists.
+
+        Raises:
+            ValueError: There is no such cluster, it is not OpenSearch, or the name is invalid.
+        """
+        self._cluster(cluster_id).add_topic("indexes", name)
+
+    def _cluster(self, cluster_id: str) -> SandboxCluster:
         if cluster_id not in self._clusters:
             raise ValueError(f"there is no cluster with the id {cluster_id}")
-        self._clusters[cluster_id].set_status(status, online_after)
+        return self._clusters[cluster_id]
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from . import validation
 from .answers import Refusal, SandboxAnswer, error, not_found, not_implemented, phrase
-from .clusters import SandboxCluster, perform
+from .clusters import SandboxCluster, View, perform
 from .delivery import CUT, deliver
 from .faults import Fault, Faults
 from .lists import LISTS, endless, paged
@@ -34,7 +34,7 @@ _SCOPE_OF = {
     "delete": "database:delete",
 }
 _USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
-_WRITES = _USER_WRITES | {"dbs.create", "dbs.delete"}
+_WRITES = _USER_WRITES | {"dbs.create", "dbs.delete", "topics.delete", "indexes.delete"}
 
 
 class Api:
@@ -44,6 +44,7 @@ class Api:
         clusters: The clusters, by their ids.
         tokens: The rights of each valid token.
         page_size: The length of a list's pages; None for lists that come whole.
+        returns_settings: Whether reads return the settings of users.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Api:
         clusters: Mapping[str, SandboxCluster],
         tokens: Mapping[str, Rights],
         page_size: int | None,
+        returns_settings: bool,
     ) -> None:
         self.faults = Faults()
         self.records = Records()
         self._clusters = clusters
         self._tokens = tokens
         self._page_size = page_size
+        self._returns_settings = returns_settings
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -142,8 +145,9 @@ class Api:
             if route.operation is None:
                 raise not_found()
             _require(_SCOPE_OF[route.operation.partition(".")[2]], scopes)
+            view = View(scopes, self._returns_settings)
             if route.operation == "clusters.list":
-                answer = await self._list_clusters(request, scopes)
+                answer = await self._list_clusters(request, view)
             else:
                 cluster = self._clusters.get(route.cluster or "")
                 if cluster is None:
@@ -153,7 +157,7 @@ class Api:
                 if route.operation == "clusters.ca":
                     answer = _ca(cluster)
                 else:
-                    answer = await self._operated(cluster, route.operation, route.name or "", body, scopes, faults)
+                    answer = await self._operated(cluster, route.operation, route.name or "", body, view, faults)
         except Refusal as refusal:
             return error(refusal.status, refusal.message)
         for fault in faults:
@@ -173,7 +177,7 @@ class Api:
         operation: str,
         name: str,
         body: Any,
-        scopes: frozenset[str],
+        view: View,
         faults: Sequence[Fault],
     ) -> SandboxAnswer:
         kind = operation.partition(".")[0]
@@ -181,7 +185,7 @@ class Api:
             cluster.lag.refuse_unseen(kind, name, max((fault.unseen_for for fault in faults), default=0.0))
         if operation in _WRITES and cluster.status != "online":
             raise Refusal(412, f"cluster is not online: {cluster.status}")
-        work = partial(perform, operation, cluster, name, body, scopes=scopes)
+        work = partial(perform, operation, cluster, name, body, view)
         if operation not in _USER_WRITES:
             return await work()
         still_listed_for = max((fault.still_listed_for for fault in faults), default=0.0)
@@ -195,12 +199,12 @@ class Api:
             answer.payload["user"] = cluster.lag.user(user)
         return answer
 
-    async def _list_clusters(self, request: web.BaseRequest, scopes: frozenset[str]) -> SandboxAnswer:
+    async def _list_clusters(self, request: web.BaseRequest, view: View) -> SandboxAnswer:
         tags = parse_qs(request.query_string).get("tag_name")
         if tags is not None:
-            _require(READ_TAGS, scopes)
+            _require(READ_TAGS, view.scopes)
         chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.tags]
-        return SandboxAnswer(200, {"databases": [await cluster.document(scopes) for cluster in chosen]})
+        return SandboxAnswer(200, {"databases": [await cluster.document(view) for cluster in chosen]})
 
 
 def _require(scope: str, scopes: frozenset[str]) -> None:

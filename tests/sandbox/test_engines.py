@@ -10,7 +10,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 
-from .conftest import Call
+from .conftest import Call, caller
 
 ACL = [{"permission": "produceconsume", "topic": "customer-events"}, {"permission": "consume", "topic": "a.*"}]
 
@@ -213,3 +213,28 @@ async def test_an_update_needs_settings_and_a_read_only_user_may_have_others(san
     assert made.json["user"]["settings"] == {"mongo_user_settings": {"databases": ["admin"], "role": "readOnly"}}
     refused = await call("PUT", f"{mongodb}/users/app", {})
     assert (refused.status, refused.json["message"]) == (422, "settings is required")
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "key"),
+    [
+        ("kafka", {"settings": {"acl": [{"topic": "t", "permission": "consume", "id": "1"}]}}, "settings"),
+        ("opensearch", {"settings": {"opensearch_acl": [{"index": "i", "permission": "read"}]}}, "settings"),
+        ("pg", {"settings": {"pg_allow_replication": True}}, "settings"),
+        ("mysql", {"mysql_settings": {"auth_plugin": "mysql_native_password"}}, "mysql_settings"),
+    ],
+)
+async def test_reads_can_leave_settings_out_as_the_api_is_reported_to(
+    engine: str, given: dict[str, Any], key: str
+) -> None:
+    async with Sandbox(windows=[], returns_settings=False) as sandbox, caller(sandbox) as call:
+        cluster = f"/v2/databases/{await sandbox.add_cluster(engine, backend='memory')}"
+        assert (await call("POST", f"{cluster}/users", {"name": "app", **given})).json["user"][key] == given[key]
+        updated = await call("PUT", f"{cluster}/users/app", {"settings": {}})
+        assert key in updated.json["user"]
+        for path, place in ((f"{cluster}/users", "users"), (cluster, "database"), (f"{cluster}/users/app", "user")):
+            read = (await call("GET", path)).json[place]
+            users = read["users"] if place == "database" else read if place == "users" else [read]
+            assert {"app"} <= {user["name"] for user in users}
+            assert not any({"settings", "mysql_settings"} & set(user) for user in users)
+            assert all("password" in user for user in users)
