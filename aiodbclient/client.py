@@ -21,6 +21,7 @@ from ._request.context import ClusterContext, ClusterMemory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
 from ._request.proxy import chosen_proxy
+from ._request.raw import JSON, Params, request
 from ._request.retry import RetryPolicy
 from ._request.token import TokenProvider
 from ._request.transport import Transport
@@ -153,6 +154,34 @@ class DatabaseClient:
         given = None if engine is None else Engine.parse(engine)
         id = checked_cluster_id(cluster_id)
         return ClusterClient(ClusterContext(self._transport, self._memory, id, given, self._options))
+
+    async def request(self, method: str, path: str, params: Params | None = None, json: JSON = None) -> Any:
+        """Send a call of the API that has no method of its own.
+
+        ```python
+        rules = await client.request("GET", f"/v2/databases/{cluster_id}/firewall")
+        ```
+
+        It shares the rate budget, the retries and the masking of secrets with every other call. GET, HEAD, PUT and
+        DELETE are retried after a lost answer, and a DELETE that finds nothing on a retry is a success. POST and PATCH
+        are not: ``may_have_applied`` is set on the error. An engine that cannot do it answers with its own error.
+
+        Args:
+            method: ``"GET"``, ``"HEAD"``, ``"PUT"``, ``"DELETE"``, ``"POST"`` or ``"PATCH"``.
+            path: The path below ``/v2/``, without a query. Percent-encode names in it with
+                ``urllib.parse.quote(name, safe="")``.
+            params: The query: strings, numbers, bools, or sequences of them.
+            json: The body, at most 1 MiB. None: no body.
+
+        Returns:
+            The JSON of the answer, or None if it has no body.
+
+        Raises:
+            InvalidArgumentError: An argument is invalid; nothing was sent.
+            InvalidResponseError: The answer is not JSON.
+            DatabaseClientError: The API refused it, or it failed.
+        """
+        return await request(self._transport, self._options, method, path, params, json)
 
     def with_options(
         self,

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from math import inf
 from time import monotonic
+from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from attrs import evolve
@@ -14,7 +16,8 @@ from ._request.call import Meter, Options
 from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
-from ._request.paths import checked_cluster_id, tag_query
+from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
+from ._request.raw import JSON, request
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -151,6 +154,26 @@ class ClusterClient:
         )
 
 
+async def request_below(cluster: ClusterClient, method: str, *path: str, json: JSON = None) -> Any:
+    """Send a call below the path of ``cluster`` that has no method of its own, like ``DatabaseClient.request``.
+
+    Args:
+        cluster: The cluster. Its options, lane and meter count for this call too.
+        method: The HTTP method.
+        path: The segments of the path, not encoded: ``"topics", name``.
+        json: The body.
+
+    Raises:
+        InvalidArgumentError: A segment of the path is not possible in a URL; nothing was sent.
+        DatabaseClientError: As ``DatabaseClient.request``.
+    """
+    for segment in path:
+        check_name(segment)
+    context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
+    target = "/".join((CLUSTERS, context.cluster_id, *(quote(segment, safe="") for segment in path)))
+    return await request(context.transport, context.options, method, target, json=json, meter=context.meter)
+
+
 def for_work(
     cluster: ClusterClient,
     *,
@@ -168,7 +191,7 @@ def for_work(
         tenant: The tenant that they are for.
         before_sending: Called right before each request. If it raises, the request is not sent.
     """
-    context = cluster._context
+    context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     if bulk:
         context = context.for_bulk(meter or context.meter or Meter())
     elif meter is not None:

@@ -42,6 +42,7 @@ from ..errors import (
     NotFoundError,
     UnprocessableEntityError,
 )
+from .waits import FIRST, waits
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ T = TypeVar("T")
 # empty password (Aiven, who runs the databases for the provider, says so of its API), and the first of the doubling
 # waits between two reads of it.
 FRESH = 10.0
-LOOK = 0.25
+LOOK = FIRST
 
 # The API description has no answer for a name that is taken; for a connection pool the provider says "pool name is not
 # available" (terraform-provider-digitalocean #925).
@@ -152,13 +153,8 @@ async def _once_visible(read: Request[T], refusal: APIError, retry: RetryPolicy)
 
 
 def looks() -> Iterator[float]:
-    """The seconds to wait before each read of what is fresh and cannot be seen yet, for ``FRESH`` seconds in all."""
-    loop = asyncio.get_running_loop()
-    deadline, wait = loop.time() + FRESH, LOOK
-    yield 0.0
-    while loop.time() < deadline:
-        yield wait
-        wait *= 2
+    """Yield the seconds to wait before each read of something fresh that the API does not return yet."""
+    return waits(FRESH, first=LOOK)
 
 
 def unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import cache
+from typing import cast
 from urllib.parse import quote
 
 _MASK = "***"
@@ -33,6 +34,25 @@ _CREDENTIALS = (
     r"""|(?P<pem>-----BEGIN )[^-]{0,40}-----[^-]*(?:-----END [^-]{0,40}-----)?"""
     rf"""|{_PROVIDERS}[\w-]+"""
 )
+
+
+# The members of JSON whose text is a credential.
+_MEMBERS = frozenset({"password", "passwd", "access_key", "access_cert", "token", "secret"})
+
+
+def credentials_in(json: object) -> list[str]:
+    """The credentials that the members of ``json``, however deep, hold."""
+    found: list[str] = []
+    left = [json]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            members = cast("dict[object, object]", value)
+            found += [text for key, text in members.items() if key in _MEMBERS and isinstance(text, str)]
+            left += members.values()
+        elif isinstance(value, list | tuple):
+            left += cast("list[object]", value)
+    return found
 
 
 @cache

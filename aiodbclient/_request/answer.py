@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
 from .._json.error_answers import error_from_answer, excerpt, request_id
-from .._json.masking import Secrets
+from .._json.masking import Secrets, credentials_in
 from ..errors import DatabaseClientError, InvalidResponseError
 from ..models import Cluster, Database, User
 from .call import Call
@@ -90,6 +91,25 @@ class Answer:
             if model is User:
                 self._secrets.learn(map(_PASSWORD, page))
             return page, following
+        raise self.invalid(problem)
+
+    def read_json(self) -> Any:
+        """The JSON of the answer, or None if it has no body.
+
+        Raises:
+            InvalidResponseError: The body is not JSON.
+        """
+        if not self.body.strip():
+            return None
+        try:
+            value = json.loads(self.body.decode())
+        except (ValueError, RecursionError):
+            problem = "is not JSON"
+        except MemoryError:
+            problem = _TOO_MUCH
+        else:
+            self._secrets.learn(credentials_in(value))
+            return value
         raise self.invalid(problem)
 
     def read_nothing(self) -> None:

@@ -16,7 +16,7 @@ from .retry import RULES, Failure, RetryPolicy, Then
 
 
 class Meter:
-    """Counts requests, and the seconds that they took, waiting for the rate budget included."""
+    """Counts requests, and the seconds that their calls took, with all waits for the budget and between retries."""
 
     __slots__ = ("requests", "seconds")
 
@@ -102,7 +102,7 @@ class Call:
         meter: Counts its requests, if anything does.
         cluster_id: The cluster that is asked about, or None.
         name: The user or db that is asked about, or None.
-        body: What to send as JSON, or None.
+        body: What to send as JSON, or that JSON encoded already, or None.
         write_lock: Held while a request is in flight, where the cluster bears one user write at a time.
 
     Attributes:
@@ -138,7 +138,7 @@ class Call:
         *,
         cluster_id: str | None = None,
         name: str | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | bytes | None = None,
         write_lock: Lock | None = None,
     ) -> None:
         self.operation = operation
@@ -147,7 +147,7 @@ class Call:
         self.meter = meter
         self.cluster_id = cluster_id
         self.name = name
-        self.body = None if body is None else _encoded(operation, body)
+        self.body = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
         self.write_lock = write_lock
         self.patience = options.max_wait
 

@@ -12,7 +12,7 @@ logger = logging.getLogger("aiodbclient")
 
 @frozen
 class RequestEvent:
-    """One request, sent and answered or failed. It holds no name of a user or db and no credential.
+    """One request and its outcome. It holds no name of a user or db and no credential.
 
     Attributes:
         operation: Like ``"users.create"``.
@@ -25,6 +25,7 @@ class RequestEvent:
         blocked: Seconds spent waiting for another user write on the cluster to end, before it was sent. MongoDB bears
             one at a time.
         request_id: What the provider's support asks for, where the answer told it.
+        tenant: The tenant that ``aiodbclient.tenants`` sent the request for. None for all other requests.
     """
 
     operation: str
@@ -36,6 +37,7 @@ class RequestEvent:
     duration: float
     blocked: float = 0.0
     request_id: str | None = None
+    tenant: str | None = None
 
 
 def tell(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:

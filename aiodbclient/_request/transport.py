@@ -47,6 +47,11 @@ class Transport:
         on_event: Called after each request.
         app: Who sends, for the User-Agent, or None.
         proxy: The proxy of a session of its own, or None.
+
+    Attributes:
+        base_url: Where the API is.
+        budget: What paces the requests.
+        secrets: What no error and no log may show.
     """
 
     __slots__ = (
@@ -57,12 +62,12 @@ class Transport:
         "_made_headers",
         "_newest_headers",
         "_on_event",
-        "_secrets",
         "_session",
         "_token",
         "_token_lock",
         "base_url",
         "budget",
+        "secrets",
     )
 
     def __init__(
@@ -79,9 +84,9 @@ class Transport:
         self._app = app
         self.base_url = base_url
         self.budget = budget
-        self._secrets = Secrets()
+        self.secrets = Secrets()
         if proxy is not None:
-            self._secrets.learn((proxy.password, proxy.raw_password))
+            self.secrets.learn((proxy.password, proxy.raw_password))
         self._newest_headers: Mapping[str, str] = {}
         self._token: Token | None = None
         self._ask_token = token if callable(token) else None
@@ -111,6 +116,15 @@ class Transport:
         Raises:
             DatabaseClientError: The last try's error. Its text and ``may_have_applied`` speak of all tries.
         """
+        if call.meter is None:
+            return await self._send(call)
+        started = perf_counter()
+        try:
+            return await self._send(call)
+        finally:
+            call.meter.seconds += perf_counter() - started
+
+    async def _send(self, call: Call) -> Answer:
         pauses: Pauses | None = None
         for tries_left in range(call.options.retry.max_tries - 1, -1, -1):
             call.failure = Failure.REFUSED
@@ -122,7 +136,7 @@ class Transport:
                 if 200 <= answer.status < 300:
                     return answer
                 if answer.status == 404 and call.lost and call.gone_is_done:
-                    return Answer(call, 204, answer.headers, b"", self._secrets, None)
+                    return Answer(call, 204, answer.headers, b"", self.secrets, None)
                 raise refused(call, answer)
             except DatabaseClientError as error:
                 call.complete(error)
@@ -159,7 +173,7 @@ class Transport:
 
     def _use_token(self, token: Token) -> None:
         self._token = token
-        self._secrets.learn_token(token.value)
+        self.secrets.learn_token(token.value)
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
         """Send one request when it has a slot of the budget, and read the whole answer.
@@ -215,7 +229,7 @@ class Transport:
                 status = response.status
                 connection = connection_of(response)
                 body = await whole_body(response, started + call.options.timeout)
-            answer = Answer(call, status, response.headers, body, self._secrets, connection)
+            answer = Answer(call, status, response.headers, body, self.secrets, connection)
             del body  # it holds credentials, and a traceback would show it
             if status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
@@ -224,7 +238,7 @@ class Transport:
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
         except FAILURES as error:
-            failure = without_answer(call, error, status, self._secrets)
+            failure = without_answer(call, error, status, self.secrets)
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
             tell(_event(call, answer, failure, asked, granted, started), call.path, self._on_event)
         if answer is not None:
@@ -287,6 +301,7 @@ def _event(
         duration=perf_counter() - started,
         blocked=started - granted,
         request_id=None if answer is None else answer.request_id,
+        tenant=call.options.tenant,
     )
 
 

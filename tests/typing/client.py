@@ -127,3 +127,14 @@ def models(cluster: Cluster, user: User, connection: Connection, status: RateLim
     print(user.passwort)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     # Not every user has one that the API tells.
     user.password.encode()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+
+
+async def any_call(client: DatabaseClient) -> None:
+    await client.request("GET", "/v2/databases/options")
+    await client.request("GET", "/v2/databases", params={"tag_name": "prod", "page": 2, "id": ["a", "b"]})
+    rules = [{"type": "ip_addr", "value": "192.168.1.1"}]
+    await client.request("PUT", "/v2/databases/1/firewall", json={"rules": rules})
+
+    await client.request("PUT", "/v2/databases/1/firewall", json={"at": datetime.now()})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    await client.request("GET", "/v2/databases", params={"tag_name": None})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    await client.request("GET")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

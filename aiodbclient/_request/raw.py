@@ -1,0 +1,142 @@
+"""Calls of the API that have no method of their own."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlencode
+
+from .._json.masking import credentials_in
+from ..errors import InvalidArgumentError
+from .call import Call, Meter, Options
+from .operations import Kind, Operation
+from .transport import Transport
+
+JSON = Mapping[str, "JSON"] | Sequence["JSON"] | str | int | float | bool | None
+Params = Mapping[str, str | int | float | bool | Sequence[str | int | float | bool]]
+
+# A PATCH may not be idempotent, so it is retried like a create.
+_OPERATIONS = {
+    method: Operation("request", method, "", kind)
+    for method, kind in {
+        "GET": Kind.READ,
+        "HEAD": Kind.READ,
+        "PUT": Kind.UPDATE,
+        "DELETE": Kind.DELETE,
+        "POST": Kind.CREATE,
+        "PATCH": Kind.CREATE,
+    }.items()
+}
+# RFC 3986 (3.3): a path of segments that are not empty.
+_PATH = re.compile(r"/v2(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
+_TRICK = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
+_LONGEST_PATH = 8 << 10  # characters, with the query
+_LONGEST_BODY = 1 << 20  # bytes
+
+
+async def request(
+    transport: Transport,
+    options: Options,
+    method: str,
+    path: str,
+    params: Params | None = None,
+    json: JSON = None,
+    *,
+    meter: Meter | None = None,
+) -> Any:
+    """Send a call as ``DatabaseClient.request`` documents, and return the JSON of its answer."""
+    operation = _OPERATIONS.get(method.upper()) if isinstance(method, str) else None
+    if operation is None:
+        raise InvalidArgumentError(f"method must be one of {', '.join(_OPERATIONS)}, not {method!r}; nothing was sent")
+    target = _checked_path(path) + _query(params)
+    if len(target) > _LONGEST_PATH:
+        raise InvalidArgumentError(f"path and params are longer than {_LONGEST_PATH:,} characters; nothing was sent")
+    call = Call(operation, target, options, meter, body=None if json is None else _encoded(json))
+    transport.secrets.learn(credentials_in(json))
+    return (await transport.send(call)).read_json()
+
+
+def _checked_path(path: object) -> str:
+    """Return ``path`` if every server and proxy takes it for the same path below ``/v2/``.
+
+    Raises:
+        InvalidArgumentError: It is not such a path.
+    """
+    if not isinstance(path, str):
+        raise InvalidArgumentError(f"path must be a string, not {type(path).__name__}; nothing was sent")
+    if not _PATH.fullmatch(path):
+        raise InvalidArgumentError(
+            f"path must be like /v2/databases/options: below /v2/, without host, query or fragment (pass params=), "
+            f"with names percent-encoded by urllib.parse.quote(name, safe=''), not {path!r}; nothing was sent"
+        )
+    # Some servers decode a path before they resolve its dots, and some drop what follows a semicolon.
+    parts = re.split(r"[/\\]", unquote(path, errors="replace"))
+    if any(part.partition(";")[0] in (".", "..") or _TRICK.search(part) for part in parts):
+        raise InvalidArgumentError(
+            f"path must not hold '.' or '..', control characters or text that is percent-encoded twice, not {path!r}; "
+            "nothing was sent"
+        )
+    return path
+
+
+def _query(params: Params | None) -> str:
+    if params is None:
+        return ""
+    if not isinstance(params, Mapping):
+        raise InvalidArgumentError(f"params must be a mapping, not {type(params).__name__}; nothing was sent")
+    pairs: list[tuple[str, str]] = []
+    for name, given in params.items():
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"params must have strings as names, not {name!r}; nothing was sent")
+        for value in (given,) if isinstance(given, str) or not isinstance(given, Sequence) else given:
+            if not isinstance(value, str | int | float):
+                raise InvalidArgumentError(
+                    f"params[{name!r}] must be a string, a number, a bool or a sequence of them, "
+                    f"not {type(value).__name__}; nothing was sent"
+                )
+            pairs.append((name, str(value).lower() if isinstance(value, bool) else str(value)))
+    try:
+        return f"?{urlencode(pairs)}" if pairs else ""
+    except UnicodeEncodeError:
+        pass
+    raise InvalidArgumentError("params hold text that cannot be encoded as UTF-8; nothing was sent")
+
+
+def _encoded(json: JSON) -> bytes:
+    """The body of a request.
+
+    Raises:
+        InvalidArgumentError: JSON has no form for it, or it is too long. The text does not quote it.
+    """
+    try:
+        encoded = json_module.dumps(json, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        problem = "holds text that cannot be encoded as UTF-8"
+    except RecursionError:
+        problem = "is nested too deeply"
+    except (TypeError, ValueError) as error:
+        problem = f"has no form in JSON: {error}"
+    else:
+        if len(encoded) > _LONGEST_BODY:
+            problem = f"is longer than {_LONGEST_BODY >> 20} MiB"
+        elif not _has_string_keys(json):
+            problem = "has keys that are not strings"
+        else:
+            return encoded
+    raise InvalidArgumentError(f"json {problem}; nothing was sent")
+
+
+def _has_string_keys(json: JSON) -> bool:
+    # json.dumps writes the keys 1, None and True as strings, and may so write the same key twice.
+    left: list[Any] = [json]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                return False
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+    return True

@@ -1,0 +1,261 @@
+"""``client.request``: any call of the API, with the budget, the retries and the masking of all others."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from aiodbclient import RateBudget, RequestEvent, Window, errors
+from aiodbclient._request.call import Meter
+from aiodbclient.clusters import for_work, request_below
+
+from .conftest import MakeClient
+from .server import CLUSTER, Server, fails, hangs_up, says
+
+FIREWALL = f"/v2/databases/{CLUSTER}/firewall"
+RULES = {"rules": [{"type": "ip_addr", "value": "192.168.1.1"}]}
+
+
+async def test_it_returns_the_json_of_the_answer(server: Server, make_client: MakeClient) -> None:
+    client = make_client()
+    server.will(says(200, RULES), says(200, [1, None, "ä"]), says(204), says(200, text=" \n"), says(200))
+
+    assert await client.request("GET", FIREWALL) == RULES
+    assert await client.request("get", "/v2/databases/options") == [1, None, "ä"]
+    assert await client.request("PUT", FIREWALL, json=RULES) is None
+    assert await client.request("POST", FIREWALL, json={}) is None
+    assert await client.request("HEAD", FIREWALL) is None
+
+    assert [request.body for request in server.requests] == [None, None, RULES, {}, None]
+    assert server.calls[1] == ("GET", "/v2/databases/options")
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer secret-token"}
+
+
+async def test_params_become_the_query(server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, {}))
+
+    await make_client().request(
+        "GET", "/v2/databases", params={"tag_name": "a b&c", "per_page": 200, "all": True, "id": ["x", 2]}
+    )
+
+    assert server.calls == [("GET", "/v2/databases?tag_name=a+b%26c&per_page=200&all=true&id=x&id=2")]
+
+
+async def test_it_is_paced_by_the_same_budget(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = says(200, {"databases": []})
+    client = make_client(budget=RateBudget([Window(2, 60.0)]), max_wait=0.0)
+    await client.request("GET", FIREWALL)
+    await client.clusters.list()
+
+    with pytest.raises(errors.RateLimitError, match=r"^request \(GET /v2/.*no slot.*nothing was sent"):
+        await client.request("GET", FIREWALL)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+async def test_what_is_safe_to_repeat_is_repeated(method: str, server: Server, make_client: MakeClient) -> None:
+    server.will(hangs_up, fails(503), fails(429, retry_after="0"), says(204))
+
+    assert await make_client().request(method, FIREWALL) is None
+    assert [call[0] for call in server.calls] == [method] * 4
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+@pytest.mark.parametrize("failure", [hangs_up, fails(503)])
+async def test_a_lost_post_is_not_sent_again(
+    method: str, failure: Any, server: Server, make_client: MakeClient
+) -> None:
+    server.will(fails(429, retry_after="0"), failure)
+
+    with pytest.raises(errors.DatabaseClientError, match=r"may have been applied") as caught:
+        await make_client().request(method, FIREWALL, json={"name": "pool"})
+
+    assert caught.value.may_have_applied
+    assert len(server.requests) == 2
+
+
+async def test_a_delete_that_finds_nothing_after_a_lost_answer_is_done(server: Server, make_client: MakeClient) -> None:
+    client = make_client()
+    server.will(hangs_up, fails(404), fails(404))
+
+    assert await client.request("DELETE", f"/v2/databases/{CLUSTER}/topics/events") is None
+    with pytest.raises(errors.NotFoundError):
+        await client.request("DELETE", f"/v2/databases/{CLUSTER}/topics/events")
+
+
+async def test_secrets_of_the_body_and_the_answer_are_masked_ever_after(
+    server: Server, make_client: MakeClient
+) -> None:
+    client = make_client()
+    server.will(
+        says(200, {"pools": [{"connection": {"password": "correct horse battery"}}]}),
+        fails(422, message="hunter2hunter2 is weak; so is correct horse battery"),
+    )
+    await client.request("GET", f"/v2/databases/{CLUSTER}/pools")
+
+    with pytest.raises(errors.UnprocessableEntityError) as caught:
+        await client.request("POST", "/v2/databases", json={"source": {"password": "hunter2hunter2"}})
+
+    assert "*** is weak; so is ***" in str(caught.value)
+    assert "hunter2" not in repr(vars(caught.value))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "https://elsewhere.example/v2/databases",
+        "//elsewhere.example/v2/databases",
+        "v2/databases",
+        "/v3/databases",
+        "/v2",
+        "/v2/",
+        "/v2x/databases",
+        "/v2/databases/",
+        "/v2//databases",
+        "/v2/databases/../droplets",
+        "/v2/databases/./options",
+        "/v2/databases/%2e%2e/droplets",
+        "/v2/databases/%2E./droplets",
+        "/v2/databases/..%2fdroplets",
+        "/v2/databases/a%2f..%2f..",
+        "/v2/databases/a%5c..%5cdroplets",
+        "/v2/databases/..;/droplets",
+        "/v2/databases/%252e%252e/droplets",
+        "/v2/databases/a%00b",
+        "/v2/databases/a%0d%0ab",
+        "/v2/databases/a%zz",
+        "/v2/databases/a%2",
+        "/v2/databases?tag_name=x",
+        "/v2/databases#x",
+        "/v2/databases/a b",
+        "/v2/databases/a\nb",
+        "/v2/databases/a\\b",
+        "/v2/databases/ä",
+        "/v2/databases/" + "a" * 9000,
+        "",
+        None,
+        b"/v2/databases",
+    ],
+)
+async def test_a_path_that_is_not_the_apis_is_refused(path: Any, server: Server, make_client: MakeClient) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="nothing was sent"):
+        await make_client().request("GET", path)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("path", ["/v2/databases/a%2Fb", "/v2/droplets/1/actions", "/v2/databases/a%25b%20c/x:y@z"])
+async def test_a_path_is_sent_as_it_is(path: str, server: Server, make_client: MakeClient) -> None:
+    server.will(says(200, {}))
+    await make_client().request("GET", path)
+    assert server.calls == [("GET", path)]
+
+
+def cycle() -> list[Any]:
+    made: list[Any] = []
+    made.append(made)
+    return made
+
+
+def nested(depth: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"hunter2"},
+        {"a": object()},
+        {"a": b"hunter2"},
+        math.nan,
+        {"a": math.inf},
+        {"password": "hunter2\ud800"},
+        {1: "hunter2"},
+        [{"a": {None: "hunter2"}}],
+        cycle(),
+        nested(100_000),
+        "a" * (1 << 20),
+    ],
+    ids=lambda body: type(body).__name__,
+)
+async def test_a_body_that_json_cannot_say_is_refused(body: Any, server: Server, make_client: MakeClient) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=r"^json .*nothing was sent") as caught:
+        await make_client().request("PUT", FIREWALL, json=body)
+    assert "hunter2" not in str(caught.value)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("params", [{"a": None}, {"a": object()}, {"a": [None]}, {1: "a"}, {"a": "\ud800"}, "a=b", 1])
+async def test_other_params_are_refused(params: Any, server: Server, make_client: MakeClient) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=r"^params.*nothing was sent"):
+        await make_client().request("GET", FIREWALL, params=params)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "CONNECT", "", "GET ", None, 1])
+async def test_other_methods_are_refused(method: Any, server: Server, make_client: MakeClient) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=r"^method must be one of GET, HEAD"):
+        await make_client().request(method, FIREWALL)
+    assert not server.requests
+
+
+async def test_an_answer_that_is_not_json_is_an_error(server: Server, make_client: MakeClient) -> None:
+    client = make_client()
+    server.will(says(200, text="<html>password=hunter2"), says(200, text="[" * 100_000), says(302, location="/"))
+
+    for _ in range(3):
+        with pytest.raises(errors.InvalidResponseError) as caught:
+            await client.request("GET", FIREWALL)
+        assert "hunter2" not in repr(vars(caught.value))
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+
+
+# What tenants send of their own.
+
+
+async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Server, make_client: MakeClient) -> None:
+    events: list[RequestEvent] = []
+    meter = Meter()
+    server.will(fails(503), says(200, {"topics": []}), says(204))
+    cluster = make_client(on_event=events.append).cluster(CLUSTER)
+    cluster = for_work(cluster, meter=meter, tenant="alpha")
+
+    assert await request_below(cluster, "GET", "topics") == {"topics": []}
+    assert await request_below(cluster, "DELETE", "topics", "a/b ü") is None
+
+    topics = f"/v2/databases/{CLUSTER}/topics"
+    assert server.calls == [("GET", topics), ("GET", topics), ("DELETE", f"{topics}/a%2Fb%20%C3%BC")]
+    assert meter.requests == 3
+    assert {event.tenant for event in events} == {"alpha"}
+    for name in ("..", "", "\ud800"):
+        with pytest.raises(errors.InvalidArgumentError):
+            await request_below(cluster, "DELETE", "topics", name)
+    assert len(server.requests) == 3
+
+
+async def test_a_meter_has_the_seconds_of_its_calls_with_their_waits(server: Server, make_client: MakeClient) -> None:
+    meter = Meter()
+    server.will(says(200, {"dbs": []}), says(200, {"dbs": []}), fails(404))
+    cluster = for_work(make_client(budget=RateBudget([Window(1, 0.2)])).cluster(CLUSTER, engine="pg"), meter=meter)
+
+    await cluster.dbs.list()
+    quick = meter.seconds
+    await cluster.dbs.list()
+    waited = meter.seconds
+    with pytest.raises(errors.NotFoundError):
+        await cluster.dbs.get("alpha")
+
+    assert 0 < quick < 0.15 < waited < meter.seconds
+    assert meter.requests == 3
+
+
+async def test_an_event_of_another_call_has_no_tenant(server: Server, make_client: MakeClient) -> None:
+    events: list[RequestEvent] = []
+    server.will(says(200, {}))
+    await make_client(on_event=events.append).request("GET", FIREWALL)
+    assert [(event.operation, event.tenant) for event in events] == [("request", None)]
