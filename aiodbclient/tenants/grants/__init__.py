@@ -78,7 +78,7 @@ class Grants(ABC, Generic[ServerT]):
 
     async def end_login(
         self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
-    ) -> None:
+    ) -> str | None:
         """End every session of ``username`` and keep it from opening another, also against one that fights back.
 
         Args:
@@ -86,6 +86,10 @@ class Grants(ABC, Generic[ServerT]):
             username: One of its logins.
             password: Its password, which the API has just made, and nobody else was given.
             delete: Deletes the login by the API. It is called once or not at all: only where the engine needs it.
+
+        Returns:
+            None if no session is left, else the reason why the login could not be used: a session of it was faster, and
+            set another password or ended ours. Reset the login and call this again.
         """
         raise NotImplementedError
 
@@ -139,9 +143,10 @@ class Grants(ABC, Generic[ServerT]):
         """
 
     @asynccontextmanager
-    async def _administrator(self) -> AsyncGenerator[ServerT]:
+    async def _administrator(self, **options: Any) -> AsyncGenerator[ServerT]:
+        """Take a turn and log in as the administrator, with these options instead of its own."""
         try:
-            async with self._turns, self._connected(self._admin) as server:
+            async with self._turns, self._connected(self._admin | options) as server:
                 yield server
                 return
         except (LoginRefusedError, ServerAwayError) as refused:
