@@ -1,4 +1,4 @@
-"""Fixtures of aiodbclient for pytest: ``aiodbclient_sandbox`` and ``aiodbclient_client``.
+"""Fixtures of aiodbclient for pytest: ``aiodbclient_sandbox``, ``aiodbclient_client`` and ``aiodbclient_tenants``.
 
 pytest loads this module in every project that has aiodbclient installed. So it is outside the package, and imports the
 package only when a test asks for a fixture.
@@ -7,6 +7,7 @@ package only when a test asks for a fixture.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from aiodbclient import DatabaseClient
     from aiodbclient.sandbox import Sandbox
+    from aiodbclient.tenants import Tenants
 
     async_fixture = pytest.fixture
 else:
@@ -23,12 +25,24 @@ else:
         async_fixture = pytest.fixture
 
 
+@pytest.fixture(scope="session")
+def _aiodbclient_servers() -> Iterator[None]:
+    """Start each embedded PostgreSQL once for all tests of this process."""
+    from aiodbclient.sandbox import warm_servers
+
+    with warm_servers():
+        yield
+
+
 @pytest.fixture
-def aiodbclient_sandbox() -> Iterator[Sandbox]:
+def aiodbclient_sandbox(_aiodbclient_servers: None) -> Iterator[Sandbox]:
     """A running ``Sandbox`` without clusters and without rate limits, new for each test.
 
     It serves in a thread of its own, so tests that are not async can use it too. ``await
     aiodbclient_sandbox.add_cluster("pg", backend="memory")`` works in any event loop.
+
+    The first ``pg`` cluster with a real PostgreSQL takes about a second, further ones milliseconds: the server runs
+    until the session ends, and is emptied after each test. Each process of pytest-xdist has servers of its own.
 
     Yields:
         The sandbox. It stops when the test has ended.
@@ -57,3 +71,28 @@ async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[Data
         budget=RateBudget([]),
     ) as client:
         yield client
+
+
+@async_fixture
+async def aiodbclient_tenants(
+    aiodbclient_sandbox: Sandbox, aiodbclient_client: DatabaseClient, tmp_path: Path
+) -> AsyncIterator[Tenants]:
+    """``Tenants`` on a cluster of ``aiodbclient_sandbox`` with a real PostgreSQL, and a store in ``tmp_path``.
+
+    Needs the extra ``sandbox``, and pytest-asyncio or anyio.
+
+    ```python
+    async def test_a_tenant_logs_in(aiodbclient_tenants):
+        credential = await aiodbclient_tenants.ensure("alpha")
+        async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+            await connection.execute("CREATE TABLE notes (text text)")
+    ```
+
+    Yields:
+        The tenants. The store is closed, and the database server emptied, when the test has ended.
+    """
+    from aiodbclient.tenants import SQLiteStore, Tenants
+
+    cluster_id = await aiodbclient_sandbox.add_cluster("pg", backend="postgres")
+    async with SQLiteStore(tmp_path / "tenants.db") as store:
+        yield Tenants(aiodbclient_client.cluster(cluster_id, engine="pg"), store)

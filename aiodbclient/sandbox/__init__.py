@@ -34,5 +34,6 @@ from __future__ import annotations
 from .faults import Fault, Faults
 from .records import RecordedRequest
 from .sandbox import Sandbox
+from .warm import warm_servers
 
-__all__ = ["Fault", "Faults", "RecordedRequest", "Sandbox"]
+__all__ = ["Fault", "Faults", "RecordedRequest", "Sandbox", "warm_servers"]

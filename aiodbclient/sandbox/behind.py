@@ -13,6 +13,7 @@ from .authority import SandboxCA
 from .backends import Backend, MemoryBackend
 from .data import Data, mapping
 from .requirements import require
+from .warm import POOL
 
 _DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs beside itself
 
@@ -64,9 +65,10 @@ def behind(new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, da
             from .postgres import PostgresBackend
 
             folder = None if data is None else data.folder / f"postgres-{cluster_id}"
-            server = embedded.EmbeddedPostgres(signing, mapping(data, f"server of {cluster_id}"), folder)
+            kept = mapping(data, f"server of {cluster_id}")
+            server = embedded.EmbeddedPostgres(signing, kept, folder, in_memory=POOL.is_open)
             secrets = mapping(data, f"secrets of {cluster_id}")
-            return PostgresBackend(engine, server, secrets, open_public=_before_15(new.version))
+            return PostgresBackend(engine, POOL.take(server), secrets, open_public=_before_15(new.version))
     elif engine in MYSQL and new.dsn is not None:
         require("pymysql", "sandbox-mysql")
         from .mysql import MySQLBackend

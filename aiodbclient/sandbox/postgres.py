@@ -62,6 +62,8 @@ class PostgresBackend:
         try:
             await self._server.start()
             embedded = self._server.embedded
+            if embedded is not None:
+                await self._close_system_databases()
             if embedded is not None and embedded.is_new:
                 await self._make_primary()
                 embedded.made()
@@ -71,6 +73,11 @@ class PostgresBackend:
 
     async def stop(self) -> None:
         await self._server.stop()
+
+    async def _close_system_databases(self) -> None:
+        """Let only the superuser into the databases that belong to the provider."""
+        async with self._server.connection() as connection:
+            await connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
 
     async def _make_primary(self) -> None:
         async with self._server.connection() as connection:

@@ -12,15 +12,26 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composed, Identifier
 
 from .._libpq import options_of
 from .answers import Refusal
 from .backends import DEFAULT_DB, PRIMARY
 from .embedded import SUPERUSER, EmbeddedPostgres
+from .warm import POOL
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
+_EMPTY_SECONDS = 5.0
+
+# What is on an embedded server beside what initdb made, whose oids are lower (FirstNormalObjectId).
+_MADE_DATABASES = SQL("SELECT datname FROM pg_database WHERE oid >= 16384")
+_MADE_ROLES = SQL("SELECT rolname FROM pg_roles WHERE oid >= 16384")
+_SESSIONS = SQL(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
+)
+_SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
 
 Row = tuple[Any, ...]
 
@@ -71,13 +82,37 @@ class PostgresServer:
             raise RuntimeError(f"{which} cannot be used: {error}") from None
 
     async def stop(self) -> None:
-        """Close the connections and stop the embedded server. Safe to repeat."""
+        """Close the connections, and stop the embedded server or leave it to the next cluster. Safe to repeat."""
+        embedded, kept = self.embedded, False
         try:
             while self._idle:
                 await self._idle.pop().close()
+            if embedded is not None and POOL.is_open and self._dsn and not embedded.has_failed():
+                kept = await self._empty(embedded) and POOL.give(embedded)
         finally:
-            if self.embedded is not None:
-                await self.embedded.stop()
+            if embedded is not None and not kept:
+                await embedded.stop()
+
+    async def _empty(self, embedded: EmbeddedPostgres) -> bool:
+        """Remove all that was made on an embedded server. Returns False if that fails."""
+        if embedded.keeps_data:
+            return False
+        try:
+            async with asyncio.timeout(_EMPTY_SECONDS), await self.connect() as connection:
+                while await rows(connection, _SESSIONS):  # noqa: ASYNC110
+                    await asyncio.sleep(0.002)
+                await connection.execute(_SLOTS)
+                for (name,) in await rows(connection, _MADE_DATABASES):
+                    await connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(name)))
+                    await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+                roles = SQL(", ").join([Identifier(name) for (name,) in await rows(connection, _MADE_ROLES)])
+                await connection.execute(SQL("DROP ROLE {}").format(roles))
+                await connection.execute(_SESSIONS)  # those that came meanwhile
+        except (psycopg.Error, TimeoutError) as error:
+            _log.info("a PostgreSQL is stopped and not used again: %s", type(error).__name__)
+            return False
+        embedded.emptied()
+        return True
 
     async def connect(self, database: str | None = None) -> AsyncConnection[Row]:
         """Connect to ``database``, or to the maintenance database."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,14 @@ class caller:
             text = await response.text()
             json = await response.json() if text and response.content_type == "application/json" else text or None
             return Answer(response.status, json, {key.lower(): value for key, value in response.headers.items()})
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder where nobody, who keeps a server for root, may go."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import stat
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +90,6 @@ async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 
 def files(folder: Path, pattern: str) -> list[Path]:
     return list(folder.glob(pattern))
-
-
-@pytest.fixture
-def public(tmp_path: Path) -> Iterator[Path]:
-    """A folder where nobody, who keeps a server for root, may go."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 async def test_an_embedded_postgresql_is_kept_too(public: Path) -> None:

@@ -26,6 +26,21 @@ async def test_each_test_has_its_own(aiodbclient_sandbox):
     assert aiodbclient_sandbox.clusters == {{}}
     assert aiodbclient_sandbox.requests == []
 """
+TENANTS_TEST = """
+import psycopg, pytest
+
+ports = []
+
+{mark}
+@pytest.mark.parametrize("again", range(3))
+async def test_each_test_has_tenants_of_its_own_on_one_server(aiodbclient_tenants, aiodbclient_sandbox, again):
+    credential = await aiodbclient_tenants.ensure("alpha")
+    async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+        await connection.execute("CREATE TABLE notes (text text)")  # is not there from the test before
+        ports.append(connection.info.port)
+    assert len(set(ports)) == 1
+    assert len(aiodbclient_sandbox.clusters) == 1
+"""
 AIOHTTP_TEST = """
 from aiohttp import web
 
@@ -73,6 +88,9 @@ ONLY_OURS = [*ONLY_ANYIO, "-p", "no:anyio", "-p", "no:xdist"]
         pytest.param(ASYNC_TEST, "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
         pytest.param(ASYNC_TEST, "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="asyncio-strict"),
         pytest.param(ASYNC_TEST, "@pytest.mark.anyio", [*ONLY_ANYIO], id="anyio"),
+        pytest.param(TENANTS_TEST, "", [*ONLY_ASYNCIO, *AUTO], id="tenants-asyncio-auto"),
+        pytest.param(TENANTS_TEST, "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="tenants-asyncio-strict"),
+        pytest.param(TENANTS_TEST, "@pytest.mark.anyio", [*ONLY_ANYIO], id="tenants-anyio"),
         pytest.param(AIOHTTP_TEST, "", ["-p", "no:schemathesis", *AUTO], id="aiohttp"),
         pytest.param(SYNC_TEST, "", ONLY_OURS, id="sync"),
         pytest.param(IDLE_TEST, "", ONLY_OURS, id="idle"),

@@ -33,6 +33,7 @@ def main() -> None:
     The first line on stdin is a JSON object:
 
     - ``folder``: null for a temporary one, which is removed at the end;
+    - ``temporary``: the folder for the temporary one; null for the system's;
     - ``new``: whether to begin with an empty server;
     - ``port``: the port to listen on, if it is free, else any; 0 for any;
     - ``password``: the superuser's;
@@ -49,7 +50,7 @@ def main() -> None:
     try:
         reachable = become_nobody(binaries)
         if settings["folder"] is None:
-            base = Path(tempfile.mkdtemp(prefix=PREFIX))
+            base = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings["temporary"]))
         else:
             # Guard or worker of an earlier one that was killed may still be cleaning up. The worker has this lock too.
             fcntl.flock(os.open(settings["folder"], os.O_RDONLY), fcntl.LOCK_EX)
