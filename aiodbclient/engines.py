@@ -102,6 +102,16 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
 )
 
 
+def is_case_sensitive(engine: Engine | str, on: str) -> bool:
+    """Whether two names that differ in case alone are two names there.
+
+    Args:
+        engine: The cluster's. One that is not known counts as case-insensitive.
+        on: ``"users"`` or ``"dbs"``. MySQL ignores the case of databases where ``lower_case_table_names`` is set.
+    """
+    return engine in CAPABILITIES and not (on == "dbs" and engine in MYSQL)
+
+
 def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
     """Refuse an operation that ``engine`` cannot do. Does no I/O; an unknown engine is let through.
 

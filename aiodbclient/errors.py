@@ -101,8 +101,8 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
 class InvalidResponseError(DatabaseClientError):
     """An answer that is not the documented one to this request.
 
-    HTML, cut JSON, other JSON, a redirect; more than 128 MiB; an answer about another user, db or cluster than was
-    asked for; a reset whose password cannot be known.
+    It is HTML, cut JSON, other JSON, or a redirect; it is larger than 32 MiB or 420,000 values; or it is about another
+    user, db or cluster. Or the password after a reset could not be read.
 
     Attributes:
         status: HTTP's, or 0 where the error is about no single answer.

@@ -59,6 +59,22 @@ async def test_a_success_of_another_shape_is_an_invalid_response_that_tells_no_s
     assert error.__context__ is None
 
 
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF", "\\ud83d\\ud83d"])
+async def test_a_password_that_no_text_can_hold_is_an_invalid_response(
+    half: str, server: Server, make_client: MakeClient
+) -> None:
+    users = make_client().cluster(CLUSTER, engine="pg").users
+    server.otherwise = says(201, text=f'{{"user": {{"name": "alice", "role": "normal", "password": "hunter2{half}"}}}}')
+
+    for call in (users.create("alice"), users.get("alice"), users.list()):
+        with pytest.raises(errors.InvalidResponseError) as caught:
+            await call
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
+
+    server.otherwise = says(201, text='{"user": {"name": "alice", "password": "\\ud83d\\ude00"}}')
+    assert (await users.get("alice")).password == "😀"
+
+
 @pytest.mark.parametrize(
     "text",
     [

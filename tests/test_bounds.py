@@ -8,8 +8,9 @@ import json
 import resource
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 import pytest
@@ -30,11 +31,11 @@ def bare(data: bytes) -> bytes:
     return compressor.compress(data) + compressor.flush()
 
 
-def sends(body: bytes, encoding: str = "", *, chunked: bool = False) -> Reply:
+def sends(body: bytes, encoding: str = "", *, chunked: bool = False, status: int = 200) -> Reply:
     async def reply(request: web.BaseRequest) -> web.StreamResponse:
         headers = {"Content-Type": "application/json"} | ({"Content-Encoding": encoding} if encoding else {})
         if not chunked:
-            return web.Response(body=body, headers=headers)
+            return web.Response(body=body, headers=headers, status=status)
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         for start in range(0, len(body), 1 << 16):
@@ -46,15 +47,16 @@ def sends(body: bytes, encoding: str = "", *, chunked: bool = False) -> Reply:
 
 
 class Ticks:
-    """The longest time that the event loop left another task waiting."""
+    """The longest time that the event loop left another task waiting, and its longest in seconds of CPU."""
 
     def __init__(self) -> None:
-        self.longest = 0.0
+        self.longest = self.cpu = 0.0
 
     async def watch(self) -> None:
         while True:
-            started = perf_counter()
+            started, used = perf_counter(), thread_time()
             await asyncio.sleep(0.001)
+            self.cpu = max(self.cpu, thread_time() - used)
             self.longest = max(self.longest, perf_counter() - started)
 
 
@@ -99,13 +101,81 @@ async def test_a_bomb_is_refused_without_growing_the_process_or_stalling_the_loo
     watching = asyncio.create_task(ticks.watch())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    with pytest.raises(errors.InvalidResponseError, match="larger than 128 MiB") as caught:
+    with pytest.raises(errors.InvalidResponseError, match="larger than 32 MiB") as caught:
         await make_client(timeout=20.0).cluster(CLUSTER, engine="pg").users.create("alice")
 
     watching.cancel()
     assert caught.value.may_have_applied
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * (LONGEST >> 10)
     assert ticks.longest < 0.2
+
+
+def nested(count: int) -> str:
+    return "[" + "[]," * count + "1]"
+
+
+JSON_BOMBS: dict[str, Callable[[], str]] = {
+    "lists": lambda: nested(10_000_000),
+    "users": lambda: '{"users": [' + '{"name": "a"},' * 2_000_000 + '{"name": "a"}]}',
+    "almost too many users": lambda: (
+        '{"users": [' + '{"name": "a", "password": "b c d e"},' * 130_000 + '{"name": "a"}]}'
+    ),
+    "objects": lambda: '{"users": [' + "{}," * 10_000_000 + "{}]}",
+    "settings": lambda: '{"users": [{"name": "a", "settings": {"opensearch_acl": [' + "{}," * 5_000_000 + "{}]}}]}",
+    "numbers": lambda: '{"users": [' + f"{'1' * 4299}," * 7_000 + "1]}",
+    "keys": lambda: '{"users": [' + "{" + ",".join(f'"{n:x}": 1' for n in range(400_000)) + "}]}",
+    "escapes": lambda: '{"users": ["' + "\\n" * 16_000_000 + '"]}',
+    "depth": lambda: '{"users": ' + "[" * 10_000_000,
+}
+
+
+@pytest.mark.parametrize("bomb", JSON_BOMBS)
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+async def test_json_that_expands_is_refused_without_growing_the_process_or_stalling_the_loop(
+    bomb: str, encoding: str, server: Server, make_client: MakeClient
+) -> None:
+    body = JSON_BOMBS[bomb]().encode()
+    server.otherwise = sends(gzip.compress(body, 1) if encoding else body, encoding)
+    client = make_client(retry=RetryPolicy(max_tries=1))
+    await asyncio.sleep(0)
+    ticks = Ticks()
+    watching = asyncio.create_task(ticks.watch())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with suppress(errors.InvalidResponseError):
+        await client.cluster(CLUSTER, engine="pg").users.list()
+
+    watching.cancel()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
+    assert ticks.cpu < 0.5
+
+
+@pytest.mark.parametrize("status", [200, 422])
+async def test_an_answer_to_any_call_is_as_bounded(status: int, server: Server, make_client: MakeClient) -> None:
+    server.will(sends(JSON_BOMBS["lists"]().encode(), status=status))
+
+    with pytest.raises((errors.InvalidResponseError, errors.UnprocessableEntityError)) as caught:
+        await make_client().request("GET", "/v2/databases/options")
+
+    assert "420,000 values" in str(caught.value) or status == 422
+
+
+async def test_the_pages_of_a_list_together_have_a_bound(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_MOST_VALUES", 2_000)
+
+    async def ever_new(request: web.BaseRequest) -> web.StreamResponse:
+        number = int(request.query.get("page", "1"))
+        users = [{"name": f"user{number}-{n}"} for n in range(200)]
+        return await says(200, {"users": users, "links": {"pages": {"next": f"?page={number + 1}"}}})(request)
+
+    server.otherwise = ever_new
+
+    with pytest.raises(errors.InvalidResponseError, match="longer than 2,000 values"):
+        await make_client().cluster(CLUSTER, engine="kafka").users.list()
+
+    assert len(server.requests) == 5
 
 
 async def test_a_bomb_does_not_outlast_the_timeout(server: Server, make_client: MakeClient) -> None:
@@ -141,7 +211,7 @@ async def test_a_body_that_cannot_be_decompressed_is_an_invalid_response(
 
 
 async def test_a_list_has_an_end(server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "_MOST", 50)
+    monkeypatch.setattr(pages, "_MOST_PAGES", 50)
 
     async def ever_new(request: web.BaseRequest) -> web.StreamResponse:
         number = int(request.query.get("page", "1"))
@@ -159,7 +229,7 @@ async def test_a_list_has_an_end(server: Server, make_client: MakeClient, monkey
 async def test_a_list_of_large_pages_has_an_end(
     server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "LONGEST", 1 << 20)
+    monkeypatch.setattr(pages, "_MOST_BYTES", 1 << 20)
 
     async def ever_new(request: web.BaseRequest) -> web.StreamResponse:
         number = int(request.query.get("page", "1"))

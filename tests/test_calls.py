@@ -76,16 +76,16 @@ def test_a_body_is_json_and_none_is_none() -> None:
 def test_what_never_left_is_not_sent() -> None:
     call = call_of()
     call.begin(0.0)
-    failure = without_answer(call, aiohttp.ConnectionTimeoutError("dop_v1_secret_token"), 0, secrets())
+    failure = without_answer(call, aiohttp.ConnectionTimeoutError("dop_v1_secret_token"), secrets())
 
     assert isinstance(failure, errors.ConnectError)
     assert str(failure) == f"{LIST}: no connection, nothing was sent: ConnectionTimeoutError: ***"
     assert (call.failure, call.then, call.sent, call.lost) == (Failure.NOT_SENT, Then.RETRY, 0, 0)
 
     call.begin(0.0)
-    without_answer(call, TimeoutError(), 0, secrets())
+    without_answer(call, TimeoutError(), secrets())
     call.begin(0.0)
-    failure = without_answer(call, aiohttp.ConnectionTimeoutError("again"), 0, secrets())
+    failure = without_answer(call, aiohttp.ConnectionTimeoutError("again"), secrets())
     assert str(failure) == f"{LIST}: no connection: ConnectionTimeoutError: again"
 
 
@@ -126,7 +126,8 @@ def test_a_request_without_a_whole_answer_is_told_by_what_broke(
     call.begin(0.0)
     assert isinstance(error, FAILURES)
 
-    told = without_answer(call, error, 200, secrets())
+    call.status = 200
+    told = without_answer(call, error, secrets())
     call.complete(told)
 
     assert type(told) is kind
@@ -142,7 +143,7 @@ def test_a_read_is_never_applied() -> None:
     for error in (TimeoutError(), BodyError("is too long"), ValueError()):
         call = call_of(GET_USER)
         call.begin(0.0)
-        told = without_answer(call, error, 0, secrets())
+        told = without_answer(call, error, secrets())
         call.complete(told)
         assert not told.may_have_applied
         assert "applied" not in str(told)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import traceback
+from html import escape
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 import aiodbclient
 from aiodbclient import RequestEvent, RetryPolicy, errors
+from aiodbclient._json import masking
 from aiodbclient._json.masking import Secrets
 
 from .conftest import MakeClient
@@ -91,6 +96,78 @@ async def test_a_password_that_was_told_is_masked_wherever_an_answer_says_it(
     assert_untold(caught.value, password, quote(password, safe=""), json.dumps(password)[1:-1])
 
 
+@pytest.mark.parametrize("password", ["AVNS_ab!Secret$Tail9876", "AVNS_ab Secret", 'AVNS_ab"Secret', "AVNS_ab\\Secret"])
+def test_no_tail_of_a_provider_s_password_stays(password: str) -> None:
+    known = Secrets()
+    if " " not in password and '"' not in password and "\\" not in password:
+        assert known.line(f"the password {password} is weak", 100) == "the password *** is weak"
+    known.learn([password])
+    for text in (password, json.dumps(password), quote(password)):
+        assert "Secret" not in known.line(f"the password {text} is weak", 100)
+
+
+@pytest.mark.parametrize("password", ["pass\tword", "pass\u00a0word", "pass\nword", "pass\x00word", "pass\u2028word"])
+def test_a_password_with_odd_white_space_is_masked_in_a_line(password: str) -> None:
+    known = Secrets()
+    known.learn([password])
+
+    for text in (password, " ".join(password.split()), json.dumps(password)[1:-1], quote(password)):
+        told = known.line(f"the {text} is weak", 100)
+        assert told == "the *** is weak"
+
+
+@pytest.mark.parametrize("password", ["a&b<c>d", "käse/😀 brot", 'q"uo\\te', "per%41cent", "&amp;&lt;"])
+def test_a_password_is_masked_however_it_is_escaped(password: str) -> None:
+    known = Secrets()
+    known.learn([password])
+    as_go_does = json.dumps(password).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    forms = [
+        password,
+        json.dumps(password)[1:-1],
+        json.dumps(password, ensure_ascii=False)[1:-1],
+        json.dumps(json.dumps(password))[3:-3],
+        as_go_does[1:-1],
+        quote(password),
+        quote(password, safe=""),
+        quote(quote(password)),
+        escape(password),
+    ]
+
+    assert [known.masked(f"x{form}y") for form in forms] == ["x***y"] * len(forms)
+
+
+def test_a_long_secret_is_masked_whole_and_as_far_as_a_text_quotes_it() -> None:
+    known = Secrets()
+    secret = "".join(str(n) for n in range(400))
+    known.learn([secret])
+
+    assert known.masked(f"a {secret} b") == "a *** b"
+    assert known.masked(f"a {secret[:500]} b") == "a *** b"
+
+
+def test_masking_is_quick_whatever_passwords_an_answer_told() -> None:
+    known = Secrets()
+    known.learn("aaaa" + "b" * n for n in range(4000))
+    known.learn("a" * n for n in range(4, 4000))
+    started = perf_counter()
+
+    for text in ("a" * 8000, "\\u0061" * 2000, "%61" * 3000, "aaaab" * 2000):
+        known.masked(text)
+
+    assert perf_counter() - started < 2.0
+
+
+def test_newer_passwords_take_the_place_of_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_MOST", 3)
+    known = Secrets()
+    known.learn(f"password{n}" for n in range(8))
+
+    told = [known.masked(f"password{n}") for n in range(8)]
+
+    assert told[-4:] == ["***"] * 4
+    assert told[0] == "password0"
+
+
 async def test_passwords_of_lists_and_clusters_are_known_too(server: Server, make_client: MakeClient) -> None:
     connection = {"host": "h", "password": "of-the-cluster"}
     listed = [{"name": "a", "password": "of-the-list"}]
@@ -143,6 +220,39 @@ async def test_what_an_error_quotes_is_on_one_line(server: Server, make_client: 
         assert text.isprintable()
 
 
+async def breaks_off_with_headers(request: web.BaseRequest) -> web.StreamResponse:
+    response = web.StreamResponse(status=200, headers={"Content-Length": "1000", "X-Seen": TOKEN, "X-Is": PROVIDERS})
+    await response.prepare(request)
+    await response.write(f'{{"user": {{"password": "{PROVIDERS}'.encode())
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def test_no_frame_of_a_cancelled_call_shows_a_secret(server: Server, make_client: MakeClient) -> None:
+    arrived = asyncio.Event()
+
+    async def stops_midway(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(status=200, headers={"X-Seen": TOKEN, "X-Is": PROVIDERS})
+        await response.prepare(request)
+        await response.write(f'{{"user": {{"password": "{PROVIDERS}'.encode())
+        arrived.set()
+        await asyncio.sleep(30)
+        return response
+
+    server.otherwise = stops_midway
+    call = asyncio.create_task(make_client(TOKEN).cluster(CLUSTER, engine="pg").users.create("alice"))
+    await arrived.wait()
+    await asyncio.sleep(0.05)
+    call.cancel()
+
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await call
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    shown = "".join(str(frame.locals) for frame in frames if Path(frame.filename).is_relative_to(PACKAGE))
+    assert [secret for secret in (TOKEN, PROVIDERS) if secret in shown] == []
+
+
 async def test_no_frame_of_a_traceback_shows_a_secret(server: Server, make_client: MakeClient) -> None:
     """As the tools show it that tell local variables with a traceback."""
     told = {"user": {"name": "bob", "password": PROVIDERS}}
@@ -155,6 +265,7 @@ async def test_no_frame_of_a_traceback_shows_a_secret(server: Server, make_clien
         "a lost one": (hangs_up, users.create),
         "a cut one": (breaks_off, users.create),
         "a late one": (stalls(), users.create),
+        "one with headers": (breaks_off_with_headers, users.create),
         "a server's": (says(503, told), users.reset_auth),
         "a redirect": (says(302, told, location=f"https://{TOKEN}/"), users.create),
     }

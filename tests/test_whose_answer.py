@@ -63,13 +63,40 @@ async def test_the_answer_about_another_cluster_is_refused_and_its_engine_not_be
     assert all(path == f"/v2/databases/{CLUSTER}" for _, path in server.calls)
 
 
-@pytest.mark.parametrize("spelling", ["ALICE", " alice ", "alice\n"])
-async def test_a_name_that_the_provider_has_normalised_is_returned_as_it_spells_it(
+SPELLINGS = pytest.mark.parametrize("spelling", ["ALICE", " alice ", "alice\n"])
+
+
+@SPELLINGS
+@pytest.mark.parametrize("engine", ["pg", "mysql", "mongodb", "kafka", "opensearch"])
+async def test_another_spelling_is_another_user_where_the_engine_tells_case_apart(
+    engine: str, spelling: str, server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = says(201, {"user": {"name": spelling, "password": "hunter2"}})
+
+    for case, call in ABOUT_A_USER.items():
+        if case != "update" or engine == "pg":
+            with pytest.raises(errors.InvalidResponseError, match="not 'alice'"):
+                await call(make_client().cluster(CLUSTER, engine=engine))
+
+
+@SPELLINGS
+async def test_another_spelling_is_the_same_db_where_the_engine_may_ignore_case(
+    spelling: str, server: Server, make_client: MakeClient
+) -> None:
+    server.otherwise = says(201, {"db": {"name": spelling}})
+
+    assert (await make_client().cluster(CLUSTER, engine="mysql").dbs.create("alice")).name == spelling
+    with pytest.raises(errors.InvalidResponseError, match="not 'alice'"):
+        await make_client().cluster(CLUSTER, engine="pg").dbs.create("alice")
+
+
+@SPELLINGS
+async def test_another_spelling_is_the_same_user_where_the_engine_is_not_known(
     spelling: str, server: Server, make_client: MakeClient
 ) -> None:
     server.will(says(201, {"user": {"name": spelling}}))
 
-    assert (await make_client().cluster(CLUSTER, engine="pg").users.create("alice")).name == spelling
+    assert (await make_client().cluster(CLUSTER, engine="new").users.create("alice")).name == spelling
 
 
 @pytest.mark.parametrize("slug", ["REDIS", "Valkey", " redis"])

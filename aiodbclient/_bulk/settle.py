@@ -8,8 +8,8 @@ more. ``create_settled`` follows these rules:
 2. It is refused with 409 or 422. If the refusal says that the name is taken, the name is read until it can be seen (a
    fresh one may answer 404 for a moment), and is not ours. If the refusal says something else, the name is read once:
    if it is there, it is not ours; if it is not there, the refusal is raised.
-3. It fails, and nothing was done (``may_have_applied`` is False): the error is raised.
-4. It fails, and may have been done. After a wait of the client's retry schedule the name is read.
+3. It fails with its answer not lost (``was_lost``): the error is raised.
+4. Its answer is lost or unreadable. After a wait of the client's retry schedule the name is read.
    a. It is there: it is ours.
    b. It is not there: it is created again. Success: it is ours. A 409 or 422: the lost create was done after all, so
       the name is read until it can be seen, and is ours. Another lost answer: 4 begins again, at most ``max_tries``
@@ -33,7 +33,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
-from .._request.retry import Pauses, RetryPolicy
+from .._request.retry import Pauses, RetryPolicy, was_lost
 from ..errors import (
     APIError,
     ConflictError,
@@ -80,7 +80,7 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
     except (ConflictError, UnprocessableEntityError) as refusal:
         return False, await _taken(read, refusal, retry)
     except DatabaseClientError as error:
-        if not error.may_have_applied:
+        if not was_lost(error):
             raise
         lost = error
     return True, await _settle(create, read, lost, retry)
@@ -125,7 +125,7 @@ async def _settle(create: Request[T], read: Request[T], lost: DatabaseClientErro
             except (ConflictError, UnprocessableEntityError) as refusal:
                 return await _once_visible(read, refusal, retry)
             except DatabaseClientError as error:
-                if not error.may_have_applied:
+                if not was_lost(error):
                     raise
                 lost = error
     except DatabaseClientError as error:

@@ -6,7 +6,6 @@ lists, empty strings), and strict where a wrong type would travel on as somethin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -37,6 +36,7 @@ from ..models import (
     UserSettings,
 )
 from . import hooks
+from .parsing import parsed
 
 T = TypeVar("T")
 
@@ -85,13 +85,13 @@ def decoded(body: bytes, key: str, model: type[T]) -> T:
     Raises:
         Exception: One of SHAPE_ERRORS, if there is none. It quotes the body, and with that credentials.
     """
-    value: T = _hook(model)(json.loads(body.decode())[key], model)  # type: ignore[arg-type]  # a class is hashable
+    value: T = _hook(model)(parsed(body)[key], model)  # type: ignore[arg-type]  # a class is hashable
     return value
 
 
 def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
     """Read a list of ``model`` as ``decoded`` does, and the address of its next page, or None."""
-    payload = json.loads(body.decode())
+    payload = parsed(body)
     return _hook(list[model])(payload[key], list[model]), _next_page(payload)  # type: ignore[valid-type]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import cast
+from typing import NamedTuple, cast
 
 from .._pacing.headers import retry_after
 from ..errors import (
@@ -13,7 +12,6 @@ from ..errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
-    DatabaseClientError,
     InvalidResponseError,
     NotFoundError,
     PermissionDeniedError,
@@ -23,6 +21,7 @@ from ..errors import (
     UnprocessableEntityError,
 )
 from .masking import Secrets
+from .parsing import parsed
 
 _BY_STATUS: dict[int, type[APIError]] = {
     400: BadRequestError,
@@ -43,49 +42,65 @@ def excerpt(body: bytes, secrets: Secrets) -> str:
     return secrets.masked(body[:_LONGEST_ERROR].decode("utf-8", "replace"))
 
 
-def request_id(status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets) -> str | None:
-    """The id that the provider's support asks for, from an error's body or else a header; None if neither tells it."""
-    told = _members(body).get("request_id") if status >= 400 else None
-    return secrets.line(told or headers.get("x-request-id", ""), _LINE) or None
+class ErrorText(NamedTuple):
+    """What the documented members of an error answer say, each on one line and without secrets; empty if missing."""
+
+    id: str
+    message: str
+    request_id: str
 
 
-def error_from_answer(
-    what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets
-) -> DatabaseClientError:
-    """The exception for an answer with a status that is not 2xx.
+def header_request_id(headers: Mapping[str, str], secrets: Secrets) -> str:
+    """Return the request id of an answer's headers, or an empty string."""
+    given = headers.get("x-request-id")
+    return secrets.line(given, _LINE) if given else ""
+
+
+def error_text(headers: Mapping[str, str], body: bytes, secrets: Secrets) -> ErrorText:
+    """Return the texts of an answer that is an error. The body's request id comes before that of the headers."""
+    members = _members(body)
+    id, message, request_id = (
+        secrets.line(text, _LINE) if (text := members.get(key)) else "" for key in ("id", "message", "request_id")
+    )
+    if not message and not id:
+        message = secrets.line(body[:_LONGEST_ERROR].decode("utf-8", "replace"), 200)
+    return ErrorText(id, message, request_id or header_request_id(headers, secrets))
+
+
+def error_from_answer(what: str, status: int, headers: Mapping[str, str], told: ErrorText) -> APIError:
+    """Return the exception for an answer with a status of 400 or more.
 
     Args:
         what: How its text names the call.
-        status: HTTP's.
+        status: The HTTP status.
         headers: The answer's, found whatever the case of their names.
-        body: The answer's.
-        secrets: What its text must not tell.
+        told: What the answer says.
     """
-    if status < 400:
-        said = "which is not documented"
-        if "location" in headers:
-            where = secrets.line(_host(headers["location"]), 200)
-            said = f"a redirect to {where}, not followed since the token is for base_url alone"
-        return InvalidResponseError(f"{what}: answered {status}, {said}", status=status, body=excerpt(body, secrets))
-    members = _members(body)
-    id, message = (secrets.line(members.get(key, ""), _LINE) for key in ("id", "message"))
-    if not message and not id:
-        message = secrets.line(body[:_LONGEST_ERROR].decode("utf-8", "replace"), 200)
-    said = ": ".join(part for part in (id, message) if part) or _reason(status)
-    id_of_request = request_id(status, headers, body, secrets)
-    text = f"{what}: {status} {said}{f' (request id {id_of_request})' if id_of_request else ''}"
+    said = ": ".join(part for part in (told.id, told.message) if part) or _reason(status)
+    text = f"{what}: {status} {said}{f' (request id {told.request_id})' if told.request_id else ''}"
     error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
-    error = error_type(text, status=status, id=id, message=message, request_id=id_of_request)
+    error = error_type(text, status=status, id=told.id, message=told.message, request_id=told.request_id or None)
     if isinstance(error, RateLimitError | ServerError):
         error.retry_after = retry_after(headers)
     return error
+
+
+def undocumented_status(
+    what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Secrets
+) -> InvalidResponseError:
+    """Return the exception for an answer that is neither a success nor an error, such as a redirect."""
+    said = "which is not documented"
+    if "location" in headers:
+        where = secrets.line(_host(headers["location"]), 200)
+        said = f"a redirect to {where}, not followed since the token is for base_url alone"
+    return InvalidResponseError(f"{what}: answered {status}, {said}", status=status, body=excerpt(body, secrets))
 
 
 def _members(body: bytes) -> dict[str, str]:
     if len(body) > _LONGEST_ERROR:
         return {}
     try:
-        decoded = json.loads(body)
+        decoded = parsed(body)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(decoded, dict):

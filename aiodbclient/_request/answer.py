@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
-from .._json.error_answers import error_from_answer, excerpt, request_id
+from .._json.error_answers import (
+    ErrorText,
+    error_from_answer,
+    error_text,
+    excerpt,
+    header_request_id,
+    undocumented_status,
+)
 from .._json.masking import Secrets, credentials_in
+from .._json.parsing import MOST_VALUES, TooManyValuesError, parsed
 from ..errors import DatabaseClientError, InvalidResponseError
 from ..models import Cluster, Database, User
 from .call import Call
@@ -21,6 +28,7 @@ _NOT_DONE = frozenset({202, 205, 206})
 
 _PASSWORD = attrgetter("password")  # of a User; a list may be long
 _TOO_MUCH = "is more than there is memory for"
+_TOO_MANY = f"holds more than {MOST_VALUES:,} values"
 
 
 class Closable(Protocol):
@@ -37,7 +45,7 @@ class Answer:
     answer to an earlier request, every later request on it would get the answer to the one before.
     """
 
-    __slots__ = ("_connection", "_secrets", "body", "call", "headers", "status")
+    __slots__ = ("_connection", "_secrets", "_told", "body", "call", "headers", "status")
 
     def __init__(
         self,
@@ -54,11 +62,14 @@ class Answer:
         self.body = body
         self._secrets = secrets
         self._connection = connection
+        self._told: ErrorText | None = None
 
     @property
     def request_id(self) -> str | None:
         """What the provider's support asks for, or None."""
-        return request_id(self.status, self.headers, self.body, self._secrets)
+        if self.status < 400:
+            return header_request_id(self.headers, self._secrets) or None
+        return self._error_text().request_id or None
 
     def read(self, model: type[T]) -> T:
         """The ``model`` that the answer holds.
@@ -70,6 +81,8 @@ class Answer:
         # credentials.
         try:
             value = decoded(self.body, self.call.operation.key, model)
+        except TooManyValuesError:
+            problem = _TOO_MANY
         except SHAPE_ERRORS:
             problem = self._other_shape
         except MemoryError:
@@ -83,6 +96,8 @@ class Answer:
         """As ``read``, for a page of a list: its models, and the URL of the next page, or None."""
         try:
             page, following = decoded_page(self.body, self.call.operation.key, model)
+        except TooManyValuesError:
+            problem = _TOO_MANY
         except SHAPE_ERRORS:
             problem = self._other_shape
         except MemoryError:
@@ -102,7 +117,9 @@ class Answer:
         if not self.body.strip():
             return None
         try:
-            value = json.loads(self.body.decode())
+            value = parsed(self.body)
+        except TooManyValuesError:
+            problem = _TOO_MANY
         except (ValueError, RecursionError):
             problem = "is not JSON"
         except MemoryError:
@@ -123,10 +140,10 @@ class Answer:
 
     def error(self) -> DatabaseClientError:
         """The exception for an answer that is not a success."""
-        error = error_from_answer(self.call.what, self.status, self.headers, self.body, self._secrets)
-        if isinstance(error, InvalidResponseError):
-            self._close()
-        return error
+        if self.status >= 400:
+            return error_from_answer(self.call.what, self.status, self.headers, self._error_text())
+        self._close()
+        return undocumented_status(self.call.what, self.status, self.headers, self.body, self._secrets)
 
     def invalid(self, problem: str) -> InvalidResponseError:
         """The error for a success that is refused; its text is "the answer" and then ``problem``."""
@@ -138,6 +155,12 @@ class Answer:
         )
         self.call.complete(error)
         return error
+
+    def _error_text(self) -> ErrorText:
+        # Read once, since the event and the exception need it.
+        if self._told is None:
+            self._told = error_text(self.headers, self.body, self._secrets)
+        return self._told
 
     @property
     def _other_shape(self) -> str:
@@ -157,7 +180,9 @@ class Answer:
             told, asked = value.id, self.call.cluster_id
         else:
             return
-        if told is not None and asked is not None and not is_same_name(told, asked):
+        if told is None or asked is None or told == asked:
+            return
+        if (self.call.exact_name and asked is self.call.name) or not is_same_name(told, asked):
             raise self.invalid(f"is about {self._secrets.line(told, 100)!r}, not {asked!r}")
 
     def _close(self) -> None:
@@ -166,11 +191,8 @@ class Answer:
 
 
 def is_same_name(told: str, asked: str) -> bool:
-    """Whether an answer's name is the one that was asked for.
-
-    A provider may normalise a name, so case and white space at its ends do not count.
-    """
-    return told == asked or told.strip().casefold() == asked.strip().casefold()
+    """Whether an answer's name is the one that was asked for, but for case and white space at its ends."""
+    return told.strip().casefold() == asked.strip().casefold()
 
 
 def _passwords(cluster: Cluster) -> list[str | None]:

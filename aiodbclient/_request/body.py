@@ -12,8 +12,8 @@ import aiohttp
 
 ACCEPTED = "gzip, deflate"  # what the client asks for, as Accept-Encoding
 
-# Bytes of a body, after decompression: a hundred thousand users, with 1,300 bytes for each.
-LONGEST = 128 << 20
+# Bytes of a body, after decompression: ten thousand users of Kafka, each with a certificate and a key.
+LONGEST = 32 << 20
 _READ = 16 << 10  # bytes that are decompressed at a time
 _WRITTEN = 256 << 10  # bytes that come of it at a time, which take a millisecond of the event loop
 

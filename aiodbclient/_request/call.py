@@ -102,6 +102,7 @@ class Call:
         meter: Counts its requests, if anything does.
         cluster_id: The cluster that is asked about, or None.
         name: The user or db that is asked about, or None.
+        exact_name: Whether a name that differs from ``name`` in case alone is another name.
         body: What to send as JSON, or that JSON encoded already, or None.
         write_lock: Held while a request is in flight, where the cluster bears one user write at a time.
 
@@ -110,6 +111,7 @@ class Call:
         sent: Those of them that may have reached the server.
         lost: Those of them whose answer was lost.
         timed_out: Whether one of these took too long, so that the server may still be at it.
+        status: The status of the last answer, or 0 if it has not come.
         failure: How the last try failed.
         may_have_applied: Whether one of the tries may have taken effect although it failed.
         request_id: The last answer's, or None.
@@ -124,6 +126,7 @@ class Call:
     sent = 0
     lost = 0
     timed_out = False
+    status = 0
     failure = Failure.REFUSED
     may_have_applied = False
     request_id: str | None = None
@@ -138,6 +141,7 @@ class Call:
         *,
         cluster_id: str | None = None,
         name: str | None = None,
+        exact_name: bool = False,
         body: Mapping[str, Any] | bytes | None = None,
         write_lock: Lock | None = None,
     ) -> None:
@@ -147,6 +151,7 @@ class Call:
         self.meter = meter
         self.cluster_id = cluster_id
         self.name = name
+        self.exact_name = exact_name
         self.body = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
         self.write_lock = write_lock
         self.patience = options.max_wait

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from attrs import evolve
 
 from .._json.converter import Authority, ClusterEngine
-from ..engines import Engine, guard
+from ..engines import Engine, guard, is_case_sensitive
 from ..errors import PermissionDeniedError
 from ..models import Cluster
 from .answer import Answer
@@ -106,7 +106,8 @@ class ClusterContext(NamedTuple):
         """
         check_name(name)
         path = operation.path(self.cluster_id, name)
-        capabilities = guard(await self.learn_engine(), operation.name, settings)
+        engine = await self.learn_engine()
+        capabilities = guard(engine, operation.name, settings)
         lock = None
         one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
         if one_at_a_time and operation.writes and operation.on == "users":
@@ -118,6 +119,7 @@ class ClusterContext(NamedTuple):
             self.meter,
             cluster_id=self.cluster_id,
             name=name,
+            exact_name=is_case_sensitive(engine, operation.on),
             body=body,
             write_lock=lock,
         )

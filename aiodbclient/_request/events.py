@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import perf_counter
 
 from attrs import asdict, frozen
+
+from ..errors import DatabaseClientError
+from .answer import Answer
+from .call import Call
 
 logger = logging.getLogger("aiodbclient")
 
@@ -38,6 +43,33 @@ class RequestEvent:
     blocked: float = 0.0
     request_id: str | None = None
     tenant: str | None = None
+
+
+def event_of(
+    call: Call, answer: Answer | None, failure: DatabaseClientError | None, asked: float, granted: float, started: float
+) -> RequestEvent:
+    """Return the event for the last request of ``call``.
+
+    Args:
+        call: The call.
+        answer: Its answer, or None.
+        failure: Why there is none, or None.
+        asked: When it asked for its slot, in seconds of ``perf_counter``.
+        granted: When it got the slot.
+        started: When it was sent.
+    """
+    return RequestEvent(
+        operation=call.operation.name,
+        method=call.operation.method,
+        status=None if answer is None else answer.status,
+        error=None if failure is None else type(failure).__name__,
+        attempt=call.tries,
+        waited=granted - asked,
+        duration=perf_counter() - started,
+        blocked=started - granted,
+        request_id=None if answer is None else answer.request_id,
+        tenant=call.options.tenant,
+    )
 
 
 def tell(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:

@@ -25,7 +25,7 @@ FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
 _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 
 
-def without_answer(call: Call, error: BaseException, status: int, secrets: Secrets) -> DatabaseClientError:
+def without_answer(call: Call, error: BaseException, secrets: Secrets) -> DatabaseClientError:
     """The error for a request without a whole answer. How it failed is noted in ``call``.
 
     aiohttp's exceptions can hold the request's headers, so ours quotes them with secrets masked and is not chained.
@@ -33,7 +33,6 @@ def without_answer(call: Call, error: BaseException, status: int, secrets: Secre
     Args:
         call: The call that sent it.
         error: One of FAILURES.
-        status: The answer's, or 0 where not even that came.
         secrets: What the text must not tell.
     """
     if isinstance(error, NOT_SENT):
@@ -52,9 +51,9 @@ def without_answer(call: Call, error: BaseException, status: int, secrets: Secre
         text = secrets.line(text_of(error), 500)
         return ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {text}")
     if isinstance(error, BodyError):
-        return InvalidResponseError(f"{call.what}: the answer ({status}) {error}", status=status)
+        return InvalidResponseError(f"{call.what}: the answer ({call.status}) {error}", status=call.status)
     if isinstance(error, MemoryError):
-        return InvalidResponseError(f"{call.what}: there is no memory for the answer", status=status)
+        return InvalidResponseError(f"{call.what}: there is no memory for the answer", status=call.status)
     call.may_have_applied |= call.operation.writes
     return ConfigurationError(
         f"{call.what}: aiohttp refused the request or the answer ({type(error).__name__}); a session of yours must not "

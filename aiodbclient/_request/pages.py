@@ -6,15 +6,18 @@ from typing import TypeVar
 
 from yarl import URL
 
+from .._json.parsing import values_in
 from .answer import Answer
-from .body import LONGEST
 from .call import Call, Meter, Options
 from .operations import Operation
 from .transport import Transport
 
 T = TypeVar("T")
 
-_MOST = 5_000  # pages of one list: a hundred thousand users, at the API's usual 20 a page
+# Of one list. A hundred thousand users are half of each, at the API's usual 20 a page.
+_MOST_PAGES = 5_000
+_MOST_BYTES = 128 << 20
+_MOST_VALUES = 1_000_000
 
 
 async def read_all(
@@ -28,27 +31,30 @@ async def read_all(
     """Read the whole list at ``path``, page after page (``links.pages.next``).
 
     Raises:
-        InvalidResponseError: The next page is at another host or path, or was read before; or there are more than
-            5,000 pages, or 128 MiB of them.
+        InvalidResponseError: The next page is at another host or path, or was read before; or the list has more than
+            5,000 pages, 128 MiB, or a million values.
         DatabaseClientError: As ``Transport.send``.
     """
     items: list[T] = []
     seen = {path}
-    size = 0
+    size = values = 0
     while True:
         answer = await transport.send(Call(operation, path, options, meter))
         page, following = answer.read_page(model)
         items += page
         size += len(answer.body)
-        if size > LONGEST:
-            raise answer.invalid(f"makes the list longer than {LONGEST >> 20} MiB")
+        if size > _MOST_BYTES:
+            raise answer.invalid(f"makes the list longer than {_MOST_BYTES >> 20} MiB")
         if following is None:
             return items
+        values += values_in(answer.body)
+        if values > _MOST_VALUES:
+            raise answer.invalid(f"makes the list longer than {_MOST_VALUES:,} values")
         path = _path_of(transport.base_url, following, answer)
         if path in seen:
             raise answer.invalid("names a next page that was read before")
-        if len(seen) >= _MOST:
-            raise answer.invalid(f"names a next page after {_MOST:,} of them")
+        if len(seen) >= _MOST_PAGES:
+            raise answer.invalid(f"names a next page after {_MOST_PAGES:,} of them")
         seen.add(path)
 
 

@@ -70,6 +70,14 @@ RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
 LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
 
 
+def was_lost(error: DatabaseClientError) -> bool:
+    """Whether the answer to a write was lost or unreadable, so that reading shows whether the write was applied.
+
+    Other statuses of 5xx, such as 501, are final: a call does not repeat after them, and neither does a bulk run.
+    """
+    return error.may_have_applied and (not isinstance(error, ServerError) or error.status in LOST_STATUSES)
+
+
 def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
     if not (isinstance(value, int | float) and 0 < value < inf):
         raise InvalidArgumentError(f"RetryPolicy: {attribute.name} must be a positive number, not {value!r}")

@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, Re
 from .answer import Answer
 from .body import ACCEPTED, whole_body
 from .call import Call
-from .events import RequestEvent, logger, tell
+from .events import RequestEvent, event_of, logger, tell
 from .failures import FAILURES, no_slot, refused, without_answer
 from .quirks import connection_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
@@ -213,38 +213,45 @@ class Transport:
         drop_unasked(session)
         answer: Answer | None = None
         failure: DatabaseClientError | None = None
-        status = 0
         try:
-            async with session.request(
-                call.operation.method,
-                URL(self._base + call.path, encoded=True),
-                data=call.body,
-                headers=self._headers(token, call, session),
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=False,
-                timeout=_client_timeout(call.options.timeout),
-                middlewares=None if call.operation.method == "POST" else send_once_through(session),
-            ) as response:
-                status = response.status
-                connection = connection_of(response)
-                body = await whole_body(response, started + call.options.timeout)
-            answer = Answer(call, status, response.headers, body, self.secrets, connection)
-            del body  # it holds credentials, and a traceback would show it
-            if status == 429:
+            answer = await self._answer(call, token, session, started)
+        except FAILURES as error:
+            failure = without_answer(call, error, self.secrets)
+        except asyncio.CancelledError as error:
+            # A tool that shows local variables would show the answer, as far as it came.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same one
+        else:
+            if answer.status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
-            elif status < 500 and status != 401:
-                # A 5xx or 401 may be a proxy's, or about another token: it tells nothing of our limit.
+            elif answer.status < 500 and answer.status != 401:
+                # A 5xx or 401 may be a proxy's, or about another token: it says nothing of our limit.
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
-        except FAILURES as error:
-            failure = without_answer(call, error, status, self.secrets)
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            tell(_event(call, answer, failure, asked, granted, started), call.path, self._on_event)
+            tell(event_of(call, answer, failure, asked, granted, started), call.path, self._on_event)
         if answer is not None:
             return answer
         assert failure is not None
         raise failure
+
+    async def _answer(self, call: Call, token: Token, session: aiohttp.ClientSession, started: float) -> Answer:
+        """Send one request now, and read the whole answer. Raises one of FAILURES."""
+        call.status = 0
+        async with session.request(
+            call.operation.method,
+            URL(self._base + call.path, encoded=True),
+            data=call.body,
+            headers=self._headers(token, call, session),
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=False,
+            timeout=_client_timeout(call.options.timeout),
+            middlewares=None if call.operation.method == "POST" else send_once_through(session),
+        ) as response:
+            call.status = response.status
+            connection = connection_of(response)
+            body = await whole_body(response, started + call.options.timeout)
+        return Answer(call, response.status, response.headers, body, self.secrets, connection)
 
     def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """The headers of a request: the client's own, made once for each token, and those of ``with_options``."""
@@ -285,24 +292,6 @@ async def _alone(call: Call, lock: asyncio.Lock, waited: float) -> AsyncGenerato
         yield
     finally:
         lock.release()
-
-
-def _event(
-    call: Call, answer: Answer | None, failure: DatabaseClientError | None, asked: float, granted: float, started: float
-) -> RequestEvent:
-    """The event for the last request of ``call``: when it asked for its slot, got it, and was sent (perf_counter)."""
-    return RequestEvent(
-        operation=call.operation.name,
-        method=call.operation.method,
-        status=None if answer is None else answer.status,
-        error=None if failure is None else type(failure).__name__,
-        attempt=call.tries,
-        waited=granted - asked,
-        duration=perf_counter() - started,
-        blocked=started - granted,
-        request_id=None if answer is None else answer.request_id,
-        tenant=call.options.tenant,
-    )
 
 
 @lru_cache(maxsize=64)

@@ -116,6 +116,24 @@ async def test_what_was_not_done_is_raised() -> None:
     assert server.requests == ["create"]
 
 
+@pytest.mark.parametrize("status", [501, 505, 507, 508, 599])
+async def test_a_status_that_is_no_lost_answer_is_raised_and_nothing_sent_again(status: int) -> None:
+    error = errors.ServerError(str(status), status=status, may_have_applied=True)
+    server = Server([error], ["theirs"])
+    with pytest.raises(errors.ServerError) as caught:
+        await server.settled()
+    assert caught.value is error
+    assert server.requests == ["create"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524])
+async def test_a_status_that_is_a_lost_answer_is_settled(status: int) -> None:
+    error = errors.ServerError(str(status), status=status, may_have_applied=True)
+    server = Server([error], ["ours"])
+    assert await server.settled() == (True, "ours")
+    assert server.requests == ["create", "read"]
+
+
 async def test_a_lost_create_that_can_be_seen_is_ours() -> None:
     server = Server([lost()], [UNREADABLE, "ours"])
     assert await server.settled() == (True, "ours")

@@ -1,0 +1,45 @@
+"""JSON of unknown origin to Python, in bounded time and memory. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+# An empty list is two bytes of JSON and 60 bytes of memory. So many values block the event loop for 0.3 s at worst. A
+# hundred thousand users are 400,000.
+MOST_VALUES = 420_000
+_LONGEST_NUMBER = 40  # digits; the time that int() takes grows with their square
+
+
+class TooManyValuesError(ValueError):
+    """The JSON holds more than ``MOST_VALUES`` values."""
+
+
+def parsed(body: bytes) -> Any:
+    """Return what the JSON in ``body`` says.
+
+    Raises:
+        ValueError: It is not JSON in UTF-8, or holds a lone surrogate, which no text can be written with, a number that
+            is too long, or too many values.
+        RecursionError: It is nested too deeply.
+    """
+    if len(body) > MOST_VALUES and values_in(body) > MOST_VALUES:
+        raise TooManyValuesError
+    value = _DECODER.decode(body.decode())
+    if b"\\ud" in body or b"\\uD" in body:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def values_in(body: bytes) -> int:
+    """Return how many values the JSON in ``body`` holds, or more."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
+def _number(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_number)
