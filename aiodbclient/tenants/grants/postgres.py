@@ -1,40 +1,38 @@
-"""The rights of a tenant on PostgreSQL: a role owns its database, and both of its logins are members of that role.
+"""The rights of a tenant on PostgreSQL, as the administrator of a managed cluster can give them.
 
-The sessions of the logins begin as the owner role, so that whatever one of them makes, the other owns too.
-
-As the administrator (the cluster's primary user: LOGIN, CREATEDB, CREATEROLE, no superuser)::
-
-    CREATE ROLE owner NOLOGIN
-    GRANT owner TO login
-    GRANT owner TO CURRENT_USER WITH SET TRUE       without WITH SET TRUE before PostgreSQL 16, which does not know it
-    ALTER DATABASE d OWNER TO owner
-    REVOKE ALL ON DATABASE d FROM PUBLIC
-
-and as the login, in its database::
-
-    SET ROLE NONE                                   its sessions may begin as the owner already
-    ALTER ROLE CURRENT_USER SET role = 'owner'      only a role itself may do so, since the API made it
-    REASSIGN OWNED BY CURRENT_USER TO owner         what it had made before it got the owner role
+``postgres_owner`` and ``postgres_members`` know what a tenant lacks, as a list of statements: ``give`` runs them, and
+``problems`` reports them. ``postgres_logins`` is what a login itself runs, ``postgres_leaving`` removes databases and
+roles, ``postgres_adoption`` carries over what an adopted login could do, and ``postgres_sessions`` connects.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ..._libpq import one_line, options_of
-from ...errors import ConfigurationError, GrantError
+from ..._libpq import one_line
+from ...errors import GrantError
 from ..naming import Names
-from . import CONNECT_SECONDS, Grants, LoginRefusedError
+from ..problems import Problem
+from ..roles import Role
+from . import Grants, LoginRefusedError, ServerAwayError
+from .postgres_adoption import carry_over, shut_out
+from .postgres_leaving import forget_role, make_removable, release
+from .postgres_logins import LoginEnd, Prepared, cannot_enter, let_inherit, prepare
+from .postgres_members import lacking_inside, lacking_outside
+from .postgres_owner import UNLIMITED, Step, lacking, take
+from .postgres_sessions import SESSION_SECONDS, BlockedError, CAFile, admin_options, connect
 
-_WITH_SET = 16_00_00  # the first server version that knows WITH SET
+# s before another try, after a statement waited for a lock. Others take their turns meanwhile.
+_PAUSES = (0.1, 0.5, 1.0)
+_ENDING = 4  # logins that are ended at a time, beside the turns of the rest
 
 
 class PostgresGrants(Grants[AsyncConnection[Any]]):
@@ -44,89 +42,163 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         admin: The DSN of an administrator. Logins are tested on the server that it names.
         ca: The cluster's certificate authority as PEM, by which the server is verified, unless ``admin`` has an
             ``sslmode``; None: as libpq does by itself.
+        connection_limit: How many connections a tenant's database takes; None for any number. The tenant can lift it,
+            and the next ``give`` sets it again.
 
     Raises:
         ConfigurationError: ``admin`` is no DSN.
     """
 
-    def __init__(self, admin: str, ca: str | None) -> None:
-        super().__init__(_options(admin))
-        self._ca = None if "sslmode" in self._admin else ca
+    def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
+        super().__init__(admin_options(admin))
+        self._ca = None if ca is None or "sslmode" in self._admin else CAFile(ca)
+        self._limit = UNLIMITED if connection_limit is None else connection_limit
+        self._ending = asyncio.Semaphore(_ENDING)
 
     async def give(self, names: Names, username: str) -> None:
-        assert names.database is not None
-        owner, login, database = Identifier(names.owner), Identifier(username), Identifier(names.database)
-        async with self._administrator() as server:
-            with_set = SQL(" WITH SET TRUE" if server.info.server_version >= _WITH_SET else "")
-            found = await _run(
-                names, server, SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(names.owner))
-            )
-            if not found:
-                await _run(names, server, SQL("CREATE ROLE {} NOLOGIN").format(owner))
-            await _run(names, server, SQL("GRANT {} TO {}").format(owner, login))
-            await _run(names, server, SQL("GRANT {} TO CURRENT_USER{}").format(owner, with_set))
-            await _run(names, server, SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
-            await _run(names, server, SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        owner = names.role is Role.OWNER
+
+        async def outside(server: AsyncConnection[Any]) -> None:
+            steps = await lacking(names, server, [username] if owner else [], self._limit)
+            await take(names, server, steps)
+            if not owner:
+                await take(names, server, await lacking_outside(names, server, [username]))
+
+        async def inside(server: AsyncConnection[Any]) -> None:
+            await take(names, server, await lacking_inside(names, server))
+
+        await self._as_administrator(outside)
+        if not owner:
+            await self._as_administrator(inside, dbname=names.database)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
         options = self._admin | {"user": username, "password": password, "dbname": names.database}
-        role, owner = Literal(names.owner), Identifier(names.owner)
         try:
             async with self._turns, self._connected(options) as server:
-                await _run(names, server, SQL("SET ROLE NONE"))
-                await _run(names, server, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(role))
-                await _run(names, server, SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(owner))
+                prepared = await prepare(names, server) if names.role is Role.OWNER else Prepared.DONE
+            if prepared is Prepared.HAS_TO_INHERIT:
+                await self._as_administrator(partial(let_inherit, names, username))
+                async with self._turns, self._connected(options) as server:
+                    await prepare(names, server)
         except LoginRefusedError as refused:
             return str(refused)
+        except ServerAwayError as away:
+            reason = str(away)
+        else:
+            if prepared is not Prepared.DONE:
+                await self.give(names, username)
+            return None
+        async with self._administrator() as server:
+            if await cannot_enter(names, server, username):
+                return reason
+        raise GrantError(
+            f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
+        )
+
+    async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
+        async with self._administrator() as server:
+            if names.role is Role.OWNER:
+                return _problems(await lacking(names, server, usernames, self._limit))
+            found = _problems(await lacking_outside(names, server, usernames))
+            if Problem.RIGHTS_MISSING in found or await cannot_enter(names, server, server.info.user):
+                return found | {Problem.RIGHTS_MISSING}
+        async with self._administrator(dbname=names.database) as server:
+            return found | _problems(await lacking_inside(names, server))
+
+    async def end_login(
+        self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
+    ) -> str | None:
+        ending, reason = LoginEnd(delete), ""
+        async with self._ending:
+            try:
+                async with self._login(names, username, password) as server:
+                    await ending.run(names, server)
+            except LoginRefusedError as refused:
+                return str(refused)
+            except GrantError as error:  # another session of the login ended ours, or the API did when it deleted it
+                reason = str(error)
+        if not ending.deleted:
+            return reason or None
+        async with self._administrator() as server:
+            await ending.verify(names, server)
         return None
 
-    async def forget(self, names: Names) -> None:
+    async def take_over(self, names: Names, username: str) -> None:
+        async with self._administrator(dbname=names.database) as server:
+            await carry_over(names, username, server)
+
+    async def shut_out(self, names: Names) -> tuple[str, ...]:
         async with self._administrator() as server:
-            await _run(names, server, SQL("DROP ROLE IF EXISTS {}").format(Identifier(names.owner)))
+            return await shut_out(names, server)
+
+    async def before_removal(self, names: Names) -> None:
+        await make_removable(names, self._administrator)
+
+    async def release(self, names: Names) -> None:
+        await release(names, self._administrator)
+
+    async def forget(self, names: Names) -> None:
+        await forget_role(names, self._administrator, names.group)
+
+    async def _as_administrator(self, work: Callable[[AsyncConnection[Any]], Awaitable[None]], **options: Any) -> None:
+        """Do ``work`` in a session of the administrator. While it is blocked by a lock, others have their turns."""
+        for pause in _PAUSES:
+            with suppress(BlockedError):
+                async with self._administrator(**options) as server:
+                    await work(server)
+                return
+            await asyncio.sleep(pause)
+        async with self._administrator(**options) as server:
+            await work(server)
+
+    @asynccontextmanager
+    async def _login(self, names: Names, username: str, password: str) -> AsyncGenerator[AsyncConnection[Any]]:
+        """Connect as a login of the tenant: to its database, or to the administrator's if it does not let it in."""
+        reason = ""
+        async with AsyncExitStack() as stack:
+            for database in (names.database, self._admin.get("dbname")):
+                options = self._admin | {"user": username, "password": password, "dbname": database}
+                try:
+                    server = await stack.enter_async_context(self._connected(options))
+                except ServerAwayError as away:
+                    reason = str(away)
+                else:
+                    yield server
+                    return
+        raise GrantError(f"tenant {names.tenant!r}: the login {username!r} cannot log in: {reason}")
 
     @asynccontextmanager
     async def _connected(self, options: dict[str, Any]) -> AsyncGenerator[AsyncConnection[Any]]:
         try:
-            server = await self._connect(options)
+            server = await connect(options, self._ca)
         except psycopg.OperationalError as error:
             reason = one_line(error)
+            asked = error.pgconn is not None and error.pgconn.used_password
         else:
-            # Not ``async with server``, which leaves it open when it is cancelled at its end.
             try:
-                yield server
-            finally:
+                async with asyncio.timeout(SESSION_SECONDS):
+                    yield server
+                return
+            except TimeoutError:
+                reason, asked = f"it did not answer within {SESSION_SECONDS:.0f} s", False
+            finally:  # not ``async with server``, which leaves it open when it is cancelled at its end
                 await server.close()
-            return
-        raise LoginRefusedError(reason)
+        if asked and await self._refuses_passwords(options, reason):
+            raise LoginRefusedError(reason)
+        raise ServerAwayError(reason)
 
-    async def _connect(self, options: dict[str, Any]) -> AsyncConnection[Any]:
-        conninfo = make_conninfo(**options, connect_timeout=CONNECT_SECONDS)
-        if self._ca is None:
-            return await AsyncConnection.connect(conninfo, autocommit=True)
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # libpq takes a file alone
-            file.write(self._ca)
-            file.flush()
-            verifying = make_conninfo(conninfo, sslmode="verify-full", sslrootcert=file.name)
-            return await AsyncConnection.connect(verifying, autocommit=True)
+    async def _refuses_passwords(self, options: dict[str, Any], reason: str) -> bool:
+        """Whether the server gives ``reason`` for a wrong password, too.
 
-
-def _options(admin: str) -> dict[str, Any]:
-    options = options_of(admin)
-    if options is None:
-        raise ConfigurationError(
-            "admin is no DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ and / in the "
-            "password written as %40 and %2F"
-        )
-    return options
+        libpq has no error code of a login that fails, and the server may write its texts in any language.
+        """
+        try:
+            server = await connect(options | {"password": secrets.token_urlsafe(16)}, self._ca)
+        except psycopg.OperationalError as error:
+            return one_line(error) == reason
+        await server.close()
+        return False
 
 
-async def _run(names: Names, server: AsyncConnection[Any], statement: Composed | SQL) -> list[Any]:
-    try:
-        cursor = await server.execute(statement)
-        return [] if cursor.description is None else await cursor.fetchall()
-    except psycopg.Error as error:
-        reason = error.diag.message_primary or one_line(error)
-    text = statement.as_string(server)
-    raise GrantError(
-        f"tenant {names.tenant!r}: PostgreSQL refused a statement: {reason}", tenant=names.tenant, statement=text
-    )
+def _problems(steps: Sequence[Step]) -> frozenset[Problem]:
+    return frozenset(step.problem for step in steps)

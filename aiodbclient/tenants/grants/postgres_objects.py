@@ -1,0 +1,123 @@
+"""The privileges that a role of PostgreSQL has on objects of somebody else, and how they are revoked or given.
+
+``DROP OWNED BY`` revokes them only for who has the rights of each object's owner. The administrator inherits none, so
+that each is revoked as its owner here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from attrs import frozen
+from psycopg import AsyncConnection
+from psycopg.sql import SQL, Composed, Identifier
+
+from ..naming import Names
+from .postgres_sessions import run
+
+# Every catalog that has privileges, in the current database or shared. Those of parameters and tablespaces are for
+# superusers to give.
+_OBJECTS = " UNION ALL ".join(
+    f"SELECT '{classid or catalog}'::regclass::oid AS classid, {key} AS objid, {number} AS attnum, {owner} AS owner,"
+    f" {acl} AS acl FROM {catalog}{join}"
+    for catalog, classid, key, number, owner, acl, join in (
+        ("pg_class", "", "oid", "0", "relowner", "relacl", ""),
+        (
+            "pg_attribute",
+            "pg_class",
+            "attrelid",
+            "attnum",
+            "relowner",
+            "attacl",
+            " JOIN pg_class c ON c.oid = attrelid",
+        ),
+        ("pg_namespace", "", "oid", "0", "nspowner", "nspacl", ""),
+        ("pg_proc", "", "oid", "0", "proowner", "proacl", ""),
+        ("pg_type", "", "oid", "0", "typowner", "typacl", ""),
+        ("pg_language", "", "oid", "0", "lanowner", "lanacl", ""),
+        ("pg_foreign_server", "", "oid", "0", "srvowner", "srvacl", ""),
+        ("pg_foreign_data_wrapper", "", "oid", "0", "fdwowner", "fdwacl", ""),
+        ("pg_largeobject_metadata", "pg_largeobject", "oid", "0", "lomowner", "lomacl", ""),
+        ("pg_database", "", "oid", "0", "datdba", "datacl", ""),
+    )
+)
+_GRANTED = SQL(
+    """
+WITH objects AS (SELECT * FROM ("""
+    + _OBJECTS
+    + """) AS o WHERE acl IS NOT NULL)
+SELECT DISTINCT pg_get_userbyid(o.owner), pg_get_userbyid(a.grantor), i.type, i.identity,
+       (SELECT attname FROM pg_attribute WHERE attrelid = o.objid AND attnum = o.attnum AND o.attnum > 0),
+       a.privilege_type, a.is_grantable
+FROM objects o, aclexplode(o.acl) a, pg_identify_object(o.classid, o.objid, 0) i
+WHERE a.grantee = (SELECT oid FROM pg_roles WHERE rolname = %s) AND a.grantee <> o.owner
+ORDER BY 1, 2, 3, 4
+"""
+)
+_WORDS = {
+    "view": "TABLE",
+    "materialized view": "TABLE",
+    "foreign table": "TABLE",
+    "function": "ROUTINE",
+    "procedure": "ROUTINE",
+    "aggregate": "ROUTINE",
+    "window function": "ROUTINE",
+    "domain": "TYPE",
+    "server": "FOREIGN SERVER",
+}
+
+
+@frozen(kw_only=True)
+class Granted:
+    """One privilege of a role on an object.
+
+    Attributes:
+        owner: The owner of the object.
+        grantor: Who gave it: the owner, or who could pass it on.
+        target: The object as GRANT names it: ``TABLE public.t``.
+        privilege: The privilege.
+        column: The column that it is for, or None.
+        grantable: Whether the role may pass it on.
+    """
+
+    owner: str
+    grantor: str
+    target: str
+    privilege: str
+    column: str | None
+    grantable: bool
+
+
+async def granted(names: Names, server: AsyncConnection[Any], role: str) -> list[Granted]:
+    """What ``role`` has on objects of the session's database, and on every database."""
+    found = []
+    for owner, grantor, kind, identity, column, privilege, grantable in await run(names, server, _GRANTED, role):
+        found.append(
+            Granted(
+                owner=owner,
+                grantor=grantor,
+                target=f"{_WORDS.get(kind, kind.upper())} {identity}",
+                privilege=privilege,
+                column=column,
+                grantable=grantable,
+            )
+        )
+    return found
+
+
+def revokes(role: str, privileges: list[Granted]) -> dict[str, list[Composed]]:
+    """The statements that end ``privileges`` of ``role``, by the role that is to run them: the objects' owners.
+
+    What was passed on goes with the right to pass it on.
+    """
+    wanted = {
+        (each.owner, each.target, role if each.grantor == each.owner else each.grantor): None for each in privileges
+    }
+    statements: dict[str, list[Composed]] = defaultdict(list)
+    for owner, target, whom in wanted:
+        text = (
+            "REVOKE ALL ON {} FROM {} CASCADE" if whom == role else "REVOKE GRANT OPTION FOR ALL ON {} FROM {} CASCADE"
+        )
+        statements[owner].append(SQL(text).format(SQL(target), Identifier(whom)))
+    return statements

@@ -1,0 +1,137 @@
+"""Sessions on a tenant's PostgreSQL: verified, bounded in time, and untouched by what a tenant has set or planted.
+
+A tenant owns its database. It may set ``search_path``, ``statement_timeout`` or ``role`` on it, and plant functions and
+operators in it. So every session here has its own value for each such setting: options of the client win over those of
+a database and of a role.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Composed, Identifier
+
+from ..._libpq import one_line, options_of
+from ...errors import ConfigurationError, GrantError
+from ..naming import Names
+from . import CONNECT_SECONDS
+
+WITH_OPTIONS = 16_00_00  # the first server version that knows WITH INHERIT and WITH SET
+SESSION_SECONDS = 30.0  # s for all that one session does
+_LOCK_SECONDS = 0.5  # s that a statement waits for a lock, which a hostile session may hold for ever
+_STATEMENT_SECONDS = 10.0
+
+_SETTINGS = {
+    "search_path": "pg_catalog,pg_temp",
+    "role": "none",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read\\ committed",
+    "standard_conforming_strings": "on",
+    "local_preload_libraries": "",
+    "lock_timeout": f"{_LOCK_SECONDS * 1000:.0f}",
+    "statement_timeout": f"{_STATEMENT_SECONDS * 1000:.0f}",
+    # A session whose client has vanished ends soon.
+    "idle_in_transaction_session_timeout": f"{SESSION_SECONDS * 1000:.0f}",
+    "idle_session_timeout": f"{SESSION_SECONDS * 1000:.0f}",
+    "client_connection_check_interval": "1000",
+}
+_OPTIONS = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+_KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+
+# A lock that was not granted in time, a statement that waited for one, and two changes of one row at the same time.
+_BLOCKED = {"55P03", "57014", "40001", "40P01"}
+_SAME_ROW = "tuple concurrently"  # an internal error of PostgreSQL, whose texts are not translated
+
+
+class BlockedError(GrantError):
+    """Another session holds a lock that the statement needs."""
+
+
+class CAFile:
+    """The cluster's certificate authority in a file, since libpq takes nothing else. It goes when this object goes.
+
+    It stays while connections live: to cancel a statement, libpq makes another one.
+
+    Args:
+        ca: The certificates as PEM.
+    """
+
+    def __init__(self, ca: str) -> None:
+        self._ca = ca
+        self._path: str | None = None
+
+    def path(self) -> str:
+        """Return the path of the file, which is written anew if something has cleaned it up."""
+        if self._path is None or not os.path.exists(self._path):
+            handle, self._path = tempfile.mkstemp(prefix="aiodbclient-", suffix=".pem")
+            with open(handle, "w") as file:
+                file.write(self._ca)
+            weakref.finalize(self, _unlink, self._path)
+        return self._path
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def admin_options(admin: str) -> dict[str, Any]:
+    """Return the options of the DSN ``admin``.
+
+    Raises:
+        ConfigurationError: It is no DSN.
+    """
+    options = options_of(admin)
+    if options is None:
+        raise ConfigurationError(
+            "admin is no DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ and / in the "
+            "password written as %40 and %2F"
+        )
+    return options
+
+
+async def connect(options: dict[str, Any], ca: CAFile | None) -> AsyncConnection[Any]:
+    """Connect with these options, as they are changed by ``_SETTINGS``, and verify the server by ``ca``."""
+    given = f"{options.get('options') or ''} {_OPTIONS}".strip()
+    verified = {} if ca is None else {"sslmode": "verify-full", "sslrootcert": ca.path()}
+    conninfo = make_conninfo("", **_KEEPALIVE | options | verified, options=given, connect_timeout=CONNECT_SECONDS)
+    return await AsyncConnection.connect(conninfo, autocommit=True)
+
+
+async def run(names: Names, server: AsyncConnection[Any], statement: Composed | SQL, *values: Any) -> list[Any]:
+    """Execute ``statement`` for a tenant, and return its rows.
+
+    Raises:
+        BlockedError: It waited too long for a lock.
+        GrantError: PostgreSQL refuses it, or the connection broke.
+    """
+    kind: type[GrantError] = GrantError
+    try:
+        cursor = await server.execute(statement, values or None)
+        return [] if cursor.description is None else await cursor.fetchall()
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or one_line(error)
+        if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
+            kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
+    raise kind(
+        f"tenant {names.tenant!r}: PostgreSQL refused a statement: {reason}",
+        tenant=names.tenant,
+        statement=statement.as_string(None),
+    )
+
+
+async def become(names: Names, server: AsyncConnection[Any], role: str) -> None:
+    """Continue the session as ``role``, until ``RESET ROLE``."""
+    await run(names, server, SQL("SET ROLE {}").format(Identifier(role)))
+
+
+def knows_options(server: AsyncConnection[Any]) -> bool:
+    """Whether the server knows ``WITH INHERIT`` and ``WITH SET``. Before, every member inherits and may set."""
+    return server.info.server_version >= WITH_OPTIONS
