@@ -24,6 +24,7 @@ from aiodbclient.errors import (
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants.claims import ClaimedTenant, HeldClaim
+from aiodbclient.tenants.grants import postgres
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.site import read_site
@@ -174,14 +175,14 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
     assert isinstance(site.sql, PostgresGrants)
     names = names_of("alpha", site.engine, place.prefix)
 
-    async def away(self: PostgresGrants, options: object) -> None:
+    async def away(options: object, ca: object) -> None:
         raise psycopg.OperationalError("connection refused")
 
     since, claim = HeldClaim.now(), await place.store.claim("alpha", LONG)
     assert claim is not None
     async with HeldClaim(place.store, claim, LONG, since) as held:
         with monkeypatch.context() as patched:
-            patched.setattr(PostgresGrants, "_connect", away)
+            patched.setattr(postgres, "connect", away)
             with pytest.raises(GrantError, match="connection refused"):
                 await mend(ClaimedTenant(site, place.cluster, names, held))
 
