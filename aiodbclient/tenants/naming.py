@@ -136,6 +136,13 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
     )
 
 
+def mysql_logins(names: Names) -> frozenset[str]:
+    """The logins of all roles of a tenant on MySQL."""
+    fits = len(names.whole) <= _MAX_USER
+    derived = {_derived(names.whole, Engine.MYSQL, what) for what in ("a", "b", "wa", "wb", "ra", "rb")}
+    return frozenset(derived | {names.whole} if fits else derived)
+
+
 def _derived(whole: str, engine: Engine | str, what: str) -> str:
     ending = f"_{_digest(whole)}_{what}"
     if engine in MYSQL:

@@ -1,111 +1,170 @@
-r"""The rights of a tenant on MySQL or MariaDB: revoke all that the API granted its login, and grant ALL on its schema.
+r"""The rights of a tenant on MySQL or MariaDB: a login has the rights of its role on the tenant's schema, and no others.
 
 As the administrator (the cluster's primary user: the usual rights WITH GRANT OPTION, no SUPER)::
 
     REVOKE ALL PRIVILEGES, GRANT OPTION FROM login
+    REVOKE ALL PRIVILEGES ON `d`.* FROM other       whoever else has rights on a schema of that name
     GRANT ALL PRIVILEGES ON `d`.* TO login          in d, ``_``, ``%`` and ``\`` are escaped: GRANT takes a pattern
+    ALTER USER login WITH MAX_USER_CONNECTIONS n ACCOUNT UNLOCK
+
+What a tenant can still do: use as many connections for each of its logins, run events and views as a login that is
+retired, and commit or roll back a prepared transaction of somebody else whose name it knows (MariaDB).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import aiomysql  # pyright: ignore[reportMissingTypeStubs]
 import pymysql
 
-from ...errors import ConfigurationError, GrantError
+from ...errors import GrantError
 from ..credential import verifying_context
-from ..naming import Names
-from . import CONNECT_SECONDS, Grants, LoginRefusedError
+from ..naming import Names, mysql_logins
+from ..problems import Problem
+from ..roles import Role
+from . import Grants, LoginRefusedError, ServerAwayError
+from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
+from .mysql_server import AtLimitError, MySQLSession, connected, options_of, pattern, quoted
+from .mysql_sessions import end_orphans, end_sessions, limit
+from .mysql_transactions import roll_back_prepared
+
+CONNECTION_LIMIT = 20
 
 
-class MySQLGrants(Grants[Any]):
+class MySQLGrants(Grants[MySQLSession]):
     """The SQL of one MySQL cluster. See ``Grants``.
 
     Args:
         admin: The DSN of an administrator. Logins are tested on the server that it names.
         ca: The cluster's certificate authority as PEM, by which the server is verified; None: no TLS.
+        connection_limit: Connections that a login may have at a time. A tenant cannot raise it.
 
     Raises:
         ConfigurationError: ``admin`` is no DSN.
     """
 
-    def __init__(self, admin: str, ca: str | None) -> None:
-        super().__init__(_options(admin))
+    def __init__(self, admin: str, ca: str | None, connection_limit: int = CONNECTION_LIMIT) -> None:
+        super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
+        self._limit = connection_limit
 
     async def give(self, names: Names, username: str) -> None:
-        assert names.database is not None
+        tenant, schema = names.tenant, _schema(names)
         async with self._administrator() as server:
-            await _run(names, server, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
-            await _run(names, server, f"GRANT ALL PRIVILEGES ON {_pattern(names.database)}.* TO %s@'%%'", username)
+            await _check_hosts(server, tenant, username)
+            await revoke_all(server, tenant, username)
+            await revoke_others(server, tenant, schema, mysql_logins(names))
+            rights = ", ".join(RIGHTS[names.role])
+            await server.rows(tenant, f"GRANT {rights} ON {quoted(pattern(schema))}.* TO %s@'%%'", username)
+            await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
+            await limit(server, tenant, username, queries=0, connections=self._limit)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
         options = self._admin | {"user": username, "password": password, "db": names.database}
         try:
-            async with self._turns, self._connected(options):
+            async with self._turns, connected(options, self._tls, prepared=False):
                 return None
+        except AtLimitError:  # its own connections are all in use: the server has accepted the password
+            return None
         except LoginRefusedError as refused:
             return str(refused)
+        except ServerAwayError as away:
+            reason = str(away)
+        raise GrantError(
+            f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
+        )
+
+    async def end_login(
+        self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
+        async with self._administrator() as server:
+            await end_sessions(server, self._own, names.tenant, username, password, lock=True, limited=self._limit)
+
+    async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
+        tenant, schema, found = names.tenant, _schema(names), set[Problem]()
+        async with self._administrator() as server:
+            for username in usernames:
+                if await hosts(server, tenant, username) - {"%"}:
+                    found.add(Problem.OPEN_TO_OTHERS)
+                if not await has_exactly(server, tenant, username, names.role, schema):
+                    found.add(Problem.RIGHTS_MISSING)
+            logins = mysql_logins(names)
+            if any(one.grantee.user not in logins for one in await access(server, tenant, schema)):
+                found.add(Problem.OPEN_TO_OTHERS)
+        return frozenset(found)
+
+    async def shut_out(self, names: Names) -> tuple[str, ...]:
+        logins = mysql_logins(names)
+        async with self._administrator() as server:
+            found = await access(server, names.tenant, _schema(names))
+        return tuple(sorted({str(one.grantee) for one in found if one.grantee.user not in logins}))
+
+    async def take_over(self, names: Names, username: str) -> None:
+        """End the open sessions of the login, which have the rights from before, and could give them back to it.
+
+        In its own schema the login has all rights afterwards. The rights that it has in other schemas end with
+        ``give``: the API gives each login all rights in every schema, so nobody can say which of them were meant.
+        """
+        async with self._administrator() as server:
+            await _check_hosts(server, names.tenant, username)
+            await revoke_all(server, names.tenant, username)
+
+    async def before_removal(self, names: Names) -> None:
+        tenant = names.tenant
+        async with self._administrator() as server:
+            for username in names.logins:
+                if "%" in await hosts(server, tenant, username):
+                    await end_sessions(server, self._own, tenant, username, None, lock=True, limited=self._limit)
+                else:
+                    await end_orphans(server, self._own, tenant, username)
+            if names.role is Role.OWNER:
+                await roll_back_prepared(server, tenant, _schema(names))
+
+    async def release(self, names: Names) -> None:
+        """Revoke what anybody has been given on the schema. The administrator's rights are on every schema."""
+        async with self._administrator() as server:
+            for one in await access(server, names.tenant, _schema(names)):
+                if one.grantee.user in mysql_logins(names) or not one.wide:
+                    await revoke(server, names.tenant, one)
 
     async def forget(self, names: Names) -> None:
-        """Do nothing: MySQL removes what was granted with the logins."""
+        """End sessions of the logins that were deleted, and revoke what was granted on a schema of that name."""
+        tenant = names.tenant
+        async with self._administrator() as server:
+            for username in names.logins:
+                await end_orphans(server, self._own, tenant, username)
+            if names.role is Role.OWNER:
+                for one in await access(server, tenant, _schema(names)):
+                    if not one.wide:
+                        await revoke(server, tenant, one)
 
-    @asynccontextmanager
-    async def _connected(self, options: dict[str, Any]) -> AsyncGenerator[Any]:
-        try:
-            server = await aiomysql.connect(
-                **options, ssl=self._tls, charset="utf8mb4", autocommit=True, connect_timeout=CONNECT_SECONDS
-            )
-        except pymysql.Error as error:
-            reason = _reason(error)
-        else:
-            try:
-                yield server
-            finally:
-                await server.ensure_closed()
-            return
-        raise LoginRefusedError(reason)
+    def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
+        return connected(options, self._tls)
 
-
-def _options(admin: str) -> dict[str, Any]:
-    try:
-        parts = urlsplit(admin)
-        if parts.scheme in ("mysql", "mariadb") and parts.hostname and parts.username:
-            return {
-                "host": parts.hostname,
-                "port": parts.port or 3306,
-                "user": unquote(parts.username),
-                "password": unquote(parts.password or ""),
-            }
-    except ValueError:  # it may quote the DSN, and so a password
-        pass
-    raise ConfigurationError("admin is no DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT")
+    def _own(self, username: str, password: str) -> AbstractAsyncContextManager[MySQLSession]:
+        """Log in as a tenant's login, with no schema and no statement."""
+        return connected(self._admin | {"user": username, "password": password}, self._tls, prepared=False)
 
 
-def _pattern(schema: str) -> str:
-    """``schema`` as a quoted pattern for GRANT. Each ``%`` is doubled: the driver formats the statement by ``%``."""
-    literal = schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
-    return "`{}`".format(literal.replace("`", "``").replace("%", "%%"))
+def _schema(names: Names) -> str:
+    assert names.database is not None
+    return names.database
 
 
-async def _run(names: Names, server: Any, statement: str, username: str) -> None:
-    """Execute ``statement``, whose one placeholder ``%s`` is the login."""
-    try:
-        async with server.cursor() as cursor:
-            await cursor.execute(statement, (username,))
-            return
-    except pymysql.Error as error:
-        reason = _reason(error)
-    raise GrantError(
-        f"tenant {names.tenant!r}: MySQL refused a statement: {reason}",
-        tenant=names.tenant,
-        statement=statement % repr(username),
-    )
+async def _check_hosts(server: MySQLSession, tenant: str, username: str) -> None:
+    """Refuse a login that has accounts for single hosts too: the API neither shows nor resets those.
 
-
-def _reason(error: pymysql.Error) -> str:
-    return str(error.args[-1]) if error.args else type(error).__name__
+    Raises:
+        GrantError: It has.
+    """
+    others = sorted(await hosts(server, tenant, username) - {"%"})
+    if others:
+        accounts = " and ".join(f"{username!r}@{host!r}" for host in others)
+        raise GrantError(
+            f"tenant {tenant!r}: beside its login there is the account {accounts}, whose password nobody here knows or "
+            f"replaces: drop it (DROP USER {accounts.replace(' and ', ', ')}) and run it again",
+            tenant=tenant,
+        )

@@ -1,0 +1,149 @@
+"""What the accounts of a MySQL server may do in one schema, read from the tables of the schema ``mysql``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from attrs import frozen
+
+from ...errors import GrantError
+from ..roles import Role
+from .mysql_server import MySQLSession, pattern, quoted
+
+# What a role may do in the tenant's schema. Names of rights, as GRANT takes them.
+RIGHTS = {
+    Role.OWNER: ("ALL PRIVILEGES",),
+    Role.WRITER: ("SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"),
+    Role.READER: ("SELECT", "SHOW VIEW"),
+}
+_GRANT = re.compile(r"GRANT (?P<rights>[A-Z ,]+) ON (?P<on>.+) TO .*", re.DOTALL)
+
+
+@frozen
+class Grantee:
+    """An account or a role of the server. ``PUBLIC`` of MariaDB and roles have no host there.
+
+    Attributes:
+        user: Its name.
+        host: Where it may connect from; empty for ``PUBLIC`` and for a role of MariaDB.
+    """
+
+    user: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}" if self.host else self.user
+
+    @property
+    def sql(self) -> tuple[str, tuple[str, ...]]:
+        """How a statement names it: with placeholders, and their values."""
+        if not self.host:
+            return ("PUBLIC", ()) if self.user == "PUBLIC" else ("%s", (self.user,))
+        return "%s@%s", (self.user, self.host)
+
+
+@frozen
+class Access:
+    """A right that somebody has in a schema.
+
+    Attributes:
+        grantee: Who has it.
+        on: What it is on, as GRANT takes it: a pattern of schemas, a table or a routine.
+        wide: Whether it is a pattern that matches other schemas too.
+    """
+
+    grantee: Grantee
+    on: str
+    wide: bool
+
+
+async def access(server: MySQLSession, tenant: str, schema: str) -> list[Access]:
+    """List who may do something in ``schema``, besides those who may do it in every schema.
+
+    Raises:
+        GrantError: The administrator may not read the schema ``mysql``.
+    """
+    found = []
+    own = pattern(schema)
+    for host, user, db in await server.rows(tenant, "SELECT Host, User, Db FROM mysql.db WHERE %s LIKE Db", schema):
+        found.append(Access(Grantee(user, host), f"{quoted(db)}.*", wide=db not in (own, schema) or _is_wide(db)))
+    for host, user, table in await server.rows(
+        tenant, "SELECT Host, User, Table_name FROM mysql.tables_priv WHERE Db = %s", schema
+    ):
+        found.append(Access(Grantee(user, host), f"{quoted(schema)}.{quoted(table)}", wide=False))
+    for host, user, routine, kind in await server.rows(
+        tenant, "SELECT Host, User, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s", schema
+    ):
+        found.append(Access(Grantee(user, host), f"{kind} {quoted(schema)}.{quoted(routine)}", wide=False))
+    return found
+
+
+async def revoke_others(server: MySQLSession, tenant: str, schema: str, logins: Collection[str]) -> None:
+    """Revoke what others than ``logins`` may do in ``schema``.
+
+    Raises:
+        GrantError: A pattern gives somebody rights on other schemas too, which are not ours to revoke.
+    """
+    for one in await access(server, tenant, schema):
+        if one.grantee.user in logins:
+            continue
+        if one.wide:
+            raise GrantError(
+                f"tenant {tenant!r}: {one.grantee} has rights on the schemas that match {_shown(one.on)}, and the "
+                f"tenant's is one of them: revoke them (REVOKE ALL PRIVILEGES ON {_shown(one.on)} FROM {one.grantee}) "
+                "and run it again",
+                tenant=tenant,
+            )
+        await revoke(server, tenant, one)
+
+
+async def revoke(server: MySQLSession, tenant: str, one: Access) -> None:
+    """Revoke ``one``, and the right to grant it."""
+    who, values = one.grantee.sql
+    await server.rows(tenant, f"REVOKE ALL PRIVILEGES ON {one.on} FROM {who}", *values)
+
+
+async def hosts(server: MySQLSession, tenant: str, username: str) -> set[str]:
+    """The hosts of the accounts of that name."""
+    return {str(host) for (host,) in await server.rows(tenant, "SELECT Host FROM mysql.user WHERE User = %s", username)}
+
+
+async def revoke_all(server: MySQLSession, tenant: str, username: str) -> None:
+    """Revoke every right of an account, and every role that it has."""
+    await server.rows(tenant, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
+    for grantee in await roles(server, tenant, username):
+        who, values = grantee.sql
+        await server.rows(tenant, f"REVOKE {who} FROM %s@'%%'", *values, username)
+
+
+async def roles(server: MySQLSession, tenant: str, username: str) -> list[Grantee]:
+    """The roles of the server that an account has."""
+    if server.is_mariadb:
+        query = "SELECT Role, '' FROM mysql.roles_mapping WHERE User = %s AND Host = '%%'"
+    else:
+        query = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
+    return [Grantee(user, host) for user, host in await server.rows(tenant, query, username)]
+
+
+async def has_exactly(server: MySQLSession, tenant: str, username: str, role: Role, schema: str) -> bool:
+    """Whether an account has the rights of ``role`` on ``schema``, and no others anywhere."""
+    if await roles(server, tenant, username):
+        return False
+    given: dict[str, set[str]] = {}
+    for (line,) in await server.rows(tenant, "SHOW GRANTS FOR %s@'%%'", username):
+        parsed = _GRANT.fullmatch(line)
+        if parsed is None or " WITH GRANT OPTION" in line.rpartition("TO ")[2]:
+            return False
+        rights = set(parsed["rights"].split(", "))
+        if rights != {"USAGE"}:
+            given[parsed["on"]] = rights
+    return given == {f"{quoted(pattern(schema)).replace('%%', '%')}.*": set(RIGHTS[role])}
+
+
+def _is_wide(db: str) -> bool:
+    return re.search(r"(?<!\\)(\\\\)*[_%]", db) is not None
+
+
+def _shown(on: str) -> str:
+    return on.replace("%%", "%")

@@ -1,0 +1,190 @@
+"""A session on a MySQL or MariaDB server: every statement is bounded in time, and its errors name the tenant.
+
+A tenant can hold locks. So the server gives up a wait for one after some seconds, and the client closes the connection
+when an answer takes longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiomysql  # pyright: ignore[reportMissingTypeStubs]
+import pymysql
+
+from ...errors import ConfigurationError, GrantError
+from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
+
+LOCK_SECONDS = 3  # the longest wait of a statement for a lock
+STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
+
+# MySQL 8 manual, "Server Error Message Reference", and MariaDB's list of error codes.
+_REFUSALS = frozenset(
+    {
+        1044,  # no access to the database
+        1045,  # wrong password, or no such account
+        1049,  # no such database
+        1130,  # not from this host
+        1251,  # the account's way to authenticate is not supported
+        1396,  # the account is missing
+        1698,  # no password, where one is needed
+        1820,  # the password must be changed
+        1862,  # the password has expired
+        2059,  # the account's way to authenticate is not supported by the driver
+        3118,  # the account is locked: MySQL
+        3159,  # the server requires TLS
+        4151,  # the account is locked: MariaDB
+        4165,  # the account is locked after too many wrong passwords: MariaDB
+        3955,  # the same: MySQL
+    }
+)
+# The account has as many connections as it may have. The server looks at that after it has accepted the password.
+_AT_LIMIT = frozenset({1203, 1226})
+
+
+class AtLimitError(LoginRefusedError):
+    """The server accepts the password, but the account has as many connections as it may have."""
+
+
+class MySQLSession:
+    """A session on a server, used by one task at a time.
+
+    Args:
+        connection: The driver's connection.
+
+    Attributes:
+        is_mariadb: Whether the server is MariaDB.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.is_mariadb = "mariadb" in connection.get_server_info().lower()
+
+    async def rows(
+        self, tenant: str, statement: str, *values: object, shown: str | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Execute ``statement``, and return its rows.
+
+        Args:
+            tenant: The tenant that the statement is for.
+            statement: The statement, with ``%s`` for each of ``values``, and ``%%`` for a percent sign.
+            values: The values.
+            shown: The statement as an error may show it. None: with the values in it.
+
+        Raises:
+            GrantError: The server refused the statement, or did not answer in time.
+        """
+        try:
+            return await self.raw(statement, *values)
+        except pymysql.Error as error:
+            reason = reason_of(error)
+        except TimeoutError:
+            reason = f"no answer within {STATEMENT_SECONDS} seconds"
+        raise GrantError(
+            f"tenant {tenant!r}: MySQL refused a statement: {reason}",
+            tenant=tenant,
+            statement=statement % tuple(map(repr, values)) if shown is None else shown,
+        )
+
+    async def raw(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """As ``rows``, but raise the driver's errors, and TimeoutError if there is no answer in time."""
+        async with asyncio.timeout(STATEMENT_SECONDS), self._connection.cursor() as cursor:
+            await cursor.execute(statement, values)
+            return list(await cursor.fetchall())
+
+
+@asynccontextmanager
+async def connected(
+    options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True
+) -> AsyncGenerator[MySQLSession]:
+    """Log in with these options of the driver. The connection is closed at the end, also after a cancel.
+
+    Args:
+        options: The host, the port, the user, the password and maybe the schema.
+        tls: How the server is verified; None: no TLS.
+        prepared: Whether to bound the session's waits, by some statements.
+
+    Raises:
+        LoginRefusedError: The server refuses the login.
+        ServerAwayError: The server cannot be reached, or has no connection left.
+    """
+    reason = ""
+    error_type: type[Exception] = ServerAwayError
+    connection: Any = aiomysql.Connection(**options, ssl=tls, charset="utf8mb4", autocommit=None)
+    try:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection._connect()  # aiomysql.connect would lose the connection when it is cancelled
+                session = MySQLSession(connection)
+                if prepared:
+                    for statement in _preparing(session):
+                        await session.raw(statement)
+        except pymysql.Error as error:
+            code, reason = error.args[0] if error.args else None, reason_of(error)
+            if code in _AT_LIMIT:
+                error_type = AtLimitError
+            elif code in _REFUSALS:
+                error_type = LoginRefusedError
+        except TimeoutError:
+            reason = f"no answer within {CONNECT_SECONDS} seconds"
+        except (OSError, EOFError, UnicodeError, ValueError, RuntimeError) as error:  # what the driver lets through
+            reason = type(error).__name__
+        else:
+            yield session
+            return
+    finally:
+        connection.close()
+    raise error_type(reason)
+
+
+def _preparing(session: MySQLSession) -> list[str]:
+    # The mode changes what GRANT and SHOW GRANTS do. An account cannot be made by a GRANT on MySQL 8 anyway.
+    mode = "NO_AUTO_CREATE_USER" if session.is_mariadb else ""
+    longest = (
+        f"max_statement_time = {STATEMENT_SECONDS}"
+        if session.is_mariadb
+        else (f"max_execution_time = {STATEMENT_SECONDS * 1000}")
+    )
+    return [
+        f"SET SESSION autocommit = 1, sql_mode = '{mode}', lock_wait_timeout = {LOCK_SECONDS}, "
+        f"innodb_lock_wait_timeout = {LOCK_SECONDS}, {longest}"
+    ]
+
+
+def options_of(admin: str) -> dict[str, Any]:
+    """Return the driver's options for the DSN of an administrator.
+
+    Raises:
+        ConfigurationError: ``admin`` is no DSN.
+    """
+    try:
+        parts = urlsplit(admin)
+        if parts.scheme in ("mysql", "mariadb") and parts.hostname and parts.username:
+            return {
+                "host": parts.hostname,
+                "port": parts.port or 3306,
+                "user": unquote(parts.username),
+                "password": unquote(parts.password or ""),
+            }
+    except ValueError:  # it may quote the DSN, and so a password
+        pass
+    raise ConfigurationError("admin is no DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT")
+
+
+def reason_of(error: pymysql.Error) -> str:
+    """Why the server or the driver failed. Their messages hold no password."""
+    return str(error.args[-1]) if error.args else type(error).__name__
+
+
+def quoted(name: str) -> str:
+    """``name`` as an identifier. Each ``%`` is doubled, since the driver formats statements by ``%``."""
+    return "`{}`".format(name.replace("`", "``").replace("%", "%%"))
+
+
+def pattern(schema: str) -> str:
+    """``schema`` as GRANT takes it, which reads a schema's name as a pattern. Not quoted."""
+    return schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
