@@ -1,4 +1,4 @@
-r"""The rights of a tenant on MySQL or MariaDB: a login has the rights of its role on the tenant's schema, and no others.
+r"""The rights of a tenant on MySQL or MariaDB: those of its role on its own schema, and no others.
 
 As the administrator (the cluster's primary user: the usual rights WITH GRANT OPTION, no SUPER)::
 
@@ -17,8 +17,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import pymysql
-
 from ...errors import GrantError
 from ..credential import verifying_context
 from ..naming import Names, mysql_logins
@@ -27,7 +25,7 @@ from ..roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
 from .mysql_server import AtLimitError, MySQLSession, connected, options_of, pattern, quoted
-from .mysql_sessions import end_orphans, end_sessions, limit
+from .mysql_sessions import end_orphans, end_sessions, kept_password, limit
 from .mysql_transactions import roll_back_prepared
 
 CONNECTION_LIMIT = 20
@@ -39,16 +37,19 @@ class MySQLGrants(Grants[MySQLSession]):
     Args:
         admin: The DSN of an administrator. Logins are tested on the server that it names.
         ca: The cluster's certificate authority as PEM, by which the server is verified; None: no TLS.
-        connection_limit: Connections that a login may have at a time. A tenant cannot raise it.
+        connection_limit: Connections that a login may have at a time; None for as many as the server has. A tenant
+            cannot raise it.
 
     Raises:
         ConfigurationError: ``admin`` is no DSN.
     """
 
-    def __init__(self, admin: str, ca: str | None, connection_limit: int = CONNECTION_LIMIT) -> None:
+    _database_option = "db"
+
+    def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = CONNECTION_LIMIT) -> None:
         super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
-        self._limit = connection_limit
+        self._limit = connection_limit or 0
 
     async def give(self, names: Names, username: str) -> None:
         tenant, schema = names.tenant, _schema(names)
@@ -62,6 +63,10 @@ class MySQLGrants(Grants[MySQLSession]):
             await limit(server, tenant, username, queries=0, connections=self._limit)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
+        return await self.accepts(names, username, password)
+
+    async def accepts(self, names: Names, username: str, password: str) -> str | None:
+        """Log in to the tenant's schema as ``username``, and do nothing. Returns as ``log_in``."""
         options = self._admin | {"user": username, "password": password, "db": names.database}
         try:
             async with self._turns, connected(options, self._tls, prepared=False):
@@ -78,10 +83,11 @@ class MySQLGrants(Grants[MySQLSession]):
 
     async def end_login(
         self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
-    ) -> None:
+    ) -> str | None:
         """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
         async with self._administrator() as server:
             await end_sessions(server, self._own, names.tenant, username, password, lock=True, limited=self._limit)
+        return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
         tenant, schema, found = names.tenant, _schema(names), set[Problem]()
@@ -108,9 +114,12 @@ class MySQLGrants(Grants[MySQLSession]):
         In its own schema the login has all rights afterwards. The rights that it has in other schemas end with
         ``give``: the API gives each login all rights in every schema, so nobody can say which of them were meant.
         """
+        tenant = names.tenant
         async with self._administrator() as server:
-            await _check_hosts(server, names.tenant, username)
-            await revoke_all(server, names.tenant, username)
+            await _check_hosts(server, tenant, username)
+            await revoke_all(server, tenant, username)
+            async with kept_password(server, tenant, username):
+                await end_sessions(server, self._own, tenant, username, None, lock=False, limited=self._limit)
 
     async def before_removal(self, names: Names) -> None:
         tenant = names.tenant

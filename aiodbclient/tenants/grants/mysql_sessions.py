@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import monotonic
 
 import pymysql
 
 from ...errors import GrantError
 from . import LoginRefusedError, ServerAwayError
-from .mysql_server import MySQLSession, reason_of
+from .mysql_server import MySQLSession, quoted, reason_of
 
 _SECONDS = 20.0  # for which sessions are ended again and again
 _PAUSE = 0.02  # s between two looks whether a killed session is gone
@@ -88,6 +88,26 @@ async def end_orphans(server: MySQLSession, log_in: LogIn, tenant: str, username
         await end_sessions(server, log_in, tenant, username, None, lock=True, limited=0)
     finally:
         await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)
+
+
+@asynccontextmanager
+async def kept_password(server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
+    """Give an account at the end the password that it has now. The administrator reads and writes only its hash."""
+    read = "SELECT plugin, HEX(authentication_string) FROM mysql.user WHERE User = %s AND Host = '%%'"
+    ((plugin, digest),) = await server.rows(tenant, read, username)
+    try:
+        yield
+    finally:
+        secret = bytes.fromhex(digest)
+        if server.is_mariadb:
+            how, value = f"VIA {quoted(plugin)} USING", secret.decode()
+            placeholder = "%s"
+        else:  # it may have bytes that are no text
+            how, value, placeholder = f"WITH {quoted(plugin)} AS", "", f"0x{digest}"
+        change = f"ALTER USER %s@'%%' IDENTIFIED {how} "
+        await server.rows(
+            tenant, change + placeholder, username, *filter(None, [value]), shown=change % repr(username) + "'...'"
+        )
 
 
 async def has_sessions(server: MySQLSession, tenant: str, username: str) -> bool:
