@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 
 
 def main() -> None:
@@ -12,9 +15,22 @@ def main() -> None:
         SystemExit: Always.
     """
     try:
-        from .app import app
+        from .app import run
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        if error.name not in ("typer", "rich", "yaml"):
             raise
-        sys.exit("aiodbclient: the command needs its extra: pip install 'aiodbclient[cli]'")
-    app()
+        sys.exit(f"aiodbclient: the command needs its extra: pip install {_extra()}")
+    sys.exit(run(sys.argv[1:]))
+
+
+def _extra() -> str:
+    """What ``pip install`` takes to add the extra to the installed package: the place that it came from."""
+    where = None
+    with suppress(PackageNotFoundError, ValueError):
+        where = json.loads(distribution("aiodbclient").read_text("direct_url.json") or "null")
+    if not isinstance(where, dict) or "url" not in where:
+        return "'aiodbclient[cli]'"
+    url = str(where["url"])
+    if "vcs_info" in where:
+        url = f"{where['vcs_info']['vcs']}+{url}@{where['vcs_info']['commit_id']}"
+    return f"'aiodbclient[cli] @ {url}'"

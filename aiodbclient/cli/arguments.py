@@ -7,11 +7,30 @@ from typing import Annotated
 
 import typer
 
+from .completion import clusters, tenants
+
+CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
+_CLUSTER_HELP = "The cluster's name or id."
+
 ClusterArgument = Annotated[
-    str, typer.Argument(metavar="CLUSTER", help="The cluster's id or name.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="CLUSTER", envvar=CLUSTER_VARIABLE, help=_CLUSTER_HELP, show_default=False, autocompletion=clusters
+    ),
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+# Two arguments, of which the first may be left out: see ``running.cluster_and_name``.
+ClusterFirstArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[CLUSTER]",
+        help=f"{_CLUSTER_HELP} Default: ${CLUSTER_VARIABLE}.",
+        show_default=False,
+        autocompletion=clusters,
+    ),
+]
+UserArgument = Annotated[str | None, typer.Argument(metavar="NAME", help="The user.", show_default=False)]
+DatabaseArgument = Annotated[str | None, typer.Argument(metavar="NAME", help="The database.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, errors too.")]
 ShowOption = Annotated[bool, typer.Option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 BudgetOption = Annotated[
@@ -19,25 +38,49 @@ BudgetOption = Annotated[
     typer.Option(
         envvar="AIODBCLIENT_BUDGET",
         metavar="URL",
-        help="Share the rate limit with other processes, through this Valkey: valkey://host:6379/0. "
-        "Put a password into the variable: others can read a process's arguments.",
+        help="Share the rate limit with other processes through a Valkey, such as valkey://host:6379/0. Put a URL "
+        "with a password into the variable: other users of the machine can read arguments.",
         show_default=False,
-        show_envvar=True,
+    ),
+]
+PruneUsersOption = Annotated[bool, typer.Option("--prune", help="Delete the users that the file does not have.")]
+PruneOption = Annotated[
+    bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")
+]
+MaxOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max",
+        metavar="N",
+        min=0,
+        help="Refuse to remove more than N, for the case that the file was cut short.",
+        show_default=False,
     ),
 ]
 
-NamesArgument = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The tenants.", show_default=False)]
+NamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="The tenants.", show_default=False, autocompletion=tenants),
+]
 FromOption = Annotated[
     Path | None,
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Take the names from a CSV file: its column `name`, or its only column. - is the standard input.",
+        help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
         show_default=False,
     ),
 ]
 ClusterOption = Annotated[
-    str, typer.Option("--cluster", metavar="CLUSTER", help="The cluster's id or name.", show_default=False)
+    str,
+    typer.Option(
+        "--cluster",
+        metavar="CLUSTER",
+        envvar=CLUSTER_VARIABLE,
+        help=_CLUSTER_HELP,
+        show_default=False,
+        autocompletion=clusters,
+    ),
 ]
 StoreOption = Annotated[
     str,
@@ -45,20 +88,23 @@ StoreOption = Annotated[
         "--store",
         envvar="AIODBCLIENT_STORE",
         metavar="STORE",
-        help="Where the credentials are on record: a file such as tenants.db, or postgresql://user@host/db. "
-        "Put a password into the variable, or into ~/.pgpass. AIODBCLIENT_STORE_KEY encrypts the store.",
+        help="Where the credentials are stored: a file such as tenants.db, or a PostgreSQL such as "
+        "postgresql://user@host/db. Put a password into the variable, or into ~/.pgpass. "
+        "$AIODBCLIENT_STORE_KEY encrypts the store.",
         show_default=False,
     ),
 ]
-PrefixOption = Annotated[str, typer.Option(metavar="TEXT", help="What the names of databases and logins begin with.")]
-PrivateOption = Annotated[bool, typer.Option("--private", help="Give credentials the host of the private connection.")]
+PrefixOption = Annotated[
+    str, typer.Option(metavar="TEXT", help="The prefix of the tenants' databases and logins.", show_default=False)
+]
+PrivateOption = Annotated[bool, typer.Option("--private", help="Use the cluster's private connection.")]
 AdminOption = Annotated[
     str | None,
     typer.Option(
         envvar="AIODBCLIENT_ADMIN",
         metavar="DSN",
-        help="The administrator that gives the rights; the cluster's primary user by default. Give it in the "
-        "variable: others can read a process's arguments.",
+        help="The administrator who grants the rights, if it is not the cluster's primary user. Use the variable: "
+        "other users of the machine can read arguments.",
         show_default=False,
     ),
 ]

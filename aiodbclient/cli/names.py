@@ -9,6 +9,14 @@ from pathlib import Path
 
 from ..errors import InvalidArgumentError
 
+_TITLES = frozenset(
+    {
+        *("names", "tenant", "tenants", "tenant_name", "tenant_names", "tenantname", "tenant_id", "id", "slug"),
+        *("customer", "customers", "customer_name", "customer_id", "user", "users", "username", "user_name", "login"),
+        *("database", "databases", "database_name", "db", "dbname", "db_name", "account", "account_name", "company"),
+    }
+)
+
 
 def check_name(name: str) -> None:
     """Refuse ``-`` as a name for something new: whoever types it means the standard input.
@@ -17,11 +25,13 @@ def check_name(name: str) -> None:
         InvalidArgumentError: It is ``-``.
     """
     if name == "-":
-        raise InvalidArgumentError("'-' is no name, and the standard input is not read here; nothing was sent")
+        raise InvalidArgumentError(
+            "'-' is not a name, and names are not read from the standard input here; nothing was sent"
+        )
 
 
 def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
-    """Read the names, and check that each comes once.
+    """Read the names, and check that none comes twice. A line of a file that begins with # is a comment.
 
     Args:
         arguments: The names on the command line, if any.
@@ -34,13 +44,13 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
     Raises:
         InvalidArgumentError: There are no names, or there are both arguments and a file; an argument is ``-``; the
             file cannot be read, or has several columns and none is ``name``; a name is empty, or comes twice. The
-            message tells the line.
+            message names the line.
     """
     if arguments and "-" in arguments:
-        raise InvalidArgumentError("'-' is no name: to read the names from the standard input, say --from -")
+        raise InvalidArgumentError("'-' is not a name: to read the names from the standard input, use --from -")
     if file is None:
         if not arguments:
-            raise InvalidArgumentError("name the tenants, or take them from a file: --from names.csv")
+            raise InvalidArgumentError("which tenants? Give their names, or a file: --from names.csv")
         return _unique((f"argument {number}", name) for number, name in enumerate(arguments, start=1))
     if arguments:
         raise InvalidArgumentError("give names or --from, not both")
@@ -59,35 +69,63 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
     return names
 
 
+class _Lines:
+    """The lines of a text, without comments.
+
+    Attributes:
+        number: The number of the last line, comments counted.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.number = 0
+        self._lines = text.splitlines(keepends=True)
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.number += 1
+            if not line.startswith("#"):
+                yield line
+
+
 def _cells(where: str, text: str) -> Iterator[tuple[int, str]]:
     """The name in each row, after the number of its line."""
-    rows = csv.reader(text.splitlines(keepends=True), strict=True)
+    lines = _Lines(text)
     column = 0
     has_header = False
     first = True
     try:
-        for row in rows:
+        for row in csv.reader(lines, strict=True):
+            here = f"{where}, line {lines.number}"
             cells = [cell.strip() for cell in row]
             names = [cell.lower() for cell in cells]
             if first and "name" in names:
                 column = names.index("name")
                 has_header = True
             elif not any(cells):
-                raise InvalidArgumentError(f"{where}, line {rows.line_num}: blank")
+                raise InvalidArgumentError(f"{here}: blank")
             elif len(cells) <= column or not cells[column]:
-                raise InvalidArgumentError(f"{where}, line {rows.line_num}: no name in column {column + 1}")
+                raise InvalidArgumentError(f"{here}: no name in column {column + 1}")
             elif any(separator in cells[column] for separator in ";\t"):
-                raise InvalidArgumentError(f"{where}, line {rows.line_num}: columns are separated by commas in CSV")
+                raise InvalidArgumentError(f"{here}: columns are separated by commas in CSV")
             elif len(cells) > 1 and not has_header:
                 raise InvalidArgumentError(
-                    f"{where}, line {rows.line_num}: several columns ({', '.join(cells)}), and the first line calls "
-                    "none of them name"
+                    f"{here}: several columns ({', '.join(cells)}), and the first line calls none of them name"
+                )
+            elif first and _looks_like_header(cells[0]):
+                raise InvalidArgumentError(
+                    f"{here}: {cells[0]!r} looks like the title of a column. If it is, call the column `name`; if it "
+                    "is a tenant, put a line `name` above it. Nothing was sent"
                 )
             else:
-                yield rows.line_num, cells[column]
+                yield lines.number, cells[column]
             first = False
     except csv.Error as error:
-        raise InvalidArgumentError(f"{where}, line {rows.line_num}: not CSV: {error}") from None
+        raise InvalidArgumentError(f"{where}, line {lines.number}: not CSV: {error}") from None
+
+
+def _looks_like_header(name: str) -> bool:
+    """Whether ``name``, in the first line of a file with one column, is more likely the title of the column."""
+    return name.lower().replace(" ", "_").strip("_") in _TITLES
 
 
 def _unique(found: Iterable[tuple[str, str]]) -> list[str]:

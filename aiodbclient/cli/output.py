@@ -1,33 +1,30 @@
-"""Print: results on the standard output, everything else on the standard error. Ask on the terminal."""
+"""Print: results on the standard output, everything else on the standard error."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import select
-import signal
-import socket
+import re
+import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 
-import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from ..errors import InvalidArgumentError
 
 NAME = "aiodbclient"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_WIDE = 1_000_000  # columns of an output that is no terminal, so that no line is folded
+
+speaks_json: ContextVar[bool] = ContextVar("speaks_json", default=False)
+"""Whether the command was given ``--json``: then each line of the standard error is a JSON object too."""
 
 
 class OutputError(Exception):
     """The standard output cannot be written: its disk is full, it is closed, or its reader has gone.
 
     Attributes:
-        gone: Whether its reader has gone, such as ``head`` in a pipe, which no operator needs to be told.
+        gone: Whether its reader has gone, such as ``head`` in a pipe. No operator needs to know that.
         lost: What was not printed and is nowhere else, and what to do about it; empty if nothing is lost.
     """
 
@@ -57,9 +54,13 @@ def write(text: str, lost: str = "") -> None:
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        # Else Python would fail to flush it again when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         raise OutputError(error, lost) from None
+
+
+def discard_stdout() -> None:
+    """Discard what is still to be written. Otherwise Python fails to flush it when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Lines:
@@ -92,8 +93,23 @@ def error_console() -> Console:
 
 
 def tell(text: str) -> None:
-    """Print ``text`` on the standard error, after the name of the command."""
-    print(f"{NAME}: {printable(text)}", file=sys.stderr)
+    """Print a note on the standard error."""
+    text = json.dumps({"note": text}) if speaks_json.get() else f"{NAME}: {printable(text)}"
+    print(text, file=sys.stderr, flush=True)
+
+
+def complain(text: str, code: int, *, as_json: bool | None = None) -> None:
+    """Print on the standard error why the command ends.
+
+    Args:
+        text: The reason, and what to do.
+        code: The exit code.
+        as_json: Whether to print an object; None: as ``speaks_json`` says.
+    """
+    if speaks_json.get() if as_json is None else as_json:
+        print(json.dumps({"error": text, "exit_code": code}), file=sys.stderr, flush=True)
+    else:
+        print(f"{NAME}: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def printable(text: object) -> str:
@@ -101,90 +117,57 @@ def printable(text: object) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
-def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool, lost: str = "") -> None:
-    """Print ``rows`` as a table that fits the terminal, or as a JSON object for each.
+def this_command() -> str:
+    """The command line of this process, to be copied. Passwords in its URLs and DSNs are masked."""
+    masked = (re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1********@", each) for each in sys.argv[1:])
+    return shlex.join([NAME, *(re.sub(r"(password\s*=\s*)\S+", r"\1********", each) for each in masked)])
+
+
+def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool, lost: str = "", none: str = "") -> None:
+    """Print ``rows`` as a table, or as a JSON object for each. No value is folded, since people copy them.
+
+    A table that is wider than the terminal is printed as a line ``name: value`` for each value.
+
+    Args:
+        rows: The rows. Each has the names of its columns.
+        as_json: Whether to print JSON.
+        lost: As for ``OutputError``.
+        none: What to say on the standard error if there are no rows; empty for nothing.
 
     Raises:
         OutputError: The standard output cannot be written. It has ``lost``.
     """
     lines = list(rows)
+    if not lines and none and not as_json:
+        tell(none)
     if as_json:
         write("".join(f"{json.dumps(row)}\n" for row in lines), lost)
     elif lines:
-        console = stdout_console()
-        if not console.is_terminal:
-            console.width = _WIDE
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        columns = list(dict.fromkeys(name for row in lines for name in row))
-        for name in columns:
-            table.add_column(name, overflow="fold")
-        for row in lines:
-            table.add_row(*(Text(_cell(row.get(name))) for name in columns))
-        # Rich itself would end the process with 1 when the reader of the output has gone.
-        with console.capture() as captured:
-            console.print(table)
-        write(captured.get(), lost)
+        write(_table(lines), lost)
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    widths = [max(cell_len(each[at]) for each in [columns, *cells]) for at in range(len(columns))]
+    console = stdout_console()
+    if console.is_terminal and sum(widths) + 2 * (len(widths) - 1) > console.width:
+        return "\n".join(_block(columns, row) for row in cells)
+    lines = ["  ".join(map(_padded, row, widths)).rstrip() for row in [columns, *cells]]
+    if console.is_terminal and "NO_COLOR" not in os.environ:
+        lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
+    return "\n".join(lines) + "\n"
+
+
+def _block(columns: Sequence[str], row: Sequence[str]) -> str:
+    return "".join(f"{name}: {cell}\n" for name, cell in zip(columns, row, strict=True) if cell)
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cell_len(cell))
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
     return printable(value if isinstance(value, str) else json.dumps(value))
-
-
-def confirm(what: str, *, yes: bool) -> bool:
-    """Ask on the terminal whether to go on.
-
-    Args:
-        what: The question.
-        yes: Whether ``--yes`` was given. Then nothing is asked, and the answer is True.
-
-    Returns:
-        The answer.
-
-    Raises:
-        InvalidArgumentError: The standard input is no terminal.
-        typer.Abort: Ctrl-C, SIGTERM or the end of the input came instead of an answer.
-    """
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise InvalidArgumentError(f"{what} Nobody can be asked here: say --yes. Nothing was changed")
-    # The event loop stands still while this waits, so its handlers of signals would not run.
-    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
-    try:
-        return _answer(f"{printable(what)} [y/N]: ")
-    except (KeyboardInterrupt, EOFError):
-        raise typer.Abort from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _answer(question: str) -> bool:
-    while True:
-        print(question, end="", file=sys.stderr, flush=True)
-        answer = _read_line().strip().lower()
-        if answer in ("y", "yes", "n", "no", ""):
-            return answer.startswith("y")
-        tell("answer y or n")
-
-
-def _read_line() -> str:
-    """Read a line of the standard input. Raises KeyboardInterrupt on a signal, and EOFError at the end of the input.
-
-    ``input()`` would miss a signal that comes just before it waits, and then wait for ever.
-    """
-    awakened, wakeup = socket.socketpair()
-    with awakened, wakeup:
-        wakeup.setblocking(False)
-        before = signal.set_wakeup_fd(wakeup.fileno())
-        try:
-            if awakened in select.select([sys.stdin, awakened], [], [])[0]:
-                raise KeyboardInterrupt
-        finally:
-            signal.set_wakeup_fd(before)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line

@@ -1,69 +1,107 @@
-"""What every command needs: a client, its cluster, what signals do, and the exit code."""
+"""Run a command's coroutine: what signals do to it, and its exit code."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
-from uuid import UUID
+from collections.abc import Callable, Coroutine
+from functools import partial, wraps
+from typing import Any, ParamSpec
 
 import typer
 
-from .. import ClusterClient, DatabaseClient, RateBudget
-from ..client import environment_token
 from ..errors import (
     APIError,
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
     InvalidArgumentError,
-    NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     ServerError,
     UnsupportedOperationError,
 )
-from .output import SIGNALS, OutputError, tell
-
-if TYPE_CHECKING:
-    from ..shared_budget import SharedRateBudget
+from .arguments import CLUSTER_VARIABLE
+from .asking import SIGNALS
+from .output import OutputError, complain, speaks_json, this_command
 
 P = ParamSpec("P")
-AnyBudget: TypeAlias = "RateBudget | SharedRateBudget"
 
 DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
 
 
-def runs(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
-    """Make of a coroutine function a function for Typer, which exits with its result, or with the code of its error."""
+def reads(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+    """Make a function for Typer of a coroutine function that changes nothing and returns an exit code."""
+    return _runs(command, writes=False)
 
+
+def writes(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+    """Make a function for Typer of a coroutine function that may change something and returns an exit code."""
+    return _runs(command, writes=True)
+
+
+def _runs(command: Callable[P, Coroutine[Any, Any, int]], *, writes: bool) -> Callable[P, None]:
     @wraps(command)
     def called(*arguments: P.args, **options: P.kwargs) -> None:
-        raise typer.Exit(_exit_code(command(*arguments, **options)))
+        speaks_json.set(bool(options.get("json")) or options.get("output") == "json")
+        raise typer.Exit(_exit_code(partial(command, *arguments, **options), writes=writes))
 
     return called
 
 
-def _exit_code(work: Coroutine[Any, Any, int]) -> int:
+def _exit_code(command: Callable[[], Coroutine[Any, Any, int]], *, writes: bool) -> int:
     try:
-        return asyncio.run(_until_signal(work))
+        return asyncio.run(_until_signal(command()))
     except typer.Abort:
         print(file=sys.stderr)  # end the line of the question
-        tell("stopped: nothing was changed")
+        complain("stopped: nothing was changed", STOPPED)
         return STOPPED
     except (asyncio.CancelledError, KeyboardInterrupt):
-        tell("stopped: what was being sent may have been done")
+        complain(
+            f"stopped: the last request may have been applied. To go on: {this_command()}" if writes else "stopped",
+            STOPPED,
+        )
         return STOPPED
     except OutputError as error:
-        if error.lost or not error.gone:
-            tell(f"{error}; {error.lost}" if error.lost else str(error))
-        return STOPPED if error.gone else UNUSABLE
+        return end_output(error)
     except DatabaseClientError as error:
-        tell(str(error))
-        return code_of(error)
+        code = code_of(error)
+        complain(message_of(error), code)
+        return code
+
+
+# What the library advises to a program, and what an operator does.
+_ADVICE = (
+    (
+        "read the name back; if it is there without a password that you know, reset_auth it, else create it again",
+        "look with `aiodbclient users get`; if it is there, `aiodbclient users reset` gives it a password; else create "
+        "it again",
+    ),
+    ("the old password may have ended, so reset_auth it again", "the old password may have ended, so reset it again"),
+    ("read the name back, and create it again", "look with `aiodbclient dbs get`, and create it again"),
+)
+
+
+def message_of(error: Exception, *, retried: bool = False) -> str:
+    """The text of ``error``, with advice for an operator in the place of that for a program.
+
+    Args:
+        error: The error.
+        retried: Whether running the same command again is the advice, so that none is needed here.
+    """
+    text = str(error)
+    for advice, instead in _ADVICE:
+        text = text.replace(f": {advice}", "" if retried else f": {instead}")
+    return text
+
+
+def end_output(error: OutputError, *, as_json: bool | None = None) -> int:
+    """Print why the standard output cannot be written, unless nobody needs to know. Returns the exit code."""
+    code = STOPPED if error.gone else UNUSABLE
+    if error.lost or not error.gone:
+        complain(f"{error}; {error.lost}" if error.lost else str(error), code, as_json=as_json)
+    return code
 
 
 def code_of(error: DatabaseClientError) -> int:
@@ -93,68 +131,16 @@ def on_signals(react: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, react)
 
 
-@asynccontextmanager
-async def open_client(budget_url: str | None) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """Open a client with the token and the proxy of the environment.
-
-    Args:
-        budget_url: The URL of a shared budget; None for a budget of this process alone.
-
-    Yields:
-        The client, and the budget that paces it.
-    """
-    async with AsyncExitStack() as stack:
-        budget: AnyBudget = RateBudget()
-        if budget_url is not None:
-            budget = await stack.enter_async_context(_shared(budget_url))
-        client = DatabaseClient(budget=budget, app="aiodbclient-command", trust_env=True)
-        yield await stack.enter_async_context(client), budget
-
-
-def _shared(url: str) -> SharedRateBudget:
-    try:
-        from ..shared_budget import SharedRateBudget, token_key
-    except ImportError as error:
-        raise ConfigurationError(str(error)) from None
-    return SharedRateBudget(url, key=token_key(environment_token()))
-
-
-async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """Find a cluster by its id or its name, with one request, which tells its engine too.
-
-    Args:
-        client: The client.
-        wanted: The id or the name.
+def cluster_and_name(first: str | None, second: str | None) -> tuple[str, str]:
+    """The arguments ``[CLUSTER] NAME``: one alone is the name, and the cluster comes from the environment.
 
     Raises:
-        InvalidArgumentError: There is no such cluster, or more than one with that name.
+        InvalidArgumentError: One of them is missing.
     """
-    cluster = cluster_by_id(client, wanted)
-    if cluster is None:
-        return await _cluster_by_name(client, wanted)
-    try:
-        return client.cluster(cluster.id, (await cluster.info()).engine)
-    except PermissionDeniedError:
-        return cluster  # the token may be allowed to do what the command is for
-    except NotFoundError:
-        raise InvalidArgumentError(f"no cluster has the id {wanted}; nothing was changed") from None
-
-
-def cluster_by_id(client: DatabaseClient, wanted: str) -> ClusterClient | None:
-    """The cluster with the id ``wanted``; None if that is no id. Sends nothing."""
-    try:
-        return client.cluster(UUID(wanted))
-    except ValueError:
-        return None
-
-
-async def _cluster_by_name(client: DatabaseClient, wanted: str) -> ClusterClient:
-    clusters = await client.clusters.list()
-    found = [cluster for cluster in clusters if cluster.name == wanted]
-    if not found:
-        names = ", ".join(sorted(cluster.name for cluster in clusters)) or "none at all"
-        raise InvalidArgumentError(f"no cluster is called {wanted!r}; there are: {names}")
-    if len(found) > 1:
-        ids = ", ".join(cluster.id for cluster in found)
-        raise InvalidArgumentError(f"{len(found)} clusters are called {wanted!r}: say which one by its id: {ids}")
-    return client.cluster(found[0].id, found[0].engine)
+    if first is not None and second is not None:
+        return first, second
+    cluster = os.environ.get(CLUSTER_VARIABLE)
+    if cluster and first is not None:
+        return cluster, first
+    missing = "NAME is missing" if cluster else f"CLUSTER and NAME are needed, or NAME with ${CLUSTER_VARIABLE} set"
+    raise InvalidArgumentError(f"{missing}; nothing was sent")

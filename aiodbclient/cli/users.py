@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import shlex
 
-import typer
 from attrs import asdict
 
 from .. import User
 from ..errors import InvalidArgumentError
-from .arguments import BudgetOption, ClusterArgument, JsonOption, NameArgument, ShowOption, YesOption
+from .arguments import (
+    BudgetOption,
+    ClusterArgument,
+    ClusterFirstArgument,
+    JsonOption,
+    ShowOption,
+    UserArgument,
+    YesOption,
+)
+from .asking import confirm
+from .help import Command, group
 from .names import check_name
-from .output import check_stdout, confirm, print_rows, tell
-from .running import DONE, STOPPED, find_cluster, open_client, runs
+from .opening import find_cluster, open_client
+from .output import check_stdout, print_rows, tell
+from .running import DONE, STOPPED, cluster_and_name, reads, writes
 
-app = typer.Typer(no_args_is_help=True, help="The users of a cluster.")
+app = group("Manage the users of a cluster, one at a time or from a file.")
 
 _SECRETS = ("password", "access_cert", "access_key")
 
 
-@app.command("list")
-@runs
+@app.command("list", cls=Command)
+@reads
 async def list_users(
     cluster: ClusterArgument, show: ShowOption = False, json: JsonOption = False, budget: BudgetOption = None
 ) -> int:
@@ -30,15 +40,15 @@ async def list_users(
     """
     async with open_client(budget) as (client, _):
         users = await (await find_cluster(client, cluster)).users.list()
-        print_rows((_row(user, show) for user in users), as_json=json)
+        print_rows((_row(user, show) for user in users), as_json=json, none=f"{cluster} has no users")
     return DONE
 
 
-@app.command("get")
-@runs
+@app.command("get", cls=Command)
+@reads
 async def get_user(
-    cluster: ClusterArgument,
-    name: NameArgument,
+    cluster: ClusterFirstArgument = None,
+    name: UserArgument = None,
     show: ShowOption = False,
     json: JsonOption = False,
     budget: BudgetOption = None,
@@ -47,25 +57,27 @@ async def get_user(
 
     Example: aiodbclient users get tenants-prod alpha --show
     """
+    cluster, name = cluster_and_name(cluster, name)
     async with open_client(budget) as (client, _):
         user = await (await find_cluster(client, cluster)).users.get(name)
         print_rows([_row(user, show)], as_json=json)
     return DONE
 
 
-@app.command("create")
-@runs
+@app.command("create", cls=Command)
+@writes
 async def create_user(
-    cluster: ClusterArgument,
-    name: NameArgument,
+    cluster: ClusterFirstArgument = None,
+    name: UserArgument = None,
     show: ShowOption = False,
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Create a user. Needs --show: the password is told once.
+    """Create a user. It needs --show, because the password is printed once and not stored.
 
     Example: aiodbclient users create tenants-prod alpha --show
     """
+    cluster, name = cluster_and_name(cluster, name)
     check_name(name)
     _check_shown(show)
     async with open_client(budget) as (client, _):
@@ -74,39 +86,47 @@ async def create_user(
     return DONE
 
 
-@app.command("delete")
-@runs
+@app.command("delete", cls=Command)
+@writes
 async def delete_user(
-    cluster: ClusterArgument, name: NameArgument, yes: YesOption = False, budget: BudgetOption = None
+    cluster: ClusterFirstArgument = None,
+    name: UserArgument = None,
+    yes: YesOption = False,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
     """Delete a user.
 
-    Example: aiodbclient users delete tenants-prod alpha
+    Example: aiodbclient users delete tenants-prod alpha --yes
     """
+    cluster, name = cluster_and_name(cluster, name)
     if not confirm(f"Delete the user {name} of {cluster}?", yes=yes):
         return STOPPED
     async with open_client(budget) as (client, _):
         await (await find_cluster(client, cluster)).users.delete(name)
-    tell(f"the user {name} is deleted")
+    tell(f"deleted the user {name}")
     return DONE
 
 
-@app.command("reset")
-@runs
+@app.command("reset", cls=Command)
+@writes
 async def reset_user(
-    cluster: ClusterArgument,
-    name: NameArgument,
+    cluster: ClusterFirstArgument = None,
+    name: UserArgument = None,
     show: ShowOption = False,
     yes: YesOption = False,
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Give a user a new password. The old one ends at once. Needs --show: the new one is told once.
+    """Give a user a new password. The old one stops working at once.
 
-    Example: aiodbclient users reset tenants-prod alpha --show
+    It needs --show, because the new password is printed once and not stored.
+
+    Example: aiodbclient users reset tenants-prod alpha --show --yes
     """
+    cluster, name = cluster_and_name(cluster, name)
     _check_shown(show)
-    question = f"Give the user {name} of {cluster} a new password? Programs that have the old one cannot log in anew."
+    question = f"Give the user {name} of {cluster} a new password? The old one stops working at once."
     if not confirm(question, yes=yes):
         return STOPPED
     async with open_client(budget) as (client, _):
@@ -118,18 +138,18 @@ async def reset_user(
 def _check_shown(show: bool) -> None:
     if not show:
         raise InvalidArgumentError(
-            "the password would be lost: say --show to print it, or put the tenant on record with "
-            "`aiodbclient tenants provision`. Nothing was sent"
+            "the password would be lost: repeat with --show to print it, or use `aiodbclient tenants provision`, "
+            "which stores it. Nothing was sent"
         )
     check_stdout("the password would be lost: nothing was sent")
 
 
 def _print_new(user: User, done: str, cluster: str, *, as_json: bool) -> None:
     reset = shlex.join(["aiodbclient", "users", "reset", cluster, user.name, "--show"])
-    lost = f"{done}, which was not printed and is not kept: make another password with `{reset}`"
+    lost = f"{done}, which was not printed and is not stored. Make another one: {reset}"
     print_rows([_row(user, True)], as_json=as_json, lost=lost)
 
 
 def _row(user: User, show: bool) -> dict[str, object]:
-    told = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in _SECRETS))
-    return {"name": told.pop("name"), "role": told.pop("role", None)} | told
+    row = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in _SECRETS))
+    return {"name": row.pop("name"), "role": row.pop("role", None)} | row

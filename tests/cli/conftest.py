@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import fcntl
+import io
 import json
 import os
 import pty
@@ -17,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from attrs import define, field, frozen
@@ -24,6 +28,8 @@ from attrs import define, field, frozen
 from aiodbclient.sandbox import Sandbox
 
 pytest.importorskip("typer", reason="needs the cli extra")
+
+from aiodbclient.cli.app import run
 
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
 PATIENCE = 60.0  # s that a command may take on a busy machine
@@ -124,9 +130,25 @@ class Command:
         assert "Traceback" not in err
         return Done(process.returncode, out, err)
 
-    def __call__(self, *arguments: str, given: str | None = None) -> Done:
-        options = {} if given is None else {"stdin": subprocess.PIPE}
-        return self.end(self.start(*arguments, **options), given, shows="--show" in arguments)
+    def __call__(self, *arguments: str, given: str | None = None, shows: bool = False) -> Done:
+        """Run the command in this process, which is quick. ``start`` runs it as a process."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, self.environment, clear=True),
+            patch.object(sys, "argv", ["aiodbclient", *arguments]),
+            patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO((given or "").encode()))),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = contextvars.copy_context().run(run, list(arguments))
+        done = Done(code, out.getvalue(), err.getvalue())
+        if not shows and "--show" not in arguments:
+            self.printed += [done.out, done.err]
+        return done
+
+    def process(self, *arguments: str, shows: bool = False) -> Done:
+        """Run the installed command to its end."""
+        return self.end(self.start(*arguments), shows=shows or "--show" in arguments)
 
     def terminal(self, *arguments: str, columns: int = 100, **environment: str) -> Terminal:
         return Terminal([COMMAND, *arguments], self.environment | {"TERM": "xterm-256color"} | environment, columns)

@@ -180,7 +180,7 @@ async def test_sigterm_ends_it_once_what_is_in_flight_is_on_record(job: Job) -> 
     code, told, log = await ended(process)
 
     assert code == 3
-    assert "run it again to go on" in log
+    assert "To go on, run it again" in log
     on_record = await job.credentials()
     assert told == f"{len(on_record)} created"
     assert 10 <= len(on_record) < 100

@@ -23,7 +23,8 @@ from aiodbclient.cli.names import read_names
         (b"name\nalpha\n\n \n", ["alpha"]),
         ("name\nä\n".encode(), ["ä"]),
         (b"alpha\nname\n", ["alpha", "name"]),
-        (b"tenant\n-\n", ["tenant", "-"]),
+        (b"name\ntenant\n-\n", ["tenant", "-"]),
+        (b'# ours, "the\nname\n# big ones\nalpha\n', ["alpha"]),
     ],
 )
 def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
@@ -38,6 +39,9 @@ def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
         (b"", "holds no name"),
         (b"name\n", "holds no name"),
         (b"name\nalpha\n\nbeta\n", "line 3: blank"),
+        (b"# ours\nname\nalpha\n# more\n\nbeta\n", "line 5: blank"),
+        (b"# ours\nTenant Name\nalpha\n", "line 2: 'Tenant Name' looks like the title of a column"),
+        (b"tenant\nalpha\n", "line 1: 'tenant' looks like the title of a column"),
         (b"name,plan\n,\nbeta,gold\n", "line 2: blank"),
         (b"name,plan\nalpha,gold\n,gold\n", "line 3: no name in column 1"),
         (b"plan,name\ngold\n", "line 2: no name in column 2"),
@@ -75,7 +79,7 @@ def test_names_come_from_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> 
 def test_names_are_given_one_way(tmp_path: Path) -> None:
     no_names: list[str] = []
     for none in (None, no_names):
-        with pytest.raises(errors.InvalidArgumentError, match="name the tenants, or take them from a file"):
+        with pytest.raises(errors.InvalidArgumentError, match="which tenants"):
             read_names(none, None)
     with pytest.raises(errors.InvalidArgumentError, match="names or --from, not both"):
         read_names(["alpha"], tmp_path / "names.csv")
@@ -84,7 +88,7 @@ def test_names_are_given_one_way(tmp_path: Path) -> None:
 def test_arguments_are_names_too(tmp_path: Path) -> None:
     assert read_names(["b", "a", "-c"], None) == ["b", "a", "-c"]
     for file in (None, tmp_path / "names.csv"):
-        with pytest.raises(errors.InvalidArgumentError, match="say --from -"):
+        with pytest.raises(errors.InvalidArgumentError, match="use --from -"):
             read_names(["a", "-"], file)
     with pytest.raises(errors.InvalidArgumentError, match="argument 3: 'b' is there twice, first in argument 1"):
         read_names(["b", "a", "b"], None)

@@ -1,17 +1,29 @@
-"""What a progress bar promises, held against a run whose end is known."""
+"""What a progress bar promises, held against runs whose end is known; and what it prints."""
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 
 import pytest
 
 pytest.importorskip("typer", reason="needs the cli extra")
 
-from aiodbclient import Window
-from aiodbclient.cli.progress import seconds_left
+from aiodbclient import RateBudget, Window
+from aiodbclient.cli.estimate import Pace, Taken, seconds_left
+from aiodbclient.cli.progress import LINE_EVERY, Bar
 
 MINUTE, HOUR = Window(250, 60.0), Window(5000, 3600.0)
+
+
+class Clock:
+    """Shows the time that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def paced(requests: int, latency: float) -> list[float]:
@@ -27,25 +39,47 @@ def paced(requests: int, latency: float) -> list[float]:
     return [at + latency for at in sent]
 
 
+@pytest.mark.parametrize("kept", [0, 5000], ids=["fresh", "after a resume"])
 @pytest.mark.parametrize(
     ("names", "latency"),
-    [(100, 0.02), (1000, 0.02), (1000, 0.3), (1000, 1.0), (6000, 0.02)],
-    ids=["one burst", "bursts", "slower bursts", "slower than the limit", "longer than an hour"],
+    [(100, 0.02), (1000, 0.02), (1000, 0.3), (1000, 1.0), (4875, 0.02), (8000, 0.02)],
+    ids=["one burst", "bursts", "slower bursts", "slower than the limit", "79 minutes", "three hours"],
 )
-def test_a_bar_promises_the_end_within_a_window(names: int, latency: float) -> None:
+def test_the_end_is_promised_within_two_minutes(names: int, latency: float, kept: int) -> None:
     answered = paced(2 * names, latency)
-    end = answered[-1]
-    for done in range(1, names, 7):
-        now = answered[2 * done - 1]
-        taken = [(each, 2 * done - bisect_right(answered, now - each.seconds)) for each in (MINUTE, HOUR)]
-
-        left = seconds_left(names - done, done / now, 2.0, taken)
-
-        # Slots become free in bursts too: what is promised between two of them may be off by a window.
-        longest = max(each.seconds for each in (MINUTE, HOUR) if 2 * names > each.limit or each is MINUTE)
-        assert end - now - longest <= left <= end - now + longest
+    clock = Clock()
+    pace = Pace(names, clock=clock)
+    for _ in range(kept):
+        pace.count(0)
+    for done in range(1, names):
+        before, clock.now = clock.now, answered[2 * done - 1]
+        pace.count(2)
+        pace.active += min(clock.now - before, 2 * latency)
+        if done % 7 == 1:
+            used = [(each, 2 * done - bisect_right(answered, clock.now - each.seconds)) for each in (MINUTE, HOUR)]
+            left = pace.left(used)
+            assert left is not None
+            assert abs(clock.now + left - answered[-1]) <= 120.0, (done, clock.now, left, answered[-1])
 
 
 def test_names_that_took_no_request_are_promised_by_their_pace() -> None:
-    assert seconds_left(50, a_second=10.0, requests=0.0, windows=[(MINUTE, 250), (HOUR, 250)]) == 5.0
+    used_up = [Taken(MINUTE, 0, ((30.0, 250),)), Taken(HOUR, 0, ((30.0, 5000),))]
+    assert seconds_left(50, a_second=10.0, requests=0.0, windows=used_up) == 5.0
     assert seconds_left(50, a_second=10.0, requests=2.0, windows=[]) == 5.0
+
+
+async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Bar(10, 8, RateBudget(), clock) as bar:
+        for _ in range(2):
+            bar.advance(0)  # they were kept
+        for _ in range(4):
+            clock.now += LINE_EVERY / 4
+            bar.advance(3)
+        while "done" not in (printed := capsys.readouterr().err):  # noqa: ASYNC110 - its timer is no event
+            await asyncio.sleep(0.01)
+        clock.now += LINE_EVERY / 2
+        bar.fail("e", "refused")
+
+    assert printed == "aiodbclient: 6 of 10 done, 12/min, 0:00:30 left\n"
+    assert capsys.readouterr().err == "e: refused\n"

@@ -1,0 +1,107 @@
+"""A credential in the forms that programs take: a URI, the lines of a shell, a Secret of Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+from ..engines import MYSQL, POSTGRESQL
+from ..errors import InvalidArgumentError
+from ..tenants import Credential
+
+_OF_KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+def uri_of(credential: Credential, ca_file: str | None) -> str:
+    """The URI. With ``ca_file``, and if the cluster speaks TLS, it makes the driver verify the server."""
+    if ca_file is None or credential.ca is None:
+        return credential.uri
+    return credential.uri_for(ca_file=ca_file)
+
+
+def environment_of(credential: Credential, ca_file: str | None) -> dict[str, str]:
+    """The environment variables of a program that uses the credential. With a CA file it verifies the server."""
+    variables = credential.env()
+    if ca_file is None or credential.ca is None:
+        return variables
+    if "DATABASE_URL" in variables:
+        variables["DATABASE_URL"] = credential.uri_for(ca_file=ca_file)
+    if credential.engine in POSTGRESQL:
+        variables |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": ca_file}
+    elif credential.engine in MYSQL:
+        variables |= {"MYSQL_SSL_MODE": "VERIFY_IDENTITY", "MYSQL_SSL_CA": ca_file}
+    else:
+        variables |= {"SSL_CA_FILE": ca_file}
+    return variables
+
+
+def as_shell(credential: Credential, ca_file: str | None) -> str:
+    """Lines that a shell can read: ``set -a; . ./alpha.env``."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in environment_of(credential, ca_file).items())
+
+
+def as_secret(credential: Credential, ca_file: str | None) -> str:
+    """A Secret of Kubernetes, as YAML. It holds the CA too, as ``ca.crt``.
+
+    Args:
+        credential: The credential.
+        ca_file: Where the program will find ``ca.crt``: the path at which it mounts the Secret.
+    """
+    data = environment_of(credential, ca_file)
+    if credential.ca is not None:
+        data["ca.crt"] = credential.ca
+    name = re.sub(r"[^a-z0-9-]+", "-", credential.name.lower()).strip("-")
+    if not _OF_KUBERNETES.fullmatch(name):
+        raise InvalidArgumentError(f"{credential.name!r} has no letter or digit that the name of a Secret can have")
+    lines = ["apiVersion: v1", "kind: Secret", "metadata:", f"  name: {name}-database", "type: Opaque", "data:"]
+    lines += [f"  {key}: {b64encode(value.encode()).decode()}" for key, value in data.items()]
+    return "\n".join(lines) + "\n"
+
+
+def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_json: bool) -> dict[str, Any]:
+    """The credential as a row of a table, or as the members of a JSON object. Secrets only with ``show``."""
+    row: dict[str, Any] = {
+        "name": credential.name,
+        "role": credential.role.value,
+        "username": credential.username,
+        "database": credential.database,
+        "host": credential.host,
+        "port": credential.port,
+        "engine": credential.engine,
+    }
+    if as_json:
+        row |= {"cluster": credential.cluster, "since": credential.since and credential.since.isoformat()}
+    if show:
+        row |= {"password": credential.password, "uri": uri_of(credential, ca_file)}
+        kafka = {"access_cert": credential.access_cert, "access_key": credential.access_key}
+        row |= {name: value for name, value in kafka.items() if value is not None}
+        if as_json:
+            row["ca"] = credential.ca
+    return row
+
+
+def lines_of(credential: Credential) -> str:
+    """The credential with its secrets, as a line ``name: value`` for each."""
+    row = row_of(credential, None, show=True, as_json=False)
+    return "".join(f"{name}: {value if isinstance(value, str) else json.dumps(value)}\n" for name, value in row.items())
+
+
+def write_ca(credential: Credential, ca_file: Path) -> None:
+    """Write the CA of the cluster into ``ca_file``, unless it is there already.
+
+    Raises:
+        InvalidArgumentError: The file holds something else, or cannot be written.
+    """
+    if credential.ca is None:
+        raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} speaks no TLS, so it has no CA")
+    try:
+        if not ca_file.exists():
+            ca_file.write_text(credential.ca)
+        elif ca_file.read_text().strip() != credential.ca.strip():
+            raise InvalidArgumentError(f"--ca-file: {ca_file} holds something else than the CA of the cluster")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"--ca-file: {ca_file} cannot be used: {error}") from None

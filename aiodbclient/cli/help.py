@@ -1,0 +1,159 @@
+"""What ``--help`` prints, and the classes of commands that print it."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from .output import write
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+_WIDEST = 100  # columns: longer lines are hard to read
+_TWO_COLUMNS = 70  # on a narrower terminal, an option is on a line of its own, and what it means is below it
+_EXAMPLE = "Example: "
+_SAME = {"get": "show", "show": "get", "delete": "remove", "remove": "delete"}
+
+
+class Command(TyperCommand):
+    """A command. Its help is plain text: what it does, an example to copy, arguments, options."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(_help(self, ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [_metavar(param) for param in self.params if param.param_type_name == "argument"]
+        return [*arguments, "[OPTIONS]"]
+
+
+class Group(TyperGroup):
+    """A group of commands. Alone it prints its help.
+
+    ``get`` and ``show`` are the same command, and so are ``delete`` and ``remove``.
+    """
+
+    default: str | None = None  # the command to run if no command is given
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or self.commands.get(_SAME.get(cmd_name, ""))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if self.default is not None:
+            if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+                args = [self.default, *args]
+        elif not args and not ctx.resilient_parsing:
+            write(f"{ctx.get_help()}\n")
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(_help(self, ctx))
+
+
+class Everything(Group):
+    """The command itself: its groups come first, in their order."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: not isinstance(self.commands[name], TyperGroup))
+
+
+class ListGroup(Group):
+    """A group that, alone, lists."""
+
+    default = "list"
+
+
+def group(help: str, cls: type[Group] = Group) -> typer.Typer:
+    """Make a group of commands."""
+    return typer.Typer(cls=cls, help=help, rich_markup_mode=None, context_settings=HELP_OPTIONS)
+
+
+def _help(command: Any, ctx: Any) -> str:
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    text, examples = _parts(command.help or "")
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    options = [param for param in command.get_params(ctx) if param.param_type_name == "option" and not param.hidden]
+    listed = command.list_commands(ctx) if isinstance(command, TyperGroup) else []
+    commands = [(name, command.commands[name]) for name in listed]
+    parts = [_usage(command, ctx, width)]
+    parts += [textwrap.fill(paragraph, width) for paragraph in text]
+    if examples:
+        parts.append("\n".join(["Example:", *(f"  {example}" for example in examples)]))
+    shown = [(name, _parts(each.help or "")[0][0]) for name, each in commands if not each.hidden]
+    for title, rows in (
+        ("Commands:", [(name, about.partition(". ")[0].rstrip(".")) for name, about in shown]),
+        ("Arguments:", [(_bare(param), _about(param)) for param in arguments]),
+        ("Options:", [(_option(param), _about(param)) for param in options]),
+    ):
+        if rows:
+            parts.append("\n".join([title, *_table(rows, width, narrow=title != "Commands:")]))
+    if command.epilog:
+        parts += [textwrap.fill(paragraph, width) for paragraph in command.epilog.split("\n\n")]
+    return "\n\n".join(parts) + "\n"
+
+
+def _usage(command: Any, ctx: Any, width: int) -> str:
+    begin = f"Usage: {ctx.command_path}"
+    pieces = " ".join(command.collect_usage_pieces(ctx))
+    return textwrap.fill(
+        f"{begin} {pieces}", width, subsequent_indent="         ", break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _parts(help: str) -> tuple[list[str], list[str]]:
+    """The paragraphs of a docstring, and its examples, which are never folded."""
+    text, examples = list[str](), list[str]()
+    for paragraph in help.strip().split("\n\n"):
+        if paragraph.startswith(_EXAMPLE):
+            examples += [line.removeprefix(_EXAMPLE).strip() for line in paragraph.splitlines()]
+        else:
+            text.append(" ".join(paragraph.split()))
+    return text, examples
+
+
+def _table(rows: Iterable[tuple[str, str]], width: int, *, narrow: bool) -> Iterator[str]:
+    listed = list(rows)
+    if narrow and width < _TWO_COLUMNS:
+        for name, about in listed:
+            yield f"  {name}"
+            yield from textwrap.wrap(about, width, initial_indent="      ", subsequent_indent="      ")
+        return
+    left = min(max(len(name) for name, _ in listed), 26)
+    for name, about in listed:
+        indent = " " * (left + 4)
+        lines = textwrap.wrap(about, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        if len(name) > left or not lines:
+            yield f"  {name}"
+        else:
+            lines[0] = f"  {name:<{left}}  {lines[0].strip()}"
+        yield from lines
+
+
+def _metavar(param: Any) -> str:
+    return str(param.metavar or param.name.upper())
+
+
+def _bare(param: Any) -> str:
+    return str(param.metavar or param.name.upper()).strip("[].")
+
+
+def _option(param: Any) -> str:
+    names = ", ".join(sorted(param.opts, key=len))
+    return names if param.is_flag or param.metavar is None else f"{names} {param.metavar}"
+
+
+def _about(param: Any) -> str:
+    about = str(param.help or "")
+    if param.name == "help":
+        about = "Print this help."
+    if param.envvar:
+        about += f" Default: ${param.envvar}."
+    elif param.required:
+        about += " Required."
+    elif param.default not in (None, "", False) and param.show_default and param.param_type_name == "option":
+        about += f" Default: {param.default}."
+    return about.strip()

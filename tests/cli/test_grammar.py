@@ -1,0 +1,244 @@
+"""How commands are asked for: groups, variables, help, and what bad usage gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import COMMAND, Command
+
+pytest.importorskip("typer", reason="needs the cli extra")
+
+import typer
+
+from aiodbclient import cli
+from aiodbclient.cli.app import app
+
+GROUPS = ("clusters", "users", "dbs", "tenants")
+
+
+def commands() -> dict[str, Any]:
+    """Each command by its whole name, such as ``users list``."""
+    found: dict[str, Any] = {}
+    everything: Any = typer.main.get_command(app)
+    for name, command in everything.commands.items():
+        subcommands = getattr(command, "commands", {"": command})
+        found |= {f"{name} {each}".strip(): subcommand for each, subcommand in subcommands.items()}
+    return found
+
+
+def examples() -> list[str]:
+    """The examples of all helps, in an order in which they work."""
+    found = [
+        line.removeprefix("Example: ").strip()
+        for name, command in commands().items()
+        if name != "sandbox"
+        for line in command.help.splitlines()
+        if line.strip().startswith("Example: ")
+    ]
+    order = ["clusters", "dbs create", "dbs", "users create", "users", "tenants plan", "tenants provision"]
+    last = ["dbs delete", "users delete", "tenants rotate", "tenants retire", "tenants remove"]
+
+    def place(example: str) -> tuple[int, int]:
+        late = [at for at, verb in enumerate(last) if example.startswith(f"aiodbclient {verb}")]
+        early = [at for at, verb in enumerate(order) if example.startswith(f"aiodbclient {verb}")]
+        return (late[0] + 1 if late else 0, early[0] if early else len(order))
+
+    return sorted(found, key=place)
+
+
+def test_every_group_has_a_list_and_every_command_an_example() -> None:
+    for group in GROUPS:
+        assert f"{group} list" in commands()
+    for name, command in commands().items():
+        assert f"Example: aiodbclient {name}" in command.help, name
+
+
+def test_the_examples_work(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(command.folder)
+    Path("names.csv").write_text("name\nalpha\nbeta\ngamma\n")
+    for line in examples():
+        done = command(*shlex.split(line)[1:], shows="--output" in line)
+        assert done.code == (5 if " plan " in line else 0), (line, done.err)
+    assert len(examples()) > 12
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_help_is_plain_and_fits(command: Command, width: int) -> None:
+    command.environment["COLUMNS"] = str(width)
+    for name in ["", *GROUPS, *commands()]:
+        if name == "sandbox":
+            continue
+        for flag in ("-h", "--help"):
+            done = command(*name.split(), flag)
+            assert (done.code, done.err) == (0, "")
+        assert done.out.startswith("Usage: aiodbclient")
+        assert re.search(r"<(bool|str|list|int|path)|\{[A-Z]|[│╭╰]", done.out) is None
+        to_copy = [line for line in done.out.splitlines() if line.startswith("  aiodbclient ")]
+        assert len(to_copy) == (1 if name in commands() and name != "tenants show" else len(to_copy))
+        assert all(len(line) <= width for line in done.out.splitlines() if line not in to_copy), (name, done.out)
+
+
+def test_a_group_alone_explains_itself_and_clusters_lists(command: Command) -> None:
+    for arguments in ([], ["users"], ["dbs"], ["tenants"]):
+        done = command(*arguments)
+        assert (done.code, done.err) == (0, "")
+        assert done.out.startswith("Usage: ")
+    assert command("clusters").out == command("clusters", "list").out
+    assert command("clusters", "--json").out == command("clusters", "list", "--json").out
+
+
+def test_get_and_show_and_delete_and_remove_are_the_same(command: Command) -> None:
+    place = ["--cluster", command.cluster, "--store", command.store]
+    assert command("users", "create", command.cluster, "twice", "--show").code == 0
+    assert (
+        command("users", "show", command.cluster, "twice").out == command("users", "get", command.cluster, "twice").out
+    )
+    assert command("users", "remove", command.cluster, "twice", "--yes").code == 0
+    assert command("clusters", "show", command.cluster).code == 0
+    assert command("tenants", "provision", "twice", *place).code == 0
+    assert command("tenants", "get", "twice", *place).out == command("tenants", "show", "twice", *place).out
+    assert command("tenants", "delete", "twice", *place, "--yes").out == "1 deleted\n"
+
+
+def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None:
+    command.environment |= {"AIODBCLIENT_CLUSTER": command.cluster, "AIODBCLIENT_STORE": command.store}
+
+    assert "doadmin" in command("users", "list").out
+    assert "doadmin" in command("users", "get", "doadmin").out
+    assert "doadmin" in command("users", "get", command.cluster, "doadmin").out
+    assert "defaultdb" in command("dbs", "list").out
+    assert command("clusters", "get").code == 0
+    assert command("tenants", "provision", "short").code == 0
+    assert "short" in command("tenants", "list").out
+    assert command("tenants", "remove", "short", "--yes").code == 0
+    before = len(command.sent())
+    nobody = command("users", "delete", "--yes")
+    assert (nobody.code, nobody.err) == (2, "aiodbclient: NAME is missing; nothing was sent\n")
+    assert len(command.sent()) == before
+
+
+def test_errors_are_objects_for_programs(command: Command) -> None:
+    place = ["--cluster", command.cluster, "--store", command.store]
+    for arguments, code, error in (
+        (["users", "get", command.cluster, "nobody", "--json"], 1, "404 not_found"),
+        (["users", "list", "nowhere", "--json"], 2, "no cluster is called 'nowhere'"),
+        (["users", "list", command.cluster, "--jsn", "--json"], 2, "no such option: --jsn"),
+        (["users", "delete", command.cluster, "a", "--json"], 2, "--yes"),
+        (["tenants", "show", *place, "--json"], 4, "does not exist: check --store"),
+        (["tenants", "show", *place, "--output", "json"], 4, "does not exist: check --store"),
+    ):
+        done = command(*arguments)
+        told = json.loads(done.err)
+        assert (done.code, done.out, told["exit_code"]) == (code, "", code)
+        assert error in told["error"]
+
+
+def test_a_typo_in_the_store_is_an_error_and_makes_no_file(command: Command) -> None:
+    place = ["--cluster", command.cluster, "--store", command.store]
+    for arguments in (["list"], ["show"], ["show", "a"], ["rotate", "a"], ["retire", "a"], ["remove", "a", "--yes"]):
+        done = command("tenants", *arguments, *place)
+        assert (done.code, done.out) == (4, "")
+        assert "check --store" in done.err
+    planned = command("tenants", "plan", "a", *place)
+    assert (planned.code, planned.out.splitlines()[0]) == (5, "+ a")
+    assert not Path(command.store).exists()
+
+
+def test_a_store_of_an_unknown_scheme_is_bad_usage(command: Command) -> None:
+    done = command("tenants", "list", "--cluster", command.cluster, "--store", "vault://secret/tenants")
+
+    assert (done.code, done.out) == (2, "")
+    assert "entry points of the group aiodbclient.stores" in done.err
+
+
+def test_without_a_token_the_variable_is_named(command: Command) -> None:
+    del command.environment["DIGITALOCEAN_TOKEN"]
+    done = command("clusters")
+    assert (done.code, done.err) == (
+        2,
+        "aiodbclient: there is no API token: set DIGITALOCEAN_TOKEN (or DIGITALOCEAN_ACCESS_TOKEN). Nothing was sent\n",
+    )
+
+
+def test_a_stored_credential_is_shown_without_a_token(command: Command) -> None:
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    place = ["--cluster", cluster_id, "--store", command.store]
+    assert command("tenants", "provision", "offline", *place).code == 0
+    del command.environment["DIGITALOCEAN_TOKEN"]
+
+    assert "offline" in command("tenants", "show", "offline", *place).out
+    assert "offline" in command("tenants", "list", *place).out
+
+
+def test_more_removals_than_expected_are_refused(command: Command) -> None:
+    place = ["--cluster", command.cluster, "--store", command.store]
+    names = ["many-a", "many-b", "many-c"]
+    assert command("tenants", "provision", *names, *place).code == 0
+    for arguments in (["remove", *names], ["provision", "many-a", "--prune"]):
+        done = command("tenants", *arguments, *place, "--max", "1", "--yes")
+        assert (done.code, done.out) == (2, "")
+        assert "would be removed, which is more than --max 1" in done.err
+    assert command("tenants", "provision", "many-a", "--prune", *place, "--max", "2", "--yes").out == "2 deleted\n"
+    assert command("tenants", "remove", "many-a", *place, "--yes").code == 0
+
+
+def test_a_full_disk_is_4_also_without_a_buffer(command: Command) -> None:
+    place = ["--cluster", command.cluster, "--store", command.store]
+    assert command("tenants", "provision", "full", *place).code == 0
+    for unbuffered in ("1", ""):
+        command.environment["PYTHONUNBUFFERED"] = unbuffered
+        for arguments in (
+            ["--help"],
+            ["--version"],
+            ["users"],
+            ["users", "list", "--help"],
+            ["clusters", "--json"],
+            ["tenants", "show", *place, "--show"],
+            ["users", "create", command.cluster, f"full-{unbuffered}", "--show"],
+        ):
+            with Path("/dev/full").open("w") as full:
+                done = command.end(command.start(*arguments, stdout=full))
+            assert done.code == 4, (arguments, done.err)
+            assert "the standard output cannot be written: No space left on device" in done.err
+            assert ("Make another one: aiodbclient users reset" in done.err) == ("create" in arguments)
+    for name in ("full-1", "full-"):
+        assert command("users", "delete", command.cluster, name, "--yes").code == 0
+
+
+def test_help_for_a_reader_that_has_gone_is_3(command: Command) -> None:
+    for unbuffered in ("1", ""):
+        command.environment["PYTHONUNBUFFERED"] = unbuffered
+        for arguments in (["--help"], ["users"], ["tenants", "plan", "--help"]):
+            reader, writer = os.pipe()
+            os.close(reader)
+            done = command.end(command.start(*arguments, stdout=writer))
+            os.close(writer)
+            assert (done.code, done.err) == (3, "")
+
+
+def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installed:
+        def __init__(self, text: str | None) -> None:
+            self.text = text
+
+        def read_text(self, _: str) -> str | None:
+            return self.text
+
+    for text, advice in (
+        (None, "'aiodbclient[cli]'"),
+        ('{"url": "file:///src/it", "dir_info": {"editable": true}}', "'aiodbclient[cli] @ file:///src/it'"),
+        (
+            '{"url": "https://host/it.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
+            "'aiodbclient[cli] @ git+https://host/it.git@abc'",
+        ),
+    ):
+        monkeypatch.setattr(cli, "distribution", lambda _, text=text: Installed(text))
+        assert cli._extra() == advice
+    assert COMMAND
