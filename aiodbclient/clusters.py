@@ -17,7 +17,7 @@ from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
-from ._request.raw import JSON, request
+from ._request.raw import JSON, Params, request
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -154,13 +154,16 @@ class ClusterClient:
         )
 
 
-async def request_below(cluster: ClusterClient, method: str, *path: str, json: JSON = None) -> Any:
+async def request_below(
+    cluster: ClusterClient, method: str, *path: str, params: Params | None = None, json: JSON = None
+) -> Any:
     """Send a call below the path of ``cluster`` that has no method of its own, like ``DatabaseClient.request``.
 
     Args:
         cluster: The cluster. Its options, lane and meter count for this call too.
         method: The HTTP method.
         path: The segments of the path, not encoded: ``"topics", name``.
+        params: The query.
         json: The body.
 
     Raises:
@@ -171,7 +174,7 @@ async def request_below(cluster: ClusterClient, method: str, *path: str, json: J
         check_name(segment)
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     target = "/".join((CLUSTERS, context.cluster_id, *(quote(segment, safe="") for segment in path)))
-    return await request(context.transport, context.options, method, target, json=json, meter=context.meter)
+    return await request(context.transport, context.options, method, target, params, json, meter=context.meter)
 
 
 def for_work(

@@ -30,6 +30,7 @@ _RESERVED = frozenset(
         *("doadmin", "do-readonly", "_dodb", "defaultdb", "avnadmin"),
         *("postgres", "template0", "template1", "public", "none", "current_user", "current_role", "session_user"),
         *("mysql", "sys", "information_schema", "performance_schema", "root"),
+        *("mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"),
         *("admin", "local", "config"),
     }
 )
@@ -108,6 +109,12 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
     check_name(whole)
     if whole.lower() in _RESERVED or whole.lower().startswith("pg_"):
         raise InvalidArgumentError(f"{whole!r} belongs to the cluster and cannot be a tenant's; nothing was sent")
+    if engine in MYSQL and re.match(r"test(_|$)", whole, re.IGNORECASE):
+        # The server compares the case of schemas or not, as lower_case_table_names says.
+        raise InvalidArgumentError(
+            f"{whole!r} is invalid as a tenant's name: MariaDB opens the schema test, and those whose names begin with "
+            "test_, to every login; nothing was sent"
+        )
     if _DERIVED.search(whole):
         raise InvalidArgumentError(
             f"{whole!r} has the form of the second login that tenants get, and cannot be a tenant's; nothing was sent"

@@ -10,7 +10,8 @@ from aiodbclient import Engine
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants.grants.settings import SETTINGS
-from aiodbclient.tenants.naming import Names, names_of
+from aiodbclient.tenants.naming import Names, mysql_logins, names_of
+from aiodbclient.tenants.roles import Role
 
 WITH_DATABASES = [Engine.PG, Engine.ADVANCED_PG, Engine.MYSQL, Engine.ADVANCED_MYSQL, Engine.MONGODB]
 BY_PREFIX = [Engine.KAFKA, Engine.OPENSEARCH]
@@ -125,6 +126,34 @@ def test_what_comes_with_a_cluster_is_no_tenants(engine: Engine, name: str) -> N
         with pytest.raises(InvalidArgumentError, match=f"'{name}' belongs to the cluster .*; nothing was sent"):
             names_of(name.removeprefix(prefix), engine, prefix)
     assert names_of(f"x{name}", engine).logins[0] == f"x{name}"
+
+
+@pytest.mark.parametrize("engine", MYSQL)
+@pytest.mark.parametrize("name", ["mysql.sys", "MySQL.Session", "mysql.infoschema", "MARIADB.SYS"])
+def test_accounts_of_the_server_itself_are_no_tenants(engine: Engine, name: str) -> None:
+    for prefix in ("", name[:3]):
+        with pytest.raises(InvalidArgumentError, match=f"'{name}' belongs to the cluster .*; nothing was sent"):
+            names_of(name.removeprefix(prefix), engine, prefix)
+    assert names_of(f"{name}-1", engine).database == f"{name}-1"
+
+
+@pytest.mark.parametrize("name", ["test", "test_", "test_alpha", "TEST", "Test_Alpha"])
+def test_schemas_that_mariadb_opens_to_every_login_are_no_tenants(name: str) -> None:
+    for engine in MYSQL:
+        for prefix in ("", name[:2]):
+            with pytest.raises(InvalidArgumentError, match=r"opens the schema test, .*; nothing was sent"):
+                names_of(name.removeprefix(prefix), engine, prefix)
+        for fine in ("tests", "testing_", "my_test", "te_st"):
+            assert names_of(fine, engine).database == fine
+    for engine in {*WITH_DATABASES} - {*MYSQL}:
+        assert names_of(name, engine).database == name
+
+
+@given(TENANTS, st.sampled_from(Role), st.sampled_from(Role))
+def test_the_logins_of_all_roles_are_known_on_mysql(tenant: str, one: Role, another: Role) -> None:
+    first, second = names_of(tenant, Engine.MYSQL, role=one), names_of(tenant, Engine.MYSQL, role=another)
+    assert mysql_logins(first) == mysql_logins(second) >= {*first.logins, *second.logins}
+    assert (one is another) == bool({*first.logins} & {*second.logins})
 
 
 @pytest.mark.parametrize("engine", [*WITH_DATABASES, *BY_PREFIX])

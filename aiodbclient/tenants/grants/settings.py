@@ -1,4 +1,4 @@
-"""The settings by which the API gives a tenant's logins their rights, on MongoDB, Kafka and OpenSearch. Pure."""
+"""The settings with which the API gives a tenant's logins their rights, on MongoDB, Kafka and OpenSearch. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ from ...models import (
     UserSettings,
 )
 from ..naming import Names
+from ..roles import Role
+
+# What each role may do.
+_MONGODB = {Role.OWNER: MongoRole.READ_WRITE, Role.WRITER: MongoRole.READ_WRITE, Role.READER: MongoRole.READ_ONLY}
+_KAFKA = {
+    Role.OWNER: KafkaPermission.ADMIN,
+    Role.WRITER: KafkaPermission.PRODUCECONSUME,
+    Role.READER: KafkaPermission.CONSUME,
+}
+_OPENSEARCH = {
+    Role.OWNER: OpenSearchPermission.ADMIN,
+    Role.WRITER: OpenSearchPermission.READWRITE,
+    Role.READER: OpenSearchPermission.READ,
+}
 
 
 def settings_for(engine: Engine | str, names: Names) -> UserSettings | None:
-    """Return the settings that a tenant's logins are made with; None if SQL gives the rights.
+    """Return the settings that the logins of a tenant's role are made with; None if SQL gives the rights.
 
     On Kafka and OpenSearch a tenant has the topics or indexes whose names begin with its own and a dot. The patterns
     are regular expressions, as the API description says. They have not been tested on a real server.
@@ -29,15 +43,15 @@ def settings_for(engine: Engine | str, names: Names) -> UserSettings | None:
 
 def _mongodb(names: Names) -> UserSettings:
     assert names.database is not None
-    return UserSettings(mongo_user_settings=MongoUserSettings(databases=[names.database], role=MongoRole.READ_WRITE))
+    return UserSettings(mongo_user_settings=MongoUserSettings(databases=[names.database], role=_MONGODB[names.role]))
 
 
 def _kafka(names: Names) -> UserSettings:
-    return UserSettings(acl=[KafkaACL(topic=_prefix(names), permission=KafkaPermission.ADMIN)])
+    return UserSettings(acl=[KafkaACL(topic=_prefix(names), permission=_KAFKA[names.role])])
 
 
 def _opensearch(names: Names) -> UserSettings:
-    return UserSettings(opensearch_acl=[OpenSearchACL(index=_prefix(names), permission=OpenSearchPermission.ADMIN)])
+    return UserSettings(opensearch_acl=[OpenSearchACL(index=_prefix(names), permission=_OPENSEARCH[names.role])])
 
 
 def _prefix(names: Names) -> str:

@@ -1,0 +1,107 @@
+"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant: those whose names begin with its own and a dot.
+
+The API deletes a login and leaves these. So the next tenant of the same name would read them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from .._bulk.waits import waits
+from ..clusters import ClusterClient, request_below
+from ..engines import Engine
+from ..errors import InvalidResponseError, NotFoundError
+from .naming import Names
+
+# Where the API lists them, and the member that has the name.
+_LISTS: Mapping[str, tuple[str, str]] = {Engine.KAFKA: ("topics", "name"), Engine.OPENSEARCH: ("indexes", "index_name")}
+_PATTERN = re.compile(r"[*?,]")  # OpenSearch takes these in a name for a pattern or a list. No index has them.
+_MOST_PAGES = 1_000
+_GONE = 30.0  # s for which a topic that was deleted may still be listed: Kafka deletes it in the background
+
+
+async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
+    """List the tenant's topics or indexes. Only reads.
+
+    Args:
+        cluster: The cluster.
+        engine: Its engine.
+        names: The tenant's names.
+
+    Returns:
+        Their names; none on an engine that has databases.
+
+    Raises:
+        InvalidResponseError: The list has another form.
+        DatabaseClientError: As ``DatabaseClient.request``.
+    """
+    if engine not in _LISTS:
+        return []
+    kind, member = _LISTS[engine]
+    prefix = f"{names.whole}."
+    found = await _listed(cluster, kind, member)
+    return [name for name in found if name.startswith(prefix) and not _PATTERN.search(name)]
+
+
+async def delete_leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
+    """Delete the tenant's topics or indexes, and wait until none is listed. Safe to repeat and to cancel.
+
+    Args:
+        cluster: The cluster.
+        engine: Its engine.
+        names: The tenant's names.
+
+    Returns:
+        Those that are still listed after half a minute.
+
+    Raises:
+        InvalidResponseError: The list has another form.
+        DatabaseClientError: As ``DatabaseClient.request``.
+    """
+    deleted = set[str]()
+    for wait in waits(_GONE):
+        await asyncio.sleep(wait)
+        left = await leftovers(cluster, engine, names)
+        if not left:
+            return []
+        for name in left:
+            if name not in deleted:
+                with suppress(NotFoundError):
+                    await request_below(cluster, "DELETE", _LISTS[engine][0], name)
+                deleted.add(name)
+    return await leftovers(cluster, engine, names)
+
+
+async def _listed(cluster: ClusterClient, kind: str, member: str) -> list[str]:
+    found: list[str] = []
+    params: Mapping[str, list[str]] | None = None
+    for _ in range(_MOST_PAGES):
+        answer = await request_below(cluster, "GET", kind, params=params)
+        try:
+            found += [_text(each[member]) for each in answer[kind] or []]
+            following = _following(answer)
+        except (LookupError, TypeError, AttributeError, ValueError):
+            break
+        if following is None:
+            return found
+        if following == params:
+            break
+        params = following
+    raise InvalidResponseError(f"the API's list of {kind} has another form than it documents")
+
+
+def _following(answer: Any) -> Mapping[str, list[str]] | None:
+    """The query of the next page; None on the last page."""
+    following = ((answer.get("links") or {}).get("pages") or {}).get("next")
+    return parse_qs(urlsplit(_text(following)).query) if following else None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
