@@ -73,11 +73,11 @@ class Ledger:
 
     def hear(self, limit: int | None, remaining: int | None, now: float) -> None:
         """Learn from an answer's headers, before its request has ended."""
+        if limit is None or remaining is None or not self.windows:
+            return
         if (
             self.account.alone
             and remaining
-            and self.windows
-            and limit is not None
             and limit == self.windows[-1].limit
             and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
         ):
@@ -92,8 +92,8 @@ class Ledger:
     def _ours(self, now: float) -> Ours:
         answers, longest = self._countable, self.longest
         in_flight = self.in_flight - self._refused
-        # The server counted the request that it answers now after that was sent: certainly not before there was one in
-        # flight, and probably not before the first of those that are.
+        # The server counted the answered request after we sent it: no earlier than when we last had nothing in flight,
+        # and probably no earlier than our oldest request in flight.
         sent = self._sent[0] if self._sent else now
         since = max(self._busy_since, now - _LATENCY)
         used = tuple(len(answers) - bisect(answers, sent - window.seconds) for window in self.windows)

@@ -46,14 +46,11 @@ def honest(ask: dict[str, Any]) -> dict[str, Any]:
 
 
 NAMES = sorted(honest({"version": 0, "interactive": 0, "bulk": 0, "places": []}))
+WINDOW: dict[str, Any] = {"changed": 1.0, "limit": 10, "level": 0, "since": 0.0, "sure": False, "seen": []}
 FACTS: dict[str, Any] = {
-    "limits": [10],
-    "others": [{"level": 0, "since": 0, "sure": False, "seen": []}],
-    "gate": None,
-    "at_most": None,
-    "strikes": 0,
+    "windows": [WINDOW],
+    "gate": {"changed": None, "until": None, "at_most": None, "strikes": 0},
     "last_answer": None,
-    "last_count": None,
 }
 
 
@@ -173,10 +170,10 @@ REPLIES = {
     "facts that are no JSON": facts("nonsense"),
     "facts of no object": facts("[]"),
     "facts that are no text": facts(7),
-    "facts of more windows": facts(json.dumps(FACTS | {"limits": [1, 2]})),
-    "facts of no limit": facts(json.dumps(FACTS | {"limits": ["x"]})),
+    "facts of more windows": facts(json.dumps(FACTS | {"windows": [WINDOW, WINDOW]})),
+    "facts of no limit": facts(json.dumps(FACTS | {"windows": [WINDOW | {"limit": "x"}]})),
     "facts of others without end": facts(
-        json.dumps(FACTS | {"others": [{"level": 1, "since": 0, "sure": 1, "seen": [[0, 1, "x"]]}]})
+        json.dumps(FACTS | {"windows": [WINDOW | {"level": 1, "seen": [[0, 1, "x"]]}]})
     ),
 }
 

@@ -141,6 +141,54 @@ async def test_a_call_cancelled_in_the_middle_of_an_ask_leaves_no_slot_behind(
     assert await granted_at_once(budget, 5) == 4
 
 
+async def test_an_idle_process_takes_nothing_of_a_window_that_others_filled_before_the_outage(
+    make_budget: MakeBudget, valkey: ValkeyServer
+) -> None:
+    busy, idle = (make_budget(limit=20, seconds=1.5, fallback_share=0.5) for _ in range(2))
+    for budget in (idle, busy):
+        await budget.acquire()
+        budget.release()
+    await asyncio.sleep(0.2)  # so that what it knows of the other is old
+    assert await granted_at_once(busy, 20) == 18
+    for _ in range(18):
+        busy.release()
+    answered = time.monotonic()
+
+    valkey.stop()
+
+    assert await granted_at_once(idle, 20) == 0
+    await idle.acquire()
+    # Its own first slot is free a little earlier.
+    assert time.monotonic() - answered >= 1.2
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["a pause", "a restart"])
+async def test_after_an_outage_the_first_one_back_leaves_what_the_others_sent_alone(
+    make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture, kept: bool
+) -> None:
+    caplog.set_level(logging.INFO, "aiodbclient")
+    first, other = budgets = [make_budget(limit=20, seconds=3.0, fallback_share=0.5, timeout=0.3) for _ in range(2)]
+    for budget in budgets:
+        await budget.acquire()
+        budget.release()
+    (valkey.pause if kept else valkey.stop)()
+    for budget, sent in zip(budgets, await asyncio.gather(*(granted_at_once(b, 20) for b in budgets)), strict=True):
+        assert 7 <= sent <= 9
+        for _ in range(sent):
+            budget.release()
+
+    (valkey.resume if kept else valkey.start)()
+
+    # Nobody waits at the other one, and it reports what it sent all the same.
+    granted = 0
+    async with asyncio.timeout(2.0):
+        while sum("shared again" in record.message for record in caplog.records) < 2:
+            granted += await granted_at_once(first, 20)
+            await asyncio.sleep(0.02)
+    assert granted + await granted_at_once(first, 20) <= 2
+    assert other.snapshot().used[0] >= 17
+
+
 @pytest.mark.parametrize("what", ["two of five are cut off", "the server is stopped for a while"])
 async def test_where_the_shares_are_no_more_than_one_at_most_1_in_100_meets_a_429(
     valkey: ValkeyServer, what: str

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import RateBudget, Window
+from aiodbclient._pacing.account import Account
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, RateLimitError
 
 from .world import VirtualLoop, live
@@ -49,6 +50,26 @@ class Queue:
         task = asyncio.create_task(caller())
         await settle()
         return task
+
+
+def test_an_answer_without_rate_headers_costs_no_look_at_our_own_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(Account, "hear", lambda *args: looks.append(args))
+
+    async def main(loop: VirtualLoop) -> None:
+        budget = budget_on(loop, (3, 60.0), (100, 3600.0))
+        headers: dict[str, str]
+        for headers in ({}, {"ratelimit-limit": "100"}, {"ratelimit-remaining": "7"}, {"ratelimit-limit": "x"}):
+            await budget.acquire()
+            budget.observe(headers)
+            budget.release()
+        assert not looks
+        await budget.acquire()
+        budget.observe({"ratelimit-limit": "100", "ratelimit-remaining": "7"})
+        budget.release()
+        assert looks
+
+    live(main)
 
 
 def test_a_burst_goes_at_once_and_the_next_when_the_first_answer_is_a_window_old() -> None:

@@ -162,7 +162,7 @@ class SharedRateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._slots.hear(*limit_and_remaining(headers))
+        self._slots.observe(*limit_and_remaining(headers))
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and let no process send for a while. Call it before ``release``.

@@ -1,7 +1,7 @@
-"""The facts that processes which share a budget tell each other through Valkey: an ``Account`` to JSON and back. Pure.
+"""The facts about a token that processes share through Valkey: what each window holds, the gate, the last answer. Pure.
 
-These are the limits, what others hold, the gate with its ramp and strikes, and when answers last came: all that an
-account knows. Times are in microseconds of Valkey's clock. ``offset`` is how many seconds that is ahead of ours.
+Each fact carries the time of its last change, and the newer one wins. A closed gate counts as changed when it opens, so
+the gate that is closed for longest wins. Times are in seconds of Valkey's clock, ``offset`` seconds ahead of ours.
 """
 
 from __future__ import annotations
@@ -9,74 +9,122 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from typing import Any
+
+from attrs import asdict, evolve, frozen
 
 from ..account import Account
-from ..others import Others
-from .messages import MICROSECONDS, micro, number
+from ..window import SlidingWindow
+from .messages import Moment, structure
+
+_NEVER = Moment(-math.inf)
 
 
-def dump(account: Account, offset: float) -> str:
-    """The account's facts as JSON."""
-    gate = account.gate
-    facts: dict[str, Any] = {
-        "limits": [window.limit for window in account.windows],
-        "others": [
-            {
-                "level": window.others.level,
-                "since": _theirs(window.others.since, offset),
-                "sure": window.others.sure,
-                "seen": [
-                    [_theirs(begin, offset), _theirs(to, offset), count] for begin, to, count in window.others.seen
-                ],
-            }
-            for window in account.windows
-        ],
-        "gate": _theirs(gate.until, offset),
-        "at_most": None if math.isinf(gate.at_most) else gate.at_most,
-        "strikes": gate.strikes,
-        "last_answer": _theirs(account.last_answer, offset),
-        "last_count": _theirs(account.last_count, offset),
-    }
-    return json.dumps(facts)
+@frozen
+class _Window:
+    changed: Moment
+    limit: int
+    level: int
+    since: float
+    sure: bool
+    seen: tuple[tuple[float, float, float], ...]
+
+    def shifted(self, by: float) -> _Window:
+        seen = tuple((begin + by, to + by, count) for begin, to, count in self.seen)
+        return evolve(self, changed=Moment(self.changed + by), since=self.since + by, seen=seen)
 
 
-def load(account: Account, text: str, offset: float) -> None:
-    """Replace the account's facts by those of ``text``, all of them or none.
+@frozen
+class _Gate:
+    changed: Moment
+    until: Moment
+    at_most: int | None  # None: any number
+    strikes: int
 
-    Raises ValueError, KeyError, TypeError or AttributeError if they make no sense.
+    def shifted(self, by: float) -> _Gate:
+        return evolve(self, changed=Moment(self.changed + by), until=Moment(self.until + by))
+
+
+@frozen
+class _Told:
+    windows: tuple[_Window, ...]
+    gate: _Gate
+    last_answer: Moment
+
+
+class Facts:
+    """The facts as this process knows them, taken from its account and brought together with those of others.
+
+    Attributes:
+        untold: Whether something changed here that Valkey has not stored.
     """
-    facts = json.loads(text)
-    windows: list[tuple[int, Others]] = []
-    for window, limit, told in zip(account.windows, facts["limits"], facts["others"], strict=True):
-        seen = deque((_ours(begin, offset), _ours(to, offset), number(n, "seen")) for begin, to, n in told["seen"])
-        others = Others(
-            window.seconds,
-            window.others.steady,
-            level=_count(told["level"]),
-            since=_ours(told["since"], offset),
-            sure=bool(told["sure"]),
-            seen=seen,
+
+    __slots__ = ("_account", "_gate", "_last_answer", "_windows", "untold")
+
+    def __init__(self, account: Account) -> None:
+        self.untold = False
+        self._account = account
+        self._windows = [_fact(window, _NEVER) for window in account.windows]
+        self._gate = _gate(account, _NEVER)
+        self._last_answer = _NEVER
+
+    def note(self, now: float) -> bool:
+        """Note which facts have changed in the account. Returns whether Valkey has to be told."""
+        account = self._account
+        for n, window in enumerate(account.windows):
+            if _fact(window, self._windows[n].changed) != self._windows[n]:
+                self._windows[n] = _fact(window, Moment(now))
+                self.untold = True
+        if _gate(account, self._gate.changed) != self._gate:
+            self._gate = _gate(account, Moment(max(now, account.gate.until)))
+            self.untold = True
+        if account.last_answer - self._last_answer >= account.windows[0].seconds / 20:  # less is not worth an update
+            self._last_answer = Moment(account.last_answer)
+            self.untold = True
+        return self.untold
+
+    def dump(self, offset: float) -> str:
+        """The facts as JSON."""
+        told = _Told(
+            tuple(window.shifted(offset) for window in self._windows),
+            self._gate.shifted(offset),
+            Moment(self._last_answer + offset),
         )
-        windows.append((max(1, _count(limit)), others))
-    at_most = math.inf if facts["at_most"] is None else _count(facts["at_most"])
-    until, strikes = _ours(facts["gate"], offset), _count(facts["strikes"])
-    last_answer, last_count = _ours(facts["last_answer"], offset), _ours(facts["last_count"], offset)
-    for window, (limit, others) in zip(account.windows, windows, strict=True):
-        window.limit, window.others = limit, others
+        return json.dumps(asdict(told, value_serializer=lambda _, __, value: None if value == _NEVER else value))
+
+    def merge(self, text: str, offset: float) -> None:
+        """Take over from ``text`` each fact that is newer than ours, into the account too.
+
+        Raises what ``read_reply`` raises for nonsense, and then takes over nothing.
+        """
+        told = structure(json.loads(text), _Told)
+        if len(told.windows) != len(self._windows):
+            raise ValueError("other windows")
+        account = self._account
+        for n, (window, theirs) in enumerate(zip(account.windows, told.windows, strict=True)):
+            fact = theirs.shifted(-offset)
+            if fact.changed > self._windows[n].changed:
+                self._windows[n] = fact
+                window.limit = max(1, fact.limit)
+                others = window.others
+                others.level, others.since, others.sure = fact.level, fact.since, fact.sure
+                others.seen = deque(fact.seen)
+                account.last_count = max(account.last_count, fact.changed)
+        gate = told.gate.shifted(-offset)
+        if gate.changed > self._gate.changed:
+            self._gate = gate
+            account.gate.until, account.gate.strikes = gate.until, gate.strikes
+            account.gate.at_most = math.inf if gate.at_most is None else gate.at_most
+        self._last_answer = Moment(max(self._last_answer, told.last_answer - offset))
+        account.last_answer = max(account.last_answer, self._last_answer)
+        account.alone = account.alone and not any(window.others.level for window in account.windows)
+
+
+def _fact(window: SlidingWindow, changed: Moment) -> _Window:
+    others = window.others
+    return _Window(changed, window.limit, others.level, others.since, others.sure, tuple(others.seen))
+
+
+def _gate(account: Account, changed: Moment) -> _Gate:
     gate = account.gate
-    gate.until, gate.at_most, gate.strikes = until, at_most, strikes
-    account.alone = not any(window.others.level for window in account.windows)
-    account.last_answer, account.last_count = last_answer, last_count
-
-
-def _theirs(moment: float, offset: float) -> int | None:
-    return None if math.isinf(moment) else micro(moment + offset)
-
-
-def _ours(moment: object, offset: float) -> float:
-    return -math.inf if moment is None else number(moment, "a time") / MICROSECONDS - offset
-
-
-def _count(value: object) -> int:
-    return max(0, int(number(value, "a count")))
+    at_most = None if math.isinf(gate.at_most) else int(gate.at_most)
+    return _Gate(changed, Moment(gate.until), at_most, gate.strikes)

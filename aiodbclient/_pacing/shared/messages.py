@@ -1,15 +1,21 @@
-"""What a process asks of the script ``slots.lua`` in Valkey, and what that replies. Pure."""
+"""What a process asks the script ``slots.lua``, and what the script replies. Pure."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any, NamedTuple, NewType, TypeVar
 
 from attrs import frozen
+from cattrs import Converter
 
-MICROSECONDS = 1_000_000
+_T = TypeVar("_T")
+
+_MICROSECONDS = 1_000_000
+
+Seconds = NewType("Seconds", float)  # microseconds in the script
+Moment = NewType("Moment", float)  # null in JSON for minus infinity, which stands for never
 
 
 class Place(NamedTuple):
@@ -21,19 +27,19 @@ class Place(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """What is asked for.
+    """A question to the script.
 
     Attributes:
         interactive: How many calls of this lane wait.
         bulk: How many calls of this lane wait.
         places: Those of them that want to know how long they would wait.
-        learning: Whether this is only to tell facts and to learn newer ones, while others of this process may wait.
+        sync: Whether this only exchanges facts, and says nothing of the calls that wait.
     """
 
     interactive: int = 0
     bulk: int = 0
     places: Sequence[Place] = ()
-    learning: bool = False
+    sync: bool = False
 
 
 @frozen
@@ -49,139 +55,121 @@ class Granted:
 
     interactive: int
     bulk: int
-    wait: float
-    waits: Sequence[float]
+    wait: Seconds
+    waits: tuple[Seconds, ...]
 
 
 @frozen
-class Reply:
-    """What the script replied. Times are in seconds.
+class Reply(Granted):
+    """The script's reply.
 
     Attributes:
-        epoch: Names Valkey's memory, which is another one if it lost its data.
-        now: What the server's clock shows.
-        interactive: as in ``Granted``.
-        bulk: as in ``Granted``.
-        wait: as in ``Granted``.
-        waits: as in ``Granted``.
+        epoch: Names Valkey's memory. It changes when Valkey loses its data.
+        now: The server's clock.
         used: For each window: how many slots the answered and the unanswered requests of all processes hold.
         counted: as ``used`` in ``Ours``, of all processes.
         in_flight: as in ``Ours``, of all processes.
         least: as in ``Ours``, of all processes.
         most: as in ``Ours``, of all processes.
-        recovering: For how long nobody gets a slot, as all processes tell again what Valkey has lost.
+        recovering: For how long nobody gets a slot, while the processes report what Valkey does not know.
         version: Of the facts that Valkey has.
         stale: Whether the asking process had older facts. Then it got no slot.
         facts: The newer ones, if so.
     """
 
     epoch: str
-    now: float
-    interactive: int
-    bulk: int
-    wait: float
-    waits: Sequence[float]
+    now: Seconds
     used: tuple[int, ...]
     counted: tuple[int, ...]
     in_flight: int
     least: int
     most: int
-    recovering: float
+    recovering: Seconds
     version: int
     stale: bool
-    facts: str | None
+    facts: str | None = None
 
 
-class Forgot(NamedTuple):
-    """Valkey has another memory, named ``epoch``, than the asking process knows."""
+class ForgottenError(Exception):
+    """Valkey has lost what this process told it, and has a new memory, named ``epoch``."""
 
-    epoch: str
-
-
-class Late(NamedTuple):
-    """By the server's clock the ask arrived after it was given up."""
+    def __init__(self, epoch: str) -> None:
+        super().__init__("it has lost its memory")
+        self.epoch = epoch
 
 
-def decoded(text: object, ask: Ask, windows: int) -> Reply | Forgot | Late:
-    """What the script replied to ``ask``. Raises ValueError if it cannot be the script's reply.
+class LateError(Exception):
+    """By the server's clock the ask arrived after this process gave it up."""
 
-    Args:
-        text: The reply, in JSON.
-        ask: What was asked.
-        windows: How many windows there are.
+
+def read_reply(text: object, ask: Ask, windows: int) -> Reply:
+    """Read the script's reply to ``ask``.
+
+    Raises:
+        ForgottenError: Valkey has another memory than the asking process knows.
+        LateError: The ask arrived too late.
+        ValueError, TypeError, LookupError, AttributeError, RecursionError: This is no reply of the script.
     """
-    try:
-        reply = json.loads(text) if isinstance(text, str) else None
-    except RecursionError:
-        reply = None
-    if not isinstance(reply, dict):
-        raise ValueError("no JSON object")
+    if not isinstance(text, str):
+        raise ValueError("no text")
+    reply = json.loads(text)
     if reply.get("late"):
-        return Late()
-    epoch = _text(reply, "epoch")
+        raise LateError
     if reply.get("forgotten"):
-        return Forgot(epoch)
-    stale = reply.get("stale")
-    if not isinstance(stale, bool):
-        raise ValueError("stale is no boolean")
-    return Reply(
-        epoch=epoch,
-        # A string, as Lua would round a number of so many digits.
-        now=number(_text(reply, "now"), "now") / MICROSECONDS,
-        interactive=_count(reply.get("interactive"), "interactive", ask.interactive),
-        bulk=_count(reply.get("bulk"), "bulk", ask.bulk),
-        wait=_seconds(reply.get("wait"), "wait"),
-        waits=[_seconds(wait, "waits") for wait in _several(reply.get("waits"), "waits", len(ask.places))],
-        used=tuple(_count(used, "used") for used in _several(reply.get("used"), "used", windows)),
-        counted=tuple(_count(count, "counted") for count in _several(reply.get("counted"), "counted", windows)),
-        in_flight=_count(reply.get("in_flight"), "in_flight"),
-        least=_count(reply.get("least"), "least"),
-        most=_count(reply.get("most"), "most"),
-        recovering=_seconds(reply.get("recovering"), "recovering"),
-        version=_count(reply.get("version"), "version"),
-        stale=stale,
-        facts=_text(reply, "facts") if stale and "facts" in reply else None,
-    )
+        raise ForgottenError(structure(reply["epoch"], str))
+    if reply.get("waits") == {}:  # Lua's empty list
+        reply["waits"] = []
+    read = structure(reply, Reply)
+    if read.interactive > ask.interactive or read.bulk > ask.bulk:
+        raise ValueError("more slots than were asked for")
+    if [len(read.waits), len(read.used), len(read.counted)] != [len(ask.places), windows, windows]:
+        raise ValueError("values are missing")
+    return read
 
 
 def micro(seconds: float) -> int:
     """Seconds in the script's unit of time."""
-    return round(seconds * MICROSECONDS)
+    return round(seconds * _MICROSECONDS)
 
 
-def number(value: object, name: str) -> float:
-    """A finite number, also one that is written as a string. Raises ValueError."""
+def structure(value: Any, kind: type[_T]) -> _T:
+    """Read what JSON says as ``kind``, strictly. Raises what ``read_reply`` raises for nonsense."""
+    return _converter.structure(value, kind)
+
+
+def _number(value: Any) -> float:
+    # Also one in a string: Lua would round a number of many digits.
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{name} is no number")
+        raise ValueError("not a number")
     try:
-        told = float(value)
-    except (OverflowError, ValueError):
-        told = math.nan
-    if not math.isfinite(told):
-        raise ValueError(f"{name} is no finite number")
-    return told
+        number = float(value)
+    except OverflowError:
+        raise ValueError("not a finite number") from None
+    if not isfinite(number):
+        raise ValueError("not a finite number")
+    return number
 
 
-def _count(value: object, name: str, most: float = math.inf) -> int:
-    told = number(value, name)
-    if not (told.is_integer() and 0 <= told <= most):
-        raise ValueError(f"{name} is out of range")
-    return int(told)
+def _count(value: Any) -> int:
+    number = _number(value)
+    if not number.is_integer() or number < 0:
+        raise ValueError("not a count")
+    return int(number)
 
 
-def _seconds(value: object, name: str) -> float:
-    return number(value, name) / MICROSECONDS
+def _exactly(kind: type) -> Callable[[Any, Any], Any]:
+    def check(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise ValueError(f"not a {kind.__name__}")
+        return value
+
+    return check
 
 
-def _several(value: object, name: str, many: int) -> list[Any]:
-    values: list[Any] = [] if value == {} else value if isinstance(value, list) else [None]  # Lua's empty list is {}
-    if len(values) != many:
-        raise ValueError(f"{name} does not hold {many} values")
-    return values
-
-
-def _text(reply: dict[str, Any], name: str) -> str:
-    value = reply.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is no text")
-    return value
+_converter = Converter(detailed_validation=False)
+_converter.register_structure_hook(str, _exactly(str))
+_converter.register_structure_hook(bool, _exactly(bool))
+_converter.register_structure_hook(int, lambda value, _: _count(value))
+_converter.register_structure_hook(float, lambda value, _: _number(value))
+_converter.register_structure_hook(Seconds, lambda value, _: _number(value) / _MICROSECONDS)
+_converter.register_structure_hook(Moment, lambda value, _: float("-inf") if value is None else _number(value))

@@ -5,10 +5,10 @@
 -- KEYS[1]  sorted set of slots, by their stamps. The stamp of an answered request is when it was answered. That of one
 --          in flight is when its lease ends, in the future: so the slots of a killed process expire by themselves. A
 --          slot counts in a window until its stamp is as old as the window.
--- KEYS[2]  hash: epoch (names this memory), recovered (when all processes have told again what was lost), facts,
---          version (of the facts)
+-- KEYS[2]  hash: epoch (names this memory), recovered (when all processes have reported what is not known here), asked
+--          (when somebody last asked), facts, version (of the facts)
 -- KEYS[3]  hash: for each process that waits, what it waits for
--- ARGV[1]  the ask, in JSON, as Slots._run in slots.py and Memory.run in memory.py make it
+-- ARGV[1]  the ask, in JSON, as Slots._run_once in slots.py and Script.run in script.py make it
 local slots, state, queue = KEYS[1], KEYS[2], KEYS[3]
 local ask = cjson.decode(ARGV[1])
 local time = redis.call('TIME')
@@ -52,6 +52,13 @@ if ask.epoch ~= '' and ask.epoch ~= epoch then
   redis.call('HSETNX', state, 'recovered', whole(now + ask.recovery))
   return cjson.encode({epoch = epoch, forgotten = true})
 end
+
+-- A process that comes back after an outage, in which nobody else was here, may not be the only one that sent meanwhile.
+local outage = now - ask.alone
+if ask.alone > 0 and (read('asked') or 0) < outage and (read('recovered') or 0) < outage then
+  redis.call('HSET', state, 'recovered', whole(now + ask.recovery))
+end
+redis.call('HSET', state, 'asked', whole(now))
 local recovering = math.max((read('recovered') or 0) - now, 0)
 
 for _, answered in ipairs(ask.answered) do

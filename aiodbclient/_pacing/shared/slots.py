@@ -1,4 +1,4 @@
-"""How one process asks Valkey for slots and tells it of those that ended.
+"""How one process asks Valkey for slots, and reports the slots that ended.
 
 Valkey keeps the slots of all processes and hands them out (``slots.lua``). It also keeps what the processes know of the
 token (``facts.py``). While it does not answer, or has lost its memory, the process hands out slots itself
@@ -13,26 +13,42 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from valkey.asyncio import Valkey
 from valkey.exceptions import ValkeyError
 
 from ...errors import ConfigurationError
-from ..account import Account, sliding
+from ..account import Account, Ours, sliding
 from ..window import SlidingWindow, Window
-from .backlog import Backlog
 from .fallback import Fallback
 from .held import Held
-from .memory import ForgottenError, Memory
-from .messages import Ask, Granted, Reply, micro
+from .messages import Ask, ForgottenError, Granted, Reply, micro
+from .script import Script
 
 logger = logging.getLogger("aiodbclient")
 
 _GRACE = 0.25  # s by which a process may ask later than it said, and still be granted its part
 _LATENCY = 1.0  # s; nearly every answer takes less
-_TRIES = 5  # of one ask, while other processes change what is known at the same time
-_LEARN = Ask(learning=True)
+_TRIES = 5  # of one ask, while other processes change the facts at the same time
+_REMEMBERED = 100  # answers that the account has not learned from
+_SYNC = Ask(sync=True)
+
+
+class _Answer(NamedTuple):
+    """What an answer's headers said.
+
+    Its request was sent after ``busy_since``, and probably not before ``sent``. ``wait`` and ``burst`` are those of
+    ``Account.refuse`` if it was a 429.
+    """
+
+    at: float
+    busy_since: float
+    sent: float
+    limit: int | None
+    remaining: int | None
+    wait: float | None = None
+    burst: bool = False
 
 
 class Slots:
@@ -41,7 +57,7 @@ class Slots:
     Args:
         windows: The token's windows, the shortest first.
         where: Names the server, for the log.
-        client: The connection to it, of which this is the only user.
+        client: The connection to it. Nothing else may use it.
         keys: Its keys there, as ``slots.lua`` lists them.
         share: The part of each window that this process may use while the server does not answer.
         reserve: How many slots bulk calls leave to others.
@@ -62,15 +78,16 @@ class Slots:
         shortest, longest = windows[0].seconds, windows[-1].seconds
         self.account = Account(sliding(windows))
         self.held = Held(windows[-1].limit)
-        self.used: tuple[int, ...] = ()  # slots of each window that all processes hold, as last told
+        self.used: tuple[int, ...] = ()  # slots of each window that all processes hold, by the last reply
         self.longest_pause = shortest / 10  # s between two asks of a process that waits
-        self._in_flight = 0  # of all processes, as last told
+        self._in_flight = 0  # of all processes, by the last reply
         self._where = where
         self._client = client
         self._timeout = timeout
-        self._memory = Memory(self.account, client, keys, timeout)
-        self._backlog = Backlog()
+        self._script = Script(self.account, client, keys, timeout)
+        self._answers: list[_Answer] = []  # which of the requests the API counted are ours, only Valkey knows
         self._fallback = Fallback(windows, where, share, reserve)
+        self._returning: asyncio.Task[None] | None = None
         self._busy_since = 0.0  # since then this process has always had a request in flight
         self._probe = min(1.0, shortest / 20)  # s between two tries while the server does not answer
         self._lease = max(1.0, shortest / 2)
@@ -92,21 +109,21 @@ class Slots:
         }
 
     async def ask(self, ask: Ask) -> Granted:
-        """Ask for slots. Answers in bounded time, by Valkey or by the fallback share. Safe to cancel: no slot is lost.
+        """Ask for slots, of Valkey or of the fallback share. Takes a bounded time. Safe to cancel: no slot is lost.
 
         Raises:
-            ConfigurationError: This is closed, or Valkey said at the first contact that it will never answer this
-            process.
+            ConfigurationError: This is closed, or Valkey refused this process for good at the first contact.
         """
         if not self.held.ids:
             self._busy_since = time.monotonic()
-        reply = await self._call(ask)
+        reply = None if self._fallback.active else await self._call(ask)
         if self._closed:
             if reply is not None:
                 self._give_back(reply)
             raise ConfigurationError("this SharedRateBudget is closed")
         if reply is not None:
-            return Granted(reply.interactive, reply.bulk, reply.wait, reply.waits)
+            return reply
+        self._keep_returning()
         granted = self._fallback.grant(ask, self.held.in_flight, self.account.gate)
         self._asks += 1
         many = granted.interactive + granted.bulk
@@ -114,18 +131,17 @@ class Slots:
         return granted
 
     def end(self, *, sent: bool) -> None:
-        """A request ended."""
+        """End a request."""
         now = time.monotonic()
         if self.held.end(now, sent=sent):
-            self._backlog.answered(now)
             self._fallback.answered(now)
-            if self._fallback.active:
-                self.account.answered(now)
+            self.account.answered(now)
 
-    def hear(self, limit: int | None, remaining: int | None) -> None:
-        """Learn from an answer's headers, with the next ask."""
-        now = time.monotonic()
-        self._backlog.hear(now, self._busy_since, self.held.first_taken(now), limit, remaining)
+    def observe(self, limit: int | None, remaining: int | None) -> None:
+        """Learn from an answer's headers, with the next reply of Valkey."""
+        if limit is not None and remaining is not None and len(self._answers) < _REMEMBERED:
+            now = time.monotonic()
+            self._answers.append(_Answer(now, self._busy_since, self.held.first_taken(now), limit, remaining))
 
     async def refuse(self, limit: int | None, remaining: int | None, wait: float | None, *, burst: bool) -> None:
         """Learn from a 429 whose request has not ended yet, and close the gate for all processes."""
@@ -133,23 +149,24 @@ class Slots:
         sent = self.held.first_taken(now)
         self.held.refuse()
         if wait is None:
-            # Drawn here, so that it is the same however often the 429 is applied to newer facts.
             wait = self.account.gate.backoff(now)
-        self._backlog.refuse(now, sent, limit, remaining, wait, burst=burst)
-        if await self._call(_LEARN) is None:
+        self._answers.append(_Answer(now, now, sent, limit, remaining, wait, burst))
+        if self._fallback.active or await self._call(_SYNC) is None:
             self.account.gate.close(wait, now)
 
     async def aclose(self) -> None:
-        """Tell what ended, and close the connection. An ``ask`` that is under way, or comes later, raises."""
+        """Report what ended, and close the connection. An ``ask`` that is under way, or comes later, raises."""
         if self._closed:
             return
         self._closed = True
+        if self._returning is not None:
+            self._returning.cancel()
         try:
             async with self._calling:
-                if self.held.untold and time.monotonic() >= self._fallback.until:
+                if self.held.untold and not self._fallback.active:
                     async with asyncio.timeout(self._timeout):
-                        await self._tell_and_ask(Ask())
-        except (ValkeyError, OSError):
+                        await self._run(Ask())
+        except (ValkeyError, ForgottenError, OSError):
             pass  # the leases run out
         finally:
             await self._client.aclose()
@@ -157,81 +174,82 @@ class Slots:
     async def _call(self, ask: Ask) -> Reply | None:
         """Ask Valkey. Returns None if this process has to go on by itself for now."""
         async with self._calling:
-            if self._closed or time.monotonic() < self._fallback.until:
+            if self._closed:
                 return None
+            fresh = time.monotonic() - self._script.replied <= self._probe
             try:
                 async with asyncio.timeout(self._timeout):
                     try:
-                        reply = await self._tell_and_ask(ask)
+                        reply = await self._ask_and_learn(ask)
                     except ForgottenError as error:
-                        self._tell_all_again(error)
-                        reply = await self._tell_and_ask(ask)
+                        self._report_all_again(error, fresh)
+                        reply = await self._ask_and_learn(ask)
             except ForgottenError:
-                self._wait_for_the_others(0.0)
+                self._go_on_alone(self._probe, fresh)
                 return None
             except (ValkeyError, OSError) as error:  # a TimeoutError is an OSError
                 self._fallback.warn(error)
-                self._fall_back(self._probe)
+                self._go_on_alone(self._probe, fresh)
                 return None
             if reply.recovering > 0:
                 self._give_back(reply)  # the script grants none meanwhile; whatever else answers might
-                self._wait_for_the_others(reply.recovering)
+                self._go_on_alone(min(reply.recovering, self._probe), fresh)
+                # What went in the end would not be known when the others go on.
+                self._fallback.paused = reply.recovering <= self._probe
                 return None
             self._fallback.end()
             return reply
 
-    async def _tell_and_ask(self, ask: Ask) -> Reply:
-        """Tell what ended and ask for slots, then tell what the account learned from that. Raises ValkeyError, OSError.
-
-        If other processes changed the facts in between, these are taken over first, and it is asked again.
-        """
-        learns_first = bool(self._backlog) and not self.account.alone
-        if learns_first:
+    async def _ask_and_learn(self, ask: Ask) -> Reply:
+        """Ask for slots, let the account learn from answers, and tell the others what it learned."""
+        if self._answers and not self.account.alone:
             # What the answers say of others is to count for this ask already, as it would in one process.
-            self._backlog.learn(self.account, await self._run(_LEARN))
-        tries = 0
-        while True:
-            if not self._in_flight and ask.interactive + ask.bulk > 0:
-                self.account.starts(time.monotonic())
-            self._backlog.apply_answers(self.account)
-            reply = await self._run(ask)
-            tries += 1
-            if not reply.stale or tries == _TRIES:
-                break
-            if learns_first:
-                self._backlog.learn(self.account, reply)
-        if not reply.stale:
-            self._backlog.forget_answers()
-            if learns_first:
-                self._backlog.forget()
-                return reply
-        try:
-            await self._learn_and_tell(reply)
-        except BaseException:
-            self._give_back(reply)
-            raise
+            await self._run_and_learn(_SYNC)
+        if not self._in_flight and ask.interactive + ask.bulk > 0:
+            self.account.starts(time.monotonic())
+        reply = await self._run_and_learn(ask)
+        if self._script.facts.note(time.monotonic()):
+            try:
+                await self._run(_SYNC)
+            except BaseException:
+                self._give_back(reply)
+                raise
         return reply
 
-    async def _learn_and_tell(self, reply: Reply) -> None:
-        self._backlog.learn(self.account, reply)
-        for _ in range(_TRIES):
-            if self._memory.knows_all:
-                break
-            reply = await self._run(_LEARN)
-            if not reply.stale:
-                break
-            self._backlog.learn(self.account, reply)
-        self._backlog.forget()
+    async def _run_and_learn(self, ask: Ask) -> Reply:
+        answers = [*self._answers]  # more may come meanwhile
+        reply = await self._run(ask)
+        del self._answers[: len(answers)]
+        # A request whose answer came was counted itself.
+        ours = Ours(reply.counted, reply.in_flight, reply.least + 1, reply.most)
+        # The slot of a refused request was given back already. For the account it is among those in flight.
+        with_it = ours._replace(in_flight=ours.in_flight + 1)
+        for at, _, _, limit, remaining, wait, burst in answers:
+            if wait is None:
+                self.account.hear(limit, remaining, ours, at)
+            else:
+                self.account.refuse(limit, remaining, with_it, wait, burst=burst, now=at)
+        return reply
 
     async def _run(self, ask: Ask) -> Reply:
-        """Run the script once, and take over what it replies. Whatever happens, no slot is lost and nothing untold."""
+        """Run the script, again where other processes had changed the facts: ours have taken theirs over then."""
+        for _ in range(_TRIES):
+            reply = await self._run_once(ask)
+            if not reply.stale:
+                break
+        return reply
+
+    async def _run_once(self, ask: Ask) -> Reply:
+        """Run the script once. If it fails, no slot is lost, and what ended is reported again."""
         now = time.monotonic()
         # Not in __init__: processes that were forked from one another would have the same name.
         self._process = self._process or secrets.token_hex(6)
         self._asks += 1
         batch = f"{self._process}:{self._asks}"
         ended = self.held.take_ended()
-        gate = self.account.gate
+        gate, fallback = self.account.gate, self._fallback
+        sent = min((answer.sent for answer in self._answers), default=now)
+        busy_since = min((answer.busy_since for answer in self._answers), default=now)
         details = self._terms | {
             "process": self._process,
             "batch": batch,
@@ -240,25 +258,26 @@ class Slots:
             "at_most": -1 if math.isinf(gate.at_most) else gate.at_most,
             "answered": [{"id": slot, "age": micro(now - at)} for slot, at in ended.answered],
             "unused": ended.unused,
-            "held": self.held.ids if self._fallback.active else [],
-            "used": self._fallback.used(now) + self.held.in_flight,
-            "sent": micro(min(now - self._backlog.sent(now), 30.0)),
-            "busy": micro(min(now - self._backlog.busy_since(now), 30.0)),
+            "held": self.held.ids if fallback.active else [],
+            "alone": micro(now - fallback.since) if fallback.active else 0,
+            "used": fallback.used(now) + self.held.in_flight,
+            "sent": micro(min(now - sent, 30.0)),
+            "busy": micro(min(now - busy_since, 30.0)),
             "interactive": ask.interactive,
             "bulk": ask.bulk,
             "places": [
                 {"place": place.place, "bulk": place.bulk, "patience": micro(min(max(place.patience, 0.0), 1e6))}
                 for place in ask.places
             ],
-            "wants": not ask.learning,
+            "wants": not ask.sync,
         }
         try:
-            reply = await self._memory.run(ask, details)
+            reply = await self._script.run(ask, details)
         except ForgottenError:
             self.held.put_back(ended.answered, ())
             raise
         except BaseException:
-            # The script may have run all the same. So its slots are given back, and what ended is told again.
+            # The script may have run all the same. So its slots are given back, and what ended is reported again.
             granted = [f"{batch}:{n + 1}" for n in range(ask.interactive + ask.bulk)]
             self.held.put_back(ended.answered, [*ended.unused, *granted])
             raise
@@ -271,23 +290,31 @@ class Slots:
         for _ in range(reply.interactive + reply.bulk):
             self.end(sent=False)
 
-    def _tell_all_again(self, forgotten: ForgottenError) -> None:
-        logger.info("%s has lost the rate budget's memory: telling it again", self._where)
-        self._memory.forget(forgotten.epoch)
-        self._fall_back(self._probe)
+    def _report_all_again(self, forgotten: ForgottenError, fresh: bool) -> None:
+        logger.info("%s has lost the rate budget's memory: reporting all slots again", self._where)
+        self._script.start_over(forgotten.epoch)
+        self._go_on_alone(self._probe, fresh)
         answers = self._fallback.answers(time.monotonic())
         self.held.replace_answered((f"{self._process}:again:{n}", at) for n, at in enumerate(answers))
 
-    def _wait_for_the_others(self, recovering: float) -> None:
-        """Go on by itself until all processes have told Valkey again what it forgot."""
-        self._fall_back(min(recovering, self._probe))
-        if recovering <= self._probe:
-            # What went now would not be known when the others go on.
-            self.account.gate.until = max(self.account.gate.until, self._fallback.until)
-
-    def _fall_back(self, seconds: float) -> None:
+    def _go_on_alone(self, seconds: float, fresh: bool) -> None:
+        """Use the fallback share, and ask Valkey again after so many seconds. ``fresh``: as for ``Fallback.begin``."""
         limits = [window.limit for window in self.account.windows]
-        self._fallback.begin(seconds, limits, self.used, self._memory.told, self.held.in_flight)
+        self._fallback.begin(seconds, limits, self.used, self.held.in_flight, fresh=fresh)
+        self._keep_returning()
+
+    def _keep_returning(self) -> None:
+        if self._fallback.active and (self._returning is None or self._returning.done()):
+            self._returning = asyncio.create_task(self._return())
+
+    async def _return(self) -> None:
+        """Ask Valkey until it answers, also while nobody waits: it is to hear in time of what was sent meanwhile."""
+        while self._fallback.active:
+            await asyncio.sleep(self._fallback.probe)
+            try:
+                await self._call(_SYNC)
+            except ConfigurationError:
+                self._fallback.active = False  # the next ask raises it
 
 
 def _described(window: SlidingWindow, now: float) -> dict[str, Any]:

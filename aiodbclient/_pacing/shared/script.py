@@ -1,0 +1,102 @@
+"""Runs ``slots.lua`` in Valkey, and keeps this process's facts in step with those there."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, Protocol, cast
+
+from valkey.asyncio import Valkey
+from valkey.exceptions import ValkeyError
+
+from ..account import Account
+from .facts import Facts
+from .messages import Ask, LateError, Reply, micro, read_reply
+
+_SOURCE = files("aiodbclient._pacing.shared").joinpath("slots.lua").read_text("utf-8")
+_NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+
+class _Registered(Protocol):
+    async def __call__(self, keys: Sequence[str], args: Sequence[str]) -> object: ...
+
+
+class Script:
+    """The script, as one process runs it.
+
+    Args:
+        account: What this process knows of the token.
+        client: The connection to Valkey.
+        keys: The keys of the script.
+        timeout: Seconds after which this process gives an ask up.
+
+    Attributes:
+        facts: The account's facts, to be shared with the other processes.
+        replied: When Valkey last replied, or 0.0.
+    """
+
+    def __init__(self, account: Account, client: Valkey, keys: Sequence[str], timeout: float) -> None:
+        self.facts = Facts(account)
+        self.replied = 0.0
+        self._windows = len(account.windows)
+        # redis-py's types, which valkey inherited, do not say that this is a coroutine function.
+        self._registered = cast(_Registered, client.register_script(_SOURCE))
+        self._keys = keys
+        self._timeout = timeout
+        self._epoch = ""
+        self._version = 0  # of the facts in Valkey
+        self._offset = 0.0  # s by which the server's clock is ahead of ours
+        self._round_trip = math.inf  # s, of the ask by which the offset was measured
+
+    async def run(self, ask: Ask, details: dict[str, Any]) -> Reply:
+        """Run the script once. Sends the facts if they changed here, and takes over those that changed elsewhere.
+
+        Args:
+            ask: What is asked for, to check the reply against it.
+            details: The same and more, as the script reads it.
+
+        Raises:
+            ForgottenError: Valkey has lost its memory. The script has done nothing.
+            ValkeyError: The server refuses, or its reply is nonsense. The script may have run all the same.
+            OSError: The connection failed. The script may have run all the same, as it may after a cancellation.
+        """
+        now, facts = time.monotonic(), self.facts
+        details = details | {"epoch": self._epoch, "version": self._version}
+        told = False
+        if self.replied:  # before the first reply the server's clock is unknown
+            details["expires"] = micro(now + self._offset + self._timeout)
+            if told := facts.note(now):
+                details["facts"] = facts.dump(self._offset)
+        try:
+            reply = read_reply(await self._registered(self._keys, [json.dumps(details)]), ask, self._windows)
+        except LateError:
+            # We have not given the ask up, so the server's clock was set.
+            self.replied, self._round_trip = 0.0, math.inf
+            raise ValkeyError("its clock was set") from None
+        except _NONSENSE as error:
+            # The library, too, raises these where the bytes are no answer of its protocol.
+            raise ValkeyError(f"it does not answer as a Valkey does ({type(error).__name__})") from None
+        received = time.monotonic()
+        offset = reply.now - (now + received) / 2
+        if received - now <= self._round_trip or abs(offset - self._offset) > 1.0:
+            # The quicker the round trip, the more exact the offset.
+            self._offset, self._round_trip = offset, received - now
+        self._epoch, self._version, self.replied = reply.epoch, reply.version, received
+        if reply.stale:
+            facts.untold = True  # if theirs are nonsense, the next run replaces them by ours
+            if reply.facts is not None:
+                try:
+                    facts.merge(reply.facts, self._offset)
+                except _NONSENSE as error:
+                    raise ValkeyError(f"it holds facts that make no sense ({type(error).__name__})") from None
+                facts.untold = told
+        elif told:
+            facts.untold = False
+        return reply
+
+    def start_over(self, epoch: str) -> None:
+        """Valkey has a new memory ``epoch``, without facts."""
+        self._epoch, self._version, self.facts.untold = epoch, 0, True
