@@ -31,7 +31,8 @@ Where it differs from the provider:
 
 from __future__ import annotations
 
-from .faults import Fault, Faults
+from .fault import Fault
+from .faults import Faults
 from .records import RecordedRequest
 from .sandbox import Sandbox
 from .warm import warm_servers

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import MutableMapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..engines import MYSQL, POSTGRESQL, Capabilities, Engine
 from ..models import MySQLAuthPlugin, UserRole
 from .answers import Refusal, name_taken, not_found
 from .authority import SandboxCA
 from .validation import JSON, RequestedUser
+
+if TYPE_CHECKING:
+    from .postgres_server import PostgresServer
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
@@ -37,6 +40,10 @@ class Backend(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
+    def front(self) -> PostgresServer | None:
+        """The server whose clients come in by a front of the sandbox's own; None if there is none."""
+        ...
+
     def connection(self) -> JSON: ...
     def ca(self) -> str | None:
         """The certificates by which clients verify the server, as PEM; None if none are known."""
@@ -137,6 +144,9 @@ class MemoryBackend:
 
     async def stop(self) -> None:
         pass
+
+    def front(self) -> None:
+        return None
 
     def version(self) -> str | None:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from .answers import HTML, SandboxAnswer, phrase
-from .faults import Fault
+from .fault import Fault
 
 CUT = SandboxAnswer(0)
 """No answer: the connection is closed instead."""

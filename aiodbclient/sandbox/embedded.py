@@ -14,6 +14,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from .authority import SandboxCA
@@ -65,6 +66,8 @@ class EmbeddedPostgres:
         self._data = folder
         self.password: str = self._kept.setdefault("password", new_password())
         self.port = 0
+        self.inner_port = 0  # by which the sandbox itself connects, also when clients are kept out
+        self._asking = Lock()
         self.folder = Path()  # of its files, when it runs
         self.ca_file: str | None = None
         self._authority = authority
@@ -96,6 +99,7 @@ class EmbeddedPostgres:
             await self.stop()
             raise RuntimeError(f"embedded PostgreSQL did not start: {told.get('error', 'its keeper died')}")
         self.port = self._kept["port"] = told["port"]
+        self.inner_port = told["inner"]
         self.folder = Path(told["folder"])
         self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
@@ -110,6 +114,27 @@ class EmbeddedPostgres:
             _wait_for(keeper)
         if self._data is not None and self.is_new:
             shutil.rmtree(self._data, ignore_errors=True)
+
+    def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
+        """Give an order to the keeper (``Orders`` in ``keeper/main.py``), and wait until it was followed.
+
+        Returns:
+            For each fault, by its id: how many logins or statements it was for, and how many it failed.
+
+        Raises:
+            RuntimeError: The server is not running.
+        """
+        keeper = self._keeper
+        told = ""
+        with self._asking, suppress(OSError, ValueError):
+            if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
+                keeper.stdin.write(json.dumps(order) + "\n")
+                keeper.stdin.flush()
+                told = keeper.stdout.readline()
+        counts: dict[str, tuple[int, int]] | None = json.loads(told or "{}").get("counts")
+        if counts is None:
+            raise RuntimeError("the embedded PostgreSQL is not running")
+        return counts
 
     @property
     def is_new(self) -> bool:

@@ -71,6 +71,7 @@ _OF_TYPE: Mapping[str, Callable[[str], Any]] = {
     "bool": _flag,
     "float": float,
     "int | None": int,
+    "float | None": float,
     "str | None": str,
     "Mapping[str, str] | None": _headers,
 }

@@ -1,17 +1,27 @@
-"""``Faults``: the failures that a sandbox is told to show. Pure."""
+"""``Faults``: the failures that a sandbox is to show. Pure."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
+from typing import Any, Protocol
 
-from attrs import define, field
-
+from .fault import Fault
 from .routes import OPERATIONS
+
+_SQL = frozenset({"sql.login", "sql.statement"})
+# What may be said of a fault of SQL. The rest is about answers of the API.
+_OF_SQL = frozenset(
+    {"cluster", "name", "nth", "times", "probability", "seed", "lasts"}
+    | {"cut", "delay", "after", "stop", "sqlstate", "breaks_after"}
+)
 
 # The operations in which these faults do something.
 _HAPPENS_IN: dict[str, frozenset[str]] = {
+    "stop": _SQL,
+    "sqlstate": frozenset({"sql.login"}),
+    "breaks_after": frozenset({"sql.login"}),
     "unseen_for": frozenset({"users.get", "dbs.get"}),
     "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
     "still_listed_for": frozenset({"users.delete"}),
@@ -22,73 +32,27 @@ _HAPPENS_IN: dict[str, frozenset[str]] = {
 }
 
 
-@define(kw_only=True, eq=False)
-class Fault:
-    """A failure that a sandbox is told to show: the arguments of ``faults.add``, which returns it, and two counters.
+_ANYWHERE = ("cut", "delay", "status", "not_implemented", "headers", "html", "truncate", "reset_skew")
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("nth", 1, inf),
+    ("times", 1, inf),
+    ("probability", 0, 1),
+    ("lasts", 0, inf),
+    ("delay", 0, inf),
+    ("status", 200, 599),
+    ("unseen_for", 0, inf),
+    ("password_empty_for", 0, inf),
+    ("still_listed_for", 0, inf),
+    ("breaks_after", 0, inf),
+)
+_SQLSTATE = re.compile("[0-9A-Z]{5}")
 
-    Attributes:
-        operations: The operations that it is for; None for all.
-        cluster: The id of the only cluster that it is for; None for all.
-        name: The name of the only user or db that it is for; None for all.
-        nth: The request that it begins with, counted from 1; None for the first.
-        times: The number of requests that it fails at most; None: no limit, or 1 with ``nth``.
-        probability: The share of the requests that it fails, from 0 to 1.
-        cut: Whether the connection is closed without an answer.
-        delay: Seconds until the work is done.
-        status: The status that is answered instead; None to leave it.
-        not_implemented: Whether 501 is answered, with the words of the provider.
-        headers: Headers that are added to the answer.
-        html: Whether the body is a proxy's HTML page.
-        truncate: Whether the body breaks off in the middle.
-        after: Whether it happens when the work has been done, and not instead of the work.
-        answer_name: The name that stands in the answer; None to leave it.
-        endless: Whether every page of a list has a next one.
-        unseen_for: Seconds for which a new user or db is answered by 404.
-        password_empty_for: Seconds for which a new password is told as ``""``.
-        still_listed_for: Seconds for which a deleted user is listed.
-        reset_skew: Seconds that are added to ``ratelimit-reset``.
-        seen: The number of requests that it was for, so far.
-        fired: The number of requests that it failed, so far.
-    """
 
-    operations: frozenset[str] | None
-    cluster: str | None
-    name: str | None
-    nth: int | None
-    times: int | None
-    probability: float
-    cut: bool
-    delay: float
-    status: int | None
-    not_implemented: bool
-    headers: Mapping[str, str]
-    html: bool
-    truncate: bool
-    after: bool
-    answer_name: str | None
-    endless: bool
-    unseen_for: float
-    password_empty_for: float
-    still_listed_for: float
-    reset_skew: float
-    seen: int = field(default=0, init=False)
-    fired: int = field(default=0, init=False)
-    _random: random.Random = field(alias="random", repr=False)
+class Fronts(Protocol):
+    """What is in front of the sandbox's PostgreSQLs, where the faults of SQL happen."""
 
-    def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
-        """Whether this fault fails the request. It counts the request, so call it once for each."""
-        if self.operations is not None and operation not in self.operations:
-            return False
-        if (self.cluster is not None and cluster != self.cluster) or (self.name is not None and name != self.name):
-            return False
-        self.seen += 1
-        limit = self.times if self.times is not None else 1 if self.nth is not None else None
-        if self.seen < (self.nth or 1) or (limit is not None and self.fired >= limit):
-            return False
-        if self.probability < 1.0 and self._random.random() >= self.probability:
-            return False
-        self.fired += 1
-        return True
+    def publish(self, faults: Sequence[Fault]) -> None: ...
+    def count(self, fault: Fault) -> tuple[int, int]: ...
 
 
 class Faults:
@@ -99,9 +63,10 @@ class Faults:
             (terraform-provider-digitalocean #1027). True unless you set it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fronts: Fronts | None = None) -> None:
         self.mongodb_overlap = True
         self._faults: list[Fault] = []
+        self._fronts = fronts
 
     def add(
         self,
@@ -113,6 +78,7 @@ class Faults:
         times: int | None = None,
         probability: float = 1.0,
         seed: int | None = None,
+        lasts: float | None = None,
         cut: bool = False,
         delay: float = 0.0,
         status: int | None = None,
@@ -127,23 +93,31 @@ class Faults:
         password_empty_for: float = 0.0,
         still_listed_for: float = 0.0,
         reset_skew: float = 0.0,
+        stop: bool = False,
+        sqlstate: str | None = None,
+        breaks_after: int | None = None,
     ) -> Fault:
         """Make requests fail from now on, until ``remove`` or ``clear``.
 
-        ``operation`` to ``seed`` choose the requests; a fault is for those that fit all that is given. The others say
+        ``operation`` to ``lasts`` choose the requests; a fault is for those that fit all that is given. The others say
         what happens to them. Several may be given, and faults that meet the same request add up.
 
         ``cut``, ``delay``, ``status`` and ``not_implemented`` happen before the work, which is then not done, or with
         ``after`` when it has been done.
 
+        On an embedded PostgreSQL there are faults of SQL too, for ``"sql.login"``, ``"sql.statement"`` or ``"sql"``,
+        which is both. They take ``cut``, ``delay``, ``after`` (of statements), ``stop``, ``sqlstate`` and
+        ``breaks_after``. The API goes on meanwhile. Each cluster counts its own.
+
         Args:
-            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request.
+            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request of the API.
             cluster: The id of a cluster.
-            name: The name of a user or db, in the path or the body.
+            name: The name of a user or db, in the path or the body; for SQL, that of the login.
             nth: The request to begin with, counted from 1. It is the only one unless ``times`` says otherwise.
             times: How many requests it fails at most.
             probability: The share of the requests that it fails, from 0 to 1.
             seed: Makes ``probability`` choose the same requests each time.
+            lasts: Seconds from the first request that it fails until it is over.
             cut: Close the connection without an answer; with ``truncate``, in the middle of the answer's body.
             delay: Wait for so many seconds. Alone, it only delays: then the work is done even if the client has gone
                 meanwhile, as at the provider. A delay ends when the sandbox stops.
@@ -163,6 +137,10 @@ class Faults:
             still_listed_for: Go on telling a deleted user in lists and clusters for so many seconds. Reading it is a
                 404.
             reset_skew: Add so many seconds to ``ratelimit-reset``, in a 429 too.
+            stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it starts again by itself.
+            sqlstate: Refuse the login with this error, such as ``"53300"`` (too many connections), ``"57P03"`` (the
+                server is starting) or ``"28P01"`` (the password is wrong).
+            breaks_after: Break the connection of this login when it sends the statement after so many.
 
         Returns:
             The fault, for ``remove``. Its ``fired`` counts the requests that it failed.
@@ -171,59 +149,14 @@ class Faults:
             ValueError: An operation does not exist, the fault does nothing or nothing there, or a number is out of
                 range.
         """
-        effects: dict[str, object] = {
-            "unseen_for": unseen_for,
-            "password_empty_for": password_empty_for,
-            "still_listed_for": still_listed_for,
-            "endless": endless,
-            "answer_name": answer_name,
-        }
-        somewhere = {effect: _HAPPENS_IN[effect] for effect, given in effects.items() if given}
-        anywhere = cut or delay or status or not_implemented or headers or html or truncate or reset_skew
-        if not (anywhere or somewhere):
-            raise ValueError("this fault does nothing: give cut, delay, status, headers, html, truncate, ...")
-        operations = _operations(operation)
-        for effect, there in somewhere.items():
-            if operations is not None and not operations & there:
-                raise ValueError(f"{effect} does nothing there; it happens in {', '.join(sorted(there))}")
-        if operations is None and not anywhere:
-            operations = frozenset[str]().union(*somewhere.values())
-        for what, number, low, high in (
-            ("nth", nth, 1, inf),
-            ("times", times, 1, inf),
-            ("probability", probability, 0, 1),
-            ("delay", delay, 0, inf),
-            ("status", status, 200, 599),
-            ("unseen_for", unseen_for, 0, inf),
-            ("password_empty_for", password_empty_for, 0, inf),
-            ("still_listed_for", still_listed_for, 0, inf),
-        ):
-            if number is not None and not low <= number <= high:
-                raise ValueError(f"{what} must be from {low} to {high}, not {number}")
-        fault = Fault(
-            operations=operations,
-            cluster=cluster,
-            name=name,
-            nth=nth,
-            times=times,
-            probability=probability,
-            random=random.Random(seed),
-            cut=cut,
-            delay=delay,
-            status=status,
-            not_implemented=not_implemented,
-            headers={} if headers is None else headers,
-            html=html,
-            truncate=truncate,
-            after=after,
-            answer_name=answer_name,
-            endless=endless,
-            unseen_for=unseen_for,
-            password_empty_for=password_empty_for,
-            still_listed_for=still_listed_for,
-            reset_skew=reset_skew,
-        )
+        given: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "operation")}
+        operations = _checked(_operations(operation), given)
+        if stop and times is None:
+            given["times"] = 1  # or else it would stop again as soon as it was started
+        given["headers"] = headers or {}
+        fault = Fault(operations=operations, **given)
         self._faults.append(fault)
+        self._publish(fault)
         return fault
 
     def remove(self, fault: Fault) -> None:
@@ -233,10 +166,21 @@ class Faults:
             ValueError: It was removed already.
         """
         self._faults.remove(fault)
+        self._publish(fault)
 
     def clear(self) -> None:
         """Remove all faults. ``mongodb_overlap`` stays as it is."""
+        removed = list(self._faults)
         self._faults.clear()
+        self._publish(*removed)
+
+    def _publish(self, *changed: Fault) -> None:
+        """Let the faults of SQL be known where they happen, if one of them has changed."""
+        if self._fronts is not None and any(fault.is_of_sql for fault in changed):
+            for fault in changed:
+                if fault in self._faults:
+                    fault.count_by(self._fronts.count)
+            self._fronts.publish([fault for fault in self._faults if fault.is_of_sql])
 
     def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
         """The faults that fail this request. If the rate limit refused it, only those that change its headers."""
@@ -248,11 +192,46 @@ class Faults:
 
 
 def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
-    """The operations that are named; None for all of them."""
+    """The operations that are named; None for all of the API."""
     if operation == "*":
         return None
-    operations = frozenset({operation} if isinstance(operation, str) else operation)
-    unknown = operations - OPERATIONS
+    named = frozenset({operation} if isinstance(operation, str) else operation)
+    operations = (named - {"sql"}) | (_SQL if "sql" in named else frozenset())
+    unknown = operations - OPERATIONS - _SQL
     if unknown:
-        raise ValueError(f"no operation {', '.join(sorted(unknown))}; there are {', '.join(sorted(OPERATIONS))}")
+        there = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
+        raise ValueError(f"no operation {', '.join(sorted(unknown))}; there are {there}")
+    if operations & _SQL and operations - _SQL:
+        raise ValueError("a fault is for requests of the API or for SQL, not for both: add two")
+    return operations
+
+
+def _checked(operations: frozenset[str] | None, given: Mapping[str, Any]) -> frozenset[str] | None:
+    """The operations that the fault is for, which are fewer than all if it does something only in some.
+
+    Raises:
+        ValueError: The fault does nothing or nothing there, or a number is out of range.
+    """
+    somewhere = {effect: there for effect, there in _HAPPENS_IN.items() if given[effect]}
+    if given["breaks_after"] == 0:
+        somewhere["breaks_after"] = _HAPPENS_IN["breaks_after"]
+    anywhere = any(given[effect] for effect in _ANYWHERE)
+    if not (anywhere or somewhere):
+        raise ValueError("this fault does nothing: give cut, delay, status, headers, html, truncate, ...")
+    for effect, there in somewhere.items():
+        if operations is not None and not operations & there:
+            raise ValueError(f"{effect} does nothing there; it happens in {', '.join(sorted(there))}")
+    if operations is None and not anywhere:
+        operations = frozenset[str]().union(*somewhere.values())
+    if operations is not None and operations & _SQL:
+        for effect in sorted(set(given) - _OF_SQL):
+            if given[effect]:
+                raise ValueError(f"{effect} is about answers of the API, and does nothing to SQL")
+    elif given["stop"] or given["sqlstate"] or given["breaks_after"] is not None:
+        raise ValueError("stop, sqlstate and breaks_after happen to SQL: name sql, sql.login or sql.statement")
+    for what, low, high in _RANGES:
+        if given[what] is not None and not low <= given[what] <= high:
+            raise ValueError(f"{what} must be from {low} to {high}, not {given[what]}")
+    if given["sqlstate"] is not None and not _SQLSTATE.fullmatch(given["sqlstate"]):
+        raise ValueError(f"sqlstate must be five digits or capital letters, not {given['sqlstate']!r}")
     return operations

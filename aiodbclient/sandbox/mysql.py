@@ -57,6 +57,9 @@ class MySQLBackend:
     async def stop(self) -> None:
         await self._in_thread(self._server.close)
 
+    def front(self) -> None:
+        return None
+
     def version(self) -> str | None:
         return self._server.version.partition("-")[0]
 

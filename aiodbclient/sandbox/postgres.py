@@ -108,6 +108,9 @@ class PostgresBackend:
     def ca(self) -> str | None:
         return self._server.ca
 
+    def front(self) -> PostgresServer | None:
+        return None if self._server.embedded is None else self._server
+
     def has_failed(self) -> bool:
         return self._server.embedded is not None and self._server.embedded.has_failed()
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from .._libpq import options_of
 from .answers import Refusal
@@ -31,6 +31,7 @@ _SESSIONS = SQL(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
 )
+_CLIENTS = SQL("{} AND usename <> {}").format(_SESSIONS, Literal(SUPERUSER))
 _SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
 
 Row = tuple[Any, ...]
@@ -98,6 +99,7 @@ class PostgresServer:
         if embedded.keeps_data:
             return False
         try:
+            embedded.ask(faults=[], open=True)
             async with asyncio.timeout(_EMPTY_SECONDS), await self.connect() as connection:
                 while await rows(connection, _SESSIONS):  # noqa: ASYNC110
                     await asyncio.sleep(0.002)
@@ -108,11 +110,33 @@ class PostgresServer:
                 roles = SQL(", ").join([Identifier(name) for (name,) in await rows(connection, _MADE_ROLES)])
                 await connection.execute(SQL("DROP ROLE {}").format(roles))
                 await connection.execute(_SESSIONS)  # those that came meanwhile
-        except (psycopg.Error, TimeoutError) as error:
+        except (psycopg.Error, TimeoutError, RuntimeError) as error:
             _log.info("a PostgreSQL is stopped and not used again: %s", type(error).__name__)
             return False
         embedded.emptied()
         return True
+
+    def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
+        """``EmbeddedPostgres.ask``."""
+        assert self.embedded is not None
+        return self.embedded.ask(**order)
+
+    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
+        """Let clients in, or keep them out as if the embedded server had stopped.
+
+        Args:
+            clients: Whether to let them in.
+            graceful: Whether PostgreSQL says to the sessions that it ends them. Otherwise their connections break.
+
+        Raises:
+            RuntimeError: The server is not running.
+        """
+        await asyncio.to_thread(self.ask, open=clients, sessions=not graceful)
+        if clients:
+            return
+        async with self.connection() as connection:
+            while await rows(connection, _CLIENTS):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
 
     async def connect(self, database: str | None = None) -> AsyncConnection[Row]:
         """Connect to ``database``, or to the maintenance database."""
@@ -144,7 +168,7 @@ class PostgresServer:
         self.port = embedded.port
         self._dsn = make_conninfo(
             host=self.host,
-            port=self.port,
+            port=embedded.inner_port,
             user=SUPERUSER,
             password=embedded.password,
             dbname="postgres",

@@ -13,6 +13,7 @@ from .backends import MemoryBackend
 from .behind import NewCluster, behind
 from .clusters import SandboxCluster
 from .data import Data, mapping
+from .fronts import ServerFronts
 from .topics import Topics
 
 
@@ -28,6 +29,7 @@ class Registry(Mapping[str, SandboxCluster]):
         self._data: Data | None = None
         self._kept: MutableMapping[str, Any] = {}
         self._authority = SandboxCA({})
+        self.fronts = ServerFronts(self)
 
     def __getitem__(self, cluster_id: str) -> SandboxCluster:
         return self._clusters[cluster_id]
@@ -56,6 +58,7 @@ class Registry(Mapping[str, SandboxCluster]):
         """Stop all clusters and forget them. What ``data`` has kept stays there."""
         self._is_open = False
         clusters = list(self._clusters.values())
+        self.fronts.remember()
         for taken in (self._clusters, self._names, self._ids, self._restored):
             taken.clear()
         try:
@@ -113,6 +116,7 @@ class Registry(Mapping[str, SandboxCluster]):
         if not self._is_open:
             await cluster.backend.stop()
             raise RuntimeError("the sandbox was stopped before the cluster was there")
+        self.fronts.prepare(cluster)
         self._clusters[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 from aiohttp import web
 
@@ -23,6 +23,11 @@ from .registry import Registry
 from .server import Api
 from .threads import LoopThread
 from .tokens import SCOPES, Tokens
+
+if TYPE_CHECKING:
+    from .postgres_server import PostgresServer
+
+T = TypeVar("T")
 
 _HOST = "127.0.0.1"
 _STOP_SECONDS = 0.05  # for which it waits, when it stops, for answers that are about to be sent
@@ -83,7 +88,7 @@ class Sandbox:
         self._data: Data | None = None
         self._clusters = Registry()
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
-        self._api = Api(self._clusters, self._tokens, page_size, returns_settings)
+        self._api = Api(Faults(self._clusters.fronts), self._clusters, self._tokens, page_size, returns_settings)
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: web.ServerRunner | None = None
@@ -194,9 +199,6 @@ class Sandbox:
             ValueError: There is a cluster of that name or id, or the options make no sense together.
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
-        loop = self._loop
-        if loop is None:
-            raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
         new = NewCluster(
             str(engine),
             name,
@@ -211,9 +213,7 @@ class Sandbox:
             cluster_id=cluster_id,
             online_after=online_after,
         )
-        if loop is asyncio.get_running_loop():
-            return await self._clusters.add(new)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._clusters.add(new), loop))
+        return await self._run(self._clusters.add(new))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Change the status of a cluster. While it is not ``online``, the API refuses writes (412).
@@ -229,6 +229,52 @@ class Sandbox:
         if status not in get_args(Status):
             raise ValueError(f"status must be one of {', '.join(get_args(Status))}, not {status!r}")
         self._cluster(cluster_id).set_status(status, online_after)
+
+    async def stop_database(self, cluster_id: str, *, graceful: bool = False) -> None:
+        """Stop the embedded PostgreSQL of a cluster, as its clients see it. The API goes on.
+
+        Connections are refused, and open transactions are rolled back. Does nothing if it has stopped.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+            graceful: Whether PostgreSQL ends the sessions with an error (57P01), as when it is shut down. Otherwise
+                their connections break without a word, as when the machine dies.
+
+        Raises:
+            ValueError: There is no such cluster, or it has no embedded PostgreSQL.
+            RuntimeError: The sandbox is not running, or the server was killed.
+        """
+        await self._run(self._front(cluster_id).let_in(False, graceful=graceful))
+
+    async def start_database(self, cluster_id: str) -> None:
+        """Start the embedded PostgreSQL of a cluster again, with its data, on the same port.
+
+        Does nothing if it is running.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+
+        Raises:
+            ValueError: There is no such cluster, or it has no embedded PostgreSQL.
+            RuntimeError: The sandbox is not running, or the server was killed.
+        """
+        await self._run(self._front(cluster_id).let_in(True))
+
+    def _front(self, cluster_id: str) -> PostgresServer:
+        front = self._cluster(cluster_id).backend.front()
+        if front is None:
+            raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL that could be stopped")
+        return front
+
+    async def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` in the event loop of the sandbox."""
+        loop = self._loop
+        if loop is asyncio.get_running_loop():
+            return await coroutine
+        if loop is None:
+            coroutine.close()
+            raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
     def add_topic(self, cluster_id: str, name: str) -> None:
         """Make a topic of a Kafka cluster, as a producer would. It is there until the API deletes it.

@@ -17,7 +17,8 @@ from . import validation
 from .answers import Refusal, SandboxAnswer, error, not_found, not_implemented, phrase
 from .clusters import SandboxCluster, View, perform
 from .delivery import CUT, deliver
-from .faults import Fault, Faults
+from .fault import Fault
+from .faults import Faults
 from .lists import LISTS, endless, paged
 from .records import RecordedRequest, Records, masked_headers, masked_json
 from .routes import Route, match
@@ -41,6 +42,7 @@ class Api:
     """Answers requests.
 
     Args:
+        faults: The failures that it shows.
         clusters: The clusters, by their ids.
         tokens: The rights of each valid token.
         page_size: The length of a list's pages; None for lists that come whole.
@@ -49,12 +51,13 @@ class Api:
 
     def __init__(
         self,
+        faults: Faults,
         clusters: Mapping[str, SandboxCluster],
         tokens: Mapping[str, Rights],
         page_size: int | None,
         returns_settings: bool,
     ) -> None:
-        self.faults = Faults()
+        self.faults = faults
         self.records = Records()
         self._clusters = clusters
         self._tokens = tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -58,7 +58,7 @@ POOL = Pool()
 
 
 @contextmanager
-def warm_servers() -> Iterator[None]:
+def warm_servers() -> Generator[None]:
     """Let embedded PostgreSQLs outlive their clusters, so that the next cluster starts in milliseconds.
 
     When a cluster stops, its server is emptied (databases, roles, sessions) and waits for the next cluster of any

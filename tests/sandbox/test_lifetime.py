@@ -283,7 +283,7 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
             capture_output=True,
             text=True,
         )
-        assert list(json.loads(done.stdout)) == ["port", "folder"], done
+        assert list(json.loads(done.stdout)) == ["port", "inner", "folder"], done
         assert left(private_tmp) == [home]
     finally:
         shutil.rmtree(home)

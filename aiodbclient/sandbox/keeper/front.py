@@ -1,8 +1,8 @@
-"""``Front``: adds TLS to PostgreSQL. Clients connect to it, and it passes on what they send to the server's socket.
+"""``Front``: what clients of PostgreSQL connect to. It adds TLS, and lets faults happen.
 
-It is needed because the wheel's PostgreSQL is built without TLS. It speaks the start of the protocol (PostgreSQL's
-manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"), and passes on what follows as it
-is. The server offers no channel binding, since it has no TLS itself.
+TLS is needed here because the wheel's PostgreSQL is built without it. ``Front`` speaks the start of the protocol
+(PostgreSQL's manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"), and passes on what
+follows as it is, unless a fault meets it. The server offers no channel binding, since it has no TLS itself.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import ssl
 import struct
 from pathlib import Path
 
+from .faults import Broken, Failures, SqlFaults
+from .stream import LOGIN, LONGEST_STARTUP, STATEMENT, ClientStream, ServerStream, fatal, parameters
+
 _SSL_REQUEST = 80877103
 _GSSAPI_REQUEST = 80877104
 _CANCEL_REQUEST = 80877102
-_LONGEST_STARTUP = 10_000  # as in PostgreSQL (MAX_STARTUP_PACKET_LENGTH)
 _START_SECONDS = 60.0  # as in PostgreSQL (authentication_timeout)
 _GOODBYE_SECONDS = 2.0
 _CHUNK = 65536
@@ -41,23 +43,36 @@ class Front:
     Args:
         context: For TLS. Then it refuses connections without TLS, but for requests to cancel a statement. None: no TLS.
         server: The path of the server's socket.
+        faults: What happens to connections; None: nothing does.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, server: str) -> None:
+    def __init__(self, context: ssl.SSLContext | None, server: str, faults: SqlFaults | None = None) -> None:
         self._context = context
         self._server = server
+        self._faults = faults
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept from ``listener`` until cancelled."""
+        """Accept from ``listener`` until cancelled. The connections go on."""
         loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as connections:
-            while True:
-                try:
-                    client, _ = await loop.sock_accept(listener)
-                except OSError:  # too many open files: a connection has to end first
-                    await asyncio.sleep(0.05)
-                    continue
-                connections.create_task(self._connection(client))
+        while True:
+            try:
+                client, _ = await loop.sock_accept(listener)
+            except OSError:  # too many open files: a connection has to end first
+                await asyncio.sleep(0.05)
+                continue
+            connection = asyncio.create_task(self._connection(client))
+            self._connections.add(connection)
+            connection.add_done_callback(self._connections.discard)
+
+    def cut(self) -> None:
+        """End all connections, without a word to the clients."""
+        for connection in self._connections:
+            connection.cancel()
+
+    async def ended(self) -> None:
+        """Wait until there is no connection."""
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _connection(self, client: socket.socket) -> None:
         with client:
@@ -76,7 +91,7 @@ class Front:
         while True:
             head = await _exactly(client, 8)
             length, code = struct.unpack("!II", head)
-            if not 8 <= length <= _LONGEST_STARTUP:
+            if not 8 <= length <= LONGEST_STARTUP:
                 return None
             if code == _SSL_REQUEST:
                 await loop.sock_sendall(client, b"S")
@@ -93,15 +108,19 @@ class Front:
     async def _pass_on(self, client: socket.socket, start: bytes) -> None:
         """Pass bytes both ways until one side ends. ``start`` was read from the client already."""
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
+        writer = None
         try:
             server_writer.write(start)
             reader, writer = await _streams(client, None if start else self._context)
+            failures = self._faults.connection() if self._faults and not start else None
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, server_writer))
-                both.create_task(_pump(server_reader, writer))
+                both.create_task(_from_client(reader, server_writer, writer, failures))
+                both.create_task(_from_server(server_reader, writer, failures))
             await writer.wait_closed()  # until the last bytes of the server are sent
         finally:
             server_writer.close()
+            if writer is not None:
+                writer.transport.abort()
 
 
 async def _streams(
@@ -115,16 +134,60 @@ async def _streams(
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on all that comes from ``reader``, then close ``writer``, which ends the other direction too."""
+async def _from_client(
+    reader: asyncio.StreamReader,
+    server: asyncio.StreamWriter,
+    client: asyncio.StreamWriter,
+    failures: Failures | None,
+) -> None:
+    """Pass on all that comes from the client, then close ``server``, which ends the other direction too."""
+    stream = ClientStream()
     try:
         while data := await reader.read(_CHUNK):
-            writer.write(data)
-            await writer.drain()
+            if failures is None:
+                server.write(data)
+            else:
+                for kind, piece in stream.feed(data):
+                    if kind == LOGIN:
+                        await failures.login(parameters(piece[8:]).get("user", ""))
+                    elif kind == STATEMENT:
+                        await failures.statement()
+                    server.write(piece)
+            await server.drain()
+    except Broken as broken:
+        _break(client, broken)
     except (OSError, ssl.SSLError):
         pass  # one of the two is gone
     finally:
-        writer.close()
+        server.close()
+
+
+async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWriter, failures: Failures | None) -> None:
+    """Pass on all that comes from the server, then close ``client``, which ends the other direction too."""
+    held = ServerStream()
+    try:
+        while data := await reader.read(_CHUNK):
+            if failures is not None and failures.after:
+                if not held.feed(data):
+                    continue
+                await failures.answered()
+                data, held = held.data, ServerStream()
+            client.write(data)
+            await client.drain()
+    except Broken as broken:
+        _break(client, broken)
+    except (OSError, ssl.SSLError):
+        pass
+    finally:
+        client.close()
+
+
+def _break(client: asyncio.StreamWriter, broken: Broken) -> None:
+    """End a connection as a fault says: after an error of the server's, or without a word."""
+    if broken.answer:
+        client.write(broken.answer)
+    else:
+        client.transport.abort()
 
 
 async def _exactly(client: socket.socket, length: int) -> bytes:
@@ -139,11 +202,8 @@ async def _exactly(client: socket.socket, length: int) -> bytes:
 
 
 def _refusal(startup: bytes) -> bytes:
-    """The ErrorResponse that a server sends to a client without TLS which must have it."""
-    words = startup.decode(errors="replace").split("\0")
-    told = dict(zip(words[::2], words[1::2], strict=False))
+    """What a server sends to a client without TLS which must have it."""
+    told = parameters(startup)
     user = told.get("user", "")
     message = f'no pg_hba.conf entry for host "127.0.0.1", user "{user}", database "{told.get("database", user)}"'
-    fields = {"S": "FATAL", "V": "FATAL", "C": "28000", "M": f"{message}, no encryption"}
-    body = "".join(f"{kind}{text}\0" for kind, text in fields.items()).encode() + b"\0"
-    return b"E" + struct.pack("!I", len(body) + 4) + body
+    return fatal("28000", f"{message}, no encryption")

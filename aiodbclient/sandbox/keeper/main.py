@@ -19,12 +19,15 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from . import postgres
+from .door import Door
+from .faults import SqlFaults
 from .folder import clean
 from .front import Front, server_context
 from .identity import become_nobody
 
 PREFIX = "aiodbclient-postgres-"
 _LOOK_AGAIN_SECONDS = 0.5
+_CHUNK = 65536
 
 
 def main() -> None:
@@ -39,7 +42,13 @@ def main() -> None:
     - ``password``: the superuser's;
     - ``certificate`` and ``ca``: the server's key and chain, and the authority, as PEM; null for a server without TLS.
 
-    One line is written to stdout, a JSON object with ``port`` and ``folder``, or with ``error``.
+    One line is written to stdout, a JSON object with ``port``, ``inner`` (a port for the sandbox itself, which is never
+    shut) and ``folder``, or with ``error``.
+
+    Each further line on stdin is a JSON object too, and is answered by one, with ``counts`` of the faults:
+
+    - ``faults``: those of SQL that are to happen from now on;
+    - ``open``: whether clients are let in; with ``sessions`` false those that are there may stay.
     """
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
     starter = os.getppid()
@@ -88,11 +97,16 @@ def _tell(**what: object) -> None:
 def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> None:
     """Return when the process that started this one has closed ``stdin`` or died, or when the worker has died.
 
+    Until then, what comes on ``stdin`` goes to the worker.
+
     A child of that process may hold the pipe open after its death. So this also looks whether it is still the parent.
     """
     while os.getppid() == starter:
-        if select.select([stdin.fileno(), worker.fileno()], [], [], _LOOK_AGAIN_SECONDS)[0]:
+        ready = select.select([stdin.fileno(), worker.fileno()], [], [], _LOOK_AGAIN_SECONDS)[0]
+        asked = os.read(stdin.fileno(), _CHUNK) if ready == [stdin.fileno()] else b""
+        if ready and not asked:
             return
+        worker.sendall(asked)
 
 
 def _work(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, guard: socket.socket) -> None:
@@ -115,19 +129,50 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
         postgres.initialise(binaries, base, superuser, settings["password"])
     server = postgres.start(binaries, base, durable=settings["folder"] is not None)
     os.chdir(base / "data")  # PostgreSQL's socket is there, and a whole path may be too long for a socket
-    over = asyncio.Event()
-    asyncio.get_running_loop().add_reader(guard, over.set)
-    with _listener(settings["port"]) as listener:
-        listener.setblocking(False)
-        front = asyncio.create_task(Front(context, postgres.SOCKET).serve(listener))
-        _tell(port=listener.getsockname()[1], folder=f"{base}")
-        while not (over.is_set() or front.done()) and server.poll() is None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), _LOOK_AGAIN_SECONDS)
+    faults = SqlFaults(lambda seconds: door.shut(seconds))
+    door = Door(Front(context, postgres.SOCKET, faults), settings["port"])
+    inner = Door(Front(context, postgres.SOCKET), 0)
+    door.open()
+    inner.open()
+    orders = Orders(guard, faults, door)
+    _tell(port=door.port, inner=inner.port, folder=f"{base}")
+    while not (orders.over.is_set() or door.is_broken or inner.is_broken) and server.poll() is None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(orders.over.wait(), _LOOK_AGAIN_SECONDS)
+    await asyncio.gather(door.close(), inner.close())
 
 
-def _listener(port: int) -> socket.socket:
-    try:
-        return socket.create_server(("127.0.0.1", port), backlog=1024)
-    except OSError:
-        return socket.create_server(("127.0.0.1", 0), backlog=1024)
+class Orders:
+    """What the sandbox asks of the worker while it runs.
+
+    Args:
+        guard: Where the guard passes them on, one a line. When it closes this, all is over.
+        faults: The faults of SQL.
+        door: What clients come in by.
+    """
+
+    def __init__(self, guard: socket.socket, faults: SqlFaults, door: Door) -> None:
+        self.over = asyncio.Event()
+        self._guard = guard
+        self._faults = faults
+        self._door = door
+        self._held = b""
+        asyncio.get_running_loop().add_reader(guard, self._read)
+
+    def _read(self) -> None:
+        data = self._guard.recv(_CHUNK)
+        *lines, self._held = (self._held + data).split(b"\n")
+        for line in lines:
+            self._follow(json.loads(line))
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._guard)
+            self.over.set()
+
+    def _follow(self, order: dict[str, Any]) -> None:
+        if "faults" in order:
+            self._faults.set(order["faults"])
+        if order.get("open") is True:
+            self._door.open()
+        elif order.get("open") is False:
+            self._door.shut(sessions=order["sessions"])
+        _tell(counts=self._faults.counts())

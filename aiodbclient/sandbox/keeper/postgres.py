@@ -27,6 +27,7 @@ _SETTINGS = {
     "dynamic_shared_memory_type": "mmap",
     "scram_iterations": "256",
     "log_min_error_statement": "panic",
+    "client_connection_check_interval": "100ms",  # a statement ends soon after its client was cut off
 }
 
 

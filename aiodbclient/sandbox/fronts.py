@@ -1,0 +1,52 @@
+"""``ServerFronts``: tells the fronts of the embedded PostgreSQLs which faults of SQL are to happen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from .clusters import SandboxCluster
+from .fault import Fault
+
+
+class ServerFronts:
+    """The fronts of the clusters that have one.
+
+    Args:
+        clusters: The clusters, by their ids.
+    """
+
+    def __init__(self, clusters: Mapping[str, SandboxCluster]) -> None:
+        self._clusters = clusters
+        self._faults: Sequence[Fault] = ()
+        self._counts: dict[str, dict[str, tuple[int, int]]] = {}  # by cluster and fault, as they were last seen
+
+    def publish(self, faults: Sequence[Fault]) -> None:
+        """Let these faults happen from now on, and no others."""
+        self.remember()  # a fault that was removed keeps its counts
+        self._faults = faults
+        for cluster in self._clusters.values():
+            self.prepare(cluster)
+
+    def prepare(self, cluster: SandboxCluster) -> None:
+        """Let the faults happen to the server of ``cluster``."""
+        mine = [fault.spec() for fault in self._faults if fault.cluster in (None, cluster.id)]
+        self._ask(cluster, {"faults": mine})
+
+    def count(self, fault: Fault) -> tuple[int, int]:
+        """How many logins and statements ``fault`` was for, and how many it failed, on all clusters."""
+        self.remember()
+        counts = [counts.get(str(fault.id), (0, 0)) for counts in self._counts.values()]
+        return sum(seen for seen, _ in counts), sum(fired for _, fired in counts)
+
+    def remember(self) -> None:
+        """Learn what the fronts have counted."""
+        for cluster in self._clusters.values():
+            self._ask(cluster, {})
+
+    def _ask(self, cluster: SandboxCluster, order: dict[str, object]) -> None:
+        front = cluster.backend.front()
+        if front is not None:
+            with suppress(RuntimeError):  # it was killed
+                known = self._counts.setdefault(cluster.id, {})
+                known.update(front.ask(**order))
