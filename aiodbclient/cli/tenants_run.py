@@ -31,10 +31,9 @@ from .delivery import lines_of, row_of
 from .following import Shown, follow
 from .names import read_names
 from .output import tell
+from .removing import check_most, some
 from .running import STOPPED, writes
 from .tenants_place import Place, Where, open_place
-
-_SHOWN = 10  # names that a question lists at most
 
 
 class IfExistsOption(StrEnum):
@@ -182,14 +181,4 @@ async def _do(run: Run[Any], total: int, place: Place, show: bool, json: bool, w
 
 def removal(names: Sequence[str], cluster: str) -> str:
     """The question before tenants are removed."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    listed = ", ".join(names[:_SHOWN])
-    return f"Remove {listed}{more} from {cluster}: logins, databases with all data, and records?"
-
-
-def check_most(removed: int, most: int | None) -> None:
-    """Raise InvalidArgumentError if more would be removed than ``--max`` says."""
-    if most is not None and removed > most:
-        raise InvalidArgumentError(
-            f"{removed} would be removed, which is more than --max {most}: is the file complete? Nothing was changed"
-        )
+    return f"Remove {some(names)} from {cluster}: logins, databases with all data, and records?"

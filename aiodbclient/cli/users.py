@@ -23,6 +23,7 @@ from .names import check_name
 from .opening import find_cluster, open_client
 from .output import check_stdout, print_rows, tell
 from .running import DONE, STOPPED, cluster_and_name, reads, writes
+from .users_plan import apply_users, plan_users
 
 app = group("Manage the users of a cluster, one at a time or from a file.")
 
@@ -153,3 +154,7 @@ def _print_new(user: User, done: str, cluster: str, *, as_json: bool) -> None:
 def _row(user: User, show: bool) -> dict[str, object]:
     row = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in _SECRETS))
     return {"name": row.pop("name"), "role": row.pop("role", None)} | row
+
+
+app.command("plan", cls=Command)(plan_users)
+app.command("apply", cls=Command)(apply_users)

@@ -63,6 +63,7 @@ def test_every_group_has_a_list_and_every_command_an_example() -> None:
 def test_the_examples_work(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(command.folder)
     Path("names.csv").write_text("name\nalpha\nbeta\ngamma\n")
+    Path("users.yaml").write_text("users:\n- name: alpha\n  settings: {pg_allow_replication: true}\n")
     for line in examples():
         done = command(*shlex.split(line)[1:], shows="--output" in line)
         assert done.code == (5 if " plan " in line else 0), (line, done.err)

@@ -1,0 +1,171 @@
+"""Read the users that a file asks for: YAML or JSON, with the members that the API's POST takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import (
+    KafkaACL,
+    MongoUserSettings,
+    MySQLSettings,
+    NewUser,
+    OpenSearchACL,
+    UserSettings,
+)
+from ..errors import InvalidArgumentError
+
+T = TypeVar("T")
+_Node = Any  # a node of PyYAML: with its line, which loaded values have not
+_TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
+
+
+def read_users(file: Path) -> list[NewUser]:
+    """Read the users in ``file``: a list of them, alone or under ``users:``. A user without settings may be its name.
+
+    Args:
+        file: The file, in YAML or JSON; ``-`` for the standard input.
+
+    Raises:
+        InvalidArgumentError: It cannot be read, is not such a list, has a member that the API does not know, or has a
+            name twice. The message names the line.
+    """
+    import yaml
+
+    where = "the standard input" if str(file) == "-" else str(file)
+    try:
+        text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidArgumentError(f"{where} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidArgumentError(f"{where} is not UTF-8") from None
+    with suppress(ValueError, RecursionError):
+        json.loads(text)
+        text = text.replace("\t", " ")  # in JSON they are spaces, and YAML refuses them
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InvalidArgumentError(f"{where}, line {line}: not YAML or JSON: {error.problem}") from None
+    except (yaml.YAMLError, RecursionError):
+        raise InvalidArgumentError(f"{where} is not YAML or JSON") from None
+    return _File(where).users(root)
+
+
+class _File:
+    """From the nodes of a file to users."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def users(self, root: _Node) -> list[NewUser]:
+        if root is not None and root.id == "mapping":
+            root = self._members(root, "the file", users=_same).get("users", root)
+        if root is None or root.id != "sequence":
+            raise self._wrong(root, "this must be a list of users, alone or under `users:`")
+        users, seen = list[NewUser](), dict[str, int]()
+        for node in root.value:
+            user = NewUser(node.value) if _tag(node) == "str" else self._user(node)
+            if user.name in seen:
+                raise self._wrong(node, f"{user.name!r} is there twice, first in line {seen[user.name]}")
+            seen[user.name] = node.start_mark.line + 1
+            users.append(user)
+        return users
+
+    def _user(self, node: _Node) -> NewUser:
+        members = self._members(
+            node,
+            "a user",
+            name=self._text,
+            mysql_settings=self._mysql,
+            settings=self._settings,
+            readonly=self._flag,
+        )
+        if "name" not in members:
+            raise self._wrong(node, "a user without `name`")
+        return NewUser(**members)
+
+    def _mysql(self, node: _Node) -> MySQLSettings:
+        members = self._members(node, "mysql_settings", auth_plugin=self._text)
+        if not members:
+            raise self._wrong(node, "mysql_settings without `auth_plugin`")
+        return MySQLSettings(**members)
+
+    def _settings(self, node: _Node) -> UserSettings:
+        return UserSettings(
+            **self._members(
+                node,
+                "settings",
+                pg_allow_replication=self._flag,
+                acl=self._list(self._kafka),
+                opensearch_acl=self._list(self._opensearch),
+                mongo_user_settings=self._mongo,
+            )
+        )
+
+    def _kafka(self, node: _Node) -> KafkaACL:
+        members = self._members(node, "acl", topic=self._text, permission=self._text)
+        if len(members) < 2:
+            raise self._wrong(node, "an entry of acl needs `topic` and `permission`")
+        return KafkaACL(**members)
+
+    def _opensearch(self, node: _Node) -> OpenSearchACL:
+        return OpenSearchACL(**self._members(node, "opensearch_acl", index=self._text, permission=self._text))
+
+    def _mongo(self, node: _Node) -> MongoUserSettings:
+        members = self._members(node, "mongo_user_settings", databases=self._list(self._text), role=self._text)
+        return MongoUserSettings(**members)
+
+    def _members(self, node: _Node, what: str, **known: Callable[[_Node], Any]) -> dict[str, Any]:
+        """The members of a mapping, each read by the function of its name. One that is null counts as left out."""
+        if node.id != "mapping":
+            raise self._wrong(node, f"{what} must have members such as `{next(iter(known))}:`")
+        members: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key.value, str) or key.value not in known:
+                raise self._wrong(key, f"{what} has no member {key.value!r}; it may have: {', '.join(known)}")
+            if key.value in members:
+                raise self._wrong(key, f"`{key.value}` comes twice")
+            if _tag(value) != "null":
+                members[key.value] = known[key.value](value)
+        return members
+
+    def _list(self, read: Callable[[_Node], T]) -> Callable[[_Node], list[T]]:
+        def read_all(node: _Node) -> list[T]:
+            if node.id != "sequence":
+                raise self._wrong(node, "this must be a list")
+            return [read(each) for each in node.value]
+
+        return read_all
+
+    def _text(self, node: _Node) -> str:
+        if _tag(node) != "str":
+            raise self._wrong(node, f"this must be text, and is {_told(node)}: put it between quotation marks")
+        return str(node.value)
+
+    def _flag(self, node: _Node) -> bool:
+        if _tag(node) != "bool":
+            raise self._wrong(node, f"this must be true or false, and is {_told(node)}")
+        return str(node.value).lower() in ("true", "yes", "on")
+
+    def _wrong(self, node: _Node, problem: str) -> InvalidArgumentError:
+        line = 1 if node is None else node.start_mark.line + 1
+        return InvalidArgumentError(f"{self._where}, line {line}: {problem}. Nothing was sent")
+
+
+def _same(node: _Node) -> _Node:
+    return node
+
+
+def _tag(node: _Node) -> str:
+    return str(node.tag).rpartition(":")[2]
+
+
+def _told(node: _Node) -> str:
+    if node.id == "scalar":
+        return f"{_TAGS.get(_tag(node), _tag(node))} ({node.value})"
+    return "a list" if node.id == "sequence" else "a mapping"

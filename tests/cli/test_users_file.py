@@ -1,0 +1,141 @@
+"""The users of a cluster from a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from aiodbclient import (
+    KafkaACL,
+    MongoUserSettings,
+    MySQLSettings,
+    NewUser,
+    OpenSearchACL,
+    UserSettings,
+    errors,
+)
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Command
+
+pytest.importorskip("yaml", reason="needs the cli extra")
+
+from aiodbclient.cli.users_file import read_users
+
+EVERYTHING = """\
+# the users of everything
+users:
+- plain
+- name: pg
+  settings: {pg_allow_replication: true}
+- name: my
+  mysql_settings:
+    auth_plugin: caching_sha2_password
+- name: kafka
+  settings:
+    acl:
+    - {topic: 'events.*', permission: consume}
+- name: search
+  settings:
+    opensearch_acl: [{index: "logs*", permission: read}]
+- name: mongo
+  readonly: false
+  settings:
+    mongo_user_settings: {databases: [a, b], role: readWrite}
+"""
+USERS = [
+    NewUser("plain"),
+    NewUser("pg", settings=UserSettings(pg_allow_replication=True)),
+    NewUser("my", MySQLSettings("caching_sha2_password")),
+    NewUser("kafka", settings=UserSettings(acl=[KafkaACL("events.*", "consume")])),
+    NewUser("search", settings=UserSettings(opensearch_acl=[OpenSearchACL("logs*", "read")])),
+    NewUser(
+        "mongo", None, UserSettings(mongo_user_settings=MongoUserSettings(["a", "b"], "readWrite")), readonly=False
+    ),
+]
+
+
+def test_users_are_read_with_all_settings(tmp_path: Path) -> None:
+    import yaml
+
+    file = tmp_path / "users.yaml"
+    file.write_text(EVERYTHING)
+    assert read_users(file) == USERS
+
+    listed = yaml.safe_load(EVERYTHING)["users"]
+    for text in (yaml.safe_dump(listed), json.dumps(listed, indent="\t"), json.dumps({"users": listed})):
+        file.write_text(text)
+        assert read_users(file) == USERS
+    file.write_text("[]")
+    assert read_users(file) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "line 1: this must be a list of users"),
+        ("user: []\n", "line 1: the file has no member 'user'; it may have: users"),
+        ("- name: a\n- nmae: b\n", "line 2: a user has no member 'nmae'; it may have: name, mysql_settings"),
+        ("- name: a\n  settings:\n    acls: []\n", "line 3: settings has no member 'acls'; it may have: pg_allow"),
+        ("- name: a\n- settings: {}\n", "line 2: a user without `name`"),
+        ("- name: a\n- b\n- name: a\n", "line 3: 'a' is there twice, first in line 1"),
+        ("- name: a\n  name: b\n", "line 2: `name` comes twice"),
+        ("- name: 123\n", r"line 1: this must be text, and is a number \(123\): put it between quotation marks"),
+        ("- yes\n", "line 1: a user must have members such as `name:`"),
+        ("- name: a\n  readonly: 'no'\n", r"line 2: this must be true or false, and is text \(no\)"),
+        ("- name: a\n  settings: {acl: x}\n", "line 2: this must be a list"),
+        ("- name: a\n  settings: {acl: [{topic: x}]}\n", "line 2: an entry of acl needs `topic` and `permission`"),
+        ("- name: a\n  mysql_settings: {}\n", "line 2: mysql_settings without `auth_plugin`"),
+        ("- name: a\n  password: secret\n", "line 2: a user has no member 'password'"),
+        ('{"users": [\n{"name": "a"},\n{"nme": "b"}]}', "line 3: a user has no member 'nme'"),
+        ("- name: [\n", "line 2: not YAML or JSON"),
+        ("- !!python/object:os.system x\n", "line 1: a user must have members"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "users.yaml").write_text(text)
+
+    with pytest.raises(errors.InvalidArgumentError, match=complaint):
+        read_users(tmp_path / "users.yaml")
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="No such file"):
+        read_users(tmp_path / "users.yaml")
+    (tmp_path / "users.yaml").write_bytes(b"\xff")
+    with pytest.raises(errors.InvalidArgumentError, match="not UTF-8"):
+        read_users(tmp_path / "users.yaml")
+
+
+def test_a_cluster_becomes_what_the_file_says(command: Command) -> None:
+    with Sandbox(windows=[]) as other:
+        asyncio.run(other.add_cluster("kafka", "events"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        file = command.folder / "users.yaml"
+        take = ["events", "--from", str(file)]
+        file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: consume}]}\n- writer\n")
+
+        planned = command("users", "plan", *take)
+        assert planned.code == 5
+        assert planned.out.startswith("+ reader\n+ writer\n2 to create")
+        applied = command("users", "apply", *take, "--show")
+        assert applied.code == 0
+        assert applied.out.count("password: ") == 2
+        assert command("users", "plan", *take).code == 0
+        assert command("users", "apply", *take).out == "nothing to do\n"
+
+        file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: produce}]}\n")
+        changes = {each["name"]: each for each in command("users", "plan", *take, "--json").objects()}
+        assert changes["reader"]["change"] == "update"
+        assert "settings.acl" in changes["reader"]["differs"][0]
+        assert changes["writer"]["change"] == "extra"
+        pruned = command("users", "plan", *take, "--prune")
+        assert "- writer" in pruned.out
+        assert command("users", "apply", *take, "--prune", "--yes", "--max", "0").code == 2
+        refused = command("users", "apply", *take, "--prune")
+        assert (refused.code, "Delete writer from events?" in refused.err) == (2, True)
+        assert command("users", "apply", *take, "--prune", "--yes").out == "1 deleted, 1 updated\n"
+        assert command("users", "plan", *take, "--prune").code == 0
