@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 from collections import UserDict
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -18,13 +19,16 @@ class Data:
         folder: The folder, which is made if it is not there.
 
     Raises:
-        RuntimeError: Another sandbox uses the folder, it holds something else, or it cannot be made.
+        RuntimeError: Another sandbox uses the folder, it holds something else, it cannot be made, or somebody else
+            could lead root to another folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         try:
+            _refuse_detours(Path(os.path.abspath(folder)))
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_detours(self.folder)  # it may have been made by somebody else meanwhile
             file = self.folder / "sandbox.db"
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))  # passwords will be in it
             self._database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
@@ -49,6 +53,32 @@ class Data:
     def mapping(self, kind: str) -> Kept:
         """What is kept of this kind, in the order in which it was first set."""
         return Kept(self._database, kind)
+
+
+def _refuse_detours(path: Path) -> None:
+    """Refuse root a path on which somebody else may put a link.
+
+    Root gives a folder in it to the user nobody, and lets everybody go there. A link would let others choose which.
+
+    Raises:
+        RuntimeError: Somebody else owns a part of the path, or may replace it.
+    """
+    if os.geteuid() != 0:
+        return
+    for place in (*reversed(path.parents), path):
+        try:
+            found = place.lstat()
+        except FileNotFoundError:
+            return
+        is_link = stat.S_ISLNK(found.st_mode)
+        others_write = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
+        if found.st_uid != 0 or (others_write and not found.st_mode & stat.S_ISVTX and not is_link):
+            raise RuntimeError(
+                f"root keeps nothing in {path}: {place} belongs to somebody else, or others may write there; "
+                "choose a folder of root's, or start the sandbox as its owner"
+            )
+        if is_link:
+            _refuse_detours(place.parent / place.readlink())
 
 
 def mapping(data: Data | None, kind: str) -> MutableMapping[str, Any]:

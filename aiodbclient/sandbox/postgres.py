@@ -21,7 +21,7 @@ _USERS = SQL(
     "SELECT rolname, rolreplication, rolpassword FROM pg_authid"
     " WHERE rolcanlogin AND (NOT rolsuper OR rolname = {primary}) AND NOT starts_with(rolname, 'pg_') {end}"
 )
-_DBS = SQL("SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY oid")
+_DBS = SQL("SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY oid")
 _TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
 _WHERE_IT_OWNS = SQL(
     "SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid"
@@ -204,6 +204,8 @@ class PostgresBackend:
                 await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
             except errors.InvalidCatalogName:
                 raise not_found() from None
+            except errors.WrongObjectType:
+                raise Refusal(422, "the database is a template (IS_TEMPLATE) and cannot be deleted") from None
 
     def _users(self, end: Composable) -> Composed:
         return _USERS.format(primary=Literal(self._server.primary), end=end)

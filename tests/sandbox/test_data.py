@@ -161,3 +161,37 @@ def test_a_program_that_was_killed_goes_on(public: Path) -> None:
     assert len(answers[0]) == 2
     assert answers[0] == answers[1] == answers[2]  # the port and the passwords of PostgreSQL too
     assert starts[0] == starts[1] == starts[2]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led to a folder that it alone may change")
+@pytest.mark.parametrize("plant", ["the folder", "a link to it", "a link in a link", "a shared folder"])
+async def test_root_follows_no_link_of_somebody_else(public: Path, plant: str) -> None:
+    """Its target was given to the user nobody, and everybody could go there."""
+    theirs, secret = public / "theirs", public / "secret"
+    theirs.mkdir()
+    secret.mkdir(mode=0o700)
+    chosen = theirs / "data"
+    if plant == "the folder":
+        chosen.mkdir()
+        os.chown(chosen, 1234, 1234)
+    elif plant == "a shared folder":
+        theirs.chmod(0o777)
+    else:
+        chosen.symlink_to(secret)
+        os.chown(theirs, 1234, 1234)
+    if plant == "a link in a link":
+        chosen = public / "own"
+        chosen.symlink_to(theirs / "data")
+    with pytest.raises(RuntimeError, match="root keeps nothing in"):
+        async with Sandbox(data=chosen) as sandbox:
+            await sandbox.add_cluster("pg", backend="postgres")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o700
+    assert list(secret.iterdir()) == []
+
+
+async def test_links_and_folders_of_ones_own_are_followed(public: Path) -> None:
+    (public / "real").mkdir()
+    (public / "link").symlink_to("real")
+    async with Sandbox(data=public / "link" / "new" / "data"):
+        pass
+    assert (public / "real" / "new" / "data" / "sandbox.db").exists()

@@ -1,0 +1,100 @@
+"""What belongs to the provider is out of reach on the embedded PostgreSQL, as on a managed cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from aiodbclient.sandbox import Sandbox, warm_servers
+
+from .conftest import Answer, Call, caller
+
+JSON = dict[str, Any]
+
+REFUSED = [
+    "ALTER SYSTEM SET work_mem = '1GB'",
+    "ALTER ROLE _dodb PASSWORD 'mine'",
+    "ALTER DATABASE postgres SET work_mem = '1GB'",
+    "ALTER DATABASE template1 OWNER TO CURRENT_USER",
+    "GRANT CONNECT ON DATABASE template1 TO PUBLIC",
+    "DROP DATABASE postgres",
+    "DROP DATABASE template1",
+    "CREATE DATABASE copied TEMPLATE postgres",
+    "SET ROLE _dodb",
+    "GRANT _dodb TO CURRENT_USER",
+    "GRANT pg_read_all_data TO CURRENT_USER",
+    "GRANT pg_signal_backend TO CURRENT_USER",
+    "CREATE ROLE super SUPERUSER",
+    "CREATE EXTENSION file_fdw",
+    "CREATE FUNCTION f() RETURNS void LANGUAGE c AS 'libc', 'f'",
+    "CREATE TABLE pg_catalog.mine (a int)",
+    "SELECT rolpassword FROM pg_authid",
+    "SELECT pg_read_file('PG_VERSION')",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT pg_reload_conf()",
+    "COPY (SELECT 1) TO PROGRAM 'cat'",
+    "COPY (SELECT 1) TO '/tmp/copied'",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '_dodb'",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> Iterator[None]:
+    with warm_servers():
+        yield
+
+
+@pytest.fixture
+async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
+    path = "/v2/databases/" + await sandbox.add_cluster("pg", backend="postgres")
+    async with caller(sandbox) as calling:
+
+        async def on_cluster(method: str, rest: str, body: Any = None) -> Answer:
+            return await calling(method, path + rest, body)
+
+        yield on_cluster
+
+
+@pytest.fixture(params=["doadmin", "tenant"])
+async def login(call: Call, request: pytest.FixtureRequest) -> JSON:
+    """How the primary user, or a user that the API made, logs in."""
+    connection = (await call("GET", "")).json["database"]["connection"]
+    user = {"name": "doadmin", "password": connection["password"]}
+    if request.param != "doadmin":
+        user = (await call("POST", "/users", {"name": request.param})).json["user"]
+    return {key: connection[key] for key in ("host", "port")} | {"user": user["name"], "password": user["password"]}
+
+
+async def connected(login: JSON, database: str = "defaultdb") -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(**login, dbname=database, autocommit=True)
+
+
+@pytest.mark.parametrize("database", ["postgres", "template1", "template0"])
+async def test_nobody_enters_the_providers_databases(login: JSON, database: str) -> None:
+    with pytest.raises(psycopg.OperationalError, match=r"permission denied|not currently accepting"):
+        await connected(login, database)
+
+
+async def test_what_the_superuser_owns_is_out_of_reach(call: Call, login: JSON) -> None:
+    assert (await call("GET", "/users")).status == 200  # the sandbox keeps a session of the superuser
+    async with await connected(login) as session:
+        for refused in REFUSED:
+            with pytest.raises(psycopg.Error) as error:
+                await session.execute(refused)
+            assert error.value.sqlstate in ("42501", "55006", "42704"), (refused, error.value)
+
+
+async def test_a_template_is_listed_and_its_deletion_is_refused(call: Call, login: JSON) -> None:
+    await call("POST", "/dbs", {"name": "mould"})
+    admin = login | {"user": "doadmin", "password": (await call("GET", "")).json["database"]["connection"]["password"]}
+    async with await connected(admin) as session:
+        await session.execute("ALTER DATABASE mould IS_TEMPLATE true")
+        assert (await call("GET", "/dbs/mould")).status == 200
+        refused = await call("DELETE", "/dbs/mould")
+        assert (refused.status, refused.json["id"]) == (422, "unprocessable_entity")
+        assert "IS_TEMPLATE" in refused.json["message"]
+        await session.execute("ALTER DATABASE mould IS_TEMPLATE false")
+    assert (await call("DELETE", "/dbs/mould")).status == 204
