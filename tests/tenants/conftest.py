@@ -18,6 +18,7 @@ from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 from ..mysql import SERVERS, running
+from .managed import INSTALLED, Managed
 
 T = TypeVar("T")
 
@@ -78,6 +79,14 @@ def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -
     """A sandbox, and the id of its cluster on each MySQL that is installed."""
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
+
+
+@pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
+def managed(request: pytest.FixtureRequest) -> Iterator[Managed]:
+    """Each PostgreSQL that is installed, with the rights of a managed cluster."""
+    server = Managed(request.param)
+    yield server
+    server.server.close()
 
 
 _used = iter(range(10**6))

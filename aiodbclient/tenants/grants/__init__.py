@@ -77,19 +77,23 @@ class Grants(ABC, Generic[ServerT]):
         """
 
     async def end_login(
-        self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
+        self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
         """End every session of ``username`` and keep it from opening another, also against one that fights back.
 
         Args:
             names: The tenant's names, of one role.
             username: One of its logins.
-            password: Its password, which the API has just made, and nobody else was given.
+            password: Its password, which the API has just made, and nobody else was given. None: do without a session
+                of the login, because others of it set passwords faster than the API does.
             delete: Deletes the login by the API. It is called once or not at all: only where the engine needs it.
 
         Returns:
             None if no session is left, else the reason why the login could not be used: a session of it was faster, and
-            set another password or ended ours. Reset the login and call this again.
+            set another password or ended ours. Reset the login and call this again; after some times, with None.
+
+        Raises:
+            GrantError: Sessions of the login are left, and nobody but the provider can end them.
         """
         raise NotImplementedError
 

@@ -25,10 +25,10 @@ from ..roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .postgres_adoption import carry_over, shut_out
 from .postgres_leaving import forget_role, make_removable, release
-from .postgres_logins import LoginEnd, Prepared, cannot_enter, let_inherit, prepare
+from .postgres_logins import LoginEnd, Prepared, cannot_enter, is_full, let_inherit, prepare, present_logins
 from .postgres_members import lacking_inside, lacking_outside
-from .postgres_owner import UNLIMITED, Step, lacking, take
-from .postgres_sessions import SESSION_SECONDS, BlockedError, CAFile, admin_options, connect
+from .postgres_owner import Step, lacking, take
+from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, admin_options, connect
 
 # s before another try, after a statement waited for a lock. Others take their turns meanwhile.
 _PAUSES = (0.1, 0.5, 1.0)
@@ -42,8 +42,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         admin: The DSN of an administrator. Logins are tested on the server that it names.
         ca: The cluster's certificate authority as PEM, by which the server is verified, unless ``admin`` has an
             ``sslmode``; None: as libpq does by itself.
-        connection_limit: How many connections a tenant's database takes; None for any number. The tenant can lift it,
-            and the next ``give`` sets it again.
+        connection_limit: How many connections a tenant's database takes; None for half of those that the server takes.
+            The tenant can lift it, and the next ``give`` sets it again.
 
     Raises:
         ConfigurationError: ``admin`` is no DSN.
@@ -52,48 +52,70 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         super().__init__(admin_options(admin))
         self._ca = None if ca is None or "sslmode" in self._admin else CAFile(ca)
-        self._limit = UNLIMITED if connection_limit is None else connection_limit
+        self._limit = connection_limit
+        self._version = 0  # of the server, as soon as it is known
         self._ending = asyncio.Semaphore(_ENDING)
 
     async def give(self, names: Names, username: str) -> None:
-        owner = names.role is Role.OWNER
+        if names.role is Role.OWNER:
+            await self._give_owner(names, username)
+            return
 
         async def outside(server: AsyncConnection[Any]) -> None:
-            steps = await lacking(names, server, [username] if owner else [], self._limit)
-            await take(names, server, steps)
-            if not owner:
-                await take(names, server, await lacking_outside(names, server, [username]))
+            await take(names, server, await lacking(names, server, (), self._limit))
+            await take(names, server, await lacking_outside(names, server, [username]))
 
         async def inside(server: AsyncConnection[Any]) -> None:
             await take(names, server, await lacking_inside(names, server))
 
         await self._as_administrator(outside)
-        if not owner:
-            await self._as_administrator(inside, dbname=names.database)
+        await self._as_administrator(inside, dbname=names.database)
+
+    async def _give_owner(self, names: Names, username: str) -> None:
+        async def work(server: AsyncConnection[Any]) -> None:
+            await take(names, server, await lacking(names, server, [username], self._limit))
+
+        try:
+            await self._as_administrator(work)
+        except BlockedError:
+            # A session of another login may hold a lock on the database, for good. It can be ended only after this
+            # login has replaced that one. Until then, this one enters by the owner's rights.
+            async with self._administrator() as server:
+                await let_inherit(names, username, server)
+                if not all(step.of_login for step in await lacking(names, server, [username], self._limit)):
+                    raise
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
-        options = self._admin | {"user": username, "password": password, "dbname": names.database}
-        try:
-            async with self._turns, self._connected(options) as server:
-                prepared = await prepare(names, server) if names.role is Role.OWNER else Prepared.DONE
-            if prepared is Prepared.HAS_TO_INHERIT:
-                await self._as_administrator(partial(let_inherit, names, username))
-                async with self._turns, self._connected(options) as server:
-                    await prepare(names, server)
-        except LoginRefusedError as refused:
-            return str(refused)
-        except ServerAwayError as away:
-            reason = str(away)
-        else:
-            if prepared is not Prepared.DONE:
-                await self.give(names, username)
-            return None
-        async with self._administrator() as server:
-            if await cannot_enter(names, server, username):
-                return reason
+        reason = ""
+        for database in (names.database, self._admin.get("dbname")):
+            options = self._admin | {"user": username, "password": password, "dbname": database}
+            try:
+                await self._prepare(names, username, options)
+            except LoginRefusedError as refused:
+                return str(refused)
+            except ServerAwayError as away:
+                reason = str(away)
+            else:
+                return None
+            async with self._administrator() as server:
+                if await cannot_enter(names, server, username):
+                    return reason
+                if not await is_full(names, server):  # as the tenant may keep it; the password can be tested elsewhere
+                    break
         raise GrantError(
             f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
         )
+
+    async def _prepare(self, names: Names, username: str, options: dict[str, Any]) -> None:
+        """Log in with ``options``. A login of the owner runs its own statements."""
+        async with self._turns, self._connected(options) as server:
+            prepared = await prepare(names, server) if names.role is Role.OWNER else Prepared.DONE
+        if prepared is Prepared.HAS_TO_INHERIT:
+            await self._as_administrator(partial(let_inherit, names, username))
+            async with self._turns, self._connected(options) as server:
+                await prepare(names, server)
+        if prepared is not Prepared.DONE:
+            await self.give(names, username)
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
         async with self._administrator() as server:
@@ -106,21 +128,33 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             return found | _problems(await lacking_inside(names, server))
 
     async def end_login(
-        self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
+        self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
         ending, reason = LoginEnd(delete), ""
         async with self._ending:
             try:
-                async with self._login(names, username, password) as server:
-                    await ending.run(names, server)
+                if password is None:
+                    async with self._connected(self._admin, ENDING_SECONDS) as server:
+                        await ending.run_as_administrator(names, server, username)
+                else:
+                    async with self._login(names, username, password) as server:
+                        await ending.run(names, server)
             except LoginRefusedError as refused:
                 return str(refused)
-            except GrantError as error:  # another session of the login ended ours, or the API did when it deleted it
+            except (
+                GrantError,
+                ServerAwayError,
+            ) as error:
+                # Another session of the login ended ours, or the API did when it deleted the login.
                 reason = str(error)
         if not ending.deleted:
             return reason or None
         async with self._administrator() as server:
             await ending.verify(names, server)
+            if names.role is Role.OWNER:
+                with suppress(GrantError):  # the database may not exist
+                    others = await present_logins(names, server)
+                    await take(names, server, await lacking(names, server, others, self._limit))
         return None
 
     async def take_over(self, names: Names, username: str) -> None:
@@ -159,7 +193,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             for database in (names.database, self._admin.get("dbname")):
                 options = self._admin | {"user": username, "password": password, "dbname": database}
                 try:
-                    server = await stack.enter_async_context(self._connected(options))
+                    server = await stack.enter_async_context(self._connected(options, ENDING_SECONDS))
                 except ServerAwayError as away:
                     reason = str(away)
                 else:
@@ -168,19 +202,22 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         raise GrantError(f"tenant {names.tenant!r}: the login {username!r} cannot log in: {reason}")
 
     @asynccontextmanager
-    async def _connected(self, options: dict[str, Any]) -> AsyncGenerator[AsyncConnection[Any]]:
+    async def _connected(
+        self, options: dict[str, Any], seconds: float = SESSION_SECONDS
+    ) -> AsyncGenerator[AsyncConnection[Any]]:
         try:
-            server = await connect(options, self._ca)
+            server = await connect(options, self._ca, self._version, seconds)
+            self._version = server.info.server_version
         except psycopg.OperationalError as error:
             reason = one_line(error)
             asked = error.pgconn is not None and error.pgconn.used_password
         else:
             try:
-                async with asyncio.timeout(SESSION_SECONDS):
+                async with asyncio.timeout(seconds):
                     yield server
                 return
             except TimeoutError:
-                reason, asked = f"it did not answer within {SESSION_SECONDS:.0f} s", False
+                reason, asked = f"it did not answer within {seconds:.0f} s", False
             finally:  # not ``async with server``, which leaves it open when it is cancelled at its end
                 await server.close()
         if asked and await self._refuses_passwords(options, reason):
@@ -193,7 +230,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         libpq has no error code of a login that fails, and the server may write its texts in any language.
         """
         try:
-            server = await connect(options | {"password": secrets.token_urlsafe(16)}, self._ca)
+            server = await connect(options | {"password": secrets.token_urlsafe(16)}, self._ca, self._version)
         except psycopg.OperationalError as error:
             return one_line(error) == reason
         await server.close()
@@ -201,4 +238,4 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
 
 def _problems(steps: Sequence[Step]) -> frozenset[Problem]:
-    return frozenset(step.problem for step in steps)
+    return frozenset(step.problem for step in steps if step.problem is not None)

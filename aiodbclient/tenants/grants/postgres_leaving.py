@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from ...errors import GrantError
 from ..naming import Names
 from .postgres_objects import granted, revokes
-from .postgres_owner import UNLIMITED, closing_steps, lacking, members, membership_steps, read_database, take
+from .postgres_owner import closing_steps, lacking, members, membership_steps, read_database, take
 from .postgres_sessions import become, knows_options, run
 
 _TRIES = 3  # since another tenant may go on granting to the role
@@ -41,7 +41,7 @@ async def make_removable(names: Names, administrator: Administrator) -> None:
         if not await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database):
             return
         if (await read_database(names, server)).template:
-            await take(names, server, await lacking(names, server, (), UNLIMITED))
+            await take(names, server, await lacking(names, server, (), None))
         prepared = await run(names, server, _PREPARED, names.database)
         slots = await run(names, server, _SLOTS, names.database)
         if prepared:
@@ -64,7 +64,7 @@ async def release(names: Names, administrator: Administrator) -> None:
     async with administrator() as server:
         database = await read_database(names, server)
         if database.owner == names.owner:
-            await take(names, server, await lacking(names, server, (), UNLIMITED))
+            await take(names, server, await lacking(names, server, (), None))
         present = await members(names, server, names.owner)
     if present is not None:
         async with administrator(dbname=names.database) as server:
@@ -72,6 +72,7 @@ async def release(names: Names, administrator: Administrator) -> None:
     async with administrator() as server:
         name = Identifier(names.database or "")
         await run(names, server, SQL("ALTER DATABASE {} RESET ALL").format(name))  # such as a search_path
+        await run(names, server, SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
         database = await read_database(names, server)
         for step in closing_steps(database, name, {database.owner}):
             await run(names, server, step.statement)

@@ -19,16 +19,17 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
 from ..naming import Names
-from .postgres_sessions import BlockedError, run
+from .postgres_sessions import BlockedError, knows_options, run
 
 _ROUNDS = 100  # looks for other sessions of a login, before it counts as one that fights back
 _LOOK_SECONDS = 0.05  # between two looks
 
 _OWN = SQL("""
 WITH me AS (SELECT oid FROM pg_roles WHERE rolname = session_user),
-     here AS (SELECT oid FROM pg_database WHERE datname = current_database()),
-     owned AS (SELECT classid, objid FROM pg_shdepend, me, here WHERE refclassid = 'pg_authid'::regclass
-               AND refobjid = me.oid AND deptype = 'o' AND dbid IN (0, here.oid)),
+     here AS (SELECT oid FROM pg_database WHERE datname = %s),
+     owned AS (SELECT classid, objid FROM pg_shdepend, me WHERE refclassid = 'pg_authid'::regclass
+               AND refobjid = me.oid AND deptype = 'o'
+               AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))),
      settings AS (SELECT setdatabase, unnest(setconfig) AS setting FROM pg_db_role_setting, me WHERE setrole = me.oid)
 SELECT EXISTS (SELECT FROM settings WHERE setdatabase = 0 AND setting = %s),
        EXISTS (SELECT FROM settings, here WHERE setdatabase = here.oid AND starts_with(setting, 'role=')),
@@ -45,6 +46,12 @@ WHERE usename = session_user AND pid <> pg_backend_pid() AND pid IN (
 _END_OTHERS = SQL("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usesysid = %s AND pid <> pg_backend_pid()
 """)
+# The same as the first statement of a session, which others of the login may be about to end.
+_END_OTHERS_FIRST = SQL("""
+SELECT r.oid, (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE usesysid = r.oid AND pid <> pg_backend_pid())
+FROM pg_roles r WHERE rolname = session_user
+""")
 _LEFT = SQL("""
 SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s) + (SELECT count(*) FROM pg_roles WHERE oid = %s)
 """)
@@ -53,6 +60,12 @@ _INHERITS = SQL("SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 
 _MAY_ENTER = SQL("""
 SELECT EXISTS (SELECT FROM pg_roles r, pg_database d WHERE rolname = %s AND rolcanlogin AND datname = %s
                AND has_database_privilege(r.oid, d.oid, 'CONNECT'))
+""")
+
+
+_FULL = SQL("""
+SELECT EXISTS (SELECT FROM pg_database d WHERE datname = %s AND datconnlimit >= 0
+               AND datconnlimit <= (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid))
 """)
 
 
@@ -65,8 +78,8 @@ class Prepared(Enum):
 
 
 async def prepare(names: Names, server: AsyncConnection[Any]) -> Prepared:
-    """As a login of the owner: let its sessions begin as the owner role, and give that role what the login owns."""
-    ((begins, otherwise, owns, owns_database),) = await run(names, server, _OWN, f"role={names.owner}")
+    """As a login of the owner: let its sessions begin as the owner role, and give that what the login owns here."""
+    ((begins, otherwise, owns, owns_database),) = await run(names, server, _OWN, names.database, f"role={names.owner}")
     if not begins:
         await _alter(names, server, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(Literal(names.owner)))
     if otherwise:
@@ -82,8 +95,14 @@ async def prepare(names: Names, server: AsyncConnection[Any]) -> Prepared:
 
 async def let_inherit(names: Names, username: str, server: AsyncConnection[Any]) -> None:
     """As the administrator: let a login inherit the owner's rights, until they are given once more."""
-    text = SQL("GRANT {} TO {} WITH INHERIT TRUE")
-    await run(names, server, text.format(Identifier(names.owner), Identifier(username)))
+    text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if knows_options(server) else "")
+    await run(names, server, SQL(text).format(Identifier(names.owner), Identifier(username)))
+
+
+async def present_logins(names: Names, server: AsyncConnection[Any]) -> list[str]:
+    """Those logins of the role that exist."""
+    rows = await run(names, server, SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)"), list(names.logins))
+    return [name for (name,) in rows]
 
 
 async def _alter(names: Names, server: AsyncConnection[Any], statement: Any) -> None:
@@ -99,6 +118,12 @@ async def cannot_enter(names: Names, server: AsyncConnection[Any], username: str
     """Whether waiting does not help ``username``: it or the database does not exist, or it may not enter."""
     ((may,),) = await run(names, server, _MAY_ENTER, username, names.database)
     return not may
+
+
+async def is_full(names: Names, server: AsyncConnection[Any]) -> bool:
+    """Whether the tenant's database takes no more connections, by the limit on it."""
+    ((full,),) = await run(names, server, _FULL, names.database)
+    return bool(full)
 
 
 @define
@@ -120,13 +145,24 @@ class LoginEnd:
 
         Another session of the login may set a password or end this one, as long as it lives: whoever is faster.
         """
-        ((self.role,),) = await run(names, server, SQL("SELECT oid FROM pg_roles WHERE rolname = session_user"))
+        ((self.role, _),) = await run(names, server, _END_OTHERS_FIRST)
         await self._end_others(names, server)
         for (gid,) in await run(names, server, _PREPARED):
             await run(names, server, SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
         self.deleted = True
         await self.delete()
         await self._end_others(names, server)
+
+    async def run_as_administrator(self, names: Names, server: AsyncConnection[Any], username: str) -> None:
+        """Without a session of the login. From PostgreSQL 16 on, its open ones stay, and can do no more than before."""
+        for (self.role,) in await run(names, server, SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), username):
+            if not knows_options(server):
+                login = Identifier(username)
+                await run(names, server, SQL("ALTER ROLE {} NOLOGIN").format(login))
+                await run(names, server, SQL("GRANT {} TO CURRENT_USER").format(login))
+                await run(names, server, _END_OTHERS, self.role)
+        self.deleted = True
+        await self.delete()
 
     async def verify(self, names: Names, server: AsyncConnection[Any]) -> None:
         """As the administrator: make sure that no session of the login is left, nor the login.
@@ -140,8 +176,8 @@ class LoginEnd:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
         raise GrantError(
-            f"tenant {names.tenant!r}: the login was ended, and {left} of its sessions or the login itself are still "
-            "there",
+            f"tenant {names.tenant!r}: the login was deleted, and {left} of its sessions are still open: only a "
+            "superuser can end them, by pg_terminate_backend",
             tenant=names.tenant,
         )
 

@@ -36,10 +36,11 @@ from ..roles import Role
 from .postgres_sessions import become, knows_options, run
 
 PUBLIC = ""  # no role can have this name
-UNLIMITED = -1
 
 # What a tenant may set on its database so that nobody can log in, or write. Its other settings stay.
-_HOSTILE = frozenset({"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries"})
+_HOSTILE = frozenset(
+    {"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries", "transaction_timeout"}
+)
 _ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
 
 _DATABASE = SQL("""
@@ -58,19 +59,24 @@ FROM pg_auth_members WHERE roleid = (SELECT oid FROM pg_roles WHERE rolname = %s
 """)
 
 
+_HALF = SQL("SELECT greatest(1, current_setting('max_connections')::int / 2)")
+
+
 @frozen
 class Step:
     """A statement that the server lacks.
 
     Attributes:
-        problem: What is wrong as long as it has not run.
+        problem: What is wrong as long as it has not run; None if nothing is.
         statement: The statement.
         as_owner: Whether it runs as the owner role, and not as the administrator.
+        of_login: Whether only one of the tenant's own logins lacks it.
     """
 
-    problem: Problem
+    problem: Problem | None
     statement: Composed
     as_owner: bool = False
+    of_login: bool = False
 
 
 @frozen(kw_only=True)
@@ -142,14 +148,24 @@ async def members(names: Names, server: AsyncConnection[Any], role: str) -> list
     ]
 
 
-async def lacking(names: Names, server: AsyncConnection[Any], usernames: Sequence[str], limit: int) -> list[Step]:
-    """What the database and the owner role lack, for these logins of the owner. Changes nothing."""
-    database = await read_database(names, server)
+async def lacking(
+    names: Names, server: AsyncConnection[Any], usernames: Sequence[str], limit: int | None
+) -> list[Step]:
+    """What the database and the owner role lack, for these logins of the owner. Changes nothing.
+
+    A login can enter before it stops to inherit, so that nobody who uses it is refused for a moment.
+    """
+    database, present = await read_database(names, server), await members(names, server, names.owner)
+    member = list(membership_steps(names.owner, present, usernames, server, keep=logins_of(names)))
+    if database.owner in usernames and knows_options(server):  # it alone can give it back, when it logs in
+        return member
+    if limit is None:
+        ((limit,),) = await run(names, server, _HALF)
+        assert limit is not None
     return [
-        *membership_steps(
-            names.owner, await members(names, server, names.owner), usernames, server, keep=logins_of(names)
-        ),
+        *(step for step in member if not step.of_login),
         *_database_steps(names, database, server, usernames, limit),
+        *(step for step in member if step.of_login),
     ]
 
 
@@ -182,7 +198,7 @@ def membership_steps(
         if has != (inherits, sets) and (options or not found):
             text = f" WITH INHERIT {inherits}, SET {sets}" if options else ""
             grant = SQL("GRANT {} TO {}" + text).format(Identifier(role), Identifier(name))
-            yield Step(Problem.RIGHTS_MISSING, grant)
+            yield Step(Problem.RIGHTS_MISSING, grant, of_login=name != admin)
     for member in present or ():
         if not member.admin and member.name not in {*wanted, *keep}:
             by = SQL(" GRANTED BY {}").format(Identifier(member.grantor)) if options else SQL("")
@@ -195,10 +211,13 @@ def _database_steps(
 ) -> Iterator[Step]:
     name, owner, admin = Identifier(names.database or ""), Identifier(names.owner), server.info.user
     if database.owner != names.owner:
+        stolen = Identifier(database.owner) if database.owner in logins_of(names) else None  # before PostgreSQL 16
+        if stolen:
+            yield Step(Problem.RIGHTS_MISSING, SQL("GRANT {} TO CURRENT_USER").format(stolen))
         yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
+        if stolen:
+            yield Step(Problem.RIGHTS_MISSING, SQL("REVOKE {} FROM CURRENT_USER").format(stolen))
     changes = [SQL("RESET {}").format(Identifier(setting)) for setting in database.settings & _HOSTILE]
-    if database.limit != limit:
-        changes.append(SQL("CONNECTION LIMIT {}").format(Literal(limit)))
     if database.template:
         changes.append(SQL("IS_TEMPLATE false").format())
     if not database.connections:
@@ -206,13 +225,17 @@ def _database_steps(
     for change in changes:
         yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
 
+    if database.limit != limit:
+        problem = Problem.RIGHTS_MISSING if 0 <= database.limit < limit else None
+        change = SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, Literal(limit))
+        yield Step(problem, change, as_owner=True)
     if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
         yield Step(Problem.RIGHTS_MISSING, SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
     yield from closing_steps(database, name, {database.owner, names.owner, admin, *logins_of(names), *groups_of(names)})
     for member in (*usernames, admin):
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
             grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(member))
-            yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True)
+            yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True, of_login=member != admin)
 
 
 def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Iterator[Step]:

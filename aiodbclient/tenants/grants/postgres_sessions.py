@@ -25,6 +25,7 @@ from . import CONNECT_SECONDS
 
 WITH_OPTIONS = 16_00_00  # the first server version that knows WITH INHERIT and WITH SET
 SESSION_SECONDS = 30.0  # s for all that one session does
+ENDING_SECONDS = 600.0  # the same for one that waits for the API, which has a rate limit
 _LOCK_SECONDS = 0.5  # s that a statement waits for a lock, which a hostile session may hold for ever
 _STATEMENT_SECONDS = 10.0
 
@@ -37,12 +38,11 @@ _SETTINGS = {
     "local_preload_libraries": "",
     "lock_timeout": f"{_LOCK_SECONDS * 1000:.0f}",
     "statement_timeout": f"{_STATEMENT_SECONDS * 1000:.0f}",
-    # A session whose client has vanished ends soon.
-    "idle_in_transaction_session_timeout": f"{SESSION_SECONDS * 1000:.0f}",
-    "idle_session_timeout": f"{SESSION_SECONDS * 1000:.0f}",
     "client_connection_check_interval": "1000",
 }
-_OPTIONS = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+# A session whose client has vanished ends some time.
+_IDLE = ("idle_in_transaction_session_timeout", "idle_session_timeout")
+_SINCE_17 = "transaction_timeout"  # an older server refuses a setting that it does not know
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 # A lock that was not granted in time, a statement that waited for one, and two changes of one row at the same time.
@@ -97,11 +97,28 @@ def admin_options(admin: str) -> dict[str, Any]:
     return options
 
 
-async def connect(options: dict[str, Any], ca: CAFile | None) -> AsyncConnection[Any]:
-    """Connect with these options, as they are changed by ``_SETTINGS``, and verify the server by ``ca``."""
-    given = f"{options.get('options') or ''} {_OPTIONS}".strip()
+async def connect(
+    options: dict[str, Any], ca: CAFile | None, version: int = 0, seconds: float = SESSION_SECONDS
+) -> AsyncConnection[Any]:
+    """Connect with these options, as they are changed by ``_SETTINGS``, and verify the server by ``ca``.
+
+    Args:
+        options: The options.
+        ca: The authority; None to connect as the options say.
+        version: The server's version if it is known, else 0.
+        seconds: How long the session may be idle, or in a transaction.
+    """
+    timeouts = (*_IDLE, _SINCE_17) if version >= 17_00_00 else _IDLE
+    settings = _SETTINGS | dict.fromkeys(timeouts, f"{seconds * 1000:.0f}")
+    given = " ".join([str(options.get("options") or ""), *(f"-c {name}={value}" for name, value in settings.items())])
     verified = {} if ca is None else {"sslmode": "verify-full", "sslrootcert": ca.path()}
-    conninfo = make_conninfo("", **_KEEPALIVE | options | verified, options=given, connect_timeout=CONNECT_SECONDS)
+    conninfo = make_conninfo(
+        "",
+        **_KEEPALIVE | options | verified,
+        client_encoding="utf8",
+        options=given,
+        connect_timeout=CONNECT_SECONDS,
+    )
     return await AsyncConnection.connect(conninfo, autocommit=True)
 
 

@@ -1,0 +1,120 @@
+"""A PostgreSQL with the rights of a managed cluster. Its superuser stands for the provider's API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import Connection
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from aiodbclient import Engine
+from aiodbclient.sandbox.embedded import binaries
+from aiodbclient.tenants.grants.postgres import PostgresGrants
+from aiodbclient.tenants.naming import Names, names_of
+from aiodbclient.tenants.roles import Role
+
+from .servers import RestartablePostgres
+
+INSTALLED = sorted(
+    {
+        found
+        for found in (*Path("/usr/lib/postgresql").glob("*/bin"), binaries())
+        if found and (found / "initdb").exists()
+    }
+)
+PASSWORD = "secret"
+
+
+class Managed:
+    """One such server."""
+
+    def __init__(self, programs: Path) -> None:
+        self.server = RestartablePostgres(programs)
+        self.superuser = self.server.dsn
+        self.api("CREATE ROLE doadmin LOGIN CREATEDB CREATEROLE PASSWORD 'doadmin-secret'")
+        self.api("CREATE DATABASE defaultdb OWNER doadmin")
+        self.admin = make_conninfo(self.superuser, user="doadmin", password="doadmin-secret", dbname="defaultdb")
+
+    @property
+    def version(self) -> int:
+        with Connection.connect(self.superuser) as connection:
+            return connection.info.server_version // 10_000
+
+    def grants(self, **options: Any) -> PostgresGrants:
+        return PostgresGrants(self.admin, None, **options)
+
+    def api(self, statement: LiteralString | Composed, database: str = "postgres") -> list[Any]:
+        """What the API does, as a superuser."""
+        with Connection.connect(self.superuser, dbname=database, autocommit=True) as connection:
+            cursor = connection.execute(SQL(statement) if isinstance(statement, str) else statement)
+            return [] if cursor.description is None else cursor.fetchall()
+
+    def open(self, login: str, database: str | None, password: str = PASSWORD) -> Connection[Any]:
+        """A session of a tenant's program, or of who has its credential."""
+        return Connection.connect(
+            make_conninfo(self.superuser, user=login, password=password, dbname=database), autocommit=True
+        )
+
+    def make(self, tenant: str) -> Names:
+        """Make a database and its owner's two logins."""
+        names = names_of(tenant, Engine.PG)
+        self.api(SQL("CREATE DATABASE {} OWNER doadmin").format(Identifier(names.database or "")))
+        for login in names.logins:
+            self.make_login(login)
+        return names
+
+    def make_login(self, login: str) -> None:
+        self.api(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(Identifier(login), Literal(PASSWORD)))
+
+    async def tenant(self, tenant: str, grants: PostgresGrants) -> Names:
+        """A tenant whose first login is in use, and whose second is ready."""
+        names = self.make(tenant)
+        for login in names.logins:
+            await ready(grants, names, login)
+        return names
+
+    async def role(self, tenant: str, role: Role, grants: PostgresGrants) -> Names:
+        """A reader or writer of a tenant."""
+        names = names_of(tenant, Engine.PG, role=role)
+        self.make_login(names.logins[0])
+        await ready(grants, names, names.logins[0])
+        return names
+
+    def reset(self, login: str, password: str) -> None:
+        self.api(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(login), Literal(password)))
+
+    def delete(self, login: str) -> None:
+        """As the provider does: what the login owns goes to the administrator, what it was granted is revoked."""
+        databases = self.api("SELECT datname FROM pg_database WHERE datallowconn")
+        if self.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(login))):
+            for (database,) in databases:
+                self.api(SQL("REASSIGN OWNED BY {} TO doadmin").format(Identifier(login)), database)
+                self.api(SQL("DROP OWNED BY {}").format(Identifier(login)), database)
+            self.api(SQL("DROP ROLE {}").format(Identifier(login)))
+
+    def deletes(self, login: str) -> Callable[[], Awaitable[None]]:
+        async def delete() -> None:
+            self.delete(login)
+
+        return delete
+
+    def drop(self, database: str) -> None:
+        self.api(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(database)))
+
+    def lets_in(self, login: str, database: str | None, password: str = PASSWORD) -> bool:
+        try:
+            self.open(login, database, password).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+async def ready(grants: PostgresGrants, names: Names, login: str, password: str = PASSWORD) -> None:
+    """Give a login its rights and log in, as provision, rotate and repair do."""
+    await grants.give(names, login)
+    assert await grants.log_in(names, login, password) is None
+    assert await grants.problems(names, [login]) == frozenset()

@@ -1,0 +1,335 @@
+"""Who holds a leaked credential of a tenant on PostgreSQL, and how it is ended all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier, Literal
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants.grants import postgres, postgres_logins, postgres_sessions
+from aiodbclient.tenants.grants.postgres import PostgresGrants
+from aiodbclient.tenants.naming import Names
+from aiodbclient.tenants.problems import Problem
+
+from .managed import PASSWORD, Managed, ready
+
+_used = iter(range(10**6))
+
+
+@pytest.fixture
+def grants(managed: Managed) -> PostgresGrants:
+    return managed.grants()
+
+
+@pytest.fixture
+async def names(managed: Managed, grants: PostgresGrants) -> Names:
+    """A tenant, with both of its logins."""
+    return await managed.tenant(f"victim{next(_used)}", grants)
+
+
+# What the owner of a database may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.
+SET = {
+    "read-only": "ALTER DATABASE {d} SET default_transaction_read_only = on",
+    "1 ms": "ALTER DATABASE {d} SET statement_timeout = 1",
+    "1 ms, for a lock": "ALTER DATABASE {d} SET lock_timeout = 1",
+    "search_path": "ALTER DATABASE {d} SET search_path = planted",
+    "another role": "ALTER DATABASE {d} SET role = 'nobody there'",
+    "another encoding": "ALTER DATABASE {d} SET client_encoding = 'LATIN1'",
+    "a library": "ALTER DATABASE {d} SET local_preload_libraries = 'nothing'",
+    "escapes": "ALTER DATABASE {d} SET standard_conforming_strings = off",
+    "role of the login": "ALTER ROLE {login} IN DATABASE {d} SET role = none",
+    "no connections": "ALTER DATABASE {d} CONNECTION LIMIT 0",
+    "none at all": "ALTER DATABASE {d} ALLOW_CONNECTIONS false",
+    "a template": "ALTER DATABASE {d} IS_TEMPLATE true",
+    "revoked from the owner": "REVOKE ALL ON DATABASE {d} FROM {owner}",
+    "revoked from the login": "REVOKE ALL ON DATABASE {d} FROM {other}",
+    "given away": "REASSIGN OWNED BY {owner} TO {login}",
+}
+
+
+@pytest.mark.parametrize("what", SET)
+async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_out(
+    managed: Managed, grants: PostgresGrants, names: Names, what: str
+) -> None:
+    leaked, other = names.logins
+    with managed.open(leaked, "defaultdb") as session:
+        as_itself = what in {"role of the login", "given away"}
+        session.execute("SET ROLE NONE" if as_itself else "SELECT 1")
+        statement = SQL(SET[what]).format(
+            d=Identifier(names.database or ""),
+            owner=Identifier(names.owner),
+            login=Identifier(leaked),
+            other=Identifier(other),
+        )
+        if what == "given away":  # which PostgreSQL refuses by now, or these rights do
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(statement)
+        else:
+            session.execute(statement)
+
+    managed.reset(other, "new")
+    await ready(grants, names, other, "new")
+
+    with managed.open(other, names.database, "new") as session:
+        session.execute("SET statement_timeout = 0")
+        assert session.execute("SELECT current_user").fetchone() == (names.owner,)
+        session.execute("SET search_path = public; CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
+    await ready(grants, names, leaked)
+
+
+async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    with managed.open(names.logins[0], names.database) as session:
+        session.execute("CREATE TABLE public.ran (who text)")
+        session.execute("GRANT ALL ON public.ran TO PUBLIC")
+        session.execute(
+            "CREATE FUNCTION public.note(name, text) RETURNS bool LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO public.ran VALUES (session_user); RETURN true; END $$"
+        )
+        session.execute("CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = text, FUNCTION = public.note)")
+        session.execute("CREATE VIEW public.pg_roles AS SELECT 1 AS oid, 'x' AS rolname, public.note('x', 'x')")
+        session.execute("CREATE TABLE public.pg_database (datname name)")
+        session.execute(SQL("ALTER DATABASE {} SET search_path = public, pg_catalog").format(Identifier(names.whole)))
+    reader = await managed.role(names.tenant, postgres.Role.READER, grants)
+    await grants.shut_out(names)
+    await grants.take_over(names, names.logins[0])
+    managed.delete(reader.logins[0])
+    await grants.forget(reader)
+    await grants.before_removal(names)
+    await grants.release(names)
+
+    assert managed.api("SELECT * FROM public.ran", names.whole) == []
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements wait less for locks."""
+    monkeypatch.setitem(postgres_sessions._SETTINGS, "lock_timeout", "100")
+    monkeypatch.setattr(postgres, "_PAUSES", (0.0,))
+
+
+@pytest.fixture
+def locks() -> Iterator[Callable[[Connection], None]]:
+    sessions: list[Connection] = []
+    yield sessions.append
+    for session in sessions:
+        session.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
+    managed: Managed, grants: PostgresGrants, locks: Callable[[Connection], None]
+) -> None:
+    hostile = [managed.make(f"holder{next(_used)}") for _ in range(4)]
+    for names in hostile:
+        await ready(grants, names, names.logins[0])
+        session = managed.open(names.logins[0], "defaultdb")
+        session.autocommit = False
+        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(names.whole)))
+        locks(session)
+
+    blocked = [asyncio.create_task(grants.give(names, names.logins[1])) for names in hostile]
+    await asyncio.sleep(0)
+    started = time.monotonic()
+    other = managed.make(f"other{next(_used)}")
+    await ready(grants, other, other.logins[0])
+    assert time.monotonic() - started < 5
+
+    # Each of them gets its second login all the same, which enters by the owner's rights until the first has ended.
+    await asyncio.gather(*blocked)
+    for names in hostile:
+        assert await grants.log_in(names, names.logins[1], PASSWORD) is None
+        assert await grants.problems(names, names.logins) == {Problem.RIGHTS_MISSING}
+        assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+        assert await grants.problems(names, [names.logins[1]]) == frozenset()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_lock_that_keeps_others_in_is_an_error_that_says_so(
+    managed: Managed, grants: PostgresGrants, names: Names, locks: Callable[[Connection], None]
+) -> None:
+    session = managed.open(names.logins[0], "defaultdb")
+    session.execute(SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(Identifier(names.whole)))
+    session.autocommit = False
+    session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(names.whole)))
+    locks(session)
+
+    with pytest.raises(GrantError, match="holds a lock"):
+        await grants.give(names, names.logins[1])
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_open_change_of_the_login_does_not_keep_it_from_beginning_as_the_owner(
+    managed: Managed, grants: PostgresGrants, locks: Callable[[Connection], None]
+) -> None:
+    names = managed.make(f"open{next(_used)}")
+    session = managed.open(names.logins[0], "defaultdb")
+    session.autocommit = False
+    session.execute("ALTER ROLE CURRENT_USER SET role = none")
+    locks(session)
+
+    await ready(grants, names, names.logins[0])
+
+
+# Sessions of a login that was deleted.
+ORPHANS = "SELECT * FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL"
+
+
+class Fighter:
+    """A hostile program: ``sessions`` of a login, each of which does the same again and again until it is ended."""
+
+    def __init__(self, managed: Managed, names: Names, login: str, act: Callable[[Fighter, Connection], None]) -> None:
+        self.managed, self.names, self.login, self.password = managed, names, login, PASSWORD
+        self._stop, self._act = threading.Event(), act
+        self._threads = [threading.Thread(target=self._fight) for _ in range(3)]
+
+    def _fight(self) -> None:
+        while not self._stop.wait(0.01):
+            with suppress(psycopg.Error), self.managed.open(self.login, self.names.database, self.password) as session:
+                session.execute("SET ROLE NONE")
+                while not self._stop.wait(0.01):
+                    self._act(self, session)
+
+    def __enter__(self) -> Fighter:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def sets_passwords(fighter: Fighter, session: Connection) -> None:
+    session.execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+    fighter.password = "mine"
+
+
+def ends_others(fighter: Fighter, session: Connection) -> None:
+    session.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = session_user"
+        " AND pid <> pg_backend_pid()"
+    )
+
+
+def stays(fighter: Fighter, session: Connection) -> None:
+    session.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("act", [sets_passwords, ends_others, stays])
+async def test_a_login_is_ended_though_its_sessions_fight_back(
+    managed: Managed, grants: PostgresGrants, names: Names, act: Callable[[Fighter, Connection], None]
+) -> None:
+    login = names.logins[0]
+    with Fighter(managed, names, login, act):
+        await asyncio.sleep(0.1)
+        for number in range(20):
+            with suppress(psycopg.errors.InternalError):  # two changes of one role at the same time
+                managed.reset(login, f"reset{number}")
+            if await grants.end_login(names, login, f"reset{number}", managed.deletes(login)) is None:
+                break
+        else:
+            assert act is sets_passwords
+            assert await grants.end_login(names, login, None, managed.deletes(login)) is None
+        assert managed.api(ORPHANS) == []
+        assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(login))) == []
+        await asyncio.sleep(0.1)
+        assert not managed.lets_in(login, names.database, "mine")
+    assert managed.lets_in(names.logins[1], names.database)
+
+
+async def test_sessions_that_only_a_superuser_can_end_are_an_error(
+    managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_logins, "_ROUNDS", 3)
+    login = names.logins[0]
+    with managed.open(login, names.database) as session:
+        if managed.version < 16:
+            assert await grants.end_login(names, login, None, managed.deletes(login)) is None
+        else:
+            with pytest.raises(GrantError, match="still open"):
+                await grants.end_login(names, login, None, managed.deletes(login))
+            with pytest.raises(psycopg.errors.InternalError):
+                session.execute("SET ROLE NONE; ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+
+
+async def test_a_login_is_ended_though_its_database_lets_nobody_in(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    with managed.open(names.logins[0], "defaultdb") as session:
+        session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(names.whole)))
+        assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+async def test_a_full_database_does_not_keep_a_password_from_being_tested(managed: Managed) -> None:
+    grants = managed.grants(connection_limit=2)
+    names = managed.make(f"full{next(_used)}")
+    for login in names.logins:
+        await ready(grants, names, login)
+    with managed.open(names.logins[0], names.database), managed.open(names.logins[0], names.database):
+        assert not managed.lets_in(names.logins[1], names.database)
+        assert await grants.log_in(names, names.logins[1], PASSWORD) is None
+        refused = await grants.log_in(names, names.logins[1], "wrong")
+    assert refused is not None
+    assert "password authentication failed" in refused
+
+
+async def test_only_a_refused_login_is_told_as_one(managed: Managed, names: Names) -> None:
+    grants, login = managed.grants(), names.logins[0]
+    assert await grants.log_in(names, login, "wrong") is not None
+    assert await grants.log_in(names, names.logins[1] + "x", PASSWORD) is not None
+
+    managed.api(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(Identifier(names.whole), Identifier(login)))
+    refused = await grants.log_in(names, login, PASSWORD)
+    assert (refused is None) == (managed.version < 16)  # which inherits the owner's right
+
+    await grants.give(names, login)
+    managed.api(SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(Identifier(login)))
+    with pytest.raises(GrantError, match="too many connections"):
+        await grants.log_in(names, login, PASSWORD)
+    assert await grants.log_in(names, login, "wrong") is not None
+    managed.api(SQL("ALTER ROLE {} CONNECTION LIMIT -1").format(Identifier(login)))
+
+    managed.server.stop()
+    try:
+        with pytest.raises(GrantError, match="cannot log in"):
+            await grants.log_in(names, login, PASSWORD)
+    finally:
+        managed.server.start()
+    assert await grants.log_in(names, login, PASSWORD) is None
+
+
+async def test_a_cancelled_call_leaves_no_backend(
+    managed: Managed, grants: PostgresGrants, names: Names, locks: Callable[[Connection], None]
+) -> None:
+    session = managed.open(names.logins[0], "defaultdb")
+    session.execute(
+        SQL("REVOKE CONNECT ON DATABASE {0} FROM {1}").format(Identifier(names.whole), Identifier(names.logins[1]))
+    )
+    session.autocommit = False
+    session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 50").format(Identifier(names.whole)))
+    locks(session)
+    waiting = "SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'"
+    call = asyncio.create_task(grants.give(names, names.logins[1]))
+    while not managed.api(waiting + " AND wait_event_type = 'Lock'"):
+        await asyncio.sleep(0.01)
+
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    async with asyncio.timeout(5):
+        while managed.api(waiting):
+            await asyncio.sleep(0.01)
