@@ -175,7 +175,7 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
     assert isinstance(site.sql, PostgresGrants)
     names = names_of("alpha", site.engine, place.prefix)
 
-    async def away(options: object, ca: object) -> None:
+    async def away(*_: object) -> None:
         raise psycopg.OperationalError("connection refused")
 
     since, claim = HeldClaim.now(), await place.store.claim("alpha", LONG)

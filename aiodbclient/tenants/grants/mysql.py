@@ -82,7 +82,7 @@ class MySQLGrants(Grants[MySQLSession]):
         )
 
     async def end_login(
-        self, names: Names, username: str, password: str, delete: Callable[[], Awaitable[None]]
+        self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
         """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
         async with self._administrator() as server:
