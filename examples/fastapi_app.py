@@ -2,6 +2,7 @@
 
 python -m aiodbclient.sandbox --cluster pg      # tells what to export, and the cluster's id
 export DIGITALOCEAN_CLUSTER_ID=...
+export TENANTS_DB=$HOME/tenants.db              # outside of the checkout: it holds passwords
 uvicorn --app-dir examples fastapi_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 """

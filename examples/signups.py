@@ -25,7 +25,7 @@ PATIENCE = 2.0  # s that somebody who waits for a page may wait for the rate bud
 @asynccontextmanager
 async def tenants_from_environment() -> AsyncGenerator[Tenants]:
     """Those on the cluster DIGITALOCEAN_CLUSTER_ID, on record in the file TENANTS_DB, encrypted by TENANTS_KEY."""
-    store = SQLiteStore(os.environ.get("TENANTS_DB", "tenants.db"), key=os.environ.get("TENANTS_KEY"))
+    store = SQLiteStore(os.environ["TENANTS_DB"], key=os.environ.get("TENANTS_KEY"))
     async with DatabaseClient() as client, store:
         cluster = client.with_options(max_wait=PATIENCE).cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
         yield Tenants(cluster, store, prefix="tenant_")

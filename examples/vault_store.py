@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 from attrs import evolve, frozen
 
-from aiodbclient.errors import ClaimLostError, StoreError
+from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import Claim, Credential, Record, Seal
 
 
@@ -29,12 +32,20 @@ class VaultStore:
     """Credentials under ``mount``/``folder`` of the Vault at ``url``. Vault encrypts them.
 
     Each change is a check-and-set: it names the version that it was decided on, and Vault refuses it where there is a
-    newer one. Times are those of Vault's clock, by the Date of its answers, to the second.
+    newer one. Times are those of Vault's clock, by the Date of its answers, to the second. With ``key`` the records
+    are encrypted before they are sent.
     """
 
-    def __init__(self, url: str, token: str, mount: str = "secret", folder: str = "tenants") -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        mount: str = "secret",
+        folder: str = "tenants",
+        key: Sequence[str] | None = None,
+    ) -> None:
         self._url, self._token, self._mount, self._folder = url, token, mount, folder
-        self._seal = Seal()
+        self._seal = Seal(key)
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -91,6 +102,11 @@ class VaultStore:
     async def forget(self, claim: Claim) -> None:
         await self._change(claim, record=None, token=None)  # Vault's own delete checks no version
 
+    async def now(self) -> datetime:
+        """The time that ``Tenants`` puts on record as a credential's ``since``. A store may leave this method out."""
+        _, _, now = await self._ask("GET", "metadata", "?list=true")
+        return datetime.fromtimestamp(now, UTC)
+
     async def _change(self, claim: Claim, lease: float | None = None, **changes: str | None) -> None:
         while True:
             document, version, now = await self._read(claim.name)
@@ -130,6 +146,22 @@ class VaultStore:
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
             raise StoreError(f"Vault gave no answer: {type(error).__name__}") from None
         raise StoreError(f"Vault answered {answer.status} to {method} {kind}")
+
+
+def from_url(url: str, key: Sequence[str] | None) -> VaultStore:
+    """Make the store that ``--store vault://HOST:PORT/MOUNT/FOLDER`` means. The token is ``VAULT_TOKEN``.
+
+    A package makes it known to the command by an entry point::
+
+        [project.entry-points."aiodbclient.stores"]
+        vault = "vault_store:from_url"
+    """
+    parts = urlsplit(url)
+    mount, _, folder = parts.path.strip("/").partition("/")
+    scheme = "http" if parts.scheme == "vault+http" else "https"
+    if not parts.netloc or not mount or not folder or "VAULT_TOKEN" not in os.environ:
+        raise InvalidArgumentError("the store is vault://HOST:PORT/MOUNT/FOLDER, and its token is in VAULT_TOKEN")
+    return VaultStore(f"{scheme}://{parts.netloc}", os.environ["VAULT_TOKEN"], mount, folder, key)
 
 
 def _key(name: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -17,12 +18,13 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import PostgresStore, Store
-from aiodbclient.tenants.stores import postgres_session
+from aiodbclient.tenants.stores import postgres_connection
 from aiodbclient.tenants.stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password
 from .servers import RestartablePostgres
+from .stores_of_0_1 import KEY_OF_0_1, check_upgrade, sealed_by_0_1
 
 
 class TestPostgresStore(StoreContract):
@@ -142,7 +144,7 @@ async def test_a_lost_connection_frees_the_claims_for_others(postgres: str, tabl
 async def test_a_locked_table_is_an_error_that_passes(
     postgres: str, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_session, "_STATEMENT_TIMEOUT", 0.2)
+    monkeypatch.setattr(postgres_connection, "_STATEMENT_TIMEOUT", 0.2)
     async with PostgresStore(postgres, table) as store:
         await keep(store, "alpha")
         with psycopg.connect(postgres) as other:
@@ -155,7 +157,7 @@ async def test_a_locked_table_is_an_error_that_passes(
 
 
 async def test_a_server_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_session, "_BATCH_TIMEOUT", 0.3)
+    monkeypatch.setattr(postgres_connection, "_BATCH_TIMEOUT", 0.3)
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -247,3 +249,31 @@ async def test_another_key_is_refused(postgres: str, table: str) -> None:
         with pytest.raises(StoreError, match=why):
             async with PostgresStore(postgres, table, key):
                 pass
+
+
+@pytest.mark.parametrize("key", [None, Fernet(KEY_OF_0_1)], ids=["plain", "encrypted"])
+async def test_a_store_of_0_1_is_read_and_brought_up_to_date_in_place(postgres: str, key: Fernet | None) -> None:
+    table = f"old_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres, autocommit=True) as old:
+        old.execute(
+            f'CREATE TABLE {table} (name text COLLATE "C" PRIMARY KEY, record text NOT NULL, token text,'
+            " owner bigint, started timestamptz, expires timestamptz)".encode()
+        )
+        insert = f"INSERT INTO {table} VALUES ('alpha', %s, NULL, NULL, NULL, NULL)".encode()
+        old.execute(insert, [sealed_by_0_1("alpha", key)])
+    async with PostgresStore(postgres, table, None if key is None else KEY_OF_0_1) as store:
+        await check_upgrade(store)
+
+
+async def test_the_time_is_the_servers(server: RestartablePostgres) -> None:
+    run(server.dsn, "ALTER SYSTEM SET timezone = 'Asia/Kathmandu'")
+    run(server.dsn, "ALTER SYSTEM SET datestyle = 'German'")
+    run(server.dsn, "SELECT pg_reload_conf()")
+    async with PostgresStore(server.dsn) as store:
+        before = datetime.now(UTC)
+        now = await store.now()
+        assert before - timedelta(milliseconds=1) <= now <= datetime.now(UTC)  # it is this machine's, too
+        assert now.tzinfo is UTC
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(StoreError, match="cannot be used"):
+            await store.now()

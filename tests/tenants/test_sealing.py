@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from attrs import evolve
 from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +16,9 @@ from hypothesis import strategies as st
 from aiodbclient import Engine
 from aiodbclient.errors import InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Seal
+from aiodbclient.tenants.roles import Role
 from aiodbclient.tenants.stores.sealing import check_storable
+from aiodbclient.tenants.testing import a_credential
 
 SEALS = st.sampled_from([Seal(), Seal(Fernet.generate_key())])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -32,6 +37,8 @@ CREDENTIALS = st.builds(
     access_cert=MAYBE,
     access_key=MAYBE,
     cluster=MAYBE,
+    since=st.none() | st.datetimes(timezones=st.just(UTC)),
+    role=st.sampled_from(Role),
 )
 RECORDS = st.builds(
     Record, name=TEXT, current=st.none() | CREDENTIALS, previous=st.none() | CREDENTIALS, intended=MAYBE
@@ -103,6 +110,29 @@ def test_a_forged_text_that_is_no_record_is_refused(body: str) -> None:
         Seal(KEY).open("alpha", forged("alpha", "fernet", encrypted))
     with pytest.raises(StoreError, match="'alpha' was encrypted with another key"):
         Seal(KEY).open("alpha", forged("alpha", "fernet", body))
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        *(
+            ("since", value)
+            for value in (5, True, "", "yesterday", [], "2026-01-02T03:04:05", "0001-01-01T00:00+14:00")
+        ),
+        *(("role", value) for value in (None, "", "OWNER", "admin", 5)),
+    ],
+)
+def test_a_time_or_role_that_is_none_is_refused(member: str, value: object) -> None:
+    record = json.loads(Seal().seal(Record(name="alpha", current=a_credential("alpha"))).split(".", 3)[3])
+    record["current"][member] = value
+    with pytest.raises(StoreError, match="'alpha' is of a shape that this version of aiodbclient does not know"):
+        Seal().open("alpha", forged("alpha", "plain", json.dumps(record)))
+
+
+def test_a_time_without_an_offset_is_not_put_on_record() -> None:
+    credential = evolve(a_credential("alpha"), since=datetime(2026, 1, 2))
+    with pytest.raises(InvalidArgumentError, match="needs an offset"):
+        Seal().seal(Record(name="alpha", current=credential))
 
 
 @pytest.mark.parametrize(

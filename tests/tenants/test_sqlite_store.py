@@ -15,6 +15,7 @@ import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from cryptography.fernet import Fernet
 
 from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import Record, SQLiteStore, Store
-from aiodbclient.tenants.stores import sqlite_session
+from aiodbclient.tenants.stores import sqlite_connection
 from aiodbclient.tenants.stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password
+from .stores_of_0_1 import KEY_OF_0_1, check_upgrade, sealed_by_0_1
 
 
 class TestSQLiteStore(StoreContract):
@@ -106,6 +108,88 @@ async def test_an_empty_file_becomes_a_store(path: Path) -> None:
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+STRANGER = 65534
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+async def test_a_file_that_somebody_else_made_is_refused_and_left_as_it_is(path: Path, mode: int) -> None:
+    """It was filled with credentials and stayed theirs."""
+    path.touch(mode)
+    os.chown(path, STRANGER, STRANGER)
+    with pytest.raises(StoreError, match=rf"tenants.db belongs to user {STRANGER}, who could read the credentials"):
+        await SQLiteStore(path).__aenter__()
+    assert (path.read_bytes(), path.stat().st_uid) == (b"", STRANGER)
+
+
+@as_root
+@pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
+async def test_a_journal_that_somebody_else_made_is_refused(path: Path, ending: str) -> None:
+    """SQLite would play it back into the file, or write pages of the file to it."""
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+    planted = Path(f"{path}{ending}")
+    planted.write_bytes(b"theirs")
+    os.chown(planted, STRANGER, STRANGER)
+    with pytest.raises(StoreError, match=f"tenants.db{ending} belongs to user {STRANGER}"):
+        await SQLiteStore(path).__aenter__()
+    planted.unlink()
+    planted.symlink_to(path.parent / "elsewhere")
+    with pytest.raises(StoreError, match=f"tenants.db{ending} is a link"):
+        await SQLiteStore(path).__aenter__()
+    planted.unlink()
+    async with SQLiteStore(path) as store:
+        assert await password(store, "alpha") == "hunter2"
+
+
+@as_root
+@pytest.mark.parametrize("where", ["file", "folder"])
+async def test_a_link_that_somebody_else_made_is_refused(tmp_path: Path, where: str) -> None:
+    folder, real = tmp_path / "folder", tmp_path / "real"
+    real.mkdir()
+    if where == "folder":
+        link, path = folder, folder / "tenants.db"
+        link.symlink_to(real)
+    else:
+        folder.mkdir()
+        link = path = folder / "tenants.db"
+        link.symlink_to(real / "tenants.db")
+    os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
+    with pytest.raises(StoreError, match=f"{link} is a link that belongs to user {STRANGER}"):
+        await SQLiteStore(path).__aenter__()
+    assert list(real.iterdir()) == []
+
+
+async def test_links_of_ones_own_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    async with SQLiteStore(tmp_path / "link" / "tenants.db") as store:
+        await keep(store, "alpha")
+    async with SQLiteStore(tmp_path / "real" / "tenants.db") as store:
+        assert await password(store, "alpha") == "hunter2"
+
+
+@pytest.mark.parametrize("key", [None, Fernet(KEY_OF_0_1)], ids=["plain", "encrypted"])
+async def test_a_store_of_0_1_is_read_and_brought_up_to_date_in_place(path: Path, key: Fernet | None) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("PRAGMA secure_delete = ON")
+        old.execute(
+            "CREATE TABLE IF NOT EXISTS credentials (name TEXT PRIMARY KEY, record TEXT NOT NULL, token TEXT,"
+            " owner TEXT, expires REAL) WITHOUT ROWID"
+        )
+        old.execute("INSERT INTO credentials VALUES ('alpha', ?, NULL, NULL, NULL)", [sealed_by_0_1("alpha", key)])
+    async with SQLiteStore(path, None if key is None else KEY_OF_0_1) as store:
+        await check_upgrade(store)
+
+
+async def test_the_time_is_the_machines(path: Path) -> None:
+    before = datetime.now(UTC)
+    now = await SQLiteStore(path).now()
+    assert before <= now <= datetime.now(UTC)
+    assert now.tzinfo is UTC
 
 
 async def test_a_folder_that_goes_away_hides_no_exception_of_the_program(tmp_path: Path) -> None:
@@ -220,7 +304,7 @@ async def test_three_processes_share_a_file(path: Path) -> None:
 
 
 async def test_a_locked_file_is_an_error_that_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_session, "_LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(sqlite_connection, "_LOCK_TIMEOUT", 0.1)
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -437,7 +521,7 @@ async def test_a_system_without_such_locks_is_told_which_store_to_take(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows."""
-    for name in ("sqlite_session", "owners"):
+    for name in ("sqlite_connection", "owners"):
         monkeypatch.delitem(sys.modules, f"aiodbclient.tenants.stores.{name}")
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(ConfigurationError, match="PostgresStore works everywhere"):

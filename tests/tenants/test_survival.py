@@ -16,7 +16,7 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import StoreError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import PostgresStore, SQLiteStore, Store, TenantDone, Tenants
-from aiodbclient.tenants.stores import sqlite_session
+from aiodbclient.tenants.stores import sqlite_connection
 
 from ..bulk.truth import Truth
 from .servers import RestartablePostgres
@@ -111,7 +111,7 @@ async def test_a_disk_that_is_full_stops_it_before_anything_is_sent(mongo: Mongo
 async def test_a_locked_file_stops_it_before_anything_is_sent(
     mongo: Mongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_session, "_LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(sqlite_connection, "_LOCK_TIMEOUT", 0.1)
     path = tmp_path / "tenants.db"
     async with SQLiteStore(path) as store:
         tenants = Tenants(mongo.cluster, store)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.fernet import Fernet
 
-from aiodbclient.errors import StoreError
+from aiodbclient.errors import InvalidArgumentError, StoreError
 from aiodbclient.tenants import Store
 from aiodbclient.tenants.testing import LONG, StoreContract
-from vault_store import VaultStore
+from vault_store import VaultStore, from_url
 
 from .processes import keep, password
 from .vault import Vault
@@ -41,6 +43,25 @@ async def test_a_vault_that_refuses_is_told_without_a_secret() -> None:
     async with store:
         with pytest.raises(StoreError, match="Vault gave no answer: ClientConnectorError"):
             await store.get("alpha")
+
+
+@pytest.mark.parametrize("key", [None, [Fernet.generate_key().decode()]], ids=["plain", "encrypted"])
+async def test_the_command_makes_it_from_a_url(monkeypatch: pytest.MonkeyPatch, key: list[str] | None) -> None:
+    async with Vault().running() as vault:
+        monkeypatch.setenv("VAULT_TOKEN", vault.token)
+        async with from_url(vault.url.replace("http:", "vault+http:") + "/secret/tenants", key) as store:
+            await keep(store, "alpha")
+            assert await password(store, "alpha") == "hunter2"
+            assert abs(await store.now() - datetime.now(UTC)) < timedelta(seconds=2)
+        assert list(vault.secrets) == [f"tenants/{b'alpha'.hex()}"]
+        assert ("hunter2" in str(vault.secrets)) == (key is None)
+
+
+@pytest.mark.parametrize("url", ["vault://", "vault://vault.example.com", "vault://vault.example.com/secret"])
+def test_a_url_without_a_mount_and_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", "hunter2")
+    with pytest.raises(InvalidArgumentError, match="vault://HOST:PORT/MOUNT/FOLDER"):
+        from_url(url, None)
 
 
 def test_a_contract_without_a_place_says_what_to_write() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,11 @@ class Seal:
         self._fernet = None if key is None else _fernet(key)
 
     def seal(self, record: Record) -> str:
-        """Return the text to put on record. With a key it differs each time."""
+        """Return the text to put on record. With a key it differs each time.
+
+        Raises:
+            InvalidArgumentError: ``since`` of a credential has no offset.
+        """
         body = json.dumps(_converter.unstructure(record))
         if self._fernet is None:
             return f"v1.plain.{_checksum(record.name, 'plain', body)}.{body}"
@@ -173,7 +177,20 @@ def _engine(slug: str, _: Any) -> Engine | str:
     return Engine.parse(slug)
 
 
+def _time(text: str, _: Any) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return time.astimezone(UTC)
+
+
+def _time_text(time: datetime) -> str:
+    if time.tzinfo is None:
+        raise InvalidArgumentError("the time of a credential needs an offset: use datetime.now(UTC)")
+    return time.isoformat()
+
+
 _converter = Converter(forbid_extra_keys=True)
 _converter.register_structure_hook(Engine | str, _engine)
-_converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
-_converter.register_unstructure_hook(datetime, datetime.isoformat)
+_converter.register_structure_hook(datetime, _time)
+_converter.register_unstructure_hook(datetime, _time_text)

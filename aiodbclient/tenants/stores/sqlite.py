@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, LiteralString
 
-from attrs import evolve
-
-from ...errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
-from ..credential import Credential
-from . import Claim, Record
-from .opening import SessionStore
-from .sealing import Key, Seal, check_lease, check_storable, unwrap
+from ...errors import ConfigurationError, InvalidArgumentError, StoreError
+from .base import BaseStore, Changes, Value
+from .sealing import Key, unwrap
 
 if TYPE_CHECKING:
-    from .sqlite_session import SQLiteSession
-
-T = TypeVar("T")
+    from .sqlite_connection import SQLiteConnection
 
 _PER_PAGE = 500  # records that ``records`` reads at once
+_OWN = "WHERE name = :name AND token = :token"
 
 
-class SQLiteStore(SessionStore["SQLiteSession"]):
+class SQLiteStore(BaseStore["SQLiteConnection"]):
     """Credentials in a SQLite file of mode 0600, which several processes of one machine may use at once.
 
     It is an async context manager: entering it opens the file, in a thread of its own. Every method is durable when it
@@ -37,6 +32,8 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
 
     The claims of a process that died, or of a store that was closed, are free at once. For that there is a small file
     ``PATH-owner-...`` beside the file for each open store that has made claims: leave those files alone.
+
+    The file must belong to the user of this process, or to root: its owner could read the credentials.
 
     A network file system will not do, since SQLite cannot rely on its locks. After a fork the child must open a store
     of its own.
@@ -50,140 +47,80 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
         InvalidArgumentError: ``path`` can be no file's, or ``key`` is not a key of Fernet.
         ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
             or the system is not POSIX.
-        StoreError: On entering it: the file cannot be opened or made, is no store, or was written with another key.
+        StoreError: On entering it: the file cannot be opened or made, belongs to another user, is no store, or was
+            written with another key.
     """
 
+    _changes = Changes(
+        intend=f"UPDATE credentials SET record = :record {_OWN}",
+        renew=f"UPDATE credentials SET expires = :now + :lease {_OWN}",
+        keep=f"UPDATE credentials SET record = :record, token = NULL {_OWN}",
+        release=f"UPDATE credentials SET token = NULL {_OWN}",
+        forget=f"DELETE FROM credentials {_OWN}",
+    )
+
     def __init__(self, path: str | os.PathLike[str], key: Key = None) -> None:
-        super().__init__()
-        self._path = _checked(path)
-        self._seal = Seal(key)
-        self._verified = False  # only the session's thread uses it
+        self._given = _checked(path)
+        self._path = Path(os.path.realpath(self._given))
+        super().__init__(key)
+        self._verified = False  # only the connection's thread uses it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
 
-    async def get(self, name: str) -> Record | None:
-        """Return the record of ``name``, or None.
+    async def now(self) -> datetime:
+        """Return the time by the machine's clock, in UTC."""
+        return datetime.fromtimestamp(time.time(), UTC)
 
-        Raises:
-            StoreError: It cannot be read.
-            InvalidArgumentError: No store can hold this name.
-        """
-        return await self._opened().read(partial(self._read, check_storable(name)))
-
-    async def records(self) -> AsyncIterator[Record]:
-        """Yield all records in the order of their names, reading 500 at a time.
-
-        Names that are put on record meanwhile may be missing.
-
-        Raises:
-            StoreError: They cannot be read.
-        """
-        after = ""
-        while page := await self._opened().read(partial(self._page, after)):
-            for record in page:
-                yield record
-            after = page[-1].name
-
-    async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name``, and make its record if there is none. A cancelled call holds no claim.
-
-        Args:
-            name: The name of the tenant.
-            lease: Seconds for which the claim holds, unless it is renewed.
-
-        Returns:
-            The claim; None if a living process holds the name.
-
-        Raises:
-            StoreError: The store cannot be read or written.
-            InvalidArgumentError: No store can hold this name, or ``lease`` is no positive number.
-        """
-        token = secrets.token_hex(16)
-        claim = partial(self._claim, self._opened().owner, check_storable(name), token, check_lease(lease))
+    def _make_connection(self) -> SQLiteConnection:
         try:
-            return await self._made(claim)
-        except asyncio.CancelledError:
-            if self._session is not None:
-                self._session.submit(partial(_release, name, token))
-            raise
-
-    async def intend(self, claim: Claim, username: str | None) -> None:
-        """Put the intent on record, as ``Store.intend`` says. Raises ClaimLostError or StoreError."""
-        record = self._seal.seal(evolve(claim.record, intended=username))
-        await self._change(claim, "UPDATE credentials SET record = ?", record)
-
-    async def renew(self, claim: Claim, lease: float) -> None:
-        """Make ``claim`` hold for ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
-        await self._change(claim, "UPDATE credentials SET expires = ?", time.time() + check_lease(lease))
-
-    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        """Put the credentials on record, as ``Store.keep`` says. Raises ClaimLostError or StoreError."""
-        record = self._seal.seal(Record(name=claim.name, current=current, previous=previous))
-        await self._change(claim, "UPDATE credentials SET token = NULL, record = ?", record)
-
-    async def release(self, claim: Claim) -> None:
-        """End the claim, and leave the record as it is. Does nothing if it was lost. Raises StoreError."""
-        await self._made(partial(_release, claim.name, claim.token))
-
-    async def forget(self, claim: Claim) -> None:
-        """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
-        await self._change(claim, "DELETE FROM credentials")
-
-    async def _change(self, claim: Claim, statement: str, *values: str | float) -> None:
-        await self._made(partial(_change_own, claim, statement, values))
-
-    async def _made(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._opened().submit(change))
-
-    def _make_session(self) -> SQLiteSession:
-        try:
-            from .sqlite_session import SQLiteSession
+            from .sqlite_connection import SQLiteConnection
         except ImportError as error:
             raise ConfigurationError(str(error)) from None
-        return SQLiteSession(self._path)
+        return SQLiteConnection(self._path, self._given)
 
-    async def _open(self, session: SQLiteSession) -> None:
-        await session.open()
-        await session.read(self._check_key)
+    async def _open(self, connection: SQLiteConnection) -> None:
+        await connection.open()
+        self._seal.check_key(await connection.read(_some))
 
-    # What follows runs in the session's thread.
+    async def _read(self, name: str) -> str | None:
+        return await self._opened().read(partial(_record, name))
 
-    def _check_key(self, database: sqlite3.Connection) -> None:
-        self._seal.check_key(database.execute("SELECT name, record FROM credentials LIMIT 10"))
+    async def _read_page(self, after: str) -> list[tuple[str, str]]:
+        return await self._opened().read(partial(_page, after))
 
-    def _read(self, name: str, database: sqlite3.Connection) -> Record | None:
-        row = database.execute("SELECT record FROM credentials WHERE name = ?", (name,)).fetchone()
-        return None if row is None else self._seal.open(name, row[0])
+    async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
+        connection = self._opened()
+        claim = partial(self._make_claim, connection.owner, name, token, lease, new)
+        return await asyncio.wrap_future(connection.submit(claim))
 
-    def _page(self, after: str, database: sqlite3.Connection) -> list[Record]:
-        statement = "SELECT name, record FROM credentials WHERE name > ? ORDER BY name LIMIT ?"
-        return [self._seal.open(name, text) for name, text in database.execute(statement, (after, _PER_PAGE))]
+    async def _run_change(self, sql: LiteralString, **values: Value) -> bool:
+        return await asyncio.wrap_future(self._opened().submit(partial(_affects, sql, values)))
 
-    def _claim(
-        self, owner: Callable[[], str], name: str, token: str, lease: float, database: sqlite3.Connection
-    ) -> Claim | None:
+    def _release_soon(self, name: str, token: str) -> None:
+        self._opened().submit(partial(_affects, self._changes.release, {"name": name, "token": token}))
+
+    # What follows runs in the connection's thread.
+
+    def _make_claim(
+        self, owner: Callable[[], str], name: str, token: str, lease: float, new: str, database: sqlite3.Connection
+    ) -> str | None:
         from .owners import is_alive
 
         statement = "SELECT record, owner, token IS NOT NULL AND expires > ? FROM credentials WHERE name = ?"
         row = database.execute(statement, (time.time(), name)).fetchone()
         if row is None:
             self._verify(database)
-            record = Record(name=name)
-        else:
-            text, holder, leased = row
-            if leased and is_alive(self._path, holder):
-                return None
-            record = self._seal.open(name, text)
-        claimed = token, owner(), time.time() + lease
+        elif row[2] and is_alive(self._path, row[1]):
+            return None
+        values = {"name": name, "new": new, "token": token, "owner": owner(), "expires": time.time() + lease}
         if row is None:
-            database.execute(
-                "INSERT INTO credentials VALUES (?, ?, ?, ?, ?)", (name, self._seal.seal(record), *claimed)
-            )
-        else:
-            statement = "UPDATE credentials SET token = ?, owner = ?, expires = ? WHERE name = ?"
-            database.execute(statement, (*claimed, name))
-        return Claim(name=name, token=token, record=record)
+            database.execute("INSERT INTO credentials VALUES (:name, :new, :token, :owner, :expires)", values)
+            return new
+        statement = "UPDATE credentials SET token = :token, owner = :owner, expires = :expires WHERE name = :name"
+        database.execute(statement, values)
+        text: str = row[0]
+        return text
 
     def _verify(self, database: sqlite3.Connection) -> None:
         """Check the whole file once, before a name is taken for new: the damage may be in the name of its row."""
@@ -197,20 +134,28 @@ class SQLiteStore(SessionStore["SQLiteSession"]):
 
 
 def _checked(path: object) -> Path:
-    """Return ``path`` without links. Raises InvalidArgumentError if no file can have it, or it is SQLite's memory."""
+    """Return ``path``, absolute. Raises InvalidArgumentError if no file can have it, or it is SQLite's memory."""
     given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(given, str) or not given or "\0" in given:
         raise InvalidArgumentError(f"path must be the path of a file, not {path!r}")
     if given == ":memory:":
         raise InvalidArgumentError("credentials in memory would end with the process: give the path of a file")
-    return Path(os.path.realpath(given))
+    return Path(os.path.abspath(given))
 
 
-def _change_own(claim: Claim, statement: str, values: tuple[str | float, ...], database: sqlite3.Connection) -> None:
-    own = f"{statement} WHERE name = ? AND token = ?"
-    if not database.execute(own, (*values, claim.name, claim.token)).rowcount:
-        raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
+def _some(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    return database.execute("SELECT name, record FROM credentials LIMIT 10").fetchall()
 
 
-def _release(name: str, token: str, database: sqlite3.Connection) -> None:
-    database.execute("UPDATE credentials SET token = NULL WHERE name = ? AND token = ?", (name, token))
+def _record(name: str, database: sqlite3.Connection) -> str | None:
+    row = database.execute("SELECT record FROM credentials WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _page(after: str, database: sqlite3.Connection) -> list[tuple[str, str]]:
+    statement = "SELECT name, record FROM credentials WHERE name > ? ORDER BY name LIMIT ?"
+    return database.execute(statement, (after, _PER_PAGE)).fetchall()
+
+
+def _affects(sql: str, values: dict[str, Value], database: sqlite3.Connection) -> bool:
+    return database.execute(sql, {"now": time.time(), **values}).rowcount > 0

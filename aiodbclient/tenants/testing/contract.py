@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 
 from attrs import evolve, fields
 
@@ -100,6 +101,19 @@ class StoreContract:
                 assert record is not None
                 assert current is None or isinstance(record.current, Credential)
                 assert current is not full or (record.current and isinstance(record.current.engine, Engine))
+
+    @in_a_loop
+    async def test_the_time_of_a_credential_comes_back_to_the_microsecond(self) -> None:
+        async with self.place() as make, make() as store:
+            for since in (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2026, 12, 31, 23, 59, 59, 999999, UTC)):
+                current = evolve(a_credential("alpha"), since=since)
+                await store.keep(await claimed(store, "alpha"), current, a_credential("alpha", "old"))
+                record = await store.get("alpha")
+                assert record is not None
+                assert record.current == current
+                assert record.current is not None
+                assert record.current.since is not None
+                assert record.current.since.utcoffset() == timedelta(0)
 
     @in_a_loop
     async def test_keep_ends_the_intent_and_the_claim(self) -> None:

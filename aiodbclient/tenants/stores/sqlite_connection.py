@@ -19,6 +19,7 @@ from attrs import field, frozen
 
 from ...errors import StoreError
 from .owners import Owner, sweep
+from .ownership import refuse_files_of_others, refuse_links_of_others
 
 T = TypeVar("T")
 
@@ -52,18 +53,19 @@ class _Change(Generic[T]):
     made: Future[T] = field(factory=Future)
 
 
-class SQLiteSession:
+class SQLiteConnection:
     """Runs reads and changes in a thread of its own, which lives until ``aclose``.
 
     So only that thread waits for the disk, and for the locks of other processes. Errors of SQLite and of the system
     become StoreErrors.
 
     Args:
-        path: The file. ``open`` makes it if it is not there.
+        path: The file, without links. ``open`` makes it if it is not there.
+        given: The path that the user gave for it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, given: Path) -> None:
+        self._path, self._given = path, given
         self._process = os.getpid()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         self._pending: deque[_Change[Any]] = deque()
@@ -101,7 +103,7 @@ class SQLiteSession:
         return change.made
 
     def owner(self) -> str:
-        """Return the name of the owner of this session's claims. Only the thread may call this."""
+        """Return the name of the owner of this connection's claims. Only the thread may call this."""
         if self._owner is None:
             self._owner = Owner(self._path)
         return self._owner.name
@@ -119,15 +121,17 @@ class SQLiteSession:
     # What follows runs in the thread.
 
     def _open(self) -> None:
+        refuse_links_of_others(self._given)
         with _making, suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        mode = os.stat(self._path).st_mode
-        if not stat.S_ISREG(mode):
+        status = os.stat(self._path)
+        if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"the store {self._path} cannot be used: it is a folder or a device, and no file")
+        refuse_files_of_others(self._path)
         self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         self._database.text_factory = _text
-        self._check_ours(self._database)
-        if mode & 0o077:
+        self._refuse_other_programs(self._database)
+        if status.st_mode & 0o077:
             os.chmod(self._path, 0o600)
         # Not WAL: so one file is the whole store, also while it is open and after a crash.
         self._database.execute("PRAGMA journal_mode = TRUNCATE")
@@ -136,7 +140,7 @@ class SQLiteSession:
         self._database.execute(_SCHEMA)
         sweep(self._path)
 
-    def _check_ours(self, database: sqlite3.Connection) -> None:
+    def _refuse_other_programs(self, database: sqlite3.Connection) -> None:
         """Raise StoreError if the file is another program's. Until then nothing is changed there."""
         if database.execute("SELECT name FROM sqlite_master").fetchone() is None:
             return  # in this order, since another process may be making the table

@@ -15,8 +15,8 @@ from psycopg.sql import SQL, Identifier
 
 from ..._libpq import one_line, options_of
 from ...errors import InvalidArgumentError, StoreError
+from .base import Value
 
-Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[object, ...]]
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, waiting for locks included
@@ -50,7 +50,7 @@ class _Statement:
     done: asyncio.Future[Rows] = field(factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class PostgresSession:
+class PostgresConnection:
     """Runs statements on one connection, in a task that lives until ``aclose``. Connects when it has to.
 
     Args:
@@ -79,7 +79,7 @@ class PostgresSession:
             The rows that it returns, once it is committed. A StoreError if it failed.
 
         Raises:
-            StoreError: The session is closed.
+            StoreError: The connection is closed.
         """
         if self._task.done():
             raise StoreError("the store in PostgreSQL is closed")

@@ -1,0 +1,124 @@
+"""Rewrite all records of a store with another key, or copy them to another store. Both work with every ``Store``.
+
+Both are safe to kill and to repeat. Stop the processes that use the store first: a name that one of them has claimed is
+refused, and what they write afterwards would go to the old key or the old store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import evolve
+
+from ...errors import StoreError
+from . import Claim, Record, Store
+
+_AT_ONCE = 100  # records; stores commit together what comes at the same time
+_LEASE = 60.0  # s
+
+
+async def rewrite_records(store: Store) -> int:
+    """Write each record of ``store`` again, so that it is encrypted with the first of the store's keys.
+
+    Example:
+        Change the key, then drop the old one::
+
+            async with SQLiteStore(path, key=[new, old]) as store:
+                await rewrite_records(store)
+
+    Args:
+        store: The store, opened with the new key first and the old one behind it.
+
+    Returns:
+        How many records it wrote.
+
+    Raises:
+        StoreError: The store cannot be used, or a process has claimed a name. Run it again when that one is done.
+    """
+
+    async def rewrite(name: str) -> bool:
+        async with _claimed(store, name) as claim:
+            await store.intend(claim, claim.record.intended)  # seals the whole record again
+        return True
+
+    return await _for_each(store, rewrite)
+
+
+async def copy_records(source: Store, target: Store) -> int:
+    """Copy each record of ``source`` to ``target``, with its intent. ``source`` keeps its records.
+
+    Args:
+        source: An open store.
+        target: Another open store. Records that it has already must be the same.
+
+    Returns:
+        How many records it wrote. Those that ``target`` had already are not counted.
+
+    Raises:
+        StoreError: A store cannot be used, a process has claimed a name, or ``target`` has another record of a name.
+            Records that were copied before stay there; run it again to go on.
+    """
+
+    async def copy(name: str) -> bool:
+        async with _claimed(source, name) as claim:
+            return await _copy(claim.record, target)
+
+    return await _for_each(source, copy)
+
+
+async def _copy(record: Record, target: Store) -> bool:
+    async with _claimed(target, record.name) as claim:
+        if claim.record == record:
+            return False
+        # A run that was killed leaves an empty record, or one without its intent.
+        if claim.record not in (Record(name=record.name), evolve(record, intended=None)):
+            raise StoreError(
+                f"the target already has another record of {record.name!r}: remove it there, or copy to an empty store"
+            )
+        await target.keep(claim, record.current, record.previous)
+    if record.intended is not None:
+        async with _claimed(target, record.name) as claim:
+            await target.intend(claim, record.intended)
+    return True
+
+
+async def _for_each(store: Store, work: Callable[[str], Coroutine[Any, Any, bool]]) -> int:
+    """Do ``work`` for each name on record. Returns for how many it returned True."""
+    done = 0
+    async for names in _batches(store):
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(work(name)) for name in names]
+        except* StoreError as errors:
+            raise errors.exceptions[0] from None
+        done += sum(task.result() for task in tasks)
+    return done
+
+
+async def _batches(store: Store) -> AsyncIterator[list[str]]:
+    names: list[str] = []
+    async for record in store.records():
+        names.append(record.name)
+        if len(names) == _AT_ONCE:
+            yield names
+            names = []
+    yield names
+
+
+async def _claim(store: Store, name: str) -> Claim:
+    claim = await store.claim(name, _LEASE)
+    if claim is None:
+        raise StoreError(f"a process works on {name!r}: stop the processes that use the store, and run this again")
+    return claim
+
+
+@asynccontextmanager
+async def _claimed(store: Store, name: str) -> AsyncIterator[Claim]:
+    claim = await _claim(store, name)
+    try:
+        yield claim
+    finally:
+        await store.release(claim)

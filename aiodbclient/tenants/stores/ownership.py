@@ -1,0 +1,49 @@
+"""A store's file must belong to this process's user: who owns the file can read the credentials, whatever its mode."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ...errors import StoreError
+
+# What SQLite reads or writes beside the file. A planted journal would be played back, or be given pages of the file.
+_BESIDE = ("-journal", "-wal", "-shm")
+
+
+def refuse_files_of_others(path: Path) -> None:
+    """Raise StoreError if somebody else owns the store's file, or one that SQLite uses beside it.
+
+    Args:
+        path: The store's file, without links.
+    """
+    _refuse(path, os.stat(path, follow_symlinks=False))
+    for ending in _BESIDE:
+        beside = Path(f"{path}{ending}")
+        if os.path.lexists(beside):
+            _refuse(beside, os.stat(beside, follow_symlinks=False))
+
+
+def refuse_links_of_others(path: Path) -> None:
+    """Raise StoreError if ``path``, absolute and as it was given, leads through a link of somebody else's."""
+    for part in (path, *path.parents):
+        if part.is_symlink() and part.lstat().st_uid not in _trusted():
+            raise StoreError(
+                f"the store {path} cannot be used: {part} is a link that belongs to user {part.lstat().st_uid}, who "
+                "decides where it leads. Give the path of the file itself"
+            )
+
+
+def _refuse(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise StoreError(f"the store cannot be used: {path} is a link. Remove it, after you have seen who put it there")
+    if status.st_uid not in _trusted():
+        raise StoreError(
+            f"the store cannot be used: {path} belongs to user {status.st_uid}, who could read the credentials. Run "
+            "this as that user; or, if you know the file, take it over with chown"
+        )
+
+
+def _trusted() -> tuple[int, int]:
+    return 0, os.geteuid()

@@ -1,0 +1,158 @@
+"""Records get another key, or another store; runs that are killed are repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from cryptography.fernet import Fernet
+
+from aiodbclient.errors import StoreError
+from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store
+from aiodbclient.tenants.naming import record_name
+from aiodbclient.tenants.roles import Role
+from aiodbclient.tenants.stores.moving import copy_records, rewrite_records
+from aiodbclient.tenants.testing import LONG, a_credential
+
+from .processes import claimer, keep, line
+
+OLD, NEW = Fernet.generate_key(), Fernet.generate_key()
+EVERY_SHAPE = [
+    Record(name="alpha", current=a_credential("alpha")),
+    Record(name="beta", current=a_credential("beta"), previous=a_credential("beta", "old"), intended="beta-b"),
+    Record(name="delta", intended="delta"),
+    Record(name="empty"),
+]
+
+
+async def put(store: Store, record: Record) -> None:
+    await store.keep(await claimed(store, record.name), record.current, record.previous)
+    claim = await claimed(store, record.name)
+    await store.intend(claim, record.intended)
+    await store.release(claim)
+
+
+async def claimed(store: Store, name: str) -> Claim:
+    claim = await store.claim(name, LONG)
+    assert claim is not None
+    return claim
+
+
+async def all_of(store: Store) -> list[Record]:
+    return [record async for record in store.records()]
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class Places:
+    """Makes stores: the same name gives the same place."""
+
+    def __init__(self, kind: str, folder: Path, dsn: str) -> None:
+        self.kind, self.folder, self.dsn, self.run = kind, folder, dsn, secrets.token_hex(4)
+
+    def store(self, name: str, key: object = None) -> Store:
+        if self.kind == "SQLite":
+            return SQLiteStore(self.folder / name, key)  # type: ignore[arg-type]
+        return PostgresStore(self.dsn, f"{name}_{self.run}", key)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def places(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Places:
+    return Places(kind, tmp_path, request.getfixturevalue("postgres") if kind == "PostgreSQL" else "")
+
+
+async def test_all_records_get_another_key(places: Places) -> None:
+    async with places.store("a", OLD) as store:
+        for record in EVERY_SHAPE:
+            await put(store, record)
+    async with places.store("a", [NEW, OLD]) as store:
+        assert await rewrite_records(store) == 4
+        assert await rewrite_records(store) == 4
+    async with places.store("a", NEW) as store:
+        assert await all_of(store) == EVERY_SHAPE
+        for record in EVERY_SHAPE:  # no claim is left
+            await store.release(await claimed(store, record.name))
+    with pytest.raises(StoreError, match="encrypted with another key"):
+        await places.store("a", OLD).__aenter__()
+
+
+async def test_all_records_are_copied_once(places: Places) -> None:
+    async with places.store("a", OLD) as source, places.store("b", NEW) as target:
+        for record in EVERY_SHAPE:
+            await put(source, record)
+        assert await copy_records(source, target) == 3  # the claim alone makes the empty one
+        assert await all_of(target) == await all_of(source) == EVERY_SHAPE
+        assert await copy_records(source, target) == 0
+        for store in (source, target):
+            for record in EVERY_SHAPE:
+                await store.release(await claimed(store, record.name))
+
+
+async def test_another_record_of_the_target_is_not_overwritten(places: Places) -> None:
+    async with places.store("a") as source, places.store("b") as target:
+        await keep(source, "alpha", "old")
+        await keep(target, "alpha", "new")
+        with pytest.raises(StoreError, match="the target already has another record of 'alpha'"):
+            await copy_records(source, target)
+        assert await all_of(target) == [Record(name="alpha", current=a_credential("alpha", "new"))]
+        await target.release(await claimed(target, "alpha"))
+
+
+async def test_a_name_that_a_process_works_on_is_refused(places: Places) -> None:
+    async with places.store("a") as source, places.store("b") as target, places.store("a") as worker:
+        await keep(source, "alpha")
+        claim = await claimed(worker, "alpha")
+        for moving in (rewrite_records(source), copy_records(source, target)):
+            with pytest.raises(StoreError, match="a process works on 'alpha': stop the processes that use the store"):
+                await moving
+        await worker.release(claim)
+        assert await copy_records(source, target) == 1
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_run_that_is_cancelled_is_repeated(places: Places, steps: int) -> None:
+    many = [evolve(EVERY_SHAPE[1], name=f"t{number:03}") for number in range(230)]
+    async with places.store("a", OLD) as source, AsyncExitStack() as stack:
+        await asyncio.gather(*(put(source, record) for record in many))
+        async with places.store("b") as target:
+            for moving in (copy_records(source, target), rewrite_records(source)):
+                task = asyncio.create_task(moving)
+                await asyncio.sleep(0.004 * steps**1.5)
+                task.cancel()
+                await asyncio.wait([task])
+        target = await stack.enter_async_context(places.store("b"))
+        await copy_records(source, target)
+        await rewrite_records(source)
+        assert await all_of(target) == await all_of(source) == many
+
+
+async def test_what_a_killed_run_left_is_gone_on_with(tmp_path: Path) -> None:
+    """It dies after the claim of an empty record, or between the credentials and the intent."""
+    async with SQLiteStore(tmp_path / "a") as source, SQLiteStore(tmp_path / "b") as target:
+        for record in EVERY_SHAPE:
+            await put(source, record)
+        await put(target, Record(name="alpha"))
+        await put(target, evolve(EVERY_SHAPE[1], intended=None))
+        with claimer(tmp_path / "b", "delta", LONG) as process:
+            assert line(process) == "claimed"
+            with pytest.raises(StoreError, match="a process works on 'delta'"):
+                await copy_records(source, target)
+        assert await copy_records(source, target) >= 1
+        assert await all_of(target) == EVERY_SHAPE
+
+
+@pytest.mark.parametrize("tenant", ["x" * 63, "😀" * 63, "a'" * 31], ids=["ascii", "four bytes", "quotes"])
+@pytest.mark.parametrize("role", [Role.READER, Role.WRITER])
+async def test_the_record_of_a_role_has_a_longer_name(places: Places, tenant: str, role: Role) -> None:
+    name = record_name(tenant, role)
+    assert len(name) > len(tenant) + 20
+    async with places.store("a") as store:
+        await keep(store, name)
+        assert [record.name for record in await all_of(store)] == [name]
