@@ -1,11 +1,11 @@
-"""What answers tell of a token: how high its limit is, how many slots others hold, when to stay away. Pure.
+"""What the answers say about a token: its limit, how many slots others hold, when to wait. Pure.
 
-Both budgets use it. What they know of their own requests they pass in as ``Ours``. Processes that share a budget tell
-each other an account's facts, its gate among them, through ``shared/facts.py``.
+Both budgets use it, and pass in their own requests as ``Ours``. Processes that share a budget exchange their accounts
+through ``shared/facts.py``.
 
-What the headers mean, by the provider's description of its API: ``ratelimit-limit`` and ``ratelimit-remaining`` are
-about the longest window, but ``remaining`` may also be 0 because a shorter window is full. ``retry-after`` comes only
-with the 429 of a shorter window.
+By the provider's API description, ``ratelimit-limit`` and ``ratelimit-remaining`` are about the longest window, but
+``remaining`` may also be 0 because a shorter window is full. ``retry-after`` comes only with the 429 of a shorter
+window.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from .rules import Gate
 from .window import SlidingWindow, Window
 
 _SANE_LIMIT = 10_000_000
-# Another limit than the one we knew is believed when so many answers in a row named it.
+# How many answers in a row must name another limit before we believe it.
 _AGREEING = 2
-# Beside others, this part of the smallest limit may be in flight, as each of those requests can meet a full window: one
-# part in 25. With the documented limits that is 10 requests, which is enough where 4 may go in a second.
+# Beside others, one 25th of the smallest limit may be in flight, since each of these requests can meet a full window.
+# With the documented limits that is 10 requests, enough for the 4 a second that may go.
 _FEW = 25
 
 
 class Ours(NamedTuple):
     """Our own requests at one moment, as one budget knows them.
 
-    The server counted some of our requests when it gave the answer that is being learned from. Which ones is not known
-    exactly, since requests arrive, and their slots expire, while answers are on their way.
+    The server counted some of our requests when it answered. We do not know exactly which ones, since requests arrive
+    and slots expire while the answer travels.
 
     Attributes:
-        used: For each window, the shortest first: how many of our answered requests the server counted, as far as is
-            known. These are the ones that held a slot when the request was sent whose answer came.
+        used: For each window, the shortest first: how many of our answered requests the server probably counted. These
+            held a slot when we sent the request that is now answered.
         in_flight: How many of our requests are not answered.
-        least: How many of our requests the server counted in the longest window at the least.
-        most: How many it counted there at the most.
+        least: How many of our requests the server counted in the longest window, at least.
+        most: The same, at most.
     """
 
     used: tuple[int, ...]
@@ -47,17 +47,17 @@ class Ours(NamedTuple):
 
 
 class Account:
-    """What is known of a token, beside our own requests.
+    """What we know about a token, beside our own requests.
 
-    Every slot is used as soon as it is free while nobody else uses the token. Whether somebody does is learned from
-    answers, so only a few requests may be in flight at first, after a pause, and as long as somebody does.
+    Every slot is used as soon as it is free while nobody else uses the token. Only answers show whether somebody does.
+    So only a few requests may be in flight at first, after a pause, and while somebody does.
 
     Attributes:
         windows: The token's windows, the shortest first, with what others hold of each.
         gate: Whether requests may go, and how many at once.
-        alone: Whether all that was heard fits our own requests: no others, no other limit, no 429 since.
+        alone: Whether all answers fit our own requests: no others, no other limit, no 429 since.
         last_answer: When a request was last answered while the gate was open.
-        last_count: When an answer last told how many requests the server counted.
+        last_count: When an answer last showed how many requests the server counted.
     """
 
     __slots__ = ("_other_limit", "alone", "gate", "last_answer", "last_count", "windows")
@@ -69,15 +69,15 @@ class Account:
         self.alone = True
         self.last_answer = -math.inf
         self.last_count = -math.inf
-        self._other_limit = 0, 0  # a limit that is not believed yet, and how many answers in a row named it
+        self._other_limit = 0, 0  # a limit that we do not believe yet, and how many answers in a row named it
 
     def starts(self, now: float) -> None:
-        """A request goes while none is in flight. After a pause nobody knows what others did meanwhile."""
+        """Prepare for a request while none is in flight. After a pause we do not know what others did."""
         if self.windows and now - self.last_answer > self.windows[0].seconds / 10:
             self.gate.careful(at_least=10)
 
     def answered(self, now: float) -> None:
-        """A request was answered, with no 429."""
+        """Note that a request was answered, and not with a 429."""
         gate = self.gate
         if now >= gate.until:
             self.last_answer = now
@@ -85,11 +85,11 @@ class Account:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
     def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
-        """Learn from an answer's headers how high the longest limit is, and how many slots others hold.
+        """Learn from an answer's headers the longest window's limit, and how many slots others hold.
 
         Args:
-            limit: ``ratelimit-limit``, or None where it is missing.
-            remaining: ``ratelimit-remaining``, or None where it is missing.
+            limit: ``ratelimit-limit``, or None if it is missing.
+            remaining: ``ratelimit-remaining``, or None if it is missing.
             ours: Our own requests, the one that was answered among them.
             now: When the answer came.
         """
@@ -101,10 +101,10 @@ class Account:
         self.alone = not self._other_limit[1] and not any(window.others.level for window in self.windows)
 
     def _compare(self, remaining: int, ours: Ours, now: float) -> None:
-        """Find out how many of the requests that the server counted are others'.
+        """Find out how many of the counted requests were others'.
 
-        Those beyond ``ours.most`` certainly are. Those beyond ``ours.least`` may be; if others were believed to hold
-        more than that, the difference has expired.
+        Those beyond ``ours.most`` were. Those beyond ``ours.least`` may be; if the estimate was higher than that, the
+        difference has expired.
         """
         longest, shorter = self.windows[-1], self.windows[:-1]
         counted = longest.limit - remaining
@@ -144,7 +144,7 @@ class Account:
             self._meet_full_window(ours, now, self.windows[-1:], refused=True)
         elif remaining and self._take_over(limit, remaining):
             self._compare(remaining, ours, now)
-            # Others hold no more slots of a shorter window than of the longest.
+            # Others hold no more slots of a shorter window than of the longest one.
             at_most = self.windows[-1].others.at(now) + ours.in_flight
             self._meet_full_window(ours, now, shorter, refused=True, at_most=at_most)
         else:
@@ -153,14 +153,14 @@ class Account:
         self.alone = False
 
     def _take_over(self, limit: int | None, remaining: int | None) -> bool:
-        """Whether the headers can be right and are about the longest window, whose limit is theirs from now on."""
+        """Take over the longest window's limit. Returns whether the headers are plausible and about that window."""
         if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return False
         if limit == self.windows[-1].limit:
             self._other_limit = 0, 0
             return True
         if len(self.windows) == 1:
-            return False  # the header is about a window that this budget does not have
+            return False  # the header is about a window that this budget lacks
         named, times = self._other_limit
         self._other_limit = limit, times + 1 if limit == named else 1
         if self._other_limit[1] < _AGREEING:
@@ -177,10 +177,10 @@ class Account:
         refused: bool,
         at_most: float = math.inf,
     ) -> None:
-        """One of ``suspects`` is full. It is taken to be the one with the fewest free slots by what we know.
+        """Learn that one of ``suspects`` is full: probably the one with the fewest free slots as far as we know.
 
-        The slots of it that we do not hold are taken to be others', up to ``at_most``. A share stays ours all the same:
-        without any request of ours nobody would learn when the others stop.
+        Its slots that we do not hold count as others', up to ``at_most``. A share stays ours all the same: without any
+        request of ours we would not learn when the others stop.
         """
         used = dict(zip(map(id, self.windows), ours.used, strict=True))
         fullest, fewest = None, math.inf
@@ -198,10 +198,10 @@ class Account:
 
 
 def sliding(windows: Iterable[Window]) -> tuple[SlidingWindow, ...]:
-    """The windows, the shortest first, with no slot taken."""
+    """Return the windows, the shortest first, with no slot taken."""
     by_length = sorted(windows, key=lambda window: window.seconds)
     return tuple(
-        # Answers tell how many slots others hold of the longest window. Of the other windows that is a guess.
+        # Answers show how many slots of the longest window others hold. For the other windows this is a guess.
         SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=len(by_length) == 1 or w is not by_length[-1]))
         for w in by_length
     )

@@ -1,7 +1,7 @@
 """The budget of one process, ``RateBudget``, and what the client needs of any budget, ``Budget``.
 
-``RateBudget`` brings together ``Ledger`` (which slots this process has taken), ``Account`` (what answers tell of the
-limit and of others) and ``Queue`` (which calls wait).
+``RateBudget`` combines ``Ledger`` (which slots this process has taken), ``Account`` (what the answers say about the
+limit and about others) and ``Queue`` (which calls wait).
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from .window import Window
 
 __all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
 
-# For one OAuth token, as the provider's API description has it.
+# For one OAuth token, by the provider's API description.
 DOCUMENTED_WINDOWS = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
 
 class Budget(Protocol):
-    """What the client needs of a budget.
+    """The interface that the client needs from a budget.
 
-    For each request: ``acquire``, before it is sent; then ``throttle`` if its answer is a 429, or ``observe`` if it is
-    another answer of the API to this token; and then, in any case, ``release``.
+    For each request, the client calls ``acquire`` before it sends; then ``throttle`` after a 429, or ``observe`` after
+    any other answer of the API to this token; and finally, in any case, ``release``.
     """
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
         """Wait for a slot. Safe to cancel.
 
         Args:
-            bulk: Whether the request is part of a bulk run, whose calls wait behind all others.
-            max_wait: For how many seconds it may wait at most; None: for as long as it takes.
+            bulk: Whether the request is part of a bulk run. Bulk calls wait behind all others.
+            max_wait: The longest wait in seconds; None means no limit.
 
         Raises:
-            RateLimitError: It would take longer than ``max_wait``. No slot is taken.
+            RateLimitError: The wait would exceed ``max_wait``. No slot is taken.
         """
 
     def release(self, *, sent: bool = True) -> None:
-        """Give the slot back.
+        """Return the slot.
 
         Args:
-            sent: Whether the server may have counted the request. Then its slot is free one window from now, else at
-                once.
+            sent: Whether the server may have counted the request. If so, the slot is free one window from now,
+                otherwise at once.
         """
 
     def observe(self, headers: Mapping[str, str]) -> None:
-        """Learn from an answer's headers. Not for those of a 401 or a 5xx, which may be a proxy's."""
+        """Learn from an answer's headers. Not called for a 401 or a 5xx, since a proxy may have sent it."""
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and let nobody send for a while. Returns for how many seconds."""
+        """Learn from a 429's headers, and stop all calls for a while. Returns for how many seconds."""
         ...
 
 
@@ -65,8 +65,8 @@ class Snapshot:
     """A budget at one moment.
 
     Attributes:
-        used: For each window, the shortest first: how many slots our answered requests hold, and those of others as far
-            as known.
+        used: For each window, the shortest first: how many slots our answered requests hold, plus the estimate for
+            other clients.
         in_flight: Requests without an answer yet. Each of them holds a slot of each window too.
         waiting: Calls that wait for a slot.
         next_slot: Seconds until a slot is free; 0.0 if one is.
@@ -79,7 +79,7 @@ class Snapshot:
 
 
 def by_length(windows: Iterable[Window] | None) -> tuple[Window, ...]:
-    """A converter: the windows, the shortest first; for None the documented ones. Raises InvalidArgumentError."""
+    """Sort the windows by their length; None means the documented ones. Raises InvalidArgumentError."""
     if windows is None:
         return DOCUMENTED_WINDOWS
     given = tuple(windows) if isinstance(windows, Iterable) else (windows,)
@@ -90,7 +90,7 @@ def by_length(windows: Iterable[Window] | None) -> tuple[Window, ...]:
 
 
 def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
-    """A validator of ``reserve``."""
+    """Validate ``reserve``."""
     smallest = min((window.limit for window in budget.windows), default=math.inf)
     if type(value) is not int or not 0 <= value < smallest:
         raise InvalidArgumentError(
@@ -100,18 +100,19 @@ def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
 
 @define(eq=False)
 class RateBudget:
-    """The requests that one token may make, for all clients that it is given to, on one event loop.
+    """Keep one token's rate limit, for all clients on one event loop that are given this budget.
 
-    Calls are served in the order in which they came, bulk calls behind all others. Not thread-safe.
+    Serves calls in order, bulk calls behind all others. Not thread-safe.
 
     Args:
         windows: The token's sliding windows. None: the documented 250 requests a minute and 5,000 an hour. ``[]``: no
-            pacing, though a 429 still makes everybody wait. Where there are several, the limit of the longest becomes
-            the server's ``ratelimit-limit`` when two answers in a row named the same.
-        reserve: How many slots of each window bulk calls leave to other calls.
+            pacing, though a 429 still makes all calls wait. If there are several, the longest takes over the server's
+            ``ratelimit-limit`` once two answers in a row name the same.
+        reserve: How many slots of each window bulk calls leave free for other calls.
 
     Raises:
-        InvalidArgumentError: ``reserve`` is not an int below every limit, or ``windows`` holds what is no ``Window``.
+        InvalidArgumentError: ``reserve`` is not an int below every limit, or ``windows`` holds something other than a
+            ``Window``.
     """
 
     windows: tuple[Window, ...] = field(default=None, converter=by_length)
@@ -125,15 +126,15 @@ class RateBudget:
         self._queue = Queue(self._clock, self._on_timer)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
-        """Wait for a slot, to be given back with ``release``. Safe to cancel.
+        """Wait for a slot. Return it with ``release``. Safe to cancel.
 
         Args:
             bulk: Whether the request is part of a bulk run.
-            max_wait: For how many seconds it may wait at most; None: for as long as it takes.
+            max_wait: The longest wait in seconds; None means no limit.
 
         Raises:
-            RateLimitError: It would take longer than ``max_wait`` by what is known: at once, or as soon as that is so.
-                ``retry_after`` is the time until the slot, in seconds.
+            RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
+                expected wait in seconds.
             ConfigurationError: Calls on another event loop are waiting.
         """
         now = self._clock()
@@ -160,11 +161,11 @@ class RateBudget:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """Give a slot back.
+        """Return a slot.
 
         Args:
-            sent: Whether the server may have counted the request. Then the slot is free one window from now, else at
-                once.
+            sent: Whether the server may have counted the request. If so, the slot is free one window from now,
+                otherwise at once.
         """
         now = self._clock()
         self._ledger.end(now, sent)
@@ -177,14 +178,14 @@ class RateBudget:
         self._ledger.hear(limit, remaining, self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and let nobody send for a while. Call it before ``release``.
+        """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
 
-        How long is what ``retry-after`` says, or else ``ratelimit-reset``, if that is in the future and no further than
-        the longest window. Otherwise it is random: less than a second, less than two after a second 429 in a row, four
-        after a third, and so on up to a minute. Requests that were sent already are not affected.
+        The length is ``retry-after``, or the time until ``ratelimit-reset`` if that lies in the future and no further
+        than the longest window. Otherwise it is random: up to a second, up to two after a second 429 in a row, four
+        after a third, and so on up to a minute. Requests in flight are not affected.
 
         Returns:
-            For how many seconds from now.
+            The seconds until requests go again.
         """
         now, ledger = self._clock(), self._ledger
         wait = seconds_to_wait(headers, ledger.longest)
@@ -207,7 +208,7 @@ class RateBudget:
         self._serve(now)
 
     def _serve(self, now: float) -> None:
-        """Grant the free slots to the calls that wait, in their order."""
+        """Grant the free slots to the waiting calls, in order."""
         queue, ledger = self._queue, self._ledger
         while queue:
             bulk = not queue.interactive

@@ -1,8 +1,8 @@
-"""What an answer's headers say about the rate limit. Pure. A header that makes no sense counts as missing.
+"""Read the rate limit headers of an answer. Pure. An invalid header counts as missing.
 
 By the provider's API description, ``ratelimit-limit`` and ``ratelimit-remaining`` are about the hour,
 ``ratelimit-reset`` is the unix time at which the oldest request expires, and ``retry-after`` comes only with a 429 of
-the minute's limit. A ``ratelimit-reset`` that lay in the past has been seen (dnscontrol #636).
+the minute's limit. ``ratelimit-reset`` can lie in the past (dnscontrol #636).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from attrs import frozen
 
 @frozen
 class RateLimitStatus:
-    """What an answer said about the token's hourly limit. A field is None where its header was missing or unreadable.
+    """An answer's statement about the token's hourly limit. A field is None if its header is missing or invalid.
 
     Attributes:
         limit: Requests an hour.
-        remaining: How many of them are left. 0 can also mean that the minute's limit was met (source: the provider's
-            API description).
-        reset: When the oldest request of the hour expires, by the server's clock, in UTC. It can lie in the past.
+        remaining: How many of them are left. 0 can also mean that the minute is full (source: the provider's API
+            description).
+        reset: When the oldest request of the hour expires, in UTC by the server's clock. It can lie in the past.
     """
 
     limit: int | None
@@ -37,10 +37,10 @@ class RateLimitStatus:
         """Read the headers ``ratelimit-*``. Never raises.
 
         Args:
-            headers: Their names in lower case, or in any case if the mapping ignores it, as aiohttp's does.
+            headers: A mapping with names in lower case, or one that ignores case, like aiohttp's.
 
         Returns:
-            What they say, or None if none of them can be read.
+            The status, or None if all of these headers are missing or invalid.
         """
         limit, remaining = limit_and_remaining(headers)
         reset = _moment(headers.get("ratelimit-reset"))
@@ -50,12 +50,12 @@ class RateLimitStatus:
 
 
 def limit_and_remaining(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """``ratelimit-limit`` and ``ratelimit-remaining``; None for one that is missing or unreadable."""
+    """Read ``ratelimit-limit`` and ``ratelimit-remaining``; None for one that is missing or invalid."""
     return _whole(headers.get("ratelimit-limit")), _whole(headers.get("ratelimit-remaining"))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that ``retry-after`` asks for, by a number or a date; None if it is missing or unreadable."""
+    """Read ``retry-after`` in seconds, from a number or a date; None if it is missing or invalid."""
     text = headers.get("retry-after")
     if text is None:
         return None
@@ -65,11 +65,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
-    """For how many seconds a 429 asks to stay away, or None if it says nothing that can be right.
+    """Return how many seconds a 429 asks us to wait, or None if it does not say.
 
-    That is ``retry-after``, or else the time until ``ratelimit-reset``, which counts only if ``ratelimit-remaining``
-    does not say that the hour has requests left. Either must be above 0 and at most ``longest`` seconds. Dates are
-    compared with the answer's own ``date``, so that it does not matter what our clock shows.
+    This is ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Either counts if it
+    is above 0 and at most ``longest``. Dates are compared with the answer's own ``date``, so our clock does not matter.
     """
     reset = None if _whole(headers.get("ratelimit-remaining")) else _moment(headers.get("ratelimit-reset"))
     for wait in (retry_after(headers), _until(reset, headers)):

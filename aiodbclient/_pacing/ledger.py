@@ -16,7 +16,7 @@ class Ledger:
     Attributes:
         account: What is known of the token.
         windows: The account's windows, the shortest first, in which the slots are counted.
-        longest: The seconds for which a slot can be taken after the answer.
+        longest: For how many seconds after the answer a slot is taken, at most.
     """
 
     __slots__ = ("_busy_since", "_countable", "_refused", "_sent", "account", "longest", "windows")
@@ -25,10 +25,10 @@ class Ledger:
         self.account = account
         self.windows = account.windows
         self.longest = self.windows[-1].seconds if self.windows else 3600.0
-        self._countable = deque[float]()  # when those were answered that the server may still count
-        self._sent = deque[float]()  # when the requests went that have not ended; the first to go is taken to end first
-        self._busy_since = 0.0  # since then some request has been in flight
-        self._refused = 0  # of those in flight, how many a 429 has answered
+        self._countable = deque[float]()  # when requests were answered that the server may still count
+        self._sent = deque[float]()  # when the requests in flight went; the first to go counts as the first to end
+        self._busy_since = 0.0  # since then a request has always been in flight
+        self._refused = 0  # how many of those in flight a 429 has answered
 
     @property
     def in_flight(self) -> int:
@@ -36,7 +36,7 @@ class Ledger:
         return len(self._sent)
 
     def take(self, now: float, reserve: int) -> bool:
-        """Take a slot if one is free and ``reserve`` of each window are left then. Returns whether it did."""
+        """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
         in_flight, account = len(self._sent), self.account
         for window in self.windows:
             if not window.has_room(now, in_flight, reserve):
@@ -50,14 +50,14 @@ class Ledger:
         return True
 
     def opens(self, now: float, ahead: int, reserve: int) -> float:
-        """When a request with ``ahead`` others before it may go, as far as is known."""
+        """When a request with ``ahead`` others before it may go, as far as we know."""
         when = max(now, self.account.gate.until)
         for window in self.windows:
             when = max(when, window.opens(now, self.in_flight, ahead, reserve))
         return when
 
     def end(self, now: float, sent: bool) -> None:
-        """A request has ended. Its slot is free at once if it was not ``sent``, or if a 429 answered it."""
+        """End a request. Its slot is free at once if it was not ``sent``, or if a 429 answered it."""
         self._sent.popleft()
         if self._refused:
             self._refused -= 1

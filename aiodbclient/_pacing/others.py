@@ -1,4 +1,4 @@
-"""How many slots of one window other clients of the same token hold, estimated from answers. Pure."""
+"""Estimate from answers how many slots of a window other clients of the same token hold. Pure."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-# An estimate that no 429 confirmed is lowered as time passes, slowly at first, to find out whether it is too high: of
-# 125 slots by 3 after a 16th of the window, and by 39 after a quarter. The first 429 ends that.
+# An estimate that no 429 confirmed falls with time, slowly at first, to find out whether it is too high: from 125 slots
+# by 3 after a 16th of the window, and by 39 after a quarter. The first 429 ends that.
 _SLOWLY = 1 / 8  # of the estimate, in a window
 _FASTER = 4.5  # of the estimate in a window, growing with the square of the time
 _MOMENT = 1e-6  # seconds
-_PIECES = 32  # Requests that were seen within one such piece of a window are kept as one entry.
+_PIECES = 32  # Requests seen within one such piece of a window share an entry.
 
 
 class Others:
-    """How many slots others are believed to hold, and how that changes until the next answer tells more.
+    """How many slots others probably hold, and how that changes until the next answer.
 
-    Answers tell how many requests of others the server counted between two of them. These are taken to be spread evenly
-    over that time, and each holds its slot for a window's length.
+    Two answers show how many requests of others the server counted between them. The estimate spreads these evenly over
+    that time. Each holds its slot for one window.
 
     Attributes:
         seconds: The length of the window.
-        steady: Whether others are expected to go on as they did. Then the estimate stays for one window more, and falls
-            to none in another one, since nobody may be left to tell that they stopped. Else it begins to fall at once.
-        level: How many slots they were believed to hold at the time ``since``.
+        steady: Whether others probably go on as they did. If so, the estimate holds for one window, then falls to zero
+            over the next, because no later answer may show that they stopped. Otherwise it falls from now on.
+        level: How many slots they probably held at the time ``since``.
         since: When ``level`` was set.
-        sure: Whether a full window was met then, which confirms the estimate.
+        sure: Whether a full window confirmed the estimate then.
         seen: The requests that were seen: from when to when, and how many.
     """
 
@@ -56,7 +56,7 @@ class Others:
         held = self.level * min(1.0 + self.steady - passed, 1.0)
         if self.steady and not self.sure:
             held = min(held, self.level * (1.0 - (_SLOWLY + _FASTER * passed) * passed))
-        # Rounding could leave a millionth of a slot, which is none.
+        # Rounding could leave a millionth of a slot.
         return max(0, math.ceil(held - 1e-6))
 
     def falls_to(self, level: int) -> float:
@@ -70,10 +70,10 @@ class Others:
         return self.since + passed * self.seconds
 
     def believe(self, level: int, now: float, *, sure: bool = False) -> None:
-        """They hold ``level`` slots, and nobody knows for how long.
+        """Set the estimate to ``level`` slots of unknown age.
 
-        They are taken to be spread evenly over the window if others are ``steady``, and else to be new: answers tell
-        when those expire.
+        If others are ``steady``, their requests count as spread evenly over the window. Otherwise they count as new,
+        since later answers show when they expire.
         """
         self.seen.clear()
         if level:
@@ -81,17 +81,17 @@ class Others:
         self.level, self.since, self.sure = level, now, sure
 
     def expected(self, now: float) -> float:
-        """How many of the requests that were seen still hold a slot at ``now``."""
+        """How many of the seen requests still hold a slot at ``now``."""
         seen, start = self.seen, now - self.seconds
         while seen and seen[0][1] <= start:
             seen.popleft()
         return sum(count * min(1.0, (to - start) / max(to - begin, _MOMENT)) for begin, to, count in seen)
 
     def saw(self, count: float, since: float, now: float, at_most: float) -> None:
-        """They sent at least ``count`` requests between ``since`` and ``now``, and hold at most ``at_most`` slots.
+        """Learn that they sent at least ``count`` requests since ``since``, and hold at most ``at_most`` slots.
 
-        An estimate that is too low by that is raised at once. It is lowered no further than to ``at_most``, as what was
-        seen may be younger than it seems.
+        This raises an estimate that is too low at once. It lowers one no further than to ``at_most``, since the seen
+        requests may be younger than they seem.
         """
         begin = max(since, self.since, now - self.seconds)
         if count > 0 and now > since:

@@ -17,19 +17,19 @@ from ..errors import ConfigurationError, RateLimitError
 
 logger = logging.getLogger("aiodbclient")
 
-_WORTH_TELLING = 3.0  # seconds of waiting
-_TIMER_STEP = 1e-4  # seconds; the timer is set for no less, as rounding can make it ring a little early again and again
+_WORTH_LOGGING = 3.0  # seconds of waiting
+_TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since rounding can make it ring early again and again
 
 
 class Waiter:
-    """One call that waits. In the end it is granted a slot, or refused one because that would take too long.
+    """A call that waits until it is granted a slot, or refused one because the wait would be too long.
 
     Attributes:
         bulk: Whether it is in the bulk lane.
         deadline: When its patience ends.
         granted: Whether it has a slot.
-        wait: If it was refused: for how many seconds it would have had to wait.
-        estimated: Whether its wait was compared with its patience already.
+        wait: How many seconds it would have had to wait, if it was refused.
+        estimated: Whether its wait was compared with its patience.
     """
 
     __slots__ = ("_woken", "bulk", "deadline", "estimated", "granted", "wait")
@@ -53,7 +53,7 @@ class Waiter:
         return self._woken.get_loop()
 
     def wake(self) -> None:
-        """End its ``sleep``, or the next one if it does not sleep now."""
+        """End its ``sleep``, or its next one if it does not sleep now."""
         if not self._woken.done():
             self._woken.set_result(None)
 
@@ -126,7 +126,7 @@ class Queue:
         self._lane(waiter.bulk).pop(waiter, None)
 
     def grant(self, *, bulk: bool) -> bool:
-        """Tell the first call of a lane that it has a slot. Returns False if nobody waits there."""
+        """Grant a slot to the first call of a lane. Returns False if no call waits there."""
         lane = self._lane(bulk)
         if not lane:
             return False
@@ -136,27 +136,27 @@ class Queue:
         return True
 
     def refuse(self, waiter: Waiter, wait: float) -> None:
-        """Tell a call that it would have to wait for ``wait`` seconds, which is too long for it."""
+        """Refuse a call, since it would have to wait for ``wait`` seconds."""
         if not waiter.decided:
             self.leave(waiter)
             waiter.wait = wait
             waiter.wake()
 
     def overdue(self, now: float) -> list[Waiter]:
-        """The calls whose patience has ended, each of them once."""
+        """Return the calls whose patience has ended, each of them once."""
         overdue: list[Waiter] = []
         while self._next_deadline() <= now:
             overdue.append(heappop(self._deadlines)[2])
         return overdue
 
     def announce(self, wait: float) -> None:
-        """Log that the next slot takes ``wait`` seconds, if that is long; once until nobody waits any more."""
-        if wait > _WORTH_TELLING and not self._announced:
+        """Log a long ``wait`` for the next slot, once until no call waits any more."""
+        if wait > _WORTH_LOGGING and not self._announced:
             logger.info("the rate budget is spent: waiting %.1f s for its next slot", wait)
             self._announced = True
 
     def arm(self, now: float, when: float) -> None:
-        """Have the timer ring at ``when``, or earlier if somebody's patience ends; not at all if nobody waits."""
+        """Set the timer to ``when``, or to the end of a call's patience if that is earlier. Off if no call waits."""
         if not self:
             self._announced, when = False, math.inf
         when = min(when, self._next_deadline())
@@ -188,7 +188,7 @@ class Queue:
 
 
 def refusal(wait: float) -> RateLimitError:
-    """The error for a call that would have to wait for ``wait`` seconds, which is longer than its patience."""
+    """Make the error for a call that would have to wait for ``wait`` seconds, longer than its patience."""
     return RateLimitError(
         f"the rate budget has no slot for another {wait:.1f} s, longer than max_wait allows; nothing was sent",
         retry_after=wait,

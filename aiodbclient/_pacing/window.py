@@ -1,4 +1,4 @@
-"""One sliding window: which slots are taken, by us and by others, and when the next is free. Pure."""
+"""One sliding window: which slots we and others hold, and when the next one is free. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SlidingWindow:
 
     Attributes:
         limit: How many slots there are. It can change, see ``Account``.
-        seconds: The length of the window. A slot of ours is free so long after its request was answered.
+        seconds: The length of the window. Our slots are free again this long after the answer.
         others: The slots that other clients hold.
         answers: When our requests were answered, the oldest first.
     """
@@ -64,7 +64,7 @@ class SlidingWindow:
         return len(answers)
 
     def room(self, now: float, reserve: int) -> int:
-        """How many slots we may hold at ``now``, where ``reserve`` of them are to stay free."""
+        """How many slots we may hold at ``now``, if ``reserve`` of them stay free."""
         room = max(1, self.limit - reserve)
         return max(0, room - self.others.at(now)) if self.others.level else room
 
@@ -74,13 +74,12 @@ class SlidingWindow:
         return self.used(now) + in_flight < room
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
-        """When a request may go that has ``ahead`` others before it in the queue.
+        """When a request with ``ahead`` others before it in the queue may go.
 
         This assumes that the requests in flight are answered now, and that those ahead go as soon as they may.
         """
-        # In the order in which they hold slots: our answered requests, those in flight, those ahead. A request may go
-        # when the one that is ``room`` places before it has given up its slot. Each ``room`` of those ahead take one
-        # window.
+        # Line up those that hold slots: our answered requests, those in flight, those ahead. A request may go when the
+        # one ``room`` places before it gives up its slot. So every ``room`` requests ahead take one window.
         used = self.used(now)
         room = self.room(now, reserve)
         windows, place = divmod(ahead, max(1, room))
@@ -89,6 +88,6 @@ class SlidingWindow:
             return now + windows * self.seconds
         first = (self.answers[rank] if rank < used else now) + self.seconds
         if held := self.others.at(now):
-            # A slot of others may be free earlier.
+            # Others may give up a slot earlier.
             first = min(first, max(now, self.others.falls_to(max(0, held - rank - 1))))
         return first + windows * self.seconds

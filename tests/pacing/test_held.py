@@ -14,17 +14,17 @@ def holding(*ids: str, most: int = 10) -> Held:
 
 def test_the_slot_that_was_taken_first_ends_first() -> None:
     held = holding("a", "b", "c")
-    assert (held.ids, held.in_flight, held.first_taken(9.0), held.untold) == (["a", "b", "c"], 3, 0.0, False)
+    assert (held.ids, held.in_flight, held.first_taken(9.0), held.unreported) == (["a", "b", "c"], 3, 0.0, False)
 
     assert held.end(7.0, sent=True)
     assert not held.end(8.0, sent=False)
 
-    assert (held.ids, held.in_flight, held.first_taken(9.0), held.untold) == (["c"], 1, 2.0, True)
+    assert (held.ids, held.in_flight, held.first_taken(9.0), held.unreported) == (["c"], 1, 2.0, True)
     assert held.take_ended() == Ended([("a", 7.0)], ["b"])
-    assert not held.untold
+    assert not held.unreported
     assert held.take_ended() == Ended([], [])
     held.end(9.0, sent=False)
-    assert held.untold
+    assert held.unreported
     assert held.first_taken(9.0) == 9.0
 
 
@@ -35,7 +35,7 @@ def test_a_refused_request_gives_its_slot_back_before_it_ends() -> None:
     assert held.take_ended() == Ended([], ["a"])
 
     assert not held.end(5.0, sent=True)  # the refused one
-    assert (held.ids, held.in_flight, held.untold) == (["b"], 1, False)
+    assert (held.ids, held.in_flight, held.unreported) == (["b"], 1, False)
     assert held.end(6.0, sent=True)
     assert held.take_ended() == Ended([("b", 6.0)], [])
     held.refuse()

@@ -178,7 +178,7 @@ def test_an_answer_right_after_another_is_not_worth_an_update() -> None:
     facts = Facts(one)
     one.last_answer = 10.0
     assert facts.note(10.0)
-    facts.untold = False
+    facts.unsent = False
     one.last_answer = 12.5  # less than a twentieth of a minute later
     assert not facts.note(12.5)
     one.last_answer = 13.0

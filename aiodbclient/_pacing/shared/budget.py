@@ -1,8 +1,8 @@
 """A rate budget that several processes share through Valkey or Redis. Needs the extra ``valkey``.
 
-Why this does not use the moving window of the package ``limits``, which has the same purpose: that goes by the clocks
-of its callers, counts a request when it is sent and not when it is answered, has one window, and only answers yes or
-no, so that who waits has to try again and again. ``benchmarks/fleet.py --limits`` measures what that costs.
+The package ``limits`` has a moving window for the same purpose. This does not use it: it trusts the clocks of its
+callers, counts a request when it is sent and not when it is answered, has only one window, and answers only yes or no,
+so callers must poll. ``benchmarks/fleet.py --limits`` measures what that costs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STEP = 0.02  # s between two asks of one process that waits
 
 
 def token_key(token: str) -> str:
-    """A ``key`` for the budget of ``token``: a hash, from which the token cannot be found.
+    """Return a ``key`` for the budget of ``token``: a hash that does not reveal the token.
 
     The limits are per OAuth token, so each token needs a budget of its own (source: the provider's API description).
     """
@@ -45,35 +45,35 @@ def token_key(token: str) -> str:
 
 @define(eq=False)
 class SharedRateBudget:
-    """The requests that one token may make, for all processes that name the same ``url`` and ``key``.
+    """Share one token's rate limit among all processes that use the same ``url`` and ``key``.
 
-    It takes the place of ``RateBudget``. Within a process calls are served in the order in which they came, bulk calls
-    behind all others. Of the processes that wait, each gets an equal part of the shortest window. A 429 in one process
-    makes all of them wait. Afterwards one request goes first, and more with each answer.
+    Use it in place of ``RateBudget``. Each process serves its calls in order, bulk calls last. Processes that wait
+    share the shortest window equally. A 429 in one process makes all of them wait. Then one request goes first, and
+    each answer lets one more go.
 
-    A slot of a process that was killed is free half a shortest window later than usual. If that process was waiting,
-    its ``fallback_share`` stays free for five shortest windows, since it may only be cut off.
+    The slots of a killed process are free again half a shortest window later than usual. If the process was waiting,
+    its ``fallback_share`` stays reserved for five shortest windows: the process may be alive but disconnected.
 
-    While the server does not answer, each process goes on with its ``fallback_share``, and logs one warning, and one
-    line when the server is back. What was sent meanwhile counts afterwards. If the server has lost its data, the
-    processes tell it again what they sent.
+    While the server does not answer, each process uses its ``fallback_share``, and a task asks the server again until
+    it answers. What each process sent counts afterwards. If the server lost its data, the processes report it again.
+    The log says once that an outage began, and once that it ended.
 
-    Making one needs no event loop and does no I/O. Use it on one event loop, and close its connection with
+    The constructor does no I/O and needs no event loop. Use the budget on one event loop, and close it with
     ``async with`` or ``aclose``. Not thread-safe.
 
     Args:
-        url: Where the server is: ``valkey://host:port/db``, or with ``valkeys``, ``redis``, ``rediss`` or ``unix``. It
-            needs no persistence, and should not evict keys.
-        windows: As for ``RateBudget``, but at least one, and the same ones in every process.
-        key: Names the token. Not the token itself: ``token_key(token)`` makes a key of it.
-        reserve: How many slots of each window bulk calls leave to other calls.
+        url: The server: ``valkey://host:port/db``, or with ``valkeys``, ``redis``, ``rediss`` or ``unix``. It needs no
+            persistence, and should not evict keys.
+        windows: As for ``RateBudget``, but at least one, and the same in every process.
+        key: A name for the token, not the token itself. Use ``token_key(token)``.
+        reserve: How many slots of each window bulk calls leave free for other calls.
         fallback_share: The part of each window that this process uses while the server does not answer, such as
-            1 / (number of processes). If those of all processes add up to more than 1, some requests meet a 429 then.
-        timeout: How many seconds the server may take to answer. After that it is taken to be down, and is tried again
-            at least once a second. A call can wait for so much longer than its ``max_wait``.
+            1 / (number of processes). If the shares of all processes add up to more than 1, some requests meet a 429.
+        timeout: How many seconds the server may take to answer, before the process uses its ``fallback_share``. A call
+            can wait for so much longer than its ``max_wait``.
 
     Raises:
-        InvalidArgumentError: An argument cannot be right.
+        InvalidArgumentError: An argument is invalid.
     """
 
     url: str = field(repr=False)
@@ -89,7 +89,7 @@ class SharedRateBudget:
     _leader: Waiter | None = field(init=False, repr=False, default=None)  # it asks for all that wait in this process
     _asked: float = field(init=False, repr=False, default=-math.inf)
     _next_ask: float = field(init=False, repr=False, default=-math.inf)
-    _next_slot: float = field(init=False, repr=False, default=-math.inf)  # as last told
+    _next_slot: float = field(init=False, repr=False, default=-math.inf)  # by the last reply
 
     def __attrs_post_init__(self) -> None:
         _check(self)
@@ -97,7 +97,7 @@ class SharedRateBudget:
             # No timeout of the library's: with one it can lose a cancellation on Python 3.11. Slots has its own.
             client = Valkey.from_url(self.url, decode_responses=True, socket_timeout=None)
         except (ValueError, TypeError, AttributeError):
-            # The exception could quote a URL that has a password in it.
+            # The exception could quote a password from the URL.
             client = None
         if client is None:
             raise InvalidArgumentError(
@@ -113,17 +113,17 @@ class SharedRateBudget:
         self._queue = Queue(time.monotonic, self._on_timer)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
-        """Wait for a slot, to be given back with ``release``. Safe to cancel.
+        """Wait for a slot. Return it with ``release``. Safe to cancel.
 
         Args:
             bulk: Whether the request is part of a bulk run.
-            max_wait: For how many seconds it may wait at most; None: for as long as it takes.
+            max_wait: The longest wait in seconds; None means no limit.
 
         Raises:
-            RateLimitError: It would take longer than ``max_wait`` by what is known: at once, or as soon as that is so.
-                ``retry_after`` is the time until the slot, in seconds.
-            ConfigurationError: This is closed, calls on another event loop are waiting, or the server refuses this
-                process for good, as with a wrong password.
+            RateLimitError: The wait would exceed ``max_wait``. Raised as soon as that is known. ``retry_after`` is the
+                expected wait in seconds.
+            ConfigurationError: The budget is closed, calls on another event loop are waiting, or the server refuses
+                this process, for example because of a wrong password.
         """
         now, queue = time.monotonic(), self._queue
         waiter = queue.enter(bulk, max_wait, now)
@@ -151,12 +151,13 @@ class SharedRateBudget:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """Give a slot back. The server hears of it with the next ask, and no later than when somebody waits.
+        """Return a slot. The next ask reports it to the server.
 
         Args:
-            sent: Whether the API may have counted the request. Then the slot is free one window from now, else at once.
+            sent: Whether the API may have counted the request. If so, the slot is free one window from now, otherwise
+                at once.
         """
-        if not self._slots.held.untold:
+        if not self._slots.held.unreported:
             self._hurry(time.monotonic())
         self._slots.end(sent=sent)
 
@@ -165,12 +166,12 @@ class SharedRateBudget:
         self._slots.observe(*limit_and_remaining(headers))
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
-        """Learn from a 429's headers, and let no process send for a while. Call it before ``release``.
+        """Learn from a 429's headers, and stop all processes for a while. Call it before ``release``.
 
-        How long is found out as ``RateBudget.throttle`` does. Requests that were sent already are not affected.
+        The length is that of ``RateBudget.throttle``. Requests in flight are not affected.
 
         Returns:
-            For how many seconds from now.
+            The seconds until requests go again.
         """
         now = time.monotonic()
         wait = seconds_to_wait(headers, self.windows[-1].seconds)
@@ -178,7 +179,7 @@ class SharedRateBudget:
         return round(max(0.0, self._slots.account.gate.until - now), 3)
 
     def snapshot(self) -> Snapshot:
-        """The budget as it was when the server was last asked; ``in_flight`` and ``waiting`` of this process, now."""
+        """The budget by the server's last reply; ``in_flight`` and ``waiting`` are those of this process, now."""
         now, known = time.monotonic(), self._slots.account.windows
         used = self._slots.used or tuple(0 for _ in self.windows)
         return Snapshot(
@@ -189,7 +190,7 @@ class SharedRateBudget:
         )
 
     async def aclose(self) -> None:
-        """Close the connection. Calls that wait, and later ones, raise ConfigurationError. Safe to repeat."""
+        """Close the connection. Waiting and later calls raise ConfigurationError. Safe to repeat."""
         await self._slots.aclose()
         self._next_ask = -math.inf
         if self._leader is not None:
@@ -204,13 +205,13 @@ class SharedRateBudget:
         await self.aclose()
 
     def _hurry(self, now: float) -> None:
-        """Something changed: if somebody waits, ask soon."""
+        """Ask soon if a call waits, since something changed."""
         self._next_ask = min(self._next_ask, max(now, self._asked + _STEP))
         if self._leader is not None:
             self._leader.wake()
 
     async def _lead(self, waiter: Waiter) -> None:
-        """Ask for all calls that wait in this process, until this one has its slot. Then the next one does so."""
+        """Ask for all calls that wait in this process, until this one has its slot. Then the next call takes over."""
         self._leader = waiter
         try:
             while not waiter.decided:
@@ -249,7 +250,7 @@ class SharedRateBudget:
             self._next_ask = min(self._next_ask, now + _STEP)
 
     def _places(self) -> list[tuple[Waiter, Place]]:
-        """The calls whose wait is to be compared with their patience, and their places."""
+        """Return the calls whose wait is not compared with their patience yet, and their places."""
         if not self._unestimated:
             return []
         now, waiting = time.monotonic(), {*self._unestimated}

@@ -45,7 +45,7 @@ class _Gate:
 
 
 @frozen
-class _Told:
+class _Shared:
     windows: tuple[_Window, ...]
     gate: _Gate
     last_answer: Moment
@@ -55,52 +55,52 @@ class Facts:
     """The facts as this process knows them, taken from its account and brought together with those of others.
 
     Attributes:
-        untold: Whether something changed here that Valkey has not stored.
+        unsent: Whether something changed here that Valkey has not stored.
     """
 
-    __slots__ = ("_account", "_gate", "_last_answer", "_windows", "untold")
+    __slots__ = ("_account", "_gate", "_last_answer", "_windows", "unsent")
 
     def __init__(self, account: Account) -> None:
-        self.untold = False
+        self.unsent = False
         self._account = account
         self._windows = [_fact(window, _NEVER) for window in account.windows]
         self._gate = _gate(account, _NEVER)
         self._last_answer = _NEVER
 
     def note(self, now: float) -> bool:
-        """Note which facts have changed in the account. Returns whether Valkey has to be told."""
+        """Note which facts have changed in the account. Returns whether some are not stored in Valkey yet."""
         account = self._account
         for n, window in enumerate(account.windows):
             if _fact(window, self._windows[n].changed) != self._windows[n]:
                 self._windows[n] = _fact(window, Moment(now))
-                self.untold = True
+                self.unsent = True
         if _gate(account, self._gate.changed) != self._gate:
             self._gate = _gate(account, Moment(max(now, account.gate.until)))
-            self.untold = True
+            self.unsent = True
         if account.last_answer - self._last_answer >= account.windows[0].seconds / 20:  # less is not worth an update
             self._last_answer = Moment(account.last_answer)
-            self.untold = True
-        return self.untold
+            self.unsent = True
+        return self.unsent
 
     def dump(self, offset: float) -> str:
         """The facts as JSON."""
-        told = _Told(
+        shared = _Shared(
             tuple(window.shifted(offset) for window in self._windows),
             self._gate.shifted(offset),
             Moment(self._last_answer + offset),
         )
-        return json.dumps(asdict(told, value_serializer=lambda _, __, value: None if value == _NEVER else value))
+        return json.dumps(asdict(shared, value_serializer=lambda _, __, value: None if value == _NEVER else value))
 
     def merge(self, text: str, offset: float) -> None:
         """Take over from ``text`` each fact that is newer than ours, into the account too.
 
         Raises what ``read_reply`` raises for nonsense, and then takes over nothing.
         """
-        told = structure(json.loads(text), _Told)
-        if len(told.windows) != len(self._windows):
+        shared = structure(json.loads(text), _Shared)
+        if len(shared.windows) != len(self._windows):
             raise ValueError("other windows")
         account = self._account
-        for n, (window, theirs) in enumerate(zip(account.windows, told.windows, strict=True)):
+        for n, (window, theirs) in enumerate(zip(account.windows, shared.windows, strict=True)):
             fact = theirs.shifted(-offset)
             if fact.changed > self._windows[n].changed:
                 self._windows[n] = fact
@@ -109,12 +109,12 @@ class Facts:
                 others.level, others.since, others.sure = fact.level, fact.since, fact.sure
                 others.seen = deque(fact.seen)
                 account.last_count = max(account.last_count, fact.changed)
-        gate = told.gate.shifted(-offset)
+        gate = shared.gate.shifted(-offset)
         if gate.changed > self._gate.changed:
             self._gate = gate
             account.gate.until, account.gate.strikes = gate.until, gate.strikes
             account.gate.at_most = math.inf if gate.at_most is None else gate.at_most
-        self._last_answer = Moment(max(self._last_answer, told.last_answer - offset))
+        self._last_answer = Moment(max(self._last_answer, shared.last_answer - offset))
         account.last_answer = max(account.last_answer, self._last_answer)
         account.alone = account.alone and not any(window.others.level for window in account.windows)
 

@@ -1,4 +1,4 @@
-"""What one process may send while Valkey does not answer, or has lost its memory: its fallback share."""
+"""The fallback share: what one process may send while Valkey does not answer, or has lost its memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _MISTAKES = ("NOAUTH", "WRONGPASS", "NOPERM", "ACL failure", "no permissions", "
 
 
 class Fallback:
-    """Hands out slots of this process's share of each window. The slots that Valkey granted before count in it.
+    """Hands out slots from this process's share of each window. Slots that Valkey granted before count too.
 
     Args:
         windows: The token's windows, the shortest first.
         where: Names the server, for the log.
         share: The part of each window that this process may use.
-        reserve: How many slots of each whole window bulk calls leave to others.
+        reserve: How many slots of each whole window bulk calls leave free for other calls.
 
     Attributes:
-        active: Whether this process goes on by itself.
+        active: Whether this process uses its share.
         since: When that began.
-        probe: The seconds until Valkey is asked again.
+        probe: The seconds until this process asks Valkey again.
         paused: Whether nothing may go until then.
     """
 
@@ -67,15 +67,15 @@ class Fallback:
             self._own.popleft()
         return self._own
 
-    def begin(self, probe: float, limits: Sequence[int], used: Sequence[int], in_flight: int, *, fresh: bool) -> None:
-        """Go on with the share.
+    def begin(self, probe: float, limits: Sequence[int], used: Sequence[int], in_flight: int, age: float) -> None:
+        """Use the share from now on.
 
         Args:
-            probe: For how many seconds Valkey is not asked.
+            probe: The seconds until this process asks Valkey again.
             limits: The limits of the whole windows.
             used: For each window: how many slots all processes held by Valkey's last reply.
             in_flight: How many requests of this process have not ended.
-            fresh: Whether that reply came right before.
+            age: How many seconds before this process last asked that reply came.
         """
         now = time.monotonic()
         self.probe, self.paused = probe, False
@@ -84,10 +84,12 @@ class Fallback:
         if self.active:
             return
         self.active, self.since = True, now
+        # What the other processes may have taken since that reply: up to all slots of the shortest window.
+        since = 0 if age <= probe else limits[0]
         for window, limit, all_used in zip(self._windows, limits, used, strict=False):
-            # Other processes may hold slots of our share until one window from now. So at once this process may take
-            # only its share of the slots that were free. The others count as if they were answered now.
-            free = window.limit * (limit - min(all_used, limit)) // limit if fresh else 0
+            # Other processes may hold slots of our share for one more window. So this process first takes only its
+            # share of the slots that are free. The rest counts as answered now.
+            free = max(0, limit - since - (all_used if age < window.seconds else 0)) * window.limit // limit
             window.answers.extend([now] * (window.limit - window.used(now) - in_flight - free))
 
     def end(self) -> None:
@@ -136,14 +138,14 @@ class Fallback:
         if _is_a_mistake(error):
             if not self._was_shared:
                 raise ConfigurationError(
-                    f"the rate budget cannot be shared: {self._where} refuses this process, which no waiting mends "
-                    f"({reason}); nothing was sent"
+                    f"the rate budget is not shared: {self._where} refuses this process ({reason}); nothing was sent, "
+                    "and waiting does not help"
                 ) from None
             if now - self._warned >= _WARN_AGAIN:
                 self._warned = now
                 logger.error(
-                    "the rate budget is no longer shared: %s refuses this process, which no waiting mends (%s); it "
-                    "goes on with %g of the budget",
+                    "the rate budget is no longer shared: %s refuses this process (%s); waiting does not help; this "
+                    "process uses %g of the budget",
                     self._where,
                     reason,
                     self._share,
@@ -151,7 +153,7 @@ class Fallback:
         elif self._warned == -math.inf:
             self._warned = now
             logger.warning(
-                "the rate budget cannot be shared through %s (%s): this process goes on with %g of it until it can",
+                "the rate budget is not shared: %s failed (%s); until it answers, this process uses %g of the budget",
                 self._where,
                 reason,
                 self._share,

@@ -1,4 +1,4 @@
-"""The slots that one process holds, and those that have ended and Valkey does not know of yet. Pure."""
+"""The slots that one process holds, and those that ended and are not reported to Valkey yet. Pure."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Ended(NamedTuple):
 class Held:
     """The slots that one process holds.
 
-    A slot belongs to no certain request: where one ends, that is the one that was taken first. Valkey hears of it with
-    the next ask. Until then the slot is leased, for longer than a request takes, so it is never free too early.
+    Slots are interchangeable: a request that ends gives up the slot that was taken first. The next ask reports it.
+    Until then Valkey counts the slot by its lease. A lease is longer than a request, so no slot is free too early.
 
     Args:
-        most: How many answered requests are remembered until Valkey knows of them.
+        most: How many answered requests are remembered until they are reported.
     """
 
     __slots__ = ("_answered", "_refused", "_taken", "_unused")
 
     def __init__(self, most: int) -> None:
-        self._taken: deque[tuple[str, float]] = deque()  # of requests that are not answered, and when they were taken
-        self._refused = 0  # requests that a 429 answered, and that have not ended yet: they have no slot any more
+        self._taken: deque[tuple[str, float]] = deque()  # slots of unanswered requests, and when they were taken
+        self._refused = 0  # requests in flight whose slot a 429 took
         self._answered: deque[tuple[str, float]] = deque(maxlen=most)
         self._unused: list[str] = []
 
@@ -47,8 +47,8 @@ class Held:
         return self._taken[0][1] if self._taken else now
 
     @property
-    def untold(self) -> bool:
-        """Whether something ended that Valkey does not know of."""
+    def unreported(self) -> bool:
+        """Whether something ended that is not reported yet."""
         return bool(self._answered or self._unused)
 
     def take(self, ids: Iterable[str], now: float) -> None:
@@ -56,7 +56,7 @@ class Held:
         self._taken.extend((slot, now) for slot in ids)
 
     def refuse(self) -> None:
-        """A 429 answered a request, which will end soon. The API did not count it."""
+        """Take the slot from a request that a 429 answered, since the API did not count it. The request ends later."""
         if self._taken:
             self._unused.append(self._taken.popleft()[0])
             self._refused += 1
@@ -74,18 +74,18 @@ class Held:
         return sent
 
     def take_ended(self) -> Ended:
-        """What ended since the last time, to tell it to Valkey."""
+        """Return what ended since the last call, to report it."""
         ended = Ended([*self._answered], self._unused)
         self._answered.clear()
         self._unused = []
         return ended
 
     def put_back(self, answered: Iterable[tuple[str, float]], unused: Iterable[str]) -> None:
-        """Valkey may not have heard of these: tell them again."""
+        """Report these again, since Valkey may not have received them."""
         self._answered.extendleft(reversed([*answered]))
         self._unused.extend(unused)
 
     def replace_answered(self, answered: Iterable[tuple[str, float]]) -> None:
-        """Tell these the next time, and no others."""
+        """Report these answered requests instead of the known ones."""
         self._answered.clear()
         self._answered.extend(answered)

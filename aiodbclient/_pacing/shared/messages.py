@@ -91,7 +91,7 @@ class Reply(Granted):
 
 
 class ForgottenError(Exception):
-    """Valkey has lost what this process told it, and has a new memory, named ``epoch``."""
+    """Valkey has lost what this process reported, and has a new memory, named ``epoch``."""
 
     def __init__(self, epoch: str) -> None:
         super().__init__("it has lost its memory")

@@ -13,6 +13,7 @@ from valkey.asyncio import Valkey
 from valkey.exceptions import ValkeyError
 
 from ..account import Account
+from ..window import SlidingWindow
 from .facts import Facts
 from .messages import Ask, LateError, Reply, micro, read_reply
 
@@ -41,7 +42,7 @@ class Script:
     def __init__(self, account: Account, client: Valkey, keys: Sequence[str], timeout: float) -> None:
         self.facts = Facts(account)
         self.replied = 0.0
-        self._windows = len(account.windows)
+        self._account = account
         # redis-py's types, which valkey inherited, do not say that this is a coroutine function.
         self._registered = cast(_Registered, client.register_script(_SOURCE))
         self._keys = keys
@@ -51,29 +52,42 @@ class Script:
         self._offset = 0.0  # s by which the server's clock is ahead of ours
         self._round_trip = math.inf  # s, of the ask by which the offset was measured
 
-    async def run(self, ask: Ask, details: dict[str, Any]) -> Reply:
-        """Run the script once. Sends the facts if they changed here, and takes over those that changed elsewhere.
+    async def run(self, ask: Ask, report: dict[str, Any]) -> Reply:
+        """Run the script once. Sends the facts that changed here, and takes over those that changed elsewhere.
 
         Args:
-            ask: What is asked for, to check the reply against it.
-            details: The same and more, as the script reads it.
+            ask: What to ask for.
+            report: What else the script reads: who asks, and which slots ended.
 
         Raises:
             ForgottenError: Valkey has lost its memory. The script has done nothing.
             ValkeyError: The server refuses, or its reply is nonsense. The script may have run all the same.
             OSError: The connection failed. The script may have run all the same, as it may after a cancellation.
         """
-        now, facts = time.monotonic(), self.facts
-        details = details | {"epoch": self._epoch, "version": self._version}
-        told = False
+        now, facts, account = time.monotonic(), self.facts, self._account
+        details = report | {
+            "epoch": self._epoch,
+            "version": self._version,
+            "windows": [_described(window, now) for window in account.windows],
+            "closed": micro(max(0.0, account.gate.until - now)),
+            "at_most": -1 if math.isinf(account.gate.at_most) else account.gate.at_most,
+            "interactive": ask.interactive,
+            "bulk": ask.bulk,
+            "places": [
+                {"place": place.place, "bulk": place.bulk, "patience": micro(min(max(place.patience, 0.0), 1e6))}
+                for place in ask.places
+            ],
+            "wants": not ask.sync,
+        }
+        changed = False
         if self.replied:  # before the first reply the server's clock is unknown
             details["expires"] = micro(now + self._offset + self._timeout)
-            if told := facts.note(now):
+            if changed := facts.note(now):
                 details["facts"] = facts.dump(self._offset)
         try:
-            reply = read_reply(await self._registered(self._keys, [json.dumps(details)]), ask, self._windows)
+            reply = read_reply(await self._registered(self._keys, [json.dumps(details)]), ask, len(account.windows))
         except LateError:
-            # We have not given the ask up, so the server's clock was set.
+            # This process still waits, so somebody set the server's clock.
             self.replied, self._round_trip = 0.0, math.inf
             raise ValkeyError("its clock was set") from None
         except _NONSENSE as error:
@@ -86,17 +100,25 @@ class Script:
             self._offset, self._round_trip = offset, received - now
         self._epoch, self._version, self.replied = reply.epoch, reply.version, received
         if reply.stale:
-            facts.untold = True  # if theirs are nonsense, the next run replaces them by ours
+            facts.unsent = True  # if theirs are nonsense, the next run replaces them with ours
             if reply.facts is not None:
                 try:
                     facts.merge(reply.facts, self._offset)
                 except _NONSENSE as error:
                     raise ValkeyError(f"it holds facts that make no sense ({type(error).__name__})") from None
-                facts.untold = told
-        elif told:
-            facts.untold = False
+                facts.unsent = changed
+        elif changed:
+            facts.unsent = False
         return reply
 
     def start_over(self, epoch: str) -> None:
         """Valkey has a new memory ``epoch``, without facts."""
-        self._epoch, self._version, self.facts.untold = epoch, 0, True
+        self._epoch, self._version, self.facts.unsent = epoch, 0, True
+
+
+def _described(window: SlidingWindow, now: float) -> dict[str, Any]:
+    described: dict[str, Any] = {"limit": window.limit, "length": micro(window.seconds), "others": 0}
+    if others := window.others.at(now):
+        opens = window.others.falls_to(others - 1)
+        described |= {"others": others, "opens": micro(max(0.0, opens - now))}
+    return described

@@ -1,6 +1,6 @@
--- One process asks for slots of a token's sliding windows. Only what has to be atomic is here: counting the slots,
--- granting them, and keeping the facts (facts.py) in their newest version. What the facts mean is for Python to decide
--- (account.py). Times are in microseconds of the server's clock.
+-- One process asks for slots of a token's sliding windows. Only what must be atomic is here: counting the slots,
+-- granting them, and storing the facts (facts.py). What the facts mean, Python decides (account.py). Times are in
+-- microseconds of the server's clock.
 --
 -- KEYS[1]  sorted set of slots, by their stamps. The stamp of an answered request is when it was answered. That of one
 --          in flight is when its lease ends, in the future: so the slots of a killed process expire by themselves. A
@@ -32,7 +32,7 @@ local function read(name)
   return tonumber(redis.call('HGET', state, name) or nil)
 end
 
--- The process has given this ask up: nobody would use the slots that it got.
+-- The process has given this ask up, so nobody would use its slots.
 if ask.expires and now > ask.expires then
   return cjson.encode({late = true, now = whole(now)})
 end
@@ -41,8 +41,8 @@ for _, key in ipairs(KEYS) do
   redis.call('PEXPIRE', key, math.ceil((longest.length + 3 * ask.lease) / 1000))
 end
 
--- Where a process knows another memory, this one lacks what that process told. Nobody gets a slot until there was time
--- for all processes to tell it again.
+-- If a process knows another memory, this one lacks what that process reported. Nobody gets a slot until all processes
+-- had time to report again.
 local epoch = redis.call('HGET', state, 'epoch')
 if not epoch then
   epoch = ask.batch
@@ -53,7 +53,8 @@ if ask.epoch ~= '' and ask.epoch ~= epoch then
   return cjson.encode({epoch = epoch, forgotten = true})
 end
 
--- A process that comes back after an outage, in which nobody else was here, may not be the only one that sent meanwhile.
+-- If nobody asked during the outage from which this process returns, other processes may have sent on their own, too.
+-- Nobody gets a slot until they had time to report that.
 local outage = now - ask.alone
 if ask.alone > 0 and (read('asked') or 0) < outage and (read('recovered') or 0) < outage then
   redis.call('HSET', state, 'recovered', whole(now + ask.recovery))
@@ -72,7 +73,7 @@ for _, id in ipairs(ask.unused) do
 end
 redis.call('ZREMRANGEBYSCORE', slots, '-inf', whole(now - longest.length - 2 * ask.lease))
 
--- Only a process that has the newest facts may change them. Another one is told them, gets no slot, and asks again.
+-- Only a process with the newest facts may change them. Any other one receives them, gets no slot, and asks again.
 local version = read('version') or 0
 local stale = version ~= ask.version
 if ask.facts and not stale then
@@ -86,9 +87,8 @@ for i, window in ipairs(ask.windows) do
   window.room = window.limit - used[i] - window.others
 end
 
--- The processes that wait are due an equal part of the shortest window each, as long as they ask again when they said
--- they would. One that does not may be cut off and use its fallback share, so that is left to it for five shortest
--- windows.
+-- Each process that waits may have an equal part of the shortest window, as long as it asks again in time. One that does
+-- not may be cut off and use its fallback share, so that share stays free for five shortest windows.
 local others = {}
 local waiting = redis.call('HGETALL', queue)
 for i = 1, #waiting, 2 do
@@ -118,12 +118,12 @@ end
 if recovering > 0 or ask.closed > 0 or stale then
   room = 0
 elseif ask.at_most >= 0 then
-  -- Only what went in the last ask.latency counts as in flight: of what went before, the answers may not be told yet.
+  -- Only requests of the last ask.latency count as in flight: the answers to older ones may not be reported yet.
   room = math.min(room, ask.at_most - stamped(now + ask.lease - ask.latency))
 end
 
--- How many of the `free` slots this process gets for a lane: up to its part, or what is not due to others if that is
--- more. It has `taken` some already.
+-- How many of the `free` slots this process gets for a lane: its fair share, or all that the others do not need,
+-- whichever is larger. It has `taken` some already.
 local function grant(lane, free, taken)
   local due = 0
   for _, other in ipairs(others) do
@@ -146,8 +146,8 @@ for i = 1, granted do
   add(now + ask.lease, ask.batch .. ':' .. i)
 end
 
--- How long until `rank` more slots are free, if what is in flight is answered now, and each slot is taken again as soon
--- as it is free.
+-- How long until `rank` more slots are free, if the requests in flight are answered now, and each slot is taken again as
+-- soon as it is free.
 local function wait(rank)
   local longest_wait = math.max(ask.closed, recovering)
   for i, window in ipairs(ask.windows) do
@@ -193,8 +193,8 @@ elseif ask.wants then
   redis.call('HDEL', queue, ask.process)
 end
 
--- What the API counted when it gave the answers that are to be learned from. The first of these requests was sent
--- ask.sent ago as far as is known, and certainly no longer than ask.busy ago.
+-- What the API counted when it gave the answers that the process will learn from. The first of these requests was sent
+-- probably ask.sent ago, and no longer than ask.busy ago.
 local in_flight, counted = stamped(now), {}
 for i, window in ipairs(ask.windows) do
   used[i] = used[i] + granted

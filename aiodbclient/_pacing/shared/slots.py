@@ -1,7 +1,7 @@
 """How one process asks Valkey for slots, and reports the slots that ended.
 
-Valkey keeps the slots of all processes and hands them out (``slots.lua``). It also keeps what the processes know of the
-token (``facts.py``). While it does not answer, or has lost its memory, the process hands out slots itself
+Valkey stores the slots of all processes and hands them out (``slots.lua``). It also stores what the processes know
+about the token (``facts.py``). While Valkey does not answer, or has lost its memory, the process hands out slots itself
 (``fallback.py``).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from valkey.exceptions import ValkeyError
 
 from ...errors import ConfigurationError
 from ..account import Account, Ours, sliding
-from ..window import SlidingWindow, Window
+from ..window import Window
 from .fallback import Fallback
 from .held import Held
 from .messages import Ask, ForgottenError, Granted, Reply, micro
@@ -60,7 +59,7 @@ class Slots:
         client: The connection to it. Nothing else may use it.
         keys: Its keys there, as ``slots.lua`` lists them.
         share: The part of each window that this process may use while the server does not answer.
-        reserve: How many slots bulk calls leave to others.
+        reserve: How many slots bulk calls leave free for other calls.
         timeout: Seconds that the server may take to answer.
     """
 
@@ -163,7 +162,7 @@ class Slots:
             self._returning.cancel()
         try:
             async with self._calling:
-                if self.held.untold and not self._fallback.active:
+                if self.held.unreported and not self._fallback.active:
                     async with asyncio.timeout(self._timeout):
                         await self._run(Ask())
         except (ValkeyError, ForgottenError, OSError):
@@ -176,24 +175,24 @@ class Slots:
         async with self._calling:
             if self._closed:
                 return None
-            fresh = time.monotonic() - self._script.replied <= self._probe
+            age = time.monotonic() - self._script.replied
             try:
                 async with asyncio.timeout(self._timeout):
                     try:
                         reply = await self._ask_and_learn(ask)
                     except ForgottenError as error:
-                        self._report_all_again(error, fresh)
+                        self._report_all_again(error, age)
                         reply = await self._ask_and_learn(ask)
             except ForgottenError:
-                self._go_on_alone(self._probe, fresh)
+                self._go_on_alone(self._probe, age)
                 return None
             except (ValkeyError, OSError) as error:  # a TimeoutError is an OSError
                 self._fallback.warn(error)
-                self._go_on_alone(self._probe, fresh)
+                self._go_on_alone(self._probe, age)
                 return None
             if reply.recovering > 0:
                 self._give_back(reply)  # the script grants none meanwhile; whatever else answers might
-                self._go_on_alone(min(reply.recovering, self._probe), fresh)
+                self._go_on_alone(min(reply.recovering, self._probe), age)
                 # What went in the end would not be known when the others go on.
                 self._fallback.paused = reply.recovering <= self._probe
                 return None
@@ -201,9 +200,9 @@ class Slots:
             return reply
 
     async def _ask_and_learn(self, ask: Ask) -> Reply:
-        """Ask for slots, let the account learn from answers, and tell the others what it learned."""
+        """Ask for slots, let the account learn from answers, and send the others what it learned."""
         if self._answers and not self.account.alone:
-            # What the answers say of others is to count for this ask already, as it would in one process.
+            # First, so that what they say about others counts for this ask already, as it would in one process.
             await self._run_and_learn(_SYNC)
         if not self._in_flight and ask.interactive + ask.bulk > 0:
             self.account.starts(time.monotonic())
@@ -232,12 +231,12 @@ class Slots:
         return reply
 
     async def _run(self, ask: Ask) -> Reply:
-        """Run the script, again where other processes had changed the facts: ours have taken theirs over then."""
-        for _ in range(_TRIES):
+        """Run the script, and run it again if other processes changed the facts in between."""
+        for _ in range(_TRIES - 1):
             reply = await self._run_once(ask)
             if not reply.stale:
-                break
-        return reply
+                return reply
+        return await self._run_once(ask)
 
     async def _run_once(self, ask: Ask) -> Reply:
         """Run the script once. If it fails, no slot is lost, and what ended is reported again."""
@@ -247,15 +246,12 @@ class Slots:
         self._asks += 1
         batch = f"{self._process}:{self._asks}"
         ended = self.held.take_ended()
-        gate, fallback = self.account.gate, self._fallback
+        fallback = self._fallback
         sent = min((answer.sent for answer in self._answers), default=now)
         busy_since = min((answer.busy_since for answer in self._answers), default=now)
-        details = self._terms | {
+        report = self._terms | {
             "process": self._process,
             "batch": batch,
-            "windows": [_described(window, now) for window in self.account.windows],
-            "closed": micro(max(0.0, gate.until - now)),
-            "at_most": -1 if math.isinf(gate.at_most) else gate.at_most,
             "answered": [{"id": slot, "age": micro(now - at)} for slot, at in ended.answered],
             "unused": ended.unused,
             "held": self.held.ids if fallback.active else [],
@@ -263,16 +259,9 @@ class Slots:
             "used": fallback.used(now) + self.held.in_flight,
             "sent": micro(min(now - sent, 30.0)),
             "busy": micro(min(now - busy_since, 30.0)),
-            "interactive": ask.interactive,
-            "bulk": ask.bulk,
-            "places": [
-                {"place": place.place, "bulk": place.bulk, "patience": micro(min(max(place.patience, 0.0), 1e6))}
-                for place in ask.places
-            ],
-            "wants": not ask.sync,
         }
         try:
-            reply = await self._script.run(ask, details)
+            reply = await self._script.run(ask, report)
         except ForgottenError:
             self.held.put_back(ended.answered, ())
             raise
@@ -290,17 +279,17 @@ class Slots:
         for _ in range(reply.interactive + reply.bulk):
             self.end(sent=False)
 
-    def _report_all_again(self, forgotten: ForgottenError, fresh: bool) -> None:
+    def _report_all_again(self, forgotten: ForgottenError, age: float) -> None:
         logger.info("%s has lost the rate budget's memory: reporting all slots again", self._where)
         self._script.start_over(forgotten.epoch)
-        self._go_on_alone(self._probe, fresh)
+        self._go_on_alone(self._probe, age)
         answers = self._fallback.answers(time.monotonic())
         self.held.replace_answered((f"{self._process}:again:{n}", at) for n, at in enumerate(answers))
 
-    def _go_on_alone(self, seconds: float, fresh: bool) -> None:
-        """Use the fallback share, and ask Valkey again after so many seconds. ``fresh``: as for ``Fallback.begin``."""
+    def _go_on_alone(self, seconds: float, age: float) -> None:
+        """Use the fallback share, and ask Valkey again after ``seconds``. ``age`` is as for ``Fallback.begin``."""
         limits = [window.limit for window in self.account.windows]
-        self._fallback.begin(seconds, limits, self.used, self.held.in_flight, fresh=fresh)
+        self._fallback.begin(seconds, limits, self.used, self.held.in_flight, age)
         self._keep_returning()
 
     def _keep_returning(self) -> None:
@@ -308,18 +297,10 @@ class Slots:
             self._returning = asyncio.create_task(self._return())
 
     async def _return(self) -> None:
-        """Ask Valkey until it answers, also while nobody waits: it is to hear in time of what was sent meanwhile."""
+        """Ask Valkey until it answers, even if no call waits, so that it counts what this process sent meanwhile."""
         while self._fallback.active:
             await asyncio.sleep(self._fallback.probe)
             try:
                 await self._call(_SYNC)
             except ConfigurationError:
                 self._fallback.active = False  # the next ask raises it
-
-
-def _described(window: SlidingWindow, now: float) -> dict[str, Any]:
-    described: dict[str, Any] = {"limit": window.limit, "length": micro(window.seconds), "others": 0}
-    if others := window.others.at(now):
-        opens = window.others.falls_to(others - 1)
-        described |= {"others": others, "opens": micro(max(0.0, opens - now))}
-    return described
