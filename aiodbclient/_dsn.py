@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
+from ._hosts import is_host
 from .engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
 from .errors import InvalidArgumentError, UnsupportedOperationError
 
@@ -32,6 +33,8 @@ def dsn(
         raise UnsupportedOperationError(f"uri_for: {engine} clusters have no users", engine=engine, operation="uri_for")
     if not host:
         raise InvalidArgumentError("this connection has no host (is the cluster still being created?)")
+    if not is_host(host):
+        raise InvalidArgumentError("the host of this connection is invalid")
     if ca_file is not None and ssl is False:
         raise InvalidArgumentError("ca_file: this connection has no TLS, so there is nothing to verify")
     address = f"[{host}]" if ":" in host else host

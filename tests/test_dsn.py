@@ -187,6 +187,13 @@ def test_the_default_database_is_the_connections() -> None:
     [
         ((connection(Engine.PG), User("alice")), errors.InvalidArgumentError, "password of user 'alice'"),
         ((connection(Engine.PG, host=None), ALICE), errors.InvalidArgumentError, "no host"),
+        (
+            (connection(Engine.PG, host="a..b"), ALICE),
+            errors.InvalidArgumentError,
+            "host of this connection is invalid",
+        ),
+        ((connection(Engine.MYSQL, host="a" * 70), ALICE), errors.InvalidArgumentError, "host .* is invalid"),
+        ((connection(Engine.PG, host="a\0b"), ALICE), errors.InvalidArgumentError, "host .* is invalid"),
         ((connection("cockroach"), ALICE), errors.InvalidArgumentError, "cockroach"),
         ((connection(None), ALICE), errors.InvalidArgumentError, "engine"),
         ((connection(Engine.REDIS), ALICE), errors.UnsupportedOperationError, "redis"),

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from .._dsn import dsn
+from .._hosts import is_host
 from ..clusters import ClusterClient
 from ..engines import CAPABILITIES, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
@@ -103,6 +104,8 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
             f"the cluster {info.name!r} tells no {which} (its status is {info.status}): "
             "wait until it is online, or choose the other connection"
         )
+    if not is_host(connection.host):
+        raise ConfigurationError(f"the cluster {info.name!r} has an invalid host in its connection: ask the provider")
     ca = await _authority(cluster, info.name) if connection.ssl else None
     sql = sql_grants(info.engine, connection, ca, admin)
     if sql is not None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import aiomysql  # pyright: ignore[reportMissingTypeStubs]
 import pymysql
 
+from ..._hosts import is_host
 from ...errors import ConfigurationError, GrantError
 from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
 
@@ -163,7 +164,7 @@ def options_of(admin: str) -> dict[str, Any]:
     """
     try:
         parts = urlsplit(admin)
-        if parts.scheme in ("mysql", "mariadb") and parts.hostname and parts.username:
+        if parts.scheme in ("mysql", "mariadb") and is_host(parts.hostname) and parts.username:
             return {
                 "host": parts.hostname,
                 "port": parts.port or 3306,
