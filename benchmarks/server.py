@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import Any
 
 USER = {"name": "alice", "role": "normal", "password": "AVNS_abcdefgh12345678"}
 LISTED = 5000
@@ -22,9 +23,23 @@ def answer(status: str, payload: object) -> bytes:
     return head.encode() + body
 
 
-# As in the API description's own example, some users have settings and some do not.
-SETTINGS = [{}, {"settings": {"pg_allow_replication": False}}]
-LIST = answer("200 OK", {"users": [USER | {"name": f"user{n}"} | SETTINGS[n % 2] for n in range(LISTED)]})
+PEM = "-----BEGIN CERTIFICATE-----\n" + f"{'MIIEFTCCAn2gAwIB' * 4}\n" * 20 + "-----END CERTIFICATE-----\n"
+ACL = [{"id": "aaa", "permission": "consume", "topic": "customer-events"}]
+# What a user has beside name, role and password, as in the API description's examples; by the last digit of the id of
+# its cluster.
+MEMBERS: dict[str, list[dict[str, Any]]] = {
+    "0": [{}, {"settings": {"pg_allow_replication": False}}],
+    "1": [{"settings": {"pg_allow_replication": False}}],
+    "2": [{"mysql_settings": {"auth_plugin": "caching_sha2_password"}}],
+    "3": [{"password": "", "settings": {"mongo_user_settings": {"databases": ["alpha"], "role": "readWrite"}}}],
+    "4": [{"access_cert": PEM, "access_key": PEM, "settings": {"acl": ACL}}],
+    "5": [{"settings": {"opensearch_acl": [{"index": "alpha.*", "permission": "read"}]}}],
+}
+LISTS = {
+    digit: answer("200 OK", {"users": [USER | {"name": f"user{n}"} | of[n % len(of)] for n in range(LISTED)]})
+    for digit, of in MEMBERS.items()
+}
+NOT_FOUND = answer("404 Not Found", {"id": "not_found", "message": "user not found", "request_id": "4d9d8375-3c56"})
 CLUSTER = {"name": "main", "engine": "pg"}
 
 
@@ -49,7 +64,11 @@ class Answering(asyncio.Protocol):
             if head.startswith(b"post"):
                 self.transport.write(answer("201 Created", {"user": USER | {"name": json.loads(body)["name"]}}))
             elif path.endswith("/users"):
-                self.transport.write(LIST)
+                self.transport.write(LISTS.get(path[-len("0/users")], LISTS["0"]))
+            elif path.endswith("/users/alice"):
+                self.transport.write(answer("200 OK", {"user": USER}))
+            elif path.endswith("/users/nobody"):
+                self.transport.write(NOT_FOUND)
             else:
                 self.transport.write(answer("200 OK", {"database": CLUSTER | {"id": path.rpartition("/")[2]}}))
 

@@ -168,6 +168,32 @@ def test_newer_passwords_take_the_place_of_the_oldest(monkeypatch: pytest.Monkey
     assert told[0] == "password0"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "hunter2 is",
+        "AVNS_ab Secret",
+        'AVNS_ab"Secret',
+        "AVNS_ab\nAVNS_Secret",
+        "AVNS_ab\tSecret",
+        "x\nAVNS_Secret",
+        None,
+        "",
+    ],
+)
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_a_password_among_many_of_the_provider_is_masked(odd: str | None, where: int) -> None:
+    passwords: list[str | None] = ["AVNS_a1", "AVNS_b-2_"]
+    passwords.insert(where, odd)
+    known = Secrets()
+
+    known.learn_list(passwords)
+
+    for password in passwords:
+        if password:
+            assert known.line(f"the {password} is weak", 100) == "the *** is weak"
+
+
 async def test_passwords_of_lists_and_clusters_are_known_too(server: Server, make_client: MakeClient) -> None:
     connection = {"host": "h", "password": "of-the-cluster"}
     listed = [{"name": "a", "password": "of-the-list"}]

@@ -22,14 +22,11 @@ from ..models import (
     ClusterStatus,
     Connection,
     Database,
-    KafkaACL,
     KafkaPermission,
     MongoRole,
-    MongoUserSettings,
     MySQLAuthPlugin,
     MySQLSettings,
     NewUser,
-    OpenSearchACL,
     OpenSearchPermission,
     User,
     UserRole,
@@ -37,6 +34,7 @@ from ..models import (
 )
 from . import hooks
 from .parsing import parsed
+from .user_hooks import users_hook
 
 T = TypeVar("T")
 
@@ -152,14 +150,9 @@ def _converter() -> Converter:
     register(dict[str, int], hooks.ports)
     register(list[str], hooks.list_of(hook_for(str), optional=False))
     register(Sequence[str] | None, hooks.list_of(hook_for(str), optional=True))
-    # From here on each needs the hooks of what is above it.
-    acl = hooks.list_of(hook_for(KafkaACL), optional=True)
-    opensearch_acl = hooks.list_of(hook_for(OpenSearchACL), optional=True)
-    mongo = hooks.optional_model(hook_for(MongoUserSettings))
-    mysql = hooks.optional_model(hook_for(MySQLSettings))
-    user = hooks.user_hook(hooks.settings_hook(acl, opensearch_acl, mongo), mysql)
-    converter.register_structure_hook(User, user)
-    register(list[User], hooks.list_of(user, optional=False))
+    users = users_hook()
+    converter.register_structure_hook(User, lambda value, _: users([value], None)[0])
+    register(list[User], users)
     register(list[Database], hooks.list_of(hook_for(Database), optional=False))
     register(Connection | None, hooks.optional_model(hook_for(Connection)))
     for part in (ClusterEngine, Authority):

@@ -1,8 +1,7 @@
 """Hooks that read JSON into models, for the converter. Pure.
 
 A hook takes a value and, as cattrs calls it, the type, and returns what the model holds. It raises TypeError or another
-of ``converter.SHAPE_ERRORS`` for a value that does not fit. Hooks call few other functions, since a list of 5,000 users
-calls them 15,000 times.
+of ``converter.SHAPE_ERRORS`` for a value that does not fit.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from enum import StrEnum
 from typing import Any
 
 from ..engines import Engine
-from ..models import User, UserRole, UserSettings
 
 Hook = Callable[[Any, Any], Any]
 
@@ -106,61 +104,5 @@ def list_of(hook: Hook, *, optional: bool) -> Hook:
         if value is None:
             return None if optional else []
         raise TypeError
-
-    return structure
-
-
-def user_hook(settings_of: Hook, mysql_settings_of: Hook) -> Hook:
-    """The hook for a User, as cattrs would read it, without a call for each attribute."""
-    roles: dict[object, UserRole] = {role.value: role for role in UserRole}
-    text, role_of = optional(str), open_enum(UserRole, optional=True)
-
-    def structure(value: Any, _: Any) -> User:
-        settings = value.get("settings")
-        if len(value) == (3 if settings is None else 4):
-            # Most are so: a name, a role, a password, and perhaps settings.
-            try:
-                name, role, password = value["name"], roles[value["role"]], value["password"]
-            except KeyError:
-                pass
-            else:
-                if type(name) is str and type(password) is str and password:
-                    if settings is None:
-                        return User(name, role, password)
-                    return User(name, role, password, None, None, None, settings_of(settings, None))
-        get = value.get
-        if type(value["name"]) is not str:
-            raise TypeError
-        return User(
-            value["name"],
-            role_of(get("role"), None),
-            text(get("password"), None),
-            text(get("access_cert"), None),
-            text(get("access_key"), None),
-            mysql_settings_of(get("mysql_settings"), None),
-            settings_of(settings, None),
-        )
-
-    return structure
-
-
-def settings_hook(acl_of: Hook, opensearch_acl_of: Hook, mongo_of: Hook) -> Hook:
-    """The hook for UserSettings that may be missing, as ``user_hook``."""
-    flag_of = optional(bool)
-
-    def structure(value: Any, _: Any) -> UserSettings | None:
-        if type(value) is not dict or not value:
-            if value is None or value == "" or value == {}:
-                return None
-            raise TypeError
-        flag = value.get("pg_allow_replication")
-        if len(value) == 1 and type(flag) is bool:
-            return UserSettings(flag)
-        return UserSettings(
-            flag_of(flag, None),
-            acl_of(value.get("acl"), None),
-            opensearch_acl_of(value.get("opensearch_acl"), None),
-            mongo_of(value.get("mongo_user_settings"), None),
-        )
 
     return structure

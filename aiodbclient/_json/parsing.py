@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 # An empty list is two bytes of JSON and 60 bytes of memory. So many values block the event loop for 0.3 s at worst. A
@@ -26,7 +27,7 @@ def parsed(body: bytes) -> Any:
     if len(body) > MOST_VALUES and values_in(body) > MOST_VALUES:
         raise TooManyValuesError
     value = _DECODER.decode(body.decode())
-    if b"\\ud" in body or b"\\uD" in body:
+    if b"\\u" in body and re.search(rb"\\u[dD][89a-fA-F]", body):
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

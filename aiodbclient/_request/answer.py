@@ -104,7 +104,7 @@ class Answer:
             problem = _TOO_MUCH
         else:
             if model is User:
-                self._secrets.learn(map(_PASSWORD, page))
+                self._secrets.learn_list(list(map(_PASSWORD, page)))
             return page, following
         raise self.invalid(problem)
 
