@@ -18,6 +18,7 @@ from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
 from ._request.raw import JSON, Params, request
+from ._request.retry import RetryPolicy
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
@@ -201,3 +202,8 @@ def for_work(
         context = context._replace(meter=meter)
     options = evolve(context.options, before_sending=before_sending, tenant=tenant)
     return ClusterClient(context._replace(options=options))
+
+
+def retry_policy(cluster: ClusterClient) -> RetryPolicy:
+    """How often and how patiently the calls of ``cluster`` are tried again."""
+    return cluster._context.options.retry  # pyright: ignore[reportPrivateUsage]  # of the class above

@@ -24,6 +24,7 @@ class Action(StrEnum):
         RESET: It was there, and got a new password.
         UPDATED: It was there with other settings than asked for, and got those asked for.
         ROTATED: The tenant's other login took over; the one before still works.
+        CHECKED: The tenant was checked. ``problems`` says what is wrong with it.
         REPAIRED: Something was wrong with the tenant, and was mended.
         RETIRED: The tenant's previous login got a password that nobody has.
         DELETED: It was there, and was deleted.
@@ -37,6 +38,7 @@ class Action(StrEnum):
     RESET = "reset"
     UPDATED = "updated"
     ROTATED = "rotated"
+    CHECKED = "checked"
     REPAIRED = "repaired"
     RETIRED = "retired"
     DELETED = "deleted"
@@ -86,6 +88,7 @@ class Failed(Outcome):
         user: Always None.
         db: Always None.
         credential: Always None.
+        problems: Always empty: nothing is known of the tenant.
     """
 
     action: Literal[Action.FAILED] = Action.FAILED
@@ -93,6 +96,7 @@ class Failed(Outcome):
     user: ClassVar[None] = None
     db: ClassVar[None] = None
     credential: ClassVar[None] = None
+    problems: ClassVar[tuple[()]] = ()
 
     @property
     def ok(self) -> Literal[False]:

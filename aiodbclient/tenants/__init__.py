@@ -5,8 +5,21 @@
 """
 
 from .credential import Credential
-from .outcomes import TenantDone, TenantOutcome, TenantPlanOutcome, TenantRemovalOutcome, TenantRemoved
+from .events import TenantEvent
+from .outcomes import (
+    TenantChecked,
+    TenantCheckOutcome,
+    TenantDone,
+    TenantOutcome,
+    TenantPlanOutcome,
+    TenantRemovalOutcome,
+    TenantRemoved,
+    TenantRepaired,
+    TenantRepairOutcome,
+)
 from .plans import Plan
+from .problems import Problem
+from .roles import Role
 from .stores import Claim, Record, Store
 from .stores.postgres import PostgresStore
 from .stores.sealing import Seal
@@ -18,14 +31,21 @@ __all__ = [
     "Credential",
     "Plan",
     "PostgresStore",
+    "Problem",
     "Record",
+    "Role",
     "SQLiteStore",
     "Seal",
     "Store",
+    "TenantCheckOutcome",
+    "TenantChecked",
     "TenantDone",
+    "TenantEvent",
     "TenantOutcome",
     "TenantPlanOutcome",
     "TenantRemovalOutcome",
     "TenantRemoved",
+    "TenantRepairOutcome",
+    "TenantRepaired",
     "Tenants",
 ]

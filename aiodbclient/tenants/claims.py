@@ -13,8 +13,9 @@ from typing import Self
 from attrs import frozen
 
 from ..clusters import ClusterClient
-from ..errors import ClaimLostError, StoreError
+from ..errors import ClaimLostError, DatabaseClientError, StoreError
 from .credential import Credential
+from .events import Spent
 from .naming import Names
 from .site import Site
 from .stores import Claim, Record, Store
@@ -36,6 +37,7 @@ class HeldClaim:
         claim: The claim.
         lease: The seconds that it was claimed for. Each renewal is for as long.
         since: ``HeldClaim.now()`` just before it was claimed.
+        spent: Counts the time in the store.
 
     Attributes:
         wrote: Whether a request that changes a password may have been sent under this claim.
@@ -43,12 +45,13 @@ class HeldClaim:
 
     now = staticmethod(_now)
 
-    def __init__(self, store: Store, claim: Claim, lease: float, since: float) -> None:
+    def __init__(self, store: Store, claim: Claim, lease: float, since: float, spent: Spent) -> None:
         self.store = store
         self.claim = claim
         self.wrote = False
         self._lease = lease
         self._until = since + lease
+        self._spent = spent
         self._ended = False
         self._renewing: asyncio.Task[None] | None = None
 
@@ -64,13 +67,21 @@ class HeldClaim:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Release the claim.
+
+        Raises:
+            ClaimLostError: An error ends the work, a password may have been changed, and the claim was lost meanwhile.
+        """
         assert self._renewing is not None
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
-        if not self._ended:
-            await self.store.release(self.claim)
+        if self._ended:
+            return
+        if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
+            await self.renew()
+        await self._spent.on_store(self.store.release(self.claim))
 
-    def check(self) -> None:
+    def check_lease(self) -> None:
         """Make sure that the lease has not run out, by the clock alone. Called right before each request.
 
         Raises:
@@ -90,7 +101,7 @@ class HeldClaim:
             StoreError: The store cannot be used.
         """
         since = _now()
-        await self.store.renew(self.claim, self._lease)
+        await self._spent.on_store(self.store.renew(self.claim, self._lease))
         self._until = since + self._lease
 
     async def may_write(self) -> None:
@@ -100,20 +111,20 @@ class HeldClaim:
 
     async def intend(self, username: str | None) -> None:
         """Put on record that ``username`` is about to be made or to get a new password; None ends that intent."""
-        await self.store.intend(self.claim, username)
+        await self._spent.on_store(self.store.intend(self.claim, username))
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Put the credentials on record, and end the intent and the claim."""
-        await self.store.keep(self.claim, current, previous)
+        await self._spent.on_store(self.store.keep(self.claim, current, previous))
         self._ended = True
 
     async def forget(self) -> None:
         """Remove the record, and end the claim."""
-        await self.store.forget(self.claim)
+        await self._spent.on_store(self.store.forget(self.claim))
         self._ended = True
 
     async def _renew(self) -> None:
-        """Renew the lease again and again. If that fails, the next ``check`` or ``may_write`` raises."""
+        """Renew the lease again and again. If that fails, the next ``check_lease`` or ``may_write`` raises."""
         while True:
             await asyncio.sleep(self._lease / 3)
             try:
@@ -125,18 +136,31 @@ class HeldClaim:
                 continue  # it may be back before the lease has run out
 
 
-@frozen
-class ClaimedTenant:
-    """One tenant under its claim, with what the functions of ``work.py`` and ``logins.py`` need.
+@frozen(kw_only=True)
+class Tenant:
+    """One tenant, with what is needed to look at it.
 
     Attributes:
         site: What is known of the cluster.
-        cluster: Makes the calls. They raise ClaimLostError once the lease has run out, and are not sent.
+        cluster: Makes the calls.
         names: The tenant's names.
-        held: The claim.
+        spent: Counts the time in SQL.
     """
 
     site: Site
     cluster: ClusterClient
     names: Names
+    spent: Spent
+
+
+@frozen(kw_only=True)
+class ClaimedTenant(Tenant):
+    """One tenant under its claim, with what the steps of each verb need.
+
+    The calls of ``cluster`` raise ClaimLostError once the lease has run out, and are not sent.
+
+    Attributes:
+        held: The claim.
+    """
+
     held: HeldClaim

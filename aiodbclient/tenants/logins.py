@@ -1,74 +1,47 @@
-"""Make or reset a tenant's login, give it its rights, and test its password by a login.
+"""Make, reset or end a tenant's login, give it its rights, and test its password by a login.
 
 The intent is on record before any of this, the claim is renewed before each request that changes a password, and the
 caller keeps the credential that comes out.
 
-On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines it is taken as the API
-tells it.
+On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the password that the API
+returns is taken as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 from attrs import evolve
 
 from .._bulk.settings import differences
-from .._bulk.settle import FRESH, LOOK, says_taken
+from .._bulk.settle import FRESH, create_settled, readable
+from .._bulk.waits import waits
+from ..clusters import retry_policy
 from ..errors import (
     ConfigurationError,
-    ConflictError,
-    DatabaseClientError,
     GrantError,
-    InvalidArgumentError,
     InvalidResponseError,
     NotFoundError,
-    UnprocessableEntityError,
 )
 from ..models import NewUser, User
-from .claims import ClaimedTenant
+from .claims import ClaimedTenant, Tenant
 from .credential import Credential
-from .grants import Grants
-from .naming import Names
-from .stores import Record
+from .grants.settings import settings_for
+from .tenancy import now_of, usable
+
+T = TypeVar("T")
 
 _PASSWORDS = 3  # passwords of one login that the server may refuse before it is given up
-_SOON = 2.0  # s within which a server knows a new password, and the API tells it (Aiven's documentation of its API)
+_ENDINGS = 10  # resets of a login whose sessions fight back, before that is given up
+_SOON = 2.0  # s within which a server knows a new password, and the API returns it (Aiven's documentation of its API)
 
 
 class TakenError(Exception):
-    """The login that was to be made is there already, and was not made by us.
-
-    Attributes:
-        refusal: The API's answer to the create.
-    """
-
-    def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
-
-
-def usable(record: Record | None) -> Credential | None:
-    """The current credential on record; None if there is none, or if the intent is on its own login."""
-    if record is None or record.current is None or record.intended == record.current.username:
-        return None
-    return record.current
-
-
-def required(name: str, credential: Credential | None) -> Credential:
-    """Return the usable ``credential`` of the tenant ``name``.
-
-    Raises:
-        InvalidArgumentError: There is none.
-    """
-    if credential is None:
-        raise InvalidArgumentError(
-            f"the tenant {name!r} has no credential on record: provision it first; nothing was sent"
-        )
-    return credential
+    """The login that was to be made is there already, and was not made by us."""
 
 
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
@@ -89,7 +62,7 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, 
     Raises:
         TakenError: It is there, and is not ours.
         GrantError: A statement was refused, or the login is refused with three passwords in a row.
-        ConfigurationError: The API tells no password to this token.
+        ConfigurationError: The API returns no password to this token.
         ClaimLostError: The claim was lost.
         DatabaseClientError: The API refused a request or did not answer.
     """
@@ -98,9 +71,15 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, 
         made, user = await _make_or_reset(tenant, login, there=there, ours=ours)
         refused = await grant(tenant, user, made=made)
         if refused is None:
-            return tenant.site.credential(tenant.names, user)
+            return await credential_of(tenant, user)
         reason, there, ours = refused, True, True
     raise refused_login(tenant, login, reason)
+
+
+async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
+    """The credential with the login ``user``, which is about to be put on record."""
+    since = await tenant.spent.on_store(now_of(tenant.held.store))
+    return tenant.site.credential(tenant.names, user, since)
 
 
 async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
@@ -119,53 +98,128 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
     Raises:
         GrantError: A statement was refused, or the administrator cannot log in.
     """
-    wanted, sql = tenant.site.settings(tenant.names), tenant.site.sql
-    if wanted is not None and not made and differences(NewUser(user.name, settings=wanted), user):
-        await tenant.cluster.users.update(user.name, wanted)
+    names, sql = tenant.names, tenant.site.sql
+    wanted = settings_for(tenant.site.engine, names)
+    if wanted is not None and not made:
+        known = user.settings is not None
+        if not known or differences(NewUser(user.name, settings=wanted), user):
+            await tenant.cluster.users.update(user.name, wanted)
     if sql is None:
         return None
     assert user.password is not None
     try:
-        await sql.give(tenant.names, user.name)
-        return await _log_in(sql, tenant.names, user.name, user.password)
+        await tenant.spent.on_sql(sql.give(names, user.name))
+        return await _patiently(partial(sql.log_in, names, user.name, user.password), tenant)
     except GrantError as error:
         error.on_record = _on_record_text(tenant)
         raise
 
 
-async def works(tenant: ClaimedTenant, credential: Credential) -> bool:
-    """Whether ``credential`` works: it logs in or, where rights are not given by SQL, is what the API tells.
+async def works(tenant: Tenant, credential: Credential) -> bool:
+    """Whether ``credential`` works: it logs in or, where rights are not given by SQL, is what the API returns.
 
     Raises:
-        GrantError: The administrator cannot log in either, so the refusal says nothing about the credential.
+        GrantError: The server is away, so the refusal says nothing about the credential.
     """
-    sql = tenant.site.sql
-    if sql is not None and credential.password is not None:
-        if await _log_in(sql, tenant.names, credential.username, credential.password) is None:
-            return True
-        await sql.check()
-        return await sql.log_in(tenant.names, credential.username, credential.password) is None
+    sql, password = tenant.site.sql, credential.password
+    if sql is not None and password is not None:
+        return await _patiently(partial(sql.accepts, tenant.names, credential.username, password), tenant) is None
     user = await look(tenant, credential.username)
-    return user is not None and user.password is not None and user.password == credential.password
+    return user is not None and user.password is not None and user.password == password
 
 
-async def _log_in(sql: Grants[Any], names: Names, username: str, password: str) -> str | None:
-    """Test a login, for some seconds again and again. Returns None, or why the server refused the last one."""
-    refused = None
-    for wait in (0.0, *waits(_SOON)):
-        await asyncio.sleep(wait)
-        refused = await sql.log_in(names, username, password)
-        if refused is None:
-            break
-    return refused
-
-
-async def look(tenant: ClaimedTenant, login: str, *, seconds: float = 0.0) -> User | None:
+async def look(tenant: Tenant, login: str, *, seconds: float = 0.0) -> User | None:
     """The user ``login``, read again for at least ``seconds`` while it cannot be seen; None if it still cannot."""
-    for wait in (0.0, *waits(seconds)):
+    for wait in waits(seconds):
         await asyncio.sleep(wait)
         with suppress(NotFoundError):
             return await tenant.cluster.users.get(login)
+    return None
+
+
+class Deletion:
+    """Deletes a login by the API.
+
+    Args:
+        tenant: The tenant.
+        login: One of its logins.
+        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
+
+    Attributes:
+        done: Whether the login was deleted, or was not there.
+    """
+
+    def __init__(self, tenant: ClaimedTenant, login: str, *, certain: bool = True) -> None:
+        self._tenant = tenant
+        self._login = login
+        self._certain = certain
+        self.done = False
+
+    async def run(self) -> None:
+        """Delete the login. It is fine if it is gone."""
+        await self._tenant.held.may_write()
+        await if_there(partial(self._tenant.cluster.users.delete, self._login), certain=self._certain)
+        self.done = True
+
+
+async def end_login(
+    tenant: ClaimedTenant,
+    login: str,
+    *,
+    certain: bool,
+    end_sessions: bool = True,
+    password: str | None = None,
+    deletion: Deletion | None = None,
+) -> None:
+    """Reset ``login`` to a password that nobody has and, on SQL engines, end its sessions. Does nothing if it is gone.
+
+    Afterwards no session of the login is open, and no other password opens one, also if somebody who is logged in
+    fights back. On PostgreSQL that takes deleting the login; on MySQL it is locked.
+
+    Args:
+        tenant: The tenant, with the intent on this login on record.
+        login: One of its logins.
+        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
+        end_sessions: Whether to end its sessions. Otherwise an open session can set another password.
+        password: Its password, if it need not be reset because it is deleted afterwards.
+        deletion: Deletes the login, where the engine needs it.
+
+    Raises:
+        GrantError: A session of the login was faster each time.
+    """
+    names, sql = tenant.names, tenant.site.sql
+    deletion = deletion or Deletion(tenant, login)
+    reason = ""
+    for _ in range(_ENDINGS):
+        await tenant.held.may_write()
+        if password is None:
+            user = await if_there(partial(tenant.cluster.users.reset_auth, login), certain=certain)
+            if user is None or sql is None or not end_sessions:
+                return
+            password = (await _with_password(tenant, user)).password
+        assert sql is not None
+        assert password is not None
+        refused = await tenant.spent.on_sql(sql.end_login(names, login, password, deletion.run))
+        if refused is None:
+            return
+        reason, password = refused, None
+    raise GrantError(
+        f"tenant {names.tenant!r}: an open session of the login {login!r} keeps it from being ended: {reason}; run "
+        "this again",
+        tenant=names.tenant,
+    )
+
+
+async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | None:
+    """Delete or reset a name by ``end``; None if it is not there.
+
+    A fresh name may answer 404 for a moment. So if it is ``certain`` that it was made, ``end`` is sent again after a
+    404, for one or two seconds.
+    """
+    for wait in waits(1.0 if certain else 0.0):
+        await asyncio.sleep(wait)
+        with suppress(NotFoundError):
+            return await end()
     return None
 
 
@@ -173,95 +227,86 @@ def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
     """The error for a ``login`` that the server goes on refusing, with the server's ``reason``."""
     return GrantError(
         f"tenant {tenant.names.tenant!r}: the server refuses the login {login!r} with the password that the API "
-        f"tells: {reason}",
+        f"returns: {reason}",
         tenant=tenant.names.tenant,
         on_record=_on_record_text(tenant),
     )
 
 
-def waits(total: float) -> Iterator[float]:
-    """Waits in seconds that double each time, until they are at least ``total`` in all."""
-    wait = LOOK
-    while total > 0:
-        yield wait
-        total -= wait
-        wait *= 2
+async def _patiently(log_in: Callable[[], Awaitable[str | None]], tenant: Tenant) -> str | None:
+    """Test a login, for some seconds again and again. Returns None, or why the server refused the last one."""
+    refused = None
+    for wait in waits(_SOON):
+        await asyncio.sleep(wait)
+        refused = await tenant.spent.on_sql(log_in())
+        if refused is None:
+            break
+    return refused
 
 
 async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
-    """Make ``login``, or reset it if it is there, until its password is known. A lost create is settled here.
+    """Make ``login``, or reset it if it is there, until its password is known.
 
-    - After a lost create the login may be there. If it is ``ours`` it is reset, which gives a password that is known.
-      If it is not, it is read: the password that the API tells of it is taken, since it may be a login that somebody
-      else made a moment ago, and a reset would end their password. If none is told, it is reset.
-    - A create that is refused because the name is taken settles an earlier lost create: the login is there, and is
-      reset. With no lost create before it, and if the login is not ``ours``, it is somebody else's: TakenError.
-    - A reset that answers 404 means that the login is not there, or so fresh that it cannot be seen: it is created.
-    - An answer that cannot be read is followed by a reset.
+    A lost create is settled by the rules of ``create_settled``. A reset that answers 404 means that the login is not
+    there, or so fresh that it cannot be seen: it is created.
 
     Returns:
         Whether it was made now, and the user with its password.
 
     Raises:
-        TakenError: It is not ``ours``, and the first create was refused.
+        TakenError: It is not ``ours``, and is there.
         DatabaseClientError: The API refused a request, or it could not be settled within 10 to 20 seconds.
     """
-    users, pauses = tenant.cluster.users, waits(FRESH)
-    lost: DatabaseClientError | None = None
-    while True:
-        await tenant.held.may_write()
-        try:
-            if there:
-                user = await users.reset_auth(login)
-            else:
-                user = await users.create(login, settings=tenant.site.settings(tenant.names))
-            return not there, await _with_password(tenant, user)
-        except NotFoundError as missing:  # not there, or so fresh that it cannot be seen
-            wait = next(pauses, None)
-            if not there or wait is None or (lost is not None and not _may_be_there(lost)):
-                raise lost or missing from None
-            there = False
-            await asyncio.sleep(wait)
-        except (ConflictError, UnprocessableEntityError) as refusal:
-            if there:
-                raise
-            if not ours and lost is None:
-                raise TakenError(refusal) from None
-            lost, there = refusal, True
-        except InvalidResponseError:
-            wait = next(pauses, None)
-            if wait is None:
-                raise
-            there = True  # a reset may be repeated, and MongoDB tells no password after one that was sent twice
-            await asyncio.sleep(wait)
-        except DatabaseClientError as error:
-            if there or not error.may_have_applied or isinstance(error, ConfigurationError):
-                raise
-            lost, there = error, True
-            if not ours and (found := await look(tenant, login)) is not None and found.password:
-                return False, found  # without a reset, for it may be somebody else's who came first
+    retry = retry_policy(tenant.cluster)
+    read = partial(tenant.cluster.users.get, login)
+    missing: NotFoundError | None = None
+    for wait in waits(FRESH):
+        await asyncio.sleep(wait)
+        if there:
+            try:
+                user = await readable(partial(_reset, tenant, login), retry)
+                return False, await _with_password(tenant, user)
+            except NotFoundError as error:
+                missing = error
+        made, user = await create_settled(partial(_create, tenant, login), read, retry)
+        if made:
+            return True, await _with_password(tenant, user)
+        if not ours:
+            raise TakenError
+        there = True
+    assert missing is not None
+    raise missing
+
+
+async def _create(tenant: ClaimedTenant, login: str) -> User:
+    await tenant.held.may_write()
+    return await tenant.cluster.users.create(login, settings=settings_for(tenant.site.engine, tenant.names))
+
+
+async def _reset(tenant: ClaimedTenant, login: str) -> User:
+    await tenant.held.may_write()
+    return await tenant.cluster.users.reset_auth(login)
 
 
 async def _with_password(tenant: ClaimedTenant, user: User) -> User:
-    """Return ``user`` with its password. If the API does not tell it within some seconds, reset it once more.
+    """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more.
 
     Raises:
-        ConfigurationError: The API tells no password to this token, not even that of the primary user.
-        InvalidResponseError: The API does not tell the password.
+        ConfigurationError: The API returns no password to this token, not even that of the primary user.
+        InvalidResponseError: The API does not return the password.
     """
     if user.password:
         return user
-    if tenant.site.tells_passwords:
+    if tenant.site.returns_passwords:
         for wait in waits(_SOON):
             await asyncio.sleep(wait)
             found = await look(tenant, user.name)
             if found is not None and found.password:
                 return evolve(user, password=found.password)
-    await tenant.held.may_write()
-    again = await tenant.cluster.users.reset_auth(user.name)
+    again = await _reset(tenant, user.name)
     if again.password:
         return again
-    message = f"the login {user.name!r} is there, and the API does not tell its password"
+    message = f"the login {user.name!r} exists, and the API does not return its password"
     if tenant.site.connection.password:
         raise InvalidResponseError(message, may_have_applied=True)
     raise ConfigurationError(
@@ -275,10 +320,3 @@ def _on_record_text(tenant: ClaimedTenant) -> str:
     if usable(tenant.held.record) is not None:
         return "on record is the credential from before, which was not touched"
     return "on record is the name, and no credential"
-
-
-def _may_be_there(error: DatabaseClientError) -> bool:
-    """Whether the name may be there although a create failed with ``error``, and may be seen in a moment."""
-    if isinstance(error, ConflictError | UnprocessableEntityError):
-        return says_taken(error)
-    return True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from attrs import frozen
 
-from .._bulk.outcomes import Done, Failed
+from .._bulk.outcomes import Action, Done, Failed
 from .credential import Credential
+from .problems import Problem
 
 
 @frozen(kw_only=True)
@@ -21,6 +22,31 @@ class TenantDone(Done):
     credential: Credential
 
 
+@frozen(kw_only=True)
+class TenantRepaired(TenantDone):
+    """A tenant that is in order now.
+
+    Attributes:
+        problems: What was wrong with it, and was mended.
+    """
+
+    problems: tuple[Problem, ...] = ()
+
+
+@frozen(kw_only=True)
+class TenantChecked(Done):
+    """What a check found.
+
+    Attributes:
+        credential: The credential on record; None if there is none to use.
+        problems: What is wrong with the tenant; empty if all is well.
+    """
+
+    action: Literal[Action.CHECKED] = Action.CHECKED
+    credential: Credential | None
+    problems: tuple[Problem, ...] = ()
+
+
 class TenantRemoved(Done):
     """A tenant that is not there any more: DELETED, or ABSENT where none was on record.
 
@@ -32,6 +58,8 @@ class TenantRemoved(Done):
     credential: ClassVar[None] = None
 
 
+TenantCheckOutcome: TypeAlias = TenantChecked | Failed
+TenantRepairOutcome: TypeAlias = TenantRepaired | Failed
 TenantOutcome: TypeAlias = TenantDone | Failed
 TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
 TenantPlanOutcome: TypeAlias = TenantDone | TenantRemoved | Failed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TypeAlias
 
 from attrs import field, frozen
 
@@ -10,61 +11,101 @@ from .._bulk.job import Job
 from .._bulk.run import Run
 from .._bulk.specs import listed
 from .._request.call import Meter
-from .jobs import ProvisionTenants, RemoveTenants, Tenancy
+from .checking import CheckTenants
+from .claims import Tenant
+from .events import Spent
+from .listing import Listing
 from .naming import names_of
 from .outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
+from .provisioning import IfExists, ProvisionTenants, check_if_exists, find
+from .removal import RemoveTenants
+from .repairing import RepairTenants
+from .tenancy import Tenancy, usable
+
+GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
 _SHOWN = 10  # names of each kind that str() lists
 
 
-@frozen
+@frozen(kw_only=True)
 class Plan:
     """What ``Tenants.provision`` would do, and which tenants are on record besides. Made by ``Tenants.plan``.
 
     ``str(plan)`` is for people: how many names of each kind, and the first of them.
 
     Attributes:
-        create: Names that are not on record.
+        create: Names that are not on record, and free on the cluster.
+        adopt: Names that are not on record, and whose login or database somebody else made: ``apply`` takes them over,
+            as ``if_exists`` allows.
+        conflict: The same, where ``if_exists`` is ``"error"``: ``apply`` leaves them alone, and they fail.
         resume: Names that are on record without a credential: making or removing them was begun and has not ended.
         keep: Names that are on record with their credential.
+        repair: Names that are on record with their credential, and with which ``refresh=True`` found something wrong.
+            They are not in ``keep``.
         extra: Names that are on record and were not asked for. Logins that are not on record are never among them.
+        shut_out: For names in ``adopt``: the logins that can use the database now, and cannot afterwards.
         prune: Whether ``apply`` removes what is ``extra``.
+        if_exists: What ``apply`` does with somebody else's login or database.
     """
 
-    create: tuple[str, ...]
-    resume: tuple[str, ...]
-    keep: tuple[str, ...]
-    extra: tuple[str, ...]
-    prune: bool
+    create: tuple[str, ...] = ()
+    adopt: tuple[str, ...] = ()
+    conflict: tuple[str, ...] = ()
+    resume: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    repair: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    shut_out: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+    prune: bool = False
+    if_exists: IfExists = "error"
     _tenancy: Tenancy = field(repr=False, eq=False)
 
     def __str__(self) -> str:
         kinds = {
             "create": self.create,
+            "adopt": self.adopt,
+            "conflict, left as they are": self.conflict,
             "resume": self.resume,
+            "repair": self.repair,
             "remove" if self.prune else "extra, left as they are": self.extra,
         }
         lines = [f"{what}: {len(names)} ({_first_names(names)})" for what, names in kinds.items() if names]
+        for name, logins in self.shut_out.items():
+            lines.append(f"adopting {name} shuts out: {_first_names(logins)}")
         return "\n".join([*lines, f"keep: {len(self.keep)}"])
 
+    @property
+    def requests(self) -> int:
+        """About how many requests ``apply`` sends."""
+        removals = len(self.extra) if self.prune else 0
+        return (
+            2 * len(self.create)
+            + 3 * (len(self.adopt) + len(self.resume) + len(self.repair))
+            + 2 * len(self.conflict)
+            + 5 * removals
+        )
+
     def apply(self) -> Run[TenantPlanOutcome]:
-        """Create and resume tenants and, with ``prune``, remove those that are extra.
+        """Create, adopt, resume and repair tenants and, with ``prune``, remove those that are extra.
 
         A name that another process has put on record since the plan was made is kept. Safe to repeat and to cancel.
 
         Returns:
-            The run, with an outcome for each name in ``create``, ``resume`` and (with ``prune``) ``extra``.
+            The run, with an outcome for each name but those in ``keep`` and, without ``prune``, in ``extra``.
         """
-        names = [*self.create, *self.resume, *(self.extra if self.prune else ())]
-        return Run(names, ApplyTenantPlan(self._tenancy, frozenset(self.extra)))
+        names = [*self.create, *self.adopt, *self.conflict, *self.resume, *self.repair]
+        removed = self.extra if self.prune else ()
+        return Run([*names, *removed], ApplyTenantPlan(self._tenancy, self))
 
 
 class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
-    """Remove the tenants in ``remove``, and provision every other one."""
+    """Remove the tenants that are extra, repair those to be repaired, and provision every other one."""
 
-    def __init__(self, tenancy: Tenancy, remove: frozenset[str]) -> None:
-        self._remove = remove
-        self._provision = ProvisionTenants(tenancy)
+    def __init__(self, tenancy: Tenancy, plan: Plan) -> None:
+        self._extra = frozenset(plan.extra)
+        self._broken = frozenset(plan.repair)
+        self._provision = ProvisionTenants(tenancy, plan.if_exists)
+        self._repair = RepairTenants(tenancy)
         self._removal = RemoveTenants(tenancy)
 
     def check(self, given: object) -> str:
@@ -72,29 +113,71 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
 
     async def prepare(self, meter: Meter) -> int:
         await self._removal.prepare(meter)
+        await self._repair.prepare(meter)
         return await self._provision.prepare(meter)
 
     async def do(self, spec: str, meter: Meter) -> TenantDone | TenantRemoved:
-        return await (self._removal if spec in self._remove else self._provision).do(spec, meter)
+        if spec in self._extra:
+            return await self._removal.do(spec, meter)
+        if spec in self._broken:
+            return await self._repair.do(spec, meter)
+        return await self._provision.do(spec, meter)
 
     def ends_run(self, error: Exception) -> bool:
         return self._provision.ends_run(error)
 
 
-async def make_plan(tenancy: Tenancy, names: Iterable[str] | AsyncIterable[str], *, prune: bool) -> Plan:
-    """Compare ``names`` with what is on record. Raises as ``Tenants.plan``."""
+async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
+    """Compare ``names`` with what is on record and on the cluster. Raises as ``Tenants.plan``."""
+    check_if_exists(if_exists)
     wanted = await listed(names)
-    site = await tenancy.site(tenancy.cluster)
-    unseen = {names_of(name, site.engine, tenancy.prefix).tenant: None for name in wanted}
+    site = await tenancy.site.read(tenancy.cluster)
+    unseen = {names_of(name, site.engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()
-    async for record in tenancy.store.records():
-        tenancy.check(record)
+    async for record in tenancy.records():
         if record.name not in unseen:
             extra.append(record.name)
             continue
         del unseen[record.name]
-        (resume if tenancy.credential(record) is None else keep).append(record.name)
-    return Plan(tuple(unseen), tuple(resume), tuple(keep), tuple(extra), prune, tenancy)
+        (resume if usable(record) is None else keep).append(record.name)
+    taken = {name: shut_out async for name, shut_out in _taken(tenancy, unseen)}
+    create = tuple(name for name in unseen if name not in taken)
+    broken = await _broken(tenancy, keep) if refresh else frozenset[str]()
+    return Plan(
+        create=create,
+        adopt=() if if_exists == "error" else tuple(taken),
+        conflict=tuple(taken) if if_exists == "error" else (),
+        resume=tuple(resume),
+        keep=tuple(name for name in keep if name not in broken),
+        repair=tuple(name for name in keep if name in broken),
+        extra=tuple(extra),
+        shut_out={} if if_exists == "error" else {name: logins for name, logins in taken.items() if logins},
+        prune=prune,
+        if_exists=if_exists,
+        tenancy=tenancy,
+    )
+
+
+async def _taken(tenancy: Tenancy, names: Iterable[str]) -> AsyncIterable[tuple[str, tuple[str, ...]]]:
+    """Yield the names of which the login or the database is there, each with the logins that adopting it shuts out."""
+    listing, cluster = Listing(), tenancy.cluster
+    site = await tenancy.site.read(cluster)
+    for name in names:
+        its_names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+        tenant = Tenant(site=site, cluster=cluster, names=its_names, spent=Spent(Meter()))
+        if found := await find(tenant, listing):
+            yield name, await site.sql.shut_out(its_names) if found.database and site.sql is not None else ()
+
+
+async def _broken(tenancy: Tenancy, names: list[str]) -> frozenset[str]:
+    """The names with which something is wrong. Raises the error of one that could not be checked."""
+    broken = set[str]()
+    async for outcome in Run(names, CheckTenants(tenancy)):
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.problems:
+            broken.add(outcome.name)
+    return frozenset(broken)
 
 
 def _first_names(names: tuple[str, ...]) -> str:

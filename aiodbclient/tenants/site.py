@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
 from typing import Any
 
 from attrs import frozen
@@ -11,10 +13,9 @@ from .._hosts import is_host
 from ..clusters import ClusterClient
 from ..engines import CAPABILITIES, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
-from ..models import Connection, User, UserSettings
+from ..models import Connection, User
 from .credential import Credential
 from .grants import Grants, sql_grants
-from .grants.settings import settings_for
 from .naming import Names
 
 
@@ -37,19 +38,15 @@ class Site:
     sql: Grants[Any] | None
 
     @property
-    def tells_passwords(self) -> bool:
-        """Whether the API tells a login's password when it is read, as far as the engine and the token allow it.
+    def returns_passwords(self) -> bool:
+        """Whether the API returns a login's password when it is read, as far as the engine and the token allow it.
 
-        A token that is not told the primary user's password is not told any.
+        A token that does not get the primary user's password gets none.
         """
         return CAPABILITIES[self.engine].tells_passwords and self.connection.password is not None
 
-    def settings(self, names: Names) -> UserSettings | None:
-        """The settings that a login of the tenant is made with; None if SQL gives the rights."""
-        return settings_for(self.engine, names)
-
-    def credential(self, names: Names, user: User) -> Credential:
-        """The credential of the tenant with the login ``user``."""
+    def credential(self, names: Names, user: User, since: datetime) -> Credential:
+        """The credential of the tenant with the login ``user``, on record since ``since``."""
         connection = self.connection
         assert connection.host is not None
         return Credential(
@@ -75,16 +72,51 @@ class Site:
             access_cert=user.access_cert,
             access_key=user.access_key,
             cluster=self.cluster_id,
+            since=since,
+            role=names.role,
         )
 
 
-async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None) -> Site:
+class SiteReader:
+    """Reads the cluster once for each ``Tenants``, and again after ``reread``.
+
+    Args:
+        private: Whether to use the private connection.
+        admin: The DSN of an administrator, or None for the primary user.
+        connection_limit: How many connections a tenant may have, or None for any number.
+    """
+
+    def __init__(self, *, private: bool, admin: str | None, connection_limit: int | None) -> None:
+        self._limit = connection_limit
+        self._private = private
+        self._admin = admin
+        self._site: Site | None = None
+        self._reading = asyncio.Lock()
+
+    async def read(self, cluster: ClusterClient) -> Site:
+        """What is known of the cluster. The first call reads it, through ``cluster``. Raises as ``read_site``."""
+        async with self._reading:
+            if self._site is None:
+                self._site = await read_site(
+                    cluster, private=self._private, admin=self._admin, connection_limit=self._limit
+                )
+            return self._site
+
+    def reread(self) -> None:
+        """Have the next ``read`` read the cluster again: its primary user may have another password."""
+        self._site = None
+
+
+async def read_site(
+    cluster: ClusterClient, *, private: bool, admin: str | None, connection_limit: int | None = None
+) -> Site:
     """Read the cluster and its CA, and log in as the administrator. Changes nothing: safe to repeat and to cancel.
 
     Args:
         cluster: The cluster.
         private: Whether to use its private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
+        connection_limit: How many connections a tenant may have; None for any number.
 
     Raises:
         UnsupportedOperationError: Its engine can have no tenants, or is not known.
@@ -107,7 +139,7 @@ async def read_site(cluster: ClusterClient, *, private: bool, admin: str | None)
     if not is_host(connection.host):
         raise ConfigurationError(f"the cluster {info.name!r} has an invalid host in its connection: ask the provider")
     ca = await _authority(cluster, info.name) if connection.ssl else None
-    sql = sql_grants(info.engine, connection, ca, admin)
+    sql = sql_grants(info.engine, connection, ca, admin, connection_limit)
     if sql is not None:
         try:
             await sql.check()  # before anything is made that it could not give its rights

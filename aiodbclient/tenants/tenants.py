@@ -1,21 +1,29 @@
-"""``Tenants``: what users call. It makes the jobs of ``jobs.py`` and hands them to runs."""
+"""``Tenants``: what users call. It makes the jobs of each verb and hands them to runs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from datetime import timedelta
 
 from .._bulk.run import Run
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
+from .checking import CheckTenants
 from .credential import Credential
-from .jobs import ProvisionTenants, RemoveTenants, RetireTenants, RotateTenants, Tenancy
+from .events import Spent, TenantEvent
 from .naming import check_tenant
-from .outcomes import TenantOutcome, TenantRemovalOutcome
+from .outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome
 from .plans import Plan, make_plan
-from .stores import Store
+from .provisioning import IfExists, ProvisionTenants
+from .removal import RemoveTenants
+from .repairing import RepairTenants
+from .roles import Role
+from .rotation import RetireTenants, RotateTenants
+from .site import SiteReader
+from .stores import Record, Store
 from .stores.sealing import check_lease
-from .work import IfLoginExists
+from .tenancy import Setup, Tenancy, usable
 
 GivenNames = Iterable[str] | AsyncIterable[str]
 
@@ -38,10 +46,17 @@ class Tenants:
             the cluster's primary user. Then the token needs the scope ``database:view_credentials``.
         lease: Seconds for which a claim on a name holds without being renewed. A process that works renews it; the name
             that a dead process worked on is free when its lease has run out, or earlier if the store knows it is dead.
+        connection_limit: How many connections a tenant may have at a time, on PostgreSQL and MySQL; None: any number.
+            On PostgreSQL the owner of the database can lift it, until its rights are given again.
+        setup: An async function that is called with the credential of a new tenant before that is on record, for
+            migrations and extensions. If it raises, the tenant fails, and the next call begins with it again. So it
+            runs at least once.
+        on_event: Called with a ``TenantEvent`` after the work on each tenant.
 
     Raises:
         InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, ``store`` is no store, ``prefix`` is
-            no string, or ``lease`` is no positive number.
+            no string, ``lease`` or ``connection_limit`` is no positive number, or ``setup`` or ``on_event`` is not
+            callable.
     """
 
     __slots__ = ("_tenancy",)
@@ -54,46 +69,79 @@ class Tenants:
         private: bool = False,
         admin: str | None = None,
         lease: float = 60.0,
+        connection_limit: int | None = 50,
+        setup: Setup | None = None,
+        on_event: Callable[[TenantEvent], object] | None = None,
     ) -> None:
         if not isinstance(cluster, ClusterClient):
             raise InvalidArgumentError(
-                f"cluster must be what DatabaseClient.cluster gives, not {type(cluster).__name__}"
+                f"cluster must be what DatabaseClient.cluster returns, not {type(cluster).__name__}"
             )
         if not isinstance(store, Store):
             raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
         if not isinstance(prefix, str):
             raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
+        for name, value in (("setup", setup), ("on_event", on_event)):
+            if value is not None and not callable(value):
+                raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
+        if connection_limit is not None and (type(connection_limit) is not int or connection_limit < 1):
+            raise InvalidArgumentError(
+                f"connection_limit must be an int of at least 1 or None, not {connection_limit!r}"
+            )
         check_lease(lease)
-        self._tenancy = Tenancy(cluster, store, prefix=prefix, private=private, admin=admin, lease=lease)
+        site = SiteReader(private=private, admin=admin, connection_limit=connection_limit)
+        self._tenancy = Tenancy(
+            cluster=cluster, store=store, prefix=prefix, lease=lease, site=site, setup=setup, on_event=on_event
+        )
 
     def __repr__(self) -> str:
-        return f"<Tenants of {self._tenancy.cluster!r} in {self._tenancy.store!r}>"
+        tenancy = self._tenancy
+        what = "Tenants" if tenancy.role is Role.OWNER else f"Tenants ({tenancy.role})"
+        return f"<{what} of {tenancy.cluster!r} in {tenancy.store!r}>"
 
-    async def ensure(self, name: str) -> Credential:
+    def role(self, role: Role | str) -> Tenants:
+        """Return the readers or writers of these tenants: a ``Tenants`` with the same methods, on the same store.
+
+        A tenant must be on record before it can have a reader or a writer, and ``remove`` of the tenant removes them.
+
+        Args:
+            role: ``"reader"``, ``"writer"``, or ``"owner"`` for the tenants themselves.
+
+        Raises:
+            InvalidArgumentError: There is no such role.
+        """
+        if role not in list(Role):
+            raise InvalidArgumentError(f'role must be "reader", "writer" or "owner", not {role!r}')
+        other = object.__new__(Tenants)
+        other._tenancy = self._tenancy.for_role(Role(role))
+        return other
+
+    async def ensure(self, name: str, if_exists: IfExists = "error") -> Credential:
         """Return the credential of the tenant ``name``. If it has none on record, make its database and login first.
 
         The credential is on record before it is returned. A second call, in any process, returns the same one; two
-        calls at once make one login, and both return it. A login of that name that is there and not on record is
-        adopted, as by ``provision``. Safe to repeat and to cancel.
+        calls at once make one login, and both return it. Safe to repeat and to cancel.
 
         Args:
             name: The tenant.
+            if_exists: What happens if a login or a database of that name exists and is not on record, as for
+                ``provision``.
 
         Returns:
             The credential to use now.
 
         Raises:
-            InvalidArgumentError: The name cannot be a tenant's, or the store is that of another cluster or prefix.
-                Nothing was made.
+            InvalidArgumentError: The name is invalid, or the store is that of another cluster or prefix. Nothing was
+                made.
+            ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``. Nothing was changed.
             UnsupportedOperationError: The engine can have no tenants, or is not known. Nothing was made.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
             StoreError: The store cannot be used. Nothing was sent that could not be put on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = ProvisionTenants(self._tenancy, bulk=False)
-        done = await job.do(job.check(name), Meter())
-        return done.credential
+        job = ProvisionTenants(self._tenancy, if_exists, bulk=False)
+        return (await job.do(job.check(name), Meter())).credential
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record. Sends no request; safe to repeat and to cancel.
@@ -105,73 +153,131 @@ class Tenants:
             The credential to use now. None if none is on record, or if it is being replaced or removed.
 
         Raises:
-            InvalidArgumentError: The name cannot be a tenant's, or the store is that of another cluster or prefix.
+            InvalidArgumentError: The name is invalid, or the store is that of another cluster or prefix.
             UnsupportedOperationError: The credential on record is of an engine that can have no tenants.
             StoreError: The store cannot be read.
         """
-        return self._tenancy.credential(await self._tenancy.store.get(check_tenant(name)))
+        return usable(await self._tenancy.record(check_tenant(name), Spent(Meter())))
 
-    def provision(self, names: GivenNames, if_exists: IfLoginExists = "adopt") -> Run[TenantOutcome]:
+    def records(self) -> AsyncIterator[Record]:
+        """Yield the record of each tenant, in the order of their names. Sends no request.
+
+        Raises:
+            InvalidArgumentError: The store is that of another cluster or prefix.
+            StoreError: The store cannot be read.
+        """
+        return self._tenancy.records()
+
+    def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
 
         Args:
             names: The tenants. May be long, lazy or async.
-            if_exists: What becomes of a login that is there and not on record: ``"adopt"`` puts the password on record
-                that the API tells, ``"reset"`` gives it a new password, ``"error"`` leaves it alone and fails the name
-                with ConflictError. With the first two the login, and the database of the name, become the tenant's.
+            if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
+                name fails with ConflictError, and nothing is changed. ``"adopt"``: both become the tenant's; the login
+                keeps its password and all that it could do before, and other logins can no longer use the database.
+                ``"reset"``: the same, and the login gets a new password.
 
         Returns:
             The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, RESET or FAILED, with an error that
-            ``ensure`` tells of.
+            ``ensure`` raises.
 
         Raises:
             InvalidArgumentError: ``names`` is no iterable, or ``if_exists`` is none of the three.
         """
         return Run(names, ProvisionTenants(self._tenancy, if_exists))
 
-    def rotate(self, names: GivenNames) -> Run[TenantOutcome]:
+    def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
+        """Find out whether tenants work: compare what is on record with what is on the cluster.
+
+        It only reads and logs in. The users and databases are listed once for the run.
+
+        Args:
+            names: The tenants. None: all on record.
+
+        Returns:
+            The run. Its outcomes are CHECKED, with the ``problems`` (empty if all is well), or FAILED: the tenant could
+            not be checked.
+
+        Raises:
+            InvalidArgumentError: ``names`` is no iterable.
+        """
+        return Run(self._names(names), CheckTenants(self._tenancy))
+
+    def repair(self, names: GivenNames | None = None, recreate: bool = False) -> Run[TenantRepairOutcome]:
+        """Mend in place what ``check`` finds. It never drops data. Safe to repeat after an error and to cancel.
+
+        A missing login is made again and a refused password replaced, rights are given again, and what a dead process
+        began is finished.
+
+        Args:
+            names: The tenants. None: all on record.
+            recreate: Whether a missing database is made again, empty. Otherwise such a tenant fails with NotFoundError.
+
+        Returns:
+            The run. Its outcomes are REPAIRED, with the ``problems`` that there were, KEPT (nothing was wrong) or
+            FAILED.
+
+        Raises:
+            InvalidArgumentError: ``names`` is no iterable.
+        """
+        return Run(self._names(names), RepairTenants(self._tenancy, recreate=recreate))
+
+    def rotate(
+        self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
+    ) -> Run[TenantOutcome]:
         """Give each tenant a credential with its other login, and leave the one in use as it is.
 
         Before the outcome comes, the new credential has been tested by a login (PostgreSQL and MySQL) and is on record.
-        The one before works until ``retire`` or the next ``rotate``, so rotate again only when every program has read
-        the new one. Safe to repeat after an error and to cancel.
+        The one before works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may
+        run the same at once: each tenant is rotated once.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants. May be long, lazy or async. None: all on record.
+            older_than: Leave tenants alone whose credential is younger, by the store's clock.
+            force: Whether to rotate a tenant again that is not retired yet, which ends the credential from before.
 
         Returns:
-            The run. Its outcomes are ROTATED, with the new credential, or FAILED: with InvalidArgumentError if the
-            tenant has no credential on record, else with an error that ``ensure`` tells of.
+            The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger), or FAILED: with
+            RotationPendingError if the credential from before is not retired, with InvalidArgumentError if the tenant
+            has no credential on record, or with an error that ``ensure`` raises.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable.
+            InvalidArgumentError: ``names`` is no iterable, or ``older_than`` no timedelta of 0 or more.
         """
-        return Run(names, RotateTenants(self._tenancy))
+        return Run(self._names(names), RotateTenants(self._tenancy, older_than, force=force))
 
-    def retire(self, names: GivenNames) -> Run[TenantOutcome]:
-        """End the credential from before ``rotate``: its login gets a new password that nobody is told.
+    def retire(
+        self, names: GivenNames | None = None, after: timedelta | None = None, end_sessions: bool = True
+    ) -> Run[TenantOutcome]:
+        """End the credential from before ``rotate``: its login gets a password that nobody has, and its sessions end.
 
-        The login is not deleted, since views and triggers of MySQL may name it. Its open connections stay open. Safe to
-        repeat and to cancel.
+        Safe to repeat after an error and to cancel.
 
         Args:
-            names: The tenants. May be long, lazy or async.
+            names: The tenants. May be long, lazy or async. None: all on record.
+            after: Leave tenants alone whose rotation is younger, by the store's clock.
+            end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they go on,
+                and whoever has one can set another password for the login.
 
         Returns:
-            The run. Its outcomes are RETIRED, KEPT (there was no credential to end) or FAILED.
+            The run. Its outcomes are RETIRED, KEPT (there was no credential to end, or the rotation is younger) or
+            FAILED.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable.
+            InvalidArgumentError: ``names`` is no iterable, or ``after`` no timedelta of 0 or more.
         """
-        return Run(names, RetireTenants(self._tenancy))
+        return Run(self._names(names), RetireTenants(self._tenancy, after, end_sessions=end_sessions))
 
-    def remove(self, names: GivenNames) -> Run[TenantRemovalOutcome]:
+    def remove(self, names: GivenNames, keep_database: bool = False) -> Run[TenantRemovalOutcome]:
         """Remove the logins of each tenant, its database with all that is in it, and last its record.
 
-        Safe to repeat and to cancel. Once begun, ``get`` returns None for the tenant.
+        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
+        the tenant.
 
         Args:
             names: The tenants. May be long, lazy or async.
+            keep_database: Whether the database stays. The administrator owns it then, and nobody else can use it.
 
         Returns:
             The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent) or FAILED.
@@ -179,25 +285,32 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is no iterable.
         """
-        return Run(names, RemoveTenants(self._tenancy))
+        return Run(names, RemoveTenants(self._tenancy, keep_database=keep_database))
 
-    async def plan(self, names: GivenNames, prune: bool = False) -> Plan:
-        """Compare ``names`` with what is on record. Changes nothing and sends reads only; safe to repeat and to cancel.
+    async def plan(
+        self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
+    ) -> Plan:
+        """Compare ``names`` with what is on record and on the cluster. Only reads; safe to repeat and to cancel.
 
         Args:
             names: The tenants that are to be there.
             prune: Whether ``plan.apply()`` removes the tenants on record that are not among ``names``.
+            refresh: Whether to check the tenants on record, as ``check`` does.
+            if_exists: What ``plan.apply()`` does with somebody else's login or database, as for ``provision``.
 
         Returns:
             What would change.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable, a name cannot be a tenant's, or the store is that of another
-                cluster or prefix.
+            InvalidArgumentError: ``names`` is no iterable, a name is invalid, or the store is that of another cluster
+                or prefix.
             UnsupportedOperationError: The engine can have no tenants, or is not known.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The administrator cannot log in to the database server.
             StoreError: The store cannot be read.
             DatabaseClientError: The cluster could not be read.
         """
-        return await make_plan(self._tenancy, names, prune=prune)
+        return await make_plan(self._tenancy, names, prune=prune, refresh=refresh, if_exists=if_exists)
+
+    def _names(self, names: GivenNames | None) -> GivenNames:
+        return self._tenancy.names() if names is None else names

@@ -15,6 +15,8 @@ import pytest
 from psycopg import AsyncConnection
 
 from aiodbclient import DatabaseClient, Engine, RateBudget
+from aiodbclient._request.call import Meter
+from aiodbclient.clusters import for_work
 from aiodbclient.errors import (
     ClaimLostError,
     ConfigurationError,
@@ -27,6 +29,7 @@ from aiodbclient.errors import (
 )
 from aiodbclient.tenants import Credential, Tenants
 from aiodbclient.tenants.claims import HeldClaim
+from aiodbclient.tenants.events import Spent
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place
@@ -79,7 +82,7 @@ async def test_a_login_that_could_not_be_seen_yet_is_adopted_and_not_reset(place
     before = await place.cluster.users.create(place.prefix + "alpha")
     place.sandbox.faults.add("users.get", unseen_for=1.0)
 
-    credential = await place.tenants().ensure("alpha")
+    credential = await place.tenants().ensure("alpha", if_exists="adopt")
 
     assert credential.password == before.password
     record = await place.store.get("alpha")
@@ -104,7 +107,7 @@ async def test_a_reset_that_is_performed_twice_leaves_a_credential_that_works(pl
     [_ async for _ in tenants.rotate(["alpha"])]
     place.sandbox.faults.add("users.reset_auth", cut=True, after=True, times=1)
 
-    [rotated] = [outcome async for outcome in tenants.rotate(["alpha"])]
+    [rotated] = [outcome async for outcome in tenants.rotate(["alpha"], force=True)]
 
     assert rotated.credential is not None
     await works(rotated.credential)
@@ -244,7 +247,7 @@ async def test_mongodb_gets_its_rights_by_the_api_and_tells_its_password_once(pl
         assert settings.mongo_user_settings is not None
         assert (settings.mongo_user_settings.databases, settings.mongo_user_settings.role) == (["alpha"], "readWrite")
     await cluster.users.create("beta")
-    [failed] = [outcome async for outcome in tenants.provision(["beta"])]
+    [failed] = [outcome async for outcome in tenants.provision(["beta"], if_exists="adopt")]
     assert isinstance(failed.error, InvalidResponseError)
     assert 'if_exists="reset"' in str(failed.error)
 
@@ -277,7 +280,7 @@ from aiodbclient.tenants import SQLiteStore, Tenants
 async def main(cluster, store, prefix):
     async with DatabaseClient() as client, SQLiteStore(store) as opened:
         tenants = Tenants(client.cluster(cluster), opened, prefix, lease=1.0)
-        async for outcome in tenants.rotate(["alpha"]):
+        async for outcome in tenants.rotate(["alpha"], force=True):
             print(outcome.action, outcome.error)
 
 asyncio.run(main(*sys.argv[1:]))
@@ -302,7 +305,7 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
         await asyncio.sleep(0.01)
     process.send_signal(signal.SIGSTOP)
 
-    [outcome] = [outcome async for outcome in tenants.rotate(["alpha"])]
+    [outcome] = [outcome async for outcome in tenants.rotate(["alpha"], force=True)]
     assert outcome.credential is not None
     await asyncio.sleep(4.5 if not after else 0.0)  # the reset of the one that sleeps comes after ours
     process.send_signal(signal.SIGCONT)
@@ -320,10 +323,10 @@ async def test_nothing_is_sent_once_the_lease_has_run_out(place: Place) -> None:
     """As when the process was stopped while a request waited for the rate limit."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
-    held = HeldClaim(place.store, claim, LONG, HeldClaim.now() - LONG - 1)
+    held = HeldClaim(place.store, claim, LONG, HeldClaim.now() - LONG - 1, Spent(Meter()))
     before = len(place.sent())
 
     with pytest.raises(ClaimLostError, match="was not sent"):
-        await place.cluster.watched(held.check).users.create("alpha")
+        await for_work(place.cluster, before_sending=held.check_lease).users.create("alpha")
 
     assert len(place.sent()) == before

@@ -10,7 +10,7 @@ import pytest
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore, Tenants, logins, work
+from aiodbclient.tenants import SQLiteStore, Tenants, logins, provisioning
 
 from ..mysql import administrator
 from .conftest import only
@@ -72,19 +72,21 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
 async def test_a_login_that_the_server_refuses_is_not_put_on_record(
     cluster: ClusterClient, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "_GONE", 0.2)  # s for which it is tried again, since it may be about to be deleted
+    monkeypatch.setattr(
+        provisioning, "_GONE", 0.2
+    )  # s for which it is tried again, since it may be about to be deleted
     monkeypatch.setattr(logins, "_SOON", 0.2)  # and since the server may know its password a moment later
     tenants = Tenants(cluster, store, "locked_")
     user = await cluster.users.create("locked_alpha")
     await as_administrator(cluster, "ALTER USER locked_alpha@'%' REQUIRE ISSUER '/CN=nobody'")
 
-    failed = await only(tenants.provision(["alpha"]))
+    failed = await only(tenants.provision(["alpha"], if_exists="adopt"))
 
     assert isinstance(failed.error, GrantError)
-    assert "refuses the login 'locked_alpha' with the password that the API tells" in str(failed.error)
-    assert "Access denied" in str(failed.error).partition("tells: ")[2]
+    assert "refuses the login 'locked_alpha' with the password that the API returns" in str(failed.error)
+    assert "Access denied" in str(failed.error).partition("returns: ")[2]
     assert user.password is not None
     assert user.password not in str(failed.error)
     assert await tenants.get("alpha") is None
     await as_administrator(cluster, "ALTER USER locked_alpha@'%' REQUIRE NONE")
-    assert (await only(tenants.provision(["alpha"]))).action is Action.ADOPTED
+    assert (await only(tenants.provision(["alpha"], if_exists="adopt"))).action is Action.ADOPTED

@@ -48,7 +48,7 @@ async def test_what_is_told_when_it_is_made_is_enough(place: Narrow) -> None:
 
     credentials = [await tenants.ensure("alpha")]
     for _ in range(2):  # the second login is made, and then the first is reset
-        rotated = await only(tenants.rotate(["alpha"]))
+        rotated = await only(tenants.rotate(["alpha"], force=True))
         assert rotated.credential is not None, rotated.error
         credentials.append(rotated.credential)
         assert {each.username: each.password for each in credentials}.items() <= place.truth.passwords.items()
@@ -66,7 +66,7 @@ async def test_a_login_that_was_there_before_is_not_adopted_nor_touched(place: N
 
     for _ in range(2):
         with pytest.raises(InvalidResponseError, match="the token needs the scope database:view_credentials"):
-            await tenants.ensure("alpha")
+            await tenants.ensure("alpha", if_exists="adopt")
 
     record = await place.store.get("alpha")
     assert record is not None

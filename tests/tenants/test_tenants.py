@@ -77,7 +77,7 @@ async def test_a_run_takes_two_requests_a_tenant(place: Place) -> None:
 
     assert {outcome.action for outcome in outcomes.values()} == {Action.CREATED}
     assert sorted(outcomes) == sorted(names)
-    assert len(place.sent()) == 2 * len(names) + 3  # and the cluster, its CA and the list of its users
+    assert len(place.sent()) == 2 * len(names) + 4  # and the cluster, its CA, the lists of its users and its databases
     for outcome in outcomes.values():
         assert outcome.credential is not None
         assert not await refused(outcome.credential)
@@ -140,7 +140,7 @@ async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place:
     async with await AsyncConnection.connect(before) as its_own:
         await its_own.execute("CREATE TABLE t (x int)")
 
-    outcome = await only(place.tenants().provision(["alpha"]))
+    outcome = await only(place.tenants().provision(["alpha"], if_exists="adopt"))
 
     assert outcome.action is Action.ADOPTED
     assert outcome.credential is not None
@@ -190,7 +190,7 @@ async def test_a_plan_sends_reads_alone_and_can_be_applied(place: Place) -> None
 
     assert (plan.create, plan.resume, plan.keep, plan.extra) == (("d",), (), ("b", "c"), ("a",))
     assert str(plan) == "create: 1 (d)\nremove: 1 (a)\nkeep: 2"
-    assert not [what for what, _ in place.sent()[before:] if what not in ("clusters.get", "users.list")]
+    assert not [what for what, _ in place.sent()[before:] if what not in ("clusters.get", "users.list", "dbs.list")]
     assert await actions(plan.apply()) == {"d": Action.CREATED, "a": Action.DELETED}
     again = await tenants.plan(["b", "c", "d"])
     assert str(again) == "keep: 3"

@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..._dsn import dsn
 from ...engines import MYSQL, POSTGRESQL, Engine
@@ -46,6 +46,9 @@ class Grants(ABC, Generic[ServerT]):
         admin: How the administrator logs in, as options of the driver.
     """
 
+    _database_option: ClassVar[str]
+    """The driver's option that names the database."""
+
     def __init__(self, admin: dict[str, Any]) -> None:
         self._admin = admin
         self._turns = asyncio.Semaphore(_CONNECTIONS)
@@ -75,6 +78,18 @@ class Grants(ABC, Generic[ServerT]):
             None if it worked, else the reason for which the server refuses this login or password. (A server that is
             away, or has no connection left, is a GrantError.)
         """
+
+    async def accepts(self, names: Names, username: str, password: str) -> str | None:
+        """Log in to the tenant's database as ``username``, and do nothing. Returns as ``log_in``."""
+        options = self._admin | {"user": username, "password": password, self._database_option: names.database}
+        try:
+            async with self._turns, self._connected(options):
+                return None
+        except LoginRefusedError as refused:
+            return str(refused)
+        except ServerAwayError as error:
+            away = str(error)
+        raise GrantError(f"the database server cannot be reached to test a login: {away}", tenant=names.tenant)
 
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
@@ -158,7 +173,9 @@ class Grants(ABC, Generic[ServerT]):
         raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 
 
-def sql_grants(engine: Engine | str, connection: Connection, ca: str | None, admin: str | None) -> Grants[Any] | None:
+def sql_grants(
+    engine: Engine | str, connection: Connection, ca: str | None, admin: str | None, connection_limit: int | None
+) -> Grants[Any] | None:
     """Return the SQL for a cluster; None if the API gives the rights, by ``SETTINGS``. The driver is imported here.
 
     Args:
@@ -166,6 +183,7 @@ def sql_grants(engine: Engine | str, connection: Connection, ca: str | None, adm
         connection: Where it listens, and its primary user.
         ca: Its certificate authority as PEM; None if it speaks no TLS.
         admin: The DSN of an administrator; None for the primary user.
+        connection_limit: How many connections a tenant may have; None for any number.
 
     Raises:
         UnsupportedOperationError: Neither SQL nor ``SETTINGS`` give rights on this engine.
@@ -185,10 +203,10 @@ def sql_grants(engine: Engine | str, connection: Connection, ca: str | None, adm
         if engine in POSTGRESQL:
             from .postgres import PostgresGrants
 
-            return PostgresGrants(admin, ca)
+            return PostgresGrants(admin, ca, connection_limit=connection_limit)
         from .mysql import MySQLGrants
 
-        return MySQLGrants(admin, ca)
+        return MySQLGrants(admin, ca, connection_limit=connection_limit)
     except ImportError as error:
         raise ConfigurationError(f"tenants on {engine} need {error.name}: pip install 'aiodbclient[tenants]'") from None
 

@@ -1,0 +1,118 @@
+"""Check a tenant: compare what is on record with what is on the cluster. Only reads and logs in."""
+
+from __future__ import annotations
+
+from .._bulk.settings import differences
+from ..errors import InvalidArgumentError
+from ..models import NewUser, User
+from .claims import Tenant
+from .credential import Credential
+from .events import Spent
+from .grants.settings import settings_for
+from .listing import Listing, has_database, read_user
+from .logins import works
+from .loop import TenantJob
+from .naming import names_of
+from .outcomes import TenantChecked
+from .problems import Problem
+from .stores import Record
+from .tenancy import Tenancy, usable
+
+_LOOKS = 3  # at a record that others change while it is checked
+
+
+class CheckTenants(TenantJob[TenantChecked]):
+    """Find what is wrong with each tenant. See ``Tenants.check``."""
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        super().__init__(tenancy)
+        self._listing = Listing()
+
+    async def do_one(self, name: str, spent: Spent) -> TenantChecked:
+        calls = self.calls(spent.meter, name)
+        site = await self.tenancy.site.read(calls)
+        names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
+        tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
+        record = await self.tenancy.record(name, spent)
+        for _ in range(_LOOKS):
+            if record is None:
+                raise InvalidArgumentError(f"the tenant {name!r} is not on record: provision it first")
+            problems = await examine(tenant, record, self._listing)
+            before, record = record, await self.tenancy.record(name, spent) if problems else record
+            if record == before:
+                break
+        return TenantChecked(name=name, credential=usable(record), problems=problems)
+
+
+async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
+    """Compare the tenant's ``record`` with what is on the cluster.
+
+    Args:
+        tenant: The tenant.
+        record: What is on record.
+        listing: The users and databases of the cluster. A name that it lacks is read, since the list may be old.
+
+    Returns:
+        What is wrong, in the order of ``Problem``.
+
+    Raises:
+        GrantError: The database server is away.
+        DatabaseClientError: The API does not answer.
+    """
+    names, sql = tenant.names, tenant.site.sql
+    found = set[Problem]()
+    if record.current is None or record.intended is not None:
+        found.add(Problem.UNFINISHED)
+    database = names.database is None or await _has_database(tenant, listing)
+    if not database:
+        found.add(Problem.DATABASE_MISSING)
+    there = list[str]()
+    for credential in (record.current, record.previous):
+        if credential is None or credential.username == record.intended:
+            continue
+        is_current = credential is record.current
+        user = await _user(tenant, listing, credential.username)
+        if user is None:
+            found.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
+            continue
+        there.append(user.name)
+        if database and not await _is_accepted(tenant, credential, user):
+            found.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
+        if is_current and await _has_other_settings(tenant, listing, user):
+            found.add(Problem.SETTINGS_DIFFER)
+    if sql is not None and database and there:
+        found |= await tenant.spent.on_sql(sql.problems(names, there))
+    return tuple(problem for problem in Problem if problem in found)
+
+
+async def _user(tenant: Tenant, listing: Listing, login: str) -> User | None:
+    users = await listing.users(tenant.cluster) or {}
+    return users.get(login) or await read_user(tenant.cluster, login)
+
+
+async def _has_database(tenant: Tenant, listing: Listing) -> bool:
+    name = tenant.names.database
+    assert name is not None
+    databases = await listing.databases(tenant.cluster) or ()
+    return name in databases or await has_database(tenant.cluster, name)
+
+
+async def _is_accepted(tenant: Tenant, credential: Credential, user: User) -> bool:
+    """Whether the credential logs in. Where SQL gives no rights: whether the API returns its password, if it does."""
+    if tenant.site.sql is not None:
+        return await works(tenant, credential)
+    if not user.password or user.password == credential.password:
+        return True
+    fresh = await read_user(tenant.cluster, user.name)  # the list may be from before a rotation
+    return fresh is not None and fresh.password == credential.password
+
+
+async def _has_other_settings(tenant: Tenant, listing: Listing, user: User) -> bool:
+    """Whether the login has other settings than those of its role, as far as the API returns any."""
+    wanted = settings_for(tenant.site.engine, tenant.names)
+    if wanted is None:
+        return False
+    users = await listing.users(tenant.cluster) or {}
+    if user.settings is None and all(each.settings is None for each in users.values()):
+        return False
+    return bool(differences(NewUser(user.name, settings=wanted), user))

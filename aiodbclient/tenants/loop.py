@@ -1,0 +1,174 @@
+"""``ClaimingJob``: what all work on a tenant has in common. Look at the record, claim it, work under the claim."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from random import uniform
+from typing import TypeVar
+
+from attrs import evolve
+
+from .._bulk.job import Job
+from .._bulk.outcomes import Action
+from .._bulk.specs import name_spec
+from .._bulk.waits import waits
+from .._request.call import Meter
+from ..clusters import ClusterClient, for_work
+from ..engines import CAPABILITIES
+from ..errors import ClaimLostError, GrantError, StoreError
+from .claims import ClaimedTenant
+from .credential import Credential
+from .events import Spent
+from .logins import working_credential, works
+from .naming import check_tenant, names_of
+from .outcomes import TenantChecked, TenantDone, TenantRemoved, TenantRepaired
+from .stores import Record
+from .tenancy import Tenancy, check_login, usable
+
+DoneT = TypeVar("DoneT", TenantDone, TenantRepaired, TenantRemoved, TenantChecked)
+
+_BEGUN = 4  # names that are begun for each that is worked on; the others wait for claims of other processes
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks whether another process has ended its claim
+_LOSSES = 5  # claims of one name that may be lost before it fails
+
+
+class TenantJob(Job[str, DoneT]):
+    """A job on tenants, each given by name. ``do_one`` is the work on one of them.
+
+    Args:
+        tenancy: The cluster and the store.
+        bulk: Whether its requests wait in the bulk lane, however long it takes.
+    """
+
+    def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
+        self.tenancy = tenancy
+        self.bulk = bulk
+        self._turns = tenancy.turns
+
+    def check(self, given: object) -> str:
+        return name_spec(given)
+
+    async def prepare(self, meter: Meter) -> int:
+        """Read the cluster, and return how many names to begin at a time.
+
+        That is more than are worked on, since other processes may hold the claims of some.
+        """
+        site = await self.tenancy.site.read(self.calls(meter))
+        at_a_time = CAPABILITIES[site.engine].concurrent_user_writes
+        self._turns = asyncio.Semaphore(at_a_time)
+        return _BEGUN * at_a_time
+
+    async def do(self, spec: str, meter: Meter) -> DoneT:
+        """Do the work on one tenant, and report it to ``on_event``."""
+        spent = Spent(meter)
+        on_event, role = self.tenancy.on_event, self.tenancy.role
+        try:
+            done = evolve(await self.do_one(check_tenant(spec), spent), tries=meter.requests)
+        except Exception as error:
+            spent.report(on_event, spec, role, Action.FAILED, type(error).__name__)
+            raise
+        spent.report(on_event, spec, role, done.action, None)
+        return done
+
+    def calls(self, meter: Meter, tenant: str | None = None) -> ClusterClient:
+        """The cluster, with requests that ``meter`` counts, in the lane of this job."""
+        return for_work(self.tenancy.cluster, meter=meter, bulk=self.bulk, tenant=tenant)
+
+    def ends_run(self, error: Exception) -> bool:
+        """Whether ``error`` ends the run: also if the store cannot be used, since nothing could be put on record."""
+        lost_store = isinstance(error, StoreError) and not isinstance(error, ClaimLostError)
+        return lost_store or super().ends_run(error)
+
+    @abstractmethod
+    async def do_one(self, name: str, spent: Spent) -> DoneT:
+        """Do the work on one tenant, and return its outcome, without ``tries``."""
+
+
+class ClaimingJob(TenantJob[DoneT]):
+    """A job that changes tenants. Each verb is a subclass, which says what is ``known`` and does the ``work``."""
+
+    async def do_one(self, name: str, spent: Spent) -> DoneT:
+        """Claim the tenant and do the work, unless its record says that there is nothing to do.
+
+        While another process works on it, this waits, and looks at the record again and again. A claim that is lost is
+        claimed again. If it was lost after a request that changes a password, that request may have ended a password
+        that another process has put on record since: then ``_mend`` comes first.
+        """
+        tenancy = self.tenancy
+        record = await tenancy.record(name, spent)
+        before = usable(record)
+        if (known := self.known(name, record, before)) is not None:
+            return known
+        calls = self.calls(spent.meter, name)
+        site = await tenancy.site.read(calls)
+        names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+        losses, unsure = 0, False
+        looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
+        next(looks)
+        while True:
+            async with self._turns:
+                held = await tenancy.claim(names, spent)
+                if held is not None:
+                    watched = for_work(calls, tenant=name, before_sending=held.check_lease)
+                    tenant = ClaimedTenant(site=site, cluster=watched, names=names, held=held, spent=spent)
+                    try:
+                        async with held:
+                            if not unsure:
+                                return await self._under(tenant, before)
+                            await _mend(tenant)
+                        unsure = False
+                        continue
+                    except ClaimLostError:
+                        losses += 1
+                        unsure = unsure or held.wrote
+                        if losses >= _LOSSES and not unsure:
+                            raise
+                    except GrantError:
+                        tenancy.site.reread()
+                        raise
+            await asyncio.sleep(uniform(0.0, next(looks)))
+            record = await tenancy.record(name, spent)
+            if not unsure and (known := self.known(name, record, before)) is not None:
+                return known
+
+    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT:
+        record = evolve(tenant.held.record, name=tenant.names.tenant)
+        self.tenancy.check_record(record)
+        check_login(tenant.names, record.intended)
+        known = self.known(record.name, record, before)
+        return await self.work(tenant) if known is None else known
+
+    @abstractmethod
+    def known(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
+        """The outcome, if the record says that there is nothing to do; otherwise None.
+
+        Args:
+            name: The tenant.
+            record: What is on record now.
+            before: The usable credential that was on record when the work began.
+
+        Raises:
+            InvalidArgumentError: The record says that it is not possible.
+        """
+
+    @abstractmethod
+    async def work(self, tenant: ClaimedTenant) -> DoneT:
+        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
+
+
+async def _mend(tenant: ClaimedTenant) -> None:
+    """Make sure that the credential on record works, and replace it if it does not.
+
+    For a process that sent a request which changes a password and then lost its claim. The server may have performed
+    that request after those of the process that took the claim over. Then the password on record is no longer valid.
+    """
+    record = tenant.held.record
+    if record.current is None and record.intended is None:
+        await tenant.held.forget()  # somebody removed the tenant; only claiming it again made this record
+        return
+    current = usable(record)
+    if current is None or await works(tenant, current):
+        return
+    await tenant.held.intend(current.username)
+    await tenant.held.keep(await working_credential(tenant, current.username, there=True), record.previous)

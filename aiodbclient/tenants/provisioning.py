@@ -1,0 +1,259 @@
+"""Provision a tenant: give it a database and a login that owns it, and put its credential on record."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Literal, get_args
+
+from attrs import frozen
+
+from .._bulk.outcomes import Action
+from .._bulk.settle import FRESH, create_settled
+from .._bulk.waits import waits
+from ..clusters import retry_policy
+from ..errors import ConflictError, InvalidArgumentError, InvalidResponseError
+from ..models import User
+from .claims import ClaimedTenant, Tenant
+from .credential import Credential
+from .listing import Listing, has_database, read_user
+from .logins import TakenError, credential_of, grant, look, refused_login, working_credential
+from .loop import ClaimingJob
+from .naming import record_name
+from .outcomes import TenantDone
+from .roles import Role
+from .stores import Record
+from .tenancy import Setup, Tenancy, usable
+
+IfExists = Literal["error", "adopt", "reset"]
+
+_GONE = 30.0  # s for which the API may still return a deleted user (Aiven's documentation of its API)
+
+
+def check_if_exists(if_exists: IfExists) -> IfExists:
+    """Return ``if_exists``. Raises InvalidArgumentError if it is none of the three."""
+    if if_exists not in get_args(IfExists):
+        raise InvalidArgumentError(f'if_exists must be "error", "adopt" or "reset", not {if_exists!r}')
+    return if_exists
+
+
+class ProvisionTenants(ClaimingJob[TenantDone]):
+    """Give each tenant a database and a login that owns it, on record. See ``Tenants.provision``."""
+
+    def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
+        super().__init__(tenancy, bulk=bulk)
+        self._if_exists = check_if_exists(if_exists)
+        self._listing = Listing() if bulk else None
+
+    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+        credential = usable(record)
+        return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
+
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        await refuse_role_of_nobody(self.tenancy, tenant)
+        action, credential = await provision(tenant, self._if_exists, self._listing, self.tenancy.setup)
+        return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
+
+
+async def refuse_role_of_nobody(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
+    """Make sure that the tenant itself is on record, if this is about another role than its owner.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    if tenancy.role is Role.OWNER:
+        return
+    name = tenant.names.tenant
+    owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
+    if usable(owner) is None:
+        record = tenant.held.record
+        if record.current is None and record.intended is None:
+            await tenant.held.forget()
+        raise InvalidArgumentError(
+            f"the tenant {name!r} has no credential on record, so it can have no {tenancy.role}: provision it first; "
+            "nothing was sent"
+        )
+
+
+@frozen
+class Found:
+    """What is there under a tenant's names, and was made by somebody else.
+
+    Attributes:
+        user: The login, or None.
+        database: Whether the database is there.
+    """
+
+    user: User | None
+    database: bool
+
+    def __bool__(self) -> bool:
+        return self.user is not None or self.database
+
+
+async def provision(
+    tenant: ClaimedTenant, if_exists: IfExists, listing: Listing | None, setup: Setup | None
+) -> tuple[Action, Credential]:
+    """Give the tenant a database and a login that owns it, and put its credential on record.
+
+    What is on record says whose the names are. If an intent is on record, a process has seen that nothing was there,
+    and began to make it: what is there now is ours. Without one, what is there is somebody else's.
+
+    Args:
+        tenant: The tenant, which has no usable credential on record.
+        if_exists: What happens to somebody else's login or database of that name.
+        listing: The users and databases of the cluster for a run; None: they are read for this name alone.
+        setup: Called with the credential before it is on record.
+
+    Returns:
+        CREATED, ADOPTED or RESET, and the credential.
+
+    Raises:
+        ConflictError: The login or the database is there, and ``if_exists`` is ``"error"``.
+        InvalidResponseError: The login is there, and the API does not return the password that is to be adopted.
+    """
+    held, login = tenant.held, tenant.names.logins[0]
+    if held.record.intended is not None:
+        return await _make(tenant, held.record.intended, Action.CREATED, setup, ours=True)
+    found = await find(tenant, listing)
+    if not found:
+        await held.intend(login)
+        try:
+            return await _make(tenant, login, Action.CREATED, setup, ours=False)
+        except TakenError:  # somebody made it a moment ago
+            await held.intend(None)  # or the next process would reset it
+        found = await _find_fresh(tenant)
+    if if_exists == "error":
+        await held.forget()  # no request of ours made it
+        raise _conflict(tenant, found)
+    if found.user is None:
+        await held.intend(login)
+        return await _make(tenant, login, Action.ADOPTED, setup, ours=True)
+    if if_exists == "adopt":
+        return await _adopt(tenant, found.user, setup)
+    await ensure_database(tenant, ours=True)
+    await _take_over(tenant, login)
+    await held.intend(login)
+    return await _make(tenant, login, Action.RESET, setup, ours=True, there=True)
+
+
+async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
+    """Make the tenant's database if it is not there.
+
+    Args:
+        tenant: The tenant.
+        ours: Whether it may be there already.
+
+    Returns:
+        Whether it was made now.
+
+    Raises:
+        TakenError: It was there already, and is not ours.
+    """
+    name = tenant.names.database
+    if name is None or tenant.names.role is not Role.OWNER:
+        return False
+    dbs = tenant.cluster.dbs
+    made, _ = await create_settled(partial(dbs.create, name), partial(dbs.get, name), retry_policy(tenant.cluster))
+    if not made and not ours:
+        raise TakenError
+    return made
+
+
+async def find(tenant: Tenant, listing: Listing | None) -> Found:
+    """Look for what somebody else made. A name that a list has is read, since the list may be old."""
+    login, database = tenant.names.logins[0], tenant.names.database
+    users = None if listing is None else await listing.users(tenant.cluster)
+    user = await read_user(tenant.cluster, login) if users is None or login in users else None
+    if database is None or tenant.names.role is not Role.OWNER:
+        return Found(user, False)
+    databases = None if listing is None else await listing.databases(tenant.cluster)
+    absent = databases is not None and database not in databases
+    return Found(user, not absent and await has_database(tenant.cluster, database))
+
+
+async def _find_fresh(tenant: ClaimedTenant) -> Found:
+    """Look for what the API says is there, although it may be too fresh to be seen."""
+    for wait in waits(FRESH):
+        await asyncio.sleep(wait)
+        if found := await find(tenant, None):
+            return found
+    raise ConflictError(
+        f"the API says that the login or the database of {tenant.names.whole!r} exists, and does not return it; "
+        "nothing was changed: try again later",
+        status=409,
+    )
+
+
+def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
+    if found.user is not None and found.database:
+        what = f"the login {found.user.name!r} and the database {tenant.names.database!r} exist and are"
+    elif found.user is not None:
+        what = f"the login {found.user.name!r} exists and is"
+    else:
+        what = f"the database {tenant.names.database!r} exists and is"
+    return ConflictError(
+        f"{what} not on record, so somebody else made this: nothing was changed; choose another name, or take over "
+        'what exists with if_exists="adopt"',
+        status=409,
+    )
+
+
+async def _make(
+    tenant: ClaimedTenant, login: str, action: Action, setup: Setup | None, *, ours: bool, there: bool = False
+) -> tuple[Action, Credential]:
+    """Make the database and ``login``, or reset it if it is ``there``, and put its credential on record.
+
+    Raises:
+        TakenError: One of them was there already and is not ``ours``. Nothing of what this call made is left.
+    """
+    made = await ensure_database(tenant, ours=ours)
+    try:
+        credential = await working_credential(tenant, login, there=there, ours=ours)
+    except TakenError:
+        if made and tenant.names.database is not None:
+            await tenant.cluster.dbs.delete(tenant.names.database)
+        raise
+    await run_setup(tenant, setup, credential)
+    previous = tenant.held.record.previous
+    await tenant.held.keep(credential, None if previous is None or previous.username == login else previous)
+    return action, credential
+
+
+async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
+    """Run what the caller wants done in a new database, before the credential is on record."""
+    if setup is not None and tenant.names.role is Role.OWNER:
+        await setup(credential)
+        await tenant.held.renew()
+
+
+async def _take_over(tenant: ClaimedTenant, login: str) -> None:
+    if tenant.site.sql is not None:
+        await tenant.spent.on_sql(tenant.site.sql.take_over(tenant.names, login))
+
+
+async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tuple[Action, Credential]:
+    """Give a login that was there before its rights, and put on record the password that the API returns for it."""
+    await ensure_database(tenant, ours=True)
+    refused: str | None = ""
+    for wait in waits(_GONE):
+        await asyncio.sleep(wait)
+        if not user.password:
+            raise InvalidResponseError(
+                f"the login {user.name!r} exists, and the API does not return its password (MongoDB never does; "
+                'elsewhere the token needs the scope database:view_credentials): if_exists="reset" gives it a new one, '
+                "which ends the old one"
+            )
+        await _take_over(tenant, user.name)
+        refused = await grant(tenant, user, made=False)
+        if refused is None:
+            credential = await credential_of(tenant, user)
+            await run_setup(tenant, setup, credential)
+            await tenant.held.keep(credential)
+            return Action.ADOPTED, credential
+        found = await look(tenant, user.name)
+        if found is None:  # it was being deleted
+            await tenant.held.intend(user.name)
+            return await _make(tenant, user.name, Action.CREATED, setup, ours=True)
+        user = found
+    raise refused_login(tenant, user.name, refused or "")

@@ -1,0 +1,130 @@
+"""Rotate a tenant's credential, and retire the one from before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from .._bulk.outcomes import Action
+from .._request.call import Meter
+from ..errors import InvalidArgumentError, RotationPendingError
+from .claims import ClaimedTenant
+from .credential import Credential
+from .logins import end_login, working_credential
+from .loop import ClaimingJob
+from .outcomes import TenantDone
+from .provisioning import refuse_role_of_nobody
+from .stores import Record
+from .tenancy import Tenancy, required, usable
+
+
+class AgedJob(ClaimingJob[TenantDone]):
+    """A job that leaves tenants alone whose rotation is younger than ``age``.
+
+    Ages are measured from the start of the run, by the store's clock. So a rotation that another process does meanwhile
+    is always young.
+    """
+
+    def __init__(self, tenancy: Tenancy, age: timedelta | None) -> None:
+        super().__init__(tenancy)
+        self._age = age
+        self._now: datetime | None = None
+
+    async def prepare(self, meter: Meter) -> int:
+        if self._age is not None:
+            self._now = await self.tenancy.now()
+        return await super().prepare(meter)
+
+    def is_young(self, credential: Credential) -> bool:
+        """Whether ``credential`` is younger than the age. One without a date, of version 0.1, is old."""
+        if self._age is None or self._now is None or credential.since is None:
+            return False
+        return self._now - credential.since < self._age
+
+
+def check_age(name: str, age: timedelta | None) -> timedelta | None:
+    """Return ``age``. Raises InvalidArgumentError if it is no timedelta of 0 or more."""
+    if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
+        raise InvalidArgumentError(f"{name} must be a timedelta of 0 or more, not {age!r}")
+    return age
+
+
+class RotateTenants(AgedJob):
+    """Give each tenant a credential with its other login. See ``Tenants.rotate``."""
+
+    def __init__(self, tenancy: Tenancy, older_than: timedelta | None, *, force: bool) -> None:
+        super().__init__(tenancy, check_age("older_than", older_than))
+        self._force = force
+
+    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+        credential = required(name, usable(record))
+        if before is not None and credential != before:  # by another process, meanwhile
+            return TenantDone(name=name, action=Action.ROTATED, credential=credential)
+        if self.is_young(credential):
+            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        return None
+
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        await refuse_role_of_nobody(self.tenancy, tenant)
+        credential = await rotate(tenant, force=self._force)
+        return TenantDone(name=tenant.names.tenant, action=Action.ROTATED, credential=credential)
+
+
+class RetireTenants(AgedJob):
+    """End the credential of each tenant from before ``rotate``. See ``Tenants.retire``."""
+
+    def __init__(self, tenancy: Tenancy, after: timedelta | None, *, end_sessions: bool) -> None:
+        super().__init__(tenancy, check_age("after", after))
+        self._end_sessions = end_sessions
+
+    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+        credential = required(name, usable(record))
+        assert record is not None
+        nothing_to_end = record.previous is None and record.intended is None
+        if nothing_to_end or self.is_young(credential):
+            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        return None
+
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        credential = await retire(tenant, end_sessions=self._end_sessions)
+        return TenantDone(name=tenant.names.tenant, action=Action.RETIRED, credential=credential)
+
+
+async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
+    """Make or reset the tenant's other login, and keep its credential as the one to use.
+
+    The login in use is not touched and goes on working.
+
+    Raises:
+        InvalidArgumentError: The tenant has no credential on record.
+        RotationPendingError: The credential from before the last rotation is not retired, and not ``force``.
+    """
+    record = tenant.held.record
+    current, previous = required(tenant.names.tenant, usable(record)), record.previous
+    other = tenant.names.other(current.username)
+    if previous is not None and record.intended != other and not force:
+        raise RotationPendingError(
+            f"the tenant {tenant.names.tenant!r} was rotated and the credential from before is not retired: rotating "
+            "again would end it while programs may still use it; retire it first, or pass force=True"
+        )
+    await tenant.held.intend(other)
+    credential = await working_credential(tenant, other, there=previous is not None)
+    await tenant.held.keep(credential, current)
+    return credential
+
+
+async def retire(tenant: ClaimedTenant, *, end_sessions: bool) -> Credential:
+    """End the credential from before ``rotate``, and whatever an unfinished rotation left on its login.
+
+    Returns:
+        The credential in use.
+
+    Raises:
+        InvalidArgumentError: The tenant has no credential on record.
+    """
+    record = tenant.held.record
+    current = required(tenant.names.tenant, usable(record))
+    other = tenant.names.other(current.username)
+    await tenant.held.intend(other)
+    await end_login(tenant, other, certain=record.previous is not None, end_sessions=end_sessions)
+    await tenant.held.keep(current)
+    return current
