@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from ..clusters import ClusterClient
 from ..errors import NotFoundError, PermissionDeniedError
 from ..models import User
+from .claims import Tenant
+from .prefixes import list_objects, objects_of
 
 
 class Listing:
@@ -20,6 +22,7 @@ class Listing:
         self._listing = asyncio.Lock()
         self._users: Mapping[str, User] | None = None
         self._databases: frozenset[str] | None = None
+        self._objects: list[str] | None = None
         self._denied = set[str]()
 
     async def users(self, cluster: ClusterClient) -> Mapping[str, User] | None:
@@ -41,6 +44,13 @@ class Listing:
                 except PermissionDeniedError:
                     self._denied.add("databases")
             return self._databases
+
+    async def objects(self, tenant: Tenant) -> list[str]:
+        """The topics or indexes that belong to ``tenant``."""
+        async with self._listing:
+            if self._objects is None:
+                self._objects = await list_objects(tenant.cluster, tenant.site.engine)
+            return objects_of(tenant.names, self._objects)
 
 
 async def read_user(cluster: ClusterClient, login: str) -> User | None:

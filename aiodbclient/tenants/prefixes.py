@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,27 +25,25 @@ _MOST_PAGES = 1_000
 _GONE = 30.0  # s for which a topic that was deleted may still be listed: Kafka deletes it in the background
 
 
-async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
-    """List the tenant's topics or indexes. Only reads.
-
-    Args:
-        cluster: The cluster.
-        engine: Its engine.
-        names: The tenant's names.
-
-    Returns:
-        Their names; none on an engine that has databases.
+async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str]:
+    """List the names of all topics or indexes of a cluster; none on an engine that has databases. Only reads.
 
     Raises:
         InvalidResponseError: The list has another form.
         DatabaseClientError: As ``DatabaseClient.request``.
     """
-    if engine not in _LISTS:
-        return []
-    kind, member = _LISTS[engine]
+    return await _listed(cluster, *_LISTS[engine]) if engine in _LISTS else []
+
+
+def objects_of(names: Names, listed: Iterable[str]) -> list[str]:
+    """Return those of the ``listed`` topics or indexes that are the tenant's."""
     prefix = f"{names.whole}."
-    found = await _listed(cluster, kind, member)
-    return [name for name in found if name.startswith(prefix) and not _PATTERN.search(name)]
+    return [name for name in listed if name.startswith(prefix) and not _PATTERN.search(name)]
+
+
+async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
+    """List the tenant's topics or indexes. Raises as ``list_objects``."""
+    return objects_of(names, await list_objects(cluster, engine))
 
 
 async def delete_leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, get_args
 
@@ -82,13 +83,15 @@ class Found:
     Attributes:
         user: The login, or None.
         database: Whether the database is there.
+        objects: The topics or indexes of its prefix.
     """
 
     user: User | None
-    database: bool
+    database: bool = False
+    objects: Sequence[str] = ()
 
     def __bool__(self) -> bool:
-        return self.user is not None or self.database
+        return self.user is not None or self.database or bool(self.objects)
 
 
 async def provision(
@@ -165,8 +168,10 @@ async def find(tenant: Tenant, listing: Listing | None) -> Found:
     login, database = tenant.names.logins[0], tenant.names.database
     users = None if listing is None else await listing.users(tenant.cluster)
     user = await read_user(tenant.cluster, login) if users is None or login in users else None
-    if database is None or tenant.names.role is not Role.OWNER:
-        return Found(user, False)
+    if tenant.names.role is not Role.OWNER:
+        return Found(user)
+    if database is None:
+        return Found(user, objects=await (listing or Listing()).objects(tenant))
     databases = None if listing is None else await listing.databases(tenant.cluster)
     absent = databases is not None and database not in databases
     return Found(user, not absent and await has_database(tenant.cluster, database))
@@ -190,8 +195,11 @@ def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
         what = f"the login {found.user.name!r} and the database {tenant.names.database!r} exist and are"
     elif found.user is not None:
         what = f"the login {found.user.name!r} exists and is"
-    else:
+    elif found.database:
         what = f"the database {tenant.names.database!r} exists and is"
+    else:
+        first, more = found.objects[0], len(found.objects) - 1
+        what = f"{first!r}{f' and {more} more' if more else ''} exists and is"
     return ConflictError(
         f"{what} not on record, so somebody else made this: nothing was changed; choose another name, or take over "
         'what exists with if_exists="adopt"',

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from .._bulk.outcomes import Action
+from ..errors import ConflictError
 from .claims import ClaimedTenant
 from .credential import Credential
 from .logins import Deletion, end_login, if_there
 from .loop import ClaimingJob
 from .outcomes import TenantRemoved
+from .prefixes import delete_leftovers
 from .roles import Role
 from .stores import Record
 from .tenancy import Tenancy
@@ -56,7 +58,9 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
         if keep_database:
             if sql is not None:
                 await tenant.spent.on_sql(sql.release(names))
-        elif names.database is not None:
+        elif names.database is None:
+            await _delete_objects(tenant)
+        else:
             if sql is not None:
                 await tenant.spent.on_sql(sql.before_removal(names))
             await tenant.held.may_write()
@@ -64,6 +68,18 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
     if sql is not None:
         await tenant.spent.on_sql(sql.forget(names))
     await tenant.held.forget()
+
+
+async def _delete_objects(tenant: ClaimedTenant) -> None:
+    """Delete the tenant's topics or indexes, which the next tenant of the name could read."""
+    left = await delete_leftovers(tenant.cluster, tenant.site.engine, tenant.names)
+    if left:
+        raise ConflictError(
+            f"{len(left)} of the topics or indexes of the tenant {tenant.names.tenant!r} are still there, such as "
+            f"{left[0]!r}: remove the tenant again",
+            status=409,
+            may_have_applied=True,
+        )
 
 
 async def _delete_login(tenant: ClaimedTenant, login: str, password: str | None, *, certain: bool) -> None:
