@@ -11,12 +11,13 @@ import sys
 import uuid
 from collections.abc import Sequence
 from math import inf
-from typing import get_args
+from typing import Any, get_args
 
 from .._pacing.budget import Window
-from . import fault_text
+from . import fault_text, option_text
 from .fault_text import FaultText
 from .limits import DOCUMENTED, Remaining
+from .reach import LOOPBACK
 from .sandbox import Sandbox
 
 _LOOK_AGAIN_SECONDS = 0.5
@@ -46,14 +47,29 @@ def _parser() -> argparse.ArgumentParser:
         fromfile_prefix_chars="@",
     )
     parser.add_argument("--port", type=_port, default=0, help="the port to listen on (default: a free one)")
+    parser.add_argument(
+        "--bind",
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help="the IPv4 address to listen on (default: 127.0.0.1); 0.0.0.0 for other machines and containers",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer requests to this host name too, such as the container's; the first one is also the host of "
+        "databases that the API returns (may be repeated)",
+    )
     parser.add_argument("--token", help="the API token that clients must send (default: a random one)")
     parser.add_argument(
         "--cluster",
         action="append",
         default=[],
         type=_cluster,
-        metavar="ENGINE[=NAME]",
-        help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ... (may be repeated)",
+        metavar="'ENGINE[=NAME][: OPTION...]'",
+        help="add a cluster: pg, mysql, redis, valkey, mongodb, kafka, opensearch, ...; for example 'pg=tenants: "
+        "version=14 tags=a tags=b'. The options are those of Sandbox.add_cluster (may be repeated)",
     )
     parser.add_argument(
         "--cluster-id",
@@ -113,11 +129,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _cluster(text: str) -> tuple[str, str | None]:
-    engine, _, name = text.partition("=")
+def _cluster(text: str) -> tuple[str, str | None, dict[str, Any]]:
+    cluster, _, options = text.partition(":")
+    engine, _, name = cluster.partition("=")
     if not engine:
         raise argparse.ArgumentTypeError(f"{text!r} names no engine; say for example pg or pg=tenants")
-    return engine, name or None
+    try:
+        return engine, name or None, option_text.read(Sandbox.add_cluster, options)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _port(text: str) -> int:
@@ -178,7 +198,13 @@ async def _serve(options: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         async with Sandbox(
-            options.port, options.token, options.rate_limit, remaining=options.remaining, data=options.data
+            options.port,
+            options.token,
+            options.rate_limit,
+            remaining=options.remaining,
+            data=options.data,
+            bind=options.bind,
+            allow_hosts=options.allow_host,
         ) as sandbox:
             told = await _add_clusters(sandbox, options)
             for fault in options.fault:
@@ -203,16 +229,15 @@ async def _add_clusters(sandbox: Sandbox, options: argparse.Namespace) -> list[d
     if None in ids and len(options.cluster) != 1:
         raise ValueError("--cluster-id without NAME= is for one cluster; say which one: --cluster-id NAME=UUID")
     told: list[dict[str, str]] = []
-    for engine, name in options.cluster:
+    for engine, name, given in options.cluster:
         dsn = dsns.pop(name, None) if name else None
-        cluster = await sandbox.add_cluster(
-            engine,
-            name,
-            dsn=dsn,
-            tls=dsn is not None or not options.no_tls,
-            cluster_id=ids.pop(None, None) or ids.pop(name, None),
-            online_after=options.online_after,
-        )
+        of_all: dict[str, Any] = {
+            "dsn": dsn,
+            "tls": dsn is not None or not options.no_tls,
+            "cluster_id": ids.pop(None, None) or ids.pop(name, None),
+            "online_after": options.online_after,
+        }
+        cluster = await sandbox.add_cluster(engine, name, **of_all | given)
         told.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
     for option, names in (("--dsn", dsns), ("--cluster-id", ids)):
         if names:
@@ -236,7 +261,10 @@ def _add_fault(sandbox: Sandbox, fault: FaultText) -> None:
 def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None) -> None:
     print("The sandbox is running. For a client of DigitalOcean's API:\n")
     print(f"  export DIGITALOCEAN_API_URL={sandbox.url}")
-    print(f"  export DIGITALOCEAN_TOKEN={shlex.quote(sandbox.token)}\n")
+    print(f"  export DIGITALOCEAN_TOKEN={shlex.quote(sandbox.token)}")
+    if clusters:
+        print(f"  export DIGITALOCEAN_CLUSTER_ID={clusters[0]['id']}")
+    print()
     for cluster in clusters:
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")
     if not clusters:

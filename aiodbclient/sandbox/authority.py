@@ -47,6 +47,6 @@ class SandboxCA:
         """The certificate that clients are to trust, as PEM."""
         return self.ca.cert_pem.bytes().decode()
 
-    def server_certificate(self) -> str:
-        """A new key and certificate for a server on loopback, as PEM: a secret."""
-        return self.ca.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.bytes().decode()
+    def server_certificate(self, *names: str) -> str:
+        """A new key and certificate for a server with these names and addresses, as PEM: a secret."""
+        return self.ca.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from importlib.util import find_spec
-
-from attrs import frozen
+from pathlib import Path
 
 from ..engines import MYSQL, POSTGRESQL, Engine
 from . import embedded
 from .authority import SandboxCA
 from .backends import Backend, MemoryBackend
 from .data import Data, mapping
+from .options import NewCluster
+from .reach import Reach
 from .requirements import require
 from .warm import POOL
 
 _DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs beside itself
 
 
-@frozen
-class NewCluster:
-    """A cluster to add. ``Sandbox.add_cluster`` describes the fields."""
-
-    engine: str
-    name: str | None = None
-    dsn: str | None = None
-    backend: str | None = None
-    tls: bool = True
-    version: str | None = None
-    num_nodes: int = 1
-    region: str = "nyc3"
-    size: str = "db-s-1vcpu-1gb"
-    tags: Collection[str] = ()
-    cluster_id: str | None = None
-    online_after: float = 0.0
-
-
-def behind(new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, data: Data | None) -> Backend:
+def behind(
+    new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, data: Data | None, reach: Reach
+) -> Backend:
     """Return the backend that ``new`` asks for, which is not started yet.
 
     Args:
@@ -45,6 +29,7 @@ def behind(new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, da
         cluster_id: The cluster's id.
         authority: Signs the certificate of a server that has TLS.
         data: Keeps what is in the cluster; None keeps nothing.
+        reach: Where clients reach a server that the sandbox starts.
 
     Raises:
         ValueError: The options make no sense together.
@@ -66,7 +51,10 @@ def behind(new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, da
 
             folder = None if data is None else data.folder / f"postgres-{cluster_id}"
             kept = mapping(data, f"server of {cluster_id}")
-            server = embedded.EmbeddedPostgres(signing, kept, folder, in_memory=POOL.is_open)
+            programs = None if new.server is None else Path(new.server)
+            server = embedded.EmbeddedPostgres(
+                signing, kept, folder, in_memory=POOL.is_open, reach=reach, programs=programs
+            )
             secrets = mapping(data, f"secrets of {cluster_id}")
             return PostgresBackend(engine, POOL.take(server), secrets, open_public=_before_15(new.version))
     elif engine in MYSQL and new.dsn is not None:
@@ -83,6 +71,8 @@ def behind(new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, da
 def _check(new: NewCluster) -> None:
     if new.dsn is not None and new.backend is not None:
         raise ValueError("give dsn or backend, not both")
+    if new.server is not None and new.backend != "postgres":
+        raise ValueError('server is the folder of the programs for backend="postgres"; give that too')
     if new.dsn is not None and not new.tls:
         raise ValueError("tls=False cannot be had with dsn: whether there is TLS is for the server to say")
     if new.backend not in (None, "memory", "postgres"):

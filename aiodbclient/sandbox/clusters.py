@@ -17,6 +17,7 @@ from . import validation
 from .answers import Refusal, SandboxAnswer, not_found, unsupported
 from .backends import Backend
 from .lag import Lag
+from .options import NewCluster
 from .tokens import READ_TAGS, VIEW_CREDENTIALS
 from .topics import Topics
 from .validation import JSON
@@ -47,7 +48,6 @@ def _now() -> str:
 
 
 _IDENTITY = ("id", "created_at", "private_network_uuid", "project_id")
-_RECORD = (*_IDENTITY, "engine", "version", "num_nodes", "region", "size", "tags")
 _SETTINGS = frozenset({"settings", "mysql_settings"})
 Status = Literal["creating", "online", "resizing", "migrating", "forking"]
 
@@ -77,18 +77,13 @@ class View:
 
 @define(eq=False)
 class SandboxCluster:
-    """A cluster of the sandbox. ``Sandbox.add_cluster`` describes its fields."""
+    """A cluster of the sandbox, with the options that it was added with."""
 
     id: str
-    engine: str
     name: str
     backend: Backend = field(repr=False)
     topics: Topics = field(repr=False)
-    version: str | None
-    num_nodes: int
-    region: str
-    size: str
-    tags: list[str]
+    options: NewCluster = field(repr=False)
     created_at: str = Factory(_now)
     private_network_uuid: str = Factory(_uuid)
     project_id: str = Factory(_uuid)
@@ -99,12 +94,21 @@ class SandboxCluster:
 
     def record(self) -> JSON:
         """What is kept of it for ``restored``."""
-        return {key: getattr(self, key) for key in _RECORD}
+        return self.options.record() | {key: getattr(self, key) for key in _IDENTITY}
 
     @staticmethod
-    def restored(name: str, backend: Backend, topics: Topics, record: JSON) -> SandboxCluster:
+    def restored(name: str, backend: Backend, topics: Topics, options: NewCluster, record: JSON) -> SandboxCluster:
         """Make the cluster whose ``record`` was kept."""
-        return SandboxCluster(name=name, backend=backend, topics=topics, **{key: record[key] for key in _RECORD})
+        identity = {key: record[key] for key in _IDENTITY}
+        return SandboxCluster(name=name, backend=backend, topics=topics, options=options, **identity)
+
+    @property
+    def engine(self) -> str:
+        return self.options.engine
+
+    @property
+    def tags(self) -> list[str]:
+        return list(self.options.tags)
 
     @property
     def status(self) -> Status:
@@ -125,17 +129,17 @@ class SandboxCluster:
         """The cluster as ``clusters.get`` returns it."""
         credentials = VIEW_CREDENTIALS in view.scopes
         capabilities = Capabilities.of(self.engine) or Capabilities()
-        exact = self.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
+        exact = self.options.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
         connection = self.backend.connection()
         document: JSON = {
             "id": self.id,
             "name": self.name,
             "engine": self.engine,
-            "version": self.version or exact.partition(".")[0],
+            "version": self.options.version or exact.partition(".")[0],
             "semantic_version": exact,
-            "num_nodes": self.num_nodes,
-            "size": self.size,
-            "region": self.region,
+            "num_nodes": self.options.num_nodes,
+            "size": self.options.size,
+            "region": self.options.region,
             "status": self.status,
             "created_at": self.created_at,
             "private_network_uuid": self.private_network_uuid,
@@ -154,7 +158,7 @@ class SandboxCluster:
             "connection": _connection(connection, "", credentials),
             "private_connection": _connection(connection, "private-", credentials),
         }
-        if self.num_nodes > 1:
+        if self.options.num_nodes > 1:
             document["standby_connection"] = _connection(connection, "replica-", credentials)
             document["standby_private_connection"] = _connection(connection, "private-replica-", credentials)
         return document

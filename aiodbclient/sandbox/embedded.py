@@ -19,6 +19,7 @@ from typing import Any
 
 from .authority import SandboxCA
 from .backends import new_password
+from .reach import Reach
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _TELL_SECONDS = 5.0  # between two warnings that stopping takes long
@@ -52,6 +53,8 @@ class EmbeddedPostgres:
         kept: Where it keeps its password and port for the next start in the same folder.
         folder: Where its data stays when it has stopped; None for a temporary folder, which is removed then.
         in_memory: Whether a temporary folder may be in memory.
+        reach: The address that it listens on, and the names in its certificate; None: this machine's loopback.
+        programs: The folder of PostgreSQL's programs; None for those of the wheel.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class EmbeddedPostgres:
         folder: Path | None = None,
         *,
         in_memory: bool = False,
+        reach: Reach | None = None,
+        programs: Path | None = None,
     ) -> None:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self._data = folder
@@ -72,6 +77,8 @@ class EmbeddedPostgres:
         self.ca_file: str | None = None
         self._authority = authority
         self._in_memory = in_memory
+        self._programs = programs
+        self.reach = reach or Reach()
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
@@ -82,7 +89,9 @@ class EmbeddedPostgres:
         """
         if self._keeper is not None:
             return
-        found = binaries()
+        found = self._programs or binaries()
+        if self._programs is not None and not (self._programs / "initdb").exists():
+            raise RuntimeError(f"server is not a folder with PostgreSQL's programs: {self._programs} has no initdb")
         if found is None:
             raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
         starting = asyncio.ensure_future(asyncio.to_thread(self._launch, found))
@@ -156,7 +165,11 @@ class EmbeddedPostgres:
 
     def is_like(self, other: EmbeddedPostgres) -> bool:
         """Whether a cluster cannot tell the two servers apart. Neither keeps its data."""
-        return self._data is other._data is None and bool(self._authority) is bool(other._authority)
+        mine, others = (
+            (server._data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
+            for server in (self, other)
+        )
+        return mine == others and self._data is None
 
     def has_failed(self) -> bool:
         """Whether it has ended by itself. What it left is gone then, or will be in a moment."""
@@ -173,9 +186,10 @@ class EmbeddedPostgres:
             "folder": self._data and str(self._data),
             "temporary": _MEMORY if self._in_memory and _is_roomy(_MEMORY) else None,
             "new": self.is_new,
+            "host": self.reach.bind,
             "port": self._kept.get("port", 0),
             "password": self.password,
-            "certificate": self._authority.server_certificate() if self._authority else None,
+            "certificate": self._authority.server_certificate(*self.reach.certified) if self._authority else None,
             "ca": self._authority.certificate() if self._authority else None,
         }
         keeper = subprocess.Popen(

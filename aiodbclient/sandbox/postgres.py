@@ -181,7 +181,8 @@ class PostgresBackend:
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
         # template0, since nobody can be connected to it. Without fsync, copying files is faster than writing the log.
-        strategy = SQL("STRATEGY FILE_COPY") if self._server.embedded is not None else SQL("")
+        known = int((self._server.version or "0").partition(".")[0]) >= 15
+        strategy = SQL("STRATEGY FILE_COPY") if self._server.embedded is not None and known else SQL("")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
             Identifier(name), Identifier(self._server.primary), strategy
         )

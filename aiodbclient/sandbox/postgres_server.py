@@ -18,6 +18,7 @@ from .._libpq import options_of
 from .answers import Refusal
 from .backends import DEFAULT_DB, PRIMARY
 from .embedded import SUPERUSER, EmbeddedPostgres
+from .reach import LOOPBACK
 from .warm import POOL
 
 _log = logging.getLogger("aiodbclient.sandbox")
@@ -58,7 +59,7 @@ class PostgresServer:
     def __init__(self, server: EmbeddedPostgres | str) -> None:
         self.embedded = None if isinstance(server, str) else server
         self._dsn = server if isinstance(server, str) else ""
-        self.host, self.port, self.database = "127.0.0.1", 0, DEFAULT_DB
+        self.host, self.port, self.database = LOOPBACK, 0, DEFAULT_DB
         self.primary = PRIMARY
         self.password: str | None = None
         self.version: str | None = None
@@ -165,9 +166,9 @@ class PostgresServer:
 
     async def _start(self, embedded: EmbeddedPostgres) -> None:
         await embedded.start()
-        self.port = embedded.port
+        self.host, self.port = embedded.reach.told, embedded.port
         self._dsn = make_conninfo(
-            host=self.host,
+            host=LOOPBACK,
             port=embedded.inner_port,
             user=SUPERUSER,
             password=embedded.password,

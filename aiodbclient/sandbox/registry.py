@@ -10,17 +10,24 @@ from typing import Any
 
 from .authority import SandboxCA
 from .backends import MemoryBackend
-from .behind import NewCluster, behind
+from .behind import behind
 from .clusters import SandboxCluster
 from .data import Data, mapping
 from .fronts import ServerFronts
+from .options import NewCluster
+from .reach import Reach
 from .topics import Topics
 
 
 class Registry(Mapping[str, SandboxCluster]):
-    """The clusters that answer requests, by their ids. A name and an id count as taken as soon as ``add`` begins."""
+    """The clusters that answer requests, by their ids. A name and an id count as taken as soon as ``add`` begins.
 
-    def __init__(self) -> None:
+    Args:
+        reach: Where clients reach the servers that the sandbox starts.
+    """
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
         self._clusters: dict[str, SandboxCluster] = {}
         self._names: set[str] = set()
         self._ids: set[str] = set()
@@ -84,19 +91,8 @@ class Registry(Mapping[str, SandboxCluster]):
         cluster_id = _uuid(new.cluster_id or self._kept.get(name, {}).get("id"))
         if cluster_id in self._ids:
             raise ValueError(f"there is a cluster with the id {cluster_id} already")
-        backend = behind(new, name, cluster_id, self._authority, self._data)
-        cluster = SandboxCluster(
-            cluster_id,
-            new.engine,
-            name,
-            backend,
-            self._topics(new.engine, cluster_id),
-            new.version,
-            new.num_nodes,
-            new.region,
-            new.size,
-            list(new.tags),
-        )
+        backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
+        cluster = SandboxCluster(cluster_id, name, backend, self._topics(new.engine, cluster_id), new)
         self._names.add(name)
         self._ids.add(cluster_id)
         try:
@@ -108,7 +104,7 @@ class Registry(Mapping[str, SandboxCluster]):
         if new.online_after > 0:
             cluster.set_status("creating", new.online_after)
         kind = "memory" if isinstance(backend, MemoryBackend) else "postgres"
-        self._kept[name] = cluster.record() | {"tls": new.tls, "dsn": new.dsn is not None, "backend": kind}
+        self._kept[name] = cluster.record() | {"backend": kind}
         return cluster_id
 
     async def _start(self, cluster: SandboxCluster) -> None:
@@ -120,12 +116,10 @@ class Registry(Mapping[str, SandboxCluster]):
         self._clusters[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:
-        kept = NewCluster(
-            record["engine"], name, backend=record["backend"], tls=record["tls"], version=record["version"]
-        )
-        backend = behind(kept, name, record["id"], self._authority, self._data)
+        kept = NewCluster.restored(record)
+        backend = behind(kept, name, record["id"], self._authority, self._data, self._reach)
         topics = self._topics(record["engine"], record["id"])
-        cluster = SandboxCluster.restored(name, backend, topics, record)
+        cluster = SandboxCluster.restored(name, backend, topics, kept, record)
         self._names.add(name)
         self._ids.add(cluster.id)
         self._restored.add(name)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 from aiohttp import web
 
 from .._pacing.budget import Window
-from .behind import NewCluster
 from .clusters import SandboxCluster, Status
 from .data import Data, mapping
 from .faults import Faults
 from .limits import DOCUMENTED, Remaining
+from .options import NewCluster
+from .reach import LOOPBACK, Reach
 from .records import RecordedRequest
 from .registry import Registry
 from .server import Api
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_HOST = "127.0.0.1"
 _STOP_SECONDS = 0.05  # for which it waits, when it stops, for answers that are about to be sent
 
 
@@ -57,6 +57,10 @@ class Sandbox:
             nobody, who must be able to get to the folder.
         returns_settings: False leaves ``settings`` and ``mysql_settings`` out of every user that is read (``GET``), as
             terraform's provider reports of the API. Creates, updates and resets return them all the same.
+        bind: The IPv4 address to listen on, and to let embedded PostgreSQLs listen on; ``"0.0.0.0"`` for other machines
+            and containers. Whoever reaches it needs the token, which then travels in the clear.
+        allow_hosts: Host names by which clients may call it besides 127.0.0.1 and localhost, such as the name of its
+            container. The first one is the host of the database connections that the API returns.
 
     Raises:
         ValueError: An argument is out of range.
@@ -74,6 +78,8 @@ class Sandbox:
         page_size: int | None = None,
         data: str | PathLike[str] | None = None,
         returns_settings: bool = True,
+        bind: str = LOOPBACK,
+        allow_hosts: Iterable[str] = (),
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 to 65535, not {port}")
@@ -86,9 +92,12 @@ class Sandbox:
         self._port = port
         self._folder = None if data is None else Path(data)
         self._data: Data | None = None
-        self._clusters = Registry()
+        self._reach = Reach(bind, allow_hosts)
+        self._clusters = Registry(self._reach)
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
-        self._api = Api(Faults(self._clusters.fronts), self._clusters, self._tokens, page_size, returns_settings)
+        self._api = Api(
+            Faults(self._clusters.fronts), self._clusters, self._tokens, page_size, returns_settings, self._reach
+        )
         self._url: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: web.ServerRunner | None = None
@@ -100,7 +109,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Its address, ``http://127.0.0.1:PORT``, for ``DatabaseClient(base_url=...)``.
+        """Its address on this machine, such as ``http://127.0.0.1:PORT``, for ``DatabaseClient(base_url=...)``.
 
         Raises:
             RuntimeError: The sandbox is not running.
@@ -161,6 +170,7 @@ class Sandbox:
         *,
         dsn: str | None = None,
         backend: Literal["memory", "postgres"] | None = None,
+        server: str | PathLike[str] | None = None,
         tls: bool = True,
         version: str | None = None,
         num_nodes: int = 1,
@@ -181,6 +191,9 @@ class Sandbox:
                 where the sandbox makes the primary user ``doadmin``, unless the URL is that of ``doadmin`` itself.
             backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` without a ``dsn`` has an
                 embedded PostgreSQL if the ``sandbox`` extra is installed; every other engine is in memory.
+            server: For ``backend="postgres"``: the folder of PostgreSQL's programs (14 or newer), such as
+                ``"/usr/lib/postgresql/17/bin"``, with the extensions that are installed there. None: those of the
+                wheel.
             tls: False for a cluster without TLS. An embedded PostgreSQL with TLS has a certificate of the sandbox's own
                 authority, and refuses connections without TLS. With a ``dsn`` the server decides.
             version: The version that the API tells. With one before 15, everybody may create in ``public`` of the
@@ -199,21 +212,8 @@ class Sandbox:
             ValueError: There is a cluster of that name or id, or the options make no sense together.
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
-        new = NewCluster(
-            str(engine),
-            name,
-            dsn=dsn,
-            backend=backend,
-            tls=tls,
-            version=version,
-            num_nodes=num_nodes,
-            region=region,
-            size=size,
-            tags=list(tags),
-            cluster_id=cluster_id,
-            online_after=online_after,
-        )
-        return await self._run(self._clusters.add(new))
+        options = {name: value for name, value in locals().items() if name != "self"}
+        return await self._run(self._clusters.add(NewCluster(**options)))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Change the status of a cluster. While it is not ``online``, the API refuses writes (412).
@@ -314,7 +314,7 @@ class Sandbox:
             if self._folder is not None:
                 self._data = Data(self._folder)
                 self._tokens.open(mapping(self._data, "tokens"))
-            await web.TCPSite(runner, _HOST, self._port, backlog=1024).start()
+            await web.TCPSite(runner, self._reach.bind, self._port, backlog=1024).start()
             await self._clusters.open(self._data)
         except BaseException:
             await runner.cleanup()
@@ -322,7 +322,7 @@ class Sandbox:
             raise
         self._runner = runner
         self._loop = asyncio.get_running_loop()
-        self._url = f"http://{_HOST}:{runner.addresses[0][1]}"
+        self._url = f"http://{self._reach.address}:{runner.addresses[0][1]}"
         return self
 
     async def __aexit__(

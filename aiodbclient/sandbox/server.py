@@ -7,9 +7,8 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
@@ -20,6 +19,7 @@ from .delivery import CUT, deliver
 from .fault import Fault
 from .faults import Faults
 from .lists import LISTS, endless, paged
+from .reach import Reach
 from .records import RecordedRequest, Records, masked_headers, masked_json
 from .routes import Route, match
 from .tokens import READ_TAGS, Rights
@@ -47,6 +47,7 @@ class Api:
         tokens: The rights of each valid token.
         page_size: The length of a list's pages; None for lists that come whole.
         returns_settings: Whether reads return the settings of users.
+        reach: The names that it answers to.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Api:
         tokens: Mapping[str, Rights],
         page_size: int | None,
         returns_settings: bool,
+        reach: Reach,
     ) -> None:
         self.faults = faults
         self.records = Records()
@@ -63,6 +65,7 @@ class Api:
         self._tokens = tokens
         self._page_size = page_size
         self._returns_settings = returns_settings
+        self._reach = reach
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -101,9 +104,8 @@ class Api:
     async def _answer(
         self, request: web.BaseRequest, route: Route, record: RecordedRequest
     ) -> tuple[SandboxAnswer, Sequence[Fault]]:
-        # A web page can send requests here, by a host name of its own that leads to this address (DNS rebinding), but
-        # it has no valid token. Without one, nothing of the body is read.
-        stranger = not _is_loopback(request.headers.get("host"))
+        # A web page that has got here has no valid token. Without one, nothing of the body is read.
+        stranger = not self._reach.allows(request.headers.get("host"))
         rights = None if stranger else self._tokens.get(_bearer(request))
         try:
             body, unreadable = await _body(request) if rights else (None, None)
@@ -113,7 +115,8 @@ class Api:
         finally:
             self.records.add(record)
         if stranger:
-            return error(421, "This sandbox is to be called by 127.0.0.1 or localhost."), ()
+            names = ", ".join(self._reach.certified)
+            return error(421, f"This sandbox answers to {names}. To allow another name: --allow-host NAME"), ()
         if rights is None:
             return error(401, "Unable to authenticate you."), ()
         accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
@@ -220,17 +223,6 @@ def _rename(answer: SandboxAnswer, name: str) -> None:
     for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
         if answer.payload is not None and key in answer.payload:
             answer.payload[key] = {**answer.payload[key], identity: name}
-
-
-def _is_loopback(host: str | None) -> bool:
-    """Whether this Host header names this machine, or is missing, as it never is in what a browser sends."""
-    if host is None:
-        return True
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _ca(cluster: SandboxCluster) -> SandboxAnswer:

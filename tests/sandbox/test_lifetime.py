@@ -271,7 +271,7 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
     home.mkdir()
     shutil.copytree(Path(embedded.__file__).with_name("keeper"), home / "keeper")
     monkeypatch.chdir(found.parents[2])
-    settings = {"folder": None, "temporary": None, "new": True, "port": 0, "password": "secret"}
+    settings = {"folder": None, "temporary": None, "new": True, "host": "127.0.0.1", "port": 0, "password": "secret"}
     settings |= {"certificate": None, "ca": None}
     try:
         done = subprocess.run(

@@ -91,8 +91,8 @@ def test_servers_that_start_together_have_one_authority() -> None:
 
 
 async def test_a_server_that_cannot_be_used_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    strangers = SandboxCA({}).server_certificate()
-    monkeypatch.setattr(SandboxCA, "server_certificate", lambda _: strangers)
+    strangers = SandboxCA({}).server_certificate("127.0.0.1")
+    monkeypatch.setattr(SandboxCA, "server_certificate", lambda *_: strangers)
     async with Sandbox() as sandbox:
         with pytest.raises(RuntimeError, match="certificate verify failed"):
             await sandbox.add_cluster("pg", backend="postgres")

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from .front import Front
 
-_HOST = "127.0.0.1"
 _BACKLOG = 1024
 
 
@@ -17,15 +16,17 @@ class Door:
 
     Args:
         front: Serves the clients.
+        host: The address that it listens on.
         port: The port, if it is free, else any; 0 for any.
     """
 
-    def __init__(self, front: Front, port: int) -> None:
+    def __init__(self, front: Front, host: str, port: int) -> None:
         self._front = front
+        self._host = host
         try:
-            self._socket = _bound(port)
+            self._socket = _bound(host, port)
         except OSError:
-            self._socket = _bound(0)
+            self._socket = _bound(host, 0)
         self.port: int = self._socket.getsockname()[1]
         self._serving: asyncio.Task[None] | None = None
         self._opening: asyncio.TimerHandle | None = None
@@ -55,7 +56,7 @@ class Door:
             self._serving.cancel()
             self._serving = None
             self._socket.close()
-            self._socket = _bound(self.port)
+            self._socket = _bound(self._host, self.port)
         if sessions:
             self._front.cut()
         if seconds is not None:
@@ -69,13 +70,13 @@ class Door:
             await self._front.ended()
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     """A socket that has the port and does not listen: connections are refused, and nobody else gets the port."""
     bound = socket.socket()
     try:
         if port:  # connections of the socket before may linger
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((_HOST, port))
+        bound.bind((host, port))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setblocking(False)
     except OSError:

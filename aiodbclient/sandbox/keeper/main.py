@@ -28,6 +28,7 @@ from .identity import become_nobody
 PREFIX = "aiodbclient-postgres-"
 _LOOK_AGAIN_SECONDS = 0.5
 _CHUNK = 65536
+_LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     - ``folder``: null for a temporary one, which is removed at the end;
     - ``temporary``: the folder for the temporary one; null for the system's;
     - ``new``: whether to begin with an empty server;
-    - ``port``: the port to listen on, if it is free, else any; 0 for any;
+    - ``host`` and ``port``: the address to listen on, and the port, if it is free, else any; 0 for any;
     - ``password``: the superuser's;
     - ``certificate`` and ``ca``: the server's key and chain, and the authority, as PEM; null for a server without TLS.
 
@@ -130,8 +131,8 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
     server = postgres.start(binaries, base, durable=settings["folder"] is not None)
     os.chdir(base / "data")  # PostgreSQL's socket is there, and a whole path may be too long for a socket
     faults = SqlFaults(lambda seconds: door.shut(seconds))
-    door = Door(Front(context, postgres.SOCKET, faults), settings["port"])
-    inner = Door(Front(context, postgres.SOCKET), 0)
+    door = Door(Front(context, postgres.SOCKET, faults), settings["host"], settings["port"])
+    inner = Door(Front(context, postgres.SOCKET), _LOOPBACK, 0)
     door.open()
     inner.open()
     orders = Orders(guard, faults, door)

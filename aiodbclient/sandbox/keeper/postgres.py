@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -29,6 +30,23 @@ _SETTINGS = {
     "log_min_error_statement": "panic",
     "client_connection_check_interval": "100ms",  # a statement ends soon after its client was cut off
 }
+
+
+_SINCE = {"client_connection_check_interval": 14, "scram_iterations": 16, "file_copy_method": 18}
+
+
+def version(binaries: Path) -> int:
+    """The major version of PostgreSQL in this folder.
+
+    Raises:
+        RuntimeError: There is none, or it tells none.
+    """
+    command = [f"{binaries}/postgres", "--version"]
+    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", told)
+    if found is None:
+        raise RuntimeError(f"{binaries}/postgres tells no version of PostgreSQL: {told.strip()!r}")
+    return int(found[1])
 
 
 def copied(binaries: Path, target: Path) -> Path:
@@ -61,9 +79,13 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
     secret = base / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
+    major = version(binaries)
     command = [f"{binaries}/initdb", "-D", f"{base}/data", "-U", superuser, f"--pwfile={secret}", "-A", "scram-sha-256"]
-    command += ["-E", "UTF8", "--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    command += ["--no-sync", "--no-instructions", "--no-data-checksums", "--wal-segsize=4"]
+    command += ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions", "--wal-segsize=4"]
+    if major >= 17:
+        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    if major >= 18:  # before, there were none unless asked for
+        command += ["--no-data-checksums"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=base)
     secret.unlink()
     if done.returncode != 0:
@@ -83,7 +105,9 @@ def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[byte
     Raises:
         RuntimeError: It did not start; the message is the end of its log.
     """
-    settings = _SETTINGS | {"synchronous_commit": "on" if durable else "off"}
+    major = version(binaries)
+    settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
+    settings |= {"synchronous_commit": "on" if durable else "off"}
     command = [f"{binaries}/postgres", "-D", f"{base}/data", *(f"--{name}={settings[name]}" for name in settings)]
     with open(base / "log", "wb") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=base, process_group=0)

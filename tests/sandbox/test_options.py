@@ -1,0 +1,75 @@
+"""The options of a cluster are declared once: Python, the program and the fixtures take the same."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from attrs import fields
+
+from aiodbclient.sandbox import Sandbox, option_text
+from aiodbclient.sandbox.options import NewCluster
+
+from .conftest import Call, caller
+
+PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def test_what_add_cluster_takes_is_what_a_cluster_has() -> None:
+    parameters = list(inspect.signature(Sandbox.add_cluster).parameters.values())[1:]
+    new = NewCluster("pg")
+    assert [parameter.name for parameter in parameters] == [attribute.name for attribute in fields(NewCluster)]
+    for parameter in parameters:
+        if parameter.name != "engine":
+            default = parameter.default
+            assert getattr(new, parameter.name) == (list(default) if parameter.name == "tags" else default)
+
+
+def test_options_are_read_from_text() -> None:
+    text = "version=14 tls=false num_nodes=3 tags=a tags='b c' region=ams3 size=big online_after=0.5"
+    assert option_text.read(Sandbox.add_cluster, text) == {
+        "version": "14",
+        "tls": False,
+        "num_nodes": 3,
+        "tags": ["a", "b c"],
+        "region": "ams3",
+        "size": "big",
+        "online_after": 0.5,
+    }
+    with pytest.raises(ValueError, match="there is no 'sizes'; there are dsn, backend, server, tls, "):
+        option_text.read(Sandbox.add_cluster, "sizes=1")
+
+
+async def test_the_api_returns_the_options(sandbox: Sandbox, call: Call) -> None:
+    options: dict[str, Any] = {"region": "ams3", "size": "db-s-2vcpu-4gb", "num_nodes": 2, "tags": ("a",)}
+    cluster = await sandbox.add_cluster("redis", version="6", **options)
+    told = (await call("GET", f"/v2/databases/{cluster}")).json["database"]
+    assert {key: told[key] for key in options} == options | {"tags": ["a"]}
+    assert (told["version"], "standby_connection" in told) == ("6", True)
+
+
+@pytest.mark.skipif(not PROGRAMS, reason="no PostgreSQL is installed on this machine")
+@pytest.mark.parametrize("programs", PROGRAMS, ids=lambda folder: folder.parent.name)
+async def test_the_postgresql_of_this_machine_can_be_behind_a_cluster(programs: Path) -> None:
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
+        cluster = f"/v2/databases/{await sandbox.add_cluster('pg', backend='postgres', server=programs)}"
+        told = (await call("GET", cluster)).json["database"]
+        assert told["version"] == programs.parent.name
+        user = (await call("POST", f"{cluster}/users", {"name": "app"})).json["user"]
+        assert (await call("POST", f"{cluster}/dbs", {"name": "app"})).status == 201
+        where = {key: told["connection"][key] for key in ("host", "port")}
+        async with await psycopg.AsyncConnection.connect(
+            **where, user="app", password=user["password"], dbname="app", sslmode="require"
+        ) as session:
+            rows = await session.execute("SELECT name FROM pg_available_extensions")
+            assert ("plpgsql",) in await rows.fetchall()
+
+
+async def test_a_folder_without_postgresql_is_a_clear_error(sandbox: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"has no initdb"):
+        await sandbox.add_cluster("pg", backend="postgres", server=tmp_path)
+    with pytest.raises(ValueError, match="give that too"):
+        await sandbox.add_cluster("pg", server=tmp_path)
