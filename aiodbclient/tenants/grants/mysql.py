@@ -13,8 +13,8 @@ retired, and commit or roll back a prepared transaction of somebody else whose n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from ...errors import GrantError
@@ -23,9 +23,10 @@ from ..naming import Names, mysql_logins
 from ..problems import Problem
 from ..roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
+from .mariadb_sessions import account, end_on_mariadb, kept_password
 from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
 from .mysql_server import AtLimitError, MySQLSession, connected, options_of, pattern, quoted
-from .mysql_sessions import end_orphans, end_sessions, kept_password, limit
+from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit
 from .mysql_transactions import roll_back_prepared
 
 CONNECTION_LIMIT = 20
@@ -54,6 +55,7 @@ class MySQLGrants(Grants[MySQLSession]):
     async def give(self, names: Names, username: str) -> None:
         tenant, schema = names.tenant, _schema(names)
         async with self._administrator() as server:
+            await drop_helpers(server, tenant, username)
             await _check_hosts(server, tenant, username)
             await revoke_all(server, tenant, username)
             await revoke_others(server, tenant, schema, mysql_logins(names))
@@ -86,7 +88,7 @@ class MySQLGrants(Grants[MySQLSession]):
     ) -> str | None:
         """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
         async with self._administrator() as server:
-            await end_sessions(server, self._own, names.tenant, username, password, lock=True, limited=self._limit)
+            await self._lock(server, names.tenant, username, password)
         return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
@@ -118,19 +120,19 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._administrator() as server:
             await _check_hosts(server, tenant, username)
             await revoke_all(server, tenant, username)
-            async with kept_password(server, tenant, username):
-                await end_sessions(server, self._own, tenant, username, None, lock=False, limited=self._limit)
+            if server.is_mariadb:
+                async with kept_password(server, tenant, username), self._limited(server, tenant, username):
+                    await end_on_mariadb(server, self._own, tenant, username, None, lock=False)
+            else:
+                async with self._limited(server, tenant, username):
+                    await end_on_mysql(server, self._own, tenant, username)
 
     async def before_removal(self, names: Names) -> None:
-        tenant = names.tenant
         async with self._administrator() as server:
             for username in names.logins:
-                if "%" in await hosts(server, tenant, username):
-                    await end_sessions(server, self._own, tenant, username, None, lock=True, limited=self._limit)
-                else:
-                    await end_orphans(server, self._own, tenant, username)
+                await self._end(server, names.tenant, username)
             if names.role is Role.OWNER:
-                await roll_back_prepared(server, tenant, _schema(names))
+                await roll_back_prepared(server, names.tenant, _schema(names))
 
     async def release(self, names: Names) -> None:
         """Revoke what anybody has been given on the schema. The administrator's rights are on every schema."""
@@ -144,7 +146,7 @@ class MySQLGrants(Grants[MySQLSession]):
         tenant = names.tenant
         async with self._administrator() as server:
             for username in names.logins:
-                await end_orphans(server, self._own, tenant, username)
+                await self._end(server, tenant, username)
             if names.role is Role.OWNER:
                 for one in await access(server, tenant, _schema(names)):
                     if not one.wide:
@@ -152,6 +154,37 @@ class MySQLGrants(Grants[MySQLSession]):
 
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
         return connected(options, self._tls)
+
+    async def _end(self, server: MySQLSession, tenant: str, username: str) -> None:
+        """End the sessions of a login, and lock it if it is there."""
+        if "%" in await hosts(server, tenant, username):
+            await self._lock(server, tenant, username, None)
+        elif await has_sessions(server, tenant, username):
+            if server.is_mariadb:
+                async with account(server, tenant, username):
+                    await end_on_mariadb(server, self._own, tenant, username, None, lock=True)
+            else:
+                await end_on_mysql(server, self._own, tenant, username)
+
+    async def _lock(self, server: MySQLSession, tenant: str, username: str, password: str | None) -> None:
+        async with self._limited(server, tenant, username):
+            if server.is_mariadb:
+                await end_on_mariadb(server, self._own, tenant, username, password, lock=True)
+            else:
+                await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
+                await end_on_mysql(server, self._own, tenant, username)
+
+    @asynccontextmanager
+    async def _limited(self, server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
+        """Let the open sessions of a login run no statement meanwhile."""
+        await limit(server, tenant, username, queries=1, connections=self._limit)
+        try:
+            yield
+        except BaseException:
+            with suppress(GrantError):  # the connection may be closed: the next run does it
+                await limit(server, tenant, username, queries=0, connections=self._limit)
+            raise
+        await limit(server, tenant, username, queries=0, connections=self._limit)
 
     def _own(self, username: str, password: str) -> AbstractAsyncContextManager[MySQLSession]:
         """Log in as a tenant's login, with no schema and no statement."""

@@ -17,6 +17,7 @@ RIGHTS = {
     Role.WRITER: ("SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"),
     Role.READER: ("SELECT", "SHOW VIEW"),
 }
+_NO_SUCH_GRANT = (1141, 1147, 1403)
 _GRANT = re.compile(r"GRANT (?P<rights>[A-Z ,]+) ON (?P<on>.+) TO .*", re.DOTALL)
 
 
@@ -50,7 +51,7 @@ class Access:
     Attributes:
         grantee: Who has it.
         on: What it is on, as GRANT takes it: a pattern of schemas, a table or a routine.
-        wide: Whether it is a pattern that matches other schemas too.
+        wide: Whether it is a pattern for more than this schema. (A name with ``_`` that nobody escaped is none.)
     """
 
     grantee: Grantee
@@ -67,7 +68,7 @@ async def access(server: MySQLSession, tenant: str, schema: str) -> list[Access]
     found = []
     own = pattern(schema)
     for host, user, db in await server.rows(tenant, "SELECT Host, User, Db FROM mysql.db WHERE %s LIKE Db", schema):
-        found.append(Access(Grantee(user, host), f"{quoted(db)}.*", wide=db not in (own, schema) or _is_wide(db)))
+        found.append(Access(Grantee(user, host), f"{quoted(db)}.*", wide=db != own and (db != schema or "%" in db)))
     for host, user, table in await server.rows(
         tenant, "SELECT Host, User, Table_name FROM mysql.tables_priv WHERE Db = %s", schema
     ):
@@ -101,7 +102,8 @@ async def revoke_others(server: MySQLSession, tenant: str, schema: str, logins: 
 async def revoke(server: MySQLSession, tenant: str, one: Access) -> None:
     """Revoke ``one``, and the right to grant it."""
     who, values = one.grantee.sql
-    await server.rows(tenant, f"REVOKE ALL PRIVILEGES ON {one.on} FROM {who}", *values)
+    for what in ("GRANT OPTION", "ALL PRIVILEGES"):
+        await server.rows(tenant, f"REVOKE {what} ON {one.on} FROM {who}", *values, fine=_NO_SUCH_GRANT)
 
 
 async def hosts(server: MySQLSession, tenant: str, username: str) -> set[str]:
@@ -139,10 +141,6 @@ async def has_exactly(server: MySQLSession, tenant: str, username: str, role: Ro
         if rights != {"USAGE"}:
             given[parsed["on"]] = rights
     return given == {f"{quoted(pattern(schema)).replace('%%', '%')}.*": set(RIGHTS[role])}
-
-
-def _is_wide(db: str) -> bool:
-    return re.search(r"(?<!\\)(\\\\)*[_%]", db) is not None
 
 
 def _shown(on: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import struct
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -47,6 +48,30 @@ _REFUSALS = frozenset(
 _AT_LIMIT = frozenset({1203, 1226})
 
 
+# What the driver raises besides its own errors, such as for a server that speaks another protocol.
+_NOT_MYSQL = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
+
+
+class _Cursor(aiomysql.Cursor):  # type: ignore[misc]  # the driver has no types
+    async def _show_warnings(self, conn: Any) -> None:
+        """Do nothing, where the driver would warn the program of each note of the server."""
+
+
+class _Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver has no types
+    def close(self) -> None:
+        """Close the connection at once. The driver would first wait for the server, which may be stuck."""
+        if self._writer:
+            self._writer.transport.abort()
+        super().close()
+
+    async def _request_authentication(self) -> None:
+        try:
+            await super()._request_authentication()
+        except BaseException:
+            self.close()
+            raise
+
+
 class AtLimitError(LoginRefusedError):
     """The server accepts the password, but the account has as many connections as it may have."""
 
@@ -66,7 +91,7 @@ class MySQLSession:
         self.is_mariadb = "mariadb" in connection.get_server_info().lower()
 
     async def rows(
-        self, tenant: str, statement: str, *values: object, shown: str | None = None
+        self, tenant: str, statement: str, *values: object, shown: str | None = None, fine: Collection[int] = ()
     ) -> list[tuple[Any, ...]]:
         """Execute ``statement``, and return its rows.
 
@@ -75,6 +100,7 @@ class MySQLSession:
             statement: The statement, with ``%s`` for each of ``values``, and ``%%`` for a percent sign.
             values: The values.
             shown: The statement as an error may show it. None: with the values in it.
+            fine: Codes of errors that mean that there was nothing to do.
 
         Raises:
             GrantError: The server refused the statement, or did not answer in time.
@@ -82,6 +108,8 @@ class MySQLSession:
         try:
             return await self.raw(statement, *values)
         except pymysql.Error as error:
+            if error.args and error.args[0] in fine:
+                return []
             reason = reason_of(error)
         except TimeoutError:
             reason = f"no answer within {STATEMENT_SECONDS} seconds"
@@ -115,7 +143,7 @@ async def connected(
     """
     reason = ""
     error_type: type[Exception] = ServerAwayError
-    connection: Any = aiomysql.Connection(**options, ssl=tls, charset="utf8mb4", autocommit=None)
+    connection: Any = _Connection(**options, ssl=tls, charset="utf8mb4", autocommit=None, cursorclass=_Cursor)
     try:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -132,10 +160,12 @@ async def connected(
                 error_type = LoginRefusedError
         except TimeoutError:
             reason = f"no answer within {CONNECT_SECONDS} seconds"
-        except (OSError, EOFError, UnicodeError, ValueError, RuntimeError) as error:  # what the driver lets through
-            reason = type(error).__name__
+        except _NOT_MYSQL as error:
+            reason = f"what answers there is no MySQL ({type(error).__name__})"
         else:
             yield session
+            with suppress(OSError, pymysql.Error):
+                await connection.ensure_closed()
             return
     finally:
         connection.close()
@@ -148,7 +178,7 @@ def _preparing(session: MySQLSession) -> list[str]:
     longest = (
         f"max_statement_time = {STATEMENT_SECONDS}"
         if session.is_mariadb
-        else (f"max_execution_time = {STATEMENT_SECONDS * 1000}")
+        else (f"max_execution_time = {round(STATEMENT_SECONDS * 1000)}")
     )
     return [
         f"SET SESSION autocommit = 1, sql_mode = '{mode}', lock_wait_timeout = {LOCK_SECONDS}, "

@@ -1,20 +1,19 @@
 """Roll back prepared transactions that hold a schema.
 
-``XA PREPARE`` leaves a transaction that keeps its locks when its session ends. ``DROP DATABASE`` then waits for them. A
-server does not say which tables a prepared transaction has changed. So one after the other is rolled back, and only
-while a table of the schema is locked.
+``XA PREPARE`` leaves a transaction that keeps its locks after its session has ended, and ``DROP DATABASE`` waits for
+them. A server does not say which tables a prepared transaction has changed. So they are rolled back one by one, and
+only while a table of the schema is locked. One whose session is open is left alone.
 """
 
 from __future__ import annotations
 
-import re
-
 import pymysql
 
-from .mysql_server import MySQLSession, quoted
+from ...errors import GrantError
+from .mysql_server import MySQLSession, quoted, reason_of
 
 _LOCKED = 1205
-_HEX = re.compile(r"0x([0-9A-Fa-f]*)")
+_TABLES = 100  # that are locked by one statement
 
 
 async def roll_back_prepared(server: MySQLSession, tenant: str, schema: str) -> None:
@@ -26,23 +25,36 @@ async def roll_back_prepared(server: MySQLSession, tenant: str, schema: str) -> 
         schema: The schema. Its data is about to be deleted.
 
     Raises:
-        GrantError: A statement was refused.
+        GrantError: A table is still locked, or the administrator may not list prepared transactions.
     """
-    for xid in await _prepared(server, tenant):
-        if not await _is_locked(server, tenant, schema):
-            return
-        try:
-            await server.raw(f"XA ROLLBACK {xid}")
-        except pymysql.Error:  # its session is open, or it has ended
-            continue
+    if not await _is_locked(server, tenant, schema):
+        return
+    try:
+        prepared = await _prepared(server)
+    except pymysql.Error as error:
+        reason = f"the prepared transactions cannot be listed: {reason_of(error)} (MySQL asks for XA_RECOVER_ADMIN)"
+    else:
+        for xid in prepared:
+            try:
+                await server.raw(f"XA ROLLBACK {xid}")
+            except pymysql.Error:  # its session is open, or somebody has ended it
+                continue
+            if not await _is_locked(server, tenant, schema):
+                return
+        reason = "no prepared transaction is left that could be rolled back"
+    raise GrantError(
+        f"tenant {tenant!r}: a transaction holds tables of the schema {schema!r}, so it cannot be deleted: {reason}; "
+        "end that transaction and run it again",
+        tenant=tenant,
+    )
 
 
-async def _prepared(server: MySQLSession, tenant: str) -> list[str]:
+async def _prepared(server: MySQLSession) -> list[str]:
     """The names of the prepared transactions, as XA ROLLBACK takes them."""
     if server.is_mariadb:
-        return [str(row[3]) for row in await server.rows(tenant, "XA RECOVER FORMAT='SQL'")]
+        return [str(row[3]).replace("%", "%%") for row in await server.raw("XA RECOVER FORMAT='SQL'")]
     found = []
-    for number, first, second, data in await server.rows(tenant, "XA RECOVER CONVERT XID"):
+    for number, first, second, data in await server.raw("XA RECOVER CONVERT XID"):
         digits = str(data).removeprefix("0x")
         found.append(f"X'{digits[: 2 * first]}',X'{digits[2 * first : 2 * (first + second)]}',{number}")
     return found
@@ -50,13 +62,15 @@ async def _prepared(server: MySQLSession, tenant: str) -> list[str]:
 
 async def _is_locked(server: MySQLSession, tenant: str, schema: str) -> bool:
     query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE'"
-    await server.rows(tenant, "SET SESSION lock_wait_timeout = 1")
-    for (table,) in await server.rows(tenant, query, schema):
-        try:
-            await server.raw(f"LOCK TABLES {quoted(schema)}.{quoted(table)} WRITE")
-        except pymysql.Error as error:
-            if error.args and error.args[0] == _LOCKED:
-                return True
-        finally:
-            await server.raw("UNLOCK TABLES")
-    return False
+    tables = [f"{quoted(schema)}.{quoted(table)} WRITE" for (table,) in await server.rows(tenant, query, schema)]
+    # Without autocommit InnoDB locks the table too. A prepared transaction may hold that lock and no other.
+    await server.rows(tenant, "SET SESSION autocommit = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
+    try:
+        for start in range(0, len(tables), _TABLES):
+            await server.raw("LOCK TABLES " + ", ".join(tables[start : start + _TABLES]))
+        return False
+    except pymysql.Error as error:
+        return bool(error.args) and error.args[0] == _LOCKED
+    finally:
+        await server.rows(tenant, "SET SESSION autocommit = 1")
+        await server.rows(tenant, "UNLOCK TABLES")

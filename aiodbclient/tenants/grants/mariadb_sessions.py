@@ -1,0 +1,94 @@
+"""End every session of an account on MariaDB, from a session of that account. See ``mysql_sessions.py``.
+
+The limit of one statement an hour does not apply to our session, because the account has no limit when it logs in, and
+the server keeps the limits of the sessions that are open::
+
+    GRANT USAGE ON *.* TO login WITH MAX_QUERIES_PER_HOUR 1     open sessions can run nothing from here on
+    ALTER USER login IDENTIFIED BY ...                          only if its password is not known
+    ALTER USER login WITH MAX_QUERIES_PER_HOUR 0 MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK
+    ALTER USER login ACCOUNT LOCK                               after our session has logged in
+    KILL ...                                                    in our session, until no other is left
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import pymysql
+
+from . import LoginRefusedError, ServerAwayError
+from .mysql_server import MySQLSession, quoted, reason_of
+from .mysql_sessions import END_SECONDS, PAUSE, LogIn, kill_others, limit, new_password, not_ended
+
+
+async def end_on_mariadb(
+    server: MySQLSession, log_in: LogIn, tenant: str, username: str, password: str | None, *, lock: bool
+) -> None:
+    """End the sessions of an account. Afterwards it has no limits.
+
+    Args:
+        server: The administrator's session.
+        log_in: Logs in with a user and a password.
+        tenant: The tenant that the account is of.
+        username: The account.
+        password: Its password. None: it is not known, so it is replaced.
+        lock: Whether the account is locked afterwards.
+
+    Raises:
+        GrantError: Sessions are left after some seconds, or a statement was refused.
+    """
+    reason, until = "", monotonic() + END_SECONDS
+    while monotonic() < until:
+        await limit(server, tenant, username, queries=1, connections=0)
+        if password is None:
+            password = new_password()
+            change = "ALTER USER %s@'%%' IDENTIFIED BY "
+            await server.rows(tenant, f"{change}%s", username, password, shown=change % repr(username) + "'...'")
+        await server.rows(
+            tenant,
+            "ALTER USER %s@'%%' WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 "
+            "MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK",
+            username,
+        )
+        try:
+            async with log_in(username, password) as own:
+                if lock:
+                    await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
+                if await kill_others(own, username, until):
+                    return
+                reason = "they are still ending"
+        except LoginRefusedError as refused:  # a session of the login may have set another password
+            reason, password = str(refused), None
+        except ServerAwayError as away:
+            reason = str(away)
+        except pymysql.Error as error:  # a session of the login may have killed ours
+            reason = reason_of(error)
+        await asyncio.sleep(PAUSE)
+    if lock:
+        await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
+    raise not_ended(tenant, username, reason)
+
+
+@asynccontextmanager
+async def account(server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
+    """Make an account that was dropped again, without rights, and drop it at the end."""
+    await server.rows(tenant, "CREATE USER IF NOT EXISTS %s@'%%' ACCOUNT LOCK", username)
+    try:
+        yield
+    finally:
+        await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)
+
+
+@asynccontextmanager
+async def kept_password(server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
+    """Give an account at the end the password that it has now, of which the administrator sees the hash."""
+    read = "SELECT plugin, authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
+    ((plugin, digest),) = await server.rows(tenant, read, username)
+    change = f"ALTER USER %s@'%%' IDENTIFIED VIA {quoted(plugin)} USING "
+    try:
+        yield
+    finally:
+        await server.rows(tenant, f"{change}%s", username, digest, shown=change % repr(username) + "'...'")
