@@ -1,4 +1,4 @@
-"""A signup service: whoever signs up gets a database and a login of their own."""
+"""A signup service: each tenant gets a database and a login of its own, and keeps notes there."""
 
 from __future__ import annotations
 
@@ -8,64 +8,79 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 from aiohttp import web
 
-from aiodbclient import ClusterClient, Connection, DatabaseClient
-from aiodbclient.errors import DatabaseClientError
+from aiodbclient import DatabaseClient
+from aiodbclient.errors import ConflictError, DatabaseClientError
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 logger = logging.getLogger("signups")
 
-CLUSTER = web.AppKey("cluster", ClusterClient)
-CONNECTION = web.AppKey("connection", Connection)
-TENANTS = web.AppKey("tenants", set[str])  # stands for a table of yours: who has signed up
+TENANTS = web.AppKey("tenants", Tenants)
+SIGNED_UP = web.AppKey("signed_up", set[str])  # stands for a table of yours: who has signed up
 
 
-def create_app(client: DatabaseClient, cluster_id: str) -> web.Application:
-    """The service on one cluster. The client is the caller's, which makes it easy to test."""
+async def migrate(credential: Credential) -> None:
+    """Make the tables of a new tenant. For ``Tenants(setup=migrate)``, which may call it more than once."""
+    async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
 
-    async def connect(app: web.Application) -> None:
-        info = await client.clusters.get(cluster_id)
-        app[CLUSTER], app[CONNECTION] = client.cluster(cluster_id), info.connection
 
+def create_app(tenants: Tenants) -> web.Application:
+    """The service. The tenants are the caller's, which makes it easy to test."""
     app = web.Application()
-    app[TENANTS] = set()
-    app.on_startup.append(connect)
+    app[TENANTS], app[SIGNED_UP] = tenants, set()
     app.router.add_post("/signup", sign_up)
+    app.router.add_get("/{tenant}/notes", read_notes)
+    app.router.add_post("/{tenant}/notes", add_note)
     return app
 
 
 async def sign_up(request: web.Request) -> web.Response:
-    """Answer with the DSN; or 409 for a name that is taken, and 503 for what may be tried again."""
+    """Return 201; or 409 for a name that is taken, and 503 for what may be tried again. The credential stays here."""
     tenant = await _tenant(request)
-    tenants = request.app[TENANTS]
-    if tenant in tenants:
+    signed_up = request.app[SIGNED_UP]
+    if tenant in signed_up:
         return web.json_response({"error": "this name is taken"}, status=409)
-    tenants.add(tenant)
+    signed_up.add(tenant)
     try:
-        dsn = await _provide(request.app, f"tenant_{tenant}")
+        await request.app[TENANTS].ensure(tenant)
+    except ConflictError:  # somebody else has a login or a database of this name: it is not handed over
+        signed_up.remove(tenant)
+        return web.json_response({"error": "this name is taken"}, status=409)
     except DatabaseClientError as error:
-        tenants.remove(tenant)
+        signed_up.remove(tenant)
         logger.warning("the signup of %s failed: %s", tenant, error)
         return web.json_response({"error": "try again"}, status=503, headers={"retry-after": "5"})
     except BaseException:
-        tenants.remove(tenant)
+        signed_up.remove(tenant)
         raise
-    return web.json_response({"dsn": dsn}, status=201)
+    return web.json_response({"tenant": tenant}, status=201)
 
 
-async def _provide(app: web.Application, name: str) -> str:
-    """The DSN of a database and a login, both called ``name``.
+async def read_notes(request: web.Request) -> web.Response:
+    """Return the notes of a tenant; 503 while its database is away."""
+    return await _with_database(request, "SELECT text FROM notes")
 
-    The runs settle by themselves what a lost answer leaves open. ``"reset"`` takes up what a signup that broke off has
-    left: nobody knows that password, since a tenant who has one is on record.
-    """
-    [database] = [outcome async for outcome in app[CLUSTER].dbs.provision([name])]
-    if database.error is not None:
-        raise database.error
-    [login] = [outcome async for outcome in app[CLUSTER].users.provision([name], if_exists="reset")]
-    if login.user is None:
-        raise login.error or RuntimeError(f"no user {name}")
-    return app[CONNECTION].uri_for(login.user, database=name)
+
+async def add_note(request: web.Request) -> web.Response:
+    """Add the text of the body to the notes of a tenant, and return all of them."""
+    insert = "WITH added AS (INSERT INTO notes VALUES (%s) RETURNING text) SELECT text FROM notes UNION ALL TABLE added"
+    return await _with_database(request, insert, await request.text())
+
+
+async def _with_database(request: web.Request, statement: Any, *values: str) -> web.Response:
+    credential = await request.app[TENANTS].get(request.match_info["tenant"])
+    if credential is None:
+        raise web.HTTPNotFound
+    try:
+        async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+            rows = await (await connection.execute(statement, values)).fetchall()
+    except psycopg.OperationalError as error:
+        logger.warning("the database of %s is away: %s", credential.name, type(error).__name__)
+        return web.json_response({"error": "try again"}, status=503, headers={"retry-after": "5"})
+    return web.json_response({"notes": [text for (text,) in rows]})
 
 
 async def _tenant(request: web.Request) -> str:
@@ -80,14 +95,16 @@ async def _tenant(request: web.Request) -> str:
 
 
 async def main() -> web.Application:
-    client = DatabaseClient(base_url=os.environ.get("DIGITALOCEAN_API_URL", "https://api.digitalocean.com"))
-    app = create_app(client, os.environ["DIGITALOCEAN_CLUSTER_ID"])
+    client = DatabaseClient()  # reads DIGITALOCEAN_TOKEN, and DIGITALOCEAN_API_URL for the sandbox
+    store = SQLiteStore(os.environ["STORE"], key=os.environ["STORE_KEY"])
+    cluster = client.cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
+    app = create_app(Tenants(cluster, store, prefix="tenant_", setup=migrate))
 
-    async def close(app: web.Application) -> AsyncIterator[None]:
-        yield
-        await client.aclose()
+    async def connected(app: web.Application) -> AsyncIterator[None]:
+        async with client, store:
+            yield
 
-    app.cleanup_ctx.append(close)
+    app.cleanup_ctx.append(connected)
     return app
 
 

@@ -2,83 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
-import psycopg
 import pytest
-from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from signup_service import create_app
+from aiodbclient.tenants import SQLiteStore, Tenants
+from signup_service import create_app, migrate
 
-SignUp = Callable[[str], Awaitable[ClientResponse]]
+Service = TestClient[Any, Any]
 
 
 @pytest.fixture
-async def sign_up(
-    aiodbclient_sandbox: Sandbox, aiodbclient_client: DatabaseClient, aiohttp_client: AiohttpClient
-) -> SignUp:
-    """Sign up at the service, whose API is the sandbox."""
-    cluster_id = await aiodbclient_sandbox.add_cluster("pg", backend="postgres")
-    service = await aiohttp_client(create_app(aiodbclient_client, cluster_id))
-
-    async def sign_up(tenant: str) -> ClientResponse:
-        answer: ClientResponse = await service.post("/signup", json={"tenant": tenant})
-        return answer
-
-    return sign_up
+async def cluster_id(aiodbclient_sandbox: Sandbox) -> str:
+    return await aiodbclient_sandbox.add_cluster("pg", backend="postgres")
 
 
-async def who(dsn: str) -> tuple[str, str]:
-    """Log in to PostgreSQL, use the database, and ask who and where we are."""
-    async with await psycopg.AsyncConnection.connect(dsn) as connection:
-        await connection.execute("CREATE TEMPORARY TABLE notes (text text)")
-        row = await (await connection.execute("SELECT current_user, current_database()")).fetchone()
-        assert row is not None
-        return row[0], row[1]
+@pytest.fixture
+async def service(
+    aiodbclient_client: DatabaseClient, cluster_id: str, aiohttp_client: AiohttpClient, tmp_path: Path
+) -> AsyncIterator[Service]:
+    """The service, whose API is the sandbox. With ``setup``, so the fixture ``aiodbclient_tenants`` does not do."""
+    async with SQLiteStore(tmp_path / "tenants.db") as store:
+        tenants = Tenants(aiodbclient_client.cluster(cluster_id), store, prefix="tenant_", setup=migrate)
+        yield await aiohttp_client(create_app(tenants))
 
 
-async def test_a_tenant_gets_a_login_that_works_and_nobody_else_gets_it(sign_up: SignUp) -> None:
-    answer = await sign_up("alpha")
-    assert answer.status == 201
+async def sign_up(service: Service, tenant: str) -> tuple[int, Any]:
+    async with service.post("/signup", json={"tenant": tenant}) as answer:
+        return answer.status, await answer.json()
 
-    assert (await sign_up("alpha")).status == 409
-    assert await who((await answer.json())["dsn"]) == ("tenant_alpha", "tenant_alpha")
+
+async def add(service: Service, tenant: str, note: str) -> tuple[int, Any]:
+    async with service.post(f"/{tenant}/notes", data=note) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_each_tenant_has_notes_of_its_own_and_no_answer_has_a_secret(service: Service) -> None:
+    assert await sign_up(service, "alpha") == (201, {"tenant": "alpha"})
+    assert await sign_up(service, "beta") == (201, {"tenant": "beta"})
+
+    assert await add(service, "alpha", "one") == (200, {"notes": ["one"]})
+    assert await add(service, "alpha", "two") == (200, {"notes": ["one", "two"]})
+    assert await add(service, "beta", "three") == (200, {"notes": ["three"]})
+    assert (await service.get("/nobody/notes")).status == 404
+
+
+async def test_a_name_that_is_taken_is_refused_whoever_took_it(
+    service: Service, aiodbclient_client: DatabaseClient, cluster_id: str
+) -> None:
+    await sign_up(service, "alpha")
+    await aiodbclient_client.cluster(cluster_id).users.create("tenant_admin")  # not by the service
+
+    for taken in ("alpha", "admin"):
+        assert await sign_up(service, taken) == (409, {"error": "this name is taken"})
+    assert (await service.get("/admin/notes")).status == 404
 
 
 async def test_when_the_api_cuts_the_connection_after_the_work_the_tenant_still_gets_a_login(
-    sign_up: SignUp, aiodbclient_sandbox: Sandbox
+    service: Service, aiodbclient_sandbox: Sandbox
 ) -> None:
     """The user was created and its password was lost on the way. A mock would not have known."""
     cut = aiodbclient_sandbox.faults.add("users.create", cut=True, after=True, times=1)
 
-    answer = await sign_up("alpha")
+    assert await sign_up(service, "alpha") == (201, {"tenant": "alpha"})
 
     assert cut.fired == 1
-    assert answer.status == 201
-    assert await who((await answer.json())["dsn"]) == ("tenant_alpha", "tenant_alpha")
+    assert await add(service, "alpha", "works") == (200, {"notes": ["works"]})
     assert [request.operation for request in aiodbclient_sandbox.requests].count("users.create") == 1
 
 
 async def test_when_the_api_is_down_the_signup_can_be_tried_again(
-    sign_up: SignUp, aiodbclient_sandbox: Sandbox
+    service: Service, aiodbclient_sandbox: Sandbox
 ) -> None:
-    aiodbclient_sandbox.faults.add(["users.create", "users.get"], cut=True, after=True)
-    refused = await sign_up("alpha")
-    assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+    aiodbclient_sandbox.faults.add(["users.create", "users.get"], status=503, after=True)
+    assert await sign_up(service, "alpha") == (503, {"error": "try again"})
 
     aiodbclient_sandbox.faults.clear()
-    answer = await sign_up("alpha")
-    assert answer.status == 201
-    assert await who((await answer.json())["dsn"]) == ("tenant_alpha", "tenant_alpha")
+    assert await sign_up(service, "alpha") == (201, {"tenant": "alpha"})
+    assert await add(service, "alpha", "works") == (200, {"notes": ["works"]})
 
 
-async def test_a_bad_name_is_refused_and_nothing_is_sent(sign_up: SignUp, aiodbclient_sandbox: Sandbox) -> None:
+async def test_when_the_database_is_away_the_service_says_so_and_goes_on_afterwards(
+    service: Service, aiodbclient_sandbox: Sandbox, cluster_id: str
+) -> None:
+    await sign_up(service, "alpha")
+    await add(service, "alpha", "kept")
+
+    await aiodbclient_sandbox.stop_database(cluster_id)
+    assert await add(service, "alpha", "lost") == (503, {"error": "try again"})
+
+    await aiodbclient_sandbox.start_database(cluster_id)
+    assert await add(service, "alpha", "more") == (200, {"notes": ["kept", "more"]})
+
+
+async def test_a_bad_name_is_refused_and_nothing_is_sent(service: Service, aiodbclient_sandbox: Sandbox) -> None:
     before = len(aiodbclient_sandbox.requests)
 
     for name in ("", "../doadmin", "Robert'); DROP TABLE notes;--", "x" * 32):
-        assert (await sign_up(name)).status == 422
+        async with service.post("/signup", json={"tenant": name}) as answer:
+            assert answer.status == 422
 
     assert len(aiodbclient_sandbox.requests) == before
