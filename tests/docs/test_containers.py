@@ -1,0 +1,72 @@
+"""The section "In a container" works, as far as it goes without an image."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psycopg
+import yaml
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "testing.md").read_text()
+SECTION = PAGE.partition("## In a container")[2].partition("\n## ")[0]
+IMAGE, COMPOSE = re.findall(r"^```text\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_container_runs_answers_what_the_app_sends() -> None:
+    command = json.loads(IMAGE.partition("CMD ")[2].replace("\\\n", ""))
+    services = yaml.safe_load(COMPOSE)["services"]
+    app = services["app"]["environment"]
+    assert command.pop(0) == "python"
+    place = command.index("--port") + 1
+    host, port = app["DIGITALOCEAN_API_URL"].removeprefix("http://").split(":")
+    assert host in services
+    assert command[place] == port
+    command[place] = "0"  # another test may have that port
+
+    process = subprocess.Popen([sys.executable, *command, "--json"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        request = urllib.request.Request(
+            f"{told['url']}/v2/databases/{app['DIGITALOCEAN_CLUSTER_ID']}",
+            headers={"host": f"{host}:{port}", "authorization": f"Bearer {app['DIGITALOCEAN_TOKEN']}"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            connection = json.load(answer)["database"]["connection"]
+        assert connection["host"] == host
+        # In the network of the containers the name leads there.
+        psycopg.connect(connection["uri"], hostaddr="127.0.0.1").close()
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_extensions_on_the_page_are_those_that_a_tenant_can_create() -> None:
+    listed = re.search(r"can create these:\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+    assert listed is not None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aiodbclient.sandbox", "--cluster", "pg", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        request = urllib.request.Request(
+            f"{told['url']}/v2/databases/{told['clusters'][0]['id']}",
+            headers={"authorization": f"Bearer {told['token']}"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            uri = json.load(answer)["database"]["connection"]["uri"]
+        with psycopg.connect(uri) as admin:
+            there = admin.execute(
+                "SELECT DISTINCT name FROM pg_available_extension_versions"
+                " WHERE trusted AND name <> 'plpgsql' ORDER BY name"
+            ).fetchall()
+        assert listed[1].split() == [name for (name,) in there]
+    finally:
+        process.terminate()
+        process.communicate()
