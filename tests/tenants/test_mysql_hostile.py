@@ -372,6 +372,61 @@ async def test_a_login_is_ended_although_its_sessions_fight_back(server: Server)
     own.close()
 
 
+async def test_an_end_that_is_cancelled_leaves_nothing_half_done(server: Server) -> None:
+    names, login, password = await server.make()
+    held = [server.connect(login, password) for _ in range(3)]
+    for wait in (0.0, 0.005, 0.01, 0.02, 0.04):
+        ending = asyncio.create_task(server.grants.end_login(names, login, password, nothing))
+        await asyncio.sleep(wait)
+        ending.cancel()
+        with suppress(asyncio.CancelledError):
+            await ending
+        with server.as_root() as cursor:
+            cursor.execute("SELECT Host, max_questions, max_user_connections FROM mysql.user WHERE User = %s", (login,))
+            assert cursor.fetchall() == (("%", 0, server.limit),)
+    await server.grants.end_login(names, login, password, nothing)
+    assert server.sessions(login) == []
+    for each in held:
+        each.close()
+
+
+async def test_what_a_tenant_holds_in_its_schema_delays_nobody(server: Server) -> None:
+    """Locked tables, open transactions, and statements that wait for them."""
+    names, login, password = await server.make()
+    another, name, secret = await server.make()
+    held = [server.connect(login, password, names.database) for _ in range(4)]
+    run(held[0], "CREATE TABLE t (a INT)")
+    run(held[0], "CREATE TABLE u (a INT)")
+    run(held[0], "LOCK TABLES t WRITE")
+    run(held[1], "START TRANSACTION")
+    run(held[1], "INSERT INTO u VALUES (1)")
+    stuck = [
+        threading.Thread(target=lambda at=at: suppressed(held[at], f"DROP DATABASE `{names.database}`"), daemon=True)
+        for at in (2, 3)
+    ]
+    for thread in stuck:
+        thread.start()
+    await asyncio.sleep(0.2)
+    started = time.monotonic()
+
+    await asyncio.gather(
+        *(server.grants.give(names, login) for _ in range(4)),
+        server.grants.give(another, name),
+        server.grants.log_in(another, name, secret),
+        server.grants.problems(another, [name]),
+    )
+
+    assert time.monotonic() - started < 5
+    await server.grants.end_login(names, login, password, nothing)
+    for thread in stuck:
+        thread.join()
+
+
+def suppressed(connection: pymysql.Connection[Cursor], statement: str) -> None:
+    with suppress(pymysql.MySQLError):
+        run(connection, statement)
+
+
 async def test_a_login_with_all_its_connections_in_use_is_ended(server: Server) -> None:
     names, login, password = await server.make()
     held = [server.connect(login, password) for _ in range(server.limit)]

@@ -14,7 +14,7 @@ retired, and commit or roll back a prepared transaction of somebody else whose n
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from ...errors import GrantError
@@ -26,10 +26,10 @@ from . import Grants, LoginRefusedError, ServerAwayError
 from .mariadb_sessions import account, end_on_mariadb, kept_password
 from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
 from .mysql_server import AtLimitError, MySQLSession, connected, options_of, pattern, quoted
-from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit
+from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_its_end
 from .mysql_transactions import roll_back_prepared
 
-CONNECTION_LIMIT = 20
+_NO_LIMIT = 100_000  # more than a server takes. With 0 the sessions would not count, and could not be stopped
 
 
 class MySQLGrants(Grants[MySQLSession]):
@@ -47,10 +47,10 @@ class MySQLGrants(Grants[MySQLSession]):
 
     _database_option = "db"
 
-    def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = CONNECTION_LIMIT) -> None:
+    def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
-        self._limit = connection_limit or 0
+        self._limit = connection_limit or _NO_LIMIT
 
     async def give(self, names: Names, username: str) -> None:
         tenant, schema = names.tenant, _schema(names)
@@ -88,7 +88,7 @@ class MySQLGrants(Grants[MySQLSession]):
     ) -> str | None:
         """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
         async with self._administrator() as server:
-            await self._lock(server, names.tenant, username, password)
+            await to_its_end(self._lock(server, names.tenant, username, password))
         return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
@@ -119,18 +119,12 @@ class MySQLGrants(Grants[MySQLSession]):
         tenant = names.tenant
         async with self._administrator() as server:
             await _check_hosts(server, tenant, username)
-            await revoke_all(server, tenant, username)
-            if server.is_mariadb:
-                async with kept_password(server, tenant, username), self._limited(server, tenant, username):
-                    await end_on_mariadb(server, self._own, tenant, username, None, lock=False)
-            else:
-                async with self._limited(server, tenant, username):
-                    await end_on_mysql(server, self._own, tenant, username)
+            await to_its_end(self._end_old_sessions(server, tenant, username))
 
     async def before_removal(self, names: Names) -> None:
         async with self._administrator() as server:
             for username in names.logins:
-                await self._end(server, names.tenant, username)
+                await to_its_end(self._end(server, names.tenant, username))
             if names.role is Role.OWNER:
                 await roll_back_prepared(server, names.tenant, _schema(names))
 
@@ -146,7 +140,8 @@ class MySQLGrants(Grants[MySQLSession]):
         tenant = names.tenant
         async with self._administrator() as server:
             for username in names.logins:
-                await self._end(server, tenant, username)
+                await to_its_end(self._end(server, tenant, username))
+                await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)  # left by a process that died
             if names.role is Role.OWNER:
                 for one in await access(server, tenant, _schema(names)):
                     if not one.wide:
@@ -154,6 +149,16 @@ class MySQLGrants(Grants[MySQLSession]):
 
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
         return connected(options, self._tls)
+
+    async def _end_old_sessions(self, server: MySQLSession, tenant: str, username: str) -> None:
+        """Revoke all rights of a login and end its sessions. It keeps its password and stays open."""
+        await revoke_all(server, tenant, username)
+        if server.is_mariadb:
+            async with kept_password(server, tenant, username), self._limited(server, tenant, username):
+                await end_on_mariadb(server, self._own, tenant, username, None, lock=False)
+        else:
+            async with self._limited(server, tenant, username):
+                await end_on_mysql(server, self._own, tenant, username)
 
     async def _end(self, server: MySQLSession, tenant: str, username: str) -> None:
         """End the sessions of a login, and lock it if it is there."""
@@ -180,11 +185,8 @@ class MySQLGrants(Grants[MySQLSession]):
         await limit(server, tenant, username, queries=1, connections=self._limit)
         try:
             yield
-        except BaseException:
-            with suppress(GrantError):  # the connection may be closed: the next run does it
-                await limit(server, tenant, username, queries=0, connections=self._limit)
-            raise
-        await limit(server, tenant, username, queries=0, connections=self._limit)
+        finally:
+            await limit(server, tenant, username, queries=0, connections=self._limit)
 
     def _own(self, username: str, password: str) -> AbstractAsyncContextManager[MySQLSession]:
         """Log in as a tenant's login, with no schema and no statement."""

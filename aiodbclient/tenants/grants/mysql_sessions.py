@@ -21,9 +21,10 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
+from typing import Any
 
 import pymysql
 
@@ -90,7 +91,7 @@ async def end_on_mysql(server: MySQLSession, log_in: LogIn, tenant: str, usernam
                 reason = reason_of(error)
             await asyncio.sleep(PAUSE)
     finally:
-        with suppress(GrantError):  # the connection may be closed: the next run drops it
+        with suppress(GrantError):  # the next run drops it
             await drop_helpers(server, tenant, username)
     raise not_ended(tenant, username, reason)
 
@@ -127,6 +128,22 @@ async def kill_others(own: MySQLSession, username: str, until: float) -> bool:
             return True
         await asyncio.sleep(PAUSE)
     return False
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` to its end, also if this is cancelled: half done it would leave a login that nobody can use."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not warn
+        raise cancelled
+    await task
 
 
 def new_password() -> str:
