@@ -143,7 +143,9 @@ async def connected(
     """
     reason = ""
     error_type: type[Exception] = ServerAwayError
-    connection: Any = _Connection(**options, ssl=tls, charset="utf8mb4", autocommit=None, cursorclass=_Cursor)
+    # Without autocommit=None the driver sends a statement of its own, which an account at its limit cannot run.
+    settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": _Cursor}
+    connection: Any = _Connection(**options, **settings)
     try:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

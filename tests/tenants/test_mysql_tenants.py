@@ -1,0 +1,183 @@
+"""The life of tenants on MySQL and MariaDB whose credentials leak, whose logins were there before, or who drift."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pymysql
+import pytest
+from pymysql.cursors import Cursor
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
+from aiodbclient.errors import ConflictError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
+
+from .conftest import only
+
+
+@pytest.fixture
+async def cluster(mysql_cluster: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
+    sandbox, cluster_id = mysql_cluster
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+        yield client.cluster(cluster_id)
+
+
+_used = iter(range(10**6))
+
+
+@pytest.fixture
+async def tenants(cluster: ClusterClient, tmp_path: Path) -> AsyncIterator[Tenants]:
+    async with SQLiteStore(tmp_path / "tenants.db") as store:
+        yield Tenants(cluster, store, f"m{next(_used)}_")
+
+
+def connect(credential: Credential, password: str | None = None) -> pymysql.Connection[Cursor]:
+    return pymysql.connect(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=password or credential.password or "",
+        database=credential.database,
+        autocommit=True,
+        ssl={"check_hostname": False},
+    )
+
+
+def run(connection: pymysql.Connection[Cursor], statement: str) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def set_password(connection: pymysql.Connection[Cursor]) -> None:
+    try:
+        run(connection, "SET PASSWORD = PASSWORD('Mine-1-Mine')")  # MariaDB
+    except pymysql.ProgrammingError:
+        run(connection, "SET PASSWORD = 'Mine-1-Mine'")
+
+
+async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenants) -> None:
+    """Its session stays open and sets a password of its own, after the rotation and after each that follows."""
+    leaked = await tenants.ensure("alpha")
+    session = connect(leaked)
+    run(session, "CREATE TABLE t AS SELECT 1 AS a")
+
+    assert (await only(tenants.rotate(["alpha"]))).action is Action.ROTATED
+    set_password(session)
+    assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
+
+    with pytest.raises(pymysql.MySQLError):
+        run(session, "SELECT 1")
+    for password in (leaked.password, "Mine-1-Mine"):
+        with pytest.raises(pymysql.MySQLError):
+            connect(leaked, password)
+    for _ in range(2):  # the logins take turns, and the one that was locked is used again
+        rotated = await only(tenants.rotate(["alpha"]))
+        assert rotated.credential is not None
+        assert run(connect(rotated.credential), "SELECT a FROM t") == [(1,)]
+        assert (await only(tenants.retire(["alpha"]))).error is None
+    assert (await tenants.get("alpha")) == rotated.credential
+
+
+async def test_a_session_that_survives_the_tenant_does_not_reach_the_next_one(
+    tenants: Tenants, cluster: ClusterClient
+) -> None:
+    first = await tenants.ensure("alpha")
+    session = connect(first)
+    run(session, "CREATE TABLE t (a INT) ENGINE = InnoDB")
+    run(session, "XA START 'held'")
+    run(session, "INSERT INTO t VALUES (1)")
+    run(session, "XA END 'held'")
+    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+
+    again = await tenants.ensure("alpha")
+
+    with pytest.raises(pymysql.MySQLError):
+        run(session, "CREATE TABLE planted (a INT)")
+    assert run(connect(again), "SHOW TABLES") == []
+
+
+async def test_readers_and_writers(tenants: Tenants) -> None:
+    owner = await tenants.ensure("alpha")
+    run(connect(owner), "CREATE TABLE t (a INT)")
+    reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
+
+    run(connect(writer), "INSERT INTO t VALUES (1)")
+    assert run(connect(reader), "SELECT a FROM t") == [(1,)]
+    for credential, statement in (
+        (reader, "DELETE FROM t"),
+        (writer, "DROP TABLE t"),
+        (writer, "CREATE TABLE n (a INT)"),
+    ):
+        with pytest.raises(pymysql.MySQLError, match="denied"):
+            run(connect(credential), statement)
+    assert (reader.role, writer.role, owner.role) == (Role.READER, Role.WRITER, Role.OWNER)
+
+    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+    for credential in (owner, reader, writer):
+        with pytest.raises(pymysql.MySQLError):
+            connect(credential)
+
+
+async def test_an_adopted_login_keeps_its_password_and_loses_its_sessions(
+    tenants: Tenants, cluster: ClusterClient
+) -> None:
+    whole = f"{tenants._tenancy.prefix}alpha"
+    await cluster.dbs.create(whole)
+    user = await cluster.users.create(whole)
+    with pytest.raises(ConflictError):
+        await tenants.ensure("alpha")
+    adopting = [outcome async for outcome in tenants.provision(["alpha"], if_exists="adopt")]
+    assert [outcome.action for outcome in adopting] == [Action.ADOPTED]
+    credential = await tenants.get("alpha")
+    assert credential is not None
+    assert credential.password == user.password
+    assert [each.problems async for each in tenants.check(["alpha"])] == [()]
+    with pytest.raises(pymysql.MySQLError, match="denied"):
+        run(connect(credential), "CREATE USER planted")
+
+
+async def test_drift_is_found_and_repaired(tenants: Tenants, cluster: ClusterClient) -> None:
+    one, _ = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    doadmin = await cluster.users.get("doadmin")
+    info = (await cluster.info()).connection
+    root = pymysql.connect(
+        host=info.host,
+        port=info.port or 0,
+        user="doadmin",
+        password=doadmin.password or "",
+        autocommit=True,
+        ssl={"check_hostname": False},
+    )
+    pattern = (one.database or "").replace("_", "\\_")
+    for statement, problem in (
+        (f"REVOKE INSERT ON `{pattern}`.* FROM '{one.username}'@'%'", Problem.RIGHTS_MISSING),
+        (f"GRANT SELECT ON `{pattern}`.* TO '{tenants._tenancy.prefix}beta'@'%'", Problem.OPEN_TO_OTHERS),
+        (f"ALTER USER '{one.username}'@'%' ACCOUNT LOCK", Problem.PASSWORD_REFUSED),
+    ):
+        run(root, statement)
+        (checked,) = [each async for each in tenants.check(["alpha"])]
+        assert problem in checked.problems, statement
+        (repaired,) = [each async for each in tenants.repair(["alpha"])]
+        assert (repaired.action, repaired.error) == (Action.REPAIRED, None), statement
+        assert [each.problems async for each in tenants.check(["alpha"])] == [()]
+    root.close()
+
+
+async def test_a_kept_database_is_open_to_nobody(tenants: Tenants, cluster: ClusterClient) -> None:
+    owner = await tenants.ensure("alpha")
+    run(connect(owner), "CREATE TABLE t AS SELECT 1 AS a")
+    reader = await tenants.role("reader").ensure("alpha")
+
+    assert (await only(tenants.remove(["alpha"], keep_database=True))).action is Action.DELETED
+
+    for credential in (owner, reader):
+        with pytest.raises(pymysql.MySQLError):
+            connect(credential)
+    assert owner.database in [each.name for each in await cluster.dbs.list()]
+    with suppress(ConflictError):
+        await tenants.ensure("alpha")
+        raise AssertionError("the database of before was given to a new tenant")
