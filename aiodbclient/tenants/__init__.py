@@ -18,6 +18,7 @@ from .outcomes import (
     TenantRepairOutcome,
 )
 from .plans import Plan
+from .pools import TenantPools
 from .problems import Problem
 from .roles import Role
 from .stores import Claim, Record, Store
@@ -43,6 +44,7 @@ __all__ = [
     "TenantEvent",
     "TenantOutcome",
     "TenantPlanOutcome",
+    "TenantPools",
     "TenantRemovalOutcome",
     "TenantRemoved",
     "TenantRepairOutcome",

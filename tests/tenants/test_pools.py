@@ -1,0 +1,558 @@
+"""A pool for each tenant, in virtual time: opened once, never more than ``most``, never closed while in use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from itertools import count
+from math import inf, nan
+from typing import Any
+
+import pytest
+from attrs import define, evolve, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError
+from aiodbclient.tenants import Credential, TenantPools
+from aiodbclient.tenants.testing import a_credential
+
+from ..pacing.world import VirtualLoop, live
+
+
+@define(eq=False)
+class Pool:
+    """A driver's pool. ``uses`` counts who has it now."""
+
+    credential: Credential
+    state: str = "open"
+    uses: int = 0
+
+    @property
+    def password(self) -> str | None:
+        return self.credential.password
+
+
+class Refused(Exception):
+    """What a driver raises if the server refuses a login."""
+
+
+@define
+class World:
+    """A store with credentials, the server that knows which of them log in, and the driver."""
+
+    most: int = 3
+    opening: float = 0.1  # s
+    closing: float = 0.1
+    reading: float = 0.01
+    on_record: dict[str, Credential] = field(factory=dict)
+    refused: set[str | None] = field(factory=set)  # passwords
+    broken: str = ""  # "store", "open" or "close"
+    there: list[Pool] = field(factory=list)  # those being opened or closed too
+    opened: list[Pool] = field(factory=list)
+    reads: int = 0
+    half_open: int = 0
+    in_a_hurry: bool = False  # leaving was cancelled, which closes what is in use
+
+    def provision(self, *names: str) -> None:
+        for name in names:
+            self.on_record[name] = a_credential(name, f"{name}-1")
+
+    def rotate(self, name: str) -> None:
+        self.on_record[name] = a_credential(name, f"{name}-{next(_numbers)}")
+
+    async def get(self, name: str) -> Credential | None:
+        self.reads += 1
+        await asyncio.sleep(self.reading)
+        if self.broken == "store":
+            raise StoreError("the store is away")
+        return self.on_record.get(name)
+
+    async def open(self, credential: Credential) -> Pool:
+        self.half_open += 1
+        self._count()
+        try:
+            await asyncio.sleep(self.opening)
+            if self.broken == "open" or credential.password in self.refused:
+                raise Refused(credential.name)
+            pool = Pool(credential)
+            self.there.append(pool)
+            self.opened.append(pool)
+            return pool
+        finally:
+            self.half_open -= 1
+
+    async def close(self, pool: Pool) -> None:
+        assert pool.state == "open"
+        assert pool.uses == 0 or self.in_a_hurry
+        pool.state = "closing"
+        try:
+            await asyncio.sleep(self.closing)
+            if self.broken == "close":
+                raise OSError("hunter2")
+        finally:
+            pool.state = "closed"
+            self.there.remove(pool)
+
+    def _count(self) -> None:
+        assert len(self.there) + self.half_open <= self.most, "more pools than there may be"
+
+    def pools(self, **options: Any) -> TenantPools[Pool]:
+        return TenantPools(self, open=self.open, close=self.close, **({"most": self.most} | options))
+
+    def open_names(self) -> list[str]:
+        return sorted(pool.credential.name for pool in self.there if pool.state == "open")
+
+
+_numbers = count(2)
+Test = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def in_virtual_time(test: Test) -> Callable[[], None]:
+    def run() -> None:
+        async def main(loop: VirtualLoop) -> None:
+            world = World()
+            world.provision("alpha", "beta", "gamma", "delta")
+            await test(world)
+            assert not world.there, "a pool is left"
+            assert len(asyncio.all_tasks()) == 1, "a task is left"
+
+        live(main)
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+async def use(pools: TenantPools[Pool], name: str, seconds: float = 0.0) -> Pool:
+    async with pools.use(name) as pool:
+        assert pool.state == "open"
+        pool.uses += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            assert pool.state == "open"
+            pool.uses -= 1
+        return pool
+
+
+@in_virtual_time
+async def test_a_pool_is_opened_once_for_all_who_come_at_once(world: World) -> None:
+    async with world.pools() as pools:
+        got = await asyncio.gather(*(use(pools, "alpha") for _ in range(50)))
+        assert len({id(pool) for pool in got}) == 1
+        assert await use(pools, "alpha") is got[0]
+        assert (len(world.opened), world.reads) == (1, 1)
+
+
+def test_making_it_needs_no_loop_and_it_can_be_entered_again() -> None:
+    world = World()
+    world.provision("alpha", "beta", "gamma")
+    pools = world.pools()
+
+    @in_virtual_time
+    async def test(_: World) -> None:
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        with pytest.raises(ConfigurationError, match="not open: use them in 'async with pools'"):
+            await use(pools, "alpha")
+        async with pools:
+            with pytest.raises(ConfigurationError, match="open already"):
+                await pools.__aenter__()
+            await use(pools, "alpha")
+        with pytest.raises(ConfigurationError, match="not open"):
+            await use(pools, "alpha")
+        async with pools:
+            await asyncio.gather(*(use(pools, name, 1) for name in world.on_record))
+
+    test()
+
+
+@in_virtual_time
+async def test_the_least_recently_used_gives_its_place_up(world: World) -> None:
+    async with world.pools() as pools:
+        for name in ("alpha", "beta", "gamma", "alpha", "delta"):
+            await use(pools, name)
+        assert world.open_names() == ["alpha", "delta", "gamma"]
+
+
+@in_virtual_time
+async def test_when_all_are_in_use_it_waits(world: World) -> None:
+    loop = asyncio.get_running_loop()
+    async with world.pools() as pools:
+        times = {"alpha": 9, "beta": 5, "gamma": 7}
+        holding = [asyncio.create_task(use(pools, name, seconds)) for name, seconds in times.items()]
+        await asyncio.sleep(1)
+        before = loop.time()
+        await use(pools, "delta")
+        assert 4 < loop.time() - before < 5  # until beta was free, and closed
+        await asyncio.gather(*holding)
+
+
+@in_virtual_time
+async def test_a_pool_that_nobody_uses_is_closed(world: World) -> None:
+    async with world.pools(idle=300.0, refresh=inf) as pools:
+        await use(pools, "alpha")
+        await asyncio.sleep(200)
+        await use(pools, "beta")
+        await use(pools, "alpha", 50)
+        await asyncio.sleep(299)
+        assert world.open_names() == ["alpha"]
+        await asyncio.sleep(2)
+        assert world.open_names() == []
+
+
+@in_virtual_time
+async def test_new_uses_follow_a_rotation_and_the_old_pool_is_closed_after_its_last_use(world: World) -> None:
+    async with world.pools(refresh=5.0) as pools:
+        first = await use(pools, "alpha")
+        long = asyncio.create_task(use(pools, "alpha", 60))
+        await asyncio.sleep(1)
+        world.rotate("alpha")
+        assert await use(pools, "alpha") is first
+        await asyncio.sleep(5)
+        second = await use(pools, "alpha")
+        assert second.credential == world.on_record["alpha"]
+        assert first.state == "open"
+        assert await long is first
+        await asyncio.sleep(1)
+        assert first.state == "closed"
+        assert await use(pools, "alpha") is second
+
+
+@in_virtual_time
+async def test_the_record_is_read_once_for_all_and_only_every_five_seconds(world: World) -> None:
+    async with world.pools(refresh=5.0) as pools:
+        for _ in range(100):
+            await asyncio.gather(*(use(pools, "alpha") for _ in range(20)))
+            await asyncio.sleep(0.5)
+        assert 9 <= world.reads <= 12
+
+
+@in_virtual_time
+async def test_with_refresh_0_each_use_reads_the_record(world: World) -> None:
+    async with world.pools(refresh=0) as pools:
+        for _ in range(3):
+            world.rotate("alpha")
+            assert (await use(pools, "alpha")).credential == world.on_record["alpha"]
+
+
+@in_virtual_time
+async def test_a_login_that_is_refused_at_opening_reads_the_record_and_tries_once_more(world: World) -> None:
+    async def rotated_meanwhile(credential: Credential) -> Pool:
+        if credential.password == "alpha-1":
+            world.rotate("alpha")
+            world.refused.add("alpha-1")
+        return await world.open(credential)
+
+    async with TenantPools(world, open=rotated_meanwhile, close=world.close) as pools:
+        assert (await use(pools, "alpha")).credential == world.on_record["alpha"]
+        world.refused.add("beta-1")
+        with pytest.raises(Refused):
+            await use(pools, "beta")
+        assert world.reads == 4
+
+
+@in_virtual_time
+async def test_an_exception_in_the_block_reads_the_record_at_the_next_use(world: World) -> None:
+    async with world.pools(refresh=inf) as pools:
+        first = await use(pools, "alpha")
+        world.rotate("alpha")
+        assert await use(pools, "alpha") is first
+        with pytest.raises(Refused):
+            async with pools.use("alpha"):
+                raise Refused
+        assert (await use(pools, "alpha")).credential == world.on_record["alpha"]
+
+
+@in_virtual_time
+async def test_a_tenant_without_a_credential_takes_nobodys_place(world: World) -> None:
+    async with world.pools(refresh=5.0) as pools:
+        for name in ("alpha", "beta", "gamma"):
+            await use(pools, name)
+        with pytest.raises(InvalidArgumentError, match=r"'nobody' has no credential .* provision it first"):
+            await use(pools, "nobody")
+        assert world.open_names() == ["alpha", "beta", "gamma"]
+
+        del world.on_record["alpha"]
+        await asyncio.sleep(6)
+        with pytest.raises(InvalidArgumentError, match="'alpha' has no credential"):
+            await use(pools, "alpha")
+        await asyncio.sleep(1)
+        assert world.open_names() == ["beta", "gamma"]
+
+
+@in_virtual_time
+async def test_while_the_store_is_away_open_pools_serve(world: World) -> None:
+    async with world.pools(refresh=5.0) as pools:
+        first = await use(pools, "alpha")
+        world.broken = "store"
+        await asyncio.sleep(6)
+        reads = world.reads
+        assert await use(pools, "alpha") is first
+        assert await use(pools, "alpha") is first
+        assert world.reads == reads + 1
+        with pytest.raises(StoreError, match="the store is away"):
+            await use(pools, "beta")
+        world.broken = ""
+        await use(pools, "beta")
+
+
+@in_virtual_time
+async def test_a_pool_that_cannot_be_opened_leaves_its_place_to_others(world: World) -> None:
+    async with world.pools() as pools:
+        world.broken = "open"
+        for _ in range(5):
+            failed = await asyncio.gather(*(use(pools, name) for name in world.on_record), return_exceptions=True)
+            assert {type(each) for each in failed} == {Refused}
+        world.broken = ""
+        await asyncio.gather(*(use(pools, name) for name in world.on_record))
+
+
+def test_errors_of_closing_lose_no_other_pool(caplog: pytest.LogCaptureFixture) -> None:
+    @in_virtual_time
+    async def test(world: World) -> None:
+        world.broken = "close"
+        pools = world.pools()
+        await pools.__aenter__()
+        for name in world.on_record:
+            await use(pools, name)
+        with pytest.raises(ExceptionGroup, match="some pools could not be closed") as failed:
+            await pools.__aexit__(None, None, None)
+        assert [type(error) for error in failed.value.exceptions] == [OSError] * 3  # the fourth was before
+        await pools.__aenter__()
+        await use(pools, "alpha")
+        await pools.__aexit__(KeyError, KeyError(), None)  # the program's own exception comes through
+
+    with caplog.at_level(logging.WARNING, "aiodbclient"):
+        test()
+    assert "the pool of 'alpha' could not be closed: OSError" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+@in_virtual_time
+async def test_leaving_the_block_waits_for_uses_and_refuses_new_ones(world: World) -> None:
+    async with world.pools() as pools:
+        using = asyncio.create_task(use(pools, "alpha", 3))
+        opening = asyncio.create_task(use(pools, "beta", 3))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(use(pools, name)) for name in ("gamma", "delta")]
+        await asyncio.sleep(0.1)
+    assert (await using).state == "closed"
+    ended = await asyncio.gather(opening, *waiting, return_exceptions=True)
+    assert {type(each) for each in ended} <= {Pool, ConfigurationError}
+    assert isinstance(ended[-1], ConfigurationError)
+
+
+@in_virtual_time
+async def test_leaving_that_is_cancelled_closes_what_is_in_use(world: World) -> None:
+    pools = world.pools()
+    await pools.__aenter__()
+    forever = asyncio.create_task(asyncio.sleep(1e6))
+    entered = pools.use("alpha")
+    await entered.__aenter__()
+    leaving = asyncio.create_task(pools.__aexit__(None, None, None))
+    await asyncio.sleep(1)
+    assert not leaving.done()
+    world.in_a_hurry = True
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert not world.there
+    await entered.__aexit__(None, None, None)
+    forever.cancel()
+    await asyncio.wait([forever])
+
+
+@in_virtual_time
+async def test_a_server_that_never_answers_is_left_by_a_second_cancel(world: World) -> None:
+    world.closing = 1e9
+    pools = world.pools()
+    await pools.__aenter__()
+    await use(pools, "alpha")
+    leaving = asyncio.create_task(pools.__aexit__(None, None, None))
+    for _ in range(2):
+        await asyncio.sleep(1)
+        assert not leaving.done()
+        leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+@in_virtual_time
+async def test_visitors_who_leave_the_queue_cost_nobody_a_pool(world: World) -> None:
+    world.provision(*(f"t{number}" for number in range(20)))
+    async with world.pools() as pools:
+        holding = [asyncio.create_task(use(pools, name, 10)) for name in ("alpha", "beta", "gamma")]
+        await asyncio.sleep(1)
+        gone = [asyncio.create_task(use(pools, f"t{number}")) for number in range(20)]
+        await asyncio.sleep(1)
+        for each in gone:
+            each.cancel()
+        await asyncio.wait([*gone, *holding])
+        await asyncio.sleep(1)
+        assert world.open_names() == ["alpha", "beta", "gamma"]
+        assert len(world.opened) == 3
+
+
+@in_virtual_time
+async def test_a_visitor_who_leaves_in_the_moment_it_gets_a_pool_does_not_keep_it(world: World) -> None:
+    async def open_pool(credential: Credential) -> Pool:
+        pool = await world.open(credential)
+        asyncio.get_running_loop().call_soon(visitor.cancel)
+        return pool
+
+    async with TenantPools(world, open=open_pool, close=world.close, idle=1.0) as pools:
+        visitor = asyncio.create_task(use(pools, "alpha"))
+        await asyncio.wait([visitor])
+        assert visitor.cancelled()
+        await asyncio.sleep(2)
+        assert not world.there
+
+
+@in_virtual_time
+async def test_an_open_that_does_not_heed_its_cancellation_leaves_no_pool(world: World) -> None:
+    async def stubborn(credential: Credential) -> Pool:
+        opening = asyncio.create_task(world.open(credential))
+        while not opening.done():
+            try:
+                await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                continue
+        return opening.result()
+
+    async with TenantPools(world, open=stubborn, close=world.close) as pools:
+        visitor = asyncio.create_task(use(pools, "alpha"))
+        await asyncio.sleep(0.05)
+    with pytest.raises(ConfigurationError, match="were closed"):
+        await visitor
+
+
+@pytest.mark.parametrize(
+    "options", [{"most": 0}, {"most": 1.5}, {"idle": -1}, {"idle": nan}, {"refresh": "x"}, {"refresh": None}]
+)
+def test_options_that_are_invalid_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be a"):
+        World().pools(**options)
+
+
+def test_no_secret_is_in_its_repr() -> None:
+    assert repr(World().pools()) == "<TenantPools: 0 open>"
+
+
+NAMES = ["alpha", "beta", "gamma", "delta"]
+STEP = st.one_of(
+    st.tuples(st.just("use"), st.sampled_from(NAMES), st.sampled_from([0.0, 0.05, 0.3, 2.0, 8.0])),
+    st.tuples(st.just("fail"), st.sampled_from(NAMES), st.sampled_from([0.0, 0.2])),
+    st.tuples(st.just("rotate"), st.sampled_from(NAMES), st.just(0.0)),
+    st.tuples(st.just("retire"), st.sampled_from(NAMES), st.just(0.0)),
+    st.tuples(st.just("remove"), st.sampled_from(NAMES), st.just(0.0)),
+    st.tuples(st.just("break"), st.sampled_from(["store", "open", "close", ""]), st.just(0.0)),
+    st.tuples(st.just("cancel"), st.integers(0, 30), st.just(0.0)),
+    st.tuples(st.just("wait"), st.just(""), st.sampled_from([0.0, 0.005, 0.05, 0.1, 0.11, 1.0, 6.0, 20.0])),
+)
+DURATIONS = st.sampled_from([0.0, 0.01, 0.1, 1.0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(STEP, max_size=40),
+    st.integers(1, 4),
+    DURATIONS,
+    DURATIONS,
+    DURATIONS,
+    st.sampled_from([0.0, 5.0]),
+    st.sampled_from([0.0, 1.0, 10.0, inf]),
+    st.integers(0, 2),
+)
+def test_whatever_happens_no_pool_is_one_too_many_closed_in_use_or_left(
+    steps: list[tuple[str, Any, float]],
+    most: int,
+    opening: float,
+    closing: float,
+    reading: float,
+    refresh: float,
+    idle: float,
+    cancels: int,
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        world = World(most, opening, closing, reading)
+        world.provision(*NAMES)
+        visitors: list[asyncio.Task[Any]] = []
+        changed: dict[str, float] = {}
+
+        async def visit(name: str, seconds: float, fail: bool) -> None:
+            began = loop.time()
+            async with pools.use(name) as pool:
+                assert pool.state == "open"
+                pool.uses += 1
+                # Whoever comes `refresh` seconds after a change has its credential, unless the store is away.
+                late = began >= changed.get(name, -inf) + refresh
+                if late and not away[0] and name in world.on_record and changed.get(name, -inf) < began:
+                    assert pool.credential == world.on_record[name] or changed[name] >= began
+                try:
+                    await asyncio.sleep(seconds)
+                    if fail:
+                        raise Refused
+                finally:
+                    assert pool.state == "open", "it was closed in use"
+                    pool.uses -= 1
+
+        away, left = [False], [False]
+        pools = world.pools(refresh=refresh, idle=idle)
+
+        async def body() -> None:
+            async with pools:
+                for what, of, seconds in steps:
+                    if what in ("use", "fail"):
+                        visitors.append(asyncio.create_task(visit(of, seconds, what == "fail")))
+                    elif what == "rotate":
+                        world.rotate(of)
+                        changed[of] = loop.time()
+                    elif what == "retire":
+                        world.refused.update(
+                            pool.password for pool in world.opened if pool.credential != world.on_record.get(of)
+                        )
+                    elif what == "remove":
+                        world.on_record.pop(of, None)
+                        changed[of] = loop.time()
+                    elif what == "break":
+                        world.broken = of
+                        away[0] = away[0] or of == "store"
+                    elif what == "cancel" and of < len(visitors):
+                        visitors[of].cancel()
+                    await asyncio.sleep(seconds if what == "wait" else 0)
+                left[0] = True
+
+        program = asyncio.create_task(body())
+        if cancels:
+            await asyncio.sleep(sum(seconds for what, _, seconds in steps if what == "wait") / cancels)
+            world.in_a_hurry = left[0]
+            program.cancel()
+        ended = await asyncio.gather(program, return_exceptions=True)
+        for error in ended:
+            known = (type(None), asyncio.CancelledError, ExceptionGroup)
+            assert isinstance(error, known), error
+        ended = await asyncio.gather(*visitors, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, AssertionError) and world.in_a_hurry:
+                continue
+            expected = (Refused, StoreError, InvalidArgumentError, ConfigurationError, asyncio.CancelledError)
+            assert error is None or isinstance(error, expected), error
+        assert not world.there
+        assert not world.half_open
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    live(main)
+
+
+def test_another_member_of_the_credential_is_another_credential() -> None:
+    @in_virtual_time
+    async def test(world: World) -> None:
+        async with world.pools(refresh=0) as pools:
+            await use(pools, "alpha")
+            world.on_record["alpha"] = evolve(world.on_record["alpha"], host="elsewhere.example.com")
+            assert (await use(pools, "alpha")).credential.host == "elsewhere.example.com"
+
+    test()
