@@ -7,12 +7,10 @@ from collections.abc import AsyncIterable, Iterable
 from ._bulk.database_jobs import DeprovisionDatabases, ProvisionDatabases
 from ._bulk.outcomes import DatabaseOutcome, RemovalOutcome
 from ._bulk.run import Run
-from ._request.context import ClusterContext
-from ._request.operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
-from .models import Database
+from ._request.db_calls import DatabaseCalls
 
 
-class DatabasesAPI:
+class DatabasesAPI(DatabaseCalls):
     """``cluster.dbs``: the databases of one cluster, one at a time or in bulk.
 
     A database has a name and nothing else, so there is no update: the API has none.
@@ -21,51 +19,7 @@ class DatabasesAPI:
     was sent: UnsupportedOperationError on Redis and Valkey, and InvalidArgumentError for a name that no URL can carry.
     """
 
-    __slots__ = ("_context",)
-
-    def __init__(self, context: ClusterContext) -> None:
-        self._context = context
-
-    async def list(self) -> list[Database]:
-        """Read all databases of the cluster. Safe to repeat and to cancel."""
-        return await self._context.list(LIST_DBS, Database)
-
-    async def get(self, name: str) -> Database:
-        """Read one database. Safe to repeat and to cancel.
-
-        Args:
-            name: The database.
-
-        Raises:
-            NotFoundError: There is no such database. A fresh one can answer so for a moment.
-        """
-        return (await self._context.send(GET_DB, name)).read(Database)
-
-    async def create(self, name: str) -> Database:
-        """Create a database.
-
-        A create that may have been applied is not sent again: its error has ``may_have_applied`` set, and ``get(name)``
-        tells. A cancelled call may have been applied too. ``provision`` finds out by itself.
-
-        Args:
-            name: The database.
-
-        Raises:
-            ConflictError: The name is taken, which UnprocessableEntityError may say too.
-        """
-        return (await self._context.send(CREATE_DB, name, {"name": name})).read(Database)
-
-    async def delete(self, name: str) -> None:
-        """Delete a database and all that is in it. Safe to repeat; a cancelled call may have been applied.
-
-        Args:
-            name: The database.
-
-        Raises:
-            NotFoundError: There is no such database. Where an earlier try of this call may have deleted it, that is
-                success.
-        """
-        (await self._context.send(DELETE_DB, name)).read_nothing()
+    __slots__ = ()
 
     def provision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
@@ -84,7 +38,7 @@ class DatabasesAPI:
             InvalidArgumentError: At once, for an argument that cannot be.
             DatabaseClientError: In the loop, for what ends the whole run; see Run.
         """
-        return Run(names, ProvisionDatabases(self._context, DatabasesAPI), concurrency)
+        return Run(names, ProvisionDatabases(self._context), concurrency)
 
     def deprovision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
@@ -98,4 +52,4 @@ class DatabasesAPI:
         Returns:
             The run. Its outcomes are DELETED, ABSENT where there was none, or FAILED.
         """
-        return Run(names, DeprovisionDatabases(self._context, DatabasesAPI), concurrency)
+        return Run(names, DeprovisionDatabases(self._context), concurrency)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -58,7 +59,7 @@ class Capabilities(NamedTuple):
         user_settings: The settings of its users, by name, such as ``"settings.acl"``.
         concurrent_user_writes: How many user writes a bulk run keeps in flight on one cluster. If it is 1, single calls
             wait for each other too: the client never sends two at a time.
-        tells_passwords: Whether the API tells a user's password when it is read, and not only when it is made.
+        returns_passwords: Whether the API returns a user's password when it is read, and not only when it is made.
         tenants: What a tenant (``aiodbclient.tenants``) has there for itself: a database, or everything whose name has
             the tenant's name as its prefix (Kafka's topics, OpenSearch's indexes). None: it can have no tenants.
     """
@@ -67,8 +68,18 @@ class Capabilities(NamedTuple):
     dbs: bool = True
     user_settings: frozenset[str] = frozenset()
     concurrent_user_writes: int = 16
-    tells_passwords: bool = True
+    returns_passwords: bool = True
     tenants: Literal["database", "prefix"] | None = None
+
+    @property
+    def tells_passwords(self) -> bool:
+        """The old name of ``returns_passwords``, until 2.0."""
+        warnings.warn(
+            "Capabilities.tells_passwords is now returns_passwords; the old name goes in 2.0",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.returns_passwords
 
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:
@@ -93,7 +104,7 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
         Engine.MONGODB: Capabilities(
             user_settings=frozenset({"settings.mongo_user_settings", "readonly"}),
             concurrent_user_writes=1,
-            tells_passwords=False,
+            returns_passwords=False,
             tenants="database",
         ),
         Engine.KAFKA: Capabilities(user_settings=frozenset({"settings.acl"}), tenants="prefix"),

@@ -344,3 +344,9 @@ async def test_what_json_cannot_say_is_refused(server: Server, make_client: Make
         await make_client().cluster(CLUSTER, engine="kafka").users.create("alice", settings=UserSettings(acl=[acl]))
 
     assert server.requests == []
+
+
+def test_the_old_name_of_a_capability_warns() -> None:
+    for engine, capabilities in CAPABILITIES.items():
+        with pytest.warns(DeprecationWarning, match=r"returns_passwords.*2\.0"):
+            assert capabilities.tells_passwords == capabilities.returns_passwords == (engine != "mongodb")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
+from .._request.db_calls import DatabaseCalls
 from ..errors import PermissionDeniedError, UnsupportedOperationError
 from ..models import Database
 from .job import ClusterJob, DoneT_co, removed
@@ -17,20 +16,12 @@ from .settle import create_settled, readable
 from .specs import name_spec
 
 
-class Databases(Protocol):
-    """The calls of ``DatabasesAPI`` that the jobs make."""
-
-    async def get(self, name: str) -> Database: ...
-
-    async def create(self, name: str) -> Database: ...
-
-    async def delete(self, name: str) -> None: ...
-
-    async def list(self) -> Sequence[Database]: ...
-
-
-class DatabaseJob(ClusterJob[Databases, str, DoneT_co]):
+class DatabaseJob(ClusterJob[str, DoneT_co]):
     """A job on databases, each given by its name."""
+
+    def calls(self, meter: Meter) -> DatabaseCalls:
+        """Return the calls, in the bulk lane of the rate budget, with their requests counted by ``meter``."""
+        return DatabaseCalls(self._context.for_bulk(meter))
 
     def check(self, given: object) -> str:
         return name_spec(given)
@@ -39,8 +30,8 @@ class DatabaseJob(ClusterJob[Databases, str, DoneT_co]):
 class ProvisionDatabases(DatabaseJob[DatabaseDone]):
     """Create each database that is not there."""
 
-    def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], Databases]) -> None:
-        super().__init__(context, api)
+    def __init__(self, context: ClusterContext) -> None:
+        super().__init__(context)
         self._existing: frozenset[str] = frozenset()
 
     async def prepare(self, meter: Meter) -> int:

@@ -12,7 +12,6 @@ from ..engines import Capabilities
 from ..errors import AuthenticationError, ConfigurationError, NotFoundError
 from .outcomes import Action, Done, Removed
 
-ApiT = TypeVar("ApiT")
 SpecT = TypeVar("SpecT")
 DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
 
@@ -62,23 +61,12 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
         return isinstance(error, AuthenticationError | ConfigurationError)
 
 
-class ClusterJob(Job[SpecT, DoneT_co], Generic[ApiT, SpecT, DoneT_co]):
-    """A job on one cluster.
+class ClusterJob(Job[SpecT, DoneT_co]):
+    """A job on one cluster."""
 
-    Args:
-        context: The cluster.
-        api: The class that makes the calls: ``UsersAPI`` or ``DatabasesAPI``. It is passed in, since its module imports
-            this one.
-    """
-
-    def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], ApiT]) -> None:
+    def __init__(self, context: ClusterContext) -> None:
         self.retry = context.options.retry
         self._context = context.for_bulk(Meter())
-        self._api = api
-
-    def calls(self, meter: Meter) -> ApiT:
-        """The calls, in the bulk lane of the rate budget, with their requests counted by ``meter``."""
-        return self._api(self._context.for_bulk(meter))
 
     async def prepare(self, meter: Meter) -> int:
         """Read the cluster's engine if it is not known yet, and return how many names it bears at a time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from time import monotonic
 
 from attrs import evolve, field, frozen
@@ -12,16 +12,17 @@ from .._json.converter import setting_names
 from .._request.call import Meter
 from .._request.context import ClusterContext
 from .._request.paths import check_name
+from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError, NotFoundError
 from ..models import NewUser, User
 from .job import Job
 from .outcomes import PlanOutcome, Removed, UserDone
 from .run import Run
-from .settings import Difference, differences, is_provider_own
+from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
 from .settle import readable
 from .specs import listed, user_spec
-from .user_jobs import DeprovisionUsers, ProvisionUsers, Users
+from .user_jobs import DeprovisionUsers, ProvisionUsers
 
 
 @frozen(eq=False)
@@ -33,7 +34,9 @@ class UserPlan:
     Attributes:
         create: The names that are not there.
         update: The names that are there with other settings than asked for.
-        keep: The names that are there as asked for.
+        keep: The names that are there as asked for, as far as is known.
+        unknown: Those of ``keep`` whose settings the API does not return, so that nobody knows whether they differ.
+            ``provision(if_exists="update")`` sends them all the same.
         extra: The names that are there and not asked for, without those that came with the cluster. ``apply`` deletes
             them if the plan was made with ``prune=True``, else it leaves them alone.
         prune: Whether ``apply`` deletes what is ``extra``.
@@ -46,9 +49,9 @@ class UserPlan:
     extra: Sequence[str]
     prune: bool
     differences: dict[str, list[Difference]] = field(repr=False)
+    unknown: Sequence[str]
     _specs: Sequence[NewUser] = field(repr=False)
     _context: ClusterContext = field(repr=False)
-    _api: Callable[[ClusterContext], Users] = field(repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.create or self.update or (self.prune and self.extra))
@@ -59,10 +62,10 @@ class UserPlan:
             lines += [f"~ {name}", *(f"    {difference}" for difference in self.differences[name])]
         lines += [f"- {name}" if self.prune else f"  {name} (not asked for; left alone)" for name in self.extra]
         deleted = len(self.extra) if self.prune else 0
-        lines.append(
-            f"{len(self.create)} to create, {len(self.update)} to update, {deleted} to delete, "
-            f"{len(self.keep)} as asked for"
-        )
+        kept = f"{len(self.keep)} as asked for"
+        if self.unknown:
+            kept += f", {len(self.unknown)} of them with settings that the API does not return"
+        lines.append(f"{len(self.create)} to create, {len(self.update)} to update, {deleted} to delete, {kept}")
         return "\n".join(lines)
 
     def apply(self, *, concurrency: int | None = None) -> Run[PlanOutcome]:
@@ -83,7 +86,7 @@ class UserPlan:
         """
         changes = {*self.create, *self.update}
         first = [spec for spec in self._specs if spec.name in changes]
-        job = ApplyPlan(self._context, self._api, first, self.extra if self.prune else ())
+        job = ApplyPlan(self._context, first, self.extra if self.prune else ())
         return Run(job.specs(), job, concurrency)
 
 
@@ -92,7 +95,6 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
 
     Args:
         context: The cluster.
-        api: The class that makes the calls.
         first: The users to create or update.
         last: The names to delete.
     """
@@ -100,12 +102,11 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
     def __init__(
         self,
         context: ClusterContext,
-        api: Callable[[ClusterContext], Users],
         first: Sequence[NewUser],
         last: Sequence[str],
     ) -> None:
-        self._provision = ProvisionUsers(context, api, "update")
-        self._deprovision = DeprovisionUsers(context, api)
+        self._provision = ProvisionUsers(context, "update")
+        self._deprovision = DeprovisionUsers(context)
         self._first = first
         self._last = last
         self._pending = len(first)
@@ -139,7 +140,6 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
 
 async def plan_users(
     context: ClusterContext,
-    api: Callable[[ClusterContext], Users],
     given: Iterable[str | NewUser] | AsyncIterable[str | NewUser],
     *,
     prune: bool,
@@ -149,8 +149,9 @@ async def plan_users(
     engine = await context.for_bulk(Meter()).learn_engine()
     for spec in specs.values():
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
-    users = api(context.for_bulk(Meter()))
+    users = UserCalls(context.for_bulk(Meter()))
     there = {user.name: user for user in await readable(users.list, context.options.retry)}
+    list_shows = Returned.by(there.values())
     spellings = {_spelling(name) for name in there}
     asked = {_spelling(name) for name in specs}
     deletions, now = context.memory.deletions, monotonic()
@@ -158,22 +159,25 @@ async def plan_users(
     update: dict[str, list[Difference]] = {}
     create: list[str] = []
     keep: list[str] = []
+    unknown: list[str] = []
     for name, spec in specs.items():
-        user = there.get(name)
+        user, returned = there.get(name), list_shows
         if name in deleted or (user is None and _spelling(name) in spellings):
-            user = await _read(users, name)
+            user, returned = await _read(users, name), NOTHING_SHOWN
         if user is None:
             create.append(name)
-        elif (differ := differences(spec, user)) and not is_provider_own(user):
+        elif (differ := differences(spec, user, returned)) and not is_provider_own(user):
             update[name] = differ
         else:
             keep.append(name)
+            if unknown_settings(spec, user, returned) and not is_provider_own(user):
+                unknown.append(name)
     extra = [
         name
         for name, user in there.items()
         if _spelling(name) not in asked and name not in deleted and not is_provider_own(user)
     ]
-    return UserPlan(create, list(update), keep, extra, prune, update, list(specs.values()), context, api)
+    return UserPlan(create, list(update), keep, extra, prune, update, unknown, list(specs.values()), context)
 
 
 async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]) -> dict[str, NewUser]:
@@ -196,7 +200,7 @@ def _spelling(name: str) -> str:
     return name.strip().lower()
 
 
-async def _read(users: Users, name: str) -> User | None:
+async def _read(users: UserCalls, name: str) -> User | None:
     """Read a user with which the list is not to be trusted; None if it is not there."""
     try:
         return await users.get(name)

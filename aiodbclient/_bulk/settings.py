@@ -43,13 +43,52 @@ class Difference(NamedTuple):
         return f"{self.setting}: {self.found} -> {self.wanted}"
 
 
-def differences(spec: NewUser, user: User) -> list[Difference]:
-    """The settings of ``user`` that are not what ``spec`` asks for."""
+class Returned(NamedTuple):
+    """Which members of a user the API returns, so that a user without one has none. Otherwise nobody knows what it has.
+
+    Attributes:
+        settings: Whether it returns ``settings``.
+        mysql_settings: Whether it returns ``mysql_settings``.
+    """
+
+    settings: bool = True
+    mysql_settings: bool = True
+
+    @classmethod
+    def by(cls, users: Iterable[User]) -> Returned:
+        """Return what the list ``users`` shows: the API returns what one of them has."""
+        settings = mysql_settings = False
+        for user in users:
+            settings = settings or user.settings is not None
+            mysql_settings = mysql_settings or user.mysql_settings is not None
+        return cls(settings, mysql_settings)
+
+
+ALL_SHOWN = Returned()
+NOTHING_SHOWN = Returned(settings=False, mysql_settings=False)
+
+
+def unknown_settings(spec: NewUser, user: User, returned: Returned) -> list[str]:
+    """Name the members of ``spec`` that ``user`` may or may not have, since the API did not return them."""
+    unknown: list[str] = []
+    if spec.mysql_settings is not None and user.mysql_settings is None and not returned.mysql_settings:
+        unknown.append("mysql_settings")
+    if (spec.settings is not None or spec.readonly is not None) and _is_unknown(user, returned):
+        unknown.append("settings")
+    return unknown
+
+
+def _is_unknown(user: User, returned: Returned) -> bool:
+    return user.settings is None and not returned.settings
+
+
+def differences(spec: NewUser, user: User, returned: Returned = ALL_SHOWN) -> list[Difference]:
+    """Return the settings of ``user`` that are not what ``spec`` asks for. Unknown ones are not among them."""
     settings: list[Difference] = []
-    if spec.mysql_settings is not None:
+    if spec.mysql_settings is not None and (user.mysql_settings is not None or returned.mysql_settings):
         plugin = _DEFAULT_PLUGIN if user.mysql_settings is None else user.mysql_settings.auth_plugin
         settings.append(Difference(AUTH_PLUGIN, str(plugin), str(spec.mysql_settings.auth_plugin)))
-    wanted = wanted_settings(spec, user)
+    wanted = None if _is_unknown(user, returned) else wanted_settings(spec, user)
     if wanted is not None:
         asked = _texts(wanted)
         for name, text in _texts(user.settings or UserSettings()).items():

@@ -6,16 +6,16 @@ A user that was there before a run was not made by it, so it gets a new password
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from attrs import evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
+from .._request.user_calls import UserCalls
 from ..errors import (
     ConflictError,
     DatabaseClientError,
@@ -26,51 +26,41 @@ from ..errors import (
     SettingsDifferError,
     UnsupportedOperationError,
 )
-from ..models import MySQLSettings, NewUser, User, UserSettings
+from ..models import NewUser, User
 from .job import ClusterJob, DoneT_co, removed
 from .outcomes import Action, Removed, UserDone
-from .settings import AUTH_PLUGIN, differences, is_provider_own, wanted_settings
+from .settings import (
+    AUTH_PLUGIN,
+    NOTHING_SHOWN,
+    Returned,
+    differences,
+    is_provider_own,
+    unknown_settings,
+    wanted_settings,
+)
 from .settle import create_settled, looks, readable, unsettled
 from .specs import user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
 
 
-class Users(Protocol):
-    """The calls of ``UsersAPI`` that the jobs make."""
-
-    async def get(self, name: str) -> User: ...
-
-    async def create(
-        self,
-        name: str,
-        mysql_settings: MySQLSettings | None = None,
-        settings: UserSettings | None = None,
-        readonly: bool | None = None,
-    ) -> User: ...
-
-    async def update(self, name: str, settings: UserSettings) -> User: ...
-
-    async def delete(self, name: str) -> None: ...
-
-    async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User: ...
-
-    async def list(self) -> Sequence[User]: ...
-
-
-class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
+class UserJob(ClusterJob[NewUser, DoneT_co]):
     """A job on users, each given by its name or as a NewUser.
 
     Attributes:
-        tells_passwords: Whether the API tells a user's password when it is read, as far as is known.
+        returns_passwords: Whether the API returns a user's password when it is read, as far as is known.
     """
 
-    tells_passwords = True
+    returns_passwords = True
+
+    def calls(self, meter: Meter) -> UserCalls:
+        """Return the calls, in the bulk lane of the rate budget, with their requests counted by ``meter``."""
+        return UserCalls(self._context.for_bulk(meter))
 
     def check(self, given: object) -> NewUser:
         return user_spec(given)
 
-    async def reset(self, users: Users, spec: NewUser) -> User:
+    async def reset(self, users: UserCalls, spec: NewUser) -> User:
         """Give the user a new password.
 
         Raises:
@@ -87,13 +77,13 @@ class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
             )
         return user
 
-    async def read_password(self, users: Users, user: User) -> User:
+    async def read_password(self, users: UserCalls, user: User) -> User:
         """Read a user until the API tells its password, which is empty for a moment after a create or reset.
 
         Returns:
             ``user`` with its password, or as it was if none is told.
         """
-        for wait in looks() if self.tells_passwords else ():
+        for wait in looks() if self.returns_passwords else ():
             await asyncio.sleep(wait)
             with suppress(DatabaseClientError):  # what hinders reading meets whoever goes on without the password
                 read = await users.get(user.name)
@@ -105,12 +95,13 @@ class UserJob(ClusterJob[Users, NewUser, DoneT_co]):
 class ProvisionUsers(UserJob[UserDone]):
     """Create each user that is not there. What becomes of one that is there, ``UsersAPI.provision`` says."""
 
-    def __init__(self, context: ClusterContext, api: Callable[[ClusterContext], Users], if_exists: IfExists) -> None:
+    def __init__(self, context: ClusterContext, if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
             raise InvalidArgumentError(f'if_exists must be "keep", "reset", "error" or "update", not {if_exists!r}')
-        super().__init__(context, api)
+        super().__init__(context)
         self._if_exists = if_exists
         self._existing: dict[str, User] = {}
+        self._returned = NOTHING_SHOWN
         self._listed = False
 
     async def prepare(self, meter: Meter) -> int:
@@ -124,17 +115,20 @@ class ProvisionUsers(UserJob[UserDone]):
             existing = await readable(self.calls(meter).list, self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
-            self.tells_passwords = any(user.password is not None for user in existing)
+            self._returned = Returned.by(existing)
+            self.returns_passwords = any(user.password is not None for user in existing)
         return at_a_time
 
     async def do(self, spec: NewUser, meter: Meter) -> UserDone:
         action, user = await self._provision(self.calls(meter), spec)
         return UserDone(name=spec.name, action=action, user=user, tries=meter.requests)
 
-    async def _provision(self, users: Users, spec: NewUser) -> tuple[Action, User]:
-        before = await self._there_before(users, spec.name)
+    async def _provision(self, users: UserCalls, spec: NewUser) -> tuple[Action, User]:
+        before, returned = await self._there_before(users, spec.name), NOTHING_SHOWN
         if before is not None:
             ours, user = False, before
+            if before is self._existing.get(spec.name):  # a user that was read alone shows nothing but its own
+                returned = self._returned
         else:
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
             ours, user = await create_settled(create, partial(users.get, spec.name), self.retry)
@@ -143,13 +137,13 @@ class ProvisionUsers(UserJob[UserDone]):
         if self._if_exists == "error":
             raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
         if self._if_exists == "update":
-            return await self._update(users, spec, user)
-        _refuse_other_settings(spec, user, reset_follows=self._if_exists == "reset")
+            return await self._update(users, spec, user, returned)
+        _refuse_other_settings(spec, user, returned, reset_follows=self._if_exists == "reset")
         if self._if_exists == "reset":
             return Action.RESET, await self.reset(users, spec)
         return Action.KEPT, user
 
-    async def _there_before(self, users: Users, name: str) -> User | None:
+    async def _there_before(self, users: UserCalls, name: str) -> User | None:
         """The user if it was there before: from the list, or read now if the list is not to be trusted.
 
         It is not to be trusted with a user that this client deleted a moment ago, which is listed for a while. If the
@@ -160,7 +154,7 @@ class ProvisionUsers(UserJob[UserDone]):
             deletions = self._context.memory.deletions
             list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
         else:
-            list_is_right = self.tells_passwords or not self._listed
+            list_is_right = self.returns_passwords or not self._listed
         if list_is_right:
             return user
         try:
@@ -168,7 +162,7 @@ class ProvisionUsers(UserJob[UserDone]):
         except NotFoundError:
             return None
 
-    async def _with_password(self, users: Users, spec: NewUser, user: User) -> User:
+    async def _with_password(self, users: UserCalls, spec: NewUser, user: User) -> User:
         """A user that this run created, with its password; with a new one if the API does not tell it.
 
         Raises:
@@ -190,12 +184,20 @@ class ProvisionUsers(UserJob[UserDone]):
             failure = error
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
-    async def _update(self, users: Users, spec: NewUser, user: User) -> tuple[Action, User]:
-        """Give ``user`` the settings of ``spec`` if it has others."""
-        differ = {difference.setting for difference in differences(spec, user)}
+    async def _update(self, users: UserCalls, spec: NewUser, user: User, returned: Returned) -> tuple[Action, User]:
+        """Give ``user`` the settings of ``spec`` if it has others, or if nobody knows which it has.
+
+        An authentication plugin that the API does not return is left alone, since it is changed with the password.
+        MongoDB's ``readonly`` alone is too, since an update without the user's databases would take them away.
+        """
+        differ = {difference.setting for difference in differences(spec, user, returned)}
+        if spec.settings is not None and "settings" in unknown_settings(spec, user, returned):
+            differ.add("settings")
         if not differ:
             return Action.KEPT, user
         if is_provider_own(user):
+            if differ == {"settings"}:  # unknown, and none of ours to change
+                return Action.KEPT, user
             raise SettingsDifferError(
                 f"{spec.name!r} is a user that came with the cluster, and its settings are not changed",
                 settings=tuple(sorted(differ)),
@@ -225,15 +227,16 @@ class DeprovisionUsers(UserJob[Removed]):
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 
-def _refuse_other_settings(spec: NewUser, user: User, *, reset_follows: bool) -> None:
+def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, reset_follows: bool) -> None:
     """Raise SettingsDifferError if ``user`` has other settings than ``spec`` asks for.
 
     Args:
         spec: What is asked for.
         user: What is there.
+        returned: Which of its members the API returns.
         reset_follows: Whether the user is about to be reset, which sets its authentication plugin too.
     """
-    differ = [each for each in differences(spec, user) if not (reset_follows and each.setting == AUTH_PLUGIN)]
+    differ = [each for each in differences(spec, user, returned) if not (reset_follows and each.setting == AUTH_PLUGIN)]
     if differ:
         raise SettingsDifferError(
             f"the user {spec.name!r} exists with other settings than asked for ({'; '.join(map(str, differ))}) and was "

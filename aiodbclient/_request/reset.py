@@ -50,7 +50,7 @@ async def _password_of(context: ClusterContext, name: str, answer: Answer) -> st
     options = answer.call.options
     await asyncio.sleep(min(options.timeout if answer.call.timed_out else 2 * options.retry.base_delay, _LONGEST))
     capabilities = Capabilities.of(context.engine or "") or Capabilities()
-    for look in range(_LOOKS if capabilities.tells_passwords else 0):
+    for look in range(_LOOKS if capabilities.returns_passwords else 0):
         if look:
             await asyncio.sleep(options.retry.base_delay)
         # If it cannot be read, the caller must know that the reset was sent, not why it cannot be read.

@@ -43,7 +43,7 @@ class Site:
 
         A token that does not get the primary user's password gets none.
         """
-        return CAPABILITIES[self.engine].tells_passwords and self.connection.password is not None
+        return CAPABILITIES[self.engine].returns_passwords and self.connection.password is not None
 
     def credential(self, names: Names, user: User, since: datetime) -> Credential:
         """The credential of the tenant with the login ``user``, on record since ``since``."""

@@ -96,6 +96,9 @@ CASES: list[tuple[str, UserSettings | None, list[UserSettings], UserSettings, st
 async def made(sandbox: Sandbox, client: DatabaseClient, engine: str, settings: UserSettings | None) -> ClusterClient:
     cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"))
     await cluster.users.create("alice", settings=settings)
+    if engine == "kafka" and settings is None:
+        # Where a user has an ACL, one without any is known to have none.
+        await cluster.users.create("with-acl", settings=kafka(("orders", "consume")))
     return cluster
 
 

@@ -1,0 +1,57 @@
+"""The calls on the databases of a cluster, one at a time."""
+
+from __future__ import annotations
+
+from ..models import Database
+from .context import ClusterContext
+from .operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
+
+
+class DatabaseCalls:
+    """The part of ``DatabasesAPI`` that bulk runs are made of."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: ClusterContext) -> None:
+        self._context = context
+
+    async def list(self) -> list[Database]:
+        """Read all databases of the cluster. Safe to repeat and to cancel."""
+        return await self._context.list(LIST_DBS, Database)
+
+    async def get(self, name: str) -> Database:
+        """Read one database. Safe to repeat and to cancel.
+
+        Args:
+            name: The database.
+
+        Raises:
+            NotFoundError: There is no such database. A fresh one can answer so for a moment.
+        """
+        return (await self._context.send(GET_DB, name)).read(Database)
+
+    async def create(self, name: str) -> Database:
+        """Create a database.
+
+        A create that may have been applied is not sent again: its error has ``may_have_applied`` set, and ``get(name)``
+        tells. A cancelled call may have been applied too. ``provision`` finds out by itself.
+
+        Args:
+            name: The database.
+
+        Raises:
+            ConflictError: The name is taken, which UnprocessableEntityError may say too.
+        """
+        return (await self._context.send(CREATE_DB, name, {"name": name})).read(Database)
+
+    async def delete(self, name: str) -> None:
+        """Delete a database and all that is in it. Safe to repeat; a cancelled call may have been applied.
+
+        Args:
+            name: The database.
+
+        Raises:
+            NotFoundError: There is no such database. Where an earlier try of this call may have deleted it, that is
+                success.
+        """
+        (await self._context.send(DELETE_DB, name)).read_nothing()
