@@ -11,7 +11,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -25,9 +24,9 @@ from ..roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .postgres_adoption import carry_over, shut_out
 from .postgres_leaving import forget_role, make_removable, release
-from .postgres_logins import LoginEnd, Prepared, cannot_enter, is_full, let_inherit, prepare, present_logins
+from .postgres_logins import LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
 from .postgres_members import lacking_inside, lacking_outside
-from .postgres_owner import Step, lacking, take
+from .postgres_owner import Step, inherit_step, lacking, take
 from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, admin_options, connect
 
 # s before another try, after a statement waited for a lock. Others take their turns meanwhile.
@@ -83,7 +82,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             # A session of another login may hold a lock on the database, for good. It can be ended only after this
             # login has replaced that one. Until then, this one enters by the owner's rights.
             async with self._administrator() as server:
-                await let_inherit(names, username, server)
+                await take(names, server, [inherit_step(names, server, username)])
                 if not all(step.of_login for step in await lacking(names, server, [username], self._limit)):
                     raise
 
@@ -113,7 +112,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         async with self._turns, self._connected(options) as server:
             prepared = await prepare(names, server) if names.role is Role.OWNER else Prepared.DONE
         if prepared is Prepared.HAS_TO_INHERIT:
-            await self._as_administrator(partial(let_inherit, names, username))
+            async with self._administrator() as server:
+                await take(names, server, [inherit_step(names, server, username)])
             async with self._turns, self._connected(options) as server:
                 await prepare(names, server)
         if prepared is not Prepared.DONE:

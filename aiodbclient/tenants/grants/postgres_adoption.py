@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...errors import GrantError
 from ..naming import Names
 from .postgres_objects import Granted, granted
 from .postgres_owner import logins_of, members, membership_steps, read_database, take
-from .postgres_sessions import become, run
+from .postgres_sessions import become, knows_options, run
 
 _ATTRIBUTES = SQL("""
 SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s
@@ -29,8 +29,8 @@ _POLICIES = SQL("""
 SELECT DISTINCT polname FROM pg_policy, unnest(polroles) AS role WHERE pg_get_userbyid(role) = %s
 """)
 _MEMBER_OF = SQL("""
-SELECT pg_get_userbyid(roleid), pg_has_role(roleid, 'MEMBER WITH ADMIN OPTION') FROM pg_auth_members
-WHERE pg_get_userbyid(member) = %s
+SELECT pg_get_userbyid(roleid), pg_has_role(roleid, 'MEMBER WITH ADMIN OPTION') OR NOT {options}
+FROM pg_auth_members WHERE pg_get_userbyid(member) = %s
 """)
 _DEFAULTS = SQL("""
 SELECT pg_get_userbyid(defaclrole), nspname, defaclobjtype::text, privilege_type
@@ -70,7 +70,8 @@ async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) 
     """
     owner = Identifier(names.owner)
     privileges = [each for each in await granted(names, server, username) if not each.target.startswith("DATABASE ")]
-    roles = await run(names, server, _MEMBER_OF, username)
+    # Before PostgreSQL 16, who may create roles may grant any.
+    roles = await run(names, server, _MEMBER_OF.format(options=Literal(knows_options(server))), username)
     defaults = await run(names, server, _DEFAULTS, username)
     reasons = [reason async for reason in _obstacles(names, username, server)]
     for role, may_grant in roles:

@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
 from ..naming import Names
-from .postgres_objects import granted, revokes
+from .postgres_objects import granted, policy_changes, revokes
 from .postgres_owner import closing_steps, lacking, members, membership_steps, read_database, take
 from .postgres_sessions import become, knows_options, run
 
@@ -119,11 +119,11 @@ async def _clear(names: Names, administrator: Administrator, role: str, database
     async with administrator(dbname=database) as server:
         if database == names.database and role == names.owner:
             await _reassign(names, server)
-        for owner, statements in revokes(role, await granted(names, server, role)).items():
-            with suppress(GrantError):  # a login's own, such as a large object
+        changes = revokes(role, await granted(names, server, role)) + await policy_changes(names, server, role)
+        for owner, statement in changes:
+            with suppress(GrantError):  # of a login's own, such as a large object
                 await become(names, server, owner)
-                for statement in statements:
-                    await run(names, server, statement)
+                await run(names, server, statement)
         await become(names, server, role)
         await run(names, server, SQL("DROP OWNED BY CURRENT_USER").format())
 

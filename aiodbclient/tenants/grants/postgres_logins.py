@@ -93,12 +93,6 @@ async def prepare(names: Names, server: AsyncConnection[Any]) -> Prepared:
     return Prepared.GAVE_BACK if owns_database else Prepared.DONE
 
 
-async def let_inherit(names: Names, username: str, server: AsyncConnection[Any]) -> None:
-    """As the administrator: let a login inherit the owner's rights, until they are given once more."""
-    text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if knows_options(server) else "")
-    await run(names, server, SQL(text).format(Identifier(names.owner), Identifier(username)))
-
-
 async def present_logins(names: Names, server: AsyncConnection[Any]) -> list[str]:
     """Those logins of the role that exist."""
     rows = await run(names, server, SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)"), list(names.logins))

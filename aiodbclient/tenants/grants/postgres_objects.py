@@ -6,7 +6,6 @@ that each is revoked as its owner here.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from attrs import frozen
@@ -68,6 +67,14 @@ _WORDS = {
 }
 
 
+_POLICIES = SQL("""
+SELECT pg_get_userbyid(relowner), nspname, relname, polname, ARRAY(
+    SELECT pg_get_userbyid(other) FROM unnest(polroles) AS other WHERE other <> me.oid)
+FROM pg_policy JOIN pg_class c ON c.oid = polrelid JOIN pg_namespace n ON n.oid = relnamespace, pg_roles me
+WHERE rolname = %s AND me.oid = ANY (polroles)
+""")
+
+
 @frozen(kw_only=True)
 class Granted:
     """One privilege of a role on an object.
@@ -106,18 +113,31 @@ async def granted(names: Names, server: AsyncConnection[Any], role: str) -> list
     return found
 
 
-def revokes(role: str, privileges: list[Granted]) -> dict[str, list[Composed]]:
-    """The statements that end ``privileges`` of ``role``, by the role that is to run them: the objects' owners.
+async def policy_changes(names: Names, server: AsyncConnection[Any], role: str) -> list[tuple[str, Composed]]:
+    """The statements that take ``role`` out of row security policies, each with the role that is to run it."""
+    changes = []
+    for owner, schema, table, policy, others in await run(names, server, _POLICIES, role):
+        where = SQL("{} ON {}").format(Identifier(policy), Identifier(schema, table))
+        if others:
+            roles = SQL(", ").join(map(Identifier, others))
+            changes.append((owner, SQL("ALTER POLICY {} TO {}").format(where, roles)))
+        else:
+            changes.append((owner, SQL("DROP POLICY {}").format(where)))
+    return changes
+
+
+def revokes(role: str, privileges: list[Granted]) -> list[tuple[str, Composed]]:
+    """The statements that end ``privileges`` of ``role``, each with the role that is to run it: the object's owner.
 
     What was passed on goes with the right to pass it on.
     """
     wanted = {
         (each.owner, each.target, role if each.grantor == each.owner else each.grantor): None for each in privileges
     }
-    statements: dict[str, list[Composed]] = defaultdict(list)
+    statements = []
     for owner, target, whom in wanted:
         text = (
             "REVOKE ALL ON {} FROM {} CASCADE" if whom == role else "REVOKE GRANT OPTION FOR ALL ON {} FROM {} CASCADE"
         )
-        statements[owner].append(SQL(text).format(SQL(target), Identifier(whom)))
+        statements.append((owner, SQL(text).format(SQL(target), Identifier(whom))))
     return statements

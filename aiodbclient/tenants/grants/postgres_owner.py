@@ -158,7 +158,7 @@ async def lacking(
     database, present = await read_database(names, server), await members(names, server, names.owner)
     member = list(membership_steps(names.owner, present, usernames, server, keep=logins_of(names)))
     if database.owner in usernames and knows_options(server):  # it alone can give it back, when it logs in
-        return member
+        return [*member, inherit_step(names, server, database.owner)]
     if limit is None:
         ((limit,),) = await run(names, server, _HALF)
         assert limit is not None
@@ -204,6 +204,12 @@ def membership_steps(
             by = SQL(" GRANTED BY {}").format(Identifier(member.grantor)) if options else SQL("")
             revoke = SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member.name), by)
             yield Step(Problem.OPEN_TO_OTHERS, revoke)
+
+
+def inherit_step(names: Names, server: AsyncConnection[Any], username: str) -> Step:
+    """Let a login inherit the owner's rights, until they are given once more."""
+    text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if knows_options(server) else "")
+    return Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(names.owner), Identifier(username)))
 
 
 def _database_steps(

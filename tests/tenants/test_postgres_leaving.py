@@ -1,0 +1,198 @@
+"""A tenant leaves PostgreSQL, whatever it or another tenant did to stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants.grants.postgres import PostgresGrants
+from aiodbclient.tenants.naming import Names
+from aiodbclient.tenants.roles import Role
+
+from .managed import Managed
+
+_used = iter(range(10**6))
+
+
+@pytest.fixture
+def grants(managed: Managed) -> PostgresGrants:
+    return managed.grants()
+
+
+@pytest.fixture
+async def names(managed: Managed, grants: PostgresGrants) -> Names:
+    return await managed.tenant(f"leaves{next(_used)}", grants)
+
+
+@pytest.fixture
+async def evil(managed: Managed, grants: PostgresGrants) -> Names:
+    return await managed.tenant(f"evil{next(_used)}", grants)
+
+
+def left(managed: Managed, names: Names) -> list[Any]:
+    """The roles of the tenant that are there."""
+    rows = managed.api(SQL("SELECT rolname FROM pg_roles WHERE starts_with(rolname, {})").format(names.whole))
+    return [name for (name,) in rows]
+
+
+async def removed(managed: Managed, grants: PostgresGrants, names: Names) -> None:
+    """Remove a tenant, as ``Tenants.remove`` does."""
+    await grants.before_removal(names)
+    for login in names.logins:
+        managed.delete(login)
+    managed.drop(names.whole)
+    await grants.forget(names)
+    assert left(managed, names) == []
+
+
+def session(managed: Managed, names: Names, database: str | None = None) -> Connection[Any]:
+    return managed.open(names.logins[0], database or names.database)
+
+
+async def test_a_template_with_something_left_in_defaultdb_is_removed(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    with session(managed, names, "defaultdb") as connection:
+        connection.execute("SELECT lo_create(0)")
+        connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.whole)))
+    await removed(managed, grants, names)
+
+
+# What another tenant may grant in its own database. ``{victim}`` is the owner role of who leaves.
+GRANTS = [
+    "GRANT CONNECT ON DATABASE {evil} TO {victim}",
+    "GRANT TEMPORARY ON DATABASE {evil} TO {victim} WITH GRANT OPTION",
+    "CREATE TABLE t (x int); GRANT SELECT ON t TO {victim}",
+    "CREATE TABLE c (x int); GRANT SELECT (x) ON c TO {victim}",
+    'CREATE SCHEMA "Odd ""name"; GRANT USAGE ON SCHEMA "Odd ""name" TO {victim}',
+    "CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'; GRANT EXECUTE ON FUNCTION f TO {victim}",
+    "CREATE TYPE y AS ENUM ('a'); GRANT USAGE ON TYPE y TO {victim}",
+    "SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO {victim}",
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {victim}",
+    "CREATE TABLE p (x int); CREATE POLICY p ON p TO {victim}",
+    # Passed on by the login itself, which the administrator cannot become:
+    "GRANT CONNECT ON DATABASE {evil} TO {login} WITH GRANT OPTION; SET ROLE NONE;"
+    " GRANT CONNECT ON DATABASE {evil} TO {victim}; SET ROLE {owner}",
+    "CREATE TABLE t2 (x int); GRANT SELECT ON t2 TO {login} WITH GRANT OPTION; SET ROLE NONE;"
+    " GRANT SELECT ON t2 TO {victim}; SET ROLE {owner}",
+]
+BY_LOGIN = "SET ROLE NONE; SELECT lo_create(4712); GRANT SELECT ON LARGE OBJECT 4712 TO {victim}"
+
+
+def grant(managed: Managed, evil: Names, victim: Names, statement: str, database: str) -> None:
+    with session(managed, evil, database) as connection:
+        connection.execute(
+            SQL(statement).format(  # type: ignore[arg-type]
+                evil=Identifier(evil.whole),
+                owner=Identifier(evil.owner),
+                login=Identifier(evil.logins[0]),
+                victim=Identifier(victim.owner),
+            )
+        )
+
+
+def gone(managed: Managed) -> list[Any]:
+    """Roles that are nobody's any more, since they could not be dropped."""
+    return managed.api("SELECT oid FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')")
+
+
+async def test_another_tenant_cannot_keep_one_from_being_removed(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    for statement in GRANTS:
+        grant(managed, evil, names, statement, evil.whole)
+    grant(managed, evil, names, GRANTS[7], "defaultdb")
+
+    before = gone(managed)
+    await removed(managed, grants, names)
+    assert gone(managed) == before
+
+
+async def test_what_only_another_login_can_revoke_leaves_a_role_of_no_use(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    grant(managed, evil, names, BY_LOGIN, evil.whole)
+
+    before = gone(managed)
+    await removed(managed, grants, names)
+    ((role,),) = set(gone(managed)) - set(before)
+    members = managed.api(SQL("SELECT member::regrole::text FROM pg_auth_members WHERE roleid = {}").format(role))
+    assert set(members) <= {("doadmin",)}
+
+    again = await managed.tenant(names.tenant, grants)
+    await removed(managed, grants, again)
+
+
+async def test_an_owner_that_still_has_its_database_is_not_forgotten(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    with session(managed, names) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+
+    with pytest.raises(GrantError, match="is still there"):
+        await grants.forget(names)
+
+    with session(managed, names) as connection:
+        assert connection.execute("TABLE t").fetchone() == (1,)
+
+
+async def test_a_released_database_keeps_its_data_and_lets_nobody_in(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    reader = await managed.role(names.tenant, Role.READER, grants)
+    with session(managed, names) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+        connection.execute("CREATE SCHEMA s CREATE TABLE inner_t (x int)")
+        connection.execute(SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(Identifier(names.whole)))
+        connection.execute(SQL("ALTER DATABASE {} SET search_path = planted").format(Identifier(names.whole)))
+        connection.execute("SET ROLE NONE; SELECT lo_create(0)")
+
+    for _ in range(2):
+        await grants.release(names)
+    for login in (*names.logins, *reader.logins):
+        managed.delete(login)
+    for role in (reader, names, reader, names):
+        await grants.forget(role)
+
+    assert left(managed, names) == []
+    assert not managed.lets_in(evil.logins[0], names.whole)
+    with Connection.connect(managed.admin, dbname=names.whole) as administrator:
+        assert administrator.execute("TABLE t").fetchone() == (1,)
+        administrator.execute("DROP TABLE s.inner_t")
+        owned = administrator.execute(
+            "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = 'doadmin'::regrole"
+        )
+        assert owned.fetchone() == (1,)
+
+
+async def test_a_reader_is_forgotten_and_its_tenant_stays(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    reader, writer = [await managed.role(names.tenant, role, grants) for role in (Role.READER, Role.WRITER)]
+    with session(managed, names) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+
+    managed.delete(reader.logins[0])
+    await grants.forget(reader)
+
+    assert reader.group not in left(managed, names)
+    assert await grants.problems(names, names.logins) == frozenset()
+    with managed.open(writer.logins[0], names.database) as connection:
+        assert connection.execute("TABLE t").fetchone() == (1,)
+
+
+async def test_the_administrator_inherits_nothing(managed: Managed, grants: PostgresGrants, names: Names) -> None:
+    if managed.version < 16:
+        pytest.skip("it always does there")
+    with session(managed, names) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    with (
+        Connection.connect(managed.admin, dbname=names.whole) as administrator,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        administrator.execute("TABLE t")

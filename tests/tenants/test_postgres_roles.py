@@ -1,0 +1,175 @@
+"""Owner, writer and reader of a tenant on PostgreSQL: which role may run which statement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.errors import Diagnostic
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient.tenants.grants import postgres_members
+from aiodbclient.tenants.grants.postgres import PostgresGrants
+from aiodbclient.tenants.naming import Names
+from aiodbclient.tenants.problems import Problem
+from aiodbclient.tenants.roles import Role
+
+from .managed import PASSWORD, Managed, ready
+
+OWNER, WRITER, READER = Role.OWNER, Role.WRITER, Role.READER
+
+# Who may run it, in a transaction that is rolled back. ``early`` was there before the roles, ``late`` was not, nor its
+# schema.
+MATRIX: dict[str, set[Role]] = {
+    "SELECT * FROM early": {OWNER, WRITER, READER},
+    "SELECT * FROM late.late": {OWNER, WRITER, READER},
+    "SELECT * FROM late.seen": {OWNER, WRITER, READER},
+    "SELECT last_value FROM late.late_x_seq": {OWNER, WRITER, READER},
+    "INSERT INTO early DEFAULT VALUES": {OWNER, WRITER},
+    "INSERT INTO late.late DEFAULT VALUES": {OWNER, WRITER},
+    "UPDATE early SET x = 5": {OWNER, WRITER},
+    "UPDATE late.late SET x = 5": {OWNER, WRITER},
+    "DELETE FROM early": {OWNER, WRITER},
+    "DELETE FROM late.late": {OWNER, WRITER},
+    "SELECT * FROM early FOR UPDATE": {OWNER, WRITER},
+    "SELECT nextval('early_x_seq')": {OWNER, WRITER},
+    "SELECT nextval('late.late_x_seq')": {OWNER, WRITER},
+    "SELECT private()": {OWNER, WRITER},
+    "SELECT late.private()": {OWNER, WRITER},
+    "SELECT setval('early_x_seq', 5)": {OWNER},
+    "TRUNCATE early": {OWNER},
+    "LOCK TABLE early IN ACCESS EXCLUSIVE MODE": {OWNER, WRITER},
+    "ALTER TABLE early ADD y int": {OWNER},
+    "DROP TABLE early CASCADE": {OWNER},
+    "CREATE INDEX ON early (x)": {OWNER},
+    "CREATE TABLE mine (x int)": {OWNER},
+    "CREATE TABLE late.mine (x int)": {OWNER},
+    "CREATE TEMP TABLE mine (x int)": {OWNER},
+    "CREATE VIEW mine AS SELECT 1": {OWNER},
+    "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'": {OWNER},
+    "CREATE SCHEMA mine": {OWNER},
+    "CREATE TRIGGER mine BEFORE INSERT ON early EXECUTE FUNCTION suppress_redundant_updates_trigger()": {OWNER},
+    "GRANT SELECT ON early TO PUBLIC": {OWNER},
+    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC": {
+        OWNER,
+        WRITER,
+        READER,
+    },  # on what each makes, and two make nothing
+    "ALTER DATABASE {database} SET work_mem = '1MB'": {OWNER},
+    "GRANT CONNECT ON DATABASE {database} TO PUBLIC": {OWNER},
+    "SET ROLE {owner}": {OWNER},
+    "CREATE ROLE mine": set(),
+    "CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION suppress_redundant_updates_trigger()": set(),
+    "SELECT * FROM pg_authid": set(),
+    "SELECT pg_read_file('postgresql.conf')": set(),
+    "COPY early TO PROGRAM 'true'": set(),
+    "ALTER ROLE doadmin PASSWORD 'mine'": set(),
+    "SET ROLE doadmin": set(),
+    "GRANT {owner} TO doadmin": set(),
+}
+
+
+def may(connection: Connection[Any], names: Names, statement: str) -> bool:
+    query = SQL(statement).format(  # type: ignore[arg-type]
+        database=Identifier(names.whole), owner=Identifier(names.owner)
+    )
+    notices: list[Diagnostic] = []
+    connection.add_notice_handler(notices.append)
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(query)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType):
+        return False
+    finally:
+        connection.remove_notice_handler(notices.append)
+    # A GRANT of what one may not grant is no error, but a warning.
+    return "WARNING" not in {notice.severity_nonlocalized for notice in notices}
+
+
+async def everybody(managed: Managed, grants: PostgresGrants, tenant: str) -> dict[Role, Names]:
+    owner = await managed.tenant(tenant, grants)
+    with managed.open(owner.logins[0], owner.database) as connection:
+        connection.execute("CREATE TABLE early (x serial); INSERT INTO early DEFAULT VALUES")
+        connection.execute("CREATE FUNCTION private() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        connection.execute("REVOKE EXECUTE ON FUNCTION private FROM PUBLIC")
+    names = {OWNER: owner}
+    for role in (WRITER, READER):
+        names[role] = await managed.role(tenant, role, grants)
+    with managed.open(owner.logins[0], owner.database) as connection:
+        connection.execute(
+            "CREATE SCHEMA late; CREATE TABLE late.late (x serial); CREATE VIEW late.seen AS TABLE early"
+        )
+        connection.execute("CREATE FUNCTION late.private() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        connection.execute("REVOKE EXECUTE ON FUNCTION late.private FROM PUBLIC")
+    return names
+
+
+def check_matrix(managed: Managed, names: dict[Role, Names], login: int = 0) -> None:
+    seen: dict[str, set[Role]] = {statement: set() for statement in MATRIX}
+    for role, of_role in names.items():
+        with managed.open(of_role.logins[login], of_role.database) as connection:
+            for statement in MATRIX:
+                if may(connection, of_role, statement):
+                    seen[statement].add(role)
+    assert seen == MATRIX
+
+
+@pytest.mark.parametrize("tenant", ["acme", 'a"b\\\\c%_'])
+async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, tenant: str) -> None:
+    grants = managed.grants()
+    names = await everybody(managed, grants, tenant)
+    check_matrix(managed, names)
+
+    # After a rotation, too.
+    for role in (WRITER, READER):
+        managed.make_login(names[role].logins[1])
+        await ready(grants, names[role], names[role].logins[1])
+    check_matrix(managed, names, login=1)
+    for of_role in names.values():
+        assert await grants.problems(of_role, of_role.logins) == frozenset()
+
+    # The owner takes rights from its roles, as it may. They are given again.
+    reader = names[READER]
+    with managed.open(names[OWNER].logins[0], reader.database) as connection:
+        group = Identifier(reader.group)
+        connection.execute(SQL("REVOKE SELECT ON ALL TABLES IN SCHEMA late FROM {}").format(group))
+        connection.execute(SQL("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM {}").format(group))
+        connection.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(Identifier(reader.whole), group))
+        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    assert await grants.problems(reader, reader.logins) == {Problem.RIGHTS_MISSING}
+    assert await grants.log_in(reader, reader.logins[0], PASSWORD) is not None
+    await ready(grants, reader, reader.logins[0])
+    check_matrix(managed, names)
+
+
+async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) -> None:
+    grants = managed.grants()
+    inside = await everybody(managed, grants, "inside")
+    outside = await everybody(managed, grants, "outside")
+    for of_role in inside.values():
+        assert not managed.lets_in(of_role.logins[0], outside[OWNER].database)
+        with managed.open(of_role.logins[0], of_role.database) as connection:
+            for other in outside.values():
+                for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'mine'", "DROP ROLE {}", "DROP OWNED BY {}"):
+                    for role in {other.group, other.owner, *other.logins[:1]}:
+                        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                            connection.execute(SQL(statement).format(Identifier(role)))  # type: ignore[arg-type]
+        with managed.open(of_role.logins[0], "defaultdb") as connection:
+            for statement in ("CREATE TABLE t (x int)", "CREATE SCHEMA s", "CREATE DATABASE mine"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement)
+
+
+async def test_many_tables_are_given_at_once(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_members, "_AT_ONCE", 3)
+    grants = managed.grants()
+    names = await managed.tenant("many", grants)
+    with managed.open(names.logins[0], names.database) as connection:
+        for number in range(8):
+            connection.execute(SQL("CREATE TABLE {} (x int)").format(Identifier(f"t{number}")))
+    reader = await managed.role("many", READER, grants)
+    with managed.open(reader.logins[0], reader.database) as connection:
+        for number in range(8):
+            assert connection.execute(SQL("TABLE {}").format(Identifier(f"t{number}"))).fetchall() == []
