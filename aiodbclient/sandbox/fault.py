@@ -48,6 +48,7 @@ class Fault:
         stop: Whether the database stops.
         sqlstate: The error of SQL by which the login is refused; None to leave it.
         breaks_after: The statements after which the connection breaks; None: it does not.
+        id: A number that no other fault of this process has.
         seen: The number of requests that it was for, so far.
         fired: The number of requests that it failed, so far.
     """

@@ -6,8 +6,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import pymysql
 from pymysql.constants import ER
@@ -21,6 +24,7 @@ from .validation import JSON, RequestedUser
 T = TypeVar("T")
 
 _log = logging.getLogger("aiodbclient.sandbox")
+_CONNECTIONS = 8
 _BLANKS = " \t\n\v\f\r"  # what MySQL cuts off both ends of an account's name
 _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of errors
 
@@ -46,16 +50,18 @@ class MySQLBackend:
         self.engine = engine
         self._server = MySQLServer(dsn)
         self._secrets = secrets
-        self._lock = threading.Lock()
+        self._changing: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
+        self._threads = ThreadPoolExecutor(_CONNECTIONS, "aiodbclient-sandbox-mysql")
 
     async def start(self) -> None:
         try:
-            await asyncio.to_thread(self._server.open)
+            await self._run(self._server.open)
         except (pymysql.Error, OSError) as error:
             raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error}") from None
 
     async def stop(self) -> None:
-        await self._in_thread(self._server.close)
+        await asyncio.to_thread(self._threads.shutdown)  # waits for the work that there is
+        self._server.close()
 
     def front(self) -> None:
         return None
@@ -89,17 +95,17 @@ class MySQLBackend:
     async def create_user(self, new: RequestedUser) -> JSON:
         check_user_name(self.engine, new.name)
         _check_characters(new.name, "user")
-        return await self._in_thread(lambda: self._create_user(new))
+        return await self._in_thread(lambda: self._create_user(new), "user", new.name)
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
         return await self.user(name)  # MySQL has no settings
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        return await self._in_thread(lambda: self._reset_auth(name, auth_plugin))
+        return await self._in_thread(lambda: self._reset_auth(name, auth_plugin), "user", name)
 
     async def delete_user(self, name: str) -> None:
         refuse_primary(name, PRIMARY)
-        await self._in_thread(lambda: self._delete_user(name))
+        await self._in_thread(lambda: self._delete_user(name), "user", name)
 
     async def dbs(self) -> list[str]:
         return await self._in_thread(self._server.dbs)
@@ -107,20 +113,30 @@ class MySQLBackend:
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
         _check_characters(name, "database")
-        await self._in_thread(lambda: self._create_db(name))
+        await self._in_thread(lambda: self._create_db(name), "db", name)
 
     async def delete_db(self, name: str) -> None:
-        await self._in_thread(lambda: self._delete_db(name))
+        await self._in_thread(lambda: self._delete_db(name), "db", name)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do ``work`` in a thread, one at a time. An unexpected error of the server becomes the API's 500."""
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Do ``work`` in a thread, which has a connection of its own: a lock that one waits for stops no other."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _in_thread(self, work: Callable[[], T], kind: str = "", name: str = "") -> T:
+        """Do ``work`` in a thread. An unexpected error of the server becomes the API's 500.
+
+        Args:
+            work: What to do.
+            kind: ``"user"`` or ``"db"`` for a change, which is done alone; "" for a read.
+            name: The name of what is changed.
+        """
 
         def alone() -> T:
-            with self._lock:
+            with self._changing.setdefault((kind, name), threading.Lock()) if kind else nullcontext():
                 return work()
 
         try:
-            return await asyncio.to_thread(alone)
+            return await self._run(alone)
         except pymysql.Error as error:
             code = error.args[0] if error.args else None
             if code in (ER.CANNOT_USER, ER.DB_CREATE_EXISTS):

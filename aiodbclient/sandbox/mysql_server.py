@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -15,6 +16,7 @@ from pymysql.cursors import Cursor
 from ..models import MySQLAuthPlugin
 from .backends import PRIMARY
 
+_LOCK_SECONDS = 5
 _SYSTEM_USERS = frozenset(
     {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
 )
@@ -39,7 +41,7 @@ class MySQLAccount:
 
 
 class MySQLServer:
-    """One connection to the server, which is made again if it was lost. For one thread at a time.
+    """A connection to the server for each thread, which is made again if it was lost.
 
     Args:
         dsn: ``mysql://USER:PASSWORD@HOST:PORT``, of an administrator. With ``?ssl-ca=FILE`` the server is verified;
@@ -73,7 +75,8 @@ class MySQLServer:
         self.password = self._login_password if own else _derived(self._login, self._login_password)
         self.version, self.tls = "", False
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
-        self._connected: pymysql.Connection[Cursor] | None = None
+        self._own = threading.local()
+        self._all: list[pymysql.Connection[Cursor]] = []
 
     def open(self) -> None:
         """Connect, and make the primary user if it is not there.
@@ -89,9 +92,10 @@ class MySQLServer:
             self._make_primary()
 
     def close(self) -> None:
-        """Close the connection. Safe to repeat."""
-        if self._connected is not None and self._connected.open:
-            self._connected.close()
+        """Close the connections. Safe to repeat, when no thread uses them any more."""
+        for connection in self._all:
+            if connection.open:
+                connection.close()
 
     @property
     def is_mariadb(self) -> bool:
@@ -135,9 +139,14 @@ class MySQLServer:
         return f"IDENTIFIED WITH {plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value} BY %s"
 
     def kill(self, which: str, value: str) -> None:
-        """End the connections of which this column of the process list has this value."""
+        """End the connections of which this column of the process list has this value.
+
+        The server would compare them without case and accents, which ends connections of others.
+        """
         schema = "information_schema" if self.is_mariadb else "performance_schema"
-        for (process,) in self.rows(f"SELECT ID FROM {schema}.processlist WHERE {which} = %s", value):
+        for process, found in self.rows(f"SELECT ID, {which} FROM {schema}.processlist"):
+            if found != value:
+                continue
             try:
                 self.rows("KILL %s", process)
             except pymysql.OperationalError as error:
@@ -172,14 +181,19 @@ class MySQLServer:
         )
 
     def _alive(self) -> pymysql.Connection[Cursor]:
-        if self._connected is not None:
+        """The connection of this thread. It waits for a lock for some seconds at most."""
+        connected: pymysql.Connection[Cursor] | None = getattr(self._own, "connection", None)
+        if connected is not None:
             try:
-                self._connected.ping()
+                connected.ping(reconnect=False)
             except pymysql.Error:
-                self._connected = None
-        if self._connected is None:
-            self._connected = self._connect(self._login, self._login_password)
-        return self._connected
+                connected = None
+        if connected is None:
+            connected = self._own.connection = self._connect(self._login, self._login_password)
+            self._all.append(connected)
+            with connected.cursor() as cursor:
+                cursor.execute(f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}")
+        return connected
 
 
 def quoted(name: str) -> str:

@@ -11,7 +11,7 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import Sandbox, mysql_server
 
 from ..mysql import SERVERS, running
 from .conftest import Answer, Call, caller
@@ -331,3 +331,56 @@ async def test_a_server_that_cannot_be_reached_is_a_clear_error(dsn: str) -> Non
             await sandbox.add_cluster("mysql", dsn=dsn)
         assert "hunter2" not in str(caught.value)
         assert sandbox.clusters == {}
+
+
+async def test_sessions_of_other_names_go_on_when_a_user_or_db_is_deleted(call: Call, login: Login) -> None:
+    """The server compares these names as equal where it lists its processes."""
+    names = ["killed_y", "killed_Y", "killed_ý"]
+    users = [(await call("POST", "/users", {"name": name})).json["user"] for name in names]
+    for name in ("killed_d", "killed_D"):
+        assert (await call("POST", "/dbs", {"name": name})).status == 201
+    gone, *others = [login(user, "killed_D") for user in users]
+
+    assert (await call("DELETE", "/users/killed_y")).status == 204
+    assert (await call("DELETE", "/dbs/killed_d")).status == 204
+
+    with pytest.raises(pymysql.Error):
+        fetch(gone, "SELECT 1")
+    for session in others:
+        assert fetch(session, "SELECT 1") == [1]
+        session.close()
+
+
+async def test_a_lock_that_somebody_holds_stops_nobody_else(call: Call, login: Login) -> None:
+    user = (await call("POST", "/users", {"name": "holder"})).json["user"]
+    for name in ("held", "elsewhere"):
+        assert (await call("POST", "/dbs", {"name": name})).status == 201
+    session = login(user, "held")
+    fetch(session, "CREATE TABLE t (a int)")
+    session.select_db("elsewhere")  # so that its session is not ended with the database
+    session.begin()
+    fetch(session, "SELECT a FROM held.t")
+
+    dropped = asyncio.ensure_future(call("DELETE", "/dbs/held"))
+    await asyncio.sleep(0.2)
+    assert (await call("POST", "/dbs", {"name": "meanwhile"})).status == 201
+    assert (await call("POST", "/users", {"name": "meanwhile"})).status == 201
+    assert not dropped.done()
+    session.rollback()
+    assert (await dropped).status == 204
+    session.close()
+
+
+async def test_a_wait_for_a_lock_ends(dsn: str, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mysql_server, "_LOCK_SECONDS", 1)
+    async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
+        cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=dsn)}"
+        user = (await call("POST", f"{cluster}/users", {"name": "keeper"})).json["user"]
+        assert (await call("POST", f"{cluster}/dbs", {"name": "kept"})).status == 201
+        session = login(user)
+        fetch(session, "CREATE TABLE kept.t (a int)")
+        session.begin()
+        fetch(session, "SELECT a FROM kept.t")
+        assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 500
+        session.close()
+        assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 204
