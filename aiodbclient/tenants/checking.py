@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .._bulk.settings import differences
-from ..errors import InvalidArgumentError
+from .._request.call import Meter
+from ..errors import DatabaseClientError, GrantError, InvalidArgumentError, ServerError, TransportError
 from ..models import NewUser, User
 from .claims import Tenant
 from .credential import Credential
@@ -27,8 +28,19 @@ class CheckTenants(TenantJob[TenantChecked]):
     def __init__(self, tenancy: Tenancy) -> None:
         super().__init__(tenancy)
         self._listing = Listing()
+        self._away: DatabaseClientError | None = None
+
+    async def prepare(self, meter: Meter) -> int:
+        """Read the cluster. If it is away, each tenant fails for that reason: none could be checked."""
+        try:
+            return await super().prepare(meter)
+        except (GrantError, TransportError, ServerError) as error:
+            self._away = error
+            return 1
 
     async def do_one(self, name: str, spent: Spent) -> TenantChecked:
+        if self._away is not None:
+            raise self._away
         calls = self.calls(spent.meter, name)
         site = await self.tenancy.site.read(calls)
         names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)

@@ -116,14 +116,16 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
 
 
 async def works(tenant: Tenant, credential: Credential) -> bool:
-    """Whether ``credential`` works: it logs in or, where rights are not given by SQL, is what the API returns.
+    """Whether ``credential``, which is on record, logs in or, where the API gives the rights, is what the API returns.
+
+    It was tested by a login before it was put on record, so a server that refuses it now has known it.
 
     Raises:
         GrantError: The server is away, so the refusal says nothing about the credential.
     """
     sql, password = tenant.site.sql, credential.password
     if sql is not None and password is not None:
-        return await _patiently(partial(sql.accepts, tenant.names, credential.username, password), tenant) is None
+        return await tenant.spent.on_sql(sql.accepts(tenant.names, credential.username, password)) is None
     user = await look(tenant, credential.username)
     return user is not None and user.password is not None and user.password == password
 

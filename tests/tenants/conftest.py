@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -38,6 +38,7 @@ class Place:
     cluster: ClusterClient
     store: SQLiteStore
     prefix: str
+    path: Path
     _before: int
 
     def tenants(self, **options: object) -> Tenants:
@@ -92,14 +93,50 @@ def managed(request: pytest.FixtureRequest) -> Iterator[Managed]:
 _used = iter(range(10**6))
 
 
-@pytest.fixture
-async def place(pg_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
-    sandbox, cluster = pg_cluster
+@asynccontextmanager
+async def placed(sandbox: Sandbox, cluster: str, path: Path) -> AsyncIterator[Place]:
     async with (
         DatabaseClient(
             sandbox.token, base_url=sandbox.url, budget=RateBudget([]), retry=RetryPolicy(base_delay=0.01)
         ) as client,
-        SQLiteStore(tmp_path / "tenants.db") as store,
+        SQLiteStore(path) as store,
     ):
-        yield Place(sandbox, client, client.cluster(cluster), store, f"t{next(_used)}_", len(sandbox.requests))
+        prefix = f"t{next(_used)}_"
+        yield Place(sandbox, client, client.cluster(cluster), store, prefix, path, len(sandbox.requests))
         sandbox.faults.clear()
+
+
+@pytest.fixture
+async def place(pg_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
+    async with placed(*pg_cluster, tmp_path / "tenants.db") as place:
+        yield place
+
+
+@pytest.fixture
+async def my_place(mysql_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
+    async with placed(*mysql_cluster, tmp_path / "tenants.db") as place:
+        yield place
+
+
+@pytest.fixture(scope="session")
+def mongodb_cluster() -> Iterator[tuple[Sandbox, str]]:
+    """A sandbox, and the id of its cluster with databases, and without SQL."""
+    with Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("mongodb"))
+
+
+@pytest.fixture(params=["pg_cluster", *(f"mysql_cluster {name}" for name in SERVERS), "mongodb_cluster"])
+def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
+    kind, _, server = request.param.partition(" ")
+    if not server:
+        yield request.getfixturevalue(kind)
+        return
+    with Sandbox(windows=[]) as sandbox:
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(server)))
+
+
+@pytest.fixture
+async def anywhere(its_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
+    """A place on PostgreSQL, on each MySQL that is installed, and on MongoDB."""
+    async with placed(*its_cluster, tmp_path / "tenants.db") as place:
+        yield place

@@ -79,17 +79,16 @@ class Grants(ABC, Generic[ServerT]):
             away, or has no connection left, is a GrantError.)
         """
 
+    @abstractmethod
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        """Log in to the tenant's database as ``username``, and do nothing. Returns as ``log_in``."""
-        options = self._admin | {"user": username, "password": password, self._database_option: names.database}
-        try:
-            async with self._turns, self._connected(options):
-                return None
-        except LoginRefusedError as refused:
-            return str(refused)
-        except ServerAwayError as error:
-            away = str(error)
-        raise GrantError(f"the database server cannot be reached to test a login: {away}", tenant=names.tenant)
+        """Log in as ``username``, and do nothing: to the tenant's database, or to none if the rights for that are gone.
+
+        Returns:
+            None if the server accepts the password, else the reason for which it refuses it.
+
+        Raises:
+            GrantError: The server cannot be reached, or has no connection left.
+        """
 
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]

@@ -65,13 +65,15 @@ class MySQLGrants(Grants[MySQLSession]):
             await limit(server, tenant, username, queries=0, connections=self._limit)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
-        return await self.accepts(names, username, password)
+        return await self._try(names, {"user": username, "password": password, "db": names.database})
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        """Log in to the tenant's schema as ``username``, and do nothing. Returns as ``log_in``."""
-        options = self._admin | {"user": username, "password": password, "db": names.database}
+        return await self._try(names, {"user": username, "password": password, "db": None})
+
+    async def _try(self, names: Names, login: dict[str, Any]) -> str | None:
+        """Log in with these options, and do nothing. Returns as ``log_in``."""
         try:
-            async with self._turns, connected(options, self._tls, prepared=False):
+            async with self._turns, connected(self._admin | login, self._tls, prepared=False):
                 return None
         except AtLimitError:  # its own connections are all in use: the server has accepted the password
             return None
@@ -80,7 +82,7 @@ class MySQLGrants(Grants[MySQLSession]):
         except ServerAwayError as away:
             reason = str(away)
         raise GrantError(
-            f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
+            f"tenant {names.tenant!r}: the login {login['user']!r} could not be tested: {reason}", tenant=names.tenant
         )
 
     async def end_login(

