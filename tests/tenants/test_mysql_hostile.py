@@ -458,6 +458,32 @@ async def test_views_and_procedures_of_an_ended_login_go_on(server: Server) -> N
     other.close()
 
 
+@pytest.mark.parametrize("hides", ["event", "procedure", "dynamic"])
+async def test_an_event_that_sets_the_password_of_an_ended_login_keeps_it_locked(server: Server, hides: str) -> None:
+    """Else who left it would come back with the next rotation."""
+    names, login, password = await server.make()
+    own = server.connect(login, password, names.database)
+    setting = "set/**/PassWord = 'Mine-1-Mine'"
+    if hides == "dynamic":
+        run(own, "CREATE PROCEDURE p() BEGIN SET @s = 'SELECT 1'; PREPARE s FROM @s; EXECUTE s; END")
+    elif hides == "procedure":
+        run(own, f"CREATE PROCEDURE p() {setting}")
+    every = "ON SCHEDULE EVERY 1 YEAR DO"
+    run(own, f"CREATE EVENT planted {every} {setting if hides == 'event' else 'CALL p()'}")
+    run(own, f"CREATE EVENT harmless {every} DELETE FROM t")
+    await server.grants.give(names, login)  # it is in use: its events are its own
+    await server.grants.end_login(names, login, password, nothing)
+
+    with pytest.raises(GrantError, match=f"'planted' runs as the login '{login}'.*DROP EVENT"):
+        await server.grants.give(names, login)
+
+    assert "locked" in (await server.grants.log_in(names, login, password) or "")
+    with server.as_doadmin() as cursor:
+        cursor.execute(f"DROP EVENT `{names.database}`.planted")
+    await server.grants.give(names, login)
+    assert await server.grants.log_in(names, login, password) is None
+
+
 async def test_a_tenant_cannot_raise_its_limit_of_connections(server: Server) -> None:
     names, login, password = await server.make()
     own = server.connect(login, password, names.database)

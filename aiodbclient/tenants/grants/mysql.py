@@ -24,6 +24,7 @@ from ..problems import Problem
 from ..roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .mariadb_sessions import account, end_on_mariadb, kept_password
+from .mysql_events import check_events
 from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
 from .mysql_server import AtLimitError, MySQLSession, connected, options_of, pattern, quoted
 from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_its_end
@@ -57,6 +58,7 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._administrator() as server:
             await drop_helpers(server, tenant, username)
             await _check_hosts(server, tenant, username)
+            await check_events(server, tenant, schema, username)
             await revoke_all(server, tenant, username)
             await revoke_others(server, tenant, schema, mysql_logins(names))
             rights = ", ".join(RIGHTS[names.role])
