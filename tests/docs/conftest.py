@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrument
 import aiodbclient
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore, Tenants
 from valkey_server import BINARY, ValkeyServer
 
 from ..requirements import no_server
@@ -22,7 +23,17 @@ from ..tenants.vault import Vault
 
 Namespace = dict[str, Any]
 
-WITH_TENANTS = {"how-to/fleet.md", "how-to/rotate.md", "how-to/tenants.md", "how-to/web-backend.md", "why/claims.md"}
+WITH_TENANTS = {
+    "how-to/check.md",
+    "how-to/fleet.md",
+    "how-to/migrations.md",
+    "how-to/readers.md",
+    "how-to/rotate.md",
+    "how-to/rotate-schedule.md",
+    "how-to/tenants.md",
+    "how-to/web-backend.md",
+    "why/claims.md",
+}
 
 
 @pytest.fixture
@@ -65,11 +76,12 @@ async def namespace(
 
 @pytest.fixture
 async def tenants_store(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[None]:
-    """The folder to work in is empty, and the store that the page opens there is closed."""
+    """The folder to work in is empty but for an open store, ``tenants.db``."""
     monkeypatch.chdir(tmp_path)
-    yield
-    if "store" in namespace:
-        await namespace["store"].__aexit__()
+    async with SQLiteStore("tenants.db") as store:
+        namespace["store"] = store
+        namespace["tenants"] = Tenants(namespace["cluster"], store)
+        yield
 
 
 @pytest.fixture

@@ -83,6 +83,8 @@ async def test_the_blocks_of_a_page_run(page: str, prepared: Namespace, capsys: 
         running = eval(compile(block, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), prepared)
         if inspect.isawaitable(running):
             await running
+        if "async def main() -> None:" in block:
+            await prepared["main"]()
         if "app = " in block:
             await start_and_stop(prepared["app"])
         told = capsys.readouterr().out

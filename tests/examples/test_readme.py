@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 TESTS = [block for block in BLOCKS if "def test_" in block]
-PROGRAMS = [block for block in BLOCKS if "asyncio.run(" in block]
+PLAIN, PROGRAM = [block for block in BLOCKS if "asyncio.run(" in block]
 
 
 def test_all_kinds_of_blocks_are_there() -> None:
-    assert len(TESTS) == len(PROGRAMS) == 1
-    assert len(BLOCKS) == 2
+    assert len(TESTS) == 1
+    assert len(BLOCKS) == 3
 
 
 def test_every_page_that_it_sends_to_is_there() -> None:
@@ -32,30 +32,42 @@ def test_every_page_that_it_sends_to_is_there() -> None:
     assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
+async def test_the_first_program_runs() -> None:
+    async with Sandbox() as sandbox:
+        await sandbox.add_cluster("pg", backend="memory")
+        environment = {**os.environ, "DIGITALOCEAN_API_URL": sandbox.url, "DIGITALOCEAN_TOKEN": sandbox.token}
+        python = [sys.executable, "-W", "error", "-c", PLAIN]
+        done = await asyncio.to_thread(
+            subprocess.run, python, env=environment, capture_output=True, text=True, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "['doadmin', 'alice']\n"
+
+
 async def test_the_program_runs(tmp_path: Path) -> None:
-    [program] = PROGRAMS
     async with Sandbox() as sandbox:
         environment = {
             **os.environ,
             "DIGITALOCEAN_API_URL": sandbox.url,
             "DIGITALOCEAN_TOKEN": sandbox.token,
+            "HOME": str(tmp_path),
             "DIGITALOCEAN_CLUSTER_ID": await sandbox.add_cluster("pg", backend="postgres"),
         }
-        python = [sys.executable, "-W", "error", "-c", program]
+        python = [sys.executable, "-W", "error", "-c", PROGRAM]
         done = await asyncio.to_thread(
             subprocess.run, python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
 
         assert (done.returncode, done.stderr) == (0, "")
         assert sandbox.counts["dbs.create", 201] == 4
-    first, *provisioned, last = done.stdout.splitlines()
-    assert [first] == re.findall(r"# (sslmode=.*)", program)
+    first, *provisioned, rotated, retired = done.stdout.splitlines()
+    assert first == "alpha alpha"
     assert sorted(provisioned) == [f"{name} created None" for name in ("beta", "delta", "gamma")]
-    assert last == "alpha rotated None"
+    assert (rotated, retired) == ("alpha rotated None", "alpha retired None")
 
 
 def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(tmp_path: Path) -> None:
-    [program] = PROGRAMS
     [arguments] = re.findall(r"`python (-m aiodbclient\.sandbox --cluster pg=tenants-prod)`", README)
     serving = subprocess.Popen([sys.executable, "-u", *arguments.split()], stdout=subprocess.PIPE, text=True)
     assert serving.stdout is not None
@@ -67,9 +79,9 @@ def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(
             told += line
         exports = dict(re.findall(r"export (\w+)=(\S+)", told))
         [cluster_id] = re.findall(r"pg +tenants-prod +(\S+)", told)
-        environment = os.environ | exports | {"DIGITALOCEAN_CLUSTER_ID": cluster_id}
+        environment = os.environ | exports | {"DIGITALOCEAN_CLUSTER_ID": cluster_id, "HOME": str(tmp_path)}
         for action in ("created", "kept"):
-            python = [sys.executable, "-W", "error", "-c", program]
+            python = [sys.executable, "-W", "error", "-c", PROGRAM]
             done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert (done.returncode, done.stderr) == (0, "")
             assert f"beta {action} None" in done.stdout
