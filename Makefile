@@ -49,6 +49,7 @@ bench: $(VENV)/.dev
 pictures: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python benchmarks/terminal.py
 
 # Needs the package valkey-server.
 bench-fleet: $(VENV)/.dev
