@@ -27,6 +27,7 @@ WITH_TENANTS = {
     "how-to/check.md",
     "how-to/fleet.md",
     "how-to/migrations.md",
+    "how-to/pools.md",
     "how-to/readers.md",
     "how-to/rotate.md",
     "how-to/rotate-schedule.md",

@@ -38,6 +38,7 @@ NEEDS = {
     "how-to/connect.md": "drivers",
     "how-to/fleet.md": "valkey",
     "how-to/observe.md": "as_it_was",
+    "how-to/pools.md": "drivers",
     "how-to/web-backend.md": "as_it_was",
     "how-to/your-own-store.md": "vault",
 }

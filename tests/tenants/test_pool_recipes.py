@@ -1,0 +1,182 @@
+"""The recipes of docs/how-to/pools.md, each against a server with TLS: with the right CA, and refused with another."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymongo.errors
+import pymysql
+import pytest
+import sqlalchemy
+from attrs import define, evolve
+
+from aiodbclient._dsn import dsn
+from aiodbclient.engines import Engine
+from aiodbclient.tenants import Credential, TenantPools
+
+from ..connecting import servers
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "pools.md").read_text()
+REFUSED = (
+    OSError,
+    psycopg.OperationalError,
+    pymysql.err.OperationalError,
+    pymongo.errors.PyMongoError,
+    sqlalchemy.exc.SQLAlchemyError,
+)
+
+
+@define
+class Records:
+    """Stands in for ``Tenants``."""
+
+    credential: Credential
+
+    async def get(self, name: str) -> Credential | None:
+        return self.credential
+
+
+def recipe(*headings: str) -> tuple[Any, Any]:
+    """The functions that open and close a pool, below the headings of the page."""
+    names: dict[str, Any] = {}
+    for heading in headings:
+        _, _, below = PAGE.partition(f"{heading}\n")
+        [block, *_] = re.findall(r"^```python\n(.*?)^```$", below, re.MULTILINE | re.DOTALL)
+        exec(block.partition("\nasync with ")[0], names)  # without the program around it
+    found = {name.partition("_")[0]: value for name, value in names.items() if name.startswith(("open_", "close_"))}
+    return found["open"], found.get("close") or names["asyncpg"].Pool.close
+
+
+def credential_on(server: servers.Server, ca_file: str | None = None) -> Credential:
+    connection = server.connection
+    assert connection.port is not None
+    return a_credential(
+        Engine(connection.engine or ""), connection.port, Path(ca_file or server.ca_file), connection.database
+    )
+
+
+def a_credential(engine: Engine, port: int, ca: Path, database: str | None, name: str = "alice") -> Credential:
+    password = servers.ALICE.password
+    where: dict[str, Any] = {"engine": engine, "host": "localhost", "port": port, "database": database}
+    uri = dsn(**where, ssl=True, uri="", username=name, password=password, ca_file=None)
+    return Credential(name="alpha", username=name, password=password, uri=uri, ca=ca.read_text(), **where)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[servers.Server]:
+    with servers.postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mariadb() -> Iterator[servers.Server]:
+    with servers.mariadb() as server:
+        yield server
+
+
+async def by_asyncpg(pool: Any) -> Any:
+    return await pool.fetchval("SELECT current_user")
+
+
+async def by_psycopg(pool: Any) -> Any:
+    async with pool.connection() as connection:
+        return (await (await connection.execute("SELECT current_user")).fetchone())[0]
+
+
+async def by_sqlalchemy(engine: Any) -> Any:
+    async with engine.connect() as connection:
+        return await connection.scalar(sqlalchemy.text("SELECT current_user"))
+
+
+async def by_aiomysql(pool: Any) -> Any:
+    async with pool.acquire() as connection, connection.cursor() as cursor:
+        await cursor.execute("SELECT current_user()")
+        return (await cursor.fetchone())[0]
+
+
+@pytest.mark.parametrize(
+    ("headings", "query"),
+    [
+        (["# A pool for each tenant"], by_asyncpg),
+        (["### psycopg_pool"], by_psycopg),
+        (["### SQLAlchemy with asyncpg"], by_sqlalchemy),
+        (["### SQLAlchemy with asyncpg", "### SQLAlchemy with psycopg"], by_sqlalchemy),
+    ],
+    ids=["asyncpg", "psycopg_pool", "SQLAlchemy, asyncpg", "SQLAlchemy, psycopg"],
+)
+async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
+    headings: list[str], query: Any, postgresql: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_pool, close_pool = recipe(*headings)
+    alice = credential_on(postgresql)
+    bob = a_credential(Engine.PG, alice.port, Path(postgresql.ca_file), alice.database, "bob")
+    with psycopg.connect(alice.uri_for(ca_file=postgresql.ca_file), autocommit=True) as administrator:
+        administrator.execute("DROP ROLE IF EXISTS bob")
+        administrator.execute(f"CREATE ROLE bob LOGIN PASSWORD '{bob.password}'".encode())
+    records = Records(alice)
+    Path("ca.pem").write_text(Path(postgresql.ca_file).read_text())
+    async with TenantPools(records, open=open_pool, close=close_pool, refresh=0) as pools:
+        async with pools.use("alpha") as pool:
+            assert await query(pool) == "alice"
+        records.credential = bob
+        async with pools.use("alpha") as pool:
+            assert await query(pool) == "bob"
+    await is_refused(open_pool, close_pool, credential_on(postgresql, postgresql.wrong_ca_file))
+
+
+async def test_a_pool_of_mysql_verifies_the_server(mariadb: servers.Server) -> None:
+    open_pool, close_pool = recipe("### aiomysql")
+    pools = TenantPools(Records(credential_on(mariadb)), open=open_pool, close=close_pool)
+    async with pools, pools.use("alpha") as pool:
+        assert await by_aiomysql(pool) == "alice@localhost"
+    await is_refused(open_pool, close_pool, credential_on(mariadb, mariadb.wrong_ca_file))
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+async def test_a_client_of_mongodb_verifies_the_server(
+    postgresql: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No MongoDB is at hand: this server ends the connection after the first bytes that it gets through TLS."""
+    monkeypatch.chdir(tmp_path)
+    open_client, close_client = recipe("### PyMongo")
+    for ca_file, gets_in in ((postgresql.ca_file, True), (postgresql.wrong_ca_file, False)):
+        async with tls_server(Path(postgresql.ca_file).parent) as (port, got):
+            credential = a_credential(Engine.MONGODB, port, Path(ca_file), "alpha")
+            credential = evolve(credential, uri=f"{credential.uri}&serverSelectionTimeoutMS=500")
+            await is_refused(open_client, close_client, credential)
+            assert bool(got) == gets_in
+    gc.collect()  # PyMongo leaves sockets whose TLS failed to the collector
+
+
+async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) -> None:
+    """``credential`` does not get in, and nothing is left of it."""
+    Path("ca.pem").write_text(credential.ca or "")
+    async with asyncio.timeout(30), TenantPools(Records(credential), open=open_pool, close=close_pool) as pools:
+        with pytest.raises(REFUSED):
+            async with pools.use("alpha"):
+                pass
+        assert repr(pools) == "<TenantPools: 0 open>"
+
+
+@asynccontextmanager
+async def tls_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
+    got: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if first := await reader.read(1000):
+            got.append(first)
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    async with await asyncio.start_server(serve, "localhost", 0, ssl=context, family=2) as server:
+        yield server.sockets[0].getsockname()[1], got
