@@ -40,7 +40,8 @@ def dsn(
     address = f"[{host}]" if ":" in host else host
     if port:
         address = f"{address}:{port}"
-    if engine == Engine.KAFKA:
+    is_registry = engine == Engine.KAFKA and (uri or "").startswith(("https://", "http://"))
+    if engine == Engine.KAFKA and not is_registry:
         return address
     if password is None:
         raise InvalidArgumentError(
@@ -54,7 +55,7 @@ def dsn(
         return f"postgresql://{login}@{address}/{path}{_query(_libpq(ssl, ca_file))}"
     if engine in MYSQL:
         return f"mysql://{login}@{address}/{path}{_query(_mysql(ssl, ca_file))}"
-    if engine == Engine.OPENSEARCH:
+    if engine == Engine.OPENSEARCH or is_registry:
         return f"{'http' if ssl is False else 'https'}://{login}@{address}"
     if engine == Engine.MONGODB:
         return _mongodb(login, host, address, path or "admin", template, ssl=ssl, protocol=protocol, ca_file=ca_file)

@@ -176,7 +176,8 @@ class Connection:
     def uri_for(self, user: User, database: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> str:
         """The URI with which ``user`` reaches ``database``, as the engine's drivers take it. Sends nothing.
 
-        PostgreSQL, MySQL and MongoDB get a URI, OpenSearch the URL of its HTTP endpoint, Kafka ``host:port``. Without
+        PostgreSQL, MySQL and MongoDB get a URI, OpenSearch and a schema registry the URL of their HTTP endpoint, and
+        Kafka ``host:port``. Without
         ``ca_file`` the connection is encrypted and the server is not verified. The result holds the password: do not
         log it.
 
@@ -253,6 +254,9 @@ class Cluster:
         private_network_uuid: The UUID of its private network (VPC).
         project_id: The UUID of the project that it belongs to.
         storage_size_mib: The storage that was added to that of its size, in MiB.
+        ui_connection: OpenSearch: where its dashboard listens.
+        schema_registry_connection: Kafka: where its schema registry listens.
+        service_cnames: Host names of yours that lead to the cluster.
     """
 
     id: str
@@ -275,3 +279,6 @@ class Cluster:
     private_network_uuid: str | None = None
     project_id: str | None = None
     storage_size_mib: int | None = None
+    ui_connection: Connection | None = None
+    schema_registry_connection: Connection | None = None
+    service_cnames: list[str] = field(factory=list[str])

@@ -172,9 +172,35 @@ def test_each_connection_knows_its_engine_and_its_ports() -> None:
     assert told.standby_connection is None
 
 
+def test_a_cluster_has_the_endpoints_that_a_login_is_used_at() -> None:
+    told = cluster(
+        engine="kafka",
+        ui_connection={"host": "ui", "port": 25060, "user": "doadmin", "password": "hunter2", "ssl": True},
+        schema_registry_connection={"uri": "https://doadmin:hunter2@registry:1", "host": "registry", "port": 1},
+        do_settings={"service_cnames": ["db.example.com"]},
+    )
+    assert told.ui_connection == Connection(
+        host="ui", port=25060, user="doadmin", password="hunter2", ssl=True, engine=Engine.KAFKA
+    )
+    assert told.schema_registry_connection is not None
+    alice = User("alice", password="a b")
+    assert told.schema_registry_connection.uri_for(alice) == "https://alice:a%20b@registry:1"
+    assert told.service_cnames == ["db.example.com"]
+    assert "hunter2" not in repr(told)
+    absent: list[Any] = [{}, None, {"service_cnames": None}, {"service_cnames": []}]
+    for nothing in absent:
+        bare = cluster(do_settings=nothing, ui_connection=None, schema_registry_connection={})
+        assert (bare.ui_connection, bare.schema_registry_connection, bare.service_cnames) == (None, None, [])
+
+
 @pytest.mark.parametrize(
     "members",
     [
+        {"do_settings": "x"},
+        {"do_settings": {"service_cnames": "db.example.com"}},
+        {"do_settings": {"service_cnames": [1]}},
+        {"ui_connection": [1]},
+        {"schema_registry_connection": {"port": "1"}},
         {"id": None},
         {"id": 1},
         {"name": None},

@@ -196,17 +196,24 @@ def test_a_password_among_many_of_the_provider_is_masked(odd: str | None, where:
 
 async def test_passwords_of_lists_and_clusters_are_known_too(server: Server, make_client: MakeClient) -> None:
     connection = {"host": "h", "password": "of-the-cluster"}
+    dashboard, registry = ({"host": "h", "password": f"of-the-{of}"} for of in ("dashboard", "registry"))
     listed = [{"name": "a", "password": "of-the-list"}]
     server.will(
         says(200, {"users": listed}),
-        says(200, {"database": {"id": CLUSTER, "name": "n", "engine": "pg", "private_connection": connection}}),
-        fails(400, message="of-the-list and of-the-cluster"),
+        says(
+            200,
+            {
+                "database": {"id": CLUSTER, "name": "n", "engine": "pg", "private_connection": connection}
+                | {"ui_connection": dashboard, "schema_registry_connection": registry}
+            },
+        ),
+        fails(400, message="of-the-list, of-the-dashboard, of-the-registry and of-the-cluster"),
     )
     cluster = make_client().cluster(CLUSTER, engine="pg")
     await cluster.users.list()
     await cluster.info()
 
-    with pytest.raises(errors.BadRequestError, match=r"\*\*\* and \*\*\*"):
+    with pytest.raises(errors.BadRequestError, match=r"\*\*\*, \*\*\*, \*\*\* and \*\*\*"):
         await cluster.dbs.list()
 
 

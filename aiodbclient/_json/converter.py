@@ -167,7 +167,8 @@ _CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribut
 
 
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the engine of ``cluster`` into each of its connections, which need it to write a DSN."""
+    """Return ``cluster`` with its CNAMEs, and its engine in each connection, which needs that to write a DSN."""
     engine = {"engine": cluster["engine"]}
     connections = {key: {**value, **engine} for key in _CONNECTIONS if (value := cluster.get(key))}
-    return {**cluster, "connection": engine, **connections}
+    cnames = (cluster.get("do_settings") or {}).get("service_cnames")
+    return {**cluster, "connection": engine, **connections, "service_cnames": cnames}

@@ -201,6 +201,8 @@ def _passwords(cluster: Cluster) -> list[str | None]:
         cluster.private_connection,
         cluster.standby_connection,
         cluster.standby_private_connection,
+        cluster.ui_connection,
+        cluster.schema_registry_connection,
     )
     return [connection.password for connection in connections if connection is not None] + [
         user.password for user in cluster.users

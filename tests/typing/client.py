@@ -138,3 +138,9 @@ async def any_call(client: DatabaseClient) -> None:
     await client.request("PUT", "/v2/databases/1/firewall", json={"at": datetime.now()})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     await client.request("GET", "/v2/databases", params={"tag_name": None})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     await client.request("GET")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def cluster_endpoints(cluster: Cluster) -> None:
+    assert_type(cluster.ui_connection, Connection | None)
+    assert_type(cluster.schema_registry_connection, Connection | None)
+    assert_type(cluster.service_cnames, list[str])
