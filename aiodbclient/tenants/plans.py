@@ -10,6 +10,8 @@ from attrs import field, frozen
 from .._bulk.job import Job
 from .._bulk.run import Run
 from .._bulk.specs import listed
+from .._pacing.budget import by_length
+from .._pacing.estimate import seconds_for
 from .._request.call import Meter
 from .checking import CheckTenants
 from .claims import Tenant
@@ -72,7 +74,10 @@ class Plan:
         lines = [f"{what}: {len(names)} ({_first_names(names)})" for what, names in kinds.items() if names]
         for name, logins in self.shut_out.items():
             lines.append(f"adopting {name} shuts out: {_first_names(logins)}")
-        return "\n".join([*lines, f"keep: {len(self.keep)}"])
+        lines.append(f"keep: {len(self.keep)}")
+        if self.requests:
+            lines.append(f"about {self.requests:,} requests, at least {self.seconds:.0f} s at the rate limit")
+        return "\n".join(lines)
 
     @property
     def requests(self) -> int:
@@ -84,6 +89,11 @@ class Plan:
             + 2 * len(self.conflict)
             + 5 * removals
         )
+
+    @property
+    def seconds(self) -> float:
+        """How long ``requests`` take at the documented rate limit, if nobody else uses the token."""
+        return seconds_for(self.requests, by_length(None))
 
     def apply(self) -> Run[TenantPlanOutcome]:
         """Create, adopt, resume and repair tenants and, with ``prune``, remove those that are extra.

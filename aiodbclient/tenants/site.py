@@ -83,7 +83,7 @@ class SiteReader:
     Args:
         private: Whether to use the private connection.
         admin: The DSN of an administrator, or None for the primary user.
-        connection_limit: How many connections a tenant may have, or None for any number.
+        connection_limit: How many connections a tenant may have, or None for half of those that the server takes.
     """
 
     def __init__(self, *, private: bool, admin: str | None, connection_limit: int | None) -> None:
@@ -116,7 +116,7 @@ async def read_site(
         cluster: The cluster.
         private: Whether to use its private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for any number.
+        connection_limit: How many connections a tenant may have; None for half of those that the server takes.
 
     Raises:
         UnsupportedOperationError: Its engine can have no tenants, or is not known.

@@ -46,8 +46,8 @@ class Tenants:
             the cluster's primary user. Then the token needs the scope ``database:view_credentials``.
         lease: Seconds for which a claim on a name holds without being renewed. A process that works renews it; the name
             that a dead process worked on is free when its lease has run out, or earlier if the store knows it is dead.
-        connection_limit: How many connections a tenant may have at a time, on PostgreSQL and MySQL; None: any number.
-            On PostgreSQL the owner of the database can lift it, until its rights are given again.
+        connection_limit: How many connections a tenant may have at a time, on PostgreSQL and MySQL. None: half of those
+            that the server takes. On PostgreSQL the owner of the database can lift it, until its rights are given again.
         setup: An async function that is called with the credential of a new tenant before that is on record, for
             migrations and extensions. If it raises, the tenant fails, and the next call begins with it again. So it
             runs at least once.
@@ -69,7 +69,7 @@ class Tenants:
         private: bool = False,
         admin: str | None = None,
         lease: float = 60.0,
-        connection_limit: int | None = 50,
+        connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
     ) -> None:

@@ -182,7 +182,7 @@ def sql_grants(
         connection: Where it listens, and its primary user.
         ca: Its certificate authority as PEM; None if it speaks no TLS.
         admin: The DSN of an administrator; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for any number.
+        connection_limit: How many connections a tenant may have; None for half of those that the server takes.
 
     Raises:
         UnsupportedOperationError: Neither SQL nor ``SETTINGS`` give rights on this engine.
