@@ -47,7 +47,7 @@ class Tenants:
         lease: Seconds for which a claim on a name holds without being renewed. A process that works renews it; the name
             that a dead process worked on is free when its lease has run out, or earlier if the store knows it is dead.
         connection_limit: How many connections a tenant may have at a time, on PostgreSQL and MySQL. None: half of those
-            that the server takes. On PostgreSQL the owner of the database can lift it, until its rights are given again.
+            that the server takes. On PostgreSQL the owner of the database can lift it. Giving its rights again sets it.
         setup: An async function that is called with the credential of a new tenant before that is on record, for
             migrations and extensions. If it raises, the tenant fails, and the next call begins with it again. So it
             runs at least once.
