@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -12,7 +12,7 @@ from ...errors import GrantError
 from ..naming import Names
 from .postgres_objects import Granted, granted
 from .postgres_owner import logins_of, members, membership_steps, read_database, take
-from .postgres_sessions import become, knows_options, run
+from .postgres_sessions import become, knows_options, quoted, run
 
 _ATTRIBUTES = SQL("""
 SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s
@@ -37,7 +37,14 @@ SELECT pg_get_userbyid(defaclrole), nspname, defaclobjtype::text, privilege_type
 FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace, aclexplode(defaclacl)
 WHERE pg_get_userbyid(grantee) = %s AND pg_get_userbyid(defaclrole) <> pg_get_userbyid(grantee)
 """)
-_KINDS = {"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
+_KINDS: dict[str, LiteralString] = {
+    "r": "TABLES",
+    "S": "SEQUENCES",
+    "f": "ROUTINES",
+    "T": "TYPES",
+    "n": "SCHEMAS",
+    "L": "LARGE OBJECTS",
+}
 _MAY_BECOME = SQL("SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = %s")
 _USERS = SQL("""
 SELECT rolname FROM pg_roles r
@@ -100,7 +107,7 @@ async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) 
         await become(names, server, role)
         within = SQL("IN SCHEMA {} ").format(Identifier(schema)) if schema is not None else SQL("")
         text = SQL("ALTER DEFAULT PRIVILEGES {}GRANT {} ON {} TO {}")
-        await run(names, server, text.format(within, SQL(privilege), SQL(_KINDS[kind]), owner))
+        await run(names, server, text.format(within, quoted(privilege), SQL(_KINDS[kind]), owner))
     await run(names, server, SQL("RESET ROLE"))
 
 
@@ -122,8 +129,8 @@ async def _obstacles(names: Names, username: str, server: AsyncConnection[Any]) 
 
 
 def _grant(granted: Granted, owner: Identifier) -> Composed:
-    privilege = SQL(granted.privilege).format()
+    privilege = quoted(granted.privilege).format()
     if granted.column is not None:
         privilege = SQL("{} ({})").format(privilege, Identifier(granted.column))
     text = "GRANT {} ON {} TO {}" + (" WITH GRANT OPTION" if granted.grantable else "")
-    return SQL(text).format(privilege, SQL(granted.target), owner)
+    return SQL(text).format(privilege, quoted(granted.target), owner)

@@ -164,6 +164,7 @@ class LoginEnd:
         Raises:
             GrantError: Some is left.
         """
+        left = 0
         for _ in range(_ROUNDS):
             ((left,),) = await run(names, server, _LEFT, self.role, self.role)
             if not left:

@@ -13,7 +13,7 @@ GRANT calls no functions of users.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 from attrs import frozen
 from psycopg import AsyncConnection
@@ -23,7 +23,7 @@ from ..naming import Names
 from ..problems import Problem
 from ..roles import Role
 from .postgres_owner import Step, members, membership_steps, read_database
-from .postgres_sessions import run
+from .postgres_sessions import quoted, run
 
 _AT_ONCE = 500  # objects of one GRANT
 
@@ -35,10 +35,10 @@ class _Kind:
     The query's values are the owner and the group; ``{lacks}`` becomes a condition for each privilege.
     """
 
-    word: str
-    letter: str
-    query: str
-    lacks: str
+    word: LiteralString
+    letter: LiteralString
+    query: LiteralString
+    lacks: LiteralString
 
 
 _RELATIONS = """
@@ -75,7 +75,7 @@ ORDER BY n.oid
 """,
     "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')",
 )
-_RIGHTS: dict[Role, dict[_Kind, tuple[str, ...]]] = {
+_RIGHTS: dict[Role, dict[_Kind, tuple[LiteralString, ...]]] = {
     Role.READER: {_SCHEMA: ("USAGE",), _TABLE: ("SELECT",), _SEQUENCE: ("SELECT",)},
     Role.WRITER: {
         _SCHEMA: ("USAGE",),
@@ -133,7 +133,7 @@ async def lacking_inside(names: Names, server: AsyncConnection[Any]) -> list[Ste
 
 def _target(kind: _Kind, row: tuple[str, ...]) -> Composed:
     if kind is _ROUTINE:
-        return SQL("{}").format(SQL(row[0]))  # its name and types, as the server quotes them
+        return SQL("{}").format(quoted(row[0]))  # its name and types, as the server quotes them
     return SQL("{}").format(Identifier(*row))
 
 

@@ -13,47 +13,29 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier
 
 from ..naming import Names
-from .postgres_sessions import run
+from .postgres_sessions import quoted, run
 
 # Every catalog that has privileges, in the current database or shared. Those of parameters and tablespaces are for
 # superusers to give.
-_OBJECTS = " UNION ALL ".join(
-    f"SELECT '{classid or catalog}'::regclass::oid AS classid, {key} AS objid, {number} AS attnum, {owner} AS owner,"
-    f" {acl} AS acl FROM {catalog}{join}"
-    for catalog, classid, key, number, owner, acl, join in (
-        ("pg_class", "", "oid", "0", "relowner", "relacl", ""),
-        (
-            "pg_attribute",
-            "pg_class",
-            "attrelid",
-            "attnum",
-            "relowner",
-            "attacl",
-            " JOIN pg_class c ON c.oid = attrelid",
-        ),
-        ("pg_namespace", "", "oid", "0", "nspowner", "nspacl", ""),
-        ("pg_proc", "", "oid", "0", "proowner", "proacl", ""),
-        ("pg_type", "", "oid", "0", "typowner", "typacl", ""),
-        ("pg_language", "", "oid", "0", "lanowner", "lanacl", ""),
-        ("pg_foreign_server", "", "oid", "0", "srvowner", "srvacl", ""),
-        ("pg_foreign_data_wrapper", "", "oid", "0", "fdwowner", "fdwacl", ""),
-        ("pg_largeobject_metadata", "pg_largeobject", "oid", "0", "lomowner", "lomacl", ""),
-        ("pg_database", "", "oid", "0", "datdba", "datacl", ""),
-    )
-)
-_GRANTED = SQL(
-    """
-WITH objects AS (SELECT * FROM ("""
-    + _OBJECTS
-    + """) AS o WHERE acl IS NOT NULL)
+_GRANTED = SQL("""
+WITH objects (class, objid, attnum, owner, acl) AS (
+    SELECT 'pg_class', oid, 0, relowner, relacl FROM pg_class
+    UNION ALL SELECT 'pg_class', c.oid, attnum, relowner, attacl FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+    UNION ALL SELECT 'pg_namespace', oid, 0, nspowner, nspacl FROM pg_namespace
+    UNION ALL SELECT 'pg_proc', oid, 0, proowner, proacl FROM pg_proc
+    UNION ALL SELECT 'pg_type', oid, 0, typowner, typacl FROM pg_type
+    UNION ALL SELECT 'pg_language', oid, 0, lanowner, lanacl FROM pg_language
+    UNION ALL SELECT 'pg_foreign_server', oid, 0, srvowner, srvacl FROM pg_foreign_server
+    UNION ALL SELECT 'pg_foreign_data_wrapper', oid, 0, fdwowner, fdwacl FROM pg_foreign_data_wrapper
+    UNION ALL SELECT 'pg_largeobject', oid, 0, lomowner, lomacl FROM pg_largeobject_metadata
+    UNION ALL SELECT 'pg_database', oid, 0, datdba, datacl FROM pg_database)
 SELECT DISTINCT pg_get_userbyid(o.owner), pg_get_userbyid(a.grantor), i.type, i.identity,
        (SELECT attname FROM pg_attribute WHERE attrelid = o.objid AND attnum = o.attnum AND o.attnum > 0),
        a.privilege_type, a.is_grantable
-FROM objects o, aclexplode(o.acl) a, pg_identify_object(o.classid, o.objid, 0) i
+FROM objects o, aclexplode(o.acl) a, pg_identify_object(o.class::regclass, o.objid, 0) i
 WHERE a.grantee = (SELECT oid FROM pg_roles WHERE rolname = %s) AND a.grantee <> o.owner
 ORDER BY 1, 2, 3, 4
-"""
-)
+""")
 _WORDS = {
     "view": "TABLE",
     "materialized view": "TABLE",
@@ -139,5 +121,5 @@ def revokes(role: str, privileges: list[Granted]) -> list[tuple[str, Composed]]:
         text = (
             "REVOKE ALL ON {} FROM {} CASCADE" if whom == role else "REVOKE GRANT OPTION FOR ALL ON {} FROM {} CASCADE"
         )
-        statements.append((owner, SQL(text).format(SQL(target), Identifier(whom))))
+        statements.append((owner, SQL(text).format(quoted(target), Identifier(whom))))
     return statements

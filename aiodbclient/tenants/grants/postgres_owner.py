@@ -196,8 +196,8 @@ def membership_steps(
         found = [member for member in present or () if member.name == name]
         has = (any(member.inherit for member in found), any(member.set for member in found))
         if has != (inherits, sets) and (options or not found):
-            text = f" WITH INHERIT {inherits}, SET {sets}" if options else ""
-            grant = SQL("GRANT {} TO {}" + text).format(Identifier(role), Identifier(name))
+            chosen = SQL(" WITH INHERIT {}, SET {}").format(Literal(inherits), Literal(sets))
+            grant = SQL("GRANT {} TO {}{}").format(Identifier(role), Identifier(name), chosen if options else SQL(""))
             yield Step(Problem.RIGHTS_MISSING, grant, of_login=name != admin)
     for member in present or ():
         if not member.admin and member.name not in {*wanted, *keep}:

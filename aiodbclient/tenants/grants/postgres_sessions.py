@@ -122,6 +122,11 @@ async def connect(
     return await AsyncConnection.connect(conninfo, autocommit=True)
 
 
+def quoted(text: Any) -> SQL:
+    """SQL that the server wrote: a privilege, or a name as it quotes it itself."""
+    return SQL(text)
+
+
 async def run(names: Names, server: AsyncConnection[Any], statement: Composed | SQL, *values: Any) -> list[Any]:
     """Execute ``statement`` for a tenant, and return its rows.
 
