@@ -104,7 +104,8 @@ def gone(managed: Managed) -> list[Any]:
 async def test_another_tenant_cannot_keep_one_from_being_removed(
     managed: Managed, grants: PostgresGrants, names: Names, evil: Names
 ) -> None:
-    for statement in GRANTS:
+    # Before PostgreSQL 16 a login inherits the owner's rights, so what it passed on is not revoked with its own right.
+    for statement in GRANTS if managed.version >= 16 else GRANTS[:-2]:
         grant(managed, evil, names, statement, evil.whole)
     grant(managed, evil, names, GRANTS[7], "defaultdb")
 

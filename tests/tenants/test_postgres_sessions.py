@@ -1,0 +1,74 @@
+"""Sessions of the administrator on a PostgreSQL that speaks TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+
+import pytest
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient.engines import Engine
+from aiodbclient.tenants.grants import postgres_sessions
+from aiodbclient.tenants.grants.postgres import PostgresGrants
+from aiodbclient.tenants.grants.postgres_sessions import CAFile
+from aiodbclient.tenants.naming import names_of
+from aiodbclient.tenants.site import read_site
+
+from .conftest import Place
+
+
+def test_the_authority_is_in_a_file_as_long_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_sessions.tempfile, "tempdir", str(tmp_path))
+    ca = CAFile("the authority")
+    path = Path(ca.path())
+    assert path.read_text() == "the authority"
+    assert path.stat().st_mode & 0o077 == 0
+    assert ca.path() == str(path)
+
+    path.unlink()  # as what cleans /tmp does
+    again = Path(ca.path())
+    assert again.read_text() == "the authority"
+
+    del ca
+    gc.collect()
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_call_that_is_cancelled_over_tls_leaves_no_backend(place: Place) -> None:
+    await place.tenants().ensure("alpha")
+    site = await read_site(place.cluster, private=False, admin=None)
+    assert isinstance(site.sql, PostgresGrants)
+    assert site.ca is not None
+    names = names_of("alpha", Engine.PG, place.prefix)
+    admin = make_conninfo(
+        host=site.connection.host,
+        port=site.connection.port,
+        dbname="defaultdb",
+        user=site.connection.user,
+        password=site.connection.password,
+    )
+    waiting = "SELECT FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE %IS_TEMPLATE false' AND state = 'active'"
+    async with (
+        await AsyncConnection.connect(admin) as hostile,
+        await AsyncConnection.connect(admin, autocommit=True) as watching,
+    ):
+        await hostile.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
+        await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true").format(Identifier(names.whole)))
+        await hostile.commit()
+        await hostile.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 7").format(Identifier(names.whole)))
+
+        call = asyncio.create_task(site.sql.give(names, names.logins[0]))
+        async with asyncio.timeout(20):
+            while not await (await watching.execute(waiting)).fetchall():
+                await asyncio.sleep(0.01)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        assert await (await watching.execute(waiting)).fetchall() == []
+        await hostile.rollback()
+        await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(names.whole)))
