@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import secrets
 import shutil
@@ -10,10 +12,29 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from aiodbclient.sandbox.embedded import SUPERUSER, binaries
+from aiodbclient.sandbox.keeper.postgres import copied
+
+
+@cache
+def runnable(programs: Path) -> Path:
+    """Return ``programs``, or a copy of them if only root may enter their folder: root's server runs as nobody."""
+    if os.geteuid() != 0:
+        return programs
+    with contextlib.suppress(PermissionError):
+        subprocess.run(
+            [programs / "initdb", "--version"], user="nobody", extra_groups=[], capture_output=True, check=True
+        )
+        return programs
+    folder = tempfile.TemporaryDirectory(prefix="aiodbclient-")
+    atexit.register(folder.cleanup)
+    Path(folder.name).chmod(0o755)
+    with contextlib.chdir(programs.parents[2]):
+        return copied(programs, Path(folder.name))
 
 
 class RestartablePostgres:
@@ -22,7 +43,7 @@ class RestartablePostgres:
     def __init__(self, found: Path | None = None) -> None:
         found = found or binaries()
         assert found is not None
-        self._binaries = found
+        self._binaries = found = runnable(found)
         self._base = Path(tempfile.mkdtemp(prefix="aiodbclient-"))
         self._identity: dict[str, Any] = {}
         if os.geteuid() == 0:  # whom PostgreSQL refuses
