@@ -9,10 +9,22 @@ from hypothesis import Phase, settings
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from valkey_server import BINARY, ValkeyServer
 
-from .requirements import no_server
+from .requirements import no_description, no_server
 from .server import Server, serve
 
 MakeClient = Callable[..., DatabaseClient]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs the provider's API description, if it is not there."""
+    if no_description():
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("described")])
+        items[:] = [item for item in items if not item.get_closest_marker("described")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if reason := no_description():
+        terminalreporter.write_line(reason)
 
 
 @pytest.fixture(autouse=True)

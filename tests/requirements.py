@@ -8,6 +8,8 @@ from typing import NoReturn
 
 import pytest
 
+DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
+
 
 def no_server(server: str, why: str) -> NoReturn:
     """Skip the test, or fail it where CI requires the server.
@@ -21,16 +23,19 @@ def no_server(server: str, why: str) -> NoReturn:
 
 
 def description(name: str) -> Path:
-    """The file ``name`` of the provider's API description.
+    """Return the file ``name`` of the provider's API description.
 
-    It is looked for in ``AIODBCLIENT_SPEC``, a folder or the path of ``databases.openapi.yaml``, or else in
-    ``../shared/spec``. Without it the test is skipped, or fails where CI requires it (``AIODBCLIENT_REQUIRE_SPEC=1``).
+    It is in ``AIODBCLIENT_SPEC``, a folder or the path of ``databases.openapi.yaml``, or in ``../shared/spec``. Mark
+    tests that need it with ``described``: they are left out without it, and fail if ``AIODBCLIENT_REQUIRE_SPEC=1``.
     """
-    given = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
-    path = (given if given.is_dir() else given.parent) / name
+    path = (DESCRIPTION if DESCRIPTION.is_dir() else DESCRIPTION.parent) / name
     if not path.exists():
-        why = f"the API description is not at {path}; say where it is with AIODBCLIENT_SPEC"
-        if os.environ.get("AIODBCLIENT_REQUIRE_SPEC") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+        pytest.fail(f"the API description is not at {path}; set AIODBCLIENT_SPEC")
     return path
+
+
+def no_description() -> str:
+    """Say in one line why tests against the API description are left out; empty if they are not."""
+    if DESCRIPTION.exists() or os.environ.get("AIODBCLIENT_REQUIRE_SPEC") == "1":
+        return ""
+    return f"Left out: the tests against the API description. It is not at {DESCRIPTION}; set AIODBCLIENT_SPEC."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,68 @@ INPUT_AND_OUTPUT = {
 }
 
 
-def pure_modules() -> Iterator[Path]:
+def modules() -> dict[str, ast.Module]:
+    """The package's modules by their full names."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        if "Pure" in (ast.get_docstring(ast.parse(path.read_text())) or ""):
-            yield path
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = ast.parse(path.read_text())
+    return found
+
+
+MODULES = modules()
+PACKAGES = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+PURE = [name for name, tree in MODULES.items() if "Pure" in (ast.get_docstring(tree) or "")]
+
+
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a module, without what only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from running(node)
+
+
+def imports(name: str) -> set[str]:
+    """The full names of what a module imports. A name that a package only passes on counts as the module it is from."""
+    found: set[str] = set()
+    for node in running(MODULES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = source(name, node)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.add(inner if inner in MODULES else passed_on(base, alias.name))
+    return found
+
+
+def source(name: str, node: ast.ImportFrom) -> str:
+    package = name if name in PACKAGES else name.rpartition(".")[0]
+    return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+
+
+def passed_on(base: str, name: str) -> str:
+    """The module from which the package ``base`` has ``name``, or ``base`` itself."""
+    for node in ast.walk(MODULES[base]) if base in PACKAGES else ():
+        if isinstance(node, ast.ImportFrom) and any(name == (alias.asname or alias.name) for alias in node.names):
+            return passed_on(source(base, node), name)
+    return base
+
+
+def ways_to_io(name: str, imports_of: Callable[[str], set[str]] = imports) -> list[str]:
+    """Each chain of imports by which a module reaches what does I/O, the shortest first."""
+    ways, queue, seen = list[str](), [(name,)], {name}
+    while queue:
+        way = queue.pop(0)
+        for imported in sorted(imports_of(way[-1])):
+            if any(imported == io or imported.startswith(f"{io}.") for io in INPUT_AND_OUTPUT):
+                ways.append(" -> ".join((*way, imported)))
+            elif imported in MODULES and imported not in seen:
+                seen.add(imported)
+                queue.append((*way, imported))
+    return ways
 
 
 def test_imports_go_down_and_in_no_circle() -> None:
@@ -46,18 +105,28 @@ def test_imports_go_down_and_in_no_circle() -> None:
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in pure_modules()])
-def test_a_module_that_says_that_it_is_pure_neither_waits_nor_imports_what_does_io(path: Path) -> None:
-    tree = list(ast.walk(ast.parse(path.read_text())))
+@pytest.mark.parametrize("name", PURE)
+def test_a_module_that_says_that_it_is_pure_neither_waits_nor_reaches_what_does_io(name: str) -> None:
+    tree = list(ast.walk(MODULES[name]))
 
-    imported = {name.name for node in tree if isinstance(node, ast.Import) for name in node.names}
-    imported |= {node.module or "" for node in tree if isinstance(node, ast.ImportFrom) and node.level == 0}
-    assert not imported & INPUT_AND_OUTPUT
+    assert not ways_to_io(name)
     assert not [node.lineno for node in tree if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
     assert not [node.lineno for node in tree if isinstance(node, ast.Call) and ast.unparse(node.func) == "open"]
 
 
-def test_most_of_the_modules_that_requests_go_through_are_pure() -> None:
-    of_requests = {path for folder in ("_request", "_json", "_pacing") for path in (PACKAGE / folder).glob("[a-z]*.py")}
+def test_a_module_that_reaches_io_through_two_others_is_found() -> None:
+    assert ways_to_io("aiodbclient._request.transport")[0].endswith("aiohttp")
+    assert "aiodbclient._pacing.others" in imports("aiodbclient._pacing.window")  # a relative import
+    chain = {"aiodbclient.errors": {"aiodbclient.models"}, "aiodbclient.models": {"aiodbclient.engines"}}
+    chain["aiodbclient.engines"] = {"aiohttp.web"}
 
-    assert len(of_requests.intersection(pure_modules())) > len(of_requests) / 2
+    (way,) = ways_to_io("aiodbclient.errors", lambda name: chain[name])
+
+    assert way == "aiodbclient.errors -> aiodbclient.models -> aiodbclient.engines -> aiohttp.web"
+
+
+def test_most_of_the_modules_that_requests_go_through_are_pure() -> None:
+    folders = ("aiodbclient._request", "aiodbclient._json", "aiodbclient._pacing")
+    of_requests = {name for name in MODULES if name.rpartition(".")[0] in folders and name not in PACKAGES}
+
+    assert len(of_requests.intersection(PURE)) > len(of_requests) / 2

@@ -43,6 +43,8 @@ from .conftest import MakeClient
 from .requirements import description
 from .server import CLUSTER, Server, says
 
+pytestmark = pytest.mark.described
+
 JSON = dict[str, Any]
 OF_CLUSTER = "/v2/databases/{database_cluster_uuid}"
 OF_USERS, OF_USER = OF_CLUSTER + "/users", OF_CLUSTER + "/users/{username}"

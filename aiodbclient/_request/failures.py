@@ -1,4 +1,4 @@
-"""What became of a request that failed: the error that says so, noted in its call. Pure."""
+"""Make the error of a request that failed, and note in its call how it failed. Knows aiohttp's exceptions."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def test_what_cannot_be_right_is_not_taken_over_in_part() -> None:
     facts.note(1.0)
     right = json.loads(facts.dump(0.0))
     minute, hour = right["windows"]
-    for changed in (
+    changes: list[dict[str, Any]] = [
         {"windows": [minute]},
         {"windows": [minute, hour, hour]},
         {"windows": [minute, hour | {"limit": "x"}]},
@@ -213,7 +213,8 @@ def test_what_cannot_be_right_is_not_taken_over_in_part() -> None:
         {"gate": "x"},
         {"gate": right["gate"] | {"strikes": None}},
         {"last_answer": []},
-    ):
+    ]
+    for changed in changes:
         other = account()
         with pytest.raises((ValueError, KeyError, TypeError)):
             Facts(other).merge(json.dumps(right | changed), 0.0)

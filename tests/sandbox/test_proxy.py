@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
+import pytest
 import yaml
 from aiohttp import web
 from jsonschema import ValidationError
@@ -127,6 +128,7 @@ async def validating(target: str) -> AsyncIterator[tuple[ValidatingProxy, str]]:
         await proxy.close()
 
 
+@pytest.mark.described
 async def test_two_thousand_mixed_calls_are_as_described() -> None:
     windows = [Window(100_000, 60.0), Window(100_000, 3600.0)]
     async with (
@@ -166,6 +168,7 @@ async def test_two_thousand_mixed_calls_are_as_described() -> None:
     assert {status for _, status in proxy.passed} == {200, 201, 204, 404, 422, 429, 500, 503}
 
 
+@pytest.mark.described
 async def test_the_proxy_sees_what_is_not_as_described() -> None:
     async with (
         Sandbox(windows=[Window(1_000, 60.0)]) as sandbox,

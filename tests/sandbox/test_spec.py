@@ -16,6 +16,8 @@ from aiodbclient.sandbox import Sandbox
 
 from ..requirements import description
 
+pytestmark = pytest.mark.described
+
 # 422 is no failure for data that the description allows: it cannot say that a name is taken or too long.
 CONFIG = """
 [parameters]

@@ -99,6 +99,7 @@ async def test_long_lists_come_in_pages() -> None:
         assert await listed(call, f"{path}?page=2", "topics", "name") == ["c"]
 
 
+@pytest.mark.described
 @pytest.mark.parametrize(("engine", "kind", "key"), KINDS)
 def test_every_answer_is_as_described(tmp_path: Path, engine: str, kind: str, key: str) -> None:
     with Sandbox(windows=[]) as sandbox:
