@@ -46,12 +46,12 @@ def answered(call: Call, status: int, body: bytes = b"", **headers: str) -> erro
 def test_each_request_counts_and_takes_of_the_calls_patience() -> None:
     meter = Meter()
     call = call_of(max_wait=3.0, meter=meter)
-    assert (call.tries, call.sent, call.patience, meter.requests) == (0, 0, 3.0, 0)
+    assert (call.requests, call.sent, call.patience, meter.requests) == (0, 0, 3.0, 0)
 
     call.begin(1.0)
-    assert (call.tries, call.sent, call.patience, meter.requests) == (1, 1, 2.0, 1)
+    assert (call.requests, call.sent, call.patience, meter.requests) == (1, 1, 2.0, 1)
     call.begin(5.0)
-    assert (call.tries, call.sent, call.patience, meter.requests) == (2, 2, 0.0, 2)
+    assert (call.requests, call.sent, call.patience, meter.requests) == (2, 2, 0.0, 2)
 
     patient = call_of()
     patient.begin(100.0)

@@ -107,7 +107,7 @@ class Call:
         write_lock: Held while a request is in flight, where the cluster bears one user write at a time.
 
     Attributes:
-        tries: Requests so far.
+        requests: Requests so far.
         sent: Those of them that may have reached the server.
         lost: Those of them whose answer was lost.
         timed_out: Whether one of these took too long, so that the server may still be at it.
@@ -122,7 +122,7 @@ class Call:
         InvalidArgumentError: ``body`` holds what JSON cannot say.
     """
 
-    tries = 0
+    requests = 0
     sent = 0
     lost = 0
     timed_out = False
@@ -158,7 +158,7 @@ class Call:
 
     def begin(self, waited: float) -> None:
         """A request is sent now, after ``waited`` seconds for its slot."""
-        self.tries += 1
+        self.requests += 1
         self.sent += 1
         if self.meter is not None:
             self.meter.requests += 1
@@ -188,7 +188,7 @@ class Call:
         is_unclear = self.failure is Failure.LOST or isinstance(error, ServerError | InvalidResponseError)
         self.may_have_applied |= is_unclear and self.operation.writes
         error.may_have_applied = self.may_have_applied
-        error.tries = self.tries
+        error.tries = self.requests
         if isinstance(error, APIError) and error.request_id is None:
             error.request_id = self.request_id
         text = str(error.args[0])

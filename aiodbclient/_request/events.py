@@ -63,7 +63,7 @@ def event_of(
         method=call.operation.method,
         status=None if answer is None else answer.status,
         error=None if failure is None else type(failure).__name__,
-        attempt=call.tries,
+        attempt=call.requests,
         waited=granted - asked,
         duration=perf_counter() - started,
         blocked=started - granted,
