@@ -5,6 +5,7 @@ export DIGITALOCEAN_CLUSTER_ID=...
 export TENANTS_DB=$HOME/tenants.db              # outside of the checkout: it holds passwords
 uvicorn --app-dir examples fastapi_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
+curl -i localhost:8000/tenants/alpha/size
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, StringConstraints
 
 from aiodbclient.errors import DatabaseClientError
-from aiodbclient.tenants import Tenants
-from signups import status_of, tenants_from_environment
+from aiodbclient.tenants import TenantPools, Tenants
+from signups import pools_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -31,7 +32,7 @@ class Signup(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    async with tenants_from_environment() as app.state.tenants:
+    async with tenants_from_environment() as app.state.tenants, pools_of(app.state.tenants) as app.state.pools:
         yield
 
 
@@ -50,8 +51,20 @@ async def sign_up(signup: Signup, request: Request) -> dict[str, str | None]:
     return {"tenant": credential.name, "database": credential.database}
 
 
+async def tenant_connection(tenant: str, request: Request) -> AsyncGenerator[Any]:
+    """A connection to the tenant's database. Check first that the visitor may act for this tenant."""
+    pools: TenantPools[Any] = request.app.state.pools
+    async with pools.use(tenant) as pool, pool.acquire() as connection:
+        yield connection
+
+
+@app.get("/tenants/{tenant}/size")
+async def size(connection: Annotated[Any, Depends(tenant_connection)]) -> dict[str, int]:
+    return {"bytes": await connection.fetchval("SELECT pg_database_size(current_database())")}
+
+
 @app.exception_handler(DatabaseClientError)
 async def tell_error(request: Request, error: DatabaseClientError) -> JSONResponse:
     status, headers = status_of(error)
     logger.warning("%s %s: %s", request.method, request.url.path, error)
-    return JSONResponse({"error": "the signup did not work; it can be tried again"}, status, headers)
+    return JSONResponse({"error": "this did not work; it can be tried again"}, status, headers)

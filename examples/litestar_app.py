@@ -5,6 +5,7 @@ export DIGITALOCEAN_CLUSTER_ID=...
 export TENANTS_DB=$HOME/tenants.db              # outside of the checkout: it holds passwords
 uvicorn --app-dir examples litestar_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
+curl -i localhost:8000/tenants/alpha/size
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import State
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import ValidationException
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from aiodbclient.errors import DatabaseClientError
-from aiodbclient.tenants import Tenants
-from signups import status_of, tenants_from_environment
+from aiodbclient.tenants import TenantPools, Tenants
+from signups import pools_of, status_of, tenants_from_environment
 
 logger = logging.getLogger("signups")
 
@@ -33,7 +35,7 @@ class Signup(msgspec.Struct):
 
 @asynccontextmanager
 async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-    async with tenants_from_environment() as app.state.tenants:
+    async with tenants_from_environment() as app.state.tenants, pools_of(app.state.tenants) as app.state.pools:
         yield
 
 
@@ -49,6 +51,18 @@ async def sign_up(data: JSONBody[Signup], state: State) -> dict[str, str | None]
     return {"tenant": credential.name, "database": credential.database}
 
 
+async def tenant_connection(tenant: FromPath[str], state: State) -> AsyncGenerator[Any]:
+    """A connection to the tenant's database. Check first that the visitor may act for this tenant."""
+    pools: TenantPools[Any] = state.pools
+    async with pools.use(tenant) as pool, pool.acquire() as connection:
+        yield connection
+
+
+@get("/tenants/{tenant:str}/size", dependencies={"connection": Provide(tenant_connection)})
+async def size(connection: NamedDependency[Any]) -> dict[str, int]:
+    return {"bytes": await connection.fetchval("SELECT pg_database_size(current_database())")}
+
+
 def tell_invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[dict[str, str]]:
     return Response({"error": "tenant: a lower-case name of 2 to 31 letters and digits"}, status_code=422)
 
@@ -56,12 +70,12 @@ def tell_invalid(request: Request[Any, Any, Any], error: ValidationException) ->
 def tell_error(request: Request[Any, Any, Any], error: DatabaseClientError) -> Response[dict[str, str]]:
     status, headers = status_of(error)
     logger.warning("%s %s: %s", request.method, request.url.path, error)
-    message = "the signup did not work; it can be tried again"
+    message = "this did not work; it can be tried again"
     return Response({"error": message}, status_code=status, headers=headers)
 
 
 app = Litestar(
-    [health, sign_up],
+    [health, sign_up, size],
     lifespan=[lifespan],
     logging_config=None,
     exception_handlers={ValidationException: tell_invalid, DatabaseClientError: tell_error},

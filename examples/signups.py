@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiodbclient import DatabaseClient
 from aiodbclient.errors import (
@@ -17,7 +18,7 @@ from aiodbclient.errors import (
     TransportError,
     UnprocessableEntityError,
 )
-from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 
 PATIENCE = 2.0  # s that somebody who waits for a page may wait for the rate budget
 
@@ -29,6 +30,21 @@ async def tenants_from_environment() -> AsyncGenerator[Tenants]:
     async with DatabaseClient() as client, store:
         cluster = client.with_options(max_wait=PATIENCE).cluster(os.environ["DIGITALOCEAN_CLUSTER_ID"])
         yield Tenants(cluster, store, prefix="tenant_")
+
+
+def pools_of(tenants: Tenants) -> TenantPools[Any]:
+    """A pool of asyncpg for each tenant that visitors ask for. Another driver: docs/how-to/pools.md."""
+    return TenantPools(tenants, open=_open_pool, close=_close_pool, most=50)
+
+
+async def _open_pool(credential: Credential) -> Any:
+    import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # here, so that signups work without it
+
+    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=1, max_size=5)
+
+
+async def _close_pool(pool: Any) -> None:
+    await pool.close()
 
 
 def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:

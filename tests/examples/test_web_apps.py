@@ -147,6 +147,31 @@ async def test_what_is_no_name_is_refused_and_nothing_is_sent(visitor: Visitor, 
     assert len(sandbox.requests) == before
 
 
+@pytest.mark.parametrize("app", [fastapi_app.app, litestar_app.app], ids=["fastapi", "litestar"])
+async def test_a_tenants_pool_follows_its_rotation(
+    app: FastAPI | Litestar, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("asyncpg")
+    cluster = await sandbox.add_cluster("pg", backend="postgres")
+    async with visiting(partial(serve_asgi, app), sandbox, cluster, tmp_path, monkeypatch) as visitor:
+        before = await visitor.credential_of("alpha")
+        for _ in range(3):
+            async with visitor.http.get("/tenants/alpha/size") as answer:
+                assert answer.status == 200, await answer.text()
+                assert (await answer.json())["bytes"] > 100_000
+        app.state.pools._refresh = 0.0  # no need to wait for five seconds
+        app.state.pools._current["alpha"].stale_at = 0.0
+        [rotated] = [outcome async for outcome in app.state.tenants.rotate(["alpha"])]
+        [retired] = [outcome async for outcome in app.state.tenants.retire(["alpha"])]
+        assert (rotated.error, retired.error) == (None, None)
+        async with visitor.http.get("/tenants/alpha/size") as answer:
+            assert answer.status == 200, await answer.text()
+        assert app.state.pools._current["alpha"].credential.username != before.username
+        async with visitor.http.get("/tenants/beta/size") as answer:
+            assert answer.status == 422
+            assert "tenants.ensure" not in await answer.text()
+
+
 async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visitor: Visitor, sandbox: Sandbox) -> None:
     sandbox.faults.add("users.get", status=503)
     refused = await visitor.sign_up("alpha")
