@@ -44,6 +44,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sandbox.py
 	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/tenants.py
+	$(BIN)/python benchmarks/pools.py
 
 # Draws anew what the site shows.
 pictures: $(VENV)/.dev

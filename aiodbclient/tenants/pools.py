@@ -227,7 +227,7 @@ class TenantPools(Generic[PoolT]):
             elif done in update.waiting:
                 update.waiting.remove(done)
                 if update.may_stop and not update.waiting and update.task is not None:
-                    self._forget_update(name, update)
+                    self._drop_update(name, update)
                     update.task.cancel()
             raise
 
@@ -246,9 +246,9 @@ class TenantPools(Generic[PoolT]):
                     done.set_result(pool)
             self._settle(pool)
         finally:
-            self._forget_update(name, update)
+            self._drop_update(name, update)
 
-    def _forget_update(self, name: str, update: _Update[PoolT]) -> None:
+    def _drop_update(self, name: str, update: _Update[PoolT]) -> None:
         if self._updates.get(name) is update:
             del self._updates[name]
 

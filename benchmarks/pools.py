@@ -1,0 +1,116 @@
+"""Clients query without a pause while their tenants are rotated and retired: what fails, and what a use costs.
+
+20 clients take the pool of one of 50 tenants after the other and query it. Meanwhile all tenants are rotated, and then
+retired, three times. Between the two, the benchmark waits for `refresh` seconds and the longest query. The API is the
+sandbox in another process, with PostgreSQL behind it and without a rate limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+
+from aiodbclient import RateBudget
+from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+from tenants import sandbox
+
+TENANTS, CLIENTS, ROUNDS, REFRESH = 50, 20, 3, 0.5
+USES, MOST_MICROSECONDS = 100_000, 20.0
+
+
+async def open_pool(credential: Credential) -> Any:
+    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=1, max_size=1)
+
+
+async def query(
+    pools: TenantPools[Any], names: list[str], seen: dict[str, Counter[str]], failed: list[Exception]
+) -> None:
+    """Query one tenant after the other until it is cancelled, and count by which logins."""
+    for name in itertools.cycle(names):
+        try:
+            async with pools.use(name) as pool:
+                seen[name][await pool.fetchval("SELECT session_user")] += 1
+        except Exception as error:  # noqa: BLE001  counted
+            failed.append(error)
+
+
+async def rotations(folder: Path) -> bool:
+    """Whether no query fails, and every pool follows each rotation."""
+    names = [f"tenant{number:02}" for number in range(TENANTS)]
+    async with (
+        sandbox("pg", "none", RateBudget([])) as (client, cluster),
+        SQLiteStore(folder / "tenants.db") as store,
+    ):
+        tenants = Tenants(client.cluster(cluster), store)
+        assert [outcome.error async for outcome in tenants.provision(names)] == [None] * TENANTS
+        failed: list[Exception] = []
+        queries = moved = 0
+        pools = TenantPools(tenants, open=open_pool, close=asyncpg.Pool.close, most=TENANTS + CLIENTS, refresh=REFRESH)
+        async with pools:
+            seen: dict[str, Counter[str]] = {name: Counter() for name in names}
+            starts = range(0, TENANTS, max(1, TENANTS // CLIENTS))
+            orders = [names[start:] + names[:start] for start in itertools.islice(itertools.cycle(starts), CLIENTS)]
+            clients = [asyncio.create_task(query(pools, order, seen, failed)) for order in orders]
+            for _ in range(ROUNDS):
+                assert [outcome.error async for outcome in tenants.rotate(names)] == [None] * TENANTS
+                await asyncio.sleep(REFRESH + 1.0)
+                for logins in seen.values():
+                    queries += logins.total()
+                    logins.clear()
+                assert [outcome.error async for outcome in tenants.retire(names)] == [None] * TENANTS
+                await asyncio.sleep(0.5)
+                for name in names:
+                    credential = await tenants.get(name)
+                    assert credential is not None
+                    moved += list(seen[name]) == [credential.username]
+            for each in clients:
+                each.cancel()
+            await asyncio.wait(clients)
+    for error in failed[:5]:
+        print(f"  {type(error).__name__}: {error}")
+    print(
+        f"{CLIENTS} clients, {TENANTS} tenants, {ROUNDS} rounds: of {queries:,} queries {len(failed)} failed; bound 0"
+    )
+    print(f"pools that moved to the new login, and to no other: {moved} of {ROUNDS * TENANTS}")
+    return not failed and moved == ROUNDS * TENANTS
+
+
+async def cost() -> bool:
+    """Whether a use of an open pool is cheap."""
+
+    class Records:
+        async def get(self, name: str) -> Credential:
+            return Credential(
+                name=name, username=name, password=None, database=name, host="x", port=1, engine="pg", uri=""
+            )
+
+    async def nothing(_: object) -> None:
+        pass
+
+    async with TenantPools(Records(), open=nothing, close=nothing, refresh=3600.0) as pools:
+        async with pools.use("alpha"):
+            pass
+        began = perf_counter()
+        for _ in range(USES):
+            async with pools.use("alpha"):
+                pass
+        each = (perf_counter() - began) / USES * 1e6
+    print(f"a use of an open pool: {each:.1f} us; bound {MOST_MICROSECONDS:g}")
+    return each <= MOST_MICROSECONDS
+
+
+async def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if all([await cost(), await rotations(Path(folder))]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
