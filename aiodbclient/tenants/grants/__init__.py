@@ -90,6 +90,7 @@ class Grants(ABC, Generic[ServerT]):
             GrantError: The server cannot be reached, or has no connection left.
         """
 
+    @abstractmethod
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
@@ -109,8 +110,8 @@ class Grants(ABC, Generic[ServerT]):
         Raises:
             GrantError: Sessions of the login are left, and nobody but the provider can end them.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
         """Compare the rights on the server with those that ``give`` gives. Changes nothing.
 
@@ -121,12 +122,12 @@ class Grants(ABC, Generic[ServerT]):
         Returns:
             RIGHTS_MISSING, OPEN_TO_OTHERS, both or none.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def shut_out(self, names: Names) -> tuple[str, ...]:
         """The logins and roles, besides the tenant's, that can use the database now and cannot after ``give``."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def take_over(self, names: Names, username: str) -> None:
         """Before ``give``, for a login that was there before: whatever it can do now, both logins can do afterwards.
 
@@ -134,15 +135,14 @@ class Grants(ABC, Generic[ServerT]):
             names: The tenant's names.
             username: The login that is adopted. It is the first of ``names.logins``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def before_removal(self, names: Names) -> None:
         """Undo what would keep the API from deleting the tenant's database, such as a prepared transaction."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def release(self, names: Names) -> None:
         """Make the administrator own the database and all that the tenant has in it, and open it to nobody else."""
-        raise NotImplementedError
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
