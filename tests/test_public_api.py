@@ -29,10 +29,11 @@ def described(name: str, member: object) -> Iterator[str]:
     if not inspect.isclass(member):
         yield f"{name}{parameters(member)}" if callable(member) else name
         return
-    is_enum = issubclass(member, enum.Enum)
-    yield f"class {name}" if is_enum else f"class {name}{parameters(member)}"
-    if is_enum:
+    if issubclass(member, enum.Enum):
+        yield f"class {name}"
         yield from (f"    {each.name} = {each.value!r}" for each in member)
+    else:
+        yield f"class {name}{parameters(member)}"
     inherited = {each for base in member.__mro__[1:] if base.__module__ == "builtins" for each in vars(base)}
     for attribute in sorted(dir(member)):
         if attribute.startswith("_") or attribute in inherited or hasattr(enum.Enum, attribute):
