@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, g
 
 from aiodbclient import DatabaseClient, RateBudget, RequestEvent, RetryPolicy, Window
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import TenantEvent
 
 
 def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestEvent], None]:
@@ -36,6 +37,23 @@ def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestE
         throttled.labels(event.operation).inc(event.status == 429)
         waited.labels(event.operation).inc(event.waited)
         duration.labels(event.operation).observe(event.duration)
+
+    return record
+
+
+def record_tenants(registry: CollectorRegistry = REGISTRY) -> Callable[[TenantEvent], None]:
+    """An ``on_event`` of ``Tenants`` that counts into ``registry``. The labels hold no tenant's name."""
+    tenants = Counter(
+        "aiodbclient_tenants", "Tenants by role and what became of them.", ("role", "action"), registry=registry
+    )
+    seconds = Counter(
+        "aiodbclient_tenant_seconds", "Time by where it was spent.", ("role", "spent_in"), registry=registry
+    )
+
+    def record(event: TenantEvent) -> None:
+        tenants.labels(event.role, event.action).inc()
+        for spent_in in ("api", "sql", "store"):
+            seconds.labels(event.role, spent_in).inc(getattr(event, spent_in))
 
     return record
 

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
-from prometheus_metrics import record_metrics
+from aiodbclient.tenants import SQLiteStore, Tenants
+from prometheus_metrics import record_metrics, record_tenants
 
 
 @pytest.fixture
@@ -95,3 +96,24 @@ def test_the_example_prints_what_prometheus_reads() -> None:
         "aiodbclient_request_duration_seconds",
     }
     assert re.search(r'aiodbclient_throttled_total\{operation="users.create"\} [1-9]', done.stdout)
+
+
+async def test_each_tenant_is_counted_by_what_became_of_it(registry: CollectorRegistry, tmp_path: Path) -> None:
+    async with (
+        Sandbox(windows=[]) as sandbox,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        SQLiteStore(tmp_path / "tenants.db") as store,
+    ):
+        cluster = client.cluster(await sandbox.add_cluster("mongodb"))
+        tenants = Tenants(cluster, store, on_event=record_tenants(registry))
+        await tenants.ensure("alpha")
+        await tenants.ensure("alpha")
+        await cluster.dbs.create("beta")
+        with pytest.raises(errors.ConflictError):
+            await tenants.ensure("beta")
+
+    found = read(registry)
+    actions = {action: found["aiodbclient_tenants_total", action, "owner"] for action in ("created", "kept", "failed")}
+    assert actions == {"created": 1, "kept": 1, "failed": 1}
+    assert found["aiodbclient_tenant_seconds_total", "owner", "api"] > 0
+    assert found["aiodbclient_tenant_seconds_total", "owner", "store"] > 0
