@@ -468,7 +468,7 @@ async def test_an_event_that_sets_the_password_of_an_ended_login_keeps_it_locked
         run(own, "CREATE PROCEDURE p() BEGIN SET @s = 'SELECT 1'; PREPARE s FROM @s; EXECUTE s; END")
     elif hides == "procedure":
         run(own, f"CREATE PROCEDURE p() {setting}")
-    every = "ON SCHEDULE EVERY 1 YEAR DO"
+    every = "ON SCHEDULE EVERY 1 YEAR STARTS CURRENT_TIMESTAMP + INTERVAL 1 YEAR DO"
     run(own, f"CREATE EVENT planted {every} {setting if hides == 'event' else 'CALL p()'}")
     run(own, f"CREATE EVENT harmless {every} DELETE FROM t")
     await server.grants.give(names, login)  # it is in use: its events are its own
@@ -670,3 +670,19 @@ async def test_a_server_that_is_away_is_no_refused_password(packet: bytes, messa
         assert "s3cret" not in str(error.value)
         with pytest.raises(GrantError, match="cannot log in"):
             await grants.check()
+
+
+async def test_rights_or_a_schema_that_are_missing_say_nothing_against_a_password(server: Server) -> None:
+    """Else a tenant that drops its schema could not be rotated, and one whose rights are missing lost its password."""
+    names, login, password = await server.make()
+    with server.as_root() as cursor:
+        cursor.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", (login,))
+    assert await server.grants.accepts(names, login, password) is None
+    assert "denied" in (await server.grants.log_in(names, login, password) or "")
+    await server.grants.give(names, login)
+    own = server.connect(login, password)
+    run(own, f"DROP DATABASE `{names.database}`")
+    own.close()
+    for test in (server.grants.accepts, server.grants.log_in):
+        assert await test(names, login, password) is None
+        assert "denied" in (await test(names, login, "wrong") or "")

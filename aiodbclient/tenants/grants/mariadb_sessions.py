@@ -35,7 +35,7 @@ async def end_on_mariadb(
         tenant: The tenant that the account is of.
         username: The account.
         password: Its password. None: it is not known, so it is replaced.
-        lock: Whether the account is locked afterwards.
+        lock: Whether the account is locked afterwards. If not, sessions that are opened meanwhile go on.
 
     Raises:
         GrantError: Sessions are left after some seconds, or a statement was refused.
@@ -57,7 +57,7 @@ async def end_on_mariadb(
             async with log_in(username, password) as own:
                 if lock:
                     await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
-                if await kill_others(own, username, until):
+                if await kill_others(own, username, until, later=lock):
                     return
                 reason = "they are still ending"
         except LoginRefusedError as refused:  # a session of the login may have set another password

@@ -13,6 +13,7 @@ retired, and commit or roll back a prepared transaction of somebody else whose n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -26,10 +27,11 @@ from . import Grants, LoginRefusedError, ServerAwayError
 from .mariadb_sessions import account, end_on_mariadb, kept_password
 from .mysql_events import check_events
 from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
-from .mysql_server import AtLimitError, MySQLSession, connected, options_of, pattern, quoted
+from .mysql_server import NO_ACCESS, MySQLSession, PasswordAcceptedError, connected, options_of, pattern, quoted
 from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_its_end
 from .mysql_transactions import roll_back_prepared
 
+_LONG_TURNS = 4  # logins whose sessions are ended at a time
 _NO_LIMIT = 100_000  # more than a server takes. With 0 the sessions would not count, and could not be stopped
 
 
@@ -51,6 +53,7 @@ class MySQLGrants(Grants[MySQLSession]):
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
+        self._long_turns = asyncio.Semaphore(_LONG_TURNS)
         self._limit = connection_limit or _NO_LIMIT
 
     async def give(self, names: Names, username: str) -> None:
@@ -67,31 +70,17 @@ class MySQLGrants(Grants[MySQLSession]):
             await limit(server, tenant, username, queries=0, connections=self._limit)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
-        return await self._try(names, {"user": username, "password": password, "db": names.database})
+        return await self._test(names, username, password, access=True)
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        return await self._try(names, {"user": username, "password": password, "db": None})
-
-    async def _try(self, names: Names, login: dict[str, Any]) -> str | None:
-        """Log in with these options, and do nothing. Returns as ``log_in``."""
-        try:
-            async with self._turns, connected(self._admin | login, self._tls, prepared=False):
-                return None
-        except AtLimitError:  # its own connections are all in use: the server has accepted the password
-            return None
-        except LoginRefusedError as refused:
-            return str(refused)
-        except ServerAwayError as away:
-            reason = str(away)
-        raise GrantError(
-            f"tenant {names.tenant!r}: the login {login['user']!r} could not be tested: {reason}", tenant=names.tenant
-        )
+        """As ``log_in``, but for the password alone: the login's rights may be missing."""
+        return await self._test(names, username, password, access=False)
 
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
         """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
-        async with self._administrator() as server:
+        async with self._administrator_for_long() as server:
             await to_its_end(self._lock(server, names.tenant, username, password))
         return None
 
@@ -121,12 +110,12 @@ class MySQLGrants(Grants[MySQLSession]):
         ``give``: the API gives each login all rights in every schema, so nobody can say which of them were meant.
         """
         tenant = names.tenant
-        async with self._administrator() as server:
+        async with self._administrator_for_long() as server:
             await _check_hosts(server, tenant, username)
             await to_its_end(self._end_old_sessions(server, tenant, username))
 
     async def before_removal(self, names: Names) -> None:
-        async with self._administrator() as server:
+        async with self._administrator_for_long() as server:
             for username in names.logins:
                 await to_its_end(self._end(server, names.tenant, username))
             if names.role is Role.OWNER:
@@ -142,7 +131,7 @@ class MySQLGrants(Grants[MySQLSession]):
     async def forget(self, names: Names) -> None:
         """End sessions of the logins that were deleted, and revoke what was granted on a schema of that name."""
         tenant = names.tenant
-        async with self._administrator() as server:
+        async with self._administrator_for_long() as server:
             for username in names.logins:
                 await to_its_end(self._end(server, tenant, username))
                 await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)  # left by a process that died
@@ -150,6 +139,34 @@ class MySQLGrants(Grants[MySQLSession]):
                 for one in await access(server, tenant, _schema(names)):
                     if not one.wide:
                         await revoke(server, tenant, one)
+
+    async def _test(self, names: Names, username: str, password: str, *, access: bool) -> str | None:
+        """Log in. A schema that is missing, or a limit that is reached, says nothing against the password."""
+        options = self._admin | {"user": username, "password": password, "db": names.database}
+        try:
+            async with self._turns, connected(options, self._tls, prepared=False):
+                return None
+        except PasswordAcceptedError as accepted:
+            return str(accepted) if access and accepted.code == NO_ACCESS else None
+        except LoginRefusedError as refused:
+            return str(refused)
+        except ServerAwayError as away:
+            reason = str(away)
+        raise GrantError(
+            f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
+        )
+
+    @asynccontextmanager
+    async def _administrator_for_long(self) -> AsyncGenerator[MySQLSession]:
+        """As ``_administrator``, for what a tenant can draw out: it takes no turn of the others."""
+        async with self._long_turns:
+            try:
+                async with self._connected(self._admin) as server:
+                    yield server
+                    return
+            except (LoginRefusedError, ServerAwayError) as refused:
+                reason = str(refused)
+        raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
         return connected(options, self._tls)
@@ -162,7 +179,7 @@ class MySQLGrants(Grants[MySQLSession]):
                 await end_on_mariadb(server, self._own, tenant, username, None, lock=False)
         else:
             async with self._limited(server, tenant, username):
-                await end_on_mysql(server, self._own, tenant, username)
+                await end_on_mysql(server, self._own, tenant, username, later=False)
 
     async def _end(self, server: MySQLSession, tenant: str, username: str) -> None:
         """End the sessions of a login, and lock it if it is there."""

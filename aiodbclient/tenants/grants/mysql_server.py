@@ -27,9 +27,7 @@ STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
 # MySQL 8 manual, "Server Error Message Reference", and MariaDB's list of error codes.
 _REFUSALS = frozenset(
     {
-        1044,  # no access to the database
         1045,  # wrong password, or no such account
-        1049,  # no such database
         1130,  # not from this host
         1251,  # the account's way to authenticate is not supported
         1396,  # the account is missing
@@ -44,9 +42,10 @@ _REFUSALS = frozenset(
         3955,  # the same: MySQL
     }
 )
-# The account has as many connections as it may have. The server looks at that after it has accepted the password.
-_AT_LIMIT = frozenset({1203, 1226})
-
+NO_ACCESS = 1044  # to the schema
+# Why the server refuses a login although it accepts the password: there is no such schema, or the account has as many
+# connections as it may have.
+_PASSWORD_ACCEPTED = frozenset({NO_ACCESS, 1049, 1203, 1226})
 
 # What the driver raises besides its own errors, such as for a server that speaks another protocol.
 _NOT_MYSQL = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
@@ -72,8 +71,17 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver has 
             raise
 
 
-class AtLimitError(LoginRefusedError):
-    """The server accepts the password, but the account has as many connections as it may have."""
+class PasswordAcceptedError(LoginRefusedError):
+    """The server accepts the password, and refuses the login for another reason.
+
+    Args:
+        reason: The reason.
+        code: Its code.
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class MySQLSession:
@@ -141,8 +149,7 @@ async def connected(
         LoginRefusedError: The server refuses the login.
         ServerAwayError: The server cannot be reached, or has no connection left.
     """
-    reason = ""
-    error_type: type[Exception] = ServerAwayError
+    refused: LoginRefusedError | ServerAwayError
     # Without autocommit=None the driver sends a statement of its own, which an account at its limit cannot run.
     settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": _Cursor}
     connection: Any = _Connection(**options, **settings)
@@ -155,15 +162,11 @@ async def connected(
                     for statement in _preparing(session):
                         await session.raw(statement)
         except pymysql.Error as error:
-            code, reason = error.args[0] if error.args else None, reason_of(error)
-            if code in _AT_LIMIT:
-                error_type = AtLimitError
-            elif code in _REFUSALS:
-                error_type = LoginRefusedError
+            refused = _refusal(error)
         except TimeoutError:
-            reason = f"no answer within {CONNECT_SECONDS} seconds"
+            refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
         except _NOT_MYSQL as error:
-            reason = f"what answers there is no MySQL ({type(error).__name__})"
+            refused = ServerAwayError(f"what answers there is no MySQL ({type(error).__name__})")
         else:
             yield session
             with suppress(OSError, pymysql.Error):
@@ -171,7 +174,16 @@ async def connected(
             return
     finally:
         connection.close()
-    raise error_type(reason)
+    raise refused
+
+
+def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:
+    code = error.args[0] if error.args else None
+    if code in _PASSWORD_ACCEPTED:
+        return PasswordAcceptedError(reason_of(error), code)
+    if code in _REFUSALS:
+        return LoginRefusedError(reason_of(error))
+    return ServerAwayError(reason_of(error))
 
 
 def _preparing(session: MySQLSession) -> list[str]:

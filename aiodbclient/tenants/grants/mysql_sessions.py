@@ -36,6 +36,8 @@ END_SECONDS = 20.0  # for which sessions are ended again and again
 PAUSE = 0.02  # s between two looks whether a killed session is gone
 _NO_SUCH_THREAD = 1094
 _EVENT = "Connect"  # the command of a thread that runs an event; those go on
+_KILLED = "Killed"  # the command of a thread that ends with its statement
+_PATIENCE = 2.0  # s for which such a thread is waited for
 _COMMENT = "made by aiodbclient to end the sessions of this user"
 
 LogIn = Callable[[str, str], AbstractAsyncContextManager[MySQLSession]]
@@ -58,7 +60,7 @@ async def limit(server: MySQLSession, tenant: str, username: str, *, queries: in
         await server.rows(tenant, f"ALTER USER %s@'%%' {how}", username)
 
 
-async def end_on_mysql(server: MySQLSession, log_in: LogIn, tenant: str, username: str) -> None:
+async def end_on_mysql(server: MySQLSession, log_in: LogIn, tenant: str, username: str, *, later: bool = True) -> None:
     """End the sessions of all accounts of that name on MySQL.
 
     Args:
@@ -66,6 +68,7 @@ async def end_on_mysql(server: MySQLSession, log_in: LogIn, tenant: str, usernam
         log_in: Logs in with a user and a password.
         tenant: The tenant that the login is of.
         username: The login. It can be deleted already.
+        later: Whether to end sessions too that are opened meanwhile.
 
     Raises:
         GrantError: Sessions are left after some seconds, or a statement was refused.
@@ -82,7 +85,7 @@ async def end_on_mysql(server: MySQLSession, log_in: LogIn, tenant: str, usernam
             )
             try:
                 async with log_in(username, password) as own:
-                    if await kill_others(own, username, until):
+                    if await kill_others(own, username, until, later=later):
                         return
                     reason = "they are still ending"
             except (LoginRefusedError, ServerAwayError) as error:
@@ -113,18 +116,37 @@ async def has_sessions(server: MySQLSession, tenant: str, username: str) -> bool
     return any(row[1] == username for row in await server.rows(tenant, "SHOW PROCESSLIST"))
 
 
-async def kill_others(own: MySQLSession, username: str, until: float) -> bool:
-    """Kill the other sessions of a user from its session ``own``. Returns whether none was left before ``until``."""
+async def kill_others(own: MySQLSession, username: str, until: float, *, later: bool = True) -> bool:
+    """Kill the other sessions of a user from its session ``own``.
+
+    A session can be in a statement that the server does not interrupt, such as DROP DATABASE. It ends with that
+    statement, so it is not waited for longer than some seconds.
+
+    Args:
+        own: A session of the user.
+        username: The user.
+        until: The time at which this gives up.
+        later: Whether to kill sessions too that were opened after ``own``.
+
+    Returns:
+        Whether no other session can begin a statement.
+    """
     ((mine,),) = await own.raw("SELECT CONNECTION_ID()")
+    patience = monotonic() + _PATIENCE
     while monotonic() < until:
-        others = [row for row in await own.raw("SHOW PROCESSLIST") if row[0] != mine and row[1] == username]
+        others = [
+            row
+            for row in await own.raw("SHOW PROCESSLIST")
+            if row[1] == username and row[0] != mine and (later or row[0] < mine)
+        ]
         for row in others:
             try:
                 await own.raw("KILL %s", row[0])
             except pymysql.Error as error:
                 if not error.args or error.args[0] != _NO_SUCH_THREAD:
                     raise
-        if all(row[4] == _EVENT for row in others):
+        left = [row[4] for row in others if row[4] != _EVENT]
+        if not left or (monotonic() > patience and all(command == _KILLED for command in left)):
             return True
         await asyncio.sleep(PAUSE)
     return False
