@@ -11,12 +11,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
 import aiohttp
+import psycopg
 
-from aiodbclient.sandbox import Sandbox
+from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient.sandbox import Sandbox, warm_servers
+from aiodbclient.tenants import SQLiteStore, Tenants
 
 REQUESTS = 10_000
 DATABASES = 200
@@ -27,14 +31,20 @@ async def main() -> None:
     tell("start in memory, with a cluster", await median(lambda: start("memory"), 50), "ms")
     tell("start with embedded PostgreSQL", await median(lambda: start("postgres"), 5), "ms")
     tell("a small test: start, cluster, create and get a user, stop", await median(small_test, 50), "ms")
-    for (what, unit), value in (await databases()).items():
-        tell(what, value, unit)
+    for warm in (False, True):
+        how = "as the fixtures do" if warm else "with a server of its own"
+        with warm_servers() if warm else nullcontext():
+            first, *further = [await tenant_test() for _ in range(6)]
+            tell(f"a tenant's test, {how}: the first", first * 1000, "ms")
+            tell(f"a tenant's test, {how}: each further one", statistics.median(further) * 1000, "ms")
+            for (what, unit), value in (await databases()).items():
+                tell(f"{what}, {how}", value, unit)
     for name, per_second in (await served()).items():
         tell(f"{name} served by one core", per_second, "requests/s")
 
 
 def tell(what: str, value: float, unit: str) -> None:
-    print(f"{what:<60} {value:>9,.1f} {unit}", flush=True)
+    print(f"{what:<88} {value:>9,.1f} {unit}", flush=True)
 
 
 async def median(measure: Callable[[], Awaitable[float]], times: int) -> float:
@@ -61,11 +71,28 @@ async def small_test() -> float:
     return time.perf_counter() - started
 
 
+async def tenant_test() -> float:
+    """The seconds of a test that makes a tenant, logs in, and stops its sandbox."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            Sandbox(windows=[]) as sandbox,
+            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+            SQLiteStore(f"{folder}/tenants.db") as store,
+        ):
+            cluster = client.cluster(await sandbox.add_cluster("pg", backend="postgres"), engine="pg")
+            credential = await Tenants(cluster, store).ensure("alpha")
+            async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
+                await connection.execute("CREATE TABLE notes (text text)")
+    return time.perf_counter() - started
+
+
 async def databases() -> dict[tuple[str, str], float]:
-    """What databases of the embedded PostgreSQL cost: time to make and to leave behind, and disk."""
+    """What databases of the embedded PostgreSQL cost: time to make and to leave behind, and disk or memory."""
     async with Sandbox(windows=[]) as sandbox:
-        dbs = f"/v2/databases/{await sandbox.add_cluster('pg', 'many', backend='postgres')}/dbs"
-        [folder] = clusters_files()
+        cluster = await sandbox.add_cluster("pg", "many", backend="postgres")
+        dbs = f"/v2/databases/{cluster}/dbs"
+        folder = files_of(sandbox, cluster)
         before = disk(folder)
         headers = {"authorization": f"Bearer {sandbox.token}"}
         async with aiohttp.ClientSession(sandbox.url, headers=headers) as session:
@@ -82,14 +109,17 @@ async def databases() -> dict[tuple[str, str], float]:
         each = (disk(folder) - before) / DATABASES
         started = time.perf_counter()
     return {
-        (f"dbs.create on embedded PostgreSQL, {DATABASES} of them, 8 at once: each", "ms"): made / DATABASES * 1000,
-        ("disk of a database, with its share of the log", "MB"): each / 1e6,
+        ("databases a second, 8 at once", "/s"): DATABASES / made,
+        ("disk or memory of a database and its share of the log", "MB"): each / 1e6,
         (f"stop a sandbox with {DATABASES} databases", "ms"): (time.perf_counter() - started) * 1000,
     }
 
 
-def clusters_files() -> list[Path]:
-    return [path.parent for path in Path(tempfile.gettempdir()).glob("aiodbclient-postgres-*/data")]
+def files_of(sandbox: Sandbox, cluster: str) -> Path:
+    """The folder of an embedded PostgreSQL."""
+    front = sandbox._front(cluster)
+    assert front.embedded is not None
+    return front.embedded.folder
 
 
 def disk(folder: Path) -> int:
