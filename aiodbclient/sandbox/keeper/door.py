@@ -9,6 +9,7 @@ from contextlib import suppress
 from .front import Front
 
 _BACKLOG = 1024
+_RETRY_SECONDS = 0.05
 
 
 class Door:
@@ -28,22 +29,16 @@ class Door:
         except OSError:
             self._socket = _bound(host, 0)
         self.port: int = self._socket.getsockname()[1]
-        self._serving: asyncio.Task[None] | None = None
+        self._is_open = False
         self._opening: asyncio.TimerHandle | None = None
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether it has stopped serving without being asked to."""
-        return self._serving is not None and self._serving.done()
 
     def open(self) -> None:
         """Let clients in. Safe to repeat."""
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
-        if self._serving is None:
+        self._wait_no_more()
+        if not self._is_open:
+            self._is_open = True
             self._socket.listen(_BACKLOG)
-            self._serving = asyncio.create_task(self._front.serve(self._socket))
+            self._listen()
 
     def shut(self, seconds: float | None = None, *, sessions: bool = True) -> None:
         """Refuse connections, and cut those that there are. The port stays reserved. Safe to repeat.
@@ -52,15 +47,36 @@ class Door:
             seconds: When it opens again; None: it stays shut.
             sessions: Whether the connections that there are end.
         """
-        if self._serving is not None:
-            self._serving.cancel()
-            self._serving = None
+        self._wait_no_more()
+        if self._is_open:
+            self._is_open = False
+            asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = _bound(self._host, self.port)
         if sessions:
             self._front.cut()
         if seconds is not None:
             self._opening = asyncio.get_running_loop().call_later(seconds, self.open)
+
+    def _listen(self) -> None:
+        asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._socket.accept()
+        except BlockingIOError:
+            pass  # the client has gone
+        except OSError:  # too many open files: a connection has to end first
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket)
+            self._opening = loop.call_later(_RETRY_SECONDS, self._listen)
+        else:
+            self._front.take(client)
+
+    def _wait_no_more(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
 
     async def close(self) -> None:
         """Close it for good."""

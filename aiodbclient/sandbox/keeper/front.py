@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from .faults import Broken, Failures, SqlFaults
@@ -52,18 +53,13 @@ class Front:
         self._faults = faults
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Accept from ``listener`` until cancelled. The connections go on."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(listener)
-            except OSError:  # too many open files: a connection has to end first
-                await asyncio.sleep(0.05)
-                continue
-            connection = asyncio.create_task(self._connection(client))
-            self._connections.add(connection)
-            connection.add_done_callback(self._connections.discard)
+    def take(self, client: socket.socket) -> None:
+        """Serve a client, in a task of its own."""
+        client.setblocking(False)
+        connection = asyncio.create_task(self._connection(client))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+        connection.add_done_callback(lambda _: _hang_up(client))
 
     def cut(self) -> None:
         """End all connections, without a word to the clients."""
@@ -75,15 +71,14 @@ class Front:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _connection(self, client: socket.socket) -> None:
-        with client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                async with asyncio.timeout(_START_SECONDS):
-                    start = b"" if self._context is None else await self._start(client)
-                if start is not None:
-                    await self._pass_on(client, start)
-            except (OSError, EOFError, ssl.SSLError, TimeoutError):
-                pass  # the client's connection is closed
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                start = b"" if self._context is None else await self._start(client)
+            if start is not None:
+                await self._pass_on(client, start)
+        except (OSError, EOFError, ssl.SSLError, TimeoutError):
+            pass  # the client's connection is closed
 
     async def _start(self, client: socket.socket) -> bytes | None:
         """Read what comes before TLS. Returns b"" when TLS is to begin, all of a cancel request, or None if refused."""
@@ -130,8 +125,18 @@ async def _streams(
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     times = {"ssl_handshake_timeout": _START_SECONDS, "ssl_shutdown_timeout": _GOODBYE_SECONDS} if context else {}
-    transport, _ = await loop.connect_accepted_socket(lambda: protocol, client, ssl=context, **times)
+    # The transport has a descriptor of its own. One that is cancelled early is not closed at once, and would use the
+    # descriptor of another connection.
+    own = client.dup()
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, own, ssl=context, **times)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def _hang_up(client: socket.socket) -> None:
+    """End the connection, also for a transport that still has it."""
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)
+    client.close()
 
 
 async def _from_client(

@@ -137,7 +137,7 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
     inner.open()
     orders = Orders(guard, faults, door)
     _tell(port=door.port, inner=inner.port, folder=f"{base}")
-    while not (orders.over.is_set() or door.is_broken or inner.is_broken) and server.poll() is None:
+    while not (orders.over.is_set()) and server.poll() is None:
         with suppress(TimeoutError):
             await asyncio.wait_for(orders.over.wait(), _LOOK_AGAIN_SECONDS)
     await asyncio.gather(door.close(), inner.close())

@@ -1,0 +1,129 @@
+"""The database stops and starts under everything that works on tenants, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient.errors import DatabaseClientError
+from aiodbclient.sandbox import Sandbox, warm_servers
+from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+
+NAMES = [f"tenant{number}" for number in range(6)]
+ROUNDS = 4
+
+
+@asynccontextmanager
+async def storm(sandbox: Sandbox, cluster: str, seed: int) -> AsyncIterator[None]:
+    """Stop and start the database at random until the block ends. Afterwards it runs."""
+    draw = random.Random(seed)
+
+    async def blow() -> None:
+        while True:
+            await asyncio.sleep(draw.uniform(0.0, 0.1))
+            await sandbox.stop_database(cluster, graceful=draw.random() < 0.5)
+            await asyncio.sleep(draw.uniform(0.0, 0.05))
+            await sandbox.start_database(cluster)
+
+    blowing = asyncio.create_task(blow())
+    try:
+        yield
+    finally:
+        blowing.cancel()
+        with suppress(asyncio.CancelledError):
+            await blowing
+        await sandbox.start_database(cluster)
+
+
+async def outcomes(run: Any) -> list[Any]:
+    return [outcome async for outcome in run]
+
+
+async def tried(start: Callable[[], Any]) -> int:
+    """Run it in the storm, again and again. Returns how many failures there were; each is one of ours."""
+    failures = 0
+    for _ in range(ROUNDS):
+        try:
+            failures += sum(outcome.error is not None for outcome in await outcomes(start()))
+        except DatabaseClientError:  # the administrator could not log in, so nothing was begun
+            failures += 1
+    return failures
+
+
+async def all_log_in(tenants: Tenants, text: str) -> None:
+    """Every tenant logs in by what is on record, and finds what it wrote before."""
+    for name in NAMES:
+        credential = await tenants.get(name)
+        assert credential is not None
+        async with await psycopg.AsyncConnection.connect(credential.uri) as session:
+            await session.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
+            await session.execute("INSERT INTO notes VALUES (%s)", [text])
+            rows = await (await session.execute("SELECT text FROM notes")).fetchall()
+            assert rows[0] == ("provisioned",)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_nothing_is_lost_while_the_database_comes_and_goes(tmp_path: Path, seed: int) -> None:
+    with warm_servers():
+        async with (
+            Sandbox(windows=[]) as sandbox,
+            DatabaseClient(
+                sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), budget=RateBudget([])
+            ) as client,
+            SQLiteStore(tmp_path / "tenants.db") as store,
+        ):
+            cluster = await sandbox.add_cluster("pg", backend="postgres")
+            tenants = Tenants(client.cluster(cluster), store)
+
+            async with storm(sandbox, cluster, seed):
+                failures = await tried(lambda: tenants.provision(NAMES))
+            assert [outcome.error for outcome in await outcomes(tenants.provision(NAMES))] == [None] * len(NAMES)
+            await all_log_in(tenants, "provisioned")
+
+            async with storm(sandbox, cluster, seed):
+                failures += await tried(lambda: tenants.rotate(force=True))
+                failures += await tried(tenants.check)
+                failures += await tried(tenants.repair)
+            assert failures > 0, "the storm hit nothing"
+            assert [outcome.error for outcome in await outcomes(tenants.repair())] == [None] * len(NAMES)
+            assert [outcome.problems for outcome in await outcomes(tenants.check())] == [()] * len(NAMES)
+            await all_log_in(tenants, "rotated")
+
+
+async def test_pools_open_again_when_the_database_is_back(tmp_path: Path) -> None:
+    async def open_pool(credential: Credential) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(credential.uri, autocommit=True)
+
+    async def close_pool(pool: psycopg.AsyncConnection[Any]) -> None:
+        await pool.close()
+
+    with warm_servers():
+        async with (
+            Sandbox(windows=[]) as sandbox,
+            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+            SQLiteStore(tmp_path / "tenants.db") as store,
+        ):
+            cluster = await sandbox.add_cluster("pg", backend="postgres")
+            tenants = Tenants(client.cluster(cluster), store)
+            await tenants.ensure("alpha")
+            pools = TenantPools(tenants, open=open_pool, close=close_pool, refresh=0.0)
+            async with pools:
+                async with pools.use("alpha") as pool:
+                    await pool.execute("SELECT 1")
+                await sandbox.stop_database(cluster)
+                with pytest.raises(psycopg.OperationalError):
+                    async with pools.use("alpha") as pool:
+                        await pool.execute("SELECT 1")
+                await sandbox.start_database(cluster)
+                [rotated] = await outcomes(tenants.rotate(["alpha"]))
+                assert rotated.error is None
+                async with pools.use("alpha") as pool:  # the pool of the new credential
+                    await pool.execute("SELECT 1")
