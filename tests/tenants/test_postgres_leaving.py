@@ -197,3 +197,19 @@ async def test_the_administrator_inherits_nothing(managed: Managed, grants: Post
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         administrator.execute("TABLE t")
+
+
+async def test_prepared_transactions_do_not_keep_a_database(managed: Managed, grants: PostgresGrants) -> None:
+    managed.api("ALTER SYSTEM SET max_prepared_transactions = 5")
+    managed.server.stop()
+    managed.server.start()
+    names = await managed.tenant(f"prepared{next(_used)}", grants)
+    for number, role in enumerate((names.owner, "none")):
+        with session(managed, names) as connection:
+            connection.execute(SQL("SET ROLE {}").format(SQL("NONE") if role == "none" else Identifier(role)))
+            connection.execute("BEGIN")
+            connection.execute("SELECT lo_create(0)")
+            connection.execute(SQL("PREPARE TRANSACTION {}").format(f"it's {number}"))
+
+    assert await grants.end_login(names, names.logins[0], "secret", managed.deletes(names.logins[0])) is None
+    await removed(managed, grants, names)
