@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..tenants.roles import Role
 from .completion import clusters, tenants
 
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
@@ -60,7 +61,9 @@ MaxOption = Annotated[
 
 NamesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help="The tenants.", show_default=False, autocompletion=tenants),
+    typer.Argument(
+        metavar="[NAME]...", help="The tenants. Names, --from or --all.", show_default=False, autocompletion=tenants
+    ),
 ]
 FromOption = Annotated[
     Path | None,
@@ -91,6 +94,16 @@ StoreOption = Annotated[
         help="Where the credentials are stored: a file such as tenants.db, or a PostgreSQL such as "
         "postgresql://user@host/db. Put a password into the variable, or into ~/.pgpass. "
         "$AIODBCLIENT_STORE_KEY encrypts the store.",
+        show_default=False,
+    ),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All tenants in the store.")]
+RoleOption = Annotated[
+    Role,
+    typer.Option(
+        "--role",
+        metavar="owner|writer|reader",
+        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
         show_default=False,
     ),
 ]

@@ -27,7 +27,7 @@ class Shown:
     Attributes:
         as_json: Whether to print each outcome as a JSON object.
         row: Makes what is printed of a success besides its name and action.
-        details: Makes the lines to print of a success without ``as_json``; empty for none.
+        details: Makes what is printed of a success without ``as_json``, before the end of the line; empty for nothing.
     """
 
     as_json: bool

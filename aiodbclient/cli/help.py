@@ -27,7 +27,8 @@ class Command(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [_metavar(param) for param in self.params if param.param_type_name == "argument"]
-        return [*arguments, "[OPTIONS]"]
+        after = [each for each in arguments if each.startswith("-- ")]
+        return [*(each for each in arguments if each not in after), "[OPTIONS]", *after]
 
 
 class Group(TyperGroup):
@@ -138,11 +139,11 @@ def _metavar(param: Any) -> str:
 
 
 def _bare(param: Any) -> str:
-    return str(param.metavar or param.name.upper()).strip("[].")
+    return str(param.metavar or param.name.upper()).strip("[]-. ")
 
 
 def _option(param: Any) -> str:
-    names = ", ".join(sorted(param.opts, key=len))
+    names = ", ".join([*sorted(param.opts, key=len), *param.secondary_opts])
     return names if param.is_flag or param.metavar is None else f"{names} {param.metavar}"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .help import Command, group
+from .tenants_care import check_tenants, repair_tenants, retire_tenants, rotate_tenants
+from .tenants_exec import exec_tenant
 from .tenants_plan import plan_tenants
-from .tenants_run import provision_tenants, remove_tenants, retire_tenants, rotate_tenants
+from .tenants_run import provision_tenants, remove_tenants
 from .tenants_show import list_tenants, show_tenants
 
 app = group(
@@ -14,7 +16,10 @@ app = group(
 app.command("list", cls=Command)(list_tenants)
 app.command("plan", cls=Command)(plan_tenants)
 app.command("provision", cls=Command)(provision_tenants)
+app.command("check", cls=Command)(check_tenants)
+app.command("repair", cls=Command)(repair_tenants)
 app.command("rotate", cls=Command)(rotate_tenants)
 app.command("retire", cls=Command)(retire_tenants)
 app.command("remove", cls=Command)(remove_tenants)
 app.command("show", cls=Command)(show_tenants)
+app.command("exec", cls=Command)(exec_tenant)

@@ -1,4 +1,4 @@
-"""Where the commands ``aiodbclient tenants`` work: the cluster, the store, and the tenants that both make up."""
+"""Where the commands ``aiodbclient tenants`` work, and on which tenants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 from attrs import frozen
 
 from ..engines import guard_tenants
-from ..tenants import SQLiteStore, Store, Tenants
+from ..errors import InvalidArgumentError
+from ..tenants import Role, SQLiteStore, Store, Tenants
+from .names import read_names
 from .opening import AnyBudget, cluster_by_id, find_cluster, is_id, open_client
 from .output import tell
 from .stores import check_exists, is_missing, keys, make_store
@@ -18,17 +20,23 @@ from .stores import check_exists, is_missing, keys, make_store
 
 @frozen
 class Place:
-    """The tenants of a cluster, their open store, and the budget of the requests.
+    """The tenants of a cluster, and the budget of the requests.
 
     Attributes:
-        tenants: The tenants.
-        store: The store.
+        tenants: The tenants, with the role that the options name.
         budget: The budget.
     """
 
     tenants: Tenants
-    store: Store
     budget: AnyBudget
+
+    async def names(self) -> list[str]:
+        """The tenants in the store."""
+        return [record.name async for record in self.tenants.records()]
+
+    async def count(self) -> int:
+        """The number of tenants in the store."""
+        return len(await self.names())
 
 
 @frozen(kw_only=True)
@@ -39,6 +47,7 @@ class Where:
         cluster: The cluster's id or name.
         store: The store, as ``--store`` has it.
         budget: The URL of a shared budget, or None.
+        role: The role of the logins.
         prefix: As for ``Tenants``.
         private: As for ``Tenants``.
         admin: As for ``Tenants``.
@@ -47,6 +56,7 @@ class Where:
     cluster: str
     store: str
     budget: str | None = None
+    role: Role = Role.OWNER
     prefix: str = ""
     private: bool = False
     admin: str | None = None
@@ -78,15 +88,12 @@ async def open_place(where: Where, *, makes: bool = False, plans: bool = False) 
             if not makes and not plans:
                 check_exists(where.store)
             async with store:
-                yield Place(
-                    Tenants(cluster, store, prefix=where.prefix, private=where.private, admin=where.admin),
-                    store,
-                    budget,
-                )
+                tenants = Tenants(cluster, store, prefix=where.prefix, private=where.private, admin=where.admin)
+                yield Place(tenants.role(where.role), budget)
 
 
 @asynccontextmanager
-async def open_records(where: Where) -> AsyncGenerator[Place]:
+async def open_records(where: Where) -> AsyncGenerator[Tenants]:
     """Open the store to read it. Sends nothing and needs no token if the cluster is given by its id.
 
     Raises:
@@ -94,10 +101,23 @@ async def open_records(where: Where) -> AsyncGenerator[Place]:
         UnsupportedOperationError: The cluster can have no tenants.
     """
     store = make_store(where.store, keys())
-    async with open_client(where.budget, offline=is_id(where.cluster)) as (client, budget):
+    async with open_client(where.budget, offline=is_id(where.cluster)) as (client, _):
         cluster = cluster_by_id(client, where.cluster) or await find_cluster(client, where.cluster)
         if cluster.engine is not None:
             guard_tenants(cluster.engine)
         check_exists(where.store)
         async with store:
-            yield Place(Tenants(cluster, store, prefix=where.prefix), store, budget)
+            yield Tenants(cluster, store, prefix=where.prefix).role(where.role)
+
+
+def chosen(names: list[str] | None, file: Path | None, everybody: bool) -> list[str] | None:
+    """The names that a command is for; None for all tenants in the store.
+
+    Raises:
+        InvalidArgumentError: As ``read_names``; or there are names and ``--all``.
+    """
+    if not everybody:
+        return read_names(names, file)
+    if names or file:
+        raise InvalidArgumentError("give names, --from or --all, only one of them. Nothing was sent")
+    return None

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from ..tenants import Plan
+from typing import Annotated
+
+import typer
+
+from ..tenants import Plan, Role
 from .arguments import (
+    AdminOption,
     BudgetOption,
     ClusterOption,
     FromOption,
     JsonOption,
+    MaxOption,
     NamesArgument,
     PrefixOption,
     PruneOption,
+    RoleOption,
     StoreOption,
 )
 from .names import read_names
 from .output import print_rows, printable, stdout_console, write
+from .removing import check_most
 from .running import DIFFERENT, DONE, reads
 from .tenants_place import Where, open_place
 
 _SIGNS = {
     "create": ("+ {}", "green"),
+    "adopt": ("+ {} (adopted: its login or database exists{})", "yellow"),
+    "conflict": ("! {} (in conflict: its login or database exists and is not on record; --adopt takes it over)", "red"),
     "resume": ("~ {} (begun, goes on)", "yellow"),
+    "repair": ("~ {} (something is wrong: `tenants check` says what)", "yellow"),
     "remove": ("- {}", "red"),
     "extra": ("  {} (on record, not among the names; left alone)", "dim"),
 }
+AdoptOption = Annotated[
+    bool, typer.Option("--adopt", help="Take over logins and databases that exist and are not on record.")
+]
 
 
 @reads
@@ -32,45 +46,65 @@ async def plan_tenants(
     store: StoreOption,
     names: NamesArgument = None,
     file: FromOption = None,
+    role: RoleOption = Role.OWNER,
     prune: PruneOption = False,
+    most: MaxOption = None,
+    adopt: AdoptOption = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Check the tenants in the store too.")] = False,
     prefix: PrefixOption = "",
+    admin: AdminOption = None,
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Compare the names with the store, and change nothing. Exits with 5 if something differs.
+    """Compare the names with the store and the cluster, and change nothing. Exits with 5 if something differs.
 
     Example: aiodbclient tenants plan --from names.csv --cluster tenants-prod --store tenants.db
     """
     wanted = read_names(names, file)
-    where = Where(cluster=cluster, store=store, budget=budget, prefix=prefix)
+    where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix, admin=admin)
     async with open_place(where, plans=True) as place:
-        plan = await place.tenants.plan(wanted, prune=prune)
+        plan = await place.tenants.plan(wanted, prune=prune, refresh=refresh, if_exists="adopt" if adopt else "error")
     if json:
-        print_rows(({"name": name, "change": change} for name, change in changes(plan)), as_json=True)
+        print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_json=True)
     else:
-        print_plan(plan)
-    return DIFFERENT if plan.create or plan.resume or (prune and plan.extra) else DONE
+        _print(plan)
+    if prune:
+        check_most(len(plan.extra), most)
+    differs = plan.create or plan.adopt or plan.conflict or plan.resume or plan.repair or (prune and plan.extra)
+    return DIFFERENT if differs else DONE
 
 
-def changes(plan: Plan) -> list[tuple[str, str]]:
-    """Each name with what is to be done with it: "create", "resume", "remove", "extra" or "keep"."""
-    extra = "remove" if plan.prune else "extra"
-    kinds = {"create": plan.create, "resume": plan.resume, extra: plan.extra, "keep": plan.keep}
+def _changes(plan: Plan) -> list[tuple[str, str]]:
+    """Each name with what is to be done with it: a key of ``_SIGNS``, or "keep"."""
+    kinds = {
+        "create": plan.create,
+        "adopt": plan.adopt,
+        "conflict": plan.conflict,
+        "resume": plan.resume,
+        "repair": plan.repair,
+        "remove" if plan.prune else "extra": plan.extra,
+        "keep": plan.keep,
+    }
     return [(name, kind) for kind, names in kinds.items() for name in names]
 
 
-def print_plan(plan: Plan) -> None:
+def _print(plan: Plan) -> None:
     """Print a line for each name that differs, and then how many there are of each kind."""
     console = stdout_console()
     with console.capture() as captured:
-        for name, change in changes(plan):
+        for name, change in _changes(plan):
             if change in _SIGNS:
                 sign, style = _SIGNS[change]
-                console.print(sign.format(printable(name)), style=style, soft_wrap=True)
-        removed = len(plan.extra) if plan.prune else 0
-        console.print(
-            f"{len(plan.create)} to create, {len(plan.resume)} to go on with, {removed} to remove, "
+                shut_out = plan.shut_out.get(name)
+                more = f"; {', '.join(map(printable, shut_out))} can no longer use it" if shut_out else ""
+                console.print(sign.format(printable(name), more), style=style, soft_wrap=True)
+        counts = [
+            f"{len(plan.create)} to create",
+            f"{len(plan.resume)} to go on with",
+            f"{len(plan.extra) if plan.prune else 0} to remove",
             f"{len(plan.keep)} on record",
-            soft_wrap=True,
-        )
+        ]
+        others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
+        counts += [f"{len(names)} {what}" for what, names in others.items() if names]
+        console.print(", ".join(counts), soft_wrap=True)
     write(captured.get())

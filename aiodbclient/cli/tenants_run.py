@@ -1,4 +1,4 @@
-"""The commands that change tenants: each follows a run."""
+"""The commands that make and remove tenants, and how every command here follows its run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import typer
 
 from .. import Run
 from ..errors import InvalidArgumentError
-from ..tenants import TenantDone, TenantRemoved
+from ..tenants import Role
 from .arguments import (
     AdminOption,
+    AllOption,
     BudgetOption,
     ClusterOption,
     FromOption,
@@ -22,6 +23,7 @@ from .arguments import (
     PrefixOption,
     PrivateOption,
     PruneOption,
+    RoleOption,
     ShowOption,
     StoreOption,
     YesOption,
@@ -30,14 +32,15 @@ from .asking import confirm
 from .delivery import lines_of, row_of
 from .following import Shown, follow
 from .names import read_names
-from .output import tell
+from .output import printable
 from .removing import check_most, some
 from .running import STOPPED, writes
-from .tenants_place import Place, Where, open_place
+from .tenants_place import Place, Where, chosen, open_place
+from .tenants_plan import AdoptOption
 
 
 class IfExistsOption(StrEnum):
-    """What happens to a login that exists and is not on record."""
+    """What happens to a login or a database that exists and is not on record."""
 
     ADOPT = "adopt"
     RESET = "reset"
@@ -50,10 +53,16 @@ async def provision_tenants(
     store: StoreOption,
     names: NamesArgument = None,
     file: FromOption = None,
+    role: RoleOption = Role.OWNER,
+    adopt: AdoptOption = False,
     if_exists: Annotated[
         IfExistsOption,
-        typer.Option(metavar="adopt|reset|error", help="What happens to a login that exists and is not on record."),
-    ] = IfExistsOption.ADOPT,
+        typer.Option(
+            metavar="error|adopt|reset",
+            help="What to do with a login or database that exists and is not on record: fail, take it over, or take it "
+            "over and give the login a new password.",
+        ),
+    ] = IfExistsOption.ERROR,
     prune: PruneOption = False,
     most: MaxOption = None,
     prefix: PrefixOption = "",
@@ -66,80 +75,37 @@ async def provision_tenants(
 ) -> int:
     """Make a database and a login for each name, and store the credentials. Tenants in the store are kept.
 
+    With --role reader or writer: make such a login for tenants that are in the store.
+
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
     wanted = read_names(names, file)
-    if prune and if_exists is not IfExistsOption.ADOPT:
-        raise InvalidArgumentError("--prune goes with --if-exists adopt alone")
-    if if_exists is IfExistsOption.RESET and not confirm(
+    if adopt and if_exists is IfExistsOption.RESET:
+        raise InvalidArgumentError("--adopt keeps passwords and --if-exists reset replaces them: give one of them")
+    action = IfExistsOption.ADOPT if adopt else if_exists
+    if action is IfExistsOption.RESET and not confirm(
         f"Give each login of {cluster} that exists and is not on record a new password? The old ones stop working.",
         yes=yes,
     ):
         return STOPPED
-    where = Where(cluster=cluster, store=store, budget=budget, prefix=prefix, private=private, admin=admin)
-    async with open_place(where, makes=True) as place:
+    where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix, private=private, admin=admin)
+    async with open_place(where, makes=role is Role.OWNER) as place:
         if not prune:
             work = await _not_on_record(place, wanted)
-            run = place.tenants.provision(wanted, if_exists=if_exists.value)
-            return await _do(run, len(wanted), place, show, json, work)
-        plan = await place.tenants.plan(wanted, prune=True)
+            run = place.tenants.provision(wanted, if_exists=action.value)
+            return await do(run, len(wanted), place, show=show, json=json, work=work)
+        plan = await place.tenants.plan(wanted, prune=True, if_exists=action.value)
         check_most(len(plan.extra), most)
-        if plan.extra and not confirm(removal(plan.extra, cluster), yes=yes):
+        if plan.extra and not confirm(_removal(plan.extra, cluster), yes=yes):
             return STOPPED
-        return await _do(plan.apply(), len(plan.create) + len(plan.resume) + len(plan.extra), place, show, json)
+        changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
+        return await do(plan.apply(), sum(map(len, changed)), place, show=show, json=json)
 
 
 async def _not_on_record(place: Place, names: Sequence[str]) -> int:
     """How many of the names will take requests."""
-    wanted = set(names)
-    kept = {record.name async for record in place.store.records() if record.current is not None}
-    return len(wanted - kept)
-
-
-@writes
-async def rotate_tenants(
-    cluster: ClusterOption,
-    store: StoreOption,
-    names: NamesArgument = None,
-    file: FromOption = None,
-    prefix: PrefixOption = "",
-    private: PrivateOption = False,
-    admin: AdminOption = None,
-    show: ShowOption = False,
-    json: JsonOption = False,
-    budget: BudgetOption = None,
-) -> int:
-    """Give each tenant a new credential, with its second login. The one before works until `retire`.
-
-    Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
-    """
-    wanted = read_names(names, file)
-    where = Where(cluster=cluster, store=store, budget=budget, prefix=prefix, private=private, admin=admin)
-    async with open_place(where) as place:
-        records = {name: await place.store.get(name) for name in wanted}
-        due = [name for name, record in records.items() if record is None or record.previous is None]
-        if len(due) < len(wanted):
-            tell(f"{len(wanted) - len(due)} of them have been rotated: retire them before they are rotated again")
-        return await _do(place.tenants.rotate(due), len(due), place, show, json)
-
-
-@writes
-async def retire_tenants(
-    cluster: ClusterOption,
-    store: StoreOption,
-    names: NamesArgument = None,
-    file: FromOption = None,
-    prefix: PrefixOption = "",
-    json: JsonOption = False,
-    budget: BudgetOption = None,
-) -> int:
-    """End the credential from before `rotate`: its login gets a password that nobody has.
-
-    Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
-    """
-    wanted = read_names(names, file)
-    async with open_place(Where(cluster=cluster, store=store, budget=budget, prefix=prefix)) as place:
-        return await _do(place.tenants.retire(wanted), len(wanted), place, False, json)
+    kept = {record.name async for record in place.tenants.records() if record.current is not None}
+    return len(set(names) - kept)
 
 
 @writes
@@ -148,6 +114,11 @@ async def remove_tenants(
     store: StoreOption,
     names: NamesArgument = None,
     file: FromOption = None,
+    everybody: AllOption = False,
+    role: RoleOption = Role.OWNER,
+    keep_database: Annotated[
+        bool, typer.Option("--keep-database", help="Keep the databases and their data, owned by the administrator.")
+    ] = False,
     most: MaxOption = None,
     prefix: PrefixOption = "",
     admin: AdminOption = None,
@@ -157,28 +128,56 @@ async def remove_tenants(
 ) -> int:
     """Remove tenants: their logins, their databases with all data, and their records.
 
+    With --role reader or writer: remove only such logins.
+
     Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
     """
-    wanted = read_names(names, file)
-    check_most(len(wanted), most)
-    if not confirm(removal(wanted, cluster), yes=yes):
-        return STOPPED
-    where = Where(cluster=cluster, store=store, budget=budget, prefix=prefix, admin=admin)
+    wanted = chosen(names, file, everybody)
+    if wanted is not None:
+        check_most(len(wanted), most)
+        if not confirm(_removal(wanted, cluster, role, keep_database=keep_database), yes=yes):
+            return STOPPED
+    where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix, admin=admin)
     async with open_place(where) as place:
-        return await _do(place.tenants.remove(wanted), len(wanted), place, False, json)
+        if wanted is None:
+            wanted = await place.names()
+            check_most(len(wanted), most)
+            if wanted and not confirm(_removal(wanted, cluster, role, keep_database=keep_database), yes=yes):
+                return STOPPED
+        return await do(place.tenants.remove(wanted, keep_database=keep_database), len(wanted), place, json=json)
 
 
-async def _do(run: Run[Any], total: int, place: Place, show: bool, json: bool, work: int | None = None) -> int:
-    def row(outcome: TenantDone | TenantRemoved) -> dict[str, Any]:
-        return {} if outcome.credential is None else row_of(outcome.credential, None, show=show, as_json=True)
+async def do(
+    run: Run[Any], total: int, place: Place, *, json: bool, show: bool = False, work: int | None = None
+) -> int:
+    """Follow a run of tenants. Prints the credentials with ``show``, and the problems that were mended.
 
-    def details(outcome: TenantDone | TenantRemoved) -> str:
-        return lines_of(outcome.credential) if show and outcome.credential is not None else ""
+    Args:
+        run: The run.
+        total: The number of its names.
+        place: Where it works.
+        json: Whether to print JSON.
+        show: Whether to print secrets.
+        work: The number of names that will take requests; None: all.
+    """
+
+    def row(outcome: Any) -> dict[str, Any]:
+        credential = outcome.credential
+        members = {} if credential is None else row_of(credential, None, show=show, as_json=True)
+        return members | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
+
+    def details(outcome: Any) -> str:
+        problems = getattr(outcome, "problems", ())
+        mended = [f"{printable(outcome.name)}: {outcome.action}: {', '.join(problems)}"] if problems else []
+        return "\n".join(mended + ([lines_of(outcome.credential)] if show and outcome.credential is not None else []))
 
     shown = Shown(as_json=json, row=row, details=details)
     return await follow(run, total=total, budget=place.budget, shown=shown, work=work)
 
 
-def removal(names: Sequence[str], cluster: str) -> str:
+def _removal(names: Sequence[str], cluster: str, role: Role = Role.OWNER, *, keep_database: bool = False) -> str:
     """The question before tenants are removed."""
-    return f"Remove {some(names)} from {cluster}: logins, databases with all data, and records?"
+    if role is not Role.OWNER:
+        return f"Remove the {role} logins of {some(names)} from {cluster}?"
+    what = "logins and records; the databases stay" if keep_database else "logins, databases with all data, and records"
+    return f"Remove {some(names)} from {cluster}: {what}?"

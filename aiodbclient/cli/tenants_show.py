@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 
 from ..errors import InvalidArgumentError
-from ..tenants import Credential, Record
-from ..tenants.naming import tenant_of
+from ..tenants import Credential, Record, Role
 from .arguments import (
     BudgetOption,
     ClusterOption,
     FromOption,
     JsonOption,
     NamesArgument,
+    PrefixOption,
+    RoleOption,
     ShowOption,
     StoreOption,
 )
@@ -62,30 +63,34 @@ CaFileOption = Annotated[
 
 @reads
 async def list_tenants(
-    cluster: ClusterOption, store: StoreOption, json: JsonOption = False, budget: BudgetOption = None
+    cluster: ClusterOption,
+    store: StoreOption,
+    prefix: PrefixOption = "",
+    json: JsonOption = False,
+    budget: BudgetOption = None,
 ) -> int:
-    """List the tenants in the store, those that were only begun too. Sends nothing if CLUSTER is an id.
+    """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
     The column `pending` says what is to be done: `retire` ends the credential from before the last rotation, and
     `provision` or `repair` finishes what was begun.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
     """
-    async with open_records(Where(cluster=cluster, store=store, budget=budget)) as place:
-        rows = [_line(record) async for record in place.store.records()]
+    async with open_records(Where(cluster=cluster, store=store, budget=budget, prefix=prefix)) as tenants:
+        rows = [_line(record, role) for role in Role async for record in tenants.role(role).records()]
+    rows.sort(key=lambda row: str(row["name"]))
     print_rows(rows, as_json=json, none=f"{store} has no tenants")
     return DONE
 
 
-def _line(record: Record) -> dict[str, object]:
-    name, role = tenant_of(record.name)
+def _line(record: Record, role: Role) -> dict[str, object]:
     now = record.current
     pending = [
         *(["retire"] if record.previous is not None else []),
         *(["provision"] if now is None else ["repair"] if record.intended is not None else []),
     ]
     return {
-        "name": name,
+        "name": record.name,
         "role": role.value,
         "state": "begun" if now is None else "ready",
         "login": None if now is None else now.username,
@@ -100,6 +105,8 @@ async def show_tenants(
     store: StoreOption,
     names: NamesArgument = None,
     file: FromOption = None,
+    role: RoleOption = Role.OWNER,
+    prefix: PrefixOption = "",
     show: ShowOption = False,
     output: OutputOption = Output.TABLE,
     ca_file: CaFileOption = None,
@@ -115,9 +122,10 @@ async def show_tenants(
     kind = Output.JSON if json else output
     if kind is Output.ENV and len(wanted) != 1:
         raise InvalidArgumentError("--output env prints the variables of one tenant: give one name")
-    async with open_records(Where(cluster=cluster, store=store, budget=budget)) as place:
-        on_record = wanted or [record.name async for record in place.store.records()]
-        found = {name: await place.tenants.get(name) for name in on_record}
+    where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix)
+    async with open_records(where) as tenants:
+        on_record = wanted or [record.name async for record in tenants.records()]
+        found = {name: await tenants.get(name) for name in on_record}
     credentials = [each for each in found.values() if each is not None]
     if not wanted and not credentials:
         tell(f"{store} has no tenants")

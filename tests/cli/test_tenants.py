@@ -81,8 +81,9 @@ def test_a_life(command: Command, names: list[str]) -> None:
     second = on_record(command)[a]
     assert first["username"] != second["username"]
     again = command("tenants", "rotate", a, *command.place)
-    assert (again.code, again.out) == (0, "nothing to do\n")
-    assert "1 of them have been rotated" in again.err
+    assert (again.code, again.out) == (1, "1 failed\n")
+    assert again.err.startswith(f"{a}: ")
+    assert "not retired" in again.err
     assert command("tenants", "retire", a, *command.place).out == "1 retired\n"
 
     planned = command("tenants", "plan", a, c, *command.place, "--prune", "--json")
@@ -394,7 +395,7 @@ def test_bad_usage_sends_nothing(command: Command, names: list[str]) -> None:
         (["dbs", "create", command.cluster, "-"], "'-' is not a name"),
         (["tenants", "plan", *file, *command.place], "line 3: 'a' is there twice, first in"),
         (["tenants", "plan", "b", *file, *command.place], "not both"),
-        (["tenants", "provision", "b", *command.place, "--prune", "--if-exists", "reset"], "--prune goes with"),
+        (["tenants", "provision", "b", *command.place, "--adopt", "--if-exists", "reset"], "--adopt keeps passwords"),
         (["tenants", "plan", "b", "--cluster", command.cluster], "--store"),
         (["users", "list"], "CLUSTER"),
         (["nonsense"], "nonsense"),

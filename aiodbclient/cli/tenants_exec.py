@@ -1,0 +1,105 @@
+"""Run a program with the credential of a tenant: ``tenants exec``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import Process, create_subprocess_exec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from ..errors import InvalidArgumentError
+from ..tenants import Credential, Role
+from .arguments import BudgetOption, ClusterOption, PrefixOption, RoleOption, StoreOption
+from .completion import tenants
+from .delivery import environment_of
+from .output import complain
+from .running import SOME_FAILED, writes
+from .tenants_place import Where, open_records
+
+# What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
+# begin with AIODBCLIENT_ too.
+_NOT_PASSED_ON = frozenset(
+    {
+        *("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"),
+        *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGOPTIONS", "PGSSLROOTCERT", "PGREQUIREAUTH"),
+    }
+)
+_NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
+
+
+@writes
+async def exec_tenant(
+    cluster: ClusterOption,
+    store: StoreOption,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The tenant.", show_default=False, autocompletion=tenants)
+    ],
+    program: Annotated[
+        list[str],
+        typer.Argument(metavar="-- PROGRAM...", help="The program, and its arguments.", show_default=False),
+    ],
+    role: RoleOption = Role.OWNER,
+    prefix: PrefixOption = "",
+    budget: BudgetOption = None,
+) -> int:
+    """Run a program as a tenant: the credential is in its environment, and nowhere else.
+
+    The variables are those of `show --output env`. The program verifies the server if it heeds them, as psql does. It
+    does not get your API token, your store or its key. Exits with the program's exit code.
+
+    Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
+    """
+    where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix)
+    async with open_records(where) as found:
+        credential = await found.get(name)
+    if credential is None:
+        complain(f"{name}: no credential is stored. `aiodbclient tenants provision` makes one", SOME_FAILED)
+        return SOME_FAILED
+    with TemporaryDirectory() as folder:
+        return await _run(program, _environment(credential, Path(folder)))
+
+
+def _environment(credential: Credential, folder: Path) -> dict[str, str]:
+    ca_file = None
+    if credential.ca is not None:
+        ca_file = folder / "ca.pem"
+        ca_file.write_text(credential.ca)
+    passed_on = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _NOT_PASSED_ON and not name.startswith("AIODBCLIENT_")
+    }
+    return passed_on | environment_of(credential, None if ca_file is None else str(ca_file))
+
+
+async def _run(program: list[str], environment: dict[str, str]) -> int:
+    """Run the program to its end. Returns its exit code, or as shells do 128 and the signal that killed it."""
+    try:
+        process = await create_subprocess_exec(*program, env=environment)
+    except FileNotFoundError:
+        complain(f"{program[0]}: no such program", _NOT_FOUND)
+        return _NOT_FOUND
+    except OSError as error:
+        complain(f"{program[0]}: {error.strerror}", _NOT_RUN)
+        return _NOT_RUN
+    except ValueError:
+        raise InvalidArgumentError("the arguments of a program have no NUL") from None
+    _pass_on_signals(process)
+    code = await process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _pass_on_signals(process: Process) -> None:
+    """Send the program the signals that this process gets. A terminal sends Ctrl-C to both by itself."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, process.send_signal, signal.SIGTERM)
+    if sys.stdin.isatty():
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+    else:
+        loop.add_signal_handler(signal.SIGINT, process.send_signal, signal.SIGINT)

@@ -1,0 +1,264 @@
+"""The day after: tenants are checked, repaired, rotated by age, adopted, and given to programs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aiodbclient import DatabaseClient
+
+from .conftest import COMMAND, Command
+
+_used = iter(range(10**6))
+
+
+@pytest.fixture
+def names() -> list[str]:
+    """Some of the test's own, on a server that all share."""
+    test = next(_used)
+    return [f"care-{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(4)]
+
+
+def delete_login(command: Command, name: str) -> None:
+    async def delete() -> None:
+        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
+            [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+            await client.cluster(cluster_id).users.delete(name)
+
+    asyncio.run(delete())
+
+
+def test_what_is_wrong_is_found_and_mended(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    assert command("tenants", "provision", a, b, *command.place).code == 0
+    assert command("tenants", "check", *command.place).out == "2 checked\n"
+    delete_login(command, b)
+
+    found = command("tenants", "check", *command.place)
+    assert (found.code, found.out) == (5, f"{b}: login_missing\n2 checked\n")
+    assert "1 with problems: `aiodbclient tenants repair` mends them" in found.err
+    table = command("tenants", "check", *command.place, "--output", "table").out
+    lines = [line.split()[:3] for line in table.splitlines()]
+    assert lines[:2] == [["2", "checked"], ["name", "role", "state"]]
+    assert sorted(lines[2:]) == [[a, "owner", "ok"], [b, "owner", "problems"]]
+    objects = {each["name"]: each for each in command("tenants", "check", *command.place, "--json").objects()}
+    assert objects[a]["problems"] == []
+    assert objects[b]["problems"] == ["login_missing"]
+    planned = command("tenants", "plan", a, b, *command.place, "--refresh")
+    assert (planned.code, planned.out.splitlines()[0]) == (
+        5,
+        f"~ {b} (something is wrong: `tenants check` says what)",
+    )
+
+    mended = command("tenants", "repair", "--all", *command.place)
+    assert (mended.code, mended.out) == (0, f"{b}: repaired: login_missing\n1 kept, 1 repaired\n")
+    assert command("tenants", "check", a, b, *command.place).code == 0
+    assert command("tenants", "remove", "--all", *command.place, "--max", "1", "--yes").code == 2
+    assert command("tenants", "remove", "--all", *command.place, "--max", "2", "--yes").out == "2 deleted\n"
+    assert command("tenants", "list", *command.place).err.endswith("has no tenants\n")
+
+
+def test_rotation_by_age(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    assert command("tenants", "provision", a, b, *command.place).code == 0
+
+    assert command("tenants", "rotate", "--all", "--older-than", "1h", *command.place).out == "2 kept\n"
+    assert command("tenants", "rotate", a, "--older-than", "0s", *command.place).out == "1 rotated\n"
+    waiting = command("tenants", "rotate", "--all", *command.place)
+    assert (waiting.code, waiting.out) == (1, "1 failed, 1 rotated\n")
+    assert waiting.err.startswith(f"{a}: ")
+    assert command("tenants", "retire", "--all", "--after", "1d", *command.place).out == "2 kept\n"
+    assert command("tenants", "rotate", a, "--force", *command.place).out == "1 rotated\n"
+    listed = {each["name"]: each for each in command("tenants", "list", *command.place, "--json").objects()}
+    assert (listed[a]["state"], listed[a]["pending"]) == ("ready", "retire")
+    assert command("tenants", "retire", "--all", "--no-end-sessions", *command.place).out == "2 retired\n"
+    for wrong in ("30", "d", "30x", "1d 2h", "-1d"):
+        refused = command("tenants", "rotate", "--all", f"--older-than={wrong}", *command.place)
+        assert (refused.code, "takes a duration such as 30d" in refused.err) == (2, True)
+    assert command("tenants", "remove", "--all", *command.place, "--yes").code == 0
+
+
+def test_nothing_is_taken_over_unasked(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    assert command("users", "create", command.cluster, a, "--show").code == 0
+
+    planned = command("tenants", "plan", a, b, *command.place)
+    assert planned.code == 5
+    assert planned.out.splitlines()[:2] == [
+        f"+ {b}",
+        f"! {a} (in conflict: its login or database exists and is not on record; --adopt takes it over)",
+    ]
+    refused = command("tenants", "provision", a, b, *command.place)
+    assert (refused.code, refused.out) == (1, "1 created, 1 failed\n")
+    assert command("tenants", "plan", a, *command.place, "--adopt").out.startswith(f"+ {a} (adopted: ")
+    assert command("tenants", "provision", a, "--adopt", *command.place).out == "1 adopted\n"
+    assert command("tenants", "remove", a, b, *command.place, "--yes").code == 0
+
+
+def test_a_role_has_logins_of_its_own(command: Command, names: list[str]) -> None:
+    a = names[0]
+    assert command("tenants", "provision", a, *command.place).code == 0
+    assert command("tenants", "provision", a, "--role", "reader", *command.place).out == "1 created\n"
+
+    roles = [(each["name"], each["role"]) for each in command("tenants", "list", *command.place, "--json").objects()]
+    assert roles == [(a, "owner"), (a, "reader")]
+    [reader] = command("tenants", "show", "--role", "reader", *command.place, "--json").objects()
+    assert (reader["name"], reader["role"], reader["database"]) == (a, "reader", a)
+    assert reader["username"] != a
+    assert command("tenants", "rotate", a, "--role", "reader", *command.place).out == "1 rotated\n"
+    assert command("tenants", "check", "--role", "reader", *command.place).code == 0
+    assert command("tenants", "remove", a, "--role", "reader", *command.place, "--yes").out == "1 deleted\n"
+    assert command("tenants", "remove", a, "--keep-database", *command.place, "--yes").out == "1 deleted\n"
+    assert a in command("dbs", "list", command.cluster).out
+    assert command("dbs", "delete", command.cluster, a, "--yes").code == 0
+
+
+def test_show_gives_a_credential_in_the_form_that_programs_take(command: Command, names: list[str]) -> None:
+    a = names[0]
+    assert command("tenants", "provision", a, *command.place).code == 0
+    ca_file = command.folder / "ca.pem"
+    verified = [*command.place, "--ca-file", str(ca_file)]
+    [shown] = command("tenants", "show", a, *command.place, "--show", "--output", "json").objects()
+    [masked] = command("tenants", "show", a, *command.place, "--output", "json").objects()
+    assert set(shown) - set(masked) == {"password", "uri", "ca"}
+
+    unverified = command("tenants", "show", a, *command.place, "--output", "uri", shows=True)
+    assert unverified.out == f"{shown['uri']}\n"
+    assert "do not verify the server: for that, add --ca-file" in unverified.err
+
+    uri = command("tenants", "show", a, *verified, "--output", "uri", shows=True)
+    assert (uri.err, ca_file.read_text()) == ("", shown["ca"])
+    assert f"sslmode=verify-full&sslrootcert={ca_file}" in uri.out
+    for told, environment in (
+        (command("tenants", "show", a, *verified, "--output", "env", shows=True).out, {}),
+        (f"URI={uri.out}", {"URI": uri.out.strip()}),
+    ):
+        if not environment:
+            script = f"set -a\n{told}exec {sys.executable} -c 'import psycopg; psycopg.connect(\"\")'"
+        else:
+            script = f"exec {sys.executable} -c 'import os, psycopg; psycopg.connect(os.environ[\"URI\"])'"
+        subprocess.run(["sh", "-c", script], env={"PATH": os.environ["PATH"]} | environment, check=True)
+
+    import yaml
+
+    secret = yaml.safe_load(
+        command("tenants", "show", a, *command.place, "-o", "k8s", "--ca-file", "/tls/ca.crt", shows=True).out
+    )
+    assert secret["kind"] == "Secret"
+    data = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
+    assert data["ca.crt"] == shown["ca"]
+    assert (data["PGPASSWORD"], data["PGSSLROOTCERT"]) == (shown["password"], "/tls/ca.crt")
+
+    ca_file.write_text("something else")
+    refused = command("tenants", "show", a, *verified, "--output", "uri")
+    assert (refused.code, "holds something else" in refused.err) == (2, True)
+    both = command("tenants", "show", *command.place, "--output", "env")
+    assert (both.code, "give one name" in both.err) == (2, True)
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 0
+
+
+def test_show_works_without_json(command: Command, names: list[str]) -> None:
+    a = names[0]
+    made = command("tenants", "provision", a, *command.place, "--show")
+    rotated = command("tenants", "rotate", a, *command.place, "--show")
+    for done, action in ((made, "created"), (rotated, "rotated")):
+        lines = dict(line.split(": ", 1) for line in done.out.splitlines() if ": " in line)
+        assert lines["name"] == a
+        assert lines["password"] in lines["uri"]
+        assert done.out.endswith(f"1 {action}\n")
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 0
+
+
+SAY_WHO = (
+    "import os, psycopg\n"
+    "told = {'AIODBCLIENT_STORE_KEY', 'AIODBCLIENT_CLUSTER', 'DIGITALOCEAN_TOKEN'} & set(os.environ)\n"
+    "with psycopg.connect('') as c:\n"
+    "    print(c.execute('select session_user').fetchone()[0], os.environ['PGSSLMODE'], sorted(told))\n"
+    "raise SystemExit(7)\n"
+)
+
+
+def test_exec_gives_a_program_the_credential_by_its_environment(command: Command, names: list[str]) -> None:
+    a = names[0]
+    assert command("tenants", "provision", a, *command.place).code == 0
+    command.environment["AIODBCLIENT_CLUSTER"] = command.cluster
+
+    ran = command.process("tenants", "exec", a, *command.place, "--", sys.executable, "-c", SAY_WHO)
+    assert (ran.code, ran.out, ran.err) == (7, f"{a} verify-full []\n", "")
+    for arguments, code, complaint in (
+        ([names[1], *command.place, "--", "true"], 1, "no credential is stored"),
+        ([a, *command.place, "--", "no-such-program"], 127, "no-such-program: no such program"),
+        ([a, *command.place, "--", "/"], 126, "/: Permission denied"),
+        ([a, *command.place], 2, "PROGRAM"),
+    ):
+        failed = command("tenants", "exec", *arguments)
+        assert (failed.code, failed.out) == (code, "")
+        assert complaint in failed.err
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_exec_passes_signals_on_and_leaves_no_file(command: Command, names: list[str], number: signal.Signals) -> None:
+    a = names[0]
+    assert command("tenants", "provision", a, *command.place).code == 0
+    program = "import os, time; print(os.environ['PGSSLROOTCERT'], flush=True); time.sleep(60)"
+    process = command.start("tenants", "exec", a, *command.place, "--", sys.executable, "-c", program)
+    assert process.stdout is not None
+    ca_file = Path(process.stdout.readline().strip())
+    assert ca_file.exists()
+
+    process.send_signal(number)
+    process.wait(30)
+
+    assert process.returncode == 128 + number
+    assert not ca_file.exists()
+    process.communicate()
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 0
+
+
+def test_ctrl_c_on_a_read_says_nothing_of_writes(command: Command) -> None:
+    delayed = command.sandbox.faults.add("users.list", delay=20.0)
+    process = command.start("users", "list", command.cluster)
+    while not delayed.fired:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    ended = command.end(process)
+    assert (ended.code, ended.err) == (3, "aiodbclient: stopped\n")
+
+
+def test_the_shell_completes_tenants_from_the_store(command: Command, names: list[str]) -> None:
+    a = names[0]
+    assert command("tenants", "provision", a, *command.place).code == 0
+    command.environment |= {"AIODBCLIENT_STORE": command.store, "AIODBCLIENT_CLUSTER": command.cluster}
+    before = len(command.sent())
+
+    def completed(line: str) -> list[str]:
+        words = line.split(" ")
+        environment = command.environment | {
+            "_AIODBCLIENT_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        done = subprocess.run([COMMAND], env=environment, capture_output=True, text=True)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("aiodbclient tenants show ca") == [a]
+    assert completed("aiodbclient tenants exec ca") == [a]
+    assert completed("aiodbclient users list ") == [command.cluster]
+    assert completed("aiodbclient tenants rot") == ["rotate"]
+    assert len(command.sent()) == before
+    command.environment["AIODBCLIENT_COMPLETE_CLUSTERS"] = "1"
+    assert completed("aiodbclient users list ten") == [command.cluster]
+    assert len(command.sent()) > before
+    command.environment["AIODBCLIENT_STORE"] = "/nowhere/tenants.db"
+    assert completed("aiodbclient tenants show ca") == []
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 0
