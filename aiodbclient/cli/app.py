@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import clusters, dbs, sandbox, store, tenants, users
+from . import clusters, dbs, doctor, sandbox, store, tenants, users
 from .help import HELP_OPTIONS, Command, Everything
 from .output import NAME, OutputError, complain, discard_stdout, write
 from .running import BAD_USAGE, STOPPED, end_output
@@ -32,6 +32,7 @@ app.add_typer(users.app, name="users")
 app.add_typer(dbs.app, name="dbs")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(store.app, name="store")
+app.command("doctor", cls=Command)(doctor.examine)
 app.command("sandbox", cls=Command, add_help_option=False, context_settings=sandbox.ARGUMENTS_ARE_ITS_OWN)(
     sandbox.serve
 )

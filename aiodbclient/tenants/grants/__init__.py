@@ -18,6 +18,7 @@ from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
 from ..naming import Names
 from ..problems import Problem
+from .administrator import Administrator
 from .settings import SETTINGS
 
 # Connections to one server at a time. The rate limit lets two tenants a second through, and each needs a connection for
@@ -57,6 +58,10 @@ class Grants(ABC, Generic[ServerT]):
         """Log in as the administrator, and do nothing."""
         async with self._administrator():
             pass
+
+    async def administrator(self) -> Administrator:
+        """Log in as the administrator, and find out which rights it lacks."""
+        raise NotImplementedError
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:

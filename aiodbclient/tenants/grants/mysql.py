@@ -24,6 +24,7 @@ from ..naming import Names, mysql_logins
 from ..problems import Problem
 from ..roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
+from .administrator import MYSQL_PRIVILEGES, MYSQL_STATEMENT, Administrator, on_mysql
 from .mariadb_sessions import account, end_on_mariadb, kept_password
 from .mysql_events import check_events
 from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
@@ -55,6 +56,12 @@ class MySQLGrants(Grants[MySQLSession]):
         self._tls = None if ca is None else verifying_context(ca)
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
         self._limit = connection_limit or _NO_LIMIT
+
+    async def administrator(self) -> Administrator:
+        async with self._administrator() as server:
+            [(name, version, clock)] = await server.rows("", MYSQL_STATEMENT)
+            privileges = await server.rows("", MYSQL_PRIVILEGES)
+            return on_mysql(name, version, clock, dict(privileges))
 
     async def give(self, names: Names, username: str) -> None:
         tenant, schema = names.tenant, _schema(names)

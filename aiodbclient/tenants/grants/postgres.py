@@ -22,6 +22,7 @@ from ..naming import Names
 from ..problems import Problem
 from ..roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
+from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
 from .postgres_adoption import carry_over, shut_out
 from .postgres_leaving import forget_role, make_removable, release
 from .postgres_logins import LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
@@ -56,6 +57,12 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         self._limit = connection_limit
         self._version = 0  # of the server, as soon as it is known
         self._ending = asyncio.Semaphore(_ENDING)
+
+    async def administrator(self) -> Administrator:
+        async with self._administrator() as server:
+            cursor = await server.execute(POSTGRESQL_STATEMENT)
+            [row] = await cursor.fetchall()
+            return on_postgresql(*row)
 
     async def give(self, names: Names, username: str) -> None:
         if names.role is Role.OWNER:

@@ -1,0 +1,60 @@
+"""The command ``aiodbclient doctor``: what is missing, before it hurts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .arguments import AdminOption, BudgetOption, ClusterArgument, JsonOption, PrivateOption
+from .doctor_checks import Findings, check_cluster, check_servers, check_store, check_token
+from .doctor_trial import live
+from .opening import find_cluster, open_client
+from .running import DONE, SOME_FAILED, writes
+
+
+@writes
+async def examine(
+    cluster: ClusterArgument,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            envvar="AIODBCLIENT_STORE",
+            metavar="STORE",
+            help="Check this store and its key too.",
+            show_default=False,
+        ),
+    ] = None,
+    attempt: Annotated[
+        bool,
+        typer.Option("--try", help="Take a throw-away tenant through its whole life: made, rotated, retired, removed."),
+    ] = False,
+    private: PrivateOption = False,
+    admin: AdminOption = None,
+    json: JsonOption = False,
+    budget: BudgetOption = None,
+) -> int:
+    """Find out whether everything is there that tenants need. Prints a line for each check: ok, or what to do.
+
+    Without --try it only reads. With it, it makes one tenant called doctor-..., and removes it whatever happens.
+
+    Example: aiodbclient doctor tenants-prod
+    Example: aiodbclient doctor tenants-prod --try
+    """
+    findings = Findings(as_json=json)
+    if store is not None:
+        await check_store(findings, store)
+    async with open_client(budget) as (client, _):
+        await check_token(findings, client)
+        if findings.failed:
+            return SOME_FAILED
+        found = await find_cluster(client, cluster)
+        info = await check_cluster(findings, found, private=private)
+        if info is not None:
+            await check_servers(findings, found, info, private=private, admin=admin)
+        if attempt and not findings.failed:
+            await live(findings, found, private=private, admin=admin)
+        elif attempt:
+            findings.skip("--try", "mend what failed above first")
+    return SOME_FAILED if findings.failed else DONE
