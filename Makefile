@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check fix coverage mutants storm bench bench-fleet bench-web docs pictures
+.PHONY: demo test check command-reference fix coverage mutants storm bench bench-fleet bench-web docs pictures
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -16,6 +16,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The page with the help of each command.
+command-reference: $(VENV)/.dev
+	$(BIN)/python docs/extensions/command_reference.py
 
 # What ruff can mend by itself.
 fix: $(VENV)/.dev

@@ -6,17 +6,28 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from .. import Action, Failed, Outcome, Run
-from ..errors import DatabaseClientError
+from ..errors import (
+    ConflictError,
+    DatabaseClientError,
+    InvalidArgumentError,
+    RotationPendingError,
+    SettingsDifferError,
+    UnsupportedOperationError,
+)
 from .opening import AnyBudget
 from .output import Lines, complain, tell, this_command
-from .progress import Bar
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, message_of, on_signals
 
+if TYPE_CHECKING:
+    from .progress import Bar
+
+# Running the same command again does not help against these.
+_FINAL = (ConflictError, InvalidArgumentError, RotationPendingError, SettingsDifferError, UnsupportedOperationError)
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 
@@ -36,29 +47,52 @@ class Shown:
 
 
 class Stopping:
-    """What signals do to a run: the first lets it finish what is in flight, the second cancels it.
+    """What signals do to a run: the first lets it finish what is in flight, the second cancels it."""
 
-    Attributes:
-        stopped: Whether a signal came.
-    """
-
-    def __init__(self, run: Run[Any], bar: Bar) -> None:
+    def __init__(self, run: Run[Any], bar: Bar, tally: Tally) -> None:
         self._run = run
         self._bar = bar
+        self._tally = tally
         self._task = asyncio.current_task()
-        self.stopped = False
 
     def stop(self) -> None:
         """Handle a signal."""
-        if not self.stopped:
+        if not self._tally.stopped:
             self._bar.say(
                 "stopping: what is in flight is finished, which may wait for the rate limit. Press Ctrl-C again, or "
                 "send the signal again, to end at once"
             )
-            self.stopped = True
+            self._tally.stopped = True
             self._run.stop()
         elif self._task is not None:
             self._task.cancel()
+
+
+@define
+class Tally:
+    """What became of a run so far.
+
+    Attributes:
+        total: The number of its names.
+        counts: How many outcomes there are of each action.
+        again: How many of those that failed may succeed if the same command is run again.
+        error: What ended the whole run, if anything did.
+        stopped: Whether a signal stopped it.
+        at_once: Whether a second signal ended it.
+    """
+
+    total: int
+    counts: Counter[Action] = field(factory=Counter[Action])
+    again: int = 0
+    error: DatabaseClientError | None = None
+    stopped: bool = False
+    at_once: bool = False
+
+    def count(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self.counts[outcome.action] += 1
+        if isinstance(outcome, Failed):
+            self.again += not isinstance(outcome.error, _FINAL)
 
 
 async def follow(run: Run[OutcomeT], *, total: int, budget: AnyBudget, shown: Shown, work: int | None = None) -> int:
@@ -74,19 +108,16 @@ async def follow(run: Run[OutcomeT], *, total: int, budget: AnyBudget, shown: Sh
     Returns:
         The exit code.
     """
-    counts = Counter[Action]()
-    lines = Lines()
-    ended: DatabaseClientError | None = None
-    at_once = False
-    stopping: Stopping | None = None
+    from .progress import Bar  # slow to import, and not needed for help
+
+    tally, lines = Tally(total), Lines()
     try:
         with Bar(total, total if work is None else work, budget) as bar:
-            stopping = Stopping(run, bar)
-            on_signals(stopping.stop)
+            on_signals(Stopping(run, bar, tally).stop)
             async with run:
                 try:
                     async for outcome in run:
-                        counts[outcome.action] += 1
+                        tally.count(outcome)
                         bar.advance(outcome.tries)
                         if isinstance(outcome, Failed):
                             bar.fail(outcome.name, message_of(outcome.error, retried=True))
@@ -94,16 +125,14 @@ async def follow(run: Run[OutcomeT], *, total: int, budget: AnyBudget, shown: Sh
                         if lines.failure is not None:  # nobody can read the outcomes any more
                             run.stop()
                 except DatabaseClientError as error:
-                    ended = error
+                    tally.error = error
     except asyncio.CancelledError:
-        at_once = True
+        tally.at_once = True
     finally:
-        if not shown.as_json and (counts or not total):
-            done = ", ".join(f"{count} {action}" for action, count in sorted(counts.items()))
+        if not shown.as_json and (tally.counts or not total):
+            done = ", ".join(f"{count} {action}" for action, count in sorted(tally.counts.items()))
             lines.write(done or "nothing to do")
-    return _end(
-        counts, total - counts.total(), lines, ended, at_once=at_once, stopped=stopping is not None and stopping.stopped
-    )
+    return _end(tally, lines)
 
 
 def _print(outcome: Any, shown: Shown, lines: Lines) -> None:
@@ -115,26 +144,27 @@ def _print(outcome: Any, shown: Shown, lines: Lines) -> None:
         lines.write(details)
 
 
-def _end(
-    counts: Counter[Action], left: int, lines: Lines, ended: DatabaseClientError | None, *, at_once: bool, stopped: bool
-) -> int:
+def _end(tally: Tally, lines: Lines) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
-    go_on = f"To go on, run it again: {this_command()}"
-    if ended is not None:
-        code = code_of(ended)
+    done = tally.counts.total()
+    left = tally.total - done
+    progress = f"{done} are done, {left} are left. To go on, run it again: {this_command()}"
+    if tally.error is not None:
+        code = code_of(tally.error)
         code = UNUSABLE if code == SOME_FAILED else code
-        complain(message_of(ended, retried=True), code)
+        complain(message_of(tally.error, retried=True) + (f"; {progress}" if done else ""), code)
         return code
     if lines.failure is not None and not lines.failure.gone:
-        complain(f"{lines.failure}; {counts.total()} are done, {left} are left. {go_on}", UNUSABLE)
+        complain(f"{lines.failure}; {progress}", UNUSABLE)
         return UNUSABLE
-    if at_once or (left > 0 and (stopped or lines.failure is not None)):
-        complain(f"stopped early: {counts.total()} are done, {left} are left. {go_on}", STOPPED)
+    if tally.at_once or (left > 0 and (tally.stopped or lines.failure is not None)):
+        complain(f"stopped early: {progress}", STOPPED)
         return STOPPED
-    if counts[Action.FAILED]:
-        tell(f"{counts[Action.FAILED]} failed. To try them again, run it again: {this_command()}")
-        return SOME_FAILED
-    return DONE
+    if not tally.counts[Action.FAILED]:
+        return DONE
+    if tally.again:
+        tell(f"{tally.again} failed. To try again, run it again: {this_command()}")
+    return SOME_FAILED
 
 
 def _failure(error: Exception) -> dict[str, Any]:

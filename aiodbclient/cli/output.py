@@ -10,9 +10,12 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NAME = "aiodbclient"
 
@@ -84,12 +87,18 @@ class Lines:
 
 def stdout_console() -> Console:
     """A console on the standard output."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _console()
 
 
 def error_console() -> Console:
     """A console on the standard error."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return _console(stderr=True)
+
+
+def _console(**options: Any) -> Console:
+    from rich.console import Console  # slow to import, and not needed for help
+
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def tell(text: str) -> None:

@@ -81,6 +81,13 @@ _ADVICE = (
     ("the old password may have ended, so reset_auth it again", "the old password may have ended, so reset it again"),
     ("read the name back, and create it again", "look with `aiodbclient dbs get`, and create it again"),
 )
+# The same, wherever they are in a text.
+_OPTIONS = (
+    ("or pass force=True", "or use --force"),
+    ("with repair(recreate=True)", "with `tenants repair --recreate`"),
+    ('with if_exists="adopt"', "with --adopt"),
+    ('if_exists="reset" gives', "--if-exists reset gives"),
+)
 
 
 def message_of(error: Exception, *, retried: bool = False) -> str:
@@ -93,6 +100,8 @@ def message_of(error: Exception, *, retried: bool = False) -> str:
     text = str(error)
     for advice, instead in _ADVICE:
         text = text.replace(f": {advice}", "" if retried else f": {instead}")
+    for argument, option in _OPTIONS:
+        text = text.replace(argument, option)
     return text
 
 

@@ -56,7 +56,7 @@ async def get_user(
 ) -> int:
     """Read one user.
 
-    Example: aiodbclient users get tenants-prod alpha --show
+    Example: aiodbclient users get tenants-prod reporting --show
     """
     cluster, name = cluster_and_name(cluster, name)
     async with open_client(budget) as (client, _):
@@ -76,7 +76,7 @@ async def create_user(
 ) -> int:
     """Create a user. It needs --show, because the password is printed once and not stored.
 
-    Example: aiodbclient users create tenants-prod alpha --show
+    Example: aiodbclient users create tenants-prod reporting --show
     """
     cluster, name = cluster_and_name(cluster, name)
     check_name(name)
@@ -98,7 +98,7 @@ async def delete_user(
 ) -> int:
     """Delete a user.
 
-    Example: aiodbclient users delete tenants-prod alpha --yes
+    Example: aiodbclient users delete tenants-prod reporting --yes
     """
     cluster, name = cluster_and_name(cluster, name)
     if not confirm(f"Delete the user {name} of {cluster}?", yes=yes):
@@ -123,7 +123,7 @@ async def reset_user(
 
     It needs --show, because the new password is printed once and not stored.
 
-    Example: aiodbclient users reset tenants-prod alpha --show --yes
+    Example: aiodbclient users reset tenants-prod reporting --show --yes
     """
     cluster, name = cluster_and_name(cluster, name)
     _check_shown(show)

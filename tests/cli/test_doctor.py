@@ -27,7 +27,8 @@ def left(command: Command) -> list[str]:
         async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
             [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
             cluster = client.cluster(cluster_id)
-            return [each.name for each in [*await cluster.users.list(), *await cluster.dbs.list()]]
+            users = [user.name for user in await cluster.users.list()]
+            return users + [db.name for db in await cluster.dbs.list()]
 
     return [name for name in asyncio.run(names()) if name.startswith("doctor-")]
 

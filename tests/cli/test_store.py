@@ -13,14 +13,44 @@ from aiodbclient.tenants import SQLiteStore
 from .conftest import Command
 
 
-def test_a_key_encrypts_a_store(command: Command) -> None:
-    command.environment["AIODBCLIENT_STORE_KEY"] = command("store", "keygen", shows=True).out.strip()
+def test_a_key_is_made_changed_and_dropped(command: Command) -> None:
+    old, new = (command("store", "keygen", shows=True).out.strip() for _ in range(2))
+    assert old != new
+    command.environment["AIODBCLIENT_STORE_KEY"] = old
     assert command("tenants", "provision", "sealed", *command.place).code == 0
-    assert b"AVNS_" not in Path(command.store).read_bytes()
+
+    alone = command("store", "rekey", command.store)
+    assert (alone.code, "to NEW,OLD" in alone.err) == (2, True)
+    command.environment["AIODBCLIENT_STORE_KEY"] = f"{new},{old}"
+    assert command("store", "rekey", command.store).out == "1 records rewritten\n"
+    command.environment["AIODBCLIENT_STORE_KEY"] = new
     assert "sealed" in command("store", "list", command.store).out
-    del command.environment["AIODBCLIENT_STORE_KEY"]
+    command.environment["AIODBCLIENT_STORE_KEY"] = old
     refused = command("store", "list", command.store)
     assert (refused.code, refused.out) == (4, "")
+    command.environment["AIODBCLIENT_STORE_KEY"] = new
+    assert command("tenants", "remove", "sealed", *command.place, "--yes").code == 0
+
+
+def test_a_store_is_copied_to_another_key(command: Command) -> None:
+    key = command("store", "keygen", shows=True).out.strip()
+    target = str(command.folder / "target.db")
+    assert command("tenants", "provision", "copied", *command.place).code == 0
+
+    command.environment["AIODBCLIENT_STORE_KEY_TO"] = key
+    assert command("store", "copy", command.store, target).out == "1 records copied\n"
+    assert command("store", "copy", command.store, target, "--json").out == '{"copied": 0}\n'
+    assert b"AVNS_" not in Path(target).read_bytes()
+    command.environment["AIODBCLIENT_STORE_KEY"] = key
+    assert "copied" in command("store", "list", target).out
+
+    del command.environment["AIODBCLIENT_STORE_KEY"]
+    command.environment["AIODBCLIENT_STORE_KEY_TO"] = ""
+    same = command("store", "copy", command.store, command.store)
+    assert (same.code, "are the same" in same.err) == (2, True)
+    missing = command("store", "copy", str(command.folder / "no.db"), target)
+    assert (missing.code, "does not exist" in missing.err) == (4, True)
+    assert command("tenants", "remove", "copied", *command.place, "--yes").code == 0
 
 
 def test_a_store_of_another_package_is_found_by_its_scheme(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
