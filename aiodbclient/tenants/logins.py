@@ -205,6 +205,8 @@ async def end_login(
         if refused is None:
             return
         reason, password = refused, None
+    if sql is None or await tenant.spent.on_sql(sql.end_login(names, login, None, deletion.run)) is None:
+        return
     raise GrantError(
         f"tenant {names.tenant!r}: an open session of the login {login!r} keeps it from being ended: {reason}; run "
         "this again",

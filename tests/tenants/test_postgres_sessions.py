@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from aiodbclient import Action
 from aiodbclient.engines import Engine
 from aiodbclient.tenants.grants import postgres_sessions
 from aiodbclient.tenants.grants.postgres import PostgresGrants
@@ -19,7 +23,7 @@ from aiodbclient.tenants.grants.postgres_sessions import CAFile
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.site import read_site
 
-from .conftest import Place
+from .conftest import Place, only
 
 
 def test_the_authority_is_in_a_file_as_long_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +76,32 @@ async def test_a_call_that_is_cancelled_over_tls_leaves_no_backend(place: Place)
         assert await (await watching.execute(waiting)).fetchall() == []
         await hostile.rollback()
         await hostile.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(names.whole)))
+
+
+async def test_a_retired_login_is_out_though_a_session_of_it_sets_passwords_all_the_time(place: Place) -> None:
+    tenants = place.tenants()
+    leaked = await tenants.ensure("alpha")
+    current = (await only(tenants.rotate(["alpha"]))).credential
+    assert current is not None
+    stop = threading.Event()
+
+    def fight() -> None:
+        with suppress(psycopg.Error), psycopg.connect(leaked.uri, autocommit=True) as session:
+            session.execute("SET ROLE NONE")
+            while not stop.is_set():
+                session.execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+
+    thread = threading.Thread(target=fight)
+    thread.start()
+    try:
+        outcome = await only(tenants.retire(["alpha"]))
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join)
+
+    assert outcome.error is None, outcome.error
+    assert outcome.action is Action.RETIRED
+    for password in (leaked.password, "mine"):
+        with pytest.raises(psycopg.OperationalError):
+            await AsyncConnection.connect(leaked.uri, password=password)
+    await (await AsyncConnection.connect(current.uri)).close()
