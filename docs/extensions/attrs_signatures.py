@@ -25,16 +25,18 @@ class AttrsSignatures(griffe.Extension):
         fields = {field.alias: field for field in attrs.fields(made)}
         parameters = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
         for parameter in inspect.signature(made).parameters.values():
-            annotation = griffe.safe_get_annotation(ast.parse(parameter.annotation, mode="eval").body, parent=cls)
+            annotation = None  # attrs takes that of a converter, which may have none
+            if isinstance(parameter.annotation, str):
+                annotation = griffe.safe_get_annotation(ast.parse(parameter.annotation, mode="eval").body, parent=cls)
             kind = griffe.ParameterKind(parameter.kind.description)
-            default = _told(fields[parameter.name].default)
+            default = _shown(fields[parameter.name].default)
             parameters.append(griffe.Parameter(parameter.name, annotation=annotation, kind=kind, default=default))
         init = griffe.Function("__init__", parent=cls, parameters=griffe.Parameters(*parameters), returns="None")
         cls.set_member("__init__", init)
 
 
-def _told(default: Any) -> str | None:
-    """A default as the signature tells it; None where there is none."""
+def _shown(default: Any) -> str | None:
+    """A default as the signature shows it; None if there is none."""
     if default is attrs.NOTHING:
         return None
     if isinstance(default, attrs.Factory):
