@@ -61,12 +61,12 @@ def users_hook() -> Hook:
                                 values[index] = User(name, role, password, None, None, plugin)
                                 continue
                         elif len(settings) == 1:
-                            flag = settings["pg_allow_replication"]
+                            flag = settings.get("pg_allow_replication")
                             if flag is True or flag is False:
                                 settings = UserSettings(flag)
                                 values[index] = User(name, role, password, None, None, None, settings)
                                 continue
-            except (LookupError, TypeError):
+            except (LookupError, TypeError, AttributeError):
                 pass
             values[index] = any_user(value, None)
         return values
@@ -153,10 +153,10 @@ def _opensearch_acl_hook() -> Hook:
     permissions, permission_of = _known(OpenSearchPermission), open_enum(OpenSearchPermission, optional=True)
 
     def structure(value: Any, _: Any) -> OpenSearchACL:
-        permission = value.get("permission")
-        return OpenSearchACL(
-            _text(value.get("index"), None), permissions.get(permission) or permission_of(permission, None)
-        )
+        index, permission = value.get("index"), value.get("permission")
+        if type(index) is not str or not index:
+            index = _text(index, None)
+        return OpenSearchACL(index, permissions.get(permission) or permission_of(permission, None))
 
     return structure
 
