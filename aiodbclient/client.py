@@ -35,40 +35,40 @@ _TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
 class DatabaseClient:
-    """The users and dbs of DigitalOcean's managed database clusters.
+    """A client of DigitalOcean's API for the users and dbs of managed database clusters.
 
-    Making one does no I/O and needs no event loop. It belongs to the event loop of its first call. Use it as an async
+    Creating one does no I/O and needs no event loop. It belongs to the event loop of its first call. Use it as an async
     context manager, or call ``aclose`` at the end.
 
     Args:
-        token: The API token; or an async callable that gives it within ``timeout``, asked when first needed and once
-            more after a 401 (what it raises, the call raises); or None for the environment's ``DIGITALOCEAN_TOKEN`` or
-            ``DIGITALOCEAN_ACCESS_TOKEN``.
-        base_url: Where the API is; None for the environment's ``DIGITALOCEAN_API_URL``, or else the provider. Only
-            loopback may be plain http.
-        session: An ``aiohttp.ClientSession`` of yours, used and never closed. Its own User-Agent is kept; ``timeout``
-            takes the place of its timeouts. None: one of its own, made on first use.
-        timeout: Seconds that one try may take, connecting included.
-        retry: How often and how patiently to try again.
-        budget: The rate budget, which several clients with one token may share. None: the documented limits, for this
-            client.
-        max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes.
-            Where it would be longer, the call raises RateLimitError, at once where that is known.
-        on_event: Called with a RequestEvent after each request, for metrics. It must not block; what it raises is
-            logged.
-        app: Who you are, like ``"billing/2.1"``, appended to the User-Agent.
-        proxy: The proxy to go through, like ``"http://user:password@host:3128"``; its password is in no error. None:
-            none. A session of yours has its own.
-        trust_env: Whether to take the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
-            API's host. Nothing else is taken from there: no token of a netrc file.
+        token: The API token. Or an async callable that returns it within ``timeout``: the client calls it when it first
+            needs a token, and once more after a 401; if it raises, the call raises the same. None: the environment's
+            ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
+        base_url: The URL of the API. Plain http is for loopback only. None: the environment's ``DIGITALOCEAN_API_URL``,
+            or the provider.
+        session: Your ``aiohttp.ClientSession``, which the client uses and never closes. Its User-Agent is kept, and
+            ``timeout`` replaces its timeouts. None: the client creates its own on first use.
+        timeout: Seconds that one try may take, including connecting.
+        retry: How often and after how long to retry.
+        budget: The rate budget. Clients with the same token can share one. None: the documented limits, for this client
+            alone.
+        max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
+            it would wait longer, it raises RateLimitError. None: as long as it takes.
+        on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
+            block; if it raises, the client logs that.
+        app: Your application, like ``"billing/2.1"``, appended to the User-Agent.
+        proxy: The proxy to use, like ``"http://user:password@host:3128"``. No error holds its password. None: no proxy.
+            A session of yours has its own.
+        trust_env: Whether to read the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
+            API's host. The client reads nothing else from there, such as a netrc file.
 
     Attributes:
-        clusters: The account's database clusters, to read.
+        clusters: The account's database clusters, read-only.
 
     Raises:
-        ConfigurationError: There is no token, or one that no header can carry; or the token would travel in the clear,
-            to the API or to a proxy.
-        InvalidArgumentError: Another argument cannot be.
+        ConfigurationError: There is no token, or it cannot be a header; or it would be sent without encryption, to the
+            API or to a proxy.
+        InvalidArgumentError: Another argument is invalid.
     """
 
     __slots__ = ("_memory", "_options", "_transport", "clusters")
@@ -128,26 +128,26 @@ class DatabaseClient:
     async def aclose(self) -> None:
         """Close the connections, unless the session is yours.
 
-        Calls that wait for an answer or for the rate budget fail, and later ones raise ConfigurationError. Safe to
+        Calls that wait for an answer or for the rate budget fail, and later calls raise ConfigurationError. Safe to
         repeat.
         """
         await self._transport.aclose()
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
-        """What the newest answer said of the token's hourly limit, or None where it said nothing."""
+        """The token's hourly limit as the last answer reported it, or None if it did not."""
         return self._transport.rate_limit
 
     def cluster(self, cluster_id: str | UUID, engine: Engine | str | None = None) -> ClusterClient:
-        """The handle on one cluster. Does no I/O, so it does not tell whether there is such a cluster.
+        """Return a handle on one cluster. Does no I/O, and does not check that the cluster exists.
 
         Args:
             cluster_id: The cluster's UUID.
-            engine: The cluster's engine, where you know it. None: the client reads the cluster once, when a call first
-                needs it.
+            engine: The cluster's engine, if you know it. None: the client reads the cluster once, when a call first
+                needs the engine.
 
         Raises:
-            InvalidArgumentError: ``cluster_id`` is no UUID, or ``engine`` no text.
+            InvalidArgumentError: ``cluster_id`` is not a UUID, or ``engine`` not a string.
         """
         if engine is not None and not (isinstance(engine, str) and engine):
             raise InvalidArgumentError(f"engine must be an Engine or its slug, not {engine!r}")
@@ -191,19 +191,18 @@ class DatabaseClient:
         retry: RetryPolicy | EllipsisType = ...,
         headers: Mapping[str, str] | EllipsisType = ...,
     ) -> DatabaseClient:
-        """This client with other options for its calls. What is not given stays as it is.
+        """Return this client with other options for its calls. Options that you do not pass stay the same.
 
-        The two share everything else: the session, the budget, and what was learned of clusters. Closing one closes
-        both.
+        The two share everything else: the session, the budget, and what they know of clusters. Closing one closes both.
 
         Args:
             max_wait: Seconds that a call may wait for the budget; None for as long as it takes.
             timeout: Seconds that one try may take, connecting included.
             retry: How often and how patiently to try again.
-            headers: Headers for each request, in the place of those of an earlier ``with_options``.
+            headers: Headers for each request. They replace those of an earlier ``with_options``.
 
         Raises:
-            InvalidArgumentError: A value cannot be, such as a header that would replace the token.
+            InvalidArgumentError: A value is invalid, such as a header that would replace the token.
         """
         given = {"max_wait": max_wait, "timeout": timeout, "retry": retry, "headers": headers}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}

@@ -46,8 +46,8 @@ class ClustersAPI:
             tag_name: Only those with this tag, which needs the scope ``tag:read``. None: all.
 
         Raises:
-            InvalidArgumentError: ``tag_name`` is no text; nothing was sent.
-            DatabaseClientError: They cannot be read.
+            InvalidArgumentError: ``tag_name`` is not a string; nothing was sent.
+            DatabaseClientError: The clusters could not be read.
         """
         path = LIST_CLUSTERS.path() + tag_query(tag_name)
         clusters = await read_all(self._transport, LIST_CLUSTERS, path, Cluster, self._options)
@@ -61,7 +61,7 @@ class ClustersAPI:
             cluster_id: The cluster's UUID.
 
         Raises:
-            InvalidArgumentError: It is no UUID; nothing was sent.
+            InvalidArgumentError: ``cluster_id`` is not a UUID; nothing was sent.
             NotFoundError: There is no such cluster.
         """
         id = checked_cluster_id(cluster_id)
@@ -69,7 +69,7 @@ class ClustersAPI:
 
 
 class ClusterClient:
-    """The users and dbs of one cluster. Made by ``DatabaseClient.cluster``, without any I/O.
+    """The users and dbs of one cluster. ``DatabaseClient.cluster`` returns it, without any I/O.
 
     Attributes:
         users: The calls on its users.
@@ -93,7 +93,7 @@ class ClusterClient:
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine that was given, or that the client has read since; else None."""
+        """The engine that you gave, or that the client has read since; otherwise None."""
         return self._context.engine
 
     async def info(self) -> Cluster:
@@ -105,34 +105,34 @@ class ClusterClient:
         return await self._context.read_cluster()
 
     async def ca(self) -> str:
-        """The certificate of the authority (CA) that signed those of the cluster's servers.
+        """Read the certificate of the authority (CA) that signed the certificates of the cluster's servers.
 
-        It is read once for a client. Safe to repeat and to cancel.
+        A client reads it once. Safe to repeat and to cancel.
 
         Returns:
             One or more certificates as PEM. Write them to a file for ``uri_for(ca_file=...)``.
 
         Raises:
             NotFoundError: There is no such cluster.
-            InvalidResponseError: The answer holds no certificate.
+            InvalidResponseError: The answer has no certificate.
         """
         return await self._context.read_ca()
 
     async def wait_online(self, timeout: float = 900.0) -> Cluster:  # noqa: ASYNC109 - it names it in its error
-        """Wait until the cluster is online, which a new one is after some minutes. Safe to repeat and to cancel.
+        """Wait until the cluster is online. A new one takes some minutes. Safe to repeat and to cancel.
 
-        Reads it at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s, within the rate budget.
+        It reads the cluster at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s.
 
         Args:
-            timeout: Seconds, waiting for the rate budget included.
+            timeout: Seconds, including the waits for the rate budget.
 
         Returns:
-            The cluster as it was read when it was online.
+            The cluster, online.
 
         Raises:
-            ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is what it told last.
+            ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is the last one read.
             NotFoundError: There is no such cluster.
-            InvalidArgumentError: ``timeout`` is no positive number; nothing was sent.
+            InvalidArgumentError: ``timeout`` is not a positive number; nothing was sent.
         """
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < inf:
             raise InvalidArgumentError(f"timeout must be a positive number of seconds, not {timeout!r}")

@@ -13,10 +13,10 @@ from ._request.db_calls import DatabaseCalls
 class DatabasesAPI(DatabaseCalls):
     """``cluster.dbs``: the databases of one cluster, one at a time or in bulk.
 
-    A database has a name and nothing else, so there is no update: the API has none.
+    A database has only a name, so there is no update.
 
-    Beside what it says itself, every method raises the errors of ``aiodbclient.errors``. Two of them mean that nothing
-    was sent: UnsupportedOperationError on Redis and Valkey, and InvalidArgumentError for a name that no URL can carry.
+    Every method can raise the errors of ``aiodbclient.errors``. Two of them mean that nothing was sent:
+    UnsupportedOperationError (Redis and Valkey), and InvalidArgumentError (a name that a URL cannot hold).
     """
 
     __slots__ = ()
@@ -24,19 +24,19 @@ class DatabasesAPI(DatabaseCalls):
     def provision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[DatabaseOutcome]:
-        """See to it that each of the databases is there. A create whose answer was lost is settled. Safe to run again.
+        """Create each of the databases that does not exist. Settles creates whose answer is lost. Safe to run again.
 
         Args:
-            names: The names, taken from the iterable as the run gets to them. One that comes twice fails the second
-                time, with nothing sent.
-            concurrency: Names at a time. None: what the engine bears, which is 1 for MongoDB and else 16.
+            names: The names. The run takes them from the iterable as it gets to them. A name that comes twice fails the
+                second time, and nothing is sent for it.
+            concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:
             The run, in the budget's bulk lane. Its outcomes are CREATED, KEPT or FAILED.
 
         Raises:
-            InvalidArgumentError: At once, for an argument that cannot be.
-            DatabaseClientError: In the loop, for what ends the whole run; see Run.
+            InvalidArgumentError: At once, if an argument is invalid.
+            DatabaseClientError: In the loop, if the whole run ends; see Run.
         """
         return Run(names, ProvisionDatabases(self._context), concurrency)
 
@@ -50,6 +50,6 @@ class DatabasesAPI(DatabaseCalls):
             concurrency: As for ``provision``.
 
         Returns:
-            The run. Its outcomes are DELETED, ABSENT where there was none, or FAILED.
+            The run. Its outcomes are DELETED, ABSENT if there was no such database, or FAILED.
         """
         return Run(names, DeprovisionDatabases(self._context), concurrency)

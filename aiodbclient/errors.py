@@ -1,25 +1,24 @@
 """Every exception that this package raises. Pure.
 
-``DatabaseClientError`` is the root. Its ``may_have_applied`` tells whether the call may have taken effect although it
-failed. If it may not, the call can simply be made again.
+``DatabaseClientError`` is the base class. Its ``may_have_applied`` says whether the call may have taken effect although
+it failed. If it is false, you can send the call again.
 
-No message and no attribute holds a password or a token. Where one quotes an answer, these are masked: the token, the
-passwords that the client was told, whatever looks like a password of the provider, and what stands behind names like
-``password``. Tracebacks that show local variables show none of this package's secrets either. Those of aiohttp can: in
-the traceback of a cancelled call, which is none of these exceptions.
+No message and no attribute holds a password or a token. If one quotes an answer, it masks the token, the passwords that
+the client received, everything that looks like a password of the provider, and the values of names like ``password``.
+A traceback with local variables does not show these secrets either.
 """
 
 from __future__ import annotations
 
 
 class DatabaseClientError(Exception):
-    """The root of everything that this package raises.
+    """The base class of everything that this package raises.
 
-    What it says is true of the whole call: "nothing was sent" means that no try of it was sent.
+    The message describes the whole call: "nothing was sent" means that no try of it was sent.
 
     Attributes:
         may_have_applied: Whether the call may have taken effect on the server although it failed.
-        tries: How many requests were made; 0 if none was.
+        tries: The number of requests that were sent.
     """
 
     def __init__(self, message: str, *, may_have_applied: bool = False) -> None:
@@ -33,23 +32,23 @@ class DatabaseClientError(Exception):
 
 
 class ConfigurationError(DatabaseClientError):
-    """The client cannot work as it was set up or is used.
+    """The setup or the use of the client is invalid.
 
-    No token, or one that no header can carry; a token that would travel in the clear; a client that is closed, or used
-    on another event loop than before.
+    The token is missing, cannot be a header, or would be sent without encryption; or the client is closed, or was first
+    used on another event loop.
     """
 
 
 class InvalidArgumentError(DatabaseClientError, ValueError):
-    """An argument that cannot be right. Nothing was sent."""
+    """An argument is invalid. Nothing was sent."""
 
 
 class UnsupportedOperationError(DatabaseClientError):
-    """The cluster's engine cannot do this, so nothing was sent; where the engine was unknown, the cluster was read.
+    """The cluster's engine does not support this. Nothing was sent, except to read an unknown engine.
 
     Attributes:
-        engine: The cluster's.
-        operation: What it cannot do, like ``"users.create"``.
+        engine: The engine of the cluster.
+        operation: What is not supported, like ``"users.create"``.
     """
 
     def __init__(self, message: str, *, engine: str = "", operation: str = "") -> None:
@@ -59,7 +58,7 @@ class UnsupportedOperationError(DatabaseClientError):
 
 
 class SettingsDifferError(DatabaseClientError):
-    """A user that was there before has other settings than ``provision`` was asked for. It was left as it is.
+    """A user that existed before has other settings than you asked ``provision`` for. It was not changed.
 
     Attributes:
         settings: The names of the settings that differ, such as ``"settings.acl"``.
@@ -71,26 +70,26 @@ class SettingsDifferError(DatabaseClientError):
 
 
 class TransportError(DatabaseClientError):
-    """No whole answer came."""
+    """The client got no complete answer."""
 
 
 class ConnectError(TransportError):
-    """No connection could be made for the last try. The text tells whether an earlier one was sent."""
+    """The last try could not connect. The message says whether an earlier try was sent."""
 
 
 class ConnectionLostError(TransportError):
-    """The connection broke after the request was sent, or may have been."""
+    """The connection broke after the request was, or may have been, sent."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """No whole answer came within ``timeout`` seconds after the request was sent, or may have been."""
+    """The client got no complete answer within ``timeout`` seconds."""
 
 
 class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
     """The cluster was not online in time.
 
     Attributes:
-        status: What the cluster told last, or None where it never answered.
+        status: The last status that the API returned, or None.
     """
 
     def __init__(self, message: str, *, status: str | None = None) -> None:
@@ -99,14 +98,14 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
 
 
 class InvalidResponseError(DatabaseClientError):
-    """An answer that is not the documented one to this request.
+    """The answer is not the documented one to this request.
 
     It is HTML, cut JSON, other JSON, or a redirect; it is larger than 32 MiB or 420,000 values; or it is about another
     user, db or cluster. Or the password after a reset could not be read.
 
     Attributes:
-        status: HTTP's, or 0 where the error is about no single answer.
-        body: The beginning of what came, at most 2,000 characters, with secrets masked.
+        status: The HTTP status, or 0 if the error is not about one answer.
+        body: The beginning of the answer, at most 2,000 characters, with secrets masked.
     """
 
     def __init__(self, message: str, *, status: int = 0, body: str = "", may_have_applied: bool = False) -> None:
@@ -119,10 +118,10 @@ class APIError(DatabaseClientError):
     """The API answered with an error.
 
     Attributes:
-        status: HTTP's.
-        id: The API's short name of the error, at most 500 characters on one line; empty where it told none.
+        status: The HTTP status.
+        id: The API's short name of the error, at most 500 characters on one line; empty if there is none.
         message: The API's explanation, likewise.
-        request_id: What the provider's support asks for; None where the API told none.
+        request_id: The id that the provider's support asks for, or None.
     """
 
     def __init__(
@@ -157,7 +156,7 @@ class PermissionDeniedError(APIError):
 class NotFoundError(APIError):
     """404: no such cluster, user or db.
 
-    A fresh one can answer so for a moment (terraform-provider-digitalocean #493).
+    The API can say so of a new one for a moment (terraform-provider-digitalocean #493).
     """
 
 
@@ -170,18 +169,18 @@ class PreconditionFailedError(APIError):
 
 
 class UnprocessableEntityError(APIError):
-    """422: understood and refused: a name that is taken, a setting that cannot be."""
+    """422: the API refuses the content: the name is taken, or a setting is invalid."""
 
 
 class RateLimitError(APIError):
-    """The API answered 429, or the call would have had to wait longer than ``max_wait``.
+    """The API answered 429, or the call would have to wait longer than ``max_wait``.
 
-    A call waits for the rate budget and, on MongoDB, for the cluster's other user writes. Where that would take too
-    long, its last try was not sent; the text and ``may_have_applied`` tell of the earlier ones, and ``request_id`` is
-    that of the last answer.
+    A call waits for the rate budget and, on MongoDB, for the cluster's other user writes. If that takes too long, the
+    last try is not sent. The message and ``may_have_applied`` describe the earlier tries, and ``request_id`` is that of
+    the last answer.
 
     Attributes:
-        retry_after: Seconds until it is worth trying again; None where nothing told.
+        retry_after: Seconds until you should try again, or None.
     """
 
     def __init__(

@@ -15,9 +15,9 @@ from .models import NewUser
 class UsersAPI(UserCalls):
     """``cluster.users``: the users of one cluster, one at a time or in bulk.
 
-    Beside what it says itself, every method raises the errors of ``aiodbclient.errors``. Two of them mean that nothing
-    was sent: UnsupportedOperationError on Redis and Valkey and for settings of another engine, and
-    InvalidArgumentError for a name that no URL can carry or an argument of the wrong type.
+    Every method can raise the errors of ``aiodbclient.errors``. Two of them mean that nothing was sent:
+    UnsupportedOperationError (Redis and Valkey, and settings of another engine), and InvalidArgumentError (a name that
+    a URL cannot hold, or an argument of the wrong type).
     """
 
     __slots__ = ()
@@ -29,29 +29,32 @@ class UsersAPI(UserCalls):
         *,
         concurrency: int | None = None,
     ) -> Run[UserOutcome]:
-        """See to it that each of the users is there, and tell each one's outcome as soon as it is known.
+        """Create each of the users that does not exist, and return each outcome as soon as it is known.
 
-        A create whose answer was lost is settled: the name is read back, created again if it is not there, and given a
-        new password where nothing tells its own. Safe to run again. Stopping and cancelling: see Run.
+        If the answer to a create is lost, the run reads the name back, creates it again if it is missing, and resets
+        its password if the API does not return it. Safe to run again. To stop or cancel it, see Run.
 
         Args:
-            specs: Names, or NewUsers with settings, taken from the iterable as the run gets to them. A name that comes
-                twice fails the second time, with nothing sent. A bare name asks for no settings, and any will do.
-            if_exists: What becomes of a user that existed before. ``"keep"``: it is KEPT as the API tells it.
-                ``"reset"``: it is RESET, with a new password. ``"error"``: it fails with ConflictError. ``"update"``:
-                it is UPDATED where its settings differ from the NewUser's, and else KEPT; where a MySQL user's
-                authentication plugin differs it is RESET, since the API changes that with the password alone.
-                ``"keep"`` and ``"reset"`` fail a user with other settings, with SettingsDifferError.
-            concurrency: Names at a time. None: what the engine bears, which is 1 for MongoDB and else 16.
+            specs: Names, or NewUsers with settings. The run takes them from the iterable as it gets to them. A name
+                that comes twice fails the second time, and nothing is sent for it. A bare name accepts any settings.
+            if_exists: What to do with a user that existed before.
+                ``"keep"``: it is KEPT as it is.
+                ``"reset"``: it is RESET, with a new password.
+                ``"error"``: it fails with ConflictError.
+                ``"update"``: it is UPDATED if its settings differ from those of the NewUser, or if the API does not
+                return them; otherwise it is KEPT. If a MySQL user's authentication plugin differs, it is RESET, since
+                the API changes the plugin only with the password.
+                ``"keep"`` and ``"reset"`` fail with SettingsDifferError if the user is known to have other settings.
+            concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:
-            The run. A user that was CREATED or RESET has the password that the API knows; one that was KEPT or UPDATED
-            has it where the API tells it. The run waits for the rate budget however long it takes (``max_wait`` does
-            not apply), in its bulk lane.
+            The run. A user that was CREATED or RESET has its current password. One that was KEPT or UPDATED has it if
+            the API returns it. The run waits for the rate budget as long as it takes, in the bulk lane; ``max_wait``
+            does not apply.
 
         Raises:
-            InvalidArgumentError: At once, for an argument that cannot be.
-            DatabaseClientError: In the loop, for what ends the whole run; see Run.
+            InvalidArgumentError: At once, if an argument is invalid.
+            DatabaseClientError: In the loop, if the whole run ends; see Run.
         """
         return Run(specs, ProvisionUsers(self._context, if_exists), concurrency)
 
@@ -60,11 +63,11 @@ class UsersAPI(UserCalls):
     ) -> Run[UserOutcome]:
         """Give each of the users a new password.
 
-        Where one failed with ``may_have_applied`` set, its old password may have ended and its new one is not known:
-        rotate it again.
+        If one fails with ``may_have_applied`` set, its old password may be invalid and its new one is unknown: rotate
+        it again.
 
         Args:
-            names: Names, or NewUsers, whose ``mysql_settings`` are set with the password.
+            names: Names, or NewUsers. Their ``mysql_settings`` are set together with the password.
             concurrency: As for ``provision``.
 
         Returns:
@@ -78,33 +81,33 @@ class UsersAPI(UserCalls):
         """Delete each of the users. Safe to run again.
 
         Args:
-            names: Names, or NewUsers, of which the name counts.
+            names: Names, or NewUsers; only the name matters.
             concurrency: As for ``provision``.
 
         Returns:
-            The run. Its outcomes are DELETED, ABSENT where there was none, or FAILED.
+            The run. Its outcomes are DELETED, ABSENT if there was no such user, or FAILED.
         """
         return Run(names, DeprovisionUsers(self._context), concurrency)
 
     async def plan(
         self, specs: Iterable[str | NewUser] | AsyncIterable[str | NewUser], *, prune: bool = False
     ) -> UserPlan:
-        """Compare the users of the cluster with those that are asked for. Changes nothing.
+        """Compare the users of the cluster with the users you want. Changes nothing.
 
-        It costs one list, however many users there are, and a read for each name that the list has in another spelling
-        alone (case, white space around it).
+        It sends one list, however many users there are, and one read for each name that the list has only in another
+        spelling (case, or white space around it).
 
         Args:
-            specs: Names, or NewUsers with settings; all of them are read before anything is sent. A bare name asks for
-                no settings, and any will do.
-            prune: Whether ``plan.apply()`` deletes the users that are not asked for.
+            specs: Names, or NewUsers with settings. All of them are read before anything is sent. A bare name accepts
+                any settings.
+            prune: Whether ``plan.apply()`` deletes the users that are not in ``specs``.
 
         Returns:
-            The plan. ``str(plan)`` is for people, ``plan.apply()`` is a run that does it.
+            The plan. ``str(plan)`` reads like a diff, and ``plan.apply()`` is a run that makes the changes.
 
         Raises:
-            InvalidArgumentError: A spec cannot be, or a name comes twice; nothing was sent.
-            UnsupportedOperationError: The cluster's engine has no users, or not such a setting.
-            DatabaseClientError: The users cannot be read.
+            InvalidArgumentError: A spec is invalid, or a name comes twice; nothing was sent.
+            UnsupportedOperationError: The cluster's engine has no users, or no such setting.
+            DatabaseClientError: The users could not be read.
         """
         return await plan_users(self._context, specs, prune=prune)

@@ -26,21 +26,21 @@ class DatabaseCalls:
             name: The database.
 
         Raises:
-            NotFoundError: There is no such database. A fresh one can answer so for a moment.
+            NotFoundError: There is no such database. The API can say so of a new one for a moment.
         """
         return (await self._context.send(GET_DB, name)).read(Database)
 
     async def create(self, name: str) -> Database:
         """Create a database.
 
-        A create that may have been applied is not sent again: its error has ``may_have_applied`` set, and ``get(name)``
-        tells. A cancelled call may have been applied too. ``provision`` finds out by itself.
+        The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set: read
+        the name back with ``get``. A cancelled call may have been applied too. ``provision`` settles both for you.
 
         Args:
             name: The database.
 
         Raises:
-            ConflictError: The name is taken, which UnprocessableEntityError may say too.
+            ConflictError: The name is taken. The API may answer with UnprocessableEntityError instead.
         """
         return (await self._context.send(CREATE_DB, name, {"name": name})).read(Database)
 
@@ -51,7 +51,7 @@ class DatabaseCalls:
             name: The database.
 
         Raises:
-            NotFoundError: There is no such database. Where an earlier try of this call may have deleted it, that is
-                success.
+            NotFoundError: There is no such database. If an earlier try of this call may have deleted it, the call
+                succeeds.
         """
         (await self._context.send(DELETE_DB, name)).read_nothing()

@@ -28,7 +28,7 @@ class UserCalls:
         """Read all users of the cluster. Safe to repeat and to cancel.
 
         Returns:
-            The users. Their passwords need the scope ``database:view_credentials``; MongoDB tells none.
+            The users. Passwords need the scope ``database:view_credentials``; MongoDB returns none.
         """
         return await self._context.list(LIST_USERS, User)
 
@@ -39,10 +39,10 @@ class UserCalls:
             name: The user.
 
         Returns:
-            The user. Its password needs the scope ``database:view_credentials``; MongoDB tells none.
+            The user. Its password needs the scope ``database:view_credentials``; MongoDB returns none.
 
         Raises:
-            NotFoundError: There is no such user. A fresh one can answer so for a moment.
+            NotFoundError: There is no such user. The API can say so of a new user for a moment.
         """
         return (await self._context.send(GET_USER, name)).read(User)
 
@@ -55,21 +55,21 @@ class UserCalls:
     ) -> User:
         """Create a user.
 
-        A create that may have been applied is not sent again: its error has ``may_have_applied`` set and says how to
-        find out. A cancelled call may have been applied too, and nothing tells. ``provision`` finds out by itself.
+        The client does not retry a create that may have been applied. The error then has ``may_have_applied`` set and
+        says what to do. A cancelled call may have been applied too. ``provision`` settles these cases for you.
 
         Args:
             name: The user.
-            mysql_settings: How a MySQL user proves its password.
+            mysql_settings: The authentication plugin of a MySQL user.
             settings: What the user may do, by engine.
-            readonly: MongoDB's older way to say ``MongoUserSettings(role="readOnly")``.
+            readonly: MongoDB's older form of ``MongoUserSettings(role="readOnly")``.
 
         Returns:
-            The user with its password, which MongoDB tells only here. It is all you need: ``get`` right after it may
-            raise NotFoundError for a moment.
+            The user with its password. MongoDB returns the password only here. Use this result: ``get`` may raise
+            NotFoundError for a moment.
 
         Raises:
-            ConflictError: The name is taken, which UnprocessableEntityError may say too.
+            ConflictError: The name is taken. The API may answer with UnprocessableEntityError instead.
         """
         given: Sequence[str] = ()
         body: dict[str, Any] = {"name": name}
@@ -86,8 +86,8 @@ class UserCalls:
 
         Args:
             name: The user.
-            settings: All of its settings. What is left out goes back to the API's default: ``pg_allow_replication`` to
-                false, an ACL to none.
+            settings: All of its settings. A setting that you leave out goes back to the API's default:
+                ``pg_allow_replication`` to false, an ACL to none.
 
         Returns:
             The user with its name and settings.
@@ -108,8 +108,7 @@ class UserCalls:
             name: The user.
 
         Raises:
-            NotFoundError: There is no such user. Where an earlier try of this call may have deleted it, that is
-                success.
+            NotFoundError: There is no such user. If an earlier try of this call may have deleted it, the call succeeds.
         """
         check_name(name)
         deletions, cluster_id = self._context.memory.deletions, self._context.cluster_id
@@ -124,22 +123,22 @@ class UserCalls:
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
         """Give a user a new password. The old one ends at once.
 
-        Safe to repeat. A cancelled call may have been applied, and then nobody knows the password: reset it again.
+        Safe to repeat. A cancelled call may have been applied; the password is then unknown, so reset it again.
 
-        If the answer to a first try was lost and a second try was answered, the server may perform the two in either
-        order. So the password is then read back before it is returned.
+        If the answer to a first try is lost and a second try succeeds, the server may perform the two in either order.
+        So the client then reads the password back before it returns it.
 
         Args:
             name: The user.
-            mysql_settings: How it proves its password from now on.
+            mysql_settings: The authentication plugin of a MySQL user from now on.
 
         Returns:
             The user with its new password.
 
         Raises:
             NotFoundError: There is no such user.
-            InvalidResponseError: The password cannot be known, since two resets were sent and the API does not tell it
-                (MongoDB, or a token without the scope): ``may_have_applied`` is set. Or it is no documented answer.
+            InvalidResponseError: The client sent two resets, and the API does not return the password (MongoDB, or a
+                token without the scope): ``may_have_applied`` is set. Or the answer is not the documented one.
         """
         check_settings(mysql_settings)
         return await reset_password(self._context, name, mysql_settings)
