@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -75,7 +75,7 @@ async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[Data
 
 @async_fixture
 async def aiodbclient_tenants(
-    aiodbclient_sandbox: Sandbox, aiodbclient_client: DatabaseClient, tmp_path: Path
+    request: pytest.FixtureRequest, aiodbclient_sandbox: Sandbox, aiodbclient_client: DatabaseClient, tmp_path: Path
 ) -> AsyncIterator[Tenants]:
     """``Tenants`` on a cluster of ``aiodbclient_sandbox`` with a real PostgreSQL, and a store in ``tmp_path``.
 
@@ -88,11 +88,15 @@ async def aiodbclient_tenants(
             await connection.execute("CREATE TABLE notes (text text)")
     ```
 
+    Other options of ``Sandbox.add_cluster`` come by
+    ``@pytest.mark.parametrize("aiodbclient_tenants", [{"version": "14"}], indirect=True)``.
+
     Yields:
         The tenants. The store is closed, and the database server emptied, when the test has ended.
     """
     from aiodbclient.tenants import SQLiteStore, Tenants
 
-    cluster_id = await aiodbclient_sandbox.add_cluster("pg", backend="postgres")
+    options: dict[str, Any] = {"backend": "postgres"} | getattr(request, "param", {})
+    cluster_id = await aiodbclient_sandbox.add_cluster("pg", **options)
     async with SQLiteStore(tmp_path / "tenants.db") as store:
         yield Tenants(aiodbclient_client.cluster(cluster_id, engine="pg"), store)

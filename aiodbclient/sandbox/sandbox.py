@@ -44,17 +44,17 @@ class Sandbox:
         port: The port to listen on; 0 for a free one.
         token: The token that may do everything; None for a random one.
         windows: The rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
-        remaining: What ``ratelimit-remaining`` tells. ``"hour"``: always what is left of the hour. ``"refused"``: the
+        remaining: The value of ``ratelimit-remaining``. ``"hour"``: always what is left of the hour. ``"refused"``: the
             same, but 0 with a 429 of the minute's limit. ``"full"``: 0 also with the answer that fills the minute. The
             API description can be read in all three ways.
         page_size: The length of a list's pages, each with a link to the next one at ``links.pages.next``. None: lists
             come whole.
-        data: A folder, which is made if it is not there. In it the sandbox keeps clusters, users, dbs, tokens and its
-            certificate authority for the next sandbox with this folder; embedded PostgreSQLs too. There ``add_cluster``
-            returns the kept cluster of that name and engine; give the ``dsn`` again if it has one. What was answered
-            is still there after the process was killed, but not after a crash of the machine. The folder holds
-            passwords, and only its owner can read it. If root starts the sandbox, its PostgreSQL runs as the user
-            nobody, who must be able to get to the folder.
+        data: A folder, which is made if it does not exist. The sandbox keeps clusters, users, dbs, tokens, embedded
+            PostgreSQLs and its certificate authority in it. The next sandbox with this folder has them again:
+            ``add_cluster`` returns the kept cluster of that name and engine. Give its ``dsn`` again if it has one. What
+            was answered survives a kill of the process, but not a crash of the machine. The folder holds passwords,
+            and only its owner can read it. If root starts the sandbox, its PostgreSQL runs as the user nobody, who must
+            be able to reach the folder. Root is refused a folder on whose path somebody else may put a link.
         returns_settings: False leaves ``settings`` and ``mysql_settings`` out of every user that is read (``GET``), as
             terraform's provider reports of the API. Creates, updates and resets return them all the same.
         bind: The IPv4 address to listen on, and to let embedded PostgreSQLs listen on; ``"0.0.0.0"`` for other machines
@@ -130,7 +130,7 @@ class Sandbox:
 
     @property
     def failed(self) -> list[str]:
-        """The names of the clusters whose embedded PostgreSQL is no longer running, because it was killed."""
+        """The names of the clusters whose embedded PostgreSQL was killed."""
         return [cluster.name for cluster in self._clusters.values() if cluster.backend.has_failed()]
 
     @property
@@ -152,8 +152,8 @@ class Sandbox:
         """Make a new random token, with rate limits of its own.
 
         Args:
-            scopes: What it may do, such as ``["database:read"]``. Lists and gets tell passwords, keys and URIs only to
-                a token with ``database:view_credentials``.
+            scopes: What it may do, such as ``["database:read"]``. Lists and gets return passwords, keys and URIs only
+                to a token with ``database:view_credentials``.
 
         Returns:
             The token.
@@ -196,12 +196,12 @@ class Sandbox:
                 wheel.
             tls: False for a cluster without TLS. An embedded PostgreSQL with TLS has a certificate of the sandbox's own
                 authority, and refuses connections without TLS. With a ``dsn`` the server decides.
-            version: The version that the API tells. With one before 15, everybody may create in ``public`` of the
+            version: The version that the API returns. With one before 15, everybody may create in ``public`` of the
                 embedded PostgreSQL's dbs, as in PostgreSQL 14.
-            num_nodes: The number of nodes that the API tells.
-            region: The region that the API tells.
-            size: The size that the API tells.
-            tags: The tags that the API tells.
+            num_nodes: The number of nodes that the API returns.
+            region: The region that the API returns.
+            size: The size that the API returns.
+            tags: The tags that the API returns.
             cluster_id: Its id, a UUID; None for a random one.
             online_after: Seconds for which its status is ``creating``, and the API refuses writes (412).
 
@@ -209,7 +209,7 @@ class Sandbox:
             The cluster's id.
 
         Raises:
-            ValueError: There is a cluster of that name or id, or the options make no sense together.
+            ValueError: A cluster has that name or id, or the options contradict each other.
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
         options = {name: value for name, value in locals().items() if name != "self"}

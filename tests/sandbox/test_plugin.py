@@ -40,6 +40,12 @@ async def test_each_test_has_tenants_of_its_own_on_one_server(aiodbclient_tenant
         ports.append(connection.info.port)
     assert len(set(ports)) == 1
     assert len(aiodbclient_sandbox.clusters) == 1
+
+{mark}
+@pytest.mark.parametrize("aiodbclient_tenants", [{{"version": "14", "tls": False}}], indirect=True)
+async def test_the_cluster_has_the_options_of_the_test(aiodbclient_tenants):
+    credential = await aiodbclient_tenants.ensure("alpha")
+    assert "sslmode" not in credential.uri
 """
 AIOHTTP_TEST = """
 from aiohttp import web
