@@ -85,7 +85,8 @@ def passed_on(base: str, name: str) -> str:
 
 def ways_to_io(name: str, imports_of: Callable[[str], set[str]] = imports) -> list[str]:
     """Each chain of imports by which a module reaches what does I/O, the shortest first."""
-    ways, queue, seen = list[str](), [(name,)], {name}
+    ways, seen = list[str](), {name}
+    queue: list[tuple[str, ...]] = [(name,)]
     while queue:
         way = queue.pop(0)
         for imported in sorted(imports_of(way[-1])):
