@@ -171,7 +171,7 @@ async def test_an_outcome_that_failed_is_told_and_the_exit_code_says_so(job: Job
 
 
 async def test_sigterm_ends_it_once_what_is_in_flight_is_on_record(job: Job) -> None:
-    job.sandbox.faults.add("users.create", delay=0.1)
+    job.sandbox.faults.add("users.create", delay=0.3)
     process = await job.provision(100)
     while job.sandbox.counts["users.create", 201] < 10:  # noqa: ASYNC110
         await asyncio.sleep(0.001)

@@ -87,13 +87,13 @@ async def test_a_valkey_that_does_not_answer_costs_no_more_than_the_timeout(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
-    budget = make_budget(limit=20, seconds=0.8, fallback_share=0.25, timeout=0.1)
+    budget = make_budget(limit=20, seconds=0.8, fallback_share=0.25, timeout=0.5)
     await budget.acquire()
     valkey.pause()
     try:
         started = time.monotonic()
         await asyncio.gather(*(budget.acquire() for _ in range(4)))
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 1.5  # once, and not for each of the four
     finally:
         valkey.resume()
     for _ in range(5):

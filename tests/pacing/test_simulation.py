@@ -217,9 +217,8 @@ both_ways = pytest.mark.parametrize("zero", [False, True], ids=["remaining of th
 
 
 @both_ways
-@pytest.mark.parametrize("at_once", [16, 100, 2000])
-@pytest.mark.parametrize("scale", [1.0, 0.05])
-@pytest.mark.parametrize("count", [1000, 1500, 5600])
+@pytest.mark.parametrize("at_once", [16, 2000])
+@pytest.mark.parametrize(("count", "scale"), [(1000, 1.0), (1000, 0.05), (1500, 0.05), (5600, 1.0)])
 def test_a_batch_takes_the_least_time_that_the_limits_allow(count: int, scale: float, at_once: int, zero: bool) -> None:
     run = batch(count, at_once, scale=scale, zero=zero)
     assert (run.client.refused, run.client.failed, len(run.client.done)) == (0, 0, count)
