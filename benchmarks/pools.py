@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import asyncpg
@@ -98,12 +98,12 @@ async def cost() -> bool:
     async with TenantPools(Records(), open=nothing, close=nothing, refresh=3600.0) as pools:
         async with pools.use("alpha"):
             pass
-        began = perf_counter()
+        began = process_time()
         for _ in range(USES):
             async with pools.use("alpha"):
                 pass
-        each = (perf_counter() - began) / USES * 1e6
-    print(f"a use of an open pool: {each:.1f} us; bound {MOST_MICROSECONDS:g}")
+        each = (process_time() - began) / USES * 1e6
+    print(f"CPU time of a use of an open pool: {each:.1f} us; bound {MOST_MICROSECONDS:g}")
     return each <= MOST_MICROSECONDS
 
 

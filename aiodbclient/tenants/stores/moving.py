@@ -7,7 +7,7 @@ refused, and what they write afterwards would go to the old key or the old store
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -116,7 +116,7 @@ async def _claim(store: Store, name: str) -> Claim:
 
 
 @asynccontextmanager
-async def _claimed(store: Store, name: str) -> AsyncIterator[Claim]:
+async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
     claim = await _claim(store, name)
     try:
         yield claim
