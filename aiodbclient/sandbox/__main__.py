@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-tls", action="store_true", help="no TLS for clusters without --dsn, for clients that cannot speak it"
     )
-    parser.add_argument("--json", action="store_true", help="tell URL, token and clusters as one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print URL, token and clusters as one line of JSON")
     return parser
 
 
@@ -247,7 +247,7 @@ async def _add_clusters(sandbox: Sandbox, options: argparse.Namespace) -> list[d
 
 
 def _add_fault(sandbox: Sandbox, fault: FaultText) -> None:
-    """Add a fault that may tell its cluster by name."""
+    """Add a fault, whose cluster may be given by its name."""
     options = dict(fault.options)
     cluster = options.get("cluster")
     if cluster is not None:

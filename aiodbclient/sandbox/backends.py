@@ -34,8 +34,8 @@ _MAX_OTHER = 255
 class Backend(Protocol):
     """What is behind one cluster.
 
-    Users are JSON objects as the API tells them, with the secrets that are known. Every method raises Refusal for what
-    the API answers with an error.
+    Users are JSON objects as the API returns them, with the secrets that are known. Every method raises Refusal for
+    what the API answers with an error.
     """
 
     async def start(self) -> None: ...
@@ -102,7 +102,7 @@ def refuse_primary(name: str, primary: str) -> None:
 
 
 class MemoryBackend:
-    """Users and dbs in dictionaries. Nothing listens at the address that it tells.
+    """Users and dbs in dictionaries. Nothing listens at its address.
 
     Args:
         engine: The cluster's engine.
@@ -250,7 +250,7 @@ class MemoryBackend:
         return {key: value for key, value in user.items() if key != "password"}
 
     def _as_told(self, settings: JSON) -> JSON:
-        """``settings`` as the API tells them: Kafka's ACLs get ids, PostgreSQL's replication its default."""
+        """``settings`` as the API returns them: Kafka's ACLs get ids, PostgreSQL's replication its default."""
         if self.engine in POSTGRESQL:
             return {"pg_allow_replication": False, **settings}
         if "acl" in settings:

@@ -1,4 +1,4 @@
-"""``SandboxCluster``: what the API tells of one cluster. ``perform``: what each operation does to it."""
+"""``SandboxCluster``: what the API returns of one cluster. ``perform``: what each operation does to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .tokens import READ_TAGS, VIEW_CREDENTIALS
 from .topics import Topics
 from .validation import JSON
 
-# What a cluster in memory tells; no server is behind it.
+# The version of a cluster in memory, which has no server.
 _VERSIONS: dict[str, str] = {
     Engine.PG: "18.0",
     Engine.ADVANCED_PG: "18.0",

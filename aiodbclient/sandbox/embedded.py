@@ -201,7 +201,7 @@ class EmbeddedPostgres:
         )
         assert keeper.stdin is not None
         assert keeper.stdout is not None
-        with suppress(BrokenPipeError):  # it has died, and its stdout tells
+        with suppress(BrokenPipeError):  # it has died; what it printed says why
             keeper.stdin.write(json.dumps(settings) + "\n")
             keeper.stdin.flush()
         return keeper, keeper.stdout.readline()

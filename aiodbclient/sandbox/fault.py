@@ -42,7 +42,7 @@ class Fault:
         answer_name: The name that stands in the answer; None to leave it.
         endless: Whether every page of a list has a next one.
         unseen_for: Seconds for which a new user or db is answered by 404.
-        password_empty_for: Seconds for which a new password is told as ``""``.
+        password_empty_for: Seconds for which a new password is returned as ``""``.
         still_listed_for: Seconds for which a deleted user is listed.
         reset_skew: Seconds that are added to ``ratelimit-reset``.
         stop: Whether the database stops.

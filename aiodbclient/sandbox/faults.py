@@ -56,7 +56,7 @@ class Fronts(Protocol):
 
 
 class Faults:
-    """The failures that a sandbox is told to show: ``sandbox.faults``.
+    """The failures that a sandbox is to show: ``sandbox.faults``.
 
     Attributes:
         mongodb_overlap: Whether user writes that overlap on one MongoDB cluster answer 500, as the provider's do
@@ -119,7 +119,7 @@ class Faults:
             seed: Makes ``probability`` choose the same requests each time.
             lasts: Seconds from the first request that it fails until it is over.
             cut: Close the connection without an answer; with ``truncate``, in the middle of the answer's body.
-            delay: Wait for so many seconds. Alone, it only delays: then the work is done even if the client has gone
+            delay: Wait this many seconds. Alone, it only delays: the work is done even if the client has gone
                 meanwhile, as at the provider. A delay ends when the sandbox stops.
             status: Answer with this status and the documented error body. 520 to 526 come from the proxy in front of
                 the API, with its HTML page (godo #142).
@@ -131,16 +131,15 @@ class Faults:
             answer_name: Let the user or db in the answer have this name; for ``clusters.get`` let the cluster have this
                 id.
             endless: Give every page of a list a next one, with the same members.
-            unseen_for: Answer reads of a user or db with 404 until it is so many seconds old.
-            password_empty_for: Tell the new password of this create or reset_auth as ``""`` for so many seconds, in its
-                own answer too.
-            still_listed_for: Go on telling a deleted user in lists and clusters for so many seconds. Reading it is a
-                404.
-            reset_skew: Add so many seconds to ``ratelimit-reset``, in a 429 too.
+            unseen_for: Answer reads of a user or db with 404 until it is this many seconds old.
+            password_empty_for: Return the new password of this create or reset_auth as ``""`` for this many seconds,
+                also in its own answer.
+            still_listed_for: Keep a deleted user in lists and clusters for this many seconds. Reading it is a 404.
+            reset_skew: Add this many seconds to ``ratelimit-reset``, in a 429 too.
             stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it starts again by itself.
             sqlstate: Refuse the login with this error, such as ``"53300"`` (too many connections), ``"57P03"`` (the
                 server is starting) or ``"28P01"`` (the password is wrong).
-            breaks_after: Break the connection of this login when it sends the statement after so many.
+            breaks_after: Let the connection of this login do this many statements, and break at the next one.
 
         Returns:
             The fault, for ``remove``. Its ``fired`` counts the requests that it failed.

@@ -1,4 +1,4 @@
-"""``ServerFronts``: tells the fronts of the embedded PostgreSQLs which faults of SQL are to happen."""
+"""``ServerFronts``: sends the faults of SQL to the fronts of the embedded PostgreSQLs, and reads their counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Lag``: the changes that a cluster tells late, because a fault asks for that."""
+"""``Lag``: the changes of a cluster that reads show late, because of a fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .validation import JSON
 
 
 class Lag:
-    """Knows when each user and db was made, and until when the API tells something else of it."""
+    """When each user and db was made, and until when reads show something else of it."""
 
     def __init__(self) -> None:
         self._born: dict[tuple[str, str], float] = {}
@@ -17,24 +17,24 @@ class Lag:
         self._ghosts: dict[str, tuple[float, JSON]] = {}
 
     def users(self, users: list[JSON]) -> list[JSON]:
-        """``users`` as the API tells them now, with the deleted ones that are still listed."""
+        """``users`` as a list shows them now, with the deleted ones that are still listed."""
         now = time.monotonic()
         there = {user["name"] for user in users}
         self._ghosts = {name: ghost for name, ghost in self._ghosts.items() if now < ghost[0] and name not in there}
         return [self.user(user) for user in users] + [ghost for _, ghost in self._ghosts.values()]
 
     def user(self, user: JSON) -> JSON:
-        """``user`` as the API tells it now."""
+        """``user`` as a read shows it now."""
         if time.monotonic() < self._empty.get(user["name"], 0.0) and "password" in user:
             return {**user, "password": ""}
         return user
 
     def empty_password(self, name: str, seconds: float) -> None:
-        """Tell the password of a user as "" for so many seconds from now on."""
+        """Return the password of a user as "" for the next ``seconds``."""
         self._empty[name] = time.monotonic() + seconds
 
     def keep_listed(self, user: JSON, seconds: float) -> None:
-        """List ``user`` for so many seconds from now on, even if it is deleted."""
+        """List ``user`` for the next ``seconds``, even if it is deleted."""
         self._ghosts[user["name"]] = time.monotonic() + seconds, user
 
     def created(self, kind: str, name: str) -> None:

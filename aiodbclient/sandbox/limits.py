@@ -12,7 +12,7 @@ from .._pacing.budget import Window
 DOCUMENTED = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
 Remaining = Literal["hour", "refused", "full"]
-"""What ``ratelimit-remaining`` tells.
+"""The value of ``ratelimit-remaining``.
 
 ``hour``: what is left of the longest window. ``refused``: as ``hour``, but 0 with a 429 of a shorter window. ``full``:
 as ``refused``, and 0 with the answer that fills a shorter window.
@@ -22,7 +22,7 @@ as ``refused``, and 0 with the answer that fills a shorter window.
 class RateLimiter:
     """Counts the accepted requests of one token, in every window. A refused request is not counted.
 
-    The headers are those of the API. ``ratelimit-limit`` and ``ratelimit-remaining`` tell of the longest window, and
+    The headers are those of the API. ``ratelimit-limit`` and ``ratelimit-remaining`` are for the longest window, and
     ``ratelimit-reset`` the unix time at which its oldest request leaves it. ``retry-after`` comes with a refusal by a
     shorter window, or by the only one: in whole seconds, rounded up; for a window under a minute, which only tests
     have, with three decimals.

@@ -35,7 +35,7 @@ class MySQLBackend:
     The account of the DSN belongs to the sandbox and is not shown, unless it is ``doadmin``. The primary user is
     ``doadmin``, which is made here if it is not there. It may do everything in every schema, and grant that, but is no
     administrator. Users that are made here may do the same, as at the provider. MariaDB has no
-    ``caching_sha2_password``: there every user gets ``mysql_native_password``, and the API tells that.
+    ``caching_sha2_password``: there every user gets ``mysql_native_password``, and the API returns that.
 
     Args:
         engine: The cluster's engine.

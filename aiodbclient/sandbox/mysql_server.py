@@ -53,7 +53,7 @@ class MySQLServer:
         database: The database of the DSN, or "".
         ca_file: The file of certificates by which the server is verified; None if the DSN names none.
         password: The password of the primary user.
-        version: The version that the server tells, such as ``"11.8.2-MariaDB"``; "" before ``open``.
+        version: The version of the server, such as ``"11.8.2-MariaDB"``; "" before ``open``.
         tls: Whether the connection has TLS.
 
     Raises:

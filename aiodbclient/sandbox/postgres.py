@@ -32,7 +32,7 @@ _WHERE_IT_OWNS = SQL(
 class PostgresBackend:
     """The API's users are the server's roles, and its dbs the server's databases.
 
-    The API tells a password as long as the server still has the one that was set here. On an embedded PostgreSQL the
+    The API returns a password while the server still has the one that was set here. On an embedded PostgreSQL the
     roles have the rights of a managed cluster: the primary user is LOGIN CREATEDB CREATEROLE and owns the databases,
     users are made by a role that clients do not get, and only the owner of a database may create in its ``public``
     schema. On the server of a DSN the rights are the server's own, and the primary user is the superuser of the DSN.

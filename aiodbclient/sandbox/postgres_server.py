@@ -48,7 +48,7 @@ class PostgresServer:
         embedded: The embedded PostgreSQL; None for the server of a DSN.
         host: The host that clients connect to.
         port: The port that clients connect to.
-        database: The database that the API tells in the connection.
+        database: The database of the connection that the API returns.
         primary: The name of the primary user: ``doadmin``, or the superuser of the DSN.
         password: The superuser's password, if the DSN has one.
         version: The server's version, such as ``"18.0"``; None before ``start``.

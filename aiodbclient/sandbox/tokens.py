@@ -32,7 +32,7 @@ class Tokens(Mapping[str, Rights]):
     Args:
         given: The token that may do everything; None for the one that was kept, or a random one.
         windows: The rate limits of each token.
-        remaining: What ``ratelimit-remaining`` tells.
+        remaining: The value of ``ratelimit-remaining``.
     """
 
     def __init__(self, given: str | None, windows: Sequence[Window], remaining: Remaining) -> None:

@@ -78,7 +78,7 @@ def main() -> None:
             _work(binaries, superuser, settings, base, workers_end)
         workers_end.close()
         _wait_for_the_end(sys.stdin.buffer, guards_end, starter)
-        guards_end.close()  # tells the worker to stop and to remove the folder; this waits however long that takes
+        guards_end.close()  # the worker stops and removes the folder; this waits however long that takes
         os.waitpid(worker, 0)
     except OSError as error:
         _tell(error=f"{error}")

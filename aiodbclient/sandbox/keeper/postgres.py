@@ -39,7 +39,7 @@ def version(binaries: Path) -> int:
     """The major version of PostgreSQL in this folder.
 
     Raises:
-        RuntimeError: There is none, or it tells none.
+        RuntimeError: There is none, or its version cannot be read.
     """
     command = [f"{binaries}/postgres", "--version"]
     told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
