@@ -27,9 +27,7 @@ class AttrsSignatures(griffe.Extension):
         for parameter in inspect.signature(made).parameters.values():
             annotation = None  # attrs takes that of a converter, which may have none
             if isinstance(parameter.annotation, str):
-                told = parameter.annotation
-            text = told if isinstance(told, str) else inspect.formatannotation(told)
-            annotation = griffe.safe_get_annotation(ast.parse(text, mode="eval").body, parent=cls)
+                annotation = griffe.safe_get_annotation(ast.parse(parameter.annotation, mode="eval").body, parent=cls)
             kind = griffe.ParameterKind(parameter.kind.description)
             default = _shown(fields[parameter.name].default)
             parameters.append(griffe.Parameter(parameter.name, annotation=annotation, kind=kind, default=default))
