@@ -200,7 +200,11 @@ async def end_login(
             user = await if_there(partial(tenant.cluster.users.reset_auth, login), certain=certain)
             if user is None or sql is None or not end_sessions:
                 return
-            password = (await _with_password(tenant, user)).password
+            try:
+                password = (await _with_password(tenant, user)).password
+            except InvalidResponseError as error:  # a session of the login has set another one already
+                reason = str(error)
+                break
         assert sql is not None
         assert password is not None
         refused = await tenant.spent.on_sql(sql.end_login(names, login, password, deletion.run))
