@@ -39,6 +39,7 @@ mutants: $(VENV)/.dev
 # Kills and stops processes that work on tenants, 25 times for each kind of work. Takes a quarter of an hour.
 storm: $(VENV)/.dev
 	$(BIN)/python -m tests.tenants.storm
+	AIODBCLIENT_STORM=1 $(BIN)/python -m pytest tests/tenants/test_mysql_storm.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable . --group bench

@@ -1,0 +1,155 @@
+"""A storm of hostile tenants on MySQL and MariaDB, while others sign up, rotate and leave.
+
+Every hostile tenant has leaked credentials, whose sessions do at random what such sessions can do. Afterwards no leaked
+credential opens a session, every credential on record works, and nobody else was delayed by more than a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pymysql
+import pytest
+from pymysql.cursors import Cursor
+
+from aiodbclient import ClusterClient, DatabaseClient, RateBudget
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+
+from .conftest import only
+from .test_mysql_tenants import connect
+
+_BOUND = 30.0  # s for one operation of a tenant that does nothing wrong, on a busy machine
+_HOSTILE, _ROUNDS = 2, 1
+_MINE = "Mine-1-Mine"
+
+
+class Attacker:
+    """Threads with sessions of one leaked credential."""
+
+    def __init__(self, leaked: Credential, seed: int) -> None:
+        self.leaked = leaked
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(random.Random(seed + at),)) for at in range(2)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, chance: random.Random) -> None:
+        connection: pymysql.Connection[Cursor] | None = None
+        number = 0
+        while not self._stop.wait(0.01):
+            try:
+                if connection is None or not connection.open:
+                    connection = connect(self.leaked, chance.choice([self.leaked.password, _MINE]))
+                number += 1
+                for statement in chance.choice(_ACTS):
+                    with connection.cursor() as cursor:
+                        cursor.execute(statement.format(n=f"{id(self)}_{number}", db=self.leaked.database))
+                        rows = cursor.fetchall()
+                        if statement.startswith("SHOW PROCESSLIST"):
+                            for row in rows:
+                                if row[0] != connection.thread_id():  # type: ignore[no-untyped-call]
+                                    cursor.execute("KILL %s", (row[0],))
+            except (pymysql.MySQLError, OSError, IndexError, ValueError):
+                if connection is not None and chance.random() < 0.5:
+                    with suppress(pymysql.MySQLError):
+                        connection.close()
+                    connection = None
+        if connection is not None and connection.open:
+            connection.close()
+
+
+_ACTS = [
+    ["SET PASSWORD = PASSWORD('Mine-1-Mine')"],
+    ["SET PASSWORD = 'Mine-1-Mine'"],
+    ["SHOW PROCESSLIST"],
+    ["CREATE TABLE IF NOT EXISTS t (a INT)", "LOCK TABLES t WRITE", "SELECT SLEEP(0.2)", "UNLOCK TABLES"],
+    ["CREATE TABLE IF NOT EXISTS t (a INT)", "START TRANSACTION", "INSERT INTO t VALUES (1)", "SELECT SLEEP(0.3)"],
+    ["XA START '{n}'", "INSERT INTO t VALUES (1)", "XA END '{n}'", "XA PREPARE '{n}'"],
+    ["DROP DATABASE `{db}`"],
+    ["CREATE DATABASE `{db}`"],
+    ["SELECT SLEEP(1)"],
+    ["GRANT ALL ON `{db}`.* TO doadmin@'%'"],
+    ["SET SESSION max_statement_time = 0.001"],
+    ["FLUSH TABLES WITH READ LOCK"],
+]
+
+
+@pytest.fixture
+async def cluster(mysql_cluster: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
+    sandbox, cluster_id = mysql_cluster
+    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
+        yield client.cluster(cluster_id)
+
+
+@pytest.mark.skipif("AIODBCLIENT_STORM" not in os.environ, reason="takes long; `make storm` runs it")
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
+    cluster: ClusterClient, tmp_path: Path, seed: int
+) -> None:
+    attackers: list[Attacker] = []
+    longest = 0.0
+    async with SQLiteStore(tmp_path / "tenants.db") as store:
+        tenants = Tenants(cluster, store, f"s{seed}_", connection_limit=8)
+        hostile = [f"bad{at}" for at in range(_HOSTILE)]
+        try:
+            for at, name in enumerate(hostile):
+                attackers.append(Attacker(await tenants.ensure(name), seed * 100 + at * 10))
+
+            async def honest(name: str) -> None:
+                nonlocal longest
+                for verb in ("ensure", *("rotate", "retire") * _ROUNDS, "remove"):
+                    started = time.monotonic()
+                    if verb == "ensure":
+                        await tenants.ensure(name)
+                    else:
+                        outcome = await only(getattr(tenants, verb)([name]))
+                        assert outcome.error is None, outcome.error
+                    longest = max(longest, time.monotonic() - started)
+
+            async def defend(name: str) -> None:
+                """The credentials leak as soon as they are made, and something may fail while their holders go on."""
+                for _ in range(_ROUNDS):
+                    rotated = await only(tenants.rotate([name]))
+                    if rotated.credential is not None:
+                        attackers.append(Attacker(rotated.credential, seed * 1000 + len(attackers)))
+                    await only(tenants.retire([name]))
+
+            await asyncio.gather(*(honest(f"good{at}") for at in range(2)), *(defend(name) for name in hostile))
+
+            for name in hostile:
+                for _ in range(5):  # its sessions change the password after it was checked
+                    if (await only(tenants.repair([name], recreate=True))).error is None:
+                        break
+                rotated = await only(tenants.rotate([name], force=True))
+                assert rotated.error is None, rotated.error
+                assert (await only(tenants.retire([name]))).error is None
+                current = await tenants.get(name)
+                assert current is not None
+                for attacker in attackers:
+                    if attacker.leaked.name == name:
+                        assert attacker.leaked.password != current.password
+                        for password in (attacker.leaked.password, _MINE):
+                            with pytest.raises(pymysql.MySQLError):
+                                connect(attacker.leaked, password)
+                assert (await only(tenants.repair([name], recreate=True))).error is None  # they may have dropped it
+                assert [each.problems async for each in tenants.check([name])] == [()]
+        finally:
+            for attacker in attackers:
+                attacker.end()
+        for name in hostile:
+            removed = await only(tenants.remove([name]))
+            assert removed.error is None, removed.error
+    assert longest < _BOUND
