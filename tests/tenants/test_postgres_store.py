@@ -205,7 +205,7 @@ async def test_no_secret_is_told(postgres: str, table: str) -> None:
         "user=me password='hunter2",
         "hunter2",
     ):
-        with pytest.raises(InvalidArgumentError, match="no connection string of PostgreSQL") as refused:
+        with pytest.raises(InvalidArgumentError, match="not a connection string of PostgreSQL") as refused:
             await PostgresStore(dsn).__aenter__()
         assert "hunter2" not in "".join(traceback.format_exception(refused.value))
     store = PostgresStore(make_conninfo(postgres, password="hunter2"), table)

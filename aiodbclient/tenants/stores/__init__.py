@@ -1,4 +1,4 @@
-"""``Store``: where credentials are on record, and which process works on which name.
+"""``Store``: it holds the credentials, and says which process works on which name.
 
 A store has one record for each name. A process that wants to work on a name claims it, and only the process that holds
 the claim can change the record. To provision a tenant, the methods are called in this order::
@@ -6,7 +6,7 @@ the claim can change the record. To provision a tenant, the methods are called i
     claim(name)                 puts the name on record, before anything is sent for it
     intend(claim, username)     before the first request that makes the login ``username`` or changes its password
     renew(claim)                right before each such request; it raises if the claim was lost
-    keep(claim, current, ...)   puts the credential on record, before the caller gets it; ends the intent and the claim
+    keep(claim, current, ...)   stores the credential before the caller gets it, and ends the intent and the claim
     release(claim)              instead of ``keep``, after an error or a cancellation; the intent stays on record
 """
 
@@ -22,16 +22,16 @@ from ..credential import Credential
 
 @frozen(kw_only=True)
 class Record:
-    """What a store holds of one name.
+    """What a store holds for one name.
 
     Attributes:
         name: The name of the tenant.
         current: The credential to use; None if none was kept yet.
         previous: The credential from before the last ``rotate``, which works until it is retired; None if there is
             none.
-        intended: The intent: the login that a process was about to make, or to give a new password, and whose
-            credential is not on record. None if there is no intent. ``keep`` and ``forget`` end it, and so does
-            ``intend`` with None, for a login that turned out to be somebody else's. No error ends it.
+        intended: The intent: the login that a process was about to make, or to give a new password. Its credential is
+            not on record yet. None if there is no intent. ``keep`` and ``forget`` end it. ``intend`` with None ends it
+            too, for a login that turned out to be somebody else's. No error ends it.
     """
 
     name: str
@@ -61,6 +61,9 @@ class Store(Protocol):
 
     A store is an async context manager; entering it opens it. When a method returns, its change is durable: fsynced, or
     committed. A method that is cancelled has made its whole change or none of it.
+
+    A store may also have ``async def now(self) -> datetime``, the time in UTC by its own clock. ``Tenants`` then dates
+    credentials by it, and otherwise by the machine's clock.
 
     Raises:
         StoreError: By every method: the store is not open, or cannot be read or written.
@@ -101,7 +104,7 @@ class Store(Protocol):
 
         Args:
             claim: The claim.
-            username: The login. It takes the place of an earlier intent; None ends that without another one.
+            username: The login. It replaces an earlier intent. None ends that one.
         """
 
     async def renew(self, claim: Claim, lease: float) -> None:
@@ -113,7 +116,7 @@ class Store(Protocol):
         Args:
             claim: The claim.
             current: The credential to use from now on.
-            previous: The one from before. Both take the place of what is on record; None leaves none there.
+            previous: The one from before. Both replace what is on record, also if they are None.
         """
 
     async def release(self, claim: Claim) -> None:

@@ -1,4 +1,4 @@
-"""Which of the stores that hold claims in a SQLite file are still open: each has a locked file of its own.
+"""Which stores that hold claims in a SQLite file are still open. Each has a locked file of its own.
 
 The system drops the lock when the process dies. It is a lock of ``flock``, which belongs to the open file, so that it
 does not matter what else this process opens or closes.
@@ -36,7 +36,7 @@ class Owner:
         path: The store's file.
 
     Attributes:
-        name: What its claims name it by, at random.
+        name: A random name, which its claims carry.
 
     Raises:
         OSError: Its file cannot be made.
@@ -49,7 +49,7 @@ class Owner:
         self._lock = os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o600)
         _held.add(self._lock)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        os.rename(made, self._file)  # so that the file is locked before another process can find it
+        os.rename(made, self._file)  # the file is locked before another process can find it
 
     def close(self) -> None:
         """Remove its file. Its claims are free then."""

@@ -61,11 +61,11 @@ class PostgresStore(BaseStore["PostgresConnection"]):
             its schema.
         table: The table's name, or ``schema.name``.
         key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
-            first encrypts and each decrypts. None: whoever can read the table can read the credentials.
+            first encrypts and each decrypts. None: everybody who can read the table can read the credentials.
 
     Raises:
         InvalidArgumentError: ``dsn`` or ``table`` is no string, or ``key`` is not a key of Fernet; on entering it:
-            ``dsn`` is no connection string.
+            ``dsn`` is not a connection string.
         ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
             or psycopg is not installed.
         StoreError: On entering it: the server cannot be reached or used, or the table was written with another key.

@@ -1,4 +1,4 @@
-"""The one connection of a PostgresStore, which commits together what comes at the same time. Needs psycopg."""
+"""The connection of a PostgresStore. It commits changes that come at the same time together. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rows: TypeAlias = list[tuple[object, ...]]
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, waiting for locks included
 _BATCH_TIMEOUT = 20.0  # s for all of a batch, connecting included
 _PER_BATCH = 100  # statements of one batch
-# So that a server which vanished is noticed within half a minute, on both sides.
+# Both sides notice within half a minute that the other one is gone.
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SETTINGS = (
     "SELECT set_config('statement_timeout', %(timeout)s, false),"
@@ -59,7 +59,7 @@ class PostgresConnection:
         owner: The number of this store, under which the connection holds an advisory lock.
 
     Raises:
-        InvalidArgumentError: ``dsn`` is no connection string.
+        InvalidArgumentError: ``dsn`` is not a connection string.
     """
 
     def __init__(self, dsn: str, table: str, owner: int) -> None:
@@ -110,7 +110,7 @@ class PostgresConnection:
             await self._disconnect()
 
     async def _run_batch(self, batch: list[_Statement]) -> None:
-        """Run ``batch`` and tell the caller of each statement how it went."""
+        """Run ``batch``, and give the caller of each statement its rows or its error."""
         if not batch:
             return
         try:
@@ -175,7 +175,7 @@ def _with_keepalive(dsn: str) -> str:
     options = options_of(dsn)
     if options is None:
         raise InvalidArgumentError(
-            "the DSN of the store is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, with @ "
+            "the DSN of the store is not a connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, with @ "
             "and / in the password written as %40 and %2F"
         )
     return make_conninfo("", **{**_KEEPALIVE, **options})

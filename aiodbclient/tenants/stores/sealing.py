@@ -1,8 +1,8 @@
 """``Seal``: from a record to the text that a store holds, and back. Pure.
 
 The text is ``v1.KIND.CHECKSUM.BODY``. BODY is the record as JSON, with its name in it. KIND is ``plain``, or ``fernet``
-if BODY is encrypted and authenticated. CHECKSUM is of the name, the kind and the body. It tells a damaged text, or that
-of another name, from one of another key.
+if BODY is encrypted and authenticated. CHECKSUM is of the name, the kind and the body. A wrong one
+means that the text is damaged or belongs to another name, and not that the key is wrong.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Seal:
         """Return the record of ``name`` that was sealed as ``text``.
 
         Raises:
-            StoreError: ``text`` is damaged, is that of another name, or was sealed with another key, or with one while
+            StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key, or with one while
                 there is none here. No message holds any of it.
         """
         kind, body = unwrap(name, text)
@@ -81,7 +81,7 @@ class Seal:
         if record is None:
             raise StoreError(f"the record of {name!r} is of a shape that this version of aiodbclient does not know")
         if record.name != name:
-            raise StoreError(f"the record of {name!r} is that of another name, put in its place")
+            raise StoreError(f"the record of {name!r} belongs to another name")
         return record
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
@@ -103,7 +103,7 @@ class Seal:
 
 
 def unwrap(name: str, text: str) -> tuple[str, str]:
-    """Return the kind and the body of ``text``. Raises StoreError if it is damaged, or is that of another name."""
+    """Return the kind and the body of ``text``. Raises StoreError if it is damaged, or belongs to another name."""
     if not isinstance(text, str):  # SQLite takes the type of a value from the value
         raise _damaged(name)
     version, _, rest = text.partition(".")
@@ -116,7 +116,7 @@ def unwrap(name: str, text: str) -> tuple[str, str]:
 
 def _damaged(name: str) -> StoreError:
     return StoreError(
-        f"the record of {name!r} is damaged, or is that of another name: restore it from a backup, or delete this row "
+        f"the record of {name!r} is damaged, or belongs to another name: restore it from a backup, or delete this row "
         "and provision the tenant again"
     )
 
@@ -128,7 +128,7 @@ def check_storable(name: str) -> str:
             return name
     except UnicodeEncodeError:
         pass
-    raise InvalidArgumentError(f"the name of a tenant is some unicode without NUL, and {name!r} is not")
+    raise InvalidArgumentError(f"the name {name!r} is invalid: it must be unicode without NUL, and not empty")
 
 
 def check_lease(lease: float) -> float:

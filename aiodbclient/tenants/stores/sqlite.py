@@ -35,19 +35,19 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
 
     The file must belong to the user of this process, or to root: its owner could read the credentials.
 
-    A network file system will not do, since SQLite cannot rely on its locks. After a fork the child must open a store
-    of its own.
+    Do not put the file on a network file system: SQLite cannot rely on its locks. After a fork the child must open a
+    store of its own.
 
     Args:
         path: The file. It is made if it is not there; its folder must be there.
         key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
-            first encrypts and each decrypts. None: whoever can read the file can read the credentials.
+            first encrypts and each decrypts. None: everybody who can read the file can read the credentials.
 
     Raises:
-        InvalidArgumentError: ``path`` can be no file's, or ``key`` is not a key of Fernet.
+        InvalidArgumentError: ``path`` is not the path of a file, or ``key`` is not a key of Fernet.
         ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
             or the system is not POSIX.
-        StoreError: On entering it: the file cannot be opened or made, belongs to another user, is no store, or was
+        StoreError: On entering it: the file cannot be opened or made, belongs to another user, is not a store, or was
             written with another key.
     """
 
@@ -123,7 +123,7 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         return text
 
     def _verify(self, database: sqlite3.Connection) -> None:
-        """Check the whole file once, before a name is taken for new: the damage may be in the name of its row."""
+        """Check the whole file once, before a name counts as new: the damage may be in the name of its row."""
         if self._verified:
             return
         if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
@@ -139,7 +139,7 @@ def _checked(path: object) -> Path:
     if not isinstance(given, str) or not given or "\0" in given:
         raise InvalidArgumentError(f"path must be the path of a file, not {path!r}")
     if given == ":memory:":
-        raise InvalidArgumentError("credentials in memory would end with the process: give the path of a file")
+        raise InvalidArgumentError("credentials in memory end with the process: pass the path of a file")
     return Path(os.path.abspath(given))
 
 

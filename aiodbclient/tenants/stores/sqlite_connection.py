@@ -1,4 +1,4 @@
-"""The one connection of a SQLiteStore, in a thread. Changes that come at the same time are committed together."""
+"""The connection of a SQLiteStore, in a thread. It commits changes that come at the same time together."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
     sqlite3.SQLITE_FULL: "make room on the disk, and go on",
-    sqlite3.SQLITE_NOTADB: "the file is damaged, or is no store: restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "the file is damaged, or is not a store: restore it from a backup",
     sqlite3.SQLITE_READONLY: "the file cannot be written",
 }
 _MOVED = "its file was moved, replaced or removed while it was open"
@@ -77,7 +77,7 @@ class SQLiteConnection:
         """Open the file.
 
         Raises:
-            StoreError: It cannot be opened or made, or is no store.
+            StoreError: It cannot be opened or made, or is not a store.
         """
         await asyncio.wrap_future(self._thread.submit(self._converting_errors, self._open))
 
@@ -126,7 +126,7 @@ class SQLiteConnection:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         status = os.stat(self._path)
         if not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"the store {self._path} cannot be used: it is a folder or a device, and no file")
+            raise StoreError(f"the store {self._path} cannot be used: it is a folder or a device, not a file")
         refuse_files_of_others(self._path)
         self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         self._database.text_factory = _text
@@ -146,7 +146,7 @@ class SQLiteConnection:
             return  # in this order, since another process may be making the table
         columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
         if columns != _COLUMNS:
-            raise StoreError(f"{self._path} is no store: it is the SQLite database of another program, or damaged")
+            raise StoreError(f"{self._path} is not a store: it is the SQLite database of another program, or damaged")
 
     def _close(self) -> None:
         if self._database is not None:
