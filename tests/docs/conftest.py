@@ -38,7 +38,7 @@ WITH_TENANTS = {
 
 
 @pytest.fixture
-async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
+async def sandbox(_aiodbclient_servers: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
     """One where every client ends up that names no ``base_url``, with its token in the environment."""
 
     class OnTheSandbox(DatabaseClient):
