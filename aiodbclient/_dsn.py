@@ -45,7 +45,7 @@ def dsn(
         return address
     if password is None:
         raise InvalidArgumentError(
-            f"the password of user {username!r} is not known here: the API tells it in the answers to create and "
+            f"the password of user {username!r} is not known here: the API returns it in the answers to create and "
             "reset_auth, and on get to a token with the database:view_credentials scope"
         )
     login = f"{quote(username, safe='')}:{quote(password, safe='')}"
@@ -79,7 +79,7 @@ def _mongodb(
 ) -> str:
     options = {"tlsCAFile": ca_file} if ca_file is not None else {}
     if template.scheme.startswith("mongodb"):
-        # Only the provider's own URI tells the replica set.
+        # Only the provider's own URI has the replica set.
         given = dict(parse_qsl(template.query))
         if ca_file is not None and template.scheme == "mongodb":  # mongodb+srv means TLS by itself
             options = {"tls": "true"} | options

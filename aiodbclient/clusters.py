@@ -151,7 +151,8 @@ class ClusterClient:
             if not limit.expired():  # it is a read's RequestTimeoutError
                 raise
         raise ClusterNotOnlineError(
-            f"cluster {self.id} is not online after {timeout:g} s: {status or 'its status was not told'}", status=status
+            f"cluster {self.id} is not online after {timeout:g} s: {status or 'the API returned no status'}",
+            status=status,
         )
 
 

@@ -1,4 +1,4 @@
-"""What the API tells and takes, as plain attrs classes. Pure.
+"""What the API returns and takes, as plain attrs classes. Pure.
 
 Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
 (roles, permissions, plug-ins, statuses, engines) are enum members where they are known and the string itself where not.
@@ -76,14 +76,14 @@ class User:
 
     Attributes:
         name: The name with which it logs in.
-        role: Whether it is the cluster's administrator; None where the API does not tell it.
-        password: Its password. None where the API does not tell it: with a token that lacks the
+        role: Whether it is the cluster's administrator; None if the API does not return it.
+        password: Its password. None if the API does not return it: with a token that lacks the
             ``database:view_credentials`` scope, and for MongoDB everywhere but in the answers to ``create`` and
             ``reset_auth``.
         access_cert: Kafka: the certificate with which the user logs in, as PEM. Elsewhere None.
         access_key: Kafka: the private key of that certificate, as PEM. Elsewhere None.
         mysql_settings: MySQL: how the user proves its password. Elsewhere None.
-        settings: The settings of its engine; None where the API tells none.
+        settings: The settings of its engine; None if the API returns none.
     """
 
     name: str
@@ -157,8 +157,8 @@ class Connection:
         password: The password of the default login.
         ssl: Whether the connection is encrypted.
         engine: The cluster's engine, which decides what ``uri_for`` writes.
-        protocol: The scheme of ``uri``, such as ``mongodb+srv``, where the API tells it.
-        application_ports: Ports by the name of what listens there, such as a schema registry, where the API tells them
+        protocol: The scheme of ``uri``, such as ``mongodb+srv``, if the API returns it.
+        application_ports: Ports by the name of what listens there, such as a schema registry, if the API returns them
             (source: godo).
     """
 
@@ -230,7 +230,7 @@ def _checked_path(path: object) -> str | None:
 class Cluster:
     """A managed database cluster: what matters to who works with its users and databases.
 
-    A field is None where the API does not tell it.
+    A field is None if the API does not return it.
 
     Attributes:
         id: Its UUID.
@@ -245,8 +245,8 @@ class Cluster:
         created_at: When it was created, with its time zone.
         tags: Its tags.
         db_names: The names of its databases.
-        users: Its users. Their passwords are told under the same conditions as by ``users.list``.
-        connection: How to reach it from anywhere. Its fields are None where the API does not tell them, as it may not
+        users: Its users. Their passwords are returned under the same conditions as by ``users.list``.
+        connection: How to reach it from anywhere. Its fields are None if the API does not return them, as it may not
             while the cluster is being created.
         private_connection: How to reach it from the same private network.
         standby_connection: How to reach its standby node from anywhere.

@@ -37,7 +37,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
     async def prepare(self, meter: Meter) -> int:
         """Read which databases are there already.
 
-        Where the token may not list them, each create is sent, and its answer tells. Where the engine has no databases,
+        If the token may not list them, each create is sent, and its answer shows it. If the engine has no databases,
         each name fails with the same error.
         """
         at_a_time = await super().prepare(meter)

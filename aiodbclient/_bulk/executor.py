@@ -17,7 +17,7 @@ from ..errors import (
 )
 from .job import Job
 from .outcomes import Done, Failed
-from .specs import Seen, Source, told_name
+from .specs import Seen, Source, shown_name
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -162,7 +162,7 @@ class Executor(Generic[DoneT]):
             given = self._source.ready.popleft()
 
     async def _outcome(self, given: Any, meter: Meter) -> DoneT | Failed:
-        name = told_name(given)
+        name = shown_name(given)
         try:
             spec = self._job.check(given)
             if not self._seen.add(name):
@@ -208,6 +208,6 @@ def _ending(error: Exception, why: str) -> Exception:
     """``error`` as the run raises it: it also says why the run ended, and what that means for the other names."""
     if not isinstance(error, DatabaseClientError):
         return error
-    told = copy.copy(error)
-    told.args = (f"{error.args[0]}; the run ended here, since {why}: nothing was sent for a name without an outcome",)
-    return told
+    ending = copy.copy(error)
+    ending.args = (f"{error.args[0]}; the run ended here, since {why}: nothing was sent for a name without an outcome",)
+    return ending

@@ -29,7 +29,7 @@ class Action(StrEnum):
         RETIRED: The tenant's previous login got a password that nobody has.
         DELETED: It was there, and was deleted.
         ABSENT: It was to be deleted, and was not there.
-        FAILED: ``error`` tells why.
+        FAILED: ``error`` says why.
     """
 
     CREATED = "created"
@@ -84,7 +84,7 @@ class Failed(Outcome):
     """The outcome of a name that failed.
 
     Attributes:
-        error: Why. Its ``may_have_applied`` tells whether the server may have done it all the same.
+        error: Why. Its ``may_have_applied`` says whether the server may have done it anyway.
         user: Always None.
         db: Always None.
         credential: Always None.
@@ -108,7 +108,7 @@ class UserDone(Done):
     """A user that is there now.
 
     Attributes:
-        user: The user. Its password is known if it was CREATED or RESET, and else if the API tells it.
+        user: The user. Its password is known if it was CREATED or RESET, or if the API returns it.
     """
 
     user: User

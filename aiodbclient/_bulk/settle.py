@@ -1,7 +1,7 @@
 """Create a user or database, and find out what happened if the answer to the create is lost.
 
 A single create is never sent again by the client: the second one would be refused because of what the first one made,
-and the name alone does not tell who made it. A bulk run knows which names were there before it began, so it can do
+and the name alone does not show who made it. A bulk run knows which names were there before it began, so it can do
 more. ``create_settled`` follows these rules:
 
 1. The create succeeds: the name is ours.
@@ -16,14 +16,14 @@ more. ``create_settled`` follows these rules:
       times in all.
 5. Any error that ends 4 is raised with ``may_have_applied`` set, since the first create may have been done.
 
-Whether a user was there before the run is known from the list that the run reads at its start. Where the API tells no
+Whether a user was there before the run is known from the list that the run reads at its start. Where the API returns no
 passwords (MongoDB, or a token without the scope), a lost password is replaced by a new one, and that must not happen to
 a user that somebody else made. So each name is then also read right before its create, and no user is given a new
 password if the users could not be listed.
 
-One case cannot be told apart: somebody else creates the name after that list (or read), and before the server gets our
+One case cannot be detected: somebody else creates the name after that list (or read), and before the server gets our
 create, or while 4 waits. Such a name is taken for ours. The user is CREATED with the password that it has where the API
-tells it, and with a new one where it does not.
+returns it, and with a new one where it does not.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .waits import FIRST, waits
 
 T = TypeVar("T")
 
-# In seconds: how long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493) or tell an
+# In seconds: how long a fresh user or db may answer 404 to a read (terraform-provider-digitalocean #493) or return an
 # empty password (Aiven, who runs the databases for the provider, says so of its API), and the first of the doubling
 # waits between two reads of it.
 FRESH = 10.0
@@ -73,7 +73,7 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
         Whether it is ours, and what is there now.
 
     Raises:
-        DatabaseClientError: It was refused, or could not be settled; ``may_have_applied`` tells which.
+        DatabaseClientError: It was refused, or could not be settled; ``may_have_applied`` says which.
     """
     try:
         return True, await create()

@@ -115,7 +115,7 @@ class Seen:
         return True
 
 
-def told_name(given: object) -> str:
+def shown_name(given: object) -> str:
     """The name of an outcome for what the caller gave: its name, or its repr if it has none."""
     name = getattr(given, "name", given)
     return name if isinstance(name, str) else repr(given)

@@ -64,24 +64,24 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         """Give the user a new password.
 
         Raises:
-            InvalidResponseError: It was reset, and the API does not tell the new password.
+            InvalidResponseError: It was reset, and the API does not return the new password.
         """
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         if user.password is None:
             user = await self.read_password(users, user)
         if user.password is None:
             raise InvalidResponseError(
-                f"the password of {spec.name!r} was reset, but the API does not tell the new one: "
+                f"the password of {spec.name!r} was reset, but the API does not return the new one: "
                 "has the token the scope database:view_credentials?",
                 may_have_applied=True,
             )
         return user
 
     async def read_password(self, users: UserCalls, user: User) -> User:
-        """Read a user until the API tells its password, which is empty for a moment after a create or reset.
+        """Read a user until the API returns its password, which is empty for a moment after a create or reset.
 
         Returns:
-            ``user`` with its password, or as it was if none is told.
+            ``user`` with its password, or as it was if the API returns none.
         """
         for wait in looks() if self.returns_passwords else ():
             await asyncio.sleep(wait)
@@ -107,7 +107,7 @@ class ProvisionUsers(UserJob[UserDone]):
     async def prepare(self, meter: Meter) -> int:
         """Read which users are there already.
 
-        Where the token may not list them, each create is sent, and its answer tells. Where the engine has no users,
+        If the token may not list them, each create is sent, and its answer shows it. If the engine has no users,
         each name fails with the same error.
         """
         at_a_time = await super().prepare(meter)
@@ -147,7 +147,7 @@ class ProvisionUsers(UserJob[UserDone]):
         """The user if it was there before: from the list, or read now if the list is not to be trusted.
 
         It is not to be trusted with a user that this client deleted a moment ago, which is listed for a while. If the
-        API tells no passwords, it is not to be trusted with one that it lacks either; ``settle`` says why.
+        API returns no passwords, it is not to be trusted with one that it lacks either; ``settle`` says why.
         """
         user = self._existing.get(name)
         if user is not None:
@@ -163,7 +163,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return None
 
     async def _with_password(self, users: UserCalls, spec: NewUser, user: User) -> User:
-        """A user that this run created, with its password; with a new one if the API does not tell it.
+        """A user that this run created, with its password; with a new one if the API does not return it.
 
         Raises:
             DatabaseClientError: The password is not known; ``may_have_applied`` is set.

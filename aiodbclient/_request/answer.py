@@ -167,32 +167,32 @@ class Answer:
         return f"is not the documented JSON object with {self.call.operation.key!r}"
 
     def _check_subject(self, value: object) -> None:
-        told: str | None
+        found: str | None
         if isinstance(value, User):
             self._secrets.learn((value.password, value.access_key))
-            told, asked = value.name, self.call.name
+            found, asked = value.name, self.call.name
         elif isinstance(value, Database):
-            told, asked = value.name, self.call.name
+            found, asked = value.name, self.call.name
         elif isinstance(value, Cluster):
             self._secrets.learn(_passwords(value))
-            told, asked = value.id, self.call.cluster_id
+            found, asked = value.id, self.call.cluster_id
         elif isinstance(value, ClusterEngine):
-            told, asked = value.id, self.call.cluster_id
+            found, asked = value.id, self.call.cluster_id
         else:
             return
-        if told is None or asked is None or told == asked:
+        if found is None or asked is None or found == asked:
             return
-        if (self.call.exact_name and asked is self.call.name) or not is_same_name(told, asked):
-            raise self.invalid(f"is about {self._secrets.line(told, 100)!r}, not {asked!r}")
+        if (self.call.exact_name and asked is self.call.name) or not is_same_name(found, asked):
+            raise self.invalid(f"is about {self._secrets.line(found, 100)!r}, not {asked!r}")
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
 
 
-def is_same_name(told: str, asked: str) -> bool:
+def is_same_name(found: str, asked: str) -> bool:
     """Whether an answer's name is the one that was asked for, but for case and white space at its ends."""
-    return told.strip().casefold() == asked.strip().casefold()
+    return found.strip().casefold() == asked.strip().casefold()
 
 
 def _passwords(cluster: Cluster) -> list[str | None]:

@@ -80,7 +80,7 @@ class Options:
         tenant: The tenant that the call is for, or None.
 
     Raises:
-        InvalidArgumentError: A value cannot be; the text names the argument.
+        InvalidArgumentError: A value is invalid; the message names the argument.
     """
 
     max_wait: float | None = field(default=None, validator=_checked_max_wait)

@@ -36,6 +36,6 @@ class Deletions:
         self._sent.pop((cluster_id, name), None)
 
     def may_be_listed_still(self, cluster_id: str, name: str, now: float) -> bool:
-        """Whether a list may tell the user although it was deleted."""
+        """Whether a list may still have the user although it was deleted."""
         sent = self._sent.get((cluster_id, name))
         return sent is not None and sent > now - _LISTED

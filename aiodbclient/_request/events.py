@@ -1,4 +1,4 @@
-"""What a client tells of each request, for metrics and the log."""
+"""What a client reports of each request, for metrics and the log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RequestEvent:
         duration: Seconds from sending to the whole answer.
         blocked: Seconds spent waiting for another user write on the cluster to end, before it was sent. MongoDB bears
             one at a time.
-        request_id: What the provider's support asks for, where the answer told it.
+        request_id: The id that the provider's support asks for, or None.
         tenant: The tenant that ``aiodbclient.tenants`` sent the request for. None for all other requests.
     """
 
@@ -72,8 +72,8 @@ def event_of(
     )
 
 
-def tell(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:
-    """Tell the log and the caller's hook, if there is one, of a request to ``path``."""
+def report(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:
+    """Report a request to ``path`` to the log, and to the caller's hook if there is one."""
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,

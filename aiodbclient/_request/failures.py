@@ -33,7 +33,7 @@ def without_answer(call: Call, error: BaseException, secrets: Secrets) -> Databa
     Args:
         call: The call that sent it.
         error: One of FAILURES.
-        secrets: What the text must not tell.
+        secrets: What the message must not show.
     """
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT

@@ -40,7 +40,7 @@ def send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareT
 
 
 def text_of(error: BaseException) -> str:
-    """What may be told of an error of aiohttp's."""
+    """The text of an error of aiohttp's that may be shown."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered {error.status}"
     # The text of these quotes what came, and with that credentials, or the URL of a proxy with its password.
@@ -69,7 +69,7 @@ def connection_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:
 
 
 def check_session(session: aiohttp.ClientSession, base_url: URL) -> None:
-    """Refuse a session that would replace the token or tell it to a proxy.
+    """Refuse a session that would replace the token or show it to a proxy.
 
     Raises:
         ConfigurationError: It has ``auth=``, or plain http to loopback would go through a proxy.

@@ -22,10 +22,10 @@ _LOOKS = 4  # reads of a password that is empty, as a fresh one may be for a mom
 async def reset_password(context: ClusterContext, name: str, mysql_settings: MySQLSettings | None = None) -> User:
     """Give the user ``name`` a new password; the old one ends at once.
 
-    If the answer to a first try was lost and a second try was answered, nothing tells which of the two the server
-    performs last, and the last one's password counts. So the password is read back, after a wait: the call's timeout if
+    If the answer to a first try was lost and a second try was answered, the client cannot know which of the two the
+    server performs last, and the last one's password counts. So the password is read back, after a wait: the call's timeout if
     the lost try took too long, else twice the first delay of its retry policy; 10 seconds at most. A server that
-    performs the lost try even later cannot be told.
+    performs the lost try even later cannot be detected.
 
     Args:
         context: The cluster.
@@ -33,7 +33,7 @@ async def reset_password(context: ClusterContext, name: str, mysql_settings: MyS
         mysql_settings: How it proves its password from now on.
 
     Raises:
-        InvalidResponseError: Two resets were sent, and the API does not tell the user's password:
+        InvalidResponseError: Two resets were sent, and the API does not return the user's password:
             ``may_have_applied`` is set. Or it is no documented answer.
         DatabaseClientError: As ``ClusterContext.send``.
     """

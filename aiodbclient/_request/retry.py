@@ -52,7 +52,7 @@ class Then(Enum):
 
 _R, _D, _X = Then.RETRY, Then.RETRY_GONE_IS_DONE, Then.RAISE
 
-# A lost create is not sent again, since nothing would tell whether it was this one that made the name. A lost
+# A lost create is not sent again, since nothing would show which of the two made the name. A lost
 # reset_auth is, and users.reset_auth then makes sure of the password.
 RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
     {
@@ -97,7 +97,7 @@ class RetryPolicy:
     only ``max_wait`` bounds them.
 
     Args:
-        max_tries: Tries in all, the first one included; 1 never tries again. A request that is sent anew with another
+        max_tries: Tries in all, the first one included; 1 never tries again. A request that is sent again with another
             token after a 401 does not count.
         base_delay: Seconds, the longest that the first wait can be.
         max_delay: Seconds, the longest that any wait can be.

@@ -35,7 +35,7 @@ class Session:
 
         Raises:
             ConfigurationError: The client is closed or on another event loop than before, or the caller's session
-                would replace the token or tell it to a proxy.
+                would replace the token or show it to a proxy.
         """
         if self.is_closed:
             raise ConfigurationError("this DatabaseClient is closed")

@@ -10,7 +10,7 @@ TokenProvider = Callable[[], Awaitable[str]]
 
 
 class Token:
-    """A token whose repr does not tell it, so that a traceback's local variables do not either.
+    """A token whose repr does not show it, so that a traceback's local variables do not either.
 
     Raises:
         ConfigurationError: No header can carry it; the text does not quote it.

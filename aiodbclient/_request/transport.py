@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, Re
 from .answer import Answer
 from .body import ACCEPTED, whole_body
 from .call import Call
-from .events import RequestEvent, event_of, logger, tell
+from .events import RequestEvent, event_of, logger, report
 from .failures import FAILURES, no_slot, refused, without_answer
 from .quirks import connection_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
@@ -32,7 +32,7 @@ from .token import Token, TokenProvider
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
 # The share of a try's time that connecting may take. Less than all of it, so that a connection that cannot be made is
-# told as that, with nothing sent, and not as a request that took too long.
+# reported as such, with nothing sent, and not as a request that took too long.
 _CONNECTING = 0.9
 
 
@@ -228,7 +228,7 @@ class Transport:
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            tell(event_of(call, answer, failure, asked, granted, started), call.path, self._on_event)
+            report(event_of(call, answer, failure, asked, granted, started), call.path, self._on_event)
         if answer is not None:
             return answer
         assert failure is not None
