@@ -22,10 +22,10 @@ _LOOKS = 4  # reads of a password that is empty, as a fresh one may be for a mom
 async def reset_password(context: ClusterContext, name: str, mysql_settings: MySQLSettings | None = None) -> User:
     """Give the user ``name`` a new password; the old one ends at once.
 
-    If the answer to a first try was lost and a second try was answered, the client cannot know which of the two the
-    server performs last, and the last one's password counts. So the password is read back, after a wait: the call's timeout if
-    the lost try took too long, else twice the first delay of its retry policy; 10 seconds at most. A server that
-    performs the lost try even later cannot be detected.
+    If the answer to a first try is lost and a second try is answered, the server may perform the two in either order,
+    and the password of the last one counts. So the client waits and reads the password back. It waits for the call's
+    timeout if the first try took too long, otherwise for twice the first delay of its retry policy, and never longer
+    than 10 seconds. It cannot detect a server that performs the lost try even later.
 
     Args:
         context: The cluster.
