@@ -51,8 +51,7 @@ async def _clusters() -> list[str]:
 
 async def _tenants(where: str) -> list[str]:
     from ..tenants.naming import tenant_of
-    from .stores import check_exists, keys, make_store
+    from .stores import open_store
 
-    check_exists(where)
-    async with make_store(where, keys()) as store:
+    async with open_store(where) as store:
         return list({tenant_of(record.name)[0]: None async for record in store.records()})

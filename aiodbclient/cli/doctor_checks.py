@@ -22,7 +22,7 @@ from ..errors import (
 from ..tenants.credential import verifying_context
 from ..tenants.grants import sql_grants
 from .output import printable, stdout_console, write
-from .stores import KEY_VARIABLE, is_missing, keys, make_store
+from .stores import KEY_VARIABLE, is_missing, keys, open_store
 
 _CONNECT_SECONDS = 10.0
 _SKEW = 30.0  # s between two clocks that nobody needs to hear of
@@ -74,7 +74,7 @@ async def check_store(findings: Findings, where: str) -> None:
         findings.ok("store", f"{where} does not exist yet and will be made, {encrypted}")
         return
     try:
-        async with make_store(where, keys()) as store:
+        async with open_store(where) as store:
             count = len([record async for record in store.records()])
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, f"check --store and ${KEY_VARIABLE}")
@@ -126,13 +126,13 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
     if connection is None:
         findings.fail("connection", "the cluster has no private connection", "Run it again without --private")
         return None
-    if known.tells_passwords and connection.password is None:
+    if known.returns_passwords and connection.password is None:
         findings.fail(
             "passwords",
             "the API does not return them to this token",
             "Give it the scope database:view_credentials (with --admin it can do without)",
         )
-    elif known.tells_passwords:
+    elif known.returns_passwords:
         findings.ok("passwords", "are returned: the token has the scope database:view_credentials")
     return info
 

@@ -13,7 +13,7 @@ from .arguments import JsonOption
 from .help import Command, group
 from .output import print_rows, write
 from .running import DONE, reads, writes
-from .stores import KEY_VARIABLE, check_exists, keys, make_store
+from .stores import KEY_VARIABLE, IfMissing, keys, open_store
 
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 
@@ -37,8 +37,7 @@ async def list_store(store: StoreArgument, json: JsonOption = False) -> int:
 
     Example: aiodbclient store list tenants.db
     """
-    check_exists(store)
-    async with make_store(store, keys()) as opened:
+    async with open_store(store) as opened:
         rows = [
             {
                 "name": tenant_of(record.name)[0],
@@ -82,8 +81,7 @@ async def rekey_store(store: StoreArgument, json: JsonOption = False) -> int:
     key = keys()
     if key is None or len(key) < 2:
         raise InvalidArgumentError(f"set ${KEY_VARIABLE} to NEW,OLD: the first key encrypts. Nothing was changed")
-    check_exists(store)
-    async with make_store(store, key) as opened:
+    async with open_store(store) as opened:
         _say_done(await rewrite_records(opened), "rewritten", as_json=json)
     return DONE
 
@@ -111,9 +109,8 @@ async def copy_store(
 
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
-    check_exists(source)
-    to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE)
-    async with make_store(source, keys()) as read, make_store(target, to) as written:
+    to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
+    async with open_store(source) as read, open_store(target, IfMissing.MAKE, to) as written:
         _say_done(await copy_records(read, written), "copied", as_json=json)
     return DONE
 

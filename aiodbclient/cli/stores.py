@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import Enum, auto
 from importlib.metadata import entry_points
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, SQLiteStore, Store
+from .output import tell
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
+_NO_TABLE = "SQLSTATE 42P01"
+
+
+class IfMissing(Enum):
+    """What happens to a store that does not exist."""
+
+    FAIL = auto()
+    MAKE = auto()
+    EMPTY = auto()  # it counts as a store with nothing in it, and none is made
 
 
 def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
@@ -21,22 +34,48 @@ def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
     return [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
 
 
-def make_store(where: str, key: list[str] | None) -> Store:
-    """Return the store, not open yet. It is made when it is opened, if it does not exist.
+@asynccontextmanager
+async def open_store(
+    where: str, if_missing: IfMissing = IfMissing.FAIL, key: list[str] | None = None
+) -> AsyncGenerator[Store]:
+    """Open the store.
 
     Args:
         where: A path, the URL of a PostgreSQL, or a URL whose scheme a package has an entry point for, in the group
             ``aiodbclient.stores``: a callable that takes the URL and the keys, and returns a ``Store``.
-        key: The keys. The first encrypts.
+        if_missing: What happens if it does not exist. A store of another package decides by itself.
+        key: The keys, of which the first encrypts; [] for none. None: those of the environment.
 
     Raises:
         InvalidArgumentError: No package has a store for the scheme of the URL.
+        StoreError: It cannot be opened, or does not exist.
     """
-    scheme = scheme_of(where)
+    async with AsyncExitStack() as stack:
+        opened: Store | None = None
+        store = _store(where, keys() if key is None else (key or None), make=if_missing is IfMissing.MAKE)
+        if if_missing is IfMissing.MAKE or not is_missing(where):
+            try:
+                opened = await stack.enter_async_context(store)
+            except StoreError as error:
+                if _NO_TABLE not in str(error):
+                    raise
+        if opened is None and if_missing is IfMissing.EMPTY:
+            tell(f"{_shown(where)} does not exist yet: `tenants provision` makes it")
+            folder = stack.enter_context(TemporaryDirectory())
+            opened = await stack.enter_async_context(SQLiteStore(Path(folder) / "nothing.db"))
+        if opened is None:
+            raise StoreError(
+                f"{_shown(where)} does not exist: check --store. `aiodbclient tenants provision` makes one"
+            )
+        yield opened
+
+
+def _store(where: str, key: list[str] | None, *, make: bool) -> Store:
+    scheme = _scheme_of(where)
     if scheme is None:
         return SQLiteStore(where, key=key)
     if scheme in _POSTGRESQL:
-        return PostgresStore(where, key=key)
+        return PostgresStore(where, key=key, make=make)
     found = entry_points(group=ENTRY_POINTS, name=scheme)
     if not found:
         others = "".join(f", {name}://" for name in sorted(entry_points(group=ENTRY_POINTS).names))
@@ -44,23 +83,20 @@ def make_store(where: str, key: list[str] | None) -> Store:
             f"--store {scheme}://... is not supported. It takes a file, postgresql://{others}; another package can add "
             f"stores by entry points of the group {ENTRY_POINTS}"
         )
-    make: Callable[[str, list[str] | None], Store] = next(iter(found)).load()
-    return make(where, key)
-
-
-def check_exists(where: str) -> None:
-    """Raise StoreError if the store is a file that does not exist. For commands that need what is in it."""
-    if is_missing(where):
-        raise StoreError(
-            f"the store {where} does not exist: check --store. `aiodbclient tenants provision` makes a new one"
-        )
+    load: Callable[[str, list[str] | None], Store] = next(iter(found)).load()
+    return load(where, key)
 
 
 def is_missing(where: str) -> bool:
     """Whether the store is a file that does not exist."""
-    return scheme_of(where) is None and not Path(where).exists()
+    return _scheme_of(where) is None and not Path(where).exists()
 
 
-def scheme_of(where: str) -> str | None:
+def _scheme_of(where: str) -> str | None:
     """The scheme of a URL; None for a path."""
     return urlsplit(where).scheme if "://" in where else None
+
+
+def _shown(where: str) -> str:
+    """The store as a message names it: a URL may hold a password."""
+    return f"the store {where}" if _scheme_of(where) is None else "the table of the store in PostgreSQL"

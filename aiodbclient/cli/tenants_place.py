@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from attrs import frozen
 
 from ..engines import guard_tenants
 from ..errors import InvalidArgumentError
-from ..tenants import Role, SQLiteStore, Store, Tenants
+from ..tenants import Role, Tenants
 from .names import read_names
 from .opening import AnyBudget, cluster_by_id, find_cluster, is_id, open_client
-from .output import tell
-from .stores import check_exists, is_missing, keys, make_store
+from .stores import IfMissing, open_store
 
 
 @frozen
@@ -63,33 +61,24 @@ class Where:
 
 
 @asynccontextmanager
-async def open_place(where: Where, *, makes: bool = False, plans: bool = False) -> AsyncGenerator[Place]:
+async def open_place(where: Where, if_missing: IfMissing = IfMissing.FAIL) -> AsyncGenerator[Place]:
     """Find the cluster, then open the store, so that a cluster which can have no tenants leaves no new store behind.
 
     Args:
         where: The cluster and the store.
-        makes: Whether a store that does not exist is made.
-        plans: Whether a store that does not exist counts as one with nothing in it. None is made.
+        if_missing: What happens if the store does not exist.
 
     Raises:
-        StoreError: The store does not exist, and neither ``makes`` nor ``plans`` is set.
+        StoreError: The store cannot be used.
         UnsupportedOperationError: The cluster can have no tenants.
     """
-    with TemporaryDirectory() as folder:
-        if plans and is_missing(where.store):
-            tell(f"the store {where.store} does not exist yet: `tenants provision` makes it")
-            store: Store = SQLiteStore(Path(folder) / "nothing.db")
-        else:
-            store = make_store(where.store, keys())
-        async with open_client(where.budget) as (client, budget):
-            cluster = await find_cluster(client, where.cluster)
-            if cluster.engine is not None:
-                guard_tenants(cluster.engine)
-            if not makes and not plans:
-                check_exists(where.store)
-            async with store:
-                tenants = Tenants(cluster, store, prefix=where.prefix, private=where.private, admin=where.admin)
-                yield Place(tenants.role(where.role), budget)
+    async with open_client(where.budget) as (client, budget):
+        cluster = await find_cluster(client, where.cluster)
+        if cluster.engine is not None:
+            guard_tenants(cluster.engine)
+        async with open_store(where.store, if_missing) as store:
+            tenants = Tenants(cluster, store, prefix=where.prefix, private=where.private, admin=where.admin)
+            yield Place(tenants.role(where.role), budget)
 
 
 @asynccontextmanager
@@ -100,13 +89,11 @@ async def open_records(where: Where) -> AsyncGenerator[Tenants]:
         StoreError: The store does not exist.
         UnsupportedOperationError: The cluster can have no tenants.
     """
-    store = make_store(where.store, keys())
     async with open_client(where.budget, offline=is_id(where.cluster)) as (client, _):
         cluster = cluster_by_id(client, where.cluster) or await find_cluster(client, where.cluster)
         if cluster.engine is not None:
             guard_tenants(cluster.engine)
-        check_exists(where.store)
-        async with store:
+        async with open_store(where.store) as store:
             yield Tenants(cluster, store, prefix=where.prefix).role(where.role)
 
 

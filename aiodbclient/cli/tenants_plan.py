@@ -24,6 +24,7 @@ from .names import read_names
 from .output import print_rows, printable, stdout_console, write
 from .removing import check_most
 from .running import DIFFERENT, DONE, reads
+from .stores import IfMissing
 from .tenants_place import Where, open_place
 
 _SIGNS = {
@@ -62,7 +63,7 @@ async def plan_tenants(
     """
     wanted = read_names(names, file)
     where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix, admin=admin)
-    async with open_place(where, plans=True) as place:
+    async with open_place(where, IfMissing.EMPTY) as place:
         plan = await place.tenants.plan(wanted, prune=prune, refresh=refresh, if_exists="adopt" if adopt else "error")
     if json:
         print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_json=True)

@@ -35,6 +35,7 @@ from .names import read_names
 from .output import printable
 from .removing import check_most, some
 from .running import STOPPED, writes
+from .stores import IfMissing
 from .tenants_place import Place, Where, chosen, open_place
 from .tenants_plan import AdoptOption
 
@@ -89,7 +90,7 @@ async def provision_tenants(
     ):
         return STOPPED
     where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix, private=private, admin=admin)
-    async with open_place(where, makes=role is Role.OWNER) as place:
+    async with open_place(where, IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL) as place:
         if not prune:
             work = await _not_on_record(place, wanted)
             run = place.tenants.provision(wanted, if_exists=action.value)

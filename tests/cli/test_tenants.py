@@ -491,6 +491,11 @@ def test_two_machines_share_the_work_through_a_store_in_postgresql(
     command: Command, names: list[str], postgres: str
 ) -> None:
     command.environment["AIODBCLIENT_STORE"] = postgres
+    for _ in range(2):  # the first has not made the table
+        planned = command("tenants", "plan", "a", "--cluster", command.cluster)
+        assert (planned.code, "in PostgreSQL does not exist yet" in planned.err) == (5, True)
+        listed = command("tenants", "list", "--cluster", command.cluster)
+        assert (listed.code, "in PostgreSQL does not exist: check --store" in listed.err) == (4, True)
     command.sandbox.faults.add("users.create", delay=0.05)
     arguments = ["tenants", "provision", *from_file(command, names), "--cluster", command.cluster, "--json"]
 

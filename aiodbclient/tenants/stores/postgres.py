@@ -62,6 +62,7 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         table: The table's name, or ``schema.name``.
         key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
             first encrypts and each decrypts. None: everybody who can read the table can read the credentials.
+        make: Whether to make the table if there is none. Otherwise it is a StoreError on entering.
 
     Raises:
         InvalidArgumentError: ``dsn`` or ``table`` is no string, or ``key`` is not a key of Fernet; on entering it:
@@ -80,12 +81,13 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         forget=f"DELETE FROM {{table}} {_OWN}",
     )
 
-    def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None) -> None:
+    def __init__(self, dsn: str, table: str = "aiodbclient_credentials", key: Key = None, *, make: bool = True) -> None:
         if not isinstance(dsn, str) or not isinstance(table, str):
             raise InvalidArgumentError("dsn and table must be strings")  # not quoted: dsn may hold a password
         super().__init__(key)
         self._dsn = dsn
         self._table = table
+        self._make = make
         self._owner = secrets.randbits(63)
 
     def __repr__(self) -> str:
@@ -101,7 +103,7 @@ class PostgresStore(BaseStore["PostgresConnection"]):
             from .postgres_connection import PostgresConnection
         except ImportError:
             raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
-        return PostgresConnection(self._dsn, self._table, self._owner)
+        return PostgresConnection(self._dsn, self._table, self._owner, make=self._make)
 
     async def _open(self, connection: PostgresConnection) -> None:
         self._seal.check_key((str(name), str(record)) for name, record in await connection.submit(_SOME))

@@ -55,17 +55,19 @@ class PostgresConnection:
 
     Args:
         dsn: The connection string.
-        table: The table, which is made if it is not there.
+        table: The table.
         owner: The number of this store, under which the connection holds an advisory lock.
+        make: Whether to make the table if it is not there.
 
     Raises:
         InvalidArgumentError: ``dsn`` is not a connection string.
     """
 
-    def __init__(self, dsn: str, table: str, owner: int) -> None:
+    def __init__(self, dsn: str, table: str, owner: int, *, make: bool = True) -> None:
         self._dsn = _with_keepalive(dsn)
         self._table = Identifier(*table.split("."))
         self._owner = owner
+        self._make = make
         self._connection: AsyncConnection[tuple[object, ...]] | None = None
         self._pending: deque[_Statement] = deque()
         self._wanted = asyncio.Event()
@@ -159,7 +161,7 @@ class PostgresConnection:
         values = {"timeout": str(int(_STATEMENT_TIMEOUT * 1000)), "table": self._table.as_string(None)}
         row = await (await connection.execute(_SETTINGS, values)).fetchone()
         await connection.execute("SELECT pg_advisory_lock_shared(%s)", [self._owner])
-        if row is not None and not row[-1]:
+        if self._make and row is not None and not row[-1]:
             async with connection.transaction():
                 # CREATE TABLE IF NOT EXISTS fails if two do it at once.
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtext('aiodbclient'), 0)")
