@@ -133,6 +133,22 @@ async def test_a_run_that_is_cancelled_is_repeated(places: Places, steps: int) -
         assert await all_of(target) == await all_of(source) == many
 
 
+async def test_a_run_that_is_cancelled_while_it_releases_leaves_no_claim(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "a") as store:
+        await keep(store, "alpha")
+        release = store.release
+
+        async def cancelled(claim: Claim) -> None:
+            asyncio.get_running_loop().call_soon(running.cancel)
+            await release(claim)
+
+        store.release = cancelled  # type: ignore[method-assign]
+        running = asyncio.create_task(rewrite_records(store))
+        await asyncio.wait([running])
+        assert running.cancelled()
+        await release(await claimed(store, "alpha"))
+
+
 async def test_what_a_killed_run_left_is_gone_on_with(tmp_path: Path) -> None:
     """It dies after the claim of an empty record, or between the credentials and the intent."""
     async with SQLiteStore(tmp_path / "a") as source, SQLiteStore(tmp_path / "b") as target:

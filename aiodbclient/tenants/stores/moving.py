@@ -121,4 +121,9 @@ async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
     try:
         yield claim
     finally:
-        await store.release(claim)
+        release = asyncio.ensure_future(store.release(claim))
+        try:
+            await asyncio.shield(release)
+        except asyncio.CancelledError:  # a release that is cancelled may not be made
+            await asyncio.wait([release])
+            raise
