@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -140,6 +141,7 @@ async def test_a_run_that_is_cancelled_while_it_releases_leaves_no_claim(tmp_pat
 
         async def cancelled(claim: Claim) -> None:
             asyncio.get_running_loop().call_soon(running.cancel)
+            store._opened().submit(lambda _: time.sleep(0.1))  # the disk is slow
             await release(claim)
 
         store.release = cancelled  # type: ignore[method-assign]
