@@ -59,12 +59,12 @@ class Spent:
         self.start = monotonic()
 
     async def on_sql(self, call: Awaitable[T]) -> T:
-        """Await ``call``, and count its seconds as SQL."""
-        start = monotonic()
+        """Await ``call``, and count its seconds as SQL, without those of requests and of the store in it."""
+        start = monotonic() - self.meter.seconds - self.store
         try:
             return await call
         finally:
-            self.sql += monotonic() - start
+            self.sql += max(0.0, monotonic() - self.meter.seconds - self.store - start)
 
     async def on_store(self, call: Awaitable[T]) -> T:
         """Await ``call``, and count its seconds as the store's."""

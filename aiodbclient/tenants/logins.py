@@ -1,4 +1,4 @@
-"""Make, reset or end a tenant's login, give it its rights, and test its password by a login.
+"""Make or reset a tenant's login, give it its rights, and test its password by a login.
 
 The intent is on record before any of this, the claim is renewed before each request that changes a password, and the
 caller keeps the credential that comes out.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -30,14 +29,13 @@ from ..errors import (
 from ..models import NewUser, User
 from .claims import ClaimedTenant, Tenant
 from .credential import Credential
+from .endings import SOON, end_login, look, read_with_password
 from .grants.settings import settings_for
 from .tenancy import now_of, usable
 
 T = TypeVar("T")
 
 _PASSWORDS = 3  # passwords of one login that the server may refuse before it is given up
-_ENDINGS = 10  # resets of a login whose sessions fight back, before that is given up
-_SOON = 2.0  # s within which a server knows a new password, and the API returns it (Aiven's documentation of its API)
 
 
 class TakenError(Exception):
@@ -132,107 +130,6 @@ async def works(tenant: Tenant, credential: Credential) -> bool:
     return user is not None and user.password is not None and user.password == password
 
 
-async def look(tenant: Tenant, login: str, *, seconds: float = 0.0) -> User | None:
-    """The user ``login``, read again for at least ``seconds`` while it cannot be seen; None if it still cannot."""
-    for wait in waits(seconds):
-        await asyncio.sleep(wait)
-        with suppress(NotFoundError):
-            return await tenant.cluster.users.get(login)
-    return None
-
-
-class Deletion:
-    """Deletes a login by the API.
-
-    Args:
-        tenant: The tenant.
-        login: One of its logins.
-        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
-
-    Attributes:
-        done: Whether the login was deleted, or was not there.
-    """
-
-    def __init__(self, tenant: ClaimedTenant, login: str, *, certain: bool = True) -> None:
-        self._tenant = tenant
-        self._login = login
-        self._certain = certain
-        self.done = False
-
-    async def run(self) -> None:
-        """Delete the login. It is fine if it is gone."""
-        await self._tenant.held.may_write()
-        await if_there(partial(self._tenant.cluster.users.delete, self._login), certain=self._certain)
-        self.done = True
-
-
-async def end_login(
-    tenant: ClaimedTenant,
-    login: str,
-    *,
-    certain: bool,
-    end_sessions: bool = True,
-    password: str | None = None,
-    deletion: Deletion | None = None,
-) -> None:
-    """Reset ``login`` to a password that nobody has and, on SQL engines, end its sessions. Does nothing if it is gone.
-
-    Afterwards no session of the login is open, and no other password opens one, also if somebody who is logged in
-    fights back. On PostgreSQL that takes deleting the login; on MySQL it is locked.
-
-    Args:
-        tenant: The tenant, with the intent on this login on record.
-        login: One of its logins.
-        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
-        end_sessions: Whether to end its sessions. Otherwise an open session can set another password.
-        password: Its password, if it need not be reset because it is deleted afterwards.
-        deletion: Deletes the login, where the engine needs it.
-
-    Raises:
-        GrantError: A session of the login was faster each time.
-    """
-    names, sql = tenant.names, tenant.site.sql
-    deletion = deletion or Deletion(tenant, login)
-    reason = ""
-    for _ in range(_ENDINGS):
-        await tenant.held.may_write()
-        if password is None:
-            user = await if_there(partial(tenant.cluster.users.reset_auth, login), certain=certain)
-            if user is None or sql is None or not end_sessions:
-                return
-            try:
-                password = (await _with_password(tenant, user)).password
-            except InvalidResponseError as error:  # a session of the login has set another one already
-                reason = str(error)
-                break
-        assert sql is not None
-        assert password is not None
-        refused = await tenant.spent.on_sql(sql.end_login(names, login, password, deletion.run))
-        if refused is None:
-            return
-        reason, password = refused, None
-    if sql is None or await tenant.spent.on_sql(sql.end_login(names, login, None, deletion.run)) is None:
-        return
-    raise GrantError(
-        f"tenant {names.tenant!r}: an open session of the login {login!r} keeps it from being ended: {reason}; run "
-        "this again",
-        tenant=names.tenant,
-    )
-
-
-async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | None:
-    """Delete or reset a name by ``end``; None if it is not there.
-
-    A fresh name may answer 404 for a moment. So if it is ``certain`` that it was made, ``end`` is sent again after a
-    404, for one or two seconds.
-    """
-    for wait in waits(1.0 if certain else 0.0):
-        await asyncio.sleep(wait)
-        with suppress(NotFoundError):
-            return await end()
-    return None
-
-
 def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
     """The error for a ``login`` that the server goes on refusing, with the server's ``reason``."""
     return GrantError(
@@ -246,7 +143,7 @@ def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
 async def _patiently(log_in: Callable[[], Awaitable[str | None]], tenant: Tenant) -> str | None:
     """Test a login, for some seconds again and again. Returns None, or why the server refused the last one."""
     refused = None
-    for wait in waits(_SOON):
+    for wait in waits(SOON):
         await asyncio.sleep(wait)
         refused = await tenant.spent.on_sql(log_in())
         if refused is None:
@@ -307,12 +204,9 @@ async def _with_password(tenant: ClaimedTenant, user: User) -> User:
     """
     if user.password:
         return user
-    if tenant.site.returns_passwords:
-        for wait in waits(_SOON):
-            await asyncio.sleep(wait)
-            found = await look(tenant, user.name)
-            if found is not None and found.password:
-                return evolve(user, password=found.password)
+    found = await read_with_password(tenant, user.name)
+    if found is not None:
+        return evolve(user, password=found.password)
     again = await _reset(tenant, user.name)
     if again.password:
         return again

@@ -17,8 +17,9 @@ from ..errors import ConflictError, InvalidArgumentError, InvalidResponseError
 from ..models import User
 from .claims import ClaimedTenant, Tenant
 from .credential import Credential
+from .endings import look
 from .listing import Listing, has_database, read_user
-from .logins import TakenError, credential_of, grant, look, refused_login, working_credential
+from .logins import TakenError, credential_of, grant, refused_login, working_credential
 from .loop import ClaimingJob
 from .naming import record_name
 from .outcomes import TenantDone

@@ -8,7 +8,7 @@ from .._bulk.outcomes import Action
 from ..errors import ConflictError
 from .claims import ClaimedTenant
 from .credential import Credential
-from .logins import Deletion, end_login, if_there
+from .endings import Deletion, end_login, if_there
 from .loop import ClaimingJob
 from .outcomes import TenantRemoved
 from .prefixes import delete_leftovers

@@ -10,8 +10,9 @@ from ..models import User
 from .checking import examine
 from .claims import ClaimedTenant
 from .credential import Credential
+from .endings import end_login
 from .listing import Listing, read_user
-from .logins import end_login, grant, refused_login, working_credential
+from .logins import grant, refused_login, working_credential
 from .loop import ClaimingJob
 from .naming import names_of, record_name
 from .outcomes import TenantRepaired

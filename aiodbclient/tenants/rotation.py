@@ -9,7 +9,8 @@ from .._request.call import Meter
 from ..errors import InvalidArgumentError, RotationPendingError
 from .claims import ClaimedTenant
 from .credential import Credential
-from .logins import end_login, working_credential
+from .endings import end_login
+from .logins import working_credential
 from .loop import ClaimingJob
 from .outcomes import TenantDone
 from .provisioning import refuse_role_of_nobody

@@ -4,7 +4,7 @@ The limit of one statement an hour does not apply to our session, because the ac
 the server keeps the limits of the sessions that are open::
 
     GRANT USAGE ON *.* TO login WITH MAX_QUERIES_PER_HOUR 1     open sessions can run nothing from here on
-    ALTER USER login IDENTIFIED BY ...                          only if its password is not known
+    ALTER USER login IDENTIFIED BY ...                          or who has set one of its own could log in now
     ALTER USER login WITH MAX_QUERIES_PER_HOUR 0 MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK
     ALTER USER login ACCOUNT LOCK                               after our session has logged in
     KILL ...                                                    in our session, until no other is left
@@ -24,29 +24,27 @@ from .mysql_server import MySQLSession, quoted, reason_of
 from .mysql_sessions import END_SECONDS, PAUSE, LogIn, kill_others, limit, new_password, not_ended
 
 
-async def end_on_mariadb(
-    server: MySQLSession, log_in: LogIn, tenant: str, username: str, password: str | None, *, lock: bool
-) -> None:
-    """End the sessions of an account. Afterwards it has no limits.
+async def end_on_mariadb(server: MySQLSession, log_in: LogIn, tenant: str, username: str, *, lock: bool) -> None:
+    """End the sessions of an account. Afterwards it has no limits, and a password that nobody knows.
 
     Args:
         server: The administrator's session.
         log_in: Logs in with a user and a password.
         tenant: The tenant that the account is of.
         username: The account.
-        password: Its password. None: it is not known, so it is replaced.
         lock: Whether the account is locked afterwards. If not, sessions that are opened meanwhile go on.
 
     Raises:
         GrantError: Sessions are left after some seconds, or a statement was refused.
     """
-    reason, until = "", monotonic() + END_SECONDS
+    password, reason, until = "", "", monotonic() + END_SECONDS
     while monotonic() < until:
         await limit(server, tenant, username, queries=1, connections=0)
-        if password is None:
+        if not password:
             password = new_password()
-            change = "ALTER USER %s@'%%' IDENTIFIED BY "
-            await server.rows(tenant, f"{change}%s", username, password, shown=change % repr(username) + "'...'")
+            if not await _stays(server, tenant, username, password):
+                reason, password = "a session of it sets another password", ""
+                continue
         await server.rows(
             tenant,
             "ALTER USER %s@'%%' WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 "
@@ -61,7 +59,7 @@ async def end_on_mariadb(
                     return
                 reason = "they are still ending"
         except LoginRefusedError as refused:  # a session of the login may have set another password
-            reason, password = str(refused), None
+            reason, password = str(refused), ""
         except ServerAwayError as away:
             reason = str(away)
         except pymysql.Error as error:  # a session of the login may have killed ours
@@ -70,6 +68,16 @@ async def end_on_mariadb(
     if lock:
         await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
     raise not_ended(tenant, username, reason)
+
+
+async def _stays(server: MySQLSession, tenant: str, username: str, password: str) -> bool:
+    """Give the account a password, lock it, and see whether a statement that was running before sets another one."""
+    change = "ALTER USER %s@'%%' IDENTIFIED BY "
+    await server.rows(tenant, f"{change}%s ACCOUNT LOCK", username, password, shown=change % repr(username) + "'...'")
+    read = "SELECT authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
+    before = await server.rows(tenant, read, username)
+    await asyncio.sleep(PAUSE)
+    return await server.rows(tenant, read, username) == before
 
 
 @asynccontextmanager

@@ -88,7 +88,7 @@ class MySQLGrants(Grants[MySQLSession]):
     ) -> str | None:
         """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
         async with self._administrator_for_long() as server:
-            await to_its_end(self._lock(server, names.tenant, username, password))
+            await to_its_end(self._end(server, names.tenant, username))
         return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
@@ -183,7 +183,7 @@ class MySQLGrants(Grants[MySQLSession]):
         await revoke_all(server, tenant, username)
         if server.is_mariadb:
             async with kept_password(server, tenant, username), self._limited(server, tenant, username):
-                await end_on_mariadb(server, self._own, tenant, username, None, lock=False)
+                await end_on_mariadb(server, self._own, tenant, username, lock=False)
         else:
             async with self._limited(server, tenant, username):
                 await end_on_mysql(server, self._own, tenant, username, later=False)
@@ -191,18 +191,18 @@ class MySQLGrants(Grants[MySQLSession]):
     async def _end(self, server: MySQLSession, tenant: str, username: str) -> None:
         """End the sessions of a login, and lock it if it is there."""
         if "%" in await hosts(server, tenant, username):
-            await self._lock(server, tenant, username, None)
+            await self._lock(server, tenant, username)
         elif await has_sessions(server, tenant, username):
             if server.is_mariadb:
                 async with account(server, tenant, username):
-                    await end_on_mariadb(server, self._own, tenant, username, None, lock=True)
+                    await end_on_mariadb(server, self._own, tenant, username, lock=True)
             else:
                 await end_on_mysql(server, self._own, tenant, username)
 
-    async def _lock(self, server: MySQLSession, tenant: str, username: str, password: str | None) -> None:
+    async def _lock(self, server: MySQLSession, tenant: str, username: str) -> None:
         async with self._limited(server, tenant, username):
             if server.is_mariadb:
-                await end_on_mariadb(server, self._own, tenant, username, password, lock=True)
+                await end_on_mariadb(server, self._own, tenant, username, lock=True)
             else:
                 await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
                 await end_on_mysql(server, self._own, tenant, username)

@@ -1,0 +1,136 @@
+"""End a tenant's login: no session of it is left open, and no password opens another.
+
+The intent is on record before any of this, and the claim is renewed before each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from .._bulk.waits import waits
+from ..errors import GrantError, InvalidResponseError, NotFoundError
+from ..models import User
+from .claims import ClaimedTenant, Tenant
+
+T = TypeVar("T")
+
+SOON = 2.0  # s within which a server knows a new password, and the API returns it (Aiven's documentation of its API)
+_ENDINGS = 10  # resets of a login whose sessions fight back, before that is given up
+
+
+class Deletion:
+    """Deletes a login by the API.
+
+    Args:
+        tenant: The tenant.
+        login: One of its logins.
+        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
+
+    Attributes:
+        done: Whether the login was deleted, or was not there.
+    """
+
+    def __init__(self, tenant: ClaimedTenant, login: str, *, certain: bool = True) -> None:
+        self._tenant = tenant
+        self._login = login
+        self._certain = certain
+        self.done = False
+
+    async def run(self) -> None:
+        """Delete the login. It is fine if it is gone."""
+        await self._tenant.held.may_write()
+        await if_there(partial(self._tenant.cluster.users.delete, self._login), certain=self._certain)
+        self.done = True
+
+
+async def end_login(
+    tenant: ClaimedTenant,
+    login: str,
+    *,
+    certain: bool,
+    end_sessions: bool = True,
+    password: str | None = None,
+    deletion: Deletion | None = None,
+) -> None:
+    """Reset ``login`` to a password that nobody has and, on SQL engines, end its sessions. Does nothing if it is gone.
+
+    Afterwards no session of the login is open, and no other password opens one, also if somebody who is logged in
+    fights back. On PostgreSQL that takes deleting the login; on MySQL it is locked.
+
+    Args:
+        tenant: The tenant, with the intent on this login on record.
+        login: One of its logins.
+        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
+        end_sessions: Whether to end its sessions. Otherwise an open session can set another password.
+        password: Its password, if it need not be reset because it is deleted afterwards.
+        deletion: Deletes the login, where the engine needs it.
+
+    Raises:
+        GrantError: A session of the login was faster each time.
+    """
+    names, sql = tenant.names, tenant.site.sql
+    deletion = deletion or Deletion(tenant, login)
+    reason = ""
+    for ending in range(_ENDINGS):
+        await tenant.held.may_write()
+        if password is None:
+            try:
+                user = await if_there(partial(tenant.cluster.users.reset_auth, login), certain=certain)
+            except InvalidResponseError:  # without a password: an open session of the login was faster than the API
+                if sql is None or not end_sessions:
+                    raise
+            else:
+                if user is None or sql is None or not end_sessions:
+                    return
+                if ending == 0 and not user.password:
+                    user = await read_with_password(tenant, login) or user
+                if ending < _ENDINGS // 2:
+                    password = user.password or None
+        assert sql is not None
+        refused = await tenant.spent.on_sql(sql.end_login(names, login, password, deletion.run))
+        if refused is None:
+            return
+        reason, password = refused, None
+    raise GrantError(
+        f"tenant {names.tenant!r}: an open session of the login {login!r} keeps it from being ended: {reason}; run "
+        "this again",
+        tenant=names.tenant,
+    )
+
+
+async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | None:
+    """Delete or reset a name by ``end``; None if it is not there.
+
+    A fresh name may answer 404 for a moment. So if it is ``certain`` that it was made, ``end`` is sent again after a
+    404, for one or two seconds.
+    """
+    for wait in waits(1.0 if certain else 0.0):
+        await asyncio.sleep(wait)
+        with suppress(NotFoundError):
+            return await end()
+    return None
+
+
+async def look(tenant: Tenant, login: str, *, seconds: float = 0.0) -> User | None:
+    """The user ``login``, read again for at least ``seconds`` while it cannot be seen; None if it still cannot."""
+    for wait in waits(seconds):
+        await asyncio.sleep(wait)
+        with suppress(NotFoundError):
+            return await tenant.cluster.users.get(login)
+    return None
+
+
+async def read_with_password(tenant: Tenant, login: str) -> User | None:
+    """Read ``login`` for some seconds, until the API returns its password; None if it does not."""
+    if not tenant.site.returns_passwords:
+        return None
+    for wait in waits(SOON):
+        await asyncio.sleep(wait)
+        found = await look(tenant, login)
+        if found is not None and found.password:
+            return found
+    return None

@@ -1,0 +1,288 @@
+"""Rotation as a policy: by age and by the store's clock, decided under the claim, so that many may run it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiomysql
+import psycopg
+import pymysql
+import pytest
+from attrs import evolve
+from psycopg import AsyncConnection
+from psycopg.sql import SQL
+
+from aiodbclient import Action
+from aiodbclient.engines import MYSQL, Engine
+from aiodbclient.errors import InvalidArgumentError, RotationPendingError
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants.testing import LONG
+
+from .conftest import Place, only
+from .programs import ask, refusal
+
+DAY = timedelta(days=1)
+
+
+class ClockedStore(SQLiteStore):
+    """A store with a clock of its own, which the tests set."""
+
+    time = datetime(2030, 1, 1, tzinfo=UTC)
+
+    async def now(self) -> datetime:
+        return self.time
+
+
+@contextlib.asynccontextmanager
+async def clocked(place: Place) -> AsyncIterator[tuple[ClockedStore, Tenants]]:
+    async with ClockedStore(place.path) as store:
+        yield store, Tenants(place.cluster, store, place.prefix)
+
+
+async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(place: Place) -> None:
+    async with clocked(place) as (store, tenants):
+        first = await tenants.ensure("alpha")
+        assert first.since == datetime(2030, 1, 1, tzinfo=UTC)
+        store.time += timedelta(days=29)
+        kept = await only(tenants.rotate(older_than=30 * DAY))
+        assert (kept.action, kept.credential) == (Action.KEPT, first)
+        await tenants.ensure("beta")  # a young one
+
+        store.time += DAY
+        outcomes = {outcome.name: outcome async for outcome in tenants.rotate(older_than=30 * DAY)}
+        assert {name: outcome.action for name, outcome in outcomes.items()} == {
+            "alpha": Action.ROTATED,
+            "beta": Action.KEPT,
+        }
+        second = outcomes["alpha"].credential
+        assert second is not None
+        assert second.since == store.time
+
+        # What was rotated a moment ago is not retired for a day, and what is due the next time says what is missing.
+        store.time += timedelta(hours=23)
+        assert {outcome.action async for outcome in tenants.retire(after=DAY)} == {Action.KEPT}
+        assert not await refusal(first)
+        store.time += timedelta(hours=1)
+        retired = {outcome.name: outcome.action async for outcome in tenants.retire(after=DAY)}
+        assert retired == {"alpha": Action.RETIRED, "beta": Action.KEPT}
+        assert await refusal(first)
+        assert not await refusal(second)
+        assert await tenants.get("alpha") == second
+        assert {outcome.action async for outcome in tenants.rotate(older_than=30 * DAY)} == {Action.KEPT}
+
+
+async def test_without_a_clock_of_its_own_it_is_this_machines(place: Place) -> None:
+    before = datetime.now(UTC)
+    credential = await place.tenants().ensure("alpha")
+    assert credential.since is not None
+    assert timedelta(0) <= credential.since - before < timedelta(minutes=5)
+    assert (await only(place.tenants().rotate(older_than=DAY))).action is Action.KEPT
+    assert (await only(place.tenants().rotate(older_than=timedelta(0)))).action is Action.ROTATED
+
+
+async def test_a_credential_without_a_date_is_old(place: Place) -> None:
+    """Records of 0.1 have none."""
+    credential = await place.tenants().ensure("alpha")
+    claim = await place.store.claim("alpha", LONG)
+    assert claim is not None
+    await place.store.keep(claim, evolve(credential, since=None))
+
+    rotated = await only(place.tenants().rotate(older_than=timedelta(days=10_000)))
+
+    assert rotated.action is Action.ROTATED
+    claim = await place.store.claim("alpha", LONG)
+    assert claim is not None
+    assert rotated.credential is not None
+    await place.store.keep(claim, evolve(rotated.credential, since=None), credential)
+    assert (await only(place.tenants().retire(after=timedelta(days=10_000)))).action is Action.RETIRED
+
+
+@pytest.mark.parametrize("age", [30, 3.5, "30d", timedelta(seconds=-1)])
+async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="older_than must be a timedelta of 0 or more"):
+        place.tenants().rotate(older_than=age)
+    with pytest.raises(InvalidArgumentError, match="after must be a timedelta of 0 or more"):
+        place.tenants().retire(after=age)
+
+
+async def test_what_is_not_retired_is_rotated_again_by_force_alone(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    first = await tenants.ensure("alpha")
+    second = (await only(tenants.rotate())).credential
+    assert second is not None
+    sent = len(place.sent())
+
+    failed = await only(tenants.rotate())
+
+    assert isinstance(failed.error, RotationPendingError)
+    assert "alpha" in str(failed.error)
+    assert len(place.sent()) == sent
+    assert await tenants.get("alpha") == second
+    forced = await only(tenants.rotate(force=True))
+    assert forced.action is Action.ROTATED
+    assert forced.credential is not None
+    assert forced.credential.username == first.username
+    assert forced.credential.password != first.password
+    if second.engine != Engine.MONGODB:
+        assert await refusal(first)
+        assert not await refusal(second)
+
+
+async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(anywhere: Place) -> None:
+    """The same crontab on three machines: each tenant is rotated once, and nobody's credential ends."""
+    place = anywhere
+    names = [f"n{number}" for number in range(8)]
+    before = {o.name: o.credential async for o in place.tenants().provision(names)}
+
+    async def machine(delay: float) -> list[Any]:
+        await asyncio.sleep(delay)
+        async with SQLiteStore(place.path) as store:
+            return [outcome async for outcome in Tenants(place.cluster, store, place.prefix).rotate(names)]
+
+    runs = await asyncio.gather(machine(0), machine(0.05), machine(0.2))
+
+    outcomes = [outcome for run in runs for outcome in run]
+    assert len(outcomes) == 24
+    current = {name: await place.tenants().get(name) for name in names}
+    for outcome in outcomes:
+        if outcome.ok:
+            assert outcome.credential == current[outcome.name]
+        else:
+            assert isinstance(outcome.error, RotationPendingError)
+    assert {outcome.name for outcome in outcomes if outcome.ok} == set(names)
+    for name in names:
+        assert [login for what, login in place.sent() if what == "users.reset_auth"] == []
+        for credential in (before[name], current[name]):
+            assert credential is not None
+            if credential.engine != Engine.MONGODB:
+                assert not await refusal(credential)
+
+
+async def test_the_same_crontab_with_an_age_rotates_and_retires_each_once(place: Place) -> None:
+    names = [f"n{number}" for number in range(5)]
+    async with clocked(place) as (store, tenants):
+        assert all([outcome.ok async for outcome in tenants.provision(names)])
+
+        async def machine(days: int, what: str) -> list[Any]:
+            async with ClockedStore(place.path) as its_own:
+                its_own.time = store.time + days * DAY
+                its_tenants = Tenants(place.cluster, its_own, place.prefix)
+                run = its_tenants.rotate(older_than=30 * DAY) if what == "rotate" else its_tenants.retire(after=DAY)
+                return [outcome async for outcome in run]
+
+        for days, what, action in (
+            (31, "rotate", Action.ROTATED),
+            (33, "retire", Action.RETIRED),
+            (62, "rotate", Action.ROTATED),
+        ):
+            runs = await asyncio.gather(*(machine(days, what) for _ in range(3)))
+            outcomes = [outcome for run in runs for outcome in run]
+            assert {outcome.error for outcome in outcomes} == {None}
+            by_name = {(outcome.name, outcome.credential) for outcome in outcomes}
+            assert len(by_name) == len(names)
+            assert {outcome.action for outcome in outcomes} <= {action, Action.KEPT}
+        writes = [what for what, _ in place.sent() if what in ("users.create", "users.reset_auth")]
+        assert writes.count("users.create") >= 2 * len(names)
+
+
+@contextlib.asynccontextmanager
+async def opened(credential: Credential) -> AsyncIterator[Any]:
+    """An open session: a function that runs a statement in it."""
+    if credential.engine in MYSQL:
+        connection = await aiomysql.connect(
+            host=credential.host,
+            port=credential.port,
+            user=credential.username,
+            password=credential.password or "",
+            autocommit=True,
+        )
+
+        async def execute(statement: str) -> None:
+            async with connection.cursor() as cursor:
+                await cursor.execute(statement)
+
+        try:
+            yield execute
+        finally:
+            connection.close()
+        return
+    session = await AsyncConnection.connect(credential.uri, autocommit=True)
+    try:
+        yield lambda statement: session.execute(SQL(statement))
+    finally:
+        await session.close()
+
+
+def mine(credential: Credential) -> list[str]:
+    """Set a password of one's own, in a session that is still open."""
+    if credential.engine in MYSQL:
+        return ["SET PASSWORD = PASSWORD('mine')"]
+    return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
+
+
+@pytest.mark.parametrize("end_sessions", [True, False])
+async def test_a_retired_login_does_not_come_back_from_an_open_session(anywhere: Place, end_sessions: bool) -> None:
+    tenants = anywhere.tenants()
+    leaked = await tenants.ensure("alpha")
+    if leaked.engine == Engine.MONGODB:
+        return
+    current = (await only(tenants.rotate())).credential
+    assert current is not None
+    async with opened(leaked) as session:
+        await session("SELECT 1")
+
+        assert (await only(tenants.retire(end_sessions=end_sessions))).action is Action.RETIRED
+
+        assert await refusal(leaked)
+        if end_sessions:
+            with pytest.raises((psycopg.OperationalError, pymysql.Error)):
+                await session(mine(leaked)[0])
+        else:
+            for statement in mine(leaked):  # which the page says of it
+                await session(statement)
+    if end_sessions:
+        own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
+        assert await refusal(own)
+    assert not await refusal(current)
+    assert (await only(tenants.retire())).action is Action.KEPT
+    again = (await only(tenants.rotate())).credential
+    assert again is not None
+    assert not await refusal(again)
+    await ask(again, "CREATE TABLE t (x int)")
+
+
+async def test_a_login_that_fights_back_all_the_time_is_retired(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    leaked = await tenants.ensure("alpha")
+    if leaked.engine == Engine.MONGODB:
+        return
+    current = (await only(tenants.rotate())).credential
+    assert current is not None
+    own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
+
+    async def fight() -> None:
+        """Set the password again and again, in whatever session is left."""
+        for with_what in (leaked, leaked, own, own, own):
+            with contextlib.suppress(psycopg.Error, pymysql.Error, OSError):
+                async with opened(with_what) as session:
+                    while True:
+                        for statement in mine(leaked):
+                            await session(statement)
+                        await asyncio.sleep(0.001)
+
+    fights = [asyncio.create_task(fight()) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    retired = await only(tenants.retire())
+    for each in fights:
+        each.cancel()
+    await asyncio.gather(*fights, return_exceptions=True)
+
+    assert retired.error is None
+    assert retired.action is Action.RETIRED
+    assert await refusal(leaked)
+    assert await refusal(own)
+    assert not await refusal(current)

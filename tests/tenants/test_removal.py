@@ -1,0 +1,148 @@
+"""Remove removes: whatever a tenant, or another one, did against it. And with ``keep_database`` the data stays."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from aiodbclient import Action
+from aiodbclient.engines import MYSQL, Engine
+
+from .conftest import Place, only
+from .programs import ask, refusal
+from .test_check_and_repair import admin_of
+from .test_policies import opened
+
+
+async def gone(place: Place) -> None:
+    """Nothing of the test's tenants is left: no login, no role, no database, no record."""
+    assert [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)] == []
+    assert [db.name for db in await place.cluster.dbs.list() if db.name.startswith(place.prefix)] == []
+    assert [record async for record in place.store.records()] == []
+
+
+async def test_the_data_of_a_removed_tenant_can_stay(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    owner = await tenants.ensure("alpha")
+    reader = await tenants.role("reader").ensure("alpha")
+    second = (await only(tenants.rotate())).credential
+    assert second is not None
+    other = await tenants.ensure("beta")
+    has_sql = owner.engine != Engine.MONGODB
+    if has_sql:
+        await ask(owner, "CREATE TABLE t (x int)", "INSERT INTO t VALUES (1)")
+
+    assert (await only(tenants.remove(["alpha"], keep_database=True))).action is Action.DELETED
+
+    assert await place.store.get("alpha") is None
+    assert [record.name async for record in place.store.records()] == ["beta"]
+    users = {user.name for user in await place.cluster.users.list()}
+    assert not users & {owner.username, second.username, reader.username}
+    assert owner.database in {db.name for db in await place.cluster.dbs.list()}
+    if not has_sql:
+        return
+    admin = await admin_of(place, owner.database)
+    assert await ask(admin, "SELECT x FROM t") == [(1,)]
+    for credential in (owner, second, reader):
+        assert await refusal(credential)
+    assert "denied" in await refusal(other, database=owner.database)
+    if owner.engine == Engine.PG:
+        await ask(admin, "CREATE TABLE more (x int)", "DROP TABLE t")
+        assert await ask(admin, f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{owner.database}%'") == []
+    stranger = await place.cluster.users.create(f"{place.prefix}stranger")
+    assert stranger.name
+    # The name is not free: its database is somebody else's now.
+    assert (await only(tenants.provision(["alpha"]))).error is not None
+    adopted = await only(tenants.provision(["alpha"], if_exists="adopt"))
+    assert adopted.action is Action.ADOPTED
+    assert adopted.credential is not None
+    if owner.engine in MYSQL:
+        assert await ask(adopted.credential, "SELECT x FROM t") == [(1,)]
+
+
+HOSTILE = {
+    "a template": 'ALTER DATABASE "{d}" IS_TEMPLATE true',
+    "no connections": 'ALTER DATABASE "{d}" CONNECTION LIMIT 0',
+    "closed": 'ALTER DATABASE "{d}" ALLOW_CONNECTIONS false',
+    "read-only": 'ALTER DATABASE "{d}" SET default_transaction_read_only = on',
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_what_a_tenant_sets_on_its_database_does_not_keep_it(place: Place, what: str) -> None:
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await tenants.role("reader").ensure("alpha")
+    await ask(credential, HOSTILE[what].format(d=credential.database), database="defaultdb")
+
+    removed = await only(tenants.remove(["alpha"]))
+
+    assert removed.error is None
+    await gone(place)
+    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED
+
+
+async def test_large_objects_elsewhere_and_grants_of_others_do_not_keep_it(place: Place) -> None:
+    tenants = place.tenants()
+    victim, evil = await tenants.ensure("victim"), await tenants.ensure("evil")
+    await ask(victim, "SELECT lo_create(0)", database="defaultdb")
+    owner = await ask(victim, "SELECT current_user")
+    await ask(evil, f'GRANT CONNECT ON DATABASE "{evil.database}" TO "{owner[0][0]}", "{victim.username}"')
+    await ask(
+        evil,
+        "CREATE TABLE trap (x int)",
+        f'GRANT ALL ON trap TO "{owner[0][0]}"',
+        f'ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO "{owner[0][0]}"',
+    )
+
+    for name in ("victim", "evil"):
+        assert (await only(tenants.remove([name]))).error is None
+
+    await gone(place)
+    admin = await admin_of(place)
+    assert await ask(admin, f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{place.prefix}%'") == []
+
+
+async def test_an_open_session_does_not_outlive_its_tenant(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    credential = await tenants.ensure("alpha")
+    if credential.engine == Engine.MONGODB:
+        return
+    async with opened(credential) as session:
+        await session("CREATE TABLE t (x int)" if credential.engine == Engine.PG else "SELECT 1")
+
+        removed = await only(tenants.remove(["alpha"]))
+
+        assert removed.error is None
+        with pytest.raises(Exception, match=r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer"):
+            await session("SELECT 1")
+    await gone(place)
+    again = await tenants.ensure("alpha")
+    assert await refusal(credential)
+    await ask(again, "CREATE TABLE t (x int)")
+
+
+async def test_a_database_that_somebody_deleted_already_is_no_obstacle(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    credential = await tenants.ensure("alpha")
+    await anywhere.cluster.dbs.delete(credential.database or "")
+    await anywhere.cluster.users.delete(credential.username)
+
+    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+
+    await gone(anywhere)
+
+
+async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:
+    """A session of the login sets passwords while it is being removed."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    async with opened(credential) as session:
+        await session("SET ROLE NONE")
+        await session(f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'")
+
+        assert (await only(tenants.remove(["alpha"]))).error is None
+
+        with pytest.raises(psycopg.OperationalError):
+            await session("SELECT 1")
+    await gone(place)

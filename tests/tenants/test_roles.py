@@ -1,0 +1,290 @@
+"""Readers and writers of a tenant: what they may do, what they may not, and that they end with the tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from aiodbclient import Action
+from aiodbclient.engines import MYSQL, Engine
+from aiodbclient.errors import ConflictError, InvalidArgumentError, RotationPendingError
+from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
+from aiodbclient.tenants.naming import names_of
+from aiodbclient.tenants.testing import LONG
+
+from .conftest import Place, only
+from .dying import died, moments
+from .programs import ask, refusal
+
+READ = "SELECT x FROM t"
+WRITES = ["INSERT INTO t VALUES (2)", "UPDATE t SET x = 3", "DELETE FROM t WHERE x = 99"]
+DEFINES = ["CREATE TABLE mine (x int)", "ALTER TABLE t ADD y int", "DROP TABLE t"]
+
+
+async def may(credential: Credential, statement: str) -> bool:
+    """Whether the login may do this; an error other than a refusal fails the test."""
+    why = await refusal(credential, statement)
+    assert not why or "denied" in why or "must be owner" in why, why
+    return not why
+
+
+async def rights(credential: Credential) -> tuple[bool, bool, bool]:
+    """Whether it may read, write all, and define anything."""
+    writes = [await may(credential, statement) for statement in WRITES]
+    defines = [await may(credential, statement) for statement in DEFINES[: 1 if credential.engine in MYSQL else None]]
+    return await may(credential, READ), all(writes), any(defines)
+
+
+async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    readers, writers = tenants.role("reader"), tenants.role(Role.WRITER)
+    owner = await tenants.ensure("alpha")
+    reader, writer = await readers.ensure("alpha"), await writers.ensure("alpha")
+
+    assert (owner.role, reader.role, writer.role) == (Role.OWNER, Role.READER, Role.WRITER)
+    assert owner.database == reader.database == writer.database
+    assert len({owner.username, reader.username, writer.username}) == 3
+    assert await readers.get("alpha") == reader == await readers.ensure("alpha")
+    assert await tenants.get("alpha") == owner
+    for each, run in (("alpha", tenants), ("alpha", readers), ("alpha", writers)):
+        assert [record.name async for record in run.records()] == [each]
+        assert (await only(run.check())).problems == ()
+        assert (await only(run.repair())).action is Action.KEPT
+        assert (await run.plan(["alpha"], prune=True)).keep == ("alpha",)
+        assert (await run.plan(["alpha"], prune=True)).extra == ()
+    if owner.engine == Engine.MONGODB:
+        users = {user.name: user.settings for user in await place.cluster.users.list()}
+        roles = [users[each.username] for each in (owner, writer, reader)]
+        assert [str(s and s.mongo_user_settings and s.mongo_user_settings.role) for s in roles] == [
+            "readWrite",
+            "readWrite",
+            "readOnly",
+        ]
+        return
+    await ask(owner, "CREATE TABLE t (x int)", "INSERT INTO t VALUES (1)")
+
+    assert await rights(reader) == (True, False, False)
+    assert (await rights(writer))[:2] == (True, True)
+    new = (await only(readers.rotate())).credential
+    assert new is not None
+    assert new.role is Role.READER
+    assert await rights(new) == await rights(reader) == (True, False, False)
+    assert isinstance((await only(readers.rotate())).error, RotationPendingError)
+    assert (await only(readers.retire(after=timedelta(days=1)))).action is Action.KEPT
+    assert (await only(readers.retire())).action is Action.RETIRED
+    assert await refusal(reader)
+    assert await rights(new) == (True, False, False)
+    assert (await only(readers.check())).problems == ()
+    assert await tenants.get("alpha") == owner
+    assert await may(owner, "INSERT INTO t VALUES (4)")
+
+
+async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings(place: Place) -> None:
+    tenants = place.tenants()
+    owner = await tenants.ensure("alpha")
+    reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
+    second = (await only(tenants.rotate())).credential
+    assert second is not None
+
+    for number, maker in enumerate((owner, second)):
+        await ask(maker, f"CREATE SCHEMA s{number}", f"CREATE TABLE s{number}.t (x serial)")
+        assert await may(reader, f"SELECT * FROM s{number}.t")
+        assert not await may(reader, f"INSERT INTO s{number}.t VALUES (1)")
+        assert await may(writer, f"INSERT INTO s{number}.t DEFAULT VALUES")
+        assert not await may(writer, f"CREATE TABLE s{number}.mine (x int)")
+    assert not await may(writer, "CREATE TEMPORARY TABLE mine (x int)")
+
+    # A restore, or the owner, takes the rights away. Whoever checks sees that, and a repair gives them again.
+    group = {role: names_of("alpha", "pg", place.prefix, role).group for role in (Role.READER, Role.WRITER)}
+    groups = ", ".join(f'"{name}"' for name in group.values())
+    await ask(
+        owner,
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA s0 FROM {groups}",
+        f"ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM {groups}",
+        "CREATE SCHEMA restored",
+        "CREATE TABLE restored.t (x int)",
+    )
+    assert not await may(reader, "SELECT * FROM s0.t")
+    for role in ("reader", "writer"):
+        run = tenants.role(role)
+        assert (await only(run.check())).problems == (Problem.RIGHTS_MISSING,)
+        assert (await only(run.repair())).action is Action.REPAIRED
+        assert (await only(run.check())).problems == ()
+    await ask(owner, "CREATE TABLE s0.later (x int)")
+    for table in ("s0.t", "restored.t", "s0.later"):
+        assert await may(reader, f"SELECT * FROM {table}")
+        assert not await may(reader, f"DELETE FROM {table}")
+        assert await may(writer, f"DELETE FROM {table}")
+
+
+async def test_a_role_needs_its_tenant(anywhere: Place) -> None:
+    readers = anywhere.tenants().role("reader")
+    for run in (readers.provision, readers.rotate, readers.retire, readers.check, readers.repair):
+        assert isinstance((await only(run(["alpha"]))).error, InvalidArgumentError)
+    with pytest.raises(InvalidArgumentError, match="provision it first; nothing was sent"):
+        await readers.ensure("alpha")
+    assert (await only(readers.remove(["alpha"]))).action is Action.ABSENT
+    assert [record async for record in anywhere.store.records()] == []
+    assert not {operation for operation, _ in anywhere.sent()} & {"users.create", "dbs.create", "users.delete"}
+
+
+async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Place) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    claim = await place.store.claim("alpha", LONG)
+    assert claim is not None
+    assert claim.record.current is not None
+    await place.store.intend(claim, claim.record.current.username)
+    await place.store.release(claim)
+
+    with pytest.raises(InvalidArgumentError, match="provision it first"):
+        await tenants.role("reader").ensure("alpha")
+
+    assert [record.name async for record in place.store.records()] == ["alpha"]
+
+
+@pytest.mark.parametrize("role", ["admin", "", None, "READER", ["reader"]])
+def test_there_are_three_roles(place: Place, role: str) -> None:
+    with pytest.raises(InvalidArgumentError, match='role must be "reader", "writer" or "owner"'):
+        place.tenants().role(role)
+
+
+async def test_the_roles_end_with_their_tenant(anywhere: Place) -> None:
+    place, tenants = anywhere, anywhere.tenants()
+    before = sorted(user.name for user in await place.cluster.users.list())
+    await tenants.ensure("alpha")
+    logins = list[Credential]()
+    for role in ("reader", "writer"):
+        logins.append(await tenants.role(role).ensure("alpha"))
+        rotated = (await only(tenants.role(role).rotate(["alpha"]))).credential
+        assert rotated is not None
+        logins.append(rotated)
+
+    assert (await only(tenants.role("reader").remove(["alpha"]))).action is Action.DELETED
+    assert await tenants.role("reader").get("alpha") is None
+    assert (await only(tenants.check())).problems == ()
+    assert (await only(tenants.role("writer").check())).problems == ()
+    await tenants.role("reader").ensure("alpha")
+    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+
+    assert [record async for record in place.store.records()] == []
+    assert sorted(user.name for user in await place.cluster.users.list()) == before
+    if logins[0].engine != Engine.MONGODB:
+        for credential in logins:
+            assert await refusal(credential)
+    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED
+
+
+def removing(name: str) -> Callable[[Tenants], Awaitable[object]]:
+    return lambda tenants: only(tenants.remove([name]))
+
+
+async def test_a_removal_that_dies_anywhere_is_finished_by_the_next_one(place: Place) -> None:
+    for last in moments(7):
+        name, tenants = f"n{last}", place.tenants()
+        await tenants.ensure(name)
+        await tenants.role("reader").ensure(name)
+
+        was_killed = await died(place, last, removing(name))
+
+        outcome = await only(tenants.remove([name]))
+        assert outcome.action in (Action.DELETED, Action.ABSENT)
+        assert [record async for record in place.store.records()] == []
+        its = [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)]
+        assert its == []
+        if not was_killed:
+            assert last > 10
+            return
+
+
+async def test_names_that_belong_to_a_role_are_no_tenants(place: Place, tmp_path: Path) -> None:
+    tenants = place.tenants(prefix="")
+    await place.tenants().ensure("alpha")
+    reader = await place.tenants().role("reader").ensure("alpha")
+    names = names_of("alpha", "pg", place.prefix, Role.READER)
+    for name in (reader.username, names.group, names.record, names.owner, *names.logins):
+        with pytest.raises(InvalidArgumentError):
+            await tenants.ensure(name)
+    assert await place.store.get(reader.username) is None
+    assert max(len(name) for name in (names.record, *names.logins)) <= 88
+
+
+async def test_the_longest_names_have_roles(anywhere: Place) -> None:
+    """Their logins and records stay within the limits of the engines and of the stores."""
+    prefix = anywhere.prefix
+    names = ["l" * (62 - len(prefix)) + "1", "l" * (62 - len(prefix)) + "2"]
+    tenants = anywhere.tenants()
+    assert all([outcome.ok async for outcome in tenants.provision(names)])
+    seen = set[str]()
+    for role in ("reader", "writer"):
+        outcomes = [outcome async for outcome in tenants.role(role).provision(names)]
+        assert all(outcome.action is Action.CREATED for outcome in outcomes)
+        seen |= {outcome.credential.username for outcome in outcomes if outcome.credential}
+        assert {outcome.problems async for outcome in tenants.role(role).check()} == {()}
+    assert len(seen) == 4
+
+
+async def test_a_login_of_somebody_else_is_no_role(place: Place) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    await place.cluster.users.create(names_of("alpha", "pg", place.prefix, Role.READER).logins[0])
+
+    with pytest.raises(ConflictError, match="somebody else made this"):
+        await tenants.role("reader").ensure("alpha")
+
+    assert [record.name async for record in place.store.records()] == ["alpha"]
+
+
+async def test_a_role_survives_the_loss_of_the_database(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    await tenants.ensure("alpha")
+    reader = await tenants.role("reader").ensure("alpha")
+    await anywhere.cluster.dbs.delete(reader.database or "")
+    assert Problem.DATABASE_MISSING in (await only(tenants.role("reader").check())).problems
+    assert (await only(tenants.role("reader").repair(recreate=True))).error is not None
+
+    repaired = await only(tenants.repair(recreate=True))
+
+    assert repaired.action is Action.REPAIRED
+    assert (await only(tenants.role("reader").check())).problems == ()
+    if reader.engine != Engine.MONGODB:
+        assert repaired.credential is not None
+        await ask(repaired.credential, "CREATE TABLE t (x int)")
+        assert await may(reader, READ)
+
+
+NASTY = ["a_c", "abc", "a%", "A", "it's", "back\\slash", "a`b", "日本"]
+
+
+async def test_every_pair_of_tenant_and_role_is_kept_apart(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    made = dict[tuple[str, str], Credential]()
+    for role in ("owner", "reader", "writer"):
+        async for outcome in tenants.role(role).provision(NASTY):
+            assert outcome.credential is not None, outcome.error
+            made[outcome.name, role] = outcome.credential
+    if made[NASTY[0], "owner"].engine == Engine.MONGODB:
+        return
+    for (_, role), credential in made.items():
+        if role == "owner":
+            await ask(credential, "CREATE TABLE t (x int)")
+    for (name, role), credential in made.items():
+        assert await may(credential, READ), (name, role)
+        for other in NASTY:
+            why = await refusal(credential, database=made[other, "owner"].database)
+            assert ("denied" in why) is (other != name), (name, role, other, why)
+
+
+async def test_roles_are_on_the_same_store(place: Place) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    reader = await tenants.role("reader").ensure("alpha")
+    async with SQLiteStore(place.path) as store:
+        again = Tenants(place.cluster, store, place.prefix)
+        assert await again.role("reader").get("alpha") == reader
+        assert await again.role("reader").role("owner").get("alpha") == await tenants.get("alpha")
+        assert len([record async for record in store.records()]) == 2
+    assert "reader" in repr(tenants.role("reader"))

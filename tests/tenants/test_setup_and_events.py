@@ -1,0 +1,223 @@
+"""What runs when a tenant is made, and what whoever watches learns of each tenant: without a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from aiodbclient import Action, DatabaseClient, RateBudget, RequestEvent, RetryPolicy
+from aiodbclient.errors import InvalidArgumentError
+from aiodbclient.tenants import Credential, Role, TenantEvent, Tenants
+from aiodbclient.tenants.stores import Claim
+
+from .conftest import Place, only
+from .dying import died, moments
+from .programs import ask
+
+CHANGES = {"users.create", "users.reset_auth", "users.delete", "users.update", "dbs.create", "dbs.delete"}
+
+
+async def migrate(credential: Credential) -> None:
+    """Migrations that bear being run again, as the tenant itself."""
+    async with await AsyncConnection.connect(credential.uri) as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
+
+
+async def test_setup_runs_with_the_tenants_credential_before_anybody_gets_it(place: Place) -> None:
+    seen = list[tuple[Credential, object]]()
+
+    async def setup(credential: Credential) -> None:
+        record = await place.store.get("alpha")
+        seen.append((credential, record and record.current))
+        await migrate(credential)
+
+    tenants = place.tenants(setup=setup)
+    credential = await tenants.ensure("alpha")
+
+    assert seen == [(credential, None)]
+    assert await ask(credential, "SELECT * FROM notes") == []
+    assert await tenants.ensure("alpha") == credential
+    rotated = await only(tenants.rotate())
+    assert rotated.ok
+    await tenants.role("reader").ensure("alpha")
+    assert (await only(tenants.repair())).action is Action.KEPT
+    assert len(seen) == 1  # once for a tenant that is made, and for nothing else
+
+
+async def test_a_setup_that_fails_fails_the_name_and_runs_again(place: Place) -> None:
+    failures = ["no extension", "no disk"]
+
+    async def setup(credential: Credential) -> None:
+        await migrate(credential)
+        if failures and credential.name == "alpha":
+            raise RuntimeError(failures.pop(0))
+
+    tenants = place.tenants(setup=setup)
+    outcomes = {outcome.name: outcome async for outcome in tenants.provision(["alpha", "beta"])}
+    assert repr(outcomes["alpha"].error) == "RuntimeError('no extension')"
+    assert outcomes["beta"].ok
+    assert await tenants.get("alpha") is None
+    with pytest.raises(RuntimeError, match="no disk"):
+        await tenants.ensure("alpha")
+    assert await tenants.get("alpha") is None
+    assert (await tenants.plan(["alpha", "beta"])).resume == ("alpha",)
+
+    credential = await tenants.ensure("alpha")
+
+    await ask(credential, "SELECT * FROM notes")
+    made = [each.status for each in place.sandbox.requests if each.name == place.prefix + "alpha"]
+    assert made.count(201) == 2  # one login, one database
+
+
+async def test_setup_has_run_for_whoever_is_on_record_whenever_a_process_dies(place: Place) -> None:
+    for last in moments(4):
+        name = f"n{last}"
+
+        def ensuring(tenants: Tenants, name: str = name) -> Any:
+            return tenants.ensure(name)
+
+        was_killed = await died(place, last, ensuring, setup=migrate)
+        credential = await place.tenants(setup=migrate).ensure(name)
+        await ask(credential, "SELECT * FROM notes")
+        if not was_killed:
+            return
+
+
+async def test_the_claim_is_renewed_while_setup_takes_long(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed = asyncio.Event()
+    renewals = 0
+    renew = place.store.renew
+
+    async def counted(claim: Claim, lease: float) -> None:
+        nonlocal renewals
+        await renew(claim, lease)
+        renewals += 1
+        if renewals > 6:
+            renewed.set()
+
+    monkeypatch.setattr(place.store, "renew", counted)
+
+    async def setup(_: Credential) -> None:
+        nonlocal renewals
+        renewals = 0
+        await renewed.wait()
+        assert await place.store.claim("alpha", 1.0) is None
+
+    credential = await place.tenants(setup=setup, lease=1.5).ensure("alpha")
+
+    assert credential == await place.tenants().get("alpha")
+
+
+@pytest.mark.parametrize("what", ["setup", "on_event"])
+@pytest.mark.parametrize("value", ["migrate", 7, object()])
+def test_what_cannot_be_called_is_refused(place: Place, what: str, value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{what} must be callable"):
+        place.tenants(**{what: value})
+
+
+async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> None:
+    events, credentials = list[TenantEvent](), set[Credential | None]()
+    tenants = place.tenants(on_event=events.append, setup=migrate)
+
+    async def told(run: Any) -> None:
+        async for outcome in run:
+            credentials.add(outcome.credential)
+
+    credentials.add(await tenants.ensure("alpha"))
+    credentials.add(await tenants.ensure("alpha"))
+    credentials.add(await tenants.role("reader").ensure("alpha"))
+    await told(tenants.check(["alpha"]))
+    await place.cluster.users.reset_auth(place.prefix + "alpha")
+    await told(tenants.repair(["alpha"]))
+    await told(tenants.rotate(["alpha"]))
+    await told(tenants.rotate(["alpha"]))
+    await told(tenants.retire(["alpha"]))
+    place.sandbox.faults.add("dbs.create", status=403, times=1)
+    await told(tenants.provision(["beta"]))
+    await place.cluster.users.create(place.prefix + "gamma")
+    await told(tenants.provision(["gamma"], if_exists="adopt"))
+    await told(tenants.remove(["alpha", "nobody"]))
+
+    seen = [(event.name, event.role, event.action, event.error) for event in events]
+    owner, reader = Role.OWNER, Role.READER
+    assert seen[:-2] == [
+        ("alpha", owner, Action.CREATED, None),
+        ("alpha", owner, Action.KEPT, None),
+        ("alpha", reader, Action.CREATED, None),
+        ("alpha", owner, Action.CHECKED, None),
+        ("alpha", owner, Action.REPAIRED, None),
+        ("alpha", owner, Action.ROTATED, None),
+        ("alpha", owner, Action.FAILED, "RotationPendingError"),
+        ("alpha", owner, Action.RETIRED, None),
+        ("beta", owner, Action.FAILED, "PermissionDeniedError"),
+        ("gamma", owner, Action.ADOPTED, None),
+    ]
+    assert set(seen[-2:]) == {("alpha", owner, Action.DELETED, None), ("nobody", owner, Action.ABSENT, None)}
+    for event in events:
+        assert min(event.duration, event.api, event.sql, event.store) >= 0.0
+        assert event.api + event.sql + event.store <= event.duration + 0.05, event
+        assert (event.api > 0) == (event.requests > 0), event
+        changed = event.action not in (Action.KEPT, Action.ABSENT, Action.CHECKED)
+        assert event.store > 0 or not changed
+    assert events[0].sql > 0
+    assert events[1].requests == 0
+    texts = " ".join(map(repr, events))
+    secrets = {credential.password for credential in credentials if credential} - {None}
+    assert len(secrets) >= 4
+    for secret in secrets:
+        assert str(secret) not in texts
+
+
+async def test_an_on_event_that_raises_spoils_nothing(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    def on_event(_: TenantEvent) -> None:
+        raise RuntimeError("full disk")
+
+    with caplog.at_level(logging.ERROR, logger="aiodbclient"):
+        credential = await place.tenants(on_event=on_event).ensure("alpha")
+
+    assert credential == await place.tenants().get("alpha")
+    assert "on_event raised" in caplog.text
+
+
+async def test_each_request_says_for_which_tenant_it_was(place: Place) -> None:
+    seen = list[RequestEvent]()
+    async with DatabaseClient(
+        place.sandbox.token,
+        base_url=place.sandbox.url,
+        budget=RateBudget([]),
+        retry=RetryPolicy(base_delay=0.01),
+        on_event=seen.append,
+    ) as client:
+        tenants = Tenants(client.cluster(place.cluster.id), place.store, place.prefix)
+        await tenants.ensure("alpha")
+        assert [outcome.ok async for outcome in tenants.provision(["beta", "gamma"])] == [True, True]
+        for run in (tenants.rotate, tenants.retire, tenants.remove):
+            assert all([outcome.ok async for outcome in run(["alpha", "beta"])])
+        await client.cluster(place.cluster.id).users.list()
+
+    changes = [(event.operation, event.tenant) for event in seen if event.operation in CHANGES]
+    assert {tenant for _, tenant in changes} == {"alpha", "beta", "gamma"}
+    for tenant in ("alpha", "beta", "gamma"):
+        assert changes.count(("dbs.create", tenant)) == 1
+    assert seen[-1].tenant is None
+
+
+async def test_the_seconds_of_an_event_are_those_of_the_work(place: Place) -> None:
+    events = list[TenantEvent]()
+
+    async def setup(_: Credential) -> None:
+        await asyncio.sleep(0.2)
+
+    place.sandbox.faults.add("users.create", delay=0.2)
+    started = time.monotonic()
+    await place.tenants(on_event=events.append, setup=setup).ensure("alpha")
+    took = time.monotonic() - started
+
+    (event,) = events
+    assert 0.39 < event.duration <= took
+    assert 0.19 < event.api < event.duration - 0.19
