@@ -75,7 +75,7 @@ async def test_a_login_that_the_server_refuses_is_not_put_on_record(
     monkeypatch.setattr(
         provisioning, "_GONE", 0.2
     )  # s for which it is tried again, since it may be about to be deleted
-    monkeypatch.setattr(logins, "_SOON", 0.2)  # and since the server may know its password a moment later
+    monkeypatch.setattr(logins, "SOON", 0.2)  # and since the server may know its password a moment later
     tenants = Tenants(cluster, store, "locked_")
     user = await cluster.users.create("locked_alpha")
     await as_administrator(cluster, "ALTER USER locked_alpha@'%' REQUIRE ISSUER '/CN=nobody'")

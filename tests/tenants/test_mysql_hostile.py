@@ -477,6 +477,7 @@ async def test_an_event_that_sets_the_password_of_an_ended_login_keeps_it_locked
     with pytest.raises(GrantError, match=f"'planted' runs as the login '{login}'.*DROP EVENT"):
         await server.grants.give(names, login)
 
+    password = (await server.cluster.users.reset_auth(login)).password or ""
     assert "locked" in (await server.grants.log_in(names, login, password) or "")
     with server.as_doadmin() as cursor:
         cursor.execute(f"DROP EVENT `{names.database}`.planted")
