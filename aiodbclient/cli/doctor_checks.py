@@ -123,8 +123,9 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
         else:
             findings.ok(what, "can be listed")
     connection = _connection(info, private=private)
-    if connection is None:
-        findings.fail("connection", "the cluster has no private connection", "Run it again without --private")
+    if connection is None or not connection.host:
+        which = "private connection" if private else "connection"
+        findings.fail("connection", f"the API returns no {which}", "Wait until it is online, or use the other one")
         return None
     if known.returns_passwords and connection.password is None:
         findings.fail(
