@@ -108,6 +108,8 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
             "again would end it while programs may still use it; retire it first, or pass force=True"
         )
     await tenant.held.intend(other)
+    if previous is not None and tenant.site.sql is not None:  # or an open session of it could set another password
+        await end_login(tenant, other, certain=True)
     credential = await working_credential(tenant, other, there=previous is not None)
     await tenant.held.keep(credential, current)
     return credential
