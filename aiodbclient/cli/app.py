@@ -65,7 +65,9 @@ def run(arguments: list[str]) -> int:
         if message is None:
             raise
         path = getattr(getattr(error, "ctx", None), "command_path", "aiodbclient")
-        complain(f"{_usage(message())}. See `{path} --help`", BAD_USAGE, as_json=as_json)
+        usage = _usage(message())
+        end = "" if usage.endswith("?") else "."
+        complain(f"{usage}{end} See `{path} --help`", BAD_USAGE, as_json=as_json)
         return BAD_USAGE
 
 

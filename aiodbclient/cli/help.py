@@ -16,6 +16,19 @@ HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 _WIDEST = 100  # columns: longer lines are hard to read
 _TWO_COLUMNS = 70  # on a narrower terminal, an option is on a line of its own, and what it means is below it
 _EXAMPLE = "Example: "
+# What other commands call it: said to whoever types it here.
+_CALLED_HERE = {
+    "add": ("create", "provision"),
+    "apply": ("provision",),
+    "create": ("provision",),
+    "describe": ("get", "show"),
+    "drop": ("delete", "remove"),
+    "ls": ("list",),
+    "new": ("create", "provision"),
+    "rm": ("delete", "remove"),
+    "run": ("exec",),
+    "verify": ("check",),
+}
 _SAME = {"get": "show", "show": "get", "delete": "remove", "remove": "delete"}
 
 
@@ -41,6 +54,12 @@ class Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or self.commands.get(_SAME.get(cmd_name, ""))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        called = [name for name in _CALLED_HERE.get(args[0], ()) if name in self.commands]
+        if called and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"no such command {args[0]!r}. Did you mean {called[0]!r}?")
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if self.default is not None:

@@ -115,6 +115,18 @@ def test_get_and_show_and_delete_and_remove_are_the_same(command: Command) -> No
     assert command("tenants", "delete", "twice", *place, "--yes").out == "1 deleted\n"
 
 
+def test_who_types_another_word_is_told_ours(command: Command) -> None:
+    for line, word in (
+        ("tenants create a", "provision"),
+        ("users add a", "create"),
+        ("dbs ls", "list"),
+        ("users rm a", "delete"),
+        ("tenant list", "tenants"),
+    ):
+        done = command(*line.split())
+        assert (done.code, f"Did you mean {word!r}? See `aiodbclient" in done.err) == (2, True), done.err
+
+
 def test_variables_stand_for_the_cluster_and_the_store(command: Command) -> None:
     command.environment |= {"AIODBCLIENT_CLUSTER": command.cluster, "AIODBCLIENT_STORE": command.store}
 
