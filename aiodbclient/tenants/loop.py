@@ -103,7 +103,7 @@ class ClaimingJob(TenantJob[DoneT]):
         calls = self.calls(spent.meter, name)
         site = await tenancy.site.read(calls)
         names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-        losses, unsure = 0, False
+        losses, mends, unsure = 0, 0, False
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
@@ -116,8 +116,9 @@ class ClaimingJob(TenantJob[DoneT]):
                         async with held:
                             if not unsure:
                                 return await self._under(tenant, before)
-                            await _mend(tenant)
-                        unsure = False
+                            mends += 1
+                            await _mend(tenant, begun=mends > 1)
+                        mends, unsure = 0, False
                         continue
                     except ClaimLostError:
                         losses += 1
@@ -157,18 +158,25 @@ class ClaimingJob(TenantJob[DoneT]):
         """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
 
 
-async def _mend(tenant: ClaimedTenant) -> None:
+async def _mend(tenant: ClaimedTenant, *, begun: bool = False) -> None:
     """Make sure that the credential on record works, and replace it if it does not.
 
     For a process that sent a request which changes a password and then lost its claim. The server may have performed
     that request after those of the process that took the claim over. Then the password on record is no longer valid.
+
+    Args:
+        tenant: The tenant.
+        begun: Whether this process lost its claim while it did this before, so that the intent may be its own.
     """
     record = tenant.held.record
-    if record.current is None and record.intended is None:
+    current = record.current
+    if current is None and record.intended is None:
         await tenant.held.forget()  # somebody removed the tenant; only claiming it again made this record
         return
-    current = usable(record)
-    if current is None or await works(tenant, current):
+    if current is None:
+        return
+    is_intended = record.intended == current.username
+    if (not begun) if is_intended else await works(tenant, current):
         return
     await tenant.held.intend(current.username)
     await tenant.held.keep(await working_credential(tenant, current.username, there=True), record.previous)

@@ -319,6 +319,6 @@ async def test_a_plan_repairs_what_it_found(place: Place) -> None:
     plan = await tenants.plan(["alpha", "beta"], refresh=True)
 
     assert (plan.repair, plan.keep) == (("alpha",), ("beta",))
-    assert str(plan) == "repair: 1 (alpha)\nkeep: 1"
+    assert str(plan).startswith("repair: 1 (alpha)\nkeep: 1\nabout ")
     assert [(o.name, o.action) async for o in plan.apply()] == [("alpha", Action.REPAIRED)]
     assert (await tenants.plan(["alpha", "beta"], refresh=True)).keep == ("alpha", "beta")
