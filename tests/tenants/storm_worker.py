@@ -42,12 +42,11 @@ async def main() -> None:
         store,
     ):
         tenants = Tenants(client.cluster(plan["cluster"]), store, lease=plan["lease"])
-        do = {"provision": tenants.provision, "rotate": tenants.rotate}[plan["do"]]
         print("begun", flush=True)
         while True:
             names = (folder / "names").read_text().split()
             random.shuffle(names)
-            async for outcome in do(names):
+            async for outcome in tenants.rotate(names) if plan["do"] == "rotate" else tenants.provision(names):
                 tell(log, outcome)
             if plan["once"] or (folder / "enough").exists():
                 return

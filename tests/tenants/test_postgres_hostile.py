@@ -14,6 +14,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Role
 from aiodbclient.tenants.grants import postgres, postgres_logins, postgres_sessions
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 from aiodbclient.tenants.naming import Names
@@ -99,7 +100,7 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
         session.execute("CREATE VIEW public.pg_roles AS SELECT 1 AS oid, 'x' AS rolname, public.note('x', 'x')")
         session.execute("CREATE TABLE public.pg_database (datname name)")
         session.execute(SQL("ALTER DATABASE {} SET search_path = public, pg_catalog").format(Identifier(names.whole)))
-    reader = await managed.role(names.tenant, postgres.Role.READER, grants)
+    reader = await managed.role(names.tenant, Role.READER, grants)
     await grants.shut_out(names)
     await grants.take_over(names, names.logins[0])
     managed.delete(reader.logins[0])

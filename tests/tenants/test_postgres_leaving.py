@@ -87,7 +87,7 @@ BY_LOGIN = "SET ROLE NONE; SELECT lo_create(4712); GRANT SELECT ON LARGE OBJECT 
 def grant(managed: Managed, evil: Names, victim: Names, statement: str, database: str) -> None:
     with session(managed, evil, database) as connection:
         connection.execute(
-            SQL(statement).format(  # type: ignore[arg-type]
+            SQL(statement).format(
                 evil=Identifier(evil.whole),
                 owner=Identifier(evil.owner),
                 login=Identifier(evil.logins[0]),

@@ -72,9 +72,7 @@ MATRIX: dict[str, set[Role]] = {
 
 
 def may(connection: Connection[Any], names: Names, statement: str) -> bool:
-    query = SQL(statement).format(  # type: ignore[arg-type]
-        database=Identifier(names.whole), owner=Identifier(names.owner)
-    )
+    query = SQL(statement).format(database=Identifier(names.whole), owner=Identifier(names.owner))
     notices: list[Diagnostic] = []
     connection.add_notice_handler(notices.append)
     try:
@@ -155,7 +153,7 @@ async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) 
                 for statement in ("SET ROLE {}", "ALTER ROLE {} PASSWORD 'mine'", "DROP ROLE {}", "DROP OWNED BY {}"):
                     for role in {other.group, other.owner, *other.logins[:1]}:
                         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                            connection.execute(SQL(statement).format(Identifier(role)))  # type: ignore[arg-type]
+                            connection.execute(SQL(statement).format(Identifier(role)))
         with managed.open(of_role.logins[0], "defaultdb") as connection:
             for statement in ("CREATE TABLE t (x int)", "CREATE SCHEMA s", "CREATE DATABASE mine"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,6 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action
 from aiodbclient.engines import Engine
-from aiodbclient.tenants.grants import postgres_sessions
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 from aiodbclient.tenants.grants.postgres_sessions import CAFile
 from aiodbclient.tenants.naming import names_of
@@ -27,7 +27,7 @@ from .conftest import Place, only
 
 
 def test_the_authority_is_in_a_file_as_long_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_sessions.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ca = CAFile("the authority")
     path = Path(ca.path())
     assert path.read_text() == "the authority"

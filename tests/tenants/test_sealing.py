@@ -115,11 +115,8 @@ def test_a_forged_text_that_is_no_record_is_refused(body: str) -> None:
 @pytest.mark.parametrize(
     ("member", "value"),
     [
-        *(
-            ("since", value)
-            for value in (5, True, "", "yesterday", [], "2026-01-02T03:04:05", "0001-01-01T00:00+14:00")
-        ),
-        *(("role", value) for value in (None, "", "OWNER", "admin", 5)),
+        *[("since", each) for each in (5, True, "", "yesterday", [], "2026-01-02T03:04:05", "0001-01-01T00:00+14:00")],
+        *[("role", each) for each in (None, "", "OWNER", "admin", 5)],
     ],
 )
 def test_a_time_or_role_that_is_none_is_refused(member: str, value: object) -> None:
