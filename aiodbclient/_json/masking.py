@@ -89,7 +89,7 @@ class Secrets:
     def learn_list(self, passwords: list[str | None]) -> None:
         """Do as ``learn`` does, quicker where the provider made all of them."""
         try:
-            text = "\n".join(passwords)  # type: ignore[arg-type]  # a None among them is a TypeError
+            text = "\n".join(cast("list[str]", passwords))  # raises TypeError if one is None
         except TypeError:
             return self.learn(passwords)
         if (

@@ -46,6 +46,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
         tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
         record = await self.tenancy.record(name, spent)
+        problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
             if record is None:
                 raise InvalidArgumentError(f"the tenant {name!r} is not on record: provision it first")

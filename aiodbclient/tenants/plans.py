@@ -60,7 +60,7 @@ class Plan:
     shut_out: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
     prune: bool = False
     if_exists: IfExists = "error"
-    _tenancy: Tenancy = field(repr=False, eq=False)
+    _tenancy: Tenancy = field(alias="tenancy", repr=False, eq=False)
 
     def __str__(self) -> str:
         kinds = {

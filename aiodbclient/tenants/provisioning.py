@@ -44,7 +44,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
     def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
         super().__init__(tenancy, bulk=bulk)
-        self._if_exists = check_if_exists(if_exists)
+        self._if_exists: IfExists = check_if_exists(if_exists)
         self._listing = Listing() if bulk else None
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -139,12 +138,13 @@ async def test_a_run_that_is_cancelled_while_it_releases_leaves_no_claim(tmp_pat
         await keep(store, "alpha")
         release = store.release
 
-        async def cancelled(claim: Claim) -> None:
-            asyncio.get_running_loop().call_soon(running.cancel)
-            store._opened().submit(lambda _: time.sleep(0.1))  # the disk is slow
+        async def slow_release(claim: Claim) -> None:
+            running.cancel()
+            for _ in range(100):  # the cancellation arrives during this loop
+                await asyncio.sleep(0)
             await release(claim)
 
-        store.release = cancelled  # type: ignore[method-assign]
+        store.release = slow_release  # type: ignore[method-assign]
         running = asyncio.create_task(rewrite_records(store))
         await asyncio.wait([running])
         assert running.cancelled()
