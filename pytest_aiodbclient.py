@@ -1,7 +1,7 @@
-"""Fixtures of aiodbclient for pytest: ``aiodbclient_sandbox``, ``aiodbclient_client`` and ``aiodbclient_tenants``.
+"""Fixtures for pytest: ``aiodbclient_sandbox``, ``aiodbclient_client`` and ``aiodbclient_tenants``.
 
 pytest loads this module in every project that has aiodbclient installed. So it is outside the package, and imports the
-package only when a test asks for a fixture.
+package only when a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     async_fixture = pytest.fixture
 else:
-    try:  # in its strict mode pytest-asyncio runs only async fixtures that are declared as its own
+    try:  # in strict mode, pytest-asyncio runs only async fixtures that use its own decorator
         from pytest_asyncio import fixture as async_fixture
     except ImportError:  # anyio runs every async fixture
         async_fixture = pytest.fixture
@@ -27,7 +27,7 @@ else:
 
 @pytest.fixture(scope="session")
 def _aiodbclient_servers() -> Iterator[None]:
-    """Start each embedded PostgreSQL once for all tests of this process."""
+    """Keep embedded PostgreSQLs running for all tests of this process."""
     from aiodbclient.sandbox import warm_servers
 
     with warm_servers():
@@ -38,14 +38,14 @@ def _aiodbclient_servers() -> Iterator[None]:
 def aiodbclient_sandbox(_aiodbclient_servers: None) -> Iterator[Sandbox]:
     """A running ``Sandbox`` without clusters and without rate limits, new for each test.
 
-    It serves in a thread of its own, so tests that are not async can use it too. ``await
+    It serves in its own thread, so tests that are not async can use it too. ``await
     aiodbclient_sandbox.add_cluster("pg", backend="memory")`` works in any event loop.
 
-    The first ``pg`` cluster with a real PostgreSQL takes about a second, further ones milliseconds: the server runs
-    until the session ends, and is emptied after each test. Each process of pytest-xdist has servers of its own.
+    The first ``pg`` cluster with a real PostgreSQL takes about a second, the next ones milliseconds: the server runs
+    until the session ends, and is emptied after each test. Each process of pytest-xdist has its own servers.
 
     Yields:
-        The sandbox. It stops when the test has ended.
+        The sandbox. It stops when the test ends.
     """
     from aiodbclient.sandbox import Sandbox
 
@@ -55,12 +55,12 @@ def aiodbclient_sandbox(_aiodbclient_servers: None) -> Iterator[Sandbox]:
 
 @async_fixture
 async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
-    """A ``DatabaseClient`` on ``aiodbclient_sandbox``, with its token. It keeps no rate limit and retries at once.
+    """A ``DatabaseClient`` for ``aiodbclient_sandbox``, with its token, no rate limit and short retry delays.
 
     Needs pytest-asyncio or anyio.
 
     Yields:
-        The client. It is closed when the test has ended.
+        The client. It is closed when the test ends.
     """
     from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 
@@ -77,7 +77,7 @@ async def aiodbclient_client(aiodbclient_sandbox: Sandbox) -> AsyncIterator[Data
 async def aiodbclient_tenants(
     request: pytest.FixtureRequest, aiodbclient_sandbox: Sandbox, aiodbclient_client: DatabaseClient, tmp_path: Path
 ) -> AsyncIterator[Tenants]:
-    """``Tenants`` on a cluster of ``aiodbclient_sandbox`` with a real PostgreSQL, and a store in ``tmp_path``.
+    """``Tenants`` on a real PostgreSQL of ``aiodbclient_sandbox``, with a store in ``tmp_path``.
 
     Needs the extra ``sandbox``, and pytest-asyncio or anyio.
 
@@ -88,11 +88,11 @@ async def aiodbclient_tenants(
             await connection.execute("CREATE TABLE notes (text text)")
     ```
 
-    Other options of ``Sandbox.add_cluster`` come by
+    To pass other options to ``Sandbox.add_cluster``, use
     ``@pytest.mark.parametrize("aiodbclient_tenants", [{"version": "14"}], indirect=True)``.
 
     Yields:
-        The tenants. The store is closed, and the database server emptied, when the test has ended.
+        The tenants. When the test ends, the store is closed and the database server emptied.
     """
     from aiodbclient.tenants import SQLiteStore, Tenants
 

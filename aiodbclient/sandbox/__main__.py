@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m aiodbclient.sandbox",
         description="An API like DigitalOcean's for the users and dbs of managed database clusters, on 127.0.0.1. "
-        "@FILE stands for the arguments in a file, one a line: so no secret is in the list of processes.",
+        "@FILE reads arguments from a file, one per line, so that secrets stay out of the process list.",
         fromfile_prefix_chars="@",
     )
     parser.add_argument("--port", type=_port, default=0, help="the port to listen on (default: a free one)")
@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="answer requests to this host name too, such as the container's; the first one is also the host of "
-        "databases that the API returns (may be repeated)",
+        help="also accept requests to this host name, such as the container's; the API returns the first one as the "
+        "host of databases (may be repeated)",
     )
     parser.add_argument("--token", help="the API token that clients must send (default: a random one)")
     parser.add_argument(
@@ -77,14 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_cluster_id,
         metavar="[NAME=]UUID",
-        help="the id of the cluster NAME, or of the only one (default: a random one; may be repeated)",
+        help="the id of the cluster NAME, or of the only cluster (default: random; may be repeated)",
     )
     parser.add_argument(
         "--online-after",
         type=_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="for so long the clusters are being created, and writes are refused",
+        help="how long clusters have the status 'creating' and refuse writes (default: 0)",
     )
     parser.add_argument(
         "--fault",
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_fault,
         metavar="'OPERATION: OPTION...'",
-        help="let requests fail, for example 'users.create: status=503 nth=3', 'users.get,users.list: delay=0.5' or "
+        help="make requests fail, for example 'users.create: status=503 nth=3', 'users.get,users.list: delay=0.5' or "
         "'*: cut probability=0.01'; the options are those of Faults.add (may be repeated)",
     )
     parser.add_argument(
@@ -108,22 +108,22 @@ def _parser() -> argparse.ArgumentParser:
         type=_windows,
         default=None,
         metavar="REQUESTS/SECONDS",
-        help="the burst limit of each token, beside 5000 an hour (default: 250/60); none for no limit at all",
+        help="the burst limit of each token, besides 5000 an hour (default: 250/60); 'none' for no limit at all",
     )
     parser.add_argument(
         "--remaining",
         choices=get_args(Remaining),
         default="refused",
-        help="when ratelimit-remaining is 0: when the hour is spent, also with a 429 of the burst limit (default), or "
-        "also with the answer that fills it",
+        help="when ratelimit-remaining is 0: when the hour is spent (hour), also with a 429 of the burst limit "
+        "(refused, the default), or also with the answer that fills the burst limit (full)",
     )
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="keep clusters, users, dbs and tokens in this folder for the next start (default: nothing is kept)",
+        help="store clusters, users, dbs and tokens in this folder for the next start (default: store nothing)",
     )
     parser.add_argument(
-        "--no-tls", action="store_true", help="no TLS for clusters without --dsn, for clients that cannot speak it"
+        "--no-tls", action="store_true", help="no TLS for clusters without --dsn, for clients that do not support it"
     )
     parser.add_argument("--json", action="store_true", help="print URL, token and clusters as one line of JSON")
     return parser
@@ -133,7 +133,7 @@ def _cluster(text: str) -> tuple[str, str | None, dict[str, Any]]:
     cluster, _, options = text.partition(":")
     engine, _, name = cluster.partition("=")
     if not engine:
-        raise argparse.ArgumentTypeError(f"{text!r} names no engine; say for example pg or pg=tenants")
+        raise argparse.ArgumentTypeError(f"{text!r} names no engine; write for example pg or pg=tenants")
     try:
         return engine, name or None, option_text.read(Sandbox.add_cluster, options)
     except ValueError as error:
@@ -161,7 +161,7 @@ def _cluster_id(text: str) -> tuple[str | None, str]:
     try:
         return name or None, str(uuid.UUID(given))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not UUID or NAME=UUID") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither UUID nor NAME=UUID") from None
 
 
 def _fault(text: str) -> FaultText:
@@ -174,7 +174,7 @@ def _fault(text: str) -> FaultText:
 def _dsn(text: str) -> tuple[str, str]:
     name, _, dsn = text.partition("=")
     if not name or "://" not in dsn:
-        raise argparse.ArgumentTypeError("say NAME=DSN, for example tenants=postgresql://postgres@127.0.0.1/postgres")
+        raise argparse.ArgumentTypeError("write NAME=DSN, for example tenants=postgresql://postgres@127.0.0.1/postgres")
     return name, dsn
 
 
@@ -187,7 +187,7 @@ def _windows(text: str) -> list[Window]:
         if burst.limit < 1 or burst.seconds <= 0:
             raise ValueError
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not REQUESTS/SECONDS, such as 250/60, nor none") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither REQUESTS/SECONDS, such as 250/60, nor none") from None
     return [burst, DOCUMENTED[1]]
 
 
@@ -206,16 +206,17 @@ async def _serve(options: argparse.Namespace) -> int:
             bind=options.bind,
             allow_hosts=options.allow_host,
         ) as sandbox:
-            told = await _add_clusters(sandbox, options)
+            clusters = await _add_clusters(sandbox, options)
             for fault in options.fault:
                 _add_fault(sandbox, fault)
             if options.json:
-                print(json.dumps({"url": sandbox.url, "token": sandbox.token, "clusters": told}), flush=True)
+                print(json.dumps({"url": sandbox.url, "token": sandbox.token, "clusters": clusters}), flush=True)
             else:
-                _greet(sandbox, told, options.data)
+                _greet(sandbox, clusters, options.data)
             while not sandbox.failed:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-            print(f"The sandbox stops: the server of {', '.join(sandbox.failed)} has ended by itself", file=sys.stderr)
+            failed = ", ".join(sandbox.failed)
+            print(f"The sandbox stops: the database server of {failed} ended unexpectedly", file=sys.stderr)
     except asyncio.CancelledError:
         return 0
     except (OSError, RuntimeError, ValueError) as error:
@@ -227,27 +228,27 @@ async def _add_clusters(sandbox: Sandbox, options: argparse.Namespace) -> list[d
     dsns: dict[str, str] = dict(options.dsn)
     ids: dict[str | None, str] = dict(options.cluster_id)
     if None in ids and len(options.cluster) != 1:
-        raise ValueError("--cluster-id without NAME= is for one cluster; say which one: --cluster-id NAME=UUID")
-    told: list[dict[str, str]] = []
+        raise ValueError("--cluster-id without NAME= needs exactly one --cluster; write --cluster-id NAME=UUID")
+    added: list[dict[str, str]] = []
     for engine, name, given in options.cluster:
         dsn = dsns.pop(name, None) if name else None
-        of_all: dict[str, Any] = {
+        common: dict[str, Any] = {
             "dsn": dsn,
             "tls": dsn is not None or not options.no_tls,
             "cluster_id": ids.pop(None, None) or ids.pop(name, None),
             "online_after": options.online_after,
         }
-        cluster = await sandbox.add_cluster(engine, name, **of_all | given)
-        told.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
+        cluster = await sandbox.add_cluster(engine, name, **common | given)
+        added.append({"id": cluster, "name": sandbox.clusters[cluster], "engine": engine})
     for option, names in (("--dsn", dsns), ("--cluster-id", ids)):
         if names:
             unknown = ", ".join(map(str, names))
             raise ValueError(f"{option} names no cluster: {unknown}; add --cluster ENGINE={next(iter(names))}")
-    return told
+    return added
 
 
 def _add_fault(sandbox: Sandbox, fault: FaultText) -> None:
-    """Add a fault, whose cluster may be given by its name."""
+    """Add a fault. Its cluster may be given by name."""
     options = dict(fault.options)
     cluster = options.get("cluster")
     if cluster is not None:
@@ -268,9 +269,9 @@ def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None) -
     for cluster in clusters:
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")
     if not clusters:
-        print("  It has no cluster; add some with --cluster pg or --cluster pg=tenants.")
-    left = f"what it has stays in {data}" if data else "nothing of it is left"
-    print(f"\nCtrl-C stops it, and {left}.", flush=True)
+        print("  It has no clusters; add one with --cluster pg or --cluster pg=tenants.")
+    left = f"keeps its data in {data}" if data else "deletes its data"
+    print(f"\nCtrl-C stops it and {left}.", flush=True)
 
 
 if __name__ == "__main__":

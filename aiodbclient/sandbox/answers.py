@@ -1,4 +1,4 @@
-"""``SandboxAnswer``, the documented error body, and ``Refusal``, the exception that becomes such an answer. Pure."""
+"""``SandboxAnswer``, the documented error body, and ``Refusal``, the exception that becomes an error answer. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from attrs import Factory, define
 
 # The ids come from the examples in the API description (401, 404, 429, 500); the others follow its rule, "a
 # short identifier corresponding to the HTTP status code".
-_IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus calls 422 something else from 3.13 on
+_IDS = {500: "server_error", 422: "unprocessable_entity"}  # http.HTTPStatus has another name for 422 from 3.13 on
 
-# What Cloudflare, the proxy in front of the provider's API, says for itself (its documentation of 5xx errors).
+# Answers of Cloudflare itself, the proxy in front of the provider's API (its documentation of 5xx errors).
 _PROXY_PHRASES = {
     520: "Web server is returning an unknown error",
     521: "Web server is down",
@@ -29,7 +29,7 @@ HTML = "<html>\n<head><title>{status} {phrase}</title></head>\n<body>\n<h1>{phra
 
 @define
 class SandboxAnswer:
-    """An answer of the API. ``payload`` is its body as JSON, or None for one without a body."""
+    """An answer of the API. ``payload`` is its JSON body, or None if it has no body."""
 
     status: int
     payload: dict[str, Any] | None = None
@@ -37,7 +37,7 @@ class SandboxAnswer:
 
     @property
     def from_proxy(self) -> bool:
-        """Whether its status is one that only the proxy in front of the API uses."""
+        """Whether only the proxy in front of the API uses its status."""
         return self.status in _PROXY_PHRASES
 
     def body(self) -> bytes:
@@ -45,7 +45,7 @@ class SandboxAnswer:
 
 
 class Refusal(Exception):
-    """Raised by an operation: it is answered with ``status`` and the documented error body."""
+    """Raised by an operation. The API answers with ``status`` and the documented error body."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Refusal(Exception):
 
 
 def phrase(status: int) -> str:
-    """The reason phrase of ``status``; "Unknown" for one that has none."""
+    """The reason phrase of ``status``; "Unknown" if it has none."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -72,20 +72,20 @@ def error(status: int, message: str, headers: dict[str, str] | None = None) -> S
 
 
 def not_implemented() -> SandboxAnswer:
-    """What the provider has answered to an update of mongo_user_settings (terraform-provider-digitalocean #1387)."""
+    """The provider's answer to an update of mongo_user_settings (terraform-provider-digitalocean #1387)."""
     return SandboxAnswer(501, {"id": "Not Implemented", "message": "Server Error", "request_id": str(uuid.uuid4())})
 
 
 def not_found() -> Refusal:
-    """The 404 of the API description, for a cluster, a user or a db alike."""
+    """The 404 of the API description, the same for clusters, users and dbs."""
     return Refusal(404, "The resource you requested could not be found.")
 
 
 def name_taken(kind: str) -> Refusal:
-    """The answer for a name that exists.
+    """The answer to a create with a taken name.
 
-    The API description has none. For a connection pool whose name exists the provider says "pool name is not available"
-    with a 422 (terraform-provider-digitalocean #925).
+    The API description has none. For a connection pool the provider answers 422 "pool name is not available"
+    (terraform-provider-digitalocean #925).
     """
     return Refusal(422, f"{kind} name is not available")
 
@@ -93,6 +93,6 @@ def name_taken(kind: str) -> Refusal:
 def unsupported() -> Refusal:
     """The answer for an engine without users or dbs.
 
-    The status and the words are the provider's own for the pools of a MySQL cluster (terraformer #1905).
+    The provider answers the pools of a MySQL cluster with this status and message (terraformer #1905).
     """
     return Refusal(422, "operation is not supported for this cluster type")

@@ -1,4 +1,4 @@
-"""The certificate authority of a sandbox. Needs trustme (extra ``sandbox``), which it imports when it is first used."""
+"""The certificate authority of a sandbox. It imports trustme (extra ``sandbox``) on first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SandboxCA:
     """Signs the certificates of a sandbox's servers.
 
     Args:
-        kept: Where it keeps its key and certificate for the next start.
+        kept: Stores its key and certificate for the next start.
     """
 
     def __init__(self, kept: MutableMapping[str, Any]) -> None:
@@ -26,13 +26,13 @@ class SandboxCA:
 
     @property
     def ca(self) -> trustme.CA:
-        """The authority, made when it is first used. Raises RuntimeError if trustme is not installed."""
-        with self._making:  # clusters that are added together start in threads of their own
+        """The authority, created on first use. Raises RuntimeError if trustme is not installed."""
+        with self._making:  # clusters that are added together start in different threads
             if self._ca is None:
-                self._ca = self._made_or_kept()
+                self._ca = self._load_or_create()
             return self._ca
 
-    def _made_or_kept(self) -> trustme.CA:
+    def _load_or_create(self) -> trustme.CA:
         require("trustme", "sandbox")
         import trustme
 
@@ -44,9 +44,9 @@ class SandboxCA:
         return ca
 
     def certificate(self) -> str:
-        """The certificate that clients are to trust, as PEM."""
+        """The certificate that clients must trust, as PEM."""
         return self.ca.cert_pem.bytes().decode()
 
     def server_certificate(self, *names: str) -> str:
-        """A new key and certificate for a server with these names and addresses, as PEM: a secret."""
+        """Issue a key and certificate for a server with these names and addresses, as PEM. The result is secret."""
         return self.ca.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()

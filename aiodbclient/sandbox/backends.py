@@ -1,4 +1,4 @@
-"""``Backend``: what a cluster needs of the server behind it. ``MemoryBackend``: one that is only dictionaries."""
+"""``Backend``: the interface of the server behind a cluster. ``MemoryBackend``: users and dbs in dictionaries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
 MONGODB_READ_ONLY = "do-readonly"  # the second user of every MongoDB cluster
 
-# PostgreSQL cuts longer names short (NAMEDATALEN); MySQL refuses them (manual, "Identifier Length Limits").
+# PostgreSQL truncates longer names (NAMEDATALEN); MySQL refuses them (manual, "Identifier Length Limits").
 _MAX_USER: dict[str, int] = {
     Engine.PG: 63,
     Engine.ADVANCED_PG: 63,
@@ -32,25 +32,25 @@ _MAX_OTHER = 255
 
 
 class Backend(Protocol):
-    """What is behind one cluster.
+    """The server behind one cluster.
 
-    Users are JSON objects as the API returns them, with the secrets that are known. Every method raises Refusal for
-    what the API answers with an error.
+    Users are JSON objects as the API returns them, with the known secrets. Every method raises Refusal where the API
+    answers with an error.
     """
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def front(self) -> PostgresServer | None:
-        """The server whose clients come in by a front of the sandbox's own; None if there is none."""
+        """The server that clients reach through the sandbox's own front; None if there is no front."""
         ...
 
     def connection(self) -> JSON: ...
     def ca(self) -> str | None:
-        """The certificates by which clients verify the server, as PEM; None if none are known."""
+        """The certificates that verify the server, as PEM; None if none are known."""
         ...
 
     def has_failed(self) -> bool:
-        """Whether a server that the sandbox started has ended by itself."""
+        """Whether a server that the sandbox started has ended unexpectedly."""
         ...
 
     def version(self) -> str | None:
@@ -71,8 +71,8 @@ class Backend(Protocol):
 def new_password() -> str:
     """A password in the provider's style: its prefix and 20 random characters.
 
-    It has an upper and a lower letter, a digit and a special character, so that a MySQL server with the MEDIUM policy
-    of validate_password takes it.
+    It has an upper-case and a lower-case letter, a digit and a special character, so that a MySQL server with the
+    MEDIUM policy of validate_password accepts it.
     """
     while True:
         drawn = secrets.token_urlsafe(15)
@@ -81,12 +81,12 @@ def new_password() -> str:
 
 
 def check_user_name(engine: str, name: str) -> None:
-    """Refuse with 422 a name that the engine would cut short or refuse."""
+    """Refuse with 422 a user name that the engine would truncate or refuse."""
     _check_length(name, _MAX_USER.get(engine, _MAX_OTHER), engine, "user")
 
 
 def check_db_name(engine: str, name: str) -> None:
-    """Refuse with 422 the name of a db that the engine would cut short or refuse."""
+    """Refuse with 422 a db name that the engine would truncate or refuse."""
     _check_length(name, _MAX_DB.get(engine, _MAX_OTHER), engine, "database")
 
 
@@ -108,8 +108,8 @@ class MemoryBackend:
         engine: The cluster's engine.
         cluster: The cluster's name.
         authority: Signs its certificate; None for a cluster without TLS.
-        users: The users, by name; they are made here if it is empty.
-        dbs: The names of the dbs, likewise.
+        users: The users, by name. If it is empty, the primary user and the default db are created.
+        dbs: The names of the dbs.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class MemoryBackend:
     async def update_user(self, name: str, settings: JSON) -> JSON:
         await self._write()
         user = await self.user(name)
-        updated = {**user, "settings": self._as_told(settings)}
+        updated = {**user, "settings": self._completed(settings)}
         self._users[name] = updated
         return updated
 
@@ -241,7 +241,7 @@ class MemoryBackend:
         if self.engine == Engine.KAFKA:
             user.update(_certificate())
         if settings or self.engine in POSTGRESQL:
-            user["settings"] = self._as_told(settings)
+            user["settings"] = self._completed(settings)
         return user
 
     def _kept(self, user: JSON) -> JSON:
@@ -249,8 +249,8 @@ class MemoryBackend:
             return user
         return {key: value for key, value in user.items() if key != "password"}
 
-    def _as_told(self, settings: JSON) -> JSON:
-        """``settings`` as the API returns them: Kafka's ACLs get ids, PostgreSQL's replication its default."""
+    def _completed(self, settings: JSON) -> JSON:
+        """``settings`` as the API returns them: Kafka's ACLs with ids, PostgreSQL's replication with its default."""
         if self.engine in POSTGRESQL:
             return {"pg_allow_replication": False, **settings}
         if "acl" in settings:
@@ -274,7 +274,7 @@ _SCHEMES: dict[str, str] = {
 
 
 def _certificate() -> dict[str, Any]:
-    """A certificate and a key for a Kafka user: random, in the form of PEM, and so of no use for TLS."""
+    """A certificate and a key for a Kafka user. They look like PEM but are random, so they do not work for TLS."""
     return {"access_cert": _pem("CERTIFICATE"), "access_key": _pem("PRIVATE KEY")}
 
 

@@ -1,4 +1,4 @@
-"""Choose the ``Backend`` of a new cluster. Drivers are imported here, when a cluster needs one."""
+"""Choose the ``Backend`` of a new cluster. A driver is imported only when a cluster needs it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .reach import Reach
 from .requirements import require
 from .warm import POOL
 
-_DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs beside itself
+_DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs besides itself
 
 
 def behind(
     new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, data: Data | None, reach: Reach
 ) -> Backend:
-    """Return the backend that ``new`` asks for, which is not started yet.
+    """Return the backend that ``new`` asks for, not yet started.
 
     Args:
-        new: The cluster. Its ``name`` and ``cluster_id`` are not used, since they may be None.
+        new: The cluster. Its ``name`` and ``cluster_id`` may be None and are ignored.
         name: The cluster's name.
         cluster_id: The cluster's id.
-        authority: Signs the certificate of a server that has TLS.
-        data: Keeps what is in the cluster; None keeps nothing.
+        authority: Signs the certificate of a server with TLS.
+        data: Stores the content of the cluster; None stores nothing.
         reach: Where clients reach a server that the sandbox starts.
 
     Raises:
-        ValueError: The options make no sense together.
+        ValueError: The options contradict each other.
         RuntimeError: A package is missing.
     """
     _check(new)
@@ -70,11 +70,11 @@ def behind(
 
 def _check(new: NewCluster) -> None:
     if new.dsn is not None and new.backend is not None:
-        raise ValueError("give dsn or backend, not both")
+        raise ValueError("pass dsn or backend, not both")
     if new.server is not None and new.backend != "postgres":
-        raise ValueError('server is the folder of the programs for backend="postgres"; give that too')
+        raise ValueError('server is the folder of programs for backend="postgres"; pass that too')
     if new.dsn is not None and not new.tls:
-        raise ValueError("tls=False cannot be had with dsn: whether there is TLS is for the server to say")
+        raise ValueError("tls=False is not supported with dsn: the server of the DSN decides about TLS")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
 

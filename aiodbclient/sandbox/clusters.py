@@ -1,4 +1,4 @@
-"""``SandboxCluster``: what the API returns of one cluster. ``perform``: what each operation does to it."""
+"""``SandboxCluster``: one cluster as the API returns it. ``perform``: what each operation does to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .tokens import READ_TAGS, VIEW_CREDENTIALS
 from .topics import Topics
 from .validation import JSON
 
-# The version of a cluster in memory, which has no server.
+# The version of a cluster in memory.
 _VERSIONS: dict[str, str] = {
     Engine.PG: "18.0",
     Engine.ADVANCED_PG: "18.0",
@@ -34,7 +34,7 @@ _VERSIONS: dict[str, str] = {
     Engine.KAFKA: "3.8.0",
     Engine.OPENSEARCH: "2.19.0",
 }
-# How the URI of a scheme asks for TLS: libpq's and MySQL's words.
+# The part of a URI that requires TLS, for libpq and for MySQL.
 _TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
 _CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
 
@@ -54,11 +54,11 @@ Status = Literal["creating", "online", "resizing", "migrating", "forking"]
 
 @frozen
 class View:
-    """What a read shows.
+    """What a read may return.
 
     Attributes:
-        scopes: The scopes of the token that reads.
-        settings: Whether the settings of users are shown.
+        scopes: The scopes of the token.
+        settings: Whether reads return the settings of users.
     """
 
     scopes: frozenset[str]
@@ -93,12 +93,12 @@ class SandboxCluster:
     lag: Lag = field(factory=Lag, init=False, repr=False)
 
     def record(self) -> JSON:
-        """What is kept of it for ``restored``."""
+        """The fields to store for ``restored``."""
         return self.options.record() | {key: getattr(self, key) for key in _IDENTITY}
 
     @staticmethod
     def restored(name: str, backend: Backend, topics: Topics, options: NewCluster, record: JSON) -> SandboxCluster:
-        """Make the cluster whose ``record`` was kept."""
+        """Create a cluster from its stored ``record``."""
         identity = {key: record[key] for key in _IDENTITY}
         return SandboxCluster(name=name, backend=backend, topics=topics, options=options, **identity)
 
@@ -119,7 +119,7 @@ class SandboxCluster:
         self._online_at = inf if online_after is None else time.monotonic() + online_after
 
     def add_topic(self, kind: str, name: str) -> None:
-        """Make a topic or an index. Raises ValueError if that is not possible here."""
+        """Create a topic or an index. Raises ValueError if the cluster does not support it."""
         self.topics.add(kind, name, _now())
 
     async def users(self) -> list[JSON]:
@@ -164,7 +164,7 @@ class SandboxCluster:
         return document
 
     async def exclusive(self, work: Callable[[], Awaitable[SandboxAnswer]], *, overlap_fails: bool) -> SandboxAnswer:
-        """Do a user write. With ``overlap_fails`` it fails if the engine bears one at a time, and one is under way."""
+        """Run a user write. With ``overlap_fails``, refuse it if the engine allows one at a time and one is running."""
         capabilities = Capabilities.of(self.engine) or Capabilities()
         if overlap_fails and self._user_writes >= capabilities.concurrent_user_writes == 1:
             raise Refusal(500, "Unexpected server-side error")
@@ -176,22 +176,22 @@ class SandboxCluster:
 
 
 def _connection(connection: JSON, prefix: str, credentials: bool) -> JSON:
-    """One of the connections of a cluster, with ``prefix`` before its host name unless that is of a real server."""
+    """One connection of a cluster. ``prefix`` goes before its host name, unless that is the host of a real server."""
     host: str = connection["host"]
     if host.endswith(".invalid"):
         host = prefix + host
-    told: JSON = {
+    shown: JSON = {
         "database": connection["database"],
         "host": host,
         "port": connection["port"],
         "ssl": connection["ssl"],
     }
     if credentials:
-        told["user"] = connection["user"]
+        shown["user"] = connection["user"]
         if connection["password"] is not None:
-            told["password"] = connection["password"]
-        told["uri"] = _uri(connection, host)
-    return told
+            shown["password"] = connection["password"]
+        shown["uri"] = _uri(connection, host)
+    return shown
 
 
 def _uri(connection: JSON, host: str) -> str:
@@ -199,7 +199,7 @@ def _uri(connection: JSON, host: str) -> str:
     password = connection["password"]
     login = user if password is None else f"{user}:{quote(password, safe='')}"
     scheme, port, database = connection["scheme"], connection["port"], quote(connection["database"], safe="")
-    if scheme == "mongodb+srv":  # whose host is a name in the DNS that leads to several servers, each with its port
+    if scheme == "mongodb+srv":  # its host is a DNS name; the SRV records there have the servers and ports
         return f"{scheme}://{login}@{host}/{database}?tls=true&authSource=admin"
     query = _TLS_QUERIES.get(scheme, "") if connection["ssl"] else ""
     return f"{scheme}://{login}@{host}:{port}/{database}{query}"
@@ -214,7 +214,7 @@ def _encodable(name: str) -> bool:
 
 
 async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any, view: View) -> SandboxAnswer:
-    """Do ``operation`` on ``cluster`` and return the answer. Raises Refusal for an answer that is an error."""
+    """Run ``operation`` on ``cluster`` and return the answer. Raises Refusal for an error answer."""
     capabilities = Capabilities.of(cluster.engine) or Capabilities()
     backend = cluster.backend
     kind, _, verb = operation.partition(".")

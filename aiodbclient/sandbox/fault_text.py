@@ -1,4 +1,4 @@
-"""Faults written as text, for the program: ``users.create: status=503 nth=3``. Pure."""
+"""Parse faults given as text on the command line: ``users.create: status=503 nth=3``. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse(text: str) -> FaultText:
     """Read ``OPERATION[,OPERATION...]: OPTION...``, with the options of ``Faults.add``.
 
     Raises:
-        ValueError: It is not of this form, or ``Faults.add`` would not take it.
+        ValueError: It does not have this form, or ``Faults.add`` would refuse it.
     """
     where, colon, what = text.partition(":")
     names = where.replace(",", " ").split()

@@ -1,4 +1,4 @@
-"""``Faults``: the failures that a sandbox is to show. Pure."""
+"""``Faults``: the failures that a sandbox injects. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .fault import Fault
 from .routes import OPERATIONS
 
 _SQL = frozenset({"sql.login", "sql.statement"})
-# What may be said of a fault of SQL. The rest is about answers of the API.
+# The options of a SQL fault. The others change answers of the API.
 _OF_SQL = frozenset(
     {"cluster", "name", "nth", "times", "probability", "seed", "lasts"}
     | {"cut", "delay", "after", "stop", "sqlstate", "breaks_after"}
 )
 
-# The operations in which these faults do something.
+# The operations that these options apply to.
 _HAPPENS_IN: dict[str, frozenset[str]] = {
     "stop": _SQL,
     "sqlstate": frozenset({"sql.login"}),
@@ -49,18 +49,18 @@ _SQLSTATE = re.compile("[0-9A-Z]{5}")
 
 
 class Fronts(Protocol):
-    """What is in front of the sandbox's PostgreSQLs, where the faults of SQL happen."""
+    """The fronts of the sandbox's PostgreSQLs, where the SQL faults happen."""
 
     def publish(self, faults: Sequence[Fault]) -> None: ...
     def count(self, fault: Fault) -> tuple[int, int]: ...
 
 
 class Faults:
-    """The failures that a sandbox is to show: ``sandbox.faults``.
+    """The failures that a sandbox injects: ``sandbox.faults``.
 
     Attributes:
-        mongodb_overlap: Whether user writes that overlap on one MongoDB cluster answer 500, as the provider's do
-            (terraform-provider-digitalocean #1027). True unless you set it.
+        mongodb_overlap: Whether overlapping user writes on one MongoDB cluster fail with a 500, as at the provider
+            (terraform-provider-digitalocean #1027). True by default.
     """
 
     def __init__(self, fronts: Fronts | None = None) -> None:
@@ -99,59 +99,57 @@ class Faults:
     ) -> Fault:
         """Make requests fail from now on, until ``remove`` or ``clear``.
 
-        ``operation`` to ``lasts`` choose the requests; a fault is for those that fit all that is given. The others say
-        what happens to them. Several may be given, and faults that meet the same request add up.
+        The options from ``operation`` to ``lasts`` select requests: a request must match all that you pass. The other
+        options say what happens to it. You can combine them, and all faults that match a request apply.
 
-        ``cut``, ``delay``, ``status`` and ``not_implemented`` happen before the work, which is then not done, or with
-        ``after`` when it has been done.
+        ``cut``, ``delay``, ``status`` and ``not_implemented`` happen before the work. ``cut``, ``status`` and
+        ``not_implemented`` then replace it. With ``after`` they happen after the work.
 
-        On an embedded PostgreSQL there are faults of SQL too, for ``"sql.login"``, ``"sql.statement"`` or ``"sql"``,
-        which is both. They take ``cut``, ``delay``, ``after`` (of statements), ``stop``, ``sqlstate`` and
-        ``breaks_after``. The API goes on meanwhile. Each cluster counts its own.
+        An embedded PostgreSQL also has SQL faults: for ``"sql.login"``, ``"sql.statement"``, or ``"sql"`` for both.
+        They take ``cut``, ``delay``, ``after`` (of statements), ``stop``, ``sqlstate`` and ``breaks_after``. They do
+        not affect the API. Each cluster counts separately.
 
         Args:
-            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request of the API.
+            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request to the API.
             cluster: The id of a cluster.
-            name: The name of a user or db, in the path or the body; for SQL, that of the login.
-            nth: The request to begin with, counted from 1. It is the only one unless ``times`` says otherwise.
-            times: How many requests it fails at most.
-            probability: The share of the requests that it fails, from 0 to 1.
+            name: The name of a user or db, in the path or the body; for SQL, the login.
+            nth: The first request to fail, counted from 1. It is the only one unless you pass ``times`` or ``lasts``.
+            times: The largest number of requests to fail.
+            probability: The share of the requests to fail, from 0 to 1.
             seed: Makes ``probability`` choose the same requests each time.
-            lasts: Seconds from the first request that it fails until it is over.
+            lasts: Seconds from the first failure to the end of the fault.
             cut: Close the connection without an answer; with ``truncate``, in the middle of the answer's body.
-            delay: Wait this many seconds. Alone, it only delays: the work is done even if the client has gone
+            delay: Wait this many seconds. Alone, it only delays: the work is done even if the client disconnects
                 meanwhile, as at the provider. A delay ends when the sandbox stops.
             status: Answer with this status and the documented error body. 520 to 526 come from the proxy in front of
                 the API, with its HTML page (godo #142).
-            not_implemented: Answer 501 with the words of the provider (terraform-provider-digitalocean #1387).
+            not_implemented: Answer with the provider's 501 (terraform-provider-digitalocean #1387).
             headers: Add these headers to the answer.
-            html: Make the answer's body a proxy's HTML page.
-            truncate: Break the answer's body off in the middle. No header says so.
+            html: Replace the answer's body by a proxy's HTML page.
+            truncate: Break off the answer's body in the middle. No header shows it.
             after: Do the work first.
-            answer_name: Let the user or db in the answer have this name; for ``clusters.get`` let the cluster have this
-                id.
-            endless: Give every page of a list a next one, with the same members.
+            answer_name: Rename the user or db in the answer; for ``clusters.get``, change the cluster's id.
+            endless: Give every page of a list a next one, with the same entries.
             unseen_for: Answer reads of a user or db with 404 until it is this many seconds old.
             password_empty_for: Return the new password of this create or reset_auth as ``""`` for this many seconds,
                 also in its own answer.
             still_listed_for: Keep a deleted user in lists and clusters for this many seconds. Reading it is a 404.
-            reset_skew: Add this many seconds to ``ratelimit-reset``, in a 429 too.
-            stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it starts again by itself.
+            reset_skew: Add this many seconds to ``ratelimit-reset``, also in a 429.
+            stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it restarts by itself.
             sqlstate: Refuse the login with this error, such as ``"53300"`` (too many connections), ``"57P03"`` (the
                 server is starting) or ``"28P01"`` (the password is wrong).
-            breaks_after: Let the connection of this login do this many statements, and break at the next one.
+            breaks_after: Allow this many statements on the connection of this login, and break it at the next one.
 
         Returns:
-            The fault, for ``remove``. Its ``fired`` counts the requests that it failed.
+            The fault, for ``remove``. Its ``fired`` counts the requests that it has failed.
 
         Raises:
-            ValueError: An operation does not exist, the fault does nothing or nothing there, or a number is out of
-                range.
+            ValueError: An operation does not exist, the fault has no effect there, or a number is out of range.
         """
         given: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "operation")}
         operations = _checked(_operations(operation), given)
         if stop and times is None:
-            given["times"] = 1  # or else it would stop again as soon as it was started
+            given["times"] = 1  # otherwise the next login would stop it again
         given["headers"] = headers or {}
         fault = Fault(operations=operations, **given)
         self._faults.append(fault)
@@ -159,7 +157,7 @@ class Faults:
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Let ``fault`` happen no more.
+        """End ``fault``.
 
         Raises:
             ValueError: It was removed already.
@@ -174,7 +172,7 @@ class Faults:
         self._publish(*removed)
 
     def _publish(self, *changed: Fault) -> None:
-        """Let the faults of SQL be known where they happen, if one of them has changed."""
+        """Send the SQL faults to the fronts if one of them has changed."""
         if self._fronts is not None and any(fault.is_of_sql for fault in changed):
             for fault in changed:
                 if fault in self._faults:
@@ -182,7 +180,7 @@ class Faults:
             self._fronts.publish([fault for fault in self._faults if fault.is_of_sql])
 
     def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
-        """The faults that fail this request. If the rate limit refused it, only those that change its headers."""
+        """The faults that fire on this request. If the rate limit refused it, only those that change its headers."""
         return [
             fault
             for fault in self._faults
@@ -191,43 +189,43 @@ class Faults:
 
 
 def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
-    """The operations that are named; None for all of the API."""
+    """The named operations; None for all of the API."""
     if operation == "*":
         return None
     named = frozenset({operation} if isinstance(operation, str) else operation)
     operations = (named - {"sql"}) | (_SQL if "sql" in named else frozenset())
     unknown = operations - OPERATIONS - _SQL
     if unknown:
-        there = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
-        raise ValueError(f"no operation {', '.join(sorted(unknown))}; there are {there}")
+        known = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
+        raise ValueError(f"unknown operation {', '.join(sorted(unknown))}; the operations are {known}")
     if operations & _SQL and operations - _SQL:
-        raise ValueError("a fault is for requests of the API or for SQL, not for both: add two")
+        raise ValueError("a fault is for the API or for SQL, not both: add two faults")
     return operations
 
 
 def _checked(operations: frozenset[str] | None, given: Mapping[str, Any]) -> frozenset[str] | None:
-    """The operations that the fault is for, which are fewer than all if it does something only in some.
+    """Check the options, and return the operations that the fault applies to.
 
     Raises:
-        ValueError: The fault does nothing or nothing there, or a number is out of range.
+        ValueError: The fault has no effect there, or a number is out of range.
     """
     somewhere = {effect: there for effect, there in _HAPPENS_IN.items() if given[effect]}
     if given["breaks_after"] == 0:
         somewhere["breaks_after"] = _HAPPENS_IN["breaks_after"]
     anywhere = any(given[effect] for effect in _ANYWHERE)
     if not (anywhere or somewhere):
-        raise ValueError("this fault does nothing: give cut, delay, status, headers, html, truncate, ...")
+        raise ValueError("this fault has no effect: pass cut, delay, status, headers, html, truncate, ...")
     for effect, there in somewhere.items():
         if operations is not None and not operations & there:
-            raise ValueError(f"{effect} does nothing there; it happens in {', '.join(sorted(there))}")
+            raise ValueError(f"{effect} has no effect there; it applies to {', '.join(sorted(there))}")
     if operations is None and not anywhere:
         operations = frozenset[str]().union(*somewhere.values())
     if operations is not None and operations & _SQL:
         for effect in sorted(set(given) - _OF_SQL):
             if given[effect]:
-                raise ValueError(f"{effect} is about answers of the API, and does nothing to SQL")
+                raise ValueError(f"{effect} changes answers of the API and has no effect on SQL")
     elif given["stop"] or given["sqlstate"] or given["breaks_after"] is not None:
-        raise ValueError("stop, sqlstate and breaks_after happen to SQL: name sql, sql.login or sql.statement")
+        raise ValueError("stop, sqlstate and breaks_after apply to SQL: name sql, sql.login or sql.statement")
     for what, low, high in _RANGES:
         if given[what] is not None and not low <= given[what] <= high:
             raise ValueError(f"{what} must be from {low} to {high}, not {given[what]}")

@@ -1,4 +1,4 @@
-"""``Lag``: the changes of a cluster that reads show late, because of a fault."""
+"""``Lag``: changes of a cluster that reads show late, because of a fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .validation import JSON
 
 
 class Lag:
-    """When each user and db was made, and until when reads show something else of it."""
+    """The creation time of each user and db, and how long reads return an older state."""
 
     def __init__(self) -> None:
         self._born: dict[tuple[str, str], float] = {}
@@ -17,14 +17,14 @@ class Lag:
         self._ghosts: dict[str, tuple[float, JSON]] = {}
 
     def users(self, users: list[JSON]) -> list[JSON]:
-        """``users`` as a list shows them now, with the deleted ones that are still listed."""
+        """``users`` as a list returns them now, with deleted users that are still listed."""
         now = time.monotonic()
         there = {user["name"] for user in users}
         self._ghosts = {name: ghost for name, ghost in self._ghosts.items() if now < ghost[0] and name not in there}
         return [self.user(user) for user in users] + [ghost for _, ghost in self._ghosts.values()]
 
     def user(self, user: JSON) -> JSON:
-        """``user`` as a read shows it now."""
+        """``user`` as a read returns it now."""
         if time.monotonic() < self._empty.get(user["name"], 0.0) and "password" in user:
             return {**user, "password": ""}
         return user
@@ -38,17 +38,17 @@ class Lag:
         self._ghosts[user["name"]] = time.monotonic() + seconds, user
 
     def created(self, kind: str, name: str) -> None:
-        """Remember that a user or db was made now."""
+        """Record that a user or db was created now."""
         self._born[kind, name] = time.monotonic()
 
     def deleted(self, kind: str, name: str) -> None:
-        """Forget a user or db, but for its being listed."""
+        """Forget a user or db. A list may still show it."""
         self._born.pop((kind, name), None)
         if kind == "users":
             self._empty.pop(name, None)
 
     def refuse_unseen(self, kind: str, name: str, seconds: float) -> None:
-        """Refuse with 404 a user or db that was made less than ``seconds`` ago."""
+        """Refuse with 404 a user or db that was created less than ``seconds`` ago."""
         born = self._born.get((kind, name))
         if born is not None and time.monotonic() - born < seconds:
             raise not_found()

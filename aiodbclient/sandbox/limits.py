@@ -20,12 +20,12 @@ as ``refused``, and 0 with the answer that fills a shorter window.
 
 
 class RateLimiter:
-    """Counts the accepted requests of one token, in every window. A refused request is not counted.
+    """Counts the accepted requests of one token in every window. Refused requests do not count.
 
-    The headers are those of the API. ``ratelimit-limit`` and ``ratelimit-remaining`` are for the longest window, and
-    ``ratelimit-reset`` the unix time at which its oldest request leaves it. ``retry-after`` comes with a refusal by a
-    shorter window, or by the only one: in whole seconds, rounded up; for a window under a minute, which only tests
-    have, with three decimals.
+    It sets the API's headers. ``ratelimit-limit`` and ``ratelimit-remaining`` describe the longest window.
+    ``ratelimit-reset`` is the unix time at which the oldest request leaves that window. A refusal by a shorter window,
+    or by the only one, has ``retry-after``: in whole seconds, rounded up. For a window under a minute, which only tests
+    use, it has three decimals.
 
     Args:
         windows: The windows.

@@ -1,4 +1,4 @@
-"""Pages of lists. Pure."""
+"""Split lists into pages. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ LISTS = {
     "topics.list": "topics",
     "indexes.list": "indexes",
 }
-"""The operations that answer with a list, and the key of the list in the answer."""
+"""The operations that return a list, with the key of the list in the answer."""
 
 
 def paged(answer: SandboxAnswer, key: str, url: str, query_string: str, page_size: int) -> SandboxAnswer:
-    """Cut the list to the page that the query asks for, with ``links`` to the others as in the provider's lists.
+    """Reduce the list to the requested page, with ``links`` to other pages as in the provider's lists.
 
     Args:
         answer: The answer with the whole list.
         key: The key of the list.
         url: The URL of the request, without its query.
         query_string: The query.
-        page_size: The length of a page, unless the query asks for a shorter one.
+        page_size: The length of a page, unless the query asks for less.
     """
     query = parse_qs(query_string)
     page = _number(query, "page", 1)
@@ -52,7 +52,7 @@ def paged(answer: SandboxAnswer, key: str, url: str, query_string: str, page_siz
 
 
 def endless(answer: SandboxAnswer, url: str, query_string: str) -> SandboxAnswer:
-    """Give the list a link to a next page, whichever page was asked for."""
+    """Add a link to a next page, whichever page was requested."""
     query = parse_qs(query_string)
     assert answer.payload is not None
     answer.payload["links"] = {"pages": {"next": _link(url, query, page=_number(query, "page", 1) + 1)}}

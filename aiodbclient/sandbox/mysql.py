@@ -25,22 +25,22 @@ T = TypeVar("T")
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
-_BLANKS = " \t\n\v\f\r"  # what MySQL cuts off both ends of an account's name
+_BLANKS = " \t\n\v\f\r"  # MySQL strips these from both ends of an account's name
 _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of errors
 
 
 class MySQLBackend:
-    """The API's users are the server's accounts, and its dbs the server's schemas.
+    """Maps the API's users to the server's accounts, and its dbs to the server's schemas.
 
-    The account of the DSN belongs to the sandbox and is not shown, unless it is ``doadmin``. The primary user is
-    ``doadmin``, which is made here if it is not there. It may do everything in every schema, and grant that, but is no
-    administrator. Users that are made here may do the same, as at the provider. MariaDB has no
+    The account of the DSN belongs to the sandbox. It is hidden unless it is ``doadmin``. The primary user is
+    ``doadmin``; the sandbox creates it if it does not exist. It has all rights in every schema, and may grant them, but
+    is not an administrator. Users created through the API have the same rights, as at the provider. MariaDB has no
     ``caching_sha2_password``: there every user gets ``mysql_native_password``, and the API returns that.
 
     Args:
         engine: The cluster's engine.
         dsn: The server, as ``MySQLServer`` reads it.
-        secrets: For each user, the secret that the server has, and the password that it was made from.
+        secrets: For each user: the secret that the server stores, and the password behind it.
 
     Raises:
         ValueError: ``dsn`` is not the URL of a MySQL server.
@@ -60,7 +60,7 @@ class MySQLBackend:
             raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error}") from None
 
     async def stop(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)  # waits for the work that there is
+        await asyncio.to_thread(self._threads.shutdown)  # waits for running work
         self._server.close()
 
     def front(self) -> None:
@@ -119,16 +119,16 @@ class MySQLBackend:
         await self._in_thread(lambda: self._delete_db(name), "db", name)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Do ``work`` in a thread, which has a connection of its own: a lock that one waits for stops no other."""
+        """Run ``work`` in a thread with its own connection, so that a wait for a lock does not block other work."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _in_thread(self, work: Callable[[], T], kind: str = "", name: str = "") -> T:
-        """Do ``work`` in a thread. An unexpected error of the server becomes the API's 500.
+        """Run ``work`` in a thread. An unexpected error of the server becomes the API's 500.
 
         Args:
-            work: What to do.
-            kind: ``"user"`` or ``"db"`` for a change, which is done alone; "" for a read.
-            name: The name of what is changed.
+            work: The function to run.
+            kind: ``"user"`` or ``"db"`` for a change. Changes of one user or db run one at a time. "" for a read.
+            name: The name of the user or db to change.
         """
 
         def alone() -> T:
@@ -142,9 +142,9 @@ class MySQLBackend:
             if code in (ER.CANNOT_USER, ER.DB_CREATE_EXISTS):
                 raise name_taken("user" if code == ER.CANNOT_USER else "database") from None
             if code in (ER.WRONG_DB_NAME, ER.INVALID_CHARACTER_STRING, ER.WRONG_STRING_LENGTH):
-                raise Refusal(422, "the server does not take this name") from None
+                raise Refusal(422, "the server does not accept this name") from None
             if code == _NO_SUCH_PLUGIN:
-                raise Refusal(422, "mysql_settings.auth_plugin is not one that the server has") from None
+                raise Refusal(422, "the server does not have this mysql_settings.auth_plugin") from None
             _log.warning("MySQL failed an operation of the sandbox: error %s", code)
             raise Refusal(500, "Unexpected server-side error") from None
 
@@ -178,15 +178,15 @@ class MySQLBackend:
         password = new_password()
         self._server.rows(f"CREATE USER %s@'%%' {self._server.identified(new.auth_plugin)}", new.name, password)
         if not any(account.name == new.name for account in self._server.accounts()):
-            self._server.rows("DROP USER %s@'%%'", new.name)  # the server cuts this name as it did in CREATE USER
-            raise Refusal(422, "the server makes another name of this user name")
+            self._server.rows("DROP USER %s@'%%'", new.name)  # the server changes this name as in CREATE USER
+            raise Refusal(422, "the server changes this user name")
         self._server.grant(new.name)
         return self._remember(new.name, password)
 
     def _reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
         accounts = self._accounts_of(name)
         if name == PRIMARY:
-            raise Refusal(422, "the primary user's password belongs to the DSN and cannot be reset")
+            raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
         password = new_password()
         plugin = auth_plugin or (accounts[0].plugin if accounts[0].plugin in list(MySQLAuthPlugin) else None)
         for account in accounts:
@@ -210,16 +210,16 @@ class MySQLBackend:
         self._server.rows(f"CREATE DATABASE {quoted(name)}")
         if name not in self._server.dbs():
             self._server.rows(f"DROP DATABASE {quoted(name)}")
-            raise Refusal(422, "the server makes another name of this database name")
+            raise Refusal(422, "the server changes this database name")
 
     def _delete_db(self, name: str) -> None:
         if name not in self._server.dbs():
             raise not_found()
-        self._server.kill("DB", name)  # an open transaction of theirs would hold it
+        self._server.kill("DB", name)  # an open transaction would block DROP DATABASE
         self._server.rows(f"DROP DATABASE {quoted(name)}")
 
 
 def _check_characters(name: str, kind: str) -> None:
-    """Refuse a name that the server would silently change: it cuts off blanks, and knows nothing past U+FFFF."""
+    """Refuse a name that the server would silently change. It strips blanks, and supports no character past U+FFFF."""
     if name != name.strip(_BLANKS) or any(ord(character) > 0xFFFF for character in name):
-        raise Refusal(422, f"{kind} name must not begin or end with white space nor have characters past U+FFFF")
+        raise Refusal(422, f"{kind} name must not begin or end with white space or contain characters past U+FFFF")

@@ -1,4 +1,4 @@
-"""``MySQLServer``: statements for the MySQL or MariaDB server of a DSN. They block. Needs PyMySQL."""
+"""``MySQLServer``: blocking statements to the MySQL or MariaDB server of a DSN. Needs PyMySQL."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _SYSTEM_USERS = frozenset(
     {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
 )
 SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
-# What the API's users and doadmin may do on the server as a whole, besides everything in every schema. As at the
-# provider, they are no administrators: SUPER, FILE, SHUTDOWN and the like are missing.
+# The server-wide rights of the API's users and doadmin, besides all rights in every schema. As at the provider, they
+# lack the rights of an administrator: SUPER, FILE, SHUTDOWN and the like.
 _SERVER_RIGHTS = frozenset(
     {"CREATE USER", "EVENT", "PROCESS", "RELOAD", "REPLICATION CLIENT", "REPLICATION SLAVE", "SHOW DATABASES"}
 )
-# A role of MySQL is an account that CREATE ROLE left locked, expired and without a secret (manual, "CREATE ROLE").
+# A MySQL role is an account that CREATE ROLE leaves locked, expired and without a secret (manual, "CREATE ROLE").
 _NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
 
 
 @frozen
 class MySQLAccount:
-    """A row of ``mysql.user``. A user of the API has one for each host that it may connect from."""
+    """A row of ``mysql.user``. A user of the API has one account per host that it may connect from."""
 
     name: str
     host: str
@@ -41,17 +41,17 @@ class MySQLAccount:
 
 
 class MySQLServer:
-    """A connection to the server for each thread, which is made again if it was lost.
+    """One connection to the server per thread. A lost connection is opened again.
 
     Args:
-        dsn: ``mysql://USER:PASSWORD@HOST:PORT``, of an administrator. With ``?ssl-ca=FILE`` the server is verified;
-            with ``?ssl-mode=DISABLED`` the connection has no TLS.
+        dsn: ``mysql://USER:PASSWORD@HOST:PORT`` of an administrator. ``?ssl-ca=FILE`` verifies the server;
+            ``?ssl-mode=DISABLED`` connects without TLS.
 
     Attributes:
         host: The host of the DSN.
         port: The port of the DSN, or 3306.
         database: The database of the DSN, or "".
-        ca_file: The file of certificates by which the server is verified; None if the DSN names none.
+        ca_file: The file of certificates that verify the server; None if the DSN names none.
         password: The password of the primary user.
         version: The version of the server, such as ``"11.8.2-MariaDB"``; "" before ``open``.
         tls: Whether the connection has TLS.
@@ -64,7 +64,7 @@ class MySQLServer:
         parts = urlsplit(dsn)
         if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username:
             raise ValueError(
-                "the DSN must read mysql://USER:PASSWORD@HOST:PORT, with ?ssl-ca=FILE to verify the server"
+                "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT; add ?ssl-ca=FILE to verify the server"
             )
         options = dict(parse_qsl(parts.query))
         self.host, self.port = parts.hostname, parts.port or 3306
@@ -79,12 +79,12 @@ class MySQLServer:
         self._all: list[pymysql.Connection[Cursor]] = []
 
     def open(self) -> None:
-        """Connect, and make the primary user if it is not there.
+        """Connect, and create the primary user if it does not exist.
 
         Raises:
-            pymysql.Error: The server cannot be reached, or refuses.
+            pymysql.Error: The server cannot be reached, or refuses the login.
             OSError: The file of certificates cannot be read.
-            RuntimeError: There is an account of the primary user's name with another password.
+            RuntimeError: The primary user exists with another password.
         """
         self.version = str(self.rows("SELECT VERSION()")[0][0])
         self.tls = bool(self.rows("SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
@@ -92,19 +92,19 @@ class MySQLServer:
             self._make_primary()
 
     def close(self) -> None:
-        """Close the connections. Safe to repeat, when no thread uses them any more."""
+        """Close the connections, once no thread uses them any more. Safe to repeat."""
         for connection in self._all:
             if connection.open:
                 connection.close()
 
     @property
     def is_mariadb(self) -> bool:
-        """Whether it is MariaDB, which has no plugin of the API's but ``mysql_native_password``."""
+        """Whether it is MariaDB. MariaDB has only one of the API's plugins, ``mysql_native_password``."""
         return "MariaDB" in self.version
 
     @property
     def reserved_users(self) -> frozenset[str]:
-        """The names of accounts that belong to the server or to the sandbox itself."""
+        """The names of accounts that belong to the server or the sandbox itself."""
         return _SYSTEM_USERS | {self._login}
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -114,7 +114,7 @@ class MySQLServer:
             return list(cursor.fetchall())
 
     def accounts(self) -> list[MySQLAccount]:
-        """The accounts that are users of the API, the primary user's first."""
+        """The accounts of the API's users, the primary user first."""
         people = "is_role = 'N'" if self.is_mariadb else _NO_ROLE
         rows = self.rows(f"SELECT User, Host, plugin, authentication_string FROM mysql.user WHERE {people}")
         hidden = self.reserved_users - {PRIMARY}
@@ -126,22 +126,22 @@ class MySQLServer:
         return [name for (name,) in self.rows("SHOW DATABASES") if name not in SYSTEM_DBS]
 
     def grant(self, name: str) -> None:
-        """Grant everything in every schema, with the right to grant it, and nothing that makes an administrator."""
-        told = self.rows("SHOW PRIVILEGES")
-        in_schemas = {str(right).upper() for right, context, _ in told if not context.startswith(("Server", "File"))}
+        """Grant all rights in every schema, with the grant option, but no rights of an administrator."""
+        listed = self.rows("SHOW PRIVILEGES")
+        in_schemas = {str(right).upper() for right, context, _ in listed if not context.startswith(("Server", "File"))}
         rights = ", ".join(sorted(in_schemas - {"GRANT OPTION"} | _SERVER_RIGHTS))
         self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
 
     def identified(self, plugin: str | None) -> str:
-        """The clause of CREATE USER and ALTER USER that sets a password, by ``plugin`` or the default one."""
+        """The clause of CREATE USER and ALTER USER that sets a password, with ``plugin`` or the default plugin."""
         if self.is_mariadb:
             return f"IDENTIFIED VIA {MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD.value} USING PASSWORD(%s)"
         return f"IDENTIFIED WITH {plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value} BY %s"
 
     def kill(self, which: str, value: str) -> None:
-        """End the connections of which this column of the process list has this value.
+        """End the connections that have this value in this column of the process list.
 
-        The server would compare them without case and accents, which ends connections of others.
+        The comparison is done here: the server would ignore case and accents, and end connections of other users.
         """
         schema = "information_schema" if self.is_mariadb else "performance_schema"
         for process, found in self.rows(f"SELECT ID, {which} FROM {schema}.processlist"):
@@ -150,11 +150,11 @@ class MySQLServer:
             try:
                 self.rows("KILL %s", process)
             except pymysql.OperationalError as error:
-                if error.args[0] != ER.NO_SUCH_THREAD:  # it ended by itself meanwhile
+                if error.args[0] != ER.NO_SUCH_THREAD:  # it has ended meanwhile
                     raise
 
     def _make_primary(self) -> None:
-        """Make ``doadmin`` if it is not there. Sandboxes with the same DSN share it."""
+        """Create ``doadmin`` if it does not exist. Sandboxes with the same DSN share it."""
         if not any(account.name == PRIMARY for account in self.accounts()):
             self.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self.identified(None)}", PRIMARY, self.password)
             self.grant(PRIMARY)
@@ -162,8 +162,8 @@ class MySQLServer:
             self._connect(PRIMARY, self.password).close()
         except pymysql.OperationalError:
             raise RuntimeError(
-                f"the MySQL server of the DSN has an account {PRIMARY!r} that is not the sandbox's: give the DSN of"
-                f" {PRIMARY!r} itself, or drop that account"
+                f"the MySQL server of the DSN has an account {PRIMARY!r} that the sandbox did not create: pass the DSN"
+                f" of {PRIMARY!r} itself, or drop that account"
             ) from None
 
     def _connect(self, user: str, password: str) -> pymysql.Connection[Cursor]:
@@ -175,13 +175,13 @@ class MySQLServer:
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=5,
-            ssl_ca=self.ca_file,  # without one there is TLS if the server has it
+            ssl_ca=self.ca_file,  # without a file, TLS is used if the server supports it
             ssl_verify_identity=self.ca_file is not None,
             ssl_disabled=self._without_tls,
         )
 
     def _alive(self) -> pymysql.Connection[Cursor]:
-        """The connection of this thread. It waits for a lock for some seconds at most."""
+        """The connection of this thread. It waits at most ``_LOCK_SECONDS`` for a lock."""
         connected: pymysql.Connection[Cursor] | None = getattr(self._own, "connection", None)
         if connected is not None:
             try:
@@ -197,12 +197,12 @@ class MySQLServer:
 
 
 def quoted(name: str) -> str:
-    """A name as an identifier (manual, "Schema Object Names": a backtick within is doubled)."""
+    """Quote a name as an identifier (manual, "Schema Object Names": backticks are doubled)."""
     escaped = name.replace("`", "``").replace("%", "%%")  # PyMySQL formats statements by %
     return f"`{escaped}`"
 
 
 def _derived(user: str, password: str) -> str:
-    """The password of ``doadmin`` on the server of a DSN: in the provider's style, and the same each time."""
+    """The password of ``doadmin`` on the server of a DSN. It looks like the provider's, and is the same each time."""
     digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
     return f"AVNS_{digest.hexdigest()[:20]}x0"

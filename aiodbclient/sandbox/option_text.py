@@ -1,4 +1,4 @@
-"""Keyword arguments written as text, for the program: ``status=503 nth=3``. Pure."""
+"""Parse keyword arguments given as text on the command line: ``status=503 nth=3``. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
     """Read ``OPTION...`` as keyword arguments of ``function``.
 
-    An option is ``name=value``, or only its name if it is a boolean. ``name=KEY:VALUE`` may be repeated for a mapping,
-    ``name=VALUE`` for a list. A value with spaces is put in quotes.
+    An option is ``name=value``, or only the name of a boolean. Repeat ``name=KEY:VALUE`` for a mapping, and
+    ``name=VALUE`` for a list. Put quotes around a value with spaces.
 
     Raises:
-        ValueError: It is not of this form, or the function has no such argument.
+        ValueError: It does not have this form, or the function has no such argument.
     """
     known = {
         name: _OF_TYPE.get(str(parameter.annotation), str)
@@ -26,19 +26,19 @@ def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
     for word in shlex.split(text):
         name, equals, value = word.partition("=")
         if name not in known:
-            raise ValueError(f"there is no {name!r}; there are {', '.join(known)}")
+            raise ValueError(f"unknown option {name!r}; the options are {', '.join(known)}")
         read = known[name]
         try:
             if not equals and read is not _flag:
                 raise ValueError
             options[name] = _joined(options.get(name), read(value if equals else "true"))
         except ValueError:
-            raise ValueError(f"{word!r} is invalid: {name} does not take that") from None
+            raise ValueError(f"{word!r} is not a valid value of {name}") from None
     return options
 
 
 def _joined(before: Any, value: Any) -> Any:
-    """The value of an option that may be repeated."""
+    """Combine the values of a repeated option."""
     if isinstance(value, dict):
         return {**(before or {}), **value}
     return [*(before or []), *value] if isinstance(value, list) else value

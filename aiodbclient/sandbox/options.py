@@ -1,4 +1,4 @@
-"""``NewCluster``: what can be said of a cluster when it is added."""
+"""``NewCluster``: the options of a cluster to add."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class NewCluster:
     online_after: float = 0.0
 
     def record(self) -> JSON:
-        """What is kept for ``restored``. A DSN is not: its server may be elsewhere by then."""
+        """The fields to store for ``restored``. The DSN is not stored: its server may have moved by then."""
         kept = {name: getattr(self, name) for name in _KEPT}
         return kept | {"dsn": self.dsn is not None}
 
     @staticmethod
     def restored(record: JSON) -> NewCluster:
-        """What was kept. An older sandbox may not have known all of it."""
+        """Create it from a stored record. The record of an older sandbox may lack fields."""
         return NewCluster(**{name: record[name] for name in _KEPT if name in record})
 
 
-_NOT_KEPT = {"name", "dsn", "cluster_id", "online_after"}  # the cluster has its name and id itself
+_NOT_KEPT = {"name", "dsn", "cluster_id", "online_after"}  # the cluster stores its name and id itself
 _KEPT: list[str] = [attribute.name for attribute in fields(NewCluster) if attribute.name not in _NOT_KEPT]

@@ -1,4 +1,4 @@
-"""``PostgresBackend``: a PostgreSQL behind a cluster, embedded or of a DSN. Needs psycopg."""
+"""``PostgresBackend``: the PostgreSQL behind a cluster, embedded or of a DSN. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .embedded import EmbeddedPostgres
 from .postgres_server import PostgresServer, Row, rows
 from .validation import JSON, RequestedUser
 
-# Roles and databases of the system are not listed, and so cannot be changed: superusers (but for that of a DSN, which
-# is the primary user), roles that cannot log in, pg_*, templates, and the maintenance database.
+# System roles and databases are hidden, so they cannot be changed: superusers (except the DSN's, the primary user),
+# roles that cannot log in, pg_*, templates, and the maintenance database.
 _USERS = SQL(
     "SELECT rolname, rolreplication, rolpassword FROM pg_authid"
     " WHERE rolcanlogin AND (NOT rolsuper OR rolname = {primary}) AND NOT starts_with(rolname, 'pg_') {end}"
@@ -30,18 +30,21 @@ _WHERE_IT_OWNS = SQL(
 
 
 class PostgresBackend:
-    """The API's users are the server's roles, and its dbs the server's databases.
+    """Maps the API's users to the server's roles, and its dbs to the server's databases.
 
-    The API returns a password while the server still has the one that was set here. On an embedded PostgreSQL the
-    roles have the rights of a managed cluster: the primary user is LOGIN CREATEDB CREATEROLE and owns the databases,
-    users are made by a role that clients do not get, and only the owner of a database may create in its ``public``
-    schema. On the server of a DSN the rights are the server's own, and the primary user is the superuser of the DSN.
+    The API returns a password as long as the server has the one that was set here.
+
+    On an embedded PostgreSQL the roles have the rights of a managed cluster. The primary user is LOGIN CREATEDB
+    CREATEROLE and owns the databases. A role that clients cannot use creates the users. Only the owner of a database
+    may create in its ``public`` schema.
+
+    The server of a DSN keeps its own rights. Its primary user is the superuser of the DSN.
 
     Args:
         engine: The cluster's engine.
         server: An embedded PostgreSQL, or the DSN of a superuser.
-        secrets: For each role, the verifier that the server has, and the password that it was made from.
-        open_public: Grant everybody CREATE in ``public`` of each db of the embedded PostgreSQL, as in PostgreSQL 14.
+        secrets: For each role: the verifier that the server stores, and the password behind it.
+        open_public: Grant CREATE in ``public`` of each embedded db to PUBLIC, as in PostgreSQL 14.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class PostgresBackend:
         self._server = PostgresServer(server)
         self._secrets = secrets
         self._open_public = open_public
-        self._roles = asyncio.Lock()  # two changes of one role at the same time fail on PostgreSQL
+        self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
 
     async def start(self) -> None:
         try:
@@ -75,7 +78,7 @@ class PostgresBackend:
         await self._server.stop()
 
     async def _close_system_databases(self) -> None:
-        """Let only the superuser into the databases that belong to the provider."""
+        """Let only the superuser connect to the databases that belong to the provider."""
         async with self._server.connection() as connection:
             await connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
 
@@ -152,7 +155,7 @@ class PostgresBackend:
         async with self._roles, self._server.connection() as connection:
             await self._read(connection, name)
             if name == self._server.primary and self._server.embedded is None:
-                raise Refusal(422, "the password of the DSN's own role is not the sandbox's to change")
+                raise Refusal(422, "the password of the DSN's own role cannot be reset")
             password = new_password()
             verifier = _verifier(connection, name, password)
             await connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
@@ -167,7 +170,7 @@ class PostgresBackend:
             await connection.execute(SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
             await connection.execute(_TERMINATE, [name])
             for (database,) in await rows(connection, _WHERE_IT_OWNS.format(Literal(name))):
-                # What it owns goes to the primary user, as at the provider; what it was granted is revoked.
+                # As at the provider: the primary user becomes the owner of its objects, and its grants are revoked.
                 async with await self._server.connect(database) as there:
                     await there.execute(SQL("REASSIGN OWNED BY {} TO {}").format(role, primary))
                     await there.execute(SQL("DROP OWNED BY {}").format(role))
@@ -180,7 +183,7 @@ class PostgresBackend:
 
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
-        # template0, since nobody can be connected to it. Without fsync, copying files is faster than writing the log.
+        # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
         known = int((self._server.version or "0").partition(".")[0]) >= 15
         strategy = SQL("STRATEGY FILE_COPY") if self._server.embedded is not None and known else SQL("")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
@@ -200,7 +203,7 @@ class PostgresBackend:
             if (name,) not in await rows(connection, _DBS):
                 raise not_found()
             if self._server.embedded is None and name == self._server.database:
-                raise Refusal(422, "the database of the DSN is not the sandbox's to delete")
+                raise Refusal(422, "the database of the DSN cannot be deleted")
             try:
                 await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
             except errors.InvalidCatalogName:
@@ -233,5 +236,5 @@ def _replication(settings: JSON) -> SQL:
 
 
 def _verifier(connection: AsyncConnection[Row], name: str, password: str) -> str:
-    """The SCRAM verifier of a password, so that neither the server nor its log ever see the password."""
+    """The SCRAM verifier of a password. With it, neither the server nor its log ever see the password."""
     return connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()

@@ -25,7 +25,7 @@ _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
 _EMPTY_SECONDS = 5.0
 
-# What is on an embedded server beside what initdb made, whose oids are lower (FirstNormalObjectId).
+# Everything that initdb did not create: its oids are below 16384 (FirstNormalObjectId).
 _MADE_DATABASES = SQL("SELECT datname FROM pg_database WHERE oid >= 16384")
 _MADE_ROLES = SQL("SELECT rolname FROM pg_roles WHERE oid >= 16384")
 _SESSIONS = SQL(
@@ -39,7 +39,7 @@ Row = tuple[Any, ...]
 
 
 class PostgresServer:
-    """The server of a DSN, or an embedded one that is started and stopped with it.
+    """The server of a DSN, or an embedded server that starts and stops with this object.
 
     Args:
         server: The embedded PostgreSQL to start, or the DSN of a superuser.
@@ -53,7 +53,7 @@ class PostgresServer:
         password: The superuser's password, if the DSN has one.
         version: The server's version, such as ``"18.0"``; None before ``start``.
         tls: Whether clients connect with TLS.
-        ca: The certificates by which clients verify the server, as PEM; None if none are known.
+        ca: The certificates that verify the server, as PEM; None if none are known.
     """
 
     def __init__(self, server: EmbeddedPostgres | str) -> None:
@@ -69,10 +69,10 @@ class PostgresServer:
         self._turns = asyncio.Semaphore(_CONNECTIONS)
 
     async def start(self) -> None:
-        """Start the embedded server, or connect to that of the DSN.
+        """Start the embedded server, or connect to the server of the DSN.
 
         Raises:
-            RuntimeError: It does not start, cannot be reached, or the DSN is not that of a superuser.
+            RuntimeError: It does not start, cannot be reached, or the DSN's role is not a superuser.
         """
         try:
             if self.embedded is None:
@@ -84,7 +84,7 @@ class PostgresServer:
             raise RuntimeError(f"{which} cannot be used: {error}") from None
 
     async def stop(self) -> None:
-        """Close the connections, and stop the embedded server or leave it to the next cluster. Safe to repeat."""
+        """Close the connections. Stop the embedded server, or pool it for the next cluster. Safe to repeat."""
         embedded, kept = self.embedded, False
         try:
             while self._idle:
@@ -96,7 +96,7 @@ class PostgresServer:
                 await embedded.stop()
 
     async def _empty(self, embedded: EmbeddedPostgres) -> bool:
-        """Remove all that was made on an embedded server. Returns False if that fails."""
+        """Remove everything that was created on an embedded server. Returns False if that fails."""
         if embedded.keeps_data:
             return False
         try:
@@ -110,15 +110,15 @@ class PostgresServer:
                     await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
                 roles = SQL(", ").join([Identifier(name) for (name,) in await rows(connection, _MADE_ROLES)])
                 await connection.execute(SQL("DROP ROLE {}").format(roles))
-                await connection.execute(_SESSIONS)  # those that came meanwhile
+                await connection.execute(_SESSIONS)  # sessions that began meanwhile
         except (psycopg.Error, TimeoutError, RuntimeError) as error:
-            _log.info("a PostgreSQL is stopped and not used again: %s", type(error).__name__)
+            _log.info("cannot empty an embedded PostgreSQL, so it is stopped: %s", type(error).__name__)
             return False
         embedded.emptied()
         return True
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """``EmbeddedPostgres.ask``."""
+        """Call ``EmbeddedPostgres.ask``."""
         assert self.embedded is not None
         return self.embedded.ask(**order)
 
@@ -126,8 +126,8 @@ class PostgresServer:
         """Let clients in, or keep them out as if the embedded server had stopped.
 
         Args:
-            clients: Whether to let them in.
-            graceful: Whether PostgreSQL says to the sessions that it ends them. Otherwise their connections break.
+            clients: Whether to let clients in.
+            graceful: Whether PostgreSQL sends an error to the sessions that it ends. Otherwise the connections break.
 
         Raises:
             RuntimeError: The server is not running.
@@ -147,7 +147,7 @@ class PostgresServer:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
-        """One of at most ``_CONNECTIONS`` connections. An unexpected error of PostgreSQL becomes the API's 500."""
+        """Borrow one of ``_CONNECTIONS`` connections. An unexpected error of PostgreSQL becomes the API's 500."""
         async with self._turns:
             try:
                 connection = self._idle.pop() if self._idle else await self.connect()
@@ -166,7 +166,7 @@ class PostgresServer:
 
     async def _start(self, embedded: EmbeddedPostgres) -> None:
         await embedded.start()
-        self.host, self.port = embedded.reach.told, embedded.port
+        self.host, self.port = embedded.reach.public_host, embedded.port
         self._dsn = make_conninfo(
             host=LOOPBACK,
             port=embedded.inner_port,
@@ -179,32 +179,32 @@ class PostgresServer:
         )
         connection = await self.connect()
         self._idle.append(connection)
-        self._learn(connection)
+        self._read_properties(connection)
 
     async def _inspect(self) -> None:
         if options_of(self._dsn) is None:
             raise RuntimeError(
-                "the DSN is no connection string of PostgreSQL: postgresql://USER:PASSWORD@HOST/DB, "
-                "with %40 and %2F for an @ and a / of the password"
+                "the DSN is not a PostgreSQL connection string: write postgresql://USER:PASSWORD@HOST/DB, "
+                "with %40 for @ and %2F for / in the password"
             )
         async with await self.connect() as connection:
             superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
-            self._learn(connection)
+            self._read_properties(connection)
             info = connection.info
             self.primary, self.password = info.user, info.password or None
             self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
         if superuser != [(True,)]:
-            raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser, to change other roles")
+            raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser to change other roles")
 
-    def _learn(self, connection: AsyncConnection[Row]) -> None:
-        told = connection.info.parameter_status("server_version") or "0"
-        self.version = told.split()[0]  # a distribution may add its own words
+    def _read_properties(self, connection: AsyncConnection[Row]) -> None:
+        version = connection.info.parameter_status("server_version") or "0"
+        self.version = version.split()[0]  # a distribution may append text
         self.tls = connection.pgconn.ssl_in_use
-        # The file by which the connection verifies the server, if there is one.
+        # The file that verifies the server, if there is one.
         file = Path(connection.info.get_parameters().get("sslrootcert", ""))
         self.ca = file.read_text() if file.is_file() else None
 
 
 async def rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:
-    """All rows of ``query``."""
+    """Execute ``query`` and return all rows."""
     return await (await connection.execute(query)).fetchall()

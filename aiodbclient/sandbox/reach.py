@@ -1,4 +1,4 @@
-"""``Reach``: the address that a sandbox listens on, and the names that clients may call it by. Pure."""
+"""``Reach``: the address that a sandbox listens on, and the host names that clients may use. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class Reach:
-    """Who reaches a sandbox, and by which names.
+    """The address that a sandbox listens on, and the host names that it accepts.
 
     Args:
-        bind: The IPv4 address to listen on; ``0.0.0.0`` for all of this machine.
-        hosts: Names that clients may call it by, besides this machine's loopback.
+        bind: The IPv4 address to listen on; ``0.0.0.0`` for all addresses of this machine.
+        hosts: Host names that clients may use, besides this machine's loopback.
 
     Raises:
-        ValueError: One of them is invalid.
+        ValueError: An argument is invalid.
     """
 
     def __init__(self, bind: str = LOOPBACK, hosts: Iterable[str] = ()) -> None:
@@ -33,23 +33,23 @@ class Reach:
             if not _HOST.fullmatch(host):
                 raise ValueError(f"{host!r} is not a host name or IPv4 address")
         self.address = LOOPBACK if address.is_unspecified else bind
-        """An address of this machine at which it answers."""
+        """An address of this machine that the sandbox listens on."""
 
     @property
-    def told(self) -> str:
-        """The host of database connections that the API returns."""
+    def public_host(self) -> str:
+        """The host that the API returns for database connections."""
         return self.hosts[0] if self.hosts else self.address
 
     @property
     def certified(self) -> tuple[str, ...]:
-        """The names in the certificates of its servers."""
+        """The names in the certificates of the servers."""
         return tuple(dict.fromkeys((LOOPBACK, "localhost", self.address, *self.hosts)))
 
     def allows(self, host: str | None) -> bool:
-        """Whether a request with this Host header is answered. None: it has none, so that no browser has sent it.
+        """Whether to answer a request with this Host header. None: the request has none, so no browser sent it.
 
-        A web page can send requests to any address by a host name of its own (DNS rebinding). So only names that were
-        chosen here are allowed, and this machine's loopback.
+        A web page can send requests to any address through its own host name (DNS rebinding). So only the given names
+        and this machine's loopback are allowed.
         """
         if host is None:
             return True

@@ -1,4 +1,4 @@
-"""``RecordedRequest`` and ``Records``: the requests that arrived, for tests to look at. Pure."""
+"""``RecordedRequest`` and ``Records``: the received requests, for tests to inspect. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, cast
 from attrs import define
 
 KEPT = 10_000
-"""How many requests ``Sandbox.requests`` keeps; ``Sandbox.counts`` counts the older ones too."""
+"""How many requests ``Sandbox.requests`` keeps. ``Sandbox.counts`` includes older ones."""
 
 KEPT_BYTES = 16 * 2**20
-"""How many bytes of paths, headers and bodies it keeps at most."""
+"""The most bytes of paths, headers and bodies that it keeps."""
 
 _SECRET_KEYS = frozenset({"password", "access_key", "access_cert", "token", "uri"})
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
@@ -22,19 +22,19 @@ _MASK = "********"
 
 @define
 class RecordedRequest:
-    """One request that arrived.
+    """One received request.
 
     Attributes:
         method: The HTTP method.
-        path: The path and the query as they came, still percent-encoded.
-        operation: Like ``"users.create"``; None for what the API does not have.
+        path: The path and query as received, still percent-encoded.
+        operation: The operation, such as ``"users.create"``; None if the API has no such operation.
         cluster: The id of the cluster; None if the request names none.
         name: The user or db, decoded, from the path or, for a create, from the body; None if the request names none.
         at: When it arrived, as unix time in seconds.
-        headers: Its headers, with lower-case names and without credentials.
-        body: The JSON text with secrets masked; None if there was none, it was not JSON, or the request had no valid
+        headers: The headers, with lower-case names and masked credentials.
+        body: The JSON text with secrets masked; None if there was no body, it was not JSON, or the request had no valid
             token.
-        status: The status of the answer; None while there is none, or when the connection was cut instead.
+        status: The status of the answer; None until it is answered, or if the connection was cut instead.
     """
 
     method: str
@@ -49,17 +49,17 @@ class RecordedRequest:
 
     @property
     def json(self) -> Any:
-        """``body`` as Python objects, or None."""
+        """``body``, parsed, or None."""
         return None if self.body is None else json.loads(self.body)
 
     def size(self) -> int:
-        """The number of characters in it."""
+        """The number of characters in the path, headers and body."""
         headers = sum(len(name) + len(value) for name, value in self.headers.items())
         return len(self.path) + headers + len(self.body or "")
 
 
 class Records:
-    """The last ``KEPT`` requests of at most ``KEPT_BYTES``, and how many there were for each operation and status."""
+    """The last ``KEPT`` requests, at most ``KEPT_BYTES`` of them, and a count for each operation and status."""
 
     def __init__(self) -> None:
         self.kept: deque[RecordedRequest] = deque()
@@ -67,20 +67,20 @@ class Records:
         self._bytes = 0
 
     def add(self, record: RecordedRequest) -> None:
-        """Keep ``record``. Its ``body`` and ``headers`` must not change any more."""
+        """Store ``record``. Its ``body`` and ``headers`` must not change any more."""
         self.kept.append(record)
         self._bytes += record.size()
         while len(self.kept) > KEPT or self._bytes > KEPT_BYTES:
             self._bytes -= self.kept.popleft().size()
 
     def finish(self, record: RecordedRequest, status: int | None) -> None:
-        """Note and count how ``record`` was answered; None: the connection was closed instead."""
+        """Set and count the status of ``record``; None: the connection was closed instead."""
         record.status = status
         self.counts[record.operation, status] += 1
 
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Copy ``headers``, with names in lower case and credentials masked."""
+    """Copy ``headers`` with lower-case names and masked credentials."""
     copy: dict[str, str] = {}
     for key, value in headers.items():
         key = key.lower()
@@ -89,12 +89,12 @@ def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def masked_json(value: Any) -> str | None:
-    """The JSON text of ``value``, with secrets masked; None for None."""
+    """The JSON text of ``value`` with secrets masked; None for None."""
     return None if value is None else json.dumps(_masked(value))
 
 
 def _masked(value: Any, depth: int = 20) -> Any:
-    """Copy ``value``, with secrets masked, and without what is nested deeper than any body of the API."""
+    """Copy ``value`` with secrets masked. Drop what is nested deeper than any body of the API."""
     if depth == 0:
         return "..."
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""``Registry``: the clusters of a sandbox. It adds and stops them, and starts those again that were kept."""
+"""``Registry``: the clusters of a sandbox. It adds, stops and restores them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .topics import Topics
 
 
 class Registry(Mapping[str, SandboxCluster]):
-    """The clusters that answer requests, by their ids. A name and an id count as taken as soon as ``add`` begins.
+    """The running clusters, by id. A name and an id are taken as soon as ``add`` begins.
 
     Args:
         reach: Where clients reach the servers that the sandbox starts.
@@ -31,7 +31,7 @@ class Registry(Mapping[str, SandboxCluster]):
         self._clusters: dict[str, SandboxCluster] = {}
         self._names: set[str] = set()
         self._ids: set[str] = set()
-        self._restored: set[str] = set()  # names that an earlier run kept and nobody has added in this one
+        self._restored: set[str] = set()  # names that were restored and not yet added in this run
         self._is_open = False
         self._data: Data | None = None
         self._kept: MutableMapping[str, Any] = {}
@@ -48,7 +48,7 @@ class Registry(Mapping[str, SandboxCluster]):
         return len(self._clusters)
 
     async def open(self, data: Data | None) -> None:
-        """Start the clusters that ``data`` has kept, and keep those that are added from now on.
+        """Start the clusters stored in ``data``, and store those that are added from now on.
 
         Raises:
             RuntimeError: A server cannot be started.
@@ -58,11 +58,11 @@ class Registry(Mapping[str, SandboxCluster]):
         self._authority = SandboxCA(mapping(data, "authority"))
         self._is_open = True
         for name, record in self._kept.items():
-            if not record["dsn"]:  # the server of a DSN may be elsewhere by now: ``add`` gives its DSN again
+            if not record["dsn"]:  # the server of a DSN may have moved: ``add`` must pass the DSN again
                 await self._restore(name, record)
 
     async def close(self) -> None:
-        """Stop all clusters and forget them. What ``data`` has kept stays there."""
+        """Stop and forget all clusters. ``data`` keeps them."""
         self._is_open = False
         clusters = list(self._clusters.values())
         self.fronts.remember()
@@ -74,23 +74,23 @@ class Registry(Mapping[str, SandboxCluster]):
             self._data, self._kept, self._authority = None, {}, SandboxCA({})
 
     async def add(self, new: NewCluster) -> str:
-        """Add a cluster, or return one that was kept and has the same name and engine.
+        """Add a cluster, or return a restored one with the same name and engine.
 
         Returns:
-            Its id.
+            The cluster's id.
 
         Raises:
-            ValueError: Its name or id is taken, or its options make no sense together.
+            ValueError: The name or id is taken, or the options contradict each other.
             RuntimeError: The server behind it cannot be reached or started.
         """
         name = self._free_name(new.engine) if new.name is None else new.name
         if name in self._restored:
             return self._kept_id(name, new)
         if not name or name in self._names:
-            raise ValueError(f"there is a cluster named {name!r} already" if name else "name must not be empty")
+            raise ValueError(f"a cluster named {name!r} exists already" if name else "name must not be empty")
         cluster_id = _uuid(new.cluster_id or self._kept.get(name, {}).get("id"))
         if cluster_id in self._ids:
-            raise ValueError(f"there is a cluster with the id {cluster_id} already")
+            raise ValueError(f"a cluster with the id {cluster_id} exists already")
         backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
         cluster = SandboxCluster(cluster_id, name, backend, self._topics(new.engine, cluster_id), new)
         self._names.add(name)
@@ -111,7 +111,7 @@ class Registry(Mapping[str, SandboxCluster]):
         await cluster.backend.start()
         if not self._is_open:
             await cluster.backend.stop()
-            raise RuntimeError("the sandbox was stopped before the cluster was there")
+            raise RuntimeError("the sandbox stopped before the cluster was added")
         self.fronts.prepare(cluster)
         self._clusters[cluster.id] = cluster
 
@@ -129,10 +129,10 @@ class Registry(Mapping[str, SandboxCluster]):
         return Topics(engine, mapping(self._data, f"topics of {cluster_id}"))
 
     def _kept_id(self, name: str, new: NewCluster) -> str:
-        """The id of a cluster that was kept by an earlier run, and is added in this one for the first time."""
+        """The id of a restored cluster that is added for the first time in this run."""
         [kept] = [cluster for cluster in self._clusters.values() if cluster.name == name]
         if kept.engine != new.engine or (new.cluster_id is not None and _uuid(new.cluster_id) != kept.id):
-            raise ValueError(f"{name!r} is kept as a {kept.engine} cluster with the id {kept.id}")
+            raise ValueError(f"{name!r} is stored as a {kept.engine} cluster with the id {kept.id}")
         self._restored.discard(name)
         return kept.id
 

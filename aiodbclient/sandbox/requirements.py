@@ -1,4 +1,4 @@
-"""Whether a package of an extra is installed."""
+"""Check that the package of an extra is installed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from importlib.util import find_spec
 
 
 def require(module: str, extra: str) -> None:
-    """Make sure that ``module`` is installed.
+    """Check that ``module`` is installed.
 
     Raises:
-        RuntimeError: It is not; the message says what to install.
+        RuntimeError: It is not installed. The message has the command to install it.
     """
     if find_spec(module) is None:
         raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")

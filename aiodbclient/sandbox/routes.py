@@ -1,6 +1,6 @@
-"""From a method and a raw path to an operation. Pure.
+"""Find the operation for a method and a raw path. Pure.
 
-The path is split before it is decoded, so ``a%2Fb`` is the one name ``a/b`` and ``a%252Fb`` is ``a%2Fb``.
+The path is split before it is decoded, so ``a%2Fb`` is the single name ``a/b``, and ``a%252Fb`` is ``a%2Fb``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from attrs import frozen
 
-# By what follows /v2/databases, with {} for one segment.
+# Keyed by the segments after /v2/databases; {} matches any segment.
 _ROUTES: dict[tuple[str, ...], dict[str, str]] = {
     (): {"GET": "clusters.list"},
     ("{}",): {"GET": "clusters.get"},
@@ -30,7 +30,7 @@ OPERATIONS = frozenset(operation for methods in _ROUTES.values() for operation i
 
 @frozen
 class Route:
-    """What a request is for. Without ``operation``, ``allow`` has the methods that the path knows, if any."""
+    """The target of a request. Without ``operation``, ``allow`` has the methods that the path supports, if any."""
 
     operation: str | None = None
     cluster: str | None = None
@@ -42,11 +42,11 @@ NOWHERE = Route()
 
 
 def match(method: str, raw_path: str) -> Route:
-    """Find the route of ``raw_path``, which is still percent-encoded. A query is ignored."""
+    """Find the route of ``raw_path``, still percent-encoded. The query is ignored."""
     segments = raw_path.partition("?")[0].split("/")
     if segments[:3] != ["", "v2", "databases"]:
         return NOWHERE
-    # The provider destroys a cluster on DELETE, with or without a slash at the end. Here both are a 405.
+    # At the provider, DELETE destroys a cluster, with or without a trailing slash. Here both are a 405.
     if method == "DELETE" and len(segments) == 5 and not segments[4]:
         segments.pop()
     rest = segments[3:]
@@ -63,5 +63,5 @@ def match(method: str, raw_path: str) -> Route:
 
 
 def _decode(segment: str) -> str:
-    # Bytes that are no UTF-8 become surrogates. No name has those, so the answer is a 404.
+    # Invalid UTF-8 becomes surrogates. No name has those, so the answer is a 404.
     return unquote(segment, errors="surrogateescape")

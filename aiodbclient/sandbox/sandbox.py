@@ -1,4 +1,4 @@
-"""``Sandbox``: what users call. It starts and stops the API, and adds clusters and tokens."""
+"""``Sandbox``: the public class. It starts and stops the API, and adds clusters and tokens."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STOP_SECONDS = 0.05  # for which it waits, when it stops, for answers that are about to be sent
+_STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be sent
 
 
 class Sandbox:
     """An API like the provider's on 127.0.0.1.
 
-    ``async with Sandbox() as sandbox`` serves in the running event loop, ``with Sandbox() as sandbox`` in a thread of
-    its own, for tests that are not async. With both, ``add_cluster`` may be awaited in any event loop. Several can run
-    side by side. When a sandbox stops, all that it started is gone, and without ``data`` nothing is left on disk.
+    ``async with Sandbox() as sandbox`` serves in the running event loop. ``with Sandbox() as sandbox`` serves in its
+    own thread, for tests that are not async. With both, you can await ``add_cluster`` in any event loop. Several
+    sandboxes can run side by side. A sandbox that stops ends all servers that it started. Without ``data`` it leaves
+    nothing on disk.
 
     Args:
         port: The port to listen on; 0 for a free one.
@@ -46,26 +47,27 @@ class Sandbox:
         windows: The rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
         remaining: The value of ``ratelimit-remaining``. ``"hour"``: always what is left of the hour. ``"refused"``: the
             same, but 0 with a 429 of the minute's limit. ``"full"``: 0 also with the answer that fills the minute. The
-            API description can be read in all three ways.
-        page_size: The length of a list's pages, each with a link to the next one at ``links.pages.next``. None: lists
-            come whole.
-        data: A folder, which is made if it does not exist. The sandbox keeps clusters, users, dbs, tokens, embedded
-            PostgreSQLs and its certificate authority in it. The next sandbox with this folder has them again:
-            ``add_cluster`` returns the kept cluster of that name and engine. Give its ``dsn`` again if it has one. What
-            was answered survives a kill of the process, but not a crash of the machine. The folder holds passwords,
-            and only its owner can read it. If root starts the sandbox, its PostgreSQL runs as the user nobody, who must
-            be able to reach the folder. Root is refused a folder on whose path somebody else may put a link.
+            API description allows all three readings.
+        page_size: The number of entries on a page of a list. Each page links to the next one at ``links.pages.next``.
+            None: a list has a single page.
+        data: A folder. The sandbox creates it if it does not exist, and stores clusters, users, dbs, tokens, embedded
+            PostgreSQLs and its certificate authority there. The next sandbox with this folder restores them:
+            ``add_cluster`` then returns the stored cluster of that name and engine. Pass its ``dsn`` again if it has
+            one. Every answered change survives a kill of the process, but not a crash of the machine. The folder holds
+            passwords, and only its owner can read it. If root starts the sandbox, PostgreSQL runs as the user
+            ``nobody``, which must be able to reach the folder. Root cannot use a folder if another user can put a
+            symbolic link on its path.
         returns_settings: False leaves ``settings`` and ``mysql_settings`` out of every user that is read (``GET``), as
-            terraform's provider reports of the API. Creates, updates and resets return them all the same.
-        bind: The IPv4 address to listen on, and to let embedded PostgreSQLs listen on; ``"0.0.0.0"`` for other machines
-            and containers. Whoever reaches it needs the token, which then travels in the clear.
-        allow_hosts: Host names by which clients may call it besides 127.0.0.1 and localhost, such as the name of its
-            container. The first one is the host of the database connections that the API returns.
+            users of terraform's provider report of the API. Creates, updates and resets still return them.
+        bind: The IPv4 address that the sandbox and its embedded PostgreSQLs listen on. ``"0.0.0.0"`` lets other
+            machines and containers connect. They need the token, which then travels unencrypted.
+        allow_hosts: Host names that clients may use besides 127.0.0.1 and localhost, such as the name of the
+            container. The API returns the first one as the host of database connections.
 
     Raises:
         ValueError: An argument is out of range.
-        RuntimeError: On entering it: it is running already, or another sandbox uses ``data``.
-        OSError: On entering it: it cannot listen on ``port``.
+        RuntimeError: On entering: the sandbox is running already, or another sandbox uses ``data``.
+        OSError: On entering: it cannot listen on ``port``.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Sandbox:
         if page_size is not None and page_size < 1:
             raise ValueError(f"page_size must be at least 1, not {page_size}")
         if token == "":
-            raise ValueError("token must not be empty; None makes a random one")
+            raise ValueError("token must not be empty; pass None for a random one")
         self._port = port
         self._folder = None if data is None else Path(data)
         self._data: Data | None = None
@@ -109,7 +111,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Its address on this machine, such as ``http://127.0.0.1:PORT``, for ``DatabaseClient(base_url=...)``.
+        """The URL on this machine, such as ``http://127.0.0.1:PORT``, for ``DatabaseClient(base_url=...)``.
 
         Raises:
             RuntimeError: The sandbox is not running.
@@ -135,25 +137,25 @@ class Sandbox:
 
     @property
     def faults(self) -> Faults:
-        """The failures that it shows: ``sandbox.faults.add("users.create", status=503)``."""
+        """The faults to inject: ``sandbox.faults.add("users.create", status=503)``."""
         return self._api.faults
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The last 10,000 requests, the oldest first. A request is here as soon as it has arrived."""
+        """The last 10,000 requests, oldest first. A request is listed as soon as it arrives."""
         return list(self._api.records.kept)
 
     @property
     def counts(self) -> Counter[tuple[str | None, int | None]]:
-        """The number of requests for each operation and status, since the sandbox was made."""
+        """The number of requests for each operation and status, since the sandbox was created."""
         return Counter(self._api.records.counts)
 
     def add_token(self, scopes: Collection[str] = SCOPES) -> str:
-        """Make a new random token, with rate limits of its own.
+        """Create a random token with its own rate limits.
 
         Args:
-            scopes: What it may do, such as ``["database:read"]``. Lists and gets return passwords, keys and URIs only
-                to a token with ``database:view_credentials``.
+            scopes: Its scopes, such as ``["database:read"]``. Lists and gets return passwords, keys and URIs only to a
+                token with ``database:view_credentials``.
 
         Returns:
             The token.
@@ -183,45 +185,45 @@ class Sandbox:
         """Add a cluster. A cancelled call adds none.
 
         Args:
-            engine: One of ``Engine``, or any other string, for an engine that the client does not know; that one is in
-                memory.
-            name: Its name; None for the engine and a number.
-            dsn: A server of yours to put behind the cluster; it is not stopped at the end. For ``pg``: the URL of a
-                superuser of PostgreSQL 14 or newer. For ``mysql``: the URL of an administrator of MySQL or MariaDB,
-                where the sandbox makes the primary user ``doadmin``, unless the URL is that of ``doadmin`` itself.
-            backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` without a ``dsn`` has an
-                embedded PostgreSQL if the ``sandbox`` extra is installed; every other engine is in memory.
+            engine: One of ``Engine``, or any other string for an engine that the client does not know. Such a cluster
+                is in memory.
+            name: The cluster's name; None for the engine and a number.
+            dsn: Your own server to put behind the cluster. The sandbox does not stop it. For ``pg``: the URL of a
+                superuser of PostgreSQL 14 or newer. For ``mysql``: the URL of an administrator of MySQL or MariaDB. The
+                sandbox creates the primary user ``doadmin`` there, unless the URL already logs in as ``doadmin``.
+            backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` without a ``dsn`` gets an
+                embedded PostgreSQL if the ``sandbox`` extra is installed. Every other engine is in memory.
             server: For ``backend="postgres"``: the folder of PostgreSQL's programs (14 or newer), such as
-                ``"/usr/lib/postgresql/17/bin"``, with the extensions that are installed there. None: those of the
-                wheel.
+                ``"/usr/lib/postgresql/17/bin"``, with the extensions that are installed there. None: the programs of
+                the wheel.
             tls: False for a cluster without TLS. An embedded PostgreSQL with TLS has a certificate of the sandbox's own
                 authority, and refuses connections without TLS. With a ``dsn`` the server decides.
-            version: The version that the API returns. With one before 15, everybody may create in ``public`` of the
-                embedded PostgreSQL's dbs, as in PostgreSQL 14.
+            version: The version that the API returns. Before 15, every user may create in ``public`` of the embedded
+                PostgreSQL's dbs, as in PostgreSQL 14.
             num_nodes: The number of nodes that the API returns.
             region: The region that the API returns.
             size: The size that the API returns.
             tags: The tags that the API returns.
-            cluster_id: Its id, a UUID; None for a random one.
-            online_after: Seconds for which its status is ``creating``, and the API refuses writes (412).
+            cluster_id: The cluster's id, a UUID; None for a random one.
+            online_after: Seconds during which the status is ``creating`` and the API refuses writes (412).
 
         Returns:
             The cluster's id.
 
         Raises:
-            ValueError: A cluster has that name or id, or the options contradict each other.
+            ValueError: The name or id is taken, or the options contradict each other.
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
         return await self._run(self._clusters.add(NewCluster(**options)))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
-        """Change the status of a cluster. While it is not ``online``, the API refuses writes (412).
+        """Change the status of a cluster. Unless it is ``online``, the API refuses writes (412).
 
         Args:
             cluster_id: What ``add_cluster`` returned.
             status: ``creating``, ``resizing``, ``migrating``, ``forking`` or ``online``.
-            online_after: Seconds until it is online again; None: it stays as it is.
+            online_after: Seconds until the cluster is online again; None: the status stays.
 
         Raises:
             ValueError: The cluster or the status does not exist.
@@ -231,14 +233,14 @@ class Sandbox:
         self._cluster(cluster_id).set_status(status, online_after)
 
     async def stop_database(self, cluster_id: str, *, graceful: bool = False) -> None:
-        """Stop the embedded PostgreSQL of a cluster, as its clients see it. The API goes on.
+        """Stop the embedded PostgreSQL of a cluster, as its clients see it. The API keeps working.
 
-        Connections are refused, and open transactions are rolled back. Does nothing if it has stopped.
+        New connections are refused, and open transactions are rolled back. Does nothing if the server has stopped.
 
         Args:
             cluster_id: What ``add_cluster`` returned.
-            graceful: Whether PostgreSQL ends the sessions with an error (57P01), as when it is shut down. Otherwise
-                their connections break without a word, as when the machine dies.
+            graceful: Whether PostgreSQL ends the sessions with an error (57P01), as in a shutdown. Otherwise the
+                connections break without an error message, as in a crash of the machine.
 
         Raises:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
@@ -247,7 +249,7 @@ class Sandbox:
         await self._run(self._front(cluster_id).let_in(False, graceful=graceful))
 
     async def start_database(self, cluster_id: str) -> None:
-        """Start the embedded PostgreSQL of a cluster again, with its data, on the same port.
+        """Restart the stopped PostgreSQL of a cluster, with its data, on the same port.
 
         Does nothing if it is running.
 
@@ -263,7 +265,7 @@ class Sandbox:
     def _front(self, cluster_id: str) -> PostgresServer:
         front = self._cluster(cluster_id).backend.front()
         if front is None:
-            raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL that could be stopped")
+            raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL to stop or start")
         return front
 
     async def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -277,7 +279,7 @@ class Sandbox:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
     def add_topic(self, cluster_id: str, name: str) -> None:
-        """Make a topic of a Kafka cluster, as a producer would. It is there until the API deletes it.
+        """Create a topic in a Kafka cluster, as a producer would. It exists until the API deletes it.
 
         Args:
             cluster_id: What ``add_cluster`` returned.
@@ -289,7 +291,7 @@ class Sandbox:
         self._cluster(cluster_id).add_topic("topics", name)
 
     def add_index(self, cluster_id: str, name: str) -> None:
-        """Make an index of an OpenSearch cluster, as a client would. It is there until the API deletes it.
+        """Create an index in an OpenSearch cluster, as a client would. It exists until the API deletes it.
 
         Args:
             cluster_id: What ``add_cluster`` returned.

@@ -1,4 +1,4 @@
-"""``Api``: answers HTTP requests. It checks host and token, counts, lets faults happen, and performs the operation."""
+"""``Api``: answers HTTP requests. It checks host, token and rate limit, applies faults, and runs the operation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .records import RecordedRequest, Records, masked_headers, masked_json
 from .routes import Route, match
 from .tokens import READ_TAGS, Rights
 
-# What each operation asks for, by the second part of its name (the `security` of the API description).
+# The scope that each operation needs, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
     "list": "database:read",
     "get": "database:read",
@@ -42,12 +42,12 @@ class Api:
     """Answers requests.
 
     Args:
-        faults: The failures that it shows.
+        faults: The faults to inject.
         clusters: The clusters, by their ids.
         tokens: The rights of each valid token.
-        page_size: The length of a list's pages; None for lists that come whole.
+        page_size: The number of entries on a page of a list; None for a single page.
         returns_settings: Whether reads return the settings of users.
-        reach: The names that it answers to.
+        reach: The host names that it accepts.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Api:
             self.records.finish(record, status)
 
     async def stop(self) -> None:
-        """Cancel the requests that are still under way, also those of clients that have gone."""
+        """Cancel the requests that still run, also those of clients that have disconnected."""
         tasks = list(self._under_way)
         for task in tasks:
             task.cancel()
@@ -104,7 +104,7 @@ class Api:
     async def _answer(
         self, request: web.BaseRequest, route: Route, record: RecordedRequest
     ) -> tuple[SandboxAnswer, Sequence[Fault]]:
-        # A web page that has got here has no valid token. Without one, nothing of the body is read.
+        # A web page that gets here has no valid token. Without a token, the body is not read.
         stranger = not self._reach.allows(request.headers.get("host"))
         rights = None if stranger else self._tokens.get(_bearer(request))
         try:
@@ -116,7 +116,7 @@ class Api:
             self.records.add(record)
         if stranger:
             names = ", ".join(self._reach.certified)
-            return error(421, f"This sandbox answers to {names}. To allow another name: --allow-host NAME"), ()
+            return error(421, f"This sandbox accepts the hosts {names}. To allow another: --allow-host NAME"), ()
         if rights is None:
             return error(401, "Unable to authenticate you."), ()
         accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
@@ -219,7 +219,7 @@ def _require(scope: str, scopes: frozenset[str]) -> None:
 
 
 def _rename(answer: SandboxAnswer, name: str) -> None:
-    """Give the user, db or cluster in ``answer`` another name or id."""
+    """Replace the name or id of the user, db or cluster in ``answer``."""
     for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
         if answer.payload is not None and key in answer.payload:
             answer.payload[key] = {**answer.payload[key], identity: name}
@@ -231,7 +231,7 @@ def _ca(cluster: SandboxCluster) -> SandboxAnswer:
     except RuntimeError as error:
         raise Refusal(501, str(error)) from None
     if pem is None and cluster.backend.connection().get("ssl"):
-        raise Refusal(404, "the CA is not known here: the DSN of the server names none (ssl-ca=FILE, sslrootcert=FILE)")
+        raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
     if pem is None:
         raise not_found()
     return SandboxAnswer(200, {"ca": {"certificate": b64encode(pem.encode()).decode()}})
@@ -243,7 +243,7 @@ def _bearer(request: web.BaseRequest) -> str:
 
 
 async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
-    """The JSON body, or None if there is none; and the answer if it cannot be read."""
+    """Return the JSON body, or None if there is none; and the refusal if it cannot be read."""
     if not request.can_read_body:
         return None, None
     try:
@@ -255,7 +255,7 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
 
 
 async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer | None:
-    """Do what the faults do before or after the work, and return the answer that one of them gives instead."""
+    """Apply the faults before or after the work. Return the answer of a fault that replaces the normal one."""
     for fault in faults:
         if fault.after is not after:
             continue

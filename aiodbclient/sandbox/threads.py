@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own."""
+"""An event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for callers that have no event loop. The thread is a daemon, so that no exit waits for it."""
+    """Runs coroutines for callers without an event loop. It is a daemon thread, so it does not delay an exit."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -23,7 +23,7 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def stop(self) -> None:
-        """Wait for what still runs, for at most 10 seconds; then stop the loop and the thread."""
+        """Wait at most 10 seconds for running tasks, then stop the loop and the thread."""
         self.run(_wait_for_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

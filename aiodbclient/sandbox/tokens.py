@@ -1,4 +1,4 @@
-"""``Tokens``: the valid tokens of a sandbox, what each may do, and its rate limits."""
+"""``Tokens``: the valid tokens of a sandbox, with their scopes and rate limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCOPES = frozenset(
 
 @frozen
 class Rights:
-    """What a token may do, and the count of its requests."""
+    """The scopes of a token, and its rate limiter."""
 
     scopes: frozenset[str]
     limiter: RateLimiter
@@ -30,7 +30,7 @@ class Tokens(Mapping[str, Rights]):
     """The rights of each token.
 
     Args:
-        given: The token that may do everything; None for the one that was kept, or a random one.
+        given: The token with all scopes; None for the stored one, or else a random one.
         windows: The rate limits of each token.
         remaining: The value of ``ratelimit-remaining``.
     """
@@ -39,9 +39,9 @@ class Tokens(Mapping[str, Rights]):
         self._given = given
         self._windows = windows
         self._remaining: Remaining = remaining
-        self.main = given or _new_token()  # the one that may do everything
+        self.main = given or _new_token()  # the token with all scopes
         self._rights = {self.main: self._with(SCOPES)}
-        self._kept: MutableMapping[str, Any] = {}  # the scopes of each, None for the one that may do everything
+        self._kept: MutableMapping[str, Any] = {}  # scopes by token; None for the token with all scopes
 
     def __getitem__(self, token: str) -> Rights:
         return self._rights[token]
@@ -53,23 +53,23 @@ class Tokens(Mapping[str, Rights]):
         return len(self._rights)
 
     def add(self, scopes: Collection[str]) -> str:
-        """Make a token that may do what ``scopes`` say.
+        """Create a token with ``scopes``.
 
         Raises:
             ValueError: A scope does not exist.
         """
         unknown = frozenset(scopes) - SCOPES
         if unknown:
-            raise ValueError(f"no scope {', '.join(sorted(unknown))}; there are {', '.join(sorted(SCOPES))}")
+            raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(sorted(SCOPES))}")
         token = _new_token()
         self._rights[token] = self._with(scopes)
         self._kept[token] = sorted(scopes)
         return token
 
     def open(self, kept: MutableMapping[str, Any]) -> None:
-        """Let the tokens of ``kept`` in too, and keep all from now on.
+        """Accept the tokens of ``kept`` too, and store all tokens there from now on.
 
-        The token that was given to the sandbox replaces the kept one that may do everything.
+        A token passed to the sandbox replaces the stored token with all scopes.
         """
         self._kept = kept
         mains = {token for token, scopes in kept.items() if scopes is None}
@@ -84,7 +84,7 @@ class Tokens(Mapping[str, Rights]):
             self._rights[token] = self._with(SCOPES if scopes is None else scopes)
 
     def close(self) -> None:
-        """Keep nothing from now on."""
+        """Store nothing from now on."""
         self._kept = {}
 
     def _with(self, scopes: Collection[str]) -> Rights:

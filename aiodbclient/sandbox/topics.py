@@ -11,7 +11,7 @@ from .answers import SandboxAnswer, not_found, unsupported
 from .validation import JSON
 
 _ENGINE_OF: dict[str, str] = {"topics": Engine.KAFKA, "indexes": Engine.OPENSEARCH}
-# Kafka's rule is that of org.apache.kafka.common.internals.Topic, OpenSearch's that of its manual ("Create index").
+# Kafka's rule is in org.apache.kafka.common.internals.Topic, OpenSearch's in its manual ("Create index").
 _NAMES: dict[str, re.Pattern[str]] = {
     "topics": re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}"),
     "indexes": re.compile(r'(?!\.{1,2}\Z)[^A-Z_+ \-:"*/\\|?#><,\x00-\x1f][^A-Z :"*/\\|?#><,\x00-\x1f]{0,254}'),
@@ -23,7 +23,7 @@ class Topics:
 
     Args:
         engine: The engine of the cluster. If it is neither Kafka nor OpenSearch, every request is refused.
-        created: When each was made, by name.
+        created: The creation times, by name.
     """
 
     def __init__(self, engine: str, created: MutableMapping[str, Any]) -> None:
@@ -31,19 +31,19 @@ class Topics:
         self._created = created
 
     def add(self, kind: str, name: str, now: str) -> None:
-        """Make the topic or index ``name``. Does nothing if it exists.
+        """Create the topic or index ``name``. Does nothing if it exists.
 
         Raises:
-            ValueError: The engine has none of this kind, or the name is invalid there.
+            ValueError: The engine does not have this kind, or the name is invalid.
         """
         if self._engine != _ENGINE_OF[kind]:
             raise ValueError(f"a {self._engine} cluster has no {kind}; only {_ENGINE_OF[kind]} clusters do")
         if not _NAMES[kind].fullmatch(name):
-            raise ValueError(f"{name!r} is not a valid name of {_ENGINE_OF[kind]}'s {kind}")
+            raise ValueError(f"{name!r} is not a valid name for {kind} of {_ENGINE_OF[kind]}")
         self._created.setdefault(name, now)
 
     def answer(self, kind: str, verb: str, name: str) -> SandboxAnswer:
-        """Answer ``list``, or ``delete`` of ``name``. Raises Refusal for an answer that is an error."""
+        """Answer ``list``, or ``delete`` of ``name``. Raises Refusal for an error answer."""
         if self._engine != _ENGINE_OF[kind]:
             raise unsupported()
         if verb == "list":

@@ -1,4 +1,4 @@
-"""Check the bodies of requests against the API description, and keep what the engine heeds. Pure."""
+"""Check request bodies against the API description, and keep the settings that the engine uses. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = dict[str, Any]
 
 @frozen
 class RequestedUser:
-    """A user to create. ``auth_plugin`` and ``settings`` have only what the cluster's engine heeds."""
+    """A user to create. ``auth_plugin`` and ``settings`` hold only what the cluster's engine uses."""
 
     name: str
     auth_plugin: str | None
@@ -25,7 +25,7 @@ class RequestedUser:
 
 
 def parse(raw: bytes) -> Any:
-    """Parse a body; None for an empty one. Refuses with 400 what is no JSON."""
+    """Parse a body; None for an empty one. Refuses invalid JSON with 400."""
     if not raw:
         return None
     try:
@@ -35,13 +35,13 @@ def parse(raw: bytes) -> Any:
 
 
 def name_in(body: Any) -> str | None:
-    """The ``name`` in a body, whatever else is wrong with it; None if there is none."""
+    """The ``name`` in a body, which may be otherwise invalid; None if it has no name."""
     name = cast(JSON, body).get("name") if isinstance(body, dict) else None
     return name if isinstance(name, str) else None
 
 
 def name_of(body: Any) -> str:
-    """The ``name`` in the body of a create. Refuses with 422 what cannot be a name."""
+    """The ``name`` in the body of a create. Refuses an invalid name with 422."""
     name = _object(body, "the request body").get("name")
     if not isinstance(name, str):
         raise Refusal(422, "name is required and must be a string")
@@ -55,30 +55,30 @@ def name_of(body: Any) -> str:
 
 
 def new_user(engine: str, body: Any) -> RequestedUser:
-    """The body of users.create. Settings of another engine are checked, then ignored as the provider does."""
+    """The body of users.create. Settings of another engine are checked, then ignored as at the provider."""
     name = name_of(body)
     plugin = auth_plugin(engine, body)
     chosen = settings(engine, body)
     read_only = body.get("readonly", False)
     _expect(isinstance(read_only, bool), "readonly must be a boolean")
-    if read_only and "readonly" in _heeded(engine) and not chosen:
+    if read_only and "readonly" in _used_by(engine) and not chosen:
         # "admin" gives access to every database (API description, mongo_user_settings.databases)
         chosen = {"mongo_user_settings": {"databases": ["admin"], "role": MongoRole.READ_ONLY.value}}
     return RequestedUser(name, plugin, chosen)
 
 
 def auth_plugin(engine: str, body: Any) -> str | None:
-    """``mysql_settings.auth_plugin`` of a create or reset_auth; None if there is none, or the engine is not MySQL."""
+    """``mysql_settings.auth_plugin`` of a create or reset_auth; None if it is absent or the engine is not MySQL."""
     members = _object(body, "the request body")
     if "mysql_settings" not in members:
         return None
     plugin = _object(members["mysql_settings"], "mysql_settings").get("auth_plugin")
     _one_of(plugin, MySQLAuthPlugin, "mysql_settings.auth_plugin")
-    return plugin if "mysql_settings" in _heeded(engine) else None
+    return plugin if "mysql_settings" in _used_by(engine) else None
 
 
 def settings(engine: str, body: Any, *, required: bool = False) -> JSON:
-    """The ``settings`` of a create or an update that ``engine`` heeds."""
+    """The ``settings`` of a create or update that ``engine`` uses."""
     members = _object(body, "the request body")
     if "settings" not in members:
         _expect(not required, "settings is required")
@@ -87,14 +87,14 @@ def settings(engine: str, body: Any, *, required: bool = False) -> JSON:
     for key, check in _SETTINGS.items():
         if key in given:
             check(given[key])
-    heeded = _heeded(engine)
-    chosen = {key: given[key] for key in _SETTINGS if key in given and f"settings.{key}" in heeded}
+    used = _used_by(engine)
+    chosen = {key: given[key] for key in _SETTINGS if key in given and f"settings.{key}" in used}
     if "acl" in chosen:
         chosen["acl"] = [{**rule, "permission": _kafka_permission(rule["permission"])} for rule in chosen["acl"]]
     return chosen
 
 
-def _heeded(engine: str) -> Collection[str]:
+def _used_by(engine: str) -> Collection[str]:
     capabilities = Capabilities.of(engine)
     return capabilities.user_settings if capabilities else ()
 
@@ -113,7 +113,7 @@ def _kafka_acl(value: Any) -> None:
 
 
 def _kafka_permission(given: Any) -> Any:
-    """Kafka's permission in the API description's spelling; godo's tests spell it "produce_consume"."""
+    """Kafka's permission as the API description spells it. godo's tests spell it "produce_consume"."""
     return KafkaPermission.PRODUCECONSUME.value if given == "produce_consume" else given
 
 

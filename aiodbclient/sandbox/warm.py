@@ -1,4 +1,4 @@
-"""``warm_servers``: keep embedded PostgreSQLs running for the clusters that are added next."""
+"""``warm_servers``: keep embedded PostgreSQLs running for the next clusters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .embedded import EmbeddedPostgres
 
-_MOST = 4  # servers that wait for a cluster
+_MOST = 4  # idle servers
 
 
 class Pool:
-    """The servers that no cluster uses at the moment. Sandboxes in different threads share it."""
+    """The idle servers. Sandboxes in different threads share them."""
 
     def __init__(self) -> None:
         self._idle: list[EmbeddedPostgres] = []
@@ -26,7 +26,7 @@ class Pool:
         return self._users > 0
 
     def take(self, wanted: EmbeddedPostgres) -> EmbeddedPostgres:
-        """A server that runs already and is like ``wanted``; ``wanted`` itself if there is none."""
+        """Take an idle server that is like ``wanted``; ``wanted`` itself if there is none."""
         with self._lock:
             for server in self._idle:
                 if server.is_like(wanted) and not server.has_failed():
@@ -35,7 +35,7 @@ class Pool:
         return wanted
 
     def give(self, server: EmbeddedPostgres) -> bool:
-        """Return whether ``server``, which is empty, is kept. If not, the caller has to stop it."""
+        """Put back an empty ``server``. Returns whether it is kept; if not, the caller must stop it."""
         with self._lock:
             kept = self.is_open and len(self._idle) < _MOST
             if kept:
@@ -62,11 +62,11 @@ def warm_servers() -> Generator[None]:
     """Let embedded PostgreSQLs outlive their clusters, so that the next cluster starts in milliseconds.
 
     When a cluster stops, its server is emptied (databases, roles, sessions) and waits for the next cluster of any
-    sandbox of this process. If it cannot be emptied, it is stopped. Sandboxes with ``data`` have servers of their own.
-    The files are in memory (``/dev/shm``) if there is a GiB of it, and TMPDIR is not set. On leaving, the servers that
-    no cluster uses are stopped.
+    sandbox in this process. A server that cannot be emptied is stopped. Sandboxes with ``data`` do not share servers.
+    The files are in memory (``/dev/shm``) if it has a GiB free and TMPDIR is not set. On exit, idle servers are
+    stopped.
 
-    The fixtures of pytest do this by themselves. For tests that make a ``Sandbox`` of their own:
+    The pytest fixtures do this already. For tests that create their own ``Sandbox``:
 
     ```python
     @pytest.fixture(scope="session", autouse=True)

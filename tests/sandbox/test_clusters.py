@@ -59,7 +59,7 @@ async def test_a_cluster_may_be_given_its_id(sandbox: Sandbox, call: Call) -> No
     given = "9CC10173-E9EA-4176-9DBC-A4CEE4C4FF30"
     assert await sandbox.add_cluster("redis", cluster_id=given) == given.lower()
     assert (await call("GET", f"/v2/databases/{given}")).json["database"]["id"] == given.lower()
-    with pytest.raises(ValueError, match="a cluster with the id 9cc10173-e9ea-4176-9dbc-a4cee4c4ff30 already"):
+    with pytest.raises(ValueError, match="a cluster with the id 9cc10173-e9ea-4176-9dbc-a4cee4c4ff30 exists already"):
         await sandbox.add_cluster("redis", cluster_id=given)
     with pytest.raises(ValueError, match="cluster_id must be a UUID, not 'mine'"):
         await sandbox.add_cluster("redis", cluster_id="mine")

@@ -279,14 +279,14 @@ async def test_a_probability_with_a_seed_repeats_itself(sandbox: Sandbox, call: 
 @pytest.mark.parametrize(
     ("operation", "what", "message"),
     [
-        ("users.destroy", {"cut": True}, "no operation users.destroy"),
-        ("*", {}, "does nothing"),
+        ("users.destroy", {"cut": True}, "unknown operation users.destroy"),
+        ("*", {}, "has no effect"),
         ("*", {"cut": True, "nth": 0}, "nth must be"),
         ("*", {"status": 99}, "status must be"),
         ("*", {"cut": True, "probability": 2}, "probability must be"),
-        ("users.list", {"still_listed_for": 1}, "still_listed_for does nothing there; it happens in users.delete"),
-        ("users.get", {"password_empty_for": 1, "cut": True}, "it happens in users.create, users.reset_auth"),
-        ("users.get", {"endless": True}, "endless does nothing there"),
+        ("users.list", {"still_listed_for": 1}, "still_listed_for has no effect there; it applies to users.delete"),
+        ("users.get", {"password_empty_for": 1, "cut": True}, "it applies to users.create, users.reset_auth"),
+        ("users.get", {"endless": True}, "endless has no effect there"),
         ("users.create", {"password_empty_for": -1}, "password_empty_for must be from 0"),
     ],
 )
@@ -320,14 +320,14 @@ def test_a_fault_is_read_from_text(text: str, operation: str | list[str], option
     [
         ("users.create", "'users.create' is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'"),
         (": cut", "': cut' is not OPERATION: OPTION..."),
-        ("*: statis=503", "there is no 'statis'; there are cluster, name, nth, "),
-        ("*: status", "'status' is invalid: status does not take that"),
-        ("*: status=many", "'status=many' is invalid: status does not take that"),
-        ("*: cut=yes", "'cut=yes' is invalid: cut does not take that"),
-        ("*: cut headers=retry-after", "'headers=retry-after' is invalid: headers does not take that"),
-        ("*: cut headers=:7", "'headers=:7' is invalid: headers does not take that"),
+        ("*: statis=503", "unknown option 'statis'; the options are cluster, name, nth, "),
+        ("*: status", "'status' is not a valid value of status"),
+        ("*: status=many", "'status=many' is not a valid value of status"),
+        ("*: cut=yes", "'cut=yes' is not a valid value of cut"),
+        ("*: cut headers=retry-after", "'headers=retry-after' is not a valid value of headers"),
+        ("*: cut headers=:7", "'headers=:7' is not a valid value of headers"),
         ("*: status=99", "status must be from 200 to 599"),
-        ("*, users.get: cut", r"no operation \*"),
+        ("*, users.get: cut", r"unknown operation \*"),
     ],
 )
 def test_a_text_that_says_no_fault_is_refused(text: str, message: str) -> None:

@@ -158,7 +158,7 @@ def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
     assert segment not in shared_memory()
     if which != "program":
         assert program.returncode == 1
-        assert "the server of tenants has ended by itself" in error
+        assert "the database server of tenants ended unexpectedly" in error
 
 
 def test_a_process_of_the_server_that_is_killed_is_the_servers_to_replace(private_tmp: Path) -> None:

@@ -153,7 +153,7 @@ async def test_a_doadmin_of_the_servers_owner_is_left_alone(
     fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", "Somebody-Elses-1")
     try:
         async with Sandbox() as sandbox:
-            with pytest.raises(RuntimeError, match="'doadmin' that is not the sandbox's: give the DSN"):
+            with pytest.raises(RuntimeError, match="'doadmin' that the sandbox did not create: pass the DSN"):
                 await sandbox.add_cluster("mysql", "refused", dsn=dsn)
             parts = urlsplit(dsn)
             own = f"mysql://doadmin:Somebody-Elses-1@{parts.hostname}:{parts.port}"

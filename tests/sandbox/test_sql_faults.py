@@ -257,16 +257,16 @@ async def test_a_cluster_that_is_added_later_meets_the_faults_and_their_counts_s
 @pytest.mark.parametrize(
     ("operation", "options", "why"),
     [
-        ("sql", {"status": 503}, "status is about answers of the API"),
-        ("sql.login", {"cut": True, "html": True}, "html is about answers of the API"),
-        ("sql.statement", {"sqlstate": "53300"}, "it happens in sql.login"),
-        ("users.get", {"stop": True}, "it happens in sql.login, sql.statement"),
-        (["users.get", "sql.login"], {"cut": True}, "not for both"),
-        ("users.get", {"cut": True, "breaks_after": 1}, "does nothing there"),
+        ("sql", {"status": 503}, "status changes answers of the API"),
+        ("sql.login", {"cut": True, "html": True}, "html changes answers of the API"),
+        ("sql.statement", {"sqlstate": "53300"}, "it applies to sql.login"),
+        ("users.get", {"stop": True}, "it applies to sql.login, sql.statement"),
+        (["users.get", "sql.login"], {"cut": True}, "not both"),
+        ("users.get", {"cut": True, "breaks_after": 1}, "has no effect there"),
         ("sql.login", {"sqlstate": "5330"}, "five digits or capital letters"),
         ("sql.login", {"breaks_after": -1}, "breaks_after must be"),
-        ("sql.login", {"lasts": 1}, "does nothing"),
-        ("sql.nothing", {"cut": True}, "no operation sql.nothing"),
+        ("sql.login", {"lasts": 1}, "has no effect"),
+        ("sql.nothing", {"cut": True}, "unknown operation sql.nothing"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(operation: Any, options: JSON, why: str) -> None:

@@ -289,7 +289,7 @@ class TestByDSN:
                 await server.stop()
 
     async def test_tls_is_for_the_server_to_say(self, sandbox: Sandbox) -> None:
-        with pytest.raises(ValueError, match="for the server to say"):
+        with pytest.raises(ValueError, match="the server of the DSN decides"):
             await sandbox.add_cluster("pg", dsn="postgresql://postgres@127.0.0.1:1/postgres", tls=False)
 
     async def test_of_a_mysql_it_tells_what_is(self, sandbox: Sandbox, mysql: str, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ async def test_a_token_needs_the_scopes_and_the_cluster_must_be_online(sandbox: 
 @pytest.mark.parametrize("name", ["", "a b", "..", "a/b", "a\0", "x" * 256])
 async def test_a_name_that_the_server_would_refuse_is_refused(sandbox: Sandbox, name: str) -> None:
     kafka, opensearch = await sandbox.add_cluster("kafka"), await sandbox.add_cluster("opensearch")
-    with pytest.raises(ValueError, match="is not a valid name of kafka's topics"):
+    with pytest.raises(ValueError, match="is not a valid name for topics of kafka"):
         sandbox.add_topic(kafka, name)
-    with pytest.raises(ValueError, match="is not a valid name of opensearch's indexes"):
+    with pytest.raises(ValueError, match="is not a valid name for indexes of opensearch"):
         sandbox.add_index(opensearch, name)
     with pytest.raises(ValueError, match="valid name"):
         sandbox.add_index(opensearch, "Upper")

@@ -1,4 +1,4 @@
-"""``Choice``: which of the requests that a fault is for it fails. Pure."""
+"""``Choice``: selects the requests that a fault fails. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from math import inf
 
 
 class Choice:
-    """Counts the requests that a fault is for, and chooses those that it fails.
+    """Counts the requests that match a fault, and selects those that it fails.
 
     Args:
-        nth: The request that it begins with, counted from 1; None for the first.
-        times: How many requests it fails at most; None: no limit, or 1 with ``nth`` unless it ``lasts``.
-        probability: The share of the requests that it fails.
+        nth: The first request to fail, counted from 1; None for the first.
+        times: The largest number of requests to fail; None: no limit, or 1 with ``nth`` unless it ``lasts``.
+        probability: The share of the requests to fail.
         seed: Makes ``probability`` choose the same requests each time.
-        lasts: Seconds after its first failure when it is over; None: it is never over.
+        lasts: Seconds from the first failure to the end of the fault; None: it does not end.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Choice:
         self._over_at = inf
 
     def fires(self, now: float) -> bool:
-        """Return whether the fault fails this request, at ``now`` in monotonic seconds. Call it once for each."""
+        """Return whether to fail this request, at ``now`` in monotonic seconds. Call it once per request."""
         self.seen += 1
         if self.seen < self._first or self.fired >= self._limit or now >= self._over_at:
             return False

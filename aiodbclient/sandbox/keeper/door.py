@@ -18,7 +18,7 @@ class Door:
     Args:
         front: Serves the clients.
         host: The address that it listens on.
-        port: The port, if it is free, else any; 0 for any.
+        port: The port; any other if it is taken. 0 for any.
     """
 
     def __init__(self, front: Front, host: str, port: int) -> None:
@@ -34,20 +34,20 @@ class Door:
 
     def open(self) -> None:
         """Let clients in. Safe to repeat."""
-        self._wait_no_more()
+        self._cancel_opening()
         if not self._is_open:
             self._is_open = True
             self._socket.listen(_BACKLOG)
             self._listen()
 
     def shut(self, seconds: float | None = None, *, sessions: bool = True) -> None:
-        """Refuse connections, and cut those that there are. The port stays reserved. Safe to repeat.
+        """Refuse new connections, and cut existing ones. The port stays reserved. Safe to repeat.
 
         Args:
-            seconds: When it opens again; None: it stays shut.
-            sessions: Whether the connections that there are end.
+            seconds: Seconds until it opens again; None: it stays shut.
+            sessions: Whether to cut existing connections.
         """
-        self._wait_no_more()
+        self._cancel_opening()
         if self._is_open:
             self._is_open = False
             asyncio.get_running_loop().remove_reader(self._socket)
@@ -65,15 +65,15 @@ class Door:
         try:
             client, _ = self._socket.accept()
         except BlockingIOError:
-            pass  # the client has gone
-        except OSError:  # too many open files: a connection has to end first
+            pass  # the client has disconnected
+        except OSError:  # too many open files: retry after a connection has ended
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._socket)
             self._opening = loop.call_later(_RETRY_SECONDS, self._listen)
         else:
             self._front.take(client)
 
-    def _wait_no_more(self) -> None:
+    def _cancel_opening(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
@@ -87,10 +87,10 @@ class Door:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that has the port and does not listen: connections are refused, and nobody else gets the port."""
+    """A socket that holds the port but does not listen. Connections are refused, and no other process gets the port."""
     bound = socket.socket()
     try:
-        if port:  # connections of the socket before may linger
+        if port:  # connections of the previous socket may linger
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""``Failures``: what the faults of SQL do to one connection. The faults come from the sandbox as JSON."""
+"""``Failures``: applies the SQL faults to one connection. The sandbox sends the faults as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from .choice import Choice
 from .stream import LOGIN, STATEMENT, fatal
 
-# What PostgreSQL says with these codes.
+# PostgreSQL's messages for these codes.
 _MESSAGES = {
     "28P01": 'password authentication failed for user "{user}"',
     "53300": "sorry, too many clients already",
@@ -20,14 +20,14 @@ _MESSAGE = "the sandbox refuses this login"
 
 
 class Broken(Exception):
-    """The connection ends here. ``answer`` is sent before."""
+    """Ends the connection, after ``answer`` is sent."""
 
     def __init__(self, answer: bytes = b"") -> None:
         self.answer = answer
 
 
 class SqlFault:
-    """One fault, with the fields of ``Fault`` that the sandbox has sent."""
+    """One fault, with the fields of ``Fault`` that the sandbox sends."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.id: int = spec["id"]
@@ -45,7 +45,7 @@ class SqlFaults:
     """The faults of one server.
 
     Args:
-        stop: Called to stop the server, with the seconds after which it starts again (None: it stays away).
+        stop: Called to stop the server, with the seconds until it restarts (None: it stays stopped).
     """
 
     def __init__(self, stop: Callable[[float | None], None]) -> None:
@@ -53,11 +53,11 @@ class SqlFaults:
         self._stop = stop
 
     def set(self, specs: list[dict[str, Any]]) -> None:
-        """Replace the faults. Those that were there before go on counting."""
+        """Replace the faults. A fault that stays keeps its counts."""
         self._faults = {spec["id"]: self._faults.get(spec["id"]) or SqlFault(spec) for spec in specs}
 
     def counts(self) -> dict[int, tuple[int, int]]:
-        """For each fault by its id: how many it was for, and how many it failed."""
+        """For each fault, by id: how many logins or statements it has matched, and how many it has failed."""
         return {fault.id: (fault.choice.seen, fault.choice.fired) for fault in self._faults.values()}
 
     def connection(self) -> Failures:
@@ -73,7 +73,7 @@ class SqlFaults:
 
 
 class Failures:
-    """What the faults do to one connection."""
+    """Applies the faults to one connection."""
 
     def __init__(self, faults: SqlFaults, stop: Callable[[float | None], None]) -> None:
         self._faults = faults
@@ -81,18 +81,18 @@ class Failures:
         self._user = ""
         self._statements_left: int | None = None
         self.after: list[SqlFault] = []
-        """Those that happen when the server has answered."""
+        """The faults to apply after the server has answered."""
 
     async def login(self, user: str) -> None:
-        """Do what the faults do to a login. Raises Broken if the connection ends."""
+        """Apply the faults to a login. Raises Broken if the connection ends."""
         self._user = user
         for fault in self._faults.meeting(LOGIN, user):
             if fault.breaks_after is not None:
                 self._statements_left = fault.breaks_after
-            await self._happen(fault)
+            await self._apply(fault)
 
     async def statement(self) -> None:
-        """Do what the faults do to a statement, before the server has it. Raises Broken if the connection ends."""
+        """Apply the faults to a statement, before the server gets it. Raises Broken if the connection ends."""
         if self._statements_left is not None:
             self._statements_left -= 1
             if self._statements_left < 0:
@@ -101,15 +101,15 @@ class Failures:
         self.after = [fault for fault in met if fault.after]
         for fault in met:
             if not fault.after:
-                await self._happen(fault)
+                await self._apply(fault)
 
     async def answered(self) -> None:
-        """Do what happens after a statement. Raises Broken if the connection ends."""
+        """Apply the faults after a statement. Raises Broken if the connection ends."""
         met, self.after = self.after, []
         for fault in met:
-            await self._happen(fault)
+            await self._apply(fault)
 
-    async def _happen(self, fault: SqlFault) -> None:
+    async def _apply(self, fault: SqlFault) -> None:
         await asyncio.sleep(fault.delay)
         if fault.stop:
             self._stop(fault.lasts)

@@ -1,4 +1,4 @@
-"""The folder of one PostgreSQL: the processes that run in it, and removing it."""
+"""The folder of one PostgreSQL: find the processes that run in it, stop them, and remove it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _THREADS = 8
 
 
 def clean(base: Path, *, keep: bool) -> None:
-    """Stop what runs in ``base``, and remove it. Safe to repeat.
+    """Stop the processes in ``base``, and remove it. Safe to repeat.
 
     Args:
         base: The folder.
-        keep: Whether the server's data stays there.
+        keep: Whether the server's data stays.
     """
     server = int(_status(base, 0) or 0)
     if server in running_in(base, server):
-        # Both end the server's processes at once; SIGINT makes it write its data to the disk first.
+        # Both signals end the server's processes at once. With SIGINT, it writes its data to disk first.
         _kill(server, signal.SIGINT if keep else signal.SIGQUIT)
         _wait_until_nothing_runs_in(base, server)
     for process in running_in(base, server):
         _kill(process, signal.SIGKILL)
     _wait_until_nothing_runs_in(base, server)
     if segment := _status(base, 6).split()[1:]:
-        # A PostgreSQL that was killed leaves its segment of System V shared memory, of 56 bytes.
+        # A killed PostgreSQL leaves a segment of System V shared memory, of 56 bytes.
         ctypes.CDLL(None).shmctl(int(segment[0]), 0, None)  # 0 is IPC_RMID
     if not keep:
         _remove(base)
         return
-    (base / "data" / "postmaster.pid").unlink(missing_ok=True)  # a killed server leaves one that says it is ready
+    (base / "data" / "postmaster.pid").unlink(missing_ok=True)  # after a kill it still says "ready"
     for entry in base.iterdir():
         if entry.is_dir() and entry.name != "data":
             shutil.rmtree(entry, ignore_errors=True)
@@ -45,7 +45,7 @@ def clean(base: Path, *, keep: bool) -> None:
 
 
 def _remove(base: Path) -> None:
-    """Remove ``base``, several databases at a time, since on some disks removing a file takes long."""
+    """Remove ``base``, several databases at a time, since removing a file is slow on some disks."""
     with ThreadPoolExecutor(_THREADS) as threads:
         for database in base.glob("data/base/*"):
             threads.submit(shutil.rmtree, database, ignore_errors=True)
@@ -61,7 +61,7 @@ def _status(base: Path, line: int) -> str:
 
 
 def running_in(base: Path, server: int) -> list[int]:
-    """The other processes whose working folder is in ``base``. Without /proc: ``server``, if it is alive."""
+    """The other processes with a working folder in ``base``. Without /proc: ``server``, if it is alive."""
     if not os.path.exists("/proc/self/cwd"):
         return [server] if server and _kill(server, 0) else []
     found: list[int] = []
@@ -69,7 +69,7 @@ def running_in(base: Path, server: int) -> list[int]:
         if entry.isdecimal() and int(entry) != os.getpid():
             try:
                 folder = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
-            except OSError:  # the process is another user's, or has ended
+            except OSError:  # the process belongs to another user, or has ended
                 continue
             if folder == str(base) or folder.startswith(f"{base}/"):
                 found.append(int(entry))

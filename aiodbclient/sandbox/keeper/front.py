@@ -1,8 +1,8 @@
-"""``Front``: what clients of PostgreSQL connect to. It adds TLS, and lets faults happen.
+"""``Front``: the proxy that clients of PostgreSQL connect to. It adds TLS and applies faults.
 
-TLS is needed here because the wheel's PostgreSQL is built without it. ``Front`` speaks the start of the protocol
-(PostgreSQL's manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"), and passes on what
-follows as it is, unless a fault meets it. The server offers no channel binding, since it has no TLS itself.
+It adds TLS because the wheel's PostgreSQL is built without it. ``Front`` implements the start of the protocol
+(PostgreSQL's manual, "Message Flow": "SSL Session Encryption" and "Canceling Requests in Progress"). It forwards the
+rest unchanged, unless a fault applies. The server offers no channel binding, since it has no TLS itself.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def server_context(certificate: str | None, folder: Path) -> ssl.SSLContext | No
 
 
 class Front:
-    """Passes connections on to the server.
+    """Forwards connections to the server.
 
     Args:
-        context: For TLS. Then it refuses connections without TLS, but for requests to cancel a statement. None: no TLS.
+        context: For TLS. It then refuses connections without TLS, except requests to cancel a statement. None: no TLS.
         server: The path of the server's socket.
-        faults: What happens to connections; None: nothing does.
+        faults: The faults to apply to connections; None for no faults.
     """
 
     def __init__(self, context: ssl.SSLContext | None, server: str, faults: SqlFaults | None = None) -> None:
@@ -54,7 +54,7 @@ class Front:
         self._connections: set[asyncio.Task[None]] = set()
 
     def take(self, client: socket.socket) -> None:
-        """Serve a client, in a task of its own."""
+        """Serve a client in its own task."""
         client.setblocking(False)
         connection = asyncio.create_task(self._connection(client))
         self._connections.add(connection)
@@ -62,12 +62,12 @@ class Front:
         connection.add_done_callback(lambda _: _hang_up(client))
 
     def cut(self) -> None:
-        """End all connections, without a word to the clients."""
+        """Break all connections, without an error message."""
         for connection in self._connections:
             connection.cancel()
 
     async def ended(self) -> None:
-        """Wait until there is no connection."""
+        """Wait until all connections have ended."""
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _connection(self, client: socket.socket) -> None:
@@ -78,10 +78,10 @@ class Front:
             if start is not None:
                 await self._pass_on(client, start)
         except (OSError, EOFError, ssl.SSLError, TimeoutError):
-            pass  # the client's connection is closed
+            pass  # the done callback closes the client's connection
 
     async def _start(self, client: socket.socket) -> bytes | None:
-        """Read what comes before TLS. Returns b"" when TLS is to begin, all of a cancel request, or None if refused."""
+        """Read the messages before TLS. Returns b"" to begin TLS, the whole cancel request, or None if refused."""
         loop = asyncio.get_running_loop()
         while True:
             head = await _exactly(client, 8)
@@ -95,13 +95,13 @@ class Front:
                 await loop.sock_sendall(client, b"N")
                 continue
             rest = await _exactly(client, length - 8)
-            if code == _CANCEL_REQUEST:  # libpq's PQcancel sends it without TLS; it has a key, and no password
+            if code == _CANCEL_REQUEST:  # libpq's PQcancel sends it without TLS; it holds a key and no password
                 return head + rest
             await loop.sock_sendall(client, _refusal(rest))
             return None
 
     async def _pass_on(self, client: socket.socket, start: bytes) -> None:
-        """Pass bytes both ways until one side ends. ``start`` was read from the client already."""
+        """Forward bytes both ways until one side ends. ``start`` was read from the client already."""
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
         writer = None
         try:
@@ -111,7 +111,7 @@ class Front:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_from_client(reader, server_writer, writer, failures))
                 both.create_task(_from_server(server_reader, writer, failures))
-            await writer.wait_closed()  # until the last bytes of the server are sent
+            await writer.wait_closed()  # until the server's last bytes are sent
         finally:
             server_writer.close()
             if writer is not None:
@@ -125,15 +125,15 @@ async def _streams(
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     times = {"ssl_handshake_timeout": _START_SECONDS, "ssl_shutdown_timeout": _GOODBYE_SECONDS} if context else {}
-    # The transport has a descriptor of its own. One that is cancelled early is not closed at once, and would use the
-    # descriptor of another connection.
+    # The transport gets its own descriptor. A transport that is cancelled early closes later, and would otherwise use
+    # a descriptor that belongs to another connection by then.
     own = client.dup()
     transport, _ = await loop.connect_accepted_socket(lambda: protocol, own, ssl=context, **times)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def _hang_up(client: socket.socket) -> None:
-    """End the connection, also for a transport that still has it."""
+    """End the connection, even if a transport still holds it."""
     with suppress(OSError):
         client.shutdown(socket.SHUT_RDWR)
     client.close()
@@ -145,7 +145,7 @@ async def _from_client(
     client: asyncio.StreamWriter,
     failures: Failures | None,
 ) -> None:
-    """Pass on all that comes from the client, then close ``server``, which ends the other direction too."""
+    """Forward everything from the client, then close ``server``, which ends the other direction too."""
     stream = ClientStream()
     try:
         while data := await reader.read(_CHUNK):
@@ -162,13 +162,13 @@ async def _from_client(
     except Broken as broken:
         _break(client, broken)
     except (OSError, ssl.SSLError):
-        pass  # one of the two is gone
+        pass  # one side has disconnected
     finally:
         server.close()
 
 
 async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWriter, failures: Failures | None) -> None:
-    """Pass on all that comes from the server, then close ``client``, which ends the other direction too."""
+    """Forward everything from the server, then close ``client``, which ends the other direction too."""
     held = ServerStream()
     try:
         while data := await reader.read(_CHUNK):
@@ -188,7 +188,7 @@ async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWrite
 
 
 def _break(client: asyncio.StreamWriter, broken: Broken) -> None:
-    """End a connection as a fault says: after an error of the server's, or without a word."""
+    """End a connection for a fault: after an error of the server, or without one."""
     if broken.answer:
         client.write(broken.answer)
     else:
@@ -196,7 +196,7 @@ def _break(client: asyncio.StreamWriter, broken: Broken) -> None:
 
 
 async def _exactly(client: socket.socket, length: int) -> bytes:
-    """Read ``length`` bytes and no more, since what follows may be TLS."""
+    """Read exactly ``length`` bytes: the next ones may be TLS."""
     data = b""
     while len(data) < length:
         more = await asyncio.get_running_loop().sock_recv(client, length - len(data))
@@ -207,8 +207,8 @@ async def _exactly(client: socket.socket, length: int) -> bytes:
 
 
 def _refusal(startup: bytes) -> bytes:
-    """What a server sends to a client without TLS which must have it."""
-    told = parameters(startup)
-    user = told.get("user", "")
-    message = f'no pg_hba.conf entry for host "127.0.0.1", user "{user}", database "{told.get("database", user)}"'
+    """The error that a server sends if TLS is required and the client does not use it."""
+    given = parameters(startup)
+    user = given.get("user", "")
+    message = f'no pg_hba.conf entry for host "127.0.0.1", user "{user}", database "{given.get("database", user)}"'
     return fatal("28000", f"{message}, no encryption")

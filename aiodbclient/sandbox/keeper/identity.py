@@ -1,4 +1,4 @@
-"""Change from root to the user nobody: PostgreSQL does not run as root, and root is to write nothing here."""
+"""Change from root to the user ``nobody``. PostgreSQL refuses to run as root, and root must not write files here."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def become_nobody(binaries: Path) -> bool:
-    """If this process is root, become nobody for good. Change to the folder of the package of ``binaries``.
+    """Change to the package folder of ``binaries``. If this process is root, become ``nobody`` for good.
 
     Returns:
-        Whether PostgreSQL can be run where it is. If not, because nobody may not go there (root's home is such a
-        place), it can still be read from the folder that the process is in now.
+        Whether PostgreSQL can run where it is installed. If ``nobody`` has no access to that path, as in root's home,
+        this is False; PostgreSQL can still be read by a path relative to the working folder.
     """
     os.chdir(binaries.parent.parent.parent)
     if os.geteuid() == 0:

