@@ -14,6 +14,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants.grants.administrator import Administrator, on_mysql
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 
+from ..mysql import SERVERS, running
 from .conftest import Command
 
 
@@ -60,6 +61,18 @@ def test_a_trial_takes_a_tenant_through_its_life_and_leaves_nothing(command: Com
     ]
     assert set(results(done.out).values()) == {"ok"}
     assert left(command) == []
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None:
+    with running(server, tmp_path) as dsn, Sandbox(windows=[]) as other:
+        asyncio.run(other.add_cluster("mysql", "my", dsn=dsn))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        done = command("doctor", "my", "--try")
+
+    assert (done.code, done.err) == (0, "")
+    assert set(results(done.out).values()) == {"ok"}
+    assert list(results(done.out))[-1] == "removed"
 
 
 def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command) -> None:
