@@ -15,8 +15,10 @@ from collections import Counter
 import psycopg
 from attrs import define, field
 
-from aiodbclient.tenants import Credential, PostgresStore, Record, SQLiteStore
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient.tenants import Credential, PostgresStore, Record, SQLiteStore, Tenants
 
+from .hostile import BOUND, Hostile
 from .weather import Storm, Telling, Weather, weather
 
 CREATED, RESET = ("users.create", 201), "users.reset_auth"
@@ -32,6 +34,8 @@ STORMS = [
     Storm("stop while provisioning, a file", "pg", "provision", 3, "sqlite", "stop"),
     Storm("stop while provisioning, a table", "mongodb", "provision", 4, "postgres", "stop"),
     Storm("stop while rotating, a file", "pg", "rotate", 2, "sqlite", "stop"),
+    Storm("a day with hostile tenants, a file", "pg", "day", 3, "sqlite"),
+    Storm("a day with hostile tenants, a table", "pg", "day", 3, "postgres"),
 ]
 
 
@@ -54,6 +58,8 @@ def run(storm: Storm, blows: int, seed: int) -> str:
     with weather(storm, seed) as here:
         if storm.do == "provision":
             return _provision(here, blows)
+        if storm.do == "day":
+            return asyncio.run(_day(here, blows))
         return asyncio.run(_rotate(here, blows))
 
 
@@ -116,6 +122,51 @@ async def _rotate(here: Weather, blows: int) -> str:
     return (
         f"{during} rotations during the storm, {seen.queries} queries, {len(seen.failures)} failed, "
         f"{seen.overtaken} overtaken"
+    )
+
+
+async def _day(here: Weather, blows: int) -> str:
+    """Check, repair, rotate and retire, while tenants fight back, somebody breaks others, and processes are killed."""
+    good, bad = [f"good-{number}" for number in range(3)], [f"bad-{number}" for number in range(2)]
+    here.name(good + bad)
+    await asyncio.to_thread(here.finish, "provision")
+    hostile = Hostile()
+    async with (
+        here.store() as store,
+        here.store() as visitors,
+        DatabaseClient(
+            here.server["token"], base_url=here.server["url"], budget=RateBudget([]), retry=RetryPolicy(base_delay=0.02)
+        ) as client,
+    ):
+        cluster = client.cluster(here.server["cluster"])
+        for name in good:
+            async with await psycopg.AsyncConnection.connect((await _current(store, name)).uri) as own:
+                await own.execute("CREATE TABLE t AS SELECT 1 AS x")
+        async with asyncio.TaskGroup() as group:
+            for name in bad:
+                group.create_task(hostile.attack(store, name, good[0], random.Random(here.rng.random())))
+            group.create_task(hostile.vandalize(cluster, good, here.rng))
+            group.create_task(hostile.sign_up(Tenants(cluster, visitors)))
+            before = here.progress()
+            await asyncio.to_thread(_strike, here, blows)
+            during = here.progress() - before
+            hostile.enough = True
+        await asyncio.to_thread(here.finish, "day")  # repair, check, rotate and retire, undisturbed
+        records = [record async for record in store.records()]
+        assert sorted(record.name for record in records) == sorted(good + bad)
+        assert {record.previous for record in records} == {None}, here.errors.read_text()[-3000:]
+        checks = [check async for check in Tenants(cluster, store).check()]
+    assert all(check.ok and not check.problems for check in checks), checks
+    kept = [record.current for record in records if record.current is not None]
+    for credential in kept:
+        async with await psycopg.AsyncConnection.connect(credential.uri) as own:
+            if credential.name in good:
+                assert await (await own.execute("SELECT x FROM t")).fetchall() == [(1,)]
+    assert await hostile.still_open({(each.username, each.password) for each in kept}) == []
+    assert hostile.slowest < BOUND, f"a sign-up took {hostile.slowest:.0f} s"
+    return (
+        f"{during} changes during the storm, {hostile.acts} hostile statements with {len(hostile.leaked)} leaked "
+        f"credentials, {hostile.broken} broken behind the record; the slowest sign-up took {hostile.slowest:.1f} s"
     )
 
 

@@ -12,18 +12,26 @@ import os
 import random
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from aiodbclient import Action, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import StoreError
 from aiodbclient.tenants import PostgresStore, SQLiteStore, TenantDone, TenantOutcome, Tenants
 
 # So that clients can read the new credential before its login's turn comes again.
-PAUSES = {"provision": 0.05, "rotate": 0.3}
+PAUSES = {"provision": 0.05, "rotate": 0.3, "day": 0.05}
+VERBS = {"provision": ["provision"], "rotate": ["rotate"], "day": ["repair", "check", "rotate", "retire"]}
+
+
+def do(tenants: Tenants, verb: str, names: list[str]) -> AsyncIterator[Any]:
+    """A run of one verb. A rotation does not wait until the one before is retired."""
+    return tenants.rotate(names, force=True) if verb == "rotate" else getattr(tenants, verb)(names)
 
 
 def tell(log: int, outcome: TenantOutcome) -> None:
-    if isinstance(outcome, TenantDone) and outcome.credential is not None:
+    if isinstance(outcome, TenantDone):
         told = [outcome.name, outcome.credential.username, outcome.credential.password, time.time(), outcome.action]
         os.write(log, (json.dumps(told) + "\n").encode())
     elif outcome.action is Action.FAILED:
@@ -42,12 +50,14 @@ async def main() -> None:
         store,
     ):
         tenants = Tenants(client.cluster(plan["cluster"]), store, lease=plan["lease"])
+        verbs = VERBS[plan["do"]]
         print("begun", flush=True)
         while True:
             names = (folder / "names").read_text().split()
             random.shuffle(names)
-            async for outcome in tenants.rotate(names) if plan["do"] == "rotate" else tenants.provision(names):
-                tell(log, outcome)
+            for verb in verbs if plan["once"] else random.sample(verbs, len(verbs)):
+                async for outcome in do(tenants, verb, names):
+                    tell(log, outcome)
             if plan["once"] or (folder / "enough").exists():
                 return
             await asyncio.sleep(PAUSES[plan["do"]])

@@ -12,6 +12,7 @@ A_LITTLE = (
     "provision MongoDB, a file",
     "rotate PostgreSQL, a file",
     "stop while rotating, a file",
+    "a day with hostile tenants, a file",
 )
 
 

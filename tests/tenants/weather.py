@@ -23,7 +23,7 @@ from .servers import RestartablePostgres
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # s without an outcome, after which a storm has failed
-CHANGES = {"created", "adopted", "reset", "rotated"}
+CHANGES = {"created", "adopted", "reset", "rotated", "retired", "repaired"}
 
 
 @frozen
