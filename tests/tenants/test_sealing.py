@@ -112,12 +112,12 @@ def test_a_forged_text_that_is_no_record_is_refused(body: str) -> None:
         Seal(KEY).open("alpha", forged("alpha", "fernet", body))
 
 
+NO_TIMES: list[object] = [5, True, "", "yesterday", [], "2026-01-02T03:04:05", "0001-01-01T00:00+14:00"]
+NO_ROLES: list[object] = [None, "", "OWNER", "admin", 5]
+
+
 @pytest.mark.parametrize(
-    ("member", "value"),
-    [
-        *[("since", each) for each in (5, True, "", "yesterday", [], "2026-01-02T03:04:05", "0001-01-01T00:00+14:00")],
-        *[("role", each) for each in (None, "", "OWNER", "admin", 5)],
-    ],
+    ("member", "value"), [*(("since", time) for time in NO_TIMES), *(("role", role) for role in NO_ROLES)]
 )
 def test_a_time_or_role_that_is_none_is_refused(member: str, value: object) -> None:
     record = json.loads(Seal().seal(Record(name="alpha", current=a_credential("alpha"))).split(".", 3)[3])
