@@ -117,7 +117,7 @@ async def test_a_redirect_is_told_by_its_host_alone(
     with pytest.raises(errors.InvalidResponseError) as caught:
         await make_client().clusters.list()
 
-    said = f"answered 302, a redirect to {where}, not followed since the token is for base_url alone"
+    said = f"answered 302, a redirect to {where}, not followed because the token is only for base_url"
     assert str(caught.value).endswith(said)
     assert (caught.value.status, caught.value.body) == (302, "<html>moved</html>")
 

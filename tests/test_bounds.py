@@ -192,9 +192,9 @@ async def test_a_bomb_does_not_outlast_the_timeout(server: Server, make_client: 
 @pytest.mark.parametrize(
     ("encoding", "body", "problem"),
     [
-        ("br", b"{}", "was not asked for"),
+        ("br", b"{}", "does not support"),
         ("gzip", b'{"users": []}', "cannot be decompressed"),
-        ("gzip", gzip.compress(b'{"users": []}')[:-12], "breaks off"),
+        ("gzip", gzip.compress(b'{"users": []}')[:-12], "ends in the middle"),
         ("deflate", b"\x78\x9c\x00garbage", "cannot be decompressed"),
     ],
     ids=["unasked", "not gzip", "cut", "not deflate"],

@@ -65,7 +65,7 @@ def test_a_body_is_json_and_none_is_none() -> None:
     assert call_of().body is None
     for value in ({1}, UserSettings()):
         with pytest.raises(
-            errors.InvalidArgumentError, match=r"^users\.create: .* what JSON cannot say: .*nothing was"
+            errors.InvalidArgumentError, match=r"^users\.create: JSON cannot represent the arguments: .*nothing was"
         ):
             Call(CREATE_USER, "/p", Options(), body={"name": value})
 
@@ -108,7 +108,7 @@ def test_what_never_left_is_not_sent() -> None:
             1,
         ),
         (BodyError("is too long"), errors.InvalidResponseError, "the answer (200) is too long", Failure.REFUSED, 0),
-        (MemoryError(), errors.InvalidResponseError, "there is no memory for the answer", Failure.REFUSED, 0),
+        (MemoryError(), errors.InvalidResponseError, "the answer does not fit into memory", Failure.REFUSED, 0),
         (
             ValueError("dop_v1_secret_token"),
             errors.ConfigurationError,

@@ -71,7 +71,7 @@ async def test_a_borrowed_session_keeps_its_user_agent_and_the_client_its_timeou
 
 
 @pytest.mark.parametrize("way", ["trust_env", "proxy"])
-async def test_no_proxy_is_told_the_token_in_the_clear(
+async def test_a_session_that_sends_the_token_unencrypted_to_a_proxy_is_refused(
     way: str, server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serve() as proxy:
@@ -292,7 +292,7 @@ async def test_a_token_that_does_not_come_ends_the_calls_that_need_it(server: Se
 
     for error in both:
         assert isinstance(error, errors.RequestTimeoutError)
-        assert re.search(r"the token provider gave no token within 0.1 s; nothing was sent", str(error))
+        assert re.search(r"the token provider returned no token within 0.1 s; nothing was sent", str(error))
         assert not error.may_have_applied
     assert server.requests == []
 

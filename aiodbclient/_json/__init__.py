@@ -1,1 +1,1 @@
-"""Models to JSON and back; answers that are errors to exceptions. Pure."""
+"""Convert models to JSON and back, and error answers to exceptions. Pure."""

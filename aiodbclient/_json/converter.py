@@ -1,7 +1,7 @@
-"""Models to JSON and back, by one cattrs converter. Pure.
+"""Convert models to JSON and back, with one cattrs converter. Pure.
 
-Reading is lenient where the API may grow (unknown keys, enum values and engines) or leaves out (missing keys, null
-lists, empty strings), and strict where a wrong type would travel on as something else.
+Reading accepts what the API may add (unknown keys, enum values and engines) and what it may leave out (missing keys,
+null lists, empty strings). It refuses a wrong type.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class ClusterEngine:
-    """A cluster's engine and nothing else of it, so that the guard works where another member cannot be read.
+    """The engine of a cluster and nothing else, so that the guard works even if another member is unreadable.
 
     Args:
         members: The cluster, as JSON.
@@ -54,7 +54,7 @@ class ClusterEngine:
 
 
 class Authority:
-    """The certificate of a cluster's authority: PEM, base64-encoded.
+    """The CA certificate of a cluster: PEM, base64-encoded.
 
     Args:
         members: The member ``ca`` of the answer.
@@ -81,27 +81,27 @@ def decoded(body: bytes, key: str, model: type[T]) -> T:
     """Read the ``model`` under ``key`` of the JSON object in ``body``.
 
     Raises:
-        Exception: One of SHAPE_ERRORS, if there is none. It quotes the body, and with that credentials.
+        Exception: One of SHAPE_ERRORS, if there is none. Its message quotes the body, and so credentials.
     """
     value: T = _hook(model)(parsed(body)[key], model)  # type: ignore[arg-type]  # a class is hashable
     return value
 
 
 def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
-    """Read a list of ``model`` as ``decoded`` does, and the address of its next page, or None."""
+    """Read a list of ``model``, and the URL of its next page or None. Raises as ``decoded``."""
     payload = parsed(body)
     return _hook(list[model])(payload[key], list[model]), _next_page(payload)  # type: ignore[valid-type]
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:
-    """Make the JSON object of ``value``, without the members that are None."""
+    """Return the JSON object of ``value``, without members that are None."""
     return cast("dict[str, Any]", _converter().unstructure(value))
 
 
 def setting_names(
     mysql_settings: MySQLSettings | None, settings: UserSettings | None, readonly: bool | None = None
 ) -> list[str]:
-    """Name the settings that are not None as ``Capabilities.user_settings`` does."""
+    """Return the names of the settings that are not None, as in ``Capabilities.user_settings``."""
     names: list[str] = []
     if settings is not None:
         names += [f"settings.{field}" for field in _USER_SETTINGS if getattr(settings, field) is not None]
@@ -130,7 +130,7 @@ def _hook(shape: Any) -> hooks.Hook:
 
 @cache
 def _converter() -> Converter:
-    """Make the converter when it is first needed, since that takes as long as importing half of this package."""
+    """Make the converter on first use: it takes as long as importing half of this package."""
     converter = Converter(detailed_validation=False, omit_if_default=True)
 
     hook_for = converter.get_structure_hook
@@ -142,7 +142,7 @@ def _converter() -> Converter:
         converter.register_structure_hook(kind, hooks.exactly(kind))
         register(kind | None, hooks.optional(kind))
     register(Engine | str, hooks.engine)
-    register(Engine | str | None, hooks.engine)  # of a connection, which has that of its cluster
+    register(Engine | str | None, hooks.engine)  # of a connection, copied from its cluster
     for enum in (ClusterStatus, UserRole, MySQLAuthPlugin, KafkaPermission, OpenSearchPermission, MongoRole):
         register(enum | str, hooks.open_enum(enum, optional=False))
         register(enum | str | None, hooks.open_enum(enum, optional=True))
@@ -167,7 +167,7 @@ _CONNECTIONS = tuple(attribute.name for attribute in fields(Cluster) if attribut
 
 
 def _with_engine(cluster: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``cluster`` with its CNAMEs, and its engine in each connection, which needs that to write a DSN."""
+    """Return ``cluster`` with its CNAMEs, and with its engine in each connection, for ``uri_for``."""
     engine = {"engine": cluster["engine"]}
     connections = {key: {**value, **engine} for key in _CONNECTIONS if (value := cluster.get(key))}
     cnames = (cluster.get("do_settings") or {}).get("service_cnames")

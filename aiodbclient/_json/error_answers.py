@@ -1,4 +1,4 @@
-"""From an answer that is not a success to the exception that says so. Pure."""
+"""Make the exception for an answer that is not a success. Pure."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _BY_STATUS: dict[int, type[APIError]] = {
     429: RateLimitError,
 }
 _LINE = 500  # characters of an id, a message or a request id
-_LONGEST_ERROR = 1 << 20  # bytes of an error that are decoded
+_LONGEST_ERROR = 1 << 20  # bytes of an error that the client decodes
 
 
 def excerpt(body: bytes, secrets: Secrets) -> str:
-    """The beginning of ``body`` as text, at most 2,000 characters, with secrets masked."""
+    """Return the beginning of ``body`` as text: at most 2,000 characters, with secrets masked."""
     return secrets.masked(body[:_LONGEST_ERROR].decode("utf-8", "replace"))
 
 
 class ErrorText(NamedTuple):
-    """What the documented members of an error answer say, each on one line and without secrets; empty if missing."""
+    """The documented members of an error answer, each on one line and without secrets. Empty if missing."""
 
     id: str
     message: str
@@ -57,7 +57,7 @@ def header_request_id(headers: Mapping[str, str], secrets: Secrets) -> str:
 
 
 def error_text(headers: Mapping[str, str], body: bytes, secrets: Secrets) -> ErrorText:
-    """Return the texts of an answer that is an error. The body's request id comes before that of the headers."""
+    """Return the texts of an error answer. A request id in the body wins over one in the headers."""
     members = _members(body)
     id, message, request_id = (
         secrets.line(text, _LINE) if (text := members.get(key)) else "" for key in ("id", "message", "request_id")
@@ -67,19 +67,19 @@ def error_text(headers: Mapping[str, str], body: bytes, secrets: Secrets) -> Err
     return ErrorText(id, message, request_id or header_request_id(headers, secrets))
 
 
-def error_from_answer(what: str, status: int, headers: Mapping[str, str], told: ErrorText) -> APIError:
+def error_from_answer(what: str, status: int, headers: Mapping[str, str], texts: ErrorText) -> APIError:
     """Return the exception for an answer with a status of 400 or more.
 
     Args:
-        what: How its text names the call.
+        what: The name of the call in the message.
         status: The HTTP status.
-        headers: The answer's, found whatever the case of their names.
-        told: What the answer says.
+        headers: The headers of the answer, case-insensitive.
+        texts: The texts of the answer.
     """
-    said = ": ".join(part for part in (told.id, told.message) if part) or _reason(status)
-    text = f"{what}: {status} {said}{f' (request id {told.request_id})' if told.request_id else ''}"
+    said = ": ".join(part for part in (texts.id, texts.message) if part) or _reason(status)
+    text = f"{what}: {status} {said}{f' (request id {texts.request_id})' if texts.request_id else ''}"
     error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
-    error = error_type(text, status=status, id=told.id, message=told.message, request_id=told.request_id or None)
+    error = error_type(text, status=status, id=texts.id, message=texts.message, request_id=texts.request_id or None)
     if isinstance(error, RateLimitError | ServerError):
         error.retry_after = retry_after(headers)
     return error
@@ -92,7 +92,7 @@ def undocumented_status(
     said = "which is not documented"
     if "location" in headers:
         where = secrets.line(_host(headers["location"]), 200)
-        said = f"a redirect to {where}, not followed since the token is for base_url alone"
+        said = f"a redirect to {where}, not followed because the token is only for base_url"
     return InvalidResponseError(f"{what}: answered {status}, {said}", status=status, body=excerpt(body, secrets))
 
 

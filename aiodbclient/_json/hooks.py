@@ -1,7 +1,7 @@
-"""Hooks that read JSON into models, for the converter. Pure.
+"""Hooks of the converter that read JSON into models. Pure.
 
-A hook takes a value and, as cattrs calls it, the type, and returns what the model holds. It raises TypeError or another
-of ``converter.SHAPE_ERRORS`` for a value that does not fit.
+A hook takes a value and its type, as cattrs passes them, and returns the value for the model. For an invalid value it
+raises TypeError or another of ``converter.SHAPE_ERRORS``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Hook = Callable[[Any, Any], Any]
 
 
 def exactly(kind: type) -> Hook:
-    """The hook for a ``kind``, which takes no other type for it."""
+    """Return the hook for a ``kind``. It refuses every other type."""
 
     def structure(value: Any, _: Any) -> Any:
         if type(value) is kind:
@@ -28,7 +28,7 @@ def exactly(kind: type) -> Hook:
 
 
 def optional(kind: type) -> Hook:
-    """The hook for a ``kind`` that may be missing: null, or an empty string."""
+    """Return the hook for a ``kind`` that may be missing: null, or an empty string."""
 
     def structure(value: Any, _: Any) -> Any:
         if value is None or value == "":
@@ -41,7 +41,7 @@ def optional(kind: type) -> Hook:
 
 
 def open_enum(enum: type[StrEnum], *, optional: bool) -> Hook:
-    """The hook for a member of ``enum``, or the string itself where it is none that is known."""
+    """Return the hook for a member of ``enum``. An unknown value stays a string."""
     members: dict[str, StrEnum] = {member.value: member for member in enum}
 
     def structure(value: Any, _: Any) -> Any:
@@ -55,14 +55,14 @@ def open_enum(enum: type[StrEnum], *, optional: bool) -> Hook:
 
 
 def engine(value: Any, _: Any) -> Engine | str:
-    """The hook for an engine: a string that is not empty."""
+    """Read an engine: a non-empty string."""
     if type(value) is str and value:
         return Engine.parse(value)
     raise TypeError
 
 
 def moment(value: Any, _: Any) -> datetime | None:
-    """The hook for a moment in ISO 8601 that may be missing; without a time zone it is UTC."""
+    """Read an ISO 8601 time that may be missing. Without a time zone it is UTC."""
     if value is None or value == "":
         return None
     parsed = datetime.fromisoformat(value)
@@ -70,7 +70,7 @@ def moment(value: Any, _: Any) -> datetime | None:
 
 
 def ports(value: Any, _: Any) -> dict[str, int]:
-    """The hook for an object of numbers."""
+    """Read an object of numbers."""
     if value is None:
         return {}
     if type(value) is dict and all(type(port) is int for port in value.values()):
@@ -79,7 +79,7 @@ def ports(value: Any, _: Any) -> dict[str, int]:
 
 
 def optional_model(hook: Hook) -> Hook:
-    """The hook for an object that ``hook`` reads and that may be missing: null, an empty string, or no members."""
+    """Return the hook for an object that may be missing: null, an empty string, or no members."""
 
     def structure(value: Any, kind: Any) -> Any:
         if type(value) is dict:
@@ -92,12 +92,12 @@ def optional_model(hook: Hook) -> Hook:
 
 
 def list_of(hook: Hook, *, optional: bool) -> Hook:
-    """The hook for a list of what ``hook`` reads. A null is None where it is ``optional``, else no elements."""
+    """Return the hook for a list. A null is None if it is ``optional``, else an empty list."""
 
     def structure(value: Any, kind: Any) -> Any:
         if type(value) is list:
-            # In place, so that each decoded object is freed as soon as it is read: half the memory, and no garbage
-            # collection on the way, for a list of thousands.
+            # In place, so that each decoded object is freed at once. For thousands of elements this halves the memory
+            # and avoids a garbage collection.
             for index, each in enumerate(value):
                 value[index] = hook(each, kind)
             return value

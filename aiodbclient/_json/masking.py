@@ -1,6 +1,6 @@
-"""Masks secrets in texts that came from elsewhere. Pure.
+"""Mask secrets in texts from elsewhere. Pure.
 
-Every text of an answer or of another library goes through ``Secrets`` before it goes into an error or a log.
+Every text of an answer or of another library passes through ``Secrets`` before it reaches an error or a log.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from html import unescape
 from typing import cast
 
 _MASK = "***"
-_SHORTEST = 4  # characters; a shorter secret would be found in every text
-_WINDOW = 8000  # characters of a text that are looked at
+_SHORTEST = 4  # characters; a shorter secret would match in every text
+_WINDOW = 8000  # characters of a text to search
 _KEPT = 2000
-_MOST = 100_000  # passwords of a generation
-_LONGEST_KEY = 128  # characters by which a longer secret is found
-_PROVIDERS = "AVNS_"  # the beginning of every password that the provider makes, masked wherever it stands
+_MOST = 100_000  # passwords in one generation
+_LONGEST_KEY = 128  # characters of a longer secret to compare
+_PROVIDERS = "AVNS_"  # the prefix of all passwords that the provider makes; always masked
 
-# Of these, what stands behind the name is a credential.
+# The value after one of these names is a credential.
 _NAMES = "password|passwd|access_key|access_cert|uri|token"
 _CREDENTIALS = (
-    # A JSON member, cut short or not; in JSON, or in JSON within a JSON string.
+    # A JSON member, possibly cut off; in JSON, or in JSON within a JSON string.
     rf"""(?P<json>"(?:{_NAMES})"\s*[^\s"]?\s*)(?:"(?:[^"\\]|\\.)*"?|[\[{{][^\]}}]*|-?\d[\d.eE+-]*)"""
     rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
     # A form or a libpq DSN, and a line of YAML.
@@ -35,14 +35,16 @@ _CREDENTIALS = (
     rf"""|{_PROVIDERS}[^\s"'<>]+"""
 )
 _QUOTES = "\"'<>\\"
-_PLAIN = rf"{_PROVIDERS}[^\s{re.escape(_QUOTES)}]*"  # the whole of such a password is found in any text, escaped or not
+_PLAIN = (
+    rf"{_PROVIDERS}[^\s{re.escape(_QUOTES)}]*"  # a complete password of the provider, found in any text, escaped or not
+)
 
-# The members of JSON whose text is a credential.
+# JSON members whose value is a credential.
 _MEMBERS = frozenset({"password", "passwd", "access_key", "access_cert", "token", "secret"})
 
 
 def credentials_in(json: object) -> list[str]:
-    """The credentials that the members of ``json``, however deep, hold."""
+    """Return the credentials in ``json``, at any depth."""
     found: list[str] = []
     left = [json]
     while left:
@@ -58,26 +60,26 @@ def credentials_in(json: object) -> list[str]:
 
 @cache
 def _credentials() -> re.Pattern[str]:
-    """Compiled when first needed: that takes as long as importing half of this package."""
+    """Compile on first use: it takes as long as importing half of this package."""
     return re.compile(_CREDENTIALS, re.IGNORECASE | re.DOTALL | re.MULTILINE)
 
 
 class Secrets:
-    """The token and the passwords that a client knows and that no error and no log may show."""
+    """The token and the passwords that a client knows. It masks them in errors and logs."""
 
     __slots__ = ("_newer", "_older", "_tokens")
 
     def __init__(self) -> None:
         self._tokens: list[str] = []
-        # Two generations, so that neither grows without bound: the newer one takes the place of the older.
+        # Two generations limit the memory: when the newer one is full, it replaces the older.
         self._newer, self._older = _Known(), _Known()
 
     def learn_token(self, token: str) -> None:
-        """Mask ``token`` from now on, and also a part of it that a text begins or ends with."""
+        """Mask ``token`` from now on, including a part of it at the start or end of a text."""
         self._tokens = [token, *self._tokens][:8]
 
     def learn(self, passwords: Iterable[str | None]) -> None:
-        """Mask ``passwords`` from now on. The provider's own are known by how they begin, and are not stored."""
+        """Mask ``passwords`` from now on. The provider's own are not stored, because their prefix identifies them."""
         for password in passwords:
             if password and (
                 password[:5] != _PROVIDERS or not (password[5:].isalnum() or re.fullmatch(_PLAIN, password))
@@ -87,7 +89,7 @@ class Secrets:
                 self._newer.add(password)
 
     def learn_list(self, passwords: list[str | None]) -> None:
-        """Do as ``learn`` does, quicker where the provider made all of them."""
+        """Do the same as ``learn``, but faster if the provider made all of them."""
         try:
             text = "\n".join(cast("list[str]", passwords))  # raises TypeError if one is None
         except TypeError:
@@ -106,7 +108,7 @@ class Secrets:
         return _credentials().sub(_without_credential, self._without_known(text))[:limit]
 
     def line(self, text: str, limit: int) -> str:
-        """Return the same on one printable line, so that an answer cannot write lines of its own into a log."""
+        """Return the same on one printable line, so that an answer cannot inject lines into a log."""
         known_masked = self._without_known(text)
         if not known_masked.isprintable():
             known_masked = "".join(character if character.isprintable() else " " for character in known_masked)
@@ -114,12 +116,12 @@ class Secrets:
 
     def _without_known(self, text: str) -> str:
         """Return the beginning of ``text`` without the token and the known passwords, escaped or not."""
-        # A secret that is cut in two is not found, so it is masked before the text is cut. The window may cut one too.
+        # A secret that is cut in two is not found, so mask before cutting. The window itself may cut a secret too.
         is_cut = len(text) > _WINDOW
         text = text[:_WINDOW]
         for token in self._tokens:
             if len(token) >= _SHORTEST:
-                text = _without_ends(re.sub(re.escape(token), _MASK, text, flags=re.IGNORECASE), token)
+                text = _mask_cut_token(re.sub(re.escape(token), _MASK, text, flags=re.IGNORECASE), token)
         if self._newer.secrets:
             text = self._without_passwords(text)
         return text[: -_WINDOW // 2] if is_cut else text
@@ -144,7 +146,7 @@ class Secrets:
 
 
 class _Known:
-    """Passwords, and where they stand in a text.
+    """Passwords, and a fast search for them in a text.
 
     Attributes:
         secrets: The passwords, by their first ``_LONGEST_KEY`` characters.
@@ -154,10 +156,10 @@ class _Known:
 
     def __init__(self) -> None:
         self.secrets: dict[str, str] = {}
-        self._lengths: dict[str, set[int]] = {}  # of these keys, by how they begin
+        self._lengths: dict[str, set[int]] = {}  # lengths of the secrets, by their first characters
 
     def add(self, secret: str) -> None:
-        # A server that replaces white space by spaces does not hide a password either.
+        # Also finds a password in which a server replaced white space by spaces.
         for form in (secret,) if secret.isprintable() else (secret, _in_one_line(secret)):
             if len(form) >= _SHORTEST:
                 key = form[:_LONGEST_KEY]
@@ -165,7 +167,7 @@ class _Known:
                 self._lengths.setdefault(key[:_SHORTEST], set()).add(len(key))
 
     def found(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where each secret begins and ends in ``text``."""
+        """Yield the start and end of each secret in ``text``."""
         at, last = 0, len(text) - _SHORTEST
         lengths = self._lengths
         while at <= last:
@@ -186,7 +188,7 @@ def _in_one_line(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
-# How JSON, URLs and HTML write characters that they cannot write as they are.
+# The escapes of JSON, URLs and HTML.
 _ESCAPES = (
     r"""(?P<json>(?:\\u[0-9a-fA-F]{4})+)|\\(?P<short>["\\/bfnrt])""",
     r"(?P<url>(?:%[0-9a-fA-F]{2})+)",
@@ -196,12 +198,12 @@ _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 def _unescaped(escape: str, text: str, at: list[int]) -> tuple[str, list[int]]:
-    """Return ``text`` unescaped, and for each of its characters where that began in the original.
+    """Return ``text`` unescaped, and the position of each character in the original.
 
     Args:
         escape: One of ``_ESCAPES``.
         text: The text.
-        at: The same of ``text``.
+        at: The positions of the characters of ``text``.
     """
     plain: list[str] = []
     places: list[int] = []
@@ -221,7 +223,7 @@ def _unescaped(escape: str, text: str, at: list[int]) -> tuple[str, list[int]]:
 
 
 def _characters(match: re.Match[str]) -> Iterator[tuple[str, int]]:
-    """Yield the characters of an escape, each with the number of characters that it takes in the text."""
+    """Yield the characters of an escape, each with its length in the escaped text."""
     escape = match[0]
     if match.lastgroup == "url":
         for character in bytes.fromhex(escape.replace("%", "")).decode("utf-8", "surrogateescape"):
@@ -236,8 +238,8 @@ def _characters(match: re.Match[str]) -> Iterator[tuple[str, int]]:
         yield (character if len(character) == 1 else " "), len(escape)
 
 
-def _without_ends(text: str, token: str) -> str:
-    """Return ``text`` without the beginning of ``token`` at its end, and without the end of ``token`` at its start."""
+def _mask_cut_token(text: str, token: str) -> str:
+    """Mask a cut-off ``token`` at the start or end of ``text``."""
     if token[:_SHORTEST] in text[1 - len(token) :]:
         for length in range(min(len(token) - 1, len(text)), _SHORTEST - 1, -1):
             if text.endswith(token[:length]):

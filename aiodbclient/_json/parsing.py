@@ -1,4 +1,4 @@
-"""JSON of unknown origin to Python, in bounded time and memory. Pure."""
+"""Parse untrusted JSON in bounded time and memory. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-# An empty list is two bytes of JSON and 60 bytes of memory. So many values block the event loop for 0.3 s at worst. A
-# hundred thousand users are 400,000.
+# Two bytes of JSON, an empty list, need 60 bytes of memory. This many values block the event loop for at most 0.3 s.
+# 100,000 users are 400,000 values.
 MOST_VALUES = 420_000
-_LONGEST_NUMBER = 40  # digits; the time that int() takes grows with their square
+_LONGEST_NUMBER = 40  # digits; the time of int() grows with their square
 
 
 class TooManyValuesError(ValueError):
@@ -17,11 +17,11 @@ class TooManyValuesError(ValueError):
 
 
 def parsed(body: bytes) -> Any:
-    """Return what the JSON in ``body`` says.
+    """Return the value of the JSON in ``body``.
 
     Raises:
-        ValueError: It is not JSON in UTF-8, or holds a lone surrogate, which no text can be written with, a number that
-            is too long, or too many values.
+        ValueError: It is not JSON in UTF-8, or holds a lone surrogate (which cannot be encoded), a number that is too
+            long, or too many values.
         RecursionError: It is nested too deeply.
     """
     if len(body) > MOST_VALUES and values_in(body) > MOST_VALUES:
@@ -33,7 +33,7 @@ def parsed(body: bytes) -> Any:
 
 
 def values_in(body: bytes) -> int:
-    """Return how many values the JSON in ``body`` holds, or more."""
+    """Return an upper bound of the number of values in the JSON in ``body``."""
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 

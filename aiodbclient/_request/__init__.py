@@ -1,1 +1,1 @@
-"""One call: the operations, what follows a failure, and the one module that sends HTTP."""
+"""One API call: the operations, the retry rules, and the only module that sends HTTP."""

@@ -1,4 +1,4 @@
-"""An answer, and the model that it holds. Pure, but for the connection that it may close."""
+"""Read an HTTP answer into a model. Pure, except that it may close the connection."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from .call import Call
 
 T = TypeVar("T")
 
-# Successes that do not mean that a DELETE is done: 202 is not done yet, 205 and 206 fit no DELETE.
+# Success statuses that do not confirm a DELETE: 202 means "not done yet"; 205 and 206 make no sense for a DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
 
-_PASSWORD = attrgetter("password")  # of a User; a list may be long
-_TOO_MUCH = "is more than there is memory for"
+_PASSWORD = attrgetter("password")  # of a User; faster than a lambda for long lists
+_TOO_MUCH = "does not fit into memory"
 _TOO_MANY = f"holds more than {MOST_VALUES:,} values"
 
 
 class Closable(Protocol):
-    """What an answer came through."""
+    """The connection of an answer."""
 
     def close(self) -> None:
-        """Close it, also where it is kept for the next request."""
+        """Close the connection, even if it is back in the pool."""
 
 
 class Answer:
-    """An answer to ``call``, not read yet.
+    """The unread answer to ``call``.
 
-    An answer that does not fit is refused with InvalidResponseError, and its connection is closed: if it was the late
-    answer to an earlier request, every later request on it would get the answer to the one before.
+    If the answer does not fit the call, it raises InvalidResponseError and closes the connection. The answer may be a
+    late one to an earlier request, and then every later request on this connection would get the wrong answer.
     """
 
-    __slots__ = ("_connection", "_secrets", "_told", "body", "call", "headers", "status")
+    __slots__ = ("_connection", "_error", "_secrets", "body", "call", "headers", "status")
 
     def __init__(
         self,
@@ -62,23 +62,22 @@ class Answer:
         self.body = body
         self._secrets = secrets
         self._connection = connection
-        self._told: ErrorText | None = None
+        self._error: ErrorText | None = None
 
     @property
     def request_id(self) -> str | None:
-        """What the provider's support asks for, or None."""
+        """The id that the provider's support asks for, or None."""
         if self.status < 400:
             return header_request_id(self.headers, self._secrets) or None
         return self._error_text().request_id or None
 
     def read(self, model: type[T]) -> T:
-        """The ``model`` that the answer holds.
+        """Return the ``model`` in the answer.
 
         Raises:
-            InvalidResponseError: It has another shape, or is about another user, db or cluster than was asked for.
+            InvalidResponseError: The answer has another shape, or is about another user, db or cluster.
         """
-        # The error is raised outside of the handlers: what a decoder or cattrs raises quotes the answer, and its
-        # credentials.
+        # Raised outside the handlers, so that it is not chained: errors of the decoder and of cattrs quote credentials.
         try:
             value = decoded(self.body, self.call.operation.key, model)
         except TooManyValuesError:
@@ -93,7 +92,7 @@ class Answer:
         raise self.invalid(problem)
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
-        """As ``read``, for a page of a list: its models, and the URL of the next page, or None."""
+        """Return the models on this page of a list, and the URL of the next page or None. Raises as ``read``."""
         try:
             page, following = decoded_page(self.body, self.call.operation.key, model)
         except TooManyValuesError:
@@ -109,7 +108,7 @@ class Answer:
         raise self.invalid(problem)
 
     def read_json(self) -> Any:
-        """The JSON of the answer, or None if it has no body.
+        """Return the JSON of the answer, or None if it has no body.
 
         Raises:
             InvalidResponseError: The body is not JSON.
@@ -130,23 +129,23 @@ class Answer:
         raise self.invalid(problem)
 
     def read_nothing(self) -> None:
-        """Check that the answer says "done": it is the documented 204, or another success without a body.
+        """Check that the answer confirms the operation: the documented 204, or another success without a body.
 
         Raises:
-            InvalidResponseError: It is another answer, such as the page of a proxy that let nothing through.
+            InvalidResponseError: The answer is another one, such as the error page of a proxy.
         """
         if self.status in _NOT_DONE or self.body.strip():
-            raise self.invalid("is not empty, as documented" if self.body else "does not say that it is done")
+            raise self.invalid("is not empty, as documented" if self.body else "does not confirm that it is done")
 
     def error(self) -> DatabaseClientError:
-        """The exception for an answer that is not a success."""
+        """Make the exception for an answer that is not a success."""
         if self.status >= 400:
             return error_from_answer(self.call.what, self.status, self.headers, self._error_text())
         self._close()
         return undocumented_status(self.call.what, self.status, self.headers, self.body, self._secrets)
 
     def invalid(self, problem: str) -> InvalidResponseError:
-        """The error for a success that is refused; its text is "the answer" and then ``problem``."""
+        """Make the error for a success that does not fit. Its message is "the answer" followed by ``problem``."""
         self._close()
         error = InvalidResponseError(
             f"{self.call.what}: the answer ({self.status}) {problem}",
@@ -157,10 +156,10 @@ class Answer:
         return error
 
     def _error_text(self) -> ErrorText:
-        # Read once, since the event and the exception need it.
-        if self._told is None:
-            self._told = error_text(self.headers, self.body, self._secrets)
-        return self._told
+        # Cached: both the event and the exception need it.
+        if self._error is None:
+            self._error = error_text(self.headers, self.body, self._secrets)
+        return self._error
 
     @property
     def _other_shape(self) -> str:
@@ -191,7 +190,7 @@ class Answer:
 
 
 def is_same_name(found: str, asked: str) -> bool:
-    """Whether an answer's name is the one that was asked for, but for case and white space at its ends."""
+    """Whether two names are equal, ignoring case and surrounding white space."""
     return found.strip().casefold() == asked.strip().casefold()
 
 

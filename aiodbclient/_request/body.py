@@ -1,4 +1,4 @@
-"""An answer's body, whole and of bounded size."""
+"""Read the whole body of an answer, with a limit on its size."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Protocol
 
 import aiohttp
 
-ACCEPTED = "gzip, deflate"  # what the client asks for, as Accept-Encoding
+ACCEPTED = "gzip, deflate"  # the Accept-Encoding of every request
 
-# Bytes of a body, after decompression: ten thousand users of Kafka, each with a certificate and a key.
+# The largest body in bytes, after decompression: enough for 10,000 Kafka users, each with a certificate and a key.
 LONGEST = 32 << 20
-_READ = 16 << 10  # bytes that are decompressed at a time
-_WRITTEN = 256 << 10  # bytes that come of it at a time, which take a millisecond of the event loop
+_READ = 16 << 10  # bytes to decompress at a time
+_WRITTEN = 256 << 10  # bytes of output at a time; they block the event loop for about a millisecond
 
 _DEFLATE = zlib.MAX_WBITS
 _GZIP = zlib.MAX_WBITS | 16
@@ -23,26 +23,26 @@ _FORMATS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _DEFLATE}
 
 
 class BodyError(Exception):
-    """A body that is refused. Its text follows on "the answer"."""
+    """The body is invalid. The message continues a sentence that starts with "the answer"."""
 
 
 async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes:
-    """Read the body of ``response``, and decompress it.
+    """Read the body of ``response`` and decompress it.
 
-    aiohttp would decompress it without a bound, and stall the event loop meanwhile.
+    aiohttp itself decompresses without a size limit, and blocks the event loop meanwhile.
 
     Args:
-        response: Of a request with ``auto_decompress=False``.
-        deadline: When to give up decompressing, in seconds of ``perf_counter``. aiohttp sees to it while it reads.
+        response: The response to a request with ``auto_decompress=False``.
+        deadline: When to stop decompressing, in seconds of ``perf_counter``. aiohttp limits the time of reading.
 
     Raises:
-        BodyError: It is larger than ``LONGEST``, or cannot be decompressed.
+        BodyError: The body is larger than ``LONGEST``, or cannot be decompressed.
         TimeoutError: ``deadline`` has passed.
     """
     content = response.content
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding == "identity":
-        if content.is_eof():  # it came with the headers, as most do
+        if content.is_eof():  # most bodies arrive together with the headers
             return content.read_nowait()
         length = response.content_length
         if length is not None and length <= LONGEST:
@@ -51,10 +51,10 @@ async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes
     if encoding.strip().lower() != "identity":
         wbits = _FORMATS.get(encoding.strip().lower())
         if wbits is None:
-            raise BodyError("is compressed in a way that was not asked for")
+            raise BodyError("uses a compression that the client does not support")
         inflater = _Inflater(wbits)
     body = bytearray()
-    since = 0  # bytes since other tasks had their turn
+    since = 0  # bytes since the last yield to other tasks
     async for chunk in content.iter_any():
         for piece in (chunk,) if inflater is None else inflater.feed(chunk):
             if len(body) + len(piece) > LONGEST:
@@ -67,12 +67,12 @@ async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes
                 if perf_counter() > deadline:
                     raise TimeoutError
     if inflater is not None and not inflater.is_complete:
-        raise BodyError("breaks off in the middle of what is compressed")
+        raise BodyError("ends in the middle of the compressed data")
     return bytes(body)
 
 
 class _Decoder(Protocol):
-    """What ``zlib.decompressobj`` makes, whose type has no public name."""
+    """The type of ``zlib.decompressobj()``, which has no public name."""
 
     @property
     def eof(self) -> bool: ...
@@ -84,7 +84,7 @@ class _Decoder(Protocol):
 
 
 class _Inflater:
-    """Decompresses piece by piece: each at most ``_WRITTEN`` bytes, however much there is in it."""
+    """Decompresses in pieces of at most ``_WRITTEN`` bytes, so that a zip bomb cannot fill the memory."""
 
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits
@@ -95,7 +95,7 @@ class _Inflater:
         return self._decoder is None or self._decoder.eof
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Decompress ``chunk``. Raises BodyError if it is of another format."""
+        """Decompress ``chunk``. Raises BodyError if its format is wrong."""
         for start in range(0, len(chunk), _READ):
             data, piece = chunk[start : start + _READ], b""
             while data or len(piece) == _WRITTEN:
@@ -108,9 +108,9 @@ class _Inflater:
                 data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
 
     def _for(self, data: bytes) -> _Decoder:
-        """The decoder for ``data``: a new one at the start, and behind the end of a member (gzip may have several)."""
+        """Return the decoder for ``data``. Each gzip member needs a new one, and a body may have several."""
         if self._decoder is None or (self._decoder.eof and data):
-            # "deflate" means zlib's format, which begins with an 8, but some send it bare.
+            # "deflate" means the zlib format, which begins with an 8. Some servers send raw deflate instead.
             bare = self._wbits == _DEFLATE and data[0] & 0x0F != 8
             self._decoder = zlib.decompressobj(-self._wbits if bare else self._wbits)
         return self._decoder

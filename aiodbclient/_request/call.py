@@ -1,4 +1,4 @@
-"""A call on its way, and what its caller chose for it. Pure."""
+"""The state of one call, and the options of its caller. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .retry import RULES, Failure, RetryPolicy, Then
 
 
 class Meter:
-    """Counts requests, and the seconds that their calls took, with all waits for the budget and between retries."""
+    """Counts requests and the seconds of their calls, including waits for the budget and between retries."""
 
     __slots__ = ("requests", "seconds")
 
@@ -33,7 +33,7 @@ def _checked_timeout(_: object, attribute: Attribute[Any], value: object) -> Non
 def _checked_max_wait(_: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and (not isinstance(value, int | float) or not 0 <= value < inf):
         raise InvalidArgumentError(
-            f"{attribute.name} must be seconds of 0 or more, or None for as long as it takes, not {value!r}"
+            f"{attribute.name} must be a number of seconds, at least 0, or None for no limit, not {value!r}"
         )
 
 
@@ -53,30 +53,30 @@ def _checked_headers(_: object, attribute: Attribute[Any], value: object) -> Non
         if not (isinstance(name, str) and isinstance(text, str)):
             raise InvalidArgumentError(f"{attribute.name} must be a mapping of strings to strings")
         if not name or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise InvalidArgumentError(f"{attribute.name}: {name!r} cannot be the name of a header")
+            raise InvalidArgumentError(f"{attribute.name}: {name!r} is not a valid header name")
         if name.lower() in _OWN_HEADERS:
             raise InvalidArgumentError(f"{attribute.name}: {name} is set by the client itself")
-        if not text.isascii() or not text.isprintable():  # the text may be a secret, and is not quoted
+        if not text.isascii() or not text.isprintable():  # not quoted, because it may be a secret
             raise InvalidArgumentError(f"{attribute.name}: the value of {name} must be printable ASCII")
 
 
 def _own_copy(value: Any) -> Any:
-    """A copy of a mapping, so that a change by the caller does not change what was checked."""
+    """Copy a mapping, so that the caller cannot change it after the check."""
     return dict(value) if isinstance(value, Mapping) else value
 
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Options:
-    """What a caller chose for its calls.
+    """The options of a call, as its caller set them.
 
     Args:
-        max_wait: Seconds that a call may wait for the rate budget; None for as long as it takes.
-        timeout: Seconds that one try may take, connecting included.
-        retry: How often and how patiently to try again.
-        headers: More headers for each request. They may hold secrets.
-        bulk: Whether to wait in the budget's bulk lane.
-        before_sending: Called right before each request, when it no longer waits for anything. If it raises, the
-            request is not sent, and the call raises the same.
+        max_wait: How many seconds a call may wait for the rate budget. None: no limit.
+        timeout: How many seconds one try may take, including the connect.
+        retry: How often to retry, and how long to wait in between.
+        headers: Additional headers of each request. They may hold secrets.
+        bulk: Whether the call waits in the bulk lane of the budget.
+        before_sending: Called right before each request, after all waits. If it raises, the request is not sent and
+            the call raises the same error.
         tenant: The tenant that the call is for, or None.
 
     Raises:
@@ -93,33 +93,33 @@ class Options:
 
 
 class Call:
-    """One call: what is asked, and what has become of it so far.
+    """One call: what to send, and its state so far.
 
     Args:
-        operation: What is asked.
-        path: Where, percent-encoded, with its query.
-        options: What the caller chose.
-        meter: Counts its requests, if anything does.
-        cluster_id: The cluster that is asked about, or None.
-        name: The user or db that is asked about, or None.
-        exact_name: Whether a name that differs from ``name`` in case alone is another name.
-        body: What to send as JSON, or that JSON encoded already, or None.
-        write_lock: Held while a request is in flight, where the cluster bears one user write at a time.
+        operation: The operation.
+        path: The percent-encoded path, with the query.
+        options: The options of the caller.
+        meter: Counts the requests, or None.
+        cluster_id: The id of the cluster, or None.
+        name: The user or db, or None.
+        exact_name: Whether names on this cluster are case-sensitive.
+        body: The body, to be encoded as JSON or already encoded, or None.
+        write_lock: Held while a request is in flight, if the cluster supports only one user write at a time.
 
     Attributes:
-        requests: Requests so far.
-        sent: Those of them that may have reached the server.
-        lost: Those of them whose answer was lost.
-        timed_out: Whether one of these took too long, so that the server may still be at it.
-        status: The status of the last answer, or 0 if it has not come.
+        requests: How many requests were made so far.
+        sent: How many of them may have reached the server.
+        lost: How many of them lost their answer.
+        timed_out: Whether a lost answer was a timeout, so that the server may still work on the request.
+        status: The status of the last answer, or 0 if there is none.
         failure: How the last try failed.
-        may_have_applied: Whether one of the tries may have taken effect although it failed.
-        request_id: The last answer's, or None.
-        closed_for: For how many seconds the last 429 closed the gate, or None.
-        patience: Seconds that are left of ``max_wait``, or None for as long as it takes.
+        may_have_applied: Whether a failed try may have taken effect on the server.
+        request_id: The id of the last answer, or None.
+        closed_for: How many seconds the last 429 closed the gate, or None.
+        patience: The rest of ``max_wait`` in seconds, or None for no limit.
 
     Raises:
-        InvalidArgumentError: ``body`` holds what JSON cannot say.
+        InvalidArgumentError: JSON cannot represent ``body``.
     """
 
     requests = 0
@@ -157,7 +157,7 @@ class Call:
         self.patience = options.max_wait
 
     def begin(self, waited: float) -> None:
-        """A request is sent now, after ``waited`` seconds for its slot."""
+        """Note that a request is sent now, after it waited ``waited`` seconds for its slot."""
         self.requests += 1
         self.sent += 1
         if self.meter is not None:
@@ -167,23 +167,23 @@ class Call:
 
     @property
     def what(self) -> str:
-        """How errors name the call."""
+        """The name of the call in errors."""
         return f"{self.operation.name} ({self.operation.method} {self.path})"
 
     @property
     def then(self) -> Then:
-        """What follows the failure of the last try."""
+        """The action after the failure of the last try."""
         return RULES[self.failure][self.operation.kind]
 
     @property
     def gone_is_done(self) -> bool:
-        """Whether a 404 after a lost answer says that an earlier try did it."""
+        """Whether a 404 after a lost answer means that an earlier try succeeded."""
         return RULES[Failure.LOST][self.operation.kind] is Then.RETRY_GONE_IS_DONE
 
     def complete(self, error: DatabaseClientError) -> None:
-        """Make ``error`` speak of the whole call: how many requests were made, and whether it may have been applied.
+        """Make ``error`` describe the whole call: the number of requests, and whether it may have been applied.
 
-        Every error of a request goes through here.
+        Every error of a request passes through here.
         """
         is_unclear = self.failure is Failure.LOST or isinstance(error, ServerError | InvalidResponseError)
         self.may_have_applied |= is_unclear and self.operation.writes
@@ -211,10 +211,10 @@ _SETTLE = {
 
 def _encoded(operation: Operation, body: Mapping[str, Any]) -> bytes:
     try:
-        # Member by member: json encodes a string, as most are, five times as fast as an object that holds it. The names
-        # are those of attributes, in which there is nothing to escape.
+        # Member by member, because json encodes a bare string five times as fast as an object. The names are attribute
+        # names, so they need no escape.
         members = [f'"{name}": {json.dumps(value)}' for name, value in body.items()]
         return f"{{{', '.join(members)}}}".encode()
     except (TypeError, ValueError) as error:
-        problem = f"{operation.name}: the arguments hold what JSON cannot say: {error}; nothing was sent"
+        problem = f"{operation.name}: JSON cannot represent the arguments: {error}; nothing was sent"
     raise InvalidArgumentError(problem)

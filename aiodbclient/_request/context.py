@@ -1,4 +1,4 @@
-"""What the calls on one cluster share: its id and engine, the guard, and the lock of one user write at a time."""
+"""What the calls on one cluster share: its id, its engine, the guard, and the lock for user writes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from .transport import Transport
 
 T = TypeVar("T")
 
-# Stands for the engine of a cluster that the token may not read. The guard lets it through, as every unknown engine.
+# The engine of a cluster that the token may not read. The guard passes it, like every unknown engine.
 _UNREADABLE = "unreadable"
 
 
 class ClusterMemory:
-    """What a client has learned of clusters, by their ids, and the locks around learning it and around user writes.
+    """What a client knows about clusters, by id, and the locks for reading it and for user writes.
 
     Attributes:
         engines: The engines.
-        reads: For each cluster whose engine is being read now, the future that other calls await.
+        reads: A future for each cluster whose engine is being read. Other calls await it.
         cas: The CA certificates, as PEM.
         ca_locks: Held while a CA is read.
-        write_locks: Held while a user is written, where the cluster bears one user write at a time.
-        deletions: The users that were deleted a moment ago.
+        write_locks: Held during a user write, if the cluster supports only one at a time.
+        deletions: The users that were deleted recently.
     """
 
     __slots__ = ("ca_locks", "cas", "deletions", "engines", "reads", "write_locks")
@@ -53,15 +53,15 @@ class ClusterMemory:
 
 
 class ClusterContext(NamedTuple):
-    """One cluster, as its calls see it.
+    """One cluster, from the view of its calls.
 
     Attributes:
-        transport: What sends.
-        memory: What the client has learned of clusters.
+        transport: Sends the calls.
+        memory: What the client knows about clusters.
         cluster_id: The cluster's UUID, in the API's spelling.
         given_engine: The engine that the caller gave, or None.
-        options: What the caller chose for the calls.
-        meter: Counts the requests, if anything does.
+        options: The options of the caller.
+        meter: Counts the requests, or None.
     """
 
     transport: Transport
@@ -73,7 +73,7 @@ class ClusterContext(NamedTuple):
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine that was given, or was read since, or None."""
+        """The engine that was given or read, or None."""
         if self.given_engine is not None:
             return self.given_engine
         learned = self.memory.engines.get(self.cluster_id)
@@ -86,22 +86,22 @@ class ClusterContext(NamedTuple):
         body: Mapping[str, Any] | None = None,
         settings: Iterable[str] = (),
     ) -> Answer:
-        """Send an operation on the user or db ``name``, if the cluster's engine can do it.
+        """Send an operation on the user or db ``name``, if the cluster's engine supports it.
 
-        A user write goes alone where the engine bears no two at a time.
+        If the engine supports only one user write at a time, a user write waits for the others.
 
         Args:
-            operation: What to do.
-            name: The user or db to do it to.
-            body: What to send as JSON.
+            operation: The operation.
+            name: The user or db.
+            body: The body, to be encoded as JSON.
             settings: The settings in ``body``, by their names in ``Capabilities.user_settings``.
 
         Returns:
             The successful answer, not read yet.
 
         Raises:
-            InvalidArgumentError: No URL can carry the name; nothing was sent.
-            UnsupportedOperationError: The engine cannot do this; nothing was sent.
+            InvalidArgumentError: The name is invalid in a URL. Nothing was sent.
+            UnsupportedOperationError: The engine does not support this. Nothing was sent.
             DatabaseClientError: As ``Transport.send``.
         """
         check_name(name)
@@ -126,24 +126,24 @@ class ClusterContext(NamedTuple):
         return await self.transport.send(call)
 
     async def list(self, operation: Operation, model: type[T]) -> list[T]:
-        """Read all of the cluster's users or dbs, if its engine can have them. Raises as ``send`` does."""
+        """Read all users or dbs of the cluster, if its engine supports them. Raises as ``send``."""
         guard(await self.learn_engine(), operation.name)
         path = operation.path(self.cluster_id)
         return await read_all(self.transport, operation, path, model, self.options, self.meter)
 
     async def read(self, operation: Operation, model: type[T]) -> T:
-        """Send an operation on the cluster itself, which every engine has, and read the ``model`` of its answer."""
+        """Send an operation on the cluster itself, and return the ``model`` in the answer."""
         call = Call(operation, operation.path(self.cluster_id), self.options, self.meter, cluster_id=self.cluster_id)
         return (await self.transport.send(call)).read(model)
 
     async def read_cluster(self) -> Cluster:
-        """Read the cluster, and remember its engine."""
+        """Read the cluster, and store its engine."""
         cluster = await self.read(GET_CLUSTER, Cluster)
         self.memory.engines[self.cluster_id] = cluster.engine
         return cluster
 
     async def read_ca(self) -> str:
-        """The cluster's CA certificate as PEM, read once for the client."""
+        """Return the CA certificate of the cluster as PEM. Each client reads it once."""
         cas = self.memory.cas
         async with self.memory.ca_locks.setdefault(self.cluster_id, asyncio.Lock()):
             if self.cluster_id not in cas:
@@ -156,7 +156,7 @@ class ClusterContext(NamedTuple):
             return cas[self.cluster_id]
 
     async def learn_engine(self) -> Engine | str:
-        """The engine. If it is not known yet, the cluster is read, once for the client."""
+        """Return the engine. Reads the cluster if it is unknown, once per client."""
         engine = self.given_engine or self.memory.engines.get(self.cluster_id)
         while engine is None:
             await self._read_engine()
@@ -164,7 +164,7 @@ class ClusterContext(NamedTuple):
         return engine
 
     def for_bulk(self, meter: Meter) -> ClusterContext:
-        """This context for one name of a bulk run: its calls wait in the bulk lane, however long that takes.
+        """Return this context for one name of a bulk run: its calls wait in the bulk lane without a limit.
 
         Args:
             meter: Counts the requests.
@@ -173,9 +173,9 @@ class ClusterContext(NamedTuple):
         return self._replace(options=options, meter=meter)
 
     async def _read_engine(self) -> None:
-        """Read the cluster, or wait for another call that reads it with the same options.
+        """Read the cluster, or wait for another call that already reads it with the same options.
 
-        If the read fails, all who wait for it get its error. If it is cancelled, one of those who wait reads.
+        If the read fails, all waiting calls raise its error. If it is cancelled, one of them reads instead.
         """
         options = self.options
         reading = (self.cluster_id, options.max_wait, options.timeout, options.retry, options.bulk)
@@ -194,7 +194,7 @@ class ClusterContext(NamedTuple):
             self.memory.engines[self.cluster_id] = _UNREADABLE
         except Exception as error:
             done.set_exception(error)
-            done.exception()  # retrieved, so that asyncio does not warn where nobody waits
+            done.exception()  # retrieved, so that asyncio does not warn if no call waits
             raise
         finally:
             del reads[reading]
@@ -203,7 +203,7 @@ class ClusterContext(NamedTuple):
 
 
 def _pem(encoded: str) -> str | None:
-    """The certificates in ``encoded``, or None where there is none in it."""
+    """Return the certificates in ``encoded``, or None if there are none."""
     try:
         pem = binascii.a2b_base64(encoded).decode("ascii")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)

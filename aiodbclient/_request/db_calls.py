@@ -1,4 +1,4 @@
-"""The calls on the databases of a cluster, one at a time."""
+"""Single calls on the databases of a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .operations import CREATE_DB, DELETE_DB, GET_DB, LIST_DBS
 
 
 class DatabaseCalls:
-    """The part of ``DatabasesAPI`` that bulk runs are made of."""
+    """The single calls of ``DatabasesAPI``. Bulk runs use them too."""
 
     __slots__ = ("_context",)
 
@@ -26,7 +26,7 @@ class DatabaseCalls:
             name: The database.
 
         Raises:
-            NotFoundError: There is no such database. The API can say so of a new one for a moment.
+            NotFoundError: There is no such database. The API can answer this for a moment after the create.
         """
         return (await self._context.send(GET_DB, name)).read(Database)
 

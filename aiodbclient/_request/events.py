@@ -1,4 +1,4 @@
-"""What a client reports of each request, for metrics and the log."""
+"""The events that a client reports for metrics and the log, one for each request."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ logger = logging.getLogger("aiodbclient")
 
 @frozen
 class RequestEvent:
-    """One request and its outcome. It holds no name of a user or db and no credential.
+    """One request and its outcome. It holds no credential and no name of a user or db.
 
     Attributes:
         operation: Like ``"users.create"``.
-        method: HTTP's.
-        status: HTTP's, or None where no answer came.
-        error: The name of the exception where no answer came, else None.
-        attempt: Which try of its call it is, from 1.
-        waited: Seconds spent waiting for the rate budget before it was sent.
-        duration: Seconds from sending to the whole answer.
-        blocked: Seconds spent waiting for another user write on the cluster to end, before it was sent. MongoDB bears
-            one at a time.
+        method: The HTTP method.
+        status: The HTTP status, or None without an answer.
+        error: The name of the exception if there was no answer, else None.
+        attempt: The number of the try within its call, from 1.
+        waited: Seconds that it waited for the rate budget.
+        duration: Seconds from sending it to the end of the answer.
+        blocked: Seconds that it waited for other user writes on the cluster. MongoDB supports only one at a time.
         request_id: The id that the provider's support asks for, or None.
         tenant: The tenant that ``aiodbclient.tenants`` sent the request for. None for all other requests.
     """
@@ -53,7 +52,7 @@ def event_of(
     Args:
         call: The call.
         answer: Its answer, or None.
-        failure: Why there is none, or None.
+        failure: The error if there is no answer, else None.
         asked: When it asked for its slot, in seconds of ``perf_counter``.
         granted: When it got the slot.
         started: When it was sent.
@@ -86,5 +85,5 @@ def report(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], ob
     if on_event is not None:
         try:
             on_event(event)
-        except Exception:  # the caller of the request gets its outcome all the same
+        except Exception:  # a faulty hook must not change the outcome of the call
             logger.exception("on_event raised")

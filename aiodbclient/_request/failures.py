@@ -1,4 +1,4 @@
-"""Make the error of a request that failed, and note in its call how it failed. Knows aiohttp's exceptions."""
+"""Make the error of a failed request, and store in its call how it failed. Maps aiohttp's exceptions."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .call import Call
 from .quirks import BROKEN, NOT_SENT, text_of
 from .retry import LOST_STATUSES, Failure
 
-# What sending a request and reading its answer can raise, besides a cancellation.
+# The exceptions that sending a request and reading its answer can raise, except a cancellation.
 FAILURES = (*BROKEN, OSError, TimeoutError, BodyError, MemoryError, ValueError)
 
-# The API, or a gateway before it, gave up waiting: what it waited for may still go on.
+# The API or a gateway timed out. The server may still work on the request.
 _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 
 
 def without_answer(call: Call, error: BaseException, secrets: Secrets) -> DatabaseClientError:
-    """The error for a request without a whole answer. How it failed is noted in ``call``.
+    """Make the error for a request without a complete answer, and store in ``call`` how it failed.
 
-    aiohttp's exceptions can hold the request's headers, so ours quotes them with secrets masked and is not chained.
+    aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
 
     Args:
         call: The call that sent it.
         error: One of FAILURES.
-        secrets: What the message must not show.
+        secrets: Masks secrets in the message.
     """
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT
@@ -53,7 +53,7 @@ def without_answer(call: Call, error: BaseException, secrets: Secrets) -> Databa
     if isinstance(error, BodyError):
         return InvalidResponseError(f"{call.what}: the answer ({call.status}) {error}", status=call.status)
     if isinstance(error, MemoryError):
-        return InvalidResponseError(f"{call.what}: there is no memory for the answer", status=call.status)
+        return InvalidResponseError(f"{call.what}: the answer does not fit into memory", status=call.status)
     call.may_have_applied |= call.operation.writes
     return ConfigurationError(
         f"{call.what}: aiohttp refused the request or the answer ({type(error).__name__}); a session of yours must not "
@@ -62,7 +62,7 @@ def without_answer(call: Call, error: BaseException, secrets: Secrets) -> Databa
 
 
 def refused(call: Call, answer: Answer) -> DatabaseClientError:
-    """The error for an answer that is not a success. How it failed is noted in ``call``."""
+    """Make the error for an answer that is not a success, and store in ``call`` how it failed."""
     error = answer.error()
     call.request_id = answer.request_id
     if isinstance(error, RateLimitError):
@@ -76,7 +76,7 @@ def refused(call: Call, answer: Answer) -> DatabaseClientError:
 
 
 def no_slot(call: Call, wait: float | None) -> RateLimitError:
-    """The error for a call that would wait longer for its slot than ``max_wait``: for ``wait`` seconds if known."""
+    """Make the error for a call that would wait longer than ``max_wait``: for ``wait`` seconds, if known."""
     how_long = "within max_wait" if wait is None else f"for another {wait:.1f} s, longer than max_wait allows"
     request = f" (request id {call.request_id})" if call.request_id else ""
     text = f"{call.what}: the rate budget has no slot {how_long}{request}"

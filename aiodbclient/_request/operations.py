@@ -1,4 +1,4 @@
-"""The operations of the API that this package speaks: a line for each. Pure."""
+"""The operations of the API that this package supports, one per line. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .paths import CLUSTERS
 
 
 class Kind(Enum):
-    """The kinds of operation, as far as it matters for what follows a failure (``retry.RULES``)."""
+    """The kinds of operation, by how ``retry.RULES`` treats their failures."""
 
     READ = auto()
     UPDATE = auto()
@@ -24,10 +24,10 @@ class Operation:
     Attributes:
         name: Its name in errors, logs and events, like ``"users.create"``.
         method: The HTTP method.
-        template: Its path, with ``{cluster}`` and ``{name}`` where they go.
+        template: Its path, with the placeholders ``{cluster}`` and ``{name}``.
         kind: Its column in ``retry.RULES``.
         key: The member of the answer that holds the result; empty if the answer has no body.
-        on: What it works on: ``"users"``, ``"dbs"`` or ``"clusters"``.
+        on: Its resource: ``"users"``, ``"dbs"`` or ``"clusters"``.
         writes: Whether it changes something on the server.
     """
 
@@ -43,8 +43,8 @@ class Operation:
         self.writes = kind is not Kind.READ
 
     def path(self, cluster_id: str = "", name: str = "") -> str:
-        """The percent-encoded path of a request, for a ``name`` that ``check_name`` lets through."""
-        plain = name.isalnum() and name.isascii()  # quoting costs more than finding out that nothing is to be quoted
+        """Return the percent-encoded path for a ``name`` that ``check_name`` accepts."""
+        plain = name.isalnum() and name.isascii()  # this check is faster than quote()
         return self.template.replace("{cluster}", cluster_id).replace("{name}", name if plain else quote(name, safe=""))
 
 

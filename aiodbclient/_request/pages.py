@@ -1,4 +1,4 @@
-"""Lists, page after page."""
+"""Read lists, page by page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .transport import Transport
 
 T = TypeVar("T")
 
-# Of one list. A hundred thousand users are half of each, at the API's usual 20 a page.
+# Limits of one list. 100,000 users need half of each, at the API's usual 20 a page.
 _MOST_PAGES = 5_000
 _MOST_BYTES = 128 << 20
 _MOST_VALUES = 1_000_000
@@ -28,7 +28,7 @@ async def read_all(
     options: Options,
     meter: Meter | None = None,
 ) -> list[T]:
-    """Read the whole list at ``path``, page after page (``links.pages.next``).
+    """Read the whole list at ``path``, page by page (``links.pages.next``).
 
     Raises:
         InvalidResponseError: The next page is at another host or path, or was read before; or the list has more than
@@ -59,7 +59,7 @@ async def read_all(
 
 
 def _path_of(base_url: URL, following: str, answer: Answer) -> str:
-    """The path and query of the next page, which differs from this page's in its query alone."""
+    """Return the path and query of the next page. Only the query may differ from this page's."""
     base = base_url.raw_path.rstrip("/")
     try:
         this = URL(f"{base_url.origin()}{base}{answer.call.path}", encoded=True)

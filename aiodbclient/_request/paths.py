@@ -1,4 +1,4 @@
-"""Names, ids and tags in the API's addresses. Pure."""
+"""Check names, ids and tags before they go into a URL. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def checked_cluster_id(cluster_id: object) -> str:
-    """``cluster_id`` in the API's spelling. Raises InvalidArgumentError if it is no UUID."""
+    """Return ``cluster_id`` as the API writes it. Raises InvalidArgumentError if it is not a UUID."""
     text = str(cluster_id) if isinstance(cluster_id, str | UUID) else ""
     if not re.fullmatch(_UUID, text, re.IGNORECASE):
         raise InvalidArgumentError(f"a cluster id is a UUID (with hyphens), not {cluster_id!r}; nothing was sent")
@@ -24,11 +24,12 @@ def checked_cluster_id(cluster_id: object) -> str:
 def check_name(name: object) -> None:
     """Refuse a name that cannot be a segment of a URL's path.
 
-    That is an empty name; ``.`` and ``..``, which proxies and URL libraries resolve (a DELETE of the user ``..`` would
-    be a DELETE of the cluster); one with a NUL; and one with lone surrogates, which UTF-8 cannot encode.
+    - An empty name.
+    - ``.`` and ``..``: proxies and URL libraries resolve them. A DELETE of the user ``..`` would delete the cluster.
+    - A name with a NUL, or with lone surrogates, which UTF-8 cannot encode.
 
     Raises:
-        InvalidArgumentError: It is such a name, or no string.
+        InvalidArgumentError: The name is one of these, or is not a string.
     """
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")
@@ -39,7 +40,7 @@ def check_name(name: object) -> None:
 
 
 def tag_query(tag_name: str | None) -> str:
-    """The query for the clusters with a tag; empty for None. Raises InvalidArgumentError if it is no text."""
+    """Return the query for the clusters with a tag; empty for None. Raises InvalidArgumentError if it is not text."""
     if tag_name is None:
         return ""
     if not isinstance(tag_name, str):

@@ -1,4 +1,4 @@
-"""The proxy of a client's own session. Pure, but for the environment that it reads."""
+"""Choose the proxy of a client's own session. Pure, except that it reads the environment."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..errors import ConfigurationError, InvalidArgumentError
 
 
 def chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | None:
-    """The proxy through which ``base_url`` is reached, or None for none.
+    """Return the proxy for ``base_url``, or None.
 
-    An API at plain http, which is on loopback, is never reached through one, which would read the token.
+    An API with plain http (on loopback) never gets a proxy, because the proxy could read the token.
 
     Args:
-        proxy: The caller's, or None.
-        trust_env: Whether to look for one in the environment's ``HTTPS_PROXY`` and ``NO_PROXY``.
-        base_url: Where the API is.
+        proxy: The proxy that the caller gave, or None.
+        trust_env: Whether to read ``HTTPS_PROXY`` and ``NO_PROXY`` from the environment.
+        base_url: The address of the API.
 
     Raises:
-        InvalidArgumentError: It is no address of a proxy. The text does not quote it, as there may be a password in it.
-        ConfigurationError: There is a ``proxy``, and the API is at plain http.
+        InvalidArgumentError: The address is invalid. The message does not quote it, because it may hold a password.
+        ConfigurationError: There is a ``proxy``, and the API uses plain http.
     """
     if proxy is not None:
         if base_url.scheme == "http":
             raise ConfigurationError(
-                f"proxy: {base_url} is plain http, so that the proxy would read the token; reach it without one"
+                f"proxy: {base_url} is plain http, so the proxy could read the token: remove proxy="
             )
         return _checked("proxy", proxy)
     if not trust_env or base_url.scheme == "http":
@@ -39,7 +39,7 @@ def chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | Non
 
 
 def _checked(name: str, proxy: str) -> URL:
-    with suppress(ValueError, TypeError):  # their texts quote it
+    with suppress(ValueError, TypeError):  # their messages quote it
         url = URL(proxy)
         if url.scheme in ("http", "https") and url.host and url.path == "/" and not url.query_string:
             return url

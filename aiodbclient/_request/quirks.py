@@ -1,6 +1,6 @@
-"""What aiohttp does that this client must not let it do: resend by itself, quote secrets, hand out a late answer.
+"""Work around aiohttp, which resends requests by itself, quotes secrets, and can return a late answer.
 
-Source: aiohttp 3.12 to 3.14. Underscored names of aiohttp are used in this module alone.
+Checked against aiohttp 3.12 to 3.14. Only this module uses private names of aiohttp.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from yarl import URL
 
 from ..errors import ConfigurationError
 
-BROKEN = (aiohttp.ClientError,)  # what aiohttp raises, besides OSError and TimeoutError
+BROKEN = (aiohttp.ClientError,)  # what aiohttp raises, in addition to OSError and TimeoutError
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending again by itself when a connection breaks: what was sent may have been done.
+    """Stop aiohttp from resending a request when a connection breaks: the server may have performed it.
 
-    It does so for idempotent methods alone, which POST is not.
+    aiohttp resends idempotent methods only, so POST does not need this.
     """
     try:
         return await handler(request)
@@ -34,25 +34,25 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
 
 
 def send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareType, ...]:
-    """The middlewares for a request that aiohttp must send once: those of the session, and ours."""
+    """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
     # The middlewares of a request replace those of its session.
     return (*getattr(session, "_middlewares", ()), _send_once)
 
 
 def text_of(error: BaseException) -> str:
-    """The text of an error of aiohttp's that may be shown."""
+    """Return the part of an aiohttp error that is safe to show."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answered {error.status}"
-    # The text of these quotes what came, and with that credentials, or the URL of a proxy with its password.
+    # The messages of these quote the answer with its credentials, or the URL of a proxy with its password.
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError) or not str(error):
         return type(error).__name__
     return f"{type(error).__name__}: {error}"
 
 
 def drop_unasked(session: aiohttp.ClientSession) -> None:
-    """Close idle connections through which something came: it would be taken for the answer to the next request.
+    """Close idle connections that received data: aiohttp would take it for the answer to the next request.
 
-    aiohttp takes the first one that is not closed, so those behind it need not be looked at.
+    aiohttp uses the first open connection, so the loop stops there.
     """
     connections: dict[object, Iterable[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
     for kept in connections.values():
@@ -63,7 +63,7 @@ def drop_unasked(session: aiohttp.ClientSession) -> None:
 
 
 def connection_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:
-    """The connection of ``response``, also after aiohttp took it back to use it again."""
+    """Return the connection of ``response``, even if it is back in the pool."""
     protocol = getattr(response, "_protocol", None)
     return protocol if isinstance(protocol, ResponseHandler) else None
 
@@ -72,14 +72,14 @@ def check_session(session: aiohttp.ClientSession, base_url: URL) -> None:
     """Refuse a session that would replace the token or show it to a proxy.
 
     Raises:
-        ConfigurationError: It has ``auth=``, or plain http to loopback would go through a proxy.
+        ConfigurationError: The session has ``auth=``, or would send plain http to loopback through a proxy.
     """
     if session.auth is not None:
-        raise ConfigurationError("the aiohttp.ClientSession that was given has auth=, which collides with the token")
+        raise ConfigurationError("the given aiohttp.ClientSession has auth=, which would replace the token: remove it")
     if base_url.scheme == "http" and _has_proxy(session, base_url.host or ""):
         raise ConfigurationError(
-            f"base_url is plain http to {base_url.host}, and the aiohttp.ClientSession that was given would tell the "
-            "token to a proxy in the clear: give one without proxy=, or put the host into NO_PROXY"
+            f"base_url is plain http to {base_url.host}, and the given aiohttp.ClientSession would send the token "
+            "unencrypted to a proxy: pass a session without proxy=, or add the host to NO_PROXY"
         )
 
 

@@ -1,4 +1,4 @@
-"""Calls of the API that have no method of their own."""
+"""Send API calls that have no method of their own (``client.request``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .transport import Transport
 JSON = Mapping[str, "JSON"] | Sequence["JSON"] | str | int | float | bool | None
 Params = Mapping[str, str | int | float | bool | Sequence[str | int | float | bool]]
 
-# A PATCH may not be idempotent, so it is retried like a create.
+# A PATCH may not be idempotent, so it follows the retry rules of a create.
 _OPERATIONS = {
     method: Operation("request", method, "", kind)
     for method, kind in {
@@ -29,7 +29,7 @@ _OPERATIONS = {
         "PATCH": Kind.CREATE,
     }.items()
 }
-# RFC 3986 (3.3): a path of segments that are not empty.
+# RFC 3986 (3.3): a path of non-empty segments.
 _PATH = re.compile(r"/v2(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
 _TRICK = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
 _LONGEST_PATH = 8 << 10  # characters, with the query
@@ -46,7 +46,7 @@ async def request(
     *,
     meter: Meter | None = None,
 ) -> Any:
-    """Send a call as ``DatabaseClient.request`` documents, and return the JSON of its answer."""
+    """Send a call, and return the JSON of its answer. See ``DatabaseClient.request``."""
     operation = _OPERATIONS.get(method.upper()) if isinstance(method, str) else None
     if operation is None:
         raise InvalidArgumentError(f"method must be one of {', '.join(_OPERATIONS)}, not {method!r}; nothing was sent")
@@ -59,7 +59,7 @@ async def request(
 
 
 def _checked_path(path: object) -> str:
-    """Return ``path`` if every server and proxy takes it for the same path below ``/v2/``.
+    """Return ``path`` if every server and proxy resolves it to the same path below ``/v2/``.
 
     Raises:
         InvalidArgumentError: It is not such a path.
@@ -71,7 +71,7 @@ def _checked_path(path: object) -> str:
             f"path must be like /v2/databases/options: below /v2/, without host, query or fragment (pass params=), "
             f"with names percent-encoded by urllib.parse.quote(name, safe=''), not {path!r}; nothing was sent"
         )
-    # Some servers decode a path before they resolve its dots, and some drop what follows a semicolon.
+    # Some servers decode a path before they resolve its dots, and some drop everything after a semicolon.
     parts = re.split(r"[/\\]", unquote(path, errors="replace"))
     if any(part.partition(";")[0] in (".", "..") or _TRICK.search(part) for part in parts):
         raise InvalidArgumentError(
@@ -105,10 +105,10 @@ def _query(params: Params | None) -> str:
 
 
 def _encoded(json: JSON) -> bytes:
-    """The body of a request.
+    """Encode the body of a request.
 
     Raises:
-        InvalidArgumentError: JSON has no form for it, or it is too long. The text does not quote it.
+        InvalidArgumentError: JSON cannot represent it, or it is too long. The message does not quote it.
     """
     try:
         encoded = json_module.dumps(json, ensure_ascii=False, allow_nan=False).encode()
@@ -117,7 +117,7 @@ def _encoded(json: JSON) -> bytes:
     except RecursionError:
         problem = "is nested too deeply"
     except (TypeError, ValueError) as error:
-        problem = f"has no form in JSON: {error}"
+        problem = f"cannot be represented in JSON: {error}"
     else:
         if len(encoded) > _LONGEST_BODY:
             problem = f"is longer than {_LONGEST_BODY >> 20} MiB"
@@ -129,7 +129,7 @@ def _encoded(json: JSON) -> bytes:
 
 
 def _has_string_keys(json: JSON) -> bool:
-    # json.dumps writes the keys 1, None and True as strings, and may so write the same key twice.
+    # json.dumps turns the keys 1, None and True into strings, so it could write the same key twice.
     left: list[Any] = [json]
     while left:
         value = left.pop()

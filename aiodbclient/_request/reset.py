@@ -1,4 +1,4 @@
-"""Giving a user a new password, and making sure of it where the request was sent twice."""
+"""Reset the password of a user, and read it back if the request was sent twice."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from .answer import Answer
 from .context import ClusterContext
 from .operations import GET_USER, RESET_AUTH
 
-_LONGEST = 10.0  # seconds to wait for a reset that may still be under way
-_LOOKS = 4  # reads of a password that is empty, as a fresh one may be for a moment
+_LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
+_LOOKS = 4  # how often to read the password, which can be empty right after a reset
 
 
 async def reset_password(context: ClusterContext, name: str, mysql_settings: MySQLSettings | None = None) -> User:
-    """Give the user ``name`` a new password; the old one ends at once.
+    """Give the user ``name`` a new password. The old one stops working at once.
 
-    If the answer to a first try is lost and a second try is answered, the server may perform the two in either order,
-    and the password of the last one counts. So the client waits and reads the password back. It waits for the call's
-    timeout if the first try took too long, otherwise for twice the first delay of its retry policy, and never longer
-    than 10 seconds. It cannot detect a server that performs the lost try even later.
+    If the answer to a first try is lost and a second try succeeds, the server may perform the two in either order. The
+    password of the last one counts. So the client waits, then reads the password back. It waits for the call's timeout
+    if the first try timed out, otherwise for twice ``base_delay``, and at most for 10 seconds. It cannot detect a
+    server that performs the lost try even later.
 
     Args:
         context: The cluster.
         name: The user.
-        mysql_settings: How it proves its password from now on.
+        mysql_settings: The authentication plugin of a MySQL user from now on.
 
     Raises:
         InvalidResponseError: Two resets were sent, and the API does not return the user's password:
-            ``may_have_applied`` is set. Or it is no documented answer.
+            ``may_have_applied`` is set. Or the answer is not the documented one.
         DatabaseClientError: As ``ClusterContext.send``.
     """
     body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
@@ -46,19 +46,19 @@ async def reset_password(context: ClusterContext, name: str, mysql_settings: MyS
 
 
 async def _password_of(context: ClusterContext, name: str, answer: Answer) -> str:
-    """The password that counts after the resets of ``answer``, more than one of which may be performed."""
+    """Read the password that is valid after several resets."""
     options = answer.call.options
     await asyncio.sleep(min(options.timeout if answer.call.timed_out else 2 * options.retry.base_delay, _LONGEST))
     capabilities = Capabilities.of(context.engine or "") or Capabilities()
     for look in range(_LOOKS if capabilities.returns_passwords else 0):
         if look:
             await asyncio.sleep(options.retry.base_delay)
-        # If it cannot be read, the caller must know that the reset was sent, not why it cannot be read.
+        # The caller must learn that a reset was sent, not why this read failed.
         with suppress(DatabaseClientError):
             password = (await context.send(GET_USER, name)).read(User).password
             if password is not None:
                 return password
     raise answer.invalid(
-        "came after another reset whose answer was lost; either may be the last one that the server performed, and the "
-        "password of the user could not be read back"
+        "followed another reset whose answer was lost. The server may have performed the two in either order, and the "
+        "password could not be read back"
     )

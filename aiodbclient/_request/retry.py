@@ -1,7 +1,7 @@
-"""What follows a failure: which calls are tried again, how often, and after how long. Pure.
+"""Decide which failed calls are retried, how often, and after how long. Pure.
 
-``RULES`` says whether: a row for each way to fail, a column for each kind of operation. ``RetryPolicy`` says how often
-and ``Pauses`` after how long.
+``RULES`` says whether to retry: a row for each failure, a column for each kind of operation. ``RetryPolicy`` says how
+often, and ``Pauses`` after how long.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .operations import Kind
 
 
 class Failure(Enum):
-    """The ways to fail, as far as it matters for trying again.
+    """The kinds of failure that the retry rules distinguish.
 
     Attributes:
-        NOT_SENT: There was no connection.
-        THROTTLED: A 429.
-        LOST: The connection broke or it took too long after sending, or one of ``LOST_STATUSES``: it may have taken
-            effect.
-        REFUSED: Anything else: another error, no slot in time, a closed client, a body that cannot be read.
+        NOT_SENT: The client could not connect.
+        THROTTLED: The API answered 429.
+        LOST: The connection broke or timed out after sending, or the API answered with one of ``LOST_STATUSES``. The
+            request may have taken effect.
+        REFUSED: Anything else: another error, no slot in time, a closed client, an unreadable body.
     """
 
     NOT_SENT = auto()
@@ -37,12 +37,12 @@ class Failure(Enum):
 
 
 class Then(Enum):
-    """What follows a failure.
+    """The action after a failure.
 
     Attributes:
-        RETRY: Another try.
-        RETRY_GONE_IS_DONE: Another try, and if that is answered 404, an earlier one did it.
-        RAISE: The error.
+        RETRY: Retry.
+        RETRY_GONE_IS_DONE: Retry. A 404 then means that an earlier try succeeded.
+        RAISE: Raise the error.
     """
 
     RETRY = auto()
@@ -52,8 +52,8 @@ class Then(Enum):
 
 _R, _D, _X = Then.RETRY, Then.RETRY_GONE_IS_DONE, Then.RAISE
 
-# A lost create is not sent again, since nothing would show which of the two made the name. A lost
-# reset_auth is, and users.reset_auth then makes sure of the password.
+# A lost create is not retried: nothing would show which of the two made the name. A lost reset_auth is retried, and
+# users.reset_auth then reads the password back.
 RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
     {
         failure: dict(zip(Kind, row, strict=True))
@@ -66,14 +66,14 @@ RULES: Mapping[Failure, Mapping[Kind, Then]] = MappingProxyType(
         }.items()
     }
 )
-# 520 to 524: Cloudflare, in front of the API, got no proper answer from it (godo #142).
+# 520 to 524: Cloudflare, in front of the API, got no valid answer from it (godo #142).
 LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
 
 
 def was_lost(error: DatabaseClientError) -> bool:
-    """Whether the answer to a write was lost or unreadable, so that reading shows whether the write was applied.
+    """Whether the answer to a write was lost or unreadable, so that only a read shows if the write was applied.
 
-    Other statuses of 5xx, such as 501, are final: a call does not repeat after them, and neither does a bulk run.
+    Other 5xx statuses, such as 501, are final: neither calls nor bulk runs retry them.
     """
     return error.may_have_applied and (not isinstance(error, ServerError) or error.status in LOST_STATUSES)
 
@@ -90,20 +90,20 @@ def _whole(_: object, attribute: Attribute[Any], value: int) -> None:
 
 @frozen
 class RetryPolicy:
-    """How often a call is tried again, and after how long. Which failures of which calls are, is not chosen here.
+    """How often a failed call is retried, and after how long. It does not choose which failures are retried.
 
-    The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter), unless a 5xx
-    answer's retry-after says how long, which is obeyed up to a minute. The waits after a 429 are the rate budget's, and
-    only ``max_wait`` bounds them.
+    The n-th wait is a random part of ``base_delay * 2**(n-1)``, at most ``max_delay`` (full jitter). If a 5xx answer
+    has a retry-after, the client waits for that time instead, at most a minute. After a 429 the rate budget decides how
+    long to wait, and only ``max_wait`` limits it.
 
     Args:
-        max_tries: Tries in all, the first one included; 1 never tries again. A request that is sent again with another
+        max_tries: The number of tries, including the first; 1 means no retry. A request that is resent with another
             token after a 401 does not count.
-        base_delay: Seconds, the longest that the first wait can be.
-        max_delay: Seconds, the longest that any wait can be.
+        base_delay: The longest first wait, in seconds.
+        max_delay: The longest wait, in seconds.
 
     Raises:
-        InvalidArgumentError: One is not a positive number, or ``max_tries`` no int.
+        InvalidArgumentError: A value is not a positive number, or ``max_tries`` is not an int.
     """
 
     max_tries: int = field(default=5, validator=_whole)
@@ -115,23 +115,23 @@ _LONGEST_RETRY_AFTER = 60.0  # seconds
 
 
 class Pauses:
-    """How long to wait before each further try of one call.
+    """The waits between the tries of one call.
 
     Args:
-        policy: The call's.
+        policy: The policy of the call.
     """
 
     __slots__ = ("_longest",)
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._longest = backoff.expo(factor=policy.base_delay, max_value=policy.max_delay)
-        next(self._longest)  # the first thing that a generator of backoff yields is None
+        next(self._longest)  # a backoff generator yields None first
 
     def after(self, error: DatabaseClientError) -> float:
-        """The seconds to wait before the next try, after one that failed with ``error``. To be asked once for each."""
+        """Return the seconds to wait after a try that failed with ``error``. Call it once for each failed try."""
         jittered = backoff.full_jitter(next(self._longest))
         if isinstance(error, RateLimitError):
-            return 0.0  # the budget's gate is closed, for this call as for every other
+            return 0.0  # the closed gate of the budget already makes every call wait
         if isinstance(error, ServerError) and error.retry_after is not None:
             return min(error.retry_after, _LONGEST_RETRY_AFTER)
         return jittered

@@ -1,4 +1,4 @@
-"""The aiohttp session of a client: the caller's, or one of its own."""
+"""The aiohttp session of a client: one that the caller gave, or its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .quirks import check_session
 
 
 class Session:
-    """The session through which a client sends. It belongs to the event loop of the client's first call.
+    """The session that a client sends through. It belongs to the event loop of the client's first call.
 
     Args:
-        given: The caller's session, which is never closed here; or None for one of its own, made when first needed.
-        base_url: Where the API is.
-        proxy: The proxy of a session of its own, or None.
+        given: The caller's session, which this class never closes. None: the client makes its own on the first call.
+        base_url: The address of the API.
+        proxy: The proxy of the client's own session, or None.
     """
 
     __slots__ = ("_base_url", "_is_own", "_loop", "_proxy", "_session", "is_closed")
@@ -31,10 +31,10 @@ class Session:
         self.is_closed = False
 
     def opened(self) -> aiohttp.ClientSession:
-        """The session, made if it is the client's own and this is the first call.
+        """Return the session. The first call makes the client's own.
 
         Raises:
-            ConfigurationError: The client is closed or on another event loop than before, or the caller's session
+            ConfigurationError: The client is closed or was first used on another event loop, or the caller's session
                 would replace the token or show it to a proxy.
         """
         if self.is_closed:
@@ -53,10 +53,10 @@ class Session:
         return self._session
 
     def closed_error(self) -> ConfigurationError:
-        """The error for a call that found its session closed when it had its slot."""
+        """Make the error for a call whose session was closed while it waited for a slot."""
         if self.is_closed:
             return ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
-        return ConfigurationError("the aiohttp.ClientSession that was given to this DatabaseClient is closed")
+        return ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
 
     async def aclose(self) -> None:
         """Close the session, if it is the client's own. May be called again."""

@@ -1,4 +1,4 @@
-"""The API token, kept out of sight. Pure."""
+"""The API token, hidden from reprs and messages. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ TokenProvider = Callable[[], Awaitable[str]]
 
 
 class Token:
-    """A token whose repr does not show it, so that a traceback's local variables do not either.
+    """A token that its repr hides, so that a traceback with local variables hides it too.
 
     Raises:
-        ConfigurationError: No header can carry it; the text does not quote it.
+        ConfigurationError: The token is invalid in a header. The message does not quote it.
     """
 
     __slots__ = ("value",)

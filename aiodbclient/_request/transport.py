@@ -1,4 +1,4 @@
-"""The one module that sends HTTP."""
+"""Send HTTP. No other module does."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from .token import Token, TokenProvider
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
-# The share of a try's time that connecting may take. Less than all of it, so that a connection that cannot be made is
-# reported as such, with nothing sent, and not as a request that took too long.
+# The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that
+# ("nothing was sent"), and not as a request that timed out.
 _CONNECTING = 0.9
 
 
 class Transport:
-    """Sends the calls of one client: with its token, through its session, paced by its budget.
+    """Sends the calls of one client, with its token, session and budget.
 
     Args:
-        token: The token, or an async callable that gives it.
-        base_url: Where the API is.
-        session: The caller's session, or None for one of its own.
-        budget: What paces the requests.
+        token: The token, or an async callable that returns it.
+        base_url: The address of the API.
+        session: The caller's session; None to make one.
+        budget: Paces the requests.
         on_event: Called after each request.
-        app: Who sends, for the User-Agent, or None.
-        proxy: The proxy of a session of its own, or None.
+        app: The name of the application for the User-Agent, or None.
+        proxy: The proxy of the client's own session, or None.
 
     Attributes:
-        base_url: Where the API is.
-        budget: What paces the requests.
-        secrets: What no error and no log may show.
+        base_url: The address of the API.
+        budget: Paces the requests.
+        secrets: Masks secrets in errors and logs.
     """
 
     __slots__ = (
@@ -100,21 +100,21 @@ class Transport:
 
     @property
     def rate_limit(self) -> RateLimitStatus | None:
-        """What the newest answer said of the token's limit."""
+        """The rate limit of the token, as the newest answer reported it."""
         return RateLimitStatus.from_headers(self._newest_headers)
 
     async def aclose(self) -> None:
-        """Close the session if it is ours. May be called again."""
+        """Close the client's own session. Safe to repeat."""
         await self._session.aclose()
 
     async def send(self, call: Call) -> Answer:
-        """Send one call, and send it again after a failure as ``RULES`` and its retry policy say.
+        """Send one call, and retry it as ``RULES`` and its retry policy say.
 
         Returns:
-            The successful answer, not read yet.
+            The unread, successful answer.
 
         Raises:
-            DatabaseClientError: The last try's error. Its text and ``may_have_applied`` speak of all tries.
+            DatabaseClientError: The error of the last try. Its message and ``may_have_applied`` describe all tries.
         """
         if call.meter is None:
             return await self._send(call)
@@ -149,10 +149,10 @@ class Transport:
         raise AssertionError("the last try returns or raises")
 
     async def _renewed_token(self, call: Call, stale: Token | None) -> Token:
-        """A token other than ``stale``: asked for, unless another call did so already.
+        """Return a token other than ``stale``. Asks the provider, unless another call already did.
 
         Raises:
-            RequestTimeoutError: It took longer than a try may take.
+            RequestTimeoutError: The provider took longer than ``timeout``.
         """
         limit = asyncio.timeout(call.options.timeout)
         try:
@@ -167,19 +167,21 @@ class Transport:
                 assert self._token is not None
                 return self._token
         except TimeoutError:
-            if not limit.expired():  # it is the provider's own
+            if not limit.expired():  # the provider raised it
                 raise
-        raise RequestTimeoutError(f"{call.what}: the token provider gave no token within {call.options.timeout:g} s")
+        raise RequestTimeoutError(
+            f"{call.what}: the token provider returned no token within {call.options.timeout:g} s"
+        )
 
     def _use_token(self, token: Token) -> None:
         self._token = token
         self.secrets.learn_token(token.value)
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
-        """Send one request when it has a slot of the budget, and read the whole answer.
+        """Wait for a slot of the budget, send one request, and read the whole answer.
 
         Raises:
-            DatabaseClientError: There was no slot in time, the session is closed, or no whole answer came.
+            DatabaseClientError: There was no slot in time, the session is closed, or the answer is incomplete.
         """
         session = self._session.opened()
         asked = perf_counter()
@@ -191,7 +193,7 @@ class Transport:
         try:
             if call.write_lock is None:
                 return await self._request(call, token, session, asked, granted)
-            # Taken after the slot: a lock held while waiting for a slot would keep every other write waiting.
+            # Locked after the wait for a slot: a call that waits for its slot must not block the other writes.
             async with _alone(call, call.write_lock, granted - asked):
                 return await self._request(call, token, session, asked, granted)
         finally:
@@ -202,7 +204,7 @@ class Transport:
     ) -> Answer:
         """Send one request now, read the whole answer, and let the budget learn from it.
 
-        It asked for its slot, and was granted it, at these moments of ``perf_counter``.
+        ``asked`` and ``granted`` are when it asked for its slot and got it, in seconds of ``perf_counter``.
         """
         if self._session.is_closed or session.closed:
             raise self._session.closed_error()
@@ -218,13 +220,13 @@ class Transport:
         except FAILURES as error:
             failure = without_answer(call, error, self.secrets)
         except asyncio.CancelledError as error:
-            # A tool that shows local variables would show the answer, as far as it came.
-            raise error.with_traceback(None)  # noqa: B904 - it is the same one
+            # Without the traceback, because its local variables hold the partial answer.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         else:
             if answer.status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
             elif answer.status < 500 and answer.status != 401:
-                # A 5xx or 401 may be a proxy's, or about another token: it says nothing of our limit.
+                # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
@@ -235,7 +237,7 @@ class Transport:
         raise failure
 
     async def _answer(self, call: Call, token: Token, session: aiohttp.ClientSession, started: float) -> Answer:
-        """Send one request now, and read the whole answer. Raises one of FAILURES."""
+        """Send one request now and read the whole answer. Raises one of FAILURES."""
         call.status = 0
         async with session.request(
             call.operation.method,
@@ -254,11 +256,11 @@ class Transport:
         return Answer(call, response.status, response.headers, body, self.secrets, connection)
 
     def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
-        """The headers of a request: the client's own, made once for each token, and those of ``with_options``."""
+        """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
         if token is not self._headers_token:
             self._headers_token = token
             bare = {"Authorization": f"Bearer {token.value}", "Accept": "application/json", "Accept-Encoding": ACCEPTED}
-            agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller's may have its own
+            agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller may set one
             bare["User-Agent"] = agent if self._app is None else f"{agent} {self._app}"
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
         made = self._made_headers[call.body is not None]
@@ -271,22 +273,22 @@ class Transport:
 
 @asynccontextmanager
 async def _alone(call: Call, lock: asyncio.Lock, waited: float) -> AsyncGenerator[None]:
-    """Hold the lock of a cluster that bears one user write at a time.
+    """Hold the lock of a cluster that supports only one user write at a time.
 
     Args:
-        call: The call, whose patience bounds the wait for it.
+        call: The call. Its patience limits the wait for the lock.
         lock: The lock.
-        waited: Seconds of that patience that were spent already.
+        waited: How many seconds of the patience are already used.
 
     Raises:
-        RateLimitError: It would take longer; nothing of this try was sent.
+        RateLimitError: The wait would take longer. This try was not sent.
     """
     patience = None if call.patience is None else max(call.patience - waited, 0.0)
     try:
         async with asyncio.timeout(patience):
             await lock.acquire()
     except TimeoutError:
-        text = "another user write on this cluster, which bears one at a time, takes longer than max_wait allows"
+        text = "another user write on this cluster, which takes one at a time, takes longer than max_wait allows"
         raise RateLimitError(f"{call.what}: {text}") from None
     try:
         yield

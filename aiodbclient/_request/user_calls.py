@@ -1,4 +1,4 @@
-"""The calls on the users of a cluster, one at a time."""
+"""Single calls on the users of a cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .reset import reset_password
 
 
 class UserCalls:
-    """The part of ``UsersAPI`` that bulk runs are made of."""
+    """The single calls of ``UsersAPI``. Bulk runs use them too."""
 
     __slots__ = ("_context",)
 
@@ -42,7 +42,7 @@ class UserCalls:
             The user. Its password needs the scope ``database:view_credentials``; MongoDB returns none.
 
         Raises:
-            NotFoundError: There is no such user. The API can say so of a new user for a moment.
+            NotFoundError: There is no such user. The API can answer this for a moment after the create.
         """
         return (await self._context.send(GET_USER, name)).read(User)
 
@@ -86,7 +86,7 @@ class UserCalls:
 
         Args:
             name: The user.
-            settings: All of its settings. A setting that you leave out goes back to the API's default:
+            settings: All of its settings. The API resets a setting that you leave out to its default:
                 ``pg_allow_replication`` to false, an ACL to none.
 
         Returns:
@@ -121,7 +121,7 @@ class UserCalls:
             raise
 
     async def reset_auth(self, name: str, mysql_settings: MySQLSettings | None = None) -> User:
-        """Give a user a new password. The old one ends at once.
+        """Give a user a new password. The old one stops working at once.
 
         Safe to repeat. A cancelled call may have been applied; the password is then unknown, so reset it again.
 

@@ -154,7 +154,7 @@ async def test_a_proxy_that_refuses_says_so_and_its_password_is_not_told(
 
 
 def test_a_plain_http_api_is_not_reached_through_a_proxy() -> None:
-    with pytest.raises(errors.ConfigurationError, match="the proxy would read the token"):
+    with pytest.raises(errors.ConfigurationError, match="the proxy could read the token"):
         DatabaseClient("token", base_url="http://127.0.0.1:1", proxy="http://127.0.0.1:2")
 
 
