@@ -1,8 +1,8 @@
-"""Signups in aiohttp: one client for the whole process, held by a cleanup context.
+"""Signups in aiohttp: one client for the whole process, opened in a cleanup context.
 
-python -m aiodbclient.sandbox --cluster pg      # tells what to export, and the cluster's id
+python -m aiodbclient.sandbox --cluster pg      # prints what to export, with the cluster's id
 export DIGITALOCEAN_CLUSTER_ID=...
-export TENANTS_DB=$HOME/tenants.db              # outside of the checkout: it holds passwords
+export TENANTS_DB=$HOME/tenants.db              # outside the checkout: it holds passwords
 python examples/aiohttp_app.py
 curl -i -X POST localhost:8080/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 """
@@ -32,13 +32,13 @@ async def one_client(app: web.Application) -> AsyncIterator[None]:
 
 
 @web.middleware
-async def tell_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def handle_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except DatabaseClientError as error:
         status, headers = status_of(error)
         logger.warning("%s %s: %s", request.method, request.path, error)
-        message = "the signup did not work; it can be tried again"
+        message = "the signup failed; try again"
         return web.json_response({"error": message}, status=status, headers=headers)
 
 
@@ -56,12 +56,12 @@ async def sign_up(request: web.Request) -> web.Response:
         tenant = ""
     if not valid:
         return web.json_response({"error": "tenant: a lower-case name of 2 to 31 letters and digits"}, status=422)
-    credential = await request.app[TENANTS].ensure(tenant)  # yours to use, and on record; not the visitor's to see
+    credential = await request.app[TENANTS].ensure(tenant)  # stored for your app; do not return it to the visitor
     return web.json_response({"tenant": credential.name, "database": credential.database}, status=201)
 
 
 def create_app() -> web.Application:
-    app = web.Application(middlewares=[tell_errors])
+    app = web.Application(middlewares=[handle_errors])
     app.cleanup_ctx.append(one_client)
     app.router.add_get("/health", health)
     app.router.add_post("/signup", sign_up)

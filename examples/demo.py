@@ -1,9 +1,14 @@
 """Tenants on a real PostgreSQL, through the SDK, over real HTTP: ``make demo``.
 
-Starts the sandbox with an embedded PostgreSQL behind it, gives each of TENANTS a database and a login that owns it, and
-shows what that is worth: a process that is killed in the middle loses nothing, each tenant can work in its own database
-and enter no other, a rotation fails no query, and a Redis cluster is refused with nothing sent. Ends with a summary,
-and with exit code 1 if anything was not as it should be.
+It starts the sandbox with an embedded PostgreSQL, and gives each of TENANTS a database and a login that owns it. Then
+it shows what you get:
+
+- A process that is killed in the middle loses nothing.
+- Each tenant works in its own database and cannot enter another.
+- A rotation fails no query.
+- A tenant on a Redis cluster is refused before a request is sent.
+
+It ends with a summary, and with exit code 1 if anything went wrong.
 """
 
 from __future__ import annotations
@@ -32,27 +37,27 @@ from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 T = TypeVar("T")
 
 TENANTS = [f"tenant_{number:03}" for number in range(1, 201)]
-BY_THE_KILLED = 0.3  # of them, which another process makes before it is killed
+BY_THE_KILLED = 0.3  # the share of tenants that another process creates before it is killed
 LOGINS_AT_A_TIME = 8
 
 
 class Unexpected(Exception):
-    """Something was not as it should be."""
+    """Something went wrong."""
 
 
 async def demo(console: Console, folder: Path) -> Table:
-    """Do all of it, and tell what was done."""
+    """Run all steps, and return the summary."""
     summary = Table.grid(padding=(0, 2))
     path = folder / "tenants.db"
-    # No rate limit here: the provider's 250 requests a minute would make the 200 tenants a matter of two minutes.
+    # No rate limit here. With the provider's 250 requests a minute, 200 tenants would take two minutes.
     async with Sandbox(windows=[]) as sandbox:
         started = perf_counter()
         cluster_id = await sandbox.add_cluster("pg", "tenants", backend="postgres")
         cache = await sandbox.add_cluster("redis", "cache")
-        console.print(f"PostgreSQL started in {since(started)}; an API of DigitalOcean's shape is at {sandbox.url}\n")
+        console.print(f"PostgreSQL started in {since(started)}; the API sandbox is at {sandbox.url}\n")
 
         killed_at = await kill_in_the_middle(sandbox, cluster_id, path, console)
-        summary.add_row("killed", f"a process that provisions, when {killed_at} tenants were on record")
+        summary.add_row("killed", f"a provisioning process, when {killed_at} tenants were stored")
 
         budget = RateBudget([])
         async with (
@@ -66,29 +71,29 @@ async def demo(console: Console, folder: Path) -> Table:
                 summary.add_row(
                     "provisioned",
                     f"the other {len(credentials) - kept} of {len(credentials)} tenants, each with a database and a "
-                    f"login, in {since(started)}; each login made once: {made_once(sandbox)}",
+                    f"login, in {since(started)}; logins created exactly once: {created_once(sandbox)}",
                 )
-                await each(credentials, own_table, bars, "a table of its own")
-                summary.add_row("at home", "each made a table in its own database, and read what it wrote")
-                doors = await each(pairs(credentials), stay_out, bars, "at others' doors")
-                summary.add_row("next door", f"each was refused at another's database ({doors} tried)")
+                await each(credentials, own_table, bars, "own databases")
+                summary.add_row("own database", "each tenant created a table, wrote to it and read it back")
+                tried = await each(pairs(credentials), stay_out, bars, "other databases")
+                summary.add_row("isolated", f"each tenant was refused at another tenant's database ({tried} tried)")
 
             queries = await rotate_under_load(tenants, credentials[0], store)
-            summary.add_row("rotated", f"{credentials[0].name}, while a client made {queries} queries: none failed")
+            summary.add_row("rotated", f"{credentials[0].name}, while a client sent {queries} queries: none failed")
             await retire(tenants, credentials[0])
-            summary.add_row("retired", "its old credential, which no longer logs in")
+            summary.add_row("retired", "its old credential: it can no longer log in")
 
             before = len(sandbox.requests)
             await expect_refused(Tenants(client.cluster(cache, engine=Engine.REDIS), store))
             sent = len(sandbox.requests) - before
             if sent:
                 raise Unexpected(f"{sent} requests were sent to a cluster without users")
-            summary.add_row("refused", f"a tenant on Redis, before anything was sent ({sent} requests)")
+            summary.add_row("refused", f"a tenant on Redis, before a request was sent ({sent} requests)")
     return summary
 
 
 async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, console: Console) -> int:
-    """Provision in another process and kill it. Returns how many tenants are on record then."""
+    """Provision in another process and kill it. Returns how many tenants are stored then."""
     names = path.with_suffix(".csv")
     names.write_text("".join(f"{name}\n" for name in TENANTS))
     process = await asyncio.create_subprocess_exec(
@@ -104,15 +109,15 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
         process.send_signal(signal.SIGKILL)
     if await process.wait() != -signal.SIGKILL:
         raise Unexpected(f"the process ended with {process.returncode} before it was killed")
-    made = sandbox.counts["users.create", 201]
+    created = sandbox.counts["users.create", 201]
     async with SQLiteStore(path) as store:
-        on_record = [record.name async for record in store.records() if record.current is not None]
-    console.print(f"killed a process: it had made {made} logins, of which {len(on_record)} were on record\n")
-    return len(on_record)
+        stored = [record.name async for record in store.records() if record.current is not None]
+    console.print(f"killed a process: it had created {created} logins and stored {len(stored)} of them\n")
+    return len(stored)
 
 
 async def provision(tenants: Tenants, bars: Progress) -> tuple[list[Credential], int]:
-    """Go on where the killed process was. Returns the credentials, and how many were on record already."""
+    """Continue where the killed process stopped. Returns the credentials, and how many were stored already."""
     bar = bars.add_task("provisioning", total=len(TENANTS))
     credentials: list[Credential] = []
     kept = 0
@@ -123,15 +128,15 @@ async def provision(tenants: Tenants, bars: Progress) -> tuple[list[Credential],
         kept += outcome.action == "kept"
         bars.advance(bar)
     if sorted(credential.name for credential in credentials) != TENANTS:
-        raise Unexpected(f"{len(credentials)} tenants were provisioned, and {len(TENANTS)} were asked for")
+        raise Unexpected(f"{len(credentials)} tenants were provisioned instead of {len(TENANTS)}")
     return credentials, kept
 
 
-def made_once(sandbox: Sandbox) -> str:
-    made = sandbox.counts["users.create", 201]
-    if made != len(TENANTS):
-        raise Unexpected(f"{made} logins were made for {len(TENANTS)} tenants")
-    return f"{made} of {len(TENANTS)}"
+def created_once(sandbox: Sandbox) -> str:
+    created = sandbox.counts["users.create", 201]
+    if created != len(TENANTS):
+        raise Unexpected(f"{created} logins were created for {len(TENANTS)} tenants")
+    return f"{created} of {len(TENANTS)}"
 
 
 async def own_table(credential: Credential) -> None:
@@ -144,7 +149,7 @@ async def own_table(credential: Credential) -> None:
 
 
 def pairs(credentials: list[Credential]) -> list[tuple[Credential, Credential]]:
-    """Each tenant with the next one."""
+    """Pair each tenant with the next one."""
     return list(zip(credentials, [*credentials[1:], credentials[0]], strict=True))
 
 
@@ -160,7 +165,7 @@ async def stay_out(pair: tuple[Credential, Credential]) -> None:
 
 
 async def each(things: Iterable[T], do: Callable[[T], Awaitable[None]], bars: Progress, what: str) -> int:
-    """``do`` it with each of them, some at a time. Returns how many there were."""
+    """Call ``do`` with each thing, some at a time. Returns how many there were."""
     things = list(things)
     bar = bars.add_task(what, total=len(things))
     waiting = iter(things)
@@ -177,7 +182,7 @@ async def each(things: Iterable[T], do: Callable[[T], Awaitable[None]], bars: Pr
 
 
 async def rotate_under_load(tenants: Tenants, credential: Credential, store: SQLiteStore) -> int:
-    """Rotate a tenant while its program queries with what is on record. Returns how many queries it made."""
+    """Rotate a tenant while its program queries with the stored credential. Returns the number of queries."""
     rotated = asyncio.Event()
     queries = 0
 
@@ -198,7 +203,7 @@ async def rotate_under_load(tenants: Tenants, credential: Credential, store: SQL
         async for outcome in tenants.rotate([credential.name]):
             if outcome.error is not None:
                 raise Unexpected(f"{outcome.name} was not rotated: {outcome.error}")
-        await own_query(credential)  # the one from before still works
+        await own_query(credential)  # the credential from before still works
         rotated.set()
     return queries
 
@@ -249,7 +254,7 @@ def main() -> int:
     except ExceptionGroup as failures:
         console.print(f"\nFAILED: {failures.exceptions[0]}")
         return 1
-    console.print("", summary, "\nAll as it should be; the sandbox and its PostgreSQL are gone again.", sep="\n")
+    console.print("", summary, "\nEverything worked. The sandbox and its PostgreSQL have been removed.", sep="\n")
     return 0
 
 

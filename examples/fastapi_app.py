@@ -1,8 +1,8 @@
-"""Signups in FastAPI: one client for the whole process, held by the lifespan.
+"""Signups in FastAPI: one client for the whole process, opened in the lifespan.
 
-python -m aiodbclient.sandbox --cluster pg      # tells what to export, and the cluster's id
+python -m aiodbclient.sandbox --cluster pg      # prints what to export, with the cluster's id
 export DIGITALOCEAN_CLUSTER_ID=...
-export TENANTS_DB=$HOME/tenants.db              # outside of the checkout: it holds passwords
+export TENANTS_DB=$HOME/tenants.db              # outside the checkout: it holds passwords
 uvicorn --app-dir examples fastapi_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 curl -i localhost:8000/tenants/alpha/size
@@ -47,7 +47,7 @@ async def health() -> dict[str, bool]:
 @app.post("/signup", status_code=201)
 async def sign_up(signup: Signup, request: Request) -> dict[str, str | None]:
     tenants: Tenants = request.app.state.tenants
-    credential = await tenants.ensure(signup.tenant)  # yours to use, and on record; not the visitor's to see
+    credential = await tenants.ensure(signup.tenant)  # stored for your app; do not return it to the visitor
     return {"tenant": credential.name, "database": credential.database}
 
 
@@ -64,7 +64,7 @@ async def size(connection: Annotated[Any, Depends(tenant_connection)]) -> dict[s
 
 
 @app.exception_handler(DatabaseClientError)
-async def tell_error(request: Request, error: DatabaseClientError) -> JSONResponse:
+async def handle_error(request: Request, error: DatabaseClientError) -> JSONResponse:
     status, headers = status_of(error)
     logger.warning("%s %s: %s", request.method, request.url.path, error)
-    return JSONResponse({"error": "this did not work; it can be tried again"}, status, headers)
+    return JSONResponse({"error": "the request failed; try again"}, status, headers)

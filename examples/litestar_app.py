@@ -1,8 +1,8 @@
-"""Signups in Litestar: one client for the whole process, held by a lifespan context.
+"""Signups in Litestar: one client for the whole process, opened in a lifespan context.
 
-python -m aiodbclient.sandbox --cluster pg      # tells what to export, and the cluster's id
+python -m aiodbclient.sandbox --cluster pg      # prints what to export, with the cluster's id
 export DIGITALOCEAN_CLUSTER_ID=...
-export TENANTS_DB=$HOME/tenants.db              # outside of the checkout: it holds passwords
+export TENANTS_DB=$HOME/tenants.db              # outside the checkout: it holds passwords
 uvicorn --app-dir examples litestar_app:app
 curl -i -X POST localhost:8000/signup -H 'content-type: application/json' -d '{"tenant": "alpha"}'
 curl -i localhost:8000/tenants/alpha/size
@@ -47,7 +47,7 @@ async def health() -> dict[str, bool]:
 @post("/signup")
 async def sign_up(data: JSONBody[Signup], state: State) -> dict[str, str | None]:
     tenants: Tenants = state.tenants
-    credential = await tenants.ensure(data.tenant)  # yours to use, and on record; not the visitor's to see
+    credential = await tenants.ensure(data.tenant)  # stored for your app; do not return it to the visitor
     return {"tenant": credential.name, "database": credential.database}
 
 
@@ -63,14 +63,14 @@ async def size(connection: NamedDependency[Any]) -> dict[str, int]:
     return {"bytes": await connection.fetchval("SELECT pg_database_size(current_database())")}
 
 
-def tell_invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[dict[str, str]]:
+def handle_invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[dict[str, str]]:
     return Response({"error": "tenant: a lower-case name of 2 to 31 letters and digits"}, status_code=422)
 
 
-def tell_error(request: Request[Any, Any, Any], error: DatabaseClientError) -> Response[dict[str, str]]:
+def handle_error(request: Request[Any, Any, Any], error: DatabaseClientError) -> Response[dict[str, str]]:
     status, headers = status_of(error)
     logger.warning("%s %s: %s", request.method, request.url.path, error)
-    message = "this did not work; it can be tried again"
+    message = "the request failed; try again"
     return Response({"error": message}, status_code=status, headers=headers)
 
 
@@ -78,5 +78,5 @@ app = Litestar(
     [health, sign_up, size],
     lifespan=[lifespan],
     logging_config=None,
-    exception_handlers={ValidationException: tell_invalid, DatabaseClientError: tell_error},
+    exception_handlers={ValidationException: handle_invalid, DatabaseClientError: handle_error},
 )

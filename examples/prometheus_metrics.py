@@ -1,9 +1,9 @@
-"""Prometheus metrics of what a client does: how often, how it ended, how long, and how long it waited for the budget.
+"""Prometheus metrics of a client: requests by status, retries, 429s, durations, and time spent waiting for the budget.
 
     python examples/prometheus_metrics.py
 
-uses a sandbox for a moment and prints what Prometheus would read. In your app, pass ``record_metrics()`` as the
-client's ``on_event``, once for each registry, and serve the registry as you do already.
+This sends a few requests to a sandbox and prints the metrics. In your app, pass ``record_metrics()`` as the client's
+``on_event``, once per registry, and serve the registry as you do already.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from aiodbclient.tenants import TenantEvent
 
 
 def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestEvent], None]:
-    """An ``on_event`` that counts into ``registry``. The labels are operations and statuses: no name of anybody's."""
+    """An ``on_event`` that counts into ``registry``. The labels are operations and statuses, never names of users."""
     labels = ("operation",)
     requests = Counter("aiodbclient_requests", "Requests by status, or error.", (*labels, "status"), registry=registry)
-    retries = Counter("aiodbclient_retries", "Requests that were another try of a call.", labels, registry=registry)
-    throttled = Counter("aiodbclient_throttled", "Requests that were answered with 429.", labels, registry=registry)
+    retries = Counter("aiodbclient_retries", "Requests that repeated a call.", labels, registry=registry)
+    throttled = Counter("aiodbclient_throttled", "Requests answered with 429.", labels, registry=registry)
     waited = Counter(
         "aiodbclient_budget_wait_seconds", "Time spent waiting for the rate budget.", labels, registry=registry
     )
     duration = Histogram(
-        "aiodbclient_request_duration_seconds", "From sending to the whole answer.", labels, registry=registry
+        "aiodbclient_request_duration_seconds", "From sending to the complete answer.", labels, registry=registry
     )
 
     def record(event: RequestEvent) -> None:
@@ -42,10 +42,8 @@ def record_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[RequestE
 
 
 def record_tenants(registry: CollectorRegistry = REGISTRY) -> Callable[[TenantEvent], None]:
-    """An ``on_event`` of ``Tenants`` that counts into ``registry``. The labels hold no tenant's name."""
-    tenants = Counter(
-        "aiodbclient_tenants", "Tenants by role and what became of them.", ("role", "action"), registry=registry
-    )
+    """An ``on_event`` of ``Tenants`` that counts into ``registry``. The labels never hold names of tenants."""
+    tenants = Counter("aiodbclient_tenants", "Tenants by role and action.", ("role", "action"), registry=registry)
     seconds = Counter(
         "aiodbclient_tenant_seconds", "Time by where it was spent.", ("role", "spent_in"), registry=registry
     )
@@ -65,7 +63,7 @@ async def main() -> None:
         DatabaseClient(
             sandbox.token,
             base_url=sandbox.url,
-            budget=RateBudget([]),  # no pacing, so that there is a 429 to be seen
+            budget=RateBudget([]),  # no pacing, so that a 429 occurs
             retry=RetryPolicy(base_delay=0.05),
             on_event=record_metrics(registry),
         ) as client,

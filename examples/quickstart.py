@@ -1,10 +1,10 @@
-"""The first steps: a database and a user, made, changed and removed again.
+"""First steps: create a database and a user, reset the password, and delete both.
 
     python examples/quickstart.py
 
-runs on a sandbox that it starts itself. With DIGITALOCEAN_CLUSTER_ID (and DIGITALOCEAN_TOKEN) set, it runs on that
-cluster of yours: it makes one database and one user there, with a random name that nobody else has, and removes both,
-whatever happens in between. It touches nothing else and prints no password.
+This runs on a sandbox that it starts itself. If DIGITALOCEAN_CLUSTER_ID (and DIGITALOCEAN_TOKEN) are set, it runs on
+your cluster. It creates one database and one user with a random, unique name, and removes both, even if a step fails.
+It changes nothing else and prints no password.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def quickstart(cluster: ClusterClient) -> None:
 
     name = f"quickstart_{secrets.token_hex(6)}"
     async with AsyncExitStack() as stack:
-        # Before the create, since one that fails may have been applied all the same.
+        # Register the removal before the create: a create that fails may have been applied all the same.
         stack.push_async_callback(remove, "database", cluster.dbs.delete, name)
         await cluster.dbs.create(name)
         stack.push_async_callback(remove, "user", cluster.users.delete, name)
@@ -49,14 +49,14 @@ async def remove(what: str, delete: Callable[[str], Awaitable[None]], name: str)
     except NotFoundError:
         return
     except DatabaseClientError:
-        print(f"the {what} {name} may still be there: remove it by hand", file=sys.stderr)
+        print(f"the {what} {name} may still exist: delete it yourself", file=sys.stderr)
         raise
     print(f"removed the {what} {name}")
 
 
 @asynccontextmanager
 async def some_cluster() -> AsyncGenerator[ClusterClient]:
-    """Yours, where the environment names one; else one in a sandbox."""
+    """The cluster that the environment names, or else one in a sandbox."""
     cluster_id = os.environ.get("DIGITALOCEAN_CLUSTER_ID")
     if cluster_id:
         base_url = os.environ.get("DIGITALOCEAN_API_URL", "https://api.digitalocean.com")

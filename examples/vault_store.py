@@ -1,4 +1,4 @@
-"""A store of tenants' credentials in HashiCorp Vault or OpenBao: their key-value engine, version 2, over HTTP."""
+"""A store of tenants' credentials in HashiCorp Vault or OpenBao, in their key-value engine, version 2, over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aiodbclient.tenants import Claim, Credential, Record, Seal
 
 @frozen
 class _Document:
-    """What Vault holds of one name: its record (None: forgotten, or never there), and who claimed it until when."""
+    """What Vault stores for one name: its record (None: forgotten, or never stored), and its claim with the expiry."""
 
     record: str | None = None
     token: str | None = None
@@ -31,9 +31,9 @@ class _Document:
 class VaultStore:
     """Credentials under ``mount``/``folder`` of the Vault at ``url``. Vault encrypts them.
 
-    Each change is a check-and-set: it names the version that it was decided on, and Vault refuses it where there is a
-    newer one. Times are those of Vault's clock, by the Date of its answers, to the second. With ``key`` the records
-    are encrypted before they are sent.
+    Each change is a check-and-set: it names the version that it is based on, and Vault refuses it if a newer version
+    exists. Times come from Vault's clock, by the Date header of its answers, to the second. With ``key``, records are
+    encrypted before they are sent.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class VaultStore:
             await self._change(claim, token=None)
 
     async def forget(self, claim: Claim) -> None:
-        await self._change(claim, record=None, token=None)  # Vault's own delete checks no version
+        await self._change(claim, record=None, token=None)  # Vault's own delete does not check the version
 
     async def now(self) -> datetime:
-        """The time that ``Tenants`` puts on record as a credential's ``since``. A store may leave this method out."""
+        """The time that ``Tenants`` stores as a credential's ``since``. This method is optional for a store."""
         _, _, now = await self._ask("GET", "metadata", "?list=true")
         return datetime.fromtimestamp(now, UTC)
 
@@ -111,21 +111,21 @@ class VaultStore:
         while True:
             document, version, now = await self._read(claim.name)
             if document.token != claim.token:
-                raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
+                raise ClaimLostError(f"the claim on {claim.name!r} has expired, or another process has taken it over")
             expires = document.expires if lease is None else now + lease
             changed: _Document = evolve(document, expires=expires, **changes)
             if await self._write(claim.name, changed, version):
                 return
 
     async def _read(self, name: str) -> tuple[_Document, int, float]:
-        """The document of ``name``, its version, and the time at Vault."""
+        """The document of ``name``, its version, and Vault's time."""
         _, answer, now = await self._ask("GET", "data", f"/{_key(name)}")
         if answer is None:
             return _Document(), 0, now
         return _Document(**answer["data"]["data"]), answer["data"]["metadata"]["version"], now
 
     async def _write(self, name: str, document: _Document, version: int) -> bool:
-        """Whether it was written: not where ``version`` is not the newest any more."""
+        """Write ``document`` if ``version`` is still the newest. Returns whether it was written."""
         data = {"record": document.record, "token": document.token, "expires": document.expires}
         body = {"data": data, "options": {"cas": version}}
         status, _, _ = await self._ask("POST", "data", f"/{_key(name)}", body)
@@ -140,18 +140,18 @@ class VaultStore:
                 now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
                 if answer.status == 404:
                     return 404, None, now
-                told = await answer.json()
-                if answer.status == 200 or (answer.status == 400 and "check-and-set" in str(told)):
-                    return answer.status, told, now
+                content = await answer.json()
+                if answer.status == 200 or (answer.status == 400 and "check-and-set" in str(content)):
+                    return answer.status, content, now
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-            raise StoreError(f"Vault gave no answer: {type(error).__name__}") from None
+            raise StoreError(f"Vault did not answer: {type(error).__name__}") from None
         raise StoreError(f"Vault answered {answer.status} to {method} {kind}")
 
 
 def from_url(url: str, key: Sequence[str] | None) -> VaultStore:
-    """Make the store that ``--store vault://HOST:PORT/MOUNT/FOLDER`` means. The token is ``VAULT_TOKEN``.
+    """Create the store for ``--store vault://HOST:PORT/MOUNT/FOLDER``. The token is in ``VAULT_TOKEN``.
 
-    A package makes it known to the command by an entry point::
+    A package registers it for the command with an entry point::
 
         [project.entry-points."aiodbclient.stores"]
         vault = "vault_store:from_url"
@@ -160,10 +160,10 @@ def from_url(url: str, key: Sequence[str] | None) -> VaultStore:
     mount, _, folder = parts.path.strip("/").partition("/")
     scheme = "http" if parts.scheme == "vault+http" else "https"
     if not parts.netloc or not mount or not folder or "VAULT_TOKEN" not in os.environ:
-        raise InvalidArgumentError("the store is vault://HOST:PORT/MOUNT/FOLDER, and its token is in VAULT_TOKEN")
+        raise InvalidArgumentError("write the store as vault://HOST:PORT/MOUNT/FOLDER, and set VAULT_TOKEN")
     return VaultStore(f"{scheme}://{parts.netloc}", os.environ["VAULT_TOKEN"], mount, folder, key)
 
 
 def _key(name: str) -> str:
-    """A tenant's name as one part of a path, whatever is in it."""
+    """Encode any tenant's name as one segment of a path."""
     return name.encode().hex()

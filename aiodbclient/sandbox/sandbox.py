@@ -1,20 +1,16 @@
-"""``Sandbox``: the public class. It starts and stops the API, and adds clusters and tokens."""
+"""``Sandbox``: the public class. It adds clusters and tokens, and ``Service`` starts and stops it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from .._pacing.budget import Window
 from .clusters import SandboxCluster, Status
-from .data import Data, mapping
 from .faults import Faults
 from .limits import DOCUMENTED, Remaining
 from .options import NewCluster
@@ -22,15 +18,11 @@ from .reach import LOOPBACK, Reach
 from .records import RecordedRequest
 from .registry import Registry
 from .server import Api
-from .threads import LoopThread
+from .service import NOT_RUNNING, Service
 from .tokens import SCOPES, Tokens
 
 if TYPE_CHECKING:
     from .postgres_server import PostgresServer
-
-T = TypeVar("T")
-
-_STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be sent
 
 
 class Sandbox:
@@ -91,23 +83,17 @@ class Sandbox:
             raise ValueError(f"page_size must be at least 1, not {page_size}")
         if token == "":
             raise ValueError("token must not be empty; pass None for a random one")
-        self._port = port
-        self._folder = None if data is None else Path(data)
-        self._data: Data | None = None
-        self._reach = Reach(bind, allow_hosts)
-        self._clusters = Registry(self._reach)
+        reach = Reach(bind, allow_hosts)
+        self._clusters = Registry(reach)
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
-        self._api = Api(
-            Faults(self._clusters.fronts), self._clusters, self._tokens, page_size, returns_settings, self._reach
-        )
-        self._url: str | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._runner: web.ServerRunner | None = None
-        self._thread: LoopThread | None = None
+        faults = Faults(self._clusters.fronts)
+        self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, reach)
+        folder = None if data is None else Path(data)
+        self._service = Service(self._api, self._clusters, self._tokens, reach, port, folder)
 
     def __repr__(self) -> str:
         clusters = ", ".join(f"{cluster.engine}={cluster.name}" for cluster in self._clusters.values())
-        return f"<Sandbox {self._url or 'not running'} [{clusters}]>"
+        return f"<Sandbox {self._service.url or 'not running'} [{clusters}]>"
 
     @property
     def url(self) -> str:
@@ -116,9 +102,9 @@ class Sandbox:
         Raises:
             RuntimeError: The sandbox is not running.
         """
-        if self._url is None:
-            raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
-        return self._url
+        if self._service.url is None:
+            raise RuntimeError(NOT_RUNNING)
+        return self._service.url
 
     @property
     def token(self) -> str:
@@ -215,7 +201,7 @@ class Sandbox:
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
-        return await self._run(self._clusters.add(NewCluster(**options)))
+        return await self._service.run(self._clusters.add(NewCluster(**options)))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Change the status of a cluster. Unless it is ``online``, the API refuses writes (412).
@@ -246,7 +232,7 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._run(self._front(cluster_id).let_in(False, graceful=graceful))
+        await self._service.run(self._front(cluster_id).let_in(False, graceful=graceful))
 
     async def start_database(self, cluster_id: str) -> None:
         """Restart the stopped PostgreSQL of a cluster, with its data, on the same port.
@@ -260,23 +246,13 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._run(self._front(cluster_id).let_in(True))
+        await self._service.run(self._front(cluster_id).let_in(True))
 
     def _front(self, cluster_id: str) -> PostgresServer:
         front = self._cluster(cluster_id).backend.front()
         if front is None:
             raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL to stop or start")
         return front
-
-    async def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run ``coroutine`` in the event loop of the sandbox."""
-        loop = self._loop
-        if loop is asyncio.get_running_loop():
-            return await coroutine
-        if loop is None:
-            coroutine.close()
-            raise RuntimeError("the sandbox is not running; enter it with `async with` or `with` first")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
     def add_topic(self, cluster_id: str, name: str) -> None:
         """Create a topic in a Kafka cluster, as a producer would. It exists until the API deletes it.
@@ -308,61 +284,19 @@ class Sandbox:
         return self._clusters[cluster_id]
 
     async def __aenter__(self) -> Self:
-        if self._loop is not None:
-            raise RuntimeError("the sandbox is running already")
-        runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
-        await runner.setup()
-        try:
-            if self._folder is not None:
-                self._data = Data(self._folder)
-                self._tokens.open(mapping(self._data, "tokens"))
-            await web.TCPSite(runner, self._reach.bind, self._port, backlog=1024).start()
-            await self._clusters.open(self._data)
-        except BaseException:
-            await runner.cleanup()
-            await self._close()
-            raise
-        self._runner = runner
-        self._loop = asyncio.get_running_loop()
-        self._url = f"http://{self._reach.address}:{runner.addresses[0][1]}"
+        await self._service.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        runner, self._runner, self._loop, self._url = self._runner, None, None, None
-        try:
-            if runner is not None:
-                await runner.cleanup()
-        finally:
-            await self._api.stop()
-            await self._close()
-
-    async def _close(self) -> None:
-        try:
-            await self._clusters.close()
-        finally:
-            self._tokens.close()
-            if self._data is not None:
-                self._data.close()
-                self._data = None
+        await self._service.stop()
 
     def __enter__(self) -> Self:
-        thread = LoopThread()
-        try:
-            thread.run(self.__aenter__())
-        except BaseException:
-            thread.stop()
-            raise
-        self._thread = thread
+        self._service.start_in_thread()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            try:
-                thread.run(self.__aexit__(kind, error, traceback))
-            finally:
-                thread.stop()
+        self._service.stop_thread()

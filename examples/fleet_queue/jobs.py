@@ -1,11 +1,11 @@
-"""The jobs of a fleet, for ``taskiq worker jobs:broker`` on as many machines as you like.
+"""The jobs of a fleet, for ``taskiq worker jobs:broker`` on any number of machines.
 
-A job is a tenant's name. It may run more than once, and on two workers at once, since a worker can die at any moment,
-and its job then goes to another: ``ensure`` makes one login all the same, and tells both of them.
+A job is a tenant's name. A worker can die at any moment, and then another worker gets its job. So a job may run more
+than once, and on two workers at once. ``ensure`` still creates one login, and returns it to both.
 
-Set in the environment: DIGITALOCEAN_TOKEN, CLUSTER_ID, VALKEY_URL and STORE (the DSN of a PostgreSQL that keeps the
-credentials); and for trying it out DIGITALOCEAN_API_URL, RATE_LIMIT (requests/seconds) and LEASE (seconds after which a
-dead worker's job goes to another).
+Set in the environment: DIGITALOCEAN_TOKEN, CLUSTER_ID, VALKEY_URL and STORE (the DSN of a PostgreSQL that stores the
+credentials). To try it out, also set DIGITALOCEAN_API_URL, RATE_LIMIT (requests/seconds) and LEASE (seconds until
+another worker gets the job of a dead one).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LEASE = float(os.environ.get("LEASE", "60"))
 
 broker = RedisStreamBroker(
     VALKEY_URL.replace("valkey", "redis", 1),
-    consumer_id="0",  # also what was queued before the first worker came
-    xread_count=1,  # take no more than can be worked on: others may be idle
+    consumer_id="0",  # include jobs that were queued before the first worker started
+    xread_count=1,  # take one job at a time: other workers may be idle
     xread_block=500,
     idle_timeout=round(LEASE * 1000),
     unacknowledged_lock_timeout=LEASE,
@@ -54,14 +54,14 @@ async def close_tenants(state: TaskiqState) -> None:
 
 @broker.task(retry_on_error=True)
 async def ensure_tenant(name: str, context: Context = TaskiqDepends()) -> None:
-    """The tenant has a database and a login, and its credential is on record."""
+    """Give the tenant a database and a login, and store its credential."""
     tenants: Tenants = context.state.tenants
     await tenants.ensure(name)
 
 
 @broker.task
 async def tick() -> None:
-    """Queue one every now and then, for instance with taskiq's scheduler.
+    """Queue this regularly, for instance with taskiq's scheduler.
 
-    taskiq-redis looks for the jobs of dead workers only after it was given a new one (1.2).
+    taskiq-redis looks for the jobs of dead workers only after it receives a new job (1.2).
     """

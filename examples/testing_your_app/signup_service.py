@@ -1,4 +1,4 @@
-"""A signup service: each tenant gets a database and a login of its own, and keeps notes there."""
+"""A signup service: each tenant gets its own database and login, and stores notes there."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 logger = logging.getLogger("signups")
 
 TENANTS = web.AppKey("tenants", Tenants)
-SIGNED_UP = web.AppKey("signed_up", set[str])  # stands for a table of yours: who has signed up
+SIGNED_UP = web.AppKey("signed_up", set[str])  # your app would use a table for this
 
 
 async def migrate(credential: Credential) -> None:
-    """Make the tables of a new tenant. For ``Tenants(setup=migrate)``, which may call it more than once."""
+    """Create the tables of a new tenant. ``Tenants(setup=migrate)`` may call it more than once."""
     async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
         await connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
 
 
 def create_app(tenants: Tenants) -> web.Application:
-    """The service. The tenants are the caller's, which makes it easy to test."""
+    """Create the service. The caller passes the tenants, so that a test can pass its own."""
     app = web.Application()
     app[TENANTS], app[SIGNED_UP] = tenants, set()
     app.router.add_post("/signup", sign_up)
@@ -38,7 +38,7 @@ def create_app(tenants: Tenants) -> web.Application:
 
 
 async def sign_up(request: web.Request) -> web.Response:
-    """Return 201; or 409 for a name that is taken, and 503 for what may be tried again. The credential stays here."""
+    """Return 201; 409 for a taken name; 503 if the client may try again. The credential is never returned."""
     tenant = await _tenant(request)
     signed_up = request.app[SIGNED_UP]
     if tenant in signed_up:
@@ -46,7 +46,7 @@ async def sign_up(request: web.Request) -> web.Response:
     signed_up.add(tenant)
     try:
         await request.app[TENANTS].ensure(tenant)
-    except ConflictError:  # somebody else has a login or a database of this name: it is not handed over
+    except ConflictError:  # a login or database of this name exists that this service did not create: do not use it
         signed_up.remove(tenant)
         return web.json_response({"error": "this name is taken"}, status=409)
     except DatabaseClientError as error:
@@ -60,12 +60,12 @@ async def sign_up(request: web.Request) -> web.Response:
 
 
 async def read_notes(request: web.Request) -> web.Response:
-    """Return the notes of a tenant; 503 while its database is away."""
+    """Return the notes of a tenant; 503 while its database is down."""
     return await _with_database(request, "SELECT text FROM notes")
 
 
 async def add_note(request: web.Request) -> web.Response:
-    """Add the text of the body to the notes of a tenant, and return all of them."""
+    """Add the request body to the notes of a tenant, and return all notes."""
     insert = "WITH added AS (INSERT INTO notes VALUES (%s) RETURNING text) SELECT text FROM notes UNION ALL TABLE added"
     return await _with_database(request, insert, await request.text())
 
@@ -78,7 +78,7 @@ async def _with_database(request: web.Request, statement: Any, *values: str) -> 
         async with await psycopg.AsyncConnection.connect(credential.uri) as connection:
             rows = await (await connection.execute(statement, values)).fetchall()
     except psycopg.OperationalError as error:
-        logger.warning("the database of %s is away: %s", credential.name, type(error).__name__)
+        logger.warning("the database of %s is down: %s", credential.name, type(error).__name__)
         return web.json_response({"error": "try again"}, status=503, headers={"retry-after": "5"})
     return web.json_response({"notes": [text for (text,) in rows]})
 

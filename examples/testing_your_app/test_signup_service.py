@@ -1,4 +1,4 @@
-"""The service, tested against an API that is really there, with a PostgreSQL behind it."""
+"""Tests of the service against the sandbox, with a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def cluster_id(aiodbclient_sandbox: Sandbox) -> str:
 async def service(
     aiodbclient_client: DatabaseClient, cluster_id: str, aiohttp_client: AiohttpClient, tmp_path: Path
 ) -> AsyncIterator[Service]:
-    """The service, whose API is the sandbox. With ``setup``, so the fixture ``aiodbclient_tenants`` does not do."""
+    """The service on the sandbox. It needs ``setup``, so it cannot use the fixture ``aiodbclient_tenants``."""
     async with SQLiteStore(tmp_path / "tenants.db") as store:
         tenants = Tenants(aiodbclient_client.cluster(cluster_id), store, prefix="tenant_", setup=migrate)
         yield await aiohttp_client(create_app(tenants))
@@ -43,7 +43,7 @@ async def add(service: Service, tenant: str, note: str) -> tuple[int, Any]:
         return answer.status, await answer.json()
 
 
-async def test_each_tenant_has_notes_of_its_own_and_no_answer_has_a_secret(service: Service) -> None:
+async def test_each_tenant_has_its_own_notes(service: Service) -> None:
     assert await sign_up(service, "alpha") == (201, {"tenant": "alpha"})
     assert await sign_up(service, "beta") == (201, {"tenant": "beta"})
 
@@ -53,9 +53,7 @@ async def test_each_tenant_has_notes_of_its_own_and_no_answer_has_a_secret(servi
     assert (await service.get("/nobody/notes")).status == 404
 
 
-async def test_a_name_that_is_taken_is_refused_whoever_took_it(
-    service: Service, aiodbclient_client: DatabaseClient, cluster_id: str
-) -> None:
+async def test_a_taken_name_is_refused(service: Service, aiodbclient_client: DatabaseClient, cluster_id: str) -> None:
     await sign_up(service, "alpha")
     await aiodbclient_client.cluster(cluster_id).users.create("tenant_admin")  # not by the service
 
@@ -64,10 +62,10 @@ async def test_a_name_that_is_taken_is_refused_whoever_took_it(
     assert (await service.get("/admin/notes")).status == 404
 
 
-async def test_when_the_api_cuts_the_connection_after_the_work_the_tenant_still_gets_a_login(
+async def test_a_signup_succeeds_when_the_answer_of_the_api_is_lost(
     service: Service, aiodbclient_sandbox: Sandbox
 ) -> None:
-    """The user was created and its password was lost on the way. A mock would not have known."""
+    """The user was created, but its password was lost on the way. A mock would not show this."""
     cut = aiodbclient_sandbox.faults.add("users.create", cut=True, after=True, times=1)
 
     assert await sign_up(service, "alpha") == (201, {"tenant": "alpha"})
@@ -77,9 +75,7 @@ async def test_when_the_api_cuts_the_connection_after_the_work_the_tenant_still_
     assert [request.operation for request in aiodbclient_sandbox.requests].count("users.create") == 1
 
 
-async def test_when_the_api_is_down_the_signup_can_be_tried_again(
-    service: Service, aiodbclient_sandbox: Sandbox
-) -> None:
+async def test_a_signup_can_be_repeated_after_the_api_was_down(service: Service, aiodbclient_sandbox: Sandbox) -> None:
     aiodbclient_sandbox.faults.add(["users.create", "users.get"], status=503, after=True)
     assert await sign_up(service, "alpha") == (503, {"error": "try again"})
 
@@ -88,7 +84,7 @@ async def test_when_the_api_is_down_the_signup_can_be_tried_again(
     assert await add(service, "alpha", "works") == (200, {"notes": ["works"]})
 
 
-async def test_when_the_database_is_away_the_service_says_so_and_goes_on_afterwards(
+async def test_the_service_recovers_when_the_database_was_down(
     service: Service, aiodbclient_sandbox: Sandbox, cluster_id: str
 ) -> None:
     await sign_up(service, "alpha")
@@ -101,7 +97,9 @@ async def test_when_the_database_is_away_the_service_says_so_and_goes_on_afterwa
     assert await add(service, "alpha", "more") == (200, {"notes": ["kept", "more"]})
 
 
-async def test_a_bad_name_is_refused_and_nothing_is_sent(service: Service, aiodbclient_sandbox: Sandbox) -> None:
+async def test_an_invalid_name_is_refused_before_a_request_is_sent(
+    service: Service, aiodbclient_sandbox: Sandbox
+) -> None:
     before = len(aiodbclient_sandbox.requests)
 
     for name in ("", "../doadmin", "Robert'); DROP TABLE notes;--", "x" * 32):

@@ -26,7 +26,7 @@ async def test_the_queue_outlives_a_worker(valkey: ValkeyServer) -> None:
     )
     told, log = (text.decode() for text in await run.communicate())
     assert run.returncode == 0, told + log
-    assert "24 of 24 credentials on record, 24 of them log in and can make a table" in told
+    assert "24 of 24 credentials stored; 24 of them can log in and create a table" in told
     killed_at = re.search(r"killed a worker when (\d+) ", told)
     assert killed_at is not None
     assert 0 < int(killed_at[1]) < 24

@@ -61,8 +61,8 @@ def own_address() -> str:
 
 async def test_by_default_it_is_reached_from_this_machine_alone() -> None:
     async with Sandbox() as sandbox:
-        assert sandbox._runner is not None
-        assert [address[0] for address in sandbox._runner.addresses] == ["127.0.0.1"]
+        assert sandbox._service._runner is not None
+        assert [address[0] for address in sandbox._service._runner.addresses] == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize(("bind", "hosts"), [("localhost", []), ("::1", []), ("0.0.0.0", ["a b"]), ("0.0.0.0", [""])])

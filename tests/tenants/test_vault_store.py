@@ -41,7 +41,7 @@ async def test_a_vault_that_refuses_is_told_without_a_secret() -> None:
             assert "hunter2" not in str(refused.value)
         store = VaultStore(vault.url, vault.token)
     async with store:
-        with pytest.raises(StoreError, match="Vault gave no answer: ClientConnectorError"):
+        with pytest.raises(StoreError, match="Vault did not answer: ClientConnectorError"):
             await store.get("alpha")
 
 
