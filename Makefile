@@ -17,26 +17,26 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# The page with the help of each command.
+# Write the reference page of the command from its --help.
 command-reference: $(VENV)/.dev
 	$(BIN)/python docs/extensions/command_reference.py
 
-# What ruff can mend by itself.
+# Fix what ruff can fix.
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Fails below the floor in pyproject.toml.
+# Fails below the minimum in pyproject.toml.
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
-# Changes the pure modules in every small way, and lists the changes that no test notices; `.venv/bin/mutmut show NAME`
-# shows one. Takes about half an hour on two processors. A run that was stopped goes on where it was.
+# Mutation tests of the pure modules. Lists the mutants that no test notices; `.venv/bin/mutmut show NAME` shows one.
+# Takes about half an hour on two processors. A run that was stopped continues where it was.
 mutants: $(VENV)/.dev
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
 
-# Kills and stops processes that work on tenants, 25 times for each kind of work. Takes a quarter of an hour.
+# Kills and stops processes that work on tenants, 25 times for each kind of work. Takes about 15 minutes.
 storm: $(VENV)/.dev
 	$(BIN)/python -m tests.tenants.storm
 	AIODBCLIENT_STORM=1 $(BIN)/python -m pytest tests/tenants/test_mysql_storm.py
@@ -51,7 +51,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/tenants.py
 	$(BIN)/python benchmarks/pools.py
 
-# Draws anew what the site shows.
+# Draw the pictures of the site.
 pictures: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --editable . --group bench
 	$(BIN)/python benchmarks/pictures.py
@@ -68,7 +68,7 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo The site is in site/
 
-# Each stamp says that what the demo or a developer needs is installed, as pyproject.toml has it.
+# A stamp file records that the packages of pyproject.toml are installed: for the demo, or for development.
 $(VENV)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aiodbclient needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)

@@ -1,9 +1,11 @@
-"""What a bulk run costs beside plain calls: memory for 100,000 names, and names a second.
+"""Compare a bulk run with plain calls: memory for 100,000 names, and names per second.
 
-The server is another process and answers at once, the names come from a generator, and the budget does not pace.
-Memory is resident memory of this process, its highest during the run beside that before it, when a smaller run has
-warmed up everything. Throughput is the best of several rounds, which a busy machine disturbs least; they take turns
-with a pool of as many workers that call ``create``. A run reads the server's 5,000 users at its start, too.
+The server is another process and answers at once. The names come from a generator, and the budget does not pace.
+
+Memory is the resident memory of this process: the highest during the run, minus the memory before it, after a smaller
+warm-up run. Throughput is the best of several rounds, since the best is least disturbed by a busy machine. The rounds
+alternate with an equally large pool of workers that call ``create``. Each bulk run also reads the server's 5,000 users
+at its start.
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ def names(count: int) -> Iterator[str]:
 
 
 def resident() -> float:
-    """MiB of this process in memory now."""
+    """The resident memory of this process, in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 async def provision(cluster: ClusterClient, count: int) -> float:
-    """The highest resident memory on the way, in MiB."""
+    """The highest resident memory during the run, in MiB."""
     highest, taken = resident(), 0
     async for outcome in cluster.users.provision(names(count), concurrency=CONCURRENCY):
         assert outcome.ok, outcome.error
@@ -58,7 +60,7 @@ async def create(cluster: ClusterClient, count: int) -> None:
 
 
 async def rate(work: Callable[[ClusterClient, int], Awaitable[object]], cluster: ClusterClient) -> float:
-    """Names a second."""
+    """Names per second."""
     gc.collect()
     started = perf_counter()
     await work(cluster, NAMES_A_ROUND)
@@ -72,14 +74,14 @@ async def measure(url: str) -> int:
         gc.collect()
         before = resident()
         grown = await provision(cluster, NAMES) - before
-        print(f"memory for {NAMES:,} names: {before:.1f} MiB before, {grown:+.1f} MiB at most; bound {MOST_MIB:g}")
+        print(f"memory for {NAMES:,} names: {before:.1f} MiB before, {grown:+.1f} MiB at the peak; limit {MOST_MIB:g}")
 
         plain = bulk = 0.0
         for _ in range(ROUNDS):
             plain = max(plain, await rate(create, cluster))
             bulk = max(bulk, await rate(provision, cluster))
     ratio = bulk / plain
-    print(f"names a second: {bulk:,.0f} by provision, {plain:,.0f} by create: ratio {ratio:.2f}; bound {LEAST_RATIO}")
+    print(f"names per second: {bulk:,.0f} by provision, {plain:,.0f} by create: ratio {ratio:.2f}; min. {LEAST_RATIO}")
     return 0 if grown <= MOST_MIB and ratio >= LEAST_RATIO else 1
 
 

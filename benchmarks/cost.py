@@ -1,8 +1,8 @@
-"""What a call costs: CPU of this client beside raw aiohttp and the provider's own client, in one run.
+"""Compare the CPU cost of a call: this client, raw aiohttp, and the provider's own client, in one run.
 
-Calls are made as people make them, IN_FLIGHT at a time: one at a time, waking up for each answer would hide the share
-of the client. The server is another process, so the CPU of this process is the client's alone. Each figure is the least
-of several rounds that take turns, which is what a busy machine disturbs least.
+IN_FLIGHT calls run at a time, as in real programs. With one call at a time, the cost of waking up for each answer would
+hide the cost of the client. The server is another process, so this process measures only the client. The clients take
+turns, and each figure is the lowest of several rounds: it is least disturbed by a busy machine.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from aiodbclient import DatabaseClient, RateBudget, Window
 from aiodbclient.errors import NotFoundError
 
 CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
-# The last digit of the id says whose users the server lists: half of PostgreSQL's have settings, or all of one engine.
+# The last digit of the id selects the users that the server lists: of PostgreSQL, half with settings; or of one engine.
 ENGINES = {"pg, mixed": "0", "pg": "1", "mysql": "2", "mongodb": "3", "kafka": "4", "opensearch": "5"}
 ROUNDS = 15
 IN_FLIGHT = 16
 CREATES, LISTS, CLIENTS = 800, 16, 10_000
 
-# Windows that are never full: the cost of pacing is in the figures, its waits are not.
+# Windows that are never full: the figures include the cost of pacing, but no waits.
 UNBOUNDED = [Window(5_000_000, 60.0), Window(5_000_000, 3600.0)]
 
 Call = Callable[[], Awaitable[Any]]
@@ -39,7 +39,7 @@ Call = Callable[[], Awaitable[Any]]
 
 @contextmanager
 def local_server() -> Iterator[str]:
-    """The address of a server in a process of its own."""
+    """Run a server in another process, and yield its URL."""
     command = [sys.executable, str(Path(__file__).with_name("server.py"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -48,7 +48,7 @@ def local_server() -> Iterator[str]:
 
 
 async def cpu(call: Call, times: int, in_flight: int) -> float:
-    """Microseconds of CPU a call."""
+    """Microseconds of CPU per call."""
 
     async def caller() -> None:
         for _ in range(times // in_flight):
@@ -70,7 +70,7 @@ async def compare(title: str, calls: dict[str, Call], times: int, in_flight: int
     print(f"\n{title}, {in_flight} in flight")
     raw = next(iter(best.values()))
     for name, microseconds in best.items():
-        print(f"  {name:<14}{microseconds:>9.0f} us CPU a call {microseconds / raw:>8.2f} x raw")
+        print(f"  {name:<14}{microseconds:>9.0f} us CPU per call {microseconds / raw:>8.2f} x raw")
     return best
 
 
@@ -110,8 +110,8 @@ async def measure_calls(url: str) -> None:
         answered = await compare(
             "get a user",
             {
-                "that is there": lambda: cluster.users.get("alice"),
-                "that is not": lambda: failing(lambda: cluster.users.get("nobody")),
+                "existing": lambda: cluster.users.get("alice"),
+                "missing": lambda: failing(lambda: cluster.users.get("nobody")),
             },
             CREATES,
             IN_FLIGHT,
@@ -120,7 +120,7 @@ async def measure_calls(url: str) -> None:
         await official.close()
     print(f"\na create: {created['aiodbclient'] / created['raw aiohttp']:.2f} x raw (aim 1.25), ", end="")
     print(f"1/{created['pydo'] / created['aiodbclient']:.1f} of pydo (aim 1/6)")
-    print(f"an error: {answered['that is not'] / answered['that is there']:.2f} x a success (aim 2)")
+    print(f"an error: {answered['missing'] / answered['existing']:.2f} x a success (aim 2)")
     for engine, costs in listed.items():
         print(f"a list of {engine}: {costs['aiodbclient'] / costs['pydo']:.2f} x pydo's dicts (aim 0.85), ", end="")
         print(f"{costs['aiodbclient'] / costs['raw aiohttp']:.2f} x raw (aim 1.8)")
@@ -149,7 +149,7 @@ async def list_users(
 
 
 def import_time(modules: str) -> float:
-    """Milliseconds to import, in a fresh interpreter that may keep its bytecode, as an installed package's is."""
+    """Milliseconds to import in a fresh interpreter, with cached bytecode as for an installed package."""
     program = f"import time; t = time.perf_counter(); import {modules}; print(time.perf_counter() - t)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)

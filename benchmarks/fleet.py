@@ -1,9 +1,9 @@
-"""Worker processes with one token, with a rate budget shared through Valkey, against the sandbox with scaled windows.
+"""Run worker processes with one token and a rate budget shared through Valkey, against a sandbox with scaled windows.
 
-Three runs: undisturbed, with two workers killed in the middle, with Valkey restarted in the middle (its memory is
-lost). The names of a killed worker that it had not reported go to the others, so that some are asked for twice: the
-optimum is that of the requests that the API accepted. ``--limits`` adds a run with a budget made of the ``limits``
-package's moving window, which must be installed.
+There are three runs: undisturbed, with two workers killed in the middle, and with Valkey restarted in the middle (it
+loses its memory). Other workers get the names that a killed worker has not reported, so some names are requested twice.
+The optimum is therefore computed from the requests that the API accepted. ``--limits`` adds a run with a budget built
+on the moving window of the ``limits`` package, which must be installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 @define(eq=False)
 class Worker:
     process: asyncio.subprocess.Process
-    names: set[str] = field(factory=set)  # given and not reported
+    names: set[str] = field(factory=set)  # assigned but not reported
     done: int = 0
     killed: bool = False
 
@@ -48,7 +48,7 @@ class Worker:
 
 @define(eq=False)
 class Fleet:
-    """Hands the names out, a few at a time, and collects what was made of them."""
+    """Hands out names, a few at a time, and collects the results."""
 
     todo: deque[str]
     workers: list[Worker]
@@ -58,7 +58,7 @@ class Fleet:
     over: asyncio.Event = field(factory=asyncio.Event)
 
     def feed(self) -> None:
-        # Evenly, one each in turn, so that what a worker gets done is for the budget to decide.
+        # One name to each in turn, so that only the budget decides how much a worker gets done.
         while self.todo:
             free = [worker for worker in self.workers if not worker.killed and len(worker.names) < self.at_a_time]
             if not free:
@@ -83,7 +83,7 @@ class Fleet:
 
 @define
 class Figures:
-    """What one run took. ``optimum``: seconds that the accepted requests take at least, the last burst for nothing."""
+    """The result of one run. ``optimum``: the least seconds for the accepted requests, if the last burst is free."""
 
     seconds: float
     optimum: float
@@ -91,7 +91,7 @@ class Figures:
     throttled: int
     lost: int
     shares: list[int]
-    asks: float  # scripts run by Valkey for each request
+    asks: float  # scripts that Valkey runs per request
 
     @property
     def ratio(self) -> float:
@@ -116,7 +116,7 @@ async def run_fleet(
     limits: bool = False,
     valkey_timeout: float = 1.0,
 ) -> Figures:
-    """Create ``total`` users with ``workers`` processes. ``shares`` are those of the workers that lived."""
+    """Create ``total`` users with ``workers`` processes. ``shares`` has only the workers that survived."""
     with ValkeyServer() as valkey:
         async with Sandbox(windows=[window]) as sandbox:
             cluster = await sandbox.add_cluster("pg", backend="memory")
@@ -155,7 +155,7 @@ async def _start(plan: dict[str, Any], token: str) -> Worker:
     )
     assert process.stdout is not None
     if not await process.stdout.readline():
-        raise RuntimeError("a worker did not start; what it said is above")
+        raise RuntimeError("a worker did not start; its output is above")
     return Worker(process)
 
 
@@ -178,14 +178,14 @@ async def _measure(
             if not worker.killed:
                 worker.process.stdin.close()
     counts = sandbox.counts
-    # What the users are in the end is not part of the run.
+    # Reading the final users is not part of the run.
     async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
         current = {user.name: user.password for user in await client.cluster(cluster, engine="pg").users.list()}
     requests = sum(counts.values())
     throttled = sum(number for (_, status), number in counts.items() if status == 429)
     return Figures(
         seconds=seconds,
-        # The k-th request may go when the (k - limit)-th is a window old.
+        # The k-th request may be sent once the (k - limit)-th is one window old.
         optimum=(math.ceil((requests - throttled) / window.limit) - 1) * window.seconds,
         requests=requests,
         throttled=throttled,
@@ -220,8 +220,8 @@ async def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--limit", type=int, default=250, help="requests in each window")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the window, scaled from a minute")
-    parser.add_argument("--limits", action="store_true", help="also with the limits package (whole seconds only)")
-    parser.add_argument("--only", help="undisturbed, killed, restart or limits")
+    parser.add_argument("--limits", action="store_true", help="also run with the limits package (whole seconds only)")
+    parser.add_argument("--only", help="run only this: undisturbed, killed, restart or limits")
     options = parser.parse_args()
     runs: dict[str, dict[str, Any]] = {"undisturbed": {}, "killed": {"kill": 2}, "restart": {"restart": True}}
     if options.limits:
@@ -232,7 +232,7 @@ async def main() -> None:
     )
     print(
         f"{'run':12} {'s':>7} {'optimum':>8} {'ratio':>6} {'requests':>9} {'429':>5} {'429 share':>10} {'lost':>5} "
-        f"{'asks/request':>13} {'max/min':>8}  done by each worker that lived"
+        f"{'asks/request':>13} {'max/min':>8}  done by each surviving worker"
     )
     for name, how in runs.items():
         if options.only not in (None, name):

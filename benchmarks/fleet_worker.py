@@ -1,4 +1,4 @@
-"""One worker of ``fleet.py``: reads names, one a line, creates a user of each, and tells name and password in JSON."""
+"""One worker of ``fleet.py``: reads names, one per line, creates a user for each, and prints its password as JSON."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def main(plan: dict[str, Any]) -> None:
             try:
                 user = await users.create(name)
             except (errors.ConflictError, errors.UnprocessableEntityError):
-                # Whoever had the name before was killed, perhaps between the answer and the report.
+                # A worker that had this name before was killed, perhaps between the answer and the report.
                 user = await users.reset_auth(name)
             print(json.dumps({"name": name, "password": user.password}), flush=True)
 

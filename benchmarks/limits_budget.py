@@ -1,4 +1,4 @@
-"""What a budget on the ``limits`` package's moving window would be. For comparison only."""
+"""A budget built on the moving window of the ``limits`` package. For comparison only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiodbclient import Window
 
 
 class LimitsBudget:
-    """Asks again when the window is said to have room, which is all that the package tells."""
+    """Waits until the window should have room, then tries again. The package offers no more information."""
 
     def __init__(self, url: str, window: Window) -> None:
         self._limiter = MovingWindowRateLimiter(RedisStorage(f"async+{url}", implementation="valkey"))

@@ -1,9 +1,11 @@
-"""How long 1,000 and 1,500 creates take under the rate limit, side by side with pydo and with the usual recipe.
+"""Measure 1,000 and 1,500 creates under the rate limit, compared with pydo and with the usual recipe.
 
-The provider's windows are scaled (250 requests in WINDOW seconds instead of 60), the server is a sandbox in a process
-of its own, and everything is asked for at once. The optimum is when the last request may be sent at the earliest: the
-k-th as soon as the (k-250)-th is one window old. Then the same with half of the budget spent by another client, evenly;
-what is faster than that optimum has taken it from the other.
+The provider's windows are scaled: 250 requests in WINDOW seconds instead of 60. The server is a sandbox in another
+process, and all creates start at once. The optimum is the earliest time at which the last request may be sent: the k-th
+request may be sent once the (k-250)-th is one window old.
+
+A second series runs while another client evenly spends half of the budget. A client that is faster than the optimum
+there has taken requests from the other one.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Api:
     pipe: Connection | None = None
 
     def counts(self) -> Counter[tuple[str | None, int | None]]:
-        """How many requests it saw, by operation and status."""
+        """The number of requests that it received, by operation and status."""
         assert self.pipe is not None
         self.pipe.send("counts")
         return cast("Counter[tuple[str | None, int | None]]", self.pipe.recv())
@@ -86,7 +88,7 @@ async def with_aiodbclient(api: Api) -> AsyncIterator[Create]:
 
 @asynccontextmanager
 async def with_recipe(api: Api) -> AsyncIterator[Create]:
-    """aiohttp, aiolimiter and backoff, as one writes it."""
+    """The usual combination of aiohttp, aiolimiter and backoff."""
     limiter = AsyncLimiter(LIMIT, api.window)
     users = f"{api.url}/v2/databases/{api.cluster}/users"
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {api.token}"}) as session:
@@ -118,7 +120,7 @@ CLIENTS = {"aiodbclient": with_aiodbclient, "recipe": with_recipe, "pydo": with_
 
 @define
 class Another:
-    """Somebody else with the same token, who lists the dbs at half of the permitted rate, whatever the answer."""
+    """Another client with the same token. It lists the dbs at half of the permitted rate, whatever the answer."""
 
     api: Api
     sent: int = 0
@@ -157,20 +159,20 @@ async def measure(name: str, api: Api, count: int, *, shared: bool) -> None:
     optimum = (count - 1) // room * api.window
     print(
         f"  {name:<12} {count:>5} creates {seconds:>7.2f} s  {seconds / optimum:>5.3f} x optimum  "
-        f"{throttled:>5} of {sent:>5} requests met a 429  {count - created:>4} failed",
+        f"{throttled:>5} of {sent:>5} requests got a 429  {count - created:>4} failed",
         flush=True,
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--window", type=float, default=5.0, help="seconds that stand for the provider's minute")
+    parser.add_argument("--window", type=float, default=5.0, help="seconds to use instead of the provider's minute")
     parser.add_argument("--clients", nargs="*", default=list(CLIENTS), choices=list(CLIENTS))
     parser.add_argument("--counts", nargs="*", type=int, default=[1000, 1500])
     arguments = parser.parse_args()
     for shared in (False, True):
         print(
-            "\nhalf of the budget spent by another"
+            "\nanother client spends half of the budget"
             if shared
             else f"\nalone, {LIMIT} requests in {arguments.window:g} s"
         )

@@ -1,8 +1,8 @@
-"""What pacing adds to a call that has nothing to wait for, in microseconds: run ``python benchmarks/pacing_cost.py``.
+"""Measure what pacing adds to a call that does not have to wait, in microseconds: ``python benchmarks/pacing_cost.py``.
 
-The budget has the documented windows and is half full, as after an hour of even use. One call at a time, and 16 in
-flight, where each gives way to the others between its acquire and its release; what the same costs without a budget is
-subtracted. Each line is the median of many rounds, measured just now.
+The budget has the documented windows and is half full, as after an hour of even use. It is measured with one call at a
+time, and with 16 in flight that yield to each other between acquire and release. The cost of the same calls without a
+budget is subtracted. Each line is the median of many rounds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from multidict import CIMultiDict
 
 from aiodbclient import RateBudget
 
-CALLS = 96  # in a round; they fit into what is left of the minute
+CALLS = 96  # per round; they fit into the rest of the minute
 ROUNDS = 101
 HISTORY = 2500  # requests of the last hour
 HEADERS = CIMultiDict({"RateLimit-Limit": "5000", "RateLimit-Remaining": "2600", "RateLimit-Reset": "1444931833"})
 
 
 async def half_full() -> RateBudget:
-    """A budget that was used evenly for the last hour, and goes on by the real clock."""
+    """A budget that was used evenly for the last hour, and then follows the real clock."""
     start, used = time.monotonic() - 3590.0, 0
     budget = RateBudget(clock=lambda: start + 3590.0 * used / HISTORY if used < HISTORY else time.monotonic())
     for _ in range(HISTORY):
@@ -34,7 +34,7 @@ async def half_full() -> RateBudget:
 
 
 async def nothing(_: RateBudget) -> None:
-    """The measurement's own cost."""
+    """Do nothing, to measure the cost of the measurement."""
 
 
 async def acquire_and_release(budget: RateBudget) -> None:
@@ -49,7 +49,7 @@ async def acquire_observe_and_release(budget: RateBudget) -> None:
 
 
 async def nothing_in_flight(_: RateBudget) -> None:
-    """The same, where each gives way to the others."""
+    """Do nothing but yield to the other calls."""
     await asyncio.sleep(0)
 
 

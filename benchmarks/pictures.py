@@ -1,11 +1,11 @@
-"""Draw what the site shows: measured here and now, never typed in.
+"""Draw the diagrams of the site from measurements.
 
-``paced-run.svg``: 1,000 creates under a limit of 250 in a window, as the server saw them: by this client, and by the
-usual recipe of backoff and a limiter. The window is 5 seconds instead of the provider's minute.
+``paced-run.svg``: 1,000 creates under a limit of 250 per window, as the server received them: from this client, and
+from the usual recipe of backoff and a limiter. The window is 5 seconds instead of the provider's minute.
 
 ``rotation.svg``: the queries of four programs while their login gets a new password: by ``tenants.rotate`` and
-``tenants.retire``, and by ``users.rotate``. Each program reads the credential on record every few seconds, and connects
-anew for each query, to the PostgreSQL of a sandbox.
+``tenants.retire``, and by ``users.rotate``. Each program reads the stored credential every few seconds, and opens a new
+connection to the sandbox's PostgreSQL for each query.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ COLOURS = dict(zip(CLIENTS, ("#2a78d6", "#d97706"), strict=True))
 GREY = "#808080"  # readable on light and on dark
 FIRST, SECOND, REFUSED = "#2a78d6", "#2e9e5b", "#d62728"
 MET = {
-    FIRST: ("answered, with the old credential", "o"),
-    SECOND: ("answered, with the new one", "o"),
+    FIRST: ("answered, old credential", "o"),
+    SECOND: ("answered, new credential", "o"),
     REFUSED: ("refused", "x"),
 }
 
 PROGRAMS = 4
 ROTATE, RETIRE, END = 2.0, 8.0, 10.0  # seconds
-REREAD, PAUSE = 4.0, 0.1  # seconds between two looks at the record, and between two queries of a program
+REREAD, PAUSE = 4.0, 0.1  # seconds between two reads of the credential, and between two queries of a program
 
 
 async def run(sandbox: Sandbox, window: float, client: str) -> Sequence[RecordedRequest]:
-    """What the server saw of ``CREATES`` creates that were asked for at once."""
+    """The requests that the server received for ``CREATES`` creates started at once."""
     cluster = await sandbox.add_cluster("pg", backend="memory")
     async with CLIENTS[client](Api(sandbox.url, sandbox.token, cluster, window)) as create:
         await asyncio.gather(*(create(f"user{number}") for number in range(CREATES)), return_exceptions=True)
@@ -68,17 +68,17 @@ async def paced_run(window: float, folder: Path) -> None:
         below.step([0, *refused, done[-1]], [0, *counts, len(refused)], where="post", color=colour, linewidth=2)
         print(f"{client}: {len(done)} created in {done[-1]:.2f} s, {len(refused)} answers of 429")
     bursts = [number // LIMIT * window for number in range(CREATES)]
-    above.step(bursts, range(1, CREATES + 1), where="post", color=GREY, linestyle=":", label="the limit allows no more")
+    above.step(bursts, range(1, CREATES + 1), where="post", color=GREY, linestyle=":", label="the limit")
     above.set_ylabel("users created")
     above.legend(loc="lower right", frameon=False, labelcolor=GREY)
     below.set_ylabel("answers of 429")
-    below.set_xlabel(f"seconds, with {LIMIT} requests allowed in any {window:g} of them")
+    below.set_xlabel(f"seconds; the limit is {LIMIT} requests in any {window:g} of them")
     save(figure, folder / "paced-run.svg")
 
 
 @define
 class Tenant:
-    """A tenant's login, which changes without an outage."""
+    """A tenant. Its login changes without an outage."""
 
     tenants: Tenants
 
@@ -94,7 +94,7 @@ class Tenant:
 
 @define
 class PlainUser:
-    """A user whose one login gets a new password."""
+    """A user with one login that gets a new password."""
 
     users: UsersAPI
     connection: Connection
@@ -112,7 +112,7 @@ class PlainUser:
 
 @define
 class Clock:
-    """Seconds since it was made."""
+    """The seconds since it was created."""
 
     start: float = field(factory=monotonic)
 
@@ -125,7 +125,7 @@ class Clock:
 
 @define
 class Queries:
-    """The queries of programs that use ``login`` while it changes: when, whose, and the colour of what became of it."""
+    """The queries of programs that use ``login`` while it changes: time, program, and a colour for the result."""
 
     login: Tenant | PlainUser
     seen: list[tuple[float, int, str]] = field(factory=list)
@@ -139,7 +139,7 @@ class Queries:
         return self
 
     async def program(self, number: int, first: str, clock: Clock) -> None:
-        uri, next_look = first, REREAD * number / PROGRAMS  # each looks at times of its own
+        uri, next_look = first, REREAD * number / PROGRAMS  # each program reads at different times
         while (at := clock.now()) < END:
             if at >= next_look:
                 uri, next_look = await self.login.uri(), next_look + REREAD
@@ -158,7 +158,7 @@ class Queries:
             programs = [number for _, number, met in self.seen if met == colour]
             axes.scatter(times, programs, s=12, c=colour, marker=marker, linewidths=1, label=label)
             print(f"{title}: {len(times)} queries {label}")
-        axes.set_title(title, color=GREY, loc="left", fontsize=10, pad=16)  # above the names of the moments
+        axes.set_title(title, color=GREY, loc="left", fontsize=10, pad=16)  # above the labels of rotate and retire
         axes.set_yticks(range(1, PROGRAMS + 1))
         axes.set_ylim(0.4, PROGRAMS + 0.6)
         axes.set_ylabel("program")
@@ -190,7 +190,7 @@ async def rotation(folder: Path) -> None:
         axes.axvline(second, color=GREY, linestyle=":")
         axes.annotate(label, (second, PROGRAMS + 0.65), color=GREY, ha="center", fontsize=9, annotation_clip=False)
     below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=3, frameon=False, labelcolor=GREY)
-    below.set_xlabel(f"seconds; each program reads the record every {REREAD:g} of them")
+    below.set_xlabel(f"seconds; each program reads its credential every {REREAD:g} seconds")
     save(figure, folder / "rotation.svg")
 
 
@@ -209,7 +209,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--window", type=float, default=5.0, help="seconds that stand for the provider's minute")
+    parser.add_argument("--window", type=float, default=5.0, help="seconds to use instead of the provider's minute")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
     arguments = parser.parse_args()
     mpl.rcParams.update({"font.family": "sans-serif", "svg.hashsalt": "aiodbclient", "svg.fonttype": "none"})

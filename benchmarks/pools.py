@@ -1,8 +1,8 @@
-"""Clients query without a pause while their tenants are rotated and retired: what fails, and what a use costs.
+"""Measure tenant pools: queries that fail while tenants are rotated and retired, and the CPU time of a use.
 
-20 clients take the pool of one of 50 tenants after the other and query it. Meanwhile all tenants are rotated, and then
-retired, three times. Between the two, the benchmark waits for `refresh` seconds and the longest query. The API is the
-sandbox in another process, with PostgreSQL behind it and without a rate limit.
+20 clients query the pools of 50 tenants, one after the other and without a pause. Meanwhile all tenants are rotated,
+and then retired, three times. Between rotating and retiring, the benchmark waits for `refresh` seconds and the longest
+query. The API is a sandbox in another process, with a PostgreSQL and without a rate limit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def open_pool(credential: Credential) -> Any:
 async def query(
     pools: TenantPools[Any], names: list[str], seen: dict[str, Counter[str]], failed: list[Exception]
 ) -> None:
-    """Query one tenant after the other until it is cancelled, and count by which logins."""
+    """Query one tenant after the other until cancelled, and count the logins that were used."""
     for name in itertools.cycle(names):
         try:
             async with pools.use(name) as pool:
@@ -43,7 +43,7 @@ async def query(
 
 
 async def rotations(folder: Path) -> bool:
-    """Whether no query fails, and every pool follows each rotation."""
+    """Return whether no query fails and every pool follows each rotation."""
     names = [f"tenant{number:02}" for number in range(TENANTS)]
     async with (
         sandbox("pg", "none", RateBudget([])) as (client, cluster),
@@ -77,14 +77,14 @@ async def rotations(folder: Path) -> bool:
     for error in failed[:5]:
         print(f"  {type(error).__name__}: {error}")
     print(
-        f"{CLIENTS} clients, {TENANTS} tenants, {ROUNDS} rounds: of {queries:,} queries {len(failed)} failed; bound 0"
+        f"{CLIENTS} clients, {TENANTS} tenants, {ROUNDS} rounds: {len(failed)} of {queries:,} queries failed; limit 0"
     )
-    print(f"pools that moved to the new login, and to no other: {moved} of {ROUNDS * TENANTS}")
+    print(f"pools that changed to the new login, and to no other: {moved} of {ROUNDS * TENANTS}")
     return not failed and moved == ROUNDS * TENANTS
 
 
 async def cost() -> bool:
-    """Whether a use of an open pool is cheap."""
+    """Return whether a use of an open pool is cheap."""
 
     class Records:
         async def get(self, name: str) -> Credential:
@@ -103,7 +103,7 @@ async def cost() -> bool:
             async with pools.use("alpha"):
                 pass
         each = (process_time() - began) / USES * 1e6
-    print(f"CPU time of a use of an open pool: {each:.1f} us; bound {MOST_MICROSECONDS:g}")
+    print(f"CPU time of a use of an open pool: {each:.1f} us; limit {MOST_MICROSECONDS:g}")
     return each <= MOST_MICROSECONDS
 
 

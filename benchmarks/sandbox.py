@@ -1,4 +1,4 @@
-"""What the sandbox costs: ``python benchmarks/sandbox.py``. Prints what it measured, and nothing else."""
+"""Measure the sandbox: ``python benchmarks/sandbox.py``."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ CONCURRENCY = 50
 
 
 async def main() -> None:
-    tell("start in memory, with a cluster", await median(lambda: start("memory"), 50), "ms")
-    tell("start with embedded PostgreSQL", await median(lambda: start("postgres"), 5), "ms")
-    tell("a small test: start, cluster, create and get a user, stop", await median(small_test, 50), "ms")
+    report("start in memory, with a cluster", await median(lambda: start("memory"), 50), "ms")
+    report("start with embedded PostgreSQL", await median(lambda: start("postgres"), 5), "ms")
+    report("a small test: start, cluster, create and get a user, stop", await median(small_test, 50), "ms")
     for warm in (False, True):
-        how = "as the fixtures do" if warm else "with a server of its own"
+        how = "as with the fixtures" if warm else "with its own server"
         with warm_servers() if warm else nullcontext():
             first, *further = [await tenant_test() for _ in range(6)]
-            tell(f"a tenant's test, {how}: the first", first * 1000, "ms")
-            tell(f"a tenant's test, {how}: each further one", statistics.median(further) * 1000, "ms")
+            report(f"a tenant's test, {how}: first", first * 1000, "ms")
+            report(f"a tenant's test, {how}: each next", statistics.median(further) * 1000, "ms")
             for (what, unit), value in (await databases()).items():
-                tell(f"{what}, {how}", value, unit)
+                report(f"{what}, {how}", value, unit)
     for name, per_second in (await served()).items():
-        tell(f"{name} served by one core", per_second, "requests/s")
+        report(f"{name} served by one core", per_second, "requests/s")
 
 
-def tell(what: str, value: float, unit: str) -> None:
+def report(what: str, value: float, unit: str) -> None:
     print(f"{what:<88} {value:>9,.1f} {unit}", flush=True)
 
 
@@ -72,7 +72,7 @@ async def small_test() -> float:
 
 
 async def tenant_test() -> float:
-    """The seconds of a test that makes a tenant, logs in, and stops its sandbox."""
+    """Seconds for a test that creates a tenant, logs in, and stops its sandbox."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         async with (
@@ -88,7 +88,7 @@ async def tenant_test() -> float:
 
 
 async def databases() -> dict[tuple[str, str], float]:
-    """What databases of the embedded PostgreSQL cost: time to make and to leave behind, and disk or memory."""
+    """Measure databases of the embedded PostgreSQL: time to create and to remove them, and disk or memory."""
     async with Sandbox(windows=[]) as sandbox:
         cluster = await sandbox.add_cluster("pg", "many", backend="postgres")
         dbs = f"/v2/databases/{cluster}/dbs"
@@ -109,8 +109,8 @@ async def databases() -> dict[tuple[str, str], float]:
         each = (disk(folder) - before) / DATABASES
         started = time.perf_counter()
     return {
-        ("databases a second, 8 at once", "/s"): DATABASES / made,
-        ("disk or memory of a database and its share of the log", "MB"): each / 1e6,
+        ("databases per second, 8 at once", "/s"): DATABASES / made,
+        ("disk or memory per database, with its share of the log", "MB"): each / 1e6,
         (f"stop a sandbox with {DATABASES} databases", "ms"): (time.perf_counter() - started) * 1000,
     }
 
@@ -127,18 +127,18 @@ def disk(folder: Path) -> int:
 
 
 async def served() -> dict[str, float]:
-    """Requests a second of a sandbox in a process of its own, on a core of its own."""
+    """Requests per second of a sandbox in another process, on its own core."""
     command = [sys.executable, "-m", "aiodbclient.sandbox", "--json", "--rate-limit", "none", "--cluster", "opensearch"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
     try:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        started = json.loads(process.stdout.readline())
         if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(process.pid, {0})
             os.sched_setaffinity(0, {1})
-        users = f"/v2/databases/{told['clusters'][0]['id']}/users"
-        headers = {"authorization": f"Bearer {told['token']}"}
-        async with aiohttp.ClientSession(told["url"], headers=headers) as session:
+        users = f"/v2/databases/{started['clusters'][0]['id']}/users"
+        headers = {"authorization": f"Bearer {started['token']}"}
+        async with aiohttp.ClientSession(started["url"], headers=headers) as session:
             return {
                 "users.create": await rate(lambda n: session.post(users, json={"name": f"user-{n}"})),
                 "users.get": await rate(lambda n: session.get(f"{users}/user-{n}")),

@@ -1,6 +1,6 @@
-"""A server that answers every create and list at once, from memory, so that what is measured is the client.
+"""A server that answers every create and list at once, from memory, so that benchmarks measure only the client.
 
-Run as a program it prints its port and serves until its standard input ends.
+As a program, it prints its port and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def answer(status: str, payload: object) -> bytes:
 
 PEM = "-----BEGIN CERTIFICATE-----\n" + f"{'MIIEFTCCAn2gAwIB' * 4}\n" * 20 + "-----END CERTIFICATE-----\n"
 ACL = [{"id": "aaa", "permission": "consume", "topic": "customer-events"}]
-# What a user has beside name, role and password, as in the API description's examples; by the last digit of the id of
-# its cluster.
+# The fields of a user besides name, role and password, as in the API description's examples. Keyed by the last digit of
+# the cluster's id.
 MEMBERS: dict[str, list[dict[str, Any]]] = {
     "0": [{}, {"settings": {"pg_allow_replication": False}}],
     "1": [{"settings": {"pg_allow_replication": False}}],

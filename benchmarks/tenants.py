@@ -1,14 +1,14 @@
-"""What tenants cost beside the rate limit: the pace of 300 of them, and memory for 100,000 names.
+"""Measure tenants: the time for 300 of them, memory for 100,000 names, and a check and repair of 1,000.
 
-The sandbox is another process, with PostgreSQL behind it and the documented windows, three times as fast: 250 requests
-in 20 seconds and 5,000 in 20 minutes. A new tenant takes two requests, and 600 requests take two of the short windows
-at the least. What is measured includes SQL, logins and the store, a SQLite file on this machine's disk.
+Time: the sandbox is another process with a PostgreSQL. It has the documented windows, three times as fast: 250 requests
+in 20 seconds and 5,000 in 20 minutes. A new tenant takes two requests, and 600 requests take at least two of the short
+windows. The time includes SQL, logins and the store, a SQLite file on this machine's disk.
 
-Memory is resident memory of this process, its highest during the run beside that before it, when a smaller run has
-warmed up everything. Names come from a generator. Of the names that are known, all is in the store; the new ones are
-tenants of Kafka, of one request each.
+Memory: the resident memory of this process, the highest during the run minus the memory before it, after a smaller
+warm-up run. Names come from a generator. Known names are completely in the store. New names are tenants of Kafka, with
+one request each.
 
-The day after: 1,000 tenants of one PostgreSQL are checked, a tenth of them is broken through the API, and all are
+Check and repair: 1,000 tenants of one PostgreSQL are checked, a tenth of them is broken through the API, and all are
 repaired and checked again. There is no rate limit: a check of all takes two requests besides reading the cluster.
 """
 
@@ -49,19 +49,19 @@ def names(prefix: str, count: int) -> Iterator[str]:
 
 
 def resident() -> float:
-    """MiB of this process in memory now."""
+    """The resident memory of this process, in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 @asynccontextmanager
 async def sandbox(engine: str, rate: str, budget: RateBudget) -> AsyncIterator[tuple[DatabaseClient, str]]:
-    """A client of a sandbox in another process, and the id of its cluster."""
+    """Start a sandbox in another process. Yields a client and the id of the cluster."""
     command = [sys.executable, "-m", "aiodbclient.sandbox", "--json", "--cluster", engine, "--rate-limit", rate]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        told = json.loads(await process.stdout.readline())
-        async with DatabaseClient(told["token"], base_url=told["url"], budget=budget) as client:
+        started = json.loads(await process.stdout.readline())
+        async with DatabaseClient(started["token"], base_url=started["url"], budget=budget) as client:
             (cluster,) = await client.clusters.list()
             yield client, cluster.id
     finally:
@@ -70,7 +70,7 @@ async def sandbox(engine: str, rate: str, budget: RateBudget) -> AsyncIterator[t
 
 
 async def pace(folder: Path) -> bool:
-    """Whether 300 tenants take hardly longer than the rate limit lets 600 requests take."""
+    """Return whether 300 tenants take hardly longer than 600 requests under the rate limit."""
     least = (2 * TENANTS - 1) // BURST * SECONDS
     async with (
         sandbox("pg", f"{BURST}/{SECONDS:g}", RateBudget(WINDOWS)) as (client, cluster),
@@ -84,14 +84,14 @@ async def pace(folder: Path) -> bool:
         took = perf_counter() - started
     ratio = took / least
     print(
-        f"{TENANTS} tenants: {took:.2f} s, and the rate limit alone takes {least:g} s for {2 * TENANTS} requests: "
-        f"ratio {ratio:.3f}; bound {MOST_RATIO}"
+        f"{TENANTS} tenants: {took:.2f} s; the rate limit alone needs {least:g} s for {2 * TENANTS} requests: "
+        f"ratio {ratio:.3f}; limit {MOST_RATIO}"
     )
     return ratio <= MOST_RATIO
 
 
 async def highest(tenants: Tenants, prefix: str, count: int) -> float:
-    """The highest resident memory on the way, in MiB."""
+    """The highest resident memory during the run, in MiB."""
     most, taken = resident(), 0
     async for outcome in tenants.provision(names(prefix, count)):
         assert outcome.ok, outcome.error
@@ -103,7 +103,7 @@ async def highest(tenants: Tenants, prefix: str, count: int) -> float:
 
 
 async def memory(folder: Path) -> bool:
-    """Whether memory stays flat over many names."""
+    """Return whether memory stays flat over many names."""
     flat = True
     async with (
         sandbox("kafka", "none", RateBudget([])) as (client, cluster),
@@ -117,8 +117,8 @@ async def memory(folder: Path) -> bool:
             before, started = resident(), perf_counter()
             grown = await highest(tenants, prefix, count) - before
             print(
-                f"{count:,} {prefix} names: {before:.1f} MiB before, {grown:+.1f} MiB at most; bound {MOST_MIB:g} "
-                f"({count / (perf_counter() - started):,.0f} a second)"
+                f"{count:,} {prefix} names: {before:.1f} MiB before, {grown:+.1f} MiB at the peak; limit {MOST_MIB:g} "
+                f"({count / (perf_counter() - started):,.0f} per second)"
             )
             flat = flat and grown <= MOST_MIB
         gc.collect()
@@ -126,12 +126,12 @@ async def memory(folder: Path) -> bool:
         async for _ in store.records():
             seen += 1
         grown = resident() - before
-        print(f"{seen:,} records read: {grown:+.1f} MiB; bound {MOST_MIB:g}")
+        print(f"{seen:,} records read: {grown:+.1f} MiB; limit {MOST_MIB:g}")
     return flat and grown <= MOST_MIB
 
 
 async def day_after(folder: Path) -> bool:
-    """Whether a check of 1,000 tenants takes less than a minute."""
+    """Return whether a check of 1,000 tenants takes less than a minute."""
     async with (
         sandbox("pg", "none", RateBudget([])) as (client, cluster),
         SQLiteStore(folder / "day.db") as store,
@@ -159,12 +159,12 @@ async def day_after(folder: Path) -> bool:
         assert problems == CHECKED // 10
         last, problems = await timed("check", tenants.check())
         assert problems == 0
-    print(f"the slowest check: {max(took, again, last):.1f} s; bound {MOST_SECONDS:g}")
+    print(f"the slowest check: {max(took, again, last):.1f} s; limit {MOST_SECONDS:g}")
     return max(took, again, last) <= MOST_SECONDS
 
 
 def fill(path: Path, cluster: str) -> None:
-    """Put the known names on record."""
+    """Store the known names."""
     seal = Seal()
     with closing(sqlite3.connect(path)) as database, database:
         for name in names("known", KNOWN):

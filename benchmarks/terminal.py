@@ -1,4 +1,4 @@
-"""Draw a picture of a terminal: commands that are run here and now, against a sandbox, with what they print."""
+"""Draw a picture of a terminal, from commands that it runs against a sandbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMANDS = [
     "aiodbclient tenants provision alpha beta gamma",
     "aiodbclient tenants check alpha beta gamma",
 ]
-# The picture needs nothing from elsewhere: no web font.
+# Without the web font, the picture loads nothing from the network.
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
 

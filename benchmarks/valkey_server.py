@@ -1,4 +1,4 @@
-"""A valkey-server of one's own: in memory, on a free port of 127.0.0.1, gone at the end."""
+"""Start a valkey-server: in memory, on a free port of 127.0.0.1, stopped at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _free_port() -> int:
 
 @define(eq=False)
 class ValkeyServer:
-    """``with ValkeyServer() as server``; stop, start (with an empty memory), pause and resume it at will."""
+    """``with ValkeyServer() as server``. You can stop, start (with empty memory), pause and resume it."""
 
     port: int = field(init=False, factory=_free_port)
     _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
@@ -35,7 +35,7 @@ class ValkeyServer:
 
     def start(self) -> None:
         if BINARY is None:
-            raise FileNotFoundError("there is no valkey-server: apt-get install valkey-server")
+            raise FileNotFoundError("valkey-server is not installed: apt-get install valkey-server")
         options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
         self._process = subprocess.Popen(
             [BINARY, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -59,7 +59,7 @@ class ValkeyServer:
             self._process = None
 
     def pause(self) -> None:
-        """Keep its connections and answer nothing."""
+        """Suspend the server: it keeps its connections but does not answer."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:

@@ -1,10 +1,11 @@
-"""Web backends under load: 200 visitors at a time sign up, each for a db and a user, while /health is asked all along.
+"""Measure web backends under load: 200 visitors at a time sign up, and a probe measures /health meanwhile.
 
     python benchmarks/web.py
 
-Five processes: the sandbox (in memory, without a rate limit), the server with its app, the same server once more with
-nobody signing up (the bystander: what the busy machine alone costs), the probe, and this one, which is the visitors.
-Then each server gets a SIGTERM in the middle of the signups, and a SIGKILL, and is started again.
+Each signup creates a db and a user. There are five processes: the sandbox (without a rate limit), the server with its
+app, the same server without signups (the bystander: it shows the cost of the busy machine alone), the probe, and this
+process, the visitors. Then each server gets a SIGTERM in the middle of the signups, and in another run a SIGKILL, and
+is started again.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from web_servers import HERE, SERVERS, Tally, serving, sign_up, tally
 
 VISITORS = 200
 SIGNUPS = 800
-LATENCIES = (0.05, 0.0)  # s that the API takes to answer: some time; and none, which asks the utmost of the process
-IDLE = 4.0  # s
+LATENCIES = (0.05, 0.0)  # seconds until the API answers; 0 puts the most load on the process
+IDLE = 4.0  # seconds
 
 
 @frozen
 class Api:
-    """The sandbox: what an app needs in its environment, and a client on it."""
+    """The sandbox: the environment for an app, and a client."""
 
     environment: dict[str, str]
     client: DatabaseClient
@@ -63,7 +64,7 @@ async def sandbox(latency: float) -> AsyncGenerator[Api]:
 
 @asynccontextmanager
 async def probing(*urls: str) -> AsyncGenerator[dict[str, list[float]]]:
-    """Ask for the health of ``urls`` meanwhile. The latencies are there at the end, sorted."""
+    """Probe /health of ``urls`` meanwhile. The yielded dictionary has the sorted latencies at the end."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(HERE / "web_probe.py"), *urls),
         stdin=asyncio.subprocess.PIPE,
@@ -74,8 +75,8 @@ async def probing(*urls: str) -> AsyncGenerator[dict[str, list[float]]]:
     try:
         await process.stdout.readline()
         yield latencies
-        told, _ = await process.communicate(b"")
-        latencies.update((url, sorted(values)) for url, values in json.loads(told).items())
+        printed, _ = await process.communicate(b"")
+        latencies.update((url, sorted(values)) for url, values in json.loads(printed).items())
     finally:
         if process.returncode is None:
             process.kill()
@@ -83,12 +84,12 @@ async def probing(*urls: str) -> AsyncGenerator[dict[str, list[float]]]:
 
 
 def percentile(latencies: list[float], percent: int) -> float:
-    """In milliseconds."""
+    """A percentile, in milliseconds."""
     return latencies[len(latencies) * percent // 100] * 1000
 
 
 async def measure(name: str, api: Api, where: Path) -> list[str]:
-    """How long /health takes, idle and under load: a row of the first table."""
+    """Measure /health, idle and under load. Returns a row of the first table."""
     answers = Counter[int | None]()
     async with (
         serving(name, api.environment, where / "busy.db") as server,
@@ -102,7 +103,7 @@ async def measure(name: str, api: Api, where: Path) -> list[str]:
             took = perf_counter() - started
         made = server.made()
     if answers != {201: SIGNUPS}:
-        raise RuntimeError(f"{name}: not every signup worked: {answers}")
+        raise RuntimeError(f"{name}: some signups failed: {answers}")
     if made != {"DatabaseClient": 1, "ClientSession": 1}:
         raise RuntimeError(f"{name}: more than one client and one session: {made}")
     loaded, unloaded, beside = (
@@ -121,12 +122,12 @@ async def measure(name: str, api: Api, where: Path) -> list[str]:
 
 
 async def end_in_the_middle(name: str, api: Api, where: Path, number: signal.Signals) -> tuple[int, Tally, Tally]:
-    """The signups that were answered, and what there is of them at the end and after another start."""
+    """End a server during signups. Returns the answered signups, and the tallies at the end and after a restart."""
     store = where / f"{number.name}.db"
     answers = Counter[int | None]()
     async with serving(name, api.environment, store) as server:
         load = asyncio.create_task(sign_up(server.url, names(number.name.lower(), SIGNUPS), VISITORS, answers))
-        while answers[201] < SIGNUPS // 8:  # noqa: ASYNC110 - nothing else tells how far the load is
+        while answers[201] < SIGNUPS // 8:  # noqa: ASYNC110 - no event signals the progress of the load
             await asyncio.sleep(0.01)
         await server.end(number)
         await load
@@ -141,12 +142,12 @@ def names(kind: str, count: int) -> Iterator[str]:
 
 
 async def main() -> int:
-    load = Table(title=f"/health while {VISITORS} visitors at a time make {SIGNUPS} signups (ms)")
+    load = Table(title=f"/health during {SIGNUPS} signups, {VISITORS} at a time (ms)")
     columns = ("signups/s", "idle p50", "p99", "load p50", "p99", "x idle", "bystander p99", "x", "samples")
     for column in ("server", "API takes", *columns, "clients, sessions"):
         load.add_column(column, justify="left" if column == "server" else "right")
-    ends = Table(title="The end in the middle of the signups: what is there then, and after the next start")
-    for column in ("server", "signal", "answered", *("users", "on record", "pending", "lost") * 2):
+    ends = Table(title="A server ends during signups: users and credentials at the end, and after the next start")
+    for column in ("server", "signal", "answered", *("users", "stored", "pending", "lost") * 2):
         ends.add_column(column, justify="left" if column in ("server", "signal") else "right")
     progress = Console(stderr=True)
     lost = 0
@@ -162,7 +163,7 @@ async def main() -> int:
                 with TemporaryDirectory() as directory:
                     answered, left, settled = await end_in_the_middle(name, api, Path(directory), number)
             ends.add_row(name, number.name, *map(str, (answered, *astuple(left), *astuple(settled))))
-            lost += left.lost + settled.lost + settled.pending + (answered > settled.on_record)
+            lost += left.lost + settled.lost + settled.pending + (answered > settled.stored)
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(load, ends)
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {lost} credentials lost")
     return 0 if lost == 0 else 1

@@ -1,7 +1,7 @@
-"""The example apps, as a server process of a load test loads them.
+"""The example apps, adapted for the server process of a load test.
 
-Two things differ from the examples: their client is not paced, since the load is to meet the app and not the account's
-limit; and each client and each session that the process makes is a line in the file LOAD_TEST_COUNTS.
+They differ from the examples in two ways. Their client is not paced, so that the load tests the app and not the rate
+limit. And the process writes a line to the file LOAD_TEST_COUNTS for each client and session that it creates.
 """
 
 from __future__ import annotations

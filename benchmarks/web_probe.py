@@ -1,7 +1,7 @@
-"""Ask the given URLs for their health until the standard input ends, and print the latencies: ``web_probe.py URL ...``.
+"""Probe /health of the given URLs until standard input ends, then print the latencies: ``web_probe.py URL ...``.
 
-In a process of its own, so that what it measures is not its own work. Each URL is asked on a schedule, whether or not
-its last answer has come, and a latency counts from the scheduled moment; so a server that stalls cannot hide it.
+It is a separate process, so that other work does not disturb the measurement. It probes each URL on a schedule, even if
+the last answer has not arrived. A latency counts from the scheduled time, so a server that stalls cannot hide it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def main(urls: list[str]) -> dict[str, list[float]]:
                 await answer.read()
             latencies[url].append(perf_counter() - due)
 
-        for url in urls:  # once for the connection, which is not measured
+        for url in urls:  # open the connection first, so that it is not measured
             await ask(url, 0.0)
             latencies[url].clear()
         print("ready", flush=True)

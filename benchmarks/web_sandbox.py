@@ -1,6 +1,6 @@
-"""A sandbox with a PostgreSQL, without rate limit, whose answers take LATENCY seconds: ``web_sandbox.py LATENCY``.
+"""Run a sandbox with a PostgreSQL, no rate limit, and answers that take LATENCY seconds: ``web_sandbox.py LATENCY``.
 
-Prints what an app needs in its environment, and serves until the standard input ends.
+It prints the environment for an app, and serves until standard input ends.
 """
 
 from __future__ import annotations

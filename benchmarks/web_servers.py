@@ -1,4 +1,4 @@
-"""Web apps under their real servers, each in a process of its own, and what is left when one ends."""
+"""Run web apps on their real servers, each in its own process, and count the credentials when one ends."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SERVERS: Mapping[str, list[str]] = {
     "Litestar on uvicorn": [*_UVICORN, "web_apps:litestar"],
 }
 
-_PATIENCE = 30.0  # s that a server may take to start or to end
+_PATIENCE = 30.0  # seconds that a server may take to start or to end
 
 
 @define
 class Server:
-    """One that runs. ``store`` is the file of its credentials."""
+    """A running server. ``store`` is the file with its credentials."""
 
     url: str
     process: asyncio.subprocess.Process
@@ -44,7 +44,7 @@ class Server:
     counts: Path
 
     async def end(self, number: signal.Signals) -> None:
-        """Send a signal, and wait for the end of the process. SIGKILL goes to its workers as well."""
+        """Send a signal, and wait until the process ends. A SIGKILL goes to its workers too."""
         if number == signal.SIGKILL:
             _kill(self.process.pid)
         elif self.process.returncode is None:
@@ -53,13 +53,13 @@ class Server:
             await self.process.wait()
 
     def made(self) -> Counter[str]:
-        """The clients and sessions that the process has made."""
+        """The number of clients and sessions that the process has created."""
         return Counter(self.counts.read_text().split())
 
 
 @asynccontextmanager
 async def serving(name: str, api: Mapping[str, str], store: Path) -> AsyncGenerator[Server]:
-    """The server ``name`` of SERVERS, ready, with ``api`` as its environment."""
+    """Start the server ``name`` of SERVERS with ``api`` as its environment, and wait until it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -100,7 +100,7 @@ async def _ready(server: Server) -> bool:
 
 
 async def sign_up(url: str, names: Iterable[str], at_a_time: int, answers: Counter[int | None]) -> None:
-    """Sign up each of ``names``. ``answers`` counts the statuses as they come; None is a broken connection."""
+    """Sign up each of ``names``. ``answers`` counts the statuses as they arrive; None is a broken connection."""
     waiting = iter(names)
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
@@ -121,14 +121,14 @@ async def sign_up(url: str, names: Iterable[str], at_a_time: int, answers: Count
 
 @frozen
 class Tally:
-    """What there is of the tenants.
+    """The number of tenants by state.
 
-    ``users`` on the cluster; of these ``on_record`` with the right password, and ``pending``, of which the store knows
-    that they may be there; and ``lost`` with neither.
+    ``users`` exist on the cluster. Of these, ``stored`` have the right password in the store, the store knows that
+    ``pending`` may exist, and ``lost`` are neither.
     """
 
     users: int
-    on_record: int
+    stored: int
     pending: int
     lost: int
 

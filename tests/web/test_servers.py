@@ -1,4 +1,4 @@
-"""The web examples under their real servers, each in its own process: their health, and what outlives their end."""
+"""The web examples on their real servers, each in its own process: /health under load, credentials at the end."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Fault, Sandbox
 from web_servers import SERVERS, Tally, serving, sign_up, tally
 
-ANSWER = 0.3  # s that the API takes for a user
+ANSWER = 0.3  # seconds that the API takes to answer a create
 NAMES = [f"tenant{number}" for number in range(40)]
-AT_A_TIME = 16  # tenants that ensure works on in one process
+AT_A_TIME = 16  # tenants that ensure creates at a time in one process
 
 
 @pytest.fixture(params=SERVERS)
@@ -35,7 +35,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 def slow(sandbox: Sandbox) -> Fault:
-    """The API makes a user at once, and takes its time to tell the password."""
+    """The API creates a user at once, but returns the password late."""
     return sandbox.faults.add("users.create", delay=ANSWER, after=True)
 
 
@@ -80,12 +80,12 @@ async def test_a_slow_api_makes_the_health_no_slower_and_a_stop_loses_no_signup(
 
     assert sorted(health)[len(health) // 2] < ANSWER / 4
     assert made == {"DatabaseClient": 1, "ClientSession": 1}
-    # What was under way was answered, unless it came too late and was refused or cut off.
+    # Running signups were answered. Later ones were refused or cut off.
     assert answers[201] >= len(NAMES) // 4
     assert set(answers) <= {201, 503, None}
     left = await what_is_there(sandbox, store)
     assert left.lost == 0
-    assert left.on_record >= answers[201]
+    assert left.stored >= answers[201]
 
 
 async def test_after_a_kill_the_next_signup_goes_on_with_what_is_pending(
@@ -95,7 +95,7 @@ async def test_after_a_kill_the_next_signup_goes_on_with_what_is_pending(
     answers = Counter[int | None]()
     async with serving(name, api, store) as server, asyncio.TaskGroup() as group:
         group.create_task(sign_up(server.url, NAMES, len(NAMES), answers))
-        await until(lambda: slow.fired > AT_A_TIME)  # more users than there can be answers
+        await until(lambda: slow.fired > AT_A_TIME)  # more users than answers
         await server.end(signal.SIGKILL)
     left = await what_is_there(sandbox, store)
     assert left.lost == 0
@@ -109,4 +109,4 @@ async def test_after_a_kill_the_next_signup_goes_on_with_what_is_pending(
 
     assert again == {201: len(NAMES)}
     assert (settled.pending, settled.lost) == (0, 0)
-    assert settled.users == settled.on_record == len(NAMES)
+    assert settled.users == settled.stored == len(NAMES)
