@@ -1,4 +1,4 @@
-"""From the parts of a connection to the DSN that a driver takes. Pure."""
+"""Build the DSN for a driver from the parts of a connection. Pure."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def dsn(
     protocol: str | None = None,
     ca_file: str | None = None,
 ) -> str:
-    """The DSN of ``username`` on a cluster of ``engine``. Raises as ``Connection.uri_for`` says.
+    """Return the DSN of ``username`` on a cluster of ``engine``. Raises as ``Connection.uri_for``.
 
-    With ``ca_file`` the driver verifies the server by the CA in that file, where a URI of the engine can say so.
+    With ``ca_file`` the driver verifies the server by the CA in that file, if a URI of the engine supports that.
     """
     if engine is None or engine not in CAPABILITIES:
         raise _unknown(engine)
@@ -45,8 +45,8 @@ def dsn(
         return address
     if password is None:
         raise InvalidArgumentError(
-            f"the password of user {username!r} is not known here: the API returns it in the answers to create and "
-            "reset_auth, and on get to a token with the database:view_credentials scope"
+            f"the password of user {username!r} is unknown: the API returns it from create and reset_auth, and from "
+            "get if the token has the scope database:view_credentials"
         )
     login = f"{quote(username, safe='')}:{quote(password, safe='')}"
     template = _split(uri)
@@ -81,13 +81,13 @@ def _mongodb(
     if template.scheme.startswith("mongodb"):
         # Only the provider's own URI has the replica set.
         given = dict(parse_qsl(template.query))
-        if ca_file is not None and template.scheme == "mongodb":  # mongodb+srv means TLS by itself
+        if ca_file is not None and template.scheme == "mongodb":  # mongodb+srv implies TLS
             options = {"tls": "true"} | options
         address = template.netloc.rpartition("@")[2]
         return f"{template.scheme}://{login}@{address}/{path}{_query(given | options)}"
     options = {"authSource": "admin"} | ({"tls": "true"} if ssl or ca_file is not None else {}) | options
     if protocol == "mongodb+srv":
-        return f"mongodb+srv://{login}@{host}/{path}{_query(options)}"  # an SRV name takes no port
+        return f"mongodb+srv://{login}@{host}/{path}{_query(options)}"  # an SRV name has no port
     return f"mongodb://{login}@{address}/{path}{_query(options)}"
 
 
@@ -106,7 +106,7 @@ def _mysql(ssl: bool | None, ca_file: str | None) -> dict[str, str]:
 
 
 def _query(options: Mapping[str, str]) -> str:
-    # Not urlencode: libpq and pymongo take a plus sign for itself.
+    # Not urlencode: libpq and pymongo do not decode a plus sign to a space.
     return "?" + "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items()) if options else ""
 
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL's library takes and says: connection strings, read so that no message quotes a password. Pure."""
+"""Parse libpq connection strings and errors, so that no message quotes a password. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ._hosts import is_host
 
 
 def options_of(dsn: str) -> dict[str, Any] | None:
-    """The options of the connection string ``dsn``, or None where it is none, or not one that can be right.
+    """Return the options of the connection string ``dsn``, or None if it is invalid.
 
-    In a URI whose password has a bare ``@`` or ``/``, libpq takes some of the password for the host, the port or the
-    database, and its errors quote those. So such a URI is refused before it is used.
+    If the password in a URI has an unescaped ``@`` or ``/``, libpq takes a part of it for the host, the port or the
+    database, and quotes that in its errors. So this refuses such a URI.
     """
     if "\0" in dsn:
         return None
@@ -30,5 +30,5 @@ def options_of(dsn: str) -> dict[str, Any] | None:
 
 
 def one_line(error: Exception) -> str:
-    """The message of ``error``, which libpq writes in several lines."""
+    """Return the message of ``error`` on one line."""
     return " ".join(str(error).split()) or type(error).__name__

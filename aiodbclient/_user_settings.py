@@ -1,7 +1,7 @@
 """The settings of users, by engine, as plain attrs classes. Pure.
 
 Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
-(permissions, roles, plug-ins) are enum members where they are known and the string itself where not.
+(permissions, roles, plug-ins) are enum members if they are known, otherwise strings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class MySQLAuthPlugin(StrEnum):
     """How a MySQL user proves its password.
 
     Attributes:
-        MYSQL_NATIVE_PASSWORD: The older way, for drivers that know no other.
+        MYSQL_NATIVE_PASSWORD: The older plugin, for drivers that support no other.
         CACHING_SHA2_PASSWORD: The default since MySQL 8.0.
     """
 
@@ -106,7 +106,7 @@ class OpenSearchACL:
 
     Attributes:
         index: A regular expression that matches the indexes.
-        permission: What the user may do with them. The API takes ``deny`` where none is sent.
+        permission: What the user may do with them. The API uses ``deny`` if it is missing.
     """
 
     index: str | None = None
@@ -118,7 +118,7 @@ class MongoUserSettings:
     """What a MongoDB user may do in which databases.
 
     Attributes:
-        databases: The names of its databases. ``admin`` stands for all databases of the cluster.
+        databases: The names of its databases. ``admin`` means all databases of the cluster.
         role: Its role in each of them.
     """
 
@@ -128,10 +128,10 @@ class MongoUserSettings:
 
 @define
 class UserSettings:
-    """Settings of a user. Each belongs to one engine and is refused for the others. What is None is not sent.
+    """Settings of a user. Each belongs to one engine, and the client refuses it for others. None is not sent.
 
     Attributes:
-        pg_allow_replication: PostgreSQL: whether the user may replicate. The API takes False where it is not sent.
+        pg_allow_replication: PostgreSQL: whether the user may replicate. The API uses False if it is missing.
         acl: Kafka: what the user may do with which topics.
         opensearch_acl: OpenSearch: what the user may do with which indexes.
         mongo_user_settings: MongoDB: the user's databases, and its role there.
@@ -149,7 +149,7 @@ def check_settings(
     """Check the types of a user's settings, each of which may be None.
 
     Raises:
-        InvalidArgumentError: One is of another type; the text names it.
+        InvalidArgumentError: One has a wrong type. The message names it.
     """
     _check("mysql_settings", mysql_settings, MySQLSettings)
     _check("readonly", readonly, bool)

@@ -1,4 +1,4 @@
-"""The engines, what each can do, and the guard that refuses the rest before anything is sent. Pure."""
+"""The engines, their capabilities, and the guard that refuses unsupported operations before a request. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import UnsupportedOperationError
 
 
 class Engine(StrEnum):
-    """The engine of a cluster, by the API's slug. An engine that is not here stays the string that the API gave.
+    """The engine of a cluster, by the API's slug. An engine that is not in this list stays a string.
 
     Attributes:
         PG: PostgreSQL.
@@ -22,8 +22,8 @@ class Engine(StrEnum):
         MONGODB: MongoDB.
         KAFKA: Kafka.
         OPENSEARCH: OpenSearch.
-        ADVANCED_PG: The provider's "advanced" PostgreSQL; it is treated like ``PG``.
-        ADVANCED_MYSQL: The provider's "advanced" MySQL; it is treated like ``MYSQL``.
+        ADVANCED_PG: The provider's "advanced" PostgreSQL, handled like ``PG``.
+        ADVANCED_MYSQL: The provider's "advanced" MySQL, handled like ``MYSQL``.
     """
 
     PG = "pg"
@@ -38,14 +38,14 @@ class Engine(StrEnum):
 
     @classmethod
     def parse(cls, slug: str) -> Engine | str:
-        """The member with this slug, in whatever case and with white space around it, or else the slug itself."""
+        """Return the member with this slug, ignoring case and surrounding white space; otherwise the slug itself."""
         try:
             return cls(slug.strip().lower())
         except ValueError:
             return slug
 
 
-# The engines that speak the protocol and the SQL of PostgreSQL, and those of MySQL.
+# The engines with the protocol and SQL of PostgreSQL, and of MySQL.
 POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
 MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
 
@@ -57,11 +57,11 @@ class Capabilities(NamedTuple):
         users: Whether the API manages its users.
         dbs: Whether the API manages its databases.
         user_settings: The settings of its users, by name, such as ``"settings.acl"``.
-        concurrent_user_writes: How many user writes a bulk run keeps in flight on one cluster. If it is 1, single calls
-            wait for each other too: the client never sends two at a time.
-        returns_passwords: Whether the API returns a user's password when it is read, and not only when it is made.
-        tenants: What a tenant (``aiodbclient.tenants``) has there for itself: a database, or everything whose name has
-            the tenant's name as its prefix (Kafka's topics, OpenSearch's indexes). None: it can have no tenants.
+        concurrent_user_writes: How many user writes a bulk run keeps in flight on one cluster. If it is 1, the client
+            never sends two at a time, not even by single calls.
+        returns_passwords: Whether the API returns a user's password on reads, and not only on create and reset.
+        tenants: What a tenant (``aiodbclient.tenants``) owns: a database, or everything whose name starts with the
+            tenant's name (topics on Kafka, indexes on OpenSearch). None: tenants are not supported.
     """
 
     users: bool = True
@@ -75,7 +75,7 @@ class Capabilities(NamedTuple):
     def tells_passwords(self) -> bool:
         """The old name of ``returns_passwords``, until 2.0."""
         warnings.warn(
-            "Capabilities.tells_passwords is now returns_passwords; the old name goes in 2.0",
+            "Capabilities.tells_passwords is now returns_passwords; the old name will be removed in 2.0",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -83,7 +83,7 @@ class Capabilities(NamedTuple):
 
     @staticmethod
     def of(engine: Engine | str) -> Capabilities | None:
-        """The capabilities of ``engine``, or None where the engine is not known."""
+        """Return the capabilities of ``engine``, or None if it is unknown."""
         return CAPABILITIES.get(engine) if isinstance(engine, str) else None
 
 
@@ -114,31 +114,31 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
 
 
 def is_case_sensitive(engine: Engine | str, on: str) -> bool:
-    """Whether two names that differ in case alone are two names there.
+    """Whether the engine distinguishes names that differ only in case.
 
     Args:
-        engine: The cluster's. One that is not known counts as case-insensitive.
-        on: ``"users"`` or ``"dbs"``. MySQL ignores the case of databases where ``lower_case_table_names`` is set.
+        engine: The engine of the cluster. An unknown one counts as case-insensitive.
+        on: ``"users"`` or ``"dbs"``. MySQL ignores the case of databases if ``lower_case_table_names`` is set.
     """
     return engine in CAPABILITIES and not (on == "dbs" and engine in MYSQL)
 
 
 def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
-    """Refuse an operation that ``engine`` cannot do. Does no I/O; an unknown engine is let through.
+    """Refuse an operation that ``engine`` does not support. Does no I/O. An unknown engine passes.
 
-    A setting of another engine is refused because the API would ignore it, and an ignored ACL is a login with more
-    rights than its owner thinks.
+    It refuses a setting of another engine because the API would ignore it. An ignored ACL would leave a login with more
+    rights than intended.
 
     Args:
-        engine: The cluster's.
+        engine: The engine of the cluster.
         operation: Like ``"users.create"``, on users or dbs.
         settings: The settings in its arguments, by their names in ``Capabilities.user_settings``.
 
     Returns:
-        What the engine can do, or None where it is not known.
+        The capabilities of the engine, or None if it is unknown.
 
     Raises:
-        UnsupportedOperationError: The engine has no users or dbs, or does not know one of the settings.
+        UnsupportedOperationError: The engine does not support users or dbs, or one of the settings.
     """
     capabilities = Capabilities.of(engine)
     if capabilities is None:
@@ -164,26 +164,24 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
 
 
 def guard_tenants(engine: Engine | str) -> Capabilities:
-    """Refuse an engine that can have no tenants, and one that is not known: nobody knows how rights are given there.
-
-    Does no I/O.
+    """Refuse an engine that does not support tenants, or that is unknown. Does no I/O.
 
     Args:
-        engine: The cluster's.
+        engine: The engine of the cluster.
 
     Returns:
-        What the engine can do.
+        The capabilities of the engine.
 
     Raises:
-        UnsupportedOperationError: The engine can have no tenants, or is not known.
+        UnsupportedOperationError: The engine does not support tenants, or is unknown.
     """
     capabilities = CAPABILITIES.get(engine)
     if capabilities is not None and capabilities.tenants is not None:
         return capabilities
     if capabilities is None:
-        reason = f"the engine {engine!r} is not known to this version of aiodbclient, nor how rights are given there"
+        reason = f"this version of aiodbclient does not know the engine {engine!r}"
     elif not capabilities.users:
         reason = f"{engine} clusters have no user management"
     else:
-        reason = f"{engine} clusters can have none"
+        reason = f"{engine} clusters do not support them"
     raise UnsupportedOperationError(f"tenants: {reason}; nothing was made", engine=engine, operation="tenants")

@@ -156,7 +156,7 @@ class PermissionDeniedError(APIError):
 class NotFoundError(APIError):
     """404: no such cluster, user or db.
 
-    The API can say so of a new one for a moment (terraform-provider-digitalocean #493).
+    The API can answer this for a moment after a create (terraform-provider-digitalocean #493).
     """
 
 
@@ -209,7 +209,7 @@ class ServerError(APIError):
     """5xx: the API failed, possibly after it did the work.
 
     Attributes:
-        retry_after: Seconds that it asked to wait; None where it did not.
+        retry_after: The wait that the API asked for, in seconds, or None.
     """
 
     retry_after: float | None = None
@@ -218,8 +218,8 @@ class ServerError(APIError):
 class StoreError(DatabaseClientError):
     """The store of the tenants' credentials cannot be read or written: a lost connection, a full disk, a corrupt row.
 
-    What was on record before still is. Where the connection to the store broke, the change that failed may be on record
-    all the same: ``get`` shows it once the store works again.
+    Stored records are not lost. If the connection to the store broke, the store may have applied the failed change:
+    ``get`` shows it when the store works again.
     """
 
 
@@ -228,21 +228,21 @@ class ClaimLostError(StoreError):
 
 
 class RotationPendingError(DatabaseClientError):
-    """The credential from before the last rotation is not retired yet, and rotating again would end it.
+    """The previous credential is not retired yet. Another rotation would end it.
 
-    Call ``retire`` when every program has read the new credential, then ``rotate``; or ``rotate(force=True)``.
+    Call ``retire`` when every program uses the new credential, then ``rotate``. Or call ``rotate(force=True)``.
     """
 
 
 class GrantError(DatabaseClientError):
     """A tenant's database server refused a statement, or could not be reached to run it.
 
-    Run the same again once the reason is gone: it goes on where it stopped.
+    Remove the reason, then run it again: it continues where it stopped.
 
     Attributes:
-        tenant: Its name.
-        statement: What was refused, without secrets; empty where it did not come to one.
-        on_record: What the store holds of the tenant now.
+        tenant: The name of the tenant.
+        statement: The refused statement, without secrets; empty if there was none.
+        on_record: What the store now holds for the tenant.
     """
 
     def __init__(self, message: str, *, tenant: str = "", statement: str = "", on_record: str = "") -> None:

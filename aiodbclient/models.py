@@ -1,7 +1,7 @@
-"""What the API returns and takes, as plain attrs classes. Pure.
+"""The data of the API, as plain attrs classes. Pure.
 
 Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
-(roles, permissions, plug-ins, statuses, engines) are enum members where they are known and the string itself where not.
+(roles, permissions, plug-ins, statuses, engines) are enum members if they are known, otherwise strings.
 Credentials are masked in every ``repr``.
 """
 
@@ -50,7 +50,7 @@ __all__ = [
 
 
 def masked(value: object) -> str:
-    """What the ``repr`` of a model shows of a secret."""
+    """Return the text that the ``repr`` of a model shows for a secret."""
     return "None" if value is None else "'********'"
 
 
@@ -77,8 +77,8 @@ class User:
     Attributes:
         name: The name with which it logs in.
         role: Whether it is the cluster's administrator; None if the API does not return it.
-        password: Its password. None if the API does not return it: with a token that lacks the
-            ``database:view_credentials`` scope, and for MongoDB everywhere but in the answers to ``create`` and
+        password: Its password. None if the API does not return it: the token lacks the scope
+            ``database:view_credentials``, or the engine is MongoDB, which returns it only from ``create`` and
             ``reset_auth``.
         access_cert: Kafka: the certificate with which the user logs in, as PEM. Elsewhere None.
         access_key: Kafka: the private key of that certificate, as PEM. Elsewhere None.
@@ -97,13 +97,13 @@ class User:
 
 @define
 class NewUser:
-    """A user to be made: the arguments of ``users.create`` as one value, for ``users.provision``.
+    """A user to create: the arguments of ``users.create`` as one value, for ``users.provision``.
 
     Attributes:
         name: The name with which it will log in.
         mysql_settings: MySQL: how it proves its password. None: the server's default.
         settings: The settings of its engine. None: the API's defaults.
-        readonly: MongoDB: True for a user that may only read. The provider is about to drop it, for the role in
+        readonly: MongoDB: True for a user that may only read. The provider will replace it by the role in
             ``settings.mongo_user_settings``.
     """
 
@@ -128,7 +128,7 @@ class ClusterStatus(StrEnum):
     """What a cluster is doing.
 
     Attributes:
-        CREATING: It is being made. Users and databases cannot be written yet.
+        CREATING: It is being created. You cannot write users and databases yet.
         ONLINE: It is in service.
         RESIZING: It gets another size or another number of nodes.
         MIGRATING: It moves to another region.
@@ -158,8 +158,7 @@ class Connection:
         ssl: Whether the connection is encrypted.
         engine: The cluster's engine, which decides what ``uri_for`` writes.
         protocol: The scheme of ``uri``, such as ``mongodb+srv``, if the API returns it.
-        application_ports: Ports by the name of what listens there, such as a schema registry, if the API returns them
-            (source: godo).
+        application_ports: Ports by service name, such as a schema registry, if the API returns them (source: godo).
     """
 
     uri: str | None = _secret()
@@ -174,23 +173,22 @@ class Connection:
     application_ports: dict[str, int] = field(factory=dict[str, int])
 
     def uri_for(self, user: User, database: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> str:
-        """The URI with which ``user`` reaches ``database``, as the engine's drivers take it. Sends nothing.
+        """Return the URI for ``user`` and ``database`` in the format of the engine's drivers. Sends nothing.
 
-        PostgreSQL, MySQL and MongoDB get a URI, OpenSearch and a schema registry the URL of their HTTP endpoint, and
-        Kafka ``host:port``. Without
-        ``ca_file`` the connection is encrypted and the server is not verified. The result holds the password: do not
-        log it.
+        PostgreSQL, MySQL and MongoDB get a URI. OpenSearch and a schema registry get the URL of their HTTP endpoint,
+        and Kafka gets ``host:port``. Without ``ca_file`` the connection is encrypted, but the driver does not verify
+        the server. The result holds the password: do not log it.
 
         Args:
             user: As ``create``, ``get`` or ``reset_auth`` returned it, with its password.
             database: None for the connection's default database.
-            ca_file: The file in which you wrote ``await cluster.ca()``. The URI then tells the driver to verify the
-                server's certificate and name by it. The addresses of Kafka and OpenSearch cannot say so: give the file
-                to their driver.
+            ca_file: The file in which you wrote ``await cluster.ca()``. The driver then verifies the server's
+                certificate and host name by it. The addresses of Kafka and OpenSearch do not support this: pass the
+                file to their driver.
 
         Raises:
-            InvalidArgumentError: The user's password, the host or the engine is not known; or ``user`` is no ``User``;
-                or there is a ``ca_file`` and the connection has no TLS.
+            InvalidArgumentError: The user's password, the host or the engine is unknown; ``user`` is not a ``User``; or
+                there is a ``ca_file``, but the connection has no TLS.
             UnsupportedOperationError: The engine has no users.
         """
         if not isinstance(user, User):
@@ -228,7 +226,7 @@ def _checked_path(path: object) -> str | None:
 
 @define
 class Cluster:
-    """A managed database cluster: what matters to who works with its users and databases.
+    """A managed database cluster, with the fields that matter for its users and databases.
 
     A field is None if the API does not return it.
 
@@ -246,17 +244,17 @@ class Cluster:
         tags: Its tags.
         db_names: The names of its databases.
         users: Its users. Their passwords are returned under the same conditions as by ``users.list``.
-        connection: How to reach it from anywhere. Its fields are None if the API does not return them, as it may not
-            while the cluster is being created.
+        connection: How to reach it from anywhere. The API may return no fields (None) while the cluster is being
+            created.
         private_connection: How to reach it from the same private network.
         standby_connection: How to reach its standby node from anywhere.
         standby_private_connection: How to reach its standby node from the same private network.
         private_network_uuid: The UUID of its private network (VPC).
         project_id: The UUID of the project that it belongs to.
-        storage_size_mib: The storage that was added to that of its size, in MiB.
+        storage_size_mib: Additional storage, beyond that of its size, in MiB.
         ui_connection: OpenSearch: where its dashboard listens.
         schema_registry_connection: Kafka: where its schema registry listens.
-        service_cnames: Host names of yours that lead to the cluster.
+        service_cnames: Your own host names for the cluster.
     """
 
     id: str

@@ -131,7 +131,7 @@ def test_the_guard_names_the_engines_of_a_setting() -> None:
         ("redis", "redis clusters have no user management"),
         (
             "cockroach",
-            "the engine 'cockroach' is not known to this version of aiodbclient, nor how rights are given there",
+            "this version of aiodbclient does not know the engine 'cockroach'",
         ),
     ],
 )

@@ -82,7 +82,7 @@ async def test_a_session_that_sends_the_token_unencrypted_to_a_proxy_is_refused(
         monkeypatch.setenv("http_proxy", proxy.url)
         options: dict[str, Any] = {"trust_env": True} if way == "trust_env" else {"proxy": proxy.url}
         async with aiohttp.ClientSession(**options) as session:
-            with pytest.raises(errors.ConfigurationError, match=r"proxy in the clear.*nothing was sent"):
+            with pytest.raises(errors.ConfigurationError, match=r"unencrypted to a proxy.*nothing was sent"):
                 await make_client(session=session).cluster(CLUSTER, engine="pg").dbs.list()
 
         assert proxy.requests == server.requests == []

@@ -1,1 +1,1 @@
-"""Runs over thousands of names: the executor and its jobs."""
+"""Bulk runs over thousands of names: the executor and its jobs."""

@@ -1,4 +1,4 @@
-"""What bulk runs over databases do for each name."""
+"""The jobs of bulk runs over databases."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .specs import name_spec
 
 
 class DatabaseJob(ClusterJob[str, DoneT_co]):
-    """A job on databases, each given by its name."""
+    """A job on databases, given by name."""
 
     def calls(self, meter: Meter) -> DatabaseCalls:
-        """Return the calls, in the bulk lane of the rate budget, with their requests counted by ``meter``."""
+        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return DatabaseCalls(self._context.for_bulk(meter))
 
     def check(self, given: object) -> str:
@@ -28,17 +28,17 @@ class DatabaseJob(ClusterJob[str, DoneT_co]):
 
 
 class ProvisionDatabases(DatabaseJob[DatabaseDone]):
-    """Create each database that is not there."""
+    """Create each database that does not exist."""
 
     def __init__(self, context: ClusterContext) -> None:
         super().__init__(context)
         self._existing: frozenset[str] = frozenset()
 
     async def prepare(self, meter: Meter) -> int:
-        """Read which databases are there already.
+        """Read which databases exist.
 
-        If the token may not list them, each create is sent, and its answer shows it. If the engine has no databases,
-        each name fails with the same error.
+        If the token may not list them, the run sends each create and its answer shows whether the name is taken. If the
+        engine has no databases, each name fails with the same error.
         """
         at_a_time = await super().prepare(meter)
         with suppress(UnsupportedOperationError, PermissionDeniedError):
@@ -55,7 +55,7 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
 
 
 class DeprovisionDatabases(DatabaseJob[Removed]):
-    """Delete each database that is there."""
+    """Delete each database that exists."""
 
     async def do(self, spec: str, meter: Meter) -> Removed:
         return await removed(self.calls(meter).delete, spec, meter)

@@ -1,4 +1,4 @@
-"""What is under way in a run: names that were begun, each in a task, and outcomes that nobody has taken yet."""
+"""Execute a run: the tasks of the names in progress, and the outcomes that the caller has not taken yet."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from .specs import Seen, Source, shown_name
 
 DoneT = TypeVar("DoneT", bound=Done)
 
-# This many failed names in a row without a usable answer are an outage: the next name would most likely fail too.
+# After this many failed names in a row without a usable answer, it is an outage: the next name would most likely fail
+# too.
 _OUTAGE = 5
 
 
 class Executor(Generic[DoneT]):
-    """Begins names while ``next`` waits for an outcome, and keeps the outcomes until ``next`` hands them out.
+    """Starts names while ``next`` waits for an outcome, and keeps the outcomes until ``next`` returns them.
 
-    It does not refer to its ``Run``, so that a run that nobody holds any more is collected, which ends the executor.
+    It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
 
     Args:
         job: What to do for each name.
-        source: The specs.
-        wake: Set when something has changed for ``next``; ``source`` sets it too.
-        concurrency: Names at a time; None for what ``job.prepare`` returns.
+        source: The specs of the names.
+        wake: Set when ``next`` must look again; ``source`` sets it too.
+        concurrency: How many names to process at a time. None: as many as ``job.prepare`` returns.
 
     Attributes:
-        awaited: Whether ``next`` is waiting. Nothing is begun while it is not.
+        awaited: Whether ``next`` is waiting. Otherwise the executor starts nothing.
         closed: Whether ``close`` was called.
     """
 
@@ -49,7 +50,7 @@ class Executor(Generic[DoneT]):
         self._wake = wake
         self._concurrency = concurrency
         self._preparing: asyncio.Task[int] | None = None
-        self._room = 0  # names at a time; 0 until the job is prepared
+        self._room = 0  # how many names at a time; 0 until the job is prepared
         self._running: dict[asyncio.Task[None], Meter] = {}
         self._done: deque[DoneT | Failed] = deque()
         self._seen = Seen()
@@ -84,7 +85,7 @@ class Executor(Generic[DoneT]):
         raise failure
 
     def stop(self) -> None:
-        """Begin nothing more, and cancel what has sent nothing yet. Safe to call again."""
+        """Start nothing more, and cancel names that have sent nothing yet. Safe to repeat."""
         self._stopped = True
         if self._preparing is not None:
             self._preparing.cancel()
@@ -94,7 +95,7 @@ class Executor(Generic[DoneT]):
         self._wake.set()
 
     async def close(self) -> None:
-        """Cancel everything, wait until it has ended, and drop the outcomes. Safe to call again."""
+        """Cancel everything, wait until it has ended, and drop the outcomes. Safe to repeat."""
         self.closed = True
         self._done.clear()
         self.stop()
@@ -104,7 +105,7 @@ class Executor(Generic[DoneT]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def abandon(self) -> None:
-        """Cancel everything. May be called in any thread, as the garbage collector does."""
+        """Cancel everything. Safe in any thread, because the garbage collector calls it."""
         for task in self._tasks():
             loop = task.get_loop()
             if not loop.is_closed():
@@ -118,7 +119,7 @@ class Executor(Generic[DoneT]):
         return bool(self._running) or pulling or (self._preparing is not None and not self._preparing.done())
 
     def _begin(self) -> None:
-        """Begin names while there is room. The first time, prepare the job."""
+        """Start names while there is room. The first time, prepare the job."""
         if self._room:
             while len(self._running) < self._room and self._next_is_ready(len(self._running) + 1):
                 task = asyncio.create_task(self._work(self._source.ready.popleft()))
@@ -129,9 +130,9 @@ class Executor(Generic[DoneT]):
             self._preparing.add_done_callback(self._prepared)
 
     def _next_is_ready(self, running: int) -> bool:
-        """Whether a spec is there that may be begun, so that ``running`` names are under way with it.
+        """Whether the next spec may start, as number ``running`` of the names in progress.
 
-        At most twice ``_room`` names are under way or have an outcome that nobody has taken.
+        At most twice ``_room`` names are in progress or have an outcome that the caller has not taken.
         """
         return running + len(self._done) <= 2 * self._room and not self._stopped and self._source.has_next()
 
@@ -151,7 +152,7 @@ class Executor(Generic[DoneT]):
         self._wake.set()
 
     async def _work(self, given: Any) -> None:
-        """Do a name, and then others in the same task, which costs less than a task for each."""
+        """Process a name, then others in the same task, which is cheaper than a task for each."""
         task = asyncio.current_task()
         assert task is not None
         while True:
@@ -167,10 +168,10 @@ class Executor(Generic[DoneT]):
             spec = self._job.check(given)
             if not self._seen.add(name):
                 raise InvalidArgumentError(
-                    f"{name!r} is a duplicate: it came before in this run, and nothing was sent for it"
+                    f"{name!r} is a duplicate: it came before in this run; nothing was sent for it"
                 )
             return await self._job.do(spec, meter)
-        except Exception as error:  # noqa: BLE001 - whatever fails for one name does not stop the others
+        except Exception as error:  # noqa: BLE001 - a failed name must not stop the others
             return Failed(name=name, error=error, tries=meter.requests)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -179,7 +180,7 @@ class Executor(Generic[DoneT]):
             return Failed(name=name, error=_cancelled_elsewhere(meter), tries=meter.requests)
 
     def _add(self, outcome: DoneT | Failed) -> None:
-        """Hold ``outcome`` for ``next``. Stop the run if every other name would fail in the same way."""
+        """Keep ``outcome`` for ``next``. Stop the run if every other name would fail in the same way."""
         if self.closed:
             return
         self._done.append(outcome)
@@ -194,20 +195,20 @@ class Executor(Generic[DoneT]):
         if self._unanswered >= max(_OUTAGE, self._room):
             self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
         elif self._job.ends_run(error):
-            self._failure = _ending(error, "no other name would fare better")
+            self._failure = _ending(error, "every other name would fail in the same way")
         if self._failure is not None:
             self.stop()
 
 
 def _cancelled_elsewhere(meter: Meter) -> DatabaseClientError:
-    """The error of a job that awaited a task which somebody else cancelled, such as one of the token provider."""
-    return DatabaseClientError("what it waited for was cancelled", may_have_applied=meter.requests > 0)
+    """Make the error of a job that awaited a task which other code cancelled, such as one of the token provider."""
+    return DatabaseClientError("a task that this call waited for was cancelled", may_have_applied=meter.requests > 0)
 
 
 def _ending(error: Exception, why: str) -> Exception:
-    """``error`` as the run raises it: it also says why the run ended, and what that means for the other names."""
+    """Return ``error`` as the run raises it: with why the run ended, and what that means for the other names."""
     if not isinstance(error, DatabaseClientError):
         return error
     ending = copy.copy(error)
-    ending.args = (f"{error.args[0]}; the run ended here, since {why}: nothing was sent for a name without an outcome",)
+    ending.args = (f"{error.args[0]}; the run ended here because {why}; nothing was sent for names without an outcome",)
     return ending

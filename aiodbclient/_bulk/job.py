@@ -1,4 +1,4 @@
-"""What a bulk run does, as an object: ``Job``, and what the jobs on users and on databases have in common."""
+"""``Job``, the work of a bulk run, and the base of the jobs on users and databases."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
 
 
 class Job(ABC, Generic[SpecT, DoneT_co]):
-    """What a bulk run does: once at its start, and for each name. One object serves one run."""
+    """The work of a bulk run: once at its start, and for each name. Each run has its own object."""
 
     @abstractmethod
     def check(self, given: object) -> SpecT:
-        """Check what the caller gave for one name, and return it as ``do`` takes it.
+        """Check what the caller gave for one name, and return the spec for ``do``.
 
         Raises:
-            InvalidArgumentError: It is of the wrong type. The name fails, and nothing is sent for it.
+            InvalidArgumentError: Its type is wrong. The name fails, and nothing is sent for it.
         """
 
     @abstractmethod
     async def prepare(self, meter: Meter) -> int:
-        """Do what comes before the first name, such as reading what is there already. May be cancelled at any await.
+        """Do the work before the first name, such as reading what exists. May be cancelled at any await.
 
         Args:
-            meter: Counts the requests; hand it to the calls.
+            meter: Counts the requests; pass it to the calls.
 
         Returns:
-            How many names to do at a time, unless the caller of the run says otherwise.
+            How many names to process at a time, unless the caller of the run gave a number.
 
         Raises:
-            Exception: Any error ends the run before its first name, and is raised by its loop.
+            Exception: Any error ends the run before its first name. The loop over the run raises it.
         """
 
     @abstractmethod
     async def do(self, spec: SpecT, meter: Meter) -> DoneT_co:
-        """Do it for one name. May be cancelled at any await.
+        """Process one name. May be cancelled at any await.
 
         Args:
             spec: What ``check`` returned.
-            meter: Counts the requests; hand it to the calls. ``Run.stop`` cancels this while it is at 0.
+            meter: Counts the requests; pass it to the calls. ``Run.stop`` cancels this call while the count is 0.
 
         Returns:
             The outcome, with ``meter.requests`` as its ``tries``.
@@ -57,7 +57,7 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
         """
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether an error of one name ends the run, since every other name would meet it too."""
+        """Whether an error of one name ends the run, because every other name would raise it too."""
         return isinstance(error, AuthenticationError | ConfigurationError)
 
 
@@ -69,13 +69,13 @@ class ClusterJob(Job[SpecT, DoneT_co]):
         self._context = context.for_bulk(Meter())
 
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster's engine if it is not known yet, and return how many names it bears at a time."""
+        """Read the cluster's engine if it is unknown, and return how many names it supports at a time."""
         engine = await self._context.for_bulk(meter).learn_engine()
         return (Capabilities.of(engine) or Capabilities()).concurrent_user_writes
 
 
 async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:
-    """Delete ``name``, and return what became of it."""
+    """Delete ``name`` and return the outcome."""
     try:
         await delete(name)
     except NotFoundError:

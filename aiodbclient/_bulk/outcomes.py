@@ -1,7 +1,7 @@
 """The outcome of each name of a bulk run. Pure.
 
-``UserOutcome`` and the others are unions of a success and ``Failed``. After ``if outcome.error is None`` (with mypy
-also after ``if outcome.ok``) a type checker knows that the outcome is the success, and what that holds.
+``UserOutcome`` and the others are unions of a success and ``Failed``. ``if outcome.error is None`` narrows the union to
+the success for type checkers; for mypy ``if outcome.ok`` does too.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from ..models import Database, User
 
 
 class Action(StrEnum):
-    """What became of a name.
+    """The result for one name.
 
     Attributes:
-        CREATED: It was not there, and was made.
-        KEPT: It was there as asked for, and was left as it is.
-        ADOPTED: The login was there without a record. Its password was read from the API and put on record.
-        RESET: It was there, and got a new password.
-        UPDATED: It was there with other settings than asked for, and got those asked for.
-        ROTATED: The tenant's other login took over; the one before still works.
-        CHECKED: The tenant was checked. ``problems`` says what is wrong with it.
-        REPAIRED: Something was wrong with the tenant, and was mended.
+        CREATED: It did not exist, and was created.
+        KEPT: It existed as requested, and was not changed.
+        ADOPTED: The login existed without a record. Its password was read from the API and stored.
+        RESET: It existed, and got a new password.
+        UPDATED: It existed with other settings, and got the requested ones.
+        ROTATED: The tenant's other login took over. The previous one still works.
+        CHECKED: The tenant was checked. ``problems`` lists what is wrong.
+        REPAIRED: Something was wrong with the tenant, and was repaired.
         RETIRED: The tenant's previous login got a password that nobody has.
-        DELETED: It was there, and was deleted.
-        ABSENT: It was to be deleted, and was not there.
-        FAILED: ``error`` says why.
+        DELETED: It existed, and was deleted.
+        ABSENT: It was to be deleted, but did not exist.
+        FAILED: It failed. ``error`` says why.
     """
 
     CREATED = "created"
@@ -46,15 +46,15 @@ class Action(StrEnum):
     FAILED = "failed"
 
 
-@frozen(kw_only=True, repr=False, eq=False)  # a base alone, so that it needs neither
+@frozen(kw_only=True, repr=False, eq=False)  # only a base, so it needs neither
 class Outcome:
-    """What became of one name of a run.
+    """The outcome of one name of a run.
 
     Attributes:
-        name: The name that was given; the repr of what was given if it has no name.
-        action: What became of it.
-        error: Why it failed; None where it did not.
-        tries: The number of requests that were sent for it.
+        name: The given name, or the repr of the given value if it has no name.
+        action: The result.
+        error: Why it failed, or None.
+        tries: How many requests were sent for it.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether it did not fail."""
+        """Whether it succeeded."""
         return self.error is None
 
 
 @frozen(kw_only=True)
 class Done(Outcome):
-    """The outcome of a name that did not fail."""
+    """The outcome of a name that succeeded."""
 
     error: None = None
 
@@ -84,11 +84,11 @@ class Failed(Outcome):
     """The outcome of a name that failed.
 
     Attributes:
-        error: Why. Its ``may_have_applied`` says whether the server may have done it anyway.
+        error: Why it failed. Its ``may_have_applied`` says whether the server may have applied it anyway.
         user: Always None.
         db: Always None.
         credential: Always None.
-        problems: Always empty: nothing is known of the tenant.
+        problems: Always empty, because the tenant could not be checked.
     """
 
     action: Literal[Action.FAILED] = Action.FAILED
@@ -105,7 +105,7 @@ class Failed(Outcome):
 
 @frozen(kw_only=True)
 class UserDone(Done):
-    """A user that is there now.
+    """A user that exists now.
 
     Attributes:
         user: The user. Its password is known if it was CREATED or RESET, or if the API returns it.
@@ -116,7 +116,7 @@ class UserDone(Done):
 
 @frozen(kw_only=True)
 class DatabaseDone(Done):
-    """A database that is there now.
+    """A database that exists now.
 
     Attributes:
         db: The database.
@@ -126,7 +126,7 @@ class DatabaseDone(Done):
 
 
 class Removed(Done):
-    """A user or database that is not there any more: DELETED, or ABSENT where there was none.
+    """A user or database that does not exist any more: DELETED, or ABSENT if it did not exist before.
 
     Attributes:
         user: Always None.

@@ -1,4 +1,4 @@
-"""Plans: what differs between the users of a cluster and those that are asked for, and the run that changes that."""
+"""Plans: the difference between the users of a cluster and the requested ones, and the run that applies it."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from .user_jobs import DeprovisionUsers, ProvisionUsers
 
 @frozen(eq=False)
 class UserPlan:
-    """What differs between the users of a cluster and those that are asked for. Made by ``users.plan``.
+    """The difference between the users of a cluster and the requested ones. Made by ``users.plan``.
 
-    ``bool(plan)`` is False if ``apply`` has nothing to do. ``str(plan)`` is for people, and reads like a diff.
+    ``bool(plan)`` is False if ``apply`` has nothing to do. ``str(plan)`` is readable like a diff.
 
     Attributes:
-        create: The names that are not there.
-        update: The names that are there with other settings than asked for.
-        keep: The names that are there as asked for, as far as is known.
-        unknown: Those of ``keep`` whose settings the API does not return, so that nobody knows whether they differ.
-            ``provision(if_exists="update")`` sends them all the same.
-        extra: The names that are there and not asked for, without those that came with the cluster. ``apply`` deletes
-            them if the plan was made with ``prune=True``, else it leaves them alone.
-        prune: Whether ``apply`` deletes what is ``extra``.
-        differences: What differs, for each name in ``update``.
+        create: Names that do not exist.
+        update: Names that exist with other settings.
+        keep: Names that exist as requested, as far as the API shows.
+        unknown: Names in ``keep`` whose settings the API does not return, so they may differ.
+            ``provision(if_exists="update")`` sends the settings of these too.
+        extra: Names that exist and were not requested, without the provider's own. ``apply`` deletes them if the plan
+            was made with ``prune=True``.
+        prune: Whether ``apply`` deletes the users in ``extra``.
+        differences: The differences of each name in ``update``.
     """
 
     create: Sequence[str]
@@ -69,20 +69,20 @@ class UserPlan:
         return "\n".join(lines)
 
     def apply(self, *, concurrency: int | None = None) -> Run[PlanOutcome]:
-        """Create and update users, and when all of that has ended delete those that are extra (with ``prune``).
+        """Create and update users, then delete those in ``extra`` (with ``prune``).
 
-        The users are read again at the start of the run. A user that was created since the plan was made is updated if
-        it differs, and one of ``extra`` that was deleted since is ABSENT. No other user is deleted than those in
-        ``extra``. Safe to repeat.
+        The run first reads the users again. It updates a user that was created since the plan was made, if it differs.
+        A user in ``extra`` that was deleted since is ABSENT. The run deletes no users except those in ``extra``. Safe
+        to repeat.
 
         Args:
-            concurrency: Names at a time. None: what the engine bears, which is 1 for MongoDB and else 16.
+            concurrency: How many names to process at a time. None: 1 on MongoDB, otherwise 16.
 
         Returns:
             The run, with an outcome for each name in ``create``, ``update`` and (with ``prune``) ``extra``.
 
         Raises:
-            InvalidArgumentError: ``concurrency`` is no int of at least 1.
+            InvalidArgumentError: ``concurrency`` is not an int of at least 1.
         """
         changes = {*self.create, *self.update}
         first = [spec for spec in self._specs if spec.name in changes]
@@ -91,7 +91,7 @@ class UserPlan:
 
 
 class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
-    """Create or update the users given as NewUser, and when all of them have ended delete those given as names.
+    """Create or update the users given as NewUser, then delete those given as names.
 
     Args:
         context: The cluster.
@@ -113,7 +113,7 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
         self._first_ended = asyncio.Event()
 
     async def specs(self) -> AsyncIterator[NewUser | str]:
-        """The specs of the run. The names to delete come when every other user has ended."""
+        """Yield the specs of the run. The names to delete come after every other user is done."""
         for spec in self._first:
             yield spec
         if self._pending:
@@ -144,7 +144,7 @@ async def plan_users(
     *,
     prune: bool,
 ) -> UserPlan:
-    """Compare the users of a cluster with those that are asked for. ``UsersAPI.plan`` describes it."""
+    """Compare the users of a cluster with the requested ones. See ``UsersAPI.plan``."""
     specs = await _checked(given)
     engine = await context.for_bulk(Meter()).learn_engine()
     for spec in specs.values():
@@ -181,10 +181,10 @@ async def plan_users(
 
 
 async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]) -> dict[str, NewUser]:
-    """Copies of the specs by name, which the caller cannot change any more.
+    """Return copies of the specs by name, so that the caller cannot change them later.
 
     Raises:
-        InvalidArgumentError: One is neither a name nor a NewUser, has a name that no user can have, or comes twice.
+        InvalidArgumentError: One is neither a name nor a NewUser, or its name is invalid or a duplicate.
     """
     specs: dict[str, NewUser] = {}
     for spec in map(user_spec, await listed(given)):
@@ -196,12 +196,12 @@ async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]
 
 
 def _spelling(name: str) -> str:
-    """``name`` without what a server may change of it: case, and white space around it."""
+    """Return ``name`` without case and surrounding white space, which a server may change."""
     return name.strip().lower()
 
 
 async def _read(users: UserCalls, name: str) -> User | None:
-    """Read a user with which the list is not to be trusted; None if it is not there."""
+    """Read a user that the list may show wrongly; None if it does not exist."""
     try:
         return await users.get(name)
     except NotFoundError:

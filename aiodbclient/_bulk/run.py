@@ -1,4 +1,4 @@
-"""The object that a caller iterates over to run a job on many names."""
+"""``Run``: the caller iterates over it to process many names."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ OutcomeT_co = TypeVar("OutcomeT_co", bound=Outcome, covariant=True)
 class Run(Generic[OutcomeT_co]):
     """A bulk run. Iterate over it to do the work: ``async for outcome in run``.
 
-    Each name has one outcome, which comes as soon as it is known. A name that failed is an outcome too
-    (``outcome.error``), and stops no other name. Names are begun only while the loop waits for an outcome, so a slow
-    loop slows the sending: at most twice ``concurrency`` names are in flight or have an outcome that was not taken yet.
+    Each name has one outcome, as soon as it is known. A failed name is an outcome too (``outcome.error``), and does not
+    stop the others. The run starts names only while the loop waits for an outcome. So a slow loop slows the sending: at
+    most twice ``concurrency`` names are in flight or have an outcome that the loop has not taken.
 
-    The loop raises what ends the whole run, after the outcomes of what was in flight. Nothing was sent for a name that
-    has no outcome then. A run is ended by:
+    If something ends the whole run, the loop first yields the outcomes of names in flight, then raises the error.
+    Nothing was sent for names without an outcome. These end a run:
 
-    - an error of what is read at its start (the cluster, the list of users or databases);
-    - an exception that the iterable of names raises;
-    - a token that is refused (AuthenticationError), or a client that is closed (ConfigurationError);
-    - an outage: at least five names in a row, and as many as are done at a time, got no usable answer in all tries.
+    - an error of the first reads (the cluster, the list of users or databases);
+    - an exception from the iterable of names;
+    - a refused token (AuthenticationError) or a closed client (ConfigurationError);
+    - an outage: at least five names in a row, and at least ``concurrency`` names in a row, got no usable answer in all
+      tries.
 
     To end it early:
 
-    - ``stop()``: nothing is sent for further names, and the loop goes on until the outcomes of what is in flight came,
-      which may have to wait for the rate limit.
-    - ``aclose()``, or leaving an ``async with run:``: what is in flight is cancelled, and has ended when it returns.
-    - A cancellation of the task that runs the loop does the same as ``aclose()``.
-    - ``break``, or an exception in the body of the loop: what is in flight is cancelled as soon as nothing refers to
-      the run any more. Until then, another loop over it goes on where the first one ended.
+    - ``stop()`` starts no more names. The loop continues until the names in flight are done, which may have to wait for
+      the rate limit.
+    - ``aclose()``, or leaving an ``async with run:``, cancels the names in flight and waits until they have ended.
+    - Cancelling the task that runs the loop does the same as ``aclose()``.
+    - After ``break``, or an exception in the loop body, the names in flight are cancelled as soon as nothing references
+      the run. Until then, another loop over the run continues where the first one ended.
 
     A request that was cancelled may have been applied.
 
-    A run is done once: iterating over it again after it has ended raises ConfigurationError.
+    A run works once: iterating over it after it has ended raises ConfigurationError.
     """
 
     __slots__ = ("__weakref__", "_ended", "_executor")
@@ -59,12 +60,12 @@ class Run(Generic[OutcomeT_co]):
             raise InvalidArgumentError(f"concurrency must be an int of at least 1, not {concurrency!r}")
         wake = asyncio.Event()
         self._executor: Executor[Any] = Executor(job, Source(specs, wake), wake, concurrency)
-        self._ended = False  # by itself, and not by ``aclose``
+        self._ended = False  # on its own, not by ``aclose``
         weakref.finalize(self, self._executor.abandon).atexit = False
 
     def __aiter__(self) -> Self:
         if self._ended:
-            raise ConfigurationError("this run has ended, and a run is done once: make another one to do it again")
+            raise ConfigurationError("this run has ended, and a run works once: make another one to repeat it")
         return self
 
     async def __anext__(self) -> OutcomeT_co:
@@ -82,10 +83,10 @@ class Run(Generic[OutcomeT_co]):
             raise StopAsyncIteration
         return outcome
 
-    if not TYPE_CHECKING:  # a type checker refuses ``await run`` by itself; this is for callers without one
+    if not TYPE_CHECKING:  # for callers without a type checker, which would refuse ``await run``
 
         def __await__(self) -> Never:
-            raise ConfigurationError("a run is not awaited: iterate over it with `async for outcome in run`")
+            raise ConfigurationError("a run cannot be awaited: iterate over it with `async for outcome in run`")
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,20 +97,19 @@ class Run(Generic[OutcomeT_co]):
         await self.aclose()
 
     def stop(self) -> None:
-        """Begin nothing more. The loop ends after the outcomes of what is in flight.
+        """Start no more names. The loop ends after the outcomes of the names in flight.
 
-        A name of which nothing was sent yet, because it waits for the rate budget, gets no outcome. One of which a
-        request was sent is in flight, also while its next request waits for the rate budget: that takes up to a minute
-        where the minute's requests are spent, and up to an hour where the hour's are. Call ``aclose`` for an end at
-        once. What the run reads at its start is cancelled. Safe to repeat, and to call in a signal handler of asyncio
-        (SIGTERM).
+        A name is in flight from its first request on. If its next request waits for the rate budget, that takes up to a
+        minute when the minute's requests are used up, and up to an hour when the hour's are. Call ``aclose`` to end at
+        once. A name that has sent nothing yet gets no outcome. The reads at the start of the run are cancelled. Safe to
+        repeat, and to call in an asyncio signal handler (SIGTERM).
         """
         self._executor.stop()
 
     async def aclose(self) -> None:
-        """End the run: cancel what is in flight, and wait until that has ended.
+        """Cancel the names in flight, and wait until they have ended.
 
-        A loop that waits for an outcome ends. A request that was cancelled may have been applied; ``stop`` avoids that.
-        Safe to repeat, and to call in any task of the same event loop.
+        A loop that waits for an outcome ends. A cancelled request may have been applied; ``stop`` avoids that. Safe to
+        repeat, and to call in any task of the same event loop.
         """
         await self._executor.close()

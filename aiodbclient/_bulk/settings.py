@@ -1,12 +1,12 @@
-"""Whether a user has the settings that a spec asks for. Pure.
+"""Compare the settings of a user with the requested ones. Pure.
 
-- A bare name, or a ``NewUser`` without settings, asks for no settings: any will do.
-- A ``NewUser`` with ``settings`` asks for all of them, as an update does, which sets what is left out back to its
-  default. So a setting that is absent is the same as its default: no replication, no ACL, no databases.
-- The order of an ACL does not count, nor do the ids that the server gives to its entries.
-- Permissions and roles are compared without case and underscores: the tests of the provider's own client spell
-  ``produce_consume``, its description ``produceconsume``.
-- MongoDB's older ``readonly`` asks for the role alone, unless ``settings`` say what role.
+- A bare name, or a ``NewUser`` without settings, accepts any settings.
+- A ``NewUser`` with ``settings`` requests all of them, like an update, which resets omitted settings to their default.
+  So an omitted setting equals its default: no replication, no ACL, no databases.
+- The order of an ACL and the ids of its entries do not matter.
+- Case and underscores of permissions and roles do not matter: the tests of the provider's client spell
+  ``produce_consume``, the API description ``produceconsume``.
+- MongoDB's older ``readonly`` requests only the role, unless ``settings`` has one.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from attrs import fields
 from ..models import MongoRole, MongoUserSettings, MySQLAuthPlugin, NewUser, User, UserRole, UserSettings
 
 AUTH_PLUGIN = "mysql_settings.auth_plugin"
-# The primary user, and the second one of every MongoDB cluster, which cannot be deleted.
+# The primary user, and the second user of every MongoDB cluster. Neither can be deleted.
 _PROVIDER_USERS = frozenset({"doadmin", "do-readonly"})
 _DEFAULT_PLUGIN = MySQLAuthPlugin.CACHING_SHA2_PASSWORD  # API description, mysql_settings.auth_plugin
 _ROLES = {role.value.lower(): role.value for role in MongoRole}
-_EVERY_DATABASE = ["admin"]  # what stands for all databases of a MongoDB user (API description, mongo_user_settings)
+_EVERY_DATABASE = ["admin"]  # means all databases of a MongoDB user (API description, mongo_user_settings)
 
 
 class Difference(NamedTuple):
-    """A setting that is not what a spec asks for.
+    """A setting that differs from the requested one.
 
     Attributes:
         setting: Its name, such as ``"settings.acl"``.
-        found: What it is, as text for people.
-        wanted: What is asked for, likewise.
+        found: The value on the server, as readable text.
+        wanted: The requested value, as readable text.
     """
 
     setting: str
@@ -44,7 +44,7 @@ class Difference(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """Which members of a user the API returns, so that a user without one has none. Otherwise nobody knows what it has.
+    """Which members of a user the API returns. If it returns one, a user without it has none; otherwise it is unknown.
 
     Attributes:
         settings: Whether it returns ``settings``.
@@ -56,7 +56,7 @@ class Returned(NamedTuple):
 
     @classmethod
     def by(cls, users: Iterable[User]) -> Returned:
-        """Return what the list ``users`` shows: the API returns what one of them has."""
+        """Return the members that at least one of ``users`` has: these are what the API returns."""
         settings = mysql_settings = False
         for user in users:
             settings = settings or user.settings is not None
@@ -69,7 +69,7 @@ NOTHING_SHOWN = Returned(settings=False, mysql_settings=False)
 
 
 def unknown_settings(spec: NewUser, user: User, returned: Returned) -> list[str]:
-    """Name the members of ``spec`` that ``user`` may or may not have, since the API did not return them."""
+    """Return the members of ``spec`` that are unknown for ``user``, because the API does not return them."""
     unknown: list[str] = []
     if spec.mysql_settings is not None and user.mysql_settings is None and not returned.mysql_settings:
         unknown.append("mysql_settings")
@@ -83,7 +83,7 @@ def _is_unknown(user: User, returned: Returned) -> bool:
 
 
 def differences(spec: NewUser, user: User, returned: Returned = ALL_SHOWN) -> list[Difference]:
-    """Return the settings of ``user`` that are not what ``spec`` asks for. Unknown ones are not among them."""
+    """Return the settings of ``user`` that differ from ``spec``, without unknown ones."""
     settings: list[Difference] = []
     if spec.mysql_settings is not None and (user.mysql_settings is not None or returned.mysql_settings):
         plugin = _DEFAULT_PLUGIN if user.mysql_settings is None else user.mysql_settings.auth_plugin
@@ -97,7 +97,7 @@ def differences(spec: NewUser, user: User, returned: Returned = ALL_SHOWN) -> li
 
 
 def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
-    """The settings to update ``user`` with, so that it has what ``spec`` asks for; None if that asks for none."""
+    """Return the settings for an update of ``user`` to ``spec``; None if ``spec`` has none."""
     if spec.readonly is None or (spec.settings is not None and spec.settings.mongo_user_settings is not None):
         return spec.settings
     there = (user.settings and user.settings.mongo_user_settings) or MongoUserSettings()
@@ -108,7 +108,7 @@ def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
 
 
 def _texts(settings: UserSettings) -> dict[str, str]:
-    """Each setting as text, by its name. Settings that mean the same have the same text."""
+    """Return each setting as text, by name. Equivalent settings have the same text."""
     texts: dict[str, str] = {}
     for setting in fields(type(settings)):
         texts |= _text_of(setting.name, getattr(settings, setting.name))
@@ -127,11 +127,11 @@ def _text_of(setting: str, value: Any) -> dict[str, str]:
             mongo = value or MongoUserSettings()
             return {f"{setting}.databases": _set(mongo.databases or ()), f"{setting}.role": _role(mongo.role)}
         case _:
-            raise NotImplementedError(f"the setting {setting!r} is compared by nothing here")
+            raise NotImplementedError(f"no code compares the setting {setting!r}")
 
 
 def _word(value: str | None) -> str:
-    """A permission or role without what its spelling may differ in."""
+    """Return a permission or role without case and underscores."""
     return (value or "").replace("_", "").lower()
 
 
@@ -144,8 +144,8 @@ def _set(texts: Iterable[str]) -> str:
 
 
 def is_provider_own(user: User) -> bool:
-    """Whether ``user`` came with the cluster, so that nobody changes or deletes it.
+    """Whether ``user`` came with the cluster, so that the client must not change or delete it.
 
-    A user with a role that this version does not know is taken for one of these.
+    A user with an unknown role counts as one of these.
     """
     return user.name in _PROVIDER_USERS or user.role not in (UserRole.NORMAL, None)

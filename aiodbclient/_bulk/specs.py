@@ -1,4 +1,4 @@
-"""The specs of a bulk run: pulling them, checking them, and knowing which names came before."""
+"""The specs of a bulk run: pull them, check them, and find duplicates."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _END = object()
 
 
 class Source:
-    """The specs of a run, pulled at most one ahead.
+    """The specs of a run. It pulls at most one ahead.
 
     Args:
-        specs: What the caller gave. The next item of an async iterable is awaited in a task.
+        specs: The iterable of the caller. A task awaits the next item of an async iterable.
         wake: Set when that task has ended.
 
     Attributes:
-        ready: The spec that was pulled and not begun yet, if any.
+        ready: The spec that was pulled but not started, if any.
         pulling: The task that awaits the next one, or None.
-        failure: What the iterable raised, which ends it, or None.
+        failure: The error that the iterable raised, or None.
 
     Raises:
-        InvalidArgumentError: ``specs`` is no iterable, or a string.
+        InvalidArgumentError: ``specs`` is not an iterable, or is a string.
     """
 
     def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
@@ -41,7 +41,7 @@ class Source:
         self._ended = False
 
     def has_next(self) -> bool:
-        """Whether a spec is ``ready``. If none is, pull the next one, or begin to."""
+        """Whether a spec is ``ready``. If not, pull the next one, or start to."""
         if self.ready or self._ended or self.pulling is not None:
             return bool(self.ready)
         if isinstance(self._specs, AsyncIterator):
@@ -50,7 +50,7 @@ class Source:
         else:
             try:
                 self._take(next(self._specs, _END))
-            except Exception as error:  # noqa: BLE001 - it is the caller's own, and raised to the caller
+            except Exception as error:  # noqa: BLE001 - an error of the caller's own iterable; ``Run`` raises it
                 self._end(error)
         return bool(self.ready)
 
@@ -71,16 +71,16 @@ class Source:
 
     def _end(self, error: BaseException) -> None:
         self._ended = True
-        if isinstance(error, StopAsyncIteration):  # as asyncio would take it for the end of the run
+        if isinstance(error, StopAsyncIteration):  # ``async for`` would end silently
             error = RuntimeError("the iterable of names raised StopAsyncIteration")
         self.failure = error
 
 
 async def listed(specs: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
-    """All of the specs of a plan, as a list.
+    """Return the specs of a plan as a list.
 
     Raises:
-        InvalidArgumentError: ``specs`` is no iterable, or a string.
+        InvalidArgumentError: ``specs`` is not an iterable, or is a string.
     """
     _refuse_no_iterable(specs, "a plan")
     return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)
@@ -96,17 +96,17 @@ async def _next(specs: AsyncIterator[Any]) -> Any:
 
 
 class Seen:
-    """The names that a run has begun, in few bytes each, since a run can be long.
+    """The names that a run has started, in a few bytes each, because a run can be long.
 
-    A name is kept as a digest of 128 bits, side by side with others in one of many buckets. That two names have the
-    same digest, or that one is found across two others, is too improbable to matter.
+    It stores a 128-bit digest of each name, in one of many buckets. A collision, or a match across two digests, is too
+    improbable to matter.
     """
 
     def __init__(self) -> None:
         self._buckets = [bytearray() for _ in range(4096)]
 
     def add(self, name: str) -> bool:
-        """Add ``name``. Returns whether it comes for the first time."""
+        """Add ``name``. Return whether it is new."""
         digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         bucket = self._buckets[int.from_bytes(digest[:2]) % len(self._buckets)]
         if digest in bucket:
@@ -116,7 +116,7 @@ class Seen:
 
 
 def shown_name(given: object) -> str:
-    """The name of an outcome for what the caller gave: its name, or its repr if it has none."""
+    """Return the name of the outcome for a given spec: its name, or its repr if it has none."""
     name = getattr(given, "name", given)
     return name if isinstance(name, str) else repr(given)
 
@@ -125,7 +125,7 @@ def name_spec(given: object) -> str:
     """Return ``given`` if it is a name.
 
     Raises:
-        InvalidArgumentError: It is no string.
+        InvalidArgumentError: It is not a string.
     """
     if isinstance(given, str):
         return given
@@ -136,7 +136,7 @@ def user_spec(given: object) -> NewUser:
     """Return ``given`` as a NewUser.
 
     Raises:
-        InvalidArgumentError: It is neither a name nor a NewUser, or a NewUser whose settings are of wrong types.
+        InvalidArgumentError: It is neither a name nor a NewUser, or its settings have wrong types.
     """
     spec = NewUser(given) if isinstance(given, str) else given
     if isinstance(spec, NewUser) and isinstance(spec.name, str):

@@ -1,6 +1,6 @@
-"""What bulk runs over users do for each name.
+"""The jobs of bulk runs over users.
 
-A user that was there before a run was not made by it, so it gets a new password only where the caller asked for that.
+A run did not make a user that existed before it. So it resets that user's password only if the caller asked for it.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ IfExists = Literal["keep", "reset", "error", "update"]
 
 
 class UserJob(ClusterJob[NewUser, DoneT_co]):
-    """A job on users, each given by its name or as a NewUser.
+    """A job on users, given by name or as NewUser.
 
     Attributes:
-        returns_passwords: Whether the API returns a user's password when it is read, as far as is known.
+        returns_passwords: Whether reads return passwords, as far as the run knows.
     """
 
     returns_passwords = True
 
     def calls(self, meter: Meter) -> UserCalls:
-        """Return the calls, in the bulk lane of the rate budget, with their requests counted by ``meter``."""
+        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
         return UserCalls(self._context.for_bulk(meter))
 
     def check(self, given: object) -> NewUser:
@@ -64,7 +64,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         """Give the user a new password.
 
         Raises:
-            InvalidResponseError: It was reset, and the API does not return the new password.
+            InvalidResponseError: The password was reset, but the API does not return the new one.
         """
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         if user.password is None:
@@ -72,7 +72,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not return the new one: "
-                "has the token the scope database:view_credentials?",
+                "check that the token has the scope database:view_credentials",
                 may_have_applied=True,
             )
         return user
@@ -85,7 +85,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         """
         for wait in looks() if self.returns_passwords else ():
             await asyncio.sleep(wait)
-            with suppress(DatabaseClientError):  # what hinders reading meets whoever goes on without the password
+            with suppress(DatabaseClientError):  # the caller handles a missing password
                 read = await users.get(user.name)
                 if read.password is not None:
                     return evolve(user, password=read.password)
@@ -93,7 +93,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
 
 
 class ProvisionUsers(UserJob[UserDone]):
-    """Create each user that is not there. What becomes of one that is there, ``UsersAPI.provision`` says."""
+    """Create each user that does not exist. For users that exist, see ``UsersAPI.provision``."""
 
     def __init__(self, context: ClusterContext, if_exists: IfExists) -> None:
         if if_exists not in get_args(IfExists):
@@ -105,10 +105,10 @@ class ProvisionUsers(UserJob[UserDone]):
         self._listed = False
 
     async def prepare(self, meter: Meter) -> int:
-        """Read which users are there already.
+        """Read which users exist.
 
-        If the token may not list them, each create is sent, and its answer shows it. If the engine has no users,
-        each name fails with the same error.
+        If the token may not list them, the run sends each create, and its answer shows whether the name is taken. If
+        the engine has no users, each name fails with the same error.
         """
         at_a_time = await super().prepare(meter)
         with suppress(UnsupportedOperationError, PermissionDeniedError):
@@ -127,7 +127,7 @@ class ProvisionUsers(UserJob[UserDone]):
         before, returned = await self._there_before(users, spec.name), NOTHING_SHOWN
         if before is not None:
             ours, user = False, before
-            if before is self._existing.get(spec.name):  # a user that was read alone shows nothing but its own
+            if before is self._existing.get(spec.name):  # a single read does not show which members the API returns
                 returned = self._returned
         else:
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
@@ -135,7 +135,7 @@ class ProvisionUsers(UserJob[UserDone]):
         if ours:
             return Action.CREATED, await self._with_password(users, spec, user)
         if self._if_exists == "error":
-            raise ConflictError(f"the user {spec.name!r} exists, and was left as it is", status=409)
+            raise ConflictError(f"the user {spec.name!r} exists, and was not changed", status=409)
         if self._if_exists == "update":
             return await self._update(users, spec, user, returned)
         _refuse_other_settings(spec, user, returned, reset_follows=self._if_exists == "reset")
@@ -144,10 +144,10 @@ class ProvisionUsers(UserJob[UserDone]):
         return Action.KEPT, user
 
     async def _there_before(self, users: UserCalls, name: str) -> User | None:
-        """The user if it was there before: from the list, or read now if the list is not to be trusted.
+        """Return the user if it existed before: from the list, or by a read if the list may be wrong.
 
-        It is not to be trusted with a user that this client deleted a moment ago, which is listed for a while. If the
-        API returns no passwords, it is not to be trusted with one that it lacks either; ``settle`` says why.
+        The list may still contain a user that this client deleted recently. If the API returns no passwords, a user
+        that the list lacks is read too; ``settle`` explains why.
         """
         user = self._existing.get(name)
         if user is not None:
@@ -163,10 +163,10 @@ class ProvisionUsers(UserJob[UserDone]):
             return None
 
     async def _with_password(self, users: UserCalls, spec: NewUser, user: User) -> User:
-        """A user that this run created, with its password; with a new one if the API does not return it.
+        """Return a user that this run created with its password. If the API does not return that, reset it.
 
         Raises:
-            DatabaseClientError: The password is not known; ``may_have_applied`` is set.
+            DatabaseClientError: The password is unknown; ``may_have_applied`` is set.
         """
         if user.password is None:
             user = await self.read_password(users, user)
@@ -174,8 +174,8 @@ class ProvisionUsers(UserJob[UserDone]):
             return user
         if not self._listed:
             raise InvalidResponseError(
-                f"{spec.name!r} is there and its password is not known; it was not reset, since the users could not be "
-                "listed at the start of the run and it may be somebody else's",
+                f"{spec.name!r} exists, but its password is unknown. It was not reset, because the users could not be "
+                "listed at the start of the run, so it may belong to somebody else",
                 may_have_applied=True,
             )
         try:
@@ -185,10 +185,10 @@ class ProvisionUsers(UserJob[UserDone]):
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
     async def _update(self, users: UserCalls, spec: NewUser, user: User, returned: Returned) -> tuple[Action, User]:
-        """Give ``user`` the settings of ``spec`` if it has others, or if nobody knows which it has.
+        """Give ``user`` the settings of ``spec`` if its own differ or are unknown.
 
-        An authentication plugin that the API does not return is left alone, since it is changed with the password.
-        MongoDB's ``readonly`` alone is too, since an update without the user's databases would take them away.
+        This does not change an unknown authentication plugin, because that would reset the password. It does not change
+        MongoDB's ``readonly`` alone, because an update without the user's databases would remove them.
         """
         differ = {difference.setting for difference in differences(spec, user, returned)}
         if spec.settings is not None and "settings" in unknown_settings(spec, user, returned):
@@ -196,10 +196,10 @@ class ProvisionUsers(UserJob[UserDone]):
         if not differ:
             return Action.KEPT, user
         if is_provider_own(user):
-            if differ == {"settings"}:  # unknown, and none of ours to change
+            if differ == {"settings"}:  # unknown, and the client must not change this user
                 return Action.KEPT, user
             raise SettingsDifferError(
-                f"{spec.name!r} is a user that came with the cluster, and its settings are not changed",
+                f"{spec.name!r} came with the cluster, so its settings were not changed",
                 settings=tuple(sorted(differ)),
             )
         settings = wanted_settings(spec, user)
@@ -213,7 +213,7 @@ class ProvisionUsers(UserJob[UserDone]):
 
 
 class RotateUsers(UserJob[UserDone]):
-    """Give each user a new password."""
+    """Reset the password of each user."""
 
     async def do(self, spec: NewUser, meter: Meter) -> UserDone:
         user = await self.reset(self.calls(meter), spec)
@@ -221,25 +221,25 @@ class RotateUsers(UserJob[UserDone]):
 
 
 class DeprovisionUsers(UserJob[Removed]):
-    """Delete each user that is there."""
+    """Delete each user that exists."""
 
     async def do(self, spec: NewUser, meter: Meter) -> Removed:
         return await removed(self.calls(meter).delete, spec.name, meter)
 
 
 def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, reset_follows: bool) -> None:
-    """Raise SettingsDifferError if ``user`` has other settings than ``spec`` asks for.
+    """Raise SettingsDifferError if the settings of ``user`` differ from ``spec``.
 
     Args:
-        spec: What is asked for.
-        user: What is there.
-        returned: Which of its members the API returns.
-        reset_follows: Whether the user is about to be reset, which sets its authentication plugin too.
+        spec: The requested user.
+        user: The existing user.
+        returned: Which members the API returns.
+        reset_follows: Whether a reset follows, which sets the authentication plugin too.
     """
     differ = [each for each in differences(spec, user, returned) if not (reset_follows and each.setting == AUTH_PLUGIN)]
     if differ:
         raise SettingsDifferError(
-            f"the user {spec.name!r} exists with other settings than asked for ({'; '.join(map(str, differ))}) and was "
-            'left as it is: if_exists="update" gives it those of the NewUser',
+            f"the user {spec.name!r} exists with other settings ({'; '.join(map(str, differ))}) and was not "
+            'changed: pass if_exists="update" to give it those of the NewUser',
             settings=tuple(each.setting for each in differ),
         )

@@ -1,4 +1,4 @@
-"""Waits between two reads of what another party is about to change. Pure."""
+"""The waits between reads of something that is about to change. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ FIRST = 0.25  # seconds
 
 
 def waits(total: float = inf, *, first: float = FIRST, longest: float = inf) -> Iterator[float]:
-    """Yield the seconds to wait before each read: 0, and then waits that double until they add up to ``total``.
+    """Yield the seconds to wait before each read: first 0, then waits that double until their sum is ``total``.
 
     Args:
-        total: The sum in seconds that the waits reach at least. 0: there is only one read. The default never ends.
+        total: The minimum sum of the waits, in seconds. 0: only one read. The default never ends.
         first: The first wait after the 0.
-        longest: No wait is longer.
+        longest: The longest wait.
     """
     yield 0.0
     waited, wait = 0.0, first

@@ -42,7 +42,7 @@ async def test_a_token_that_is_refused_on_the_way_ends_the_run(sandbox: Sandbox,
 
     assert isinstance(error, errors.AuthenticationError)
     assert "the run ended here" in str(error)
-    assert "nothing was sent for a name without an outcome" in str(error)
+    assert "nothing was sent for names without an outcome" in str(error)
     assert requests(sandbox, "users.create") <= 20 + 4
     assert len(outcomes) == requests(sandbox, "users.create")  # so that the rest is untouched
     assert set(truth.created) == {outcome.name for outcome in outcomes if outcome.ok}
@@ -103,7 +103,7 @@ async def test_iterating_a_run_again_is_told(sandbox: Sandbox, pg: ClusterClient
     run = pg.users.provision(["a"])
     assert [outcome.action async for outcome in run] == [Action.CREATED]
 
-    with pytest.raises(errors.ConfigurationError, match="a run is done once"):
+    with pytest.raises(errors.ConfigurationError, match="a run works once"):
         [outcome async for outcome in run]
     assert requests(sandbox, "users.create") == 1
 

@@ -157,7 +157,7 @@ async def test_a_create_that_is_lost_each_time_is_told_as_unsettled() -> None:
     server = Server([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
     with pytest.raises(errors.ConnectionLostError) as caught:
         await server.settled()
-    assert str(caught.value) == "it may have been created, which could not be settled: the last one was lost"
+    assert str(caught.value) == "it is unknown whether it was created: the last one was lost"
     assert caught.value.may_have_applied
     assert server.requests == ["create", *["read", "create"] * RETRY.max_tries]
 
@@ -175,7 +175,7 @@ async def test_a_create_that_is_lost_each_time_is_told_as_unsettled() -> None:
 async def test_whatever_ends_the_settling_the_first_create_may_have_been_done(
     creates: list[Any], reads: list[Any]
 ) -> None:
-    with pytest.raises(errors.DatabaseClientError, match="could not be settled: the end") as caught:
+    with pytest.raises(errors.DatabaseClientError, match="it is unknown whether it was created: the end") as caught:
         await Server(creates, reads).settled()
     assert caught.value.may_have_applied
 
