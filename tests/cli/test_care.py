@@ -1,4 +1,4 @@
-"""The day after: tenants are checked, repaired, rotated by age, adopted, and given to programs."""
+"""Daily operations: check, repair, rotate by age, adopt, and run programs with a credential."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _used = iter(range(10**6))
 
 @pytest.fixture
 def names() -> list[str]:
-    """Some of the test's own, on a server that all share."""
+    """The test's own tenants on the shared server."""
     test = next(_used)
     return [f"care-{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(4)]
 
@@ -137,12 +137,12 @@ def test_show_gives_a_credential_in_the_form_that_programs_take(command: Command
     uri = command("tenants", "show", a, *verified, "--output", "uri", shows=True)
     assert (uri.err, ca_file.read_text()) == ("", shown["ca"])
     assert f"sslmode=verify-full&sslrootcert={ca_file}" in uri.out
-    for told, environment in (
+    for exports, environment in (
         (command("tenants", "show", a, *verified, "--output", "env", shows=True).out, {}),
         (f"URI={uri.out}", {"URI": uri.out.strip()}),
     ):
         if not environment:
-            script = f"set -a\n{told}exec {sys.executable} -c 'import psycopg; psycopg.connect(\"\")'"
+            script = f"set -a\n{exports}exec {sys.executable} -c 'import psycopg; psycopg.connect(\"\")'"
         else:
             script = f"exec {sys.executable} -c 'import os, psycopg; psycopg.connect(os.environ[\"URI\"])'"
         subprocess.run(["sh", "-c", script], env={"PATH": os.environ["PATH"]} | environment, check=True)
@@ -179,9 +179,9 @@ def test_show_works_without_json(command: Command, names: list[str]) -> None:
 
 SAY_WHO = (
     "import os, psycopg\n"
-    "told = {'AIODBCLIENT_STORE_KEY', 'AIODBCLIENT_CLUSTER', 'DIGITALOCEAN_TOKEN'} & set(os.environ)\n"
+    "secrets = {'AIODBCLIENT_STORE_KEY', 'AIODBCLIENT_CLUSTER', 'DIGITALOCEAN_TOKEN'} & set(os.environ)\n"
     "with psycopg.connect('') as c:\n"
-    "    print(c.execute('select session_user').fetchone()[0], os.environ['PGSSLMODE'], sorted(told))\n"
+    "    print(c.execute('select session_user').fetchone()[0], os.environ['PGSSLMODE'], sorted(secrets))\n"
     "raise SystemExit(7)\n"
 )
 

@@ -1,4 +1,4 @@
-"""``doctor`` says what is missing, and ``--try`` leaves nothing behind."""
+"""``doctor`` reports what is missing, and ``--try`` leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import Command
 
 
 def results(out: str) -> dict[str, str]:
-    """The result of each check, by its name."""
+    """The result of each check, by name."""
     return {line[6:].partition(":")[0]: line[:4].strip() for line in out.splitlines()}
 
 

@@ -1,4 +1,4 @@
-"""The exit code of every command, for each way in which it can end."""
+"""The exit code of every command, for each way that it can end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .conftest import Command
 from .test_grammar import commands
 
-# What makes each command send its first request, or read its store.
+# Arguments that make each command send its first request, or read its store.
 ARGUMENTS = {
     "clusters list": [],
     "clusters get": ["C"],

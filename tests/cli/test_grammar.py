@@ -1,4 +1,4 @@
-"""How commands are asked for: groups, variables, help, and what bad usage gets."""
+"""The command line: groups, variables, help, and errors for bad usage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROUPS = ("clusters", "users", "dbs", "tenants")
 
 
 def commands() -> dict[str, Any]:
-    """Each command by its whole name, such as ``users list``."""
+    """Each command by its full name, such as ``users list``."""
     found: dict[str, Any] = {}
     everything: Any = typer.main.get_command(app)
     for name, command in everything.commands.items():
@@ -35,7 +35,7 @@ def commands() -> dict[str, Any]:
 
 
 def examples() -> list[str]:
-    """The examples of all helps, in an order in which they work."""
+    """The examples of all help pages, in an order in which they work."""
     found = [
         line.removeprefix("Example: ").strip()
         for name, command in commands().items()
@@ -67,7 +67,7 @@ def test_the_examples_work(command: Command, monkeypatch: pytest.MonkeyPatch) ->
     Path("users.yaml").write_text("users:\n- name: reporting\n  settings: {pg_allow_replication: true}\n")
     old, new = (command("store", "keygen", shows=True).out.strip() for _ in range(2))
     command.environment["AIODBCLIENT_STORE_KEY"] = old
-    as_python = {"psql": sys.executable, "SELECT 1": "pass"}  # there may be no psql
+    as_python = {"psql": sys.executable, "SELECT 1": "pass"}  # psql may be missing
     for line in examples():
         if "store rekey" in line:
             command.environment["AIODBCLIENT_STORE_KEY"] = f"{new},{old}"
@@ -155,9 +155,9 @@ def test_errors_are_objects_for_programs(command: Command) -> None:
         (["tenants", "show", *place, "--output", "json"], 4, "does not exist: check --store"),
     ):
         done = command(*arguments)
-        told = json.loads(done.err)
-        assert (done.code, done.out, told["exit_code"]) == (code, "", code)
-        assert error in told["error"]
+        report = json.loads(done.err)
+        assert (done.code, done.out, report["exit_code"]) == (code, "", code)
+        assert error in report["error"]
 
 
 def test_a_typo_in_the_store_is_an_error_and_makes_no_file(command: Command) -> None:

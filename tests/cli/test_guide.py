@@ -1,4 +1,4 @@
-"""The guide for operators: each command in it runs, in their order, and prints what the guide says."""
+"""The guide for operators: its commands run in order, and print what the guide shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiodbclient.sandbox import Sandbox
 from .conftest import Command
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
-# What differs each time.
+# Output that differs each time.
 VARIES = [
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
     (r"AVNS_[\w-]+", "PASSWORD"),
@@ -33,7 +33,7 @@ VARIES = [
 
 
 def steps() -> list[tuple[str, str]]:
-    """The commands, each with what it prints."""
+    """The commands with their output."""
     blocks = re.findall(r"^```console\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     return [(step.partition("\n")[0], step.partition("\n")[2]) for block in blocks for step in block.split("$ ")[1:]]
 
@@ -45,7 +45,7 @@ def write_files(folder: Path) -> None:
 
 
 def runnable(line: str) -> str:
-    """The command, with Python doing what psql does, which may not be here."""
+    """The command, with Python instead of psql, which may be missing."""
     query = 'import psycopg; print(psycopg.connect("").execute("SELECT session_user").fetchone()[0])'
     return line.replace('psql -At -c "SELECT session_user"', f"{sys.executable} -c '{query}'")
 
@@ -58,7 +58,7 @@ def settled(text: str) -> str:
 
 @pytest.fixture
 def alone(sandbox: Sandbox) -> Iterator[Sandbox]:
-    """A sandbox where nobody else has been."""
+    """A sandbox that no other test has used."""
     with Sandbox(windows=[], token=sandbox.token) as alone:
         asyncio.run(alone.add_cluster("pg", "tenants-prod", backend="postgres"))
         yield alone

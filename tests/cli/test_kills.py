@@ -1,4 +1,4 @@
-"""Provisioning and rotating as operators do it: killed, and run again."""
+"""Provisioning and rotating as an operator: killed, and run again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Job:
             | {
                 "DIGITALOCEAN_TOKEN": self.sandbox.token,
                 "DIGITALOCEAN_API_URL": self.sandbox.url,
-                "TMPDIR": str(self.folder),  # for what the killed leave
+                "TMPDIR": str(self.folder),  # for the claims that killed processes leave
             },
             stdout=PIPE,
             stderr=PIPE,
@@ -63,7 +63,7 @@ class Job:
 
 @pytest.fixture
 async def sandbox(_aiodbclient_servers: None) -> AsyncIterator[Sandbox]:
-    """One of the test's own, whose requests can be counted."""
+    """The test's own cluster, so that it can count the requests."""
     async with Sandbox(windows=[]) as sandbox:
         yield sandbox
 
@@ -75,8 +75,8 @@ async def job(sandbox: Sandbox, tmp_path: Path) -> Job:
 
 
 async def ended(process: Process) -> tuple[int | None, str, str]:
-    told, log = await process.communicate()
-    return process.returncode, told.decode().strip(), log.decode().strip()
+    printed, log = await process.communicate()
+    return process.returncode, printed.decode().strip(), log.decode().strip()
 
 
 async def works(credential: Credential) -> bool:
@@ -90,7 +90,7 @@ async def works(credential: Credential) -> bool:
 
 async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
     random = Random(20261)
-    told: dict[str, Credential] = {}
+    stored: dict[str, Credential] = {}
     killed = 0
     for kill in range(KILLS):
         made = job.sandbox.counts["users.create", 201]
@@ -103,22 +103,22 @@ async def test_kill_9_at_random_moments_loses_no_credential(job: Job) -> None:
             process.send_signal(signal.SIGKILL)
         killed += (await ended(process))[0] == -signal.SIGKILL
         now = await job.credentials()
-        assert told.items() <= now.items()  # what was on record is never changed
-        told = now
+        assert stored.items() <= now.items()  # a stored credential never changes
+        stored = now
 
-    processes = [await job.provision(6 * KILLS) for _ in range(2)]  # and two that share what is left
+    processes = [await job.provision(6 * KILLS) for _ in range(2)]  # and two that share the rest
     assert [(await ended(process))[::2] for process in processes] == [(0, "")] * 2
 
     final = await job.credentials()
     assert killed > KILLS / 2
-    assert told.items() <= final.items()
+    assert stored.items() <= final.items()
     assert set(final) == {f"t{number}" for number in range(6 * KILLS)}
-    assert job.sandbox.counts["users.create", 201] == 6 * KILLS  # no login was made twice
+    assert job.sandbox.counts["users.create", 201] == 6 * KILLS  # no login was created twice
     assert all(await asyncio.gather(*map(works, final.values())))
 
 
 async def query(job: Job, names: list[str], done: asyncio.Event) -> int:
-    """Query all the time as each tenant in turn, with what is on record. Returns how often that worked; it must."""
+    """Query as each tenant in turn, with the stored credential, until cancelled. Returns the number of queries."""
     queries = 0
     async with SQLiteStore(job.store) as store:
         while not done.is_set():
@@ -136,7 +136,7 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
     before = await job.credentials()
     rotated = asyncio.Event()
     querying = asyncio.create_task(query(job, [*before], rotated))
-    last = job.sandbox.faults.add("users.create", nth=8 - 1, delay=20.0)  # so that it is not over when it is killed
+    last = job.sandbox.faults.add("users.create", nth=8 - 1, delay=20.0)  # so that it does not end before the kill
     process = await job.start("rotate")
     while job.sandbox.counts["users.create", 201] < 8 + 4:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
@@ -144,11 +144,11 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
     await ended(process)
     job.sandbox.faults.remove(last)
 
-    code, told, log = await ended(await job.start("rotate"))
+    code, printed, log = await ended(await job.start("rotate"))
 
     assert code == 0
     already = re.match(r"aiodbclient: (\d) of them ha(?:s|ve) been rotated", log)
-    assert told == f"{8 - int(already[1] if already else 0)} rotated"
+    assert printed == f"{8 - int(already[1] if already else 0)} rotated"
     after = await job.credentials()
     assert not [name for name in before if before[name].username == after[name].username]
     assert all(await asyncio.gather(*map(works, [*before.values(), *after.values()])))
@@ -156,8 +156,8 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
 
     rotated.set()
     assert await querying > 8
-    code, told, _ = await ended(await job.start("retire"))
-    assert (code, told) == (0, "8 retired")
+    code, printed, _ = await ended(await job.start("retire"))
+    assert (code, printed) == (0, "8 retired")
     assert not any(await asyncio.gather(*map(works, before.values())))
     assert all(await asyncio.gather(*map(works, after.values())))
 
@@ -165,9 +165,9 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
 async def test_an_outcome_that_failed_is_told_and_the_exit_code_says_so(job: Job) -> None:
     job.sandbox.faults.add("users.create", name="t1", status=403, nth=1)
 
-    code, told, log = await ended(await job.provision(3))
+    code, printed, log = await ended(await job.provision(3))
 
-    assert (code, told) == (1, "2 created, 1 failed")
+    assert (code, printed) == (1, "2 created, 1 failed")
     assert log.startswith("t1: users.create")
     assert (await ended(await job.provision(3)))[:2] == (0, "1 created, 2 kept")
 
@@ -179,11 +179,11 @@ async def test_sigterm_ends_it_once_what_is_in_flight_is_on_record(job: Job) -> 
         await asyncio.sleep(0.001)
     process.send_signal(signal.SIGTERM)
 
-    code, told, log = await ended(process)
+    code, printed, log = await ended(process)
 
     assert code == 3
     assert "To go on, run it again" in log
     on_record = await job.credentials()
-    assert told == f"{len(on_record)} created"
+    assert printed == f"{len(on_record)} created"
     assert 10 <= len(on_record) < 100
     assert job.sandbox.counts["users.create", 201] == len(on_record)

@@ -1,4 +1,4 @@
-"""What a progress bar promises, held against runs whose end is known; and what it prints."""
+"""The estimates of a progress bar, compared with runs of known duration; and its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MINUTE, HOUR = Window(250, 60.0), Window(5000, 3600.0)
 
 
 class Clock:
-    """Shows the time that the test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -27,7 +27,7 @@ class Clock:
 
 
 def paced(requests: int, latency: float) -> list[float]:
-    """When each request is answered, if requests go one by one, as early as the documented windows allow."""
+    """The time of each answer, if requests are sent one by one, as early as the documented windows allow."""
     sent: list[float] = []
     now = 0.0
     for number in range(requests):
@@ -72,7 +72,7 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
     clock = Clock()
     with Bar(10, 8, RateBudget(), clock) as bar:
         for _ in range(2):
-            bar.advance(0)  # they were kept
+            bar.advance(0)  # they existed already
         for _ in range(4):
             clock.now += LINE_EVERY / 4
             bar.advance(3)

@@ -1,4 +1,4 @@
-"""The command is written as a program of yours would be: with the public names of the package."""
+"""The command uses only the public names of the package, as your program would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command reads and prints: clusters, users, databases."""
+"""The commands that read and print: clusters, users, databases."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_clusters(command: Command) -> None:
 
     assert (table.code, table.err) == (lines.code, lines.err) == (0, "")
     assert re.search(rf"^{cluster_id}  tenants-prod  pg ", table.out, re.MULTILINE)
-    [told] = [each for each in lines.objects() if each["id"] == cluster_id]
-    assert (told["name"], told["engine"], told["status"]) == ("tenants-prod", "pg", "online")
+    [cluster] = [each for each in lines.objects() if each["id"] == cluster_id]
+    assert (cluster["name"], cluster["engine"], cluster["status"]) == ("tenants-prod", "pg", "online")
 
 
 def test_users_from_their_creation_to_their_end(command: Command) -> None:
@@ -133,10 +133,10 @@ def test_the_version(command: Command) -> None:
 def test_the_sandbox_is_the_sandboxs_own_program(command: Command) -> None:
     process = command.start("sandbox", "--cluster", "kafka=events", "--json")
     assert process.stdout is not None
-    told = process.stdout.readline()
+    line = process.stdout.readline()
     process.terminate()
 
-    assert '"name": "events"' in told
+    assert '"name": "events"' in line
     assert command.end(process, shows=True).code == 0
     assert command.process("sandbox", "--port", "70000").code == 2
 
@@ -152,7 +152,7 @@ def test_help_starts_quickly_and_imports_no_driver(command: Command, tmp_path: P
     assert re.search(r"\| +typer$", imported.err, re.MULTILINE)
 
     seconds = []
-    for _ in range(3):  # what it takes of the processor: a busy machine shares that among many
+    for _ in range(3):  # CPU time, since a busy machine runs other processes too
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command.process("--help")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

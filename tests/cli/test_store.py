@@ -1,4 +1,4 @@
-"""A store as a whole: its records, its key, a copy, and stores of other packages."""
+"""Commands on a whole store: its records, its key, a copy, and stores of other packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tenants from the command line: what is on record, whatever ends the command."""
+"""Tenants from the command line: the stored credentials, however the command ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _used = iter(range(10**6))
 
 @pytest.fixture
 def names() -> list[str]:
-    """Some of the test's own, on a server that all share."""
+    """The test's own tenants on the shared server."""
     test = next(_used)
     return [f"{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(24)]
 
@@ -47,7 +47,7 @@ def wait_for(command: Command, count: int) -> None:
     """Until so many names are in the store."""
     deadline = time.monotonic() + 60.0
     while time.monotonic() < deadline:
-        # The file, or its table, may not be there yet, or be locked for a moment.
+        # The file or its table may not exist yet, or may be locked for a moment.
         with (
             suppress(sqlite3.OperationalError),
             closing(sqlite3.connect(f"file:{command.store}?mode=ro", uri=True)) as store,
@@ -110,7 +110,7 @@ def test_what_is_printed_without_show_holds_no_secret(command: Command, names: l
             assert command("tenants", *arguments, *command.place, *kind).code in (0, 1, 5)
     assert command("users", "list", command.cluster).code == 0
 
-    shown = on_record(command)  # with --show, and so not among what is searched at the end
+    shown = on_record(command)  # with --show, so the search at the end skips it
 
     assert str(shown[a]["password"]).startswith("AVNS_")
     assert str(shown[a]["password"]) in str(shown[a]["uri"])
@@ -121,7 +121,7 @@ def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
     command: Command, names: list[str], number: signal.Signals
 ) -> None:
     arguments = ["tenants", "provision", *from_file(command, names), *command.place, "--json"]
-    for name in names[1:]:  # the first is done at once, and the others go on for long enough that the signal meets them
+    for name in names[1:]:  # the first is done at once; the others take long enough for the signal to arrive
         command.sandbox.faults.add("users.create", name=name, delay=3.0)
     process = command.start(*arguments)
     wait_for(command, 1)
@@ -131,14 +131,14 @@ def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
 
     assert stopped.code == 3
     assert f"{len(names) - len(stopped.objects())} are left. To go on, run it again: aiodbclient tenants" in stopped.err
-    told = {each["name"] for each in stopped.objects()}
-    assert 0 < len(told) < len(names)
-    assert told == set(on_record(command))
+    printed = {each["name"] for each in stopped.objects()}
+    assert 0 < len(printed) < len(names)
+    assert printed == set(on_record(command))
 
     command.sandbox.faults.clear()
     done = command(*arguments)
     assert done.code == 0
-    assert {each["name"] for each in done.objects() if each["action"] == "kept"} == told
+    assert {each["name"] for each in done.objects() if each["action"] == "kept"} == printed
     assert set(on_record(command)) == set(names)
 
 
@@ -156,7 +156,7 @@ def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> Non
 
     ended = command.end(process)
     assert ended.code == 3
-    assert ended.out == ""  # none was done, and there was something to do
+    assert ended.out == ""  # none was done, although there was work
     assert time.monotonic() - started < 15.0
 
 
@@ -173,7 +173,7 @@ def test_a_second_signal_ends_what_waits_for_the_rate_limit(
     process.send_signal(number)
     assert process.stderr is not None
     assert "which may wait for the rate limit" in process.stderr.readline()
-    with pytest.raises(subprocess.TimeoutExpired):  # what was begun waits for its next request
+    with pytest.raises(subprocess.TimeoutExpired):  # the started tenant waits for its next request
         process.wait(1.0)
     started = time.monotonic()
     process.send_signal(number)
@@ -239,7 +239,7 @@ def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: 
 
 
 def test_a_full_disk_is_told_in_a_line(command: Command, names: list[str]) -> None:
-    """What could not be printed is on record, so nothing is lost."""
+    """A credential that could not be printed is stored, so nothing is lost."""
     file, place = from_file(command, names[:2]), command.place
     assert command("tenants", "provision", names[2], *place).code == 0
     for arguments, complaint in (
@@ -491,7 +491,7 @@ def test_two_machines_share_the_work_through_a_store_in_postgresql(
     command: Command, names: list[str], postgres: str
 ) -> None:
     command.environment["AIODBCLIENT_STORE"] = postgres
-    for _ in range(2):  # the first has not made the table
+    for _ in range(2):  # the first command has not created the table
         planned = command("tenants", "plan", "a", "--cluster", command.cluster)
         assert (planned.code, "in PostgreSQL does not exist yet" in planned.err) == (5, True)
         listed = command("tenants", "list", "--cluster", command.cluster)

@@ -43,12 +43,12 @@ def test_the_table_of_engines_is_the_guards() -> None:
         return [yes(capabilities.users), yes(capabilities.dbs), settings, writes]
 
     rows = [line for line in (DOCS / "engines.md").read_text().splitlines() if line.startswith("| `")]
-    told = {}
+    documented = {}
     for line in rows:
         first, *rest = (cell.strip() for cell in line.strip("|").split("|"))
-        told.update(dict.fromkeys(re.findall(r"`(\w+)`", first), rest))
+        documented.update(dict.fromkeys(re.findall(r"`(\w+)`", first), rest))
 
-    assert told == {str(engine): row(capabilities) for engine, capabilities in CAPABILITIES.items()}
+    assert documented == {str(engine): row(capabilities) for engine, capabilities in CAPABILITIES.items()}
 
 
 async def test_pydo_does_as_the_page_says(sandbox: Sandbox) -> None:

@@ -31,9 +31,9 @@ def test_what_the_container_runs_answers_what_the_app_sends() -> None:
     process = subprocess.Popen([sys.executable, *command, "--json"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        started = json.loads(process.stdout.readline())
         request = urllib.request.Request(
-            f"{told['url']}/v2/databases/{app['DIGITALOCEAN_CLUSTER_ID']}",
+            f"{started['url']}/v2/databases/{app['DIGITALOCEAN_CLUSTER_ID']}",
             headers={"host": f"{host}:{port}", "authorization": f"Bearer {app['DIGITALOCEAN_TOKEN']}"},
         )
         with urllib.request.urlopen(request) as answer:
@@ -54,10 +54,10 @@ def test_extensions_on_the_page_are_those_that_a_tenant_can_create() -> None:
     )
     try:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        started = json.loads(process.stdout.readline())
         request = urllib.request.Request(
-            f"{told['url']}/v2/databases/{told['clusters'][0]['id']}",
-            headers={"authorization": f"Bearer {told['token']}"},
+            f"{started['url']}/v2/databases/{started['clusters'][0]['id']}",
+            headers={"authorization": f"Bearer {started['token']}"},
         )
         with urllib.request.urlopen(request) as answer:
             uri = json.load(answer)["database"]["connection"]["uri"]

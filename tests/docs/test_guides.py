@@ -91,10 +91,10 @@ async def test_the_blocks_of_a_page_run(page: str, prepared: Namespace, capsys: 
             await prepared["main"]()
         if "app = " in block:
             await start_and_stop(prepared["app"])
-        told = capsys.readouterr().out
+        printed = capsys.readouterr().out
         for said in promised(block):
-            assert said in told, f"{page} says that it prints {said!r}"
-        assert told == "" or "print(" in block
+            assert said in printed, f"{page} says that it prints {said!r}"
+        assert printed == "" or "print(" in block
 
 
 async def start_and_stop(app: Any) -> None:

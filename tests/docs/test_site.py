@@ -49,17 +49,17 @@ CHROMIUM = shutil.which("chromium")
 # Loads each page at each width in a frame, and posts by how much it is wider than that.
 MEASURE = """<!doctype html><body><script>
 async function measure() {
-  const told = {};
+  const measured = {};
   for (const width of WIDTHS) for (const page of PAGES) {
     const frame = document.createElement("iframe");
     frame.width = width; frame.height = 900; frame.src = page;
     document.body.append(frame);
     await new Promise(done => frame.onload = done);
     const wider = frame.contentDocument.documentElement.scrollWidth - width;
-    if (wider > 0) told[page + " at " + width] = wider;
+    if (wider > 0) measured[page + " at " + width] = wider;
     frame.remove();
   }
-  await fetch("/told", {method: "POST", body: JSON.stringify(told)});
+  await fetch("/measured", {method: "POST", body: JSON.stringify(measured)});
 }
 measure();
 </script>"""
@@ -69,7 +69,7 @@ class Served(SimpleHTTPRequestHandler):
     """The site, a page that measures it, and what that page posts."""
 
     measure: str
-    told: Queue[dict[str, int]]
+    measured: Queue[dict[str, int]]
 
     def do_GET(self) -> None:
         if self.path == "/measure.html":
@@ -81,7 +81,7 @@ class Served(SimpleHTTPRequestHandler):
             super().do_GET()
 
     def do_POST(self) -> None:
-        self.told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.measured.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(204)
         self.end_headers()
 
@@ -102,12 +102,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, int]]]]:
-    told: Queue[dict[str, int]] = Queue()
-    handler = type("Here", (Served,), {"measure": measure, "told": told})
+    measured: Queue[dict[str, int]] = Queue()
+    handler = type("Here", (Served,), {"measure": measure, "measured": measured})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/measure.html", told
+            yield f"http://127.0.0.1:{server.server_port}/measure.html", measured
         finally:
             server.shutdown()
 
@@ -145,11 +145,11 @@ def test_each_field_and_member_is_described(path: str) -> None:
 def test_the_reference_has_every_public_name_by_its_public_path(site: Path) -> None:
     reference = [(site / page).read_text() for page in pages(site) if page.startswith("reference/")]
     anchors = {anchor for html in reference for anchor in re.findall(r' id="([^"]+)"', html)}
-    told = {code for html in reference for code in re.findall(r"<code>(\w+)</code>", html)}
+    measured = {code for html in reference for code in re.findall(r"<code>(\w+)</code>", html)}
     for module, names in PUBLIC.items():
         for name in names:
             is_alias = not callable(getattr(module, name))  # such as UserOutcome: it stands in a table
-            assert name in told if is_alias else f"{module.__name__}.{name}" in anchors, name
+            assert name in measured if is_alias else f"{module.__name__}.{name}" in anchors, name
     assert not {anchor for anchor in anchors if "._" in anchor}
 
 
@@ -157,20 +157,20 @@ def test_a_field_and_a_member_have_an_anchor(site: Path) -> None:
     models = (site / "reference" / "models.html").read_text()
     for name in ("User.name", "Cluster.storage_size_mib", "Engine.OPENSEARCH", "KafkaPermission.PRODUCECONSUME"):
         assert models.count(f'id="{name}"') == 1, name
-    told = " ".join(text_of(site, "reference/models.html").split())
-    assert "Engine.PG = &#39;pg&#39; " in told or "Engine.PG = 'pg' " in told, "a member without its value"
+    measured = " ".join(text_of(site, "reference/models.html").split())
+    assert "Engine.PG = &#39;pg&#39; " in measured or "Engine.PG = 'pg' " in measured, "a member without its value"
     assert "may_have_applied = " not in text_of(site, "reference/errors.html")
 
 
 def test_a_class_that_attrs_completes_shows_its_signature(site: Path) -> None:
-    told = " ".join(" ".join(text_of(site, page).split()) for page in pages(site) if page.startswith("reference/"))
+    measured = " ".join(" ".join(text_of(site, page).split()) for page in pages(site) if page.startswith("reference/"))
     made_by_us = {"Fault", "Plan", "UserPlan"}
     completed = {cls.__name__ for cls in CLASSES.values() if attrs.has(cls) and "__init__" in vars(cls)}
     assert {"User", "RateBudget", "RequestEvent", "Credential"} <= completed
     for name in completed - made_by_us:
-        assert re.search(rf"\b{name}\( ?(\w|\*)", told), name
-    assert not re.search(r"\bFault\(|lt;built-in", told)
-    assert "tags: list[str] = list()" in told
+        assert re.search(rf"\b{name}\( ?(\w|\*)", measured), name
+    assert not re.search(r"\bFault\(|lt;built-in", measured)
+    assert "tags: list[str] = list()" in measured
 
 
 def test_the_reference_shows_no_private_code(site: Path) -> None:
@@ -217,7 +217,7 @@ def test_pages_are_light_or_dark_as_the_reader_wants_it_now(site: Path, tmp_path
 def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
     measure = MEASURE.replace("WIDTHS", json.dumps(list(SCREENS.values()))).replace("PAGES", json.dumps(pages(site)))
     with (
-        served(site, measure) as (url, told),
+        served(site, measure) as (url, measured),
         subprocess.Popen(
             chromium(tmp_path, "--remote-debugging-port=0", url),
             stdout=subprocess.DEVNULL,
@@ -226,7 +226,7 @@ def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
         ) as browser,
     ):
         try:
-            wider = told.get(timeout=90)
+            wider = measured.get(timeout=90)
         finally:
             os.killpg(browser.pid, signal.SIGKILL)
     assert wider == {}

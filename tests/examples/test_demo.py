@@ -28,14 +28,14 @@ def test_the_demo_shows_it_all() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    told = done.stdout
-    assert re.search(r"killed a process: it had created \d+ logins and stored \d+ of them", told)
-    assert "of 200 tenants, each with a database and a login" in told
-    assert "logins created exactly once: 200 of 200" in told
-    assert "each tenant was refused at another tenant's database (200 tried)" in told
-    assert re.search(r"rotated +tenant_\d+, while a client sent \d+ queries: none failed", told)
-    assert "its old credential: it can no longer log in" in told
-    assert "a tenant on Redis, before a request was sent (0 requests)" in told
+    printed = done.stdout
+    assert re.search(r"killed a process: it had created \d+ logins and stored \d+ of them", printed)
+    assert "of 200 tenants, each with a database and a login" in printed
+    assert "logins created exactly once: 200 of 200" in printed
+    assert "each tenant was refused at another tenant's database (200 tried)" in printed
+    assert re.search(r"rotated +tenant_\d+, while a client sent \d+ queries: none failed", printed)
+    assert "its old credential: it can no longer log in" in printed
+    assert "a tenant on Redis, before a request was sent (0 requests)" in printed
 
 
 class Broken(Sandbox):

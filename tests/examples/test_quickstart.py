@@ -41,10 +41,10 @@ async def names(sandbox: Sandbox) -> list[str]:
 async def test_it_runs_on_a_sandbox_of_its_own(no_environment: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert await quickstart.main() == 0
 
-    told = capsys.readouterr().out
-    assert "runs on a sandbox" in told
-    assert "another one after reset_auth" in told
-    assert told.count("removed the") == 2
+    printed = capsys.readouterr().out
+    assert "runs on a sandbox" in printed
+    assert "another one after reset_auth" in printed
+    assert printed.count("removed the") == 2
 
 
 async def test_it_runs_on_the_cluster_that_the_environment_names(
@@ -56,9 +56,9 @@ async def test_it_runs_on_the_cluster_that_the_environment_names(
 
     assert await names(sandbox) == before
     assert {"users.create", "dbs.create", "users.reset_auth"} < set(operations(sandbox))
-    told = capsys.readouterr().out
-    assert "sandbox" not in told
-    assert "AVNS_" not in told  # with which every password begins
+    printed = capsys.readouterr().out
+    assert "sandbox" not in printed
+    assert "AVNS_" not in printed  # with which every password begins
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,13 @@ def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(
     serving = subprocess.Popen([sys.executable, "-u", *arguments.split()], stdout=subprocess.PIPE, text=True)
     assert serving.stdout is not None
     try:
-        told = ""
-        while "Ctrl-C" not in told:
+        printed = ""
+        while "Ctrl-C" not in printed:
             line = serving.stdout.readline()
-            assert line, told
-            told += line
-        exports = dict(re.findall(r"export (\w+)=(\S+)", told))
-        [cluster_id] = re.findall(r"pg +tenants-prod +(\S+)", told)
+            assert line, printed
+            printed += line
+        exports = dict(re.findall(r"export (\w+)=(\S+)", printed))
+        [cluster_id] = re.findall(r"pg +tenants-prod +(\S+)", printed)
         environment = os.environ | exports | {"DIGITALOCEAN_CLUSTER_ID": cluster_id, "HOME": str(tmp_path)}
         for action in ("created", "kept"):
             python = [sys.executable, "-W", "error", "-c", PROGRAM]

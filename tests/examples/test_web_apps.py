@@ -223,6 +223,6 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_each_error_has_its_status(error: errors.DatabaseClientError, status: int) -> None:
-    told, headers = status_of(error)
-    assert told == status
+    mapped, headers = status_of(error)
+    assert mapped == status
     assert ("retry-after" in headers) == (status == 503)

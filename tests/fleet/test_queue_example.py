@@ -24,11 +24,11 @@ async def test_the_queue_outlives_a_worker(valkey: ValkeyServer) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    told, log = (text.decode() for text in await run.communicate())
-    assert run.returncode == 0, told + log
-    assert "24 of 24 credentials stored; 24 of them can log in and create a table" in told
-    killed_at = re.search(r"killed a worker when (\d+) ", told)
+    printed, log = (text.decode() for text in await run.communicate())
+    assert run.returncode == 0, printed + log
+    assert "24 of 24 credentials stored; 24 of them can log in and create a table" in printed
+    killed_at = re.search(r"killed a worker when (\d+) ", printed)
     assert killed_at is not None
     assert 0 < int(killed_at[1]) < 24
-    assert "users.create 201: 24" in told
-    assert "429" not in told
+    assert "users.create 201: 24" in printed
+    assert "429" not in printed

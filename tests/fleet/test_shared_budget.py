@@ -343,6 +343,6 @@ async def test_a_login_that_is_taken_away_later_is_told_as_an_error(
         await allow(valkey, "fleet", ["hello"])
         await budget.acquire()  # with its share
         budget.release()
-    (told,) = [record for record in caplog.records if record.levelno >= 30]
-    assert told.levelname == "ERROR"
-    assert "refuses this process" in told.getMessage()
+    (logged,) = [record for record in caplog.records if record.levelno >= 30]
+    assert logged.levelname == "ERROR"
+    assert "refuses this process" in logged.getMessage()

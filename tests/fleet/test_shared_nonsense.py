@@ -75,8 +75,8 @@ def without(name: str) -> Answer:
     return lambda ask: bulk_string(json.dumps({key: value for key, value in honest(ask).items() if key != name}))
 
 
-def facts(told: object) -> Answer:
-    return reply(stale=True, interactive=0, bulk=0, facts=told)
+def facts(shared: object) -> Answer:
+    return reply(stale=True, interactive=0, bulk=0, facts=shared)
 
 
 @asynccontextmanager
@@ -192,8 +192,8 @@ REPLIES = {
 async def test_nonsense_is_an_outage_that_is_told_once(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
     await asyncio.wait_for(use(answer), 10.0)
-    told = warnings_in(caplog)
-    assert len(told) == 1 or any("lost" in record.message for record in caplog.records), told
+    logged = warnings_in(caplog)
+    assert len(logged) == 1 or any("lost" in record.message for record in caplog.records), logged
 
 
 anything = st.recursive(
@@ -209,7 +209,7 @@ anything = st.recursive(
     | st.dictionaries(st.sampled_from([*NAMES, "facts", "forgotten", "late"]), anything, max_size=4).map(
         lambda changed: reply(**changed)
     )
-    | anything.map(lambda told: facts(json.dumps(told)))
+    | anything.map(lambda shared: facts(json.dumps(shared)))
 )
 @example(reply(recovering=250_001))
 def test_whatever_it_answers_only_errors_of_ours_come_out(answer: Answer) -> None:

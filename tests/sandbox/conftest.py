@@ -25,7 +25,7 @@ class Answer:
 
 
 class Clock:
-    """In the place of the module ``time``: shows a time that a test can set forward."""
+    """Replaces the module ``time``. A test can advance its clock."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -36,7 +36,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the clusters, and of what they tell late."""
+    """The clock of the clusters and their lagging reads."""
     clock = Clock()
     monkeypatch.setattr(clusters, "time", clock)
     monkeypatch.setattr(lag, "time", clock)
@@ -59,7 +59,7 @@ async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
 
 
 class caller:
-    """``async with caller(sandbox) as call: await call("GET", path)``. Paths go on the wire as they are."""
+    """``async with caller(sandbox) as call: await call("GET", path)``. Paths are sent unchanged."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -88,7 +88,7 @@ class caller:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder where nobody, who keeps a server for root, may go."""
+    """A folder that the user ``nobody`` can enter, as root's server needs."""
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     yield folder
     shutil.rmtree(folder)

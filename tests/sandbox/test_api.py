@@ -1,4 +1,4 @@
-"""What the sandbox answers to a client that is not ours."""
+"""The sandbox's answers to another client."""
 
 from __future__ import annotations
 
@@ -148,9 +148,9 @@ async def test_caches_have_no_users_and_no_dbs(sandbox: Sandbox, call: Call, eng
     for method, path, body in [("GET", "/users", None), ("POST", "/users", {"name": "x"}), ("GET", "/dbs", None)]:
         answer = await call(method, cluster + path, body)
         assert (answer.status, answer.json["message"]) == (422, "operation is not supported for this cluster type")
-    told = (await call("GET", cluster)).json["database"]
-    assert told["users"] is None
-    assert told["db_names"] is None
+    shown = (await call("GET", cluster)).json["database"]
+    assert shown["users"] is None
+    assert shown["db_names"] is None
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])

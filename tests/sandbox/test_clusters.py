@@ -1,4 +1,4 @@
-"""The life of a cluster, and its certificate authority."""
+"""The status of a cluster, and its certificate authority."""
 
 from __future__ import annotations
 

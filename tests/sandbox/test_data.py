@@ -1,4 +1,4 @@
-"""A sandbox that goes on where the one before it ended."""
+"""A sandbox restores the data of the previous one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import Call, caller
 from .test_program import ID, get, program
 
 
-async def told(call: Call, cluster: str, token: str) -> list[Any]:
+async def contents(call: Call, cluster: str, token: str) -> list[Any]:
     paths = ["", "/users", "/dbs", "/ca"]
     return [(await call("GET", f"/v2/databases/{cluster}{path}", token=token)).json for path in paths]
 
@@ -37,17 +37,17 @@ async def test_what_was_there_is_there_again(tmp_path: Path) -> None:
         await call("PUT", f"{path}/users/zoe", acl)
         await call("POST", f"{path}/users/zoe/reset_auth", {})
         await call("DELETE", f"{path}/users/gone")
-        before = await told(call, cluster, first.token)
-        seen_by_reader = await told(call, cluster, reader)
+        before = await contents(call, cluster, first.token)
+        seen_by_reader = await contents(call, cluster, reader)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
 
     async with Sandbox(windows=[], data=folder) as second, caller(second) as call:
         assert second.token == first.token
         assert second.clusters == {cluster: "events"}
-        assert await told(call, cluster, second.token) == before
+        assert await contents(call, cluster, second.token) == before
         assert [user["name"] for user in before[1]["users"]] == ["doadmin", "zoe", "app/1"]
-        assert await told(call, cluster, reader) == seen_by_reader
+        assert await contents(call, cluster, reader) == seen_by_reader
         assert (await call("POST", f"{path}/users", {"name": "x"}, token=reader)).status == 403
 
         # a program that starts again adds its clusters again
@@ -105,13 +105,13 @@ async def test_an_embedded_postgresql_is_kept_too(public: Path) -> None:
     assert [path.name for path in files(public, "postgres-*/*")] == ["data"]
 
     async with Sandbox(windows=[], data=public) as second, caller(second) as call:
-        assert (await call("GET", path)).json["database"] == before  # its port and passwords too
+        assert (await call("GET", path)).json["database"] == before  # with its port and passwords
         assert (await call("GET", f"{path}/ca")).json == ca
         assert (await call("GET", f"{path}/users/app")).json["user"] == app
         theirs = owner.replace(before["connection"]["password"], app["password"]).replace("doadmin", "app")
         async with await psycopg.AsyncConnection.connect(theirs) as connection:
             assert await (await connection.execute("SELECT answer FROM t")).fetchall() == [(42,)]
-        # a kill of the server leaves what it has confirmed
+        # committed data survives a kill of the server
         await call("POST", f"{path}/users", {"name": "late"})
         [status] = files(public, "postgres-*/data/postmaster.pid")
         os.kill(int(status.read_text().split()[0]), signal.SIGKILL)
@@ -138,7 +138,7 @@ async def test_a_kept_server_that_cannot_start_leaves_no_other_running(public: P
         assert second.clusters == {sound: "sound", broken: "broken"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL is nobody's")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL runs as nobody")
 async def test_a_folder_that_nobody_may_enter(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o700)
     async with Sandbox(data=tmp_path / "a" / "b") as sandbox:
@@ -153,20 +153,20 @@ def test_a_program_that_was_killed_goes_on(public: Path) -> None:
     starts: list[Any] = []
     answers: list[Any] = []
     for _ in range(3):
-        with program(*arguments) as process:  # which kills it
+        with program(*arguments) as process:  # kills the server
             assert process.stdout is not None
             start = json.loads(process.stdout.readline())
             answers.append(get(f"{start.pop('url')}/v2/databases", start["token"])["databases"])
             starts.append(start)
     assert len(answers[0]) == 2
-    assert answers[0] == answers[1] == answers[2]  # the port and the passwords of PostgreSQL too
+    assert answers[0] == answers[1] == answers[2]  # with PostgreSQL's port and passwords
     assert starts[0] == starts[1] == starts[2]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led to a folder that it alone may change")
 @pytest.mark.parametrize("plant", ["the folder", "a link to it", "a link in a link", "a shared folder"])
 async def test_root_follows_no_link_of_somebody_else(public: Path, plant: str) -> None:
-    """Its target was given to the user nobody, and everybody could go there."""
+    """Otherwise its target would belong to ``nobody``, and every user could enter it."""
     theirs, secret = public / "theirs", public / "secret"
     theirs.mkdir()
     secret.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""What differs from engine to engine."""
+"""The differences between engines."""
 
 from __future__ import annotations
 

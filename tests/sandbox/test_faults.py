@@ -1,4 +1,4 @@
-"""Failures on demand."""
+"""Injected failures."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ async def test_a_password_is_empty_for_a_while_after_create_and_reset(
 ) -> None:
     late = sandbox.faults.add(name="app", password_empty_for=60)
     for method, path in (("POST", f"{pg}/users"), ("POST", f"{pg}/users/app/reset_auth")):
-        told = (await call(method, path, {"name": "app"})).json["user"]
-        assert told["password"] == ""
-        assert (await call("GET", f"{pg}/users/app")).json["user"] == told
+        shown = (await call(method, path, {"name": "app"})).json["user"]
+        assert shown["password"] == ""
+        assert (await call("GET", f"{pg}/users/app")).json["user"] == shown
         primary, listed = (await call("GET", f"{pg}/users")).json["users"]
-        assert listed == told
+        assert listed == shown
         assert primary["password"]
-        assert (await call("GET", pg)).json["database"]["users"][1] == told
+        assert (await call("GET", pg)).json["database"]["users"][1] == shown
         clock.ahead += 60
         assert (await call("GET", f"{pg}/users/app")).json["user"]["password"].startswith("AVNS_")
-    assert late.seen == 2  # it meets nothing but what it is about
+    assert late.seen == 2  # it affects only matching requests
 
 
 async def test_a_deleted_user_is_listed_for_a_while(sandbox: Sandbox, call: Call, pg: str, clock: Clock) -> None:
@@ -152,8 +152,8 @@ async def test_what_the_provider_has_not_made_yet(sandbox: Sandbox, call: Call) 
 
 async def test_an_answer_that_tells_of_somebody_else(sandbox: Sandbox, call: Call, pg: str) -> None:
     sandbox.faults.add(answer_name="bob")
-    told = (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]
-    assert (told["name"], told["password"][:5]) == ("bob", "AVNS_")
+    shown = (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]
+    assert (shown["name"], shown["password"][:5]) == ("bob", "AVNS_")
     assert (await call("GET", f"{pg}/users/alice")).json["user"]["name"] == "bob"
     assert (await call("POST", f"{pg}/dbs", {"name": "alpha"})).json == {"db": {"name": "bob"}}
     assert (await call("GET", pg)).json["database"]["id"] == "bob"
@@ -231,7 +231,7 @@ async def test_a_ratelimit_reset_that_lies_in_the_past() -> None:
         assert [answer.status for answer in answers] == [200, 429]
         assert all(int(answer.headers["ratelimit-reset"]) < time.time() for answer in answers)
         assert skew.fired == 2
-        assert cut.seen == 1  # what the limit refuses meets no other fault
+        assert cut.seen == 1  # a request that the limit refuses meets no other fault
 
 
 async def test_only_what_matches_fails(sandbox: Sandbox, call: Call, pg: str) -> None:

@@ -1,4 +1,4 @@
-"""The provider's own client, sync and async, finds nothing amiss. It knows nothing of the sandbox but its URL."""
+"""The provider's own client works, sync and async. It only knows the sandbox's URL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_providers_sync_client() -> None:
         settings = {"settings": {"pg_allow_replication": True}}
         assert api.update_user(cluster, "app/1", settings, **HTTP)["user"]["settings"] == settings["settings"]
         assert api.reset_auth(cluster, "app/1", {}, **HTTP)["user"]["password"] != user["password"]
-        assert [told["name"] for told in api.list_users(cluster, **HTTP)["users"]] == ["doadmin", "app/1"]
+        assert [user["name"] for user in api.list_users(cluster, **HTTP)["users"]] == ["doadmin", "app/1"]
         assert api.delete_user(cluster, "app/1", **HTTP) is None
 
         assert api.add(cluster, {"name": "alpha"}, **HTTP) == {"db": {"name": "alpha"}}

@@ -1,4 +1,4 @@
-"""The provider's TypeScript client and one of the community find nothing amiss in all that they can ask for."""
+"""The provider's TypeScript client and a community client work with all requests that they support."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..requirements import no_server
 
 PROGRAMS = Path(__file__).with_name("javascript")
 PACKAGES = ["@digitalocean/dots", "dots-wrapper"]
-# Newer ones want to be told the type of a list's members, which dots 1.19 does not do: it fails on every cluster that
+# Newer versions require the type of a list's members. dots 1.19 does not pass it: it fails on every cluster that
 # has a tag or a db.
 OVERRIDES = {"@microsoft/kiota-serialization-json": "1.0.0-preview.97"}
 
 
 @pytest.fixture(scope="module")
 def javascript(request: pytest.FixtureRequest) -> Path:
-    """A folder with the packages installed and the programs beside them, kept for the next run."""
+    """A folder with the installed packages and the programs, kept for the next run."""
     node = shutil.which("node") and subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
     if not node or not shutil.which("npm") or int(node.lstrip("v").partition(".")[0]) < 20:
         no_server("npm", f"this needs node 20 or newer and npm, not {node or 'nothing'}")

@@ -1,4 +1,4 @@
-"""Nothing is left: no process, no file, however the sandbox came to its end."""
+"""The sandbox leaves no process and no file, however it ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files of this test alone, where nobody, who keeps a server for root, may write too."""
+    """A folder for temporary files of this test alone. The user ``nobody`` can write there, as root's server needs."""
     folder = Path("/tmp") / f"lifetime-{os.getpid()}-{tmp_path.name}"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -53,7 +53,7 @@ def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 def postmasters(folder: Path) -> list[int]:
-    """The servers that keep their data under ``folder``."""
+    """The servers with data under ``folder``."""
     return [int(path.read_text().splitlines()[0]) for path in folder.glob("*/data/postmaster.pid")]
 
 
@@ -106,7 +106,7 @@ def test_a_crash_leaves_nothing(private_tmp: Path, number: signal.Signals) -> No
 
 
 def children(process: int) -> list[int]:
-    """The processes that ``process`` has started and that live, the oldest first."""
+    """The live child processes of ``process``, the oldest first."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -119,13 +119,13 @@ def children(process: int) -> list[int]:
 
 
 def segment_of(folder: Path) -> str:
-    """The System V segment of the one server that keeps its data under ``folder``."""
+    """The System V segment of the only server with data under ``folder``."""
     (status,) = folder.glob("*/data/postmaster.pid")
     return status.read_text().splitlines()[6].split()[1]
 
 
 def shared_memory() -> set[str]:
-    """The System V segments of everybody, by their ids."""
+    """All System V segments, by id."""
     return {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
 
 
@@ -291,7 +291,7 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone could be made to overwrite what is root's")
 async def test_root_writes_nothing_where_nobody_may_write_too(private_tmp: Path) -> None:
-    others = children(os.getpid())  # of tests before this one
+    others = children(os.getpid())  # of earlier tests
     async with Sandbox(windows=[]) as sandbox:
         await sandbox.add_cluster("pg")
         (base,) = left(private_tmp)

@@ -1,4 +1,4 @@
-"""The limits are sliding windows: every request counts for its own full window."""
+"""The limits are sliding windows: each request counts for a full window."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def test_no_window_ever_holds_more_than_its_limit_nor_refuses_before(limits: lis
     limiter, accepted, now = RateLimiter(limits, "hour"), list[float](), 1000.0
     longest = max(limits, key=lambda window: window.seconds)
     for step in steps:
-        now += step / 1024  # which floats can tell exactly
+        now += step / 1024  # floats represent this exactly
         room = all(sum(now - at < window.seconds for at in accepted) < window.limit for window in limits)
         let_in, headers = limiter.admit(now, now)
         assert let_in is room
         if let_in:
             accepted.append(now)
         still = [at for at in accepted if now - at < longest.seconds]
-        # of windows that are equally long, any may be the one that is told
+        # of equally long windows, any may be reported
         assert int(headers["ratelimit-limit"]) - int(headers["ratelimit-remaining"]) == len(still)
         assert 0 <= int(headers["ratelimit-reset"]) - (still[0] + longest.seconds) < 1
 
@@ -81,25 +81,25 @@ async def test_the_documented_limits_are_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("remaining", "told"),
+    ("remaining", "expected"),
     [
         ("hour", ["9", "8", "8", "7", "6"]),
         ("refused", ["9", "8", "0", "7", "6"]),
         ("full", ["9", "0", "0", "7", "0"]),
     ],
 )
-def test_what_remaining_tells_when_the_minute_is_full(remaining: Remaining, told: list[str]) -> None:
+def test_what_remaining_tells_when_the_minute_is_full(remaining: Remaining, expected: list[str]) -> None:
     limiter = RateLimiter([Window(2, 60.0), Window(10, 3600.0)], remaining)
     answers = [limiter.admit(at, at) for at in (0.0, 1.0, 2.0, 61.0, 62.0)]
     assert [accepted for accepted, _ in answers] == [True, True, False, True, True]
-    assert [headers["ratelimit-remaining"] for _, headers in answers] == told
+    assert [headers["ratelimit-remaining"] for _, headers in answers] == expected
     assert [headers.get("retry-after") for _, headers in answers] == [None, None, "58", None, None]
 
 
 def test_any_window_but_the_longest_can_be_the_full_one() -> None:
     limiter = RateLimiter([Window(5, 1.0), Window(2, 60.0), Window(10, 3600.0)], "full")
-    told = [limiter.admit(at, at)[1]["ratelimit-remaining"] for at in (0.0, 10.0, 65.0)]
-    assert told == ["9", "0", "0"]
+    expected = [limiter.admit(at, at)[1]["ratelimit-remaining"] for at in (0.0, 10.0, 65.0)]
+    assert expected == ["9", "0", "0"]
 
 
 async def test_each_token_has_limits_of_its_own() -> None:

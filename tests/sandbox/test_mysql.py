@@ -1,4 +1,4 @@
-"""A MySQL or MariaDB behind a cluster, by DSN: on each of the two that is installed, or on the one that is named."""
+"""A MySQL or MariaDB behind a cluster, by DSN: on each installed one, or on the given one."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
 
 
 async def test_the_cluster_tells_the_server_and_doadmin(call: Call, dsn: str, login: Login) -> None:
-    told = (await call("GET", "")).json["database"]
-    connection, parts = told["connection"], urlsplit(dsn)
+    shown = (await call("GET", "")).json["database"]
+    connection, parts = shown["connection"], urlsplit(dsn)
     assert (connection["host"], connection["port"], connection["user"]) == (parts.hostname, parts.port, "doadmin")
     assert connection["uri"].startswith(f"mysql://doadmin:{connection['password']}@{parts.hostname}:{parts.port}/")
-    assert (told["users"][0]["name"], told["users"][0]["role"]) == ("doadmin", "primary")
-    with login(told["users"][0]) as session:
+    assert (shown["users"][0]["name"], shown["users"][0]["role"]) == ("doadmin", "primary")
+    with login(shown["users"][0]) as session:
         assert fetch(session, "SELECT CURRENT_USER()") == ["doadmin@%"]
 
 
@@ -132,7 +132,7 @@ async def test_doadmin_narrows_a_user_to_one_db(call: Call, login: Login) -> Non
         for refused in ("USE axb", "SELECT User FROM mysql.user", "CREATE DATABASE mine"):
             with pytest.raises(pymysql.OperationalError, match="denied"):
                 fetch(session, refused)
-    await made(call, "db", "a_newer_one")  # gives the tenant nothing
+    await made(call, "db", "a_newer_one")  # has no effect on the tenant
     with pytest.raises(pymysql.OperationalError, match="denied"):
         login(user, "a_newer_one")
 
@@ -207,7 +207,7 @@ async def test_a_db_in_use_is_deleted_all_the_same(call: Call, login: Login) -> 
     session = login(user, "busy")
     fetch(session, "CREATE TABLE t (a int)")
     fetch(session, "BEGIN")
-    fetch(session, "SELECT * FROM t")  # holds the table until the end of the transaction
+    fetch(session, "SELECT * FROM t")  # locks the table until the end of the transaction
     assert (await call("DELETE", "/dbs/busy")).status == 204
     assert (await call("GET", "/dbs/busy")).status == 404
     with pytest.raises(pymysql.Error):
@@ -334,7 +334,7 @@ async def test_a_server_that_cannot_be_reached_is_a_clear_error(dsn: str) -> Non
 
 
 async def test_sessions_of_other_names_go_on_when_a_user_or_db_is_deleted(call: Call, login: Login) -> None:
-    """The server compares these names as equal where it lists its processes."""
+    """The server compares these names as equal in its process list."""
     names = ["killed_y", "killed_Y", "killed_ý"]
     users = [(await call("POST", "/users", {"name": name})).json["user"] for name in names]
     for name in ("killed_d", "killed_D"):
@@ -357,7 +357,7 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(call: Call, login: L
         assert (await call("POST", "/dbs", {"name": name})).status == 201
     session = login(user, "held")
     fetch(session, "CREATE TABLE t (a int)")
-    session.select_db("elsewhere")  # so that its session is not ended with the database
+    session.select_db("elsewhere")  # so that deleting the database does not end its session
     session.begin()
     fetch(session, "SELECT a FROM held.t")
 

@@ -1,4 +1,4 @@
-"""A name is one percent-encoded segment of the path, whatever it holds."""
+"""Any name is one percent-encoded segment of the path."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_name_makes_the_round_trip_over_http(sandbox: Sandbox, call: Cal
     ids = list(sandbox.clusters) or [await sandbox.add_cluster("opensearch")]
     users = f"/v2/databases/{ids[0]}/users"
     if name in (".", ".."):
-        return  # no client can say these in a path
+        return  # no client can send these in a path
     assert (await call("POST", users, {"name": name})).json["user"]["name"] == name
     here = f"{users}/{quote(name, safe='')}"
     assert (await call("GET", here)).json["user"]["name"] == name

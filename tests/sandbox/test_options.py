@@ -46,9 +46,9 @@ def test_options_are_read_from_text() -> None:
 async def test_the_api_returns_the_options(sandbox: Sandbox, call: Call) -> None:
     options: dict[str, Any] = {"region": "ams3", "size": "db-s-2vcpu-4gb", "num_nodes": 2, "tags": ("a",)}
     cluster = await sandbox.add_cluster("redis", version="6", **options)
-    told = (await call("GET", f"/v2/databases/{cluster}")).json["database"]
-    assert {key: told[key] for key in options} == options | {"tags": ["a"]}
-    assert (told["version"], "standby_connection" in told) == ("6", True)
+    shown = (await call("GET", f"/v2/databases/{cluster}")).json["database"]
+    assert {key: shown[key] for key in options} == options | {"tags": ["a"]}
+    assert (shown["version"], "standby_connection" in shown) == ("6", True)
 
 
 @pytest.mark.skipif(not PROGRAMS, reason="no PostgreSQL is installed on this machine")
@@ -56,11 +56,11 @@ async def test_the_api_returns_the_options(sandbox: Sandbox, call: Call) -> None
 async def test_the_postgresql_of_this_machine_can_be_behind_a_cluster(programs: Path) -> None:
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
         cluster = f"/v2/databases/{await sandbox.add_cluster('pg', backend='postgres', server=programs)}"
-        told = (await call("GET", cluster)).json["database"]
-        assert told["version"] == programs.parent.name
+        shown = (await call("GET", cluster)).json["database"]
+        assert shown["version"] == programs.parent.name
         user = (await call("POST", f"{cluster}/users", {"name": "app"})).json["user"]
         assert (await call("POST", f"{cluster}/dbs", {"name": "app"})).status == 201
-        where = {key: told["connection"][key] for key in ("host", "port")}
+        where = {key: shown["connection"][key] for key in ("host", "port")}
         async with await psycopg.AsyncConnection.connect(
             **where, user="app", password=user["password"], dbname="app", sslmode="require"
         ) as session:

@@ -1,4 +1,4 @@
-"""The pytest fixtures, as somebody else's tests use them."""
+"""The pytest fixtures in another project's tests."""
 
 from __future__ import annotations
 

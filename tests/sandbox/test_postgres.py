@@ -1,4 +1,4 @@
-"""A real PostgreSQL behind a cluster: what the API says is what the server does."""
+"""A real PostgreSQL behind a cluster: the server matches the API's answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NASTY = ['a"b', "a'; DROP ROLE doadmin; --", "ü-ß-日本", "a b/c%2F", "{}%s$1
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[tuple[Sandbox, str]]:
-    """One server for the module, in a thread of its own: every test brings its own names."""
+    """One server for the module, in its own thread. Each test uses its own names."""
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("pg"))
 
@@ -59,7 +59,7 @@ async def fetch(connection: psycopg.AsyncConnection[Any], query: LiteralString) 
 
 
 async def opened(call: Call, connection: JSON, database: str) -> None:
-    """Let everybody create in ``database``, as its owner may decide."""
+    """Grant all users CREATE in ``database``, as its owner may."""
     async with await login(connection, (await call("GET", "/users/doadmin")).json["user"], database) as owner:
         await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
 
@@ -78,10 +78,10 @@ async def test_the_uri_of_the_cluster_leads_to_the_server(connection: JSON) -> N
 
 
 async def test_the_version_is_the_servers(call: Call, connection: JSON) -> None:
-    told = (await call("GET", "")).json["database"]
+    shown = (await call("GET", "")).json["database"]
     async with await psycopg.AsyncConnection.connect(connection["uri"]) as admin:
-        assert (await fetch(admin, "SHOW server_version"))[0] == told["semantic_version"]
-    assert told["semantic_version"].split(".")[0] == told["version"]
+        assert (await fetch(admin, "SHOW server_version"))[0] == shown["semantic_version"]
+    assert shown["semantic_version"].split(".")[0] == shown["version"]
 
 
 async def test_a_user_works_with_the_db_that_was_made_for_it(call: Call, connection: JSON) -> None:
@@ -157,11 +157,11 @@ async def test_the_primary_user_makes_a_login_the_owner_of_a_db_and_nobody_elses
 async def test_with_a_version_before_15_everybody_may_create_in_public() -> None:
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
         cluster = f"/v2/databases/{await sandbox.add_cluster('pg', version='14')}"
-        told = (await calling("GET", cluster)).json["database"]
+        shown = (await calling("GET", cluster)).json["database"]
         user = (await calling("POST", f"{cluster}/users", {"name": "tenant"})).json["user"]
         await calling("POST", f"{cluster}/dbs", {"name": "tenant"})
         for database in ("tenant", "defaultdb"):
-            async with await login(told["connection"], user, database) as session:
+            async with await login(shown["connection"], user, database) as session:
                 await session.execute("CREATE TABLE notes (text text)")
 
 
@@ -317,7 +317,7 @@ async def test_many_at_once(call: Call, connection: JSON) -> None:
 
 
 class TestByDSN:
-    """A server of the user's own. Here it is an embedded one that this test holds itself."""
+    """The user's own server. Here it is an embedded server that the test starts itself."""
 
     @pytest.fixture
     async def server(self) -> AsyncIterator[EmbeddedPostgres]:
@@ -330,17 +330,17 @@ class TestByDSN:
         dsn = f"postgresql://_dodb:{server.password}@127.0.0.1:{server.port}/postgres"
         async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
             cluster = "/v2/databases/" + await sandbox.add_cluster("pg", dsn=dsn)
-            told = (await calling("GET", cluster)).json["database"]
-            assert [(user["name"], user["role"]) for user in told["users"]] == [("_dodb", "primary")]
+            shown = (await calling("GET", cluster)).json["database"]
+            assert [(user["name"], user["role"]) for user in shown["users"]] == [("_dodb", "primary")]
             user = (await calling("POST", f"{cluster}/users", {"name": "app"})).json["user"]
             await calling("POST", f"{cluster}/dbs", {"name": "app"})
-            session = await login(told["connection"], user, "app")
+            session = await login(shown["connection"], user, "app")
             await session.execute("CREATE TEMPORARY TABLE t (a int)")
             for method, path in [("DELETE", "/users/_dodb"), ("POST", "/users/_dodb/reset_auth")]:
                 assert (await calling(method, cluster + path, {})).status == 422
             assert (await calling("DELETE", f"{cluster}/dbs/postgres")).status == 404
             assert server.password not in repr(sandbox) + repr(dict(sandbox._clusters))
-        assert await fetch(session, "SELECT count(*) FROM t") == [0]  # still there when the sandbox is not
+        assert await fetch(session, "SELECT count(*) FROM t") == [0]  # it exists after the sandbox has stopped
         await session.close()
 
     async def test_its_role_must_be_a_superuser(self, server: EmbeddedPostgres) -> None:

@@ -44,15 +44,15 @@ def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -
     arguments = ["--json", "--token", "mine", "--cluster", "opensearch=logs", "--cluster", "redis"]
     with program(*arguments) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        assert list(told) == ["url", "token", "clusters"]
-        assert told["token"] == "mine"
-        assert [(list(cluster), cluster["name"], cluster["engine"]) for cluster in told["clusters"]] == [
+        started = json.loads(process.stdout.readline())
+        assert list(started) == ["url", "token", "clusters"]
+        assert started["token"] == "mine"
+        assert [(list(cluster), cluster["name"], cluster["engine"]) for cluster in started["clusters"]] == [
             (["id", "name", "engine"], "logs", "opensearch"),
             (["id", "name", "engine"], "redis-1", "redis"),
         ]
-        listed = get(f"{told['url']}/v2/databases", "mine")["databases"]
-        assert [cluster["id"] for cluster in listed] == [cluster["id"] for cluster in told["clusters"]]
+        listed = get(f"{started['url']}/v2/databases", "mine")["databases"]
+        assert [cluster["id"] for cluster in listed] == [cluster["id"] for cluster in started["clusters"]]
         process.send_signal(number)
         assert process.wait(timeout=5) == 0
         assert process.communicate() == ("", "")
@@ -70,11 +70,11 @@ def test_what_a_person_reads_can_be_pasted_into_a_shell() -> None:
 def test_a_rate_limit() -> None:
     with program("--json", "--rate-limit", "2/60") as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
+        started = json.loads(process.stdout.readline())
         for _ in range(2):
-            get(f"{told['url']}/v2/databases", told["token"])
+            get(f"{started['url']}/v2/databases", started["token"])
         with pytest.raises(urllib.error.HTTPError) as caught:
-            get(f"{told['url']}/v2/databases", told["token"])
+            get(f"{started['url']}/v2/databases", started["token"])
         with caught.value as answer:
             assert answer.status == 429
             assert answer.headers["ratelimit-limit"] == "5000"
@@ -88,19 +88,19 @@ def test_faults_and_the_ids_of_clusters_for_clients_in_any_language() -> None:
         arguments += ["--fault", fault]
     with program("--json", *arguments) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        other, cluster = (f"{told['url']}/v2/databases/{cluster['id']}" for cluster in told["clusters"])
+        started = json.loads(process.stdout.readline())
+        other, cluster = (f"{started['url']}/v2/databases/{cluster['id']}" for cluster in started["clusters"])
         assert cluster.endswith(ID)
-        database = get(cluster, told["token"])["database"]
+        database = get(cluster, started["token"])["database"]
         assert (database["id"], database["status"]) == ("somebody", "creating")
         for url, status in ((cluster, 503), (other, 404)):
             with pytest.raises(urllib.error.HTTPError) as caught:
-                get(url, told["token"])
+                get(url, started["token"])
             with caught.value as answer:
                 assert answer.status == status
                 if status == 503:
                     assert (answer.headers["retry-after"], answer.headers["x-why"]) == ("7", "no reason")
-        get(cluster, told["token"])
+        get(cluster, started["token"])
 
 
 def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
     arguments.write_text(f"--token=dop hunter2\n--cluster\nredis=cache\n--cluster-id\n{ID}\n--json\n")
     with program(f"@{arguments}") as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        assert (told["token"], told["clusters"][0]["id"]) == ("dop hunter2", ID)
+        started = json.loads(process.stdout.readline())
+        assert (started["token"], started["clusters"][0]["id"]) == ("dop hunter2", ID)
         assert "hunter2" not in Path(f"/proc/{process.pid}/cmdline").read_text()
 
 
@@ -159,6 +159,6 @@ def test_what_it_cannot_do_it_says_with_an_exit_code(arguments: list[str], code:
 def test_tls_unless_told_otherwise(arguments: list[str], ssl: bool) -> None:
     with program("--json", "--cluster", "kafka", *arguments) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        (cluster,) = get(f"{told['url']}/v2/databases", told["token"])["databases"]
+        started = json.loads(process.stdout.readline())
+        (cluster,) = get(f"{started['url']}/v2/databases", started["token"])["databases"]
         assert cluster["connection"]["ssl"] is ssl

@@ -1,4 +1,4 @@
-"""Between our client and our sandbox: nothing passes that the API description does not allow."""
+"""All traffic between the client and the sandbox matches the API description."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SETTINGS = {
 
 
 class ValidatingProxy:
-    """Passes requests on to ``target``, and notes what of them or of the answers is not as described."""
+    """Forwards requests to ``target``, and records requests and answers that do not match the description."""
 
     def __init__(self, target: str, paths: JSON) -> None:
         self._target = target

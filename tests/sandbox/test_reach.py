@@ -1,4 +1,4 @@
-"""A sandbox that other machines and containers reach."""
+"""Other machines and containers reach the sandbox."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_databases_are_reached_by_the_name_and_have_it_in_their_certificat
         ca = tmp_path / "ca.pem"
         [own] = sandbox._clusters.values()
         ca.write_text(own.backend.ca() or "")
-        for address in {"127.0.0.1", own_address()}:  # as if the name led there
+        for address in {"127.0.0.1", own_address()}:  # as if the name resolved to it
             async with await psycopg.AsyncConnection.connect(
                 connection["uri"], hostaddr=address, sslmode="verify-full", sslrootcert=str(ca)
             ) as session:
@@ -50,7 +50,7 @@ async def test_databases_are_reached_by_the_name_and_have_it_in_their_certificat
 
 
 def own_address() -> str:
-    """The address by which other machines reach this one, if it has one."""
+    """The address of this machine for other machines, if it has one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing
@@ -81,5 +81,5 @@ def test_the_program_prints_what_a_client_needs() -> None:
         exported = dict(re.findall(r"export (\w+)=(\S+)", printed))
         assert list(exported) == ["DIGITALOCEAN_API_URL", "DIGITALOCEAN_TOKEN", "DIGITALOCEAN_CLUSTER_ID"]
         url, cluster = exported["DIGITALOCEAN_API_URL"], exported["DIGITALOCEAN_CLUSTER_ID"]
-        told = get(f"{url}/v2/databases/{cluster}", "mine")["database"]
-        assert (told["engine"], told["region"], told["tags"]) == ("redis", "ams3", ["a"])
+        shown = get(f"{url}/v2/databases/{cluster}", "mine")["database"]
+        assert (shown["engine"], shown["region"], shown["tags"]) == ("redis", "ams3", ["a"])

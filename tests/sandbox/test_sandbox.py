@@ -1,4 +1,4 @@
-"""Start, stop, tokens, pages, and the record of what arrived."""
+"""Start, stop, tokens, pages, and recorded requests."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ async def test_without_view_credentials_nothing_secret_is_read(sandbox: Sandbox,
     for engine in ("pg", "mysql", "kafka", "mongodb", "opensearch"):
         cluster = "/v2/databases/" + await sandbox.add_cluster(engine, backend="memory")
         await call("POST", f"{cluster}/users", {"name": "app"})
-        told = [
+        answers = [
             (await call("GET", path, token=reader)) for path in (cluster, f"{cluster}/users", f"{cluster}/users/app")
         ]
-        told.append(await call("GET", "/v2/databases", token=reader))
-        assert all(answer.status == 200 for answer in told)
-        assert not any(secret in str(answer.json) for answer in told for secret in ("AVNS_", "BEGIN", "'password'"))
-        assert "uri" not in told[0].json["database"]["connection"]
+        answers.append(await call("GET", "/v2/databases", token=reader))
+        assert all(answer.status == 200 for answer in answers)
+        assert not any(secret in str(answer.json) for answer in answers for secret in ("AVNS_", "BEGIN", "'password'"))
+        assert "uri" not in answers[0].json["database"]["connection"]
 
 
 def test_a_scope_that_does_not_exist_is_refused() -> None:
@@ -268,8 +268,10 @@ async def test_a_name_that_is_not_this_machines_is_refused(
 async def test_tags_need_a_scope_of_their_own(sandbox: Sandbox, call: Call) -> None:
     cluster = await sandbox.add_cluster("redis", tags=["production"])
     reader, tagger = sandbox.add_token(["database:read"]), sandbox.add_token(["database:read", "tag:read"])
-    told = [(await call("GET", f"/v2/databases/{cluster}", token=token)).json["database"] for token in (reader, tagger)]
-    assert [database["tags"] for database in told] == [None, ["production"]]
+    databases = [
+        (await call("GET", f"/v2/databases/{cluster}", token=token)).json["database"] for token in (reader, tagger)
+    ]
+    assert [database["tags"] for database in databases] == [None, ["production"]]
     refused = await call("GET", "/v2/databases?tag_name=production", token=reader)
     assert (refused.status, refused.json["message"]) == (403, "You are missing the required permission tag:read")
     assert len((await call("GET", "/v2/databases?tag_name=production", token=tagger)).json["databases"]) == 1

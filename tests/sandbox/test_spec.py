@@ -18,7 +18,7 @@ from ..requirements import description
 
 pytestmark = pytest.mark.described
 
-# 422 is no failure for data that the description allows: it cannot say that a name is taken or too long.
+# 422 is not a failure for data that the description allows: it cannot express that a name is taken or too long.
 CONFIG = """
 [parameters]
 database_cluster_uuid = "{cluster}"
@@ -51,7 +51,7 @@ def test_every_answer_is_as_described(
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster(engine, backend=backend))
         assert attacked(sandbox, spec_path, tmp_path, cluster) > 400
-        # every operation of the engine has had its way at least once
+        # every operation of the engine succeeded at least once
         assert {operation for operation, status in sandbox.counts if status and status < 300} == operations
 
 
@@ -63,7 +63,7 @@ def test_the_certificate_is_told_as_described(tmp_path: Path) -> None:
 
 
 def attacked(sandbox: Sandbox, described: Path, tmp_path: Path, cluster: str) -> int:
-    """Let schemathesis make of the description what it can, with all of its checks. Returns how many cases passed."""
+    """Run schemathesis on the description, with all of its checks. Returns how many cases passed."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG.format(cluster=cluster))
     options = ["--url", sandbox.url, "--header", f"Authorization: Bearer {sandbox.token}"]

@@ -1,4 +1,4 @@
-"""The database fails while the API goes on."""
+"""The database fails while the API works."""
 
 from __future__ import annotations
 
@@ -284,8 +284,8 @@ async def test_the_program_takes_faults_of_sql() -> None:
     arguments = ["--json", "--cluster", "pg=tenants", "--fault", "sql: stop lasts=0.2 cluster=tenants"]
     with program(*arguments) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        cluster = get(f"{told['url']}/v2/databases/{told['clusters'][0]['id']}", told["token"])["database"]
+        ready = json.loads(process.stdout.readline())
+        cluster = get(f"{ready['url']}/v2/databases/{ready['clusters'][0]['id']}", ready["token"])["database"]
         uri = cluster["connection"]["uri"]
         with pytest.raises(psycopg.OperationalError):
             await login(uri)

@@ -1,4 +1,4 @@
-"""The database stops and starts under everything that works on tenants, and nothing is lost."""
+"""The database stops and starts during all operations on tenants, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDS = 4
 
 @asynccontextmanager
 async def storm(sandbox: Sandbox, cluster: str, seed: int) -> AsyncIterator[None]:
-    """Stop and start the database at random until the block ends. Afterwards it runs."""
+    """Stop and start the database at random until the block ends. Then leave it running."""
     draw = random.Random(seed)
 
     async def blow() -> None:
@@ -48,18 +48,18 @@ async def outcomes(run: Any) -> list[Any]:
 
 
 async def tried(start: Callable[[], Any]) -> int:
-    """Run it in the storm, again and again. Returns how many failures there were; each is one of ours."""
+    """Run it in the storm repeatedly. Returns the number of failures. Each must be one of our errors."""
     failures = 0
     for _ in range(ROUNDS):
         try:
             failures += sum(outcome.error is not None for outcome in await outcomes(start()))
-        except DatabaseClientError:  # the administrator could not log in, so nothing was begun
+        except DatabaseClientError:  # the administrator could not log in, so nothing was started
             failures += 1
     return failures
 
 
 async def all_log_in(tenants: Tenants, text: str) -> None:
-    """Every tenant logs in by what is on record, and finds what it wrote before."""
+    """Every tenant logs in with its stored credential, and finds its earlier data."""
     for name in NAMES:
         credential = await tenants.get(name)
         assert credential is not None

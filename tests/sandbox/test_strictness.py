@@ -1,4 +1,4 @@
-"""What belongs to the provider is out of reach on the embedded PostgreSQL, as on a managed cluster."""
+"""The embedded PostgreSQL denies access to the provider's objects, as a managed cluster does."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def call(sandbox: Sandbox) -> AsyncIterator[Call]:
 
 @pytest.fixture(params=["doadmin", "tenant"])
 async def login(call: Call, request: pytest.FixtureRequest) -> JSON:
-    """How the primary user, or a user that the API made, logs in."""
+    """The login of the primary user, or of a user created through the API."""
     connection = (await call("GET", "")).json["database"]["connection"]
     user = {"name": "doadmin", "password": connection["password"]}
     if request.param != "doadmin":

@@ -1,4 +1,4 @@
-"""TLS: by default in front of the embedded PostgreSQL, and told truthfully of every other server."""
+"""TLS: on by default for the embedded PostgreSQL, and reported correctly for every other server."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_the_ca_needs_a_scope_and_a_cluster(postgres: tuple[Sandbox, str],
 
 
 def test_servers_that_start_together_have_one_authority() -> None:
-    """They start in threads of their own."""
+    """They start in different threads."""
 
     def certificate(authority: SandboxCA, together: Barrier) -> str:
         together.wait()
@@ -86,8 +86,8 @@ def test_servers_that_start_together_have_one_authority() -> None:
     with ThreadPoolExecutor(4) as threads:
         for _ in range(10):
             authority, together = SandboxCA({}), Barrier(4)
-            told = [threads.submit(certificate, authority, together) for _ in range(4)]
-            assert {each.result() for each in told} == {authority.certificate()}
+            shown = [threads.submit(certificate, authority, together) for _ in range(4)]
+            assert {each.result() for each in shown} == {authority.certificate()}
 
 
 async def test_a_server_that_cannot_be_used_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +197,10 @@ async def test_a_cancel_in_the_clear_goes_through(connection: JSON) -> None:
 
 
 async def test_a_blocked_event_loop_does_not_hold_up_the_server(sandbox: Sandbox) -> None:
-    """The front runs in a process of its own: who serves the API in this loop may use a driver that blocks."""
+    """The front runs in another process, so a test that serves the API in this loop may use a blocking driver."""
     await sandbox.add_cluster("pg")
-    told = next(iter(sandbox._clusters.values())).backend.connection()
-    login = {"host": told["host"], "port": told["port"], "user": told["user"], "password": told["password"]}
+    shown = next(iter(sandbox._clusters.values())).backend.connection()
+    login = {"host": shown["host"], "port": shown["port"], "user": shown["user"], "password": shown["password"]}
     with psycopg.connect(**login, dbname="defaultdb", sslmode="require") as session:
         assert session.execute("SELECT 1").fetchone() == (1,)
 
@@ -224,10 +224,10 @@ async def test_many_connections_at_once(connection: JSON) -> None:
 async def test_nonsense_ends_its_own_connection_alone(connection: JSON, start: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", connection["port"])
     writer.write(start)
-    with suppress(OSError):  # where the connection has ended already
+    with suppress(OSError):  # if the connection has ended already
         writer.write_eof()
     async with asyncio.timeout(5):
-        with suppress(ConnectionResetError):  # where the front has not read all of it
+        with suppress(ConnectionResetError):  # if the front has not read all of it
             await reader.read()
     writer.close()
     with suppress(ConnectionResetError):
@@ -238,23 +238,23 @@ async def test_nonsense_ends_its_own_connection_alone(connection: JSON, start: b
 async def test_without_tls_for_who_must(sandbox: Sandbox) -> None:
     async with caller(sandbox) as calling:
         cluster = f"/v2/databases/{await sandbox.add_cluster('pg', tls=False)}"
-        told = (await calling("GET", cluster)).json["database"]["connection"]
-        assert told["ssl"] is False
-        assert urlsplit(told["uri"]).query == ""
+        shown = (await calling("GET", cluster)).json["database"]["connection"]
+        assert shown["ssl"] is False
+        assert urlsplit(shown["uri"]).query == ""
         assert (await calling("GET", f"{cluster}/ca")).status == 404
-    async with await psycopg.AsyncConnection.connect(told["uri"]) as session:
+    async with await psycopg.AsyncConnection.connect(shown["uri"]) as session:
         assert not session.pgconn.ssl_in_use
     with pytest.raises(psycopg.OperationalError, match="server does not support SSL"):
-        await psycopg.AsyncConnection.connect(told["uri"], sslmode="require")
+        await psycopg.AsyncConnection.connect(shown["uri"], sslmode="require")
 
 
 async def test_a_cluster_in_memory_tells_tls_and_the_ca(sandbox: Sandbox) -> None:
     async with caller(sandbox) as calling:
         with_tls = f"/v2/databases/{await sandbox.add_cluster('mysql')}"
         without = f"/v2/databases/{await sandbox.add_cluster('mysql', tls=False)}"
-        told = [(await calling("GET", path)).json["database"]["connection"] for path in (with_tls, without)]
-        assert [connection["ssl"] for connection in told] == [True, False]
-        assert [urlsplit(connection["uri"]).query for connection in told] == ["ssl-mode=REQUIRED", ""]
+        shown = [(await calling("GET", path)).json["database"]["connection"] for path in (with_tls, without)]
+        assert [connection["ssl"] for connection in shown] == [True, False]
+        assert [urlsplit(connection["uri"]).query for connection in shown] == ["ssl-mode=REQUIRED", ""]
         assert (await calling("GET", f"{with_tls}/ca")).status == 200
         assert (await calling("GET", f"{without}/ca")).status == 404
 
@@ -275,12 +275,12 @@ class TestByDSN:
                 ca_file = written(tmp_path / "ca.pem", authority.certificate())
                 async with Sandbox(windows=[]) as sandbox, caller(sandbox) as calling:
                     cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=dsn)}"
-                    told = (await calling("GET", cluster)).json["database"]["connection"]
-                    assert told["ssl"] is (server.ca_file is not None)
+                    shown = (await calling("GET", cluster)).json["database"]["connection"]
+                    assert shown["ssl"] is (server.ca_file is not None)
                     unknown = await calling("GET", f"{cluster}/ca")
                     assert unknown.status == 404
-                    assert ("the DSN of the server names none" in unknown.json["message"]) is told["ssl"]
-                    if told["ssl"]:
+                    assert ("to the DSN of the server" in unknown.json["message"]) is shown["ssl"]
+                    if shown["ssl"]:
                         verified = f"{dsn}?sslmode=verify-full&sslrootcert={ca_file}"
                         cluster = f"/v2/databases/{await sandbox.add_cluster('pg', dsn=verified)}"
                         answer = await calling("GET", f"{cluster}/ca")
@@ -295,12 +295,12 @@ class TestByDSN:
     async def test_of_a_mysql_it_tells_what_is(self, sandbox: Sandbox, mysql: str, tmp_path: Path) -> None:
         async with caller(sandbox) as calling:
             cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql)}"
-            told = (await calling("GET", cluster)).json["database"]["connection"]
+            shown = (await calling("GET", cluster)).json["database"]["connection"]
             answer = await calling("GET", f"{cluster}/ca")
             ca_file = written(tmp_path / "ca.pem", base64.b64decode(answer.json["ca"]["certificate"]).decode())
-        assert told["ssl"] is True
-        assert urlsplit(told["uri"]).query == "ssl-mode=REQUIRED"
-        login = {"host": told["host"], "port": told["port"], "user": told["user"], "password": told["password"]}
+        assert shown["ssl"] is True
+        assert urlsplit(shown["uri"]).query == "ssl-mode=REQUIRED"
+        login = {"host": shown["host"], "port": shown["port"], "user": shown["user"], "password": shown["password"]}
         with pymysql.connect(**login, ssl_ca=str(ca_file), ssl_verify_identity=True) as session:
             session.ping()
         wrong = written(tmp_path / "wrong.pem", SandboxCA({}).certificate())
@@ -313,13 +313,13 @@ class TestByDSN:
                 await other.add_cluster("mysql", dsn=f"{mysql.partition('?')[0]}?ssl-ca={tmp_path}/missing.pem")
 
     @pytest.mark.parametrize(
-        ("query", "told"), [("", (True, "ssl-mode=REQUIRED")), ("?ssl-mode=DISABLED", (False, ""))]
+        ("query", "shown"), [("", (True, "ssl-mode=REQUIRED")), ("?ssl-mode=DISABLED", (False, ""))]
     )
     async def test_a_mysql_whose_ca_nobody_names(
-        self, sandbox: Sandbox, mysql: str, query: str, told: tuple[bool, str]
+        self, sandbox: Sandbox, mysql: str, query: str, shown: tuple[bool, str]
     ) -> None:
         async with caller(sandbox) as calling:
             cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql.partition('?')[0] + query)}"
             connection = (await calling("GET", cluster)).json["database"]["connection"]
-            assert (connection["ssl"], urlsplit(connection["uri"]).query) == told
+            assert (connection["ssl"], urlsplit(connection["uri"]).query) == shown
             assert (await calling("GET", f"{cluster}/ca")).status == 404

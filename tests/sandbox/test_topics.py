@@ -1,4 +1,4 @@
-"""The topics of Kafka and the indexes of OpenSearch: a test makes them, the API lists and deletes them."""
+"""The topics of Kafka and the indexes of OpenSearch: a test creates them, the API lists and deletes them."""
 
 from __future__ import annotations
 

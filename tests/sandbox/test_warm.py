@@ -1,4 +1,4 @@
-"""Servers that outlive their clusters: the next cluster finds one as if it were new."""
+"""Servers outlive their clusters, and the next cluster gets one that looks new."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiodbclient.sandbox.warm import Pool
 from .conftest import Answer, caller
 
 JSON = dict[str, Any]
-# What a client could see of those who were there before.
+# Traces of earlier clients that a client could see.
 TRACES = """
     SELECT 'database', datname, pg_get_userbyid(datdba), datacl::text, datconnlimit::text FROM pg_database
     UNION ALL SELECT 'role', rolname, rolcanlogin::text, rolcreaterole::text, rolconnlimit::text FROM pg_roles
@@ -40,7 +40,7 @@ def warm() -> Iterator[None]:
 
 
 class Cluster:
-    """A cluster in a sandbox of its own, as each test of somebody else has one."""
+    """A cluster in its own sandbox, as in each test of another project."""
 
     def __init__(self, tls: bool = True) -> None:
         self._sandbox = Sandbox(windows=[])
@@ -172,7 +172,7 @@ def test_at_the_end_no_process_and_no_file_is_left() -> None:
     assert pool.give(server)
     pool.open()
     pool.close()
-    assert keeper.poll() is None  # somebody else has the pool open still
+    assert keeper.poll() is None  # the pool is still open elsewhere
     assert folder.exists()
     pool.close()
     assert keeper.poll() is not None

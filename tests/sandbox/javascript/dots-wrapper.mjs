@@ -9,7 +9,7 @@ const cluster = { database_cluster_id: id };
 const user = { ...cluster, user_name: 'app-1' };
 
 const listed = (await api.listDatabaseClusters({ tag_name: 'production' })).data.databases;
-assert.deepEqual(listed.map((told) => told.id), [id]);
+assert.deepEqual(listed.map((cluster) => cluster.id), [id]);
 assert.equal((await api.getDatabaseCluster(cluster)).data.database.name, 'events');
 
 const settings = { acl: [{ topic: 'orders', permission: 'consume' }] };

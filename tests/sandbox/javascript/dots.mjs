@@ -12,7 +12,7 @@ const { databases } = client.v2;
 const cluster = databases.byDatabase_cluster_uuid(id);
 
 const listed = (await databases.get({ queryParameters: { tagName: 'production' } })).databases;
-assert.deepEqual(listed.map((told) => told.id), [id]);
+assert.deepEqual(listed.map((cluster) => cluster.id), [id]);
 const { database } = await cluster.get();
 assert.equal(database.name, 'events');
 assert.equal(database.status, 'online');
