@@ -1,4 +1,4 @@
-"""A process that claims a name, says so, and waits for its end: ``claimer.py STORE NAME LEASE [fork]``."""
+"""A process that claims a name, reports it, and waits until it is ended: ``claimer.py STORE NAME LEASE [fork]``."""
 
 from __future__ import annotations
 

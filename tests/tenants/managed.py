@@ -1,4 +1,4 @@
-"""A PostgreSQL with the rights of a managed cluster. Its superuser stands for the provider's API."""
+"""A PostgreSQL with the rights of a managed cluster. Its superuser acts as the provider's API."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Managed:
         return PostgresGrants(self.admin, None, **options)
 
     def api(self, statement: LiteralString | Composed, database: str = "postgres") -> list[Any]:
-        """What the API does, as a superuser."""
+        """A superuser's session, for what the API does."""
         with Connection.connect(self.superuser, dbname=database, autocommit=True) as connection:
             cursor = connection.execute(SQL(statement) if isinstance(statement, str) else statement)
             return [] if cursor.description is None else cursor.fetchall()
 
     def open(self, login: str, database: str | None, password: str = PASSWORD) -> Connection[Any]:
-        """A session of a tenant's program, or of who has its credential."""
+        """A session of a tenant's program, or of an attacker with its credential."""
         return Connection.connect(
             make_conninfo(self.superuser, user=login, password=password, dbname=database), autocommit=True
         )
 
     def make(self, tenant: str) -> Names:
-        """Make a database and its owner's two logins."""
+        """Create a database and its owner's two logins."""
         names = names_of(tenant, Engine.PG)
         self.api(SQL("CREATE DATABASE {} OWNER doadmin").format(Identifier(names.database or "")))
         for login in names.logins:
@@ -71,7 +71,7 @@ class Managed:
         self.api(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(Identifier(login), Literal(PASSWORD)))
 
     async def tenant(self, tenant: str, grants: PostgresGrants) -> Names:
-        """A tenant whose first login is in use, and whose second is ready."""
+        """A tenant with its first login in use and its second ready."""
         names = self.make(tenant)
         for login in names.logins:
             await ready(grants, names, login)
@@ -88,7 +88,7 @@ class Managed:
         self.api(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(login), Literal(password)))
 
     def delete(self, login: str) -> None:
-        """As the provider does: what the login owns goes to the administrator, what it was granted is revoked."""
+        """Delete a login as the provider does: the administrator gets its objects, and its grants are revoked."""
         databases = self.api("SELECT datname FROM pg_database WHERE datallowconn")
         if self.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(login))):
             for (database,) in databases:
@@ -114,7 +114,7 @@ class Managed:
 
 
 async def ready(grants: PostgresGrants, names: Names, login: str, password: str = PASSWORD) -> None:
-    """Give a login its rights and log in, as provision, rotate and repair do."""
+    """Grant a login its rights and log in, as provision, rotate and repair do."""
     await grants.give(names, login)
     assert await grants.log_in(names, login, password) is None
     assert await grants.problems(names, [login]) == frozenset()

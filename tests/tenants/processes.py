@@ -1,4 +1,4 @@
-"""What the tests of both stores share: records to keep, leases to refuse, and another process that holds a claim."""
+"""Shared by the tests of both stores: records to store, invalid leases, and another process that holds a claim."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def password(store: Store, name: str) -> str | None:
 
 @contextmanager
 def claimer(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a claim; it is killed in the end."""
+    """Another process that holds a claim. It is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.tenants.claimer", *map(str, arguments)],
         stdin=subprocess.PIPE,

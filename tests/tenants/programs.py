@@ -1,4 +1,4 @@
-"""What a tenant's own program does: it logs in with its credential, on PostgreSQL and MySQL, and runs SQL."""
+"""A tenant's own program: it logs in with its credential, on PostgreSQL or MySQL, and runs SQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiodbclient.tenants import Credential
 
 
 async def ask(credential: Credential, *statements: str, database: str | None = None) -> list[Any]:
-    """What the last of the statements returns, in a session of its own."""
+    """Run statements in a new session, and return the rows of the last one."""
     database = credential.database if database is None else database
     if credential.engine in MYSQL:
         return await _ask_mysql(credential, database, statements)
@@ -26,7 +26,7 @@ async def ask(credential: Credential, *statements: str, database: str | None = N
 
 
 async def refusal(credential: Credential, *statements: str, database: str | None = None) -> str:
-    """Why the server refuses the login or a statement; ``""`` if it does not."""
+    """The server's error for the login or a statement; ``""`` if there is none."""
     try:
         await ask(credential, *statements, database=database)
     except (psycopg.Error, pymysql.Error) as error:

@@ -1,4 +1,4 @@
-"""A PostgreSQL that can be stopped and started again, with what it holds."""
+"""A PostgreSQL that can be stopped and started again with its data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aiodbclient.sandbox.keeper.postgres import copied
 
 @cache
 def runnable(programs: Path) -> Path:
-    """Return ``programs``, or a copy of them if only root may enter their folder: root's server runs as nobody."""
+    """Return ``programs``, or a copy if only root can enter their folder: root's server runs as ``nobody``."""
     if os.geteuid() != 0:
         return programs
     with contextlib.suppress(PermissionError):
@@ -38,7 +38,7 @@ def runnable(programs: Path) -> Path:
 
 
 class RestartablePostgres:
-    """One on one port for good: the embedded one, or that of the programs in ``found``. ``dsn`` is its superuser's."""
+    """A server with a fixed port: embedded, or of the programs in ``found``. ``dsn`` is the superuser's."""
 
     def __init__(self, found: Path | None = None) -> None:
         found = found or binaries()
@@ -46,7 +46,7 @@ class RestartablePostgres:
         self._binaries = found = runnable(found)
         self._base = Path(tempfile.mkdtemp(prefix="aiodbclient-"))
         self._identity: dict[str, Any] = {}
-        if os.geteuid() == 0:  # whom PostgreSQL refuses
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             shutil.chown(self._base, "nobody")
             self._identity = {"user": "nobody", "group": self._base.stat().st_gid, "extra_groups": []}
         password = secrets.token_hex(8)
@@ -60,7 +60,7 @@ class RestartablePostgres:
         self.start()
 
     def stop(self) -> None:
-        """Break every connection at once, as a crash does."""
+        """Break all connections at once, as a crash does."""
         if self._server is not None:
             self._server.send_signal(signal.SIGQUIT)
             self._server.wait()

@@ -28,7 +28,7 @@ def sealed_by_0_1(name: str, key: Fernet | None) -> str:
 
 
 async def check_upgrade(store: Store) -> None:
-    """``store`` holds the record of 0.1 for alpha: it is read, and kept again with a time and a role."""
+    """Check that ``store`` reads the record of 0.1 for alpha, and stores it again with a time and a role."""
     old = Record(
         name="alpha",
         current=evolve(a_credential("alpha", "new"), since=None),

@@ -1,7 +1,7 @@
-"""Processes that work on tenants are killed, or stopped past their leases, at random: nothing may be lost.
+"""Kill processes that work on tenants, or stop them past their leases, at random. Nothing may be lost.
 
-``python -m tests.tenants.storm`` runs every storm of ``STORMS`` with 25 blows, and prints what it did. Every other blow
-waits for an outcome, so that a storm gets on whatever the pace of the machine; one that does not get on has failed.
+``python -m tests.tenants.storm`` runs every storm of ``STORMS`` with 25 blows, and prints a report. Every second blow
+waits for an outcome, so that a storm progresses on a slow machine too. A storm without progress fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import Credential, PostgresStore, Record, SQLiteStore, Tenants
 
 from .hostile import BOUND, Hostile
-from .weather import Storm, Telling, Weather, weather
+from .weather import Reported, Storm, Weather, weather
 
 CREATED, RESET = ("users.create", 201), "users.reset_auth"
 
@@ -41,20 +41,20 @@ STORMS = [
 
 @define
 class Seen:
-    """What a client of the tenants saw, who uses the credentials on record all the time.
+    """What a client saw that uses the stored credentials all the time.
 
-    ``overtaken`` are queries of a client who read a credential and used it only when the rotation after the next had
-    begun, which whoever rotates is told not to do: see ``Tenants.rotate``.
+    ``overtaken`` counts queries with a credential that was read before the last two rotations began. Operators
+    must not rotate that fast: see ``Tenants.rotate``.
     """
 
     queries: int = 0
     overtaken: int = 0
     failures: list[str] = field(factory=list)
-    enough: bool = False  # set when the clients shall end
+    enough: bool = False  # set to end the clients
 
 
 def run(storm: Storm, blows: int, seed: int) -> str:
-    """Run ``storm``. Returns what it did; an AssertionError tells what was lost."""
+    """Run ``storm``. Returns a report. Raises AssertionError if something was lost."""
     with weather(storm, seed) as here:
         if storm.do == "provision":
             return _provision(here, blows)
@@ -64,11 +64,11 @@ def run(storm: Storm, blows: int, seed: int) -> str:
 
 
 def _strike(here: Weather, blows: int) -> None:
-    """Let the workers of a storm work, and strike them."""
+    """Run the workers of a storm, and strike them."""
     workers = [here.start(here.storm.do) for _ in range(here.storm.workers)]
     for number in range(blows):
         if here.storm.do == "provision":
-            here.name(_more_names(here, number))  # so that there is always something to do
+            here.name(_more_names(here, number))  # so that there is always work
         worker = workers.pop(0)
         here.blow(worker, patient=number % 2 == 0)
         workers.append(here.start(here.storm.do) if here.storm.blow == "kill" else worker)
@@ -87,18 +87,18 @@ def _provision(here: Weather, blows: int) -> str:
     here.finish("provision")
     names = [name for number in range(blows) for name in _more_names(here, number)]
     asyncio.run(_all_is_on_record(here, names))
-    report, told = here.report(), _by_name(here.tellings())
+    report, by_name = here.report(), _by_name(here.reported())
     created = Counter(name for operation, name, _, status in report["writes"] if (operation, status) == CREATED)
-    assert set(told) == set(names)
+    assert set(by_name) == set(names)
     assert max(created.values()) == 1, f"made twice: {created.most_common(3)}"
     assert "users.delete" not in {operation for operation, *_ in report["writes"]}
     if here.storm.blow == "kill":
-        for name, tellings in told.items():
-            credentials = {(telling.login, telling.password) for telling in tellings}
-            assert len(credentials) == 1, f"{name} was told two credentials"
-        first = {telling.login: telling.at for tellings in told.values() for telling in reversed(tellings)}
+        for name, reported in by_name.items():
+            credentials = {(one.login, one.password) for one in reported}
+            assert len(credentials) == 1, f"{name} got two credentials"
+        first = {one.login: one.at for reported in by_name.values() for one in reversed(reported)}
         late = [(name, at) for operation, name, at, _ in report["writes"] if operation == RESET and at > first[name]]
-        assert not late, f"reset after it was told: {late}"
+        assert not late, f"reset after it was reported: {late}"
     resets = sum(operation == RESET for operation, *_ in report["writes"])
     return f"{len(names)} tenants, {during} of them during the storm, {resets} passwords reset"
 
@@ -126,7 +126,7 @@ async def _rotate(here: Weather, blows: int) -> str:
 
 
 async def _day(here: Weather, blows: int) -> str:
-    """Check, repair, rotate and retire, while tenants fight back, somebody breaks others, and processes are killed."""
+    """Check, repair, rotate and retire, during attacks by hostile tenants, damage by a stranger, and kills."""
     good, bad = [f"good-{number}" for number in range(3)], [f"bad-{number}" for number in range(2)]
     here.name(good + bad)
     await asyncio.to_thread(here.finish, "provision")
@@ -171,7 +171,7 @@ async def _day(here: Weather, blows: int) -> str:
 
 
 async def _query(store: PostgresStore | SQLiteStore, name: str, seen: Seen) -> None:
-    """A program of the tenant: it reads the credential, connects, and asks, over and over."""
+    """A program of the tenant: it reads the credential, connects and queries, repeatedly."""
     while not seen.enough:
         credential = await _current(store, name)
         seen.queries += 1
@@ -187,7 +187,7 @@ async def _query(store: PostgresStore | SQLiteStore, name: str, seen: Seen) -> N
 
 
 def _is_overtaken(record: Record | None, credential: Credential) -> bool:
-    """Whether the other login took over since ``credential`` was read, and then its own login's turn came again."""
+    """Whether two rotations began since ``credential`` was read, so that its login has a new password."""
     assert record is not None
     assert record.current is not None
     if record.intended == credential.username:
@@ -205,20 +205,20 @@ async def _current(store: PostgresStore | SQLiteStore, name: str) -> Credential:
     return record.current
 
 
-def _by_name(tellings: list[Telling]) -> dict[str, list[Telling]]:
-    by_name: dict[str, list[Telling]] = {}
-    for telling in tellings:
-        by_name.setdefault(telling.name, []).append(telling)
+def _by_name(reported: list[Reported]) -> dict[str, list[Reported]]:
+    by_name: dict[str, list[Reported]] = {}
+    for one in reported:
+        by_name.setdefault(one.name, []).append(one)
     return by_name
 
 
 async def _all_is_on_record(here: Weather, names: list[str]) -> None:
-    """Every name is on record once, nothing is left open, and each credential works; so does the last one told."""
+    """Every name is stored once, no intent is open, and each stored credential works and is the last one reported."""
     async with here.store() as store:
         records = [record async for record in store.records()]
     assert sorted(record.name for record in records) == sorted(names)
     passwords = here.report()["passwords"]
-    told = _by_name(here.tellings())
+    by_name = _by_name(here.reported())
     for record in records:
         assert record.current is not None, here.errors.read_text()[-3000:]
         assert record.intended is None, here.errors.read_text()[-3000:]
@@ -226,9 +226,9 @@ async def _all_is_on_record(here: Weather, names: list[str]) -> None:
         if record.previous is not None:
             await _works(record.previous, passwords)
         if here.storm.blow == "kill":
-            last = max(told[record.name], key=lambda telling: telling.at)
+            last = max(by_name[record.name], key=lambda one: one.at)
             kept = record.current.username, record.current.password
-            assert (last.login, last.password) == kept, f"{record.name}: not the one told"
+            assert (last.login, last.password) == kept, f"{record.name}: not the last reported one"
 
 
 async def _works(credential: Credential, passwords: dict[str, str] | None) -> None:

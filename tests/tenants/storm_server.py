@@ -1,6 +1,6 @@
-"""A sandbox in a process of its own: ``storm_server.py ENGINE``.
+"""A sandbox in its own process: ``storm_server.py ENGINE``.
 
-One line of JSON tells how to reach it. Each line on stdin is answered with one that tells what was done so far.
+It prints one line of JSON with its address. It answers each line on stdin with a line of JSON: what it did so far.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ async def main(engine: str) -> None:
     async with Sandbox(windows=[]) as sandbox:
         cluster = await sandbox.add_cluster(engine)
         truth = Truth(sandbox, cluster) if engine == Engine.MONGODB else None
-        # Requests take a while, so that processes die in the middle of them, and some answers are lost.
+        # Requests take a while, so that processes die in the middle of one and some answers are lost.
         sandbox.faults.add("*", delay=0.02)
         sandbox.faults.add(["users.create", "users.reset_auth", "dbs.create"], cut=True, after=True, probability=0.02)
         print(json.dumps({"url": sandbox.url, "token": sandbox.token, "cluster": cluster}), flush=True)
@@ -31,8 +31,8 @@ async def main(engine: str) -> None:
                 for each in sandbox.requests
                 if each.operation in ("users.create", "users.reset_auth", "users.delete")
             ]
-            told = {"writes": writes, "passwords": None if truth is None else truth.passwords}
-            print(json.dumps(told), flush=True)
+            done = {"writes": writes, "passwords": None if truth is None else truth.passwords}
+            print(json.dumps(done), flush=True)
 
 
 asyncio.run(main(sys.argv[1]))

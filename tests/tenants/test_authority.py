@@ -1,4 +1,4 @@
-"""A cluster that speaks TLS, and whose CA is not told: nothing is made, and nothing is connected to unverified."""
+"""A cluster with TLS and an unknown CA: nothing is created, and no unverified connection is made."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ READS = {"clusters.get", "clusters.ca"}
 
 @frozen
 class Place:
-    """A cluster with a real server that speaks TLS."""
+    """A cluster with a real server that uses TLS."""
 
     sandbox: Sandbox
     cluster: str
     store: SQLiteStore
-    prefix: str = field(factory=lambda: f"t{secrets.token_hex(4)}_")  # the server is other tests' too
+    prefix: str = field(factory=lambda: f"t{secrets.token_hex(4)}_")  # other tests share the server
 
     def tenants(self, client: DatabaseClient) -> Tenants:
         return Tenants(client.cluster(self.cluster), self.store, self.prefix)
@@ -87,7 +87,7 @@ async def test_a_token_that_may_not_read_is_told_so(place: Place) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_a_server_whose_dsn_names_no_ca(mysql: Callable[[str], str], server: str, tmp_path: Path) -> None:
-    """The sandbox then has none to tell, and says what is missing."""
+    """The sandbox then has no CA to return, and reports what is missing."""
     async with Sandbox(windows=[]) as sandbox, SQLiteStore(tmp_path / "tenants.db") as store:
         cluster = await sandbox.add_cluster("mysql", dsn=urlsplit(mysql(server))._replace(query="").geturl())
         place = Place(sandbox, cluster, store)

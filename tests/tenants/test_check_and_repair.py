@@ -1,4 +1,4 @@
-"""What is wrong with a tenant is made by hand, found by ``check`` and mended by ``repair``; its data is still there."""
+"""Break a tenant, find the problem with ``check`` and fix it with ``repair``. The data stays."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def take_rights(place: Place, credential: Credential) -> None:
 
 
 async def begin(place: Place, credential: Credential) -> None:
-    """As a process does that dies while it rotates."""
+    """Leave what a process leaves that dies during a rotation."""
     claim = await place.store.claim(credential.name, LONG)
     assert claim is not None
     login = names_of(credential.name, credential.engine, place.prefix).other(credential.username)
@@ -126,13 +126,13 @@ async def test_what_is_broken_is_found_and_mended_and_the_data_stays(anywhere: P
 
 @pytest.mark.parametrize("how", ["reset", "deleted"])
 async def test_a_previous_credential_that_ended_too_early_is_found_and_given_up(anywhere: Place, how: str) -> None:
-    """What is in use stays as it is."""
+    """A credential in use is not changed."""
     place, tenants = anywhere, anywhere.tenants()
     old = await tenants.ensure("alpha")
     current = (await only(tenants.rotate(["alpha"]))).credential
     assert (await only(tenants.check())).problems == ()
     if how == "reset" and old.engine == Engine.MONGODB:
-        return  # nobody can see that there
+        return  # this cannot be detected there
     await (place.cluster.users.reset_auth if how == "reset" else place.cluster.users.delete)(old.username)
 
     assert (await only(tenants.check())).problems == (Problem.PREVIOUS_REFUSED,)

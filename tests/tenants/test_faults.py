@@ -1,4 +1,4 @@
-"""Answers that are lost, late or refused, and claims that are lost: what is on record works all the same."""
+"""Answers are lost, late or refused, and claims are lost. The stored credential still works."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ FAULTS: list[Any] = [
     pytest.param("users.create", {"cut": True, "after": True}, id="create cut after"),
     pytest.param("users.create", {"status": 500, "after": True}, id="create 500 after"),
     pytest.param("users.create", {"status": 522}, id="create 522"),
-    pytest.param("users.create", {"html": True}, id="create told as HTML"),
-    pytest.param("users.create", {"password_empty_for": 0.4}, id="password told late"),
+    pytest.param("users.create", {"html": True}, id="create answered with HTML"),
+    pytest.param("users.create", {"password_empty_for": 0.4}, id="password returned late"),
     pytest.param("dbs.create", {"cut": True, "after": True}, id="db cut after"),
     pytest.param("dbs.create", {"status": 503}, id="db 503"),
     pytest.param("users.get", {"unseen_for": 1.0}, id="fresh names are not seen"),
@@ -69,9 +69,9 @@ async def test_a_fault_is_settled(place: Place, operation: str, fault: dict[str,
 
 async def test_a_refusal_to_make_the_database_counts_unless_it_is_there(place: Place) -> None:
     place.sandbox.faults.add("dbs.create", status=422, times=1)
-    with pytest.raises(UnprocessableEntityError) as told:
+    with pytest.raises(UnprocessableEntityError) as caught:
         await place.tenants().ensure("alpha")
-    assert not told.value.may_have_applied
+    assert not caught.value.may_have_applied
     assert await place.tenants().get("alpha") is None
 
     place.sandbox.faults.add("dbs.create", status=422, times=1, after=True)
@@ -92,7 +92,7 @@ async def test_a_login_that_could_not_be_seen_yet_is_adopted_and_not_reset(place
 
 async def test_a_login_that_somebody_makes_in_between_is_left_alone_if_asked(place: Place) -> None:
     before = await place.cluster.users.create(place.prefix + "alpha")
-    place.sandbox.faults.add("users.list", status=403, times=2)  # so that it is met by the refusal to make it
+    place.sandbox.faults.add("users.list", status=403, times=2)  # so that the create is refused
 
     for _ in range(2):
         [outcome] = [outcome async for outcome in place.tenants().provision(["alpha"], if_exists="error")]
@@ -171,10 +171,10 @@ async def test_an_administrator_without_the_rights_is_told_with_the_statement_an
     plain = await place.cluster.users.create(place.prefix + "plain")
     admin = (await place.cluster.info()).connection.uri_for(plain)
 
-    with pytest.raises(GrantError) as told:
+    with pytest.raises(GrantError) as caught:
         await place.tenants(admin=admin).ensure("alpha")
 
-    error = told.value
+    error = caught.value
     assert error.tenant == "alpha"
     assert error.statement.startswith("CREATE ROLE")
     assert "on record is the name, and no credential" in str(error)
@@ -186,10 +186,10 @@ async def test_an_administrator_without_the_rights_is_told_with_the_statement_an
 async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made(place: Place) -> None:
     connection = (await place.cluster.info()).connection
     admin = f"postgresql://doadmin:wrong-secret@{connection.host}:{connection.port}/defaultdb"
-    with pytest.raises(GrantError, match="cannot log in") as told:
+    with pytest.raises(GrantError, match="cannot log in") as caught:
         await place.tenants(admin=admin).ensure("alpha")
-    assert "wrong-secret" not in str(told.value)
-    assert not told.value.may_have_applied
+    assert "wrong-secret" not in str(caught.value)
+    assert not caught.value.may_have_applied
     assert not [what for what, _ in place.sent() if what is not None and what.endswith("create")]
     for nonsense in ("nonsense wrong-secret", "postgresql://doadmin:a@wrong-secret@127.0.0.1/defaultdb"):
         with pytest.raises(ConfigurationError, match="no DSN") as refused:
@@ -291,10 +291,10 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead(
     place: Place, tmp_path: Path, after: bool
 ) -> None:
-    """It is stopped while its reset is under way. Another one takes over, and is done before the first one wakes."""
+    """A process is stopped during its reset. Another one takes over, and finishes before the first one wakes."""
     tenants = place.tenants(lease=1.0)
     await tenants.ensure("alpha")
-    [_ async for _ in tenants.rotate(["alpha"])]  # so that both logins are there, and the next rotation is a reset
+    [_ async for _ in tenants.rotate(["alpha"])]  # so that both logins exist, and the next rotation is a reset
     reset = place.sandbox.faults.add("users.reset_auth", delay=4.0, after=after, times=1)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", STOPPED, place.cluster.id, str(tmp_path / "tenants.db"), place.prefix),
@@ -307,11 +307,11 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
 
     [outcome] = [outcome async for outcome in tenants.rotate(["alpha"], force=True)]
     assert outcome.credential is not None
-    await asyncio.sleep(4.5 if not after else 0.0)  # the reset of the one that sleeps comes after ours
+    await asyncio.sleep(4.5 if not after else 0.0)  # the reset of the sleeping process comes after ours
     process.send_signal(signal.SIGCONT)
-    told, _ = await process.communicate()
+    printed, _ = await process.communicate()
 
-    assert told.decode().startswith("rotated None"), told
+    assert printed.decode().startswith("rotated None"), printed
     record = await place.store.get("alpha")
     assert record is not None
     assert record.current is not None
@@ -320,7 +320,7 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
 
 
 async def test_nothing_is_sent_once_the_lease_has_run_out(place: Place) -> None:
-    """As when the process was stopped while a request waited for the rate limit."""
+    """As if the process was stopped while a request waited for the rate limit."""
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
     held = HeldClaim(place.store, claim, LONG, HeldClaim.now() - LONG - 1, Spent(Meter()))

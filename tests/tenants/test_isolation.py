@@ -1,4 +1,4 @@
-"""For every pair of tenants: no connection, no read, no write. Their names are what makes careless SQL fail."""
+"""For every pair of tenants: no connection, no read, no write. Their names break careless SQL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
-# Pairs that a pattern, a cut or a change of case would take for one another, and what ends a quotation.
+# Pairs that a pattern, truncation or case folding would confuse, and names with quotes.
 NAMES = [
     "a_c",
     "abc",
@@ -42,7 +42,7 @@ LONG = ["l" * 62 + "1", "l" * 62 + "2", "ä" * 31 + "x"]
 
 @asynccontextmanager
 async def made(sandbox: Sandbox, cluster: str, names: list[str], folder: Path) -> AsyncIterator[dict[str, Credential]]:
-    """The tenants, each with a second login too, whose credentials are by ``name`` and ``name/old``."""
+    """The tenants, each with a second login. The keys of the credentials are ``name`` and ``name/old``."""
     async with (
         DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
         SQLiteStore(folder / "tenants.db") as store,
@@ -77,7 +77,7 @@ async def test_postgresql_keeps_every_pair_of_tenants_apart(pg_cluster: tuple[Sa
         for start in range(0, len(pairs), 16):
             await asyncio.gather(*(enter(*pair) for pair in pairs[start : start + 16]))
 
-        # Nor from within: what a role may become, and what it may do to the other's roles and databases.
+        # From inside: which roles it may become, and what it may do to the other's roles and databases.
         one, other = credentials["a"], credentials["abc"]
         async with await AsyncConnection.connect(one.uri, autocommit=True) as own:
             assert other.database is not None

@@ -1,4 +1,4 @@
-"""A claim that is lost, also while what a lost one left is mended; and answers that are about somebody else."""
+"""A claim is lost, also during the recovery from a lost claim; and answers about another user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .programs import refusal
 
 
 class LosingStore(SQLiteStore):
-    """Loses the claims of a process at ``keep`` once and then, while it mends, at ``renew`` some times."""
+    """Loses the claims of a process: once at ``keep``, and then some times at ``renew`` during the recovery."""
 
     keeps: int = 1
     renewals: int = 0
@@ -46,7 +46,7 @@ class LosingStore(SQLiteStore):
 
 @pytest.mark.parametrize("losses", [0, 1, 2, 3])
 async def test_a_claim_that_is_lost_while_mending_is_mended_again(place: Place, tmp_path: Path, losses: int) -> None:
-    """Another process made the tenant meanwhile, and a late request of ours ended its password."""
+    """Another process created the tenant meanwhile, and a late request of ours replaced its password."""
     async with LosingStore(place.path) as store:
 
         async def others() -> None:
@@ -118,7 +118,7 @@ async def test_an_answer_about_another_spelling_is_not_put_on_record(anywhere: P
 
 @asynccontextmanager
 async def silent(engine: str, folder: Path) -> AsyncIterator[tuple[Sandbox, Tenants]]:
-    """Tenants where the API returns no settings."""
+    """Tenants on an API that does not return settings."""
     async with Sandbox(windows=[], returns_settings=False) as sandbox:
         cluster = await sandbox.add_cluster(engine)
         async with (

@@ -1,4 +1,4 @@
-"""Records get another key, or another store; runs that are killed are repeated."""
+"""Records move to another key or store. Killed runs are repeated."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 class Places:
-    """Makes stores: the same name gives the same place."""
+    """Creates stores. The same name gives the same place."""
 
     def __init__(self, kind: str, folder: Path, dsn: str) -> None:
         self.kind, self.folder, self.dsn, self.run = kind, folder, dsn, secrets.token_hex(4)
@@ -77,7 +77,7 @@ async def test_all_records_get_another_key(places: Places) -> None:
         assert await rewrite_records(store) == 4
     async with places.store("a", NEW) as store:
         assert await all_of(store) == EVERY_SHAPE
-        for record in EVERY_SHAPE:  # no claim is left
+        for record in EVERY_SHAPE:  # no claim remains
             await store.release(await claimed(store, record.name))
     with pytest.raises(StoreError, match="encrypted with another key"):
         await places.store("a", OLD).__aenter__()
@@ -87,7 +87,7 @@ async def test_all_records_are_copied_once(places: Places) -> None:
     async with places.store("a", OLD) as source, places.store("b", NEW) as target:
         for record in EVERY_SHAPE:
             await put(source, record)
-        assert await copy_records(source, target) == 3  # the claim alone makes the empty one
+        assert await copy_records(source, target) == 3  # only the claim creates the empty record
         assert await all_of(target) == await all_of(source) == EVERY_SHAPE
         assert await copy_records(source, target) == 0
         for store in (source, target):
@@ -152,7 +152,7 @@ async def test_a_run_that_is_cancelled_while_it_releases_leaves_no_claim(tmp_pat
 
 
 async def test_what_a_killed_run_left_is_gone_on_with(tmp_path: Path) -> None:
-    """It dies after the claim of an empty record, or between the credentials and the intent."""
+    """The process dies after it claims an empty record, or between the credentials and the intent."""
     async with SQLiteStore(tmp_path / "a") as source, SQLiteStore(tmp_path / "b") as target:
         for record in EVERY_SHAPE:
             await put(source, record)

@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB refuse, told as an error that names the tenant and no secret."""
+"""Refusals of MySQL and MariaDB become errors that name the tenant and contain no secret."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ async def as_administrator(cluster: ClusterClient, statement: str) -> None:
 async def test_an_administrator_without_the_rights_is_told_with_the_statement_and_no_secret(
     cluster: ClusterClient, store: SQLiteStore
 ) -> None:
-    beta = await Tenants(cluster, store, "rights_").ensure("beta")  # may do all in its database, and nothing elsewhere
+    beta = await Tenants(cluster, store, "rights_").ensure("beta")  # has all rights in its database, and none elsewhere
 
-    with pytest.raises(GrantError) as told:
+    with pytest.raises(GrantError) as caught:
         await Tenants(cluster, store, "rights_", admin=beta.uri).ensure("alpha")
 
-    assert told.value.tenant == "alpha"
-    assert told.value.statement.startswith("SELECT Host FROM mysql.user")
-    assert "MySQL refused a statement" in str(told.value)
+    assert caught.value.tenant == "alpha"
+    assert caught.value.statement.startswith("SELECT Host FROM mysql.user")
+    assert "MySQL refused a statement" in str(caught.value)
     assert beta.password is not None
-    assert beta.password not in str(told.value)
+    assert beta.password not in str(caught.value)
     assert await Tenants(cluster, store, "rights_").ensure("alpha")
 
 
@@ -59,9 +59,9 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
         f"mysql://doadmin:wrong-secret@{connection.host}:{connection.port}/",
         f"mysql://doadmin:wrong-secret@127.0.0.1:{unused_tcp_port}/",
     ):
-        with pytest.raises(GrantError, match="cannot log in") as told:
+        with pytest.raises(GrantError, match="cannot log in") as caught:
             await Tenants(cluster, store, "login_", admin=admin).ensure("alpha")
-        assert "wrong-secret" not in str(told.value)
+        assert "wrong-secret" not in str(caught.value)
     for nonsense in ("nonsense wrong-secret", "postgresql://doadmin:wrong-secret@127.0.0.1/", "mysql://[wrong-secret"):
         with pytest.raises(ConfigurationError, match="no DSN of MySQL") as refused:
             await Tenants(cluster, store, "login_", admin=nonsense).ensure("alpha")
@@ -72,10 +72,8 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
 async def test_a_login_that_the_server_refuses_is_not_put_on_record(
     cluster: ClusterClient, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        provisioning, "_GONE", 0.2
-    )  # s for which it is tried again, since it may be about to be deleted
-    monkeypatch.setattr(logins, "SOON", 0.2)  # and since the server may know its password a moment later
+    monkeypatch.setattr(provisioning, "_GONE", 0.2)  # seconds of retries, since it may be about to be deleted
+    monkeypatch.setattr(logins, "SOON", 0.2)  # and since the server may accept its password a moment later
     tenants = Tenants(cluster, store, "locked_")
     user = await cluster.users.create("locked_alpha")
     await as_administrator(cluster, "ALTER USER locked_alpha@'%' REQUIRE ISSUER '/CN=nobody'")

@@ -1,7 +1,7 @@
-"""A storm of hostile tenants on MySQL and MariaDB, while others sign up, rotate and leave.
+"""Hostile tenants attack MySQL and MariaDB, while other tenants sign up, rotate and leave.
 
-Every hostile tenant has leaked credentials, whose sessions do at random what such sessions can do. Afterwards no leaked
-credential opens a session, every credential on record works, and nobody else was delayed by more than a bound.
+Every hostile tenant has leaked credentials. Their sessions run random attacks. Afterwards no leaked
+credential can log in, every stored credential works, and no other tenant was delayed beyond a limit.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from .conftest import only
 from .test_mysql_tenants import connect
 
-_BOUND = 30.0  # s for one operation of a tenant that does nothing wrong, on a busy machine
+_BOUND = 30.0  # seconds for one operation of a well-behaved tenant, on a busy machine
 _HOSTILE, _ROUNDS = 2, 1
 _MINE = "Mine-1-Mine"
 
 
 class Attacker:
-    """Threads with sessions of one leaked credential."""
+    """Threads that attack with sessions of one leaked credential."""
 
     def __init__(self, leaked: Credential, seed: int) -> None:
         self.leaked = leaked
@@ -120,7 +120,7 @@ async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
                     longest = max(longest, time.monotonic() - started)
 
             async def defend(name: str) -> None:
-                """The credentials leak as soon as they are made, and something may fail while their holders go on."""
+                """Credentials leak as soon as they are created. Operations may fail while the attack runs."""
                 for _ in range(_ROUNDS):
                     rotated = await only(tenants.rotate([name]))
                     if rotated.credential is not None:
@@ -130,7 +130,7 @@ async def test_every_leaked_credential_is_ended_and_nobody_else_waits_long(
             await asyncio.gather(*(honest(f"good{at}") for at in range(2)), *(defend(name) for name in hostile))
 
             for name in hostile:
-                for _ in range(5):  # its sessions change the password after it was checked
+                for _ in range(5):  # its sessions change the password after the check
                     if (await only(tenants.repair([name], recreate=True))).error is None:
                         break
                 rotated = await only(tenants.rotate([name], force=True))

@@ -1,4 +1,4 @@
-"""The life of tenants on MySQL and MariaDB whose credentials leak, whose logins were there before, or who drift."""
+"""Tenants on MySQL and MariaDB with leaked credentials, existing logins, or changed rights."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def set_password(connection: pymysql.Connection[Cursor]) -> None:
 
 
 async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenants) -> None:
-    """Its session stays open and sets a password of its own, after the rotation and after each that follows."""
+    """A session of the old login stays open and sets its own password, after this and every later rotation."""
     leaked = await tenants.ensure("alpha")
     session = connect(leaked)
     run(session, "CREATE TABLE t AS SELECT 1 AS a")
@@ -74,7 +74,7 @@ async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenant
     for password in (leaked.password, "Mine-1-Mine"):
         with pytest.raises(pymysql.MySQLError):
             connect(leaked, password)
-    for _ in range(2):  # the logins take turns, and the one that was locked is used again
+    for _ in range(2):  # the logins alternate, and the locked one is used again
         rotated = await only(tenants.rotate(["alpha"]))
         assert rotated.credential is not None
         assert run(connect(rotated.credential), "SELECT a FROM t") == [(1,)]

@@ -1,4 +1,4 @@
-"""The names of a tenant's database, logins and owner role: each its own, and none longer than the engine takes."""
+"""The names of a tenant's database, logins and owner role are unique, and within the engine's length limit."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ LONG = "a-tenant-whose-name-is-longer-than-a-login-of-mysql"
     ],
 )
 def test_names_stay_what_they_are_over_upgrades(engine: Engine, tenant: str, names: tuple[str | None, ...]) -> None:
-    """Logins that were made under other names would be nobody's."""
+    """Otherwise logins with other names would belong to no tenant."""
     named = names_of(tenant, engine, "my_")
     assert (*named.logins, named.owner, named.database) == names
     assert named.tenant == tenant
@@ -159,7 +159,7 @@ def test_the_logins_of_all_roles_are_known_on_mysql(tenant: str, one: Role, anot
 @pytest.mark.parametrize("engine", [*WITH_DATABASES, *BY_PREFIX])
 @pytest.mark.parametrize("which", ["a", "b", "owner"])
 def test_the_form_of_a_derived_name_is_no_tenants(engine: Engine, which: str) -> None:
-    """Else a tenant could be named as the second login of another."""
+    """Otherwise a tenant could have the name of another tenant's second login."""
     with pytest.raises(InvalidArgumentError, match=r"has the form of the second login .*; nothing was sent"):
         names_of(f"alpha_0123456789abcdef_{which}", engine)
 

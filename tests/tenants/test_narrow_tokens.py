@@ -1,4 +1,4 @@
-"""A token without database:view_credentials, on the engines whose rights the API gives."""
+"""A token without database:view_credentials, on the engines where the API grants rights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCOPES = ["database:read", "database:create", "database:update", "database:delet
 
 @frozen
 class Narrow:
-    """A cluster by a token that reads no passwords, and by one that does."""
+    """A cluster through a token that cannot read passwords, and through one that can."""
 
     sandbox: Sandbox
     narrow: ClusterClient
@@ -47,7 +47,7 @@ async def test_what_is_told_when_it_is_made_is_enough(place: Narrow) -> None:
     place.sandbox.faults.add("users.create", cut=True, after=True, times=1)  # so that one password is lost
 
     credentials = [await tenants.ensure("alpha")]
-    for _ in range(2):  # the second login is made, and then the first is reset
+    for _ in range(2):  # the second login is created, and then the first is reset
         rotated = await only(tenants.rotate(["alpha"], force=True))
         assert rotated.credential is not None, rotated.error
         credentials.append(rotated.credential)
@@ -78,7 +78,7 @@ async def test_a_login_that_was_there_before_is_not_adopted_nor_touched(place: N
 
 
 async def test_a_token_that_is_told_no_password_ends_the_run_and_what_was_made_is_on_record(place: Narrow) -> None:
-    """The API description leaves open whether a create tells the password to such a token."""
+    """The API description does not specify whether a create returns the password to such a token."""
     tenants = Tenants(place.narrow, place.store)
     untold = place.sandbox.faults.add(["users.create", "users.reset_auth"], password_empty_for=3600.0)
     names = [f"tenant-{number}" for number in range(100)]

@@ -1,4 +1,4 @@
-"""Rotation as a policy: by age and by the store's clock, decided under the claim, so that many may run it at once."""
+"""Rotate by age. The store's clock decides, under the claim, so several machines can run it at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 
 class ClockedStore(SQLiteStore):
-    """A store with a clock of its own, which the tests set."""
+    """A store with a clock that the tests set."""
 
     time = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -50,7 +50,7 @@ async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(plac
         store.time += timedelta(days=29)
         kept = await only(tenants.rotate(older_than=30 * DAY))
         assert (kept.action, kept.credential) == (Action.KEPT, first)
-        await tenants.ensure("beta")  # a young one
+        await tenants.ensure("beta")  # a young credential
 
         store.time += DAY
         outcomes = {outcome.name: outcome async for outcome in tenants.rotate(older_than=30 * DAY)}
@@ -62,7 +62,7 @@ async def test_credentials_are_dated_by_the_stores_clock_and_rotated_by_age(plac
         assert second is not None
         assert second.since == store.time
 
-        # What was rotated a moment ago is not retired for a day, and what is due the next time says what is missing.
+        # A fresh rotation is not retired for a day. The next due rotation reports that a retire is missing.
         store.time += timedelta(hours=23)
         assert {outcome.action async for outcome in tenants.retire(after=DAY)} == {Action.KEPT}
         assert not await refusal(first)
@@ -133,7 +133,7 @@ async def test_what_is_not_retired_is_rotated_again_by_force_alone(anywhere: Pla
 
 
 async def test_three_processes_that_rotate_the_same_end_no_credential_in_use(anywhere: Place) -> None:
-    """The same crontab on three machines: each tenant is rotated once, and nobody's credential ends."""
+    """The same crontab on three machines: each tenant is rotated once, and no credential in use expires."""
     place = anywhere
     names = [f"n{number}" for number in range(8)]
     before = {o.name: o.credential async for o in place.tenants().provision(names)}
@@ -191,7 +191,7 @@ async def test_the_same_crontab_with_an_age_rotates_and_retires_each_once(place:
 
 @contextlib.asynccontextmanager
 async def opened(credential: Credential) -> AsyncIterator[Any]:
-    """An open session: a function that runs a statement in it."""
+    """Open a session. Returns a function that runs a statement in it."""
     if credential.engine in MYSQL:
         connection = await aiomysql.connect(
             host=credential.host,
@@ -218,7 +218,7 @@ async def opened(credential: Credential) -> AsyncIterator[Any]:
 
 
 def mine(credential: Credential) -> list[str]:
-    """Set a password of one's own, in a session that is still open."""
+    """Set a new password in a session that is still open."""
     if credential.engine in MYSQL:
         return ["SET PASSWORD = PASSWORD('mine')"]
     return ["SET ROLE NONE", f"ALTER ROLE \"{credential.username}\" PASSWORD 'mine'"]
@@ -242,7 +242,7 @@ async def test_a_retired_login_does_not_come_back_from_an_open_session(anywhere:
             with pytest.raises((psycopg.OperationalError, pymysql.Error)):
                 await session(mine(leaked)[0])
         else:
-            for statement in mine(leaked):  # which the page says of it
+            for statement in mine(leaked):  # as the page documents
                 await session(statement)
     if end_sessions:
         own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
@@ -265,7 +265,7 @@ async def test_a_login_that_fights_back_all_the_time_is_retired(anywhere: Place)
     own = evolve(leaked, password="mine", uri=leaked.uri.replace(leaked.password or "", "mine"))
 
     async def fight() -> None:
-        """Set the password again and again, in whatever session is left."""
+        """Set the password repeatedly, in any session that is left."""
         for with_what in (leaked, leaked, own, own, own):
             with contextlib.suppress(psycopg.Error, pymysql.Error, OSError):
                 async with opened(with_what) as session:

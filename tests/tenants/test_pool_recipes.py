@@ -1,4 +1,4 @@
-"""The recipes of docs/how-to/pools.md, each against a server with TLS: with the right CA, and refused with another."""
+"""The recipes of docs/how-to/pools.md on a server with TLS: they connect with the right CA, and refuse another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REFUSED = (
 
 @define
 class Records:
-    """Stands in for ``Tenants``."""
+    """A substitute for ``Tenants``."""
 
     credential: Credential
 
@@ -45,12 +45,12 @@ class Records:
 
 
 def recipe(*headings: str) -> tuple[Any, Any]:
-    """The functions that open and close a pool, below the headings of the page."""
+    """The functions to open and close a pool, from the sections of the page."""
     names: dict[str, Any] = {}
     for heading in headings:
         _, _, below = PAGE.partition(f"{heading}\n")
         [block, *_] = re.findall(r"^```python\n(.*?)^```$", below, re.MULTILINE | re.DOTALL)
-        exec(block.partition("\nasync with ")[0], names)  # without the program around it
+        exec(block.partition("\nasync with ")[0], names)  # without the surrounding program
     found = {name.partition("_")[0]: value for name, value in names.items() if name.startswith(("open_", "close_"))}
     return found["open"], found.get("close") or names["asyncpg"].Pool.close
 
@@ -145,7 +145,7 @@ async def test_a_pool_of_mysql_verifies_the_server(mariadb: servers.Server) -> N
 async def test_a_client_of_mongodb_verifies_the_server(
     postgresql: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No MongoDB is at hand: this server ends the connection after the first bytes that it gets through TLS."""
+    """No MongoDB is available. This server ends the connection after the first bytes over TLS."""
     monkeypatch.chdir(tmp_path)
     open_client, close_client = recipe("### PyMongo")
     for ca_file, gets_in in ((postgresql.ca_file, True), (postgresql.wrong_ca_file, False)):
@@ -154,11 +154,11 @@ async def test_a_client_of_mongodb_verifies_the_server(
             credential = evolve(credential, uri=f"{credential.uri}&serverSelectionTimeoutMS=500")
             await is_refused(open_client, close_client, credential)
             assert bool(got) == gets_in
-    gc.collect()  # PyMongo leaves sockets whose TLS failed to the collector
+    gc.collect()  # PyMongo does not close sockets after a failed TLS handshake
 
 
 async def is_refused(open_pool: Any, close_pool: Any, credential: Credential) -> None:
-    """``credential`` does not get in, and nothing is left of it."""
+    """Check that ``credential`` cannot log in, and that nothing of it is left."""
     Path("ca.pem").write_text(credential.ca or "")
     async with asyncio.timeout(30), TenantPools(Records(credential), open=open_pool, close=close_pool) as pools:
         with pytest.raises(REFUSED):

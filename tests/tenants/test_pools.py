@@ -23,7 +23,7 @@ from ..pacing.world import VirtualLoop, live
 
 @define(eq=False)
 class Pool:
-    """A driver's pool. ``uses`` counts who has it now."""
+    """A driver's pool. ``uses`` counts its current users."""
 
     credential: Credential
     state: str = "open"
@@ -35,12 +35,12 @@ class Pool:
 
 
 class Refused(Exception):
-    """What a driver raises if the server refuses a login."""
+    """A driver's error for a refused login."""
 
 
 @define
 class World:
-    """A store with credentials, the server that knows which of them log in, and the driver."""
+    """A store with credentials, a server that accepts some of them, and a driver."""
 
     most: int = 3
     opening: float = 0.1  # s
@@ -49,11 +49,11 @@ class World:
     on_record: dict[str, Credential] = field(factory=dict)
     refused: set[str | None] = field(factory=set)  # passwords
     broken: str = ""  # "store", "open" or "close"
-    there: list[Pool] = field(factory=list)  # those being opened or closed too
+    there: list[Pool] = field(factory=list)  # includes pools that are being opened or closed
     opened: list[Pool] = field(factory=list)
     reads: int = 0
     half_open: int = 0
-    in_a_hurry: bool = False  # leaving was cancelled, which closes what is in use
+    in_a_hurry: bool = False  # the exit was cancelled, so pools in use are closed
 
     def provision(self, *names: str) -> None:
         for name in names:
@@ -184,7 +184,7 @@ async def test_when_all_are_in_use_it_waits(world: World) -> None:
         await asyncio.sleep(1)
         before = loop.time()
         await use(pools, "delta")
-        assert 4 < loop.time() - before < 5  # until beta was free, and closed
+        assert 4 < loop.time() - before < 5  # until beta was free and closed
         await asyncio.gather(*holding)
 
 
@@ -321,7 +321,7 @@ def test_errors_of_closing_lose_no_other_pool(caplog: pytest.LogCaptureFixture) 
         assert [type(error) for error in failed.value.exceptions] == [OSError] * 3  # the fourth was before
         await pools.__aenter__()
         await use(pools, "alpha")
-        await pools.__aexit__(KeyError, KeyError(), None)  # the program's own exception comes through
+        await pools.__aexit__(KeyError, KeyError(), None)  # the program's own exception passes through
 
     with caplog.at_level(logging.WARNING, "aiodbclient"):
         test()
@@ -487,7 +487,7 @@ def test_whatever_happens_no_pool_is_one_too_many_closed_in_use_or_left(
             async with pools.use(name) as pool:
                 assert pool.state == "open"
                 pool.uses += 1
-                # Whoever comes `refresh` seconds after a change has its credential, unless the store is away.
+                # A use `refresh` seconds after a change gets the new credential, unless the store is down.
                 late = began >= changed.get(name, -inf) + refresh
                 if late and not away[0] and name in world.on_record and changed.get(name, -inf) < began:
                     assert pool.credential == world.on_record[name] or changed[name] >= began

@@ -1,4 +1,4 @@
-"""A login and a database that were there before become a tenant's on PostgreSQL, and lose nothing by it."""
+"""An existing login and database become a tenant on PostgreSQL, and lose nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .managed import Managed, ready
 
 _used = iter(range(10**6))
 
-# What the login could do by grants of the administrator, and may go on to do.
+# What the administrator granted to the login before, and it may still do.
 BEFORE: list[LiteralString] = [
     "INSERT INTO theirs VALUES (1)",
     "SELECT x FROM in_part",
@@ -39,7 +39,7 @@ def grants(managed: Managed) -> PostgresGrants:
 
 @pytest.fixture
 def names(managed: Managed) -> Names:
-    """A login that works in a database which is the administrator's, and the second login."""
+    """A login that works in the administrator's database, and the second login."""
     names = managed.make(f"older{next(_used)}")
     login, group = Identifier(names.logins[0]), Identifier(f"{names.whole}_group")
     with Connection.connect(managed.admin, dbname=names.whole, autocommit=True) as administrator:
@@ -102,7 +102,7 @@ async def test_who_will_be_shut_out_is_told_and_nobody_else_is(
         managed.delete("reporting")
 
 
-# What no administrator can give to another role. ``{login}`` is the login, and a superuser runs it.
+# What no administrator can reassign to another role. ``{login}`` is the login. A superuser runs it.
 CANNOT: dict[str, tuple[LiteralString, str]] = {
     "CREATEDB": ("ALTER ROLE {login} CREATEDB", "it has CREATEDB"),
     "REPLICATION": ("ALTER ROLE {login} REPLICATION", "it has REPLICATION"),
@@ -122,10 +122,10 @@ async def test_what_cannot_be_carried_over_is_an_error_before_anything_is_change
     statement, reason = CANNOT[what]
     managed.api(SQL(statement).format(login=Identifier(names.logins[0]), database=Identifier(names.whole)), names.whole)
 
-    with pytest.raises(GrantError, match=reason) as told:
+    with pytest.raises(GrantError, match=reason) as caught:
         await grants.take_over(names, names.logins[0])
 
-    assert "nothing was changed" in str(told.value)
+    assert "nothing was changed" in str(caught.value)
     assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(names.owner)) == []
     with managed.open(names.logins[0], names.database) as session:
         session.execute("INSERT INTO theirs VALUES (1)")
@@ -134,7 +134,7 @@ async def test_what_cannot_be_carried_over_is_an_error_before_anything_is_change
 async def test_a_login_that_owns_the_database_gives_it_back_where_postgresql_allows_it(
     managed: Managed, grants: PostgresGrants
 ) -> None:
-    """As a tenant of an older version could do with its owner role's database, before logins stopped to inherit."""
+    """As a tenant of an older version could do with its owner role's database, when logins still inherited."""
     names = await managed.tenant(f"stolen{next(_used)}", grants)
     login = names.logins[0]
     managed.api(SQL("ALTER DATABASE {} OWNER TO {}").format(Identifier(names.whole), Identifier(login)))

@@ -1,4 +1,4 @@
-"""The statements on each PostgreSQL that is installed, with the rights of a managed cluster's primary user, no more."""
+"""The statements on each installed PostgreSQL, with only the rights of a managed cluster's primary user."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = ["alpha", 'a"b\\c%_', "x" * 63]
 
 @pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
 def superuser(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The DSN of a superuser, who stands for the provider's API. ``doadmin`` is the primary user."""
+    """The DSN of a superuser that acts as the provider's API. ``doadmin`` is the primary user."""
     from .servers import RestartablePostgres
 
     server = RestartablePostgres(request.param)
@@ -50,7 +50,7 @@ def grants(superuser: str) -> PostgresGrants:
 
 
 def make(superuser: str, name: str) -> Names:
-    """As the API makes a database and two logins."""
+    """Create a database and two logins, as the API does."""
     names = names_of(name, Engine.PG)
     with Connection.connect(superuser, autocommit=True) as api:
         api.execute(SQL("CREATE DATABASE {} OWNER doadmin").format(Identifier(name)))
@@ -81,7 +81,7 @@ async def test_both_logins_own_the_database_and_what_the_other_made(
     assert row == (names.logins[1], names.owner)
     assert await grants.log_in(names, names.logins[0], "wrong") is not None
 
-    with Connection.connect(superuser, autocommit=True) as api:  # deleting a login leaves the data
+    with Connection.connect(superuser, autocommit=True) as api:  # the data survives the deletion of a login
         for login in names.logins:
             api.execute(SQL("DROP OWNED BY {}").format(Identifier(login)))
             api.execute(SQL("DROP ROLE {}").format(Identifier(login)))
@@ -132,7 +132,7 @@ async def test_a_database_of_somebody_else_is_told_with_the_statement(superuser:
         api.execute("CREATE ROLE stranger")
         api.execute("ALTER DATABASE theirs OWNER TO stranger")
 
-    with pytest.raises(GrantError, match="must be owner of database") as told:
+    with pytest.raises(GrantError, match="must be owner of database") as caught:
         await grants.give(names, "theirs")
 
-    assert told.value.statement.startswith('ALTER DATABASE "theirs" OWNER TO')
+    assert caught.value.statement.startswith('ALTER DATABASE "theirs" OWNER TO')

@@ -1,4 +1,4 @@
-"""Who holds a leaked credential of a tenant on PostgreSQL, and how it is ended all the same."""
+"""An attacker holds a leaked credential of a tenant on PostgreSQL. It is ended all the same."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def names(managed: Managed, grants: PostgresGrants) -> Names:
     return await managed.tenant(f"victim{next(_used)}", grants)
 
 
-# What the owner of a database may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.
+# What a database's owner may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.
 SET = {
     "read-only": "ALTER DATABASE {d} SET default_transaction_read_only = on",
     "1 ms": "ALTER DATABASE {d} SET statement_timeout = 1",
@@ -70,7 +70,7 @@ async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_o
             login=Identifier(leaked),
             other=Identifier(other),
         )
-        if what == "given away":  # which PostgreSQL refuses by now, or these rights do
+        if what == "given away":  # refused by newer PostgreSQL versions, or by these rights
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(statement)
         else:
@@ -113,7 +113,7 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statements wait less for locks."""
+    """Shorten the wait of statements for locks."""
     monkeypatch.setitem(postgres_sessions._SETTINGS, "lock_timeout", "100")
     monkeypatch.setattr(postgres, "_PAUSES", (0.0,))
 
@@ -145,7 +145,7 @@ async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
     await ready(grants, other, other.logins[0])
     assert time.monotonic() - started < 5
 
-    # Each of them gets its second login all the same, which enters by the owner's rights until the first has ended.
+    # Each still gets its second login. That uses the owner's rights until the first login is retired.
     await asyncio.gather(*blocked)
     for names in hostile:
         assert await grants.log_in(names, names.logins[1], PASSWORD) is None
@@ -181,12 +181,12 @@ async def test_an_open_change_of_the_login_does_not_keep_it_from_beginning_as_th
     await ready(grants, names, names.logins[0])
 
 
-# Sessions of a login that was deleted.
+# Sessions of a deleted login.
 ORPHANS = "SELECT * FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename IS NULL"
 
 
 class Fighter:
-    """A hostile program: ``sessions`` of a login, each of which does the same again and again until it is ended."""
+    """A hostile program: ``sessions`` of a login that each repeat an attack until they are ended."""
 
     def __init__(self, managed: Managed, names: Names, login: str, act: Callable[[Fighter, Connection], None]) -> None:
         self.managed, self.names, self.login, self.password = managed, names, login, PASSWORD
@@ -294,7 +294,7 @@ async def test_only_a_refused_login_is_told_as_one(managed: Managed, names: Name
 
     managed.api(SQL("REVOKE CONNECT ON DATABASE {} FROM {}").format(Identifier(names.whole), Identifier(login)))
     refused = await grants.log_in(names, login, PASSWORD)
-    assert (refused is None) == (managed.version < 16)  # which inherits the owner's right
+    assert (refused is None) == (managed.version < 16)  # inherits the owner's right
 
     await grants.give(names, login)
     managed.api(SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(Identifier(login)))

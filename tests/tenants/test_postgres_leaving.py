@@ -1,4 +1,4 @@
-"""A tenant leaves PostgreSQL, whatever it or another tenant did to stay."""
+"""A tenant is removed from PostgreSQL, whatever it or another tenant did to prevent it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def evil(managed: Managed, grants: PostgresGrants) -> Names:
 
 
 def left(managed: Managed, names: Names) -> list[Any]:
-    """The roles of the tenant that are there."""
+    """The existing roles of the tenant."""
     rows = managed.api(SQL("SELECT rolname FROM pg_roles WHERE starts_with(rolname, {})").format(names.whole))
     return [name for (name,) in rows]
 
@@ -63,7 +63,7 @@ async def test_a_template_with_something_left_in_defaultdb_is_removed(
     await removed(managed, grants, names)
 
 
-# What another tenant may grant in its own database. ``{victim}`` is the owner role of who leaves.
+# What another tenant may grant in its own database. ``{victim}`` is the owner role of the removed tenant.
 GRANTS = [
     "GRANT CONNECT ON DATABASE {evil} TO {victim}",
     "GRANT TEMPORARY ON DATABASE {evil} TO {victim} WITH GRANT OPTION",
@@ -75,7 +75,7 @@ GRANTS = [
     "SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO {victim}",
     "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {victim}",
     "CREATE TABLE p (x int); CREATE POLICY p ON p TO {victim}",
-    # Passed on by the login itself, which the administrator cannot become:
+    # Granted on by the login itself, and the administrator cannot become that login:
     "GRANT CONNECT ON DATABASE {evil} TO {login} WITH GRANT OPTION; SET ROLE NONE;"
     " GRANT CONNECT ON DATABASE {evil} TO {victim}; SET ROLE {owner}",
     "CREATE TABLE t2 (x int); GRANT SELECT ON t2 TO {login} WITH GRANT OPTION; SET ROLE NONE;"
@@ -97,14 +97,14 @@ def grant(managed: Managed, evil: Names, victim: Names, statement: str, database
 
 
 def gone(managed: Managed) -> list[Any]:
-    """Roles that are nobody's any more, since they could not be dropped."""
+    """Roles that belong to no tenant any more and could not be dropped."""
     return managed.api("SELECT oid FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')")
 
 
 async def test_another_tenant_cannot_keep_one_from_being_removed(
     managed: Managed, grants: PostgresGrants, names: Names, evil: Names
 ) -> None:
-    # Before PostgreSQL 16 a login inherits the owner's rights, so what it passed on is not revoked with its own right.
+    # Before PostgreSQL 16 a login inherits the owner's rights, so its grants stay when its own right is revoked.
     for statement in GRANTS if managed.version >= 16 else GRANTS[:-2]:
         grant(managed, evil, names, statement, evil.whole)
     grant(managed, evil, names, GRANTS[7], "defaultdb")

@@ -1,4 +1,4 @@
-"""Owner, writer and reader of a tenant on PostgreSQL: which role may run which statement."""
+"""Owner, writer and reader of a tenant on PostgreSQL: the statements that each role may run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .managed import PASSWORD, Managed, ready
 
 OWNER, WRITER, READER = Role.OWNER, Role.WRITER, Role.READER
 
-# Who may run it, in a transaction that is rolled back. ``early`` was there before the roles, ``late`` was not, nor its
-# schema.
+# The roles that may run it, in a transaction that is rolled back. ``early`` is older than the roles. ``late`` and its
+# schema are newer.
 MATRIX: dict[str, set[Role]] = {
     "SELECT * FROM early": {OWNER, WRITER, READER},
     "SELECT * FROM late.late": {OWNER, WRITER, READER},
@@ -56,7 +56,7 @@ MATRIX: dict[str, set[Role]] = {
         OWNER,
         WRITER,
         READER,
-    },  # on what each makes, and two make nothing
+    },  # on objects that each creates; two create nothing
     "ALTER DATABASE {database} SET work_mem = '1MB'": {OWNER},
     "GRANT CONNECT ON DATABASE {database} TO PUBLIC": {OWNER},
     "SET ROLE {owner}": {OWNER},
@@ -82,7 +82,7 @@ def may(connection: Connection[Any], names: Names, statement: str) -> bool:
         return False
     finally:
         connection.remove_notice_handler(notices.append)
-    # A GRANT of what one may not grant is no error, but a warning.
+    # A GRANT without the grant option is a warning, not an error.
     return "WARNING" not in {notice.severity_nonlocalized for notice in notices}
 
 
@@ -128,7 +128,7 @@ async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, 
     for of_role in names.values():
         assert await grants.problems(of_role, of_role.logins) == frozenset()
 
-    # The owner takes rights from its roles, as it may. They are given again.
+    # The owner may revoke rights from its roles. They are granted again.
     reader = names[READER]
     with managed.open(names[OWNER].logins[0], reader.database) as connection:
         group = Identifier(reader.group)

@@ -1,4 +1,4 @@
-"""Sessions of the administrator on a PostgreSQL that speaks TLS."""
+"""Sessions of the administrator on a PostgreSQL with TLS."""
 
 from __future__ import annotations
 

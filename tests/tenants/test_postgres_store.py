@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: the contract, and what is its own."""
+"""The store in PostgreSQL: the contract of stores, and its own features."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_it_goes_on_after_the_server_was_gone(server: RestartablePostgres)
             assert "cannot be used" in str(error)
         await asyncio.to_thread(server.start)
 
-        # A connection that the restart broke says nothing of who is dead: the lease decides.
+        # A connection that a restart broke does not show that its process died: the lease decides.
         assert await other.claim("beta", LONG) is None
         await store.keep(claim, a_credential("beta"))
         assert await password(other, "alpha") == await password(other, "beta") == "hunter2"
@@ -272,7 +272,7 @@ async def test_the_time_is_the_servers(server: RestartablePostgres) -> None:
     async with PostgresStore(server.dsn) as store:
         before = datetime.now(UTC)
         now = await store.now()
-        assert before - timedelta(milliseconds=1) <= now <= datetime.now(UTC)  # it is this machine's, too
+        assert before - timedelta(milliseconds=1) <= now <= datetime.now(UTC)  # it is also this machine's address
         assert now.tzinfo is UTC
         await asyncio.to_thread(server.stop)
         with pytest.raises(StoreError, match="cannot be used"):

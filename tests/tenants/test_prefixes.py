@@ -1,4 +1,4 @@
-"""What a Kafka or OpenSearch tenant leaves behind: found by its prefix, deleted, and nothing of another tenant."""
+"""A removal finds a Kafka or OpenSearch tenant's objects by prefix and deletes them, but not those of other tenants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiodbclient.tenants import prefixes
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.prefixes import delete_leftovers, leftovers
 
-# The first two are the tenant's. The others only look as if they were.
+# The first two belong to the tenant. The others only look like it.
 MINE = ["alpha.events", "alpha.a.b"]
 OTHERS = ["alpha", "alpha-2.events", "alphabet.events", "alphaxevents", "x.alpha.events", "alpha_.events"]
 

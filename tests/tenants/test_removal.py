@@ -1,4 +1,4 @@
-"""Remove removes: whatever a tenant, or another one, did against it. And with ``keep_database`` the data stays."""
+"""A removal succeeds, whatever the tenant or another one did. With ``keep_database`` the data stays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .test_policies import opened
 
 
 async def gone(place: Place) -> None:
-    """Nothing of the test's tenants is left: no login, no role, no database, no record."""
+    """Check that nothing of the test's tenants is left: no login, no role, no database, no record."""
     assert [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)] == []
     assert [db.name for db in await place.cluster.dbs.list() if db.name.startswith(place.prefix)] == []
     assert [record async for record in place.store.records()] == []
@@ -51,7 +51,7 @@ async def test_the_data_of_a_removed_tenant_can_stay(anywhere: Place) -> None:
         assert await ask(admin, f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{owner.database}%'") == []
     stranger = await place.cluster.users.create(f"{place.prefix}stranger")
     assert stranger.name
-    # The name is not free: its database is somebody else's now.
+    # The name is not free: its database belongs to somebody else now.
     assert (await only(tenants.provision(["alpha"]))).error is not None
     adopted = await only(tenants.provision(["alpha"], if_exists="adopt"))
     assert adopted.action is Action.ADOPTED

@@ -1,4 +1,4 @@
-"""Readers and writers of a tenant: what they may do, what they may not, and that they end with the tenant."""
+"""Readers and writers of a tenant: their rights, and their removal with the tenant."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ DEFINES = ["CREATE TABLE mine (x int)", "ALTER TABLE t ADD y int", "DROP TABLE t
 
 
 async def may(credential: Credential, statement: str) -> bool:
-    """Whether the login may do this; an error other than a refusal fails the test."""
+    """Whether the login may do this. Any error but a refusal fails the test."""
     why = await refusal(credential, statement)
     assert not why or "denied" in why or "must be owner" in why, why
     return not why
 
 
 async def rights(credential: Credential) -> tuple[bool, bool, bool]:
-    """Whether it may read, write all, and define anything."""
+    """Whether it may read everything, write everything, and define anything."""
     writes = [await may(credential, statement) for statement in WRITES]
     defines = [await may(credential, statement) for statement in DEFINES[: 1 if credential.engine in MYSQL else None]]
     return await may(credential, READ), all(writes), any(defines)
@@ -97,7 +97,7 @@ async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings
         assert not await may(writer, f"CREATE TABLE s{number}.mine (x int)")
     assert not await may(writer, "CREATE TEMPORARY TABLE mine (x int)")
 
-    # A restore, or the owner, takes the rights away. Whoever checks sees that, and a repair gives them again.
+    # A restore or the owner removes the rights. A check reports it, and a repair grants them again.
     group = {role: names_of("alpha", "pg", place.prefix, role).group for role in (Role.READER, Role.WRITER)}
     groups = ", ".join(f'"{name}"' for name in group.values())
     await ask(
@@ -213,7 +213,7 @@ async def test_names_that_belong_to_a_role_are_no_tenants(place: Place, tmp_path
 
 
 async def test_the_longest_names_have_roles(anywhere: Place) -> None:
-    """Their logins and records stay within the limits of the engines and of the stores."""
+    """Their names stay within the limits of the engines and stores."""
     prefix = anywhere.prefix
     names = ["l" * (62 - len(prefix)) + "1", "l" * (62 - len(prefix)) + "2"]
     tenants = anywhere.tenants()

@@ -1,4 +1,4 @@
-"""What a store holds of a record: it comes back as it was, or is refused."""
+"""A sealed record is read unchanged, or is refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_one_changed_character_is_refused(seal: Seal, record: Record, data: st.D
 
 @given(RECORDS)
 def test_who_may_write_the_store_but_has_no_key_can_forge_nothing(record: Record) -> None:
-    """A checksum alone could be made anew."""
+    """A checksum alone could be recomputed."""
     seal, forger = Seal(Fernet.generate_key()), Seal(Fernet.generate_key())
     for forged in (forger.seal(record), Seal().seal(record)):
         with pytest.raises(StoreError, match="encrypted"):
@@ -93,7 +93,7 @@ def test_what_was_put_on_record_before_an_upgrade_still_opens(key: bytes | None,
 
 
 def forged(name: str, kind: str, body: str) -> str:
-    """A text whose checksum is right, as who knows its form can write it into a store."""
+    """A text with a correct checksum, as an attacker who knows the format could write it into a store."""
     covered = f"{name}\0{kind}\0{body}".encode(errors="surrogatepass")
     return f"v1.{kind}.{hashlib.sha256(covered).hexdigest()[:32]}.{body}"
 
@@ -178,7 +178,7 @@ def test_a_wrong_key_is_told_by_the_first_record_that_is_not_damaged() -> None:
     Seal(KEY).check_key(rows)
     with pytest.raises(StoreError, match="'alpha' was encrypted with another key"):
         Seal(Fernet.generate_key()).check_key(rows)
-    Seal(Fernet.generate_key()).check_key(rows[:1])  # nothing to try the key on
+    Seal(Fernet.generate_key()).check_key(rows[:1])  # no record to try the key on
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])

@@ -1,4 +1,4 @@
-"""The settings by which the API gives the roles their rights, where no SQL does."""
+"""The settings with which the API grants roles their rights, on engines without SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs when a tenant is made, and what whoever watches learns of each tenant: without a secret."""
+"""The setup of a new tenant, and the events of tenants, which contain no secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHANGES = {"users.create", "users.reset_auth", "users.delete", "users.update", "
 
 
 async def migrate(credential: Credential) -> None:
-    """Migrations that bear being run again, as the tenant itself."""
+    """Repeatable migrations, run as the tenant itself."""
     async with await AsyncConnection.connect(credential.uri) as connection:
         await connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
 
@@ -46,7 +46,7 @@ async def test_setup_runs_with_the_tenants_credential_before_anybody_gets_it(pla
     assert rotated.ok
     await tenants.role("reader").ensure("alpha")
     assert (await only(tenants.repair())).action is Action.KEPT
-    assert len(seen) == 1  # once for a tenant that is made, and for nothing else
+    assert len(seen) == 1  # once for a new tenant, and for nothing else
 
 
 async def test_a_setup_that_fails_fails_the_name_and_runs_again(place: Place) -> None:
@@ -124,24 +124,24 @@ async def test_each_piece_of_work_is_an_event_without_a_secret(place: Place) -> 
     events, credentials = list[TenantEvent](), set[Credential | None]()
     tenants = place.tenants(on_event=events.append, setup=migrate)
 
-    async def told(run: Any) -> None:
+    async def run_and_record(run: Any) -> None:
         async for outcome in run:
             credentials.add(outcome.credential)
 
     credentials.add(await tenants.ensure("alpha"))
     credentials.add(await tenants.ensure("alpha"))
     credentials.add(await tenants.role("reader").ensure("alpha"))
-    await told(tenants.check(["alpha"]))
+    await run_and_record(tenants.check(["alpha"]))
     await place.cluster.users.reset_auth(place.prefix + "alpha")
-    await told(tenants.repair(["alpha"]))
-    await told(tenants.rotate(["alpha"]))
-    await told(tenants.rotate(["alpha"]))
-    await told(tenants.retire(["alpha"]))
+    await run_and_record(tenants.repair(["alpha"]))
+    await run_and_record(tenants.rotate(["alpha"]))
+    await run_and_record(tenants.rotate(["alpha"]))
+    await run_and_record(tenants.retire(["alpha"]))
     place.sandbox.faults.add("dbs.create", status=403, times=1)
-    await told(tenants.provision(["beta"]))
+    await run_and_record(tenants.provision(["beta"]))
     await place.cluster.users.create(place.prefix + "gamma")
-    await told(tenants.provision(["gamma"], if_exists="adopt"))
-    await told(tenants.remove(["alpha", "nobody"]))
+    await run_and_record(tenants.provision(["gamma"], if_exists="adopt"))
+    await run_and_record(tenants.remove(["alpha", "nobody"]))
 
     seen = [(event.name, event.role, event.action, event.error) for event in events]
     owner, reader = Role.OWNER, Role.READER

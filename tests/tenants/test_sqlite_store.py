@@ -1,4 +1,4 @@
-"""The store in a file: the contract, and what is its own."""
+"""The store in a file: the contract of stores, and its own features."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_only_its_owner_can_read_what_it_makes(path: Path) -> None:
         await store.claim("alpha", LONG)
         modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
     assert set(modes.values()) == {0o600}
-    assert len(modes) == 3  # the store, SQLite's journal, and the file that tells that this process lives
+    assert len(modes) == 3  # the store, SQLite's journal, and the file that shows that this process lives
 
     path.chmod(0o644)
     async with SQLiteStore(path) as store:
@@ -73,7 +73,7 @@ async def test_only_its_owner_can_read_what_it_makes(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "list of names"])
 async def test_what_is_no_store_keeps_its_mode(path: Path, kind: str) -> None:
-    """Run by root, it took from everybody what somebody gave for a store by mistake: a folder, or /dev/null."""
+    """Otherwise root would lock out other users from a path that was given by mistake: a folder, or /dev/null."""
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
@@ -117,7 +117,7 @@ STRANGER = 65534
 @as_root
 @pytest.mark.parametrize("mode", [0o600, 0o666])
 async def test_a_file_that_somebody_else_made_is_refused_and_left_as_it_is(path: Path, mode: int) -> None:
-    """It was filled with credentials and stayed theirs."""
+    """Otherwise it would be filled with credentials and stay theirs."""
     path.touch(mode)
     os.chown(path, STRANGER, STRANGER)
     with pytest.raises(StoreError, match=rf"tenants.db belongs to user {STRANGER}, who could read the credentials"):
@@ -128,7 +128,7 @@ async def test_a_file_that_somebody_else_made_is_refused_and_left_as_it_is(path:
 @as_root
 @pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
 async def test_a_journal_that_somebody_else_made_is_refused(path: Path, ending: str) -> None:
-    """SQLite would play it back into the file, or write pages of the file to it."""
+    """SQLite would replay it into the file, or write pages of the file to it."""
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
     planted = Path(f"{path}{ending}")
@@ -213,9 +213,9 @@ async def test_a_file_that_goes_away_is_told(path: Path, what: str) -> None:
         path.unlink()
         if what == "replaced":
             path.touch()
-        with pytest.raises(StoreError, match="cannot be used: its file was moved, replaced or removed while") as told:
+        with pytest.raises(StoreError, match="cannot be used: its file was moved, replaced or removed while") as caught:
             await keep(store, "beta")
-    assert "readonly" not in str(told.value)
+    assert "readonly" not in str(caught.value)
 
 
 async def test_claims_of_a_killed_process_are_free_at_once(path: Path) -> None:
@@ -227,13 +227,13 @@ async def test_claims_of_a_killed_process_are_free_at_once(path: Path) -> None:
             process.wait()
             assert await store.claim("alpha", LONG) is not None
     async with SQLiteStore(path):
-        assert list(path.parent.glob("*-owner-*")) == []  # the dead one's file is swept
+        assert list(path.parent.glob("*-owner-*")) == []  # the file of the dead process is removed
 
 
 async def test_a_child_of_the_killed_process_does_not_keep_its_claims_alive(path: Path) -> None:
     with claimer(path, "alpha", LONG, "fork") as process:
-        told, child = line(process).split()
-        assert told == "claimed"
+        status, child = line(process).split()
+        assert status == "claimed"
         async with SQLiteStore(path) as store:
             assert await store.claim("alpha", LONG) is None
             process.kill()
@@ -266,7 +266,7 @@ async def test_another_store_of_this_process_does_not_end_the_claims_of_the_firs
         async with SQLiteStore(path) as second:
             assert await second.claim("beta", LONG) is not None
         for each in path.parent.iterdir():
-            each.read_bytes()  # closing a file drops all locks of fcntl that this process has on it
+            each.read_bytes()  # closing a file drops all fcntl locks that this process holds on it
         with claimer(path, "alpha", LONG) as other:
             assert line(other) == "taken"
         with claimer(path, "beta", LONG) as other:
@@ -294,11 +294,11 @@ async def test_three_processes_share_a_file(path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", program, path, f"p{number}"], stdout=subprocess.PIPE, text=True)
         for number in range(3)
     ]
-    told = [(await asyncio.to_thread(process.communicate))[0].split() for process in processes]
+    claimed = [(await asyncio.to_thread(process.communicate))[0].split() for process in processes]
 
-    assert sorted(name for names in told for name in names) == sorted(f"t{number}" for number in range(100))
+    assert sorted(name for names in claimed for name in names) == sorted(f"t{number}" for number in range(100))
     async with SQLiteStore(path) as store:
-        for number, names in enumerate(told):
+        for number, names in enumerate(claimed):
             for name in names:
                 assert await password(store, name) == f"p{number}"
 
@@ -357,7 +357,7 @@ async def test_a_file_that_cannot_be_written_can_be_read() -> None:
         async with SQLiteStore(path) as store:
             await keep(store, "alpha")
         root = os.geteuid() == 0
-        if root:  # which no mode stops
+        if root:  # file modes do not stop root
             for each in (path.parent, *path.parent.iterdir()):
                 os.chown(each, 65534, 65534)
         path.chmod(0o400)
@@ -372,7 +372,7 @@ async def test_a_file_that_cannot_be_written_can_be_read() -> None:
                     await store.claim("alpha", LONG)
                 path.chmod(0o600)
                 with pytest.raises(StoreError):
-                    await store.claim("alpha", LONG)  # SQLite goes by how it was opened
+                    await store.claim("alpha", LONG)  # for SQLite, the mode at open decides
             async with SQLiteStore(path) as store:
                 await keep(store, "alpha")
         finally:
@@ -392,7 +392,7 @@ async def test_what_is_no_store_is_told(path: Path) -> None:
 
 @pytest.mark.parametrize("key", [None, Fernet.generate_key()], ids=["plain", "encrypted"])
 async def test_a_flipped_byte_is_never_another_credential(path: Path, key: Key) -> None:
-    """Every byte of the file in turn, in steps. What is in no use may be damaged unseen."""
+    """Damage every byte of the file in turn, in steps. Damage to unused bytes may stay unnoticed."""
     async with SQLiteStore(path, key) as store:
         for name in ("alpha", "beta"):
             await keep(store, name, f"hunter-{name}")

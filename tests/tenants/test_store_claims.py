@@ -1,4 +1,4 @@
-"""Processes claim, change and die in any order, and leases run out: each store does what a small model says."""
+"""Processes claim, change and die in any order, and leases expire. Each store behaves like a small model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from aiodbclient.tenants.testing import a_credential
 PROCESSES = st.sampled_from([0, 1, 2])
 CHANGES = st.sampled_from(["intend", "renew", "keep", "forget"])
 NAMES = ("alpha", "beta")
-# No sum of these ends within 200 s of a lease, so that the seconds that a test takes change nothing.
+# No sum of these ends within 200 s of a lease, so the duration of the test does not matter.
 LEASES = st.sampled_from([1_000.0, 10_000.0])
 PAUSES = st.sampled_from([600.0, 6_000.0])
 
 
 @define
 class Held:
-    """A claim as the model sees it."""
+    """A claim in the model."""
 
     token: str
     process: object
@@ -38,7 +38,7 @@ class Held:
 
 
 class Claims(RuleBasedStateMachine):
-    """``make_store`` makes stores on one place, anew at each call; ``advance`` lets seconds pass for its leases."""
+    """``make_store`` returns a new store for the same place. ``advance`` lets seconds pass for its leases."""
 
     def __init__(self, make_store: Callable[[], Store], advance: Callable[[float], None]) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Claims(RuleBasedStateMachine):
         process=PROCESSES, of=st.integers(0, 5), do=st.sampled_from(["intend", "renew", "keep", "forget"]), lease=LEASES
     )
     def change(self, process: int, of: int, do: str, lease: float) -> None:
-        """Any process may try any claim: the store knows a claim by its token."""
+        """Any process may use any claim: the store identifies a claim by its token."""
         if of >= len(self.claims):
             return
         claim, store = self.claims[-1 - of], self.stores[process]
@@ -114,7 +114,7 @@ class Claims(RuleBasedStateMachine):
 
     @rule(process=PROCESSES)
     def end(self, process: int) -> None:
-        """A process ends, and another begins."""
+        """A process ends, and another one starts."""
         self.runner.run(self.stores[process].__aexit__(None, None, None))
         self.stores[process] = self.opened()
 

@@ -1,4 +1,4 @@
-"""A little of some storms; ``make storm`` is all of them."""
+"""Short versions of some storms. ``make storm`` runs all of them."""
 
 from __future__ import annotations
 

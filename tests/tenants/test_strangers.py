@@ -1,4 +1,4 @@
-"""What is somebody else's, or is on record for another place, is left as it is; so is a credential that works."""
+"""Logins of strangers, records for another place, and working credentials are left unchanged."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ async def by_name(run: AsyncIterator[Out]) -> dict[str, Out]:
 
 
 async def and_then(store: SQLiteStore, stranger: Callable[[], Awaitable[object]]) -> AsyncIterator[str]:
-    """The name ``first`` and, after a stranger has acted, ``beta``.
+    """Yield the name ``first`` and, after a stranger has acted, ``beta``.
 
-    The stranger acts once the first is on record, so that the run has listed the logins before.
+    The stranger acts once the first is stored, so the run has listed the logins before.
     """
     yield "first"
     while (record := await store.get("first")) is None or record.current is None:
@@ -64,7 +64,7 @@ async def and_then(store: SQLiteStore, stranger: Callable[[], Awaitable[object]]
 
 
 async def test_a_strangers_login_that_cannot_be_adopted_is_not_reset_the_next_time(place: Place) -> None:
-    """It is met by the refusal to make it, when the intent to make it is on record."""
+    """The create is refused after its intent is stored."""
     cluster_id = await place.sandbox.add_cluster("mongodb")
     cluster, truth = place.client.cluster(cluster_id), Truth(place.sandbox, cluster_id)
     tenants = Tenants(cluster, place.store)
@@ -123,7 +123,7 @@ async def test_a_strangers_login_that_was_left_alone_is_on_no_record_and_in_no_p
 
 
 async def elsewhere(place: Place, what: str) -> Tenants:
-    """Tenants with the same store, and another prefix, or another cluster with a stranger's login and database."""
+    """Tenants with the same store and another prefix, or another cluster with a stranger's login and database."""
     if what == "another prefix":
         return place.tenants(prefix=f"{place.prefix}other_")
     other = place.client.cluster(await place.sandbox.add_cluster("mongodb"))
@@ -172,7 +172,7 @@ async def test_a_login_that_cannot_be_seen_for_a_moment_is_retired_all_the_same(
 async def test_a_server_that_is_away_makes_nobody_reset_what_works(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever lost a claim tries the credential on record, and resets it where it is refused."""
+    """A process that lost its claim tests the stored credential, and resets it if it is refused."""
     credential = await place.tenants().ensure("alpha")
     site = await read_site(place.cluster, private=False, admin=None)
     assert isinstance(site.sql, PostgresGrants)
@@ -209,7 +209,7 @@ async def test_an_authority_that_is_not_told_is_an_error_before_anything_is_made
 
 
 async def test_who_fails_after_its_claim_was_lost_makes_sure_of_what_is_on_record(place: Place, tmp_path: Path) -> None:
-    """Its reset comes after that of whoever took the claim over, and it gets no answer."""
+    """Its reset comes after the reset of the new claim holder, and it gets no answer."""
     await place.tenants().ensure("alpha")
     await by_name(place.tenants().rotate(["alpha"]))  # so that the next rotation is a reset
     reset = place.sandbox.faults.add("users.reset_auth", delay=3.0, times=1)
@@ -223,7 +223,7 @@ async def test_who_fails_after_its_claim_was_lost_makes_sure_of_what_is_on_recor
         while not reset.fired:
             await asyncio.sleep(0.01)
         with closing(sqlite3.connect(tmp_path / "tenants.db")) as store, store:
-            store.execute("UPDATE credentials SET expires = 0")  # as though it had been stopped past its lease
+            store.execute("UPDATE credentials SET expires = 0")  # as if it had been stopped past its lease
         taken_over = (await by_name(place.tenants().rotate(["alpha"], force=True)))["alpha"]
         outcome = (await slow)["alpha"]
 

@@ -1,4 +1,4 @@
-"""The store fails while tenants are made: nothing is sent that could not be recorded, and the next run goes on."""
+"""The store fails while tenants are created: nothing is sent that cannot be stored, and the next run continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = [f"tenant-{number}" for number in range(40)]
 
 @frozen
 class Mongo:
-    """A cluster whose passwords are told once."""
+    """A cluster that returns each password only once."""
 
     sandbox: Sandbox
     cluster: ClusterClient
@@ -54,21 +54,21 @@ def server() -> Iterator[RestartablePostgres]:
 
 
 async def on_record(store: Store) -> dict[str, str | None]:
-    """The passwords of those that have one on record."""
+    """The stored passwords, by name."""
     return {record.name: record.current.password async for record in store.records() if record.current}
 
 
 async def test_the_stores_server_goes_away_in_the_middle(mongo: Mongo, server: RestartablePostgres) -> None:
     mongo.sandbox.faults.add("users.create", delay=0.01)
-    told: dict[str, str | None] = {}
+    reported: dict[str, str | None] = {}
     async with PostgresStore(server.dsn) as store:
         tenants = Tenants(mongo.cluster, store)
 
         async def until_it_fails() -> None:
             async for outcome in tenants.provision(NAMES):
                 if isinstance(outcome, TenantDone) and outcome.credential is not None:
-                    told[outcome.name] = outcome.credential.password
-                if len(told) == 5:
+                    reported[outcome.name] = outcome.credential.password
+                if len(reported) == 5:
                     await asyncio.to_thread(server.stop)
 
         with pytest.raises(StoreError, match="the store in PostgreSQL cannot be used"):
@@ -79,7 +79,7 @@ async def test_the_stores_server_goes_away_in_the_middle(mongo: Mongo, server: R
         assert len(made) < len(NAMES)
 
         await asyncio.to_thread(server.start)
-        # What was made and not recorded is open on record: the intent was there first.
+        # A login that was created but not stored has an open intent: that is stored first.
         records = {record.name: record async for record in store.records()}
         assert made <= set(records)
         assert all(records[name].current or records[name].intended == name for name in made)
@@ -87,7 +87,7 @@ async def test_the_stores_server_goes_away_in_the_middle(mongo: Mongo, server: R
         passwords = await on_record(store)
 
     assert passwords == {name: mongo.truth.passwords[name] for name in NAMES}
-    assert told.items() <= passwords.items()
+    assert reported.items() <= passwords.items()
     assert max(mongo.truth.created.values()) == 1
 
 
@@ -138,5 +138,5 @@ async def test_a_damaged_row_stops_its_own_tenant_alone(mongo: Mongo, tmp_path: 
         assert len(mongo.sandbox.requests) == before
     async with SQLiteStore(path) as store:
         assert mongo.truth.reset["alpha"] == 0
-        with pytest.raises(StoreError, match="damaged"):  # 'beta' may be on record under a damaged name
+        with pytest.raises(StoreError, match="damaged"):  # 'beta' may be stored under a damaged name
             await Tenants(mongo.cluster, store).ensure("beta")

@@ -1,4 +1,4 @@
-"""Somebody else's login or database is taken over if that is asked for, and never otherwise."""
+"""A stranger's login or database is adopted only on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READS = {"clusters.get", "clusters.ca", "users.get", "users.list", "dbs.get", "d
 
 
 async def make(cluster: ClusterClient, what: str, name: str) -> None:
-    """Make a login, a database or both, as somebody else does, with the API alone."""
+    """Create a login, a database or both through the API alone, as a stranger would."""
     if what != "login":
         await cluster.dbs.create(name)
     if what != "database":
@@ -35,10 +35,10 @@ async def test_what_is_there_is_refused_and_nothing_is_changed_or_put_on_record(
     before = await everything(place)
     sent = len(place.sent())
 
-    with pytest.raises(ConflictError, match=r"so somebody else made this: nothing was changed") as told:
+    with pytest.raises(ConflictError, match=r"so somebody else made this: nothing was changed") as caught:
         await tenants.ensure("shop")
-    assert not told.value.may_have_applied
-    for _ in range(2):  # nor is there anything on record that a second run would reset
+    assert not caught.value.may_have_applied
+    for _ in range(2):  # nothing is stored that a second run would reset
         outcome = await only(tenants.provision(["shop"]))
         assert isinstance(outcome.error, ConflictError)
 
@@ -88,7 +88,7 @@ def ensuring(name: str) -> Callable[[Tenants], Awaitable[object]]:
 
 
 async def test_what_a_dead_process_began_is_finished_without_being_asked(place: Place) -> None:
-    """It is killed between every two of its steps; the next process goes on, and takes nothing for somebody else's."""
+    """A process is killed after each of its steps. The next one continues, and finds no strangers."""
     for last in moments():
         name = f"n{last}"
         was_killed = await died(place, last, ensuring(name))
@@ -108,7 +108,7 @@ async def test_what_a_dead_process_began_is_finished_without_being_asked(place: 
 
 
 class InterruptedStore(SQLiteStore):
-    """Lets somebody else act right after the first intent is on record: we have looked, and have not made anything."""
+    """A stranger acts right after the first intent is stored: we have listed, but not created anything."""
 
     stranger: Callable[[], Awaitable[object]] | None = None
 
@@ -163,7 +163,7 @@ async def test_who_is_met_between_look_and_create_is_adopted_where_that_is_asked
 
 
 async def test_a_stranger_beside_a_lost_answer_keeps_the_password(place: Place, tmp_path: Path) -> None:
-    """Who made a login that appears while our create is lost cannot be known. So it is not reset."""
+    """It is unknown who created a login that appears while our create is lost. So it is not reset."""
     theirs = list[str | None]()
 
     async def stranger() -> None:
@@ -208,13 +208,13 @@ async def test_what_a_tenant_left_is_refused_and_removed_with_the_next(place: Pl
     adopted = await only(tenants.provision(["alpha"], if_exists="adopt"))
     assert adopted.action is Action.ADOPTED
     assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
-    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED  # nothing of the old one is left
+    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED  # nothing is left of the old one
     with pytest.raises(ConflictError, match=r"'alphabet\.events'"):
         await tenants.ensure("alphabet")
 
 
 async def test_an_adopted_login_can_do_what_it_could_before_and_so_can_the_next_one(place: Place) -> None:
-    """It wrote tables of ``doadmin``, and of another login; other logins of that database are named by the plan."""
+    """It wrote to tables of ``doadmin`` and of another login. The plan names other logins of that database."""
     name, other = place.prefix + "shop", place.prefix + "other"
     await make(place.cluster, "both", name)
     await place.cluster.users.create(other)
@@ -292,7 +292,7 @@ async def test_a_database_of_nobody_is_adopted_with_a_new_login(anywhere: Place)
 
 
 async def test_two_processes_that_ask_at_once_make_one(anywhere: Place, tmp_path: Path) -> None:
-    """Neither takes what the other one is making for somebody else's."""
+    """Neither mistakes the other's new login for a stranger's."""
     place = anywhere
     async with SQLiteStore(place.path) as store:
         others = Tenants(place.cluster, store, place.prefix)

@@ -18,7 +18,7 @@ from .conftest import Place, only
 
 
 async def run(credential: Credential, *statements: str) -> list[Any]:
-    """What the last of the statements yields, executed by the tenant's own program."""
+    """Run statements as the tenant's program, and return the rows of the last one."""
     async with await AsyncConnection.connect(credential.uri, autocommit=True) as connection:
         cursor = None
         for statement in statements:
@@ -77,7 +77,7 @@ async def test_a_run_takes_two_requests_a_tenant(place: Place) -> None:
 
     assert {outcome.action for outcome in outcomes.values()} == {Action.CREATED}
     assert sorted(outcomes) == sorted(names)
-    assert len(place.sent()) == 2 * len(names) + 4  # and the cluster, its CA, the lists of its users and its databases
+    assert len(place.sent()) == 2 * len(names) + 4  # plus the cluster, its CA, and the lists of its users and databases
     for outcome in outcomes.values():
         assert outcome.credential is not None
         assert not await refused(outcome.credential)
@@ -128,7 +128,7 @@ async def test_what_is_removed_is_gone_and_can_be_made_again(place: Place) -> No
 
 
 async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place: Place) -> None:
-    """Such as one that was made with the API alone, which owns what it could make."""
+    """Such as a login created through the API alone, which owns its objects."""
     name = place.prefix + "alpha"
     await place.cluster.dbs.create(name)
     user = await place.cluster.users.create(name)
@@ -236,7 +236,7 @@ async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(pl
 async def test_an_engine_whose_rights_nothing_gives_is_refused_before_anything_is_made(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was added to the table of engines, and that is not all that tenants need."""
+    """Tenants need more than an entry in the table of engines."""
     monkeypatch.setattr("aiodbclient.engines.CAPABILITIES", {"cockroach": Capabilities(tenants="database")})
     cluster = place.client.cluster(await place.sandbox.add_cluster("cockroach"))
     before = len(place.sent())

@@ -1,4 +1,4 @@
-"""The store of the guide keeps the contract, on a stand-in for Vault."""
+"""The guide's store fulfils the contract of stores, on a fake Vault."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .vault import Vault
 class TestVaultStore(StoreContract):
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Callable[[], Store]]:
-        async with Vault(hurry=10.0).running() as vault:  # its clock tells whole seconds
+        async with Vault(hurry=10.0).running() as vault:  # its clock has whole seconds
             yield lambda: VaultStore(vault.url, vault.token)
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for Vault's key-value engine, version 2, as its API documentation describes it.
+"""A fake of Vault's key-value engine, version 2, built from its API documentation.
 
 https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2: reads and check-and-set writes of ``data``, lists of
 ``metadata``, tokens.
@@ -16,7 +16,7 @@ from aiohttp import web
 
 
 class Vault:
-    """``hurry``: how many seconds of its clock go by in one of ours. ``paths``: what it was asked."""
+    """``hurry``: the seconds of its clock per real second. ``paths``: the requested paths."""
 
     token = "vault-token"
     url = ""
@@ -24,7 +24,7 @@ class Vault:
     def __init__(self, hurry: float = 1.0) -> None:
         self.hurry = hurry
         self.paths: list[str] = []
-        self.secrets: dict[str, list[Any]] = {}  # every version of each
+        self.secrets: dict[str, list[Any]] = {}  # every version of each document
         self._born = time.time()
 
     @asynccontextmanager
@@ -64,8 +64,8 @@ class Vault:
         body = await request.json()
         versions = self.secrets.setdefault(request.match_info["path"], [])
         if body.get("options", {}).get("cas", len(versions)) != len(versions):
-            told = {"errors": ["check-and-set parameter did not match the current version"]}
-            return web.json_response(told, status=400)
+            refusal = {"errors": ["check-and-set parameter did not match the current version"]}
+            return web.json_response(refusal, status=400)
         versions.append(body["data"])
         return web.json_response({"data": {"version": len(versions)}})
 

@@ -1,4 +1,4 @@
-"""What a storm is made of: a sandbox, a store, processes that work on tenants, and the blows that befall them."""
+"""The parts of a storm: a sandbox, a store, processes that work on tenants, and blows that strike them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from aiodbclient.tenants import PostgresStore, SQLiteStore
 from .servers import RestartablePostgres
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0  # s without an outcome, after which a storm has failed
+PATIENCE = 120.0  # seconds without an outcome after which a storm fails
 CHANGES = {"created", "adopted", "reset", "rotated", "retired", "repaired"}
 
 
 @frozen
 class Storm:
-    """``blow`` is what befalls the workers: they are killed, or stopped for longer than their leases."""
+    """``blow`` strikes the workers: it kills them, or stops them for longer than their leases."""
 
     name: str
     engine: str
@@ -42,8 +42,8 @@ class Storm:
 
 
 @frozen
-class Telling:
-    """What a worker was told of a tenant, and when."""
+class Reported:
+    """An outcome that a worker got for a tenant, with its time."""
 
     name: str
     login: str
@@ -53,9 +53,9 @@ class Telling:
 
 
 class Weather:
-    """A sandbox, a store and a log for one storm; ``rng`` decides what happens.
+    """A sandbox, a store and a log for one storm. ``rng`` decides what happens.
 
-    ``pace`` is how long the machine took for an outcome when it was last waited for, in seconds.
+    ``pace`` is the time to the last awaited outcome on this machine, in seconds.
     """
 
     def __init__(self, storm: Storm, seed: int, folder: Path, place: str, sandbox: subprocess.Popen[str]) -> None:
@@ -70,24 +70,24 @@ class Weather:
         self.pace = 0.0
         self.workers: list[subprocess.Popen[str]] = []
         self._begun: set[subprocess.Popen[str]] = set()
-        self._tellings: list[Telling] = []
-        self._log = folder / "told"
+        self._reported: list[Reported] = []
+        self._log = folder / "outcomes"
         self._log.touch()
-        self._read = 0  # bytes of it
+        self._read = 0  # bytes read of it
 
     def _answer(self) -> Any:
         assert self.sandbox.stdout is not None
         return json.loads(self.sandbox.stdout.readline())
 
     def report(self) -> Any:
-        """What the sandbox did so far."""
+        """What the sandbox has done so far."""
         assert self.sandbox.stdin is not None
         self.sandbox.stdin.write("\n")
         self.sandbox.stdin.flush()
         return self._answer()
 
     def name(self, names: list[str]) -> None:
-        """Let every worker work on ``names`` too, from its next round on."""
+        """Add ``names`` to the work of every worker, from its next round on."""
         with open(self.folder / "names", "a") as file:
             file.write("".join(f"{name}\n" for name in names))
 
@@ -104,7 +104,11 @@ class Weather:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "tests.tenants.storm_worker"],
                 cwd=ROOT,
-                env={**os.environ, "STORM": json.dumps(plan), "TMPDIR": str(self.folder)},  # what the killed leave
+                env={
+                    **os.environ,
+                    "STORM": json.dumps(plan),
+                    "TMPDIR": str(self.folder),
+                },  # claims that killed processes leave
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -113,11 +117,11 @@ class Weather:
         return worker
 
     def finish(self, do: str) -> None:
-        """One process does what is left, undisturbed."""
+        """Finish the work with one undisturbed process."""
         self._join(self.start(do, once=True))
 
     def calm(self) -> None:
-        """End the workers: those that were stopped and woken may have something to make good first."""
+        """End the workers. A worker that was stopped and woken may have to repair something first."""
         if self.storm.blow == "kill":
             self.end()
             return
@@ -133,10 +137,10 @@ class Weather:
                 worker.communicate()
 
     def blow(self, worker: subprocess.Popen[str], *, patient: bool) -> None:
-        """Kill ``worker`` or stop it for longer than the lease and wake it, at a random moment of its work.
+        """Kill ``worker``, or stop it for longer than the lease and wake it, at a random time.
 
-        The moment is within the time that the machine takes for an outcome. It counts from now or, where this is
-        ``patient``, from the next outcome, so that the storm gets on.
+        The time is within the machine's pace for an outcome. It counts from now, or with ``patient`` from the next
+        outcome, so that the storm progresses.
         """
         if worker not in self._begun:
             assert worker.stdout is not None
@@ -153,19 +157,19 @@ class Weather:
             time.sleep(self.lease * self.rng.uniform(1.2, 2))
             worker.send_signal(signal.SIGCONT)
 
-    def tellings(self) -> list[Telling]:
-        """All that was told so far."""
+    def reported(self) -> list[Reported]:
+        """All reported outcomes so far."""
         with open(self._log, "rb") as log:
             log.seek(self._read)
             whole, end, _ = log.read().rpartition(b"\n")
         for line in (whole + end).splitlines(keepends=True):
-            self._tellings.append(Telling(*json.loads(line)))
+            self._reported.append(Reported(*json.loads(line)))
             self._read += len(line)
-        return self._tellings
+        return self._reported
 
     def progress(self) -> int:
-        """The outcomes so far that changed something."""
-        return sum(telling.action in CHANGES for telling in self.tellings())
+        """The number of outcomes that changed something."""
+        return sum(one.action in CHANGES for one in self.reported())
 
     def store(self) -> PostgresStore | SQLiteStore:
         return PostgresStore(self.place) if "://" in self.place else SQLiteStore(self.place)
