@@ -72,14 +72,32 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
         DatabaseClientError: The API refused it, or (with ``may_have_applied``) the result is unknown.
     """
     try:
-        return True, await create()
-    except (ConflictError, UnprocessableEntityError) as refusal:
-        return False, await _taken(read, refusal, retry)
+        return True, await create_new(create, read, retry)
+    except (ConflictError, UnprocessableEntityError) as error:
+        if error.may_have_applied:
+            raise
+        refusal = error
+    return False, await _taken(read, refusal, retry)
+
+
+async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
+    """Create a user or database, and settle it if the answer is lost: rules 1, 3, 4 and 5. A refusal is raised.
+
+    The arguments are those of ``create_settled``.
+
+    Returns:
+        What is there now. It is ours.
+
+    Raises:
+        DatabaseClientError: It was refused, or could not be settled; ``may_have_applied`` says which.
+    """
+    try:
+        return await create()
     except DatabaseClientError as error:
         if not was_lost(error):
             raise
         lost = error
-    return True, await _settle(create, read, lost, retry)
+    return await _settle(create, read, lost, retry)
 
 
 async def readable(request: Request[T], retry: RetryPolicy) -> T:

@@ -40,7 +40,7 @@ class HeldClaim:
         spent: Counts the time in the store.
 
     Attributes:
-        wrote: Whether a request that changes a password may have been sent under this claim.
+        wrote: The logins whose passwords a request that was sent under this claim may have changed.
     """
 
     now = staticmethod(_now)
@@ -48,7 +48,7 @@ class HeldClaim:
     def __init__(self, store: Store, claim: Claim, lease: float, since: float, spent: Spent) -> None:
         self.store = store
         self.claim = claim
-        self.wrote = False
+        self.wrote = set[str]()
         self._lease = lease
         self._until = since + lease
         self._spent = spent
@@ -77,9 +77,15 @@ class HeldClaim:
         await asyncio.gather(self._renewing, return_exceptions=True)
         if self._ended:
             return
-        if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
-            await self.renew()
-        await self._spent.on_store(self.store.release(self.claim))
+        try:
+            if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
+                await self.renew()
+            await self._spent.on_store(self.store.release(self.claim))
+        except ClaimLostError:
+            raise
+        except StoreError:
+            if exc is None:
+                raise  # otherwise ``exc`` says why the work ended, and the lease ends the claim
 
     def check_lease(self) -> None:
         """Make sure that the lease has not run out, by the clock alone. Called right before each request.
@@ -104,10 +110,10 @@ class HeldClaim:
         await self._spent.on_store(self.store.renew(self.claim, self._lease))
         self._until = since + self._lease
 
-    async def may_write(self) -> None:
-        """Renew the claim right before a request that changes a password. Raises as ``renew``."""
+    async def may_write(self, login: str) -> None:
+        """Renew the claim right before a request that changes the password of ``login``. Raises as ``renew``."""
         await self.renew()
-        self.wrote = True
+        self.wrote.add(login)
 
     async def intend(self, username: str | None) -> None:
         """Put on record that ``username`` is about to be made or to get a new password; None ends that intent."""

@@ -42,7 +42,7 @@ class Deletion:
 
     async def run(self) -> None:
         """Delete the login. It is fine if it is gone."""
-        await self._tenant.held.may_write()
+        await self._tenant.held.may_write(self._login)
         await if_there(partial(self._tenant.cluster.users.delete, self._login), certain=self._certain)
         self.done = True
 
@@ -76,7 +76,7 @@ async def end_login(
     deletion = deletion or Deletion(tenant, login)
     reason = ""
     for ending in range(_ENDINGS):
-        await tenant.held.may_write()
+        await tenant.held.may_write(login)
         if password is None:
             try:
                 user = await if_there(partial(tenant.cluster.users.reset_auth, login), certain=certain)

@@ -17,14 +17,17 @@ from typing import TypeVar
 from attrs import evolve
 
 from .._bulk.settings import differences
-from .._bulk.settle import FRESH, create_settled, readable
+from .._bulk.settle import FRESH, Request, create_new, create_settled, readable
 from .._bulk.waits import waits
+from .._request.retry import RetryPolicy
 from ..clusters import retry_policy
 from ..errors import (
     ConfigurationError,
+    ConflictError,
     GrantError,
     InvalidResponseError,
     NotFoundError,
+    UnprocessableEntityError,
 )
 from ..models import NewUser, User
 from .claims import ClaimedTenant, Tenant
@@ -39,7 +42,15 @@ _PASSWORDS = 3  # passwords of one login that the server may refuse before it is
 
 
 class TakenError(Exception):
-    """The login that was to be made is there already, and was not made by us."""
+    """What was to be made is there already, or is refused for another reason. Nothing was made.
+
+    Attributes:
+        refusal: The API's answer.
+    """
+
+    def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
 
 
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
@@ -175,23 +186,40 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
                 return False, await _with_password(tenant, user)
             except NotFoundError as error:
                 missing = error
-        made, user = await create_settled(partial(_create, tenant, login), read, retry)
+        create = partial(_create, tenant, login)
+        if not (ours or there):
+            return True, await _with_password(tenant, await create_ours(create, read, retry))
+        made, user = await create_settled(create, read, retry)
         if made:
             return True, await _with_password(tenant, user)
-        if not ours:
-            raise TakenError
         there = True
     assert missing is not None
     raise missing
 
 
+async def create_ours(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
+    """Create what must not be there yet. The arguments are those of ``create_settled``.
+
+    Raises:
+        TakenError: It was refused.
+        DatabaseClientError: It failed, or could not be settled.
+    """
+    try:
+        return await create_new(create, read, retry)
+    except (ConflictError, UnprocessableEntityError) as error:
+        if error.may_have_applied:
+            raise
+        refusal = error
+    raise TakenError(refusal)
+
+
 async def _create(tenant: ClaimedTenant, login: str) -> User:
-    await tenant.held.may_write()
+    await tenant.held.may_write(login)
     return await tenant.cluster.users.create(login, settings=settings_for(tenant.site.engine, tenant.names))
 
 
 async def _reset(tenant: ClaimedTenant, login: str) -> User:
-    await tenant.held.may_write()
+    await tenant.held.may_write(login)
     return await tenant.cluster.users.reset_auth(login)
 
 

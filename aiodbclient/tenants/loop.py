@@ -7,7 +7,7 @@ from abc import abstractmethod
 from random import uniform
 from typing import TypeVar
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from .._bulk.job import Job
 from .._bulk.outcomes import Action
@@ -31,6 +31,19 @@ DoneT = TypeVar("DoneT", TenantDone, TenantRepaired, TenantRemoved, TenantChecke
 _BEGUN = 4  # names that are begun for each that is worked on; the others wait for claims of other processes
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks whether another process has ended its claim
 _LOSSES = 5  # claims of one name that may be lost before it fails
+
+
+@define
+class Doubt:
+    """What a process that lost its claim does not know.
+
+    Attributes:
+        logins: The logins whose passwords its requests may change after those of whoever took the claim over.
+        mending: Whether it may have left an intent of ``_mend`` on record.
+    """
+
+    logins: set[str] = field(factory=set[str])
+    mending: bool = False
 
 
 class TenantJob(Job[str, DoneT]):
@@ -103,7 +116,7 @@ class ClaimingJob(TenantJob[DoneT]):
         calls = self.calls(spent.meter, name)
         site = await tenancy.site.read(calls)
         names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-        losses, mends, unsure = 0, 0, False
+        losses, doubt = 0, Doubt()
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
@@ -114,23 +127,22 @@ class ClaimingJob(TenantJob[DoneT]):
                     tenant = ClaimedTenant(site=site, cluster=watched, names=names, held=held, spent=spent)
                     try:
                         async with held:
-                            if not unsure:
+                            if not doubt.logins:
                                 return await self._under(tenant, before)
-                            mends += 1
-                            await _mend(tenant, begun=mends > 1)
-                        mends, unsure = 0, False
+                            await _mend(tenant, doubt)
+                        doubt = Doubt()
                         continue
                     except ClaimLostError:
                         losses += 1
-                        unsure = unsure or held.wrote
-                        if losses >= _LOSSES and not unsure:
+                        doubt.logins |= held.wrote
+                        if losses >= _LOSSES and not doubt.logins:
                             raise
                     except GrantError:
                         tenancy.site.reread()
                         raise
             await asyncio.sleep(uniform(0.0, next(looks)))
             record = await tenancy.record(name, spent)
-            if not unsure and (known := self.known(name, record, before)) is not None:
+            if not doubt.logins and (known := self.known(name, record, before)) is not None:
                 return known
 
     async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT:
@@ -158,25 +170,22 @@ class ClaimingJob(TenantJob[DoneT]):
         """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
 
 
-async def _mend(tenant: ClaimedTenant, *, begun: bool = False) -> None:
+async def _mend(tenant: ClaimedTenant, doubt: Doubt) -> None:
     """Make sure that the credential on record works, and replace it if it does not.
 
     For a process that sent a request which changes a password and then lost its claim. The server may have performed
     that request after those of the process that took the claim over. Then the password on record is no longer valid.
-
-    Args:
-        tenant: The tenant.
-        begun: Whether this process lost its claim while it did this before, so that the intent may be its own.
     """
     record = tenant.held.record
     current = record.current
     if current is None and record.intended is None:
         await tenant.held.forget()  # somebody removed the tenant; only claiming it again made this record
         return
-    if current is None:
+    if current is None or current.username not in doubt.logins:
         return
-    is_intended = record.intended == current.username
-    if (not begun) if is_intended else await works(tenant, current):
+    is_intended = record.intended == current.username  # by us, or by another process that began something else
+    if (not doubt.mending) if is_intended else await works(tenant, current):
         return
     await tenant.held.intend(current.username)
+    doubt.mending = True
     await tenant.held.keep(await working_credential(tenant, current.username, there=True), record.previous)

@@ -10,16 +10,16 @@ from typing import Literal, get_args
 from attrs import frozen
 
 from .._bulk.outcomes import Action
-from .._bulk.settle import FRESH, create_settled
+from .._bulk.settle import FRESH, create_settled, says_taken
 from .._bulk.waits import waits
 from ..clusters import retry_policy
-from ..errors import ConflictError, InvalidArgumentError, InvalidResponseError
+from ..errors import ConflictError, InvalidArgumentError, InvalidResponseError, UnprocessableEntityError
 from ..models import User
 from .claims import ClaimedTenant, Tenant
 from .credential import Credential
-from .endings import look
+from .endings import if_there, look
 from .listing import Listing, has_database, read_user
-from .logins import TakenError, credential_of, grant, refused_login, working_credential
+from .logins import TakenError, create_ours, credential_of, grant, refused_login, working_credential
 from .loop import ClaimingJob
 from .naming import record_name
 from .outcomes import TenantDone
@@ -124,9 +124,8 @@ async def provision(
         await held.intend(login)
         try:
             return await _make(tenant, login, Action.CREATED, setup, ours=False)
-        except TakenError:  # somebody made it a moment ago
-            await held.intend(None)  # or the next process would reset it
-        found = await _find_fresh(tenant)
+        except TakenError as taken:  # somebody made it a moment ago
+            found = await _find_fresh(tenant, taken.refusal)
     if if_exists == "error":
         await held.forget()  # no request of ours made it
         raise _conflict(tenant, found)
@@ -157,11 +156,13 @@ async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
         return False
-    dbs = tenant.cluster.dbs
-    made, _ = await create_settled(partial(dbs.create, name), partial(dbs.get, name), retry_policy(tenant.cluster))
-    if not made and not ours:
-        raise TakenError
-    return made
+    create, read = partial(tenant.cluster.dbs.create, name), partial(tenant.cluster.dbs.get, name)
+    retry = retry_policy(tenant.cluster)
+    if ours:
+        made, _ = await create_settled(create, read, retry)
+        return made
+    await create_ours(create, read, retry)
+    return True
 
 
 async def find(tenant: Tenant, listing: Listing | None) -> Found:
@@ -178,17 +179,13 @@ async def find(tenant: Tenant, listing: Listing | None) -> Found:
     return Found(user, not absent and await has_database(tenant.cluster, database))
 
 
-async def _find_fresh(tenant: ClaimedTenant) -> Found:
-    """Look for what the API says is there, although it may be too fresh to be seen."""
-    for wait in waits(FRESH):
+async def _find_fresh(tenant: ClaimedTenant, refusal: ConflictError | UnprocessableEntityError) -> Found:
+    """Look for what the API says is there, although it may be too fresh to be seen. Raises ``refusal`` if it is not."""
+    for wait in waits(FRESH if says_taken(refusal) else 0.0):
         await asyncio.sleep(wait)
         if found := await find(tenant, None):
             return found
-    raise ConflictError(
-        f"the API says that the login or the database of {tenant.names.whole!r} exists, and does not return it; "
-        "nothing was changed: try again later",
-        status=409,
-    )
+    raise refusal
 
 
 def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
@@ -214,14 +211,17 @@ async def _make(
     """Make the database and ``login``, or reset it if it is ``there``, and put its credential on record.
 
     Raises:
-        TakenError: One of them was there already and is not ``ours``. Nothing of what this call made is left.
+        TakenError: One of them was there already and is not ``ours``. Nothing of what this call made is left, and the
+            intent has ended: otherwise the next process would take what is there for ours.
     """
-    made = await ensure_database(tenant, ours=ours)
+    made = False
     try:
+        made = await ensure_database(tenant, ours=ours)
         credential = await working_credential(tenant, login, there=there, ours=ours)
     except TakenError:
+        await tenant.held.intend(None)
         if made and tenant.names.database is not None:
-            await tenant.cluster.dbs.delete(tenant.names.database)
+            await if_there(partial(tenant.cluster.dbs.delete, tenant.names.database), certain=True)
         raise
     await run_setup(tenant, setup, credential)
     previous = tenant.held.record.previous

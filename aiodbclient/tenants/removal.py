@@ -63,7 +63,7 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
         else:
             if sql is not None:
                 await tenant.spent.on_sql(sql.before_removal(names))
-            await tenant.held.may_write()
+            await tenant.held.renew()
             await if_there(partial(tenant.cluster.dbs.delete, names.database), certain=True)
     if sql is not None:
         await tenant.spent.on_sql(sql.forget(names))

@@ -47,16 +47,17 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         problems = await examine(tenant, record, self._listing)
         if not problems:
             return TenantRepaired(name=name, action=Action.KEPT, credential=record.current)
-        recreated = False
+        # A process may have died between making the database and setting it up. Then the intent is on this login.
+        new = record.intended == record.current.username
         if Problem.DATABASE_MISSING in problems:
             _refuse_loss(tenant, recreate=self._recreate)
-            recreated = await ensure_database(tenant, ours=True)
-            if recreated:
-                await self._give_roles(tenant)
+            await tenant.held.intend(record.current.username)
+            new = await ensure_database(tenant, ours=True)
         credential, previous = await repair(tenant, record.current, problems)
-        if recreated:
+        if new:
+            await self._give_roles(tenant)
             await run_setup(tenant, setup, credential)
-        if (credential, previous) != (record.current, record.previous) or record.intended is not None:
+        if (credential, previous) != (record.current, record.previous) or record.intended is not None or new:
             await tenant.held.keep(credential, previous)
         return TenantRepaired(name=name, action=Action.REPAIRED, credential=credential, problems=problems)
 
@@ -92,7 +93,8 @@ async def repair(
     record = tenant.held.record
     previous, other = record.previous, tenant.names.other(current.username)
     if Problem.PREVIOUS_REFUSED in problems or record.intended == other:
-        await tenant.held.intend(other)
+        if record.intended != current.username:  # that intent says that the login in use has an unknown password
+            await tenant.held.intend(other)
         await end_login(tenant, other, certain=False)
         previous = None
     elif previous is not None and tenant.site.sql is not None:

@@ -58,7 +58,7 @@ class RotateTenants(AgedJob):
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = required(name, usable(record))
-        if before is not None and credential != before:  # by another process, meanwhile
+        if before is not None and credential.username != before.username:  # by another process, meanwhile
             return TenantDone(name=name, action=Action.ROTATED, credential=credential)
         if self.is_young(credential):
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
@@ -81,7 +81,9 @@ class RetireTenants(AgedJob):
         credential = required(name, usable(record))
         assert record is not None
         nothing_to_end = record.previous is None and record.intended is None
-        if nothing_to_end or self.is_young(credential):
+        # What another process has rotated away from meanwhile is in use, and for a later ``retire``.
+        rotated = before is not None and credential.username != before.username
+        if nothing_to_end or rotated or self.is_young(credential):
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
         return None
 
