@@ -75,7 +75,7 @@ async def test_a_refusal_to_make_the_database_counts_unless_it_is_there(place: P
     assert await place.tenants().get("alpha") is None
 
     place.sandbox.faults.add("dbs.create", status=422, times=1, after=True)
-    await works(await place.tenants().ensure("alpha"))
+    await works(await place.tenants().ensure("alpha", if_exists="adopt"))
 
 
 async def test_a_login_that_could_not_be_seen_yet_is_adopted_and_not_reset(place: Place) -> None:

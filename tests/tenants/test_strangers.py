@@ -27,6 +27,7 @@ from aiodbclient.tenants.claims import ClaimedTenant, HeldClaim
 from aiodbclient.tenants.events import Spent
 from aiodbclient.tenants.grants import postgres
 from aiodbclient.tenants.grants.postgres import PostgresGrants
+from aiodbclient.tenants.loop import Doubt
 from aiodbclient.tenants.loop import _mend as mend
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.site import read_site
@@ -188,7 +189,8 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
             patched.setattr(postgres, "connect", away)
             with pytest.raises(GrantError, match="connection refused"):
                 await mend(
-                    ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, spent=Spent(Meter()))
+                    ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, spent=Spent(Meter())),
+                    Doubt({credential.username}),
                 )
 
     assert "users.reset_auth" not in {what for what, _ in place.sent()}
