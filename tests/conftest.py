@@ -16,7 +16,7 @@ MakeClient = Callable[..., DatabaseClient]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs the provider's API description, if it is not there."""
+    """Skip tests that need the provider's API description, if it is missing."""
     if no_description():
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("described")])
         items[:] = [item for item in items if not item.get_closest_marker("described")]
@@ -29,13 +29,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def no_other_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has a sandbox running may have set it for the shell."""
+    """A developer with a running sandbox may have set it in the shell."""
     for name in ("DIGITALOCEAN_API_URL", "DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
 
-# How long an example takes tells of the machine, and what else it does. `make mutants` is told that a test fails, and
-# needs no simplest example of it.
+# The duration of an example depends on the load of the machine. `make mutants` only needs to know that a test fails,
+# not its simplest example.
 settings.register_profile("tests", deadline=None)
 settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("tests")
@@ -43,7 +43,7 @@ settings.load_profile("tests")
 
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
-    """A server with nothing in it."""
+    """A server without scripted answers."""
     if BINARY is None:
         no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
     with ValkeyServer() as server:
@@ -58,7 +58,7 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def make_client(server: Server) -> AsyncIterator[MakeClient]:
-    """A client of ``server`` with quick retries and no pacing, unless told otherwise; closed after the test."""
+    """A client of ``server``, by default with fast retries and no pacing. It is closed after the test."""
     clients: list[DatabaseClient] = []
 
     def make(token: Any = "secret-token", **options: Any) -> DatabaseClient:

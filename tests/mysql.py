@@ -1,4 +1,4 @@
-"""MySQL and MariaDB, started from what is installed, for tests that need such a server."""
+"""Start the installed MySQL and MariaDB, for tests that need a server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_SECONDS = 60.0
 def installed() -> list[str]:
     """The servers that the tests can use.
 
-    Of ``mariadb`` and ``mysql`` those on PATH, or ``given`` for the one at AIODBCLIENT_MYSQL_DSN, the URL of an
+    ``mariadb`` and ``mysql`` if they are on PATH, or ``given`` for the server at AIODBCLIENT_MYSQL_DSN, the URL of an
     administrator.
     """
     if "AIODBCLIENT_MYSQL_DSN" in os.environ:
@@ -44,7 +44,7 @@ SERVERS = installed() or ["none"]
 
 @contextmanager
 def running(server: str, folder: Path) -> Iterator[str]:
-    """The DSN of an administrator of ``server``, which runs meanwhile with its data in ``folder``."""
+    """Run ``server`` with its data in ``folder``. Yields an administrator's DSN."""
     match server:
         case "given":
             yield from _left_as_it_was(os.environ["AIODBCLIENT_MYSQL_DSN"])
@@ -57,7 +57,7 @@ def running(server: str, folder: Path) -> Iterator[str]:
 
 
 def _left_as_it_was(dsn: str) -> Iterator[str]:
-    """``dsn``; afterwards the accounts and databases are removed that were not there before."""
+    """Yield ``dsn``, and afterwards remove all new accounts and databases."""
     with administrator(dsn) as cursor:
         before = _everything(cursor)
     yield dsn
@@ -71,7 +71,7 @@ def _left_as_it_was(dsn: str) -> Iterator[str]:
 
 @contextmanager
 def administrator(dsn: str) -> Iterator[Cursor]:
-    """A cursor of the administrator whose URL ``dsn`` is, without TLS."""
+    """A cursor of the administrator at ``dsn``, without TLS."""
     parts = urlsplit(dsn)
     with (
         pymysql.connect(

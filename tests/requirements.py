@@ -1,4 +1,4 @@
-"""What some tests need beyond Python packages: servers, and the provider's API description."""
+"""Requirements of some tests besides Python packages: servers, and the provider's API description."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[
 
 
 def no_server(server: str, why: str) -> NoReturn:
-    """Skip the test, or fail it where CI requires the server.
+    """Skip the test, or fail it if CI requires the server.
 
-    ``AIODBCLIENT_REQUIRE_SERVERS`` lists those that are required, like ``mysql,valkey``; ``all`` stands for each.
+    ``AIODBCLIENT_REQUIRE_SERVERS`` lists the required servers, such as ``mysql,valkey``, or is ``all``.
     """
     required = os.environ.get("AIODBCLIENT_REQUIRE_SERVERS", "").split(",")
     if server in required or "all" in required:
@@ -26,7 +26,7 @@ def description(name: str) -> Path:
     """Return the file ``name`` of the provider's API description.
 
     It is in ``AIODBCLIENT_SPEC``, a folder or the path of ``databases.openapi.yaml``, or in ``../shared/spec``. Mark
-    tests that need it with ``described``: they are left out without it, and fail if ``AIODBCLIENT_REQUIRE_SPEC=1``.
+    tests that need it with ``described``: they are skipped without it, and fail if ``AIODBCLIENT_REQUIRE_SPEC=1``.
     """
     path = (DESCRIPTION if DESCRIPTION.is_dir() else DESCRIPTION.parent) / name
     if not path.exists():
@@ -35,7 +35,7 @@ def description(name: str) -> Path:
 
 
 def no_description() -> str:
-    """Say in one line why tests against the API description are left out; empty if they are not."""
+    """The reason why tests of the API description are skipped, in one line; empty if they are not."""
     if DESCRIPTION.exists() or os.environ.get("AIODBCLIENT_REQUIRE_SPEC") == "1":
         return ""
     return f"Left out: the tests against the API description. It is not at {DESCRIPTION}; set AIODBCLIENT_SPEC."

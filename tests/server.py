@@ -1,4 +1,4 @@
-"""A server made for the case: each test says what it answers, and reads what arrived."""
+"""A scripted server: each test sets its answers, and reads the received requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLUSTER = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 
 @frozen
 class Request:
-    """One request as it arrived: ``path`` is raw, with its query; ``body`` is the decoded JSON, or None."""
+    """A received request. ``path`` is raw, with its query. ``body`` is the decoded JSON, or None."""
 
     method: str
     path: str
@@ -31,7 +31,7 @@ Reply = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @define
 class Server:
-    """Answers with its ``script``, in order, and then with ``otherwise``; remembers the ``requests``."""
+    """Answers with its ``script``, in order, and then with ``otherwise``. It records the ``requests``."""
 
     script: deque[Reply] = field(factory=deque)
     otherwise: Reply | None = None
@@ -69,7 +69,7 @@ async def serve(port: int = 0) -> AsyncIterator[Server]:
 
 
 def says(status: int, payload: Any = None, *, text: str | None = None, **headers: str) -> Reply:
-    """Answer with JSON, or with ``text`` as it is."""
+    """Answer with JSON, or with the raw ``text``."""
 
     async def reply(_: web.BaseRequest) -> web.StreamResponse:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -83,7 +83,7 @@ def says(status: int, payload: Any = None, *, text: str | None = None, **headers
 
 
 def tells_the_user(password: str = "hunter2") -> Reply:
-    """Answer any operation on one user as the API does, with the name that was asked for."""
+    """Answer any operation on one user as the API does, with the requested name."""
 
     async def reply(request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "DELETE":
@@ -108,7 +108,7 @@ async def hangs_up(request: web.BaseRequest) -> web.StreamResponse:
 
 
 def stalls(seconds: float = 30.0) -> Reply:
-    """Answer too late (the wait ends with the server)."""
+    """Answer too late. The wait ends when the server stops."""
 
     async def reply(_: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(seconds)
@@ -118,7 +118,7 @@ def stalls(seconds: float = 30.0) -> Reply:
 
 
 async def breaks_off(request: web.BaseRequest) -> web.StreamResponse:
-    """Announce a longer body than it sends."""
+    """Announce a longer body than is sent."""
     response = web.StreamResponse(status=200, headers={"Content-Length": "1000", "Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(b'{"user": {"name": "alice", "password": "hunter2')

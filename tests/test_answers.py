@@ -1,4 +1,4 @@
-"""Answers that are not what the API's description says."""
+"""Answers that do not match the API description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which module may import which: the contracts stand in pyproject.toml."""
+"""The allowed imports between modules. The contracts are in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("importlinter.cli")
 
-# Not in this process, where it would silence all loggers that there are.
+# In another process: it disables all existing loggers.
 LINT_IMPORTS = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 
 PACKAGE = Path(__file__).parents[1] / "aiodbclient"
-# What does I/O. psycopg is not here, since its parser of connection strings does none.
+# Modules that do I/O. psycopg is missing, since its parser of connection strings does none.
 INPUT_AND_OUTPUT = {
     "aiohttp",
     "aiomysql",
@@ -34,7 +34,7 @@ INPUT_AND_OUTPUT = {
 
 
 def modules() -> dict[str, ast.Module]:
-    """The package's modules by their full names."""
+    """The package's modules, by full name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
@@ -48,7 +48,7 @@ PURE = [name for name, tree in MODULES.items() if "Pure" in (ast.get_docstring(t
 
 
 def running(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a module, without what only type checkers read."""
+    """The nodes of a module, without the code for type checkers."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -57,7 +57,7 @@ def running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(name: str) -> set[str]:
-    """The full names of what a module imports. A name that a package only passes on counts as the module it is from."""
+    """The full names of a module's imports. A name that a package re-exports counts as the module that defines it."""
     found: set[str] = set()
     for node in running(MODULES[name]):
         if isinstance(node, ast.Import):
@@ -76,7 +76,7 @@ def source(name: str, node: ast.ImportFrom) -> str:
 
 
 def passed_on(base: str, name: str) -> str:
-    """The module from which the package ``base`` has ``name``, or ``base`` itself."""
+    """The module that defines ``name`` of the package ``base``, or ``base`` itself."""
     for node in ast.walk(MODULES[base]) if base in PACKAGES else ():
         if isinstance(node, ast.ImportFrom) and any(name == (alias.asname or alias.name) for alias in node.names):
             return passed_on(source(base, node), name)
@@ -84,7 +84,7 @@ def passed_on(base: str, name: str) -> str:
 
 
 def ways_to_io(name: str, imports_of: Callable[[str], set[str]] = imports) -> list[str]:
-    """Each chain of imports by which a module reaches what does I/O, the shortest first."""
+    """The import chains from a module to a module that does I/O, the shortest first."""
     ways, seen = list[str](), {name}
     queue: list[tuple[str, ...]] = [(name,)]
     while queue:

@@ -1,4 +1,4 @@
-"""An answer has a size, a list has an end, and neither stalls the event loop."""
+"""Answers and lists are bounded, and do not block the event loop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sends(body: bytes, encoding: str = "", *, chunked: bool = False, status: int
 
 
 class Ticks:
-    """The longest time that the event loop left another task waiting, and its longest in seconds of CPU."""
+    """The longest time that the event loop was blocked, in seconds and in seconds of CPU."""
 
     def __init__(self) -> None:
         self.longest = self.cpu = 0.0

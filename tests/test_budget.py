@@ -1,4 +1,4 @@
-"""The rate budget as its callers meet it: through a client, against a server that counts."""
+"""The rate budget through a client, against a server that counts requests."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_an_interactive_call_goes_out_in_the_middle_of_a_batch(sandbox: Sa
                     done += 1
 
         background = asyncio.create_task(batch())
-        await asyncio.sleep(0.7)  # well into the batch, which waits for slots by now
+        await asyncio.sleep(0.7)  # in the middle of the batch, which waits for slots by now
         started = asyncio.get_running_loop().time()
 
         await cluster.dbs.list()

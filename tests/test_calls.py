@@ -1,4 +1,4 @@
-"""What becomes of a call: what was sent of it, what its failures say, and what follows them."""
+"""The life of a call: its requests, its failures, and what follows them."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_read_is_never_applied() -> None:
         assert "applied" not in str(told)
 
 
-# Answers that refuse.
+# Refusals.
 
 
 def test_a_429_tells_for_how_long() -> None:
@@ -183,10 +183,10 @@ def test_some_answers_leave_the_request_lost(status: int, lost: int, timed_out: 
     assert (call.lost, call.timed_out) == (lost, timed_out)
     assert call.failure is (Failure.LOST if lost else Failure.REFUSED)
     answered(call, 500)
-    assert call.timed_out is timed_out  # whatever comes later
+    assert call.timed_out is timed_out  # whatever follows
 
 
-# What an error tells of the whole call.
+# What an error says about the whole call.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a caller chooses for its calls, and who it says it is."""
+"""The options of calls, and the user agent."""
 
 from __future__ import annotations
 

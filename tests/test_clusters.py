@@ -1,4 +1,4 @@
-"""What a cluster tells of itself: its status, its connections, its certificate authority."""
+"""Cluster information: status, connections, certificate authority."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiodbclient import ClusterStatus, User, errors
 from .conftest import MakeClient
 from .server import CLUSTER, Server, fails, says, stalls
 
-# Self-signed, made for this test; its key is nowhere.
+# Self-signed, created for this test. Its key was deleted.
 PEM = """\
 -----BEGIN CERTIFICATE-----
 MIIByTCCAW+gAwIBAgIUVve35QfT38JqPfgHeYwaOgc5rNwwCgYIKoZIzj0EAwIw
@@ -70,7 +70,7 @@ async def test_what_is_no_certificate_is_no_ca(server: Server, make_client: Make
     with pytest.raises(errors.InvalidResponseError, match=r"clusters\.ca"):
         await cluster.ca()
 
-    assert await cluster.ca() == PEM  # what failed is not remembered
+    assert await cluster.ca() == PEM  # a failure is not cached
 
 
 async def test_a_cluster_without_a_ca_says_so(server: Server, make_client: MakeClient) -> None:

@@ -1,4 +1,4 @@
-"""What is added to one table is in every other place that must know it: an operation, a setting, an engine."""
+"""A new operation, setting or engine is in every place that needs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import test_guard, test_operations
 
 OPERATIONS = {each.name: each for each in vars(operations).values() if isinstance(each, Operation)}
 OF_USERS_AND_DBS = {name for name, operation in OPERATIONS.items() if operation.on != "clusters"}
-# The client calls these by ``client.request``, if at all.
+# The client calls these only through ``client.request``, if at all.
 WITHOUT_A_METHOD = {"topics.list", "topics.delete", "indexes.list", "indexes.delete"}
 SETTINGS = [attribute.name for attribute in fields(UserSettings)]
 
@@ -63,7 +63,7 @@ async def test_each_setting_of_users_is_checked_sent_taken_and_told(setting: str
 
 
 def told(settings: UserSettings | None, setting: str) -> object:
-    """A setting, without the ids that the server gives."""
+    """A setting without the ids that the server assigns."""
     value = getattr(settings, setting)
     return [(rule.topic, rule.permission) for rule in value] if setting == "acl" else value
 

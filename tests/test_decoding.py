@@ -1,4 +1,4 @@
-"""JSON to models: what the API may leave out or add is read, and what is of another type is refused."""
+"""JSON to models: missing optional and unknown members are accepted, wrong types are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from aiodbclient._json.converter import SHAPE_ERRORS, Authority, ClusterEngine, 
 
 @pytest.fixture(autouse=True)
 def new_converter() -> None:
-    """Each test makes the converter anew, so that ``make mutants`` sees who tests the making of it."""
+    """Each test creates a new converter, so that ``make mutants`` knows which tests cover its creation."""
     for cached in (converter._hook, converter._converter):
         cached.cache_clear()
 
@@ -62,7 +62,7 @@ def test_a_user_has_what_is_told_of_it_and_none_for_the_rest() -> None:
     assert user(role="primary", password="", access_cert="c", access_key="k") == User(
         "alice", UserRole.PRIMARY, None, "c", "k"
     )
-    assert user(role="primary").role is UserRole.PRIMARY  # and no string that equals it
+    assert user(role="primary").role is UserRole.PRIMARY  # not an equal string
     nothing = dict.fromkeys(["password", "access_cert", "access_key"], "")
     assert user(role="", mysql_settings={}, settings={}, **nothing) == User("alice")
     assert user(role="", mysql_settings="", settings="", **nothing) == User("alice")

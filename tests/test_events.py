@@ -1,4 +1,4 @@
-"""What a client tells of its requests, for metrics and structured logs."""
+"""The events of a client's requests, for metrics and structured logs."""
 
 from __future__ import annotations
 

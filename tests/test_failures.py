@@ -1,4 +1,4 @@
-"""The table "what happens when": every way to fail, for every kind of operation."""
+"""The table "what happens when": every failure, for every kind of operation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_what_can_be_repeated_is_repeated_when_its_answer_is_lost(
 ) -> None:
     call, reply, result = case
     server.will(loss, reply)
-    read_back = case is REPEATABLE["reset_auth"]  # since either of its two requests may be the last one performed
+    read_back = case is REPEATABLE["reset_auth"]  # either of its two requests may be the last one performed
     if read_back:
         server.will(USER)
 
@@ -142,7 +142,7 @@ async def test_each_status_has_its_error(
 async def test_a_create_may_have_been_applied_whatever_5xx_came(
     status: int, server: Server, make_client: MakeClient
 ) -> None:
-    """524 is a proxy's word for an origin that took too long, and is in no list of HTTP's own."""
+    """524 is a proxy's status for an origin that took too long. HTTP does not define it."""
     server.will(says(status, text="<html>error</html>"))
 
     with pytest.raises(errors.ServerError, match="read the name back") as caught:
@@ -200,7 +200,7 @@ async def test_a_delete_that_finds_nothing_after_a_429_has_failed(server: Server
 async def test_a_delete_over_a_kept_connection_that_is_cut_is_repeated_by_us_alone(
     server: Server, make_client: MakeClient
 ) -> None:
-    """aiohttp would repeat it by itself, unseen, and the 404 would look like an error."""
+    """aiohttp would repeat it silently, and the 404 would look like an error."""
     server.will(says(200, {"dbs": []}), hangs_up, fails(404, "not_found"))
     cluster = make_client().cluster(CLUSTER, engine="pg")
     await cluster.dbs.list()

@@ -1,4 +1,4 @@
-"""What an engine cannot do is refused before anything is sent; the engine is learned once."""
+"""Operations that an engine does not support are refused before a request is sent. The engine is read once."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ async def test_nobody_waits_for_the_read_of_a_more_patient_call(server: Server, 
     budget = RateBudget([Window(1, 60.0)])
     client = make_client(budget=budget)
     await client.clusters.get(CLUSTER)
-    client = make_client(budget=budget)  # which has not read that cluster
+    client = make_client(budget=budget)  # this client has not read that cluster
     patient = asyncio.create_task(client.cluster(CLUSTER).users.list())
     await asyncio.wait([patient], timeout=0.01)
 

@@ -1,4 +1,4 @@
-"""Connection strings of PostgreSQL, as a person writes them into a configuration."""
+"""Connection strings of PostgreSQL, as people write them in configurations."""
 
 from __future__ import annotations
 

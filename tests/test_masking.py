@@ -1,4 +1,4 @@
-"""What a client knows to be secret is masked wherever it stands in what an answer says."""
+"""Known secrets are masked wherever an answer contains them."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ async def test_no_frame_of_a_cancelled_call_shows_a_secret(server: Server, make_
 
 
 async def test_no_frame_of_a_traceback_shows_a_secret(server: Server, make_client: MakeClient) -> None:
-    """As the tools show it that tell local variables with a traceback."""
+    """As tools show it that print local variables with a traceback."""
     told = {"user": {"name": "bob", "password": PROVIDERS}}
     client = make_client(TOKEN, retry=RetryPolicy(max_tries=2, base_delay=0.001), timeout=0.2)
     users = client.cluster(CLUSTER, engine="pg").users

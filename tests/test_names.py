@@ -1,4 +1,4 @@
-"""A name is arbitrary text to us, and exactly one segment of the path."""
+"""A name is any text, and exactly one segment of the path."""
 
 from __future__ import annotations
 

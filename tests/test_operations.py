@@ -1,4 +1,4 @@
-"""Each of the twelve operations, as it goes over the wire and as it comes back."""
+"""The requests and results of each of the twelve operations."""
 
 from __future__ import annotations
 

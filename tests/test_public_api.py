@@ -1,6 +1,6 @@
-"""The public API is the one that public_api.txt has: no name and no argument changes by accident.
+"""The public API matches public_api.txt, so no name or argument changes by accident.
 
-After a change that is meant: ``.venv/bin/python -m tests.test_public_api``, and look at the difference.
+After an intended change: run ``.venv/bin/python -m tests.test_public_api``, and review the difference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def public_names(module: ModuleType) -> list[str]:
 
 
 def described(name: str, member: object) -> Iterator[str]:
-    """A line for ``member``, and one for each public member of a class."""
+    """One line for ``member``, and one for each public member of a class."""
     if not inspect.isclass(member):
         yield f"{name}{parameters(member)}" if callable(member) else name
         return

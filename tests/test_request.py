@@ -1,4 +1,4 @@
-"""``client.request``: any call of the API, with the budget, the retries and the masking of all others."""
+"""``client.request``: any call of the API, with the same budget, retries and masking as the others."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ async def test_an_answer_that_is_not_json_is_an_error(server: Server, make_clien
         assert caught.value.__context__ is None
 
 
-# What tenants send of their own.
+# Requests of the tenants module.
 
 
 async def test_a_call_below_a_cluster_quotes_its_names_and_is_counted(server: Server, make_client: MakeClient) -> None:

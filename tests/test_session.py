@@ -1,4 +1,4 @@
-"""Whose session it is, whose token, and where the token goes."""
+"""The owner of the session, the token, and where the token is sent."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ async def test_cancelling_a_call_leaves_no_connection_and_no_task(server: Server
     await asyncio.wait(calls)
     await client.aclose()
 
-    # What is left in this loop is the test itself and the server's own tasks for its 20 requests.
+    # The remaining tasks are the test itself and the server's tasks for its 20 requests.
     ours = [task for task in asyncio.all_tasks() if "aiodbclient" in repr(task.get_coro())]
     assert ours == []
 

@@ -1,4 +1,4 @@
-"""The client against the provider's own description of the API: what it sends, and what it makes of the answers."""
+"""The client's requests and results, compared with the provider's API description."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Call = Callable[[DatabaseClient], Awaitable[Any]]
 
 @frozen
 class Operation:
-    """One of the twelve: where it is in the description, and all the ways to call it."""
+    """One of the twelve operations: its place in the description, and all ways to call it."""
 
     method: str
     template: str
@@ -135,7 +135,7 @@ CALLS = [
 ]
 FIRST_CALLS = [pytest.param(name, operation.calls[0], id=name) for name, operation in OPERATIONS.items()]
 
-# What a Cluster leaves out: nothing of it is needed by those who work with its users and dbs.
+# Members that Cluster omits: work with users and dbs does not need them.
 NOT_OF_A_CLUSTER = {
     "maintenance_window",
     "metrics_endpoints",
@@ -217,7 +217,7 @@ async def test_an_error_is_the_one_that_is_described(
         example = described[str(status)]["content"]["application/json"]["example"]
         server.will(says(status, example))
         with pytest.raises(DatabaseClientError) as caught:
-            # One try, so that what came is what is raised.
+            # One try, so that the first failure is raised.
             await call(make_client(retry=RetryPolicy(max_tries=1)))
         assert type(caught.value) is error_type
         assert isinstance(caught.value, APIError)
@@ -254,13 +254,13 @@ def test_the_models_name_what_is_documented(spec: JSON) -> None:
 
 
 def about_what_was_asked(answer: JSON) -> JSON:
-    """``answer`` for the cluster, user or db of our call; some of the examples answer a call for another."""
+    """Adapt ``answer`` to the cluster, user or db of our call. Some examples answer a call for another one."""
     names = {"database": {"id": CLUSTER}, "user": {"name": "app-01"}, "db": {"name": "alpha"}}
     return {key: value | names[key] if key in names else value for key, value in answer.items()}
 
 
 def success(described: JSON) -> tuple[int, list[Any]]:
-    """The documented status of success, and the examples of its answer."""
+    """The documented success status, and the examples of its answer."""
     [status] = [status for status in described["responses"] if status.startswith("2")]
     content = described["responses"][status].get("content")
     if content is None:
@@ -271,7 +271,7 @@ def success(described: JSON) -> tuple[int, list[Any]]:
 
 
 def members(schema: JSON) -> dict[str, JSON]:
-    """The schemas of an object's members, with those of its ``allOf``."""
+    """The schemas of an object's members, including its ``allOf``."""
     found: dict[str, JSON] = dict(schema.get("properties", {}))
     for part in schema.get("allOf", ()):
         found |= members(part)
@@ -279,7 +279,7 @@ def members(schema: JSON) -> dict[str, JSON]:
 
 
 def undocumented(schema: JSON, value: Any, at: str = "") -> Iterator[str]:
-    """Where ``value`` has members that ``schema`` does not know, which a server may ignore without a word."""
+    """The paths of members of ``value`` that ``schema`` does not have. A server may silently ignore them."""
     if isinstance(value, dict):
         known = members(schema)
         for key, member in value.items():
@@ -311,7 +311,7 @@ def complete(schema: JSON) -> Any:
 
 
 def differences(told: Any, result: Any, at: str = "") -> Iterator[str]:
-    """Where ``result`` does not carry what the API told."""
+    """The paths where ``result`` lacks a value of the API's answer."""
     if isinstance(told, dict):
         for key, member in told.items():
             if isinstance(result, Cluster) and key == "do_settings":

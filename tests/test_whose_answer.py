@@ -1,4 +1,4 @@
-"""An answer belongs to its request: one about another user, db or cluster, or that came too early, is refused."""
+"""An answer that does not belong to its request is refused: for another user, db or cluster, or too early."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ Writer = asyncio.StreamWriter
 
 @asynccontextmanager
 async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator[tuple[DatabaseClient, list[int]]]:
-    """A client of a server that says, byte for byte, what ``replies`` write; and which connection each came by."""
+    """A client of a server that sends exactly the bytes that ``replies`` write, and the connection of each request."""
     script, used, serving = list(replies), list[int](), list[asyncio.Task[None]]()
 
     async def serve(reader: asyncio.StreamReader, writer: Writer) -> None:
@@ -177,7 +177,7 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
                 used.append(mine)
                 await script.pop(0)(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has closed it
+            pass  # the client closed it
         finally:
             writer.close()
 
@@ -191,7 +191,7 @@ async def speaks(*replies: Callable[[Writer], Awaitable[None]]) -> AsyncIterator
 
 
 class Writes:
-    """Write one answer after the other; ``done`` once the last one is on its way."""
+    """Write the answers one after the other, and set ``done`` after the last one."""
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = answers

@@ -1,4 +1,4 @@
-"""PostgreSQL and MariaDB with TLS, and the authorities that sign their certificates or do not."""
+"""PostgreSQL and MariaDB with TLS, with the right certificate authority and a wrong one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_SECONDS = 60.0
 
 @frozen
 class Server:
-    """A server with TLS, where ALICE may log in, and the files of the CA that signed for it and of another one."""
+    """A server with TLS where ALICE may log in, and the files of its CA and of another one."""
 
     connection: Connection
     ca_file: str
@@ -38,7 +38,7 @@ class Server:
 
 @contextmanager
 def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A folder with certificates, and the options for a process of whoever owns it: PostgreSQL refuses root."""
+    """A folder with certificates, and the process options to run as its owner: PostgreSQL refuses root."""
     with tempfile.TemporaryDirectory(prefix="aiodbclient-tls-") as name:
         folder = Path(name)
         authority = trustme.CA()
@@ -60,7 +60,7 @@ def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
 @contextmanager
 def postgresql() -> Iterator[Server]:
     """Debian's PostgreSQL: the one that comes as a wheel has no TLS."""
-    # The package of the client has a folder there too.
+    # The client's package has a folder there too.
     servers = [initdb.parent for initdb in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     programs = sorted(servers, key=lambda bin: int(bin.parent.name))
     if not programs:
@@ -69,7 +69,7 @@ def postgresql() -> Iterator[Server]:
         (folder / "password").write_text(f"{ALICE.password}\n")
         initdb = ["--auth=scram-sha-256", f"--username={ALICE.name}", "--pwfile=password", "--no-sync"]
         subprocess.run([programs[-1] / "initdb", "--pgdata=data", *initdb], check=True, **process)
-        hba = "hostssl all all 127.0.0.1/32 scram-sha-256\n"  # without TLS nobody gets in
+        hba = "hostssl all all 127.0.0.1/32 scram-sha-256\n"  # all connections need TLS
         (folder / "data" / "pg_hba.conf").write_text(hba)
         port = _free_port()
         settings = {
@@ -131,7 +131,7 @@ def _server(folder: Path, engine: Engine, port: int, database: str) -> Server:
 
 @contextmanager
 def _until_ended(running: subprocess.Popen[bytes], error: type[Exception], connect: Any) -> Iterator[None]:
-    """Wait until ``connect`` raises no ``error``, and end ``running`` afterwards."""
+    """Wait until ``connect`` no longer raises ``error``, and end ``running`` afterwards."""
     try:
         deadline = time.monotonic() + START_SECONDS
         while True:

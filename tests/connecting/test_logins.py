@@ -1,4 +1,4 @@
-"""What uri_for writes lets drivers in where the server is the right one, and keeps them out where it is not."""
+"""With the URIs of uri_for, drivers connect to the right server and refuse a wrong one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What uri_for writes for the engines that are not started here, as their drivers' own parsers read it."""
+"""The URIs of uri_for for engines that are not started here, parsed by their drivers."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from ..server import CLUSTER, Server, says
 
 @frozen
 class Proxy:
-    """proxy.py, which lets in who knows the password."""
+    """proxy.py with a password."""
 
     port: int
     log: Path
@@ -36,7 +36,7 @@ class Proxy:
         return f"http://me:hunter2@127.0.0.1:{self.port}"
 
     async def connected(self, to: str) -> bool:
-        """Whether it says that it connected somebody ``to`` there."""
+        """Whether its log has a connection ``to`` there."""
         for _ in range(100):
             if f"CONNECT {to}" in self.log.read_text():
                 return True
@@ -80,7 +80,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def list_dbs(api: Server, folder: Path, options: str, **environment: str) -> str:
-    """What a program with this environment prints that lists a cluster's dbs through a client with these options."""
+    """Run a program with these client options and environment that lists dbs, and return its output."""
     program = f"""
         import asyncio, traceback
         from aiodbclient import DatabaseClient, RetryPolicy

@@ -1,4 +1,4 @@
-"""The demo does what it says, and can fail."""
+"""The demo works, and fails when something is wrong."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ def test_the_demo_shows_it_all() -> None:
 
 
 class Broken(Sandbox):
-    """One in which a user cannot be created."""
+    """A sandbox that refuses to create one user."""
 
     async def __aenter__(self) -> Broken:
         self.faults.add("users.create", name="tenant_006", status=422)
-        self.faults.add("dbs.create", name="tenant_001", delay=5.0, times=1)  # so that the process lives to be killed
+        self.faults.add(
+            "dbs.create", name="tenant_001", delay=5.0, times=1
+        )  # so that the process lives until it is killed
         return await super().__aenter__()
 
 

@@ -1,4 +1,4 @@
-"""The quickstart leaves a cluster as it found it, whatever happens."""
+"""The quickstart leaves the cluster unchanged, even if a step fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def cluster(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, no_environment: None) -> str:
-    """A cluster that the environment names, as it would one of the provider's."""
+    """A cluster that the environment names, as for a real one."""
     cluster = await sandbox.add_cluster("pg", backend="memory")
     monkeypatch.setenv("DIGITALOCEAN_API_URL", sandbox.url)
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.token)
@@ -58,7 +58,7 @@ async def test_it_runs_on_the_cluster_that_the_environment_names(
     assert {"users.create", "dbs.create", "users.reset_auth"} < set(operations(sandbox))
     printed = capsys.readouterr().out
     assert "sandbox" not in printed
-    assert "AVNS_" not in printed  # with which every password begins
+    assert "AVNS_" not in printed  # the prefix of every password
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The README: each block of code runs, and what it links to is there."""
+"""The README: each block of code runs, and each link has a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small project with tests of its own: they pass, as its README says to run them."""
+"""The tests of the example project pass, run as its README describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web examples, over real HTTP on both sides: a browser's requests in, the sandbox's API behind."""
+"""The web examples over real HTTP on both sides: visitors in front, the sandbox's API behind."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def serve(request: pytest.FixtureRequest) -> Serve:
 
 
 class Visitor:
-    """Somebody who signs up at an app whose store is at ``store``."""
+    """A visitor who signs up. The app's store is at ``store``."""
 
     def __init__(self, http: aiohttp.ClientSession, store: Path) -> None:
         self.http = http
@@ -75,7 +75,7 @@ class Visitor:
             return answer
 
     async def credential_of(self, tenant: str) -> Credential:
-        """Sign up, and see what is on record then."""
+        """Sign up, and return the stored credential."""
         answer = await self.sign_up(tenant)
         assert answer.status == 201, await answer.text()
         assert await answer.json() == {"tenant": tenant, "database": f"tenant_{tenant}"}
@@ -102,7 +102,7 @@ async def visiting(
 async def visitor(
     serve: Serve, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[Visitor, None]:
-    """One at an app on a cluster with a PostgreSQL."""
+    """A visitor of an app on a cluster with a PostgreSQL."""
     cluster = await sandbox.add_cluster("pg", backend="postgres")
     async with visiting(serve, sandbox, cluster, tmp_path, monkeypatch) as visitor:
         yield visitor
@@ -185,7 +185,9 @@ async def test_when_the_api_is_down_a_signup_fails_and_can_be_tried_again(visito
 async def test_when_the_rate_budget_is_spent_nobody_waits_for_it(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Sandbox(windows=[Window(6, 60.0), Window(5000, 3600.0)]) as sandbox:  # as many as one signup takes
+    async with Sandbox(
+        windows=[Window(6, 60.0), Window(5000, 3600.0)]
+    ) as sandbox:  # the number of requests of one signup
         cluster = await sandbox.add_cluster("pg", backend="postgres")
         async with visiting(serve, sandbox, cluster, tmp_path, monkeypatch) as visitor:
             await visitor.credential_of("alpha")

@@ -1,4 +1,4 @@
-"""OpenTelemetry sees each request through aiohttp's own instrumentation, and none of the secrets in it."""
+"""OpenTelemetry sees each request through aiohttp's instrumentation, without its secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Traces:
 
     @property
     def text(self) -> str:
-        """Everything that is told of the spans: names, attributes, events, states."""
+        """All exported data of the spans: names, attributes, events, states."""
         return "\n".join(span.to_json() for span in self.spans)
 
 
@@ -57,7 +57,7 @@ def a_client(sandbox: Sandbox, session: aiohttp.ClientSession | None = None) -> 
 
 
 async def use(client: DatabaseClient, sandbox: Sandbox) -> list[User]:
-    """Meet a success, a refusal, a retry and an answer that is lost. Returns the users, for their secrets."""
+    """Run into a success, a refusal, a retry and a lost answer. Returns the users, for their secrets."""
     users = client.cluster(await sandbox.add_cluster("pg", backend="memory")).users
     told = [await users.create(f"tenant{number}") for number in range(5)]
     with pytest.raises(errors.APIError):
@@ -73,7 +73,7 @@ async def use(client: DatabaseClient, sandbox: Sandbox) -> list[User]:
 
 
 def check(traces: Traces, sandbox: Sandbox, users: list[User]) -> None:
-    assert len(traces.spans) == len(sandbox.requests)  # one for each try
+    assert len(traces.spans) == len(sandbox.requests)  # one span per try
     assert all(span.kind is SpanKind.CLIENT for span in traces.spans)
     assert {span.name for span in traces.spans} == {"GET", "POST"}
     statuses = [dict(span.attributes or {}).get("http.status_code") for span in traces.spans]
@@ -83,7 +83,7 @@ def check(traces: Traces, sandbox: Sandbox, users: list[User]) -> None:
     secrets = {sandbox.token, *(user.password for user in users if user.password)}
     assert len(secrets) > 5
     assert [secret for secret in secrets if secret in traces.text] == []
-    assert "tenant1" in traces.text  # the URL is told, and so are the names in it
+    assert "tenant1" in traces.text  # the URL is exported, with the names in it
 
 
 async def test_a_client_of_an_instrumented_process(

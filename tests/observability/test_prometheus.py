@@ -1,4 +1,4 @@
-"""The Prometheus example counts what really went over the wire."""
+"""The Prometheus example counts the requests that were really sent."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """One whose burst window is soon spent."""
+    """A sandbox with a small burst window."""
     with Sandbox(windows=[Window(limit=8, seconds=0.4)]) as running:
         yield running
 
 
 def read(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
-    """The samples of the exposition text, by name and labels."""
+    """The samples in the exposition text, by name and labels."""
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())

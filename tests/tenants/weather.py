@@ -108,7 +108,7 @@ class Weather:
                     **os.environ,
                     "STORM": json.dumps(plan),
                     "TMPDIR": str(self.folder),
-                },  # claims that killed processes leave
+                },  # for the files of killed processes
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

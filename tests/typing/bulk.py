@@ -1,4 +1,4 @@
-"""What a type checker sees of the bulk runs and of the errors. Never run, as ``client.py``."""
+"""The types of bulk runs and errors for a type checker. Never run, as ``client.py``."""
 
 from __future__ import annotations
 

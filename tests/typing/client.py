@@ -1,6 +1,6 @@
-"""What a type checker sees of the client. Never run: ``make check`` reads it with mypy and pyright, both strict.
+"""The types of the client for a type checker. Never run: ``make check`` checks it with mypy and pyright, both strict.
 
-Where a line must be wrong, its ignore says so; one that is not needed is an error of its own.
+A line that must be an error has an ignore. An unneeded ignore is an error too.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def models(cluster: Cluster, user: User, connection: Connection, status: RateLim
     assert_type(Capabilities.of("pg"), Capabilities | None)
     assert_type(Engine.parse("pg"), Engine | str)
     print(user.passwort)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-    # Not every user has one that the API tells.
+    # The API does not return it for every user.
     user.password.encode()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
 
 

@@ -1,4 +1,4 @@
-"""What a type checker knows of tenants. Checked, not run."""
+"""The types of tenants for a type checker. Checked, not run."""
 
 from __future__ import annotations
 
