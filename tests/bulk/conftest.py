@@ -16,7 +16,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[DatabaseClient]:
-    """A client of ``sandbox`` that is quick to try again and not paced."""
+    """A client of ``sandbox`` with fast retries and no pacing."""
     async with DatabaseClient(
         sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.001), budget=RateBudget([]), timeout=5.0
     ) as running:

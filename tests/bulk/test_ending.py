@@ -1,4 +1,4 @@
-"""What ends a whole run, and what a run says to who uses it in a way that cannot work."""
+"""Errors that end a whole run, and errors for wrong use of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .truth import Truth, requests
 
 
 async def taken(run: Run[UserOutcome]) -> tuple[list[UserOutcome], errors.DatabaseClientError | None]:
-    """The outcomes of ``run``, and what its loop raised."""
+    """The outcomes of ``run``, and the exception of its loop."""
     outcomes: list[UserOutcome] = []
     try:
         async for outcome in run:
@@ -44,7 +44,7 @@ async def test_a_token_that_is_refused_on_the_way_ends_the_run(sandbox: Sandbox,
     assert "the run ended here" in str(error)
     assert "nothing was sent for names without an outcome" in str(error)
     assert requests(sandbox, "users.create") <= 20 + 4
-    assert len(outcomes) == requests(sandbox, "users.create")  # so that the rest is untouched
+    assert len(outcomes) == requests(sandbox, "users.create")  # so that the rest is not started
     assert set(truth.created) == {outcome.name for outcome in outcomes if outcome.ok}
     assert all(isinstance(outcome.error, errors.AuthenticationError) for outcome in outcomes if not outcome.ok)
     assert our_tasks() == set()

@@ -1,7 +1,7 @@
-"""Every fault at every operation of a bulk run, over real HTTP.
+"""Every fault in every operation of a bulk run, over real HTTP.
 
-Whatever happens on the way: a password that was reported is the server's current one, no user exists that nobody asked
-for, none is created twice, and none that existed before is touched without being asked for.
+In all cases: a reported password is the server's current one; no user exists that was not
+requested; no user is created twice; and no existing user is changed without a request.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ NEW = ["new-lost", "new-cut", "new"]
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.02)
-    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is for a busy machine
+    monkeypatch.setattr("aiodbclient._bulk.settle.FRESH", 10 * UNSEEN)  # the rest is margin for a busy machine
 
 
 class Case:
-    """One fault at one operation, on a cluster of its own: what was there before, and what the runs reported."""
+    """One fault in one operation, on its own cluster, with the users before and the outcomes of the runs."""
 
     def __init__(self, what: str, truth: Truth) -> None:
         self.what = what
@@ -102,7 +102,7 @@ async def prepared(sandbox: Sandbox, engine: str, operation: str, fault: str, ti
         for name in [*KEPT, *ROTATED, *GONE]:
             await patient.cluster(cluster_id).users.create(name)
         truth.created.clear()
-        # So that the read-back and the reset are needed, two creates are lost in any case.
+        # Two creates are always lost, so that the read-back and the reset are needed.
         sandbox.faults.add("users.create", cluster=cluster_id, name="new-lost", nth=1, status=500, after=True)
         sandbox.faults.add("users.create", cluster=cluster_id, name="new-cut", nth=1, cut=True)
         sandbox.faults.add(f"users.{operation}", cluster=cluster_id, times=times, **FAULTS[fault])

@@ -1,4 +1,4 @@
-"""What the API tells late: a user that was deleted is still listed, a fresh password is empty, a rival is unseen."""
+"""Late reads of the API: a deleted user is still listed, a new password is empty, a rival is not visible."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ async def test_where_passwords_are_told_no_name_is_read_before_its_create(sandbo
 
 
 async def test_a_rival_in_the_place_of_a_deleted_user_is_not_reset(sandbox: Sandbox, mongodb: ClusterClient) -> None:
-    """Found by the machine of test_random_faults."""
+    """Found by test_random_faults."""
     await collect(mongodb.users.deprovision(["a"]))
     async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
         await other.cluster(mongodb.id).users.create("a")
@@ -152,7 +152,7 @@ async def test_a_rival_in_the_place_of_a_deleted_user_is_not_reset(sandbox: Sand
 
 
 async def test_without_a_list_nobody_is_given_a_new_password(sandbox: Sandbox, mongodb: ClusterClient) -> None:
-    """Found by the machine of test_random_faults."""
+    """Found by test_random_faults."""
     await mongodb.users.create("a")
     truth = Truth(sandbox, mongodb.id)
     sandbox.faults.add("users.list", status=403, nth=1)

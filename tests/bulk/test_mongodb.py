@@ -1,4 +1,4 @@
-"""A MongoDB cluster answers 500 to user writes that overlap, so those of one client go one at a time."""
+"""A MongoDB cluster answers 500 to overlapping user writes, so a client sends them one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: what differs between a cluster's users and those asked for, without writing, and the run that ends it."""
+"""Plans: the differences between a cluster's users and the specs, without writes, and the run that removes them."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_planning_thousands_costs_one_list(sandbox: Sandbox, pg: ClusterCl
 
 
 async def test_a_name_in_another_spelling_is_looked_up(sandbox: Sandbox, pg: ClusterClient) -> None:
-    """The sandbox tells names of another case apart. A provider may not, and then the extra one is that asked for."""
+    """Names are case-sensitive in the sandbox. If they are not at a provider, the extra user is the requested one."""
     await pg.users.create("alice")
 
     plan = await pg.users.plan(["Alice"], prune=True)
@@ -299,7 +299,7 @@ async def _apply_and_check(
 
     assert set(told) == {*plan.create, *plan.update, *(plan.extra if prune else ())}
     again = await cluster.users.plan(wanted, prune=prune)
-    if plan.unknown:  # now that others have settings, it is known that these have none
+    if plan.unknown:  # other users have settings now, so it is known that these have none
         told |= await applied(again)
         again = await cluster.users.plan(wanted, prune=prune)
     assert not again, str(again)

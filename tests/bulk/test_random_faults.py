@@ -1,6 +1,6 @@
-"""Whatever runs and faults come in whatever order: who believes the outcomes has every password right.
+"""With runs and faults in any order, the outcomes have the right passwords.
 
-A machine that plays an operator who writes down what the outcomes tell, on a server that fails at random.
+A state machine acts as an operator who stores the outcomes, on a server that fails at random.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Operator(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.noted: dict[str, str | None] = {}  # None: there, with a password that nobody told
-        self.unsure: set[str] = set()  # the error said so, or it was never asked for
+        self.noted: dict[str, str | None] = {}  # None: exists, with an unknown password
+        self.unsure: set[str] = set()  # the error said so, or it was never requested
 
     @initialize(engine=st.sampled_from(["pg", "mongodb"]), credentials=st.booleans())
     def start(self, engine: str, credentials: bool) -> None:

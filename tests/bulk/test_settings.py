@@ -1,4 +1,4 @@
-"""Users that are there with other settings than asked for: told, and changed where that is asked for."""
+"""Existing users with other settings than requested: they are reported, and changed on request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mongodb(databases: list[str] | None, role: str | None) -> UserSettings:
     return UserSettings(mongo_user_settings=MongoUserSettings(databases, role))
 
 
-# the engine, what a user was made with, what is the same, and what is not, with the setting that differs
+# engine, settings at creation, equal settings, different settings, and the setting that differs
 CASES: list[tuple[str, UserSettings | None, list[UserSettings], UserSettings, str]] = [
     (
         "pg",
@@ -97,7 +97,7 @@ async def made(sandbox: Sandbox, client: DatabaseClient, engine: str, settings: 
     cluster = client.cluster(await sandbox.add_cluster(engine, backend="memory"))
     await cluster.users.create("alice", settings=settings)
     if engine == "kafka" and settings is None:
-        # Where a user has an ACL, one without any is known to have none.
+        # If one user has an ACL, a user without one is known to have none.
         await cluster.users.create("with-acl", settings=kafka(("orders", "consume")))
     return cluster
 
@@ -138,7 +138,7 @@ async def test_keep_and_reset_fail_a_user_with_other_settings(
 
 @define
 class NewerSettings(UserSettings):
-    """The settings of a later version, whose new one is known to nothing that compares them."""
+    """The settings of a later version, with a new setting that no comparison knows."""
 
     shards: int | None = None
 

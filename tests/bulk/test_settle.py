@@ -18,7 +18,7 @@ RETRY = RetryPolicy(max_tries=3, base_delay=0.0001)
 
 
 class Server:
-    """Answers the creates and the reads of one name as it is told, and then as it did last."""
+    """Answers creates and reads of one name as scripted, and repeats the last answer."""
 
     def __init__(self, creates: list[Any], reads: list[Any]) -> None:
         self._answers = {"create": creates, "read": reads}

@@ -1,4 +1,4 @@
-"""However a run ends early: nothing new is sent, and no task is left behind."""
+"""However a run ends early, nothing new is sent, and no task is left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .truth import Truth, requests
 
 
 def our_tasks() -> set[str]:
-    """The running tasks, without this one and the sandbox's."""
+    """The running tasks, except this one and the sandbox's."""
     return {
         repr(task)
         for task in asyncio.all_tasks()
@@ -26,8 +26,8 @@ def our_tasks() -> set[str]:
 
 
 async def assert_quiet(sandbox: Sandbox) -> None:
-    """Nothing is under way, and nothing more arrives."""
-    await asyncio.sleep(0.03)  # a request that was cancelled may have been on its way
+    """Check that no request is running, and no more requests arrive."""
+    await asyncio.sleep(0.03)  # a cancelled request may have been sent
     assert our_tasks() == set()
     arrived = len(sandbox.requests)
     await asyncio.sleep(0.1)

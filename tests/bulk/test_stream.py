@@ -1,4 +1,4 @@
-"""A run is a stream: outcomes as they come, specs as room frees, one failure for one name."""
+"""A run is a stream: it yields outcomes as they arrive, reads specs when there is room, and fails single names."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ async def test_specs_that_raise_what_ends_a_loop_do_not_end_the_run_as_if_they_w
 async def test_specs_that_are_cancelled_do_not_end_the_run_as_if_they_were_all(pg: ClusterClient) -> None:
     async def specs() -> AsyncIterator[str]:
         yield "a"
-        raise asyncio.CancelledError  # as from awaiting a producer that was cancelled
+        raise asyncio.CancelledError  # as after awaiting a cancelled producer
 
     with pytest.raises(asyncio.CancelledError):
         await collect(pg.users.provision(specs()))

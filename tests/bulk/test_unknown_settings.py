@@ -1,4 +1,4 @@
-"""An API that does not return the settings of users: what is not known is neither equal nor different."""
+"""An API that does not return the settings of users: unknown settings are neither equal nor different."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_where_another_user_of_the_list_has_settings_absent_means_none(
 
 
 async def test_a_user_that_is_read_alone_shows_only_what_it_has(server: Server, make_client: MakeClient) -> None:
-    """The list has the name in another spelling, so the user is read, and a read may leave out what a list has."""
+    """The list has the name in another spelling, so the user is read. A read may omit what a list has."""
     other = {"name": "SILENT", "role": "normal", "password": "x", "settings": {"pg_allow_replication": True}}
     server.will(says(200, {"users": [other]}), says(200, {"user": other | {"name": "silent", "settings": None}}))
 

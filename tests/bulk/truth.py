@@ -1,4 +1,4 @@
-"""What a sandbox knows and its API does not tell: the current password of each user, and what was done to whom."""
+"""Facts of a sandbox that its API does not return: the current password of each user, and its creates and resets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from aiodbclient.sandbox.backends import MONGODB_READ_ONLY, MemoryBackend
 
 
 class Truth:
-    """Watches a cluster in memory, from now on.
+    """Watches a cluster in memory from now on.
 
-    ``passwords`` are the current ones by name, ``created`` and ``reset`` how often that was done to a name. A create
-    that the server refused was not done.
+    ``passwords`` has the current passwords by name. ``created`` and ``reset`` count by name. A create
+    that the server refused does not count.
     """
 
     def __init__(self, sandbox: Sandbox, cluster: str) -> None:
@@ -29,7 +29,7 @@ class Truth:
 
     @property
     def passwords(self) -> dict[str, str | None]:
-        """Of every user but the one that MongoDB clusters have beside the primary."""
+        """The current passwords, without MongoDB's second built-in user."""
         return {name: self._told[name] for name in self._backend._users if name != MONGODB_READ_ONLY}
 
     async def _watch_create(self, new: Any) -> Any:
@@ -46,5 +46,5 @@ class Truth:
 
 
 def requests(sandbox: Sandbox, *operations: str) -> int:
-    """How many requests of these operations (default: of all) have arrived."""
+    """The number of received requests of these operations (default: of all)."""
     return sum(not operations or request.operation in operations for request in sandbox.requests)

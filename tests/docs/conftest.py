@@ -1,4 +1,4 @@
-"""What the guides take for granted, made real: a sandbox in the provider's place, a Vault, a Valkey."""
+"""What the guides assume: a sandbox instead of the provider, a Vault, a Valkey."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WITH_TENANTS = {
 
 @pytest.fixture
 async def sandbox(_aiodbclient_servers: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
-    """One where every client ends up that names no ``base_url``, with its token in the environment."""
+    """A sandbox for all clients without a ``base_url``, with its token in the environment."""
 
     class OnTheSandbox(DatabaseClient):
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -55,7 +55,7 @@ async def sandbox(_aiodbclient_servers: None, monkeypatch: pytest.MonkeyPatch) -
 async def namespace(
     request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Namespace]:
-    """The names that every guide may use. Its cluster has a PostgreSQL behind it where the page has tenants."""
+    """The names that every guide may use. The cluster has a PostgreSQL if the page has tenants."""
     callspec = getattr(request.node, "callspec", None)
     real = callspec is not None and callspec.params.get("page") in WITH_TENANTS
     cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
@@ -77,7 +77,7 @@ async def namespace(
 
 @pytest.fixture
 async def tenants_store(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[None]:
-    """The folder to work in is empty but for an open store, ``tenants.db``."""
+    """An empty working folder with an open store, ``tenants.db``."""
     monkeypatch.chdir(tmp_path)
     async with SQLiteStore("tenants.db") as store:
         namespace["store"] = store
@@ -87,7 +87,7 @@ async def tenants_store(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.fixture
 async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Vault]:
-    """A Vault that has the sandbox's token, and an empty folder to work in."""
+    """A Vault with the sandbox's token, and an empty working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DIGITALOCEAN_TOKEN")
     async with Vault().running() as vault:
@@ -108,7 +108,7 @@ def valkey(monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder to work in, and packages that some Pythons lack."""
+    """An empty working folder, and packages that some Python versions lack."""
     pytest.importorskip("asyncpg")
     pytest.importorskip("sqlalchemy")
     monkeypatch.chdir(tmp_path)
@@ -116,7 +116,7 @@ def drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def as_it_was() -> Iterator[None]:
-    """Undo what guides do to the process: instrument aiohttp, and set up logging, as Litestar does by itself."""
+    """Undo changes of guides to the process: instrumented aiohttp, and logging as set up by Litestar."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

@@ -1,4 +1,4 @@
-"""Each place that architecture.md names is there."""
+"""Each place that architecture.md names exists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLACES = re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)
 
 
 def names_in(body: list[ast.stmt]) -> dict[str, ast.stmt]:
-    """What is defined in ``body``, by its name."""
+    """The definitions in ``body``, by name."""
     found: dict[str, ast.stmt] = {}
     for node in body:
         match node:

@@ -1,4 +1,4 @@
-"""What the pages say of the tables, the errors, the engines and pydo is so."""
+"""The statements of the pages about tables, errors, engines and pydo are true."""
 
 from __future__ import annotations
 

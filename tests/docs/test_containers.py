@@ -1,4 +1,4 @@
-"""The section "In a container" works, as far as it goes without an image."""
+"""The section "In a container" works, as far as possible without an image."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_what_the_container_runs_answers_what_the_app_sends() -> None:
         with urllib.request.urlopen(request) as answer:
             connection = json.load(answer)["database"]["connection"]
         assert connection["host"] == host
-        # In the network of the containers the name leads there.
+        # In the containers' network, the name resolves to it.
         psycopg.connect(connection["uri"], hostaddr="127.0.0.1").close()
     finally:
         process.terminate()

@@ -1,6 +1,6 @@
-"""Each block of Python on the site runs, and prints what its comments say.
+"""Each Python block on the site runs, and prints what its comments show.
 
-The blocks of a page run one after the other, as if they were typed into ``python -m asyncio``. What the reader is
+The blocks of a page run one after the other, as if typed into ``python -m asyncio``. What the reader is
 assumed to have (a client, a token, a Vault) comes from the fixtures in conftest.
 """
 
@@ -32,7 +32,7 @@ DOCS = ROOT / "docs"
 PAGES = {page.relative_to(DOCS).as_posix(): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
-# What a page needs beside the names that each may use.
+# What a page needs besides the common names.
 NEEDS = {
     "how-to/bulk.md": "no_signals",
     "how-to/connect.md": "drivers",
@@ -54,7 +54,7 @@ CODE = [page for page in PAGES if blocks_of(page) and page not in (*PROGRAMS, *T
 
 
 def promised(block: str) -> list[str]:
-    """What the comment behind a ``print`` says that it prints."""
+    """The expected output in the comment after a ``print``."""
     assert not re.search(r"^\s*\)  # ", block, re.MULTILINE), "a print and what it says are on one line"
     return re.findall(r"print\(.*\)  # (.+)$", block, re.MULTILINE)
 
@@ -98,7 +98,7 @@ async def test_the_blocks_of_a_page_run(page: str, prepared: Namespace, capsys: 
 
 
 async def start_and_stop(app: Any) -> None:
-    """An app of the guide to web backends starts under its framework, with a client that works, and ends."""
+    """An app of the guide to web backends starts in its framework, has a working client, and ends."""
     match app:
         case FastAPI():
             async with app.router.lifespan_context(app):
@@ -132,7 +132,7 @@ async def test_the_vault_is_asked_once_and_again_after_a_401(
 
 
 async def test_the_contract_of_a_store_passes_on_the_vault(namespace: Namespace, vault: Vault) -> None:
-    vault.hurry = 10.0  # so that leases run out sooner
+    vault.hurry = 10.0  # so that leases expire sooner
     for block in blocks_of("how-to/your-own-store.md"):
         if "import VaultStore" in block or "StoreContract" in block:
             exec(re.sub(r"^async with VaultStore.*", "", block, flags=re.M | re.S), namespace)

@@ -1,4 +1,4 @@
-"""The site: it builds without a warning, names no private code, and no page is wider than its screen."""
+"""The site builds without a warning, names no private code, and has no page wider than its screen."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CLASSES = {
 SCREENS = {"wide": 1920, "laptop": 1280, "phone": 390}  # pixels
 CHROMIUM = shutil.which("chromium")
 
-# Loads each page at each width in a frame, and posts by how much it is wider than that.
+# Loads each page at each width in a frame, and posts how much wider it is.
 MEASURE = """<!doctype html><body><script>
 async function measure() {
   const measured = {};
@@ -66,7 +66,7 @@ measure();
 
 
 class Served(SimpleHTTPRequestHandler):
-    """The site, a page that measures it, and what that page posts."""
+    """Serve the site and a page that measures it. Yields the URL and the measurements."""
 
     measure: str
     measured: Queue[dict[str, int]]
@@ -122,7 +122,7 @@ def text_of(site: Path, page: str) -> str:
 
 
 def described(cls: type) -> set[str]:
-    """The fields and members that the docstrings of ``cls`` and its bases describe."""
+    """The fields and members that the docstrings of ``cls`` and its bases document."""
     found = set[str]()
     for base in cls.__mro__[:-1]:
         for section in griffe.Docstring(inspect.getdoc(base) or "").parse("google", warnings=False):
@@ -138,7 +138,7 @@ def test_each_field_and_member_is_described(path: str) -> None:
     if issubclass(cls, enum.Enum):
         names = set(cls.__members__)
     names |= {name for name, member in vars(cls).items() if isinstance(member, property) and not member.__doc__}
-    inherited = {"ok"}  # described where it is first defined, at Outcome
+    inherited = {"ok"}  # documented where it is first defined, at Outcome
     assert {name for name in names if not name.startswith("_")} - inherited <= described(cls)
 
 
@@ -148,7 +148,7 @@ def test_the_reference_has_every_public_name_by_its_public_path(site: Path) -> N
     measured = {code for html in reference for code in re.findall(r"<code>(\w+)</code>", html)}
     for module, names in PUBLIC.items():
         for name in names:
-            is_alias = not callable(getattr(module, name))  # such as UserOutcome: it stands in a table
+            is_alias = not callable(getattr(module, name))  # such as UserOutcome: it is in a table
             assert name in measured if is_alias else f"{module.__name__}.{name}" in anchors, name
     assert not {anchor for anchor in anchors if "._" in anchor}
 

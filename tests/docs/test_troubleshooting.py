@@ -1,4 +1,4 @@
-"""The messages on the page "At 3 a.m." are those of the code, and each error that operators meet is on it."""
+"""The troubleshooting page has the messages of the code, and all errors that operators meet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_THE_SERVER = {
 
 
 def texts() -> list[str]:
-    """Each text in the code, with what is put into it left out."""
+    """Each string in the code, without its placeholders."""
     found = list[str]()
     for path in (ROOT / "aiodbclient").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -14,11 +14,11 @@ MakeBudget = Callable[..., SharedRateBudget]
 
 @pytest.fixture
 async def make_budget(valkey: ValkeyServer) -> AsyncIterator[MakeBudget]:
-    """One process's budget: each of them is to Valkey what a process is. Closed after the test."""
+    """The budget of one process: for Valkey, each one is a process. It is closed after the test."""
     budgets: list[SharedRateBudget] = []
 
     def make(limit: int = 10, seconds: float = 0.4, **options: Any) -> SharedRateBudget:
-        # A machine that is busy with tests may be slow to answer, which is not what most of them are about.
+        # Valkey may answer slowly on a machine that is busy with tests. Most tests are not about that.
         usual: dict[str, Any] = {"windows": [Window(limit, seconds)], "timeout": 5.0}
         budgets.append(SharedRateBudget(valkey.url, **usual | options))
         return budgets[-1]

@@ -1,4 +1,4 @@
-"""A network between a process and Valkey that can be cut."""
+"""A network link to Valkey that can be cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Relay:
-    """Passes bytes from a free port of 127.0.0.1 to ``port``, until it is ``cut``: then none, in silence."""
+    """Forwards bytes from a free port of 127.0.0.1 to ``port``. Once ``cut``, it silently drops them."""
 
     def __init__(self, port: int) -> None:
         self._port = port

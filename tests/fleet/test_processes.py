@@ -1,4 +1,4 @@
-"""The proof of ``make bench-fleet`` with fewer and smaller runs: real processes, killed and left without Valkey."""
+"""Smaller runs of ``make bench-fleet``: real processes, with kills and without Valkey."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_a_fleet_keeps_to_one_budget_and_loses_nothing(
         total=120, workers=4, window=Window(40, 1.0), kill=kill, restart=restart, valkey_timeout=5.0
     )
     assert figures.lost == 0
-    # Small windows, and perhaps a busy machine: how few are throttled when there is room, the benchmark tells.
+    # Small windows on a possibly busy machine. The benchmark measures how few are throttled with enough room.
     assert figures.throttled_share <= (0.25 if restart else 0.1)
     assert figures.ratio < ratio
     assert min(figures.shares) > 0

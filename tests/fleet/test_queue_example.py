@@ -1,4 +1,4 @@
-"""``examples/fleet_queue``: a worker is killed, and each tenant's credential is on record once and works."""
+"""``examples/fleet_queue``: a worker is killed, and each tenant has one stored credential that works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes, one budget: what Valkey hands out, to whom and when. Each budget object stands for a process."""
+"""Several processes share one budget: how Valkey assigns slots. Each budget object acts as a process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .conftest import MakeBudget
 
 
 async def granted_at_once(budget: SharedRateBudget, many: int) -> int:
-    """How many of so many calls that do not wait get a slot. They keep it."""
+    """Make calls without waiting, and return how many get a slot. They keep it."""
     calls = (budget.acquire(max_wait=0.0) for _ in range(many))
     verdicts = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(verdict) for verdict in verdicts} <= {type(None), errors.RateLimitError}
@@ -51,7 +51,7 @@ async def test_a_slot_counts_for_its_window_from_the_answer_on(make_budget: Make
     await asyncio.sleep(0.1)
     answered = time.monotonic()
     one.release()
-    # What it knows of the answer it tells when it asks for itself.
+    # It reports what it knows of the answer with its next ask.
     assert await granted_at_once(one, 1) == 0
     await waiting
     assert 0.4 <= time.monotonic() - answered < 0.8
@@ -74,7 +74,7 @@ async def test_no_request_meets_a_429_and_no_slot_stays_idle(make_budget: MakeBu
         await asyncio.gather(*(work(make_budget(windows=[window]), process) for process in range(4)))
         took = time.monotonic() - started
         assert sandbox.counts == {("users.create", 201): 100}
-    # Each round is as long as the window and an answer, which on a busy machine takes its time.
+    # Each round takes the window and an answer, which is slow on a busy machine.
     assert took < 3 * 4 * (0.5 + latency)
 
 
@@ -90,7 +90,7 @@ async def test_each_process_that_waits_has_a_claim_to_its_share(make_budget: Mak
     many = [asyncio.create_task(use(greedy, "greedy")) for _ in range(60)]
     await asyncio.sleep(0.1)
     await asyncio.gather(*(use(modest, "modest") for _ in range(10)))
-    # It came when 20 of 60 had gone and 40 waited, and had half of the next window.
+    # It came when 20 of 60 were sent and 40 waited, and got half of the next window.
     assert order.count("greedy") <= 31
     await asyncio.gather(*many)
 
@@ -144,7 +144,7 @@ async def test_a_429_closes_the_gate_of_every_process_and_it_opens_gently(make_b
     assert caught.value.retry_after == pytest.approx(0.2, abs=0.1)
     await other.acquire()
     assert time.monotonic() - closed >= 0.25
-    # One goes first; others when it has its answer.
+    # One is sent first; the others after its answer.
     assert await granted_at_once(one, 5) == 0
     other.release()
     assert await granted_at_once(other, 5) == 2
@@ -156,7 +156,7 @@ async def test_what_others_spend_is_seen_in_the_headers(make_budget: MakeBudget)
     await one.acquire()
     one.observe({"ratelimit-limit": "50", "ratelimit-remaining": "1", "ratelimit-reset": "1"})
     one.release()
-    await one.acquire()  # and tells
+    await one.acquire()  # and reports
     one.observe({"ratelimit-limit": "999999999999999", "ratelimit-remaining": "-1", "ratelimit-reset": "nan"})
     other.observe({"ratelimit-limit": "50"})
     with pytest.raises(errors.RateLimitError) as caught:
@@ -292,7 +292,7 @@ COMMANDS = [
 
 
 async def allow(valkey: ValkeyServer, name: str, commands: list[str]) -> str:
-    """A user of Valkey that may run these commands on our keys. Returns its url."""
+    """Create a Valkey user that may run these commands on our keys. Returns its URL."""
     async with Valkey.from_url(valkey.url) as client:
         rules = ["reset", "on", ">hunter2", "~aiodbclient:*", "-@all", *(f"+{command}" for command in commands)]
         await client.execute_command("ACL", "SETUSER", name, *rules)

@@ -1,4 +1,4 @@
-"""Something else than a Valkey answers, or one that somebody else wrote to: that is an outage, and no foreign error."""
+"""A server that is not Valkey, or has foreign data, counts as an outage, and raises no foreign error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Answer = Callable[[dict[str, Any]], bytes]
 
 
 def honest(ask: dict[str, Any]) -> dict[str, Any]:
-    """What the script says where all that is asked for is free."""
+    """The script's reply if all requested slots are free."""
     return {
         "epoch": "a",
         "stale": False,
@@ -81,7 +81,7 @@ def facts(shared: object) -> Answer:
 
 @asynccontextmanager
 async def valkey_that_answers(scripts: Answer) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Its address, and the commands that it got. ``scripts`` answers every ask, all else is OK."""
+    """Yields its address and the received commands. ``scripts`` answers every ask; all else is OK."""
     got: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,7 +104,7 @@ async def valkey_that_answers(scripts: Answer) -> AsyncIterator[tuple[str, list[
 
 
 async def use(answer: Answer) -> None:
-    """Three calls, one of them refused by the API, with a Valkey that answers so."""
+    """Make three calls, one refused by the API, with a Valkey that answers this."""
     async with valkey_that_answers(answer) as (url, got):
         async with SharedRateBudget(url, [Window(10, 5.0)], fallback_share=0.5, timeout=0.3) as budget:
             for headers in ({"ratelimit-limit": "10", "ratelimit-remaining": "3"}, {}):
@@ -214,7 +214,7 @@ anything = st.recursive(
 @example(reply(recovering=250_001))
 def test_whatever_it_answers_only_errors_of_ours_come_out(answer: Answer) -> None:
     async def main() -> None:
-        with suppress(errors.RateLimitError, errors.ConfigurationError):  # a wait or a refusal that it made up
+        with suppress(errors.RateLimitError, errors.ConfigurationError):  # a made-up wait or refusal
             await asyncio.wait_for(use(answer), 10.0)
 
     asyncio.run(main())

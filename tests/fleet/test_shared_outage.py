@@ -1,4 +1,4 @@
-"""Valkey is down, slow, or has lost its memory: requests go on, paced, and the budget is shared again by itself."""
+"""Valkey is down, slow, or has lost its memory: requests continue, paced, and sharing resumes by itself."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_what_was_sent_alone_counts_when_the_budget_is_shared_again(
         alone.release()
     valkey.start()
     await until_shared(alone, caplog)
-    assert await granted_at_once(other, 20) == 9  # one more went when it was found to be shared again
+    assert await granted_at_once(other, 20) == 9  # one more was sent when sharing resumed
 
 
 async def test_a_valkey_that_is_never_there_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
@@ -110,12 +110,14 @@ async def test_a_valkey_that_lost_its_memory_is_told_again(
     for budget in budgets:
         await budget.acquire()
         budget.release()
-        assert await granted_at_once(budget, 8) == 8  # after an answer, so that it is known that nobody else is about
+        assert (
+            await granted_at_once(budget, 8) == 8
+        )  # after an answer, so that it is known that there is no other client
         for _ in range(4):
             budget.release()
     valkey.stop()
     valkey.start()
-    # Each has used more than its share, so nothing goes until all is known again: then there are two slots left.
+    # Each used more than its share, so nothing is sent until all is known again. Then two slots are left.
     assert await granted_at_once(budgets[0], 9) == 0
     assert await granted_at_once(budgets[1], 9) == 0
     await asyncio.sleep(0.6)
@@ -135,7 +137,7 @@ async def test_a_call_cancelled_in_the_middle_of_an_ask_leaves_no_slot_behind(
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
-    # It may or may not have handed out what nobody waits for any more.
+    # It may have assigned slots that no one waits for any more.
     valkey.resume()
     await asyncio.sleep(0.05)
     assert await granted_at_once(budget, 5) == 4
@@ -150,13 +152,13 @@ async def test_an_idle_process_takes_nothing_of_a_window_that_others_filled_befo
     await idle.acquire()
     answered = time.monotonic()
     idle.release()
-    await asyncio.sleep(0.2)  # so that what it knows of the other is old
+    await asyncio.sleep(0.2)  # so that its facts about the other are old
     assert await granted_at_once(busy, 20) == 18
 
     valkey.stop()
 
     assert await granted_at_once(idle, 20) == 0
-    await idle.acquire()  # in the place of its own first slot
+    await idle.acquire()  # instead of its own first slot
     assert time.monotonic() - answered >= 1.5
 
 
@@ -177,7 +179,7 @@ async def test_after_an_outage_the_first_one_back_leaves_what_the_others_sent_al
 
     (valkey.resume if kept else valkey.start)()
 
-    # Nobody waits at the other one, and it reports what it sent all the same.
+    # The other one has no waiting callers, but still reports what it sent.
     granted = 0
     async with asyncio.timeout(2.0):
         while sum("shared again" in record.message for record in caplog.records) < 2:

@@ -19,7 +19,7 @@ MakePerfect = Callable[[int, float], Perfect]
 
 @pytest.fixture
 async def make_perfect(request: pytest.FixtureRequest, make_pair: MakePair) -> AsyncIterator[MakePerfect]:
-    """A perfect budget beside those of ``make_pair``, that asks Valkey where they do."""
+    """A perfect budget for comparison with ``make_pair``. It asks Valkey when they do."""
     ask: Callable[[], Awaitable[object]] | None = None
     async with AsyncExitStack() as stack:
         if request.node.callspec.params["make_pair"] == "shared":
@@ -30,7 +30,7 @@ async def make_perfect(request: pytest.FixtureRequest, make_pair: MakePair) -> A
 
 @pytest.fixture(params=["local", "shared"])
 async def make_pair(request: pytest.FixtureRequest) -> AsyncIterator[MakePair]:
-    """Two ends of one budget: the local one twice, or one each of two processes."""
+    """Two ends of one budget: the local one twice, or the shared one in two processes."""
     shared: list[SharedRateBudget] = []
     valkey: ValkeyServer | None = None
     if request.param == "shared":

@@ -1,4 +1,4 @@
-"""What is learned of a token from each answer: how high its limit is, what others hold, and when to stay away."""
+"""What each answer shows about a token: its limit, the slots of others, and when to pause."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def account_of(*windows: tuple[int, float]) -> Account:
 
 
 def ours(*used: int, in_flight: int = 0, least: int | None = None, most: int | None = None) -> Ours:
-    """Our requests: of each window, those that were answered. The server counted exactly these, unless told."""
+    """Our answered requests, by window. By default the server counted exactly these."""
     counted = used[-1] + in_flight
     return Ours(used, in_flight, counted if least is None else least, counted if most is None else most)
 
 
 def held(account: Account, now: float) -> list[int]:
-    """What others are believed to hold of each window."""
+    """The estimated slots of others, by window."""
     return [window.others.at(now) for window in account.windows]
 
 
 def counted(account: Account, many: int, mine: Ours, now: float) -> None:
-    """An answer came which says that the server counted so many in the longest window."""
+    """Receive an answer that shows this count in the longest window."""
     account.hear(account.windows[-1].limit, account.windows[-1].limit - many, mine, now)
 
 
@@ -40,7 +40,7 @@ def test_what_the_first_answer_counts_beyond_ours_is_somebodys_of_the_hour() -> 
     account = account_of(*DOCUMENTED)
     assert account.alone
     counted(account, 100, ours(0, 0, in_flight=1), 0.0)
-    assert held(account, 0.0) == [0, 99]  # when they were sent nobody knows, so nothing is said of the minute
+    assert held(account, 0.0) == [0, 99]  # their send times are unknown, so the minute is unknown
     assert account.gate.at_most == 10
     assert not account.alone
 
@@ -51,7 +51,7 @@ def test_what_may_be_our_own_is_nobody_elses() -> None:
     assert (held(account, 0.0), account.gate.at_most, account.alone) == ([0, 0], math.inf, True)
     sure = account_of(*DOCUMENTED)
     counted(sure, 8, ours(2, 2, least=2, most=5), 0.0)
-    assert held(sure, 0.0) == [0, 6]  # three are somebody's, and six may be
+    assert held(sure, 0.0) == [0, 6]  # three belong to others, and six may
 
 
 def test_what_comes_between_two_answers_counts_in_every_window() -> None:
@@ -61,7 +61,7 @@ def test_what_comes_between_two_answers_counts_in_every_window() -> None:
     assert held(account, 6.0) == [30, 30, 30]
     counted(account, 45, ours(10, 10, 10), 8.0)
     assert held(account, 8.0) == [35, 35, 35]
-    # After ten seconds the shortest has seen the first of the thirty expire.
+    # After ten seconds, the first of the thirty has expired in the shortest window.
     assert [round(window.others.expected(13.0)) for window in account.windows] == [20, 35, 35]
 
 
@@ -185,8 +185,8 @@ def test_our_own_requests_fill_a_window_without_anybody_else() -> None:
 def test_a_429_without_headers_is_of_the_minute_and_others_hold_what_we_do_not() -> None:
     account = account_of(*DOCUMENTED)
     account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
-    assert held(account, 0.0) == [146, 0]  # the one that was refused took no slot
-    assert held(account, 60.0) == [146, 0]  # and it is known for sure, so for a minute nothing else is tried
+    assert held(account, 0.0) == [146, 0]  # the refused request took no slot
+    assert held(account, 60.0) == [146, 0]  # it is certain, so nothing else is tried for a minute
     assert (account.gate.until, account.gate.at_most, account.alone) == (7.0, 1, False)
 
 
@@ -258,11 +258,11 @@ def test_beside_others_a_25th_of_the_smallest_limit_may_be_in_flight(windows: An
 
 def test_after_a_pause_a_few_go_until_the_first_answer_tells_that_nobody_is_about() -> None:
     account = account_of((100, 60.0), (5000, 3600.0))
-    account.starts(0.0)  # nothing was ever heard
-    assert account.gate.at_most == 10  # and not 4: in so short a time nobody fills a window
+    account.starts(0.0)  # no answer was ever received
+    assert account.gate.at_most == 10  # not 4: no one fills a window in such a short time
     account.answered(1.0)
     assert account.gate.at_most == math.inf
-    account.starts(7.0)  # a 10th of the window has not passed
+    account.starts(7.0)  # less than a tenth of the window has passed
     assert account.gate.at_most == math.inf
     account.starts(7.1)
     assert account.gate.at_most == 10
@@ -271,12 +271,12 @@ def test_after_a_pause_a_few_go_until_the_first_answer_tells_that_nobody_is_abou
 def test_beside_others_each_answer_after_a_429_lets_one_more_go_up_to_a_few() -> None:
     account = account_of(*DOCUMENTED)
     account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
-    account.answered(6.9)  # what was in flight opens nothing
+    account.answered(6.9)  # answers of requests in flight do not open it
     assert account.gate.at_most == 1
     allowed: list[float] = []
     for _ in range(11):
         account.answered(7.0)
         allowed.append(account.gate.at_most)
     assert allowed == [2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]
-    account.answered(125.0)  # nobody is about any more
+    account.answered(125.0)  # there is no other client any more
     assert account.gate.at_most == math.inf

@@ -1,4 +1,4 @@
-"""How callers wait for their turn: in order, no longer than they want to, and leaving nothing behind."""
+"""Callers wait in order, no longer than their max_wait, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def budget_on(loop: VirtualLoop, *windows: tuple[int, float], **options: Any) ->
 
 
 async def spend(budget: RateBudget, count: int) -> None:
-    """Send ``count`` requests that are answered at once."""
+    """Send ``count`` requests, each answered at once."""
     for _ in range(count):
         await budget.acquire()
         budget.release()
 
 
 async def settle() -> None:
-    """Let every task run until it waits; the clock stands still."""
+    """Let every task run until it waits. The clock does not advance."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 class Queue:
-    """Callers of a budget, each in a task of its own, and the order and time in which they were let go."""
+    """Callers of a budget, each in its own task, and the order and times of their starts."""
 
     def __init__(self, budget: RateBudget, loop: VirtualLoop) -> None:
         self.budget, self.loop = budget, loop
@@ -78,7 +78,7 @@ def test_a_burst_goes_at_once_and_the_next_when_the_first_answer_is_a_window_old
         for _ in range(3):
             await budget.acquire()
         assert loop.time() == start
-        await asyncio.sleep(2)  # the answers take their time, and count from when they came
+        await asyncio.sleep(2)  # the answers are slow, and count from their arrival
         for _ in range(3):
             budget.release()
         await budget.acquire()
@@ -163,7 +163,7 @@ def test_bulk_calls_leave_the_reserve_to_others() -> None:
         person = await queue.enter("person")
         assert [name for name, _ in queue.went] == ["bulk 0", "bulk 1", "bulk 2", "person"]
         await asyncio.gather(person, *bulk)
-        # Its own slot is no use to bulk work while the person's counts; it takes the one after.
+        # Bulk work cannot use its own slot while the interactive request counts. It takes the next one.
         assert queue.went[-1] == ("bulk 3", 60)
 
     live(main)
@@ -193,7 +193,7 @@ def test_a_wait_that_would_be_too_long_fails_at_once_and_says_how_long_it_is() -
         assert caught.value.retry_after == pytest.approx(50)
         assert loop.time() - start == pytest.approx(10)
         assert budget.snapshot().waiting == 0
-        await budget.acquire(max_wait=51)  # a little more patience, and it waits
+        await budget.acquire(max_wait=51)  # with a slightly larger max_wait, it waits
         assert loop.time() - start == pytest.approx(60, abs=0.001)
 
     live(main)
@@ -261,8 +261,8 @@ def test_patience_ends_when_the_wait_grows_beyond_it_later() -> None:
         budget, start = budget_on(loop, (1, 10.0)), loop.time()
         await spend(budget, 1)
         queue = Queue(budget, loop)
-        patient = await queue.enter("bulk", bulk=True, max_wait=15)  # the slot of t = 10 would do
-        person = await queue.enter("person")  # but somebody goes first
+        patient = await queue.enter("bulk", bulk=True, max_wait=15)  # the slot of t = 10 would suffice
+        person = await queue.enter("person")  # but another caller goes first
         with pytest.raises(RateLimitError) as caught:
             await patient
         assert loop.time() - start == pytest.approx(15, abs=0.001)
@@ -304,7 +304,7 @@ def test_a_waiter_that_is_cancelled_in_the_moment_of_its_turn_loses_no_slot() ->
         queue = Queue(budget, loop)
         first, second = await queue.enter("first"), await queue.enter("second")
         budget.release(sent=False)  # the turn of "first" has come ...
-        first.cancel()  # ... and it will never know
+        first.cancel()  # ... but it is never informed
         await second
         assert queue.went == [("second", 0)]
         assert first.cancelled()
@@ -341,7 +341,7 @@ def test_memory_is_bounded_by_the_limits() -> None:
         budget = budget_on(loop, (5, 1.0), (20, 10.0))
         await spend(budget, 500)
         assert [len(window.answers) <= window.limit for window in budget._ledger.windows] == [True, True]
-        # Answers are remembered for half a minute more, in case the server still counts them.
+        # Answers are kept for half a minute longer, in case the server still counts them.
         assert len(budget._ledger._countable) <= 20 * (1 + 30 / 10) + 20
 
         unpaced = budget_on(loop)

@@ -1,7 +1,7 @@
-"""What every budget promises: the local one and the shared one pass the same tests.
+"""The contract of budgets: the local and the shared budget pass the same tests.
 
-In real time, with the documented windows scaled to seconds, against a server that reads the API description both ways.
-What takes several windows runs here for the shared budget only: test_simulation does it for the local one, in virtual
+They run in real time, with the documented windows scaled to seconds, on servers with both readings of the description.
+Tests of several windows run here only for the shared budget. test_simulation covers the local one, in virtual
 time and more strictly.
 """
 
@@ -19,7 +19,7 @@ from aiodbclient._pacing.budget import Budget
 from .conftest import AnyBudget, MakePair, MakePerfect
 from .world import Client, Latency, Perfect, Server, optimum
 
-MINUTE = 2.0  # seconds that stand for one
+MINUTE = 2.0  # seconds that replace a minute
 SCALED = Window(250, MINUTE), Window(5000, 60 * MINUTE)
 LONG = Window(250, 60.0), Window(5000, 3600.0)
 
@@ -47,14 +47,14 @@ async def refused(budget: AnyBudget, headers: dict[str, str]) -> float:
 
 
 async def go_at_once(budget: AnyBudget, many: int) -> int:
-    """How many of so many calls that do not wait get a slot. They keep it."""
+    """Make ``many`` calls without waiting, and return how many get a slot. They keep it."""
     verdicts = await asyncio.gather(*(budget.acquire(max_wait=0.0) for _ in range(many)), return_exceptions=True)
     assert {type(verdict) for verdict in verdicts} <= {type(None), errors.RateLimitError}
     return verdicts.count(None)
 
 
 async def run(ends: tuple[Budget, Budget], server: Server, count: int) -> tuple[float, list[Client]]:
-    """``count`` calls, half of them through each end, and how many seconds they took."""
+    """Make ``count`` calls, half of them through each end, and return the seconds that they take."""
     latency = Latency(random.Random(1), 0.002, 0.01)
     clients = [Client(end, server, latency) for end in ends]
     started = time.monotonic()
@@ -67,9 +67,9 @@ async def run(ends: tuple[Budget, Budget], server: Server, count: int) -> tuple[
 async def run_beside(
     perfect: Perfect, limit: int, ends: tuple[Budget, Budget], server: Server, count: int
 ) -> tuple[float, float, list[Client]]:
-    """The same at the same time for a perfect budget of ``limit`` requests, which the machine delays as much.
+    """Do the same in parallel with a perfect budget of ``limit`` requests, which the machine delays equally.
 
-    Returns the seconds of ``ends``, those of the perfect one, and the clients of ``ends``.
+    Returns the seconds of ``ends``, the seconds of the perfect budget, and the clients of ``ends``.
     """
     own = Server(time.monotonic, ((limit, MINUTE),))
     (took, clients), (best, _) = await asyncio.gather(run(ends, server, count), run((perfect, perfect), own, count))
@@ -78,11 +78,11 @@ async def run_beside(
 
 
 def least_share(done: list[float], best: float, limit: int) -> float:
-    """The least that was done by the end of each of the first three minutes, as a share of what the limit allows.
+    """The lowest share of the limit that was used by the end of each of the first three minutes.
 
-    Where everybody sends in bursts, a few requests that miss their turn wait for a whole minute. So how much was done
-    says more than when the last of it was. ``done`` are the seconds after which each was. ``best`` is the time of a
-    perfect budget: three minutes, and the delay by the machine.
+    If all clients send in bursts, a few requests that miss their slot wait for a whole minute. So the amount of work
+    says more than the time of the last request. ``done`` has the seconds of each request. ``best`` is the time of a
+    perfect budget: three minutes, plus the delay of the machine.
     """
     return min(sum(when <= minute * best / 3 for when in done) / (limit * minute) for minute in (1, 2, 3))
 
@@ -98,7 +98,7 @@ async def test_alone_it_takes_the_least_time_and_meets_no_429(
     assert sum(client.refused for client in clients) == 0
     done = [when - started for client in clients for when in client.done]
     assert least_share(done, best, 250) >= 0.97
-    # On a busy machine a few in a hundred miss their turn, and then wait for a whole minute.
+    # On a busy machine, a few in a hundred miss their slot and then wait for a whole minute.
     assert sum(when <= 1.03 * best + MINUTE / 4 for when in done) >= 0.95 * 1000
     assert took <= best + 1.1 * MINUTE
 
@@ -113,7 +113,7 @@ async def test_beside_somebody_who_spends_half_it_takes_its_share(
     async def spend() -> None:
         started, sent = time.monotonic(), 0
         while True:
-            # Evenly also where a busy machine was late.
+            # Evenly, even if a busy machine was late.
             while sent * MINUTE / 125 <= time.monotonic() - started:
                 server.hit()
                 sent += 1
@@ -167,7 +167,7 @@ async def test_what_expires_while_an_answer_is_on_its_way_is_not_taken_for_someb
 
 
 async def test_what_an_answer_says_of_others_holds_until_another_says_otherwise(make_pair: MakePair) -> None:
-    one, other = make_pair(Window(250, 60.0), Window(300, 360.0))  # others give up a slot each 1.2 s
+    one, other = make_pair(Window(250, 60.0), Window(300, 360.0))  # others free a slot every 1.2 s
     await answered(one, said(2, limit=300))
     await answered(one, said(1, limit=300))
     assert await go_at_once(other, 4) <= 1

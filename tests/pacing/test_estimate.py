@@ -1,4 +1,4 @@
-"""How long requests take: an estimate that is what a budget does."""
+"""The estimate of a run's duration matches what a budget does."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BOTH = [Window(250, 60.0), Window(5000, 3600.0)]
         (251, (), 60.0),
         (5000, (), 1140.0),
         (5001, (), 3600.0),
-        (10_000, (), 4740.0),  # 79 minutes, and not the 63 of the hour's mean rate
+        (10_000, (), 4740.0),  # 79 minutes, not the 63 of the hour's mean rate
         (10_001, (), 7200.0),
         (1, (250, 250), 60.0),
         (1, (0, 5000), 3600.0),
         (251, (0, 5000), 3660.0),
         (250, (1, 4750), 60.0),
         (251, (0, 4750), 3600.0),
-        (1, (300, 6000), 3600.0),  # more than there is, as after the limit fell
+        (1, (300, 6000), 3600.0),  # more than the limit, as after it was lowered
     ],
 )
 def test_both_windows_count_with_what_is_spent(requests: int, used: tuple[int, ...], seconds: float) -> None:

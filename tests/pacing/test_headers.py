@@ -1,4 +1,4 @@
-"""What answers say about the limit is read where it can be right, and passed over where it cannot."""
+"""Rate limit headers are read if they are plausible, and ignored if not."""
 
 from __future__ import annotations
 

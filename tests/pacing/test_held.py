@@ -1,4 +1,4 @@
-"""The slots that one process of several holds, until Valkey knows that they ended."""
+"""The slots that one of several processes holds until Valkey knows that they ended."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_a_refused_request_gives_its_slot_back_before_it_ends() -> None:
     assert (held.ids, held.in_flight) == (["b"], 2)
     assert held.take_ended() == Ended([], ["a"])
 
-    assert not held.end(5.0, sent=True)  # the refused one
+    assert not held.end(5.0, sent=True)  # the refused request
     assert (held.ids, held.in_flight, held.unreported) == (["b"], 1, False)
     assert held.end(6.0, sent=True)
     assert held.take_ended() == Ended([("b", 6.0)], [])
     held.refuse()
-    assert held.in_flight == 0  # there was none to refuse
+    assert held.in_flight == 0  # there was no request to refuse
 
 
 def test_a_request_that_was_not_sent_is_not_the_refused_one_while_there_is_another() -> None:

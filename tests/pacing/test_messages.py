@@ -1,4 +1,4 @@
-"""What the script in Valkey replies to a process, and the facts about a token that processes exchange."""
+"""The replies of the script in Valkey, and the facts about a token that processes exchange."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_one_process_learns_the_other_takes_over_by_its_own_clock() -> None
     assert (other.gate.until, other.gate.at_most, other.gate.strikes) == (170.0, 4, 2)
     assert (other.last_answer, other.last_count) == (165.0, 166.0)
     assert not other.alone
-    assert not taken.note(180.0)  # the other need not report them again
+    assert not taken.note(180.0)  # the other process need not report them again
 
 
 def test_of_each_fact_the_newer_one_wins() -> None:

@@ -1,4 +1,4 @@
-"""What a budget learns from the server: its limits, who else spends them, and when to stay away."""
+"""What a budget learns from the server: its limits, other clients, and when to pause."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def answered(budget: RateBudget, headers: dict[str, str], count: int = 1) 
 
 
 async def goes(budget: RateBudget) -> int:
-    """How many calls go at once."""
+    """The number of calls that are sent at once."""
     count = 0
     while budget.snapshot().next_slot == 0:
         await asyncio.wait_for(budget.acquire(), 0.001)
@@ -73,7 +73,7 @@ def test_the_only_window_is_not_taken_for_the_hourly_one() -> None:
 def test_what_others_spent_is_not_ours_to_spend() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = budget_on(loop, (100, 60.0), (50, 3600.0))
-        await answered(budget, said(50, 30))  # one is ours, 19 are somebody's
+        await answered(budget, said(50, 30))  # one is ours, 19 belong to others
         assert await goes(budget) == 30
         assert budget.snapshot().used[1] == 50
 
@@ -164,7 +164,7 @@ def test_whatever_a_few_answers_say_the_next_honest_one_mends_it(
             budget.release()
         assert loop.time() - 1000 < 5 * 3700  # a window and a little for each
         await asyncio.sleep(3700)
-        believed = budget._ledger.windows[-1].limit  # another one where two answers in a row named it
+        believed = budget._ledger.windows[-1].limit  # the limit changes after two consecutive answers
         await answered(budget, said(100, 99), 1 if believed == 100 else 2)
         await asyncio.sleep(130)
         assert await goes(budget) == 10
@@ -179,7 +179,7 @@ def test_a_429_stops_everybody_until_the_time_it_names() -> None:
         await budget.acquire()
         assert await budget.throttle({"retry-after": "7"}) == 7
         budget.release()
-        budget.release()  # what was in flight may finish, and opens nothing
+        budget.release()  # requests in flight may finish, but do not open it
         queue = Queue(budget, loop)
         await asyncio.gather(*[await queue.enter(str(n)) for n in range(3)])
         assert queue.went[0] == ("0", 7)

@@ -1,4 +1,4 @@
-"""What follows a 429: the gate, strikes, and the ramp behind it."""
+"""After a 429: the gate, strikes, and the ramp."""
 
 from __future__ import annotations
 

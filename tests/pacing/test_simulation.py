@@ -1,4 +1,4 @@
-"""Clients, latency and other people's traffic against a server that counts by itself, in virtual time."""
+"""Clients, latency and other traffic on a server with its own count, in virtual time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .world import Client, Latency, Server, VirtualLoop, live, optimum
 
 @define
 class Request:
-    """One call of the plan, and what became of it."""
+    """One call of the plan, and its result."""
 
-    gap: float  # seconds after the one before
+    gap: float  # seconds after the previous one
     there: float  # seconds on the way to the server
     back: float
     cancelled_after: float | None
@@ -30,7 +30,7 @@ class Request:
     left: float | None = None  # when it was cancelled while it waited
 
 
-seconds = st.floats(0.0001, 2.0)  # no way takes no time: then rounding alone would decide who is first
+seconds = st.floats(0.0001, 2.0)  # never 0: otherwise rounding would decide the order
 requests = st.builds(
     Request,
     gap=st.just(0.0) | seconds | st.floats(0.0, 20.0),
@@ -77,7 +77,7 @@ async def carry_out(plan: list[Request], budget: RateBudget, server: Server, loo
 
 
 def longest_idleness(plan: list[Request], windows: list[Window]) -> float:
-    """For how long at most a slot was free while somebody waited, counting each as taken until its answer expires."""
+    """The longest time that a slot was free while a caller waited. A slot is taken until its answer expires."""
     sent = [request for request in plan if request.sent is not None]
     moments = {request.wanted for request in plan} | {request.sent for request in sent if request.sent is not None}
     moments |= {request.ended + window.seconds for request in sent for window in windows}
@@ -177,7 +177,7 @@ Traffic = Callable[[Server], Coroutine[None, None, None]]
 
 @define
 class Run:
-    """How a batch of creates went."""
+    """The result of a batch of creates."""
 
     client: Client
     took: float
@@ -269,7 +269,7 @@ def test_with_half_of_the_budget_spent_by_others_at_most_5_in_100_requests_meet_
     run = batch(1000, at_once, scale=scale, others=traffic(scale))
     assert (run.client.failed, len(run.client.done)) == (0, 1000)
     assert run.client.refused <= 0.05 * run.client.sent
-    # Half of the limit is 125 a minute; one window more is for the half of a request that is lost to a 429.
+    # Half of the limit is 125 a minute. One more window allows for the half request that a 429 costs.
     assert run.took <= scale * (optimum(1000, [(125, 60.0)]) + 1.6 * 60)
 
 

@@ -1,4 +1,4 @@
-"""The slots of one window: which are ours, which others are believed to hold, and when the next is free."""
+"""The slots of one window: ours, the estimated slots of others, and when the next one is free."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_two_stretches_expire_each_in_its_time() -> None:
 def test_what_came_before_the_estimate_began_is_not_added_to_it() -> None:
     others = Others(MINUTE, steady=True)
     others.believe(0, 30.0)
-    others.saw(60, 0.0, 60.0, at_most=100)  # half of them were there when it began
+    others.saw(60, 0.0, 60.0, at_most=100)  # half of them existed when it began
     assert others.at(60.0) == 30
 
 
@@ -190,7 +190,7 @@ def test_of_the_minute_less_is_not_believed_as_long_as_more_may_be_there() -> No
     others.believe(100, 0.0, sure=True)
     others.saw(0, 0.0, 30.0, at_most=100)  # half of them have expired, if they came evenly
     assert (others.at(30.0), others.sure) == (100, True)
-    others.saw(0, 0.0, 30.0, at_most=40)  # but no more than 40 are there
+    others.saw(0, 0.0, 30.0, at_most=40)  # but there are only 40
     assert (others.at(30.0), others.sure) == (40, False)
 
 

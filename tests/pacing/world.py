@@ -1,4 +1,4 @@
-"""A world for budgets: a loop whose clock jumps instead of sleeping, a server with sliding windows, and its clients."""
+"""A simulation for budgets: an event loop in virtual time, a server with sliding windows, and its clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that never sleeps: where it would, its clock jumps."""
+    """An event loop that never sleeps: its clock jumps instead."""
 
     def __init__(self) -> None:
         selector = _JumpingSelector()
@@ -46,12 +46,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def timers(self) -> int:
-        """How many timers are set and not cancelled."""
+        """The number of timers that are set and not cancelled."""
         return sum(not handle.cancelled() for handle in self._scheduled)  # type: ignore[attr-defined]
 
 
 def live(main: Callable[[VirtualLoop], Awaitable[T]]) -> T:
-    """Run ``main`` on a virtual loop of its own."""
+    """Run ``main`` on its own virtual loop."""
     loop = VirtualLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
 
@@ -63,7 +63,7 @@ def live(main: Callable[[VirtualLoop], Awaitable[T]]) -> T:
 
 @define
 class Server:
-    """The provider's limits: sliding windows over the requests that were let in, by a wall clock that may be off."""
+    """The provider's limits: sliding windows of accepted requests, with a wall clock that may be wrong."""
 
     now: Callable[[], float]
     windows: tuple[tuple[int, float], ...] = ((250, 60.0), (5000, 3600.0))
@@ -71,14 +71,14 @@ class Server:
     headers: bool = True
     counts_refused: bool = False
     stamps: list[float] = field(factory=list)
-    zero: bool = False  # tells 0 remaining also where a shorter window is full
-    spurious: int = 0  # so many 429s for no reason, next
+    zero: bool = False  # reports 0 remaining also when a shorter window is full
+    spurious: int = 0  # the number of unjustified 429s to send next
 
     def _within(self, seconds: float) -> int:
         return len(self.stamps) - bisect_right(self.stamps, self.now() - seconds)
 
     def hit(self) -> tuple[int, dict[str, str]]:
-        """One request arrives: the status and headers of its answer."""
+        """Receive one request, and return the status and headers of the answer."""
         now = self.now()
         full = [window for window in self.windows if self._within(window[1]) >= window[0]]
         refused = bool(full) or self.spurious > 0
@@ -103,7 +103,7 @@ class Server:
             held = min(self._within(length), short)
             oldest = self.stamps[-held] if held else now
             wait = max(0.001, oldest + length - now)
-            # Thousandths where a test scaled the window down.
+            # Milliseconds if a test scaled the window down.
             headers["retry-after"] = str(ceil(wait)) if length >= 60 else f"{wait:.3f}"
         if self.zero and self.headers and any(self._within(s) >= limit for limit, s in self.windows[:-1]):
             headers["ratelimit-remaining"] = "0"
@@ -111,10 +111,10 @@ class Server:
 
 
 class Perfect:
-    """A budget that need not find anything out: ``limit`` slots, each free again ``seconds`` after its answer.
+    """An ideal budget that knows the server: ``limit`` slots, each free again ``seconds`` after its answer.
 
-    Whoever takes longer than this one, at the same time on the same machine, takes longer for reasons of its own.
-    ``ask`` is done before each request: what a budget has to ask another process costs there.
+    A budget that is slower, at the same time on the same machine, is slower for its own reasons.
+    ``ask`` runs before each request. It costs as much as a budget's call to another process.
     """
 
     def __init__(self, limit: int, seconds: float, ask: Callable[[], Awaitable[Any]] | None = None) -> None:
@@ -137,7 +137,7 @@ class Perfect:
 
 @define
 class Latency:
-    """Seconds on the way there and back, drawn anew for each request."""
+    """Latency in seconds to and from the server, drawn for each request."""
 
     draw: random.Random
     least: float = 0.01
@@ -149,7 +149,7 @@ class Latency:
 
 @define
 class Client:
-    """Calls the server as the transport does: acquire, send, read, observe or throttle, release; up to 5 tries."""
+    """Calls the server as the transport does: acquire, send, read, observe or throttle, release; at most 5 tries."""
 
     budget: Budget
     server: Server
@@ -186,7 +186,7 @@ class Client:
             self.budget.release()
 
     async def calls(self, count: int, at_once: int, **options: Any) -> None:
-        """``count`` calls, ``at_once`` of them on the way at a time."""
+        """Make ``count`` calls, ``at_once`` at a time."""
         todo = iter(range(count))
 
         async def worker() -> None:
@@ -199,7 +199,7 @@ class Client:
 
 
 def optimum(count: int, windows: Iterable[tuple[int, float]] = ((250, 60.0), (5000, 3600.0))) -> float:
-    """When the last of ``count`` requests may go at the earliest, the first going at 0."""
+    """The earliest time for the last of ``count`` requests, if the first is sent at 0."""
     windows = tuple(windows)
     at: list[float] = []
     for k in range(count):
