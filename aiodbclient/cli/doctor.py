@@ -46,11 +46,10 @@ async def examine(
     if store is not None:
         await check_store(findings, store)
     async with open_client(budget) as (client, _):
-        await check_token(findings, client)
-        if findings.failed:
+        if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)
-        info = await check_cluster(findings, found, private=private)
+        info = await check_cluster(findings, found, private=private, admin=admin)
         if info is not None:
             await check_servers(findings, found, info, private=private, admin=admin)
         if attempt and not findings.failed:

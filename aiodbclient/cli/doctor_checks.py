@@ -9,16 +9,18 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from .. import Cluster, ClusterClient, Connection, DatabaseClient
-from ..engines import CAPABILITIES
+from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
     DatabaseClientError,
     GrantError,
+    InvalidArgumentError,
     PermissionDeniedError,
     StoreError,
     UnsupportedOperationError,
 )
+from ..tenants import Seal
 from ..tenants.credential import verifying_context
 from ..tenants.grants import sql_grants
 from .output import printable, stdout_console, write
@@ -69,6 +71,11 @@ class Findings:
 
 async def check_store(findings: Findings, where: str) -> None:
     """Whether the store can be opened, and whether its key fits. None is made."""
+    try:
+        Seal(keys())
+    except (InvalidArgumentError, ConfigurationError) as error:
+        findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
+        return
     encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     if is_missing(where):
         findings.ok("store", f"{where} does not exist yet and will be made, {encrypted}")
@@ -82,7 +89,7 @@ async def check_store(findings: Findings, where: str) -> None:
         findings.ok("store", f"{where} can be read, {count} records, {encrypted}")
 
 
-async def check_token(findings: Findings, client: DatabaseClient) -> None:
+async def check_token(findings: Findings, client: DatabaseClient) -> bool:
     """Whether the API takes the token."""
     try:
         await client.clusters.list()
@@ -94,9 +101,13 @@ async def check_token(findings: Findings, client: DatabaseClient) -> None:
         findings.fail("API", error, "Check the network, the proxy (HTTPS_PROXY) and DIGITALOCEAN_API_URL")
     else:
         findings.ok("token", "accepted, and has the scope database:read")
+        return True
+    return False
 
 
-async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: bool) -> Cluster | None:
+async def check_cluster(
+    findings: Findings, cluster: ClusterClient, *, private: bool, admin: str | None
+) -> Cluster | None:
     """Whether the cluster is online and can have tenants, and what the token may read of it. None if not."""
     info = await cluster.info()
     known = CAPABILITIES.get(info.engine)
@@ -118,8 +129,10 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
             continue
         try:
             await read()
-        except DatabaseClientError as error:
+        except PermissionDeniedError as error:
             findings.fail(what, error, "Give the token the scope database:read")
+        except DatabaseClientError as error:
+            findings.fail(what, error, "Try again later")
         else:
             findings.ok(what, "can be listed")
     connection = _connection(info, private=private)
@@ -128,11 +141,14 @@ async def check_cluster(findings: Findings, cluster: ClusterClient, *, private: 
         findings.fail("connection", f"the API returns no {which}", "Wait until it is online, or use the other one")
         return None
     if known.returns_passwords and connection.password is None:
-        findings.fail(
-            "passwords",
-            "the API does not return them to this token",
-            "Give it the scope database:view_credentials (with --admin it can do without)",
-        )
+        if admin is None and info.engine in POSTGRESQL | MYSQL:
+            findings.fail(
+                "passwords",
+                "the API does not return them to this token",
+                "Give it the scope database:view_credentials, or pass --admin, the DSN of an administrator",
+            )
+        else:
+            findings.skip("passwords", "the API does not return them to this token, and need not")
     elif known.returns_passwords:
         findings.ok("passwords", "are returned: the token has the scope database:view_credentials")
     return info

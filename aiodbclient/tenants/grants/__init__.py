@@ -174,7 +174,7 @@ class Grants(ABC, Generic[ServerT]):
                 return
         except (LoginRefusedError, ServerAwayError) as refused:
             reason = str(refused)
-        raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
+        raise GrantError(f"the administrator who gives tenants their rights cannot log in, or was cut off: {reason}")
 
 
 def sql_grants(

@@ -62,6 +62,8 @@ async def make_removable(names: Names, administrator: Administrator) -> None:
 async def release(names: Names, administrator: Administrator) -> None:
     """Give the tenant's database and all that its owner has in it to the administrator, open to nobody else."""
     async with administrator() as server:
+        if not await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database):
+            return  # an earlier removal has dropped it
         database = await read_database(names, server)
         if database.owner == names.owner:
             await take(names, server, await lacking(names, server, (), None))
