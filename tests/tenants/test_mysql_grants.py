@@ -63,7 +63,7 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
             await Tenants(cluster, store, "login_", admin=admin).ensure("alpha")
         assert "wrong-secret" not in str(caught.value)
     for nonsense in ("nonsense wrong-secret", "postgresql://doadmin:wrong-secret@127.0.0.1/", "mysql://[wrong-secret"):
-        with pytest.raises(ConfigurationError, match="no DSN of MySQL") as refused:
+        with pytest.raises(ConfigurationError, match="not a DSN of MySQL") as refused:
             await Tenants(cluster, store, "login_", admin=nonsense).ensure("alpha")
         assert "wrong-secret" not in str(refused.value)
     assert not [user.name for user in await cluster.users.list() if user.name.startswith("login_")]

@@ -135,7 +135,7 @@ async def test_an_owner_that_still_has_its_database_is_not_forgotten(
     with session(managed, names) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
 
-    with pytest.raises(GrantError, match="is still there"):
+    with pytest.raises(GrantError, match="still exists"):
         await grants.forget(names)
 
     with session(managed, names) as connection:

@@ -1,7 +1,7 @@
-"""How a tenant's login gets its rights: on its own database all of them, on every other none.
+"""Give a tenant's login its rights: all rights on its own database, none on any other.
 
-``postgres.py`` and ``mysql.py`` give them by SQL, as subclasses of ``Grants``. On the other engines the API gives them,
-by the settings of ``settings.py``.
+``postgres.py`` and ``mysql.py`` do it by SQL, as subclasses of ``Grants``. On the other engines the API does it, with
+the settings from ``settings.py``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..problems import Problem
 from .administrator import Administrator
 from .settings import SETTINGS
 
-# Connections to one server at a time. The rate limit lets two tenants a second through, and each needs a connection for
-# some milliseconds.
+# How many connections to one server at a time. The rate limit allows two tenants a second, and each needs a connection
+# for some milliseconds.
 _CONNECTIONS = 4
 CONNECT_SECONDS = 10
 
@@ -30,21 +30,21 @@ ServerT = TypeVar("ServerT")
 
 
 class LoginRefusedError(Exception):
-    """The server refuses a login or its password. The message says why, and holds no secret."""
+    """The server refuses a login or its password. The message says why and holds no secret."""
 
 
 class ServerAwayError(Exception):
-    """The server cannot be reached, or has no connection left. The message says why, and holds no secret."""
+    """The server is unreachable or has no free connection. The message says why and holds no secret."""
 
 
 class Grants(ABC, Generic[ServerT]):
     """The SQL that gives tenants of one cluster their rights.
 
     Every method is safe to repeat and to cancel, leaves no connection open, and ends within a bounded time. Each raises
-    GrantError if the server is away, refuses the administrator or refuses a statement.
+    GrantError if the server is unreachable, or refuses the administrator or a statement.
 
     Args:
-        admin: How the administrator logs in, as options of the driver.
+        admin: The driver's options for the login of the administrator.
     """
 
     _database_option: ClassVar[str]
@@ -55,7 +55,7 @@ class Grants(ABC, Generic[ServerT]):
         self._turns = asyncio.Semaphore(_CONNECTIONS)
 
     async def check(self) -> None:
-        """Log in as the administrator, and do nothing."""
+        """Log in as the administrator, and log out."""
         async with self._administrator():
             pass
 
@@ -67,12 +67,12 @@ class Grants(ABC, Generic[ServerT]):
     async def give(self, names: Names, username: str) -> None:
         """As the administrator: give ``username`` the rights of ``names.role`` on the tenant's database, and no others.
 
-        It also takes back what a tenant has set on its own database that would keep the login out: settings, a limit of
-        connections, another owner.
+        It also undoes what a tenant has set on its own database that would keep the login out: settings, a connection
+        limit, another owner.
 
         Args:
-            names: The tenant's names, of one role. Its database is there.
-            username: One of the logins of that role, which is there.
+            names: The tenant's names for one role. Its database exists.
+            username: An existing login of that role.
         """
 
     @abstractmethod
@@ -80,40 +80,40 @@ class Grants(ABC, Generic[ServerT]):
         """Log in to the tenant's database as ``username``, and run the statements that only the login itself may run.
 
         Returns:
-            None if it worked, else the reason for which the server refuses this login or password. (A server that is
-            away, or has no connection left, is a GrantError.)
+            None if it worked, otherwise why the server refuses this login or password. (A server that is unreachable or
+            has no free connection is a GrantError.)
         """
 
     @abstractmethod
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        """Log in as ``username``, and do nothing: to the tenant's database, or to none if the rights for that are gone.
+        """Test the password of ``username``: log in to the tenant's database, or to none if its rights are missing.
 
         Returns:
-            None if the server accepts the password, else the reason for which it refuses it.
+            None if the server accepts the password, otherwise why it refuses it.
 
         Raises:
-            GrantError: The server cannot be reached, or has no connection left.
+            GrantError: The server is unreachable or has no free connection.
         """
 
     @abstractmethod
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
-        """End every session of ``username`` and keep it from opening another, also against one that fights back.
+        """End every session of ``username``, and prevent new ones, even if a session resists.
 
         Args:
-            names: The tenant's names, of one role.
+            names: The tenant's names for one role.
             username: One of its logins.
-            password: Its password, which the API has just made, and nobody else was given. None: do without a session
-                of the login, because others of it set passwords faster than the API does.
-            delete: Deletes the login by the API. It is called once or not at all: only where the engine needs it.
+            password: Its password, which the API just made and no one else has. None: do not log in as ``username``,
+                because its other sessions change the password faster than the API does.
+            delete: Deletes the login by the API. Called at most once, and only if the engine needs it.
 
         Returns:
-            None if no session is left, else the reason why the login could not be used: a session of it was faster, and
-            set another password or ended ours. Reset the login and call this again; after some times, with None.
+            None if no session is left. Otherwise why the login was unusable: one of its sessions was faster, and set
+            another password or ended ours. Reset the login and call this again. After some attempts, pass None.
 
         Raises:
-            GrantError: Sessions of the login are left, and nobody but the provider can end them.
+            GrantError: Sessions of the login are left, and only the provider can end them.
         """
 
     @abstractmethod
@@ -121,8 +121,8 @@ class Grants(ABC, Generic[ServerT]):
         """Compare the rights on the server with those that ``give`` gives. Changes nothing.
 
         Args:
-            names: The tenant's names, of one role. Its database is there.
-            usernames: Those logins of the role that are there.
+            names: The tenant's names for one role. Its database exists.
+            usernames: The existing logins of the role.
 
         Returns:
             RIGHTS_MISSING, OPEN_TO_OTHERS, both or none.
@@ -130,30 +130,30 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def shut_out(self, names: Names) -> tuple[str, ...]:
-        """The logins and roles, besides the tenant's, that can use the database now and cannot after ``give``."""
+        """Return the logins and roles, other than the tenant's, that lose access to the database with ``give``."""
 
     @abstractmethod
     async def take_over(self, names: Names, username: str) -> None:
-        """Before ``give``, for a login that was there before: whatever it can do now, both logins can do afterwards.
+        """Before ``give`` adopts an existing login: let both logins do afterwards whatever it can do now.
 
         Args:
             names: The tenant's names.
-            username: The login that is adopted. It is the first of ``names.logins``.
+            username: The adopted login. It is the first of ``names.logins``.
         """
 
     @abstractmethod
     async def before_removal(self, names: Names) -> None:
-        """Undo what would keep the API from deleting the tenant's database, such as a prepared transaction."""
+        """Remove what prevents the API from deleting the tenant's database, such as a prepared transaction."""
 
     @abstractmethod
     async def release(self, names: Names) -> None:
-        """Make the administrator own the database and all that the tenant has in it, and open it to nobody else."""
+        """Make the administrator the owner of the database and the tenant's objects. Remove all other access."""
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
-        """Remove what ``give`` made for this role, such as a role of the server, wherever something is left of it.
+        """Remove everything that ``give`` made for this role, such as a role of the server.
 
-        For the owner, the tenant's database is gone already or was released.
+        For the owner, the tenant's database was already deleted or released.
         """
 
     @abstractmethod
@@ -162,12 +162,12 @@ class Grants(ABC, Generic[ServerT]):
 
         Raises:
             LoginRefusedError: The server refuses the login.
-            ServerAwayError: The server cannot be reached, or has no connection left.
+            ServerAwayError: The server is unreachable or has no free connection.
         """
 
     @asynccontextmanager
     async def _administrator(self, **options: Any) -> AsyncGenerator[ServerT]:
-        """Take a turn and log in as the administrator, with these options instead of its own."""
+        """Wait for a turn and log in as the administrator. ``options`` replace its own."""
         try:
             async with self._turns, self._connected(self._admin | options) as server:
                 yield server
@@ -180,24 +180,24 @@ class Grants(ABC, Generic[ServerT]):
 def sql_grants(
     engine: Engine | str, connection: Connection, ca: str | None, admin: str | None, connection_limit: int | None
 ) -> Grants[Any] | None:
-    """Return the SQL for a cluster; None if the API gives the rights, by ``SETTINGS``. The driver is imported here.
+    """Return the SQL for a cluster, or None if the API gives the rights (``SETTINGS``). This imports the driver.
 
     Args:
         engine: The cluster's engine.
         connection: Where it listens, and its primary user.
-        ca: Its certificate authority as PEM; None if it speaks no TLS.
+        ca: Its CA certificate as PEM; None without TLS.
         admin: The DSN of an administrator; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for half of those that the server takes.
+        connection_limit: How many connections a tenant may have; None for half of the server's limit.
 
     Raises:
-        UnsupportedOperationError: Neither SQL nor ``SETTINGS`` give rights on this engine.
-        ConfigurationError: The driver is missing, no administrator's password is known, or ``admin`` is no DSN.
+        UnsupportedOperationError: Tenants are not supported on this engine.
+        ConfigurationError: The driver is missing, the administrator's password is unknown, or ``admin`` is not a DSN.
     """
     if engine in SETTINGS:
         return None
     if engine not in POSTGRESQL | MYSQL:
         raise UnsupportedOperationError(
-            f"tenants: nothing here tells how rights are given on {engine}; nothing was made",
+            f"tenants: {engine} is not supported; nothing was made",
             engine=engine,
             operation="tenants",
         )
@@ -216,11 +216,11 @@ def sql_grants(
 
 
 def _primary(engine: Engine | str, connection: Connection) -> str:
-    """The DSN of the cluster's primary user, without options for TLS."""
+    """Return the DSN of the cluster's primary user, without TLS options."""
     if not (connection.user and connection.password):
         raise ConfigurationError(
-            "the primary user's password is not told to this token, and it grants the tenants their rights: give the "
-            "token the scope database:view_credentials, or pass admin=, the DSN of an administrator"
+            "the API does not return the password of the primary user, who grants tenants their rights: give the token "
+            "the scope database:view_credentials, or pass admin=, the DSN of an administrator"
         )
     return dsn(
         engine=engine,

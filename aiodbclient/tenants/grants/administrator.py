@@ -1,4 +1,4 @@
-"""What the administrator of a cluster may do, for the operator who sets a cluster up. Changes nothing."""
+"""Check the rights of a cluster's administrator. Changes nothing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from attrs import frozen
 
 @frozen
 class Administrator:
-    """What a server says of the administrator's login.
+    """The administrator's login, as the server reports it.
 
     Attributes:
         name: The login.
         server: The version of the server.
-        lacks: The rights that tenants need and it lacks, in the words of the engine.
-        clock: The time by the server's clock, in UTC.
+        lacks: The missing rights that tenants need, by the engine's names.
+        clock: The time of the server, in UTC.
     """
 
     name: str
@@ -47,7 +47,7 @@ def on_postgresql(
 
 
 def on_mysql(name: str, server: str, clock: datetime, privileges: dict[str, str]) -> Administrator:
-    """Read a row of ``MYSQL_STATEMENT``, and the rows of ``MYSQL_PRIVILEGES``."""
+    """Read a row of ``MYSQL_STATEMENT`` and the rows of ``MYSQL_PRIVILEGES``."""
     lacks = [] if "CREATE USER" in privileges else ["CREATE USER"]
     lacks += sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES")
     return Administrator(name, server, tuple(lacks), clock.replace(tzinfo=UTC))

@@ -1,12 +1,12 @@
 """End every session of an account on MariaDB, from a session of that account. See ``mysql_sessions.py``.
 
-The limit of one statement an hour does not apply to our session, because the account has no limit when it logs in, and
-the server keeps the limits of the sessions that are open::
+Our own session has no limit of one statement an hour: the account has no limit when we log in, and the server does not
+change the limits of open sessions::
 
-    GRANT USAGE ON *.* TO login WITH MAX_QUERIES_PER_HOUR 1     open sessions can run nothing from here on
-    ALTER USER login IDENTIFIED BY ...                          or who has set one of its own could log in now
+    GRANT USAGE ON *.* TO login WITH MAX_QUERIES_PER_HOUR 1     from here on, open sessions can run nothing
+    ALTER USER login IDENTIFIED BY ...                          otherwise a session that set one could log in now
     ALTER USER login WITH MAX_QUERIES_PER_HOUR 0 MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK
-    ALTER USER login ACCOUNT LOCK                               after our session has logged in
+    ALTER USER login ACCOUNT LOCK                               after we have logged in
     KILL ...                                                    in our session, until no other is left
 """
 
@@ -25,17 +25,17 @@ from .mysql_sessions import END_SECONDS, PAUSE, LogIn, kill_others, limit, new_p
 
 
 async def end_on_mariadb(server: MySQLSession, log_in: LogIn, tenant: str, username: str, *, lock: bool) -> None:
-    """End the sessions of an account. Afterwards it has no limits, and a password that nobody knows.
+    """End the sessions of an account. Afterwards it has no limits and a random password that is not stored.
 
     Args:
         server: The administrator's session.
         log_in: Logs in with a user and a password.
-        tenant: The tenant that the account is of.
+        tenant: The tenant of the account.
         username: The account.
-        lock: Whether the account is locked afterwards. If not, sessions that are opened meanwhile go on.
+        lock: Whether to lock the account afterwards. If not, sessions that are opened meanwhile stay open.
 
     Raises:
-        GrantError: Sessions are left after some seconds, or a statement was refused.
+        GrantError: Sessions are left after some seconds, or the server refused a statement.
     """
     password, reason, until = "", "", monotonic() + END_SECONDS
     while monotonic() < until:
@@ -71,7 +71,7 @@ async def end_on_mariadb(server: MySQLSession, log_in: LogIn, tenant: str, usern
 
 
 async def _stays(server: MySQLSession, tenant: str, username: str, password: str) -> bool:
-    """Give the account a password, lock it, and see whether a statement that was running before sets another one."""
+    """Set a password, lock the account, and check whether a statement that was already running sets another one."""
     change = "ALTER USER %s@'%%' IDENTIFIED BY "
     await server.rows(tenant, f"{change}%s ACCOUNT LOCK", username, password, shown=change % repr(username) + "'...'")
     read = "SELECT authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
@@ -82,7 +82,7 @@ async def _stays(server: MySQLSession, tenant: str, username: str, password: str
 
 @asynccontextmanager
 async def account(server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
-    """Make an account that was dropped again, without rights, and drop it at the end."""
+    """Recreate a dropped account without rights, and drop it at the end."""
     await server.rows(tenant, "CREATE USER IF NOT EXISTS %s@'%%' ACCOUNT LOCK", username)
     try:
         yield
@@ -92,7 +92,7 @@ async def account(server: MySQLSession, tenant: str, username: str) -> AsyncGene
 
 @asynccontextmanager
 async def kept_password(server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
-    """Give an account at the end the password that it has now, of which the administrator sees the hash."""
+    """Restore the current password of an account at the end, by its hash, which the administrator can read."""
     read = "SELECT plugin, authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
     ((plugin, digest),) = await server.rows(tenant, read, username)
     change = f"ALTER USER %s@'%%' IDENTIFIED VIA {quoted(plugin)} USING "

@@ -3,12 +3,12 @@ r"""The rights of a tenant on MySQL or MariaDB: those of its role on its own sch
 As the administrator (the cluster's primary user: the usual rights WITH GRANT OPTION, no SUPER)::
 
     REVOKE ALL PRIVILEGES, GRANT OPTION FROM login
-    REVOKE ALL PRIVILEGES ON `d`.* FROM other       whoever else has rights on a schema of that name
-    GRANT ALL PRIVILEGES ON `d`.* TO login          in d, ``_``, ``%`` and ``\`` are escaped: GRANT takes a pattern
+    REVOKE ALL PRIVILEGES ON `d`.* FROM other       for all others with rights on a schema of that name
+    GRANT ALL PRIVILEGES ON `d`.* TO login          with ``_``, ``%`` and ``\`` escaped: GRANT takes a pattern
     ALTER USER login WITH MAX_USER_CONNECTIONS n ACCOUNT UNLOCK
 
-What a tenant can still do: use as many connections for each of its logins, run events and views as a login that is
-retired, and commit or roll back a prepared transaction of somebody else whose name it knows (MariaDB).
+What a tenant can still do: use this number of connections with each of its logins, run events and views as a retired
+login, and commit or roll back another user's prepared transaction if it knows its name (MariaDB).
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ from .mysql_server import NO_ACCESS, MySQLSession, PasswordAcceptedError, connec
 from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_its_end
 from .mysql_transactions import roll_back_prepared
 
-_LONG_TURNS = 4  # logins whose sessions are ended at a time
-_NO_LIMIT = 100_000  # more than a server takes. With 0 the sessions would not count, and could not be stopped
+_LONG_TURNS = 4  # how many logins at a time to end the sessions of
+_NO_LIMIT = (
+    100_000  # more than any server allows. With 0 the server would not count sessions, so a limit could not stop them
+)
 
 
 class MySQLGrants(Grants[MySQLSession]):
     """The SQL of one MySQL cluster. See ``Grants``.
 
     Args:
-        admin: The DSN of an administrator. Logins are tested on the server that it names.
-        ca: The cluster's certificate authority as PEM, by which the server is verified; None: no TLS.
-        connection_limit: Connections that a login may have at a time; None for as many as the server has. A tenant
-            cannot raise it.
+        admin: The DSN of an administrator. Logins are tested on its server.
+        ca: The cluster's CA certificate as PEM, to verify the server; None: no TLS.
+        connection_limit: How many connections a login may have at a time; None for no limit. A tenant cannot raise it.
 
     Raises:
-        ConfigurationError: ``admin`` is no DSN.
+        ConfigurationError: ``admin`` is not a DSN.
     """
 
     _database_option = "db"
@@ -80,13 +81,13 @@ class MySQLGrants(Grants[MySQLSession]):
         return await self._test(names, username, password, access=True)
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        """As ``log_in``, but for the password alone: the login's rights may be missing."""
+        """Like ``log_in``, but only test the password: the rights of the login may be missing."""
         return await self._test(names, username, password, access=False)
 
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
-        """Lock the account, and kill its sessions. Its events and views go on, so it is not deleted."""
+        """Lock the account and kill its sessions. Do not delete it, because its events and views must keep working."""
         async with self._administrator_for_long() as server:
             await to_its_end(self._end(server, names.tenant, username))
         return None
@@ -111,10 +112,10 @@ class MySQLGrants(Grants[MySQLSession]):
         return tuple(sorted({str(one.grantee) for one in found if one.grantee.user not in logins}))
 
     async def take_over(self, names: Names, username: str) -> None:
-        """End the open sessions of the login, which have the rights from before, and could give them back to it.
+        """End the open sessions of the login. They still have its old rights, and could grant them again.
 
-        In its own schema the login has all rights afterwards. The rights that it has in other schemas end with
-        ``give``: the API gives each login all rights in every schema, so nobody can say which of them were meant.
+        Afterwards the login has all rights in its own schema. ``give`` revokes its rights in other schemas: the API
+        gives each login all rights in every schema, so it is unknown which of them were intended.
         """
         tenant = names.tenant
         async with self._administrator_for_long() as server:
@@ -129,26 +130,26 @@ class MySQLGrants(Grants[MySQLSession]):
                 await roll_back_prepared(server, names.tenant, _schema(names))
 
     async def release(self, names: Names) -> None:
-        """Revoke what anybody has been given on the schema. The administrator's rights are on every schema."""
+        """Revoke all rights on the schema. The administrator has rights on every schema."""
         async with self._administrator() as server:
             for one in await access(server, names.tenant, _schema(names)):
                 if one.grantee.user in mysql_logins(names) or not one.wide:
                     await revoke(server, names.tenant, one)
 
     async def forget(self, names: Names) -> None:
-        """End sessions of the logins that were deleted, and revoke what was granted on a schema of that name."""
+        """End sessions of deleted logins, and revoke all rights on a schema of that name."""
         tenant = names.tenant
         async with self._administrator_for_long() as server:
             for username in names.logins:
                 await to_its_end(self._end(server, tenant, username))
-                await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)  # left by a process that died
+                await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)  # left by a dead process
             if names.role is Role.OWNER:
                 for one in await access(server, tenant, _schema(names)):
                     if not one.wide:
                         await revoke(server, tenant, one)
 
     async def _test(self, names: Names, username: str, password: str, *, access: bool) -> str | None:
-        """Log in. A schema that is missing, or a limit that is reached, says nothing against the password."""
+        """Test a login. A missing schema or a reached limit does not mean that the password is wrong."""
         options = self._admin | {"user": username, "password": password, "db": names.database}
         try:
             async with self._turns, connected(options, self._tls, prepared=False):
@@ -165,7 +166,7 @@ class MySQLGrants(Grants[MySQLSession]):
 
     @asynccontextmanager
     async def _administrator_for_long(self) -> AsyncGenerator[MySQLSession]:
-        """As ``_administrator``, for what a tenant can draw out: it takes no turn of the others."""
+        """Like ``_administrator``, for work that a tenant can delay. It has its own turns, so it blocks no one else."""
         async with self._long_turns:
             try:
                 async with self._connected(self._admin) as server:
@@ -179,7 +180,7 @@ class MySQLGrants(Grants[MySQLSession]):
         return connected(options, self._tls)
 
     async def _end_old_sessions(self, server: MySQLSession, tenant: str, username: str) -> None:
-        """Revoke all rights of a login and end its sessions. It keeps its password and stays open."""
+        """Revoke all rights of a login and end its sessions. It keeps its password and stays unlocked."""
         await revoke_all(server, tenant, username)
         if server.is_mariadb:
             async with kept_password(server, tenant, username), self._limited(server, tenant, username):
@@ -189,7 +190,7 @@ class MySQLGrants(Grants[MySQLSession]):
                 await end_on_mysql(server, self._own, tenant, username, later=False)
 
     async def _end(self, server: MySQLSession, tenant: str, username: str) -> None:
-        """End the sessions of a login, and lock it if it is there."""
+        """End the sessions of a login, and lock it if it exists."""
         if "%" in await hosts(server, tenant, username):
             await self._lock(server, tenant, username)
         elif await has_sessions(server, tenant, username):
@@ -209,7 +210,7 @@ class MySQLGrants(Grants[MySQLSession]):
 
     @asynccontextmanager
     async def _limited(self, server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
-        """Let the open sessions of a login run no statement meanwhile."""
+        """Meanwhile, let the open sessions of a login run no statement."""
         await limit(server, tenant, username, queries=1, connections=self._limit)
         try:
             yield
@@ -217,7 +218,7 @@ class MySQLGrants(Grants[MySQLSession]):
             await limit(server, tenant, username, queries=0, connections=self._limit)
 
     def _own(self, username: str, password: str) -> AbstractAsyncContextManager[MySQLSession]:
-        """Log in as a tenant's login, with no schema and no statement."""
+        """Log in as a tenant's login, without a schema and without a statement."""
         return connected(self._admin | {"user": username, "password": password}, self._tls, prepared=False)
 
 
@@ -227,16 +228,16 @@ def _schema(names: Names) -> str:
 
 
 async def _check_hosts(server: MySQLSession, tenant: str, username: str) -> None:
-    """Refuse a login that has accounts for single hosts too: the API neither shows nor resets those.
+    """Refuse a login that also has accounts for single hosts. The API neither lists nor resets those.
 
     Raises:
-        GrantError: It has.
+        GrantError: The login has such accounts.
     """
     others = sorted(await hosts(server, tenant, username) - {"%"})
     if others:
         accounts = " and ".join(f"{username!r}@{host!r}" for host in others)
         raise GrantError(
-            f"tenant {tenant!r}: beside its login there is the account {accounts}, whose password nobody here knows or "
-            f"replaces: drop it (DROP USER {accounts.replace(' and ', ', ')}) and run it again",
+            f"tenant {tenant!r}: there is also the account {accounts}, and the client cannot reset its password: "
+            f"drop it (DROP USER {accounts.replace(' and ', ', ')}) and run it again",
             tenant=tenant,
         )

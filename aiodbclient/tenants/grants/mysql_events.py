@@ -1,7 +1,7 @@
-"""Find events that could set the password of a login that was ended.
+"""Find events that could set the password of an ended login.
 
-An event runs as the login that made it, also while that login is locked. So whoever had a leaked credential can leave
-an event that sets a password, and come back when ``rotate`` uses the login again.
+An event runs as the login that made it, even while that login is locked. So an attacker with a leaked credential could
+leave an event that sets a password, and return when ``rotate`` uses the login again.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import re
 from ...errors import GrantError
 from .mysql_server import MySQLSession
 
-# A password is set by SET PASSWORD, by ALTER USER ... IDENTIFIED, or by a statement that is put together at run time.
+# These set a password: SET PASSWORD, ALTER USER ... IDENTIFIED, or a statement that is built at run time.
 # Functions and triggers cannot do any of this.
 _SETS = re.compile(r"\b(PASSWORD|IDENTIFIED|PREPARE|EXECUTE)\b", re.IGNORECASE)
 _CALLS = re.compile(r"\bCALL\b", re.IGNORECASE)
 
 
 async def check_events(server: MySQLSession, tenant: str, schema: str, username: str) -> None:
-    """Refuse a login that is locked, and that an event in the tenant's schema could give another password.
+    """Refuse a locked login if an event in the tenant's schema could set its password.
 
     Args:
         server: The administrator's session.
         tenant: The tenant.
         schema: The tenant's schema.
-        username: The login, which is about to be used again.
+        username: The login, before it is used again.
 
     Raises:
         GrantError: There is such an event.

@@ -1,4 +1,4 @@
-"""What the accounts of a MySQL server may do in one schema, read from the tables of the schema ``mysql``."""
+"""Read, from the ``mysql`` tables, which accounts have rights in a schema, and revoke them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...errors import GrantError
 from ..roles import Role
 from .mysql_server import MySQLSession, pattern, quoted
 
-# What a role may do in the tenant's schema. Names of rights, as GRANT takes them.
+# The rights of each role in the tenant's schema, by their names in GRANT.
 RIGHTS = {
     Role.OWNER: ("ALL PRIVILEGES",),
     Role.WRITER: ("SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"),
@@ -23,7 +23,7 @@ _GRANT = re.compile(r"GRANT (?P<rights>[A-Z ,]+) ON (?P<on>.+) TO .*", re.DOTALL
 
 @frozen
 class Grantee:
-    """An account or a role of the server. ``PUBLIC`` of MariaDB and roles have no host there.
+    """An account or a role of the server. On MariaDB, roles and ``PUBLIC`` have no host.
 
     Attributes:
         user: Its name.
@@ -38,7 +38,7 @@ class Grantee:
 
     @property
     def sql(self) -> tuple[str, tuple[str, ...]]:
-        """How a statement names it: with placeholders, and their values."""
+        """Return its name for a statement: placeholders, and their values."""
         if not self.host:
             return ("PUBLIC", ()) if self.user == "PUBLIC" else ("%s", (self.user,))
         return "%s@%s", (self.user, self.host)
@@ -46,12 +46,12 @@ class Grantee:
 
 @frozen
 class Access:
-    """A right that somebody has in a schema.
+    """The rights of one grantee on one object.
 
     Attributes:
         grantee: Who has it.
-        on: What it is on, as GRANT takes it: a pattern of schemas, a table or a routine.
-        wide: Whether it is a pattern for more than this schema. (A name with ``_`` that nobody escaped is none.)
+        on: The object, as in GRANT: a pattern of schemas, a table or a routine.
+        wide: Whether it is a pattern for other schemas too. (An unescaped ``_`` in the name does not count.)
     """
 
     grantee: Grantee
@@ -60,7 +60,7 @@ class Access:
 
 
 async def access(server: MySQLSession, tenant: str, schema: str) -> list[Access]:
-    """List who may do something in ``schema``, besides those who may do it in every schema.
+    """List the rights in ``schema``, except those that apply to every schema.
 
     Raises:
         GrantError: The administrator may not read the schema ``mysql``.
@@ -81,18 +81,18 @@ async def access(server: MySQLSession, tenant: str, schema: str) -> list[Access]
 
 
 async def revoke_others(server: MySQLSession, tenant: str, schema: str, logins: Collection[str]) -> None:
-    """Revoke what others than ``logins`` may do in ``schema``.
+    """Revoke the rights in ``schema`` of everyone except ``logins``.
 
     Raises:
-        GrantError: A pattern gives somebody rights on other schemas too, which are not ours to revoke.
+        GrantError: A pattern also gives rights on other schemas, which this must not revoke.
     """
     for one in await access(server, tenant, schema):
         if one.grantee.user in logins:
             continue
         if one.wide:
             raise GrantError(
-                f"tenant {tenant!r}: {one.grantee} has rights on the schemas that match {_shown(one.on)}, and the "
-                f"tenant's is one of them: revoke them (REVOKE ALL PRIVILEGES ON {_shown(one.on)} FROM {one.grantee}) "
+                f"tenant {tenant!r}: {one.grantee} has rights on the schemas that match {_shown(one.on)}, which "
+                f"include the tenant's: revoke them (REVOKE ALL PRIVILEGES ON {_shown(one.on)} FROM {one.grantee}) "
                 "and run it again",
                 tenant=tenant,
             )
@@ -100,19 +100,19 @@ async def revoke_others(server: MySQLSession, tenant: str, schema: str, logins: 
 
 
 async def revoke(server: MySQLSession, tenant: str, one: Access) -> None:
-    """Revoke ``one``, and the right to grant it."""
+    """Revoke ``one`` and the right to grant it."""
     who, values = one.grantee.sql
     for what in ("GRANT OPTION", "ALL PRIVILEGES"):
         await server.rows(tenant, f"REVOKE {what} ON {one.on} FROM {who}", *values, fine=_NO_SUCH_GRANT)
 
 
 async def hosts(server: MySQLSession, tenant: str, username: str) -> set[str]:
-    """The hosts of the accounts of that name."""
+    """Return the hosts of the accounts of that name."""
     return {str(host) for (host,) in await server.rows(tenant, "SELECT Host FROM mysql.user WHERE User = %s", username)}
 
 
 async def revoke_all(server: MySQLSession, tenant: str, username: str) -> None:
-    """Revoke every right of an account, and every role that it has."""
+    """Revoke every right and every role of an account."""
     await server.rows(tenant, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
     for grantee in await roles(server, tenant, username):
         who, values = grantee.sql
@@ -120,7 +120,7 @@ async def revoke_all(server: MySQLSession, tenant: str, username: str) -> None:
 
 
 async def roles(server: MySQLSession, tenant: str, username: str) -> list[Grantee]:
-    """The roles of the server that an account has."""
+    """Return the server roles of an account."""
     if server.is_mariadb:
         query = "SELECT Role, '' FROM mysql.roles_mapping WHERE User = %s AND Host = '%%'"
     else:
@@ -129,7 +129,7 @@ async def roles(server: MySQLSession, tenant: str, username: str) -> list[Grante
 
 
 async def has_exactly(server: MySQLSession, tenant: str, username: str, role: Role, schema: str) -> bool:
-    """Whether an account has the rights of ``role`` on ``schema``, and no others anywhere."""
+    """Whether an account has the rights of ``role`` on ``schema``, and no other rights."""
     if await roles(server, tenant, username):
         return False
     given: dict[str, set[str]] = {}

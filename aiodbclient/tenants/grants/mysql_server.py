@@ -1,7 +1,7 @@
 """A session on a MySQL or MariaDB server: every statement is bounded in time, and its errors name the tenant.
 
-A tenant can hold locks. So the server gives up a wait for one after some seconds, and the client closes the connection
-when an answer takes longer.
+A tenant can hold locks. So the server stops waiting for a lock after some seconds, and the client closes the connection
+if an answer takes longer.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
 _REFUSALS = frozenset(
     {
         1045,  # wrong password, or no such account
-        1130,  # not from this host
-        1251,  # the account's way to authenticate is not supported
+        1130,  # this host is not allowed
+        1251,  # the account's authentication plugin is not supported
         1396,  # the account is missing
-        1698,  # no password, where one is needed
+        1698,  # a password is required
         1820,  # the password must be changed
         1862,  # the password has expired
-        2059,  # the account's way to authenticate is not supported by the driver
+        2059,  # the driver does not support the account's authentication plugin
         3118,  # the account is locked: MySQL
         3159,  # the server requires TLS
         4151,  # the account is locked: MariaDB
@@ -43,22 +43,22 @@ _REFUSALS = frozenset(
     }
 )
 NO_ACCESS = 1044  # to the schema
-# Why the server refuses a login although it accepts the password: there is no such schema, or the account has as many
-# connections as it may have.
+# The server accepts the password, but refuses the login: there is no such schema, or the account reached its connection
+# limit.
 _PASSWORD_ACCEPTED = frozenset({NO_ACCESS, 1049, 1203, 1226})
 
-# What the driver raises besides its own errors, such as for a server that speaks another protocol.
+# What the driver raises in addition to its own errors, for example if the server speaks another protocol.
 _NOT_MYSQL = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
 
 
 class _Cursor(aiomysql.Cursor):  # type: ignore[misc]  # the driver has no types
     async def _show_warnings(self, conn: Any) -> None:
-        """Do nothing, where the driver would warn the program of each note of the server."""
+        """Do nothing: the driver would raise a Python warning for each note of the server."""
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver has no types
     def close(self) -> None:
-        """Close the connection at once. The driver would first wait for the server, which may be stuck."""
+        """Close the connection at once. The driver would first wait for the server, which may hang."""
         if self._writer:
             self._writer.transport.abort()
         super().close()
@@ -72,7 +72,7 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver has 
 
 
 class PasswordAcceptedError(LoginRefusedError):
-    """The server accepts the password, and refuses the login for another reason.
+    """The server accepts the password, but refuses the login for another reason.
 
     Args:
         reason: The reason.
@@ -108,7 +108,7 @@ class MySQLSession:
             statement: The statement, with ``%s`` for each of ``values``, and ``%%`` for a percent sign.
             values: The values.
             shown: The statement as an error may show it. None: with the values in it.
-            fine: Codes of errors that mean that there was nothing to do.
+            fine: Error codes that mean that there was nothing to do.
 
         Raises:
             GrantError: The server refused the statement, or did not answer in time.
@@ -128,7 +128,7 @@ class MySQLSession:
         )
 
     async def raw(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """As ``rows``, but raise the driver's errors, and TimeoutError if there is no answer in time."""
+        """Like ``rows``, but raise the driver's errors, and TimeoutError if there is no answer in time."""
         async with asyncio.timeout(STATEMENT_SECONDS), self._connection.cursor() as cursor:
             await cursor.execute(statement, values)
             return list(await cursor.fetchall())
@@ -138,25 +138,25 @@ class MySQLSession:
 async def connected(
     options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True
 ) -> AsyncGenerator[MySQLSession]:
-    """Log in with these options of the driver. The connection is closed at the end, also after a cancel.
+    """Log in with these options of the driver. This closes the connection at the end, even if cancelled.
 
     Args:
-        options: The host, the port, the user, the password and maybe the schema.
-        tls: How the server is verified; None: no TLS.
-        prepared: Whether to bound the session's waits, by some statements.
+        options: The host, port, user, password and optionally the schema.
+        tls: How to verify the server; None: no TLS.
+        prepared: Whether to limit the waits of the session, which takes some statements.
 
     Raises:
         LoginRefusedError: The server refuses the login.
-        ServerAwayError: The server cannot be reached, or has no connection left.
+        ServerAwayError: The server is unreachable or has no free connection.
     """
     refused: LoginRefusedError | ServerAwayError
-    # Without autocommit=None the driver sends a statement of its own, which an account at its limit cannot run.
+    # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
     settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": _Cursor}
     connection: Any = _Connection(**options, **settings)
     try:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await connection._connect()  # aiomysql.connect would lose the connection when it is cancelled
+                await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
                 session = MySQLSession(connection)
                 if prepared:
                     for statement in _preparing(session):
@@ -166,7 +166,7 @@ async def connected(
         except TimeoutError:
             refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
         except _NOT_MYSQL as error:
-            refused = ServerAwayError(f"what answers there is no MySQL ({type(error).__name__})")
+            refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
         else:
             yield session
             with suppress(OSError, pymysql.Error):
@@ -187,7 +187,7 @@ def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:
 
 
 def _preparing(session: MySQLSession) -> list[str]:
-    # The mode changes what GRANT and SHOW GRANTS do. An account cannot be made by a GRANT on MySQL 8 anyway.
+    # The mode affects GRANT and SHOW GRANTS. On MySQL 8, GRANT never creates an account.
     mode = "NO_AUTO_CREATE_USER" if session.is_mariadb else ""
     longest = (
         f"max_statement_time = {STATEMENT_SECONDS}"
@@ -204,7 +204,7 @@ def options_of(admin: str) -> dict[str, Any]:
     """Return the driver's options for the DSN of an administrator.
 
     Raises:
-        ConfigurationError: ``admin`` is no DSN.
+        ConfigurationError: ``admin`` is not a DSN.
     """
     try:
         parts = urlsplit(admin)
@@ -215,21 +215,21 @@ def options_of(admin: str) -> dict[str, Any]:
                 "user": unquote(parts.username),
                 "password": unquote(parts.password or ""),
             }
-    except ValueError:  # it may quote the DSN, and so a password
+    except ValueError:  # its message may quote the DSN with the password
         pass
-    raise ConfigurationError("admin is no DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT")
+    raise ConfigurationError("admin is not a DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT")
 
 
 def reason_of(error: pymysql.Error) -> str:
-    """Why the server or the driver failed. Their messages hold no password."""
+    """Return why the server or the driver failed. Their messages hold no password."""
     return str(error.args[-1]) if error.args else type(error).__name__
 
 
 def quoted(name: str) -> str:
-    """``name`` as an identifier. Each ``%`` is doubled, since the driver formats statements by ``%``."""
+    """Return ``name`` as an identifier. Each ``%`` is doubled, because the driver formats statements with ``%``."""
     return "`{}`".format(name.replace("`", "``").replace("%", "%%"))
 
 
 def pattern(schema: str) -> str:
-    """``schema`` as GRANT takes it, which reads a schema's name as a pattern. Not quoted."""
+    """Return ``schema`` as a pattern for GRANT, not quoted."""
     return schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")

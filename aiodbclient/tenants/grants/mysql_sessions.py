@@ -1,19 +1,19 @@
-"""End every session of a login on MySQL or MariaDB, also against sessions that fight back.
+"""End every session of a login on MySQL or MariaDB, even if they resist.
 
 An administrator without SUPER or CONNECTION_ADMIN cannot KILL the sessions of others, but a session can KILL those of
-its own user. So we open one. The sessions that it is to end can meanwhile set another password for the login, or kill
-ours. A limit of one statement an hour stops them, since the server applies it to sessions that are open already.
+its own user. So we open one. Meanwhile the other sessions could set another password, or kill ours. A limit of one
+statement an hour stops them, because the server applies it to open sessions too.
 
-On MySQL the user of a session is a name. There we log in with an account of that name for our own host::
+On MySQL, sessions belong to a user name. There we log in with an account of that name for our own host::
 
-    ALTER USER login@'%' WITH MAX_QUERIES_PER_HOUR 1            open sessions can run nothing from here on
+    ALTER USER login@'%' WITH MAX_QUERIES_PER_HOUR 1            from here on, open sessions can run nothing
     ALTER USER login@'%' ACCOUNT LOCK
     CREATE USER login@'our host' IDENTIFIED BY ...
     KILL ...                                                    as login@'our host', until no other session is left
     DROP USER login@'our host'
     ALTER USER login@'%' WITH MAX_QUERIES_PER_HOUR 0 MAX_USER_CONNECTIONS n
 
-On MariaDB the user is an account. See ``mariadb_sessions.py``.
+On MariaDB, sessions belong to an account. See ``mariadb_sessions.py``.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from ...errors import GrantError
 from . import LoginRefusedError, ServerAwayError
 from .mysql_server import MySQLSession, reason_of
 
-END_SECONDS = 20.0  # for which sessions are ended again and again
-PAUSE = 0.02  # s between two looks whether a killed session is gone
+END_SECONDS = 20.0  # how long to repeat ending the sessions
+PAUSE = 0.02  # s between two checks whether a killed session is gone
 _NO_SUCH_THREAD = 1094
-_EVENT = "Connect"  # the command of a thread that runs an event; those go on
+_EVENT = "Connect"  # the command of a thread that runs an event; those continue
 _KILLED = "Killed"  # the command of a thread that ends with its statement
-_PATIENCE = 2.0  # s for which such a thread is waited for
+_PATIENCE = 2.0  # s to wait for such a thread
 _COMMENT = "made by aiodbclient to end the sessions of this user"
 
 LogIn = Callable[[str, str], AbstractAsyncContextManager[MySQLSession]]
 
 
 async def limit(server: MySQLSession, tenant: str, username: str, *, queries: int, connections: int) -> None:
-    """Set the limits of a login, for its open sessions too.
+    """Set the limits of a login, including its open sessions.
 
     Args:
         server: The administrator's session.
-        tenant: The tenant that the login is of.
+        tenant: The tenant of the login.
         username: The login.
         queries: Statements an hour; 0 for no limit.
         connections: Connections at a time; 0 for no limit.
     """
     how = f"WITH MAX_QUERIES_PER_HOUR {queries} MAX_USER_CONNECTIONS {connections}"
-    if server.is_mariadb:  # ALTER USER leaves the limits of open sessions as they are, and MySQL's GRANT has none
+    if server.is_mariadb:  # MariaDB's ALTER USER does not change open sessions, and MySQL's GRANT has no limits
         await server.rows(tenant, f"GRANT USAGE ON *.* TO %s@'%%' {how}", username)
     else:
         await server.rows(tenant, f"ALTER USER %s@'%%' {how}", username)
@@ -66,12 +66,12 @@ async def end_on_mysql(server: MySQLSession, log_in: LogIn, tenant: str, usernam
     Args:
         server: The administrator's session.
         log_in: Logs in with a user and a password.
-        tenant: The tenant that the login is of.
-        username: The login. It can be deleted already.
-        later: Whether to end sessions too that are opened meanwhile.
+        tenant: The tenant of the login.
+        username: The login. It may already be deleted.
+        later: Whether to also end sessions that are opened meanwhile.
 
     Raises:
-        GrantError: Sessions are left after some seconds, or a statement was refused.
+        GrantError: Sessions are left after some seconds, or the server refused a statement.
     """
     ((host,),) = await server.rows(tenant, "SELECT SUBSTRING_INDEX(USER(), '@', -1)")
     reason, until = "", monotonic() + END_SECONDS
@@ -100,7 +100,7 @@ async def end_on_mysql(server: MySQLSession, log_in: LogIn, tenant: str, usernam
 
 
 async def drop_helpers(server: MySQLSession, tenant: str, username: str) -> None:
-    """Drop the accounts of that name that ``end_on_mysql`` made, also those of a process that died."""
+    """Drop the accounts of that name that ``end_on_mysql`` made, including those of dead processes."""
     if server.is_mariadb:
         return
     query = "SELECT Host FROM mysql.user WHERE User = %s AND User_attributes->>'$.metadata.comment' = %s"
@@ -109,7 +109,7 @@ async def drop_helpers(server: MySQLSession, tenant: str, username: str) -> None
 
 
 async def has_sessions(server: MySQLSession, tenant: str, username: str) -> bool:
-    """Whether the login may have sessions: the administrator sees one, or cannot see those of others."""
+    """Whether the login may have sessions: the administrator sees one, or may not see those of others."""
     grants = await server.rows(tenant, "SHOW GRANTS")
     if not any(re.match(r"GRANT .*\b(PROCESS|ALL PRIVILEGES)\b.* ON \*\.\* TO ", line) for (line,) in grants):
         return True
@@ -119,14 +119,14 @@ async def has_sessions(server: MySQLSession, tenant: str, username: str) -> bool
 async def kill_others(own: MySQLSession, username: str, until: float, *, later: bool = True) -> bool:
     """Kill the other sessions of a user from its session ``own``.
 
-    A session can be in a statement that the server does not interrupt, such as DROP DATABASE. It ends with that
-    statement, so it is not waited for longer than some seconds.
+    The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
+    statement, so this waits for it only some seconds.
 
     Args:
         own: A session of the user.
         username: The user.
-        until: The time at which this gives up.
-        later: Whether to kill sessions too that were opened after ``own``.
+        until: When to give up.
+        later: Whether to also kill sessions that were opened after ``own``.
 
     Returns:
         Whether no other session can begin a statement.
@@ -153,7 +153,7 @@ async def kill_others(own: MySQLSession, username: str, until: float, *, later: 
 
 
 async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` to its end, also if this is cancelled: half done it would leave a login that nobody can use."""
+    """Run ``work`` to its end, even if this is cancelled: half done, it would leave an unusable login."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -169,12 +169,12 @@ async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 def new_password() -> str:
-    """A password that nobody knows, with what the policies of servers ask for."""
+    """Return a random password that fulfils the password policies of servers."""
     return "Aa1!" + secrets.token_urlsafe(24)
 
 
 def not_ended(tenant: str, username: str, reason: str) -> GrantError:
-    """The error for sessions that go on."""
+    """Make the error for sessions that did not end."""
     return GrantError(
         f"tenant {tenant!r}: sessions of the login {username!r} did not end within {END_SECONDS:.0f} seconds"
         f"{reason and ': '}{reason}; run it again",

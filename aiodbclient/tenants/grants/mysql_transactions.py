@@ -1,8 +1,8 @@
 """Roll back prepared transactions that hold a schema.
 
-``XA PREPARE`` leaves a transaction that keeps its locks after its session has ended, and ``DROP DATABASE`` waits for
-them. A server does not say which tables a prepared transaction has changed. So they are rolled back one by one, and
-only while a table of the schema is locked. One whose session is open is left alone.
+After ``XA PREPARE`` a transaction keeps its locks even when its session has ended, and ``DROP DATABASE`` waits for
+them. The server does not report which tables a prepared transaction changed. So this rolls them back one by one, and
+only while a table of the schema is locked. It skips transactions whose session is open.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...errors import GrantError
 from .mysql_server import MySQLSession, quoted, reason_of
 
 _LOCKED = 1205
-_TABLES = 100  # that are locked by one statement
+_TABLES = 100  # how many tables one statement locks
 
 
 async def roll_back_prepared(server: MySQLSession, tenant: str, schema: str) -> None:
@@ -21,7 +21,7 @@ async def roll_back_prepared(server: MySQLSession, tenant: str, schema: str) -> 
 
     Args:
         server: The administrator's session.
-        tenant: The tenant that the schema is of.
+        tenant: The tenant of the schema.
         schema: The schema. Its data is about to be deleted.
 
     Raises:
@@ -37,11 +37,11 @@ async def roll_back_prepared(server: MySQLSession, tenant: str, schema: str) -> 
         for xid in prepared:
             try:
                 await server.raw(f"XA ROLLBACK {xid}")
-            except pymysql.Error:  # its session is open, or somebody has ended it
+            except pymysql.Error:  # its session is open, or it has ended meanwhile
                 continue
             if not await _is_locked(server, tenant, schema):
                 return
-        reason = "no prepared transaction is left that could be rolled back"
+        reason = "no prepared transaction could be rolled back"
     raise GrantError(
         f"tenant {tenant!r}: a transaction holds tables of the schema {schema!r}, so it cannot be deleted: {reason}; "
         "end that transaction and run it again",
@@ -50,7 +50,7 @@ async def roll_back_prepared(server: MySQLSession, tenant: str, schema: str) -> 
 
 
 async def _prepared(server: MySQLSession) -> list[str]:
-    """The names of the prepared transactions, as XA ROLLBACK takes them."""
+    """Return the names of the prepared transactions in the form of XA ROLLBACK."""
     if server.is_mariadb:
         return [str(row[3]).replace("%", "%%") for row in await server.raw("XA RECOVER FORMAT='SQL'")]
     found = []
@@ -63,7 +63,7 @@ async def _prepared(server: MySQLSession) -> list[str]:
 async def _is_locked(server: MySQLSession, tenant: str, schema: str) -> bool:
     query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE'"
     tables = [f"{quoted(schema)}.{quoted(table)} WRITE" for (table,) in await server.rows(tenant, query, schema)]
-    # Without autocommit InnoDB locks the table too. A prepared transaction may hold that lock and no other.
+    # Without autocommit InnoDB locks the table too. A prepared transaction may hold only that lock.
     await server.rows(tenant, "SET SESSION autocommit = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
     try:
         for start in range(0, len(tables), _TABLES):

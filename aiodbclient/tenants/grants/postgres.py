@@ -1,8 +1,8 @@
-"""The rights of a tenant on PostgreSQL, as the administrator of a managed cluster can give them.
+"""Give tenants their rights on PostgreSQL, with the limited rights of a managed cluster's administrator.
 
-``postgres_owner`` and ``postgres_members`` know what a tenant lacks, as a list of statements: ``give`` runs them, and
-``problems`` reports them. ``postgres_logins`` is what a login itself runs, ``postgres_leaving`` removes databases and
-roles, ``postgres_adoption`` carries over what an adopted login could do, and ``postgres_sessions`` connects.
+``postgres_owner`` and ``postgres_members`` return the missing statements of a tenant: ``give`` runs them, and
+``problems`` reports them. ``postgres_logins`` has the statements that a login itself runs. ``postgres_leaving`` removes
+databases and roles. ``postgres_adoption`` transfers the rights of an adopted login. ``postgres_sessions`` connects.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from .postgres_members import lacking_inside, lacking_outside
 from .postgres_owner import Step, inherit_step, lacking, take
 from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, admin_options, connect
 
-# s before another try, after a statement waited for a lock. Others take their turns meanwhile.
+# s to wait before a retry, if another session held a lock. Meanwhile the turn is free for others.
 _PAUSES = (0.1, 0.5, 1.0)
-_ENDING = 4  # logins that are ended at a time, beside the turns of the rest
+_ENDING = 4  # how many logins to end at a time; these do not use the turns
 
 
 class PostgresGrants(Grants[AsyncConnection[Any]]):
     """The SQL of one PostgreSQL cluster. See ``Grants``.
 
     Args:
-        admin: The DSN of an administrator. Logins are tested on the server that it names.
-        ca: The cluster's certificate authority as PEM, by which the server is verified, unless ``admin`` has an
-            ``sslmode``; None: as libpq does by itself.
-        connection_limit: How many connections a tenant's database takes; None for half of those that the server takes.
-            The tenant can lift it, and the next ``give`` sets it again.
+        admin: The DSN of an administrator. Logins are tested on its server.
+        ca: The cluster's CA certificate as PEM, to verify the server, unless ``admin`` has an ``sslmode``. None: use
+            the default of libpq.
+        connection_limit: How many connections a tenant's database may have; None for half of the server's limit. The
+            tenant can raise it, and the next ``give`` sets it again.
 
     Raises:
-        ConfigurationError: ``admin`` is no DSN.
+        ConfigurationError: ``admin`` is not a DSN.
     """
 
     _database_option = "dbname"
@@ -55,7 +55,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         super().__init__(admin_options(admin))
         self._ca = None if ca is None or "sslmode" in self._admin else CAFile(ca)
         self._limit = connection_limit
-        self._version = 0  # of the server, as soon as it is known
+        self._version = 0  # of the server; 0 until it is known
         self._ending = asyncio.Semaphore(_ENDING)
 
     async def administrator(self) -> Administrator:
@@ -86,8 +86,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         try:
             await self._as_administrator(work)
         except BlockedError:
-            # A session of another login may hold a lock on the database, for good. It can be ended only after this
-            # login has replaced that one. Until then, this one enters by the owner's rights.
+            # A session of another login may hold a lock on the database forever. It can be ended only after this login
+            # has replaced that one. Until then, this login inherits the owner's rights to enter.
             async with self._administrator() as server:
                 await take(names, server, [inherit_step(names, server, username)])
                 if not all(step.of_login for step in await lacking(names, server, [username], self._limit)):
@@ -108,7 +108,9 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             async with self._administrator() as server:
                 if await cannot_enter(names, server, username):
                     return reason
-                if not await is_full(names, server):  # as the tenant may keep it; the password can be tested elsewhere
+                if not await is_full(
+                    names, server
+                ):  # a full database does not matter: the next one can test the password
                     break
         raise GrantError(
             f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
@@ -116,7 +118,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
         reason = ""
-        for database in (names.database, self._admin.get("dbname")):  # the tenant's may be closed or full
+        for database in (names.database, self._admin.get("dbname")):  # the tenant's database may be closed or full
             options = self._admin | {"user": username, "password": password, "dbname": database}
             try:
                 async with self._turns, self._connected(options):
@@ -125,10 +127,12 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 return str(refused)
             except ServerAwayError as away:
                 reason = reason or str(away)
-        raise GrantError(f"the database server cannot be reached to test a login: {reason}", tenant=names.tenant)
+        raise GrantError(
+            f"the database server is unreachable, so the login could not be tested: {reason}", tenant=names.tenant
+        )
 
     async def _prepare(self, names: Names, username: str, options: dict[str, Any]) -> None:
-        """Log in with ``options``. A login of the owner runs its own statements."""
+        """Log in with ``options``. A login of the owner then runs its own statements."""
         async with self._turns, self._connected(options) as server:
             prepared = await prepare(names, server) if names.role is Role.OWNER else Prepared.DONE
         if prepared is Prepared.HAS_TO_INHERIT:
@@ -167,7 +171,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 GrantError,
                 ServerAwayError,
             ) as error:
-                # Another session of the login ended ours, or the API did when it deleted the login.
+                # Another session of the login ended ours, or the API did by deleting the login.
                 reason = str(error)
         if not ending.deleted:
             return reason or None
@@ -197,7 +201,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         await forget_role(names, self._administrator, names.group)
 
     async def _as_administrator(self, work: Callable[[AsyncConnection[Any]], Awaitable[None]], **options: Any) -> None:
-        """Do ``work`` in a session of the administrator. While it is blocked by a lock, others have their turns."""
+        """Do ``work`` in a session of the administrator. If a lock blocks it, retry, and leave the turn to others."""
         for pause in _PAUSES:
             with suppress(BlockedError):
                 async with self._administrator(**options) as server:
@@ -209,7 +213,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
     @asynccontextmanager
     async def _login(self, names: Names, username: str, password: str) -> AsyncGenerator[AsyncConnection[Any]]:
-        """Connect as a login of the tenant: to its database, or to the administrator's if it does not let it in."""
+        """Connect as a login of the tenant: to the tenant's database or, if that fails, to the administrator's."""
         reason = ""
         async with AsyncExitStack() as stack:
             for database in (names.database, self._admin.get("dbname")):
@@ -240,16 +244,16 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 return
             except TimeoutError:
                 reason, asked = f"it did not answer within {seconds:.0f} s", False
-            finally:  # not ``async with server``, which leaves it open when it is cancelled at its end
+            finally:  # not ``async with server``: it leaks the connection if it is cancelled at its end
                 await server.close()
         if asked and await self._refuses_passwords(options, reason):
             raise LoginRefusedError(reason)
         raise ServerAwayError(reason)
 
     async def _refuses_passwords(self, options: dict[str, Any], reason: str) -> bool:
-        """Whether the server gives ``reason`` for a wrong password, too.
+        """Whether the server returns ``reason`` for a wrong password too.
 
-        libpq has no error code of a login that fails, and the server may write its texts in any language.
+        libpq has no error code for a failed login, and the server may write its messages in any language.
         """
         try:
             server = await connect(options | {"password": secrets.token_urlsafe(16)}, self._ca, self._version)

@@ -1,4 +1,4 @@
-"""What an adopted login could do on PostgreSQL, carried over to the owner role, as which its sessions will begin."""
+"""Transfer the rights of an adopted login to the owner role on PostgreSQL. Its sessions will start as that role."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ATTRIBUTES = SQL("""
 SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s
 """)
 _ATTRIBUTE_NAMES = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
-# What it owns or was granted, by a query of its own where it can be carried over.
+# The databases in which the login owns something or has rights.
 _ELSEWHERE = SQL("""
 SELECT DISTINCT coalesce(here.datname, shared.datname) FROM pg_shdepend s
 LEFT JOIN pg_database here ON here.oid = dbid
@@ -56,16 +56,16 @@ ORDER BY rolname
 
 
 async def shut_out(names: Names, server: AsyncConnection[Any]) -> tuple[str, ...]:
-    """The logins that may enter the database now, but for the tenant's own and those of other tenants."""
+    """Return the logins that may enter the database now, except those of this and other tenants."""
     await read_database(names, server)
     users = [name for (name,) in await run(names, server, _USERS.format(), names.database)]
     return tuple(name for name in users if name not in logins_of(names))
 
 
 async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) -> None:
-    """Give the owner role what ``username`` has by grants, memberships and default privileges.
+    """Give the owner role the grants, memberships and default privileges of ``username``.
 
-    What it owns goes to the owner role when it logs in.
+    The objects that the login owns follow when it logs in.
 
     Args:
         names: The tenant's names.
@@ -73,11 +73,11 @@ async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) 
         server: A session of the administrator in the tenant's database.
 
     Raises:
-        GrantError: Something cannot be carried over. Nothing was changed then.
+        GrantError: Something cannot be transferred. Nothing was changed.
     """
     owner = Identifier(names.owner)
     privileges = [each for each in await granted(names, server, username) if not each.target.startswith("DATABASE ")]
-    # Before PostgreSQL 16, who may create roles may grant any.
+    # Before PostgreSQL 16, CREATEROLE allows granting any role.
     roles = await run(names, server, _MEMBER_OF.format(options=Literal(knows_options(server))), username)
     defaults = await run(names, server, _DEFAULTS, username)
     reasons = [reason async for reason in _obstacles(names, username, server)]
@@ -87,11 +87,11 @@ async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) 
     for role in {each.owner for each in privileges} | {role for role, *_ in defaults}:
         ((may_become,),) = await run(names, server, _MAY_BECOME, role)
         if not may_become and role != username:
-            reasons.append(f"it has privileges on what {role!r} owns, which the administrator cannot grant")
+            reasons.append(f"it has privileges on objects of {role!r}, which the administrator cannot grant")
     if reasons:
         raise GrantError(
-            f"tenant {names.tenant!r}: the login {username!r} cannot be adopted without a loss: {'; '.join(reasons)}; "
-            "nothing was changed",
+            f"tenant {names.tenant!r}: the login {username!r} cannot be adopted without losing rights: "
+            f"{'; '.join(reasons)}; nothing was changed",
             tenant=names.tenant,
         )
 
@@ -112,7 +112,7 @@ async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) 
 
 
 async def _obstacles(names: Names, username: str, server: AsyncConnection[Any]) -> AsyncGenerator[str]:
-    """What of the login's rights no role can be given by the administrator."""
+    """Yield the rights of the login that the administrator cannot give to another role."""
     for attributes in await run(names, server, _ATTRIBUTES, username):
         for name, has in zip(_ATTRIBUTE_NAMES, attributes, strict=True):
             if has:
@@ -123,7 +123,7 @@ async def _obstacles(names: Names, username: str, server: AsyncConnection[Any]) 
         yield f"the database belongs to {database.owner!r}, which the administrator cannot become"
     for (elsewhere,) in await run(names, server, _ELSEWHERE, username):
         if elsewhere is not None and elsewhere != names.database:
-            yield f"it owns or was granted something in the database {elsewhere!r}"
+            yield f"it owns something or has rights in the database {elsewhere!r}"
     for (policy,) in await run(names, server, _POLICIES, username):
         yield f"the row security policy {policy!r} names it"
 

@@ -1,4 +1,4 @@
-"""How a tenant leaves PostgreSQL: its database can be dropped or is kept, and its roles go from every database."""
+"""Remove a tenant from PostgreSQL: make its database droppable or keep it, and drop its roles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .postgres_objects import granted, policy_changes, revokes
 from .postgres_owner import closing_steps, lacking, members, membership_steps, read_database, take
 from .postgres_sessions import become, knows_options, run
 
-_TRIES = 3  # since another tenant may go on granting to the role
+_TRIES = 3  # because another tenant may keep granting rights to the role
 
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s")
 _SLOTS = SQL("SELECT slot_name FROM pg_replication_slots WHERE database = %s")
@@ -32,10 +32,10 @@ class Administrator(Protocol):
 
 
 async def make_removable(names: Names, administrator: Administrator) -> None:
-    """Undo what would keep the API from dropping the tenant's database.
+    """Remove what prevents the API from dropping the tenant's database.
 
     Raises:
-        GrantError: Something is left that the administrator cannot undo. The message says what.
+        GrantError: Something is left that the administrator cannot remove. The message says what.
     """
     async with administrator() as server:
         if not await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database):
@@ -49,18 +49,18 @@ async def make_removable(names: Names, administrator: Administrator) -> None:
     if prepared:
         async with administrator(dbname=names.database) as server:
             for gid, owner in prepared:
-                await become(names, server, owner)  # it alone may end it
+                await become(names, server, owner)  # only the owner may end it
                 await run(names, server, SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
     if slots:
         raise GrantError(
-            f"tenant {names.tenant!r}: the database {names.database!r} has the replication slot {slots[0][0]!r}, so "
-            "that it cannot be dropped: run SELECT pg_drop_replication_slot(...) as a user that may replicate",
+            f"tenant {names.tenant!r}: the database {names.database!r} has the replication slot {slots[0][0]!r}, so it "
+            "cannot be dropped: run SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
             tenant=names.tenant,
         )
 
 
 async def release(names: Names, administrator: Administrator) -> None:
-    """Give the tenant's database and all that its owner has in it to the administrator, open to nobody else."""
+    """Make the administrator the owner of the tenant's database and objects. Remove all other access."""
     async with administrator() as server:
         if not await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database):
             return  # an earlier removal has dropped it
@@ -81,13 +81,13 @@ async def release(names: Names, administrator: Administrator) -> None:
 
 
 async def forget_role(names: Names, administrator: Administrator, role: str) -> None:
-    """Drop ``role``, with what it has in every database.
+    """Drop ``role`` and its rights in every database.
 
-    Another tenant can grant it something that only its own login can revoke, such as a large object. Then the role
-    stays, under another name, with no members and no use.
+    Another tenant can grant it rights that only that tenant's login can revoke, for example on a large object. Then the
+    role stays, renamed and without members.
 
     Raises:
-        GrantError: The role owns a database that was not dropped yet, or the server is away.
+        GrantError: The role still owns a database, or the server is unreachable.
     """
     for _ in range(_TRIES):
         async with administrator() as server:
@@ -97,13 +97,13 @@ async def forget_role(names: Names, administrator: Administrator, role: str) -> 
             owned = SQL("SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = %s")
             for (database,) in await run(names, server, owned, role):
                 raise GrantError(
-                    f"tenant {names.tenant!r}: its database {database!r} is still there: run it again",
+                    f"tenant {names.tenant!r}: its database {database!r} still exists: run it again",
                     tenant=names.tenant,
                 )
             await take(names, server, list(membership_steps(role, present, (), server)))
             databases = [database for (database,) in await run(names, server, _WHERE, role)]
         for database in databases:
-            with suppress(GrantError):  # by a session of another tenant, or since it was dropped
+            with suppress(GrantError):  # a session of another tenant blocks it, or the database was dropped
                 await _clear(names, administrator, role, database)
         with suppress(GrantError):
             async with administrator() as server:
@@ -115,7 +115,7 @@ async def forget_role(names: Names, administrator: Administrator, role: str) -> 
 
 
 async def _clear(names: Names, administrator: Administrator, role: str, database: str) -> None:
-    """Revoke what ``role`` has in one database, and drop what it owns there. The tenant's own data is kept."""
+    """Revoke the rights of ``role`` in one database, and drop its objects there. Keep the tenant's own data."""
     async with administrator() as server:
         await _open_to_administrator(names, server, database)
     async with administrator(dbname=database) as server:
@@ -123,7 +123,7 @@ async def _clear(names: Names, administrator: Administrator, role: str, database
             await _reassign(names, server)
         changes = revokes(role, await granted(names, server, role)) + await policy_changes(names, server, role)
         for owner, statement in changes:
-            with suppress(GrantError):  # of a login's own, such as a large object
+            with suppress(GrantError):  # only the login itself can revoke some, such as on a large object
                 await become(names, server, owner)
                 await run(names, server, statement)
         await become(names, server, role)
@@ -131,7 +131,7 @@ async def _clear(names: Names, administrator: Administrator, role: str, database
 
 
 async def _reassign(names: Names, server: AsyncConnection[Any]) -> None:
-    """Give all that the owner role has in the session's database to the administrator, who inherits it meanwhile."""
+    """Make the administrator the owner of all objects of the owner role in this database."""
     owner = Identifier(names.owner)
     async with server.transaction():
         if knows_options(server):
@@ -142,7 +142,7 @@ async def _reassign(names: Names, server: AsyncConnection[Any]) -> None:
 
 
 async def _open_to_administrator(names: Names, server: AsyncConnection[Any], database: str) -> None:
-    """Let the administrator enter a database, whoever of the tenants owns it."""
+    """Let the administrator enter a database of any tenant."""
     state = SQL(
         "SELECT pg_get_userbyid(datdba), has_database_privilege(oid, 'CONNECT') AND datallowconn AND datconnlimit <> 0"
         " FROM pg_database WHERE datname = %s"

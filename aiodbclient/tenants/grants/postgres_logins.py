@@ -1,7 +1,7 @@
-"""What a login of a tenant does by its own statements on PostgreSQL: begin as the owner role, and end its sessions.
+"""The statements that a tenant's login itself runs on PostgreSQL: start as the owner role, and end its sessions.
 
-No administrator of a managed cluster may end a session of a login that the API made, nor change its settings. A session
-of the same login may do both.
+On a managed cluster the administrator may not end the sessions of a login that the API made, or change its settings. A
+session of the same login may do both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...errors import GrantError
 from ..naming import Names
 from .postgres_sessions import BlockedError, knows_options, run
 
-_ROUNDS = 100  # looks for other sessions of a login, before it counts as one that fights back
+_ROUNDS = 100  # how often to look for other sessions of a login before giving up
 _LOOK_SECONDS = 0.05  # between two looks
 
 _OWN = SQL("""
@@ -36,7 +36,7 @@ SELECT EXISTS (SELECT FROM settings WHERE setdatabase = 0 AND setting = %s),
        EXISTS (SELECT FROM owned),
        EXISTS (SELECT FROM owned, here WHERE classid = 'pg_database'::regclass AND objid = here.oid)
 """)
-# Sessions of this login that have changed a role's password or settings, and did not commit.
+# Sessions of this login with an uncommitted change of a role's password or settings.
 _END_BLOCKERS = SQL("""
 SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
 WHERE usename = session_user AND pid <> pg_backend_pid() AND pid IN (
@@ -46,7 +46,7 @@ WHERE usename = session_user AND pid <> pg_backend_pid() AND pid IN (
 _END_OTHERS = SQL("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usesysid = %s AND pid <> pg_backend_pid()
 """)
-# The same as the first statement of a session, which others of the login may be about to end.
+# The same in one statement, the first of our session, because other sessions may be about to end ours.
 _END_OTHERS_FIRST = SQL("""
 SELECT r.oid, (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE usesysid = r.oid AND pid <> pg_backend_pid())
@@ -70,15 +70,15 @@ SELECT EXISTS (SELECT FROM pg_database d WHERE datname = %s AND datconnlimit >= 
 
 
 class Prepared(Enum):
-    """How far ``prepare`` came."""
+    """The result of ``prepare``."""
 
     DONE = auto()
-    GAVE_BACK = auto()  # the database itself, whose rights are to be given once more
-    HAS_TO_INHERIT = auto()  # the owner's rights, for as long as it gives it what it owns
+    GAVE_BACK = auto()  # it gave back the database itself, so the rights must be given again
+    HAS_TO_INHERIT = auto()  # it must inherit the owner's rights before it can transfer its objects
 
 
 async def prepare(names: Names, server: AsyncConnection[Any]) -> Prepared:
-    """As a login of the owner: let its sessions begin as the owner role, and give that what the login owns here."""
+    """As a login of the owner: let its sessions start as the owner role, and transfer its objects here to that role."""
     ((begins, otherwise, owns, owns_database),) = await run(names, server, _OWN, names.database, f"role={names.owner}")
     if not begins:
         await _alter(names, server, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(Literal(names.owner)))
@@ -94,13 +94,13 @@ async def prepare(names: Names, server: AsyncConnection[Any]) -> Prepared:
 
 
 async def present_logins(names: Names, server: AsyncConnection[Any]) -> list[str]:
-    """Those logins of the role that exist."""
+    """Return the existing logins of the role."""
     rows = await run(names, server, SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)"), list(names.logins))
     return [name for (name,) in rows]
 
 
 async def _alter(names: Names, server: AsyncConnection[Any], statement: Any) -> None:
-    """Run an ``ALTER ROLE`` of the login itself. Another session of it that holds the row is ended."""
+    """Run an ``ALTER ROLE`` on the login itself. End its other sessions that lock the row."""
     try:
         await run(names, server, statement)
     except BlockedError:
@@ -109,20 +109,20 @@ async def _alter(names: Names, server: AsyncConnection[Any], statement: Any) -> 
 
 
 async def cannot_enter(names: Names, server: AsyncConnection[Any], username: str) -> bool:
-    """Whether waiting does not help ``username``: it or the database does not exist, or it may not enter."""
+    """Whether ``username`` can never enter: it or the database does not exist, or it lacks the right to connect."""
     ((may,),) = await run(names, server, _MAY_ENTER, username, names.database)
     return not may
 
 
 async def is_full(names: Names, server: AsyncConnection[Any]) -> bool:
-    """Whether the tenant's database takes no more connections, by the limit on it."""
+    """Whether the tenant's database reached its connection limit."""
     ((full,),) = await run(names, server, _FULL, names.database)
     return bool(full)
 
 
 @define
 class LoginEnd:
-    """Ends a login: its other sessions, and every way to open another.
+    """Ends a login: its sessions, and every way to open another.
 
     Attributes:
         delete: Deletes the login by the API.
@@ -135,9 +135,9 @@ class LoginEnd:
     deleted: bool = False
 
     async def run(self, names: Names, server: AsyncConnection[Any]) -> None:
-        """In a session of the login, which keeps its rights when the login is deleted. It may end in the middle.
+        """End the login from one of its own sessions, which keeps its rights after the login is deleted.
 
-        Another session of the login may set a password or end this one, as long as it lives: whoever is faster.
+        Another session of the login may set a password or end this session first. Then this fails half done.
         """
         ((self.role, _),) = await run(names, server, _END_OTHERS_FIRST)
         await self._end_others(names, server)
@@ -148,7 +148,7 @@ class LoginEnd:
         await self._end_others(names, server)
 
     async def run_as_administrator(self, names: Names, server: AsyncConnection[Any], username: str) -> None:
-        """Without a session of the login. From PostgreSQL 16 on, its open ones stay, and can do no more than before."""
+        """End the login without one of its sessions. Since PostgreSQL 16 its open sessions stay."""
         for (self.role,) in await run(names, server, SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), username):
             if not knows_options(server):
                 login = Identifier(username)
@@ -159,10 +159,10 @@ class LoginEnd:
         await self.delete()
 
     async def verify(self, names: Names, server: AsyncConnection[Any]) -> None:
-        """As the administrator: make sure that no session of the login is left, nor the login.
+        """As the administrator: check that the login and all of its sessions are gone.
 
         Raises:
-            GrantError: Some is left.
+            GrantError: Something is left.
         """
         left = 0
         for _ in range(_ROUNDS):
@@ -177,7 +177,7 @@ class LoginEnd:
         )
 
     async def _end_others(self, names: Names, server: AsyncConnection[Any]) -> None:
-        """End the login's other sessions until there are none, and give it a password that nobody knows."""
+        """End the login's other sessions until there are none, and set a random password that is not stored."""
         quiet, locked_out = 0, self.deleted
         for _ in range(_ROUNDS):
             ((others,),) = await run(names, server, _END_OTHERS, self.role)
@@ -185,12 +185,12 @@ class LoginEnd:
             if quiet > 1 and locked_out:
                 return
             if not self.deleted and (others or not locked_out):
-                with suppress(BlockedError):  # by one of those that are ending
+                with suppress(BlockedError):  # by a session that is about to end
                     await _lock_out(names, server)
                     locked_out = True
             await asyncio.sleep(_LOOK_SECONDS)
         raise GrantError(
-            f"tenant {names.tenant!r}: other sessions of the login {server.info.user!r} go on and on",
+            f"tenant {names.tenant!r}: new sessions of the login {server.info.user!r} keep appearing: run it again",
             tenant=names.tenant,
         )
 

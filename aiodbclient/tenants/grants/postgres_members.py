@@ -1,13 +1,13 @@
-"""The rights of a tenant's readers and writers on PostgreSQL: a role has them, and the logins are its members.
+"""Give a tenant's readers and writers their rights on PostgreSQL: a role has them, and the logins are its members.
 
-In the tenant's database, as the owner role, on each object that the owner has::
+In the tenant's database, as the owner role, on each object of the owner::
 
     GRANT USAGE ON SCHEMA s TO reader
     GRANT SELECT ON t TO reader
-    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader       and on what it makes later
+    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader       for future objects
 
-The administrator's session runs nothing there that a tenant can have planted: ``search_path`` is ``pg_catalog``, and
-GRANT calls no functions of users.
+The administrator's session never runs code that a tenant planted: ``search_path`` is ``pg_catalog``, and GRANT calls
+no functions of users.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ..roles import Role
 from .postgres_owner import Step, members, membership_steps, read_database
 from .postgres_sessions import quoted, run
 
-_AT_ONCE = 500  # objects of one GRANT
+_AT_ONCE = 500  # how many objects one GRANT names
 
 
 @frozen
 class _Kind:
-    """A kind of object: how GRANT names it, its letter in ``pg_default_acl``, and a query for those that lack a right.
+    """A kind of object: its word in GRANT, its letter in ``pg_default_acl``, and a query for objects without a right.
 
-    The query's values are the owner and the group; ``{lacks}`` becomes a condition for each privilege.
+    The values of the query are the owner and the group. A condition for each privilege replaces ``{lacks}``.
     """
 
     word: LiteralString
@@ -64,7 +64,7 @@ WHERE pg_get_userbyid(proowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AN
 """,
     "NOT has_function_privilege(g.oid, p.oid, '{privilege}')",
 )
-# The schema ``public`` belongs to whoever owns the database.
+# The owner of the database owns the schema ``public``.
 _SCHEMA = _Kind(
     "SCHEMA",
     "n",
@@ -96,7 +96,7 @@ WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND nspname !~ '^pg
 
 
 async def lacking_outside(names: Names, server: AsyncConnection[Any], usernames: Sequence[str]) -> list[Step]:
-    """What the role's group and its logins lack, as it is seen from the administrator's database."""
+    """Return the missing statements for the group and its logins, as seen from the administrator's database."""
     database, name = await read_database(names, server), Identifier(names.database or "")
     steps = list(
         membership_steps(
@@ -114,7 +114,7 @@ async def lacking_outside(names: Names, server: AsyncConnection[Any], usernames:
 
 
 async def lacking_inside(names: Names, server: AsyncConnection[Any]) -> list[Step]:
-    """What the role's group lacks on the objects of the tenant's database. The session is in that database."""
+    """Return the missing statements for the objects in the tenant's database. The session is in that database."""
     steps = []
     for (schema,) in await run(names, server, _OPEN_SCHEMAS, names.owner):
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
@@ -133,7 +133,7 @@ async def lacking_inside(names: Names, server: AsyncConnection[Any]) -> list[Ste
 
 def _target(kind: _Kind, row: tuple[str, ...]) -> Composed:
     if kind is _ROUTINE:
-        return SQL("{}").format(quoted(row[0]))  # its name and types, as the server quotes them
+        return SQL("{}").format(quoted(row[0]))  # the name and types, quoted by the server
     return SQL("{}").format(Identifier(*row))
 
 

@@ -1,7 +1,7 @@
-"""The privileges that a role of PostgreSQL has on objects of somebody else, and how they are revoked or given.
+"""Find, revoke and grant the privileges of a PostgreSQL role on the objects of other roles.
 
-``DROP OWNED BY`` revokes them only for who has the rights of each object's owner. The administrator inherits none, so
-that each is revoked as its owner here.
+``DROP OWNED BY`` revokes them only if the session has the rights of each object's owner. The administrator does not
+inherit these, so this revokes each privilege as the owner of the object.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from psycopg.sql import SQL, Composed, Identifier
 from ..naming import Names
 from .postgres_sessions import quoted, run
 
-# Every catalog that has privileges, in the current database or shared. Those of parameters and tablespaces are for
-# superusers to give.
+# Every catalog with privileges, in the current database or shared. Only superusers can grant those of parameters and
+# tablespaces, so they are not here.
 _GRANTED = SQL("""
 WITH objects (class, objid, attnum, owner, acl) AS (
     SELECT 'pg_class', oid, 0, relowner, relacl FROM pg_class
@@ -63,11 +63,11 @@ class Granted:
 
     Attributes:
         owner: The owner of the object.
-        grantor: Who gave it: the owner, or who could pass it on.
-        target: The object as GRANT names it: ``TABLE public.t``.
+        grantor: Who granted it: the owner, or a role with the grant option.
+        target: The object as in GRANT: ``TABLE public.t``.
         privilege: The privilege.
-        column: The column that it is for, or None.
-        grantable: Whether the role may pass it on.
+        column: The column, or None.
+        grantable: Whether the role may grant it to others.
     """
 
     owner: str
@@ -79,7 +79,7 @@ class Granted:
 
 
 async def granted(names: Names, server: AsyncConnection[Any], role: str) -> list[Granted]:
-    """What ``role`` has on objects of the session's database, and on every database."""
+    """Return the privileges of ``role`` on objects of the session's database, and on all databases."""
     found = []
     for owner, grantor, kind, identity, column, privilege, grantable in await run(names, server, _GRANTED, role):
         found.append(
@@ -96,7 +96,7 @@ async def granted(names: Names, server: AsyncConnection[Any], role: str) -> list
 
 
 async def policy_changes(names: Names, server: AsyncConnection[Any], role: str) -> list[tuple[str, Composed]]:
-    """The statements that take ``role`` out of row security policies, each with the role that is to run it."""
+    """Return the statements that remove ``role`` from row security policies, each with the role to run it as."""
     changes = []
     for owner, schema, table, policy, others in await run(names, server, _POLICIES, role):
         where = SQL("{} ON {}").format(Identifier(policy), Identifier(schema, table))
@@ -109,9 +109,9 @@ async def policy_changes(names: Names, server: AsyncConnection[Any], role: str) 
 
 
 def revokes(role: str, privileges: list[Granted]) -> list[tuple[str, Composed]]:
-    """The statements that end ``privileges`` of ``role``, each with the role that is to run it: the object's owner.
+    """Return the statements that revoke ``privileges`` of ``role``, each with the object's owner, to run it as.
 
-    What was passed on goes with the right to pass it on.
+    They also revoke what ``role`` granted to others.
     """
     wanted = {
         (each.owner, each.target, role if each.grantor == each.owner else each.grantor): None for each in privileges

@@ -1,22 +1,22 @@
-"""The owner's rights on PostgreSQL: a role without login owns the database, and the tenant's logins begin as that role.
+"""Give the owner its rights on PostgreSQL: a role without login owns the database, and the logins start as that role.
 
 As the administrator (the cluster's primary user: LOGIN, CREATEDB, CREATEROLE, no superuser), from its own database::
 
     CREATE ROLE owner NOLOGIN
     GRANT owner TO CURRENT_USER WITH INHERIT FALSE, SET TRUE    without WITH before PostgreSQL 16
-    GRANT owner TO login WITH INHERIT FALSE, SET TRUE           so it can give the database to nobody, itself included
+    GRANT owner TO login WITH INHERIT FALSE, SET TRUE           so it cannot change the owner of the database
     ALTER DATABASE d OWNER TO owner
     SET ROLE owner
-    REVOKE ALL ON DATABASE d FROM PUBLIC                        and from everybody else
-    GRANT CONNECT ON DATABASE d TO login, CURRENT_USER          since neither inherits the owner's rights
+    REVOKE ALL ON DATABASE d FROM PUBLIC                        and from all others
+    GRANT CONNECT ON DATABASE d TO login, CURRENT_USER          because neither inherits the owner's rights
 
 and as the login, in its database::
 
-    ALTER ROLE CURRENT_USER SET role = 'owner'                  only a role itself may do so, since the API made it
-    REASSIGN OWNED BY CURRENT_USER TO owner                     what it made before it got the owner role
+    ALTER ROLE CURRENT_USER SET role = 'owner'                  only the login may do this, because the API made it
+    REASSIGN OWNED BY CURRENT_USER TO owner                     objects that it made before it got the owner role
 
-Each statement runs only if it changes something, so that a session which holds a lock on the database's row does not
-keep ``give`` from being repeated.
+Each statement runs only if it changes something. So ``give`` can be repeated even if a session locks the row of the
+database.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .postgres_sessions import become, knows_options, run
 
 PUBLIC = ""  # no role can have this name
 
-# What a tenant may set on its database so that nobody can log in, or write. Its other settings stay.
+# Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
 _HOSTILE = frozenset(
     {"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries", "transaction_timeout"}
 )
@@ -64,13 +64,13 @@ _HALF = SQL("SELECT greatest(1, current_setting('max_connections')::int / 2)")
 
 @frozen
 class Step:
-    """A statement that the server lacks.
+    """A missing statement.
 
     Attributes:
-        problem: What is wrong as long as it has not run; None if nothing is.
+        problem: The problem until it has run; None if there is none.
         statement: The statement.
-        as_owner: Whether it runs as the owner role, and not as the administrator.
-        of_login: Whether only one of the tenant's own logins lacks it.
+        as_owner: Whether to run it as the owner role instead of the administrator.
+        of_login: Whether it concerns only one of the tenant's own logins.
     """
 
     problem: Problem | None
@@ -81,16 +81,16 @@ class Step:
 
 @frozen(kw_only=True)
 class Database:
-    """A tenant's database as it is on the server.
+    """The state of a tenant's database on the server.
 
     Attributes:
         owner: The role that owns it.
-        connections: Whether it takes any.
+        connections: Whether it allows connections.
         template: Whether it is a template, which cannot be dropped.
-        limit: How many connections it takes; -1 for any number.
+        limit: Its connection limit; -1 for none.
         settings: The names of the settings on it.
-        privileges: What each role has on it. ``PUBLIC`` is everybody.
-        granting: The roles that may pass a privilege on.
+        privileges: The privileges of each role on it. ``PUBLIC`` means all roles.
+        granting: The roles that may grant a privilege to others.
     """
 
     owner: str
@@ -117,7 +117,7 @@ async def read_database(names: Names, server: AsyncConnection[Any]) -> Database:
     """Read the tenant's database.
 
     Raises:
-        GrantError: There is none.
+        GrantError: It does not exist.
     """
     assert names.database is not None
     rows = await run(names, server, _DATABASE, names.database)
@@ -151,13 +151,13 @@ async def members(names: Names, server: AsyncConnection[Any], role: str) -> list
 async def lacking(
     names: Names, server: AsyncConnection[Any], usernames: Sequence[str], limit: int | None
 ) -> list[Step]:
-    """What the database and the owner role lack, for these logins of the owner. Changes nothing.
+    """Return the missing statements for the database, the owner role and these logins. Changes nothing.
 
-    A login can enter before it stops to inherit, so that nobody who uses it is refused for a moment.
+    In their order a login may connect before it stops inheriting, so no program is refused in between.
     """
     database, present = await read_database(names, server), await members(names, server, names.owner)
     member = list(membership_steps(names.owner, present, usernames, server, keep=logins_of(names)))
-    if database.owner in usernames and knows_options(server):  # it alone can give it back, when it logs in
+    if database.owner in usernames and knows_options(server):  # only that login can give it back, when it logs in
         return [*member, inherit_step(names, server, database.owner)]
     if limit is None:
         ((limit,),) = await run(names, server, _HALF)
@@ -178,15 +178,15 @@ def membership_steps(
     inherit: bool = False,
     keep: Sequence[str] = (),
 ) -> Iterator[Step]:
-    """What it lacks that ``role`` exists, that the administrator can become it, and that exactly these logins have it.
+    """Yield the missing statements so that ``role`` exists, and the administrator and only these logins are members.
 
     Args:
         role: The role.
         present: Its members; None if it does not exist.
-        usernames: The logins that are to be members.
+        usernames: The logins that must be members.
         server: The server.
-        inherit: Whether the logins have its rights in every session; else they become the role by ``SET ROLE``.
-        keep: Logins that may be members, too.
+        inherit: Whether the logins inherit its rights in every session. Otherwise they use ``SET ROLE``.
+        keep: Other logins that may be members.
     """
     admin, options = server.info.user, knows_options(server)
     if present is None:
@@ -207,7 +207,7 @@ def membership_steps(
 
 
 def inherit_step(names: Names, server: AsyncConnection[Any], username: str) -> Step:
-    """Let a login inherit the owner's rights, until they are given once more."""
+    """Return the step that lets a login inherit the owner's rights, until the next ``give``."""
     text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if knows_options(server) else "")
     return Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(names.owner), Identifier(username)))
 
@@ -245,7 +245,7 @@ def _database_steps(
 
 
 def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Iterator[Step]:
-    """What it lacks that nobody but ``keep`` has a privilege on the database, and that nobody may pass one on."""
+    """Yield the missing statements so that only ``keep`` has privileges on the database, and no role may grant them."""
     for grantee in sorted(database.granting):
         text = SQL("REVOKE GRANT OPTION FOR ALL ON DATABASE {} FROM {} CASCADE")
         yield Step(Problem.OPEN_TO_OTHERS, text.format(name, _grantee(grantee)), as_owner=True)
@@ -259,7 +259,7 @@ def _grantee(name: str) -> Composed:
 
 
 async def take(names: Names, server: AsyncConnection[Any], steps: Sequence[Step]) -> None:
-    """Run ``steps`` in their order."""
+    """Run ``steps`` in order."""
     acting = False
     for step in steps:
         if step.as_owner and not acting:
@@ -273,15 +273,15 @@ async def take(names: Names, server: AsyncConnection[Any], steps: Sequence[Step]
 
 
 def with_role(names: Names, role: Role) -> Names:
-    """The names that the same tenant has for another role."""
+    """Return the names of the same tenant for another role."""
     return names_of(names.tenant, Engine.PG, names.whole.removesuffix(names.tenant), role)
 
 
 def logins_of(names: Names) -> tuple[str, ...]:
-    """The logins of the tenant's owner."""
+    """Return the logins of the tenant's owner."""
     return with_role(names, Role.OWNER).logins
 
 
 def groups_of(names: Names) -> tuple[str, ...]:
-    """The roles that have the rights of the tenant's readers and writers."""
+    """Return the roles with the rights of the tenant's readers and writers."""
     return tuple(with_role(names, role).group for role in Role if role is not Role.OWNER)

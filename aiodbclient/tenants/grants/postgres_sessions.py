@@ -1,7 +1,7 @@
-"""Sessions on a tenant's PostgreSQL: verified, bounded in time, and untouched by what a tenant has set or planted.
+"""Connect to a tenant's PostgreSQL: verified, bounded in time, and protected from the tenant's settings and code.
 
 A tenant owns its database. It may set ``search_path``, ``statement_timeout`` or ``role`` on it, and plant functions and
-operators in it. So every session here has its own value for each such setting: options of the client win over those of
+operators in it. So every session here sets its own value for each such setting: client options override the settings of
 a database and of a role.
 """
 
@@ -23,10 +23,10 @@ from ...errors import ConfigurationError, GrantError
 from ..naming import Names
 from . import CONNECT_SECONDS
 
-WITH_OPTIONS = 16_00_00  # the first server version that knows WITH INHERIT and WITH SET
-SESSION_SECONDS = 30.0  # s for all that one session does
-ENDING_SECONDS = 600.0  # the same for one that waits for the API, which has a rate limit
-_LOCK_SECONDS = 0.5  # s that a statement waits for a lock, which a hostile session may hold for ever
+WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT and WITH SET
+SESSION_SECONDS = 30.0  # s for everything in one session
+ENDING_SECONDS = 600.0  # the same for a session that waits for the API and its rate limit
+_LOCK_SECONDS = 0.5  # s that a statement waits for a lock; a hostile session may hold it forever
 _STATEMENT_SECONDS = 10.0
 
 _SETTINGS = {
@@ -40,14 +40,14 @@ _SETTINGS = {
     "statement_timeout": f"{_STATEMENT_SECONDS * 1000:.0f}",
     "client_connection_check_interval": "1000",
 }
-# A session whose client has vanished ends some time.
+# The server ends a session whose client has vanished.
 _IDLE = ("idle_in_transaction_session_timeout", "idle_session_timeout")
-_SINCE_17 = "transaction_timeout"  # an older server refuses a setting that it does not know
+_SINCE_17 = "transaction_timeout"  # an older server refuses an unknown setting
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
-# A lock that was not granted in time, a statement that waited for one, and two changes of one row at the same time.
+# A lock timeout, a statement timeout, a serialization failure and a deadlock.
 _BLOCKED = {"55P03", "57014", "40001", "40P01"}
-_SAME_ROW = "tuple concurrently"  # an internal error of PostgreSQL, whose texts are not translated
+_SAME_ROW = "tuple concurrently"  # PostgreSQL does not translate its internal errors
 
 
 class BlockedError(GrantError):
@@ -55,9 +55,9 @@ class BlockedError(GrantError):
 
 
 class CAFile:
-    """The cluster's certificate authority in a file, since libpq takes nothing else. It goes when this object goes.
+    """A temporary file with the cluster's CA certificate, because libpq only takes a file. Deleted with this object.
 
-    It stays while connections live: to cancel a statement, libpq makes another one.
+    Keep it while connections are open: to cancel a statement, libpq opens another connection.
 
     Args:
         ca: The certificates as PEM.
@@ -68,7 +68,7 @@ class CAFile:
         self._path: str | None = None
 
     def path(self) -> str:
-        """Return the path of the file, which is written anew if something has cleaned it up."""
+        """Return the path of the file. If something deleted the file, write it again."""
         if self._path is None or not os.path.exists(self._path):
             handle, self._path = tempfile.mkstemp(prefix="aiodbclient-", suffix=".pem")
             with open(handle, "w") as file:
@@ -86,12 +86,12 @@ def admin_options(admin: str) -> dict[str, Any]:
     """Return the options of the DSN ``admin``.
 
     Raises:
-        ConfigurationError: It is no DSN.
+        ConfigurationError: It is not a DSN.
     """
     options = options_of(admin)
     if options is None:
         raise ConfigurationError(
-            "admin is no DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ and / in the "
+            "admin is not a DSN of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ and / in the "
             "password written as %40 and %2F"
         )
     return options
@@ -100,12 +100,12 @@ def admin_options(admin: str) -> dict[str, Any]:
 async def connect(
     options: dict[str, Any], ca: CAFile | None, version: int = 0, seconds: float = SESSION_SECONDS
 ) -> AsyncConnection[Any]:
-    """Connect with these options, as they are changed by ``_SETTINGS``, and verify the server by ``ca``.
+    """Connect with these options and ``_SETTINGS``, and verify the server by ``ca``.
 
     Args:
         options: The options.
-        ca: The authority; None to connect as the options say.
-        version: The server's version if it is known, else 0.
+        ca: The CA certificate; None: only as the options say.
+        version: The server version, or 0 if unknown.
         seconds: How long the session may be idle, or in a transaction.
     """
     timeouts = (*_IDLE, _SINCE_17) if version >= 17_00_00 else _IDLE
@@ -123,15 +123,15 @@ async def connect(
 
 
 def quoted(text: Any) -> SQL:
-    """SQL that the server wrote: a privilege, or a name as it quotes it itself."""
+    """Return SQL from the server itself: a privilege, or a quoted name."""
     return SQL(text)
 
 
 async def run(names: Names, server: AsyncConnection[Any], statement: Composed | SQL, *values: Any) -> list[Any]:
-    """Execute ``statement`` for a tenant, and return its rows.
+    """Execute ``statement`` for a tenant and return its rows.
 
     Raises:
-        BlockedError: It waited too long for a lock.
+        BlockedError: Another session holds a lock that it needs.
         GrantError: PostgreSQL refuses it, or the connection broke.
     """
     kind: type[GrantError] = GrantError
@@ -150,10 +150,10 @@ async def run(names: Names, server: AsyncConnection[Any], statement: Composed | 
 
 
 async def become(names: Names, server: AsyncConnection[Any], role: str) -> None:
-    """Continue the session as ``role``, until ``RESET ROLE``."""
+    """Continue the session as ``role`` until ``RESET ROLE``."""
     await run(names, server, SQL("SET ROLE {}").format(Identifier(role)))
 
 
 def knows_options(server: AsyncConnection[Any]) -> bool:
-    """Whether the server knows ``WITH INHERIT`` and ``WITH SET``. Before, every member inherits and may set."""
+    """Whether the server supports ``WITH INHERIT`` and ``WITH SET``. Without them, members inherit and may set."""
     return server.info.server_version >= WITH_OPTIONS

@@ -1,4 +1,4 @@
-"""The settings with which the API gives a tenant's logins their rights, on MongoDB, Kafka and OpenSearch. Pure."""
+"""The API settings that give a tenant's logins their rights on MongoDB, Kafka and OpenSearch. Pure."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _OPENSEARCH = {
 
 
 def settings_for(engine: Engine | str, names: Names) -> UserSettings | None:
-    """Return the settings that the logins of a tenant's role are made with; None if SQL gives the rights.
+    """Return the settings for the logins of a tenant's role; None if SQL gives the rights.
 
-    On Kafka and OpenSearch a tenant has the topics or indexes whose names begin with its own and a dot. The patterns
+    On Kafka and OpenSearch a tenant owns the topics or indexes whose names start with its name and a dot. The patterns
     are regular expressions, as the API description says. They have not been tested on a real server.
     """
     return SETTINGS[engine](names) if engine in SETTINGS else None
@@ -58,7 +58,7 @@ def _prefix(names: Names) -> str:
     return re.escape(names.whole) + r"\..*"
 
 
-# The engines whose rights the API gives. ``sql_grants`` refuses an engine that is neither here nor reached by SQL.
+# The engines on which the API gives the rights. ``sql_grants`` refuses all others without SQL.
 SETTINGS: Mapping[str, Callable[[Names], UserSettings]] = {
     Engine.MONGODB: _mongodb,
     Engine.KAFKA: _kafka,
