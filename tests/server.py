@@ -82,7 +82,7 @@ def says(status: int, payload: Any = None, *, text: str | None = None, **headers
     return reply
 
 
-def tells_the_user(password: str = "hunter2") -> Reply:
+def returns_the_user(password: str = "hunter2") -> Reply:
     """Answer any operation on one user as the API does, with the requested name."""
 
     async def reply(request: web.BaseRequest) -> web.StreamResponse:

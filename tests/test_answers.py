@@ -134,8 +134,8 @@ async def test_an_answer_that_is_no_utf8_is_quoted_with_what_is_readable(
     with pytest.raises(errors.DatabaseClientError) as caught:
         await make_client(retry=RetryPolicy(max_tries=1)).clusters.list()
 
-    told = getattr(caught.value, "body", None) or str(caught.value)
-    assert "caf\N{REPLACEMENT CHARACTER} closed" in told
+    text = getattr(caught.value, "body", None) or str(caught.value)
+    assert "caf\N{REPLACEMENT CHARACTER} closed" in text
 
 
 async def test_a_status_that_is_no_error_and_no_success_is_told(server: Server, make_client: MakeClient) -> None:
@@ -167,10 +167,10 @@ async def test_an_error_says_what_the_server_said(
     with pytest.raises(errors.APIError) as caught:
         await make_client().clusters.list()
 
-    told = body or {}
+    sent = body or {}
     assert str(caught.value).split(": ", 1)[1].startswith(said)
-    assert caught.value.id == told.get("id", "")
-    assert caught.value.message == (told.get("message", "")[:500] or ("{}" if body == {} else ""))
+    assert caught.value.id == sent.get("id", "")
+    assert caught.value.message == (sent.get("message", "")[:500] or ("{}" if body == {} else ""))
     assert str(caught.value).count("m" * 501) == 0
     assert caught.value.status == status
 
@@ -336,7 +336,7 @@ def test_an_excerpt_masks_credentials(body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         ('{"password": "hunter2", "x": 1}', '{"password": ***, "x": 1}'),
         ("a=1&password=hunter2&b=2", "a=1&password=***&b=2"),
@@ -347,8 +347,8 @@ def test_an_excerpt_masks_credentials(body: str) -> None:
         ("AVNS_hunter2 is too short", "*** is too short"),
     ],
 )
-def test_an_excerpt_keeps_what_stands_around_a_credential(body: str, told: str) -> None:
-    assert excerpt(body.encode(), Secrets()) == told
+def test_an_excerpt_keeps_what_stands_around_a_credential(body: str, expected: str) -> None:
+    assert excerpt(body.encode(), Secrets()) == expected
 
 
 @pytest.mark.parametrize("unit", ["x", "a://", '"password":"', "x@", '\\"', "bearer ", '"uri": [', " \n"])

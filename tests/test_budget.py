@@ -13,7 +13,7 @@ from aiodbclient import DatabaseClient, RateBudget, RetryPolicy, Window, errors
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, says, tells_the_user
+from .server import CLUSTER, Server, returns_the_user, says
 
 DBS = says(200, {"dbs": []})
 
@@ -66,7 +66,7 @@ async def test_a_call_without_patience_is_not_kept_by_a_429(server: Server, make
 async def test_a_single_write_on_mongodb_does_not_wait_for_a_batch_that_waits_for_slots(
     server: Server, make_client: MakeClient
 ) -> None:
-    server.otherwise = tells_the_user()
+    server.otherwise = returns_the_user()
     budget = RateBudget([Window(4, 60.0)], reserve=2)
     users = make_client(budget=budget).cluster(CLUSTER, engine="mongodb").users
     batch = users.rotate(f"user{n}" for n in range(4))

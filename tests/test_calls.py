@@ -127,26 +127,26 @@ def test_a_request_without_a_whole_answer_is_told_by_what_broke(
     assert isinstance(error, FAILURES)
 
     call.status = 200
-    told = without_answer(call, error, secrets())
-    call.complete(told)
+    raised = without_answer(call, error, secrets())
+    call.complete(raised)
 
-    assert type(told) is kind
-    assert str(told).startswith(f"{LIST}: {text}; it may have been applied: read the name back")
+    assert type(raised) is kind
+    assert str(raised).startswith(f"{LIST}: {text}; it may have been applied: read the name back")
     assert (call.failure, call.sent, call.lost) == (failure, 1, lost)
     assert call.timed_out is isinstance(error, TimeoutError)
-    assert told.may_have_applied
-    if isinstance(told, errors.InvalidResponseError):
-        assert told.status == 200
+    assert raised.may_have_applied
+    if isinstance(raised, errors.InvalidResponseError):
+        assert raised.status == 200
 
 
 def test_a_read_is_never_applied() -> None:
     for error in (TimeoutError(), BodyError("is too long"), ValueError()):
         call = call_of(GET_USER)
         call.begin(0.0)
-        told = without_answer(call, error, secrets())
-        call.complete(told)
-        assert not told.may_have_applied
-        assert "applied" not in str(told)
+        raised = without_answer(call, error, secrets())
+        call.complete(raised)
+        assert not raised.may_have_applied
+        assert "applied" not in str(raised)
 
 
 # Refusals.
@@ -155,13 +155,13 @@ def test_a_read_is_never_applied() -> None:
 def test_a_429_tells_for_how_long() -> None:
     call = call_of()
     call.closed_for = 7.0
-    told = answered(call, 429, x_request_id="r1")
-    assert isinstance(told, errors.RateLimitError)
-    assert (told.retry_after, call.failure, call.request_id) == (7.0, Failure.THROTTLED, "r1")
+    raised = answered(call, 429, x_request_id="r1")
+    assert isinstance(raised, errors.RateLimitError)
+    assert (raised.retry_after, call.failure, call.request_id) == (7.0, Failure.THROTTLED, "r1")
 
-    told = answered(call, 429, retry_after="3")
-    assert isinstance(told, errors.RateLimitError)
-    assert told.retry_after == 3.0
+    raised = answered(call, 429, retry_after="3")
+    assert isinstance(raised, errors.RateLimitError)
+    assert raised.retry_after == 3.0
     assert (call.lost, call.timed_out) == (0, False)
 
 

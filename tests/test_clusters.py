@@ -31,7 +31,7 @@ BAMCA0gAMEUCIQC8XbFnVrGq9enFj0QE9kJ8HvsTYYrke8lSwnfMEt7r2AIgQDDj
 """
 
 
-def told(**members: Any) -> dict[str, Any]:
+def document(**members: Any) -> dict[str, Any]:
     return {"database": {"id": CLUSTER, "name": "main", "engine": "pg"} | members}
 
 
@@ -81,7 +81,7 @@ async def test_a_cluster_without_a_ca_says_so(server: Server, make_client: MakeC
 
 
 async def test_a_status_is_known_or_the_word_itself(server: Server, make_client: MakeClient) -> None:
-    server.will(says(200, told(status="forking")), says(200, told(status="thinking")), says(200, told()))
+    server.will(says(200, document(status="forking")), says(200, document(status="thinking")), says(200, document()))
     cluster = make_client().cluster(CLUSTER)
 
     assert (await cluster.info()).status is ClusterStatus.FORKING
@@ -91,7 +91,8 @@ async def test_a_status_is_known_or_the_word_itself(server: Server, make_client:
 
 async def test_a_connection_tells_its_protocol_and_its_other_ports(server: Server, make_client: MakeClient) -> None:
     where = {"host": "db.example", "port": 25073, "protocol": "kafka", "application_ports": {"schema_registry": 25083}}
-    server.will(says(200, told(connection=where, private_connection={"host": "private", "application_ports": None})))
+    private = {"host": "private", "application_ports": None}
+    server.will(says(200, document(connection=where, private_connection=private)))
 
     info = await make_client().cluster(CLUSTER).info()
 
@@ -113,7 +114,7 @@ async def test_a_private_connection_has_a_uri_of_its_own(server: Server, make_cl
         }
         for name, host in hosts.items()
     }
-    server.will(says(200, told(engine="mongodb", **described)))
+    server.will(says(200, document(engine="mongodb", **described)))
 
     info = await make_client().cluster(CLUSTER).info()
 
@@ -125,7 +126,7 @@ async def test_a_private_connection_has_a_uri_of_its_own(server: Server, make_cl
 
 
 async def test_waiting_ends_when_the_cluster_is_online(server: Server, make_client: MakeClient) -> None:
-    server.will(says(200, told(status="creating")), fails(503), says(200, told(status="online")))
+    server.will(says(200, document(status="creating")), fails(503), says(200, document(status="online")))
 
     cluster = await make_client().cluster(CLUSTER).wait_online()
 
@@ -136,7 +137,7 @@ async def test_waiting_ends_when_the_cluster_is_online(server: Server, make_clie
 async def test_waiting_ends_in_time_and_tells_what_the_cluster_is_doing(
     server: Server, make_client: MakeClient
 ) -> None:
-    server.otherwise = says(200, told(status="resizing"))
+    server.otherwise = says(200, document(status="resizing"))
     started = time.monotonic()
 
     with pytest.raises(errors.ClusterNotOnlineError, match=r"not online after 1\.2 s: resizing") as caught:
@@ -160,7 +161,7 @@ async def test_waiting_bounds_a_read_that_hangs(server: Server, make_client: Mak
 async def test_waiting_can_be_cancelled_and_ends_for_a_cluster_that_is_not_there(
     server: Server, make_client: MakeClient
 ) -> None:
-    server.will(says(200, told(status="creating")), fails(404))
+    server.will(says(200, document(status="creating")), fails(404))
     cluster = make_client().cluster(CLUSTER)
 
     with pytest.raises(TimeoutError) as caught:

@@ -56,13 +56,13 @@ async def test_each_setting_of_users_is_checked_sent_taken_and_told(setting: str
 
             user = await cluster.users.create("alice", **arguments)
 
-            assert told(user.settings, setting) == told(arguments["settings"], setting)
+            assert without_ids(user.settings, setting) == without_ids(arguments["settings"], setting)
             wrong: Any = object()
             with pytest.raises(errors.InvalidArgumentError, match=rf"settings\.{setting}"):
                 await cluster.users.update("alice", UserSettings(**{setting: wrong}))
 
 
-def told(settings: UserSettings | None, setting: str) -> object:
+def without_ids(settings: UserSettings | None, setting: str) -> object:
     """A setting without the ids that the server assigns."""
     value = getattr(settings, setting)
     return [(rule.topic, rule.permission) for rule in value] if setting == "acl" else value

@@ -153,40 +153,40 @@ def test_a_cluster_has_what_is_told_of_it() -> None:
 
 def test_a_moment_is_aware_and_keeps_its_zone() -> None:
     assert cluster(created_at="2019-01-11T18:37:36").created_at == datetime(2019, 1, 11, 18, 37, 36, tzinfo=UTC)
-    told = cluster(created_at="2019-01-11T18:37:36+02:00").created_at
-    assert (told.hour, told.utcoffset()) == (18, timedelta(hours=2))
+    decoded = cluster(created_at="2019-01-11T18:37:36+02:00").created_at
+    assert (decoded.hour, decoded.utcoffset()) == (18, timedelta(hours=2))
     assert (cluster(created_at="").created_at, cluster(created_at=None).created_at) == (None, None)
 
 
 def test_each_connection_knows_its_engine_and_its_ports() -> None:
-    told = cluster(
+    decoded = cluster(
         engine="kafka",
         connection={"host": "a", "port": 1, "ssl": True, "application_ports": {"registry": 2}},
         private_connection={"host": "b", "application_ports": None},
         standby_connection={},
     )
-    assert told.connection == Connection(
+    assert decoded.connection == Connection(
         host="a", port=1, ssl=True, engine=Engine.KAFKA, application_ports={"registry": 2}
     )
-    assert told.private_connection == Connection(host="b", engine=Engine.KAFKA)
-    assert told.standby_connection is None
+    assert decoded.private_connection == Connection(host="b", engine=Engine.KAFKA)
+    assert decoded.standby_connection is None
 
 
 def test_a_cluster_has_the_endpoints_that_a_login_is_used_at() -> None:
-    told = cluster(
+    decoded = cluster(
         engine="kafka",
         ui_connection={"host": "ui", "port": 25060, "user": "doadmin", "password": "hunter2", "ssl": True},
         schema_registry_connection={"uri": "https://doadmin:hunter2@registry:1", "host": "registry", "port": 1},
         do_settings={"service_cnames": ["db.example.com"]},
     )
-    assert told.ui_connection == Connection(
+    assert decoded.ui_connection == Connection(
         host="ui", port=25060, user="doadmin", password="hunter2", ssl=True, engine=Engine.KAFKA
     )
-    assert told.schema_registry_connection is not None
+    assert decoded.schema_registry_connection is not None
     alice = User("alice", password="a b")
-    assert told.schema_registry_connection.uri_for(alice) == "https://alice:a%20b@registry:1"
-    assert told.service_cnames == ["db.example.com"]
-    assert "hunter2" not in repr(told)
+    assert decoded.schema_registry_connection.uri_for(alice) == "https://alice:a%20b@registry:1"
+    assert decoded.service_cnames == ["db.example.com"]
+    assert "hunter2" not in repr(decoded)
     absent: list[Any] = [{}, None, {"service_cnames": None}, {"service_cnames": []}]
     for nothing in absent:
         bare = cluster(do_settings=nothing, ui_connection=None, schema_registry_connection={})
@@ -228,8 +228,8 @@ def test_a_cluster_of_another_shape_is_refused(members: dict[str, Any]) -> None:
 
 
 def test_the_engine_alone_is_read_of_a_cluster_that_is_unreadable_elsewhere() -> None:
-    told = read({"engine": "MySQL", "id": "1", "status": 5}, ClusterEngine)
-    assert (told.engine, told.id) == (Engine.MYSQL, "1")
+    decoded = read({"engine": "MySQL", "id": "1", "status": 5}, ClusterEngine)
+    assert (decoded.engine, decoded.id) == (Engine.MYSQL, "1")
     assert read({"engine": "pg"}, ClusterEngine).id is None
     assert refused({"id": "1"}, ClusterEngine)
     assert refused({"engine": "pg", "id": 1}, ClusterEngine)

@@ -11,40 +11,40 @@ from aiohttp import web
 from aiodbclient import RateBudget, RequestEvent, Window, errors
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, hangs_up, says, tells_the_user
+from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says
 
 
 async def test_each_request_is_one_event(server: Server, make_client: MakeClient) -> None:
-    told: list[RequestEvent] = []
+    seen: list[RequestEvent] = []
     server.will(fails(503), hangs_up, fails(429, retry_after="0.2"), says(200, {"dbs": []}))
 
-    await make_client(on_event=told.append).cluster(CLUSTER, engine="pg").dbs.list()
+    await make_client(on_event=seen.append).cluster(CLUSTER, engine="pg").dbs.list()
 
-    assert [(event.operation, event.method) for event in told] == [("dbs.list", "GET")] * 4
-    assert [(event.status, event.error) for event in told] == [
+    assert [(event.operation, event.method) for event in seen] == [("dbs.list", "GET")] * 4
+    assert [(event.status, event.error) for event in seen] == [
         (503, None),
         (None, "ConnectionLostError"),
         (429, None),
         (200, None),
     ]
-    assert [event.attempt for event in told] == [1, 2, 3, 4]
-    assert told[3].waited > 0.1 > told[0].waited >= 0
-    assert all(event.duration > 0 for event in told)
+    assert [event.attempt for event in seen] == [1, 2, 3, 4]
+    assert seen[3].waited > 0.1 > seen[0].waited >= 0
+    assert all(event.duration > 0 for event in seen)
 
 
 async def test_waiting_for_another_write_is_not_waiting_for_the_budget(server: Server, make_client: MakeClient) -> None:
-    told: list[RequestEvent] = []
+    seen: list[RequestEvent] = []
 
     async def slow(request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(0.2)
-        return await tells_the_user()(request)
+        return await returns_the_user()(request)
 
     server.otherwise = slow
-    users = make_client(on_event=told.append).cluster(CLUSTER, engine="mongodb").users
+    users = make_client(on_event=seen.append).cluster(CLUSTER, engine="mongodb").users
 
     await asyncio.gather(users.create("a"), users.create("b"))
 
-    first, second = told
+    first, second = seen
     assert first.blocked < 0.1
     assert second.blocked >= 0.15
     assert first.waited < 0.1
@@ -54,7 +54,7 @@ async def test_waiting_for_another_write_is_not_waiting_for_the_budget(server: S
 async def test_max_wait_bounds_the_wait_for_another_write(server: Server, make_client: MakeClient) -> None:
     async def slow(request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(0.3)
-        return await tells_the_user()(request)
+        return await returns_the_user()(request)
 
     server.otherwise = slow
     budget = RateBudget([Window(10, 60.0)])
@@ -83,8 +83,8 @@ async def test_a_hook_that_raises_spoils_no_call(
     with pytest.raises(errors.NotFoundError):
         await dbs.get("alpha")
 
-    told = [record.getMessage() for record in caplog.records if record.name == "aiodbclient"]
-    assert told == ["on_event raised"] * 2
+    messages = [record.getMessage() for record in caplog.records if record.name == "aiodbclient"]
+    assert messages == ["on_event raised"] * 2
 
 
 async def test_the_log_line_has_structured_fields(

@@ -28,7 +28,7 @@ from aiodbclient import (
 from aiodbclient.engines import CAPABILITIES, guard, guard_tenants
 
 from .conftest import MakeClient
-from .server import CLUSTER, Reply, Server, fails, says, stalls, tells_the_user
+from .server import CLUSTER, Reply, Server, fails, returns_the_user, says, stalls
 
 Call = Callable[[ClusterClient], Awaitable[Any]]
 
@@ -292,7 +292,7 @@ async def test_user_writes_on_one_mongodb_cluster_go_one_at_a_time(server: Serve
         most = max(most, writing)
         await asyncio.sleep(0.005)
         writing -= 1
-        return await tells_the_user()(request)
+        return await returns_the_user()(request)
 
     server.otherwise = reply
     client = make_client()

@@ -23,7 +23,7 @@ from aiodbclient._json import masking
 from aiodbclient._json.masking import Secrets
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, breaks_off, fails, hangs_up, says, stalls, tells_the_user
+from .server import CLUSTER, Server, breaks_off, fails, hangs_up, returns_the_user, says, stalls
 
 PACKAGE = Path(aiodbclient.__file__).parent
 TOKEN = "dop_v1_0123456789abcdef0123456789abcdef"
@@ -86,7 +86,7 @@ async def test_a_password_that_was_told_is_masked_wherever_an_answer_says_it(
     status: int, form: str, password: str, server: Server, make_client: MakeClient
 ) -> None:
     users = make_client(TOKEN, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users
-    server.will(tells_the_user(password))
+    server.will(returns_the_user(password))
     await users.create("alice")
     server.will(says(status, text=PASSWORD_FORMS[form].format(password)))
 
@@ -112,8 +112,8 @@ def test_a_password_with_odd_white_space_is_masked_in_a_line(password: str) -> N
     known.learn([password])
 
     for text in (password, " ".join(password.split()), json.dumps(password)[1:-1], quote(password)):
-        told = known.line(f"the {text} is weak", 100)
-        assert told == "the *** is weak"
+        masked = known.line(f"the {text} is weak", 100)
+        assert masked == "the *** is weak"
 
 
 @pytest.mark.parametrize("password", ["a&b<c>d", "käse/😀 brot", 'q"uo\\te', "per%41cent", "&amp;&lt;"])
@@ -162,10 +162,10 @@ def test_newer_passwords_take_the_place_of_the_oldest(monkeypatch: pytest.Monkey
     known = Secrets()
     known.learn(f"password{n}" for n in range(8))
 
-    told = [known.masked(f"password{n}") for n in range(8)]
+    masked = [known.masked(f"password{n}") for n in range(8)]
 
-    assert told[-4:] == ["***"] * 4
-    assert told[0] == "password0"
+    assert masked[-4:] == ["***"] * 4
+    assert masked[0] == "password0"
 
 
 @pytest.mark.parametrize(
@@ -288,19 +288,19 @@ async def test_no_frame_of_a_cancelled_call_shows_a_secret(server: Server, make_
 
 async def test_no_frame_of_a_traceback_shows_a_secret(server: Server, make_client: MakeClient) -> None:
     """As tools show it that print local variables with a traceback."""
-    told = {"user": {"name": "bob", "password": PROVIDERS}}
+    answer = {"user": {"name": "bob", "password": PROVIDERS}}
     client = make_client(TOKEN, retry=RetryPolicy(max_tries=2, base_delay=0.001), timeout=0.2)
     users = client.cluster(CLUSTER, engine="pg").users
     calls: dict[str, Any] = {
-        "another user": (says(200, told), users.get),
-        "another shape": (says(200, {"wrong": told}), users.create),
-        "an error": (says(422, told), users.create),
+        "another user": (says(200, answer), users.get),
+        "another shape": (says(200, {"wrong": answer}), users.create),
+        "an error": (says(422, answer), users.create),
         "a lost one": (hangs_up, users.create),
         "a cut one": (breaks_off, users.create),
         "a late one": (stalls(), users.create),
         "one with headers": (breaks_off_with_headers, users.create),
-        "a server's": (says(503, told), users.reset_auth),
-        "a redirect": (says(302, told, location=f"https://{TOKEN}/"), users.create),
+        "a server's": (says(503, answer), users.reset_auth),
+        "a redirect": (says(302, answer, location=f"https://{TOKEN}/"), users.create),
     }
     for reply, call in calls.values():
         server.script.clear()
@@ -352,5 +352,5 @@ def test_no_known_secret_survives_in_any_text(secrets: list[str], text: str, whe
 
 
 def assert_untold(error: Exception, *secrets: str) -> None:
-    told = "".join(traceback.format_exception(error)) + repr(vars(error)) + "".join(map(str, vars(error).values()))
-    assert [secret for secret in secrets if secret.lower() in told.lower()] == []
+    shown = "".join(traceback.format_exception(error)) + repr(vars(error)) + "".join(map(str, vars(error).values()))
+    assert [secret for secret in secrets if secret.lower() in shown.lower()] == []

@@ -14,14 +14,14 @@ from aiodbclient import DatabaseClient, errors
 from aiodbclient._request.operations import GET_USER
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, tells_the_user
+from .server import CLUSTER, Server, returns_the_user
 
 NAMES = ["a/b", "x?y", "a#b", "a%2Fb", "ü", "a b", "...", "a/../b", "%2e%2e", "a;b", "a+b", "日本", "'\"", "a\\b", "\n"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Server, make_client: MakeClient) -> None:
-    server.otherwise = tells_the_user()
+    server.otherwise = returns_the_user()
     users = make_client().cluster(CLUSTER, engine="pg").users
 
     assert (await users.get(name)).name == name

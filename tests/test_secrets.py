@@ -43,17 +43,17 @@ async def test_no_log_and_no_error_tells_a_credential(
         says(502, text="<p>authorization: secret-token</p>"),
     )
     users = make_client(retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users
-    told: list[str] = []
+    printed: list[str] = []
 
     with caplog.at_level(logging.DEBUG):
         await users.create("alice")
         for _ in range(5):
             with pytest.raises(errors.DatabaseClientError) as caught:
                 await users.reset_auth("alice")
-            told += [repr(caught.value), repr(vars(caught.value)), *traceback.format_exception(caught.value)]
-    told.append(caplog.text)
+            printed += [repr(caught.value), repr(vars(caught.value)), *traceback.format_exception(caught.value)]
+    printed.append(caplog.text)
 
-    assert [secret for secret in SECRETS if secret in "".join(told)] == []
+    assert [secret for secret in SECRETS if secret in "".join(printed)] == []
 
 
 async def test_a_proxy_that_refuses_is_told_without_its_password() -> None:
@@ -100,8 +100,8 @@ async def test_a_malformed_answer_is_told_without_what_it_holds(answer: bytes) -
             ):
                 with pytest.raises(errors.DatabaseClientError) as caught:
                     await call("alice")
-                told = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
-                assert [secret for secret in SECRETS if secret in told] == []
+                printed = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
+                assert [secret for secret in SECRETS if secret in printed] == []
 
 
 async def test_each_request_is_one_debug_line(

@@ -201,8 +201,8 @@ async def test_an_answer_comes_back_whole(
         if status == 204:
             assert result is None
         else:
-            [(_, told)] = ((key, value) for key, value in answer.items() if key not in ("links", "meta"))
-            assert not list(differences(told, result))
+            [(_, answered)] = ((key, value) for key, value in answer.items() if key not in ("links", "meta"))
+            assert not list(differences(answered, result))
     assert len(server.requests) == len(answers)
 
 
@@ -310,22 +310,22 @@ def complete(schema: JSON) -> Any:
             return "2026-11-24T08:30:00Z" if schema.get("format") == "date-time" else "text"
 
 
-def differences(told: Any, result: Any, at: str = "") -> Iterator[str]:
+def differences(answered: Any, result: Any, at: str = "") -> Iterator[str]:
     """The paths where ``result`` lacks a value of the API's answer."""
-    if isinstance(told, dict):
-        for key, member in told.items():
+    if isinstance(answered, dict):
+        for key, member in answered.items():
             if isinstance(result, Cluster) and key == "do_settings":
                 yield from differences(member["service_cnames"], result.service_cnames, f"{at}.service_cnames")
             elif not (isinstance(result, Cluster) and key in NOT_OF_A_CLUSTER):
                 yield from differences(member, getattr(result, key, "no such field"), f"{at}.{key}")
-    elif isinstance(told, list):
-        if not isinstance(result, list) or len(result) != len(told):
+    elif isinstance(answered, list):
+        if not isinstance(result, list) or len(result) != len(answered):
             yield f"{at}: {result!r}"
         else:
-            for number, pair in enumerate(zip(told, result, strict=True)):
+            for number, pair in enumerate(zip(answered, result, strict=True)):
                 yield from differences(*pair, f"{at}[{number}]")
     elif isinstance(result, datetime):
-        if result != datetime.fromisoformat(told):
+        if result != datetime.fromisoformat(answered):
             yield f"{at}: {result!r}"
-    elif result != (told if told != "" else None) or isinstance(result, bool) is not isinstance(told, bool):
-        yield f"{at}: {told!r} became {result!r}"
+    elif result != (answered if answered != "" else None) or isinstance(result, bool) is not isinstance(answered, bool):
+        yield f"{at}: {answered!r} became {result!r}"

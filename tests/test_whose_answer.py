@@ -13,7 +13,7 @@ import pytest
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy, UserSettings, errors
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, fails, hangs_up, says, stalls, tells_the_user
+from .server import CLUSTER, Server, fails, hangs_up, returns_the_user, says, stalls
 
 OTHER = "11111111-1111-4111-8111-111111111111"
 BOB = says(200, {"user": {"name": "bob", "password": "hunter2"}})
@@ -243,8 +243,8 @@ async def test_the_connection_of_an_answer_that_does_not_fit_is_closed() -> None
 class Resets:
     """An API that performs the first reset only once it has answered the second."""
 
-    def __init__(self, server: Server, *, tells: bool = True) -> None:
-        self.tells = tells
+    def __init__(self, server: Server, *, returns_password: bool = True) -> None:
+        self.returns_password = returns_password
         self.password = "first"
         self.resets = 0
         server.otherwise = self.answer
@@ -259,8 +259,8 @@ class Resets:
             else:
                 asyncio.get_running_loop().call_later(0.1, self.late.set)
             self.password = mine
-            return await tells_the_user(mine)(request)
-        return await tells_the_user(self.password if self.tells else "")(request)
+            return await returns_the_user(mine)(request)
+        return await returns_the_user(self.password if self.returns_password else "")(request)
 
 
 async def test_a_reset_that_was_sent_twice_tells_the_password_that_counts(
@@ -273,11 +273,11 @@ async def test_a_reset_that_was_sent_twice_tells_the_password_that_counts(
     assert user.password == resets.password == "reset-1"
 
 
-@pytest.mark.parametrize(("engine", "tells"), [("pg", False), ("mongodb", False)])
+@pytest.mark.parametrize(("engine", "returns_password"), [("pg", False), ("mongodb", False)])
 async def test_a_reset_that_was_sent_twice_and_cannot_be_read_back_is_an_error(
-    engine: str, tells: bool, server: Server, make_client: MakeClient
+    engine: str, returns_password: bool, server: Server, make_client: MakeClient
 ) -> None:
-    resets = Resets(server, tells=tells)
+    resets = Resets(server, returns_password=returns_password)
 
     with pytest.raises(errors.InvalidResponseError, match=r"could not be read back.*reset_auth it again") as caught:
         await make_client(timeout=0.3).cluster(CLUSTER, engine=engine).users.reset_auth("alice")
@@ -298,7 +298,7 @@ async def test_a_rotation_records_the_password_that_counts(server: Server, make_
 
 @pytest.mark.parametrize("loss", [hangs_up, fails(503), fails(502)], ids=["cut", "503", "502"])
 async def test_a_reset_after_any_lost_answer_is_read_back(loss: Any, server: Server, make_client: MakeClient) -> None:
-    server.will(loss, tells_the_user("answered"), tells_the_user("read back"))
+    server.will(loss, returns_the_user("answered"), returns_the_user("read back"))
 
     user = await make_client().cluster(CLUSTER, engine="pg").users.reset_auth("alice")
 
@@ -307,14 +307,14 @@ async def test_a_reset_after_any_lost_answer_is_read_back(loss: Any, server: Ser
 
 
 async def test_a_reset_after_a_429_needs_no_reading_back(server: Server, make_client: MakeClient) -> None:
-    server.will(fails(429, retry_after="0.05"), tells_the_user("answered"))
+    server.will(fails(429, retry_after="0.05"), returns_the_user("answered"))
 
     assert (await make_client().cluster(CLUSTER, engine="pg").users.reset_auth("alice")).password == "answered"
     assert len(server.requests) == 2
 
 
 async def test_whatever_hinders_reading_back_the_reset_is_told(server: Server, make_client: MakeClient) -> None:
-    server.will(stalls(), tells_the_user("answered"))
+    server.will(stalls(), returns_the_user("answered"))
     server.otherwise = fails(503)
     client = make_client(timeout=0.2, retry=RetryPolicy(max_tries=2, base_delay=0.001))
 

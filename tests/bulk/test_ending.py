@@ -111,13 +111,13 @@ async def test_iterating_a_run_again_is_told(sandbox: Sandbox, pg: ClusterClient
 async def test_a_loop_that_is_left_can_be_taken_up_again(pg: ClusterClient) -> None:
     names = [f"t{n}" for n in range(20)]
     run = pg.users.provision(iter(names))
-    told = list[str]()
+    reported = list[str]()
     async for outcome in run:
-        told.append(outcome.name)
-        if len(told) == 5:
+        reported.append(outcome.name)
+        if len(reported) == 5:
             break
-    told += [outcome.name async for outcome in run]
-    assert sorted(told) == sorted(names)
+    reported += [outcome.name async for outcome in run]
+    assert sorted(reported) == sorted(names)
 
 
 async def test_two_consumers_at_once_are_told(pg: ClusterClient, sandbox: Sandbox) -> None:

@@ -31,21 +31,21 @@ async def test_twenty_parallel_creates(sandbox: Sandbox, client: DatabaseClient,
 
 async def test_provisioning_a_hundred_beside_single_calls(sandbox: Sandbox, mongodb: ClusterClient) -> None:
     truth = Truth(sandbox, mongodb.id)
-    told: dict[str, str | None] = {}
+    reported: dict[str, str | None] = {}
 
     async def provision() -> None:
         async for outcome in mongodb.users.provision((f"t{n}" for n in range(100)), concurrency=8):
             assert outcome.action is Action.CREATED, outcome.error
             assert outcome.user is not None
-            told[outcome.name] = outcome.user.password
+            reported[outcome.name] = outcome.user.password
 
     async def single() -> None:
         for n in range(10):
             user = await mongodb.users.create(f"single-{n}")
-            told[user.name] = (await mongodb.users.reset_auth(user.name)).password
+            reported[user.name] = (await mongodb.users.reset_auth(user.name)).password
 
     await asyncio.gather(provision(), single())
 
-    assert len(told) == 110
-    assert told == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
+    assert len(reported) == 110
+    assert reported == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
     assert not any(status == 500 for _, status in sandbox.counts)

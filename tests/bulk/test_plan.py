@@ -295,17 +295,17 @@ async def _apply_and_check(
     plan = await cluster.users.plan(wanted, prune=prune)
     assert sorted([*plan.create, *plan.update, *plan.keep]) == sorted(spec.name for spec in wanted)
     assert {user.name: user for user in await cluster.users.list()} == before
-    told = await applied(plan)
+    actions = await applied(plan)
 
-    assert set(told) == {*plan.create, *plan.update, *(plan.extra if prune else ())}
+    assert set(actions) == {*plan.create, *plan.update, *(plan.extra if prune else ())}
     again = await cluster.users.plan(wanted, prune=prune)
     if plan.unknown:  # other users have settings now, so it is known that these have none
-        told |= await applied(again)
+        actions |= await applied(again)
         again = await cluster.users.plan(wanted, prune=prune)
     assert not again, str(again)
     after = {user.name: user for user in await cluster.users.list()}
     assert {name: after[name] for name in own} == own  # never touched
     assert {spec.name for spec in wanted} <= set(after)
     assert set(before) - set(after) == (set(plan.extra) if prune else set())
-    for name in set(before) & set(after) - {name for name, action in told.items() if action is Action.RESET}:
+    for name in set(before) & set(after) - {name for name, action in actions.items() if action is Action.RESET}:
         assert after[name].password == before[name].password

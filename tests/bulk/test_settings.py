@@ -251,7 +251,7 @@ async def test_a_rival_with_other_settings_is_not_kept(pg: ClusterClient) -> Non
 
 
 @pytest.mark.parametrize(
-    ("spec", "there", "told"),
+    ("spec", "there", "expected"),
     [
         (NewUser("a"), UserSettings(pg_allow_replication=True), []),
         (
@@ -311,20 +311,20 @@ async def test_a_rival_with_other_settings_is_not_kept(pg: ClusterClient) -> Non
         ),
     ],
 )
-def test_what_differs_is_told_in_words(spec: NewUser, there: UserSettings | None, told: list[str]) -> None:
-    assert [str(each) for each in differences(spec, User("a", settings=there))] == told
+def test_what_differs_is_told_in_words(spec: NewUser, there: UserSettings | None, expected: list[str]) -> None:
+    assert [str(each) for each in differences(spec, User("a", settings=there))] == expected
 
 
 def test_the_default_plugin_is_that_of_a_user_whose_plugin_is_not_told() -> None:
     native, sha2 = MySQLSettings("mysql_native_password"), MySQLSettings("caching_sha2_password")
 
-    def told(wanted: MySQLSettings, there: MySQLSettings | None) -> list[str]:
+    def differing(wanted: MySQLSettings, there: MySQLSettings | None) -> list[str]:
         found = differences(NewUser("a", mysql_settings=wanted), User("a", mysql_settings=there))
         return [str(each) for each in found]
 
-    assert told(sha2, None) == told(native, native) == []
-    assert told(native, None) == ["mysql_settings.auth_plugin: caching_sha2_password -> mysql_native_password"]
-    assert told(sha2, native) == ["mysql_settings.auth_plugin: mysql_native_password -> caching_sha2_password"]
+    assert differing(sha2, None) == differing(native, native) == []
+    assert differing(native, None) == ["mysql_settings.auth_plugin: caching_sha2_password -> mysql_native_password"]
+    assert differing(sha2, native) == ["mysql_settings.auth_plugin: mysql_native_password -> caching_sha2_password"]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ async def test_break_while_the_run_is_still_held(sandbox: Sandbox, pg: ClusterCl
     async for _ in run:
         break
     async with asyncio.timeout(5):
-        while our_tasks():  # noqa: ASYNC110 - what was begun goes on to its end, of which nothing tells
+        while our_tasks():  # noqa: ASYNC110 - no event signals the end of started work
             await asyncio.sleep(0.01)
 
     await assert_quiet(sandbox)
@@ -150,17 +150,17 @@ async def test_cancelling_behind_the_lock_of_a_mongodb_cluster(sandbox: Sandbox,
 async def test_stop_delivers_what_is_in_flight(sandbox: Sandbox, pg: ClusterClient) -> None:
     truth = Truth(sandbox, pg.id)
     run = pg.users.provision(endless(), concurrency=4)
-    told: dict[str, str | None] = {}
+    reported: dict[str, str | None] = {}
 
     async for outcome in run:
         assert outcome.user is not None
-        told[outcome.name] = outcome.user.password
-        if len(told) == 6:
+        reported[outcome.name] = outcome.user.password
+        if len(reported) == 6:
             run.stop()
 
-    assert 6 < len(told) <= 2 * 6
-    assert requests(sandbox, "users.create") == len(told)
-    assert told == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
+    assert 6 < len(reported) <= 2 * 6
+    assert requests(sandbox, "users.create") == len(reported)
+    assert reported == {name: password for name, password in truth.passwords.items() if name != "doadmin"}
     assert our_tasks() == set()
 
 
@@ -218,11 +218,11 @@ async def test_stop_while_the_run_sets_up_ends_it_at_once(sandbox: Sandbox, pg: 
 
 async def test_aclose_from_another_task_ends_the_loop_of_the_consumer(sandbox: Sandbox, pg: ClusterClient) -> None:
     run = pg.users.provision(endless(), concurrency=4)
-    told = list[str]()
+    reported = list[str]()
 
     async def consume() -> None:
         async for outcome in run:
-            told.append(outcome.name)
+            reported.append(outcome.name)
 
     consumer = asyncio.create_task(consume())
     await asyncio.sleep(0.1)
@@ -230,7 +230,7 @@ async def test_aclose_from_another_task_ends_the_loop_of_the_consumer(sandbox: S
 
     assert not [task for task in our_tasks() if "consume" not in task]  # at once
     await consumer
-    assert told
+    assert reported
     await assert_quiet(sandbox)
 
 

@@ -22,7 +22,7 @@ class Truth:
         self.created = Counter[str]()
         self.reset = Counter[str]()
         self._backend = backend
-        self._told = {name: user.get("password") for name, user in backend._users.items()}
+        self._passwords = {name: user.get("password") for name, user in backend._users.items()}
         self._create, self._reset_auth = backend.create_user, backend.reset_auth
         backend.create_user = self._watch_create  # type: ignore[method-assign]
         backend.reset_auth = self._watch_reset  # type: ignore[method-assign]
@@ -30,17 +30,17 @@ class Truth:
     @property
     def passwords(self) -> dict[str, str | None]:
         """The current passwords, without MongoDB's second built-in user."""
-        return {name: self._told[name] for name in self._backend._users if name != MONGODB_READ_ONLY}
+        return {name: self._passwords[name] for name in self._backend._users if name != MONGODB_READ_ONLY}
 
     async def _watch_create(self, new: Any) -> Any:
         made = await self._create(new)
-        self._told[new.name] = made["password"]
+        self._passwords[new.name] = made["password"]
         self.created[new.name] += 1
         return made
 
     async def _watch_reset(self, name: str, auth_plugin: str | None) -> Any:
         made = await self._reset_auth(name, auth_plugin)
-        self._told[name] = made["password"]
+        self._passwords[name] = made["password"]
         self.reset[name] += 1
         return made
 

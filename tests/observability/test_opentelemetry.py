@@ -59,17 +59,17 @@ def a_client(sandbox: Sandbox, session: aiohttp.ClientSession | None = None) -> 
 async def use(client: DatabaseClient, sandbox: Sandbox) -> list[User]:
     """Run into a success, a refusal, a retry and a lost answer. Returns the users, for their secrets."""
     users = client.cluster(await sandbox.add_cluster("pg", backend="memory")).users
-    told = [await users.create(f"tenant{number}") for number in range(5)]
+    users_seen = [await users.create(f"tenant{number}") for number in range(5)]
     with pytest.raises(errors.APIError):
         await users.create("tenant0")
     sandbox.faults.add("users.get", status=503, nth=1)
-    told.append(await users.get("tenant1"))
+    users_seen.append(await users.get("tenant1"))
     sandbox.faults.add("users.reset_auth", cut=True, after=True)
     with pytest.raises(errors.ConnectionLostError):
         await users.reset_auth("tenant2")
     sandbox.faults.clear()
-    told += [await users.reset_auth("tenant2"), *await users.list()]
-    return told
+    users_seen += [await users.reset_auth("tenant2"), *await users.list()]
+    return users_seen
 
 
 def check(traces: Traces, sandbox: Sandbox, users: list[User]) -> None:

@@ -58,17 +58,17 @@ async def test_each_request_is_counted_by_operation_and_status(sandbox: Sandbox,
         with pytest.raises(errors.NotFoundError):
             await users.get("tenant0")
 
-    told = read(registry)
-    counted = {key[1:]: value for key, value in told.items() if key[0] == "aiodbclient_requests_total"}
+    counters = read(registry)
+    counted = {key[1:]: value for key, value in counters.items() if key[0] == "aiodbclient_requests_total"}
     wire = Counter((request.operation, str(request.status or "ConnectionLostError")) for request in sandbox.requests)
     assert counted == wire
     assert {("users.create", "429"), ("users.create", "201"), ("users.get", "404")} < set(wire)
     throttled = wire["users.create", "429"]
-    assert told["aiodbclient_throttled_total", "users.create"] == throttled > 0
-    assert told["aiodbclient_retries_total", "users.create"] == throttled
-    assert told["aiodbclient_retries_total", "users.delete"] >= 1
-    assert told["aiodbclient_budget_wait_seconds_total", "users.create"] > 0.2
-    assert told["aiodbclient_request_duration_seconds_count", "users.create"] == 12 + throttled
+    assert counters["aiodbclient_throttled_total", "users.create"] == throttled > 0
+    assert counters["aiodbclient_retries_total", "users.create"] == throttled
+    assert counters["aiodbclient_retries_total", "users.delete"] >= 1
+    assert counters["aiodbclient_budget_wait_seconds_total", "users.create"] > 0.2
+    assert counters["aiodbclient_request_duration_seconds_count", "users.create"] == 12 + throttled
 
 
 async def test_the_labels_are_no_names_and_no_secrets(sandbox: Sandbox, registry: CollectorRegistry) -> None:

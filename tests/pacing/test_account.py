@@ -135,10 +135,10 @@ def test_only_a_limit_that_can_be_is_believed(limit: int, remaining: int, believ
     assert account.windows[-1].limit == (limit if believed else 5000)
 
 
-@pytest.mark.parametrize("told", [(None, None), (None, 0), (None, 4000), (5000, None)])
-def test_half_of_what_was_asked_says_nothing(told: tuple[int | None, int | None]) -> None:
+@pytest.mark.parametrize("given", [(None, None), (None, 0), (None, 4000), (5000, None)])
+def test_half_of_what_was_asked_says_nothing(given: tuple[int | None, int | None]) -> None:
     account = account_of(*DOCUMENTED)
-    account.hear(*told, ours(10, 10), 0.0)
+    account.hear(*given, ours(10, 10), 0.0)
     assert (held(account, 0.0), account.alone, account.windows[-1].limit) == ([0, 0], True, 5000)
 
 

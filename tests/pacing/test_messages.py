@@ -117,8 +117,8 @@ def account() -> Account:
 
 def test_what_one_process_learns_the_other_takes_over_by_its_own_clock() -> None:
     one, other = account(), account()
-    told, taken = Facts(one), Facts(other)
-    assert not told.note(60.0)
+    known, taken = Facts(one), Facts(other)
+    assert not known.note(60.0)
     minute, hour = one.windows
     minute.limit = 9
     hour.others.level, hour.others.since, hour.others.sure = 7, 50.0, True
@@ -126,8 +126,8 @@ def test_what_one_process_learns_the_other_takes_over_by_its_own_clock() -> None
     one.gate.until, one.gate.at_most, one.gate.strikes = 70.0, 4, 2
     one.last_answer = 65.0
 
-    assert told.note(66.0)
-    taken.merge(told.dump(offset=1000.0), offset=900.0)  # whose clock is 100 s ahead
+    assert known.note(66.0)
+    taken.merge(known.dump(offset=1000.0), offset=900.0)  # whose clock is 100 s ahead
 
     assert [window.limit for window in other.windows] == [9, 100]
     others = other.windows[1].others
@@ -141,35 +141,35 @@ def test_what_one_process_learns_the_other_takes_over_by_its_own_clock() -> None
 
 def test_of_each_fact_the_newer_one_wins() -> None:
     one, other = account(), account()
-    told, taken = Facts(one), Facts(other)
+    known, taken = Facts(one), Facts(other)
     one.windows[0].limit, other.windows[0].limit = 8, 9
     one.windows[1].limit, other.windows[1].limit = 80, 90
-    told.note(5.0)
+    known.note(5.0)
     one.windows[1].limit = 81
     taken.note(6.0)
-    told.note(7.0)
+    known.note(7.0)
 
-    taken.merge(told.dump(0.0), 0.0)
+    taken.merge(known.dump(0.0), 0.0)
 
     assert [window.limit for window in other.windows] == [9, 81]
 
 
 def test_the_gate_that_opens_last_wins_over_a_later_step_of_the_ramp() -> None:
     one, other = account(), account()
-    told, taken = Facts(one), Facts(other)
+    known, taken = Facts(one), Facts(other)
     one.gate.close(10.0, 100.0)
-    told.note(100.0)
+    known.note(100.0)
     other.gate.close(2.0, 100.5)
     other.gate.at_most = 2
     taken.note(103.0)
 
-    taken.merge(told.dump(0.0), 0.0)
+    taken.merge(known.dump(0.0), 0.0)
     assert (other.gate.until, other.gate.at_most) == (110.0, 1)
 
     # When it is open, the newer step counts.
     other.gate.at_most = 2
     taken.note(111.0)
-    told.merge(taken.dump(0.0), 0.0)
+    known.merge(taken.dump(0.0), 0.0)
     assert (one.gate.until, one.gate.at_most) == (110.0, 2)
 
 

@@ -250,12 +250,12 @@ def test_without_a_time_that_can_be_right_429s_in_a_row_wait_longer_and_longer(
     assert live(main) == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60])
 
 
-@pytest.mark.parametrize("told", [said(5000, 4999), {}])
-def test_after_a_429_for_no_reason_the_whole_limit_is_back_within_two_windows(told: dict[str, str]) -> None:
+@pytest.mark.parametrize("answer_headers", [said(5000, 4999), {}])
+def test_after_a_429_for_no_reason_the_whole_limit_is_back_within_two_windows(answer_headers: dict[str, str]) -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = RateBudget([Window(250, 60.0), Window(5000, 3600.0)], clock=loop.time)
         await budget.acquire()
-        await budget.throttle(told | {"retry-after": "1"})
+        await budget.throttle(answer_headers | {"retry-after": "1"})
         budget.release()
         await asyncio.sleep(120)
         assert await goes(budget) == 250
