@@ -1,6 +1,6 @@
 """``HeldClaim``: a claim while this process works on its name.
 
-Its lease is renewed in the background. Once the lease may have run out, no request is sent any more.
+A background task renews its lease. Once the lease may have expired, no more requests are sent.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from .stores import Claim, Record, Store
 
 
 def _now() -> float:
-    """The time in seconds, by a clock that goes on while the process is stopped or the machine is suspended."""
+    """The time in seconds, by a clock that runs while the process is stopped or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class HeldClaim:
     """A claim that this process holds.
 
-    It is an async context manager: entering it begins to renew the lease, and leaving it releases the claim unless
+    It is an async context manager: entering it starts to renew the lease, and leaving it releases the claim unless
     ``keep`` or ``forget`` has ended it.
 
     Args:
-        store: The store that gave the claim.
+        store: The store of the claim.
         claim: The claim.
-        lease: The seconds that it was claimed for. Each renewal is for as long.
+        lease: The length of the lease in seconds, also for each renewal.
         since: ``HeldClaim.now()`` just before it was claimed.
         spent: Counts the time in the store.
 
     Attributes:
-        wrote: The logins whose passwords a request that was sent under this claim may have changed.
+        wrote: The logins whose passwords may have been changed by a request under this claim.
     """
 
     now = staticmethod(_now)
@@ -57,7 +57,7 @@ class HeldClaim:
 
     @property
     def record(self) -> Record:
-        """The record as it stood when claimed."""
+        """The record when it was claimed."""
         return self.claim.record
 
     async def __aenter__(self) -> Self:
@@ -70,7 +70,7 @@ class HeldClaim:
         """Release the claim.
 
         Raises:
-            ClaimLostError: An error ends the work, a password may have been changed, and the claim was lost meanwhile.
+            ClaimLostError: An error ends the work, a password may have changed, and the claim was lost meanwhile.
         """
         assert self._renewing is not None
         self._renewing.cancel()
@@ -85,13 +85,13 @@ class HeldClaim:
             raise
         except StoreError:
             if exc is None:
-                raise  # otherwise ``exc`` says why the work ended, and the lease ends the claim
+                raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
 
     def check_lease(self) -> None:
-        """Make sure that the lease has not run out, by the clock alone. Called right before each request.
+        """Check that the lease has not expired, by the clock alone. Called right before each request.
 
         Raises:
-            ClaimLostError: It has run out, as it does if the process was stopped for too long.
+            ClaimLostError: It has expired, for example because the process was stopped for too long.
         """
         if _now() >= self._until:
             raise ClaimLostError(
@@ -100,10 +100,10 @@ class HeldClaim:
             )
 
     async def renew(self) -> None:
-        """Hold the claim for another lease.
+        """Extend the claim by another lease.
 
         Raises:
-            ClaimLostError: Somebody else has taken it over.
+            ClaimLostError: Another process has taken it over.
             StoreError: The store cannot be used.
         """
         since = _now()
@@ -116,11 +116,11 @@ class HeldClaim:
         self.wrote.add(login)
 
     async def intend(self, username: str | None) -> None:
-        """Put on record that ``username`` is about to be made or to get a new password; None ends that intent."""
+        """Store the intent to create ``username`` or to change its password; None ends the intent."""
         await self._spent.on_store(self.store.intend(self.claim, username))
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
-        """Put the credentials on record, and end the intent and the claim."""
+        """Store the credentials, and end the intent and the claim."""
         await self._spent.on_store(self.store.keep(self.claim, current, previous))
         self._ended = True
 
@@ -130,7 +130,7 @@ class HeldClaim:
         self._ended = True
 
     async def _renew(self) -> None:
-        """Renew the lease again and again. If that fails, the next ``check_lease`` or ``may_write`` raises."""
+        """Renew the lease repeatedly. If that fails, the next ``check_lease`` or ``may_write`` raises."""
         while True:
             await asyncio.sleep(self._lease / 3)
             try:
@@ -139,15 +139,15 @@ class HeldClaim:
                 self._until = 0.0
                 return
             except StoreError:
-                continue  # it may be back before the lease has run out
+                continue  # the store may be back before the lease expires
 
 
 @frozen(kw_only=True)
 class Tenant:
-    """One tenant, with what is needed to look at it.
+    """One tenant, with everything that is needed to check it.
 
     Attributes:
-        site: What is known of the cluster.
+        site: The facts about the cluster.
         cluster: Makes the calls.
         names: The tenant's names.
         spent: Counts the time in SQL.
@@ -161,9 +161,9 @@ class Tenant:
 
 @frozen(kw_only=True)
 class ClaimedTenant(Tenant):
-    """One tenant under its claim, with what the steps of each verb need.
+    """One tenant under its claim, with everything that the steps of a verb need.
 
-    The calls of ``cluster`` raise ClaimLostError once the lease has run out, and are not sent.
+    Once the lease has expired, calls of ``cluster`` raise ClaimLostError and send nothing.
 
     Attributes:
         held: The claim.

@@ -1,9 +1,9 @@
 """The names of a tenant's database, logins and roles. Pure.
 
 A tenant has two logins, so that ``rotate`` can change from one to the other. The first has the tenant's name. The name
-of the second is derived from it: ``alpha`` gives ``alpha_53ce71e1b09c4582_b``, with a digest of the whole name, so that
-long names which are cut to the same beginning still differ. The owner role is named so too. A tenant's own name must
-not have that form; so no tenant has a name of another.
+of the second is derived from it: ``alpha`` gives ``alpha_53ce71e1b09c4582_b``. It has a digest of the whole name, so
+that long names with the same truncated beginning differ. The name of the owner role is derived too. A tenant's name
+must not have that form, so it never equals a derived name of another tenant.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .roles import Role
 
 _DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner|wa|wb|writer|ra|rb|reader)")
 _OF_A_ROLE = re.compile(r"(.+)_([0-9a-f]{16})_(writer|reader)", re.DOTALL)
-_MAX_BYTES = 63  # PostgreSQL cuts longer names short (NAMEDATALEN)
+_MAX_BYTES = 63  # PostgreSQL truncates longer names (NAMEDATALEN)
 _MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
 _MAX_SCHEMA = 64  # characters; same
 
-# Names of what comes with a cluster or an engine. No tenant may own, reset or delete that.
+# Names that belong to the cluster or engine. No tenant may own, reset or delete these.
 _RESERVED = frozenset(
     {
         *("doadmin", "do-readonly", "_dodb", "defaultdb", "avnadmin"),
@@ -38,7 +38,7 @@ _RESERVED = frozenset(
 
 @frozen(kw_only=True)
 class Names:
-    """The names of what a tenant has on a cluster, for one of its roles.
+    """The names of a tenant's objects on a cluster, for one of its roles.
 
     Attributes:
         tenant: The tenant.
@@ -70,7 +70,7 @@ def check_tenant(name: object) -> str:
     """Return ``name`` if it can be a tenant's name on some engine.
 
     Raises:
-        InvalidArgumentError: It is no string, or none that a URL can carry.
+        InvalidArgumentError: It is not a string, or a URL cannot contain it.
     """
     check_name(name)
     assert isinstance(name, str)
@@ -78,12 +78,12 @@ def check_tenant(name: object) -> str:
 
 
 def record_name(tenant: str, role: Role) -> str:
-    """The name under which the store has the record of a tenant's role. No tenant can have that of another role."""
+    """The name of the store's record for a tenant's role. It never equals a tenant's name."""
     return tenant if role is Role.OWNER else f"{tenant}_{_digest(tenant)}_{role}"
 
 
 def tenant_of(record: str) -> tuple[str, Role]:
-    """The tenant and the role that a record is of, by the record's name."""
+    """The tenant and the role of a record, by the record's name."""
     match = _OF_A_ROLE.fullmatch(record)
     if match is not None and match[2] == _digest(match[1]):
         return match[1], Role(match[3])
@@ -96,8 +96,8 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
     Args:
         tenant: The tenant.
         engine: The cluster's engine.
-        prefix: What the names begin with.
-        role: The role that the logins have.
+        prefix: The prefix of the names.
+        role: The role of the logins.
 
     Raises:
         InvalidArgumentError: With its prefix the name is too long for the engine, reserved, of the form of a derived
@@ -124,7 +124,7 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
     if engine in MYSQL and len(whole) > _MAX_SCHEMA:
         raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_SCHEMA} characters of MySQL; nothing was sent")
     if by_prefix and not re.fullmatch(r"[a-zA-Z0-9_-]+", whole):
-        # The dot ends the prefix of a tenant's topics or indexes, so it cannot be within.
+        # The dot ends the prefix of a tenant's topics or indexes, so a name cannot contain it.
         raise InvalidArgumentError(
             f"{whole!r}: on {engine} a tenant's name has letters, digits, _ and - alone; nothing was sent"
         )

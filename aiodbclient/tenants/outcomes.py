@@ -13,10 +13,10 @@ from .problems import Problem
 
 @frozen(kw_only=True)
 class TenantDone(Done):
-    """A tenant that is there now.
+    """A tenant that exists now.
 
     Attributes:
-        credential: The credential to use from now on, which is on record.
+        credential: The stored credential to use from now on.
     """
 
     credential: Credential
@@ -24,10 +24,10 @@ class TenantDone(Done):
 
 @frozen(kw_only=True)
 class TenantRepaired(TenantDone):
-    """A tenant that is in order now.
+    """A tenant without problems now.
 
     Attributes:
-        problems: What was wrong with it, and was mended.
+        problems: The problems that were fixed.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -35,11 +35,11 @@ class TenantRepaired(TenantDone):
 
 @frozen(kw_only=True)
 class TenantChecked(Done):
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        credential: The credential on record; None if there is none to use.
-        problems: What is wrong with the tenant; empty if all is well.
+        credential: The stored credential; None if there is none to use.
+        problems: The tenant's problems; empty if there are none.
     """
 
     action: Literal[Action.CHECKED] = Action.CHECKED
@@ -48,7 +48,7 @@ class TenantChecked(Done):
 
 
 class TenantRemoved(Done):
-    """A tenant that is not there any more: DELETED, or ABSENT where none was on record.
+    """A tenant that does not exist any more: DELETED, or ABSENT if none was stored.
 
     Attributes:
         credential: Always None.

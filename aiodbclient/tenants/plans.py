@@ -1,4 +1,4 @@
-"""``Plan``: what provisioning a list of names would change, and the run that changes it."""
+"""``Plan``: the changes that provisioning a list of names would make, and the run that makes them."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ _SHOWN = 10  # names of each kind that str() lists
 
 @frozen(kw_only=True)
 class Plan:
-    """What ``Tenants.provision`` would do, and which tenants are on record besides. Made by ``Tenants.plan``.
+    """The changes that ``Tenants.provision`` would make, and the other stored tenants. ``Tenants.plan`` returns it.
 
-    ``str(plan)`` is for people: how many names of each kind, and the first of them.
+    ``str(plan)`` is a summary: the number of names of each kind, and the first ones.
 
     Attributes:
-        create: Names that are not on record, and free on the cluster.
-        adopt: Names that are not on record, and whose login or database somebody else made: ``apply`` takes them over,
+        create: Names that are not stored, and free on the cluster.
+        adopt: Names that are not stored, with a login or database that somebody else created: ``apply`` adopts them,
             as ``if_exists`` allows.
         conflict: The same, where ``if_exists`` is ``"error"``: ``apply`` leaves them alone, and they fail.
-        resume: Names that are on record without a credential: making or removing them was begun and has not ended.
-        keep: Names that are on record with their credential.
-        repair: Names that are on record with their credential, and with which ``refresh=True`` found something wrong.
+        resume: Names that are stored without a credential: their creation or removal was not finished.
+        keep: Names that are stored with a credential.
+        repair: Names that are stored with a credential, and for which ``refresh=True`` found problems.
             They are not in ``keep``.
-        extra: Names that are on record and were not asked for. Logins that are not on record are never among them.
+        extra: Names that are stored and were not requested. They never include logins that are not stored.
         shut_out: For names in ``adopt``: the logins that can use the database now, and cannot afterwards.
-        prune: Whether ``apply`` removes what is ``extra``.
+        prune: Whether ``apply`` removes the names in ``extra``.
         if_exists: What ``apply`` does with somebody else's login or database.
     """
 
@@ -92,16 +92,16 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """How long ``requests`` take at the documented rate limit, if nobody else uses the token."""
+        """How long ``requests`` take at the documented rate limit, if no other client uses the token."""
         return seconds_for(self.requests, by_length(None))
 
     def apply(self) -> Run[TenantPlanOutcome]:
         """Create, adopt, resume and repair tenants and, with ``prune``, remove those that are extra.
 
-        A name that another process has put on record since the plan was made is kept. Safe to repeat and to cancel.
+        Keeps a name that another process has stored since the plan was made. Safe to repeat and to cancel.
 
         Returns:
-            The run, with an outcome for each name but those in ``keep`` and, without ``prune``, in ``extra``.
+            The run, with an outcome for each name except those in ``keep`` and, without ``prune``, in ``extra``.
         """
         names = [*self.create, *self.adopt, *self.conflict, *self.resume, *self.repair]
         removed = self.extra if self.prune else ()
@@ -109,7 +109,7 @@ class Plan:
 
 
 class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
-    """Remove the tenants that are extra, repair those to be repaired, and provision every other one."""
+    """Remove extra tenants, repair those with problems, and provision the others."""
 
     def __init__(self, tenancy: Tenancy, plan: Plan) -> None:
         self._extra = frozenset(plan.extra)
@@ -138,7 +138,7 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
 
 
 async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
-    """Compare ``names`` with what is on record and on the cluster. Raises as ``Tenants.plan``."""
+    """Compare ``names`` with the store and the cluster. Raises as ``Tenants.plan``."""
     check_if_exists(if_exists)
     wanted = await listed(names)
     site = await tenancy.site.read(tenancy.cluster)
@@ -169,7 +169,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
 
 
 async def _taken(tenancy: Tenancy, names: Iterable[str]) -> AsyncIterable[tuple[str, tuple[str, ...]]]:
-    """Yield the names of which the login or the database is there, each with the logins that adopting it shuts out."""
+    """Yield the names with an existing login or database, each with the logins that an adoption shuts out."""
     listing, cluster = Listing(), tenancy.cluster
     site = await tenancy.site.read(cluster)
     for name in names:
@@ -180,7 +180,7 @@ async def _taken(tenancy: Tenancy, names: Iterable[str]) -> AsyncIterable[tuple[
 
 
 async def _broken(tenancy: Tenancy, names: list[str]) -> frozenset[str]:
-    """The names with which something is wrong. Raises the error of one that could not be checked."""
+    """The names with problems. Raises the error of a name that could not be checked."""
     broken = set[str]()
     async for outcome in Run(names, CheckTenants(tenancy)):
         if outcome.error is not None:

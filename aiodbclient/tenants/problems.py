@@ -1,4 +1,4 @@
-"""``Problem``: what ``Tenants.check`` finds wrong with a tenant. Pure."""
+"""``Problem``: the problems that ``Tenants.check`` reports. Pure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from enum import StrEnum
 
 
 class Problem(StrEnum):
-    """What is wrong with a tenant on record.
+    """A problem of a stored tenant.
 
     Attributes:
-        LOGIN_MISSING: The login on record does not exist.
-        PASSWORD_REFUSED: The server refuses the password on record.
+        LOGIN_MISSING: The stored login does not exist.
+        PASSWORD_REFUSED: The server refuses the stored password.
         DATABASE_MISSING: The database does not exist. Its data is lost.
         RIGHTS_MISSING: The tenant's owner does not own the database, or the login lacks rights of its role.
-        OPEN_TO_OTHERS: A login of somebody else may enter the database.
+        OPEN_TO_OTHERS: A login of another tenant or person can connect to the database.
         SETTINGS_DIFFER: The API reports other settings for the login than its role has.
         PREVIOUS_REFUSED: The server refuses the credential from before the last rotation, which is not retired yet.
-        UNFINISHED: A process began to change the tenant and did not finish.
+        UNFINISHED: A process started to change the tenant and did not finish.
     """
 
     LOGIN_MISSING = "login_missing"

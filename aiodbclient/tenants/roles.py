@@ -1,4 +1,4 @@
-"""``Role``: what a tenant's login may do. Pure."""
+"""``Role``: the rights of a tenant's login. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a tenant's login may do in the tenant's database.
+    """The rights of a tenant's login in the tenant's database.
 
     Attributes:
-        OWNER: Everything: it owns the database.
+        OWNER: All rights: it owns the database.
         WRITER: Read and change data. It creates no tables.
         READER: Read data.
     """

@@ -1,4 +1,4 @@
-"""``Site``: what the work on every tenant needs of the cluster. It is read once, by ``read_site``."""
+"""``Site``: the facts about the cluster that all work on tenants needs. ``read_site`` reads them once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .naming import Names
 
 @frozen
 class Site:
-    """What the work on every tenant needs of the cluster.
+    """The facts about the cluster that all work on tenants needs.
 
     Attributes:
         cluster_id: The id of the cluster.
         engine: Its engine.
-        connection: Where the tenants' programs reach it: the public or the private connection.
-        ca: Its certificate authority as PEM; None if it speaks no TLS.
-        sql: The SQL that gives tenants their rights; None if the API gives them.
+        connection: The connection for the tenants' programs: public or private.
+        ca: Its certificate authority as PEM; None if it does not use TLS.
+        sql: The SQL that grants tenants their rights; None if the API grants them.
     """
 
     cluster_id: str
@@ -39,14 +39,14 @@ class Site:
 
     @property
     def returns_passwords(self) -> bool:
-        """Whether the API returns a login's password when it is read, as far as the engine and the token allow it.
+        """Whether reads of the API return a login's password, with this engine and token.
 
-        A token that does not get the primary user's password gets none.
+        A token that does not get the primary user's password gets no passwords.
         """
         return CAPABILITIES[self.engine].returns_passwords and self.connection.password is not None
 
     def credential(self, names: Names, user: User, since: datetime) -> Credential:
-        """The credential of the tenant with the login ``user``, on record since ``since``."""
+        """The credential of the tenant with the login ``user``, stored at ``since``."""
         connection = self.connection
         assert connection.host is not None
         return Credential(
@@ -83,7 +83,7 @@ class SiteReader:
     Args:
         private: Whether to use the private connection.
         admin: The DSN of an administrator, or None for the primary user.
-        connection_limit: How many connections a tenant may have, or None for half of those that the server takes.
+        connection_limit: How many connections a tenant may have, or None for half of the server's limit.
     """
 
     def __init__(self, *, private: bool, admin: str | None, connection_limit: int | None) -> None:
@@ -94,7 +94,7 @@ class SiteReader:
         self._reading = asyncio.Lock()
 
     async def read(self, cluster: ClusterClient) -> Site:
-        """What is known of the cluster. The first call reads it, through ``cluster``. Raises as ``read_site``."""
+        """The facts about the cluster. The first call reads them through ``cluster``. Raises as ``read_site``."""
         async with self._reading:
             if self._site is None:
                 self._site = await read_site(
@@ -103,7 +103,7 @@ class SiteReader:
             return self._site
 
     def reread(self) -> None:
-        """Have the next ``read`` read the cluster again: its primary user may have another password."""
+        """Make the next ``read`` read the cluster again: its primary user may have another password."""
         self._site = None
 
 
@@ -116,14 +116,14 @@ async def read_site(
         cluster: The cluster.
         private: Whether to use its private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for half of those that the server takes.
+        connection_limit: How many connections a tenant may have; None for half of the server's limit.
 
     Raises:
-        UnsupportedOperationError: Its engine can have no tenants, or is not known.
-        ConfigurationError: It tells no such connection (is it online?), it speaks TLS and the API tells no CA, no
+        UnsupportedOperationError: Its engine does not support tenants, or is unknown.
+        ConfigurationError: It has no such connection (is it online?), it uses TLS and the API returns no CA, no
             administrator is known, or a driver is not installed.
         GrantError: The administrator cannot log in.
-        DatabaseClientError: It could not be read.
+        DatabaseClientError: The cluster could not be read.
     """
     if cluster.engine is not None and cluster.engine in CAPABILITIES:
         guard_tenants(cluster.engine)  # before anything is sent
@@ -133,7 +133,7 @@ async def read_site(
     if connection is None or not connection.host:
         which = "private connection" if private else "connection"
         raise ConfigurationError(
-            f"the cluster {info.name!r} tells no {which} (its status is {info.status}): "
+            f"the API returns no {which} for the cluster {info.name!r} (its status is {info.status}): "
             "wait until it is online, or choose the other connection"
         )
     if not is_host(connection.host):
@@ -142,7 +142,7 @@ async def read_site(
     sql = sql_grants(info.engine, connection, ca, admin, connection_limit)
     if sql is not None:
         try:
-            await sql.check()  # before anything is made that it could not give its rights
+            await sql.check()  # before creating anything that could then not get its rights
         except GrantError as error:
             error.may_have_applied = False
             raise
@@ -154,7 +154,6 @@ async def _authority(cluster: ClusterClient, name: str) -> str:
         return await cluster.ca()
     except NotFoundError as missing:
         raise ConfigurationError(
-            f"the cluster {name!r} speaks TLS, and the API tells no certificate authority by which its servers could "
-            f"be verified (404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was "
-            "made"
+            f"the cluster {name!r} uses TLS, but the API returns no certificate authority to verify its servers "
+            f"(404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was created"
         ) from None

@@ -55,7 +55,7 @@ async def nothing_was_made(place: Place) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "text"),
     [
-        (404, ConfigurationError, r"speaks TLS, and the API tells no certificate authority .* \(404: "),
+        (404, ConfigurationError, r"uses TLS, but the API returns no certificate authority .* \(404: "),
         (403, PermissionDeniedError, "403"),
     ],
 )

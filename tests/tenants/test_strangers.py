@@ -203,7 +203,7 @@ async def test_an_authority_that_is_not_told_is_an_error_before_anything_is_made
     place.sandbox.faults.add("clusters.ca", status=404)
     tenants = Tenants(place.client.cluster(cluster_id), place.store)
 
-    with pytest.raises(ConfigurationError, match=r"speaks TLS, and the API tells no certificate authority"):
+    with pytest.raises(ConfigurationError, match=r"uses TLS, but the API returns no certificate authority"):
         await tenants.ensure("alpha")
 
     assert await place.store.get("alpha") is None
