@@ -1,6 +1,6 @@
-"""End a tenant's login: no session of it is left open, and no password opens another.
+"""End a tenant's login: close its sessions, and make its password useless.
 
-The intent is on record before any of this, and the claim is renewed before each request.
+The intent is stored first, and the claim is renewed before each request.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .claims import ClaimedTenant, Tenant
 
 T = TypeVar("T")
 
-SOON = 2.0  # s within which a server knows a new password, and the API returns it (Aiven's documentation of its API)
-_ENDINGS = 10  # resets of a login whose sessions fight back, before that is given up
+SOON = 2.0  # seconds until a server accepts a new password and the API returns it (Aiven's documentation of its API)
+_ENDINGS = 10  # resets of a login with hostile sessions before giving up
 
 
 class Deletion:
-    """Deletes a login by the API.
+    """Deletes a login through the API.
 
     Args:
         tenant: The tenant.
@@ -31,7 +31,7 @@ class Deletion:
         certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
 
     Attributes:
-        done: Whether the login was deleted, or was not there.
+        done: Whether the login was deleted or did not exist.
     """
 
     def __init__(self, tenant: ClaimedTenant, login: str, *, certain: bool = True) -> None:
@@ -41,7 +41,7 @@ class Deletion:
         self.done = False
 
     async def run(self) -> None:
-        """Delete the login. It is fine if it is gone."""
+        """Delete the login. Does nothing if it is gone."""
         await self._tenant.held.may_write(self._login)
         await if_there(partial(self._tenant.cluster.users.delete, self._login), certain=self._certain)
         self.done = True
@@ -56,21 +56,21 @@ async def end_login(
     password: str | None = None,
     deletion: Deletion | None = None,
 ) -> None:
-    """Reset ``login`` to a password that nobody has and, on SQL engines, end its sessions. Does nothing if it is gone.
+    """Reset ``login`` to a discarded password and, on SQL engines, end its sessions. Does nothing if it is gone.
 
-    Afterwards no session of the login is open, and no other password opens one, also if somebody who is logged in
-    fights back. On PostgreSQL that takes deleting the login; on MySQL it is locked.
+    Afterwards no session of the login is open, and no other password works, even if a logged-in attacker
+    changes the password meanwhile. PostgreSQL needs to delete the login for that; on MySQL it is locked.
 
     Args:
-        tenant: The tenant, with the intent on this login on record.
+        tenant: The tenant, with the intent for this login stored.
         login: One of its logins.
         certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
         end_sessions: Whether to end its sessions. Otherwise an open session can set another password.
-        password: Its password, if it need not be reset because it is deleted afterwards.
-        deletion: Deletes the login, where the engine needs it.
+        password: Its password, if no reset is needed because it is deleted afterwards.
+        deletion: Deletes the login, if the engine needs it.
 
     Raises:
-        GrantError: A session of the login was faster each time.
+        GrantError: A session of the login was faster at each attempt.
     """
     names, sql = tenant.names, tenant.site.sql
     deletion = deletion or Deletion(tenant, login)
@@ -80,7 +80,7 @@ async def end_login(
         if password is None:
             try:
                 user = await if_there(partial(tenant.cluster.users.reset_auth, login), certain=certain)
-            except InvalidResponseError:  # without a password: an open session of the login was faster than the API
+            except InvalidResponseError:  # no password: an open session of the login was faster than the API
                 if sql is None or not end_sessions:
                     raise
             else:
@@ -103,9 +103,9 @@ async def end_login(
 
 
 async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | None:
-    """Delete or reset a name by ``end``; None if it is not there.
+    """Delete or reset a name with ``end``; None if it does not exist.
 
-    A fresh name may answer 404 for a moment. So if it is ``certain`` that it was made, ``end`` is sent again after a
+    A new name may answer 404 for a moment. If it is ``certain`` that it exists, ``end`` is sent again after a
     404, for one or two seconds.
     """
     for wait in waits(1.0 if certain else 0.0):
@@ -116,7 +116,7 @@ async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | Non
 
 
 async def look(tenant: Tenant, login: str, *, seconds: float = 0.0) -> User | None:
-    """The user ``login``, read again for at least ``seconds`` while it cannot be seen; None if it still cannot."""
+    """Read the user ``login``, for at least ``seconds`` while it is not visible; None if it never is."""
     for wait in waits(seconds):
         await asyncio.sleep(wait)
         with suppress(NotFoundError):

@@ -1,10 +1,10 @@
-"""Make or reset a tenant's login, give it its rights, and test its password by a login.
+"""Create or reset a tenant's login, grant its rights, and test its password by logging in.
 
-The intent is on record before any of this, the claim is renewed before each request that changes a password, and the
-caller keeps the credential that comes out.
+The intent is stored first, the claim is renewed before each request that changes a password, and the
+caller stores the returned credential.
 
 On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the password that the API
-returns is taken as it is.
+returns is used without a test.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from .tenancy import now_of, usable
 
 T = TypeVar("T")
 
-_PASSWORDS = 3  # passwords of one login that the server may refuse before it is given up
+_PASSWORDS = 3  # refused passwords of one login before giving up
 
 
 class TakenError(Exception):
-    """What was to be made is there already, or is refused for another reason. Nothing was made.
+    """The user or database exists already, or is refused for another reason. Nothing was created.
 
     Attributes:
         refusal: The API's answer.
@@ -54,7 +54,7 @@ class TakenError(Exception):
 
 
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
-    """Make or reset ``login``, give it its rights, and test its password.
+    """Create or reset ``login``, grant its rights, and test its password.
 
     A refused password is replaced by another one: of two resets that were sent because an answer was lost, the server
     may have performed the earlier one last. Before the last password the sessions of the login are ended.
@@ -62,14 +62,14 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, 
     Args:
         tenant: The tenant.
         login: One of its two logins.
-        there: Whether the login is there already, so that it is reset.
-        ours: Whether a request of ours may have made it, so that it may be reset if it turns out to be there.
+        there: Whether the login exists already, so that it is reset.
+        ours: Whether a request of ours may have created it, so that it may be reset if it exists.
 
     Returns:
-        Its credential, which is not on record yet.
+        Its credential, not stored yet.
 
     Raises:
-        TakenError: It is there, and is not ours.
+        TakenError: It exists, and is not ours.
         GrantError: A statement was refused, or the login is refused with three passwords in a row.
         ConfigurationError: The API returns no password to this token.
         ClaimLostError: The claim was lost.
@@ -88,23 +88,23 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, 
 
 
 async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
-    """The credential with the login ``user``, which is about to be put on record."""
+    """The credential with the login ``user``, to be stored next."""
     since = await tenant.spent.on_store(now_of(tenant.held.store))
     return tenant.site.credential(tenant.names, user, since)
 
 
 async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
-    """Give ``user`` its rights and, if that is done by SQL, test its password by a login.
+    """Grant ``user`` its rights and, on SQL engines, test its password by logging in.
 
     A refused login is tested again for some seconds, since a server may know a new password a moment later.
 
     Args:
         tenant: The tenant.
         user: One of its logins, with its password.
-        made: Whether it was made just now, and so with the right settings.
+        made: Whether it was just created, and so has the right settings.
 
     Returns:
-        None, or the reason for which the server refuses the login.
+        None, or the server's reason to refuse the login.
 
     Raises:
         GrantError: A statement was refused, or the administrator cannot log in.
@@ -127,12 +127,12 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
 
 
 async def works(tenant: Tenant, credential: Credential) -> bool:
-    """Whether ``credential``, which is on record, logs in or, where the API gives the rights, is what the API returns.
+    """Whether the stored ``credential`` can log in or, if the API grants the rights, equals the API's answer.
 
-    It was tested by a login before it was put on record, so a server that refuses it now has known it.
+    It was tested before it was stored, so a server that refuses it now accepted it before.
 
     Raises:
-        GrantError: The server is away, so the refusal says nothing about the credential.
+        GrantError: The server is down, so the refusal says nothing about the credential.
     """
     sql, password = tenant.site.sql, credential.password
     if sql is not None and password is not None:
@@ -142,7 +142,7 @@ async def works(tenant: Tenant, credential: Credential) -> bool:
 
 
 def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
-    """The error for a ``login`` that the server goes on refusing, with the server's ``reason``."""
+    """The error for a ``login`` that the server keeps refusing, with the server's ``reason``."""
     return GrantError(
         f"tenant {tenant.names.tenant!r}: the server refuses the login {login!r} with the password that the API "
         f"returns: {reason}",
@@ -152,7 +152,7 @@ def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
 
 
 async def _patiently(log_in: Callable[[], Awaitable[str | None]], tenant: Tenant) -> str | None:
-    """Test a login, for some seconds again and again. Returns None, or why the server refused the last one."""
+    """Test a login repeatedly for some seconds. Returns None, or the server's last reason to refuse it."""
     refused = None
     for wait in waits(SOON):
         await asyncio.sleep(wait)
@@ -163,16 +163,16 @@ async def _patiently(log_in: Callable[[], Awaitable[str | None]], tenant: Tenant
 
 
 async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
-    """Make ``login``, or reset it if it is there, until its password is known.
+    """Create ``login``, or reset it if it exists, until its password is known.
 
-    A lost create is settled by the rules of ``create_settled``. A reset that answers 404 means that the login is not
-    there, or so fresh that it cannot be seen: it is created.
+    A lost create is settled by the rules of ``create_settled``. A 404 to a reset means that the login does not
+    exist, or is too new to be visible: it is created.
 
     Returns:
-        Whether it was made now, and the user with its password.
+        Whether it was created now, and the user with its password.
 
     Raises:
-        TakenError: It is not ``ours``, and is there.
+        TakenError: It exists and is not ``ours``.
         DatabaseClientError: The API refused a request, or it could not be settled within 10 to 20 seconds.
     """
     retry = retry_policy(tenant.cluster)
@@ -198,7 +198,7 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
 
 
 async def create_ours(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create what must not be there yet. The arguments are those of ``create_settled``.
+    """Create a name that must not exist yet, with the arguments of ``create_settled``.
 
     Raises:
         TakenError: It was refused.

@@ -1,4 +1,4 @@
-"""Remove a tenant: its logins, its database with all that is in it, and last its record."""
+"""Remove a tenant: its logins, its database with all data, and last its record."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
     async def work(self, tenant: ClaimedTenant) -> TenantRemoved:
         record, name = tenant.held.record, tenant.names.tenant
         if record.current is None and record.intended is None:
-            await tenant.held.forget()  # nothing was ever made for it
+            await tenant.held.forget()  # nothing was ever created for it
             return TenantRemoved(name=name, action=Action.ABSENT)
         current = record.current.username if record.current else record.intended or tenant.names.logins[0]
-        await tenant.held.intend(current)  # from here on ``get`` returns None, and no role can be made
+        await tenant.held.intend(current)  # from now on ``get`` returns None, and no role can be created
         if self.tenancy.role is Role.OWNER:
             for role in (Role.WRITER, Role.READER):
                 await RemoveTenants(self.tenancy.for_role(role)).do_one(name, tenant.spent)
@@ -45,8 +45,8 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
     """Remove the logins of one role and, if it is the owner, the database; then the record.
 
     Args:
-        tenant: The tenant, with an intent on record.
-        keep_database: Whether the database stays, owned by the administrator and open to nobody else.
+        tenant: The tenant, with a stored intent.
+        keep_database: Whether the database stays, owned by the administrator and closed to all others.
     """
     record, names, sql = tenant.held.record, tenant.names, tenant.site.sql
     kept = [each for each in (record.current, record.previous) if each is not None]
@@ -71,7 +71,7 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
 
 
 async def _delete_objects(tenant: ClaimedTenant) -> None:
-    """Delete the tenant's topics or indexes, which the next tenant of the name could read."""
+    """Delete the tenant's topics or indexes. Otherwise the next tenant of this name could read them."""
     left = await delete_leftovers(tenant.cluster, tenant.site.engine, tenant.names)
     if left:
         raise ConflictError(
@@ -83,7 +83,7 @@ async def _delete_objects(tenant: ClaimedTenant) -> None:
 
 
 async def _delete_login(tenant: ClaimedTenant, login: str, password: str | None, *, certain: bool) -> None:
-    """End the sessions of ``login``, and delete it. The password on record serves if it still works."""
+    """End the sessions of ``login``, and delete it. This uses the stored password if it still works."""
     deletion = Deletion(tenant, login, certain=certain)
     if tenant.site.sql is not None:
         await end_login(tenant, login, certain=certain, password=password, deletion=deletion)
