@@ -227,7 +227,7 @@ async def _with_password(tenant: ClaimedTenant, user: User) -> User:
     """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more.
 
     Raises:
-        ConfigurationError: The API returns no password to this token, not even that of the primary user.
+        ConfigurationError: The API returns no passwords to this token, not even the primary user's.
         InvalidResponseError: The API does not return the password.
     """
     if user.password:
@@ -242,8 +242,8 @@ async def _with_password(tenant: ClaimedTenant, user: User) -> User:
     if tenant.site.connection.password:
         raise InvalidResponseError(message, may_have_applied=True)
     raise ConfigurationError(
-        f"{message}, nor that of the cluster's primary user: give the token the scope database:view_credentials and "
-        "run this again, which gives the login another password",
+        f"{message}, nor the primary user's: give the token the scope database:view_credentials and run this again, "
+        "which resets the login's password",
         may_have_applied=True,
     )
 

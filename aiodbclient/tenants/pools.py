@@ -41,7 +41,7 @@ class _Pool(Generic[PoolT]):
 
 @define(eq=False)
 class _Update(Generic[PoolT]):
-    """The task that reads the record of a tenant and opens its pool, for all who wait for it."""
+    """The task that reads the record of a tenant and opens its pool, for all uses that wait for it."""
 
     task: asyncio.Task[None] | None = None
     waiting: list[asyncio.Future[_Pool[PoolT]]] = field(factory=list)
@@ -61,10 +61,10 @@ class TenantPools(Generic[PoolT]):
             async with pools, pools.use("alpha") as pool:
                 await pool.fetchval("SELECT 1")
 
-    It reads the store and sends no requests. A pool is opened once for all who come at once. It is closed
+    It reads the store and sends no requests. Simultaneous uses open one pool. It closes a pool
 
     - when another tenant needs its place, and it is the least recently used one;
-    - when nobody used it for ``idle`` seconds;
+    - after ``idle`` seconds without a use;
     - when another credential is on record.
 
     A pool in use is never closed: that waits for its last use.
@@ -200,7 +200,7 @@ class TenantPools(Generic[PoolT]):
         self._settle(pool)
 
     def _settle(self, pool: _Pool[PoolT]) -> None:
-        """Keep a pool that nobody uses for the next use, or close it."""
+        """Keep an unused pool for the next use, or close it."""
         if pool.uses or pool in self._unused:
             return
         if self._current.get(pool.name) is not pool or not self._is_open:
@@ -212,7 +212,7 @@ class TenantPools(Generic[PoolT]):
         self._make_room()
 
     async def _updated(self, name: str) -> _Pool[PoolT]:
-        """Read the record, and return the pool of its credential with one use more. One read for all who come."""
+        """Read the record and return the pool of its credential with one more use. Simultaneous uses share one."""
         update = self._updates.get(name)
         if update is None:
             update = self._updates[name] = _Update()
@@ -282,7 +282,7 @@ class TenantPools(Generic[PoolT]):
         return await self._opened(name, checked, stale_at)
 
     async def _place(self, update: _Update[PoolT]) -> bool:
-        """Take a place. Returns whether it had to wait for one."""
+        """Take a place. Return whether it had to wait."""
         if self._places.take():
             return False
         update.may_stop = True
@@ -295,7 +295,7 @@ class TenantPools(Generic[PoolT]):
         return True
 
     async def _opened(self, name: str, credential: Credential, stale_at: float) -> _Pool[PoolT]:
-        """Open a pool in the place that was taken, and give that back if it fails."""
+        """Open a pool in the taken place. Free the place if that fails."""
         try:
             try:
                 opened = await self._open(credential)
@@ -315,7 +315,7 @@ class TenantPools(Generic[PoolT]):
         return pool
 
     def _make_room(self) -> None:
-        """Close as many pools that nobody uses as there are who wait for a place."""
+        """Close one unused pool for each use that waits for a place."""
         while self._unused and self._places.waiting > len(self._closing):
             self._close_soon(next(iter(self._unused)))
 

@@ -131,10 +131,10 @@ class Tenants:
             The credential to use now.
 
         Raises:
-            InvalidArgumentError: The name is invalid, or the store is that of another cluster or prefix. Nothing was
-                made.
+            InvalidArgumentError: The name is invalid, or the store belongs to another cluster or prefix. Nothing
+                was made.
             ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``. Nothing was changed.
-            UnsupportedOperationError: The engine can have no tenants, or is not known. Nothing was made.
+            UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was made.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
             StoreError: The store cannot be used. Nothing was sent that could not be put on record.
@@ -153,8 +153,8 @@ class Tenants:
             The credential to use now. None if none is on record, or if it is being replaced or removed.
 
         Raises:
-            InvalidArgumentError: The name is invalid, or the store is that of another cluster or prefix.
-            UnsupportedOperationError: The credential on record is of an engine that can have no tenants.
+            InvalidArgumentError: The name is invalid, or the store belongs to another cluster or prefix.
+            UnsupportedOperationError: The credential on record is of an engine without tenants.
             StoreError: The store cannot be read.
         """
         return usable(await self._tenancy.record(check_tenant(name), Spent(Meter())))
@@ -163,7 +163,7 @@ class Tenants:
         """Yield the record of each tenant, in the order of their names. Sends no request.
 
         Raises:
-            InvalidArgumentError: The store is that of another cluster or prefix.
+            InvalidArgumentError: The store belongs to another cluster or prefix.
             StoreError: The store cannot be read.
         """
         return self._tenancy.records()
@@ -250,7 +250,7 @@ class Tenants:
     def retire(
         self, names: GivenNames | None = None, after: timedelta | None = None, end_sessions: bool = True
     ) -> Run[TenantOutcome]:
-        """End the credential from before ``rotate``: its login gets a password that nobody has, and its sessions end.
+        """End the credential from before ``rotate``: its login gets a random password, and its sessions end.
 
         Safe to repeat after an error and to cancel.
 
@@ -277,7 +277,7 @@ class Tenants:
 
         Args:
             names: The tenants. May be long, lazy or async.
-            keep_database: Whether the database stays. The administrator owns it then, and nobody else can use it.
+            keep_database: Whether to keep the database. The administrator then owns it, and no other login can use it.
 
         Returns:
             The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent) or FAILED.
@@ -302,9 +302,9 @@ class Tenants:
             What would change.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable, a name is invalid, or the store is that of another cluster
-                or prefix.
-            UnsupportedOperationError: The engine can have no tenants, or is not known.
+            InvalidArgumentError: ``names`` is no iterable, a name is invalid, or the store belongs to another
+                cluster or prefix.
+            UnsupportedOperationError: The engine does not support tenants, or is unknown.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The administrator cannot log in to the database server.
             StoreError: The store cannot be read.

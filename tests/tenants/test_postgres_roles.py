@@ -73,17 +73,21 @@ MATRIX: dict[str, set[Role]] = {
 
 def may(connection: Connection[Any], names: Names, statement: str) -> bool:
     query = SQL(statement).format(database=Identifier(names.whole), owner=Identifier(names.owner))
-    notices: list[Diagnostic] = []
-    connection.add_notice_handler(notices.append)
+    severities: list[str | None] = []
+
+    def note(notice: Diagnostic) -> None:
+        severities.append(notice.severity_nonlocalized)  # the notice is empty after the handler
+
+    connection.add_notice_handler(note)
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(query)
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType):
         return False
     finally:
-        connection.remove_notice_handler(notices.append)
+        connection.remove_notice_handler(note)
     # A GRANT without the grant option is a warning, not an error.
-    return "WARNING" not in {notice.severity_nonlocalized for notice in notices}
+    return "WARNING" not in severities
 
 
 async def everybody(managed: Managed, grants: PostgresGrants, tenant: str) -> dict[Role, Names]:

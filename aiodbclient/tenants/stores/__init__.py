@@ -1,4 +1,4 @@
-"""``Store``: it holds the credentials, and says which process works on which name.
+"""``Store``: it holds the credentials, and which process works on which name.
 
 A store has one record for each name. A process that wants to work on a name claims it, and only the process that holds
 the claim can change the record. To provision a tenant, the methods are called in this order::

@@ -1,6 +1,6 @@
 """``BaseStore``: what ``SQLiteStore`` and ``PostgresStore`` share: opening, closing, and the verbs of ``Store``.
 
-A store of its own adds the connection, the SQL, and the rule by which a claim is free.
+Each subclass adds the connection, the SQL, and the rule when a claim is free.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Value: TypeAlias = str | int | float
 
 @frozen(kw_only=True)
 class Changes:
-    """The SQL of the changes that only the holder of a claim may make. Each affects one row, or none."""
+    """The SQL of the changes that need a claim. Each affects one row or none."""
 
     intend: LiteralString
     renew: LiteralString
@@ -53,7 +53,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         self._connection: ConnectionT | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the store. Raises as the class says."""
+        """Open the store. Raises as documented for the class."""
         if self._connection is not None:
             raise ConfigurationError(f"{self!r} is open already")
         self._connection = self._make_connection()
@@ -65,7 +65,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Close the store when its pending changes are done. Claims that it still holds are free then."""
+        """Finish pending changes and close the store. This frees its claims."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
@@ -83,7 +83,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
     async def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
 
-        Names that are put on record meanwhile may be missing.
+        Names that are stored meanwhile may be missing.
 
         Raises:
             StoreError: They cannot be read.
@@ -114,9 +114,9 @@ class BaseStore(ABC, Generic[ConnectionT]):
         try:
             text = await self._claim(name, token, lease, new)
             return None if text is None else Claim(name=name, token=token, record=self._seal.open(name, text))
-        except (asyncio.CancelledError, StoreError):  # a StoreError: the record cannot be opened
+        except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
             if self._connection is not None:
-                with suppress(StoreError):  # then the lease ends the claim
+                with suppress(StoreError):  # the end of the lease frees the claim
                     self._release_soon(name, token)
             raise
 
@@ -153,11 +153,11 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     @abstractmethod
     def _make_connection(self) -> ConnectionT:
-        """Make a connection. Its module is imported here, since it needs what the store's own does not."""
+        """Make a connection. This imports its module, which may need an extra."""
 
     @abstractmethod
     async def _open(self, connection: ConnectionT) -> None:
-        """Open ``connection``, and check that the records there can be opened with the key."""
+        """Open ``connection``, and check that the key opens the records."""
 
     @abstractmethod
     async def _read(self, name: str) -> str | None:
@@ -169,7 +169,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     @abstractmethod
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        """Claim ``name`` and return its sealed record, which is ``new`` if there was none. None: it is not free."""
+        """Claim ``name`` and return its sealed record (``new`` if there was none), or None if it is not free."""
 
     @abstractmethod
     async def _run_change(self, sql: LiteralString, **values: Value) -> bool:
@@ -177,4 +177,4 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     @abstractmethod
     def _release_soon(self, name: str, token: str) -> None:
-        """Submit the release of a claim, and do not wait for it."""
+        """Submit the release of a claim without waiting for it."""

@@ -16,7 +16,7 @@ from attrs import evolve
 from ...errors import StoreError
 from . import Claim, Record, Store
 
-_AT_ONCE = 100  # records; stores commit together what comes at the same time
+_AT_ONCE = 100  # records at a time; stores commit simultaneous changes together
 _LEASE = 60.0  # s
 
 
@@ -41,7 +41,7 @@ async def rewrite_records(store: Store) -> int:
 
     async def rewrite(name: str) -> bool:
         async with _claimed(store, name) as claim:
-            await store.intend(claim, claim.record.intended)  # seals the whole record again
+            await store.intend(claim, claim.record.intended)  # this encrypts the whole record again
         return True
 
     return await _for_each(store, rewrite)
@@ -52,14 +52,14 @@ async def copy_records(source: Store, target: Store) -> int:
 
     Args:
         source: An open store.
-        target: Another open store. Records that it has already must be the same.
+        target: Another open store. Records that it already has must be equal.
 
     Returns:
-        How many records it wrote. Those that ``target`` had already are not counted.
+        How many records it wrote, without those that ``target`` already had.
 
     Raises:
         StoreError: A store cannot be used, a process has claimed a name, or ``target`` has another record of a name.
-            Records that were copied before stay there; run it again to go on.
+            Copied records stay there. Run it again to continue.
     """
 
     async def copy(name: str) -> bool:
@@ -73,7 +73,7 @@ async def _copy(record: Record, target: Store) -> bool:
     async with _claimed(target, record.name) as claim:
         if claim.record == record:
             return False
-        # A run that was killed leaves an empty record, or one without its intent.
+        # A killed run leaves an empty record, or one without its intent.
         if claim.record not in (Record(name=record.name), evolve(record, intended=None)):
             raise StoreError(
                 f"the target already has another record of {record.name!r}: remove it there, or copy to an empty store"
@@ -86,7 +86,7 @@ async def _copy(record: Record, target: Store) -> bool:
 
 
 async def _for_each(store: Store, work: Callable[[str], Coroutine[Any, Any, bool]]) -> int:
-    """Do ``work`` for each name on record. Returns for how many it returned True."""
+    """Do ``work`` for each name on record. Return how often it returned True."""
     done = 0
     async for names in _batches(store):
         try:
@@ -124,6 +124,6 @@ async def _claimed(store: Store, name: str) -> AsyncGenerator[Claim]:
         release = asyncio.ensure_future(store.release(claim))
         try:
             await asyncio.shield(release)
-        except asyncio.CancelledError:  # a release that is cancelled may not be made
+        except asyncio.CancelledError:  # finish the release; a cancelled one would leave the claim
             await asyncio.wait([release])
             raise

@@ -1,7 +1,7 @@
-"""Which stores that hold claims in a SQLite file are still open. Each has a locked file of its own.
+"""Detect which stores with claims in a SQLite file are still open. Each has its own locked file.
 
-The system drops the lock when the process dies. It is a lock of ``flock``, which belongs to the open file, so that it
-does not matter what else this process opens or closes.
+The system drops the lock when the process dies. ``flock`` locks belong to the open file, so other files that this
+process opens or closes do not matter.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import StoreError
 
-# What SQLite reads or writes beside the file. A planted journal would be played back, or be given pages of the file.
+# The files that SQLite uses beside the store. It would replay a planted journal, or write pages into one.
 _BESIDE = ("-journal", "-wal", "-shm")
 
 
@@ -26,7 +26,7 @@ def refuse_files_of_others(path: Path) -> None:
 
 
 def refuse_links_of_others(path: Path) -> None:
-    """Raise StoreError if ``path``, absolute and as it was given, leads through a link of somebody else's."""
+    """Raise StoreError if ``path``, absolute and as it was given, leads through a link of another user."""
     for part in (path, *path.parents):
         if part.is_symlink() and part.lstat().st_uid not in _trusted():
             raise StoreError(

@@ -18,8 +18,8 @@ _PER_PAGE = 500  # records that ``records`` reads at once
 
 _GET = "SELECT record FROM {table} WHERE name = %(name)s"
 _PAGE = "SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s"
-# The connection of a living store holds a shared advisory lock under a number of its own, which is the ``owner`` of its
-# claims. A restart of the server ends the locks but not the stores, so claims from before it are free by lease only.
+# The connection of a living store holds a shared advisory lock on its own number, the ``owner`` of its claims. A
+# restart of the server ends the locks but not the stores. So older claims are free only when their lease has run out.
 _CLAIM = """
 INSERT INTO {table} AS known (name, record, token, owner, started, expires)
 VALUES (%(name)s, %(record)s, %(token)s, %(owner)s, pg_postmaster_start_time(),
@@ -38,7 +38,9 @@ RETURNING record
 """
 _OWN = "WHERE name = %(name)s AND token = %(token)s RETURNING name"
 _SOME = "SELECT name, record FROM {table} LIMIT 10"
-_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"  # a number, which no setting of the server changes
+_NOW = (
+    "SELECT extract(epoch FROM clock_timestamp())::float8"  # a number, because server settings do not affect its format
+)
 
 
 class PostgresStore(BaseStore["PostgresConnection"]):
@@ -60,8 +62,8 @@ class PostgresStore(BaseStore["PostgresConnection"]):
             verified. Its role needs SELECT, INSERT, UPDATE and DELETE on the table, and to make the table CREATE on
             its schema.
         table: The table's name, or ``schema.name``.
-        key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
-            first encrypts and each decrypts. None: everybody who can read the table can read the credentials.
+        key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
+            encrypts, all decrypt. None: everybody who can read the table can read the credentials.
         make: Whether to make the table if there is none. Otherwise it is a StoreError on entering.
 
     Raises:
@@ -94,7 +96,7 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         return f"{type(self).__name__}('********', {self._table!r})"
 
     async def now(self) -> datetime:
-        """Return the time by the server's clock, in UTC. Raises StoreError."""
+        """Return the time of the server, in UTC. Raises StoreError."""
         rows = await self._opened().submit(_NOW)
         return datetime.fromtimestamp(float(str(rows[0][0])), UTC)
 
@@ -129,6 +131,6 @@ class PostgresStore(BaseStore["PostgresConnection"]):
 
 
 def _ignore_result(done: asyncio.Future[Rows]) -> None:
-    """Look at the exception, so that asyncio does not log it. If the release failed, the lease ends the claim."""
+    """Retrieve the exception, so that asyncio does not log it. If the release failed, the lease ends the claim."""
     if not done.cancelled():
         done.exception()

@@ -1,4 +1,4 @@
-"""The connection of a PostgresStore. It commits changes that come at the same time together. Needs psycopg."""
+"""The connection of a PostgresStore. It commits simultaneous changes together. Needs psycopg."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .base import Value
 
 Rows: TypeAlias = list[tuple[object, ...]]
 
-_STATEMENT_TIMEOUT = 10.0  # s for a statement, waiting for locks included
-_BATCH_TIMEOUT = 20.0  # s for all of a batch, connecting included
+_STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
+_BATCH_TIMEOUT = 20.0  # s for a whole batch, including the connect
 _PER_BATCH = 100  # statements of one batch
-# Both sides notice within half a minute that the other one is gone.
+# Each side notices within half a minute that the other one is gone.
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SETTINGS = (
     "SELECT set_config('statement_timeout', %(timeout)s, false),"
@@ -51,13 +51,13 @@ class _Statement:
 
 
 class PostgresConnection:
-    """Runs statements on one connection, in a task that lives until ``aclose``. Connects when it has to.
+    """Runs statements on one connection, in a task that lives until ``aclose``. Connects when necessary.
 
     Args:
         dsn: The connection string.
         table: The table.
-        owner: The number of this store, under which the connection holds an advisory lock.
-        make: Whether to make the table if it is not there.
+        owner: The number of this store. The connection holds an advisory lock on it.
+        make: Whether to make the table if it does not exist.
 
     Raises:
         InvalidArgumentError: ``dsn`` is not a connection string.
@@ -75,10 +75,10 @@ class PostgresConnection:
         self._task = asyncio.create_task(self._work(), name="aiodbclient-store")
 
     def submit(self, sql: LiteralString, **values: Value) -> asyncio.Future[Rows]:
-        """Run ``sql``, with the table's name for ``{table}``, together with what else is pending.
+        """Run ``sql``, with the table's name for ``{table}``, together with other pending statements.
 
         Returns:
-            The rows that it returns, once it is committed. A StoreError if it failed.
+            The rows, once it is committed, or a StoreError.
 
         Raises:
             StoreError: The connection is closed.
@@ -91,7 +91,7 @@ class PostgresConnection:
         return statement.done
 
     async def aclose(self) -> None:
-        """Disconnect, after what was submitted is done."""
+        """Finish what was submitted, and disconnect."""
         self._closing = True
         self._wanted.set()
         await asyncio.shield(self._task)
@@ -103,7 +103,7 @@ class PostgresConnection:
                     self._wanted.clear()
                     await self._wanted.wait()
                 taken = [self._pending.popleft() for _ in range(min(len(self._pending), _PER_BATCH))]
-                # In the order of the names, so that two stores never wait for rows of each other.
+                # Ordered by name, so that two stores never deadlock.
                 waiting = [statement for statement in taken if not statement.done.done()]
                 await self._run_batch(sorted(waiting, key=_name))
         finally:
@@ -125,7 +125,7 @@ class PostgresConnection:
             if len(batch) == 1:
                 _fail(batch, _reason(error))
                 return
-            for statement in batch:  # one of them has a text that the server cannot hold; the others have not
+            for statement in batch:  # one of them has a text that the server cannot store; the others can succeed
                 await self._run_batch([statement])
         except TimeoutError:
             await self._disconnect()
@@ -145,7 +145,7 @@ class PostgresConnection:
         return SQL(sql).format(table=self._table).as_bytes(None)
 
     async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
-        """Return the connection if it still works, else a new one."""
+        """Return the connection if it still works, otherwise a new one."""
         if self._connection is not None and _is_readable(self._connection):
             try:
                 await self._connection.execute("")
@@ -163,7 +163,7 @@ class PostgresConnection:
         await connection.execute("SELECT pg_advisory_lock_shared(%s)", [self._owner])
         if self._make and row is not None and not row[-1]:
             async with connection.transaction():
-                # CREATE TABLE IF NOT EXISTS fails if two do it at once.
+                # CREATE TABLE IF NOT EXISTS fails if two sessions run it at once.
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtext('aiodbclient'), 0)")
                 await connection.execute(self._query(_SCHEMA))
 
@@ -184,7 +184,7 @@ def _with_keepalive(dsn: str) -> str:
 
 
 def _is_readable(connection: AsyncConnection[tuple[object, ...]]) -> bool:
-    """Whether there is something to read though nothing was asked: the server closes the connection, or has."""
+    """Whether there is unexpected data to read: the server closed the connection, or is about to."""
     if connection.closed:
         return True
     with selectors.DefaultSelector() as selector:
@@ -203,7 +203,7 @@ def _fail(batch: list[_Statement], why: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why it failed, without the server's DETAIL, which may quote a row."""
+    """Return why it failed, without the server's DETAIL, which may quote a row."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
     if isinstance(error, UnicodeError | psycopg.DataError):

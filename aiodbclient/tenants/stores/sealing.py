@@ -1,4 +1,4 @@
-"""``Seal``: from a record to the text that a store holds, and back. Pure.
+"""``Seal``: convert a record to the text that a store holds, and back. Pure.
 
 The text is ``v1.KIND.CHECKSUM.BODY``. BODY is the record as JSON, with its name in it. KIND is ``plain``, or ``fernet``
 if BODY is encrypted and authenticated. CHECKSUM is of the name, the kind and the body. A wrong one
@@ -33,8 +33,8 @@ class Seal:
     """Turns records into the text that a store holds, and back. Needs no I/O; for stores of your own too.
 
     Args:
-        key: A key of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the first encrypts and each
-            decrypts. None: records are not encrypted, and have a checksum only.
+        key: A key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first encrypts, all decrypt.
+            None: records are not encrypted, and have a checksum only.
 
     Raises:
         InvalidArgumentError: ``key`` is not a key of Fernet.

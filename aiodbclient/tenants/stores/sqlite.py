@@ -40,8 +40,8 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
 
     Args:
         path: The file. It is made if it is not there; its folder must be there.
-        key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several, of which the
-            first encrypts and each decrypts. None: everybody who can read the file can read the credentials.
+        key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
+            encrypts, all decrypt. None: everybody who can read the file can read the credentials.
 
     Raises:
         InvalidArgumentError: ``path`` is not the path of a file, or ``key`` is not a key of Fernet.

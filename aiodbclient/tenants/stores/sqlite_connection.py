@@ -1,4 +1,4 @@
-"""The connection of a SQLiteStore, in a thread. It commits changes that come at the same time together."""
+"""The connection of a SQLiteStore, in a thread. It commits simultaneous changes together."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _ADVICE = {
     sqlite3.SQLITE_READONLY: "the file cannot be written",
 }
 _MOVED = "its file was moved, replaced or removed while it was open"
-# POSIX: closing a file drops all locks that this process has on it. So only one store at a time makes its file, and has
-# closed that descriptor before another store of this process lets SQLite lock the same file.
+# On POSIX, closing a file drops all locks of this process on it. So only one store at a time makes its file, and closes
+# the descriptor before another store of this process lets SQLite lock the same file.
 _making = Lock()
 
 
@@ -54,13 +54,13 @@ class _Change(Generic[T]):
 
 
 class SQLiteConnection:
-    """Runs reads and changes in a thread of its own, which lives until ``aclose``.
+    """Runs reads and changes in its own thread, which lives until ``aclose``.
 
-    So only that thread waits for the disk, and for the locks of other processes. Errors of SQLite and of the system
-    become StoreErrors.
+    So only that thread waits for the disk and for the locks of other processes. It converts errors of SQLite and of the
+    system to StoreErrors.
 
     Args:
-        path: The file, without links. ``open`` makes it if it is not there.
+        path: The file, without links. ``open`` makes it if it does not exist.
         given: The path that the user gave for it.
     """
 
@@ -82,16 +82,16 @@ class SQLiteConnection:
         await asyncio.wrap_future(self._thread.submit(self._converting_errors, self._open))
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``read`` in the thread, and return what it returns. Raises StoreError."""
+        """Run ``read`` in the thread and return its result. Raises StoreError."""
         self._check_process()
         return await asyncio.wrap_future(self._thread.submit(self._converting_errors, lambda: read(self._opened())))
 
     def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Run ``make`` in the thread, and commit it together with all changes that are pending by then.
+        """Run ``make`` in the thread, and commit it together with all pending changes.
 
         Returns:
-            What ``make`` returned, once it is committed. A StoreError if it was not made. It is not made either if this
-            is cancelled before the thread comes to it.
+            The result of ``make``, once it is committed, or a StoreError. If the future is cancelled before the thread
+            starts the change, the change is not made.
 
         Raises:
             StoreError: The process was forked since the store was opened.
@@ -109,7 +109,7 @@ class SQLiteConnection:
         return self._owner.name
 
     async def aclose(self) -> None:
-        """Close the file, after what was submitted is done."""
+        """Finish what was submitted, and close the file."""
         closed = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
@@ -133,17 +133,17 @@ class SQLiteConnection:
         self._refuse_other_programs(self._database)
         if status.st_mode & 0o077:
             os.chmod(self._path, 0o600)
-        # Not WAL: so one file is the whole store, also while it is open and after a crash.
+        # Not WAL: so the store is always one file, even while it is open and after a crash.
         self._database.execute("PRAGMA journal_mode = TRUNCATE")
         self._database.execute("PRAGMA synchronous = FULL")
-        self._database.execute("PRAGMA secure_delete = ON")  # what is replaced is overwritten
+        self._database.execute("PRAGMA secure_delete = ON")  # overwrites replaced data
         self._database.execute(_SCHEMA)
         sweep(self._path)
 
     def _refuse_other_programs(self, database: sqlite3.Connection) -> None:
-        """Raise StoreError if the file is another program's. Until then nothing is changed there."""
+        """Raise StoreError, before any change, if the file belongs to another program."""
         if database.execute("SELECT name FROM sqlite_master").fetchone() is None:
-            return  # in this order, since another process may be making the table
+            return  # checked in this order, because another process may be making the table
         columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
         if columns != _COLUMNS:
             raise StoreError(f"{self._path} is not a store: it is the SQLite database of another program, or damaged")
@@ -162,7 +162,7 @@ class SQLiteConnection:
         return self._database
 
     def _commit(self) -> None:
-        """Commit all pending changes, and give each of their callers its result."""
+        """Commit all pending changes, and give each caller its result."""
         taken = [self._pending.popleft() for _ in range(len(self._pending))]
         batch = [change for change in taken if change.made.set_running_or_notify_cancel()]
         if not batch:
@@ -170,7 +170,7 @@ class SQLiteConnection:
         try:
             done = self._converting_errors(partial(self._make, batch))
         except StoreError as error:
-            done = [StoreError(str(error)) for _ in batch]  # each caller gets an exception of its own
+            done = [StoreError(str(error)) for _ in batch]  # each caller gets its own exception
         except Exception as error:  # noqa: BLE001  in a thread, nothing else would report it
             done = [error for _ in batch]
         for change, answer in zip(batch, done, strict=True):
@@ -180,7 +180,7 @@ class SQLiteConnection:
                 change.made.set_result(answer)
 
     def _make(self, batch: list[_Change[Any]]) -> list[Any]:
-        """Commit ``batch``: return what each change returned, or the StoreError by which it changed nothing."""
+        """Commit ``batch``. Return the result of each change, or its StoreError if it changed nothing."""
         database = self._opened()
         done: list[Any] = []
         database.execute("BEGIN IMMEDIATE")
@@ -197,10 +197,10 @@ class SQLiteConnection:
         return done
 
     def _converting_errors(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns. What SQLite and the system raise becomes a StoreError."""
+        """Return the result of ``call``. Convert errors of SQLite and of the system to StoreErrors."""
         try:
             return call()
-        except UnicodeDecodeError:  # of a message of SQLite that quotes a damaged schema
+        except UnicodeDecodeError:  # a message of SQLite quotes a damaged schema
             raise StoreError(f"the store {self._path} is damaged: restore it from a backup") from None
         except (sqlite3.Error, OSError) as error:
             code = error.sqlite_errorcode if isinstance(error, sqlite3.Error) else 0
@@ -212,5 +212,5 @@ class SQLiteConnection:
 
 
 def _text(value: bytes) -> str:
-    """Decode a text of SQLite. Its own exception for damaged UTF-8 would quote the text."""
+    """Decode a text of SQLite. The exception of SQLite for damaged UTF-8 would quote the text."""
     return value.decode(errors="surrogateescape")

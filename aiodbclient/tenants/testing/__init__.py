@@ -1,7 +1,7 @@
-"""The tests that every store must pass, for whoever writes one.
+"""The tests that every store must pass, for authors of stores.
 
-Subclass ``StoreContract`` in a test module. Its method ``place`` makes an empty place, and yields what makes stores on
-it::
+Subclass ``StoreContract`` in a test module. Its method ``place`` makes an empty place, and yields a function
+that makes stores on it::
 
     class TestVaultStore(StoreContract):
         @asynccontextmanager
@@ -12,8 +12,8 @@ it::
 pytest collects the tests, since the name of your class begins with ``Test``. For unittest, inherit from
 ``unittest.TestCase`` as well. Each test is a plain method that runs an event loop of its own, so no plugin is needed.
 
-Two things these tests cannot see, so write tests for them yourself: that a change is on the disk when a method returns,
-and that the claims of a dead process are free.
+These tests cannot check two things, so test them yourself: a change is on the disk when a method returns, and the
+claims of a dead process are free.
 """
 
 from .contract import StoreContract

@@ -20,21 +20,21 @@ class StoreContract:
     """What ``aiodbclient.tenants.Store`` promises, as tests. Subclass it, and write ``place``."""
 
     lease = 0.25
-    """Seconds of a lease that tests let run out. Set it higher for a store whose clock is coarser than that."""
+    """Seconds of a lease that tests let run out. Increase it for a store with a coarser clock."""
 
     def place(self) -> AbstractAsyncContextManager[Callable[[], Store]]:
-        """Make an empty place for records, as an async context manager, and remove it afterwards. Yours to write.
+        """Make an empty place for records, as an async context manager, and remove it afterwards. You write this.
 
         Yields:
             A function that makes a new store on that place. The tests open the stores by entering them.
 
         Raises:
-            NotImplementedError: The subclass has none of its own.
+            NotImplementedError: The subclass does not define it.
         """
-        # Not an abstract method: pytest passes over abstract classes without a word.
+        # Not an abstract method: pytest silently skips abstract classes.
         raise NotImplementedError(
-            f"{type(self).__name__} needs a method place, an async context manager that makes an empty place and "
-            "yields what makes a store on it: aiodbclient.tenants.testing shows one"
+            f"{type(self).__name__} needs a method place: an async context manager that makes an empty place and "
+            "yields a function that makes a store on it. See the example in aiodbclient.tenants.testing"
         )
 
     @in_a_loop

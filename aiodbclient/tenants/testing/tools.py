@@ -1,4 +1,4 @@
-"""Helpers of the tests of a store. They need no test runner."""
+"""Helpers for the tests of a store. They need no test runner."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def a_credential(name: str, password: str = "hunter2") -> Credential:
 
 
 def in_a_loop(test: Callable[[T], Coroutine[Any, Any, None]]) -> Callable[[T], None]:
-    """Make of the coroutine method ``test`` a plain one, which runs it in an event loop of its own."""
+    """Wrap the coroutine method ``test`` in a plain one that runs it in its own event loop."""
 
     @functools.wraps(test)
     def run(self: T) -> None:
@@ -67,7 +67,7 @@ async def kept(store: Store, name: str) -> None:
 
 
 async def is_lost(store: Store, claim: Claim) -> None:
-    """Make sure that ``claim`` can change nothing any more."""
+    """Assert that ``claim`` can no longer change anything."""
     before = await store.get(claim.name)
     changes: list[Callable[[], Awaitable[None]]] = [
         lambda: store.intend(claim, "somebody"),
