@@ -28,7 +28,7 @@ class Deletion:
     Args:
         tenant: The tenant.
         login: One of its logins.
-        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
+        certain: Whether the login was certainly created. A 404 may then mean that it is too new to be visible.
 
     Attributes:
         done: Whether the login was deleted or did not exist.
@@ -64,7 +64,7 @@ async def end_login(
     Args:
         tenant: The tenant, with the intent for this login stored.
         login: One of its logins.
-        certain: Whether it is certain that the login was made, so that a 404 may mean that it is too fresh to be seen.
+        certain: Whether the login was certainly created. A 404 may then mean that it is too new to be visible.
         end_sessions: Whether to end its sessions. Otherwise an open session can set another password.
         password: Its password, if no reset is needed because it is deleted afterwards.
         deletion: Deletes the login, if the engine needs it.
