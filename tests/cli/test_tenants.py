@@ -462,7 +462,7 @@ def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Comm
             assert "redis clusters have no user management" in done.err
         done = command("tenants", "provision", "alpha", "--cluster", "new", "--store", command.store)
         assert (done.code, done.out) == (2, "")
-        assert "'cockroach' is not known" in done.err
+        assert "does not know the engine 'cockroach'" in done.err
         assert {request.operation for request in other.requests} == {"clusters.list"}
     assert not Path(command.store).exists()
 
