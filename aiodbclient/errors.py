@@ -176,8 +176,8 @@ class RateLimitError(APIError):
     """The API answered 429, or the call would have to wait longer than ``max_wait``.
 
     A call waits for the rate budget and, on MongoDB, for the cluster's other user writes. If that takes too long, the
-    last try is not sent. The message and ``may_have_applied`` describe the earlier tries, and ``request_id`` is that of
-    the last answer.
+    last try is not sent. The message and ``may_have_applied`` describe the earlier tries, and ``request_id`` belongs
+    to the last answer.
 
     Attributes:
         retry_after: Seconds until you should try again, or None.
