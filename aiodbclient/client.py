@@ -21,7 +21,7 @@ from ._request.context import ClusterContext, ClusterMemory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
 from ._request.proxy import chosen_proxy
-from ._request.raw import JSON, Params, request
+from ._request.raw import JSON, Params, prepared, send
 from ._request.retry import RetryPolicy
 from ._request.token import TokenProvider
 from ._request.transport import Transport
@@ -115,7 +115,8 @@ class DatabaseClient:
         self.clusters = ClustersAPI(self._transport, memory, options)
 
     def __repr__(self) -> str:
-        return f"<DatabaseClient {self._transport.base_url}>"
+        transport = getattr(self, "_transport", None)  # None: the client could not be made
+        return f"<DatabaseClient {transport.base_url if transport else 'not made'}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -181,7 +182,9 @@ class DatabaseClient:
             InvalidResponseError: The answer is not JSON.
             DatabaseClientError: The API refused it, or it failed.
         """
-        return await request(self._transport, self._options, method, path, params, json)
+        call = prepared(self._transport, self._options, method, path, params, json)
+        del json  # a traceback may show local variables
+        return await send(self._transport, call)
 
     def with_options(
         self,

@@ -17,7 +17,7 @@ from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
-from ._request.raw import JSON, Params, request
+from ._request.raw import JSON, Params, prepared, send
 from ._request.retry import RetryPolicy
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
@@ -176,7 +176,8 @@ async def request_below(
         check_name(segment)
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     target = "/".join((CLUSTERS, context.cluster_id, *(quote(segment, safe="") for segment in path)))
-    return await request(context.transport, context.options, method, target, params, json, meter=context.meter)
+    call = prepared(context.transport, context.options, method, target, params, json, meter=context.meter)
+    return await send(context.transport, call)
 
 
 def for_work(

@@ -36,7 +36,7 @@ _LONGEST_PATH = 8 << 10  # characters, with the query
 _LONGEST_BODY = 1 << 20  # bytes
 
 
-async def request(
+def prepared(
     transport: Transport,
     options: Options,
     method: str,
@@ -45,8 +45,8 @@ async def request(
     json: JSON = None,
     *,
     meter: Meter | None = None,
-) -> Any:
-    """Send a call, and return the JSON of its answer. See ``DatabaseClient.request``."""
+) -> Call:
+    """Make a call of the arguments of ``DatabaseClient.request``. Sends nothing."""
     operation = _OPERATIONS.get(method.upper()) if isinstance(method, str) else None
     if operation is None:
         raise InvalidArgumentError(f"method must be one of {', '.join(_OPERATIONS)}, not {method!r}; nothing was sent")
@@ -55,6 +55,14 @@ async def request(
         raise InvalidArgumentError(f"path and params are longer than {_LONGEST_PATH:,} characters; nothing was sent")
     call = Call(operation, target, options, meter, body=None if json is None else _encoded(json))
     transport.secrets.learn(credentials_in(json))
+    return call
+
+
+async def send(transport: Transport, call: Call) -> Any:
+    """Send what ``prepared`` made, and return the JSON of the answer.
+
+    The body is not an argument here: it may hold a secret, and a traceback may show local variables.
+    """
     return (await transport.send(call)).read_json()
 
 

@@ -6,12 +6,13 @@ import json
 import re
 import shlex
 from base64 import b64encode
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
-from ..tenants import Credential
+from ..tenants import Credential, Role
 
 _OF_KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -57,6 +58,10 @@ def as_secret(credential: Credential, ca_file: str | None) -> str:
     name = re.sub(r"[^a-z0-9-]+", "-", credential.name.lower()).strip("-")
     if not _OF_KUBERNETES.fullmatch(name):
         raise InvalidArgumentError(f"{credential.name!r} has no letter or digit that the name of a Secret can have")
+    if name != credential.name:  # two tenants' names can be alike in the letters of Kubernetes
+        name += f"-{blake2b(credential.name.encode(), digest_size=4).hexdigest()}"
+    if credential.role is not Role.OWNER:
+        name += f"-{credential.role}"
     lines = ["apiVersion: v1", "kind: Secret", "metadata:", f"  name: {name}-database", "type: Opaque", "data:"]
     lines += [f"  {key}: {b64encode(value.encode()).decode()}" for key, value in data.items()]
     return "\n".join(lines) + "\n"

@@ -43,12 +43,12 @@ async def examine(
     Example: aiodbclient doctor tenants-prod --try
     """
     findings = Findings(as_json=json)
-    if store is not None:
-        await check_store(findings, store)
     async with open_client(budget) as (client, _):
         if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)
+        if store is not None:
+            await check_store(findings, store, found.id)
         info = await check_cluster(findings, found, private=private, admin=admin)
         if info is not None:
             await check_servers(findings, found, info, private=private, admin=admin)

@@ -69,8 +69,8 @@ class Findings:
         write(captured.get())
 
 
-async def check_store(findings: Findings, where: str) -> None:
-    """Whether the store can be opened, and whether its key fits. None is made."""
+async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
+    """Whether the store can be opened, its key fits, and its tenants are those of the cluster. None is made."""
     try:
         Seal(keys())
     except (InvalidArgumentError, ConfigurationError) as error:
@@ -82,11 +82,16 @@ async def check_store(findings: Findings, where: str) -> None:
         return
     try:
         async with open_store(where) as store:
-            count = len([record async for record in store.records()])
+            found = [record.current.cluster if record.current else None async for record in store.records()]
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, f"check --store and ${KEY_VARIABLE}")
     else:
-        findings.ok("store", f"{where} can be read, {count} records, {encrypted}")
+        if others := {each for each in found if each is not None} - {cluster_id}:
+            findings.fail(
+                "store", f"{where} has tenants of the cluster {min(others)}", "Give each cluster its own store"
+            )
+        else:
+            findings.ok("store", f"{where} can be read, {len(found)} records, {encrypted}")
 
 
 async def check_token(findings: Findings, client: DatabaseClient) -> bool:

@@ -26,6 +26,10 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
+def _is_empty(record: Record, intended: str | None) -> bool:
+    return record.current is None and record.previous is None and intended is None
+
+
 class HeldClaim:
     """A claim that this process holds.
 
@@ -53,6 +57,7 @@ class HeldClaim:
         self._until = since + lease
         self._spent = spent
         self._ended = False
+        self._empty = _is_empty(claim.record, claim.record.intended)
         self._renewing: asyncio.Task[None] | None = None
 
     @property
@@ -80,7 +85,10 @@ class HeldClaim:
         try:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
-            await self._spent.on_store(self.store.release(self.claim))
+            if self._empty:  # nothing was begun for the name, so it need not stay on record
+                await self._spent.on_store(self.store.forget(self.claim))
+            else:
+                await self._spent.on_store(self.store.release(self.claim))
         except ClaimLostError:
             raise
         except StoreError:
@@ -118,6 +126,7 @@ class HeldClaim:
     async def intend(self, username: str | None) -> None:
         """Store the intent to create ``username`` or to change its password; None ends the intent."""
         await self._spent.on_store(self.store.intend(self.claim, username))
+        self._empty = _is_empty(self.record, username)
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""

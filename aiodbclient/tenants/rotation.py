@@ -88,8 +88,10 @@ class RetireTenants(AgedJob):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        # Without a previous credential there is only an unfinished rotation to clean up after.
+        action = Action.KEPT if tenant.held.record.previous is None else Action.RETIRED
         credential = await retire(tenant, end_sessions=self._end_sessions)
-        return TenantDone(name=tenant.names.tenant, action=Action.RETIRED, credential=credential)
+        return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
 async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:

@@ -1,4 +1,4 @@
-"""``Site``: the facts about the cluster that all work on tenants needs. ``read_site`` reads them once."""
+"""``Site``: the facts about the cluster that all work on tenants needs. ``SiteReader`` reads them once."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ class SiteReader:
 
     Args:
         private: Whether to use the private connection.
-        admin: The DSN of an administrator, or None for the primary user.
-        connection_limit: How many connections a tenant may have, or None for half of the server's limit.
+        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
+        connection_limit: How many connections a tenant may have; None for half of those that the server takes.
     """
 
-    def __init__(self, *, private: bool, admin: str | None, connection_limit: int | None) -> None:
+    def __init__(self, *, private: bool = False, admin: str | None = None, connection_limit: int | None = None) -> None:
         self._limit = connection_limit
         self._private = private
         self._admin = admin
@@ -94,59 +94,54 @@ class SiteReader:
         self._reading = asyncio.Lock()
 
     async def read(self, cluster: ClusterClient) -> Site:
-        """The facts about the cluster. The first call reads them through ``cluster``. Raises as ``read_site``."""
+        """The facts about the cluster. The first call reads the cluster and its CA, and logs in as the administrator.
+
+        It changes nothing: it is safe to repeat and to cancel.
+
+        Args:
+            cluster: The cluster.
+
+        Raises:
+            UnsupportedOperationError: Its engine does not support tenants, or is unknown.
+            ConfigurationError: It has no such connection (is it online?), it uses TLS and the API returns no CA, no
+                administrator is known, or a driver is not installed.
+            GrantError: The administrator cannot log in.
+            DatabaseClientError: The cluster could not be read.
+        """
         async with self._reading:
             if self._site is None:
-                self._site = await read_site(
-                    cluster, private=self._private, admin=self._admin, connection_limit=self._limit
-                )
+                self._site = await self._read(cluster)
             return self._site
 
     def reread(self) -> None:
         """Make the next ``read`` read the cluster again: its primary user may have another password."""
         self._site = None
 
-
-async def read_site(
-    cluster: ClusterClient, *, private: bool, admin: str | None, connection_limit: int | None = None
-) -> Site:
-    """Read the cluster and its CA, and log in as the administrator. Changes nothing: safe to repeat and to cancel.
-
-    Args:
-        cluster: The cluster.
-        private: Whether to use its private connection.
-        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for half of the server's limit.
-
-    Raises:
-        UnsupportedOperationError: Its engine does not support tenants, or is unknown.
-        ConfigurationError: It has no such connection (is it online?), it uses TLS and the API returns no CA, no
-            administrator is known, or a driver is not installed.
-        GrantError: The administrator cannot log in.
-        DatabaseClientError: The cluster could not be read.
-    """
-    if cluster.engine is not None and cluster.engine in CAPABILITIES:
-        guard_tenants(cluster.engine)  # before anything is sent
-    info = await cluster.info()
-    guard_tenants(info.engine)
-    connection = info.private_connection if private else info.connection
-    if connection is None or not connection.host:
-        which = "private connection" if private else "connection"
-        raise ConfigurationError(
-            f"the API returns no {which} for the cluster {info.name!r} (its status is {info.status}): "
-            "wait until it is online, or choose the other connection"
-        )
-    if not is_host(connection.host):
-        raise ConfigurationError(f"the cluster {info.name!r} has an invalid host in its connection: ask the provider")
-    ca = await _authority(cluster, info.name) if connection.ssl else None
-    sql = sql_grants(info.engine, connection, ca, admin, connection_limit)
-    if sql is not None:
-        try:
-            await sql.check()  # before creating anything that could then not get its rights
-        except GrantError as error:
-            error.may_have_applied = False
-            raise
-    return Site(cluster.id, info.engine, connection, ca, sql)
+    async def _read(self, cluster: ClusterClient) -> Site:
+        if cluster.engine is not None and cluster.engine in CAPABILITIES:
+            guard_tenants(cluster.engine)  # before anything is sent
+        info = await cluster.info()
+        guard_tenants(info.engine)
+        connection = info.private_connection if self._private else info.connection
+        if connection is None or not connection.host:
+            which = "private connection" if self._private else "connection"
+            raise ConfigurationError(
+                f"the API returns no {which} for the cluster {info.name!r} (its status is {info.status}): "
+                "wait until it is online, or choose the other connection"
+            )
+        if not is_host(connection.host):
+            raise ConfigurationError(
+                f"the cluster {info.name!r} has an invalid host in its connection: ask the provider"
+            )
+        ca = await _authority(cluster, info.name) if connection.ssl else None
+        sql = sql_grants(info.engine, connection, ca, self._admin, self._limit)
+        if sql is not None:
+            try:
+                await sql.check()  # before creating anything that could then not get its rights
+            except GrantError as error:
+                error.may_have_applied = False
+                raise
+        return Site(cluster.id, info.engine, connection, ca, sql)
 
 
 async def _authority(cluster: ClusterClient, name: str) -> str:

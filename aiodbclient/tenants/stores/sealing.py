@@ -42,7 +42,11 @@ class Seal:
     """
 
     def __init__(self, key: Key = None) -> None:
-        self._fernet = None if key is None else _fernet(key)
+        fernet = None if key is None else _fernet(key)
+        del key  # a traceback may show local variables
+        if isinstance(fernet, InvalidArgumentError):
+            raise fernet
+        self._fernet = fernet
 
     def seal(self, record: Record) -> str:
         """Return the text to put on record. With a key it differs each time.
@@ -142,7 +146,8 @@ def _checksum(name: str, kind: str, body: str) -> str:
     return hashlib.sha256(f"{name}\0{kind}\0{body}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
+def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidArgumentError:
+    """The cipher of ``key``, or the error that it is none: who raises it no longer has the key in a frame."""
     try:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError:
@@ -150,10 +155,9 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet:
     try:
         return MultiFernet([Fernet(each) for each in ([key] if isinstance(key, str | bytes) else key)])
     except (ValueError, TypeError):
-        pass  # raised below, without the context that could quote the key
-    raise InvalidArgumentError(
-        f"key= takes one or several keys as cryptography.fernet.Fernet.generate_key() makes them{_OF_THE_COMMAND}"
-    )
+        return InvalidArgumentError(
+            f"key= takes one or several keys as cryptography.fernet.Fernet.generate_key() makes them{_OF_THE_COMMAND}"
+        )
 
 
 def _decrypted(fernet: MultiFernet, token: str) -> str | None:
