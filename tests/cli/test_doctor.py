@@ -41,7 +41,7 @@ def test_all_is_well(command: Command) -> None:
     assert (done.code, done.err) == (0, "")
     assert set(results(done.out).values()) == {"ok"}
     assert list(results(done.out)) == [
-        *("store", "token", "cluster", "users", "databases", "passwords", "connection", "CA", "TLS"),
+        *("token", "store", "cluster", "users", "databases", "passwords", "connection", "CA", "TLS"),
         *("administrator", "clock"),
     ]
     assert not Path(command.store).exists()
