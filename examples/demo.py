@@ -55,7 +55,8 @@ async def demo(console: Console, folder: Path) -> Table:
         cache = await sandbox.add_cluster("redis", "cache")
         console.print(f"PostgreSQL started in {since(started)}; the API sandbox is at {sandbox.url}")
         console.print(
-            f"It has no rate limit. The provider's 250 requests a minute would make two minutes of {len(TENANTS)} tenants.\n"
+            "It has no rate limit. The provider's 250 requests a minute would make "
+            f"two minutes of {len(TENANTS)} tenants.\n"
         )
 
         killed_at = await kill_in_the_middle(sandbox, cluster_id, path, console)
