@@ -12,7 +12,7 @@ import pytest
 from attrs import define
 from yarl import URL
 
-from aiodbclient.sandbox import Sandbox, clusters, lag
+from aiodbclient.sandbox import Sandbox, behind, clusters, lag, postgres_server, warm
 
 from ..requirements import description
 
@@ -32,6 +32,14 @@ class Clock:
 
     def monotonic(self) -> float:
         return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def own_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No servers of other tests of this process, which the fixtures of the package keep warm."""
+    pool = warm.Pool()
+    for module in (warm, behind, postgres_server):
+        monkeypatch.setattr(module, "POOL", pool)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from aiodbclient.sandbox.keeper.postgres import copied
 
 from .conftest import caller
 
+pytestmark = pytest.mark.usefixtures("own_pool")
+
 SCRIPT = """
 import asyncio
 from aiodbclient.sandbox import Sandbox

@@ -29,6 +29,8 @@ from ..mysql import SERVERS, running
 from ..requirements import no_server
 from .conftest import Call, caller
 
+pytestmark = pytest.mark.usefixtures("own_pool")
+
 JSON = dict[str, Any]
 
 

@@ -34,7 +34,7 @@ TRACES = """
 
 
 @pytest.fixture(autouse=True)
-def warm() -> Iterator[None]:
+def warm(own_pool: None) -> Iterator[None]:
     with warm_servers():
         yield
 

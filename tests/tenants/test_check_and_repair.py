@@ -198,7 +198,7 @@ async def test_a_server_or_an_api_that_is_away_is_no_problem_of_the_tenant(tmp_p
                 failed = await only(run(["alpha"]))
                 assert failed.action is Action.FAILED
                 assert failed.error is not None
-                assert "reached" in str(failed.error) or "log in" in str(failed.error)
+                assert "unreachable" in str(failed.error) or "log in" in str(failed.error)
             failed = await only(Tenants(place.cluster, place.store, place.prefix).check())  # by a new process
             assert (failed.action, failed.name) == (Action.FAILED, "alpha")
             await sandbox.start_database(cluster)

@@ -192,7 +192,7 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
     assert not caught.value.may_have_applied
     assert not [what for what, _ in place.sent() if what is not None and what.endswith("create")]
     for nonsense in ("nonsense wrong-secret", "postgresql://doadmin:a@wrong-secret@127.0.0.1/defaultdb"):
-        with pytest.raises(ConfigurationError, match="no DSN") as refused:
+        with pytest.raises(ConfigurationError, match="not a DSN") as refused:
             await place.tenants(admin=nonsense).ensure("alpha")
         assert "wrong-secret" not in str(refused.value)
 
