@@ -235,7 +235,7 @@ async def _with_password(tenant: ClaimedTenant, user: User) -> User:
     found = await read_with_password(tenant, user.name)
     if found is not None:
         return evolve(user, password=found.password)
-    again = await _reset(tenant, user.name)
+    again = await readable(partial(_reset, tenant, user.name), retry_policy(tenant.cluster))
     if again.password:
         return again
     message = f"the login {user.name!r} exists, and the API does not return its password"

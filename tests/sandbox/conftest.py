@@ -34,12 +34,14 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-@pytest.fixture
-def own_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
     pool = warm.Pool()
-    for module in (warm, behind, postgres_server):
-        monkeypatch.setattr(module, "POOL", pool)
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (warm, behind, postgres_server):
+            patched.setattr(module, "POOL", pool)
+        yield
 
 
 @pytest.fixture

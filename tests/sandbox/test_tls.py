@@ -35,7 +35,7 @@ JSON = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[tuple[Sandbox, str]]:
+def postgres(own_pool: None) -> Iterator[tuple[Sandbox, str]]:
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("pg"))
 
