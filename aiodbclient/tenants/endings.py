@@ -15,6 +15,7 @@ from .._bulk.waits import waits
 from ..errors import GrantError, InvalidResponseError, NotFoundError
 from ..models import User
 from .claims import ClaimedTenant, Tenant
+from .listing import read_user
 
 T = TypeVar("T")
 
@@ -115,22 +116,13 @@ async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | Non
     return None
 
 
-async def look(tenant: Tenant, login: str, *, seconds: float = 0.0) -> User | None:
-    """Read the user ``login``, for at least ``seconds`` while it is not visible; None if it never is."""
-    for wait in waits(seconds):
-        await asyncio.sleep(wait)
-        with suppress(NotFoundError):
-            return await tenant.cluster.users.get(login)
-    return None
-
-
 async def read_with_password(tenant: Tenant, login: str) -> User | None:
     """Read ``login`` for some seconds, until the API returns its password; None if it does not."""
     if not tenant.site.returns_passwords:
         return None
     for wait in waits(SOON):
         await asyncio.sleep(wait)
-        found = await look(tenant, login)
+        found = await read_user(tenant.cluster, login)
         if found is not None and found.password:
             return found
     return None

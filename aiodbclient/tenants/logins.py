@@ -32,8 +32,9 @@ from ..errors import (
 from ..models import NewUser, User
 from .claims import ClaimedTenant, Tenant
 from .credential import Credential
-from .endings import SOON, end_login, look, read_with_password
+from .endings import SOON, end_login, read_with_password
 from .grants.settings import settings_for
+from .listing import read_user
 from .tenancy import now_of, usable
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ async def works(tenant: Tenant, credential: Credential) -> bool:
     sql, password = tenant.site.sql, credential.password
     if sql is not None and password is not None:
         return await tenant.spent.on_sql(sql.accepts(tenant.names, credential.username, password)) is None
-    user = await look(tenant, credential.username)
+    user = await read_user(tenant.cluster, credential.username)
     return user is not None and user.password is not None and user.password == password
 
 

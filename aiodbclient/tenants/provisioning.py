@@ -17,7 +17,7 @@ from ..errors import ConflictError, InvalidArgumentError, InvalidResponseError, 
 from ..models import User
 from .claims import ClaimedTenant, Tenant
 from .credential import Credential
-from .endings import if_there, look
+from .endings import if_there
 from .listing import Listing, has_database, read_user
 from .logins import TakenError, create_ours, credential_of, grant, refused_login, working_credential
 from .loop import ClaimingJob
@@ -260,7 +260,7 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
             await run_setup(tenant, setup, credential)
             await tenant.held.keep(credential)
             return Action.ADOPTED, credential
-        found = await look(tenant, user.name)
+        found = await read_user(tenant.cluster, user.name)
         if found is None:  # it was being deleted
             await tenant.held.intend(user.name)
             return await _make(tenant, user.name, Action.CREATED, setup, ours=True)

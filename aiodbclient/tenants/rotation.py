@@ -15,7 +15,7 @@ from .loop import ClaimingJob
 from .outcomes import TenantDone
 from .provisioning import refuse_role_of_nobody
 from .stores import Record
-from .tenancy import Tenancy, required, usable
+from .tenancy import Tenancy, now_of, required, usable
 
 
 class AgedJob(ClaimingJob[TenantDone]):
@@ -32,7 +32,7 @@ class AgedJob(ClaimingJob[TenantDone]):
 
     async def prepare(self, meter: Meter) -> int:
         if self._age is not None:
-            self._now = await self.tenancy.now()
+            self._now = await now_of(self.tenancy.store)
         return await super().prepare(meter)
 
     def is_young(self, credential: Credential) -> bool:

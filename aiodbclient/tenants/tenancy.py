@@ -82,10 +82,6 @@ class Tenancy:
         claim = await spent.on_store(self.store.claim(names.record, self.lease))
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, spent)
 
-    async def now(self) -> datetime:
-        """The time in UTC, by the store's clock if it has one."""
-        return await now_of(self.store)
-
     def check_record(self, record: Record | None) -> None:
         """Make sure that ``record`` is of this cluster and this prefix: otherwise its names here are somebody else's.
 

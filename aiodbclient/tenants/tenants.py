@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 from .._bulk.run import Run
@@ -14,7 +14,7 @@ from .credential import Credential
 from .events import Spent, TenantEvent
 from .naming import check_tenant
 from .outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome
-from .plans import Plan, make_plan
+from .plans import GivenNames, Plan, make_plan
 from .provisioning import IfExists, ProvisionTenants
 from .removal import RemoveTenants
 from .repairing import RepairTenants
@@ -24,8 +24,6 @@ from .site import SiteReader
 from .stores import Record, Store
 from .stores.sealing import check_lease
 from .tenancy import Setup, Tenancy, usable
-
-GivenNames = Iterable[str] | AsyncIterable[str]
 
 
 class Tenants:

@@ -59,9 +59,9 @@ class Grants(ABC, Generic[ServerT]):
         async with self._administrator():
             pass
 
+    @abstractmethod
     async def administrator(self) -> Administrator:
         """Log in as the administrator, and find out which rights it lacks."""
-        raise NotImplementedError
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:
