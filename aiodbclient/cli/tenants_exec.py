@@ -82,10 +82,10 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
     """Run the program to its end. Returns its exit code, or as shells do 128 and the signal that killed it."""
     try:
         process = await create_subprocess_exec(*program, env=environment)
-    except FileNotFoundError:
-        complain(f"{program[0]}: no such program", _NOT_FOUND)
-        return _NOT_FOUND
     except OSError as error:
+        if not _exists(program[0], environment):  # PermissionError too, if a folder of PATH cannot be searched
+            complain(f"{program[0]}: no such program", _NOT_FOUND)
+            return _NOT_FOUND
         complain(f"{program[0]}: {error.strerror}", _NOT_RUN)
         return _NOT_RUN
     except ValueError:
@@ -93,6 +93,11 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
     _pass_on_signals(process)
     code = await process.wait()
     return code if code >= 0 else 128 - code
+
+
+def _exists(program: str, environment: dict[str, str]) -> bool:
+    folders = [""] if "/" in program else os.get_exec_path(environment)
+    return any(os.path.exists(os.path.join(folder, program)) for folder in folders)
 
 
 def _pass_on_signals(process: Process) -> None:

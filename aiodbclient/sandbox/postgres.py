@@ -22,6 +22,7 @@ _USERS = SQL(
     " WHERE rolcanlogin AND (NOT rolsuper OR rolname = {primary}) AND NOT starts_with(rolname, 'pg_') {end}"
 )
 _DBS = SQL("SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY oid")
+_ALTER_TRIES = 50
 _TERMINATE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
 _WHERE_IT_OWNS = SQL(
     "SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid"
@@ -148,7 +149,7 @@ class PostgresBackend:
     async def update_user(self, name: str, settings: JSON) -> JSON:
         async with self._roles, self._server.connection() as connection:
             await self._read(connection, name)
-            await connection.execute(SQL("ALTER ROLE {} {}").format(Identifier(name), _replication(settings)))
+            await _alter(connection, SQL("ALTER ROLE {} {}").format(Identifier(name), _replication(settings)))
             return await self._read(connection, name)
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
@@ -158,7 +159,7 @@ class PostgresBackend:
                 raise Refusal(422, "the password of the DSN's own role cannot be reset")
             password = new_password()
             verifier = _verifier(connection, name, password)
-            await connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
+            await _alter(connection, SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(verifier)))
             self._secrets[name] = verifier, password
             return await self._read(connection, name)
 
@@ -167,7 +168,7 @@ class PostgresBackend:
         role, primary = Identifier(name), Identifier(self._server.primary)
         async with self._roles, self._server.connection() as connection:
             await self._read(connection, name)
-            await connection.execute(SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
+            await _alter(connection, SQL("ALTER ROLE {} CONNECTION LIMIT 0").format(role))
             await connection.execute(_TERMINATE, [name])
             for (database,) in await rows(connection, _WHERE_IT_OWNS.format(Literal(name))):
                 # As at the provider: the primary user becomes the owner of its objects, and its grants are revoked.
@@ -229,6 +230,17 @@ class PostgresBackend:
         elif name == self._server.primary and self._server.embedded is None and self._server.password:
             user["password"] = self._server.password
         return user
+
+
+async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:
+    """Execute ``ALTER ROLE``. If a session changes the same role at that moment, try again."""
+    for _ in range(_ALTER_TRIES - 1):
+        try:
+            await connection.execute(statement)
+            return
+        except errors.InternalError_:  # "tuple concurrently updated"
+            await asyncio.sleep(0.005)
+    await connection.execute(statement)
 
 
 def _replication(settings: JSON) -> SQL:

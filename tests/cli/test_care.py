@@ -190,6 +190,9 @@ def test_exec_gives_a_program_the_credential_by_its_environment(command: Command
     a = names[0]
     assert command("tenants", "provision", a, *command.place).code == 0
     command.environment["AIODBCLIENT_CLUSTER"] = command.cluster
+    closed = command.folder / "closed"  # only root may search it
+    closed.mkdir(mode=0)
+    command.environment["PATH"] = f"{closed}:{os.environ['PATH']}"
 
     ran = command.process("tenants", "exec", a, *command.place, "--", sys.executable, "-c", SAY_WHO)
     assert (ran.code, ran.out, ran.err) == (7, f"{a} verify-full []\n", "")
