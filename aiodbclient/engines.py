@@ -184,4 +184,4 @@ def guard_tenants(engine: Engine | str) -> Capabilities:
         reason = f"{engine} clusters have no user management"
     else:
         reason = f"{engine} clusters do not support them"
-    raise UnsupportedOperationError(f"tenants: {reason}; nothing was made", engine=engine, operation="tenants")
+    raise UnsupportedOperationError(f"tenants: {reason}; nothing was created", engine=engine, operation="tenants")

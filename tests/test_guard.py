@@ -138,7 +138,7 @@ def test_the_guard_names_the_engines_of_a_setting() -> None:
 def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str) -> None:
     with pytest.raises(errors.UnsupportedOperationError) as caught:
         guard_tenants(engine)
-    assert str(caught.value) == f"tenants: {reason}; nothing was made"
+    assert str(caught.value) == f"tenants: {reason}; nothing was created"
     assert (caught.value.engine, caught.value.operation) == (engine, "tenants")
     assert guard_tenants("pg") is Capabilities.of("pg")
 

@@ -55,5 +55,5 @@ async def examine(
         if attempt and not findings.failed:
             await live(findings, found, private=private, admin=admin)
         elif attempt:
-            findings.skip("--try", "mend what failed above first")
+            findings.skip("--try", "fix what failed above first")
     return SOME_FAILED if findings.failed else DONE

@@ -97,7 +97,7 @@ async def check_tenants(
     print_rows(rows, as_json=False)
     if not broken:
         return code
-    tell(f"{len(broken)} with problems: `aiodbclient tenants repair` mends them")
+    tell(f"{len(broken)} with problems: `aiodbclient tenants repair` repairs them")
     return DIFFERENT if code == DONE else code
 
 

@@ -151,7 +151,7 @@ async def remove_tenants(
 async def do(
     run: Run[Any], total: int, place: Place, *, json: bool, show: bool = False, work: int | None = None
 ) -> int:
-    """Follow a run of tenants. Prints the credentials with ``show``, and the problems that were mended.
+    """Follow a run of tenants. Prints the credentials with ``show``, and the problems that were repaired.
 
     Args:
         run: The run.
@@ -169,8 +169,8 @@ async def do(
 
     def details(outcome: Any) -> str:
         problems = getattr(outcome, "problems", ())
-        mended = [f"{printable(outcome.name)}: {outcome.action}: {', '.join(problems)}"] if problems else []
-        return "\n".join(mended + ([lines_of(outcome.credential)] if show and outcome.credential is not None else []))
+        repaired = [f"{printable(outcome.name)}: {outcome.action}: {', '.join(problems)}"] if problems else []
+        return "\n".join(repaired + ([lines_of(outcome.credential)] if show and outcome.credential is not None else []))
 
     shown = Shown(as_json=json, row=row, details=details)
     return await follow(run, total=total, budget=place.budget, shown=shown, work=work)

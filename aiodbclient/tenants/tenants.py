@@ -29,26 +29,25 @@ from .tenancy import Setup, Tenancy, usable
 class Tenants:
     """The tenants of one cluster: each has a database and a login that owns it and reaches no other.
 
-    A tenant's name is in the store before anything is sent for it, and its credential before the caller gets it. Every
-    method is safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name goes on
-    where it stopped. Any number of processes may work with the same store at once.
+    It stores a tenant's name before it sends anything for it, and its credential before it returns it. Every method is
+    safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
+    number of processes may work with the same store at once.
 
     Making a ``Tenants`` connects to nothing and needs no event loop.
 
     Args:
         cluster: The cluster. Its options apply to ``ensure``; the requests of runs wait in the bulk lane of the budget.
-        store: Where the credentials are on record. It must be open. Each cluster, and each prefix, needs its own.
-        prefix: What the names of the databases and logins begin with. The names of the tenants do not have it.
+        store: Holds the credentials. It must be open. Each cluster, and each prefix, needs its own.
+        prefix: The beginning of the names of databases and logins. The names of the tenants do not have it.
         private: Whether credentials, and the SQL that gives tenants their rights, use the private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster, which gives the tenants their rights. None:
             the cluster's primary user. Then the token needs the scope ``database:view_credentials``.
-        lease: Seconds for which a claim on a name holds without being renewed. A process that works renews it; the name
-            that a dead process worked on is free when its lease has run out, or earlier if the store knows it is dead.
-        connection_limit: How many connections a tenant may have at a time, on PostgreSQL and MySQL. None: half of those
-            that the server takes. On PostgreSQL the owner of the database can lift it. Giving its rights again sets it.
-        setup: An async function that is called with the credential of a new tenant before that is on record, for
-            migrations and extensions. If it raises, the tenant fails, and the next call begins with it again. So it
-            runs at least once.
+        lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
+            a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
+        connection_limit: How many connections a tenant may have at a time, on PostgreSQL and MySQL. None: half of the
+            server's limit. On PostgreSQL the owner of the database can lift it, until its rights are given again.
+        setup: An async function for migrations and extensions. It is called with the credential of a new tenant, before
+            that is stored. If it raises, the tenant fails, and the next call runs it again. So it runs at least once.
         on_event: Called with a ``TenantEvent`` after the work on each tenant.
 
     Raises:
@@ -115,10 +114,10 @@ class Tenants:
         return other
 
     async def ensure(self, name: str, if_exists: IfExists = "error") -> Credential:
-        """Return the credential of the tenant ``name``. If it has none on record, make its database and login first.
+        """Return the credential of the tenant ``name``. If it has none on record, create its database and login first.
 
-        The credential is on record before it is returned. A second call, in any process, returns the same one; two
-        calls at once make one login, and both return it. Safe to repeat and to cancel.
+        The credential is stored before it is returned. A second call, in any process, returns the same one; two calls
+        at once create one login, and both return it. Safe to repeat and to cancel.
 
         Args:
             name: The tenant.
@@ -130,12 +129,12 @@ class Tenants:
 
         Raises:
             InvalidArgumentError: The name is invalid, or the store belongs to another cluster or prefix. Nothing
-                was made.
+                was created.
             ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``. Nothing was changed.
-            UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was made.
+            UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The database server refused a statement or the new login.
-            StoreError: The store cannot be used. Nothing was sent that could not be put on record.
+            StoreError: The store cannot be used. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._tenancy, if_exists, bulk=False)
@@ -177,8 +176,8 @@ class Tenants:
                 ``"reset"``: the same, and the login gets a new password.
 
         Returns:
-            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, RESET or FAILED, with an error that
-            ``ensure`` raises.
+            The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, RESET, or FAILED with an error of
+            ``ensure``.
 
         Raises:
             InvalidArgumentError: ``names`` is no iterable, or ``if_exists`` is none of the three.
@@ -203,18 +202,17 @@ class Tenants:
         return Run(self._names(names), CheckTenants(self._tenancy))
 
     def repair(self, names: GivenNames | None = None, recreate: bool = False) -> Run[TenantRepairOutcome]:
-        """Mend in place what ``check`` finds. It never drops data. Safe to repeat after an error and to cancel.
+        """Repair what ``check`` finds, in place. It never drops data. Safe to repeat after an error and to cancel.
 
-        A missing login is made again and a refused password replaced, rights are given again, and what a dead process
-        began is finished.
+        It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
+        began.
 
         Args:
             names: The tenants. None: all on record.
-            recreate: Whether a missing database is made again, empty. Otherwise such a tenant fails with NotFoundError.
+            recreate: Whether to create a missing database, empty. Otherwise such a tenant fails with NotFoundError.
 
         Returns:
-            The run. Its outcomes are REPAIRED, with the ``problems`` that there were, KEPT (nothing was wrong) or
-            FAILED.
+            The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong) or FAILED.
 
         Raises:
             InvalidArgumentError: ``names`` is no iterable.
@@ -226,9 +224,9 @@ class Tenants:
     ) -> Run[TenantOutcome]:
         """Give each tenant a credential with its other login, and leave the one in use as it is.
 
-        Before the outcome comes, the new credential has been tested by a login (PostgreSQL and MySQL) and is on record.
-        The one before works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may
-        run the same at once: each tenant is rotated once.
+        The new credential is tested by a login (PostgreSQL and MySQL) and stored before the outcome is yielded. The old
+        one works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may run the
+        same at once: each tenant is rotated once.
 
         Args:
             names: The tenants. May be long, lazy or async. None: all on record.
@@ -238,7 +236,7 @@ class Tenants:
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger), or FAILED: with
             RotationPendingError if the credential from before is not retired, with InvalidArgumentError if the tenant
-            has no credential on record, or with an error that ``ensure`` raises.
+            has no credential on record, or with an error of ``ensure``.
 
         Raises:
             InvalidArgumentError: ``names`` is no iterable, or ``older_than`` no timedelta of 0 or more.
@@ -255,8 +253,8 @@ class Tenants:
         Args:
             names: The tenants. May be long, lazy or async. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
-            end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they go on,
-                and whoever has one can set another password for the login.
+            end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they stay
+                open, and whoever has one can set another password for the login.
 
         Returns:
             The run. Its outcomes are RETIRED, KEPT (there was no credential to end, or the rotation is younger) or
@@ -291,7 +289,7 @@ class Tenants:
         """Compare ``names`` with what is on record and on the cluster. Only reads; safe to repeat and to cancel.
 
         Args:
-            names: The tenants that are to be there.
+            names: The tenants that should exist.
             prune: Whether ``plan.apply()`` removes the tenants on record that are not among ``names``.
             refresh: Whether to check the tenants on record, as ``check`` does.
             if_exists: What ``plan.apply()`` does with somebody else's login or database, as for ``provision``.

@@ -36,7 +36,7 @@ def delete_login(command: Command, name: str) -> None:
     asyncio.run(delete())
 
 
-def test_what_is_wrong_is_found_and_mended(command: Command, names: list[str]) -> None:
+def test_what_is_wrong_is_found_and_repaired(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     assert command("tenants", "provision", a, b, *command.place).code == 0
     assert command("tenants", "check", *command.place).out == "2 checked\n"
@@ -44,7 +44,7 @@ def test_what_is_wrong_is_found_and_mended(command: Command, names: list[str]) -
 
     found = command("tenants", "check", *command.place)
     assert (found.code, found.out) == (5, f"{b}: login_missing\n2 checked\n")
-    assert "1 with problems: `aiodbclient tenants repair` mends them" in found.err
+    assert "1 with problems: `aiodbclient tenants repair` repairs them" in found.err
     table = command("tenants", "check", *command.place, "--output", "table").out
     lines = [line.split()[:3] for line in table.splitlines()]
     assert lines[:2] == [["2", "checked"], ["name", "role", "state"]]
@@ -58,8 +58,8 @@ def test_what_is_wrong_is_found_and_mended(command: Command, names: list[str]) -
         f"~ {b} (something is wrong: `tenants check` says what)",
     )
 
-    mended = command("tenants", "repair", "--all", *command.place)
-    assert (mended.code, mended.out) == (0, f"{b}: repaired: login_missing\n1 kept, 1 repaired\n")
+    repaired = command("tenants", "repair", "--all", *command.place)
+    assert (repaired.code, repaired.out) == (0, f"{b}: repaired: login_missing\n1 kept, 1 repaired\n")
     assert command("tenants", "check", a, b, *command.place).code == 0
     assert command("tenants", "remove", "--all", *command.place, "--max", "1", "--yes").code == 2
     assert command("tenants", "remove", "--all", *command.place, "--max", "2", "--yes").out == "2 deleted\n"

@@ -37,7 +37,7 @@ def test_every_engine_that_can_have_tenants_gives_them_their_rights_in_one_way()
 
 @pytest.mark.parametrize("engine", [Engine.REDIS, Engine.VALKEY, "cockroach"])
 def test_where_there_can_be_no_tenants_there_are_no_names(engine: str) -> None:
-    with pytest.raises(UnsupportedOperationError, match="nothing was made"):
+    with pytest.raises(UnsupportedOperationError, match="nothing was created"):
         names_of("alpha", engine)
 
 

@@ -222,11 +222,11 @@ async def test_an_engine_that_is_not_known_is_refused_before_anything_is_made(pl
     before = len(place.sent())
     tenants = Tenants(cluster, place.store)
 
-    with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was made"):
+    with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was created"):
         await tenants.ensure("alpha")
-    with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was made"):
+    with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was created"):
         await actions(tenants.provision(["alpha", "beta"]))
-    with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was made"):
+    with pytest.raises(UnsupportedOperationError, match=r"does not know the engine 'cockroach'.*nothing was created"):
         await tenants.plan(["alpha"])
 
     assert [operation for operation, _ in place.sent()[before:]] == ["clusters.get"] * 3

@@ -197,7 +197,7 @@ def sql_grants(
         return None
     if engine not in POSTGRESQL | MYSQL:
         raise UnsupportedOperationError(
-            f"tenants: {engine} is not supported; nothing was made",
+            f"tenants: {engine} is not supported; nothing was created",
             engine=engine,
             operation="tenants",
         )
