@@ -1,4 +1,4 @@
-"""Check a tenant: compare what is on record with what is on the cluster. Only reads and logs in."""
+"""Check a tenant: compare its record with the cluster. Only reads and logs in."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .problems import Problem
 from .stores import Record
 from .tenancy import Tenancy, usable
 
-_LOOKS = 3  # at a record that others change while it is checked
+_LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 
 
 class CheckTenants(TenantJob[TenantChecked]):
-    """Find what is wrong with each tenant. See ``Tenants.check``."""
+    """Find the problems of each tenant. See ``Tenants.check``."""
 
     def __init__(self, tenancy: Tenancy) -> None:
         super().__init__(tenancy)
@@ -31,7 +31,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         self._away: DatabaseClientError | None = None
 
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster. If it is away, each tenant fails for that reason: none could be checked."""
+        """Read the cluster. If it is unreachable, no tenant can be checked, and each fails with that error."""
         try:
             return await super().prepare(meter)
         except (GrantError, TransportError, ServerError) as error:
@@ -58,18 +58,18 @@ class CheckTenants(TenantJob[TenantChecked]):
 
 
 async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
-    """Compare the tenant's ``record`` with what is on the cluster.
+    """Compare the tenant's ``record`` with the cluster.
 
     Args:
         tenant: The tenant.
-        record: What is on record.
-        listing: The users and databases of the cluster. A name that it lacks is read, since the list may be old.
+        record: Its record.
+        listing: The users and databases of the cluster. A missing name is read, because the list may be old.
 
     Returns:
-        What is wrong, in the order of ``Problem``.
+        The problems, in the order of ``Problem``.
 
     Raises:
-        GrantError: The database server is away.
+        GrantError: The database server is unreachable.
         DatabaseClientError: The API does not answer.
     """
     names, sql = tenant.names, tenant.site.sql
@@ -111,7 +111,7 @@ async def _has_database(tenant: Tenant, listing: Listing) -> bool:
 
 
 async def _is_accepted(tenant: Tenant, credential: Credential, user: User) -> bool:
-    """Whether the credential logs in. Where SQL gives no rights: whether the API returns its password, if it does."""
+    """Whether the credential logs in. Without SQL: whether its password equals the API's, if the API returns one."""
     if tenant.site.sql is not None:
         return await works(tenant, credential)
     if not user.password or user.password == credential.password:
@@ -121,7 +121,7 @@ async def _is_accepted(tenant: Tenant, credential: Credential, user: User) -> bo
 
 
 async def _has_other_settings(tenant: Tenant, listing: Listing, user: User) -> bool:
-    """Whether the login has other settings than those of its role, as far as the API returns any."""
+    """Whether the settings of the login differ from those of its role. False if the API returns no settings."""
     wanted = settings_for(tenant.site.engine, tenant.names)
     if wanted is None:
         return False

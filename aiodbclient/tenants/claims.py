@@ -1,6 +1,6 @@
 """``HeldClaim``: a claim while this process works on its name.
 
-A background task renews its lease. Once the lease may have expired, no more requests are sent.
+A background task renews the lease. Once the lease may have expired, no more requests are sent.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class HeldClaim:
         try:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
-            if self._empty:  # nothing was begun for the name, so it need not stay on record
+            if self._empty:  # no work began for the name, so it need not stay on record
                 await self._spent.on_store(self.store.forget(self.claim))
             else:
                 await self._spent.on_store(self.store.release(self.claim))
@@ -104,7 +104,7 @@ class HeldClaim:
         if _now() >= self._until:
             raise ClaimLostError(
                 f"the lease on {self.claim.name!r} ran out before the request was sent (was the process stopped?); "
-                "it was not sent, and whoever claims the name goes on"
+                "it was not sent, and the next process that claims the name continues"
             )
 
     async def renew(self) -> None:

@@ -1,4 +1,4 @@
-"""``Credential``: what a tenant's program needs to reach its database. Pure."""
+"""``Credential``: a program needs this to connect to its tenant's database. Pure."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .roles import Role
 
 @frozen(kw_only=True)
 class Credential:
-    """A login of a tenant, and the server and database that it is for. Its ``repr`` shows no secret.
+    """A login of a tenant, with its server and database. Its ``repr`` shows no secret.
 
     Attributes:
         name: The tenant.
-        username: The login. It differs from ``name`` if the tenant was rotated, or if it has a prefix.
+        username: The login. It differs from ``name`` after a rotation, or with a prefix.
         password: The password of the login.
         database: The tenant's database; None for Kafka and OpenSearch, where a tenant has a prefix instead.
         host: The host name of the cluster.
         port: Its port.
         engine: The cluster's engine.
-        uri: The address that the engine's drivers take, with the password in it. If the cluster speaks TLS, the
-            connection is encrypted and the server is not verified; ``uri_for`` and ``ssl_context`` verify it.
-        ca: The cluster's certificate authority as PEM; None if the cluster speaks no TLS.
+        uri: The URI for the engine's drivers, with the password. If the cluster uses TLS, the connection is encrypted,
+            but the server is not verified; ``uri_for`` and ``ssl_context`` verify it.
+        ca: The cluster's certificate authority as PEM; None if the cluster does not use TLS.
         access_cert: Kafka: the client's certificate as PEM. Elsewhere None.
         access_key: Kafka: the key of that certificate as PEM. Elsewhere None.
         cluster: The id of the cluster.
-        since: When it was put on record, in UTC. None on records of version 0.1.
-        role: What the login may do.
+        since: When it was stored, in UTC. None on records of version 0.1.
+        role: The rights of the login.
     """
 
     name: str
@@ -53,20 +53,22 @@ class Credential:
     role: Role = Role.OWNER
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
-        """Return the URI with which the engine's driver verifies the server's certificate and name.
+        """Return a URI for the engine's driver that verifies the server's certificate and name.
 
         Args:
-            ca_file: The path of a file that holds ``ca``. You write that file; it is not read here.
+            ca_file: The path of a file with ``ca``. You write that file; this does not read it.
 
         Returns:
-            The URI, with the password in it. For Kafka and OpenSearch it is the address alone: give ``ca_file`` to
-            their driver.
+            The URI, with the password. For Kafka and OpenSearch it is only the address: pass ``ca_file`` to their
+            driver.
 
         Raises:
-            ConfigurationError: The cluster speaks no TLS.
+            ConfigurationError: The cluster does not use TLS.
         """
         if self.ca is None:
-            raise ConfigurationError(f"the cluster of the tenant {self.name!r} speaks no TLS: there is no CA to verify")
+            raise ConfigurationError(
+                f"the cluster of the tenant {self.name!r} does not use TLS, so there is no CA to verify it"
+            )
         return dsn(
             engine=self.engine,
             host=self.host,
@@ -83,8 +85,8 @@ class Credential:
         """Return a TLS context for drivers that take one, such as asyncpg, aiomysql and aiohttp.
 
         Returns:
-            A context that verifies the server's certificate by ``ca``, and its name. None if the cluster speaks no
-            TLS, which those drivers take to mean the same.
+            A context that verifies the server's name, and its certificate by ``ca``. None if the cluster does not use
+            TLS: for those drivers None means "no TLS" too.
         """
         if self.ca is None:
             return None
@@ -94,11 +96,11 @@ class Credential:
         """Return environment variables for a program that uses the credential.
 
         Returns:
-            ``DATABASE_URL``, the URI, on every engine but Kafka, and beside it
+            On every engine except Kafka ``DATABASE_URL``, the URI. In addition:
 
-            - on PostgreSQL what its own programs read: ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``,
+            - on PostgreSQL the variables of its own programs: ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``,
               ``PGDATABASE`` and ``PGSSLMODE``;
-            - on MySQL what its own programs read, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and also
+            - on MySQL the variables of its own programs, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and also
               ``MYSQL_USER`` and ``MYSQL_DATABASE``.
 
             On Kafka: ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
@@ -134,8 +136,8 @@ class Credential:
 
 
 def verifying_context(ca: str) -> ssl.SSLContext:
-    """Return a TLS context that trusts ``ca`` and no other authority, and verifies the server's name."""
+    """Return a TLS context that trusts only ``ca``, and verifies the server's name."""
     context = ssl.create_default_context(cadata=ca)
-    # From Python 3.13 on, a private CA that lacks an extension would be refused, as no database's own client does.
+    # From Python 3.13 on, this flag refuses a private CA that lacks an extension. The clients of databases accept it.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context

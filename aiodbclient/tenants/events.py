@@ -1,4 +1,4 @@
-"""``TenantEvent``: what the work on one tenant took, for metrics and audit logs."""
+"""``TenantEvent``: the work on one tenant and its duration, for metrics and audit logs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 @frozen
 class TenantEvent:
-    """The work on one tenant, once it has ended. It holds no credential.
+    """The finished work on one tenant. It holds no credential.
 
     Attributes:
         name: The tenant.
         role: The role of the login.
-        action: What became of the tenant.
+        action: The action of its outcome.
         duration: Seconds in all.
-        api: Seconds of requests to the API, waiting for the rate limit included.
+        api: Seconds of requests to the API, including waits for the rate limit.
         sql: Seconds in the database server.
         store: Seconds in the store.
         requests: The number of requests to the API.
-        error: The name of the exception's class; None if it did not fail.
+        error: The name of the exception's class; None if the work did not fail.
     """
 
     name: str
@@ -44,7 +44,7 @@ class TenantEvent:
 
 
 class Spent:
-    """Counts what the work on one tenant takes.
+    """Counts the seconds and the requests of the work on one tenant.
 
     Args:
         meter: Counts its requests.
@@ -59,7 +59,7 @@ class Spent:
         self.start = monotonic()
 
     async def on_sql(self, call: Awaitable[T]) -> T:
-        """Await ``call``, and count its seconds as SQL, without those of requests and of the store in it."""
+        """Await ``call``, and count its seconds as SQL, except those of requests and of the store."""
         start = monotonic() - self.meter.seconds - self.store
         try:
             return await call
@@ -67,7 +67,7 @@ class Spent:
             self.sql += max(0.0, monotonic() - self.meter.seconds - self.store - start)
 
     async def on_store(self, call: Awaitable[T]) -> T:
-        """Await ``call``, and count its seconds as the store's."""
+        """Await ``call``, and count its seconds as those of the store."""
         start = monotonic()
         try:
             return await call
@@ -77,7 +77,7 @@ class Spent:
     def report(
         self, on_event: Callable[[TenantEvent], object] | None, name: str, role: Role, action: Action, error: str | None
     ) -> None:
-        """Call ``on_event`` with what was counted. An exception of it is logged."""
+        """Call ``on_event`` with the event. If it raises, log the exception."""
         if on_event is None:
             return
         meter = self.meter
@@ -86,5 +86,5 @@ class Spent:
         )
         try:
             on_event(event)
-        except Exception:  # noqa: BLE001 - the work is done, whatever becomes of the event
+        except Exception:  # noqa: BLE001 - the work is done, even if its event fails
             logger.exception("on_event raised")

@@ -1,4 +1,4 @@
-"""``Listing``: what is on the cluster. Its users and databases are listed once for a run."""
+"""``Listing``: the users and databases of a cluster, listed once for a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .prefixes import list_objects, objects_of
 
 
 class Listing:
-    """The users and databases of a cluster, each listed when they are first asked for.
+    """The users and databases of a cluster, listed at their first use.
 
-    Reading each name instead would be a request or two more for every tenant.
+    To read each name instead would cost one or two more requests for every tenant.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ async def read_user(cluster: ClusterClient, login: str) -> User | None:
 
 
 async def has_database(cluster: ClusterClient, name: str) -> bool:
-    """Whether the database ``name`` is there."""
+    """Whether the database ``name`` exists."""
     try:
         await cluster.dbs.get(name)
     except NotFoundError:

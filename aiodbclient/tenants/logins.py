@@ -57,8 +57,8 @@ class TakenError(Exception):
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
     """Create or reset ``login``, grant its rights, and test its password.
 
-    A refused password is replaced by another one: of two resets that were sent because an answer was lost, the server
-    may have performed the earlier one last. Before the last password the sessions of the login are ended.
+    If the server refuses the password, this resets it again: after a lost answer two resets were sent, and the server
+    may have performed the first one last. Before the last attempt it ends the sessions of the login.
 
     Args:
         tenant: The tenant.
@@ -251,5 +251,5 @@ async def _with_password(tenant: ClaimedTenant, user: User) -> User:
 
 def _on_record_text(tenant: ClaimedTenant) -> str:
     if usable(tenant.held.record) is not None:
-        return "on record is the credential from before, which was not touched"
-    return "on record is the name, and no credential"
+        return "the credential from before is on record, and was not touched"
+    return "the name is on record, without a credential"

@@ -1,4 +1,4 @@
-"""``ClaimingJob``: what all work on a tenant has in common. Look at the record, claim it, work under the claim."""
+"""``ClaimingJob``: the loop that all work on a tenant shares. Read the record, claim it, work under the claim."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from .tenancy import Tenancy, check_login, usable
 
 DoneT = TypeVar("DoneT", TenantDone, TenantRepaired, TenantRemoved, TenantChecked)
 
-_BEGUN = 4  # names that are begun for each that is worked on; the others wait for claims of other processes
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks whether another process has ended its claim
+_BEGUN = 4  # begun names for each name that is worked on; the others wait for claims of other processes
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
 _LOSSES = 5  # claims of one name that may be lost before it fails
 
 
 @define
 class Doubt:
-    """What a process that lost its claim does not know.
+    """The open questions of a process that lost its claim.
 
     Attributes:
-        logins: The logins whose passwords its requests may change after those of whoever took the claim over.
-        mending: Whether it may have left an intent of ``_mend`` on record.
+        logins: Its requests may change the passwords of these logins later than the requests of the next claimant.
+        replacing: Whether it may have left an intent of ``_verify_credential`` on record.
     """
 
     logins: set[str] = field(factory=set[str])
-    mending: bool = False
+    replacing: bool = False
 
 
 class TenantJob(Job[str, DoneT]):
-    """A job on tenants, each given by name. ``do_one`` is the work on one of them.
+    """A job on tenants, given by name. ``do_one`` is the work on one of them.
 
     Args:
         tenancy: The cluster and the store.
-        bulk: Whether its requests wait in the bulk lane, however long it takes.
+        bulk: Whether its requests wait in the bulk lane, as long as necessary.
     """
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
@@ -65,7 +65,7 @@ class TenantJob(Job[str, DoneT]):
     async def prepare(self, meter: Meter) -> int:
         """Read the cluster, and return how many names to begin at a time.
 
-        That is more than are worked on, since other processes may hold the claims of some.
+        This is more than it works on at a time, because other processes may hold the claims of some.
         """
         site = await self.tenancy.site.read(self.calls(meter))
         at_a_time = CAPABILITIES[site.engine].concurrent_user_writes
@@ -85,11 +85,11 @@ class TenantJob(Job[str, DoneT]):
         return done
 
     def calls(self, meter: Meter, tenant: str | None = None) -> ClusterClient:
-        """The cluster, with requests that ``meter`` counts, in the lane of this job."""
+        """The cluster, in the lane of this job. ``meter`` counts the requests."""
         return for_work(self.tenancy.cluster, meter=meter, bulk=self.bulk, tenant=tenant)
 
     def ends_run(self, error: Exception) -> bool:
-        """Whether ``error`` ends the run: also if the store cannot be used, since nothing could be put on record."""
+        """Whether ``error`` ends the run. A store that cannot be used does, because nothing could be stored."""
         lost_store = isinstance(error, StoreError) and not isinstance(error, ClaimLostError)
         return lost_store or super().ends_run(error)
 
@@ -99,14 +99,14 @@ class TenantJob(Job[str, DoneT]):
 
 
 class ClaimingJob(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass, which says what is ``known`` and does the ``work``."""
+    """A job that changes tenants. Each verb is a subclass with the methods ``known`` and ``work``."""
 
     async def do_one(self, name: str, spent: Spent) -> DoneT:
-        """Claim the tenant and do the work, unless its record says that there is nothing to do.
+        """Claim the tenant and do the work, unless its record shows that there is nothing to do.
 
-        While another process works on it, this waits, and looks at the record again and again. A claim that is lost is
-        claimed again. If it was lost after a request that changes a password, that request may have ended a password
-        that another process has put on record since: then ``_mend`` comes first.
+        While another process works on it, this waits and reads the record repeatedly. After a lost claim it claims
+        again. If it had sent a request that changes a password, that request may have ended a password that another
+        process stored since. Then it runs ``_verify_credential`` first.
         """
         tenancy = self.tenancy
         record = await tenancy.record(name, spent)
@@ -129,7 +129,7 @@ class ClaimingJob(TenantJob[DoneT]):
                         async with held:
                             if not doubt.logins:
                                 return await self._under(tenant, before)
-                            await _mend(tenant, doubt)
+                            await _verify_credential(tenant, doubt)
                         doubt = Doubt()
                         continue
                     except ClaimLostError:
@@ -154,15 +154,15 @@ class ClaimingJob(TenantJob[DoneT]):
 
     @abstractmethod
     def known(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
-        """The outcome, if the record says that there is nothing to do; otherwise None.
+        """The outcome, if the record shows that there is nothing to do; otherwise None.
 
         Args:
             name: The tenant.
-            record: What is on record now.
+            record: The record now.
             before: The usable credential that was on record when the work began.
 
         Raises:
-            InvalidArgumentError: The record says that it is not possible.
+            InvalidArgumentError: The work is not possible with this record.
         """
 
     @abstractmethod
@@ -170,22 +170,22 @@ class ClaimingJob(TenantJob[DoneT]):
         """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
 
 
-async def _mend(tenant: ClaimedTenant, doubt: Doubt) -> None:
+async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
     """Make sure that the credential on record works, and replace it if it does not.
 
-    For a process that sent a request which changes a password and then lost its claim. The server may have performed
-    that request after those of the process that took the claim over. Then the password on record is no longer valid.
+    A process runs this after it sent a request that changes a password and then lost its claim. The server may have
+    performed that request after those of the next claimant. Then the password on record is no longer valid.
     """
     record = tenant.held.record
     current = record.current
     if current is None and record.intended is None:
-        await tenant.held.forget()  # somebody removed the tenant; only claiming it again made this record
+        await tenant.held.forget()  # the tenant was removed; our claim created this record
         return
     if current is None or current.username not in doubt.logins:
         return
-    is_intended = record.intended == current.username  # by us, or by another process that began something else
-    if (not doubt.mending) if is_intended else await works(tenant, current):
+    is_intended = record.intended == current.username  # by us, or by another process that began other work
+    if (not doubt.replacing) if is_intended else await works(tenant, current):
         return
     await tenant.held.intend(current.username)
-    doubt.mending = True
+    doubt.replacing = True
     await tenant.held.keep(await working_credential(tenant, current.username, there=True), record.previous)

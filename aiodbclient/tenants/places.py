@@ -1,4 +1,4 @@
-"""``Places``: a semaphore of asyncio that says how many wait for it. First come, first served."""
+"""``Places``: like a semaphore of asyncio, but it reports how many wait. First come, first served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Places:
-    """``free`` places, and those who wait for one."""
+    """A number of ``free`` places, and the waiters for one."""
 
     def __init__(self, free: int) -> None:
         self._free = free
@@ -26,13 +26,13 @@ class Places:
         return False
 
     def wait(self) -> asyncio.Future[None]:
-        """Join those who wait. Pass what this returns to ``taken``."""
+        """Join the waiters. Pass the returned future to ``taken``."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         return place
 
     async def taken(self, place: asyncio.Future[None]) -> None:
-        """Return when ``place`` is taken. If it is cancelled, no place is taken."""
+        """Wait until ``place`` is taken. If this is cancelled, no place is taken."""
         try:
             await place
         except asyncio.CancelledError:
@@ -43,7 +43,7 @@ class Places:
             raise
 
     def give_back(self) -> None:
-        """Give a place back, or to the first who waits."""
+        """Give a place back: to the first waiter, if there is one."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():

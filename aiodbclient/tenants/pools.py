@@ -21,7 +21,7 @@ _logger = logging.getLogger("aiodbclient")
 
 
 class HasCredentials(Protocol):
-    """What ``TenantPools`` needs of ``Tenants``."""
+    """The methods of ``Tenants`` that ``TenantPools`` calls."""
 
     async def get(self, name: str) -> Credential | None:
         """Return the credential on record."""
@@ -29,7 +29,7 @@ class HasCredentials(Protocol):
 
 @define(eq=False)
 class _Pool(Generic[PoolT]):
-    """An open pool. ``uses`` counts the blocks that have it."""
+    """An open pool. ``uses`` counts the blocks that use it."""
 
     name: str
     credential: Credential
@@ -45,7 +45,7 @@ class _Update(Generic[PoolT]):
 
     task: asyncio.Task[None] | None = None
     waiting: list[asyncio.Future[_Pool[PoolT]]] = field(factory=list)
-    may_stop: bool = False  # it waits for a place, so nothing is half open
+    may_stop: bool = False  # while it waits for a place, nothing is half open
 
 
 class TenantPools(Generic[PoolT]):
@@ -74,15 +74,17 @@ class TenantPools(Generic[PoolT]):
 
     Args:
         tenants: The tenants. Only their ``get`` is called.
-        open: Opens a pool for a credential. If it fails, the record is read again, and if another credential is there,
-            it is called once more with that.
+        open: Opens a pool for a credential. If it fails, the record is read again. If that has another credential,
+            ``open`` is called once more with it.
         close: Closes a pool. Its errors are logged by their type.
-        most: How many pools there may be, with those that are being opened or closed. If all are in use, ``use`` waits.
+        most: The largest number of pools, including those that are being opened or closed. If all are in use, ``use``
+            waits.
         idle: Seconds without a use after which a pool is closed.
         refresh: Seconds after which a use reads the record again.
 
     Raises:
-        InvalidArgumentError: ``most`` is no positive integer, or ``idle`` or ``refresh`` is negative or no number.
+        InvalidArgumentError: ``most`` is not a positive integer, or ``idle`` or ``refresh`` is not a number of 0 or
+            more.
     """
 
     def __init__(
@@ -104,12 +106,14 @@ class TenantPools(Generic[PoolT]):
         self._is_open = False
         self._most = most
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
-        self._unused: dict[_Pool[PoolT], None] = {}  # of those, the ones without a use, the least recently used first
+        self._unused: dict[
+            _Pool[PoolT], None
+        ] = {}  # those of ``_current`` without a use, the least recently used first
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
         self._updates: dict[str, _Update[PoolT]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()  # of those, the ones that close a pool
-        self._errors: list[Exception] = []  # of closing, while the block is left
+        self._closing: set[asyncio.Task[None]] = set()  # those of ``_tasks`` that close a pool
+        self._errors: list[Exception] = []  # of pools that failed to close at the end of the block
 
     def __repr__(self) -> str:
         return f"<TenantPools: {len(self._every)} open>"
@@ -162,7 +166,7 @@ class TenantPools(Generic[PoolT]):
     async def use(self, name: str) -> AsyncGenerator[PoolT]:
         """Use the pool of the tenant ``name`` for the length of a block. Safe to cancel.
 
-        Take it for one request or job at a time. A block that lasts longer keeps a pool of an earlier credential open.
+        Use it for one request or job at a time. A longer block keeps the pool of an earlier credential open.
 
         Args:
             name: The tenant.
@@ -212,7 +216,7 @@ class TenantPools(Generic[PoolT]):
         self._make_room()
 
     async def _updated(self, name: str) -> _Pool[PoolT]:
-        """Read the record and return the pool of its credential with one more use. Simultaneous uses share one."""
+        """Read the record, and return the pool of its credential with one more use. Simultaneous uses read it once."""
         update = self._updates.get(name)
         if update is None:
             update = self._updates[name] = _Update()
@@ -237,7 +241,7 @@ class TenantPools(Generic[PoolT]):
         except asyncio.CancelledError:
             _fail(update, ConfigurationError("opening the pool was cancelled"))
             raise
-        except Exception as error:  # noqa: BLE001  it is theirs who wait
+        except Exception as error:  # noqa: BLE001  the waiters get it
             _fail(update, error)
         else:
             for done in update.waiting:

@@ -1,6 +1,6 @@
-"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant: those whose names begin with its own and a dot.
+"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant. Their names begin with its name and a dot.
 
-The API deletes a login and leaves these. So the next tenant of the same name would read them.
+When the API deletes a login, these stay. So the next tenant of the same name could read them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..engines import Engine
 from ..errors import InvalidResponseError, NotFoundError
 from .naming import Names
 
-# Where the API lists them, and the member that has the name.
+# The path of the API that lists them, and the member with the name.
 _LISTS: Mapping[str, tuple[str, str]] = {Engine.KAFKA: ("topics", "name"), Engine.OPENSEARCH: ("indexes", "index_name")}
-_PATTERN = re.compile(r"[*?,]")  # OpenSearch takes these in a name for a pattern or a list. No index has them.
+_PATTERN = re.compile(r"[*?,]")  # OpenSearch reads these as a pattern or a list. No name of an index has them.
 _MOST_PAGES = 1_000
-_GONE = 30.0  # s for which a topic that was deleted may still be listed: Kafka deletes it in the background
+_GONE = 30.0  # s for which a deleted topic may still be listed: Kafka deletes it in the background
 
 
 async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str]:
-    """List the names of all topics or indexes of a cluster; none on an engine that has databases. Only reads.
+    """List the names of all topics or indexes of a cluster. On an engine with databases the list is empty. Only reads.
 
     Raises:
         InvalidResponseError: The list has another form.
@@ -36,7 +36,7 @@ async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str
 
 
 def objects_of(names: Names, listed: Iterable[str]) -> list[str]:
-    """Return those of the ``listed`` topics or indexes that are the tenant's."""
+    """Filter ``listed`` for the tenant's topics or indexes."""
     prefix = f"{names.whole}."
     return [name for name in listed if name.startswith(prefix) and not _PATTERN.search(name)]
 
@@ -55,7 +55,7 @@ async def delete_leftovers(cluster: ClusterClient, engine: Engine | str, names: 
         names: The tenant's names.
 
     Returns:
-        Those that are still listed after half a minute.
+        The names that are still listed after half a minute.
 
     Raises:
         InvalidResponseError: The list has another form.

@@ -1,4 +1,4 @@
-"""Provision a tenant: give it a database and a login that owns it, and put its credential on record."""
+"""Provision a tenant: give it a database and a login that owns it, and store its credential."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 
 
 class ProvisionTenants(ClaimingJob[TenantDone]):
-    """Give each tenant a database and a login that owns it, on record. See ``Tenants.provision``."""
+    """Give each tenant a database and a login that owns it. See ``Tenants.provision``."""
 
     def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
         super().__init__(tenancy, bulk=bulk)
@@ -58,10 +58,10 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
 
 async def refuse_role_of_nobody(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
-    """Make sure that the tenant itself is on record, if this is about another role than its owner.
+    """For a reader or writer: make sure that the tenant itself is stored.
 
     Raises:
-        InvalidArgumentError: It is not.
+        InvalidArgumentError: It is not stored.
     """
     if tenancy.role is Role.OWNER:
         return
@@ -79,11 +79,11 @@ async def refuse_role_of_nobody(tenancy: Tenancy, tenant: ClaimedTenant) -> None
 
 @frozen
 class Found:
-    """What is there under a tenant's names, and was made by somebody else.
+    """The objects with a tenant's names that somebody else created.
 
     Attributes:
         user: The login, or None.
-        database: Whether the database is there.
+        database: Whether the database exists.
         objects: The topics or indexes of its prefix.
     """
 
@@ -98,23 +98,23 @@ class Found:
 async def provision(
     tenant: ClaimedTenant, if_exists: IfExists, listing: Listing | None, setup: Setup | None
 ) -> tuple[Action, Credential]:
-    """Give the tenant a database and a login that owns it, and put its credential on record.
+    """Give the tenant a database and a login that owns it, and store its credential.
 
-    What is on record says whose the names are. If an intent is on record, a process has seen that nothing was there,
-    and began to make it: what is there now is ours. Without one, what is there is somebody else's.
+    The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
+    existing objects are ours. Without an intent they are somebody else's.
 
     Args:
-        tenant: The tenant, which has no usable credential on record.
+        tenant: The tenant. It has no usable credential on record.
         if_exists: What happens to somebody else's login or database of that name.
-        listing: The users and databases of the cluster for a run; None: they are read for this name alone.
-        setup: Called with the credential before it is on record.
+        listing: The users and databases of the cluster for a run; None: read only this name.
+        setup: Called with the credential before it is stored.
 
     Returns:
         CREATED, ADOPTED or RESET, and the credential.
 
     Raises:
-        ConflictError: The login or the database is there, and ``if_exists`` is ``"error"``.
-        InvalidResponseError: The login is there, and the API does not return the password that is to be adopted.
+        ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``.
+        InvalidResponseError: The login exists, and the API does not return its password, so it cannot be adopted.
     """
     held, login = tenant.held, tenant.names.logins[0]
     if held.record.intended is not None:
@@ -124,10 +124,10 @@ async def provision(
         await held.intend(login)
         try:
             return await _make(tenant, login, Action.CREATED, setup, ours=False)
-        except TakenError as taken:  # somebody made it a moment ago
+        except TakenError as taken:  # somebody created it a moment ago
             found = await _find_fresh(tenant, taken.refusal)
     if if_exists == "error":
-        await held.forget()  # no request of ours made it
+        await held.forget()  # no request of ours created it
         raise _conflict(tenant, found)
     if found.user is None:
         await held.intend(login)
@@ -141,17 +141,17 @@ async def provision(
 
 
 async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
-    """Make the tenant's database if it is not there.
+    """Create the tenant's database if it does not exist.
 
     Args:
         tenant: The tenant.
-        ours: Whether it may be there already.
+        ours: Whether it may exist already.
 
     Returns:
-        Whether it was made now.
+        Whether it was created now.
 
     Raises:
-        TakenError: It was there already, and is not ours.
+        TakenError: It existed already, and is not ours.
     """
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
@@ -166,7 +166,7 @@ async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
 
 
 async def find(tenant: Tenant, listing: Listing | None) -> Found:
-    """Look for what somebody else made. A name that a list has is read, since the list may be old."""
+    """Find what somebody else created. A listed name is read again, because the list may be old."""
     login, database = tenant.names.logins[0], tenant.names.database
     users = None if listing is None else await listing.users(tenant.cluster)
     user = await read_user(tenant.cluster, login) if users is None or login in users else None
@@ -180,7 +180,7 @@ async def find(tenant: Tenant, listing: Listing | None) -> Found:
 
 
 async def _find_fresh(tenant: ClaimedTenant, refusal: ConflictError | UnprocessableEntityError) -> Found:
-    """Look for what the API says is there, although it may be too fresh to be seen. Raises ``refusal`` if it is not."""
+    """Find what the API says exists. It may be too new to be visible yet. Raises ``refusal`` if nothing is found."""
     for wait in waits(FRESH if says_taken(refusal) else 0.0):
         await asyncio.sleep(wait)
         if found := await find(tenant, None):
@@ -208,11 +208,11 @@ def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
 async def _make(
     tenant: ClaimedTenant, login: str, action: Action, setup: Setup | None, *, ours: bool, there: bool = False
 ) -> tuple[Action, Credential]:
-    """Make the database and ``login``, or reset it if it is ``there``, and put its credential on record.
+    """Create the database and ``login``, or reset the login if it is ``there``, and store its credential.
 
     Raises:
-        TakenError: One of them was there already and is not ``ours``. Nothing of what this call made is left, and the
-            intent has ended: otherwise the next process would take what is there for ours.
+        TakenError: One of them existed already and is not ``ours``. This call has removed what it created, and ended
+            the intent: otherwise the next process would treat the existing objects as ours.
     """
     made = False
     try:
@@ -230,7 +230,7 @@ async def _make(
 
 
 async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
-    """Run what the caller wants done in a new database, before the credential is on record."""
+    """Call ``setup`` for a new database, before the credential is stored."""
     if setup is not None and tenant.names.role is Role.OWNER:
         await setup(credential)
         await tenant.held.renew()
@@ -242,7 +242,7 @@ async def _take_over(tenant: ClaimedTenant, login: str) -> None:
 
 
 async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tuple[Action, Credential]:
-    """Give a login that was there before its rights, and put on record the password that the API returns for it."""
+    """Give an existing login its rights, and store the password that the API returns for it."""
     await ensure_database(tenant, ours=True)
     refused: str | None = ""
     for wait in waits(_GONE):

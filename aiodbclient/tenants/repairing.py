@@ -1,4 +1,4 @@
-"""Repair a tenant in place: what ``check`` finds is mended, and no data is dropped."""
+"""Repair the problems of a tenant that ``check`` finds, in place. No data is dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .tenancy import Tenancy
 
 
 class RepairTenants(ClaimingJob[TenantRepaired]):
-    """Mend each tenant. See ``Tenants.repair``."""
+    """Repair each tenant. See ``Tenants.repair``."""
 
     def __init__(self, tenancy: Tenancy, *, recreate: bool = False) -> None:
         super().__init__(tenancy)
@@ -39,7 +39,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
     async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
         await refuse_role_of_nobody(self.tenancy, tenant)
         name, record, setup = tenant.names.tenant, tenant.held.record, self.tenancy.setup
-        if record.current is None:  # making it was begun and did not end
+        if record.current is None:  # its creation was not finished
             _, credential = await provision(tenant, "error", self._listing, setup)
             return TenantRepaired(
                 name=name, action=Action.REPAIRED, credential=credential, problems=(Problem.UNFINISHED,)
@@ -47,7 +47,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         problems = await examine(tenant, record, self._listing)
         if not problems:
             return TenantRepaired(name=name, action=Action.KEPT, credential=record.current)
-        # A process may have died between making the database and setting it up. Then the intent is on this login.
+        # A process may have died between creating the database and setting it up. Then the intent is on this login.
         new = record.intended == record.current.username
         if Problem.DATABASE_MISSING in problems:
             _refuse_loss(tenant, recreate=self._recreate)
@@ -62,7 +62,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         return TenantRepaired(name=name, action=Action.REPAIRED, credential=credential, problems=problems)
 
     async def _give_roles(self, tenant: ClaimedTenant) -> None:
-        """Give the readers and writers their rights on a database that was made a moment ago."""
+        """Give the readers and writers their rights on a new database."""
         if tenant.site.sql is None:
             return
         for role in (Role.WRITER, Role.READER):
@@ -77,23 +77,23 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 async def repair(
     tenant: ClaimedTenant, current: Credential, problems: tuple[Problem, ...]
 ) -> tuple[Credential, Credential | None]:
-    """Mend the logins of a tenant and their rights. The database is there.
+    """Repair the logins of a tenant and their rights. The database exists.
 
-    The other login comes first: an intent names one login at a time, and the last one must be on that in use if its
-    password is not known.
+    The other login comes first: an intent names one login at a time, and the last intent must name the login in use if
+    its password is unknown.
 
     Args:
         tenant: The tenant, under its claim.
         current: The credential on record.
-        problems: What is wrong.
+        problems: Its problems.
 
     Returns:
-        The current and the previous credential, to be kept.
+        The current and the previous credential, to be stored.
     """
     record = tenant.held.record
     previous, other = record.previous, tenant.names.other(current.username)
     if Problem.PREVIOUS_REFUSED in problems or record.intended == other:
-        if record.intended != current.username:  # that intent says that the login in use has an unknown password
+        if record.intended != current.username:  # otherwise the login in use has an unknown password
             await tenant.held.intend(other)
         await end_login(tenant, other, certain=False)
         previous = None
@@ -108,7 +108,7 @@ async def repair(
 
 
 async def _give_rights(tenant: ClaimedTenant, credential: Credential) -> None:
-    """Give a login that works its rights again. Its password stays."""
+    """Give a working login its rights again. Its password stays."""
     user = await read_user(tenant.cluster, credential.username) or User(credential.username)
     refused = await grant(tenant, evolve(user, password=credential.password), made=False)
     if refused is not None:

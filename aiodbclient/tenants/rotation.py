@@ -1,4 +1,4 @@
-"""Rotate a tenant's credential, and retire the one from before."""
+"""Rotate a tenant's credential, and retire the previous one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .tenancy import Tenancy, now_of, required, usable
 
 
 class AgedJob(ClaimingJob[TenantDone]):
-    """A job that leaves tenants alone whose rotation is younger than ``age``.
+    """A job that skips tenants whose rotation is younger than ``age``.
 
-    Ages are measured from the start of the run, by the store's clock. So a rotation that another process does meanwhile
-    is always young.
+    Ages are measured from the start of the run, by the store's clock. So a rotation by another process during the run
+    always counts as young.
     """
 
     def __init__(self, tenancy: Tenancy, age: timedelta | None) -> None:
@@ -36,7 +36,7 @@ class AgedJob(ClaimingJob[TenantDone]):
         return await super().prepare(meter)
 
     def is_young(self, credential: Credential) -> bool:
-        """Whether ``credential`` is younger than the age. One without a date, of version 0.1, is old."""
+        """Whether ``credential`` is younger than the age. One without a date, from version 0.1, is old."""
         if self._age is None or self._now is None or credential.since is None:
             return False
         return self._now - credential.since < self._age
@@ -58,7 +58,7 @@ class RotateTenants(AgedJob):
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = required(name, usable(record))
-        if before is not None and credential.username != before.username:  # by another process, meanwhile
+        if before is not None and credential.username != before.username:  # another process rotated it meanwhile
             return TenantDone(name=name, action=Action.ROTATED, credential=credential)
         if self.is_young(credential):
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
@@ -71,7 +71,7 @@ class RotateTenants(AgedJob):
 
 
 class RetireTenants(AgedJob):
-    """End the credential of each tenant from before ``rotate``. See ``Tenants.retire``."""
+    """End the previous credential of each tenant. See ``Tenants.retire``."""
 
     def __init__(self, tenancy: Tenancy, after: timedelta | None, *, end_sessions: bool) -> None:
         super().__init__(tenancy, check_age("after", after))
@@ -81,27 +81,27 @@ class RetireTenants(AgedJob):
         credential = required(name, usable(record))
         assert record is not None
         nothing_to_end = record.previous is None and record.intended is None
-        # What another process has rotated away from meanwhile is in use, and for a later ``retire``.
+        # If another process rotated it meanwhile, programs still use the previous credential: leave it for a later run.
         rotated = before is not None and credential.username != before.username
         if nothing_to_end or rotated or self.is_young(credential):
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        # Without a previous credential there is only an unfinished rotation to clean up after.
+        # Without a previous credential, this only cleans up after an unfinished rotation.
         action = Action.KEPT if tenant.held.record.previous is None else Action.RETIRED
         credential = await retire(tenant, end_sessions=self._end_sessions)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
 async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
-    """Make or reset the tenant's other login, and keep its credential as the one to use.
+    """Create or reset the tenant's other login, and store its credential as the current one.
 
-    The login in use is not touched and goes on working.
+    The login in use is not touched and still works.
 
     Raises:
         InvalidArgumentError: The tenant has no credential on record.
-        RotationPendingError: The credential from before the last rotation is not retired, and not ``force``.
+        RotationPendingError: The previous credential is not retired, and ``force`` is false.
     """
     record = tenant.held.record
     current, previous = required(tenant.names.tenant, usable(record)), record.previous
@@ -112,7 +112,9 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
             "again would end it while programs may still use it; retire it first, or pass force=True"
         )
     await tenant.held.intend(other)
-    if previous is not None and tenant.site.sql is not None:  # or an open session of it could set another password
+    if (
+        previous is not None and tenant.site.sql is not None
+    ):  # otherwise an open session of it could set another password
         await end_login(tenant, other, certain=True)
     credential = await working_credential(tenant, other, there=previous is not None)
     await tenant.held.keep(credential, current)
@@ -120,7 +122,7 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
 
 
 async def retire(tenant: ClaimedTenant, *, end_sessions: bool) -> Credential:
-    """End the credential from before ``rotate``, and whatever an unfinished rotation left on its login.
+    """End the previous credential, or what an unfinished rotation left on its login.
 
     Returns:
         The credential in use.

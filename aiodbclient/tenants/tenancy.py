@@ -1,4 +1,4 @@
-"""``Tenancy``: what all operations of one ``Tenants`` share."""
+"""``Tenancy``: the state that all operations of one ``Tenants`` share."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def _turns() -> asyncio.Semaphore:
 
 @frozen(kw_only=True, eq=False)
 class Tenancy:
-    """What all operations of one ``Tenants`` share.
+    """The state that all operations of one ``Tenants`` share.
 
     Attributes:
         cluster: The cluster.
         store: Its store.
-        prefix: What the names of databases and logins begin with.
+        prefix: The beginning of the names of databases and logins.
         role: The role of the logins.
         lease: Seconds for which a claim holds unless it is renewed.
         site: Reads the cluster once.
-        setup: Called with the credential of a new tenant before it is on record, or None.
+        setup: Called with the credential of a new tenant before it is stored, or None.
         on_event: Called after the work on each tenant, or None.
         turns: Limits how many names ``ensure`` works on at a time.
     """
@@ -83,28 +83,28 @@ class Tenancy:
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, spent)
 
     def check_record(self, record: Record | None) -> None:
-        """Make sure that ``record`` is of this cluster and this prefix: otherwise its names here are somebody else's.
+        """Make sure that ``record`` belongs to this cluster and prefix. Otherwise its names here are somebody else's.
 
         Raises:
-            InvalidArgumentError: It is not.
-            UnsupportedOperationError: It has a credential of an engine that can have no tenants.
+            InvalidArgumentError: It does not.
+            UnsupportedOperationError: It has a credential of an engine that does not support tenants.
         """
         for credential in () if record is None else (record.current, record.previous):
             if credential is None:
                 continue
             if credential.cluster not in (None, self.cluster.id):
                 raise InvalidArgumentError(
-                    f"the tenant {credential.name!r} is on record for the cluster {credential.cluster}, and this is "
+                    f"the tenant {credential.name!r} is on record for the cluster {credential.cluster}, but this is "
                     f"{self.cluster.id}: give each cluster a store of its own; nothing was sent"
                 )
             check_login(names_of(credential.name, credential.engine, self.prefix, self.role), credential.username)
 
 
 def check_login(names: Names, login: str | None) -> None:
-    """Make sure that ``login``, which is on record, is one of the tenant's. Raises InvalidArgumentError."""
+    """Make sure that the stored ``login`` is one of the tenant's. Raises InvalidArgumentError."""
     if login is not None and login not in names.logins:
         raise InvalidArgumentError(
-            f"the tenant {names.tenant!r} is on record with the login {login!r}, and with this prefix its logins are "
+            f"the tenant {names.tenant!r} is on record with the login {login!r}, but with this prefix its logins are "
             f"{' and '.join(map(repr, names.logins))}: give each prefix a store of its own; nothing was sent"
         )
 
@@ -116,7 +116,7 @@ async def now_of(store: Store) -> datetime:
 
 
 def usable(record: Record | None) -> Credential | None:
-    """The current credential on record; None if there is none, or if the intent is on its own login."""
+    """The current credential of ``record``; None if there is none, or if the intent names its login."""
     if record is None or record.current is None or record.intended == record.current.username:
         return None
     return record.current

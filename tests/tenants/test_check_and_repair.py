@@ -82,7 +82,7 @@ ONLY_BY_SQL = {Problem.RIGHTS_MISSING, Problem.OPEN_TO_OTHERS, Problem.PASSWORD_
 
 
 @pytest.mark.parametrize("problem", BROKEN)
-async def test_what_is_broken_is_found_and_mended_and_the_data_stays(anywhere: Place, problem: Problem) -> None:
+async def test_each_problem_is_found_and_repaired_and_the_data_stays(anywhere: Place, problem: Problem) -> None:
     place, tenants = anywhere, anywhere.tenants()
     credential = await tenants.ensure("alpha")
     has_sql = credential.engine != Engine.MONGODB

@@ -177,7 +177,7 @@ async def test_an_administrator_without_the_rights_is_told_with_the_statement_an
     error = caught.value
     assert error.tenant == "alpha"
     assert error.statement.startswith("CREATE ROLE")
-    assert "on record is the name, and no credential" in str(error)
+    assert "the name is on record, without a credential" in str(error)
     assert plain.password is not None
     assert plain.password not in str(error)
     await works(await place.tenants().ensure("alpha"))

@@ -45,7 +45,9 @@ class LosingStore(SQLiteStore):
 
 
 @pytest.mark.parametrize("losses", [0, 1, 2, 3])
-async def test_a_claim_that_is_lost_while_mending_is_mended_again(place: Place, tmp_path: Path, losses: int) -> None:
+async def test_a_claim_that_is_lost_while_the_credential_is_verified_is_verified_again(
+    place: Place, tmp_path: Path, losses: int
+) -> None:
     """Another process created the tenant meanwhile, and a late request of ours replaced its password."""
     async with LosingStore(place.path) as store:
 

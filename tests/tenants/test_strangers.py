@@ -27,8 +27,7 @@ from aiodbclient.tenants.claims import ClaimedTenant, HeldClaim
 from aiodbclient.tenants.events import Spent
 from aiodbclient.tenants.grants import postgres
 from aiodbclient.tenants.grants.postgres import PostgresGrants
-from aiodbclient.tenants.loop import Doubt
-from aiodbclient.tenants.loop import _mend as mend
+from aiodbclient.tenants.loop import Doubt, _verify_credential
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.site import SiteReader
 from aiodbclient.tenants.testing import LONG
@@ -186,7 +185,7 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
         with monkeypatch.context() as patched:
             patched.setattr(postgres, "connect", away)
             with pytest.raises(GrantError, match="connection refused"):
-                await mend(
+                await _verify_credential(
                     ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, spent=Spent(Meter())),
                     Doubt({credential.username}),
                 )
