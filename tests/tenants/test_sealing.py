@@ -103,7 +103,7 @@ NO_RECORDS = ["", "{}", "[]", "1", '"alpha"', "null", '{"name": "alpha", "more":
 
 @pytest.mark.parametrize("body", NO_RECORDS, ids=range(len(NO_RECORDS)))
 def test_a_forged_text_that_is_no_record_is_refused(body: str) -> None:
-    with pytest.raises(StoreError, match="'alpha' is of a shape that this version of aiodbclient does not know"):
+    with pytest.raises(StoreError, match="'alpha' has a form that this version of aiodbclient does not support"):
         Seal().open("alpha", forged("alpha", "plain", body))
     encrypted = Fernet(KEY).encrypt(body.encode(errors="surrogatepass")).decode()
     with pytest.raises(StoreError):
@@ -122,7 +122,7 @@ NO_ROLES: list[object] = [None, "", "OWNER", "admin", 5]
 def test_a_time_or_role_that_is_none_is_refused(member: str, value: object) -> None:
     record = json.loads(Seal().seal(Record(name="alpha", current=a_credential("alpha"))).split(".", 3)[3])
     record["current"][member] = value
-    with pytest.raises(StoreError, match="'alpha' is of a shape that this version of aiodbclient does not know"):
+    with pytest.raises(StoreError, match="'alpha' has a form that this version of aiodbclient does not support"):
         Seal().open("alpha", forged("alpha", "plain", json.dumps(record)))
 
 

@@ -104,7 +104,7 @@ class Grants(ABC, Generic[ServerT]):
         Args:
             names: The tenant's names for one role.
             username: One of its logins.
-            password: Its password, which the API just made and no one else has. None: do not log in as ``username``,
+            password: Its password, new from the API and known to nobody else. None: do not log in as ``username``,
                 because its other sessions change the password faster than the API does.
             delete: Deletes the login by the API. Called at most once, and only if the engine needs it.
 
@@ -151,7 +151,7 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
-        """Remove everything that ``give`` made for this role, such as a role of the server.
+        """Remove everything that ``give`` created for this role, such as a role of the server.
 
         For the owner, the tenant's database was already deleted or released.
         """

@@ -1,7 +1,7 @@
 """The statements that a tenant's login itself runs on PostgreSQL: start as the owner role, and end its sessions.
 
-On a managed cluster the administrator may not end the sessions of a login that the API made, or change its settings. A
-session of the same login may do both.
+On a managed cluster the administrator may not end the sessions of a login that the API created, or change its settings.
+A session of the same login may do both.
 """
 
 from __future__ import annotations

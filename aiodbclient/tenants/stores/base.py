@@ -1,4 +1,4 @@
-"""``BaseStore``: what ``SQLiteStore`` and ``PostgresStore`` share: opening, closing, and the verbs of ``Store``.
+"""``BaseStore``: the base of ``SQLiteStore`` and ``PostgresStore``. It opens, closes, and has the methods of ``Store``.
 
 Each subclass adds the connection, the SQL, and the rule when a claim is free.
 """
@@ -95,7 +95,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
                 yield self._seal.open(name, text)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
-        """Claim ``name``, and make its record if there is none. A cancelled call holds no claim.
+        """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
 
         Args:
             name: The name of the record.
@@ -106,7 +106,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
         Raises:
             StoreError: The store cannot be read or written.
-            InvalidArgumentError: No store can hold this name, or ``lease`` is no positive number.
+            InvalidArgumentError: No store can hold this name, or ``lease`` is not a positive number.
         """
         token = secrets.token_hex(16)
         new = self._seal.seal(Record(name=check_storable(name)))
@@ -121,21 +121,21 @@ class BaseStore(ABC, Generic[ConnectionT]):
             raise
 
     async def intend(self, claim: Claim, username: str | None) -> None:
-        """Put the intent on record, as ``Store.intend`` says. Raises ClaimLostError or StoreError."""
+        """Store the intent, as ``Store.intend`` describes. Raises ClaimLostError or StoreError."""
         record = evolve(claim.record, intended=username)
         await self._change(claim, self._changes.intend, record=self._seal.seal(record))
 
     async def renew(self, claim: Claim, lease: float) -> None:
-        """Make ``claim`` hold for ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
+        """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
         await self._change(claim, self._changes.renew, lease=check_lease(lease))
 
     async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
-        """Put the credentials on record, as ``Store.keep`` says. Raises ClaimLostError or StoreError."""
+        """Store the credentials, as ``Store.keep`` describes. Raises ClaimLostError or StoreError."""
         record = Record(name=claim.name, current=current, previous=previous)
         await self._change(claim, self._changes.keep, record=self._seal.seal(record))
 
     async def release(self, claim: Claim) -> None:
-        """End the claim, and leave the record as it is. Does nothing if it was lost. Raises StoreError."""
+        """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
         await self._run_change(self._changes.release, name=claim.name, token=claim.token)
 
     async def forget(self, claim: Claim) -> None:
@@ -144,7 +144,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._run_change(sql, name=claim.name, token=claim.token, **values):
-            raise ClaimLostError(f"the claim on {claim.name!r} has ended, or somebody else took it over")
+            raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
 
     def _opened(self) -> ConnectionT:
         if self._connection is None:
@@ -153,7 +153,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     @abstractmethod
     def _make_connection(self) -> ConnectionT:
-        """Make a connection. This imports its module, which may need an extra."""
+        """Create a connection. This imports its module, which may need an extra."""
 
     @abstractmethod
     async def _open(self, connection: ConnectionT) -> None:

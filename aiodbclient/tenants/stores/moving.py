@@ -1,7 +1,7 @@
 """Rewrite all records of a store with another key, or copy them to another store. Both work with every ``Store``.
 
-Both are safe to kill and to repeat. Stop the processes that use the store first: a name that one of them has claimed is
-refused, and what they write afterwards would go to the old key or the old store.
+Both are safe to kill and to repeat. Stop the processes that use the store first: both refuse a claimed name, and later
+writes of these processes would use the old key or the old store.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ async def rewrite_records(store: Store) -> int:
                 await rewrite_records(store)
 
     Args:
-        store: The store, opened with the new key first and the old one behind it.
+        store: The store, opened with the new key first and the old one second.
 
     Returns:
-        How many records it wrote.
+        The number of records that it wrote.
 
     Raises:
-        StoreError: The store cannot be used, or a process has claimed a name. Run it again when that one is done.
+        StoreError: The store cannot be used, or a process has claimed a name. Run it again when that process is done.
     """
 
     async def rewrite(name: str) -> bool:
@@ -55,7 +55,7 @@ async def copy_records(source: Store, target: Store) -> int:
         target: Another open store. Records that it already has must be equal.
 
     Returns:
-        How many records it wrote, without those that ``target`` already had.
+        The number of records that it wrote, without those that ``target`` already had.
 
     Raises:
         StoreError: A store cannot be used, a process has claimed a name, or ``target`` has another record of a name.

@@ -21,7 +21,7 @@ _held: set[int] = set()
 
 
 def _close_inherited() -> None:
-    """In a forked child, close the inherited files: else the parent would seem alive for as long as the child lives."""
+    """Close the inherited files in a forked child. Otherwise the parent would seem alive as long as the child lives."""
     while _held:
         os.close(_held.pop())
 
@@ -30,16 +30,16 @@ os.register_at_fork(after_in_child=_close_inherited)
 
 
 class Owner:
-    """An open store that holds claims. It counts as alive until it is closed or its process is dead.
+    """An open store that holds claims. It is alive until it is closed or its process dies.
 
     Args:
         path: The store's file.
 
     Attributes:
-        name: A random name, which its claims carry.
+        name: A random name. Its claims have it.
 
     Raises:
-        OSError: Its file cannot be made.
+        OSError: Its file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,9 +52,9 @@ class Owner:
         os.rename(made, self._file)  # the file is locked before another process can find it
 
     def close(self) -> None:
-        """Remove its file. Its claims are free then."""
+        """Remove its file. This frees its claims."""
         if self._lock in _held:
-            with suppress(OSError):  # it is gone already, or cannot be removed: without its lock it means nothing
+            with suppress(OSError):  # it is gone, or cannot be removed: without its lock it has no effect
                 os.unlink(self._file)
             _held.remove(self._lock)
             os.close(self._lock)
@@ -66,10 +66,10 @@ def is_alive(path: Path, name: str) -> bool:
 
 
 def sweep(path: Path) -> None:
-    """Remove the files of owners that are dead. ``path`` is the store's file."""
+    """Remove the files of dead owners. ``path`` is the store's file."""
     for file in glob(f"{escape(str(path))}-owner-{'[0-9a-f]' * 16}"):
         if not _is_locked(file):
-            with suppress(OSError):  # another process removes it too, or this one may not
+            with suppress(OSError):  # another process removed it, or this one may not
                 os.unlink(file)
 
 

@@ -1,4 +1,4 @@
-"""A store's file must belong to this process's user: who owns the file can read the credentials, whatever its mode."""
+"""A store's file must belong to the user of this process: its owner can read the credentials, whatever its mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import StoreError
 
-# The files that SQLite uses beside the store. It would replay a planted journal, or write pages into one.
+# The files that SQLite uses beside the store. It would replay a planted journal, or write data into it.
 _BESIDE = ("-journal", "-wal", "-shm")
 
 
@@ -31,17 +31,17 @@ def refuse_links_of_others(path: Path) -> None:
         if part.is_symlink() and part.lstat().st_uid not in _trusted():
             raise StoreError(
                 f"the store {path} cannot be used: {part} is a link that belongs to user {part.lstat().st_uid}, who "
-                "decides where it leads. Give the path of the file itself"
+                "decides where it leads: pass the path of the file itself"
             )
 
 
 def _refuse(path: Path, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise StoreError(f"the store cannot be used: {path} is a link. Remove it, after you have seen who put it there")
+        raise StoreError(f"the store cannot be used: {path} is a link: find out who put it there, and remove it")
     if status.st_uid not in _trusted():
         raise StoreError(
-            f"the store cannot be used: {path} belongs to user {status.st_uid}, who could read the credentials. Run "
-            "this as that user; or, if you know the file, take it over with chown"
+            f"the store cannot be used: {path} belongs to user {status.st_uid}, who could read the credentials: run "
+            "this as that user or, if you know the file, take it over with chown"
         )
 
 

@@ -19,7 +19,7 @@ _PER_PAGE = 500  # records that ``records`` reads at once
 _GET = "SELECT record FROM {table} WHERE name = %(name)s"
 _PAGE = "SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s"
 # The connection of a living store holds a shared advisory lock on its own number, the ``owner`` of its claims. A
-# restart of the server ends the locks but not the stores. So older claims are free only when their lease has run out.
+# restart of the server ends the locks but not the stores. So claims from before it are free when their lease expires.
 _CLAIM = """
 INSERT INTO {table} AS known (name, record, token, owner, started, expires)
 VALUES (%(name)s, %(record)s, %(token)s, %(owner)s, pg_postmaster_start_time(),
@@ -44,34 +44,33 @@ _NOW = (
 
 
 class PostgresStore(BaseStore["PostgresConnection"]):
-    """Credentials in a table of PostgreSQL 14 or newer, which processes of any number of machines may use at once.
+    """Credentials in a table of PostgreSQL 14 or newer, for processes on any number of machines.
 
-    It is an async context manager: entering it connects, and makes the table if there is none. Every method is durable
-    when it returns (committed); changes that are made at the same time are committed together, on one connection. Every
-    method is safe to cancel: a change is made whole or not at all. While the server is away, methods raise StoreError;
-    when it is back, they connect again by themselves.
+    It is an async context manager: entering it connects, and creates the table if there is none. When a method returns,
+    its change is committed. Simultaneous changes are committed together, on one connection. Every method is safe to
+    cancel: it makes its whole change or none of it. While the server is unreachable, methods raise StoreError.
+    Afterwards they connect again by themselves.
 
-    The claims of a process that died, or whose connection the server lost, are free at once. After a restart of the
-    server they are free when their lease has run out, by the server's clock.
+    If a process dies, or the server loses its connection, its claims are free at once. After a restart of the server
+    they are free when their lease expires, by the server's clock.
 
-    Connect to the server itself. Behind a pool that gives each transaction another connection (PgBouncer in the mode
-    ``transaction``), living processes would seem dead.
+    Connect to the server itself, not through PgBouncer in the mode ``transaction``: it gives each transaction another
+    connection, so living processes would seem dead.
 
     Args:
-        dsn: A connection string of libpq. With ``sslmode=verify-full`` and ``sslrootcert=`` in it the server is
-            verified. Its role needs SELECT, INSERT, UPDATE and DELETE on the table, and to make the table CREATE on
-            its schema.
+        dsn: A connection string of libpq. Add ``sslmode=verify-full`` and ``sslrootcert=`` to verify the server. Its
+            role needs SELECT, INSERT, UPDATE and DELETE on the table, and CREATE on its schema to create the table.
         table: The table's name, or ``schema.name``.
-        key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
+        key: Encrypts the credentials: a key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
             encrypts, all decrypt. None: everybody who can read the table can read the credentials.
-        make: Whether to make the table if there is none. Otherwise it is a StoreError on entering.
+        make: Whether to create the table if there is none. Otherwise entering it raises StoreError.
 
     Raises:
-        InvalidArgumentError: ``dsn`` or ``table`` is no string, or ``key`` is not a key of Fernet; on entering it:
+        InvalidArgumentError: ``dsn`` or ``table`` is not a string, or ``key`` is not a key of Fernet. On entering:
             ``dsn`` is not a connection string.
-        ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
-            or psycopg is not installed.
-        StoreError: On entering it: the server cannot be reached or used, or the table was written with another key.
+        ConfigurationError: There is a key, and ``cryptography`` is not installed. On entering: it is open already, or
+            psycopg is not installed.
+        StoreError: On entering: the server cannot be reached or used, or the table was written with another key.
     """
 
     _changes = Changes(

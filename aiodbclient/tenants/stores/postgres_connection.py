@@ -57,7 +57,7 @@ class PostgresConnection:
         dsn: The connection string.
         table: The table.
         owner: The number of this store. The connection holds an advisory lock on it.
-        make: Whether to make the table if it does not exist.
+        make: Whether to create the table if it does not exist.
 
     Raises:
         InvalidArgumentError: ``dsn`` is not a connection string.

@@ -1,8 +1,8 @@
 """``Seal``: convert a record to the text that a store holds, and back. Pure.
 
 The text is ``v1.KIND.CHECKSUM.BODY``. BODY is the record as JSON, with its name in it. KIND is ``plain``, or ``fernet``
-if BODY is encrypted and authenticated. CHECKSUM is of the name, the kind and the body. A wrong one
-means that the text is damaged or belongs to another name, and not that the key is wrong.
+if BODY is encrypted and authenticated. CHECKSUM covers the name, the kind and the body. A
+wrong checksum means that the text is damaged or belongs to another name, not that the key is wrong.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _OF_THE_COMMAND = " (for the command: AIODBCLIENT_STORE_KEY)"
 
 
 class Seal:
-    """Turns records into the text that a store holds, and back. Needs no I/O; for stores of your own too.
+    """Turns records into text for a store, and back. Does no I/O. For your own stores too.
 
     Args:
         key: A key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first encrypts, all decrypt.
-            None: records are not encrypted, and have a checksum only.
+            None: records are not encrypted, and only have a checksum.
 
     Raises:
         InvalidArgumentError: ``key`` is not a key of Fernet.
@@ -49,7 +49,7 @@ class Seal:
         self._fernet = fernet
 
     def seal(self, record: Record) -> str:
-        """Return the text to put on record. With a key it differs each time.
+        """Return the text to store. With a key it differs each time.
 
         Raises:
             InvalidArgumentError: ``since`` of a credential has no offset.
@@ -64,8 +64,8 @@ class Seal:
         """Return the record of ``name`` that was sealed as ``text``.
 
         Raises:
-            StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key, or with one while
-                there is none here. No message holds any of it.
+            StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key; or only one of the
+                text and this object has a key. No message quotes the text.
         """
         kind, body = unwrap(name, text)
         if (kind == "fernet") != (self._fernet is not None):
@@ -83,19 +83,19 @@ class Seal:
             body = opened
         record = _record(body)
         if record is None:
-            raise StoreError(f"the record of {name!r} is of a shape that this version of aiodbclient does not know")
+            raise StoreError(f"the record of {name!r} has a form that this version of aiodbclient does not support")
         if record.name != name:
             raise StoreError(f"the record of {name!r} belongs to another name")
         return record
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Find out before any work whether this is the key of a store, by its first record that is not damaged.
+        """Check before any work whether the key opens the store, by its first undamaged record.
 
         Args:
             rows: Some of the store's names, each with its text.
 
         Raises:
-            StoreError: That record cannot be opened, as ``open`` says.
+            StoreError: ``open`` cannot open that record.
         """
         for name, text in rows:
             try:
@@ -108,7 +108,7 @@ class Seal:
 
 def unwrap(name: str, text: str) -> tuple[str, str]:
     """Return the kind and the body of ``text``. Raises StoreError if it is damaged, or belongs to another name."""
-    if not isinstance(text, str):  # SQLite takes the type of a value from the value
+    if not isinstance(text, str):  # a TEXT column of SQLite can hold a blob too
         raise _damaged(name)
     version, _, rest = text.partition(".")
     kind, _, rest = rest.partition(".")
@@ -136,7 +136,7 @@ def check_storable(name: str) -> str:
 
 
 def check_lease(lease: float) -> float:
-    """Return ``lease``. Raises InvalidArgumentError if it is no positive number of seconds."""
+    """Return ``lease``. Raises InvalidArgumentError if it is not a positive number of seconds."""
     if isinstance(lease, int | float) and 0 < lease < inf:
         return lease
     raise InvalidArgumentError(f"lease must be a positive number of seconds, not {lease!r}")
@@ -147,7 +147,7 @@ def _checksum(name: str, kind: str, body: str) -> str:
 
 
 def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidArgumentError:
-    """The cipher of ``key``, or the error that it is none: who raises it no longer has the key in a frame."""
+    """The cipher of ``key``, or an error for the caller to raise: then no frame of the traceback holds the key."""
     try:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError:
@@ -156,7 +156,7 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidAr
         return MultiFernet([Fernet(each) for each in ([key] if isinstance(key, str | bytes) else key)])
     except (ValueError, TypeError):
         return InvalidArgumentError(
-            f"key= takes one or several keys as cryptography.fernet.Fernet.generate_key() makes them{_OF_THE_COMMAND}"
+            f"key= takes one or several keys of cryptography.fernet.Fernet.generate_key(){_OF_THE_COMMAND}"
         )
 
 
@@ -165,7 +165,7 @@ def _decrypted(fernet: MultiFernet, token: str) -> str | None:
 
     try:
         return fernet.decrypt(token).decode()
-    except (InvalidToken, ValueError):  # ValueError: it is no ASCII
+    except (InvalidToken, ValueError):  # ValueError: it is not ASCII
         return None
 
 

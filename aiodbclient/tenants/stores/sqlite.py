@@ -24,30 +24,30 @@ _OWN = "WHERE name = :name AND token = :token"
 
 
 class SQLiteStore(BaseStore["SQLiteConnection"]):
-    """Credentials in a SQLite file of mode 0600, which several processes of one machine may use at once.
+    """Credentials in a SQLite file of mode 0600, for several processes of one machine.
 
-    It is an async context manager: entering it opens the file, in a thread of its own. Every method is durable when it
-    returns (fsynced); changes that are made at the same time are committed together. Every method is safe to cancel: a
-    change is made whole or not at all.
+    It is an async context manager: entering it opens the file, in its own thread. When a method returns, its change is
+    on the disk (fsynced). Simultaneous changes are committed together. Every method is safe to cancel: it makes its
+    whole change or none of it.
 
-    The claims of a process that died, or of a store that was closed, are free at once. For that there is a small file
-    ``PATH-owner-...`` beside the file for each open store that has made claims: leave those files alone.
+    If a process dies, or closes its store, its claims are free at once. For this, each open store with claims has a
+    small file ``PATH-owner-...`` beside the file: do not touch those files.
 
-    The file must belong to the user of this process, or to root: its owner could read the credentials.
+    The file must belong to the user of this process, or to root, because its owner can read the credentials.
 
-    Do not put the file on a network file system: SQLite cannot rely on its locks. After a fork the child must open a
-    store of its own.
+    Do not put the file on a network file system, because SQLite cannot rely on its locks. After a fork the child must
+    open its own store.
 
     Args:
-        path: The file. It is made if it is not there; its folder must be there.
-        key: Encrypts the credentials: one of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
+        path: The file. It is created if it does not exist; its folder must exist.
+        key: Encrypts the credentials: a key of ``cryptography.fernet.Fernet.generate_key()``, or several: the first
             encrypts, all decrypt. None: everybody who can read the file can read the credentials.
 
     Raises:
         InvalidArgumentError: ``path`` is not the path of a file, or ``key`` is not a key of Fernet.
-        ConfigurationError: There is a key, and ``cryptography`` is not installed; on entering it: it is open already,
-            or the system is not POSIX.
-        StoreError: On entering it: the file cannot be opened or made, belongs to another user, is not a store, or was
+        ConfigurationError: There is a key, and ``cryptography`` is not installed. On entering: it is open already, or
+            the system is not POSIX.
+        StoreError: On entering: the file cannot be opened or created, belongs to another user, is not a store, or was
             written with another key.
     """
 
@@ -100,7 +100,7 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
     def _release_soon(self, name: str, token: str) -> None:
         self._opened().submit(partial(_affects, self._changes.release, {"name": name, "token": token}))
 
-    # What follows runs in the connection's thread.
+    # The methods below run in the connection's thread.
 
     def _make_claim(
         self, owner: Callable[[], str], name: str, token: str, lease: float, new: str, database: sqlite3.Connection
@@ -123,7 +123,7 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         return text
 
     def _verify(self, database: sqlite3.Connection) -> None:
-        """Check the whole file once, before a name counts as new: the damage may be in the name of its row."""
+        """Check the whole file once, before a name counts as new: its row may have a damaged name."""
         if self._verified:
             return
         if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS credentials (
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {_LOCK_TIMEOUT:.0f} s",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
-    sqlite3.SQLITE_FULL: "make room on the disk, and go on",
+    sqlite3.SQLITE_FULL: "make room on the disk, and run it again",
     sqlite3.SQLITE_NOTADB: "the file is damaged, or is not a store: restore it from a backup",
     sqlite3.SQLITE_READONLY: "the file cannot be written",
 }
@@ -60,7 +60,7 @@ class SQLiteConnection:
     system to StoreErrors.
 
     Args:
-        path: The file, without links. ``open`` makes it if it does not exist.
+        path: The file, without links. ``open`` creates it if it does not exist.
         given: The path that the user gave for it.
     """
 
@@ -77,7 +77,7 @@ class SQLiteConnection:
         """Open the file.
 
         Raises:
-            StoreError: It cannot be opened or made, or is not a store.
+            StoreError: It cannot be opened or created, or is not a store.
         """
         await asyncio.wrap_future(self._thread.submit(self._converting_errors, self._open))
 
@@ -118,7 +118,7 @@ class SQLiteConnection:
         if self._process != os.getpid():
             raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
 
-    # What follows runs in the thread.
+    # The methods below run in the thread.
 
     def _open(self) -> None:
         refuse_links_of_others(self._given)
