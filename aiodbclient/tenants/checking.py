@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from .._bulk.settings import differences
 from .._request.call import Meter
 from ..errors import DatabaseClientError, GrantError, InvalidArgumentError, ServerError, TransportError
@@ -72,6 +74,12 @@ async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Pro
         GrantError: The database server is unreachable.
         DatabaseClientError: The API does not answer.
     """
+    sql = tenant.site.sql
+    async with nullcontext() if sql is None else sql.shared():
+        return await _problems(tenant, record, listing)
+
+
+async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
     names, sql = tenant.names, tenant.site.sql
     found = set[Problem]()
     if record.current is None or record.intended is not None:

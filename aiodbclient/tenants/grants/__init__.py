@@ -19,12 +19,14 @@ from ...models import Connection
 from ..naming import Names
 from ..problems import Problem
 from .administrator import Administrator
+from .readers import Readers
 from .settings import SETTINGS
 
 # How many connections to one server at a time. The rate limit allows two tenants a second, and each needs a connection
 # for some milliseconds.
 _CONNECTIONS = 4
 CONNECT_SECONDS = 10
+_NO_ADMINISTRATOR = "the administrator who gives tenants their rights cannot log in"
 
 ServerT = TypeVar("ServerT")
 
@@ -53,11 +55,16 @@ class Grants(ABC, Generic[ServerT]):
     def __init__(self, admin: dict[str, Any]) -> None:
         self._admin = admin
         self._turns = asyncio.Semaphore(_CONNECTIONS)
+        self._readers = Readers(self._log_in, self._close)
 
     async def check(self) -> None:
         """Log in as the administrator, and log out."""
         async with self._administrator():
             pass
+
+    def shared(self) -> AbstractAsyncContextManager[None]:
+        """Meanwhile, ``problems`` keeps its sessions open for the next tenant. May be entered by many tasks at once."""
+        return self._readers.shared()
 
     @abstractmethod
     async def administrator(self) -> Administrator:
@@ -157,13 +164,21 @@ class Grants(ABC, Generic[ServerT]):
         """
 
     @abstractmethod
-    def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[ServerT]:
+    async def _open(self, options: dict[str, Any]) -> ServerT:
         """Connect with these options of the driver.
 
         Raises:
             LoginRefusedError: The server refuses the login.
             ServerAwayError: The server is unreachable or has no free connection.
         """
+
+    @abstractmethod
+    async def _close(self, server: ServerT) -> None:
+        """Close a connection, even if this is cancelled."""
+
+    @abstractmethod
+    def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[ServerT]:
+        """Connect as ``_open`` does, and close the connection at the end."""
 
     @asynccontextmanager
     async def _administrator(self, **options: Any) -> AsyncGenerator[ServerT]:
@@ -174,7 +189,14 @@ class Grants(ABC, Generic[ServerT]):
                 return
         except (LoginRefusedError, ServerAwayError) as refused:
             reason = str(refused)
-        raise GrantError(f"the administrator who gives tenants their rights cannot log in, or was cut off: {reason}")
+        raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: {reason}")
+
+    async def _log_in(self) -> ServerT:
+        try:
+            return await self._open(self._admin)
+        except (LoginRefusedError, ServerAwayError) as refused:
+            reason = str(refused)
+        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
 
 
 def sql_grants(

@@ -28,7 +28,16 @@ from .administrator import MYSQL_PRIVILEGES, MYSQL_STATEMENT, Administrator, on_
 from .mariadb_sessions import account, end_on_mariadb, kept_password
 from .mysql_events import check_events
 from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
-from .mysql_server import NO_ACCESS, MySQLSession, PasswordAcceptedError, connected, options_of, pattern, quoted
+from .mysql_server import (
+    NO_ACCESS,
+    MySQLSession,
+    PasswordAcceptedError,
+    connected,
+    opened,
+    options_of,
+    pattern,
+    quoted,
+)
 from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_its_end
 from .mysql_transactions import roll_back_prepared
 
@@ -93,17 +102,7 @@ class MySQLGrants(Grants[MySQLSession]):
         return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        tenant, schema, found = names.tenant, _schema(names), set[Problem]()
-        async with self._administrator() as server:
-            for username in usernames:
-                if await hosts(server, tenant, username) - {"%"}:
-                    found.add(Problem.OPEN_TO_OTHERS)
-                if not await has_exactly(server, tenant, username, names.role, schema):
-                    found.add(Problem.RIGHTS_MISSING)
-            logins = mysql_logins(names)
-            if any(one.grantee.user not in logins for one in await access(server, tenant, schema)):
-                found.add(Problem.OPEN_TO_OTHERS)
-        return frozenset(found)
+        return await self._readers.read(lambda server: _problems(names, server, usernames))
 
     async def shut_out(self, names: Names) -> tuple[str, ...]:
         logins = mysql_logins(names)
@@ -176,6 +175,12 @@ class MySQLGrants(Grants[MySQLSession]):
                 reason = str(refused)
         raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 
+    async def _open(self, options: dict[str, Any]) -> MySQLSession:
+        return await opened(options, self._tls)
+
+    async def _close(self, server: MySQLSession) -> None:
+        await server.close()
+
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
         return connected(options, self._tls)
 
@@ -225,6 +230,19 @@ class MySQLGrants(Grants[MySQLSession]):
 def _schema(names: Names) -> str:
     assert names.database is not None
     return names.database
+
+
+async def _problems(names: Names, server: MySQLSession, usernames: Sequence[str]) -> frozenset[Problem]:
+    tenant, schema, found = names.tenant, _schema(names), set[Problem]()
+    for username in usernames:
+        if await hosts(server, tenant, username) - {"%"}:
+            found.add(Problem.OPEN_TO_OTHERS)
+        if not await has_exactly(server, tenant, username, names.role, schema):
+            found.add(Problem.RIGHTS_MISSING)
+    logins = mysql_logins(names)
+    if any(one.grantee.user not in logins for one in await access(server, tenant, schema)):
+        found.add(Problem.OPEN_TO_OTHERS)
+    return frozenset(found)
 
 
 async def _check_hosts(server: MySQLSession, tenant: str, username: str) -> None:

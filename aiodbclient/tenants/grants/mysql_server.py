@@ -20,6 +20,7 @@ import pymysql
 from ..._hosts import is_host
 from ...errors import ConfigurationError, GrantError
 from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
+from .readers import SessionLostError
 
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
 STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement
@@ -46,6 +47,7 @@ NO_ACCESS = 1044  # to the schema
 # The server accepts the password, but refuses the login: there is no such schema, or the account reached its connection
 # limit.
 _PASSWORD_ACCEPTED = frozenset({NO_ACCESS, 1049, 1203, 1226})
+_ENDED = {(1053,), (1927,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
 
 # What the driver raises in addition to its own errors, for example if the server speaks another protocol.
 _NOT_MYSQL = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
@@ -111,6 +113,7 @@ class MySQLSession:
             fine: Error codes that mean that there was nothing to do.
 
         Raises:
+            SessionLostError: The session ended.
             GrantError: The server refused the statement, or did not answer in time.
         """
         try:
@@ -118,10 +121,11 @@ class MySQLSession:
         except pymysql.Error as error:
             if error.args and error.args[0] in fine:
                 return []
+            kind = SessionLostError if self._connection.closed or error.args[:1] in _ENDED else GrantError
             reason = reason_of(error)
         except TimeoutError:
-            reason = f"no answer within {STATEMENT_SECONDS} seconds"
-        raise GrantError(
+            kind, reason = GrantError, f"no answer within {STATEMENT_SECONDS} seconds"
+        raise kind(
             f"tenant {tenant!r}: MySQL refused a statement: {reason}",
             tenant=tenant,
             statement=statement % tuple(map(repr, values)) if shown is None else shown,
@@ -132,6 +136,44 @@ class MySQLSession:
         async with asyncio.timeout(STATEMENT_SECONDS), self._connection.cursor() as cursor:
             await cursor.execute(statement, values)
             return list(await cursor.fetchall())
+
+    async def close(self) -> None:
+        """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""
+        try:
+            with suppress(OSError, pymysql.Error):
+                await self._connection.ensure_closed()
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._connection.close()
+
+
+async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True) -> MySQLSession:
+    """Log in as ``connected`` does. The caller closes the session."""
+    # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
+    settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": _Cursor}
+    connection: Any = _Connection(**options, **settings)
+    refused: LoginRefusedError | ServerAwayError
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
+            session = MySQLSession(connection)
+            for statement in _preparing(session) if prepared else ():
+                await session.raw(statement)
+            return session
+    except pymysql.Error as error:
+        refused = _refusal(error)
+    except TimeoutError:
+        refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
+    except _NOT_MYSQL as error:
+        refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    raise refused
 
 
 @asynccontextmanager
@@ -149,32 +191,12 @@ async def connected(
         LoginRefusedError: The server refuses the login.
         ServerAwayError: The server is unreachable or has no free connection.
     """
-    refused: LoginRefusedError | ServerAwayError
-    # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
-    settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": _Cursor}
-    connection: Any = _Connection(**options, **settings)
+    session = await opened(options, tls, prepared=prepared)
     try:
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
-                session = MySQLSession(connection)
-                if prepared:
-                    for statement in _preparing(session):
-                        await session.raw(statement)
-        except pymysql.Error as error:
-            refused = _refusal(error)
-        except TimeoutError:
-            refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
-        except _NOT_MYSQL as error:
-            refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
-        else:
-            yield session
-            with suppress(OSError, pymysql.Error):
-                await connection.ensure_closed()
-            return
+        yield session
+        await session.close()
     finally:
-        connection.close()
-    raise refused
+        session.abort()
 
 
 def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:

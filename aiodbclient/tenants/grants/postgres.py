@@ -144,14 +144,18 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             await self.give(names, username)
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        async with self._administrator() as server:
-            if names.role is Role.OWNER:
-                return _problems(await lacking(names, server, usernames, self._limit))
-            found = _problems(await lacking_outside(names, server, usernames))
-            if Problem.RIGHTS_MISSING in found or await cannot_enter(names, server, server.info.user):
-                return found | {Problem.RIGHTS_MISSING}
+        if names.role is Role.OWNER:
+            return await self._readers.read(lambda server: self._of_owner(names, server, usernames))
+        found = await self._readers.read(lambda server: _of_group(names, server, usernames))
+        if Problem.RIGHTS_MISSING in found:
+            return found
         async with self._administrator(dbname=names.database) as server:
             return found | _problems(await lacking_inside(names, server))
+
+    async def _of_owner(
+        self, names: Names, server: AsyncConnection[Any], usernames: Sequence[str]
+    ) -> frozenset[Problem]:
+        return _problems(await lacking(names, server, usernames, self._limit))
 
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
@@ -227,28 +231,35 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                     return
         raise GrantError(f"tenant {names.tenant!r}: the login {username!r} cannot log in: {reason}")
 
-    @asynccontextmanager
-    async def _connected(
-        self, options: dict[str, Any], seconds: float = SESSION_SECONDS
-    ) -> AsyncGenerator[AsyncConnection[Any]]:
+    async def _open(self, options: dict[str, Any], seconds: float = SESSION_SECONDS) -> AsyncConnection[Any]:
         try:
             server = await connect(options, self._ca, self._version, seconds)
-            self._version = server.info.server_version
         except psycopg.OperationalError as error:
             reason = one_line(error)
             asked = error.pgconn is not None and error.pgconn.used_password
         else:
-            try:
-                async with asyncio.timeout(seconds):
-                    yield server
-                return
-            except TimeoutError:
-                reason, asked = f"it did not answer within {seconds:.0f} s", False
-            finally:  # not ``async with server``: it leaks the connection if it is cancelled at its end
-                await server.close()
+            self._version = server.info.server_version
+            return server
         if asked and await self._refuses_passwords(options, reason):
             raise LoginRefusedError(reason)
         raise ServerAwayError(reason)
+
+    async def _close(self, server: AsyncConnection[Any]) -> None:
+        await server.close()  # it awaits nothing
+
+    @asynccontextmanager
+    async def _connected(
+        self, options: dict[str, Any], seconds: float = SESSION_SECONDS
+    ) -> AsyncGenerator[AsyncConnection[Any]]:
+        server = await self._open(options, seconds)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    yield server
+                return
+        finally:  # not ``async with server``: it leaks the connection if it is cancelled at its end
+            await self._close(server)
+        raise ServerAwayError(f"it did not answer within {seconds:.0f} s")
 
     async def _refuses_passwords(self, options: dict[str, Any], reason: str) -> bool:
         """Whether the server returns ``reason`` for a wrong password too.
@@ -261,6 +272,14 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             return one_line(error) == reason
         await server.close()
         return False
+
+
+async def _of_group(names: Names, server: AsyncConnection[Any], usernames: Sequence[str]) -> frozenset[Problem]:
+    """The problems of readers or writers, as far as the administrator's database shows them."""
+    found = _problems(await lacking_outside(names, server, usernames))
+    if await cannot_enter(names, server, server.info.user):
+        return found | {Problem.RIGHTS_MISSING}
+    return found
 
 
 def _problems(steps: Sequence[Step]) -> frozenset[Problem]:

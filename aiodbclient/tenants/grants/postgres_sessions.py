@@ -22,6 +22,7 @@ from ..._libpq import one_line, options_of
 from ...errors import ConfigurationError, GrantError
 from ..naming import Names
 from . import CONNECT_SECONDS
+from .readers import SessionLostError
 
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT and WITH SET
 SESSION_SECONDS = 30.0  # s for everything in one session
@@ -132,7 +133,8 @@ async def run(names: Names, server: AsyncConnection[Any], statement: Composed | 
 
     Raises:
         BlockedError: Another session holds a lock that it needs.
-        GrantError: PostgreSQL refuses it, or the connection broke.
+        SessionLostError: The connection broke.
+        GrantError: PostgreSQL refuses it.
     """
     kind: type[GrantError] = GrantError
     try:
@@ -142,6 +144,8 @@ async def run(names: Names, server: AsyncConnection[Any], statement: Composed | 
         reason = error.diag.message_primary or one_line(error)
         if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
             kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
+        elif server.closed:
+            kind = SessionLostError
     raise kind(
         f"tenant {names.tenant!r}: PostgreSQL refused a statement: {reason}",
         tenant=names.tenant,
