@@ -46,7 +46,8 @@ _ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
 _DATABASE = SQL("""
 SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
        ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
-             WHERE setrole = 0 AND setdatabase = d.oid)
+             WHERE setrole = 0 AND setdatabase = d.oid),
+       greatest(1, current_setting('max_connections')::int / 2)
 FROM pg_database d WHERE datname = %s
 """)
 _PRIVILEGES = SQL("""
@@ -55,11 +56,8 @@ FROM pg_database d, aclexplode(coalesce(datacl, acldefault('d', datdba))) a WHER
 """)
 _MEMBERS = SQL("""
 SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option, {inherit}, {set}
-FROM pg_auth_members WHERE roleid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
 """)
-
-
-_HALF = SQL("SELECT greatest(1, current_setting('max_connections')::int / 2)")
 
 
 @frozen
@@ -89,6 +87,7 @@ class Database:
         template: Whether it is a template, which cannot be dropped.
         limit: Its connection limit; -1 for none.
         settings: The names of the settings on it.
+        half: Half of the connections that the server takes.
         privileges: The privileges of each role on it. ``PUBLIC`` means all roles.
         granting: The roles that may grant a privilege to others.
     """
@@ -98,6 +97,7 @@ class Database:
     template: bool
     limit: int
     settings: frozenset[str]
+    half: int
     privileges: dict[str, set[str]] = field(factory=dict)
     granting: set[str] = field(factory=set)
 
@@ -125,9 +125,9 @@ async def read_database(names: Names, server: AsyncConnection[Any]) -> Database:
         raise GrantError(
             f"tenant {names.tenant!r}: the database {names.database!r} does not exist", tenant=names.tenant
         )
-    owner, connections, template, limit, settings = rows[0]
+    owner, connections, template, limit, settings, half = rows[0]
     database = Database(
-        owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings)
+        owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings), half=half
     )
     for grantee, privilege, grantable in await run(names, server, _PRIVILEGES, names.database):
         database.privileges.setdefault(grantee, set()).add(privilege)
@@ -138,13 +138,15 @@ async def read_database(names: Names, server: AsyncConnection[Any]) -> Database:
 
 async def members(names: Names, server: AsyncConnection[Any], role: str) -> list[Member] | None:
     """Read the members of ``role``; None if there is no such role."""
-    if not await run(names, server, SQL("SELECT FROM pg_roles WHERE rolname = %s"), role):
-        return None
     columns = ("inherit_option", "set_option") if knows_options(server) else ("true", "true")
     query = _MEMBERS.format(inherit=SQL(columns[0]), set=SQL(columns[1]))
+    rows = await run(names, server, query, role)
+    if not rows:
+        return None
     return [
         Member(name=name, grantor=grantor, admin=admin, inherit=inherit, set=can_set)
-        for name, grantor, admin, inherit, can_set in await run(names, server, query, role)
+        for name, grantor, admin, inherit, can_set in rows
+        if name is not None  # it has no members
     ]
 
 
@@ -159,12 +161,9 @@ async def lacking(
     member = list(membership_steps(names.owner, present, usernames, server, keep=logins_of(names)))
     if database.owner in usernames and knows_options(server):  # only that login can give it back, when it logs in
         return [*member, inherit_step(names, server, database.owner)]
-    if limit is None:
-        ((limit,),) = await run(names, server, _HALF)
-        assert limit is not None
     return [
         *(step for step in member if not step.of_login),
-        *_database_steps(names, database, server, usernames, limit),
+        *_database_steps(names, database, server, usernames, limit or database.half),
         *(step for step in member if step.of_login),
     ]
 
