@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from copy import copy
 
-from .._bulk.settings import differences
 from .._request.call import Meter
 from ..errors import DatabaseClientError, GrantError, InvalidArgumentError, ServerError, TransportError
-from ..models import NewUser, User
+from ..models import User
 from .claims import Tenant
 from .credential import Credential
 from .events import Spent
-from .grants.settings import settings_for
 from .listing import Listing, has_database, read_user
-from .logins import works
+from .logins import has_other_settings, works
 from .loop import TenantJob
 from .naming import names_of
 from .outcomes import TenantChecked
@@ -42,7 +41,7 @@ class CheckTenants(TenantJob[TenantChecked]):
 
     async def do_one(self, name: str, spent: Spent) -> TenantChecked:
         if self._away is not None:
-            raise self._away
+            raise copy(self._away)  # each outcome has its own, since raising it adds to its traceback
         calls = self.calls(spent.meter, name)
         site = await self.tenancy.site.read(calls)
         names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
@@ -99,7 +98,7 @@ async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[P
         there.append(user.name)
         if database and not await _is_accepted(tenant, credential, user):
             found.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
-        if is_current and await _has_other_settings(tenant, listing, user):
+        if is_current and await _are_settings_known(tenant, listing, user) and has_other_settings(tenant, user):
             found.add(Problem.SETTINGS_DIFFER)
     if sql is not None and database and there:
         found |= await tenant.spent.on_sql(sql.problems(names, there))
@@ -128,12 +127,7 @@ async def _is_accepted(tenant: Tenant, credential: Credential, user: User) -> bo
     return fresh is not None and fresh.password == credential.password
 
 
-async def _has_other_settings(tenant: Tenant, listing: Listing, user: User) -> bool:
-    """Whether the settings of the login differ from those of its role. False if the API returns no settings."""
-    wanted = settings_for(tenant.site.engine, tenant.names)
-    if wanted is None:
-        return False
+async def _are_settings_known(tenant: Tenant, listing: Listing, user: User) -> bool:
+    """Whether the API returns settings: those of this login, or of any other one in the list."""
     users = await listing.users(tenant.cluster) or {}
-    if user.settings is None and all(each.settings is None for each in users.values()):
-        return False
-    return bool(differences(NewUser(user.name, settings=wanted), user))
+    return user.settings is not None or any(each.settings is not None for each in users.values())

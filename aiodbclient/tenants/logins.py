@@ -112,10 +112,8 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
     """
     names, sql = tenant.names, tenant.site.sql
     wanted = settings_for(tenant.site.engine, names)
-    if wanted is not None and not made:
-        known = user.settings is not None
-        if not known or differences(NewUser(user.name, settings=wanted), user):
-            await tenant.cluster.users.update(user.name, wanted)
+    if wanted is not None and not made and (user.settings is None or has_other_settings(tenant, user)):
+        await tenant.cluster.users.update(user.name, wanted)
     if sql is None:
         return None
     assert user.password is not None
@@ -140,6 +138,12 @@ async def works(tenant: Tenant, credential: Credential) -> bool:
         return await tenant.spent.on_sql(sql.accepts(tenant.names, credential.username, password)) is None
     user = await read_user(tenant.cluster, credential.username)
     return user is not None and user.password is not None and user.password == password
+
+
+def has_other_settings(tenant: Tenant, user: User) -> bool:
+    """Whether the login has other settings than those of its role. ``user.settings`` of None counts as no settings."""
+    wanted = settings_for(tenant.site.engine, tenant.names)
+    return wanted is not None and bool(differences(NewUser(user.name, settings=wanted), user))
 
 
 def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:

@@ -27,7 +27,7 @@ from .postgres_adoption import carry_over, shut_out
 from .postgres_leaving import forget_role, make_removable, release
 from .postgres_logins import LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
 from .postgres_members import lacking_inside, lacking_outside
-from .postgres_owner import Step, inherit_step, lacking, take
+from .postgres_owner import Step, has_database, inherit_step, lacking, take
 from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, admin_options, connect
 
 # s to wait before a retry, if another session held a lock. Meanwhile the turn is free for others.
@@ -181,8 +181,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             return reason or None
         async with self._administrator() as server:
             await ending.verify(names, server)
-            if names.role is Role.OWNER:
-                with suppress(GrantError):  # the database may not exist
+            if names.role is Role.OWNER and await has_database(names, server):
+                with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
                     others = await present_logins(names, server)
                     await take(names, server, await lacking(names, server, others, self._limit))
         return None

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from ...errors import GrantError
 from ..naming import Names
 from .postgres_objects import granted, policy_changes, revokes
-from .postgres_owner import closing_steps, lacking, members, membership_steps, read_database, take
+from .postgres_owner import closing_steps, has_database, lacking, members, membership_steps, read_database, take
 from .postgres_sessions import become, knows_options, run
 
 _TRIES = 3  # because another tenant may keep granting rights to the role
@@ -38,7 +38,7 @@ async def make_removable(names: Names, administrator: Administrator) -> None:
         GrantError: Something is left that the administrator cannot remove. The message says what.
     """
     async with administrator() as server:
-        if not await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database):
+        if not await has_database(names, server):
             return
         if (await read_database(names, server)).template:
             await take(names, server, await lacking(names, server, (), None))
@@ -62,7 +62,7 @@ async def make_removable(names: Names, administrator: Administrator) -> None:
 async def release(names: Names, administrator: Administrator) -> None:
     """Make the administrator the owner of the tenant's database and objects. Remove all other access."""
     async with administrator() as server:
-        if not await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database):
+        if not await has_database(names, server):
             return  # an earlier removal has dropped it
         database = await read_database(names, server)
         if database.owner == names.owner:

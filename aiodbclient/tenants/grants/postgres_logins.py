@@ -53,7 +53,7 @@ SELECT r.oid, (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 FROM pg_roles r WHERE rolname = session_user
 """)
 _LEFT = SQL("""
-SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s) + (SELECT count(*) FROM pg_roles WHERE oid = %s)
+SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s), EXISTS (SELECT FROM pg_roles WHERE oid = %s)
 """)
 _PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = session_user AND database = current_database()")
 _INHERITS = SQL("SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = %s")
@@ -164,14 +164,19 @@ class LoginEnd:
         Raises:
             GrantError: Something is left.
         """
-        left = 0
+        sessions, present = 0, False
         for _ in range(_ROUNDS):
-            ((left,),) = await run(names, server, _LEFT, self.role, self.role)
-            if not left:
+            ((sessions, present),) = await run(names, server, _LEFT, self.role, self.role)
+            if not sessions and not present:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
+        if present:
+            raise GrantError(
+                f"tenant {names.tenant!r}: the API deleted the login, and the server still has it: run it again",
+                tenant=names.tenant,
+            )
         raise GrantError(
-            f"tenant {names.tenant!r}: the login was deleted, and {left} of its sessions are still open: only a "
+            f"tenant {names.tenant!r}: the login was deleted, and {sessions} of its sessions are still open: only a "
             "superuser can end them, by pg_terminate_backend",
             tenant=names.tenant,
         )

@@ -113,6 +113,11 @@ class Member:
     set: bool
 
 
+async def has_database(names: Names, server: AsyncConnection[Any]) -> bool:
+    """Whether the tenant's database exists."""
+    return bool(await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database))
+
+
 async def read_database(names: Names, server: AsyncConnection[Any]) -> Database:
     """Read the tenant's database.
 
