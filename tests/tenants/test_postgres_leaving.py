@@ -200,9 +200,6 @@ async def test_the_administrator_inherits_nothing(managed: Managed, grants: Post
 
 
 async def test_prepared_transactions_do_not_keep_a_database(managed: Managed, grants: PostgresGrants) -> None:
-    managed.api("ALTER SYSTEM SET max_prepared_transactions = 5")
-    managed.server.stop()
-    managed.server.start()
     names = await managed.tenant(f"prepared{next(_used)}", grants)
     for number, role in enumerate((names.owner, "none")):
         with session(managed, names) as connection:
