@@ -28,7 +28,9 @@ async def examine(
     ] = None,
     attempt: Annotated[
         bool,
-        typer.Option("--try", help="Take a throw-away tenant through its whole life: made, rotated, retired, removed."),
+        typer.Option(
+            "--try", help="Take a throw-away tenant through its whole life: created, rotated, retired, removed."
+        ),
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
@@ -37,7 +39,7 @@ async def examine(
 ) -> int:
     """Find out whether everything is there that tenants need. Prints a line for each check: ok, or what to do.
 
-    Without --try it only reads. With it, it makes one tenant called doctor-..., and removes it whatever happens.
+    Without --try it only reads. With it, it creates one tenant called doctor-..., and removes it whatever happens.
 
     Example: aiodbclient doctor tenants-prod
     Example: aiodbclient doctor tenants-prod --try

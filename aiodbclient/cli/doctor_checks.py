@@ -78,7 +78,7 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
         return
     encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     if is_missing(where):
-        findings.ok("store", f"{where} does not exist yet and will be made, {encrypted}")
+        findings.ok("store", f"{where} does not exist yet and will be created, {encrypted}")
         return
     try:
         async with open_store(where) as store:

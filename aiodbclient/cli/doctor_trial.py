@@ -50,7 +50,7 @@ async def live(findings: Findings, cluster: ClusterClient, *, private: bool, adm
 
 async def _steps(findings: Findings, tenants: Tenants, name: str) -> None:
     readers = tenants.role("reader")
-    made = await _step(findings, "made", tenants.provision([name]), name + ", with the login {}")
+    made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
     await _check(findings, "isolated", tenants, name, "the login owns its database, and nobody else can use it")
     after = await _step(findings, "rotated", tenants.rotate([name]), "the new login is {}")
     await _check(findings, "both work", tenants, name, f"{made.username} and {after.username} log in")

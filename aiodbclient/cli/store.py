@@ -93,7 +93,7 @@ async def copy_store(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET", help="The store to write. It is made if it does not exist.", show_default=False
+            metavar="TARGET", help="The store to write. It is created if it does not exist.", show_default=False
         ),
     ],
     json: JsonOption = False,

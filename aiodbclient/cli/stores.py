@@ -26,7 +26,7 @@ class IfMissing(Enum):
 
     FAIL = auto()
     MAKE = auto()
-    EMPTY = auto()  # it counts as a store with nothing in it, and none is made
+    EMPTY = auto()  # it counts as an empty store, and is not created
 
 
 def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
@@ -60,12 +60,12 @@ async def open_store(
                 if _NO_TABLE not in str(error):
                     raise
         if opened is None and if_missing is IfMissing.EMPTY:
-            tell(f"{_shown(where)} does not exist yet: `tenants provision` makes it")
+            tell(f"{_shown(where)} does not exist yet: `tenants provision` creates it")
             folder = stack.enter_context(TemporaryDirectory())
             opened = await stack.enter_async_context(SQLiteStore(Path(folder) / "nothing.db"))
         if opened is None:
             raise StoreError(
-                f"{_shown(where)} does not exist: check --store. `aiodbclient tenants provision` makes one"
+                f"{_shown(where)} does not exist: check --store. `aiodbclient tenants provision` creates one"
             )
         yield opened
 

@@ -59,7 +59,7 @@ async def exec_tenant(
     async with open_records(where) as found:
         credential = await found.get(name)
     if credential is None:
-        complain(f"{name}: no credential is stored. `aiodbclient tenants provision` makes one", SOME_FAILED)
+        complain(f"{name}: no credential is stored. `aiodbclient tenants provision` creates one", SOME_FAILED)
         return SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credential, Path(folder)))

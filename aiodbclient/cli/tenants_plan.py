@@ -31,8 +31,8 @@ _SIGNS = {
     "create": ("+ {}", "green"),
     "adopt": ("+ {} (adopted: its login or database exists{})", "yellow"),
     "conflict": ("! {} (in conflict: its login or database exists and is not on record; --adopt takes it over)", "red"),
-    "resume": ("~ {} (begun, goes on)", "yellow"),
-    "repair": ("~ {} (something is wrong: `tenants check` says what)", "yellow"),
+    "resume": ("~ {} (unfinished, will be resumed)", "yellow"),
+    "repair": ("~ {} (has problems: `tenants check` lists them)", "yellow"),
     "remove": ("- {}", "red"),
     "extra": ("  {} (on record, not among the names; left alone)", "dim"),
 }
@@ -76,7 +76,7 @@ async def plan_tenants(
 
 
 def _changes(plan: Plan) -> list[tuple[str, str]]:
-    """Each name with what is to be done with it: a key of ``_SIGNS``, or "keep"."""
+    """Each name with its change: a key of ``_SIGNS``, or "keep"."""
     kinds = {
         "create": plan.create,
         "adopt": plan.adopt,
@@ -90,7 +90,7 @@ def _changes(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _print(plan: Plan) -> None:
-    """Print a line for each name that differs, and then how many there are of each kind."""
+    """Print a line for each name that differs, and then the number of each kind."""
     console = stdout_console()
     with console.capture() as captured:
         for name, change in _changes(plan):
@@ -101,9 +101,9 @@ def _print(plan: Plan) -> None:
                 console.print(sign.format(printable(name), more), style=style, soft_wrap=True)
         counts = [
             f"{len(plan.create)} to create",
-            f"{len(plan.resume)} to go on with",
+            f"{len(plan.resume)} to resume",
             f"{len(plan.extra) if plan.prune else 0} to remove",
-            f"{len(plan.keep)} on record",
+            f"{len(plan.keep)} to keep",
         ]
         others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
         counts += [f"{len(names)} {what}" for what, names in others.items() if names]

@@ -74,9 +74,9 @@ async def provision_tenants(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Make a database and a login for each name, and store the credentials. Tenants in the store are kept.
+    """Create a database and a login for each name, and store the credentials. Tenants in the store are kept.
 
-    With --role reader or writer: make such a login for tenants that are in the store.
+    With --role reader or writer: create such a login for tenants that are in the store.
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """

@@ -132,7 +132,7 @@ async def show_tenants(
     _print(credentials, kind, ca_file, show=show)
     missing = [name for name in wanted if found[name] is None]
     for name in missing:
-        tell(f"{name}: no credential is stored. `aiodbclient tenants provision` makes one")
+        tell(f"{name}: no credential is stored. `aiodbclient tenants provision` creates one")
     return SOME_FAILED if missing else DONE
 
 

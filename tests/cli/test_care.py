@@ -55,7 +55,7 @@ def test_what_is_wrong_is_found_and_repaired(command: Command, names: list[str])
     planned = command("tenants", "plan", a, b, *command.place, "--refresh")
     assert (planned.code, planned.out.splitlines()[0]) == (
         5,
-        f"~ {b} (something is wrong: `tenants check` says what)",
+        f"~ {b} (has problems: `tenants check` lists them)",
     )
 
     repaired = command("tenants", "repair", "--all", *command.place)

@@ -57,7 +57,7 @@ def test_a_trial_takes_a_tenant_through_its_life_and_leaves_nothing(command: Com
 
     assert (done.code, done.err) == (0, "")
     assert list(results(done.out))[-9:] == [
-        *("made", "isolated", "rotated", "both work", "retired", "still works", "reader", "reader works", "removed"),
+        *("created", "isolated", "rotated", "both work", "retired", "still works", "reader", "reader works", "removed"),
     ]
     assert set(results(done.out).values()) == {"ok"}
     assert left(command) == []
@@ -82,7 +82,7 @@ def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command) -> None
 
     assert made.fired
     assert done.code == 1
-    assert (results(done.out)["made"], results(done.out)["rotated"], results(done.out)["removed"]) == (
+    assert (results(done.out)["created"], results(done.out)["rotated"], results(done.out)["removed"]) == (
         "ok",
         "FAIL",
         "ok",

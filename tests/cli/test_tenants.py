@@ -68,7 +68,7 @@ def pipe_without_reader() -> int:
 def test_a_life(command: Command, names: list[str]) -> None:
     a, b, c = names[:3]
     planned = command("tenants", "plan", a, b, *command.place)
-    assert (planned.code, planned.out) == (5, f"+ {a}\n+ {b}\n2 to create, 0 to go on with, 0 to remove, 0 on record\n")
+    assert (planned.code, planned.out) == (5, f"+ {a}\n+ {b}\n2 to create, 0 to resume, 0 to remove, 0 to keep\n")
 
     made = command("tenants", "provision", a, b, *command.place)
     assert (made.code, made.out, made.err) == (0, "2 created\n", "")
@@ -202,7 +202,7 @@ def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -
 
     planned = command("tenants", "plan", *from_file(command, names), *command.place)
     assert planned.code == 5
-    assert "(begun, goes on)" in planned.out
+    assert "(unfinished, will be resumed)" in planned.out
     assert command(*arguments).code == 0
     assert set(on_record(command)) == set(names)
 
