@@ -43,7 +43,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
-async def test_a_success_of_another_shape_is_an_invalid_response_that_tells_no_secret(
+async def test_a_success_of_another_shape_is_an_invalid_response_without_a_secret(
     text: str, server: Server, make_client: MakeClient
 ) -> None:
     server.will(says(201, text=text))
@@ -109,7 +109,7 @@ async def test_an_error_with_another_body_is_still_the_right_error(
         ("/login", "another path"),
     ],
 )
-async def test_a_redirect_is_told_by_its_host_alone(
+async def test_the_error_of_a_redirect_names_only_its_host(
     location: str, where: str, server: Server, make_client: MakeClient
 ) -> None:
     server.will(says(302, text="<html>moved</html>", location=location))
@@ -138,7 +138,9 @@ async def test_an_answer_that_is_no_utf8_is_quoted_with_what_is_readable(
     assert "caf\N{REPLACEMENT CHARACTER} closed" in text
 
 
-async def test_a_status_that_is_no_error_and_no_success_is_told(server: Server, make_client: MakeClient) -> None:
+async def test_the_error_names_a_status_that_is_neither_error_nor_success(
+    server: Server, make_client: MakeClient
+) -> None:
     server.will(says(304))
 
     with pytest.raises(errors.InvalidResponseError, match="answered 304, which is not documented") as caught:

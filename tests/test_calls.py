@@ -119,7 +119,7 @@ def test_what_never_left_is_not_sent() -> None:
         ),
     ],
 )
-def test_a_request_without_a_whole_answer_is_told_by_what_broke(
+def test_the_error_of_an_incomplete_answer_says_what_broke(
     error: Exception, kind: type[errors.DatabaseClientError], text: str, failure: Failure, lost: int
 ) -> None:
     call = call_of()
@@ -152,7 +152,7 @@ def test_a_read_is_never_applied() -> None:
 # Refusals.
 
 
-def test_a_429_tells_for_how_long() -> None:
+def test_a_429_says_how_long_to_wait() -> None:
     call = call_of()
     call.closed_for = 7.0
     raised = answered(call, 429, x_request_id="r1")
@@ -202,7 +202,7 @@ def test_some_answers_leave_the_request_lost(status: int, lost: int, timed_out: 
         (UPDATE_USER, "it may have been applied"),
     ],
 )
-def test_a_lost_write_is_told_with_what_to_do(operation: Operation, advice: str) -> None:
+def test_the_error_of_a_lost_write_says_what_to_do(operation: Operation, advice: str) -> None:
     call = call_of(operation)
     call.begin(0.0)
     call.begin(0.0)
@@ -218,7 +218,7 @@ def test_a_lost_write_is_told_with_what_to_do(operation: Operation, advice: str)
     assert (later.may_have_applied, later.request_id) == (True, "r1")
 
 
-def test_what_no_request_was_sent_for_says_so_once() -> None:
+def test_an_error_without_a_request_says_so_once() -> None:
     error = errors.ConfigurationError("the client is closed")
     call_of().complete(error)
     assert str(error) == "the client is closed; nothing was sent"
@@ -234,7 +234,7 @@ def test_what_no_request_was_sent_for_says_so_once() -> None:
     assert (str(refusal), refusal.request_id) == ("400", "its own")
 
 
-def test_a_call_without_a_slot_tells_how_long_it_would_wait() -> None:
+def test_a_call_without_a_slot_says_how_long_it_would_wait() -> None:
     call = call_of()
     refusal = no_slot(call, 12.34)
     assert str(refusal) == f"{LIST}: the rate budget has no slot for another 12.3 s, longer than max_wait allows"

@@ -63,7 +63,7 @@ async def test_the_ca_is_pem_and_read_once_for_a_client(server: Server, make_cli
         5,
     ],
 )
-async def test_what_is_no_certificate_is_no_ca(server: Server, make_client: MakeClient, certificate: Any) -> None:
+async def test_an_invalid_certificate_is_refused(server: Server, make_client: MakeClient, certificate: Any) -> None:
     server.will(says(200, {"ca": {"certificate": certificate}}), authority())
     cluster = make_client().cluster(CLUSTER)
 
@@ -89,7 +89,7 @@ async def test_a_status_is_known_or_the_word_itself(server: Server, make_client:
     assert (await cluster.info()).status is None
 
 
-async def test_a_connection_tells_its_protocol_and_its_other_ports(server: Server, make_client: MakeClient) -> None:
+async def test_a_connection_has_its_protocol_and_its_other_ports(server: Server, make_client: MakeClient) -> None:
     where = {"host": "db.example", "port": 25073, "protocol": "kafka", "application_ports": {"schema_registry": 25083}}
     private = {"host": "private", "application_ports": None}
     server.will(says(200, document(connection=where, private_connection=private)))
@@ -134,7 +134,7 @@ async def test_waiting_ends_when_the_cluster_is_online(server: Server, make_clie
     assert len(server.requests) == 3
 
 
-async def test_waiting_ends_in_time_and_tells_what_the_cluster_is_doing(
+async def test_waiting_ends_in_time_and_reports_the_status_of_the_cluster(
     server: Server, make_client: MakeClient
 ) -> None:
     server.otherwise = says(200, document(status="resizing"))

@@ -48,7 +48,7 @@ def test_each_operation_is_held_to_the_wire_and_guarded() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-async def test_each_setting_of_users_is_checked_sent_taken_and_told(setting: str) -> None:
+async def test_each_setting_of_users_is_checked_sent_taken_and_returned(setting: str) -> None:
     arguments, owners = test_guard.SETTINGS[setting]
     async with Sandbox(windows=[]) as sandbox, DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
         for engine in owners:

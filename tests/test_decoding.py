@@ -54,7 +54,7 @@ def refused(value: Any, model: type[Any]) -> bool:
     return False
 
 
-def test_a_user_has_what_is_told_of_it_and_none_for_the_rest() -> None:
+def test_a_user_has_the_returned_members_and_none_for_the_rest() -> None:
     assert user() == User("alice")
     assert user(role="normal") == User("alice", UserRole.NORMAL)
     assert user(role="superb") == User("alice", "superb")
@@ -141,7 +141,7 @@ def cluster(**members: Any) -> Any:
     return read(CLUSTER | members, Cluster)
 
 
-def test_a_cluster_has_what_is_told_of_it() -> None:
+def test_a_cluster_has_the_returned_members() -> None:
     assert cluster() == Cluster("1", "main", Engine.PG, connection=Connection(engine=Engine.PG))
     assert cluster(engine="cockroach").engine == "cockroach"
     assert (cluster(status="online").status, cluster(status="tired").status) == (ClusterStatus.ONLINE, "tired")
@@ -252,7 +252,7 @@ def test_a_page_is_a_list_and_the_address_of_the_next() -> None:
             page(**wrong)
 
 
-def test_what_is_none_is_not_written() -> None:
+def test_members_that_are_none_are_not_written() -> None:
     assert write(NewUser("a")) == {"name": "a"}
     assert write(NewUser("a", readonly=False)) == {"name": "a", "readonly": False}
     assert write(UserSettings(acl=[KafkaACL("a", KafkaPermission.ADMIN)])) == {

@@ -85,7 +85,7 @@ def test_where_there_is_no_tls_nothing_can_be_verified() -> None:
 
 
 @pytest.mark.parametrize("user", ["alice", None, {"name": "alice"}])
-def test_what_is_no_user_is_refused(user: Any) -> None:
+def test_arguments_that_are_not_users_are_refused(user: Any) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="user must be a User"):
         connection(Engine.PG).uri_for(user)
 
@@ -109,7 +109,7 @@ def test_mongodb_verifies_by_the_providers_own_uri() -> None:
     )
 
 
-def test_where_the_uri_is_not_told_the_protocol_tells_an_srv_name() -> None:
+def test_without_a_uri_the_protocol_shows_an_srv_name() -> None:
     where = connection(Engine.MONGODB, protocol="mongodb+srv", port=27017)
 
     assert where.uri_for(ALICE, "alpha") == f"mongodb+srv://{QUOTED}@db.example/alpha?authSource=admin&tls=true"
@@ -136,7 +136,7 @@ def test_of_the_providers_own_uri_the_password_may_hold_an_at_sign() -> None:
     [({}, "mongodb://{}@db.example:25060"), ({"protocol": "mongodb+srv"}, "mongodb+srv://{}@db.example")],
 )
 @pytest.mark.parametrize("own", [None, "", "http://[", "rubbish"])
-def test_a_login_of_mongodb_is_asked_of_admin_where_no_database_is_told(
+def test_a_login_of_mongodb_uses_admin_without_a_returned_database(
     options: dict[str, Any], address: str, own: str | None
 ) -> None:
     uri = connection(Engine.MONGODB, uri=own, **options).uri_for(ALICE, "admin" if own == "rubbish" else None)
@@ -145,7 +145,7 @@ def test_a_login_of_mongodb_is_asked_of_admin_where_no_database_is_told(
 
 
 @pytest.mark.parametrize("own", [None, "", "http://["])
-def test_without_a_database_and_a_uri_to_tell_one_there_is_none(own: str | None) -> None:
+def test_without_a_database_and_a_uri_with_one_there_is_none(own: str | None) -> None:
     uri = connection(Engine.PG, uri=own).uri_for(ALICE)
 
     assert uri == f"postgresql://{QUOTED}@db.example:25060/?sslmode=require"
@@ -171,7 +171,7 @@ def test_a_name_with_a_slash_stays_one_name() -> None:
     assert uri == "postgresql://a%2Fb%40c:%2F@db.example:25060/d%2Fe?sslmode=require"
 
 
-def test_where_it_is_not_told_whether_there_is_tls_opensearch_is_asked_by_https() -> None:
+def test_if_tls_is_unknown_opensearch_uses_https() -> None:
     assert connection(Engine.OPENSEARCH, ssl=None).uri_for(ALICE) == f"https://{QUOTED}@db.example:25060"
 
 
@@ -199,7 +199,7 @@ def test_the_default_database_is_the_connections() -> None:
         ((connection(Engine.REDIS), ALICE), errors.UnsupportedOperationError, "redis"),
     ],
 )
-def test_what_cannot_be_written_says_why(
+def test_the_error_of_a_file_that_cannot_be_written_says_why(
     case: tuple[Connection, User], error_type: type[Exception], complaint: str
 ) -> None:
     where, user = case

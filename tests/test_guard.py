@@ -143,7 +143,7 @@ def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str)
     assert guard_tenants("pg") is Capabilities.of("pg")
 
 
-def test_what_is_no_engine_has_no_capabilities() -> None:
+def test_an_invalid_engine_has_no_capabilities() -> None:
     assert Capabilities.of([]) is None  # type: ignore[arg-type]
 
 
@@ -337,7 +337,7 @@ async def test_arguments_of_another_type_are_refused(
     assert server.requests == []
 
 
-async def test_what_json_cannot_say_is_refused(server: Server, make_client: MakeClient) -> None:
+async def test_values_that_json_cannot_hold_are_refused(server: Server, make_client: MakeClient) -> None:
     acl = KafkaACL(b"topic", "admin")  # type: ignore[arg-type]
 
     with pytest.raises(errors.InvalidArgumentError, match=r"users\.create.*bytes"):

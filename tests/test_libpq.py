@@ -56,7 +56,7 @@ def test_a_connection_string_that_cannot_be_right_is_none(dsn: str) -> None:
     assert options_of(dsn) is None
 
 
-def test_what_libpq_says_in_several_lines_is_told_in_one() -> None:
+def test_messages_of_libpq_with_several_lines_become_one_line() -> None:
     refused = psycopg.OperationalError("connection refused\n\tIs the server running?\n")
     assert one_line(refused) == "connection refused Is the server running?"
     assert one_line(psycopg.OperationalError()) == "OperationalError"

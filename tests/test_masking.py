@@ -68,7 +68,7 @@ async def test_the_token_is_masked_wherever_an_answer_says_it(
 
 
 @pytest.mark.parametrize("before", [1990, 7950, 7980, 7999, 8001])
-async def test_a_token_across_the_end_of_what_is_kept_is_not_told_in_part(
+async def test_a_token_across_the_end_of_an_excerpt_is_not_shown_in_part(
     before: int, server: Server, make_client: MakeClient
 ) -> None:
     server.will(says(200, text="x" * before + TOKEN + "y" * 100))
@@ -82,7 +82,7 @@ async def test_a_token_across_the_end_of_what_is_kept_is_not_told_in_part(
 @pytest.mark.parametrize("password", [PROVIDERS, 'hunt"er 2/ü'])
 @pytest.mark.parametrize("form", PASSWORD_FORMS)
 @pytest.mark.parametrize("status", [200, 422])
-async def test_a_password_that_was_told_is_masked_wherever_an_answer_says_it(
+async def test_a_returned_password_is_masked_wherever_an_answer_quotes_it(
     status: int, form: str, password: str, server: Server, make_client: MakeClient
 ) -> None:
     users = make_client(TOKEN, retry=RetryPolicy(max_tries=1)).cluster(CLUSTER, engine="pg").users
@@ -145,7 +145,7 @@ def test_a_long_secret_is_masked_whole_and_as_far_as_a_text_quotes_it() -> None:
     assert known.masked(f"a {secret[:500]} b") == "a *** b"
 
 
-def test_masking_is_quick_whatever_passwords_an_answer_told() -> None:
+def test_masking_is_quick_for_any_passwords_of_an_answer() -> None:
     known = Secrets()
     known.learn("aaaa" + "b" * n for n in range(4000))
     known.learn("a" * n for n in range(4, 4000))
@@ -217,7 +217,7 @@ async def test_passwords_of_lists_and_clusters_are_known_too(server: Server, mak
         await cluster.dbs.list()
 
 
-async def test_a_provider_s_password_is_masked_though_nobody_was_told_it(
+async def test_a_providers_password_is_masked_before_it_was_ever_returned(
     server: Server, make_client: MakeClient
 ) -> None:
     server.will(fails(422, message=f"alice has {PROVIDERS} already", id=PROVIDERS))
@@ -315,7 +315,7 @@ async def test_no_frame_of_a_traceback_shows_a_secret(server: Server, make_clien
         assert caught.value.__context__ is None
 
 
-async def test_an_event_and_its_log_line_tell_the_id_of_the_request_and_no_secret(
+async def test_an_event_and_its_log_line_have_the_request_id_and_no_secret(
     server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[RequestEvent] = []

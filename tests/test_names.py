@@ -36,7 +36,7 @@ async def test_a_name_reaches_the_server_in_one_segment(name: str, server: Serve
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "\0", "a\0b", "\ud800", None, 5, b"a", ["a"]])
-async def test_what_no_path_can_say_is_refused(name: Any, server: Server, make_client: MakeClient) -> None:
+async def test_names_that_no_path_can_hold_are_refused(name: Any, server: Server, make_client: MakeClient) -> None:
     cluster = make_client().cluster(CLUSTER, engine="pg")
     for api in (cluster.users, cluster.dbs):
         for method in (api.get, api.create, api.delete):

@@ -218,7 +218,7 @@ async def test_a_list_goes_on_where_the_answer_says(server: Server, make_client:
     assert server.calls[1] == ("GET", f"{ROOT}/users?page=2")
 
 
-def test_an_operation_is_one_line_and_tells_the_rest() -> None:
+def test_an_operation_is_one_line_and_the_rest_follows_from_it() -> None:
     rename = Operation("users.rename", "PATCH", "/v2/databases/{cluster}/users/{name}", Kind.UPDATE, "user")
     count = Operation("dbs.count", "GET", "/v2/databases/{cluster}/dbs", Kind.READ)
 

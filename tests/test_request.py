@@ -55,7 +55,7 @@ async def test_it_is_paced_by_the_same_budget(server: Server, make_client: MakeC
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-async def test_what_is_safe_to_repeat_is_repeated(method: str, server: Server, make_client: MakeClient) -> None:
+async def test_safe_requests_are_repeated(method: str, server: Server, make_client: MakeClient) -> None:
     server.will(hangs_up, fails(503), fails(429, retry_after="0"), says(204))
 
     assert await make_client().request(method, FIREWALL) is None

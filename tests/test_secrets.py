@@ -18,7 +18,7 @@ PASSWORD_JSON = b'{"user":{"name":"alice","password":"hunter2"}}'
 SECRETS = ["hunter2", "the-key", "the-cert", "secret-token"]
 
 
-def test_no_repr_tells_a_credential() -> None:
+def test_no_repr_shows_a_credential() -> None:
     user = User("alice", None, "hunter2", "the-cert", "the-key")
     connection = Connection(uri="postgres://doadmin:hunter2@h", password="hunter2", user="doadmin")
     cluster = Cluster(CLUSTER, "main", "pg", users=[user], connection=connection)
@@ -30,7 +30,7 @@ def test_no_repr_tells_a_credential() -> None:
     assert repr(NewUser("alice"))
 
 
-async def test_no_log_and_no_error_tells_a_credential(
+async def test_no_log_and_no_error_shows_a_credential(
     server: Server, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = {"user": {"name": "alice", "password": "hunter2", "access_key": "the-key", "access_cert": "the-cert"}}
@@ -56,7 +56,7 @@ async def test_no_log_and_no_error_tells_a_credential(
     assert [secret for secret in SECRETS if secret in "".join(printed)] == []
 
 
-async def test_a_proxy_that_refuses_is_told_without_its_password() -> None:
+async def test_the_error_of_a_refusing_proxy_has_no_password() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
@@ -84,7 +84,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_a_malformed_answer_is_told_without_what_it_holds(answer: bytes) -> None:
+async def test_the_error_of_a_malformed_answer_does_not_quote_it(answer: bytes) -> None:
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)

@@ -336,7 +336,7 @@ async def test_cancelling_a_call_leaves_no_connection_and_no_task(server: Server
     assert ours == []
 
 
-async def test_the_newest_answer_tells_the_hourly_limit(server: Server, make_client: MakeClient) -> None:
+async def test_the_hourly_limit_comes_from_the_newest_answer(server: Server, make_client: MakeClient) -> None:
     server.will(
         says(200, {"dbs": []}, ratelimit_limit="5000", ratelimit_remaining="4816", ratelimit_reset="1444931833")
     )

@@ -68,7 +68,7 @@ SPELLINGS = pytest.mark.parametrize("spelling", ["ALICE", " alice ", "alice\n"])
 
 @SPELLINGS
 @pytest.mark.parametrize("engine", ["pg", "mysql", "mongodb", "kafka", "opensearch"])
-async def test_another_spelling_is_another_user_where_the_engine_tells_case_apart(
+async def test_another_spelling_is_another_user_on_a_case_sensitive_engine(
     engine: str, spelling: str, server: Server, make_client: MakeClient
 ) -> None:
     server.otherwise = says(201, {"user": {"name": spelling, "password": "hunter2"}})
@@ -100,9 +100,7 @@ async def test_another_spelling_is_the_same_user_where_the_engine_is_not_known(
 
 
 @pytest.mark.parametrize("slug", ["REDIS", "Valkey", " redis"])
-async def test_an_engine_meets_the_guard_in_whatever_case_it_is_told(
-    slug: str, server: Server, make_client: MakeClient
-) -> None:
+async def test_the_guard_knows_an_engine_in_any_case(slug: str, server: Server, make_client: MakeClient) -> None:
     server.will(says(200, {"database": {"id": CLUSTER, "name": "main", "engine": slug}}))
 
     with pytest.raises(errors.UnsupportedOperationError):
@@ -263,7 +261,7 @@ class Resets:
         return await returns_the_user(self.password if self.returns_password else "")(request)
 
 
-async def test_a_reset_that_was_sent_twice_tells_the_password_that_counts(
+async def test_a_reset_that_was_sent_twice_returns_the_password_that_counts(
     server: Server, make_client: MakeClient
 ) -> None:
     resets = Resets(server)
@@ -313,7 +311,7 @@ async def test_a_reset_after_a_429_needs_no_reading_back(server: Server, make_cl
     assert len(server.requests) == 2
 
 
-async def test_whatever_hinders_reading_back_the_reset_is_told(server: Server, make_client: MakeClient) -> None:
+async def test_any_failure_to_read_back_a_reset_is_reported(server: Server, make_client: MakeClient) -> None:
     server.will(stalls(), returns_the_user("answered"))
     server.otherwise = fails(503)
     client = make_client(timeout=0.2, retry=RetryPolicy(max_tries=2, base_delay=0.001))

@@ -99,7 +99,7 @@ async def test_a_run_that_is_awaited_says_what_to_do(pg: ClusterClient) -> None:
         await pg.users.provision(["a"])  # type: ignore[misc]
 
 
-async def test_iterating_a_run_again_is_told(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_iterating_a_run_again_is_a_clear_error(sandbox: Sandbox, pg: ClusterClient) -> None:
     run = pg.users.provision(["a"])
     assert [outcome.action async for outcome in run] == [Action.CREATED]
 
@@ -120,7 +120,7 @@ async def test_a_loop_that_is_left_can_be_taken_up_again(pg: ClusterClient) -> N
     assert sorted(reported) == sorted(names)
 
 
-async def test_two_consumers_at_once_are_told(pg: ClusterClient, sandbox: Sandbox) -> None:
+async def test_two_consumers_at_once_are_a_clear_error(pg: ClusterClient, sandbox: Sandbox) -> None:
     sandbox.faults.add("users.create", delay=0.1)
     run = pg.users.provision(["a"])
     first = asyncio.ensure_future(anext(run))

@@ -159,7 +159,7 @@ async def test_faults_that_pass_leave_no_failure(sandbox: Sandbox, operation: st
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_faults_that_stay_are_told_as_they_are(sandbox: Sandbox, operation: str) -> None:
+async def test_lasting_faults_are_reported_as_they_are(sandbox: Sandbox, operation: str) -> None:
     async def one(engine: str, fault: str) -> None:
         async with prepared(sandbox, engine, operation, fault, times=None, max_tries=2) as (case, cluster):
             with suppress(errors.DatabaseClientError):  # a list that cannot be read ends the run

@@ -49,7 +49,7 @@ async def test_a_user_that_was_deleted_and_created_again_is_believed_in(pg: Clus
     assert again["a"].tries == 0
 
 
-async def test_a_user_that_was_deleted_and_made_anew_by_others_is_kept(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_a_user_that_others_deleted_and_created_again_is_kept(sandbox: Sandbox, pg: ClusterClient) -> None:
     await pg.users.create("a")
     await pg.users.delete("a")
     async with DatabaseClient(sandbox.token, base_url=sandbox.url) as other:
@@ -92,7 +92,7 @@ async def test_a_password_that_is_empty_for_a_moment_is_read_and_not_replaced(
 
 
 @pytest.mark.usefixtures("quick_looks")
-async def test_a_password_that_stays_empty_is_replaced_or_told(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_a_password_that_stays_empty_is_replaced_or_reported(sandbox: Sandbox, pg: ClusterClient) -> None:
     truth = Truth(sandbox, pg.id)
     sandbox.faults.add("users.create", password_empty_for=60.0)
 
@@ -132,7 +132,9 @@ async def test_a_rival_made_after_the_list_is_not_reset(sandbox: Sandbox, client
     assert not truth.reset
 
 
-async def test_where_passwords_are_told_no_name_is_read_before_its_create(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_where_passwords_are_returned_no_name_is_read_before_its_create(
+    sandbox: Sandbox, pg: ClusterClient
+) -> None:
     await collect(pg.users.provision([f"t{n}" for n in range(20)]))
     assert requests(sandbox, "users.get") == 0
 

@@ -311,11 +311,11 @@ async def test_a_rival_with_other_settings_is_not_kept(pg: ClusterClient) -> Non
         ),
     ],
 )
-def test_what_differs_is_told_in_words(spec: NewUser, there: UserSettings | None, expected: list[str]) -> None:
+def test_differences_are_reported_in_words(spec: NewUser, there: UserSettings | None, expected: list[str]) -> None:
     assert [str(each) for each in differences(spec, User("a", settings=there))] == expected
 
 
-def test_the_default_plugin_is_that_of_a_user_whose_plugin_is_not_told() -> None:
+def test_a_user_without_a_returned_plugin_has_the_default_plugin() -> None:
     native, sha2 = MySQLSettings("mysql_native_password"), MySQLSettings("caching_sha2_password")
 
     def differing(wanted: MySQLSettings, there: MySQLSettings | None) -> list[str]:

@@ -106,7 +106,7 @@ async def test_after_another_refusal_the_name_is_read_once() -> None:
     assert server.requests == ["create", "read", "read"]
 
 
-async def test_what_was_not_done_is_raised() -> None:
+async def test_an_error_of_an_unapplied_request_is_raised() -> None:
     error = errors.PermissionDeniedError("403", status=403)
     server = Server([error], ["theirs"])
     with pytest.raises(errors.PermissionDeniedError) as caught:
@@ -153,7 +153,7 @@ async def test_a_lost_create_that_is_refused_the_next_time_was_done(refusal: Cal
     assert server.requests == ["create", "read", "create", "read", "read"]
 
 
-async def test_a_create_that_is_lost_each_time_is_told_as_unsettled() -> None:
+async def test_a_create_that_is_lost_each_time_is_reported_as_unsettled() -> None:
     server = Server([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
     with pytest.raises(errors.ConnectionLostError) as caught:
         await server.settled()

@@ -137,7 +137,7 @@ async def test_a_user_that_turns_up_after_the_list_is_known_by_the_refusal(
         assert isinstance(outcomes["rival"].error, errors.ConflictError)
 
 
-async def test_a_name_that_is_taken_and_cannot_be_seen_is_told_as_taken(
+async def test_a_name_that_is_taken_and_not_visible_is_reported_as_taken(
     sandbox: Sandbox, pg: ClusterClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiodbclient._bulk.settle.LOOK", 0.01)
@@ -155,7 +155,7 @@ async def test_a_name_that_is_taken_and_cannot_be_seen_is_told_as_taken(
     assert requests(sandbox, "users.get") >= 2
 
 
-async def test_a_refusal_for_another_reason_is_told(pg: ClusterClient) -> None:
+async def test_a_refusal_for_another_reason_is_reported(pg: ClusterClient) -> None:
     outcomes = await collect(pg.users.provision(["x" * 64]))
 
     error = outcomes["x" * 64].error

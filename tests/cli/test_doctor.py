@@ -107,7 +107,7 @@ def test_a_trial_that_is_stopped_is_cleaned_up(command: Command, number: signal.
     assert left(command) == []
 
 
-def test_what_is_missing_is_said_with_what_to_do(command: Command) -> None:
+def test_each_failed_check_says_what_to_do(command: Command) -> None:
     sandbox = command.sandbox
     [cluster_id] = [id for id, name in sandbox.clusters.items() if name == command.cluster]
     for token, check, advice in (
@@ -156,7 +156,7 @@ def test_a_cluster_that_cannot_be_used_is_said(command: Command) -> None:
     assert (done.code, results(done.out)["API"]) == (1, "FAIL")
 
 
-async def test_an_administrator_with_fewer_rights_is_told(command: Command) -> None:
+async def test_missing_rights_of_the_administrator_are_reported(command: Command) -> None:
     async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
         [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
         cluster = client.cluster(cluster_id)

@@ -115,7 +115,7 @@ def test_get_and_show_and_delete_and_remove_are_the_same(command: Command) -> No
     assert command("tenants", "delete", "twice", *place, "--yes").out == "1 deleted\n"
 
 
-def test_who_types_another_word_is_told_ours(command: Command) -> None:
+def test_a_synonym_of_a_command_is_refused_with_the_right_word(command: Command) -> None:
     for line, word in (
         ("tenants create a", "provision"),
         ("users add a", "create"),

@@ -162,7 +162,7 @@ async def test_a_rotation_that_is_killed_goes_on_and_locks_nobody_out(job: Job) 
     assert all(await asyncio.gather(*map(works, after.values())))
 
 
-async def test_an_outcome_that_failed_is_told_and_the_exit_code_says_so(job: Job) -> None:
+async def test_a_failed_outcome_is_reported_and_in_the_exit_code(job: Job) -> None:
     job.sandbox.faults.add("users.create", name="t1", status=403, nth=1)
 
     code, printed, log = await ended(await job.provision(3))

@@ -55,14 +55,14 @@ def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
         (b"name\nalpha\n\xff\n", "line 3: not UTF-8"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: bytes, complaint: str) -> None:
+def test_the_error_of_a_wrong_file_names_the_line(tmp_path: Path, text: bytes, complaint: str) -> None:
     (tmp_path / "names.csv").write_bytes(text)
 
     with pytest.raises(errors.InvalidArgumentError, match=rf"names\.csv.*{complaint}"):
         read_names(None, tmp_path / "names.csv")
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="No such file"):
         read_names(None, tmp_path / "names.csv")
 

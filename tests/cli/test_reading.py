@@ -101,7 +101,7 @@ def test_a_token_that_may_not_read_clusters_names_its_cluster_by_id(command: Com
     assert command("dbs", "create", cluster_id, "by-id").code == 0
 
 
-async def test_of_two_clusters_with_one_name_the_ids_are_told(command: Command, server: Server) -> None:
+async def test_two_clusters_with_one_name_are_reported_with_their_ids(command: Command, server: Server) -> None:
     other = CLUSTER.replace("9", "8")
     both = [{"id": id, "name": "twin", "engine": "pg"} for id in (CLUSTER, other)]
     server.otherwise = says(200, {"databases": both})

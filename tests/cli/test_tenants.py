@@ -207,7 +207,7 @@ def test_after_a_kill_the_next_run_goes_on(command: Command, names: list[str]) -
     assert set(on_record(command)) == set(names)
 
 
-def test_names_that_fail_are_told_and_the_others_are_done(command: Command, names: list[str]) -> None:
+def test_names_that_fail_are_reported_and_the_others_are_done(command: Command, names: list[str]) -> None:
     command.sandbox.faults.add("users.create", name=names[1], status=422)
 
     done = command("tenants", "provision", *names[:3], *command.place, "--json")
@@ -238,7 +238,7 @@ def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: 
     assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
 
 
-def test_a_full_disk_is_told_in_a_line(command: Command, names: list[str]) -> None:
+def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str]) -> None:
     """A credential that could not be printed is stored, so nothing is lost."""
     file, place = from_file(command, names[:2]), command.place
     assert command("tenants", "provision", names[2], *place).code == 0
@@ -290,7 +290,7 @@ def test_a_plan_is_coloured_on_a_terminal_alone(command: Command, names: list[st
     assert command(*arguments).out.startswith(f"+ {names[0]}\n")
 
 
-def test_what_destroys_asks_on_a_terminal(command: Command, names: list[str]) -> None:
+def test_destructive_commands_ask_on_a_terminal(command: Command, names: list[str]) -> None:
     a = names[0]
     assert command("tenants", "provision", a, *command.place).code == 0
     arguments = ["tenants", "remove", a, *command.place]
@@ -316,7 +316,7 @@ def test_what_destroys_asks_on_a_terminal(command: Command, names: list[str]) ->
     assert on_record(command) == {}
 
 
-def test_what_destroys_needs_yes_without_a_terminal(command: Command, names: list[str]) -> None:
+def test_destructive_commands_need_yes_without_a_terminal(command: Command, names: list[str]) -> None:
     a = names[0]
     destructive = [
         ["users", "delete", command.cluster, a],
@@ -346,7 +346,7 @@ def test_a_password_that_nobody_would_see_is_not_made(command: Command, verb: st
     assert command.sent() == []
 
 
-def test_a_password_that_could_not_be_printed_is_told_and_can_be_reset(command: Command, names: list[str]) -> None:
+def test_a_password_that_could_not_be_printed_is_reported_and_can_be_reset(command: Command, names: list[str]) -> None:
     a = names[0]
     place = [command.cluster, a, "--show"]
     reset = f"aiodbclient users reset {command.cluster} {a} --show"

@@ -95,14 +95,14 @@ def test_users_are_read_with_all_settings(tmp_path: Path) -> None:
         ("- !!python/object:os.system x\n", "line 1: a user must have members"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_the_error_of_a_wrong_file_names_the_line(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "users.yaml").write_text(text)
 
     with pytest.raises(errors.InvalidArgumentError, match=complaint):
         read_users(tmp_path / "users.yaml")
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="No such file"):
         read_users(tmp_path / "users.yaml")
     (tmp_path / "users.yaml").write_bytes(b"\xff")

@@ -138,7 +138,7 @@ async def test_the_token_is_never_that_of_a_netrc(api: Server, proxy: Proxy, tmp
     assert api.requests[0].headers["authorization"] == "Bearer secret-token"
 
 
-async def test_a_proxy_that_refuses_says_so_and_its_password_is_not_told(
+async def test_the_error_of_a_refusing_proxy_says_so_without_its_password(
     api: Server, proxy: Proxy, tmp_path: Path
 ) -> None:
     wrong = proxy.url.replace("hunter2", "hunter3")
@@ -184,7 +184,7 @@ async def test_a_plain_http_api_goes_past_the_environments_proxy(
         5,
     ],
 )
-def test_what_is_no_proxy_is_refused_without_being_quoted(proxy: str) -> None:
+def test_an_invalid_proxy_is_refused_and_not_quoted(proxy: str) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="proxy must be like") as caught:
         DatabaseClient("token", base_url="https://api.example", proxy=proxy)
 
@@ -223,7 +223,7 @@ def test_the_environments_proxy_is_that_of_https(
     assert chosen == (None if found is None else URL(found))
 
 
-def test_a_wrong_proxy_of_the_environment_is_told_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_wrong_proxy_names_its_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "socks5://me:hunter2@host")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)

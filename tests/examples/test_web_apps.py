@@ -128,7 +128,7 @@ async def test_everybody_gets_a_database_and_a_login_that_works(visitor: Visitor
     assert count(sandbox, "clusters.get") == 1  # by the one client
 
 
-async def test_who_signs_up_again_is_told_the_same_and_no_secret(visitor: Visitor, sandbox: Sandbox) -> None:
+async def test_signing_up_again_gets_the_same_answer_without_a_secret(visitor: Visitor, sandbox: Sandbox) -> None:
     answers = await asyncio.gather(*(visitor.sign_up("alpha") for _ in range(5)))
 
     assert [answer.status for answer in answers] == [201] * 5
@@ -138,7 +138,7 @@ async def test_who_signs_up_again_is_told_the_same_and_no_secret(visitor: Visito
     assert not [answer for answer in answers if password in await answer.text()]
 
 
-async def test_what_is_no_name_is_refused_and_nothing_is_sent(visitor: Visitor, sandbox: Sandbox) -> None:
+async def test_invalid_names_are_refused_and_nothing_is_sent(visitor: Visitor, sandbox: Sandbox) -> None:
     before = len(sandbox.requests)
 
     for name in ("", "..", "a/b", "A", "x" * 50, 5, None, ["a"]):

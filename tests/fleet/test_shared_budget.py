@@ -107,7 +107,7 @@ async def test_first_come_first_served_within_a_process(make_budget: MakeBudget)
     assert order == list(range(15))
 
 
-async def test_max_wait_is_judged_at_once_and_tells_the_wait(make_budget: MakeBudget) -> None:
+async def test_max_wait_is_judged_at_once_and_the_error_has_the_wait(make_budget: MakeBudget) -> None:
     budget = make_budget(limit=2, seconds=0.8)
     assert await granted_at_once(budget, 2) == 2
     budget.release()
@@ -321,7 +321,7 @@ async def test_the_documented_commands_suffice(
 
 
 @pytest.mark.parametrize("missing", ["evalsha", "zadd", "password", "database"])
-async def test_what_no_waiting_mends_is_an_error(valkey: ValkeyServer, missing: str) -> None:
+async def test_a_failure_that_waiting_cannot_cure_is_an_error(valkey: ValkeyServer, missing: str) -> None:
     url = await allow(valkey, "fleet", [command for command in COMMANDS if command != missing])
     if missing == "password":
         url = url.replace("hunter2", "hunter3")
@@ -334,7 +334,7 @@ async def test_what_no_waiting_mends_is_an_error(valkey: ValkeyServer, missing: 
     assert "hunter" not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_login_that_is_taken_away_later_is_told_as_an_error(
+async def test_a_login_that_is_taken_away_later_is_logged_as_an_error(
     valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with SharedRateBudget(await allow(valkey, "fleet", COMMANDS), [Window(20, 10.0)]) as budget:

@@ -189,7 +189,7 @@ REPLIES = {
         *(pytest.param(reply(**{name: None}), id=f"{name} null") for name in NAMES),
     ],
 )
-async def test_nonsense_is_an_outage_that_is_told_once(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nonsense_is_an_outage_that_is_logged_once(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
     await asyncio.wait_for(use(answer), 10.0)
     logged = warnings_in(caplog)
@@ -220,7 +220,7 @@ def test_whatever_it_answers_only_errors_of_ours_come_out(answer: Answer) -> Non
     asyncio.run(main())
 
 
-async def test_facts_that_somebody_spoilt_are_written_anew(
+async def test_spoilt_facts_are_written_again(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")

@@ -102,7 +102,7 @@ async def test_a_valkey_that_does_not_answer_costs_no_more_than_the_timeout(
     assert len(warnings_in(caplog)) == 1
 
 
-async def test_a_valkey_that_lost_its_memory_is_told_again(
+async def test_a_valkey_that_lost_its_memory_gets_the_reports_again(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")

@@ -45,7 +45,7 @@ def test_what_the_first_answer_counts_beyond_ours_is_somebodys_of_the_hour() -> 
     assert not account.alone
 
 
-def test_what_may_be_our_own_is_nobody_elses() -> None:
+def test_requests_that_may_be_ours_do_not_count_as_others() -> None:
     account = account_of(*DOCUMENTED)
     counted(account, 5, ours(2, 2, least=2, most=5), 0.0)
     assert (held(account, 0.0), account.gate.at_most, account.alone) == ([0, 0], math.inf, True)
@@ -256,7 +256,7 @@ def test_beside_others_a_25th_of_the_smallest_limit_may_be_in_flight(windows: An
     assert account.gate.at_most == few
 
 
-def test_after_a_pause_a_few_go_until_the_first_answer_tells_that_nobody_is_about() -> None:
+def test_after_a_pause_a_few_go_until_the_first_answer_shows_that_nobody_else_sends() -> None:
     account = account_of((100, 60.0), (5000, 3600.0))
     account.starts(0.0)  # no answer was ever received
     assert account.gate.at_most == 10  # not 4: no one fills a window in such a short time

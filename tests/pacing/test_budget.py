@@ -351,7 +351,7 @@ def test_memory_is_bounded_by_the_limits() -> None:
     live(main)
 
 
-def test_a_snapshot_tells_how_the_budget_stands() -> None:
+def test_a_snapshot_shows_the_state_of_the_budget() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = budget_on(loop, (3, 60.0), (9, 600.0))
         assert budget.snapshot().next_slot == 0

@@ -204,7 +204,7 @@ async def test_one_request_goes_when_the_gate_opens_and_one_more_with_each_answe
     assert allowed == [1, 2, 4]
 
 
-async def test_throttle_tells_for_how_long_the_gate_is_closed(make_pair: MakePair) -> None:
+async def test_throttle_returns_how_long_the_gate_is_closed(make_pair: MakePair) -> None:
     one, _ = make_pair(*LONG)
     await one.acquire()
     await one.acquire()

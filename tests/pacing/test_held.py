@@ -52,7 +52,7 @@ def test_a_request_that_was_not_sent_is_not_the_refused_one_while_there_is_anoth
     assert held.in_flight == 0
 
 
-def test_what_valkey_may_not_have_heard_is_told_again_and_first() -> None:
+def test_reports_that_valkey_may_have_missed_are_sent_again_first() -> None:
     held = holding("a", "b", "c", "d")
     held.end(1.0, sent=True)
     held.end(2.0, sent=True)

@@ -106,7 +106,7 @@ def test_a_reply_that_cannot_be_right_is_refused(changed: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     "text", [None, 7, b"{}", "[]", "null", "[" * 100_000], ids=["None", "7", "b", "[]", "null", "["]
 )
-def test_what_is_no_object_is_no_reply(text: object) -> None:
+def test_a_reply_that_is_not_an_object_is_invalid(text: object) -> None:
     with pytest.raises((ValueError, AttributeError, RecursionError)):
         read_reply(text, ASK, windows=2)
 
@@ -187,7 +187,7 @@ def test_an_answer_right_after_another_is_not_worth_an_update() -> None:
     assert other.last_answer == 13.0
 
 
-def test_who_knows_nothing_changes_nothing() -> None:
+def test_a_process_without_knowledge_changes_nothing() -> None:
     one, other = account(), account()
     other.windows[0].others.believe(3, 5.0)
     facts = Facts(other)

@@ -148,9 +148,7 @@ def test_rubbish_neither_stalls_nor_unpaces(headers: dict[str, str]) -> None:
     st.lists(st.booleans(), min_size=5, max_size=5),
 )
 @example([{}, {}, {}, said(1, 0), said(1, 0)], [False, False, True, True, False])
-def test_whatever_a_few_answers_say_the_next_honest_one_mends_it(
-    rubbish: list[dict[str, str]], refused: list[bool]
-) -> None:
+def test_the_next_honest_answer_corrects_any_wrong_ones(rubbish: list[dict[str, str]], refused: list[bool]) -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = budget_on(loop, (10, 60.0), (100, 3600.0))
         sent: list[float] = []

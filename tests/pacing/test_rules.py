@@ -39,7 +39,7 @@ def test_a_backoff_is_any_part_of_the_longest_one() -> None:
     assert 3.6 < max(backoffs) <= 4.0
 
 
-def test_after_a_minute_without_a_429_the_count_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_minute_without_a_429_the_count_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = closed_by_429s_at(0.0, 1.0, 2.0)
 
     assert longest_backoff(gate, 61.9, monkeypatch) == 8

@@ -301,7 +301,7 @@ def test_beside_somebody_at_most_5_in_100_meet_a_429_however_the_answers_are_del
 
 
 @pytest.mark.parametrize("traffic", [evenly, in_bursts, at_random])
-def test_a_429_is_enough_to_tell_where_answers_have_no_headers(traffic: Callable[[float], Traffic]) -> None:
+def test_a_429_is_enough_where_answers_have_no_headers(traffic: Callable[[float], Traffic]) -> None:
     run = batch(1000, 16, others=traffic(1.0), headers=False)
     assert (run.client.failed, len(run.client.done)) == (0, 1000)
     assert run.client.refused <= 0.05 * run.client.sent

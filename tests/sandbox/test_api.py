@@ -57,7 +57,7 @@ async def test_a_db_lives_and_dies(call: Call, pg: str) -> None:
     assert (await call("DELETE", f"{pg}/dbs/alpha")).status == 404
 
 
-async def test_a_cluster_tells_its_connection_users_and_dbs(call: Call, pg: str) -> None:
+async def test_a_cluster_returns_its_connection_users_and_dbs(call: Call, pg: str) -> None:
     cluster = (await call("GET", pg)).json["database"]
     assert (cluster["name"], cluster["engine"], cluster["status"]) == ("tenants", "pg", "online")
     assert cluster["db_names"] == ["defaultdb"]
@@ -124,7 +124,7 @@ async def test_errors_have_the_documented_body(
 
 
 @pytest.mark.parametrize("body", [b"{", b"nonsense", b"\xff", b"[" * 100_000, b"[" * 200_000 + b"]" * 200_000])
-async def test_what_is_no_json_is_a_bad_request(call: Call, pg: str, body: bytes) -> None:
+async def test_a_body_that_is_not_json_is_a_bad_request(call: Call, pg: str, body: bytes) -> None:
     answer = await call("POST", f"{pg}/users", data=body)
     assert (answer.status, answer.json["id"]) == (400, "bad_request")
 

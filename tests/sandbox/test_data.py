@@ -24,7 +24,7 @@ async def contents(call: Call, cluster: str, token: str) -> list[Any]:
     return [(await call("GET", f"/v2/databases/{cluster}{path}", token=token)).json for path in paths]
 
 
-async def test_what_was_there_is_there_again(tmp_path: Path) -> None:
+async def test_kept_data_is_restored_at_the_next_start(tmp_path: Path) -> None:
     folder = tmp_path / "sandbox"
     async with Sandbox(windows=[], data=folder) as first, caller(first) as call:
         reader = first.add_token(["database:read", "database:view_credentials"])

@@ -67,7 +67,7 @@ async def test_opensearch_users_have_acls(sandbox: Sandbox, call: Call) -> None:
     assert (await call("GET", f"{opensearch}/users/app")).json["user"]["settings"] == settings
 
 
-async def test_mongodb_tells_a_password_once(sandbox: Sandbox, call: Call) -> None:
+async def test_mongodb_returns_a_password_once(sandbox: Sandbox, call: Call) -> None:
     mongodb = await added(sandbox, "mongodb")
     made = (await call("POST", f"{mongodb}/users", {"name": "app"})).json["user"]
     assert made["password"]
@@ -163,7 +163,7 @@ OPENSEARCH_PERMISSIONS = "deny, admin, read, readwrite, write"
         ([], "settings must be a JSON object"),
     ],
 )
-async def test_settings_that_cannot_be_are_told_by_their_place(
+async def test_invalid_settings_are_reported_with_their_place(
     sandbox: Sandbox, call: Call, settings: Any, message: str
 ) -> None:
     pg = await added(sandbox, "pg")
@@ -187,7 +187,9 @@ async def test_settings_that_cannot_be_are_told_by_their_place(
         ),
     ],
 )
-async def test_what_is_wrong_with_a_body_is_told(sandbox: Sandbox, call: Call, body: Any, message: str) -> None:
+async def test_the_error_of_an_invalid_body_names_the_problem(
+    sandbox: Sandbox, call: Call, body: Any, message: str
+) -> None:
     pg = await added(sandbox, "pg")
     answer = await call("POST", f"{pg}/users", body)
     assert (answer.status, answer.json["message"]) == (422, message)

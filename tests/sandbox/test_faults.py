@@ -150,7 +150,7 @@ async def test_what_the_provider_has_not_made_yet(sandbox: Sandbox, call: Call) 
     assert "settings" not in (await call("GET", f"{mongodb}/users/app")).json["user"]
 
 
-async def test_an_answer_that_tells_of_somebody_else(sandbox: Sandbox, call: Call, pg: str) -> None:
+async def test_an_answer_about_somebody_else(sandbox: Sandbox, call: Call, pg: str) -> None:
     sandbox.faults.add(answer_name="bob")
     shown = (await call("POST", f"{pg}/users", {"name": "alice"})).json["user"]
     assert (shown["name"], shown["password"][:5]) == ("bob", "AVNS_")

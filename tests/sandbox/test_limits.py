@@ -58,7 +58,7 @@ def test_a_refusal_by_the_long_window_has_no_retry_after() -> None:
     assert headers == {"ratelimit-limit": "2", "ratelimit-remaining": "0", "ratelimit-reset": "3600"}
 
 
-def test_a_minute_is_told_in_whole_seconds() -> None:
+def test_a_minute_is_reported_in_whole_seconds() -> None:
     limiter = RateLimiter([Window(1, 60.0), Window(5000, 3600.0)])
     assert limiter.admit(0.0, 0.0)[0]
     assert limiter.admit(0.5, 0.5)[1]["retry-after"] == "60"
@@ -88,7 +88,7 @@ async def test_the_documented_limits_are_the_default() -> None:
         ("full", ["9", "0", "0", "7", "0"]),
     ],
 )
-def test_what_remaining_tells_when_the_minute_is_full(remaining: Remaining, expected: list[str]) -> None:
+def test_ratelimit_remaining_when_the_minute_is_full(remaining: Remaining, expected: list[str]) -> None:
     limiter = RateLimiter([Window(2, 60.0), Window(10, 3600.0)], remaining)
     answers = [limiter.admit(at, at) for at in (0.0, 1.0, 2.0, 61.0, 62.0)]
     assert [accepted for accepted, _ in answers] == [True, True, False, True, True]

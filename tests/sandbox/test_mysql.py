@@ -88,7 +88,7 @@ async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
     return result
 
 
-async def test_the_cluster_tells_the_server_and_doadmin(call: Call, dsn: str, login: Login) -> None:
+async def test_the_cluster_returns_the_server_and_doadmin(call: Call, dsn: str, login: Login) -> None:
     shown = (await call("GET", "")).json["database"]
     connection, parts = shown["connection"], urlsplit(dsn)
     assert (connection["host"], connection["port"], connection["user"]) == (parts.hostname, parts.port, "doadmin")

@@ -257,7 +257,7 @@ async def test_what_was_made_by_hand_shows_up(call: Call, connection: JSON) -> N
     assert (await call("DELETE", "/dbs/by_hand")).status == 204
 
 
-async def test_a_password_that_was_changed_by_hand_is_not_told(call: Call, connection: JSON) -> None:
+async def test_a_password_that_was_changed_by_hand_is_not_returned(call: Call, connection: JSON) -> None:
     user = await made(call, "user", "changed")
     async with await login(connection, user) as session:
         await session.execute("ALTER ROLE changed PASSWORD 'my own'")

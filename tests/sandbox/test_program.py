@@ -141,7 +141,7 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--port", "http"], 2, "not a number from 0 to 65535"),
     ],
 )
-def test_what_it_cannot_do_it_says_with_an_exit_code(arguments: list[str], code: int, message: str) -> None:
+def test_failures_have_an_exit_code(arguments: list[str], code: int, message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "aiodbclient.sandbox", *arguments],
         capture_output=True,
@@ -156,7 +156,7 @@ def test_what_it_cannot_do_it_says_with_an_exit_code(arguments: list[str], code:
 
 
 @pytest.mark.parametrize(("arguments", "ssl"), [([], True), (["--no-tls"], False)])
-def test_tls_unless_told_otherwise(arguments: list[str], ssl: bool) -> None:
+def test_tls_is_the_default(arguments: list[str], ssl: bool) -> None:
     with program("--json", "--cluster", "kafka", *arguments) as process:
         assert process.stdout is not None
         started = json.loads(process.stdout.readline())

@@ -66,7 +66,7 @@ async def test_by_default_it_is_reached_from_this_machine_alone() -> None:
 
 
 @pytest.mark.parametrize(("bind", "hosts"), [("localhost", []), ("::1", []), ("0.0.0.0", ["a b"]), ("0.0.0.0", [""])])
-def test_what_cannot_be_bound_or_allowed_is_refused(bind: str, hosts: list[str]) -> None:
+def test_invalid_addresses_and_hosts_are_refused(bind: str, hosts: list[str]) -> None:
     with pytest.raises(ValueError, match=r"must be an IPv4 address|is not a host name"):
         Sandbox(bind=bind, allow_hosts=hosts)
 

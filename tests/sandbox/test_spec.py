@@ -55,7 +55,7 @@ def test_every_answer_is_as_described(
         assert {operation for operation, status in sandbox.counts if status and status < 300} == operations
 
 
-def test_the_certificate_is_told_as_described(tmp_path: Path) -> None:
+def test_the_certificate_is_returned_as_the_api_description_says(tmp_path: Path) -> None:
     with Sandbox(windows=[]) as sandbox:
         cluster = asyncio.run(sandbox.add_cluster("redis"))
         assert attacked(sandbox, description("ca.openapi.yaml"), tmp_path, cluster) > 10

@@ -64,7 +64,7 @@ def written(file: Path, text: str) -> Path:
     return file
 
 
-async def test_the_connection_tells_tls(connection: JSON) -> None:
+async def test_the_connection_says_that_it_uses_tls(connection: JSON) -> None:
     assert connection["ssl"] is True
     assert urlsplit(connection["uri"]).query == "sslmode=require"
 
@@ -250,7 +250,7 @@ async def test_without_tls_for_who_must(sandbox: Sandbox) -> None:
         await psycopg.AsyncConnection.connect(shown["uri"], sslmode="require")
 
 
-async def test_a_cluster_in_memory_tells_tls_and_the_ca(sandbox: Sandbox) -> None:
+async def test_a_cluster_in_memory_returns_tls_and_a_ca(sandbox: Sandbox) -> None:
     async with caller(sandbox) as calling:
         with_tls = f"/v2/databases/{await sandbox.add_cluster('mysql')}"
         without = f"/v2/databases/{await sandbox.add_cluster('mysql', tls=False)}"
@@ -268,7 +268,7 @@ def mysql(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class TestByDSN:
-    async def test_of_a_postgresql_it_tells_what_is(self, tmp_path: Path) -> None:
+    async def test_the_api_returns_the_tls_of_a_postgresql_as_it_is(self, tmp_path: Path) -> None:
         authority = SandboxCA({})
         for server in (EmbeddedPostgres(authority), EmbeddedPostgres()):
             await server.start()
@@ -294,7 +294,9 @@ class TestByDSN:
         with pytest.raises(ValueError, match="the server of the DSN decides"):
             await sandbox.add_cluster("pg", dsn="postgresql://postgres@127.0.0.1:1/postgres", tls=False)
 
-    async def test_of_a_mysql_it_tells_what_is(self, sandbox: Sandbox, mysql: str, tmp_path: Path) -> None:
+    async def test_the_api_returns_the_tls_of_a_mysql_as_it_is(
+        self, sandbox: Sandbox, mysql: str, tmp_path: Path
+    ) -> None:
         async with caller(sandbox) as calling:
             cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql)}"
             shown = (await calling("GET", cluster)).json["database"]["connection"]

@@ -47,7 +47,7 @@ async def place(request: pytest.FixtureRequest, mysql: Callable[[str], str], tmp
         yield Place(sandbox, cluster, store)
 
 
-async def nothing_was_made(place: Place) -> None:
+async def nothing_was_created(place: Place) -> None:
     assert {each.operation for each in place.sandbox.requests} <= READS
     assert [record async for record in place.store.records()] == []
 
@@ -59,7 +59,7 @@ async def nothing_was_made(place: Place) -> None:
         (403, PermissionDeniedError, "403"),
     ],
 )
-async def test_it_is_told_before_anything_is_made_and_passes(
+async def test_an_unreadable_authority_is_reported_before_anything_is_created_and_passes(
     place: Place, status: int, error: type[DatabaseClientError], text: str
 ) -> None:
     fault = place.sandbox.faults.add("clusters.ca", status=status)
@@ -69,7 +69,7 @@ async def test_it_is_told_before_anything_is_made_and_passes(
             await tenants.ensure("alpha")
         with pytest.raises(error, match=text):
             [_ async for _ in tenants.provision(["alpha"])]
-        await nothing_was_made(place)
+        await nothing_was_created(place)
 
         place.sandbox.faults.remove(fault)
         credential = await tenants.ensure("alpha")
@@ -78,11 +78,11 @@ async def test_it_is_told_before_anything_is_made_and_passes(
     assert credential.ssl_context() is not None
 
 
-async def test_a_token_that_may_not_read_is_told_so(place: Place) -> None:
+async def test_a_token_without_the_scope_to_read_gets_a_clear_error(place: Place) -> None:
     async with place.client(place.sandbox.add_token(["database:create", "database:view_credentials"])) as client:
         with pytest.raises(PermissionDeniedError, match="database:read"):
             await place.tenants(client).ensure("alpha")
-    await nothing_was_made(place)
+    await nothing_was_created(place)
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -94,4 +94,4 @@ async def test_a_server_whose_dsn_names_no_ca(mysql: Callable[[str], str], serve
         async with place.client() as client:
             with pytest.raises(ConfigurationError, match="to the DSN of the server"):
                 await place.tenants(client).ensure("alpha")
-        await nothing_was_made(place)
+        await nothing_was_created(place)

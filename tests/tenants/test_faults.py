@@ -140,7 +140,7 @@ async def test_a_login_that_a_dead_process_made_is_reset_since_nobody_knows_its_
     await works(outcome.credential)
 
 
-async def test_a_removal_that_failed_tells_nobody_the_credential_and_can_go_either_way(place: Place) -> None:
+async def test_after_a_failed_removal_the_tenant_can_be_ensured_or_removed(place: Place) -> None:
     tenants = place.tenants()
     await tenants.ensure("alpha")
     place.sandbox.faults.add("dbs.delete", status=403, times=1)
@@ -155,7 +155,7 @@ async def test_a_removal_that_failed_tells_nobody_the_credential_and_can_go_eith
     assert outcome.ok
 
 
-async def test_what_was_just_removed_is_made_anew_although_it_is_still_listed(place: Place) -> None:
+async def test_a_just_removed_tenant_is_created_again_although_it_is_still_listed(place: Place) -> None:
     tenants = place.tenants()
     place.sandbox.faults.add("users.delete", still_listed_for=5.0)
     await tenants.ensure("alpha")
@@ -167,7 +167,7 @@ async def test_what_was_just_removed_is_made_anew_although_it_is_still_listed(pl
     await works(outcome.credential)
 
 
-async def test_an_administrator_without_the_rights_is_told_with_the_statement_and_no_secret(place: Place) -> None:
+async def test_missing_rights_of_the_administrator_are_reported_with_the_statement_and_no_secret(place: Place) -> None:
     plain = await place.cluster.users.create(place.prefix + "plain")
     admin = (await place.cluster.info()).connection.uri_for(plain)
 
@@ -228,7 +228,7 @@ async def test_an_ensure_that_is_cancelled_anywhere_can_be_repeated(place: Place
         await works(outcome.credential)
 
 
-async def test_mongodb_gets_its_rights_by_the_api_and_tells_its_password_once(place: Place) -> None:
+async def test_mongodb_gets_its_rights_by_the_api_and_returns_its_password_once(place: Place) -> None:
     cluster = place.client.cluster(await place.sandbox.add_cluster("mongodb"))
     tenants = Tenants(cluster, place.store)
     place.sandbox.faults.add("users.create", cut=True, after=True, times=1)

@@ -151,7 +151,7 @@ async def test_a_run_that_is_cancelled_while_it_releases_leaves_no_claim(tmp_pat
         await release(await claimed(store, "alpha"))
 
 
-async def test_what_a_killed_run_left_is_gone_on_with(tmp_path: Path) -> None:
+async def test_the_next_run_continues_after_a_kill(tmp_path: Path) -> None:
     """The process dies after it claims an empty record, or between the credentials and the intent."""
     async with SQLiteStore(tmp_path / "a") as source, SQLiteStore(tmp_path / "b") as target:
         for record in EVERY_SHAPE:

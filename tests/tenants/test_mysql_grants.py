@@ -35,7 +35,7 @@ async def as_administrator(cluster: ClusterClient, statement: str) -> None:
         cursor.execute(statement)
 
 
-async def test_an_administrator_without_the_rights_is_told_with_the_statement_and_no_secret(
+async def test_missing_rights_of_the_administrator_are_reported_with_the_statement_and_no_secret(
     cluster: ClusterClient, store: SQLiteStore
 ) -> None:
     beta = await Tenants(cluster, store, "rights_").ensure("beta")  # has all rights in its database, and none elsewhere

@@ -194,7 +194,7 @@ def test_where_names_are_prefixes_they_have_no_other_characters(engine: Engine, 
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a\0", "\ud800", 7, None])
-def test_what_is_no_name_is_refused(name: object) -> None:
+def test_invalid_names_are_refused(name: object) -> None:
     with pytest.raises(InvalidArgumentError, match="nothing was sent"):
         names_of(name, Engine.PG)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="nothing was sent"):

@@ -42,7 +42,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: object) -> AsyncIterat
             yield Narrow(sandbox, narrow.cluster(cluster), full.cluster(cluster), Truth(sandbox, cluster), store)
 
 
-async def test_what_is_told_when_it_is_made_is_enough(place: Narrow) -> None:
+async def test_the_password_in_the_answer_to_the_create_is_enough(place: Narrow) -> None:
     tenants = Tenants(place.narrow, place.store)
     place.sandbox.faults.add("users.create", cut=True, after=True, times=1)  # so that one password is lost
 
@@ -75,7 +75,7 @@ async def test_a_login_that_was_there_before_is_not_adopted_nor_touched(place: N
     assert place.truth.passwords["alpha"] == reset.credential.password
 
 
-async def test_a_token_that_is_told_no_password_ends_the_run_and_what_was_made_is_on_record(place: Narrow) -> None:
+async def test_a_token_that_gets_no_password_ends_the_run_and_created_tenants_are_on_record(place: Narrow) -> None:
     """The API description does not specify whether a create returns the password to such a token."""
     tenants = Tenants(place.narrow, place.store)
     untold = place.sandbox.faults.add(["users.create", "users.reset_auth"], password_empty_for=3600.0)
@@ -100,7 +100,7 @@ async def test_a_token_that_is_told_no_password_ends_the_run_and_what_was_made_i
     assert max(place.truth.created.values()) == 1
 
 
-async def test_a_rotation_whose_password_is_not_told_leaves_the_credential_in_use(place: Narrow) -> None:
+async def test_a_rotation_without_a_returned_password_leaves_the_credential_in_use(place: Narrow) -> None:
     tenants = Tenants(place.narrow, place.store)
     credential = await tenants.ensure("alpha")
     place.sandbox.faults.add(["users.create", "users.reset_auth"], password_empty_for=3600.0)

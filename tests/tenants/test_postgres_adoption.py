@@ -83,7 +83,7 @@ async def test_an_adopted_login_can_do_what_it_could_and_so_can_the_next_one(
     can(managed, names, names.logins[1])
 
 
-async def test_who_will_be_shut_out_is_told_and_nobody_else_is(
+async def test_logins_that_will_be_shut_out_are_listed_and_no_others(
     managed: Managed, grants: PostgresGrants, names: Names
 ) -> None:
     await managed.tenant(f"other{next(_used)}", grants)

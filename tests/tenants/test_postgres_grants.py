@@ -126,7 +126,9 @@ async def test_nobody_else_gets_in_but_into_defaultdb_where_from_15_on_nothing_c
                 await connection.execute("CREATE TABLE t (x int)")
 
 
-async def test_a_database_of_somebody_else_is_told_with_the_statement(superuser: str, grants: PostgresGrants) -> None:
+async def test_a_database_of_somebody_else_is_reported_with_the_statement(
+    superuser: str, grants: PostgresGrants
+) -> None:
     names = make(superuser, "theirs")
     with Connection.connect(superuser, autocommit=True) as api:
         api.execute("CREATE ROLE stranger")

@@ -287,7 +287,7 @@ async def test_a_full_database_does_not_keep_a_password_from_being_tested(manage
     assert "password authentication failed" in refused
 
 
-async def test_only_a_refused_login_is_told_as_one(managed: Managed, names: Names) -> None:
+async def test_only_a_refused_login_is_reported_as_refused(managed: Managed, names: Names) -> None:
     grants, login = managed.grants(), names.logins[0]
     assert await grants.log_in(names, login, "wrong") is not None
     assert await grants.log_in(names, names.logins[1] + "x", PASSWORD) is not None

@@ -197,7 +197,7 @@ async def test_a_role_needs_no_right_to_make_tables_where_there_is_one(postgres:
         assert await password(store, "alpha") == "hunter2"
 
 
-async def test_no_secret_is_told(postgres: str, table: str) -> None:
+async def test_no_secret_is_shown(postgres: str, table: str) -> None:
     for dsn in (
         "postgresql://me:hunter2%zz@127.0.0.1/x",
         "postgresql://me:pa@hunter2@127.0.0.1/x",
@@ -225,7 +225,7 @@ async def test_no_secret_is_told(postgres: str, table: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(None,), (b"postgresql://me:hunter2@127.0.0.1/x",), ("", None)])
-def test_what_is_no_string_is_refused(arguments: Any) -> None:
+def test_arguments_that_are_not_strings_are_refused(arguments: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="dsn and table must be strings") as refused:
         PostgresStore(*arguments)
     assert "hunter2" not in str(refused.value)

@@ -135,7 +135,7 @@ def test_a_time_without_an_offset_is_not_put_on_record() -> None:
 @pytest.mark.parametrize(
     "text", [b"v1.plain.", "", "\ud800", PLAIN.replace("v1", "v2"), PLAIN.replace("plain", "other"), PLAIN[:-1]]
 )
-def test_a_damaged_text_is_told_whose_it_is(text: Any) -> None:
+def test_the_error_of_a_damaged_text_names_its_record(text: Any) -> None:
     with pytest.raises(StoreError, match="the record of 'alpha' is damaged"):
         Seal().open("alpha", text)
 
@@ -165,14 +165,14 @@ def test_of_several_keys_the_first_encrypts_and_each_decrypts() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "short", b"short", [Fernet.generate_key(), "short"], 7, [None]])
-def test_a_key_that_is_none_is_refused_and_not_quoted(key: Any) -> None:
+def test_an_invalid_key_is_refused_and_not_quoted(key: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="key= takes one or several keys") as refused:
         Seal(key)
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
 
 
-def test_a_wrong_key_is_told_by_the_first_record_that_is_not_damaged() -> None:
+def test_a_wrong_key_is_detected_by_the_first_undamaged_record() -> None:
     rows = [("alpha", "damaged"), ("alpha", ENCRYPTED), ("beta", "never looked at")]
 
     Seal(KEY).check_key(rows)

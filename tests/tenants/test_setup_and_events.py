@@ -115,7 +115,7 @@ async def test_the_claim_is_renewed_while_setup_takes_long(place: Place, monkeyp
 
 @pytest.mark.parametrize("what", ["setup", "on_event"])
 @pytest.mark.parametrize("value", ["migrate", 7, object()])
-def test_what_cannot_be_called_is_refused(place: Place, what: str, value: object) -> None:
+def test_arguments_that_are_not_callable_are_refused(place: Place, what: str, value: object) -> None:
     with pytest.raises(InvalidArgumentError, match=f"{what} must be callable"):
         place.tenants(**{what: value})
 

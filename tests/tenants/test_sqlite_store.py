@@ -72,7 +72,7 @@ async def test_only_its_owner_can_read_what_it_makes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "list of names"])
-async def test_what_is_no_store_keeps_its_mode(path: Path, kind: str) -> None:
+async def test_a_file_that_is_not_a_store_keeps_its_mode(path: Path, kind: str) -> None:
     """Otherwise root would lock out other users from a path that was given by mistake: a folder, or /dev/null."""
     if kind == "folder":
         path.mkdir()
@@ -207,7 +207,7 @@ async def test_a_folder_that_goes_away_hides_no_exception_of_the_program(tmp_pat
 
 
 @pytest.mark.parametrize("what", ["removed", "replaced"])
-async def test_a_file_that_goes_away_is_told(path: Path, what: str) -> None:
+async def test_a_file_that_goes_away_is_reported(path: Path, what: str) -> None:
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
         path.unlink()
@@ -380,7 +380,7 @@ async def test_a_file_that_cannot_be_written_can_be_read() -> None:
                 os.seteuid(0)
 
 
-async def test_what_is_no_store_is_told(path: Path) -> None:
+async def test_a_file_that_is_not_a_store_is_reported(path: Path) -> None:
     path.write_bytes(b"no database " * 1000)
     with pytest.raises(StoreError, match=r"file is not a database .the file is damaged, or is not a store"):
         async with SQLiteStore(path):
@@ -471,14 +471,14 @@ async def test_a_key_refuses_what_is_not_encrypted(path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["hunter2", b"hunter2", [Fernet.generate_key(), "hunter2"], [], 5])
-def test_a_key_that_is_none_is_refused_without_being_told(path: Path, key: Key) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(path: Path, key: Key) -> None:
     with pytest.raises(InvalidArgumentError, match="key= takes") as caught:
         SQLiteStore(path, key)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("path", [None, 5, b"tenants.db", "", "a\0b", ":memory:"])
-def test_what_can_be_no_file_is_refused(path: Any) -> None:
+def test_invalid_paths_are_refused(path: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="the path of a file"):
         SQLiteStore(path)
 
@@ -517,7 +517,7 @@ async def test_it_is_opened_once(path: Path) -> None:
             await store.keep(claim, None)
 
 
-async def test_a_system_without_such_locks_is_told_which_store_to_take(
+async def test_a_system_without_such_locks_gets_the_name_of_another_store(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows."""

@@ -195,7 +195,7 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
     assert await works(credential)
 
 
-async def test_an_authority_that_is_not_told_is_an_error_before_anything_is_made(place: Place) -> None:
+async def test_a_missing_authority_is_an_error_before_anything_is_created(place: Place) -> None:
     cluster_id = await place.sandbox.add_cluster("pg", backend="postgres")
     place.sandbox.faults.add("clusters.ca", status=404)
     tenants = Tenants(place.client.cluster(cluster_id), place.store)
@@ -207,7 +207,7 @@ async def test_an_authority_that_is_not_told_is_an_error_before_anything_is_made
     assert not [what for what, _ in place.sent() if what not in ("clusters.get", "clusters.ca")]
 
 
-async def test_who_fails_after_its_claim_was_lost_makes_sure_of_what_is_on_record(place: Place, tmp_path: Path) -> None:
+async def test_a_failure_after_a_lost_claim_verifies_the_record(place: Place, tmp_path: Path) -> None:
     """Its reset comes after the reset of the new claim holder, and it gets no answer."""
     await place.tenants().ensure("alpha")
     await by_name(place.tenants().rotate(["alpha"]))  # so that the next rotation is a reset

@@ -121,7 +121,7 @@ class InterruptedStore(SQLiteStore):
 
 @pytest.mark.parametrize("what", ["login", "database", "both"])
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_what_somebody_makes_between_our_look_and_our_create_is_theirs(
+async def test_objects_that_appear_between_our_look_and_our_create_are_somebody_elses(
     anywhere: Place, what: str, bulk: bool, tmp_path: Path
 ) -> None:
     place, name = anywhere, anywhere.prefix + "shop"
@@ -144,9 +144,7 @@ async def test_what_somebody_makes_between_our_look_and_our_create_is_theirs(
         assert len(databases) - len(before[1]) == (what != "login")  # ours is gone again
 
 
-async def test_who_is_met_between_look_and_create_is_adopted_where_that_is_asked_for(
-    place: Place, tmp_path: Path
-) -> None:
+async def test_a_login_that_appears_between_look_and_create_is_adopted_if_asked(place: Place, tmp_path: Path) -> None:
     theirs = list[str | None]()
 
     async def stranger() -> None:

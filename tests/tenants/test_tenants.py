@@ -110,7 +110,7 @@ async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_re
     assert not await refused(new)
 
 
-async def test_what_is_removed_is_gone_and_can_be_made_again(place: Place) -> None:
+async def test_a_removed_tenant_is_gone_and_can_be_created_again(place: Place) -> None:
     tenants = place.tenants()
     old = await tenants.ensure("alpha")
     await actions(tenants.rotate(["alpha"]))
@@ -150,7 +150,7 @@ async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place:
     await run(rotated, "ALTER TABLE t ADD y int")
 
 
-async def test_a_login_that_another_client_has_just_deleted_is_made_anew_although_the_api_still_tells_it(
+async def test_a_just_deleted_login_is_created_again_although_the_api_still_returns_it(
     place: Place,
 ) -> None:
     name = place.prefix + "alpha"
@@ -249,7 +249,7 @@ async def test_an_engine_whose_rights_nothing_gives_is_refused_before_anything_i
 
 
 @pytest.mark.parametrize("store", [None, "tenants.db", {}])
-async def test_what_is_no_store_is_refused_at_once(place: Place, store: Any) -> None:
+async def test_an_argument_that_is_not_a_store_is_refused_at_once(place: Place, store: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="store must have the methods of a Store, and"):
         Tenants(place.cluster, store)
 

@@ -33,7 +33,7 @@ async def test_an_old_version_of_vaults_is_not_what_is_read() -> None:
         assert list(vault.secrets) == [f"tenants/{b'alpha'.hex()}"]
 
 
-async def test_a_vault_that_refuses_is_told_without_a_secret() -> None:
+async def test_the_error_of_a_refusing_vault_has_no_secret() -> None:
     async with Vault().running() as vault:
         async with VaultStore(vault.url, "hunter2") as store:
             with pytest.raises(StoreError, match="Vault answered 403 to GET data") as refused:
