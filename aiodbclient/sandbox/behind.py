@@ -58,7 +58,7 @@ def behind(
             secrets = mapping(data, f"secrets of {cluster_id}")
             return PostgresBackend(engine, POOL.take(server), secrets, open_public=_before_15(new.version))
     elif engine in MYSQL and new.dsn is not None:
-        require("pymysql", "sandbox-mysql")
+        require("aiomysql", "sandbox-mysql")
         from .mysql import MySQLBackend
 
         return MySQLBackend(engine, new.dsn, mapping(data, f"secrets of {cluster_id}"))

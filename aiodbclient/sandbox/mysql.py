@@ -1,15 +1,13 @@
-"""``MySQLBackend``: the MySQL or MariaDB server of a DSN behind a cluster. Needs PyMySQL."""
+"""``MySQLBackend``: the MySQL or MariaDB server of a DSN behind a cluster. Needs aiomysql."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, MutableMapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import pymysql
@@ -24,7 +22,6 @@ from .validation import JSON, RequestedUser
 T = TypeVar("T")
 
 _log = logging.getLogger("aiodbclient.sandbox")
-_CONNECTIONS = 8
 _BLANKS = " \t\n\v\f\r"  # MySQL strips these from both ends of an account's name
 _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of errors
 
@@ -50,17 +47,21 @@ class MySQLBackend:
         self.engine = engine
         self._server = MySQLServer(dsn)
         self._secrets = secrets
-        self._changing: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
-        self._threads = ThreadPoolExecutor(_CONNECTIONS, "aiodbclient-sandbox-mysql")
+        self._changing: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         try:
-            await self._run(self._server.open)
+            await self._server.open()
         except (pymysql.Error, OSError) as error:
-            raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error}") from None
+            self._server.close()
+            raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error.__cause__ or error}") from None
+        except BaseException:
+            self._server.close()
+            raise
 
     async def stop(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)  # waits for running work
+        await asyncio.gather(*self._running, return_exceptions=True)
         self._server.close()
 
     def front(self) -> None:
@@ -87,56 +88,57 @@ class MySQLBackend:
         return False
 
     async def users(self) -> list[JSON]:
-        return await self._in_thread(self._users)
+        return await self._run(self._users())
 
     async def user(self, name: str) -> JSON:
-        return await self._in_thread(lambda: self._user(self._accounts_of(name)))
+        return await self._run(self._read(name))
 
     async def create_user(self, new: RequestedUser) -> JSON:
         check_user_name(self.engine, new.name)
         _check_characters(new.name, "user")
-        return await self._in_thread(lambda: self._create_user(new), "user", new.name)
+        return await self._run(self._create_user(new), "user", new.name)
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
         return await self.user(name)  # MySQL has no settings
 
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        return await self._in_thread(lambda: self._reset_auth(name, auth_plugin), "user", name)
+        return await self._run(self._reset_auth(name, auth_plugin), "user", name)
 
     async def delete_user(self, name: str) -> None:
         refuse_primary(name, PRIMARY)
-        await self._in_thread(lambda: self._delete_user(name), "user", name)
+        await self._run(self._delete_user(name), "user", name)
 
     async def dbs(self) -> list[str]:
-        return await self._in_thread(self._server.dbs)
+        return await self._run(self._server.dbs())
 
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
         _check_characters(name, "database")
-        await self._in_thread(lambda: self._create_db(name), "db", name)
+        await self._run(self._create_db(name), "db", name)
 
     async def delete_db(self, name: str) -> None:
-        await self._in_thread(lambda: self._delete_db(name), "db", name)
+        await self._run(self._delete_db(name), "db", name)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a thread with its own connection, so that a wait for a lock does not block other work."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    async def _in_thread(self, work: Callable[[], T], kind: str = "", name: str = "") -> T:
-        """Run ``work`` in a thread. An unexpected error of the server becomes the API's 500.
+    async def _run(self, work: Coroutine[Any, Any, T], kind: str = "", name: str = "") -> T:
+        """Run ``work`` to its end, even if this is cancelled: a half-made user would have no rights.
 
         Args:
-            work: The function to run.
+            work: The statements.
             kind: ``"user"`` or ``"db"`` for a change. Changes of one user or db run one at a time. "" for a read.
             name: The name of the user or db to change.
+
+        Raises:
+            Refusal: Also for an unexpected error of the server.
         """
+        task = asyncio.ensure_future(self._answered(work, kind, name))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
 
-        def alone() -> T:
-            with self._changing.setdefault((kind, name), threading.Lock()) if kind else nullcontext():
-                return work()
-
+    async def _answered(self, work: Coroutine[Any, Any, T], kind: str, name: str) -> T:
         try:
-            return await self._run(alone)
+            async with self._changing.setdefault((kind, name), asyncio.Lock()) if kind else nullcontext():
+                return await work
         except pymysql.Error as error:
             code = error.args[0] if error.args else None
             if code in (ER.CANNOT_USER, ER.DB_CREATE_EXISTS):
@@ -148,15 +150,18 @@ class MySQLBackend:
             _log.warning("MySQL failed an operation of the sandbox: error %s", code)
             raise Refusal(500, "Unexpected server-side error") from None
 
-    def _accounts_of(self, name: str) -> list[MySQLAccount]:
-        accounts = [account for account in self._server.accounts() if account.name == name]
+    async def _accounts_of(self, name: str) -> list[MySQLAccount]:
+        accounts = [account for account in await self._server.accounts() if account.name == name]
         if not accounts:
             raise not_found()
         return accounts
 
-    def _users(self) -> list[JSON]:
+    async def _read(self, name: str) -> JSON:
+        return self._user(await self._accounts_of(name))
+
+    async def _users(self) -> list[JSON]:
         by_name: dict[str, list[MySQLAccount]] = {}
-        for account in self._server.accounts():
+        for account in await self._server.accounts():
             by_name.setdefault(account.name, []).append(account)
         return [self._user(accounts) for accounts in by_name.values()]
 
@@ -172,51 +177,51 @@ class MySQLBackend:
             user["password"] = password
         return user
 
-    def _create_user(self, new: RequestedUser) -> JSON:
+    async def _create_user(self, new: RequestedUser) -> JSON:
         if new.name in self._server.reserved_users:
             raise name_taken("user")
         password = new_password()
-        self._server.rows(f"CREATE USER %s@'%%' {self._server.identified(new.auth_plugin)}", new.name, password)
-        if not any(account.name == new.name for account in self._server.accounts()):
-            self._server.rows("DROP USER %s@'%%'", new.name)  # the server changes this name as in CREATE USER
+        await self._server.rows(f"CREATE USER %s@'%%' {self._server.identified(new.auth_plugin)}", new.name, password)
+        if not any(account.name == new.name for account in await self._server.accounts()):
+            await self._server.rows("DROP USER %s@'%%'", new.name)  # the server changes this name as in CREATE USER
             raise Refusal(422, "the server changes this user name")
-        self._server.grant(new.name)
-        return self._remember(new.name, password)
+        await self._server.grant(new.name)
+        return await self._remember(new.name, password)
 
-    def _reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
-        accounts = self._accounts_of(name)
+    async def _reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
+        accounts = await self._accounts_of(name)
         if name == PRIMARY:
             raise Refusal(422, "the password of the primary user belongs to the DSN and cannot be reset")
         password = new_password()
         plugin = auth_plugin or (accounts[0].plugin if accounts[0].plugin in list(MySQLAuthPlugin) else None)
         for account in accounts:
-            self._server.rows(f"ALTER USER %s@%s {self._server.identified(plugin)}", name, account.host, password)
-        return self._remember(name, password)
+            await self._server.rows(f"ALTER USER %s@%s {self._server.identified(plugin)}", name, account.host, password)
+        return await self._remember(name, password)
 
-    def _remember(self, name: str, password: str) -> JSON:
-        accounts = self._accounts_of(name)
+    async def _remember(self, name: str, password: str) -> JSON:
+        accounts = await self._accounts_of(name)
         self._secrets[name] = accounts[0].secret, password
         return {**self._user(accounts), "password": password}
 
-    def _delete_user(self, name: str) -> None:
-        for account in self._accounts_of(name):
-            self._server.rows("DROP USER %s@%s", name, account.host)
-        self._server.kill("USER", name)
+    async def _delete_user(self, name: str) -> None:
+        for account in await self._accounts_of(name):
+            await self._server.rows("DROP USER %s@%s", name, account.host)
+        await self._server.kill("USER", name)
         self._secrets.pop(name, None)
 
-    def _create_db(self, name: str) -> None:
+    async def _create_db(self, name: str) -> None:
         if name.lower() in SYSTEM_DBS:
             raise name_taken("database")
-        self._server.rows(f"CREATE DATABASE {quoted(name)}")
-        if name not in self._server.dbs():
-            self._server.rows(f"DROP DATABASE {quoted(name)}")
+        await self._server.rows(f"CREATE DATABASE {quoted(name)}")
+        if name not in await self._server.dbs():
+            await self._server.rows(f"DROP DATABASE {quoted(name)}")
             raise Refusal(422, "the server changes this database name")
 
-    def _delete_db(self, name: str) -> None:
-        if name not in self._server.dbs():
+    async def _delete_db(self, name: str) -> None:
+        if name not in await self._server.dbs():
             raise not_found()
-        self._server.kill("DB", name)  # an open transaction would block DROP DATABASE
-        self._server.rows(f"DROP DATABASE {quoted(name)}")
+        await self._server.kill("DB", name)  # an open transaction would block DROP DATABASE
+        await self._server.rows(f"DROP DATABASE {quoted(name)}")
 
 
 def _check_characters(name: str, kind: str) -> None:

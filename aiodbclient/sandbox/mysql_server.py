@@ -1,21 +1,26 @@
-"""``MySQLServer``: blocking statements to the MySQL or MariaDB server of a DSN. Needs PyMySQL."""
+"""``MySQLServer``: statements to the MySQL or MariaDB server of a DSN. Needs aiomysql."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
-import threading
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 from attrs import frozen
-from pymysql.constants import ER
-from pymysql.cursors import Cursor
+from pymysql.constants import CR, ER
 
+from .._aiomysql import NOT_MYSQL, Connection, Cursor
 from ..models import MySQLAuthPlugin
 from .backends import PRIMARY
 
+_CONNECTIONS = 8
+_CONNECT_SECONDS = 5
 _LOCK_SECONDS = 5
 _SYSTEM_USERS = frozenset(
     {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
@@ -41,7 +46,7 @@ class MySQLAccount:
 
 
 class MySQLServer:
-    """One connection to the server per thread. A lost connection is opened again.
+    """At most ``_CONNECTIONS`` connections to the server. A lost connection is opened again.
 
     Args:
         dsn: ``mysql://USER:PASSWORD@HOST:PORT`` of an administrator. ``?ssl-ca=FILE`` verifies the server;
@@ -75,10 +80,11 @@ class MySQLServer:
         self.password = self._login_password if own else _derived(self._login, self._login_password)
         self.version, self.tls = "", False
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
-        self._own = threading.local()
-        self._all: list[pymysql.Connection[Cursor]] = []
+        self._context: ssl.SSLContext | None = None
+        self._idle: list[Any] = []
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Connect, and create the primary user if it does not exist.
 
         Raises:
@@ -86,16 +92,17 @@ class MySQLServer:
             OSError: The file of certificates cannot be read.
             RuntimeError: The primary user exists with another password.
         """
-        self.version = str(self.rows("SELECT VERSION()")[0][0])
-        self.tls = bool(self.rows("SHOW STATUS LIKE 'Ssl_cipher'")[0][1])
+        if not self._without_tls:
+            self._context = _context(self.ca_file)
+        self.version = str((await self.rows("SELECT VERSION()"))[0][0])
+        self.tls = bool((await self.rows("SHOW STATUS LIKE 'Ssl_cipher'"))[0][1])
         if self._login != PRIMARY:
-            self._make_primary()
+            await self._make_primary()
 
     def close(self) -> None:
-        """Close the connections, once no thread uses them any more. Safe to repeat."""
-        for connection in self._all:
-            if connection.open:
-                connection.close()
+        """Close the idle connections. Safe to repeat."""
+        while self._idle:
+            self._idle.pop().close()
 
     @property
     def is_mariadb(self) -> bool:
@@ -107,30 +114,30 @@ class MySQLServer:
         """The names of accounts that belong to the server or the sandbox itself."""
         return _SYSTEM_USERS | {self._login}
 
-    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    async def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Execute ``statement``, with ``values`` for each ``%s`` in it, and return all rows."""
-        with self._alive().cursor() as cursor:
-            cursor.execute(statement, values)
-            return list(cursor.fetchall())
+        async with self._connection() as connection, connection.cursor() as cursor:
+            await cursor.execute(statement, values)
+            return list(await cursor.fetchall())
 
-    def accounts(self) -> list[MySQLAccount]:
+    async def accounts(self) -> list[MySQLAccount]:
         """The accounts of the API's users, the primary user first."""
         people = "is_role = 'N'" if self.is_mariadb else _NO_ROLE
-        rows = self.rows(f"SELECT User, Host, plugin, authentication_string FROM mysql.user WHERE {people}")
+        rows = await self.rows(f"SELECT User, Host, plugin, authentication_string FROM mysql.user WHERE {people}")
         hidden = self.reserved_users - {PRIMARY}
         found = [MySQLAccount(*map(str, row)) for row in rows]
         return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
 
-    def dbs(self) -> list[str]:
+    async def dbs(self) -> list[str]:
         """The schemas that are dbs of the API."""
-        return [name for (name,) in self.rows("SHOW DATABASES") if name not in SYSTEM_DBS]
+        return [name for (name,) in await self.rows("SHOW DATABASES") if name not in SYSTEM_DBS]
 
-    def grant(self, name: str) -> None:
+    async def grant(self, name: str) -> None:
         """Grant all rights in every schema, with the grant option, but no rights of an administrator."""
-        listed = self.rows("SHOW PRIVILEGES")
+        listed = await self.rows("SHOW PRIVILEGES")
         in_schemas = {str(right).upper() for right, context, _ in listed if not context.startswith(("Server", "File"))}
         rights = ", ".join(sorted(in_schemas - {"GRANT OPTION"} | _SERVER_RIGHTS))
-        self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
+        await self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
 
     def identified(self, plugin: str | None) -> str:
         """The clause of CREATE USER and ALTER USER that sets a password, with ``plugin`` or the default plugin."""
@@ -138,67 +145,93 @@ class MySQLServer:
             return f"IDENTIFIED VIA {MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD.value} USING PASSWORD(%s)"
         return f"IDENTIFIED WITH {plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value} BY %s"
 
-    def kill(self, which: str, value: str) -> None:
+    async def kill(self, which: str, value: str) -> None:
         """End the connections that have this value in this column of the process list.
 
         The comparison is done here: the server would ignore case and accents, and end connections of other users.
         """
         schema = "information_schema" if self.is_mariadb else "performance_schema"
-        for process, found in self.rows(f"SELECT ID, {which} FROM {schema}.processlist"):
+        for process, found in await self.rows(f"SELECT ID, {which} FROM {schema}.processlist"):
             if found != value:
                 continue
             try:
-                self.rows("KILL %s", process)
+                await self.rows("KILL %s", process)
             except pymysql.OperationalError as error:
                 if error.args[0] != ER.NO_SUCH_THREAD:  # it has ended meanwhile
                     raise
 
-    def _make_primary(self) -> None:
+    async def _make_primary(self) -> None:
         """Create ``doadmin`` if it does not exist. Sandboxes with the same DSN share it."""
-        if not any(account.name == PRIMARY for account in self.accounts()):
-            self.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self.identified(None)}", PRIMARY, self.password)
-            self.grant(PRIMARY)
+        if not any(account.name == PRIMARY for account in await self.accounts()):
+            await self.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self.identified(None)}", PRIMARY, self.password)
+            await self.grant(PRIMARY)
         try:
-            self._connect(PRIMARY, self.password).close()
+            (await self._connect(PRIMARY, self.password)).close()
         except pymysql.OperationalError:
             raise RuntimeError(
                 f"the MySQL server of the DSN has an account {PRIMARY!r} that the sandbox did not create: pass the DSN"
                 f" of {PRIMARY!r} itself, or drop that account"
             ) from None
 
-    def _connect(self, user: str, password: str) -> pymysql.Connection[Cursor]:
-        return pymysql.connect(
+    async def _connect(self, user: str, password: str) -> Any:
+        """Log in. The connection waits at most ``_LOCK_SECONDS`` for a lock."""
+        connection: Any = Connection(
             host=self.host,
             port=self.port,
             user=user,
             password=password,
             charset="utf8mb4",
             autocommit=True,
-            connect_timeout=5,
-            ssl_ca=self.ca_file,  # without a file, TLS is used if the server supports it
-            ssl_verify_identity=self.ca_file is not None,
-            ssl_disabled=self._without_tls,
+            init_command=f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}",
+            cursorclass=Cursor,
+            ssl=self._context,
         )
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
+        except NOT_MYSQL as error:
+            connection.close()
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, f"no MySQL answers: {type(error).__name__}") from None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
-    def _alive(self) -> pymysql.Connection[Cursor]:
-        """The connection of this thread. It waits at most ``_LOCK_SECONDS`` for a lock."""
-        connected: pymysql.Connection[Cursor] | None = getattr(self._own, "connection", None)
-        if connected is not None:
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Any]:
+        """Borrow a connection."""
+        async with self._turns:
+            connection = await self._alive()
             try:
-                connected.ping(reconnect=False)
+                yield connection
+            finally:
+                if not connection.closed:
+                    self._idle.append(connection)
+
+    async def _alive(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.ping(reconnect=False)
+                return connection
             except pymysql.Error:
-                connected = None
-        if connected is None:
-            connected = self._own.connection = self._connect(self._login, self._login_password)
-            self._all.append(connected)
-            with connected.cursor() as cursor:
-                cursor.execute(f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}")
-        return connected
+                connection.close()
+        return await self._connect(self._login, self._login_password)
+
+
+def _context(ca_file: str | None) -> ssl.SSLContext:
+    """Verify the server with ``ca_file``. Without a file, TLS is used if the server supports it, and not verified."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the CA that MySQL creates for itself lacks an extension
+    if ca_file is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def quoted(name: str) -> str:
     """Quote a name as an identifier (manual, "Schema Object Names": backticks are doubled)."""
-    escaped = name.replace("`", "``").replace("%", "%%")  # PyMySQL formats statements by %
+    escaped = name.replace("`", "``").replace("%", "%%")  # aiomysql formats statements with %
     return f"`{escaped}`"
 
 

@@ -12,6 +12,8 @@ import pytest
 from pymysql.cursors import Cursor
 
 from aiodbclient.sandbox import Sandbox, mysql_server
+from aiodbclient.sandbox.mysql import MySQLBackend
+from aiodbclient.sandbox.validation import RequestedUser
 
 from ..mysql import SERVERS, running
 from .conftest import Answer, Call, caller
@@ -384,3 +386,18 @@ async def test_a_wait_for_a_lock_ends(dsn: str, login: Login, monkeypatch: pytes
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 500
         session.close()
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 204
+
+
+async def test_a_user_whose_create_is_cancelled_has_its_rights_and_no_connection_stays(dsn: str, login: Login) -> None:
+    secrets: dict[str, tuple[str, str]] = {}
+    backend = MySQLBackend("mysql", dsn, secrets)
+    await backend.start()
+    creating = asyncio.ensure_future(backend.create_user(RequestedUser("cancelled", None, {})))
+    await asyncio.sleep(0)
+    creating.cancel()
+    await backend.stop()  # as when a sandbox stops during a request
+    assert creating.cancelled()
+    assert backend._server._idle == []
+    with login({"name": "cancelled", "password": secrets["cancelled"][1]}) as session:
+        fetch(session, "CREATE DATABASE by_the_cancelled")
+        fetch(session, "DROP DATABASE by_the_cancelled")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import struct
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import aiomysql  # pyright: ignore[reportMissingTypeStubs]
 import pymysql
 
+from ..._aiomysql import NOT_MYSQL, Connection, Cursor
 from ..._hosts import is_host
 from ...errors import ConfigurationError, GrantError
 from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
@@ -48,29 +47,6 @@ NO_ACCESS = 1044  # to the schema
 # limit.
 _PASSWORD_ACCEPTED = frozenset({NO_ACCESS, 1049, 1203, 1226})
 _ENDED = {(1053,), (1927,), (4031,)}  # the session: the server stops, somebody killed it, or it was idle for too long
-
-# What the driver raises in addition to its own errors, for example if the server speaks another protocol.
-_NOT_MYSQL = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
-
-
-class _Cursor(aiomysql.Cursor):  # type: ignore[misc]  # the driver has no types
-    async def _show_warnings(self, conn: Any) -> None:
-        """Do nothing: the driver would raise a Python warning for each note of the server."""
-
-
-class _Connection(aiomysql.Connection):  # type: ignore[misc]  # the driver has no types
-    def close(self) -> None:
-        """Close the connection at once. The driver would first wait for the server, which may hang."""
-        if self._writer:
-            self._writer.transport.abort()
-        super().close()
-
-    async def _request_authentication(self) -> None:
-        try:
-            await super()._request_authentication()
-        except BaseException:
-            self.close()
-            raise
 
 
 class PasswordAcceptedError(LoginRefusedError):
@@ -153,8 +129,8 @@ class MySQLSession:
 async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True) -> MySQLSession:
     """Log in as ``connected`` does. The caller closes the session."""
     # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
-    settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": _Cursor}
-    connection: Any = _Connection(**options, **settings)
+    settings: dict[str, Any] = {"ssl": tls, "charset": "utf8mb4", "autocommit": None, "cursorclass": Cursor}
+    connection: Any = Connection(**options, **settings)
     refused: LoginRefusedError | ServerAwayError
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -167,7 +143,7 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
         refused = _refusal(error)
     except TimeoutError:
         refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
-    except _NOT_MYSQL as error:
+    except NOT_MYSQL as error:
         refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
     except BaseException:
         connection.close()
