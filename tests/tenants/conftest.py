@@ -125,7 +125,11 @@ def mongodb_cluster() -> Iterator[tuple[Sandbox, str]]:
         yield sandbox, asyncio.run(sandbox.add_cluster("mongodb"))
 
 
-@pytest.fixture(params=["pg_cluster", *(f"mysql_cluster {name}" for name in SERVERS), "mongodb_cluster"])
+SQL = ["pg_cluster", *(f"mysql_cluster {name}" for name in SERVERS)]
+MONGODB = "mongodb_cluster"
+
+
+@pytest.fixture(params=[*SQL, MONGODB])
 def its_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
     kind, _, server = request.param.partition(" ")
     if not server:

@@ -1,0 +1,183 @@
+"""Many checks share sessions of the administrator. No session stays open after them, whatever ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Credential
+from aiodbclient.tenants.grants import Grants, readers
+from aiodbclient.tenants.grants.readers import Readers, SessionLostError
+from aiodbclient.tenants.naming import names_of
+from aiodbclient.tenants.site import SiteReader
+
+from .conftest import SQL, Place
+from .programs import ask
+from .test_check_and_repair import admin_of
+
+OTHERS = {
+    "pg": "SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin' AND pid <> pg_backend_pid()",
+    "mysql": "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'doadmin' AND ID <> CONNECTION_ID()",
+}
+END = {"pg": "SELECT pg_terminate_backend({}, 1000)", "mysql": "KILL {}"}
+
+
+async def sessions(admin: Credential) -> list[int]:
+    """The other sessions of the administrator."""
+    return [number for (number,) in await ask(admin, OTHERS[admin.engine])]
+
+
+async def are_none_left(admin: Credential) -> bool:
+    """Whether all other sessions end. A server may need a moment to notice that one was closed."""
+    for _ in range(200):
+        if not await sessions(admin):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_a_check_of_many_logs_in_as_the_administrator_twice_at_most(
+    anywhere: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants, admin = anywhere.tenants(), await admin_of(anywhere)
+    names = [f"n{number}" for number in range(8)]
+    assert all([outcome.ok async for outcome in tenants.provision(names)])
+    logins = list[object]()
+    log_in = Grants._log_in
+
+    async def counted(grants: Grants[Any]) -> Any:
+        logins.append(grants)
+        return await log_in(grants)
+
+    monkeypatch.setattr(Grants, "_log_in", counted)
+    assert {outcome.problems async for outcome in anywhere.tenants().check()} == {()}
+    assert 1 <= len(logins) <= 2
+    assert await are_none_left(admin)
+
+    async for _ in (run := tenants.check()):
+        await run.aclose()
+    assert await are_none_left(admin)
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
+    await anywhere.tenants().ensure("alpha")
+    site, admin = await SiteReader().read(anywhere.cluster), await admin_of(anywhere)
+    names = names_of("alpha", site.engine, anywhere.prefix)
+    assert site.sql is not None
+    async with site.sql.shared():
+        for _ in range(2):
+            assert await site.sql.problems(names, names.logins[:1]) == frozenset()
+            [number] = await sessions(admin)
+            await ask(admin, END[admin.engine].format(number))
+    assert await are_none_left(admin)
+
+
+class Sessions:
+    """Sessions without a server: each is a number."""
+
+    def __init__(self) -> None:
+        self.open: set[int] = set()
+        self.made = 0
+        self.closing = asyncio.Event()
+        self.closing.set()
+        self.readers = Readers(self.log_in, self.close)
+
+    async def log_in(self) -> int:
+        await asyncio.sleep(0)
+        self.made += 1
+        self.open.add(self.made)
+        return self.made
+
+    async def close(self, session: int) -> None:
+        try:
+            await self.closing.wait()
+        finally:
+            self.open.remove(session)
+
+    async def read(self, *, error: Exception | None = None, until: asyncio.Event | None = None) -> int:
+        async def work(session: int) -> int:
+            if until is not None:
+                await until.wait()
+            if error is not None:
+                raise error
+            return session
+
+        return await self.readers.read(work)
+
+
+async def test_a_session_stays_open_as_long_as_somebody_shares_it() -> None:
+    here = Sessions()
+    assert await here.read() == 1
+    assert here.open == set()
+    async with here.readers.shared():
+        async with here.readers.shared():
+            assert [await here.read(), await here.read()] == [2, 2]
+        assert await here.read() == 2
+    assert here.open == set()
+
+
+async def test_a_session_that_was_lost_is_replaced_once_and_no_refused_statement_is_sent_again() -> None:
+    here = Sessions()
+    async with here.readers.shared():
+        await here.read()
+        with pytest.raises(SessionLostError):
+            await here.read(error=SessionLostError("gone"))
+        assert (here.made, here.open) == (2, set())
+        await here.read()
+        with pytest.raises(GrantError):
+            await here.read(error=GrantError("refused"))
+        assert (here.made, here.open) == (3, set())
+
+
+async def cancel_reading(here: Sessions) -> None:
+    async with here.readers.shared():
+        await here.read(until=asyncio.Event())
+
+
+async def cancel_closing(here: Sessions) -> None:
+    both = asyncio.Barrier(2)
+
+    async def work(session: int) -> None:
+        await both.wait()
+
+    async with here.readers.shared():
+        await asyncio.gather(here.readers.read(work), here.readers.read(work))
+        assert len(here.open) == 2
+        here.closing.clear()
+
+
+@pytest.mark.parametrize("cancelled", [cancel_reading, cancel_closing])
+async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Sessions], Awaitable[None]]) -> None:
+    here = Sessions()
+    task = asyncio.ensure_future(cancelled(here))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert here.open
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    here.closing.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert here.open == set()
+
+
+async def test_a_server_that_does_not_answer_delays_its_own_reader_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readers, "_SECONDS", 0.05)
+    here = Sessions()
+    async with here.readers.shared():
+        hanging = asyncio.ensure_future(here.read(until=asyncio.Event()))
+        await asyncio.sleep(0.01)
+        assert await here.read() == 2
+        with pytest.raises(GrantError, match="did not answer"):
+            await hanging
+        assert here.open == {2}
+    assert here.open == set()
