@@ -1,0 +1,173 @@
+"""The database server or the API is away during a check or a repair: that is an error, and no problem of the tenant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from urllib.parse import quote, urlsplit
+
+import pytest
+from attrs import define, field
+
+from aiodbclient import Action
+from aiodbclient.errors import GrantError, ServerError
+
+from .conftest import SQL, Place, only
+from .test_check_and_repair import admin_of
+
+NAMES = ["alpha", "beta", "gamma", "delta"]
+
+
+@define
+class Gate:
+    """A port in front of a server. When it closes, it breaks all connections, and new ones as soon as they are made.
+
+    Attributes:
+        closes_at: It closes at this connection, counted from 1; 0 for never.
+        connections: How many connections were made.
+    """
+
+    host: str
+    to: int
+    closes_at: int = 0
+    connections: int = 0
+    is_open: bool = True
+    tasks: set[asyncio.Task[None]] = field(factory=set)
+
+    def open(self) -> None:
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+        for task in self.tasks:
+            task.cancel()
+
+    async def let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.connections == self.closes_at:
+            self.close()
+        if self.is_open:
+            passing = asyncio.create_task(self._pass_on(reader, writer))
+            self.tasks.add(passing)
+            await asyncio.wait([passing])
+            self.tasks.discard(passing)
+        writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to = await asyncio.open_connection(self.host, self.to)
+        try:
+            await asyncio.gather(_pass(reader, to), _pass(there, writer))
+        except OSError:
+            pass  # one end is gone
+        finally:
+            to.transport.abort()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+
+@asynccontextmanager
+async def gated(place: Place) -> AsyncIterator[tuple[Gate, str]]:
+    """A gate in front of the place's server, and the administrator's DSN through it."""
+    admin = await admin_of(place)
+    gate = Gate(admin.host, admin.port)
+    user = f"{quote(admin.username, safe='')}:{quote(admin.password or '', safe='')}"
+    server = await asyncio.start_server(gate.let_in, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield gate, f"{urlsplit(admin.uri).scheme}://{user}@127.0.0.1:{port}/{admin.database}"
+        while gate.tasks:
+            await asyncio.wait(gate.tasks)
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_a_server_or_an_api_that_is_away_is_no_problem_of_the_tenant(anywhere: Place) -> None:
+    place = anywhere
+    async with gated(place) as (gate, admin):
+        tenants = place.tenants(admin=admin)
+        credential = await tenants.ensure("alpha")
+        gate.close()
+        another = place.tenants(admin=admin)  # of a process that reads the cluster only now
+        for run in (tenants.check, tenants.repair, another.check):
+            failed = await only(run())
+            assert (failed.action, failed.name) == (Action.FAILED, "alpha")
+            assert isinstance(failed.error, GrantError)
+        gate.open()
+        assert (await only(tenants.check())).problems == ()
+
+        place.sandbox.faults.add("*", status=503)
+        for run in (tenants.check, tenants.repair):
+            failed = await only(run())
+            assert failed.action is Action.FAILED
+            assert isinstance(failed.error, ServerError)
+        place.sandbox.faults.clear()
+        assert (await only(tenants.check())).problems == ()
+        assert (await only(tenants.repair())).action is Action.KEPT
+        assert await tenants.get("alpha") == credential
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_each_tenant_has_its_own_error_when_the_server_is_away(anywhere: Place) -> None:
+    async with gated(anywhere) as (gate, admin):
+        assert all([outcome.ok async for outcome in anywhere.tenants(admin=admin).provision(NAMES)])
+        gate.close()
+        errors = [outcome.error async for outcome in anywhere.tenants(admin=admin).check()]
+        assert len({id(error) for error in errors}) == len(NAMES)
+        assert len({str(error) for error in errors}) == 1
+        assert {isinstance(error, GrantError) for error in errors} == {True}
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_a_server_that_stops_in_the_middle_is_no_problem_of_a_tenant(anywhere: Place) -> None:
+    """It stops at each connection of a check in turn."""
+    async with gated(anywhere) as (gate, admin):
+        tenants = anywhere.tenants(admin=admin)
+        assert all([outcome.ok async for outcome in tenants.provision(NAMES)])
+        for number in count(1, 2):
+            gate.closes_at = gate.connections + number
+            outcomes = [outcome async for outcome in tenants.check()]
+            assert sorted(outcome.name for outcome in outcomes) == sorted(NAMES)
+            assert {outcome.problems for outcome in outcomes if outcome.error is None} <= {()}
+            errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+            assert all(isinstance(error, GrantError) for error in errors), errors
+            if gate.connections < gate.closes_at:
+                assert errors == []
+                break
+            assert errors != []
+            gate.open()
+            assert {outcome.problems async for outcome in tenants.check()} == {()}
+        assert number > len(NAMES)
+
+
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_a_repair_is_finished_after_the_server_stopped_in_the_middle(anywhere: Place) -> None:
+    """It stops at each connection of a repair in turn."""
+    users, prefix = anywhere.cluster.users, anywhere.prefix
+    async with gated(anywhere) as (gate, admin):
+        tenants = anywhere.tenants(admin=admin)
+        assert all([outcome.ok async for outcome in tenants.provision(NAMES[:2])])
+        for number in count(1, 3):
+            before = {name: await tenants.get(name) for name in NAMES[:2]}
+            if one := before["alpha"]:
+                await users.delete(one.username)
+            if other := before["beta"]:
+                await users.reset_auth(other.username)
+            gate.closes_at = gate.connections + number
+            outcomes = [outcome async for outcome in tenants.repair()]
+            errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+            assert all(isinstance(error, GrantError) for error in errors), errors
+            stopped = gate.connections >= gate.closes_at
+            assert stopped is bool(errors)
+            if stopped:
+                gate.open()
+                assert all([outcome.ok async for outcome in tenants.repair()])
+            assert {outcome.problems async for outcome in tenants.check()} == {()}
+            assert (await users.get(prefix + "alpha")).name == prefix + "alpha"
+            if not stopped:
+                break
+        assert number > 2
