@@ -2,7 +2,7 @@
 
 IN_FLIGHT calls run at a time, as in real programs. With one call at a time, the cost of waking up for each answer would
 hide the cost of the client. The server is another process, so this process measures only the client. The clients take
-turns, and each figure is the lowest of several rounds: it is least disturbed by a busy machine.
+turns, and a ratio is the median of the ratios of each round: a busy machine disturbs both sides of a round alike.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from time import process_time
 from typing import Any
 
@@ -35,6 +36,7 @@ CREATES, LISTS, CLIENTS = 800, 16, 10_000
 UNBOUNDED = [Window(5_000_000, 60.0), Window(5_000_000, 3600.0)]
 
 Call = Callable[[], Awaitable[Any]]
+Costs = dict[str, list[float]]  # for each client: microseconds of CPU per call, in each round
 
 
 @contextmanager
@@ -60,18 +62,22 @@ async def cpu(call: Call, times: int, in_flight: int) -> float:
     return (process_time() - started) / times * 1e6
 
 
-async def compare(title: str, calls: dict[str, Call], times: int, in_flight: int) -> dict[str, float]:
-    best = dict.fromkeys(calls, float("inf"))
+async def compare(title: str, calls: dict[str, Call], times: int, in_flight: int) -> Costs:
+    costs: Costs = {name: [] for name in calls}
     for call in calls.values():
         await call()
     for _ in range(ROUNDS):
         for name, call in calls.items():
-            best[name] = min(best[name], await cpu(call, times, in_flight))
+            costs[name].append(await cpu(call, times, in_flight))
     print(f"\n{title}, {in_flight} in flight")
-    raw = next(iter(best.values()))
-    for name, microseconds in best.items():
-        print(f"  {name:<14}{microseconds:>9.0f} us CPU per call {microseconds / raw:>8.2f} x raw")
-    return best
+    first = next(iter(calls))
+    for name, rounds in costs.items():
+        print(f"  {name:<14}{median(rounds):>9.0f} us CPU per call {ratio(costs, name, first):>8.2f} x {first}")
+    return costs
+
+
+def ratio(costs: Costs, name: str, to: str) -> float:
+    return median(one / other for one, other in zip(costs[name], costs[to], strict=True))
 
 
 async def measure_calls(url: str) -> None:
@@ -118,17 +124,17 @@ async def measure_calls(url: str) -> None:
         )
         listed = {engine: await list_users(session, ours, official, url, engine) for engine in ENGINES}
         await official.close()
-    print(f"\na create: {created['aiodbclient'] / created['raw aiohttp']:.2f} x raw (aim 1.25), ", end="")
-    print(f"1/{created['pydo'] / created['aiodbclient']:.1f} of pydo (aim 1/6)")
-    print(f"an error: {answered['missing'] / answered['existing']:.2f} x a success (aim 2)")
+    print(f"\na create: {ratio(created, 'aiodbclient', 'raw aiohttp'):.2f} x raw (aim 1.25), ", end="")
+    print(f"1/{ratio(created, 'pydo', 'aiodbclient'):.1f} of pydo (aim 1/6)")
+    print(f"an error: {ratio(answered, 'missing', 'existing'):.2f} x a success (aim 2)")
     for engine, costs in listed.items():
-        print(f"a list of {engine}: {costs['aiodbclient'] / costs['pydo']:.2f} x pydo's dicts (aim 0.85), ", end="")
-        print(f"{costs['aiodbclient'] / costs['raw aiohttp']:.2f} x raw (aim 1.8)")
+        print(f"a list of {engine}: {ratio(costs, 'aiodbclient', 'pydo'):.2f} x pydo's dicts (aim 0.85), ", end="")
+        print(f"{ratio(costs, 'aiodbclient', 'raw aiohttp'):.2f} x raw (aim 1.8)")
 
 
 async def list_users(
     session: aiohttp.ClientSession, ours: DatabaseClient, official: Any, url: str, engine: str
-) -> dict[str, float]:
+) -> Costs:
     cluster_id = CLUSTER[:-1] + ENGINES[engine]
     cluster = ours.cluster(cluster_id, engine=engine.partition(",")[0])
 
@@ -149,19 +155,20 @@ async def list_users(
 
 
 def import_time(modules: str) -> float:
-    """Milliseconds to import in a fresh interpreter, with cached bytecode as for an installed package."""
-    program = f"import time; t = time.perf_counter(); import {modules}; print(time.perf_counter() - t)"
+    """Milliseconds of CPU to import in a fresh interpreter, with cached bytecode as for an installed package."""
+    program = f"from time import process_time as t; a = t(); import {modules}; print(t() - a)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     return float(run.stdout) * 1e3
 
 
 def measure_import() -> None:
-    needs = package = float("inf")
-    for _ in range(15):
-        needs = min(needs, import_time("aiohttp, attrs, cattrs, backoff"))
-        package = min(package, import_time("aiodbclient"))
-    print(f"\nimport: {package:.0f} ms, {package / needs:.2f} x import aiohttp, attrs, cattrs, backoff (aim 1.15)")
+    costs: Costs = {"aiohttp, attrs, cattrs, backoff": [], "aiodbclient": []}
+    for _ in range(ROUNDS):
+        for modules, rounds in costs.items():
+            rounds.append(import_time(modules))
+    needs, package = costs
+    print(f"\nimport: {median(costs[package]):.0f} ms, {ratio(costs, package, needs):.2f} x import {needs} (aim 1.15)")
 
 
 async def measure_clients(url: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from html import unescape
 from typing import cast
 
 _MASK = "***"
@@ -35,6 +34,7 @@ _CREDENTIALS = (
     rf"""|{_PROVIDERS}[^\s"'<>]+"""
 )
 _QUOTES = "\"'<>\\"
+_ENDS = f"{_QUOTES} \t\r\v\f\x1c\x1d\x1e\x1f"  # with "\n", the ASCII characters that no such password has
 _PLAIN = (
     rf"{_PROVIDERS}[^\s{re.escape(_QUOTES)}]*"  # a complete password of the provider, found in any text, escaped or not
 )
@@ -96,9 +96,9 @@ class Secrets:
             return self.learn(passwords)
         if (
             text[:5] != _PROVIDERS
-            or text.count(f"\n{_PROVIDERS}") != len(passwords) - 1
-            or len(text.split()) != len(passwords)
-            or any(quote in text for quote in _QUOTES)
+            or not text.count(f"\n{_PROVIDERS}") == text.count("\n") == len(passwords) - 1
+            or not text.isascii()
+            or any(end in text for end in _ENDS)
         ):
             self.learn(passwords)
         return None
@@ -234,6 +234,8 @@ def _characters(match: re.Match[str]) -> Iterator[tuple[str, int]]:
     elif match.lastgroup == "short":
         yield _SHORT.get(match["short"], match["short"]), len(escape)
     else:
+        from html import unescape  # its table of 2,231 names takes a millisecond to import
+
         character = unescape(escape)
         yield (character if len(character) == 1 else " "), len(escape)
 

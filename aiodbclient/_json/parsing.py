@@ -24,10 +24,11 @@ def parsed(body: bytes) -> Any:
             long, or too many values.
         RecursionError: It is nested too deeply.
     """
-    if len(body) > MOST_VALUES and values_in(body) > MOST_VALUES:
+    # A value takes at least two bytes, so most bodies need no count.
+    if len(body) > 2 * MOST_VALUES and values_in(body) > MOST_VALUES:
         raise TooManyValuesError
     value = _DECODER.decode(body.decode())
-    if b"\\u" in body and re.search(rb"\\u[dD][89a-fA-F]", body):
+    if b"\\" in body and re.search(rb"\\u[dD][89a-fA-F]", body):
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

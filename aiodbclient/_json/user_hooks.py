@@ -6,6 +6,7 @@ they look up each member once, and call no function for a member of the usual ty
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..models import (
     UserRole,
     UserSettings,
 )
-from .hooks import Hook, exactly, list_of, open_enum, optional, optional_model
+from .hooks import Hook, list_of, open_enum, optional
 
 _text, _flag = optional(str), optional(bool)
 
@@ -33,8 +34,8 @@ def _known(enum: type[StrEnum]) -> dict[object, Any]:
 
 def users_hook() -> Hook:
     """Return the hook for a list of Users. A null is an empty list."""
-    roles, plugins = _known(UserRole), _known(MySQLAuthPlugin)
-    any_user = _user_hook()
+    roles, any_user = _known(UserRole), _user_hook()
+    mysql_settings_of, settings_of = _mysql_settings_hook(), _settings_hook()
 
     def structure(values: Any, _: Any) -> list[User]:
         if type(values) is not list:
@@ -44,95 +45,99 @@ def users_hook() -> Hook:
         # In place, so that each decoded object is freed at once. For thousands of users this halves the memory and
         # avoids a garbage collection.
         for index, value in enumerate(values):
-            # The fast path: most users have a role, a password, and at most one setting, of PostgreSQL or MySQL.
+            # The fast path: most users have a role, a password, and at most one more member.
             try:
                 name, role, password = value["name"], roles[value["role"]], value["password"]
-                if type(name) is str and type(password) is str and password:
+                if type(name) is str and type(password) is str:
                     members = len(value)
                     if members == 3:
-                        values[index] = User(name, role, password)
+                        values[index] = User(name, role, password or None)
                         continue
-                    if members == 4:
-                        settings = value.get("settings")
-                        if settings is None:
-                            settings = value["mysql_settings"]
-                            if len(settings) == 1:
-                                plugin = MySQLSettings(plugins[settings["auth_plugin"]])
-                                values[index] = User(name, role, password, None, None, plugin)
-                                continue
-                        elif len(settings) == 1:
-                            flag = settings.get("pg_allow_replication")
-                            if flag is True or flag is False:
-                                settings = UserSettings(flag)
-                                values[index] = User(name, role, password, None, None, None, settings)
-                                continue
+                    if members == 4 and "settings" in value:
+                        settings = value["settings"]
+                        if len(settings) == 1 and "pg_allow_replication" in settings:
+                            flag = settings["pg_allow_replication"]
+                            settings = UserSettings(flag if type(flag) is bool else _flag(flag, None))
+                        else:
+                            settings = settings_of(settings)
+                        values[index] = User(name, role, password or None, None, None, None, settings)
+                        continue
+                    if members == 4 and "mysql_settings" in value:
+                        settings = mysql_settings_of(value["mysql_settings"])
+                        values[index] = User(name, role, password or None, None, None, settings)
+                        continue
             except (LookupError, TypeError, AttributeError):
                 pass
-            values[index] = any_user(value, None)
+            values[index] = any_user(value)
         return values
 
     return structure
 
 
-def _user_hook() -> Hook:
+def _user_hook() -> Callable[[Any], User]:
     """Return the hook for a User with any members."""
     roles, role_of = _known(UserRole), open_enum(UserRole, optional=True)
     mysql_settings_of, settings_of = _mysql_settings_hook(), _settings_hook()
 
-    def structure(value: Any, _: Any) -> User:
+    def structure(value: Any) -> User:
         get = value.get
         name, role, password = value["name"], get("role"), get("password")
+        cert, key = get("access_cert"), get("access_key")
+        mysql_settings, settings = get("mysql_settings"), get("settings")
         if type(name) is not str:
             raise TypeError
-        cert, key, mysql_settings, settings = (
-            get("access_cert"),
-            get("access_key"),
-            get("mysql_settings"),
-            get("settings"),
-        )
         return User(
             name,
             roles.get(role) or role_of(role, None),
-            password if type(password) is str and password else _text(password, None),
+            (password or None) if type(password) is str else _text(password, None),
             None if cert is None else _text(cert, None),
             None if key is None else _text(key, None),
-            None if mysql_settings is None else mysql_settings_of(mysql_settings, None),
-            None if settings is None else settings_of(settings, None),
+            None if mysql_settings is None else mysql_settings_of(mysql_settings),
+            None if settings is None else settings_of(settings),
         )
 
     return structure
 
 
-def _mysql_settings_hook() -> Hook:
-    """Return the hook for MySQLSettings that may be missing."""
+def _check_missing(value: Any) -> None:
+    """Refuse what is no object and does not stand for a missing one: null, an empty string, or no members."""
+    if value not in (None, "", {}):
+        raise TypeError
+
+
+def _mysql_settings_hook() -> Callable[[Any], MySQLSettings | None]:
     plugins, plugin_of = _known(MySQLAuthPlugin), open_enum(MySQLAuthPlugin, optional=False)
 
-    def structure(value: Any, _: Any) -> MySQLSettings:
+    def structure(value: Any) -> MySQLSettings | None:
+        if not value:
+            _check_missing(value)
+            return None
         plugin = value["auth_plugin"]
         return MySQLSettings(plugins.get(plugin) or plugin_of(plugin, None))
 
-    return optional_model(structure)
+    return structure
 
 
-def _settings_hook() -> Hook:
-    """Return the hook for UserSettings that may be missing."""
+def _settings_hook() -> Callable[[Any], UserSettings | None]:
     acl_of = list_of(_acl_hook(), optional=True)
     opensearch_acl_of = list_of(_opensearch_acl_hook(), optional=True)
-    mongo_of = optional_model(_mongo_hook())
+    mongo_of = _mongo_hook()
 
-    def structure(value: Any, _: Any) -> UserSettings:
+    def structure(value: Any) -> UserSettings | None:
+        if not value:
+            _check_missing(value)
+            return None
         get = value.get
-        if (flag := get("pg_allow_replication")) is not None and type(flag) is not bool:
-            flag = _flag(flag, None)
-        if (acl := get("acl")) is not None:
-            acl = acl_of(acl, None)
-        if (opensearch_acl := get("opensearch_acl")) is not None:
-            opensearch_acl = opensearch_acl_of(opensearch_acl, None)
-        if (mongo := get("mongo_user_settings")) is not None:
-            mongo = mongo_of(mongo, None)
-        return UserSettings(flag, acl, opensearch_acl, mongo)
+        flag, acl = get("pg_allow_replication"), get("acl")
+        opensearch_acl, mongo = get("opensearch_acl"), get("mongo_user_settings")
+        return UserSettings(
+            None if flag is None else _flag(flag, None),
+            None if acl is None else acl_of(acl, None),
+            None if opensearch_acl is None else opensearch_acl_of(opensearch_acl, None),
+            None if mongo is None else mongo_of(mongo),
+        )
 
-    return optional_model(structure)
+    return structure
 
 
 def _acl_hook() -> Hook:
@@ -161,12 +166,20 @@ def _opensearch_acl_hook() -> Hook:
     return structure
 
 
-def _mongo_hook() -> Hook:
+def _mongo_hook() -> Callable[[Any], MongoUserSettings | None]:
     roles, role_of = _known(MongoRole), open_enum(MongoRole, optional=True)
-    databases_of = list_of(exactly(str), optional=True)
 
-    def structure(value: Any, _: Any) -> MongoUserSettings:
-        role = value.get("role")
-        return MongoUserSettings(databases_of(value.get("databases"), None), roles.get(role) or role_of(role, None))
+    def structure(value: Any) -> MongoUserSettings | None:
+        if not value:
+            _check_missing(value)
+            return None
+        databases, role = value.get("databases"), value.get("role")
+        if databases is not None:
+            if type(databases) is not list:
+                raise TypeError
+            for database in databases:
+                if type(database) is not str:
+                    raise TypeError
+        return MongoUserSettings(databases, roles.get(role) or role_of(role, None))
 
     return structure
