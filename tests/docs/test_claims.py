@@ -53,7 +53,7 @@ def test_the_table_of_engines_is_the_guards() -> None:
 
 async def test_pydo_does_as_the_page_says(sandbox: Sandbox) -> None:
     page = (DOCS / "compared.md").read_text()
-    assert "A 404 is returned as if it were the result" in " ".join(page.split())
+    assert "It returns a 404 as if it were the result" in " ".join(page.split())
     pg = await sandbox.add_cluster("pg", backend="memory")
     redis = await sandbox.add_cluster("redis")
     http = {"enforce_https": False}
