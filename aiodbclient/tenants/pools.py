@@ -106,9 +106,7 @@ class TenantPools(Generic[PoolT]):
         self._is_open = False
         self._most = most
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
-        self._unused: dict[
-            _Pool[PoolT], None
-        ] = {}  # those of ``_current`` without a use, the least recently used first
+        self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
         self._updates: dict[str, _Update[PoolT]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -254,7 +254,7 @@ class Tenants:
             names: The tenants. May be long, lazy or async. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
             end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they stay
-                open, and whoever has one can set another password for the login.
+                open, and an open session can set another password for the login.
 
         Returns:
             The run. Its outcomes are RETIRED, KEPT (there was no credential to end, or the rotation is younger) or

@@ -141,7 +141,7 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def take_over(self, names: Names, username: str) -> None:
-        """Before ``give`` adopts an existing login: let both logins do afterwards whatever it can do now.
+        """Before ``give`` adopts an existing login: give both logins all rights that it has now.
 
         Args:
             names: The tenant's names.
