@@ -1,6 +1,6 @@
 """Tenants of a cluster: each has a database, a login that owns it and reaches no other, and a record of both.
 
-``Tenants`` makes, rotates and removes them. A store (``SQLiteStore``, ``PostgresStore``, or one of your own that fits
+``Tenants`` creates, rotates and removes them. A store (``SQLiteStore``, ``PostgresStore``, or one of your own that fits
 ``Store``) keeps the records.
 """
 
