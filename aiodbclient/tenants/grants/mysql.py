@@ -79,7 +79,8 @@ class MySQLGrants(Grants[MySQLSession]):
             await drop_helpers(server, tenant, username)
             await _check_hosts(server, tenant, username)
             await check_events(server, tenant, schema, username)
-            await revoke_all(server, tenant, username)
+            if not await has_exactly(server, tenant, username, names.role, schema):  # it may be in use
+                await revoke_all(server, tenant, username)
             await revoke_others(server, tenant, schema, mysql_logins(names))
             rights = ", ".join(RIGHTS[names.role])
             await server.rows(tenant, f"GRANT {rights} ON {quoted(pattern(schema))}.* TO %s@'%%'", username)
