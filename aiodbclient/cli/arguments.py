@@ -44,7 +44,7 @@ BudgetOption = Annotated[
         show_default=False,
     ),
 ]
-PruneUsersOption = Annotated[bool, typer.Option("--prune", help="Delete the users that the file does not have.")]
+PruneUsersOption = Annotated[bool, typer.Option("--prune", help="Delete the users that are not in the file.")]
 PruneOption = Annotated[
     bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")
 ]
@@ -54,7 +54,7 @@ MaxOption = Annotated[
         "--max",
         metavar="N",
         min=0,
-        help="Refuse to remove more than N, for the case that the file was cut short.",
+        help="Refuse to remove more than N, in case the file was cut short.",
         show_default=False,
     ),
 ]

@@ -37,7 +37,7 @@ async def examine(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Find out whether everything is there that tenants need. Prints a line for each check: ok, or what to do.
+    """Check everything that tenants need. Prints a line for each check: ok, or what to do.
 
     Without --try it only reads. With it, it creates one tenant called doctor-..., and removes it whatever happens.
 

@@ -33,7 +33,7 @@ StoreArgument = Annotated[
 @app.command("list", cls=Command)
 @reads
 async def list_store(store: StoreArgument, json: JsonOption = False) -> int:
-    """List the records of a store, of whatever cluster. Sends nothing to the API.
+    """List the records of a store, of all clusters. Sends nothing to the API.
 
     Example: aiodbclient store list tenants.db
     """

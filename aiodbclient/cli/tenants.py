@@ -11,7 +11,7 @@ from .tenants_show import list_tenants, show_tenants
 
 app = group(
     "Manage tenants: each has a database, and a login that owns it and reaches nothing else. The credentials are in a "
-    "store. Every command can be stopped and run again: it goes on."
+    "store. Every command can be stopped and run again: it continues."
 )
 app.command("list", cls=Command)(list_tenants)
 app.command("plan", cls=Command)(plan_tenants)

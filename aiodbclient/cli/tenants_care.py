@@ -110,7 +110,7 @@ async def repair_tenants(
     everybody: AllOption = False,
     role: RoleOption = Role.OWNER,
     recreate: Annotated[
-        bool, typer.Option("--recreate", help="Make missing databases again, empty. Their data is lost already.")
+        bool, typer.Option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
     ] = False,
     prefix: PrefixOption = "",
     private: PrivateOption = False,
@@ -119,7 +119,7 @@ async def repair_tenants(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Mend what `check` finds. Never drops data.
+    """Repair the problems that `check` finds. Never drops data.
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """
@@ -140,7 +140,9 @@ async def rotate_tenants(
     role: RoleOption = Role.OWNER,
     older_than: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Leave alone what is younger, such as 30d or 12h.", show_default=False),
+        typer.Option(
+            metavar="DURATION", help="Skip tenants whose credential is younger, such as 30d or 12h.", show_default=False
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Rotate also tenants that are not retired yet. It ends a credential in use.")
@@ -152,7 +154,7 @@ async def rotate_tenants(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Give each tenant a new credential, with its second login. The one before works until `retire`.
+    """Give each tenant a new credential, with its second login. The old one works until `retire`.
 
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants rotate --all --older-than 30d --cluster tenants-prod --store tenants.db
@@ -175,7 +177,9 @@ async def retire_tenants(
     role: RoleOption = Role.OWNER,
     after: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Leave alone what was rotated later, such as 1d.", show_default=False),
+        typer.Option(
+            metavar="DURATION", help="Skip tenants that were rotated more recently, such as 1d.", show_default=False
+        ),
     ] = None,
     end_sessions: Annotated[
         bool,

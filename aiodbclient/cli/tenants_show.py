@@ -71,7 +71,7 @@ async def list_tenants(
 ) -> int:
     """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
-    The column `pending` says what is to be done: `retire` ends the credential from before the last rotation, and
+    The column `pending` says what to do next: `retire` ends the credential from before the last rotation, and
     `provision` or `repair` finishes what was begun.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db

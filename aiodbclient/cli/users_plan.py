@@ -65,7 +65,7 @@ async def apply_users(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Make the users of a cluster those of a file: create and update them, and with --prune delete all others.
+    """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
 
     --show prints the passwords of new users. `users get --show` prints them later, except on MongoDB.
 
