@@ -14,8 +14,6 @@ from yarl import URL
 
 from aiodbclient.sandbox import Sandbox, behind, clusters, lag, postgres_server, warm
 
-from ..requirements import description
-
 
 @define
 class Answer:
@@ -102,9 +100,3 @@ def public() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     yield folder
     shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def spec_path() -> Path:
-    """The provider's API description."""
-    return description("databases.openapi.yaml")

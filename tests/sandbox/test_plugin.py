@@ -89,22 +89,20 @@ ONLY_OURS = [*ONLY_ANYIO, "-p", "no:anyio", "-p", "no:xdist"]
 
 
 @pytest.mark.parametrize(
-    ("test", "mark", "options"),
+    ("tests", "mark", "options"),
     [
-        pytest.param(ASYNC_TEST, "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
-        pytest.param(ASYNC_TEST, "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="asyncio-strict"),
-        pytest.param(ASYNC_TEST, "@pytest.mark.anyio", [*ONLY_ANYIO], id="anyio"),
-        pytest.param(TENANTS_TEST, "", [*ONLY_ASYNCIO, *AUTO], id="tenants-asyncio-auto"),
-        pytest.param(TENANTS_TEST, "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="tenants-asyncio-strict"),
-        pytest.param(TENANTS_TEST, "@pytest.mark.anyio", [*ONLY_ANYIO], id="tenants-anyio"),
-        pytest.param(AIOHTTP_TEST, "", ["-p", "no:schemathesis", *AUTO], id="aiohttp"),
-        pytest.param(SYNC_TEST, "", ONLY_OURS, id="sync"),
-        pytest.param(IDLE_TEST, "", ONLY_OURS, id="idle"),
+        pytest.param([ASYNC_TEST, TENANTS_TEST], "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
+        pytest.param([ASYNC_TEST, TENANTS_TEST], "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="asyncio-strict"),
+        pytest.param([ASYNC_TEST, TENANTS_TEST], "@pytest.mark.anyio", ONLY_ANYIO, id="anyio"),
+        pytest.param([AIOHTTP_TEST], "", ["-p", "no:schemathesis", *AUTO], id="aiohttp"),
+        pytest.param([IDLE_TEST, SYNC_TEST], "", ONLY_OURS, id="no other plugin"),  # the first one imports nothing
     ],
 )
-def test_the_fixtures_work_with(tmp_path: Path, test: str, mark: str, options: list[str]) -> None:
+def test_the_fixtures_work_with(tmp_path: Path, tests: list[str], mark: str, options: list[str]) -> None:
     (tmp_path / "conftest.py").write_text("import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n")
-    (tmp_path / "test_app.py").write_text(test.format(mark=mark) if "{mark}" in test else test)
+    for number, test in enumerate(tests):
+        text = test.format(mark=mark) if "{mark}" in test else test
+        (tmp_path / f"test_{number}.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options],
@@ -114,5 +112,5 @@ def test_the_fixtures_work_with(tmp_path: Path, test: str, mark: str, options: l
         env={key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    assert f"{sum(test.count('def test_') for test in tests) + 2 * (TENANTS_TEST in tests)} passed" in done.stdout
     assert "warning" not in done.stdout + done.stderr

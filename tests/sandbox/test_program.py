@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from aiodbclient.sandbox.__main__ import main
 
 ID = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
 
@@ -141,18 +142,32 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--port", "http"], 2, "not a number from 0 to 65535"),
     ],
 )
-def test_failures_have_an_exit_code(arguments: list[str], code: int, message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "aiodbclient.sandbox", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "200"},
-    )
-    assert done.returncode == code
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "hunter2" not in done.stderr
-    assert done.stdout == ""
+def test_failures_have_an_exit_code(
+    arguments: list[str],
+    code: int,
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    try:
+        returned: Any = main(arguments)
+    except SystemExit as error:
+        returned = error.code
+    printed = capfd.readouterr()
+    assert returned == code
+    assert message in printed.err
+    assert "Traceback" not in printed.err
+    assert "hunter2" not in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--cluster", "=x"], 2), (["--cluster", "redis", "--cluster-id", f"a={ID}"], 1)]
+)
+def test_the_process_ends_with_the_exit_code(arguments: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-m", "aiodbclient.sandbox", *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (code, "", False)
 
 
 @pytest.mark.parametrize(("arguments", "ssl"), [([], True), (["--no-tls"], False)])
