@@ -6,11 +6,13 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
 from ..errors import InvalidArgumentError
-from .output import printable, tell
+from .output import printable, tell, write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,12 +40,22 @@ def confirm(what: str, *, yes: bool) -> bool:
 
 def ask(question: str) -> bool:
     """Ask ``question`` on the terminal. Returns whether the answer is yes. Raises typer.Abort as ``confirm``."""
-    # The event loop stands still while this waits, so its handlers of signals would not run.
-    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     try:
-        return _answer(f"{printable(question)} [y/N]: ")
+        with interruptible():
+            return _answer(f"{printable(question)} [y/N]: ")
     except (KeyboardInterrupt, EOFError):
         raise typer.Abort from None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make SIGINT and SIGTERM raise KeyboardInterrupt in code that waits without the event loop.
+
+    The loop stands still meanwhile, so its own handlers of signals would not run.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -51,7 +63,7 @@ def ask(question: str) -> bool:
 
 def _answer(question: str) -> bool:
     while True:
-        print(question, end="", file=sys.stderr, flush=True)
+        write_error(question)
         answer = _read_line().strip().lower()
         if answer in ("y", "yes", "n", "no", ""):
             return answer.startswith("y")

@@ -13,6 +13,7 @@ from typing import Any
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
+from .reading import read_text
 
 _OF_KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -99,14 +100,16 @@ def write_ca(credential: Credential, ca_file: Path) -> None:
     """Write the CA of the cluster into ``ca_file``, unless it is there already.
 
     Raises:
-        InvalidArgumentError: The file holds something else, or cannot be written.
+        InvalidArgumentError: The file holds something else, is no regular file, or cannot be written.
     """
     if credential.ca is None:
         raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} speaks no TLS, so it has no CA")
     try:
         if not ca_file.exists():
             ca_file.write_text(credential.ca)
-        elif ca_file.read_text().strip() != credential.ca.strip():
+        elif not ca_file.is_file():  # reading a device or a pipe may never end
+            raise InvalidArgumentError(f"--ca-file: {ca_file} is not a regular file")
+        elif read_text(ca_file).strip() != credential.ca.strip():
             raise InvalidArgumentError(f"--ca-file: {ca_file} holds something else than the CA of the cluster")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError(f"--ca-file: {ca_file} cannot be used: {error}") from None
+    except OSError as error:
+        raise InvalidArgumentError(f"--ca-file: {ca_file} cannot be used: {error.strerror}") from None

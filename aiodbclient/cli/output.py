@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.cells import cell_len
 
@@ -63,7 +63,21 @@ def write(text: str, lost: str = "") -> None:
 
 def discard_stdout() -> None:
     """Discard what is still to be written. Otherwise Python fails to flush it when the process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def write_error(text: str) -> None:
+    """Print ``text`` on the standard error at once. Where that cannot be written, the exit code alone says why."""
+    if sys.stderr is None:  # closed from the start: ``print`` would use the standard output
+        return
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 class Lines:
@@ -103,8 +117,7 @@ def _console(**options: Any) -> Console:
 
 def tell(text: str) -> None:
     """Print a note on the standard error."""
-    text = json.dumps({"note": text}) if speaks_json.get() else f"{NAME}: {printable(text)}"
-    print(text, file=sys.stderr, flush=True)
+    _say({"note": text}, text, as_json=speaks_json.get())
 
 
 def complain(text: str, code: int, *, as_json: bool | None = None) -> None:
@@ -115,10 +128,11 @@ def complain(text: str, code: int, *, as_json: bool | None = None) -> None:
         code: The exit code.
         as_json: Whether to print an object; None: as ``speaks_json`` says.
     """
-    if speaks_json.get() if as_json is None else as_json:
-        print(json.dumps({"error": text, "exit_code": code}), file=sys.stderr, flush=True)
-    else:
-        print(f"{NAME}: {printable(text)}", file=sys.stderr, flush=True)
+    _say({"error": text, "exit_code": code}, text, as_json=speaks_json.get() if as_json is None else as_json)
+
+
+def _say(members: Mapping[str, object], text: str, *, as_json: bool) -> None:
+    write_error(f"{json.dumps(members)}\n" if as_json else f"{NAME}: {printable(text)}\n")
 
 
 def printable(text: object) -> str:
@@ -129,7 +143,27 @@ def printable(text: object) -> str:
 def this_command() -> str:
     """The command line of this process, to be copied. Passwords in its URLs and DSNs are masked."""
     masked = (re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1********@", each) for each in sys.argv[1:])
-    return shlex.join([NAME, *(re.sub(r"(password\s*=\s*)\S+", r"\1********", each) for each in masked)])
+    return command_line(re.sub(r"(password\s*=\s*)\S+", r"\1********", each) for each in masked)
+
+
+def command_line(arguments: Iterable[str]) -> str:
+    """The command with ``arguments``, quoted for a shell and without control characters."""
+    return " ".join([NAME, *map(_quoted, arguments)])
+
+
+def _quoted(argument: str) -> str:
+    r"""``argument`` for a shell. Control characters are escaped in the form of bash, zsh and ksh: ``$'a\x1b'``."""
+    if argument.isprintable():
+        return shlex.quote(argument)
+    return f"$'{''.join(map(_escaped, argument))}'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool, lost: str = "", none: str = "") -> None:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .estimate import Pace
 from .opening import AnyBudget
-from .output import NAME, error_console, printable, speaks_json, tell
+from .output import NAME, error_console, printable, speaks_json, tell, write_error
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
@@ -82,8 +82,13 @@ class Bar:
     def fail(self, name: str, reason: str) -> None:
         """Print above the bar why a name failed. With ``--json`` it is on the standard output already."""
         self._failed += 1
-        if not speaks_json.get():
-            self._console.print(f"{printable(name)}: {printable(reason)}", style="red", soft_wrap=True)
+        if speaks_json.get():
+            return
+        text = f"{printable(name)}: {printable(reason)}"
+        if self._progress.disable:
+            write_error(f"{text}\n")
+        else:
+            self._console.print(text, style="red", soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print ``text`` above the bar."""

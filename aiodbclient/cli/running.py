@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from typing import Any, ParamSpec
@@ -24,7 +23,7 @@ from ..errors import (
 )
 from .arguments import CLUSTER_VARIABLE
 from .asking import SIGNALS
-from .output import OutputError, complain, speaks_json, this_command
+from .output import OutputError, complain, speaks_json, this_command, write_error
 
 P = ParamSpec("P")
 
@@ -54,7 +53,7 @@ def _exit_code(command: Callable[[], Coroutine[Any, Any, int]], *, writes: bool)
     try:
         return asyncio.run(_until_signal(command()))
     except typer.Abort:
-        print(file=sys.stderr)  # end the line of the question
+        write_error("\n")  # end the line of the question
         complain("stopped: nothing was changed", STOPPED)
         return STOPPED
     except (asyncio.CancelledError, KeyboardInterrupt):

@@ -25,7 +25,7 @@ from .arguments import (
 from .durations import duration
 from .following import Shown, follow
 from .output import print_rows, printable, tell
-from .running import DIFFERENT, DONE, reads, writes
+from .running import DIFFERENT, DONE, SOME_FAILED, reads, writes
 from .tenants_place import Where, chosen, open_place
 from .tenants_run import do
 
@@ -95,7 +95,7 @@ async def check_tenants(
         shown = Shown(as_json=kind is CheckOutput.JSON, row=row, details=details)
         code = await follow(run, total=total, budget=place.budget, shown=shown)
     print_rows(rows, as_json=False)
-    if not broken:
+    if not broken or code not in (DONE, SOME_FAILED):
         return code
     tell(f"{len(broken)} with problems: `aiodbclient tenants repair` repairs them")
     return DIFFERENT if code == DONE else code

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from attrs import frozen
 
-from ..engines import guard_tenants
+from ..engines import Engine, guard_tenants
 from ..errors import InvalidArgumentError
 from ..tenants import Role, Tenants
-from .names import read_names
+from .names import check_tenants, read_names
 from .opening import AnyBudget, cluster_by_id, find_cluster, is_id, open_client
 from .stores import IfMissing, open_store
 
@@ -23,10 +23,19 @@ class Place:
     Attributes:
         tenants: The tenants, with the role that the options name.
         budget: The budget.
+        engine: The engine of the cluster; None if the token may not read it.
+        where: The cluster and the store.
     """
 
     tenants: Tenants
     budget: AnyBudget
+    engine: Engine | str | None
+    where: Where
+
+    def check(self, names: Mapping[str, str]) -> None:
+        """Check that all names can be tenants' names. Raises as ``check_tenants``."""
+        if self.engine is not None:
+            check_tenants(names, self.engine, self.where.prefix, self.where.role)
 
     async def names(self) -> list[str]:
         """The tenants in the store."""
@@ -78,7 +87,7 @@ async def open_place(where: Where, if_missing: IfMissing = IfMissing.FAIL) -> As
             guard_tenants(cluster.engine)
         async with open_store(where.store, if_missing) as store:
             tenants = Tenants(cluster, store, prefix=where.prefix, private=where.private, admin=where.admin)
-            yield Place(tenants.role(where.role), budget)
+            yield Place(tenants.role(where.role), budget, cluster.engine, where)
 
 
 @asynccontextmanager

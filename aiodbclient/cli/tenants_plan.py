@@ -20,7 +20,7 @@ from .arguments import (
     RoleOption,
     StoreOption,
 )
-from .names import read_names
+from .names import locate_names
 from .output import print_rows, printable, stdout_console, write
 from .removing import check_most
 from .running import DIFFERENT, DONE, reads
@@ -61,9 +61,10 @@ async def plan_tenants(
 
     Example: aiodbclient tenants plan --from names.csv --cluster tenants-prod --store tenants.db
     """
-    wanted = read_names(names, file)
+    wanted = locate_names(names, file)
     where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix, admin=admin)
     async with open_place(where, IfMissing.EMPTY) as place:
+        place.check(wanted)
         plan = await place.tenants.plan(wanted, prune=prune, refresh=refresh, if_exists="adopt" if adopt else "error")
     if json:
         print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_json=True)

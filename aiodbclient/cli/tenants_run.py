@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ from .arguments import (
 from .asking import confirm
 from .delivery import lines_of, row_of
 from .following import Shown, follow
-from .names import read_names
+from .names import locate_names
 from .output import printable
 from .removing import check_most, some
 from .running import STOPPED, writes
@@ -80,7 +80,7 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
-    wanted = read_names(names, file)
+    wanted = locate_names(names, file)
     if adopt and if_exists is IfExistsOption.RESET:
         raise InvalidArgumentError("--adopt keeps passwords and --if-exists reset replaces them: give one of them")
     action = IfExistsOption.ADOPT if adopt else if_exists
@@ -95,6 +95,7 @@ async def provision_tenants(
             work = await _not_on_record(place, wanted)
             run = place.tenants.provision(wanted, if_exists=action.value)
             return await do(run, len(wanted), place, show=show, json=json, work=work)
+        place.check(wanted)
         plan = await place.tenants.plan(wanted, prune=True, if_exists=action.value)
         check_most(len(plan.extra), most)
         if plan.extra and not confirm(_removal(plan.extra, cluster), yes=yes):
@@ -103,7 +104,7 @@ async def provision_tenants(
         return await do(plan.apply(), sum(map(len, changed)), place, show=show, json=json)
 
 
-async def _not_on_record(place: Place, names: Sequence[str]) -> int:
+async def _not_on_record(place: Place, names: Iterable[str]) -> int:
     """How many of the names will take requests."""
     kept = {record.name async for record in place.tenants.records() if record.current is not None}
     return len(set(names) - kept)

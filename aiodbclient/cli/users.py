@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from attrs import asdict
 
 from .. import User
@@ -21,7 +19,7 @@ from .asking import confirm
 from .help import Command, group
 from .names import check_name
 from .opening import find_cluster, open_client
-from .output import check_stdout, print_rows, tell
+from .output import check_stdout, command_line, print_rows, tell
 from .running import DONE, STOPPED, cluster_and_name, reads, writes
 from .users_plan import apply_users, plan_users
 
@@ -146,7 +144,7 @@ def _check_shown(show: bool) -> None:
 
 
 def _print_new(user: User, done: str, cluster: str, *, as_json: bool) -> None:
-    reset = shlex.join(["aiodbclient", "users", "reset", cluster, user.name, "--show"])
+    reset = command_line(["users", "reset", cluster, user.name, "--show"])
     lost = f"{done}, which was not printed and is not stored. Make another one: {reset}"
     print_rows([_row(user, True)], as_json=as_json, lost=lost)
 

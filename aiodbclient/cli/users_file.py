@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +17,15 @@ from .. import (
     UserSettings,
 )
 from ..errors import InvalidArgumentError
+from .asking import interruptible
+from .reading import read_text, shown
 
 T = TypeVar("T")
+_MOST_BYTES = 4 * 1024 * 1024
+_MOST_READ = _MOST_BYTES  # characters and members: aliases can repeat a small text without end
+_SHOWN = 60  # characters of a value that a message shows
 _Node = Any  # a node of PyYAML: with its line, which loaded values have not
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
 
 
@@ -36,18 +41,14 @@ def read_users(file: Path) -> list[NewUser]:
     """
     import yaml
 
-    where = "the standard input" if str(file) == "-" else str(file)
-    try:
-        text = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidArgumentError(f"{where} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidArgumentError(f"{where} is not UTF-8") from None
+    where, text = shown(file), read_text(file, _MOST_BYTES)
     with suppress(ValueError, RecursionError):
         json.loads(text)
         text = text.replace("\t", " ")  # in JSON they are spaces, and YAML refuses them
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        # libyaml is ten times as fast, and bounds the depth. PyYAML's own reader ends with RecursionError.
+        with interruptible():
+            root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InvalidArgumentError(f"{where}, line {line}: not YAML or JSON: {error.problem}") from None
@@ -61,6 +62,7 @@ class _File:
 
     def __init__(self, where: str) -> None:
         self._where = where
+        self._left = _MOST_READ
 
     def users(self, root: _Node) -> list[NewUser]:
         if root is not None and root.id == "mapping":
@@ -69,9 +71,9 @@ class _File:
             raise self._wrong(root, "this must be a list of users, alone or under `users:`")
         users, seen = list[NewUser](), dict[str, int]()
         for node in root.value:
-            user = NewUser(node.value) if _tag(node) == "str" else self._user(node)
+            user = NewUser(self._text(node)) if _is(node, "str") else self._user(node)
             if user.name in seen:
-                raise self._wrong(node, f"{user.name!r} is there twice, first in line {seen[user.name]}")
+                raise self._wrong(node, f"{_short(repr(user.name))} is there twice, first in line {seen[user.name]}")
             seen[user.name] = node.start_mark.line + 1
             users.append(user)
         return users
@@ -126,11 +128,13 @@ class _File:
             raise self._wrong(node, f"{what} must have members such as `{next(iter(known))}:`")
         members: dict[str, Any] = {}
         for key, value in node.value:
+            self._count(key, 1)
             if not isinstance(key.value, str) or key.value not in known:
-                raise self._wrong(key, f"{what} has no member {key.value!r}; it may have: {', '.join(known)}")
+                called = _short(repr(key.value)) if key.id == "scalar" else _told(key)
+                raise self._wrong(key, f"{what} has no member {called}; it may have: {', '.join(known)}")
             if key.value in members:
                 raise self._wrong(key, f"`{key.value}` comes twice")
-            if _tag(value) != "null":
+            if not _is(value, "null"):
                 members[key.value] = known[key.value](value)
         return members
 
@@ -138,19 +142,28 @@ class _File:
         def read_all(node: _Node) -> list[T]:
             if node.id != "sequence":
                 raise self._wrong(node, "this must be a list")
+            self._count(node, len(node.value))
             return [read(each) for each in node.value]
 
         return read_all
 
     def _text(self, node: _Node) -> str:
-        if _tag(node) != "str":
-            raise self._wrong(node, f"this must be text, and is {_told(node)}: put it between quotation marks")
+        if not _is(node, "str"):
+            quote = ": put it between quotation marks" if node.id == "scalar" else ""
+            raise self._wrong(node, f"this must be text, and is {_told(node)}{quote}")
+        self._count(node, len(node.value))
         return str(node.value)
 
     def _flag(self, node: _Node) -> bool:
-        if _tag(node) != "bool":
+        flag = _FLAGS.get(node.value.lower()) if _is(node, "bool") else None
+        if flag is None:
             raise self._wrong(node, f"this must be true or false, and is {_told(node)}")
-        return str(node.value).lower() in ("true", "yes", "on")
+        return flag
+
+    def _count(self, node: _Node, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise self._wrong(node, "the file is too large, with what its aliases repeat")
 
     def _wrong(self, node: _Node, problem: str) -> InvalidArgumentError:
         line = 1 if node is None else node.start_mark.line + 1
@@ -161,11 +174,20 @@ def _same(node: _Node) -> _Node:
     return node
 
 
+def _is(node: _Node, tag: str) -> bool:
+    """Whether ``node`` is a single value of that type. A file can put any tag on a list, too."""
+    return bool(node.id == "scalar" and _tag(node) == tag)
+
+
 def _tag(node: _Node) -> str:
     return str(node.tag).rpartition(":")[2]
 
 
 def _told(node: _Node) -> str:
     if node.id == "scalar":
-        return f"{_TAGS.get(_tag(node), _tag(node))} ({node.value})"
+        return f"{_TAGS.get(_tag(node), _short(_tag(node)))} ({_short(node.value)})"
     return "a list" if node.id == "sequence" else "a mapping"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
