@@ -20,7 +20,6 @@ from ..errors import (
     StoreError,
     UnsupportedOperationError,
 )
-from ..tenants import Seal
 from ..tenants.credential import verifying_context
 from ..tenants.grants import sql_grants
 from .output import printable, stdout_console, write
@@ -72,11 +71,10 @@ class Findings:
 async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
     """Whether the store can be opened, its key fits, and its tenants are those of the cluster. None is made."""
     try:
-        Seal(keys())
+        encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     except (InvalidArgumentError, ConfigurationError) as error:
         findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
         return
-    encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     if is_missing(where):
         findings.ok("store", f"{where} does not exist yet and will be created, {encrypted}")
         return

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
-from ..tenants import PostgresStore, SQLiteStore, Store
+from ..tenants import PostgresStore, Seal, SQLiteStore, Store
 from .output import tell
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
@@ -30,8 +30,19 @@ class IfMissing(Enum):
 
 
 def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
-    """The keys in an environment variable, with commas between them; None if there is none."""
-    return [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
+    """The keys in an environment variable, with commas between them; None if there is none.
+
+    Raises:
+        InvalidArgumentError: One is no key.
+    """
+    found = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
+    try:
+        Seal(found)
+    except InvalidArgumentError:
+        raise InvalidArgumentError(
+            f"${variable} has something else than keys that `aiodbclient store keygen` prints, with commas between them"
+        ) from None
+    return found
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..tenants import Role, TenantChecked
+from ..tenants import Problem, Role, TenantChecked
 from .arguments import (
     AdminOption,
     AllOption,
@@ -68,11 +68,13 @@ async def check_tenants(
     wanted = chosen(names, file, everybody or not (names or file))
     kind = CheckOutput.JSON if json else output
     where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix, admin=admin)
-    broken, rows = list[str](), list[dict[str, Any]]()
+    broken, unfinished, rows = list[str](), list[str](), list[dict[str, Any]]()
 
     def row(outcome: TenantChecked) -> dict[str, Any]:
         if outcome.problems:
             broken.append(outcome.name)
+        if Problem.UNFINISHED in outcome.problems:
+            unfinished.append(outcome.name)
         now = outcome.credential
         return {
             "role": role.value,
@@ -97,7 +99,10 @@ async def check_tenants(
     print_rows(rows, as_json=False)
     if not broken or code not in (DONE, SOME_FAILED):
         return code
-    tell(f"{len(broken)} with problems: `aiodbclient tenants repair` repairs them")
+    begun = (
+        "" if not unfinished else "; `aiodbclient tenants list` names the command that goes on with what is unfinished"
+    )
+    tell(f"{len(broken)} with problems: `aiodbclient tenants repair` repairs them{begun}")
     return DIFFERENT if code == DONE else code
 
 

@@ -71,8 +71,8 @@ async def list_tenants(
 ) -> int:
     """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
-    The column `pending` says what to do next: `retire` ends the credential from before the last rotation, and
-    `provision` or `repair` finishes what was begun.
+    The column `pending` names the command to run next: `retire` ends the credential from before the last rotation.
+    `provision`, `repair` or `rotate` goes on with what was stopped.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
     """
@@ -85,18 +85,26 @@ async def list_tenants(
 
 def _line(record: Record, role: Role) -> dict[str, object]:
     now = record.current
-    pending = [
-        *(["retire"] if record.previous is not None else []),
-        *(["provision"] if now is None else ["repair"] if record.intended is not None else []),
-    ]
     return {
         "name": record.name,
         "role": role.value,
         "state": "begun" if now is None else "ready",
         "login": None if now is None else now.username,
         "since": None if now is None or now.since is None else now.since.isoformat(timespec="seconds"),
-        "pending": ", ".join(pending) or None,
+        "pending": ", ".join(_pending(record)) or None,
     }
+
+
+def _pending(record: Record) -> list[str]:
+    """The commands that finish what was begun, in their order."""
+    if record.current is None:
+        return ["provision"]
+    pending = ["repair"] if record.intended == record.current.username else []
+    if record.previous is not None:
+        pending.append("retire")
+    elif record.intended is not None and not pending:  # a rotation, before its new credential was stored
+        pending.append("rotate")
+    return pending
 
 
 @reads

@@ -58,9 +58,8 @@ class RotateTenants(AgedJob):
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = required(name, usable(record))
-        if before is not None and credential.username != before.username:  # another process rotated it meanwhile
-            return TenantDone(name=name, action=Action.ROTATED, credential=credential)
-        if self.is_young(credential):
+        by_others = before is not None and credential.username != before.username
+        if by_others or self.is_young(credential):
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
         return None
 

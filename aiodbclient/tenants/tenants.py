@@ -234,9 +234,9 @@ class Tenants:
             force: Whether to rotate a tenant again that is not retired yet, which ends the credential from before.
 
         Returns:
-            The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger), or FAILED: with
-            RotationPendingError if the credential from before is not retired, with InvalidArgumentError if the tenant
-            has no credential on record, or with an error of ``ensure``.
+            The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
+            it meanwhile), or FAILED: with RotationPendingError if the credential from before is not retired, with
+            InvalidArgumentError if the tenant has no credential on record, or with an error of ``ensure``.
 
         Raises:
             InvalidArgumentError: ``names`` is no iterable, or ``older_than`` no timedelta of 0 or more.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from math import inf
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Key = str | bytes | Sequence[str | bytes] | None
 
+_KEY = re.compile(rb"[A-Za-z0-9_+/-]{43}=")
 _OF_THE_COMMAND = " (for the command: AIODBCLIENT_STORE_KEY)"
 
 
@@ -153,11 +155,19 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidAr
     except ImportError:
         raise ConfigurationError("key= needs the extra: pip install 'aiodbclient[tenants]'") from None
     try:
-        return MultiFernet([Fernet(each) for each in ([key] if isinstance(key, str | bytes) else key)])
+        return MultiFernet([Fernet(_strict(each)) for each in ([key] if isinstance(key, str | bytes) else key)])
     except (ValueError, TypeError):
         return InvalidArgumentError(
             f"key= takes one or several keys of cryptography.fernet.Fernet.generate_key(){_OF_THE_COMMAND}"
         )
+
+
+def _strict(key: str | bytes) -> bytes:
+    """Return ``key``. Raises ValueError if it is no base64 of 32 bytes: Fernet skips what it does not know."""
+    encoded = (key.encode() if isinstance(key, str) else key).strip()
+    if not _KEY.fullmatch(encoded):
+        raise ValueError
+    return encoded
 
 
 def _decrypted(fernet: MultiFernet, token: str) -> str | None:
