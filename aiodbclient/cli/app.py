@@ -55,6 +55,8 @@ def run(arguments: list[str]) -> int:
             raise
         discard_stdout()
         return end_output(OutputError(error), as_json=as_json)
+    except typer.Abort:  # Ctrl-C before a command began, or after it ended
+        return 130
     except SystemExit:  # Typer's own way to end when the reader of the help has gone; it completes words so, too
         if _COMPLETES in os.environ:
             raise

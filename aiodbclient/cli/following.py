@@ -148,7 +148,7 @@ def _end(tally: Tally, lines: Lines) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
     done = tally.counts.total()
     left = tally.total - done
-    progress = f"{done} are done, {left} are left. To go on, run it again: {this_command()}" if left else "all are done"
+    progress = f"{done} are done, {left} are left. To go on, run it again: {this_command()}"
     if tally.error is not None:
         code = code_of(tally.error)
         code = UNUSABLE if code == SOME_FAILED else code

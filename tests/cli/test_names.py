@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from aiodbclient import errors
-from aiodbclient.cli.names import read_names
+from aiodbclient.cli.names import check_tenants, read_names
+from aiodbclient.cli.users_file import read_users
+from aiodbclient.tenants import Role
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,45 @@ def test_the_error_of_a_wrong_file_names_the_line(tmp_path: Path, text: bytes, c
 def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="No such file"):
         read_names(None, tmp_path / "names.csv")
+
+
+@pytest.mark.parametrize("endless", ["/dev/zero", "/dev/full"])
+def test_a_file_that_never_ends_is_refused(endless: str) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match=f"{endless} is larger than 32 MiB"):
+        read_names(None, Path(endless))
+    with pytest.raises(errors.InvalidArgumentError, match=f"{endless} is larger than 4 MiB"):
+        read_users(Path(endless))
+
+
+def test_a_standard_input_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        with pytest.raises(errors.InvalidArgumentError, match="the standard input is larger than 32 MiB"):
+            read_names(None, Path("-"))
+
+
+def test_reading_can_be_stopped(tmp_path: Path) -> None:
+    """The event loop stands still while a pipe is read, so its own handlers of signals do not run."""
+    before = signal.getsignal(signal.SIGINT)
+    os.mkfifo(tmp_path / "names.csv")
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        read_names(None, tmp_path / "names.csv")  # nobody writes
+    timer.join()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_all_names_that_cannot_be_tenants_are_listed(tmp_path: Path) -> None:
+    names = {"pg_a": "names.csv, line 2", "alpha": "names.csv, line 3", "postgres": "names.csv, line 4"}
+    with pytest.raises(errors.InvalidArgumentError) as refused:
+        check_tenants(names, "pg", "", Role.OWNER)
+    assert str(refused.value) == (
+        "names.csv, line 2: 'pg_a' belongs to the cluster and cannot be a tenant's; names.csv, line 4: 'postgres' "
+        "belongs to the cluster and cannot be a tenant's. Nothing was changed"
+    )
+    check_tenants(names, "pg", "app_", Role.OWNER)
 
 
 def test_names_come_from_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -442,13 +442,17 @@ def test_a_store_with_another_key_is_4(command: Command, names: list[str]) -> No
     assert command("tenants", "provision", names[0], *command.place).code == 0
     assert b"AVNS_" not in Path(command.store).read_bytes()
 
-    for key, code in ((second, 4), ("", 4), ("hunter2-no-key", 2)):
+    for key, code in ((second, 4), ("", 4), ("hunter2-no-key", 2), (f"{first}hunter2", 2)):
         command.environment["AIODBCLIENT_STORE_KEY"] = key
         refused = command("tenants", "show", *command.place)
         assert refused.code == code
         assert "AIODBCLIENT_STORE_KEY" in refused.err
+        assert first not in refused.err
     command.environment["AIODBCLIENT_STORE_KEY"] = f"{second}, {first}"
     assert command("tenants", "show", *command.place).code == 0
+    command.environment["AIODBCLIENT_STORE_KEY_TO"] = f"{first}hunter2"
+    refused = command("store", "copy", command.store, str(command.folder / "copy.db"))
+    assert (refused.code, "$AIODBCLIENT_STORE_KEY_TO has something else" in refused.err) == (2, True)
 
 
 def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Command) -> None:

@@ -102,6 +102,43 @@ def test_the_error_of_a_wrong_file_names_the_line(tmp_path: Path, text: str, com
         read_users(tmp_path / "users.yaml")
 
 
+ENTRY = "{topic: a, permission: consume}"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        pytest.param("[" * 1_000_000, "not YAML or JSON", id="deep"),
+        pytest.param("- " * 300_000, "not YAML or JSON", id="deep lists"),
+        pytest.param("[" * 100_000 + "]" * 100_000, "not YAML or JSON", id="deep JSON"),
+        pytest.param(f"- name: {'9' * 100_000}", r"a number \(9{60}\.\.\.\): put it between", id="huge number"),
+        pytest.param(f'{{"users": {"9" * 100_000}}}', "must be a list of users", id="huge number in JSON"),
+        pytest.param(f"- {{{'k' * 900}: a}}", "a user has no member 'k{59}\\.\\.\\.; it may have", id="long member"),
+        pytest.param(
+            f"- {{name: a, settings: &s {{acl: [&e {ENTRY}{', *e' * 3000}]}}}}\n"
+            + "".join(f"- {{name: u{n}, settings: *s}}\n" for n in range(300)),
+            "too large, with what its aliases repeat",
+            id="aliases",
+        ),
+        pytest.param("&a [*a]", "a user must have members", id="a list in itself"),
+        pytest.param("- !!str [a]", "a user must have members", id="a list that says it is text"),
+        pytest.param("- name: !!str {a: b}", "must be text, and is a mapping", id="a mapping that says it is text"),
+        pytest.param("- {name: a, readonly: !!bool x}", "must be true or false", id="a flag that is none"),
+        pytest.param("- {? [a] : b}", "a user has no member a list", id="a list as member"),
+        pytest.param('{"name": "a", "name": "b"}', "the file has no member 'name'", id="JSON of one user"),
+        pytest.param('[{"name": "a", "name": "b"}]', "`name` comes twice", id="JSON with a member twice"),
+        pytest.param("- a\n---\n- b", "another document", id="two documents"),
+        pytest.param('- "\\ud800"', "not YAML or JSON|unicode", id="half a character"),
+    ],
+)
+def test_a_hostile_file_gets_an_error_in_time(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "users.yaml").write_text(text)
+
+    with pytest.raises(errors.InvalidArgumentError, match=complaint) as refused:
+        read_users(tmp_path / "users.yaml")
+    assert len(str(refused.value)) < 1000
+
+
 def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="No such file"):
         read_users(tmp_path / "users.yaml")

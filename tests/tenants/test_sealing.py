@@ -164,12 +164,21 @@ def test_of_several_keys_the_first_encrypts_and_each_decrypts() -> None:
         Seal(older).open("alpha", changing.seal(record))
 
 
-@pytest.mark.parametrize("key", ["", "short", b"short", [Fernet.generate_key(), "short"], 7, [None]])
+TEXT = KEY.decode()
+RUBBISH = [f"{TEXT}rubbish", f"{TEXT}{TEXT}", f"{TEXT[:20]}*{TEXT[20:]}", f"{TEXT[:-1]}=="]  # Fernet takes these
+
+
+@pytest.mark.parametrize("key", ["", "short", b"short", [Fernet.generate_key(), "short"], 7, [None], *RUBBISH])
 def test_an_invalid_key_is_refused_and_not_quoted(key: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="key= takes one or several keys") as refused:
         Seal(key)
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
+    assert TEXT[:20] not in str(refused.value)
+
+
+def test_a_key_may_come_from_a_file_with_an_end_of_line() -> None:
+    assert Seal(f"{TEXT}\n").open("alpha", ENCRYPTED) == Seal(KEY).open("alpha", ENCRYPTED)
 
 
 def test_a_wrong_key_is_detected_by_the_first_undamaged_record() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Key = str | bytes | Sequence[str | bytes] | None
 
-_KEY = re.compile(rb"[A-Za-z0-9_+/-]{43}=")
+_KEY = re.compile(rb"\s*[A-Za-z0-9_+/-]{43}=\s*")
 _OF_THE_COMMAND = " (for the command: AIODBCLIENT_STORE_KEY)"
 
 
@@ -164,7 +164,7 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidAr
 
 def _strict(key: str | bytes) -> bytes:
     """Return ``key``. Raises ValueError if it is no base64 of 32 bytes: Fernet skips what it does not know."""
-    encoded = (key.encode() if isinstance(key, str) else key).strip()
+    encoded = key.encode() if isinstance(key, str) else key
     if not _KEY.fullmatch(encoded):
         raise ValueError
     return encoded

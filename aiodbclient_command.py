@@ -1,0 +1,20 @@
+"""The program ``aiodbclient``.
+
+It is outside the package, so that Ctrl-C is handled while the package is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
+
+
+def main() -> None:
+    """Run the command. Until it handles signals itself, nothing is begun, and Ctrl-C ends it at once."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored
+        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    from aiodbclient.cli import main as run
+
+    run()
