@@ -72,7 +72,7 @@ async def list_tenants(
     """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
     The column `pending` names the command to run next: `retire` ends the credential from before the last rotation.
-    `provision`, `repair` or `rotate` goes on with what was stopped.
+    `provision`, `repair` or `rotate` finishes what was begun.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
     """
