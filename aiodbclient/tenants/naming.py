@@ -45,7 +45,7 @@ class Names:
         role: The role.
         whole: The tenant's name with the prefix. On Kafka and OpenSearch its topics or indexes begin with it and a dot.
         database: Its database; None on Kafka and OpenSearch.
-        logins: The two logins of the role. ``provision`` makes the first, the first ``rotate`` makes the second.
+        logins: The two logins of the role. ``provision`` creates the first, the first ``rotate`` creates the second.
         owner: PostgreSQL: the role that owns the database.
         group: PostgreSQL: the role that has the rights. Its members are the logins. The owner's is ``owner``.
         record: The name of the record in the store.

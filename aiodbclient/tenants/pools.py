@@ -69,7 +69,7 @@ class TenantPools(Generic[PoolT]):
 
     A pool in use is never closed: that waits for its last use.
 
-    If the store cannot be read, uses go on with the pool that is open. If a block ends with an exception, such as a
+    If the store cannot be read, uses continue with the open pool. If a block ends with an exception, such as a
     refused login, the next use of that tenant reads the record at once.
 
     Args:
@@ -262,7 +262,7 @@ class TenantPools(Generic[PoolT]):
             known = self._current.get(name)
             if known is None:
                 raise
-            _logger.warning("the pool of %r goes on with its credential: the store cannot be read: %s", name, error)
+            _logger.warning("the pool of %r keeps its credential: the store cannot be read: %s", name, error)
             known.stale_at = stale_at
             return known
         pool = self._current.get(name)

@@ -199,7 +199,7 @@ def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
         first, more = found.objects[0], len(found.objects) - 1
         what = f"{first!r}{f' and {more} more' if more else ''} exists and is"
     return ConflictError(
-        f"{what} not on record, so somebody else made this: nothing was changed; choose another name, or take over "
+        f"{what} not on record, so somebody else created this: nothing was changed; choose another name, or take over "
         'what exists with if_exists="adopt"',
         status=409,
     )

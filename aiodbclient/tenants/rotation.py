@@ -43,7 +43,7 @@ class AgedJob(ClaimingJob[TenantDone]):
 
 
 def check_age(name: str, age: timedelta | None) -> timedelta | None:
-    """Return ``age``. Raises InvalidArgumentError if it is no timedelta of 0 or more."""
+    """Return ``age``. Raises InvalidArgumentError if it is not a timedelta of 0 or more."""
     if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
         raise InvalidArgumentError(f"{name} must be a timedelta of 0 or more, not {age!r}")
     return age

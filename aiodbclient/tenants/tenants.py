@@ -1,4 +1,4 @@
-"""``Tenants``: what users call. It makes the jobs of each verb and hands them to runs."""
+"""``Tenants``: the class for users. It creates a job for each verb and passes it to a run."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Tenants:
         on_event: Called with a ``TenantEvent`` after the work on each tenant.
 
     Raises:
-        InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, ``store`` is no store, ``prefix`` is
-            no string, ``lease`` or ``connection_limit`` is no positive number, or ``setup`` or ``on_event`` is not
-            callable.
+        InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, ``store`` is not a store, ``prefix``
+            is not a string, ``lease`` or ``connection_limit`` is not a positive number, or ``setup`` or ``on_event`` is
+            not callable.
     """
 
     __slots__ = ("_tenancy",)
@@ -180,12 +180,12 @@ class Tenants:
             ``ensure``.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable, or ``if_exists`` is none of the three.
+            InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is none of the three.
         """
         return Run(names, ProvisionTenants(self._tenancy, if_exists))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
-        """Find out whether tenants work: compare what is on record with what is on the cluster.
+        """Check whether tenants work: compare their records with the cluster.
 
         It only reads and logs in. The users and databases are listed once for the run.
 
@@ -197,7 +197,7 @@ class Tenants:
             not be checked.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable.
+            InvalidArgumentError: ``names`` is not an iterable.
         """
         return Run(self._names(names), CheckTenants(self._tenancy))
 
@@ -215,7 +215,7 @@ class Tenants:
             The run. Its outcomes are REPAIRED, with the ``problems`` that it fixed, KEPT (nothing was wrong) or FAILED.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable.
+            InvalidArgumentError: ``names`` is not an iterable.
         """
         return Run(self._names(names), RepairTenants(self._tenancy, recreate=recreate))
 
@@ -239,7 +239,8 @@ class Tenants:
             InvalidArgumentError if the tenant has no credential on record, or with an error of ``ensure``.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable, or ``older_than`` no timedelta of 0 or more.
+            InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
+                more.
         """
         return Run(self._names(names), RotateTenants(self._tenancy, older_than, force=force))
 
@@ -254,14 +255,14 @@ class Tenants:
             names: The tenants. May be long, lazy or async. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
             end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they stay
-                open, and an open session can set another password for the login.
+                open and can set another password for the login.
 
         Returns:
             The run. Its outcomes are RETIRED, KEPT (there was no credential to end, or the rotation is younger) or
             FAILED.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable, or ``after`` no timedelta of 0 or more.
+            InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.
         """
         return Run(self._names(names), RetireTenants(self._tenancy, after, end_sessions=end_sessions))
 
@@ -279,14 +280,14 @@ class Tenants:
             The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent) or FAILED.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable.
+            InvalidArgumentError: ``names`` is not an iterable.
         """
         return Run(names, RemoveTenants(self._tenancy, keep_database=keep_database))
 
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
     ) -> Plan:
-        """Compare ``names`` with what is on record and on the cluster. Only reads; safe to repeat and to cancel.
+        """Compare ``names`` with the store and the cluster. Only reads; safe to repeat and to cancel.
 
         Args:
             names: The tenants that should exist.
@@ -298,7 +299,7 @@ class Tenants:
             What would change.
 
         Raises:
-            InvalidArgumentError: ``names`` is no iterable, a name is invalid, or the store belongs to another
+            InvalidArgumentError: ``names`` is not an iterable, a name is invalid, or the store belongs to another
                 cluster or prefix.
             UnsupportedOperationError: The engine does not support tenants, or is unknown.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.

@@ -232,7 +232,7 @@ async def test_a_login_of_somebody_else_is_no_role(place: Place) -> None:
     await tenants.ensure("alpha")
     await place.cluster.users.create(names_of("alpha", "pg", place.prefix, Role.READER).logins[0])
 
-    with pytest.raises(ConflictError, match="somebody else made this"):
+    with pytest.raises(ConflictError, match="somebody else created this"):
         await tenants.role("reader").ensure("alpha")
 
     assert [record.name async for record in place.store.records()] == ["alpha"]

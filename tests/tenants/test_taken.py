@@ -35,7 +35,7 @@ async def test_what_is_there_is_refused_and_nothing_is_changed_or_put_on_record(
     before = await everything(place)
     sent = len(place.sent())
 
-    with pytest.raises(ConflictError, match=r"so somebody else made this: nothing was changed") as caught:
+    with pytest.raises(ConflictError, match=r"so somebody else created this: nothing was changed") as caught:
         await tenants.ensure("shop")
     assert not caught.value.may_have_applied
     for _ in range(2):  # nothing is stored that a second run would reset
@@ -133,7 +133,7 @@ async def test_objects_that_appear_between_our_look_and_our_create_are_somebody_
         if bulk:
             assert isinstance((await only(tenants.provision(["shop"]))).error, ConflictError)
         else:
-            with pytest.raises(ConflictError, match="somebody else made this"):
+            with pytest.raises(ConflictError, match="somebody else created this"):
                 await tenants.ensure("shop")
 
         assert await store.get("shop") is None
@@ -180,7 +180,7 @@ async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: 
     place = anywhere
     first = await place.tenants(prefix=f"{place.prefix}app").ensure("1x")
     async with SQLiteStore(tmp_path / "other.db") as store:
-        with pytest.raises(ConflictError, match="somebody else made this"):
+        with pytest.raises(ConflictError, match="somebody else created this"):
             await Tenants(place.cluster, store, f"{place.prefix}app1").ensure("x")
         assert await store.get("x") is None
     assert (await only(place.tenants(prefix=f"{place.prefix}app").check(["1x"]))).problems == ()

@@ -74,7 +74,7 @@ class Grants(ABC, Generic[ServerT]):
     async def give(self, names: Names, username: str) -> None:
         """As the administrator: give ``username`` the rights of ``names.role`` on the tenant's database, and no others.
 
-        It also undoes what a tenant has set on its own database that would keep the login out: settings, a connection
+        It also undoes changes of the tenant to its own database that would keep the login out: settings, a connection
         limit, another owner.
 
         Args:

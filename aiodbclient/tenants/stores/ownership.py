@@ -1,4 +1,4 @@
-"""A store's file must belong to the user of this process: its owner can read the credentials, whatever its mode."""
+"""A store's file must belong to the user of this process: its owner can read the credentials, with any mode."""
 
 from __future__ import annotations
 
