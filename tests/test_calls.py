@@ -73,7 +73,7 @@ def test_a_body_is_json_and_none_is_none() -> None:
 # Failures without an answer.
 
 
-def test_what_never_left_is_not_sent() -> None:
+def test_a_request_that_never_left_does_not_count_as_sent() -> None:
     call = call_of()
     call.begin(0.0)
     failure = without_answer(call, aiohttp.ConnectionTimeoutError("dop_v1_secret_token"), secrets())

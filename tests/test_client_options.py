@@ -19,7 +19,7 @@ async def list_dbs(client: DatabaseClient) -> None:
     await client.cluster(CLUSTER, engine="pg").dbs.list()
 
 
-async def test_what_is_not_given_stays_as_it_is(server: Server, make_client: MakeClient) -> None:
+async def test_options_that_are_not_given_stay_the_same(server: Server, make_client: MakeClient) -> None:
     once = make_client().with_options(retry=RetryPolicy(max_tries=1)).with_options(headers={"X-Trace": "7"})
     hurried = once.with_options(timeout=0.2)
 

@@ -50,7 +50,7 @@ losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 @named(REPEATABLE)
 @losses
-async def test_what_can_be_repeated_is_repeated_when_its_answer_is_lost(
+async def test_repeatable_calls_are_repeated_when_their_answer_is_lost(
     case: tuple[Call, Reply, Any], loss: Reply, server: Server, make_client: MakeClient
 ) -> None:
     call, reply, result = case

@@ -76,7 +76,7 @@ def test_redis_and_valkey_have_no_users_and_no_dbs() -> None:
 
 
 @pytest.mark.parametrize(("engine", "operation"), [(e, o) for e in CAPABILITIES for o in OPERATIONS if not has(e, o)])
-async def test_what_an_engine_has_not_is_refused(
+async def test_operations_that_the_engine_lacks_are_refused(
     operation: str, engine: str, server: Server, make_client: MakeClient
 ) -> None:
     with pytest.raises(errors.UnsupportedOperationError, match=engine) as caught:

@@ -229,7 +229,7 @@ async def test_a_providers_password_is_masked_before_it_was_ever_returned(
 
 
 @pytest.mark.parametrize("value", ["8675309", "-86753.09e+1", '"8675309"', '["8675309"]', '{"is": 8675309}'])
-async def test_what_stands_behind_a_name_of_credentials_is_masked_whatever_it_is(
+async def test_the_value_of_a_credential_member_is_masked_in_any_form(
     value: str, server: Server, make_client: MakeClient
 ) -> None:
     server.will(says(200, text=f'{{"user": {{"name": 1, "password": {value}, "role": "normal"}}}}'))
@@ -241,7 +241,7 @@ async def test_what_stands_behind_a_name_of_credentials_is_masked_whatever_it_is
     assert '"role": "normal"' in caught.value.body
 
 
-async def test_what_an_error_quotes_is_on_one_line(server: Server, make_client: MakeClient) -> None:
+async def test_an_error_quotes_an_answer_on_one_line(server: Server, make_client: MakeClient) -> None:
     evil = "x\nCRITICAL root: \x1b[31mfake\r\u2028line\x00"
     server.will(says(400, {"id": evil, "message": evil, "request_id": evil}))
 

@@ -190,7 +190,7 @@ async def test_settings_of_another_engine_and_engines_without_users_are_refused(
         await redis.users.plan(["a"])
 
 
-async def test_what_changed_since_the_plan_was_made_is_seen(pg: ClusterClient) -> None:
+async def test_changes_since_the_plan_are_noticed(pg: ClusterClient) -> None:
     await pg.users.create("gone")
     plan = await pg.users.plan([NewUser("raced", settings=REPLICATING)], prune=True)
     await pg.users.create("raced")
@@ -199,7 +199,7 @@ async def test_what_changed_since_the_plan_was_made_is_seen(pg: ClusterClient) -
     assert await applied(plan) == {"raced": Action.UPDATED, "gone": Action.ABSENT}
 
 
-async def test_what_the_caller_does_to_its_specs_later_does_not_matter(pg: ClusterClient) -> None:
+async def test_later_changes_of_the_specs_do_not_matter(pg: ClusterClient) -> None:
     specs = [NewUser("first"), NewUser("second")]
     plan = await pg.users.plan(specs)
 

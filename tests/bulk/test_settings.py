@@ -338,5 +338,5 @@ def test_a_user_without_a_returned_plugin_has_the_default_plugin() -> None:
         (User("a"), False),
     ],
 )
-def test_who_came_with_the_cluster_is_known_by_name_or_role(user: User, own: bool) -> None:
+def test_users_that_came_with_the_cluster_are_known_by_name_or_role(user: User, own: bool) -> None:
     assert is_provider_own(user) is own

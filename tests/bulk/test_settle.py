@@ -172,7 +172,7 @@ async def test_a_create_that_is_lost_each_time_is_reported_as_unsettled() -> Non
     ],
     ids=["the read fails", "the second create fails", "it is refused and never seen", "the read cannot be read"],
 )
-async def test_whatever_ends_the_settling_the_first_create_may_have_been_done(
+async def test_however_settling_ends_the_first_create_may_have_been_applied(
     creates: list[Any], reads: list[Any]
 ) -> None:
     with pytest.raises(errors.DatabaseClientError, match="it is unknown whether it was created: the end") as caught:

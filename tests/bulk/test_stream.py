@@ -44,7 +44,7 @@ async def test_one_failure_stops_no_other(sandbox: Sandbox, pg: ClusterClient) -
     assert not error.may_have_applied
 
 
-async def test_what_cannot_be_sent_is_a_failed_outcome(sandbox: Sandbox, pg: ClusterClient) -> None:
+async def test_invalid_specs_are_failed_outcomes(sandbox: Sandbox, pg: ClusterClient) -> None:
     other_engine = NewUser("x", settings=UserSettings(acl=[]))
     specs: list[Any] = ["", "..", "a\0b", "\ud800", other_engine, 5, None, NewUser(5), "fine"]  # type: ignore[arg-type]
 

@@ -163,7 +163,7 @@ async def test_a_user_that_is_read_alone_shows_only_what_it_has(server: Server, 
     assert (plan.update, plan.keep, plan.unknown) == ([], ["silent"], ["silent"])
 
 
-def test_what_is_known_is_compared_and_the_rest_is_named() -> None:
+def test_known_settings_are_compared_and_unknown_ones_are_named() -> None:
     spec = NewUser("a", NATIVE, REPLICATING)
     bare = User("a", UserRole.NORMAL)
     assert len(differences(spec, bare)) == 2

@@ -36,7 +36,7 @@ def delete_login(command: Command, name: str) -> None:
     asyncio.run(delete())
 
 
-def test_what_is_wrong_is_found_and_repaired(command: Command, names: list[str]) -> None:
+def test_problems_are_found_and_repaired(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     assert command("tenants", "provision", a, b, *command.place).code == 0
     assert command("tenants", "check", *command.place).out == "2 checked\n"

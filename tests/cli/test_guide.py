@@ -86,7 +86,7 @@ def test_the_guide_knows_every_exit_code() -> None:
     assert codes == ["0", "1", "2", "3", "4", "5"]
 
 
-def test_the_page_of_the_command_is_what_the_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_of_the_command_equals_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
     extensions = GUIDE.parents[1] / "extensions"
     monkeypatch.syspath_prepend(str(extensions))
     monkeypatch.setenv("COLUMNS", "100")

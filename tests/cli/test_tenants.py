@@ -103,7 +103,7 @@ def test_a_life(command: Command, names: list[str]) -> None:
     assert "no credential is stored" in missing.err
 
 
-def test_what_is_printed_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
+def test_output_without_show_holds_no_secret(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     for arguments in (["plan", a], ["provision", a], ["provision", b], ["rotate", a], ["retire", a], ["show"]):
         for kind in ([], ["--json"]):
@@ -471,7 +471,7 @@ def test_a_cluster_that_cannot_have_tenants_leaves_no_store_behind(command: Comm
     assert not Path(command.store).exists()
 
 
-def test_what_is_on_record_is_shown_while_the_api_is_down(command: Command, names: list[str]) -> None:
+def test_stored_credentials_are_shown_while_the_api_is_down(command: Command, names: list[str]) -> None:
     assert command("tenants", "provision", names[0], *command.place).code == 0
     [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
     command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"

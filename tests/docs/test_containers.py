@@ -17,7 +17,7 @@ SECTION = PAGE.partition("## In a container")[2].partition("\n## ")[0]
 IMAGE, COMPOSE = re.findall(r"^```text\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 
 
-def test_what_the_container_runs_answers_what_the_app_sends() -> None:
+def test_the_command_of_the_container_answers_the_requests_of_the_app() -> None:
     command = json.loads(IMAGE.partition("CMD ")[2].replace("\\\n", ""))
     services = yaml.safe_load(COMPOSE)["services"]
     app = services["app"]["environment"]

@@ -69,7 +69,7 @@ async def test_it_runs_on_the_cluster_that_the_environment_names(
         pytest.param({"operation": "dbs.create", "status": 422}, 1, id="no database to be had"),
     ],
 )
-async def test_it_removes_what_it_made_when_it_fails(
+async def test_it_removes_its_own_objects_when_it_fails(
     cluster: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], code: int
 ) -> None:
     before = await names(sandbox)

@@ -150,7 +150,7 @@ async def test_a_429_closes_the_gate_of_every_process_and_it_opens_gently(make_b
     assert await granted_at_once(other, 5) == 2
 
 
-async def test_what_others_spend_is_seen_in_the_headers(make_budget: MakeBudget) -> None:
+async def test_requests_of_others_are_seen_in_the_headers(make_budget: MakeBudget) -> None:
     windows = [Window(10, 0.2), Window(50, 600.0)]
     one, other = make_budget(windows=windows), make_budget(windows=windows)
     await one.acquire()
@@ -265,7 +265,7 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     assert "pip install 'aiodbclient[valkey]'" in run.stderr
 
 
-async def test_who_waits_hears_of_its_patience_although_the_one_that_asked_for_it_left(
+async def test_a_waiter_learns_its_wait_although_the_call_that_asked_for_it_left(
     make_budget: MakeBudget, valkey: ValkeyServer
 ) -> None:
     budget = make_budget(limit=1, seconds=60.0, timeout=2.0)

@@ -118,7 +118,7 @@ async def use(answer: Answer) -> None:
         assert any(command.startswith(b"EVAL") for command in got)
 
 
-async def test_what_the_server_of_this_test_says_is_no_nonsense(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_normal_answers_of_this_tests_server_are_valid(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
     await asyncio.wait_for(use(reply()), 10.0)
     await asyncio.wait_for(use(reply(facts=json.dumps(FACTS))), 10.0)
@@ -212,7 +212,7 @@ anything = st.recursive(
     | anything.map(lambda shared: facts(json.dumps(shared)))
 )
 @example(reply(recovering=250_001))
-def test_whatever_it_answers_only_errors_of_ours_come_out(answer: Answer) -> None:
+def test_any_answer_raises_only_errors_of_this_package(answer: Answer) -> None:
     async def main() -> None:
         with suppress(errors.RateLimitError, errors.ConfigurationError):  # a made-up wait or refusal
             await asyncio.wait_for(use(answer), 10.0)

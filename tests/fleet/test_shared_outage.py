@@ -51,7 +51,7 @@ async def test_while_valkey_is_down_each_process_goes_on_with_its_share(
     assert len(warnings_in(caplog)) == 1
 
 
-async def test_what_was_sent_alone_counts_when_the_budget_is_shared_again(
+async def test_requests_during_an_outage_count_when_the_budget_is_shared_again(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")

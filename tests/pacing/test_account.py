@@ -36,7 +36,7 @@ def counted(account: Account, many: int, mine: Ours, now: float) -> None:
 # Answers.
 
 
-def test_what_the_first_answer_counts_beyond_ours_is_somebodys_of_the_hour() -> None:
+def test_the_first_answer_shows_the_requests_of_others_in_the_hour() -> None:
     account = account_of(*DOCUMENTED)
     assert account.alone
     counted(account, 100, ours(0, 0, in_flight=1), 0.0)
@@ -54,7 +54,7 @@ def test_requests_that_may_be_ours_do_not_count_as_others() -> None:
     assert held(sure, 0.0) == [0, 6]  # three belong to others, and six may
 
 
-def test_what_comes_between_two_answers_counts_in_every_window() -> None:
+def test_requests_of_others_between_two_answers_count_in_every_window() -> None:
     account = account_of((100, 10.0), *DOCUMENTED)
     counted(account, 10, ours(10, 10, 10), 0.0)
     counted(account, 40, ours(10, 10, 10), 6.0)

@@ -100,7 +100,7 @@ def test_every_window_counts() -> None:
     assert live(main) == [0, 0, 1, 10, 10]
 
 
-def test_what_never_left_takes_no_slot() -> None:
+def test_a_request_that_never_left_takes_no_slot() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget, start = budget_on(loop, (1, 60.0)), loop.time()
         await budget.acquire()

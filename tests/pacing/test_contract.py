@@ -155,7 +155,7 @@ async def test_the_answer_that_fills_the_minute_says_nothing_of_the_hour(make_pa
     assert one.snapshot().next_slot <= 0.5
 
 
-async def test_what_expires_while_an_answer_is_on_its_way_is_not_taken_for_somebody_elses(make_pair: MakePair) -> None:
+async def test_slots_that_expire_before_an_answer_arrives_do_not_count_as_others(make_pair: MakePair) -> None:
     one, _ = make_pair(Window(2, 1.5))
     await answered(one, said(1, limit=2))
     await asyncio.sleep(0.9)
@@ -166,7 +166,7 @@ async def test_what_expires_while_an_answer_is_on_its_way_is_not_taken_for_someb
     assert await go_at_once(one, 2) == 1
 
 
-async def test_what_an_answer_says_of_others_holds_until_another_says_otherwise(make_pair: MakePair) -> None:
+async def test_the_estimate_of_others_holds_until_an_answer_changes_it(make_pair: MakePair) -> None:
     one, other = make_pair(Window(250, 60.0), Window(300, 360.0))  # others free a slot every 1.2 s
     await answered(one, said(2, limit=300))
     await answered(one, said(1, limit=300))

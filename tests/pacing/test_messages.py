@@ -115,7 +115,7 @@ def account() -> Account:
     return Account(sliding([Window(10, 60.0), Window(100, 3600.0)]))
 
 
-def test_what_one_process_learns_the_other_takes_over_by_its_own_clock() -> None:
+def test_facts_of_one_process_are_merged_by_the_clock_of_the_other() -> None:
     one, other = account(), account()
     known, taken = Facts(one), Facts(other)
     assert not known.note(60.0)
@@ -198,7 +198,7 @@ def test_a_process_without_knowledge_changes_nothing() -> None:
     assert (other.gate.until, other.gate.at_most, other.last_answer) == (-math.inf, math.inf, -math.inf)
 
 
-def test_what_cannot_be_right_is_not_taken_over_in_part() -> None:
+def test_invalid_facts_are_not_merged_in_part() -> None:
     source = account()
     facts = Facts(source)
     source.windows[0].limit = 5

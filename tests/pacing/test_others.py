@@ -70,7 +70,7 @@ def test_the_only_window_is_not_taken_for_the_hourly_one() -> None:
     live(main)
 
 
-def test_what_others_spent_is_not_ours_to_spend() -> None:
+def test_requests_of_others_reduce_our_room() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = budget_on(loop, (100, 60.0), (50, 3600.0))
         await answered(budget, said(50, 30))  # one is ours, 19 belong to others
@@ -80,7 +80,7 @@ def test_what_others_spent_is_not_ours_to_spend() -> None:
     live(main)
 
 
-def test_what_the_server_has_not_counted_yet_is_not_taken_for_somebody_elses() -> None:
+def test_requests_that_the_server_has_not_counted_yet_do_not_count_as_others() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = budget_on(loop, (100, 60.0), (50, 3600.0))
         for _ in range(10):

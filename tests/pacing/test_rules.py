@@ -80,7 +80,7 @@ def test_alone_or_not_the_ramp_goes_a_step_at_a_time() -> None:
     assert gate.at_most == 2
 
 
-def test_whoever_is_careful_goes_with_a_few_and_never_with_more_than_before() -> None:
+def test_a_careful_gate_opens_for_a_few_and_never_for_more_than_before() -> None:
     gate = Gate(few=4)
     gate.careful(at_least=10)
     assert gate.at_most == 10

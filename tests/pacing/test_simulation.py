@@ -132,7 +132,7 @@ def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_roun
     st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0.0, 20.0), st.integers(1, 15)), max_size=20),
 )
-def test_whatever_others_send_everybody_goes_soon_after_they_stop(
+def test_all_calls_go_soon_after_others_stop(
     plan: list[Request], windows: list[Window], skew: float, others: list[tuple[float, int]]
 ) -> None:
     by_length = tuple((w.limit, w.seconds) for w in sorted(windows, key=lambda window: window.seconds))

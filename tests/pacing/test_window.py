@@ -163,7 +163,7 @@ def test_two_stretches_expire_each_in_its_time() -> None:
     assert [others.expected(now) for now in (HOUR, HOUR + 60, HOUR + 1000, HOUR + 1030)] == [90, 30, 30, 15]
 
 
-def test_what_came_before_the_estimate_began_is_not_added_to_it() -> None:
+def test_requests_from_before_the_estimate_are_not_added_to_it() -> None:
     others = Others(MINUTE, steady=True)
     others.believe(0, 30.0)
     others.saw(60, 0.0, 60.0, at_most=100)  # half of them existed when it began
@@ -218,7 +218,7 @@ def test_nothing_is_learned_from_an_answer_of_the_same_moment() -> None:
     assert others.at(10.0) == 0
 
 
-def test_what_is_remembered_of_others_does_not_grow_with_their_requests() -> None:
+def test_the_memory_for_others_does_not_grow_with_their_requests() -> None:
     others = Others(MINUTE, steady=True)
     for n in range(1, 12_000):
         others.saw(1, (n - 1) / 100, n / 100, at_most=10_000)

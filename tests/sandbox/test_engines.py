@@ -195,7 +195,7 @@ async def test_the_error_of_an_invalid_body_names_the_problem(
     assert (answer.status, answer.json["message"]) == (422, message)
 
 
-async def test_what_is_left_out_of_settings_is_the_default(sandbox: Sandbox, call: Call) -> None:
+async def test_missing_settings_have_their_default(sandbox: Sandbox, call: Call) -> None:
     async def settings(engine: str, given: Any) -> Any:
         cluster = await added(sandbox, engine)
         made = await call("POST", f"{cluster}/users", {"name": "app", "settings": given})

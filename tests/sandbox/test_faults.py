@@ -140,7 +140,7 @@ async def test_the_proxy_in_front_answers_with_a_page_of_its_own(
     assert await exists(call, pg, "app")
 
 
-async def test_what_the_provider_has_not_made_yet(sandbox: Sandbox, call: Call) -> None:
+async def test_settings_that_the_provider_has_not_implemented(sandbox: Sandbox, call: Call) -> None:
     mongodb = "/v2/databases/" + await sandbox.add_cluster("mongodb")
     sandbox.faults.add("users.update", not_implemented=True)
     await call("POST", f"{mongodb}/users", {"name": "app"})

@@ -216,7 +216,9 @@ async def test_a_db_in_use_is_deleted_all_the_same(call: Call, login: Login) -> 
         fetch(session, "SELECT 1")
 
 
-async def test_what_was_made_by_hand_shows_up(call: Call, login: Login, root: pymysql.Connection[Cursor]) -> None:
+async def test_objects_that_were_created_by_hand_are_listed(
+    call: Call, login: Login, root: pymysql.Connection[Cursor]
+) -> None:
     fetch(root, "CREATE USER by_hand@'%' IDENTIFIED BY 'one', by_hand@'127.0.0.1' IDENTIFIED BY 'two'")
     fetch(root, "CREATE ROLE no_user")
     fetch(root, "CREATE DATABASE by_hand")

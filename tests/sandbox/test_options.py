@@ -18,7 +18,7 @@ from .conftest import Call, caller
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
-def test_what_add_cluster_takes_is_what_a_cluster_has() -> None:
+def test_the_arguments_of_add_cluster_are_the_members_of_a_cluster() -> None:
     parameters = list(inspect.signature(Sandbox.add_cluster).parameters.values())[1:]
     new = NewCluster("pg")
     assert [parameter.name for parameter in parameters] == [attribute.name for attribute in fields(NewCluster)]

@@ -240,7 +240,7 @@ async def test_a_db_in_use_is_deleted_all_the_same(call: Call, connection: JSON)
     assert (await call("DELETE", "/users/busy")).status == 204
 
 
-async def test_what_was_made_by_hand_shows_up(call: Call, connection: JSON) -> None:
+async def test_objects_that_were_created_by_hand_are_listed(call: Call, connection: JSON) -> None:
     admin = (await call("GET", "/users/doadmin")).json["user"]
     async with await login(connection, admin) as session:
         await session.execute("CREATE ROLE by_hand LOGIN PASSWORD 'known only to us'")

@@ -59,7 +59,7 @@ def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -
         assert process.communicate() == ("", "")
 
 
-def test_what_a_person_reads_can_be_pasted_into_a_shell() -> None:
+def test_the_printed_text_can_be_pasted_into_a_shell() -> None:
     with program("--cluster", "mongodb=tenants") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(8)]

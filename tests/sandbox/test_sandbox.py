@@ -48,7 +48,7 @@ def test_without_an_event_loop_it_serves_in_a_thread() -> None:
             assert answer.status == 200
 
 
-async def test_what_is_not_running_says_so() -> None:
+async def test_a_sandbox_that_is_not_running_says_so() -> None:
     sandbox = Sandbox()
     with pytest.raises(RuntimeError, match="not running"):
         _ = sandbox.url

@@ -78,7 +78,7 @@ async def test_nobody_enters_the_providers_databases(login: JSON, database: str)
         await connected(login, database)
 
 
-async def test_what_the_superuser_owns_is_out_of_reach(call: Call, login: JSON) -> None:
+async def test_objects_of_the_superuser_are_out_of_reach(call: Call, login: JSON) -> None:
     assert (await call("GET", "/users")).status == 200  # the sandbox keeps a session of the superuser
     async with await connected(login) as session:
         for refused in REFUSED:

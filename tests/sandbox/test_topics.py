@@ -28,7 +28,7 @@ async def listed(call: Call, path: str, kind: str, key: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("engine", "kind", "key"), KINDS)
-async def test_what_a_test_makes_is_listed_until_it_is_deleted(
+async def test_added_topics_and_indexes_are_listed_until_they_are_deleted(
     sandbox: Sandbox, call: Call, engine: str, kind: str, key: str
 ) -> None:
     cluster = await sandbox.add_cluster(engine)

@@ -194,7 +194,7 @@ async def test_a_run_lists_the_users_and_databases_once(anywhere: Place) -> None
         assert sorted(operation or "" for operation, _ in place.sent()[sent:]) == ["dbs.list", "users.list"]
 
 
-async def test_what_is_not_on_record_can_be_neither_checked_nor_repaired(place: Place) -> None:
+async def test_tenants_that_are_not_on_record_can_be_neither_checked_nor_repaired(place: Place) -> None:
     for run in (place.tenants().check, place.tenants().repair):
         failed = await only(run(["nobody"]))
         assert isinstance(failed.error, InvalidArgumentError)

@@ -192,7 +192,7 @@ async def test_each_role_may_do_what_the_table_says_and_nothing_else(server: Ser
     own.close()
 
 
-async def test_what_a_login_has_besides_is_taken_from_it(server: Server) -> None:
+async def test_other_rights_of_a_login_are_revoked(server: Server) -> None:
     names, login, password = await server.make()
     other, *_ = await server.make()
     with server.as_root() as cursor:
@@ -224,7 +224,7 @@ async def test_what_a_login_has_besides_is_taken_from_it(server: Server) -> None
     own.close()
 
 
-async def test_what_others_were_granted_on_the_schema_is_revoked(server: Server) -> None:
+async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> None:
     """By hand, on a table, on a routine, to everybody: left from a tenant of the same name, or made in advance."""
     names, login, _ = await server.make()
     _, other, password = await server.make()
@@ -390,7 +390,7 @@ async def test_an_end_that_is_cancelled_leaves_nothing_half_done(server: Server)
         each.close()
 
 
-async def test_what_a_tenant_holds_in_its_schema_delays_nobody(server: Server) -> None:
+async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     """Locked tables, open transactions, and statements that wait for them."""
     names, login, password = await server.make()
     another, name, secret = await server.make()

@@ -121,7 +121,7 @@ def test_names_stay_what_they_are_over_upgrades(engine: Engine, tenant: str, nam
 
 @pytest.mark.parametrize("engine", [*WITH_DATABASES, *BY_PREFIX])
 @pytest.mark.parametrize("name", ["doadmin", "DoAdmin", "postgres", "pg_alpha", "PG_ALPHA", "root", "admin"])
-def test_what_comes_with_a_cluster_is_no_tenants(engine: Engine, name: str) -> None:
+def test_names_that_belong_to_the_cluster_are_refused(engine: Engine, name: str) -> None:
     for prefix in ("", name[:3]):
         with pytest.raises(InvalidArgumentError, match=f"'{name}' belongs to the cluster .*; nothing was sent"):
             names_of(name.removeprefix(prefix), engine, prefix)

@@ -109,7 +109,7 @@ async def test_an_age_is_a_timedelta(place: Place, age: Any) -> None:
         place.tenants().retire(after=age)
 
 
-async def test_what_is_not_retired_is_rotated_again_by_force_alone(anywhere: Place) -> None:
+async def test_a_tenant_that_is_not_retired_is_rotated_again_only_with_force(anywhere: Place) -> None:
     place, tenants = anywhere, anywhere.tenants()
     first = await tenants.ensure("alpha")
     second = (await only(tenants.rotate())).credential

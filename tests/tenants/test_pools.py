@@ -466,7 +466,7 @@ DURATIONS = st.sampled_from([0.0, 0.01, 0.1, 1.0])
     st.sampled_from([0.0, 1.0, 10.0, inf]),
     st.integers(0, 2),
 )
-def test_whatever_happens_no_pool_is_one_too_many_closed_in_use_or_left(
+def test_no_pool_is_one_too_many_closed_in_use_or_left_open(
     steps: list[tuple[str, Any, float]],
     most: int,
     opening: float,

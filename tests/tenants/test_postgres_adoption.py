@@ -114,7 +114,7 @@ CANNOT: dict[str, tuple[LiteralString, str]] = {
 
 
 @pytest.mark.parametrize("what", CANNOT)
-async def test_what_cannot_be_carried_over_is_an_error_before_anything_is_changed(
+async def test_rights_that_cannot_be_transferred_are_an_error_before_anything_is_changed(
     managed: Managed, grants: PostgresGrants, names: Names, what: str
 ) -> None:
     if what == "owned" and managed.version < 16:

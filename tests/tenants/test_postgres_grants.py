@@ -60,7 +60,7 @@ def make(superuser: str, name: str) -> Names:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_both_logins_own_the_database_and_what_the_other_made(
+async def test_both_logins_own_the_database_and_each_others_objects(
     superuser: str, grants: PostgresGrants, name: str
 ) -> None:
     names = make(superuser, name)
@@ -95,7 +95,7 @@ async def trusted(connection: AsyncConnection[tuple[object, ...]]) -> bool:
     return await cursor.fetchone() is not None
 
 
-async def test_what_a_login_made_before_becomes_the_owners(superuser: str, grants: PostgresGrants) -> None:
+async def test_earlier_objects_of_a_login_become_the_owners(superuser: str, grants: PostgresGrants) -> None:
     names = make(superuser, "older")
     with Connection.connect(make_conninfo(superuser, dbname="older"), autocommit=True) as api:
         api.execute("GRANT CREATE ON SCHEMA public TO older")

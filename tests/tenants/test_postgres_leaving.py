@@ -114,7 +114,7 @@ async def test_another_tenant_cannot_keep_one_from_being_removed(
     assert gone(managed) == before
 
 
-async def test_what_only_another_login_can_revoke_leaves_a_role_of_no_use(
+async def test_rights_that_only_another_login_can_revoke_leave_a_useless_role(
     managed: Managed, grants: PostgresGrants, names: Names, evil: Names
 ) -> None:
     grant(managed, evil, names, BY_LOGIN, evil.whole)

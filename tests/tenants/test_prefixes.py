@@ -82,7 +82,7 @@ async def test_lost_answers_and_errors_in_between_are_survived(place: Place) -> 
     assert await place.left() == []
 
 
-async def test_what_the_api_goes_on_refusing_is_its_error_and_the_next_run_goes_on(place: Place) -> None:
+async def test_a_lasting_refusal_of_the_api_is_raised_and_the_next_run_continues(place: Place) -> None:
     place.make(*MINE)
     place.sandbox.faults.add(f"{place.kind}.delete", status=403, times=1)
     with pytest.raises(APIError):

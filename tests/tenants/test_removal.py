@@ -69,7 +69,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_what_a_tenant_sets_on_its_database_does_not_keep_it(place: Place, what: str) -> None:
+async def test_settings_on_a_database_do_not_prevent_its_removal(place: Place, what: str) -> None:
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")

@@ -67,7 +67,7 @@ def test_one_changed_character_is_refused(seal: Seal, record: Record, data: st.D
 
 
 @given(RECORDS)
-def test_who_may_write_the_store_but_has_no_key_can_forge_nothing(record: Record) -> None:
+def test_without_the_key_a_writer_of_the_store_can_forge_nothing(record: Record) -> None:
     """A checksum alone could be recomputed."""
     seal, forger = Seal(Fernet.generate_key()), Seal(Fernet.generate_key())
     for forged in (forger.seal(record), Seal().seal(record)):
@@ -88,7 +88,7 @@ ENCRYPTED = (
 
 
 @pytest.mark.parametrize(("key", "text"), [(None, PLAIN), (KEY, ENCRYPTED)])
-def test_what_was_put_on_record_before_an_upgrade_still_opens(key: bytes | None, text: str) -> None:
+def test_records_from_before_an_upgrade_still_open(key: bytes | None, text: str) -> None:
     assert Seal(key).open("alpha", text) == Record(name="alpha", intended="alpha")
 
 

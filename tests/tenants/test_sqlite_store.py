@@ -59,7 +59,7 @@ async def keep_many(store: Store) -> None:
         await keep(store, f"tenant-{number}")
 
 
-async def test_only_its_owner_can_read_what_it_makes(path: Path) -> None:
+async def test_only_its_owner_can_read_its_files(path: Path) -> None:
     async with SQLiteStore(path) as store:
         await store.claim("alpha", LONG)
         modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}

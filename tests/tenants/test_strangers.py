@@ -132,7 +132,7 @@ async def elsewhere(place: Place, what: str) -> Tenants:
 
 @pytest.mark.parametrize("what", ["another cluster", "another prefix"])
 @pytest.mark.parametrize("removing", [False, True], ids=["in use", "in removal"])
-async def test_what_is_on_record_for_another_place_is_left_alone(place: Place, what: str, removing: bool) -> None:
+async def test_records_for_another_place_are_left_alone(place: Place, what: str, removing: bool) -> None:
     wrong = await elsewhere(place, what)
     credential = await place.tenants().ensure("alpha")
     if removing:

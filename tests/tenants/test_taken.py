@@ -29,7 +29,7 @@ async def make(cluster: ClusterClient, what: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["login", "database", "both"])
-async def test_what_is_there_is_refused_and_nothing_is_changed_or_put_on_record(anywhere: Place, what: str) -> None:
+async def test_an_existing_name_is_refused_and_nothing_is_changed_or_stored(anywhere: Place, what: str) -> None:
     place, tenants, name = anywhere, anywhere.tenants(), anywhere.prefix + "shop"
     await make(place.cluster, what, name)
     before = await everything(place)
@@ -87,7 +87,7 @@ def ensuring(name: str) -> Callable[[Tenants], Awaitable[object]]:
     return lambda tenants: tenants.ensure(name)
 
 
-async def test_what_a_dead_process_began_is_finished_without_being_asked(place: Place) -> None:
+async def test_unfinished_work_of_a_dead_process_is_finished_by_the_next_call(place: Place) -> None:
     """A process is killed after each of its steps. The next one continues, and finds no strangers."""
     for last in moments():
         name = f"n{last}"
@@ -188,7 +188,7 @@ async def test_prefixes_that_overlap_share_no_tenant(anywhere: Place, tmp_path: 
 
 
 @pytest.mark.parametrize("engine", ["kafka", "opensearch"])
-async def test_what_a_tenant_left_is_refused_and_removed_with_the_next(place: Place, engine: str) -> None:
+async def test_leftovers_of_a_tenant_are_refused_and_removed_with_the_next_one(place: Place, engine: str) -> None:
     cluster = place.client.cluster(await place.sandbox.add_cluster(engine))
     add = place.sandbox.add_topic if engine == "kafka" else place.sandbox.add_index
     tenants = Tenants(cluster, place.store)

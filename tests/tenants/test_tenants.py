@@ -50,7 +50,7 @@ async def test_a_tenant_makes_a_table_in_its_own_database_and_nobody_else_gets_i
         await AsyncConnection.connect(beta.uri, dbname=alpha.database)
 
 
-async def test_who_asks_again_gets_the_same_and_sends_nothing(place: Place) -> None:
+async def test_a_second_call_returns_the_same_and_sends_nothing(place: Place) -> None:
     first = await place.tenants().ensure("alpha")
     sent = len(place.sent())
 
@@ -265,7 +265,7 @@ async def test_a_name_that_cannot_be_a_tenants_is_refused(place: Place, name: An
     assert not [what for what, _ in place.sent() if what not in ("clusters.get", "clusters.ca")]
 
 
-async def test_what_is_not_on_record_is_not_rotated(place: Place) -> None:
+async def test_tenants_that_are_not_on_record_are_neither_rotated_nor_retired(place: Place) -> None:
     for runs in (place.tenants().rotate, place.tenants().retire):
         outcome = await only(runs(["nobody"]))
         assert isinstance(outcome.error, InvalidArgumentError)
