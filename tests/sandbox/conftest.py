@@ -14,6 +14,8 @@ from yarl import URL
 
 from aiodbclient.sandbox import Sandbox, behind, clusters, lag, postgres_server, warm
 
+from ..mysql import SERVERS, running
+
 
 @define
 class Answer:
@@ -100,3 +102,10 @@ def public() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def mysql_dsn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The administrator's DSN of each installed MySQL and MariaDB. Each test uses its own names."""
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn:
+        yield dsn

@@ -15,7 +15,6 @@ from aiodbclient.sandbox import Sandbox, mysql_server
 from aiodbclient.sandbox.mysql import MySQLBackend
 from aiodbclient.sandbox.validation import RequestedUser
 
-from ..mysql import SERVERS, running
 from .conftest import Answer, Call, caller
 
 JSON = dict[str, Any]
@@ -23,16 +22,10 @@ Login = Callable[..., Any]
 NASTY = ["a`b", "a'; DROP USER root; --", "ü-ß-日本", "a b/c%2F", "100%_sure", "back\\slash", "x" * 32]
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def dsn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn:
-        yield dsn
-
-
 @pytest.fixture(scope="module")
-def mysql(dsn: str) -> Iterator[tuple[Sandbox, str]]:
+def mysql(mysql_dsn: str) -> Iterator[tuple[Sandbox, str]]:
     with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=dsn))
+        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=mysql_dsn))
 
 
 @pytest.fixture
@@ -47,9 +40,9 @@ async def call(mysql: tuple[Sandbox, str]) -> AsyncIterator[Call]:
 
 
 @pytest.fixture
-def login(dsn: str) -> Login:
+def login(mysql_dsn: str) -> Login:
     """Log in to the server as a user that the API returned."""
-    parts = urlsplit(dsn)
+    parts = urlsplit(mysql_dsn)
 
     def connect(user: JSON, database: str | None = None) -> pymysql.Connection[Cursor]:
         return pymysql.connect(
@@ -65,9 +58,9 @@ def login(dsn: str) -> Login:
 
 
 @pytest.fixture
-def root(dsn: str, login: Login) -> Iterator[pymysql.Connection[Cursor]]:
+def root(mysql_dsn: str, login: Login) -> Iterator[pymysql.Connection[Cursor]]:
     """The administrator of the DSN."""
-    parts = urlsplit(dsn)
+    parts = urlsplit(mysql_dsn)
     with login({"name": unquote(parts.username or ""), "password": unquote(parts.password or "")}) as session:
         yield session
 
@@ -90,9 +83,9 @@ async def made(call: Call, kind: str, name: str, **more: Any) -> JSON:
     return result
 
 
-async def test_the_cluster_returns_the_server_and_doadmin(call: Call, dsn: str, login: Login) -> None:
+async def test_the_cluster_returns_the_server_and_doadmin(call: Call, mysql_dsn: str, login: Login) -> None:
     shown = (await call("GET", "")).json["database"]
-    connection, parts = shown["connection"], urlsplit(dsn)
+    connection, parts = shown["connection"], urlsplit(mysql_dsn)
     assert (connection["host"], connection["port"], connection["user"]) == (parts.hostname, parts.port, "doadmin")
     assert connection["uri"].startswith(f"mysql://doadmin:{connection['password']}@{parts.hostname}:{parts.port}/")
     assert (shown["users"][0]["name"], shown["users"][0]["role"]) == ("doadmin", "primary")
@@ -139,9 +132,9 @@ async def test_doadmin_narrows_a_user_to_one_db(call: Call, login: Login) -> Non
         login(user, "a_newer_one")
 
 
-async def test_two_sandboxes_share_a_server(call: Call, dsn: str, login: Login) -> None:
+async def test_two_sandboxes_share_a_server(call: Call, mysql_dsn: str, login: Login) -> None:
     async with Sandbox(windows=[]) as other, caller(other) as calling:
-        cluster = f"/v2/databases/{await other.add_cluster('mysql', dsn=dsn)}"
+        cluster = f"/v2/databases/{await other.add_cluster('mysql', dsn=mysql_dsn)}"
         theirs = (await calling("GET", cluster)).json["database"]["connection"]
     ours = (await call("GET", "")).json["database"]["connection"]
     assert theirs == ours
@@ -149,15 +142,15 @@ async def test_two_sandboxes_share_a_server(call: Call, dsn: str, login: Login) 
 
 
 async def test_a_doadmin_of_the_servers_owner_is_left_alone(
-    mysql: tuple[Sandbox, str], dsn: str, root: pymysql.Connection[Cursor], call: Call, login: Login
+    mysql: tuple[Sandbox, str], mysql_dsn: str, root: pymysql.Connection[Cursor], call: Call, login: Login
 ) -> None:
     ours = (await call("GET", "")).json["database"]["connection"]["password"]
     fetch(root, "ALTER USER doadmin@'%%' IDENTIFIED BY %s", "Somebody-Elses-1")
     try:
         async with Sandbox() as sandbox:
             with pytest.raises(RuntimeError, match="'doadmin' that the sandbox did not create: pass the DSN"):
-                await sandbox.add_cluster("mysql", "refused", dsn=dsn)
-            parts = urlsplit(dsn)
+                await sandbox.add_cluster("mysql", "refused", dsn=mysql_dsn)
+            parts = urlsplit(mysql_dsn)
             own = f"mysql://doadmin:Somebody-Elses-1@{parts.hostname}:{parts.port}"
             async with caller(sandbox) as calling:
                 cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=own)}"
@@ -251,8 +244,8 @@ async def test_the_primary_user_is_not_the_sandboxs_to_change(call: Call) -> Non
     assert (await call("POST", "/users/doadmin/reset_auth", {})).status == 422
 
 
-async def test_the_dsns_own_account_is_out_of_sight_and_out_of_reach(call: Call, dsn: str) -> None:
-    name = unquote(urlsplit(dsn).username or "")
+async def test_the_dsns_own_account_is_out_of_sight_and_out_of_reach(call: Call, mysql_dsn: str) -> None:
+    name = unquote(urlsplit(mysql_dsn).username or "")
     assert name not in [user["name"] for user in (await call("GET", "/users")).json["users"]]
     assert (await call("GET", f"/users/{name}")).status == 404
     assert (await call("DELETE", f"/users/{name}")).status == 404
@@ -375,10 +368,10 @@ async def test_a_lock_that_somebody_holds_stops_nobody_else(call: Call, login: L
     session.close()
 
 
-async def test_a_wait_for_a_lock_ends(dsn: str, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wait_for_a_lock_ends(mysql_dsn: str, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mysql_server, "_LOCK_SECONDS", 1)
     async with Sandbox(windows=[]) as sandbox, caller(sandbox) as call:
-        cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=dsn)}"
+        cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql_dsn)}"
         user = (await call("POST", f"{cluster}/users", {"name": "keeper"})).json["user"]
         assert (await call("POST", f"{cluster}/dbs", {"name": "kept"})).status == 201
         session = login(user)
@@ -390,9 +383,11 @@ async def test_a_wait_for_a_lock_ends(dsn: str, login: Login, monkeypatch: pytes
         assert (await call("DELETE", f"{cluster}/dbs/kept")).status == 204
 
 
-async def test_a_user_whose_create_is_cancelled_has_its_rights_and_no_connection_stays(dsn: str, login: Login) -> None:
+async def test_a_user_whose_create_is_cancelled_has_its_rights_and_no_connection_stays(
+    mysql_dsn: str, login: Login
+) -> None:
     secrets: dict[str, tuple[str, str]] = {}
-    backend = MySQLBackend("mysql", dsn, secrets)
+    backend = MySQLBackend("mysql", mysql_dsn, secrets)
     await backend.start()
     creating = asyncio.ensure_future(backend.create_user(RequestedUser("cancelled", None, {})))
     await asyncio.sleep(0)

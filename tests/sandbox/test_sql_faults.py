@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from aiodbclient.sandbox import Sandbox, warm_servers
+from aiodbclient.sandbox import Sandbox
 
 from .conftest import Call, caller
 from .test_program import get, program
 
+pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
+
 JSON = dict[str, Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm() -> Iterator[None]:
-    with warm_servers():
-        yield
 
 
 @pytest.fixture(params=[True, False], ids=["TLS", "plain"])

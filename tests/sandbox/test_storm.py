@@ -14,8 +14,10 @@ import pytest
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import DatabaseClientError
-from aiodbclient.sandbox import Sandbox, warm_servers
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
+
+pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
 
 NAMES = [f"tenant{number}" for number in range(6)]
 ROUNDS = 4
@@ -72,30 +74,29 @@ async def all_log_in(tenants: Tenants, text: str) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_nothing_is_lost_while_the_database_comes_and_goes(tmp_path: Path, seed: int) -> None:
-    with warm_servers():
-        async with (
-            Sandbox(windows=[]) as sandbox,
-            DatabaseClient(
-                sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), budget=RateBudget([])
-            ) as client,
-            SQLiteStore(tmp_path / "tenants.db") as store,
-        ):
-            cluster = await sandbox.add_cluster("pg", backend="postgres")
-            tenants = Tenants(client.cluster(cluster), store)
+    async with (
+        Sandbox(windows=[]) as sandbox,
+        DatabaseClient(
+            sandbox.token, base_url=sandbox.url, retry=RetryPolicy(base_delay=0.01), budget=RateBudget([])
+        ) as client,
+        SQLiteStore(tmp_path / "tenants.db") as store,
+    ):
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
+        tenants = Tenants(client.cluster(cluster), store)
 
-            async with storm(sandbox, cluster, seed):
-                failures = await tried(lambda: tenants.provision(NAMES))
-            assert [outcome.error for outcome in await outcomes(tenants.provision(NAMES))] == [None] * len(NAMES)
-            await all_log_in(tenants, "provisioned")
+        async with storm(sandbox, cluster, seed):
+            failures = await tried(lambda: tenants.provision(NAMES))
+        assert [outcome.error for outcome in await outcomes(tenants.provision(NAMES))] == [None] * len(NAMES)
+        await all_log_in(tenants, "provisioned")
 
-            async with storm(sandbox, cluster, seed):
-                failures += await tried(lambda: tenants.rotate(force=True))
-                failures += await tried(tenants.check)
-                failures += await tried(tenants.repair)
-            assert failures > 0, "the storm hit nothing"
-            assert [outcome.error for outcome in await outcomes(tenants.repair())] == [None] * len(NAMES)
-            assert [outcome.problems for outcome in await outcomes(tenants.check())] == [()] * len(NAMES)
-            await all_log_in(tenants, "rotated")
+        async with storm(sandbox, cluster, seed):
+            failures += await tried(lambda: tenants.rotate(force=True))
+            failures += await tried(tenants.check)
+            failures += await tried(tenants.repair)
+        assert failures > 0, "the storm hit nothing"
+        assert [outcome.error for outcome in await outcomes(tenants.repair())] == [None] * len(NAMES)
+        assert [outcome.problems for outcome in await outcomes(tenants.check())] == [()] * len(NAMES)
+        await all_log_in(tenants, "rotated")
 
 
 async def test_pools_open_again_when_the_database_is_back(tmp_path: Path) -> None:
@@ -105,25 +106,24 @@ async def test_pools_open_again_when_the_database_is_back(tmp_path: Path) -> Non
     async def close_pool(pool: psycopg.AsyncConnection[Any]) -> None:
         await pool.close()
 
-    with warm_servers():
-        async with (
-            Sandbox(windows=[]) as sandbox,
-            DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
-            SQLiteStore(tmp_path / "tenants.db") as store,
-        ):
-            cluster = await sandbox.add_cluster("pg", backend="postgres")
-            tenants = Tenants(client.cluster(cluster), store)
-            await tenants.ensure("alpha")
-            pools = TenantPools(tenants, open=open_pool, close=close_pool, refresh=0.0)
-            async with pools:
+    async with (
+        Sandbox(windows=[]) as sandbox,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        SQLiteStore(tmp_path / "tenants.db") as store,
+    ):
+        cluster = await sandbox.add_cluster("pg", backend="postgres")
+        tenants = Tenants(client.cluster(cluster), store)
+        await tenants.ensure("alpha")
+        pools = TenantPools(tenants, open=open_pool, close=close_pool, refresh=0.0)
+        async with pools:
+            async with pools.use("alpha") as pool:
+                await pool.execute("SELECT 1")
+            await sandbox.stop_database(cluster)
+            with pytest.raises(psycopg.OperationalError):
                 async with pools.use("alpha") as pool:
                     await pool.execute("SELECT 1")
-                await sandbox.stop_database(cluster)
-                with pytest.raises(psycopg.OperationalError):
-                    async with pools.use("alpha") as pool:
-                        await pool.execute("SELECT 1")
-                await sandbox.start_database(cluster)
-                [rotated] = await outcomes(tenants.rotate(["alpha"]))
-                assert rotated.error is None
-                async with pools.use("alpha") as pool:  # the pool of the new credential
-                    await pool.execute("SELECT 1")
+            await sandbox.start_database(cluster)
+            [rotated] = await outcomes(tenants.rotate(["alpha"]))
+            assert rotated.error is None
+            async with pools.use("alpha") as pool:  # the pool of the new credential
+                await pool.execute("SELECT 1")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from aiodbclient.sandbox import Sandbox, warm_servers
+from aiodbclient.sandbox import Sandbox
 
 from .conftest import Answer, Call, caller
+
+pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
 
 JSON = dict[str, Any]
 
@@ -39,12 +41,6 @@ REFUSED = [
     "COPY (SELECT 1) TO '/tmp/copied'",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '_dodb'",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm() -> Iterator[None]:
-    with warm_servers():
-        yield
 
 
 @pytest.fixture

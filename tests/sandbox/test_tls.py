@@ -25,7 +25,6 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.authority import SandboxCA
 from aiodbclient.sandbox.embedded import EmbeddedPostgres
 
-from ..mysql import SERVERS, running
 from ..requirements import no_server
 from .conftest import Call, caller
 
@@ -261,12 +260,6 @@ async def test_a_cluster_in_memory_returns_tls_and_a_ca(sandbox: Sandbox) -> Non
         assert (await calling("GET", f"{without}/ca")).status == 404
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def mysql(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn:
-        yield dsn
-
-
 class TestByDSN:
     async def test_the_api_returns_the_tls_of_a_postgresql_as_it_is(self, tmp_path: Path) -> None:
         authority = SandboxCA({})
@@ -295,10 +288,10 @@ class TestByDSN:
             await sandbox.add_cluster("pg", dsn="postgresql://postgres@127.0.0.1:1/postgres", tls=False)
 
     async def test_the_api_returns_the_tls_of_a_mysql_as_it_is(
-        self, sandbox: Sandbox, mysql: str, tmp_path: Path
+        self, sandbox: Sandbox, mysql_dsn: str, tmp_path: Path
     ) -> None:
         async with caller(sandbox) as calling:
-            cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql)}"
+            cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql_dsn)}"
             shown = (await calling("GET", cluster)).json["database"]["connection"]
             answer = await calling("GET", f"{cluster}/ca")
             ca_file = written(tmp_path / "ca.pem", base64.b64decode(answer.json["ca"]["certificate"]).decode())
@@ -312,18 +305,18 @@ class TestByDSN:
             pymysql.connect(**login, ssl_ca=str(wrong), ssl_verify_identity=True)
         async with Sandbox() as other:
             with pytest.raises(RuntimeError, match=r"cannot be used: .*certificate verify failed"):
-                await other.add_cluster("mysql", dsn=f"{mysql.partition('?')[0]}?ssl-ca={wrong}")
+                await other.add_cluster("mysql", dsn=f"{mysql_dsn.partition('?')[0]}?ssl-ca={wrong}")
             with pytest.raises(RuntimeError, match=r"cannot be used: .*No such file"):
-                await other.add_cluster("mysql", dsn=f"{mysql.partition('?')[0]}?ssl-ca={tmp_path}/missing.pem")
+                await other.add_cluster("mysql", dsn=f"{mysql_dsn.partition('?')[0]}?ssl-ca={tmp_path}/missing.pem")
 
     @pytest.mark.parametrize(
         ("query", "shown"), [("", (True, "ssl-mode=REQUIRED")), ("?ssl-mode=DISABLED", (False, ""))]
     )
     async def test_a_mysql_whose_ca_nobody_names(
-        self, sandbox: Sandbox, mysql: str, query: str, shown: tuple[bool, str]
+        self, sandbox: Sandbox, mysql_dsn: str, query: str, shown: tuple[bool, str]
     ) -> None:
         async with caller(sandbox) as calling:
-            cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql.partition('?')[0] + query)}"
+            cluster = f"/v2/databases/{await sandbox.add_cluster('mysql', dsn=mysql_dsn.partition('?')[0] + query)}"
             connection = (await calling("GET", cluster)).json["database"]["connection"]
             assert (connection["ssl"], urlsplit(connection["uri"]).query) == shown
             assert (await calling("GET", f"{cluster}/ca")).status == 404
