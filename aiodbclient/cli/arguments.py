@@ -44,7 +44,19 @@ BudgetOption = Annotated[
         show_default=False,
     ),
 ]
+UsersFileOption = Annotated[
+    Path,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
+        show_default=False,
+    ),
+]
 PruneUsersOption = Annotated[bool, typer.Option("--prune", help="Delete the users that are not in the file.")]
+AdoptOption = Annotated[
+    bool, typer.Option("--adopt", help="Take over logins and databases that exist and are not on record.")
+]
 PruneOption = Annotated[
     bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")
 ]

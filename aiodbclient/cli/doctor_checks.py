@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..tenants.credential import verifying_context
 from ..tenants.grants import sql_grants
+from ..tenants.site import connection_of
 from .output import printable, stdout_console, write
 from .stores import KEY_VARIABLE, is_missing, keys, open_store
 
@@ -138,10 +139,10 @@ async def check_cluster(
             findings.fail(what, error, "Try again later")
         else:
             findings.ok(what, "can be listed")
-    connection = _connection(info, private=private)
-    if connection is None or not connection.host:
-        which = "private connection" if private else "connection"
-        findings.fail("connection", f"the API returns no {which}", "Wait until it is online, or use the other one")
+    try:
+        connection = connection_of(info, private=private)
+    except ConfigurationError as error:
+        findings.fail("connection", error, "")
         return None
     if known.returns_passwords and connection.password is None:
         if admin is None and info.engine in POSTGRESQL | MYSQL:
@@ -157,16 +158,11 @@ async def check_cluster(
     return info
 
 
-def _connection(info: Cluster, *, private: bool) -> Connection | None:
-    return info.private_connection if private else info.connection
-
-
 async def check_servers(
     findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
 ) -> None:
     """Whether the database server can be reached and verified, and what the administrator may do there."""
-    connection = _connection(info, private=private)
-    assert connection is not None
+    connection = connection_of(info, private=private)
     if not await _check_port(findings, connection):
         return
     ca = await _check_ca(findings, cluster) if connection.ssl else None

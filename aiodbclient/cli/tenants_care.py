@@ -99,9 +99,7 @@ async def check_tenants(
     print_rows(rows, as_json=False)
     if not broken or code not in (DONE, SOME_FAILED):
         return code
-    begun = (
-        "" if not unfinished else "; `aiodbclient tenants list` names the command that goes on with what is unfinished"
-    )
+    begun = "" if not unfinished else "; `aiodbclient tenants list` names the command that finishes what was begun"
     tell(f"{len(broken)} with problems: `aiodbclient tenants repair` repairs them{begun}")
     return DIFFERENT if code == DONE else code
 

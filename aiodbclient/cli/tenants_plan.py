@@ -9,6 +9,7 @@ import typer
 from ..tenants import Plan, Role
 from .arguments import (
     AdminOption,
+    AdoptOption,
     BudgetOption,
     ClusterOption,
     FromOption,
@@ -36,9 +37,6 @@ _SIGNS = {
     "remove": ("- {}", "red"),
     "extra": ("  {} (on record, not among the names; left alone)", "dim"),
 }
-AdoptOption = Annotated[
-    bool, typer.Option("--adopt", help="Take over logins and databases that exist and are not on record.")
-]
 
 
 @reads

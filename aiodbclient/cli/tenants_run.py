@@ -13,6 +13,7 @@ from ..errors import InvalidArgumentError
 from ..tenants import Role
 from .arguments import (
     AdminOption,
+    AdoptOption,
     AllOption,
     BudgetOption,
     ClusterOption,
@@ -37,7 +38,6 @@ from .removing import check_most, some
 from .running import STOPPED, writes
 from .stores import IfMissing
 from .tenants_place import Place, Where, chosen, open_place
-from .tenants_plan import AdoptOption
 
 
 class IfExistsOption(StrEnum):

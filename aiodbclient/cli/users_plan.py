@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from .. import UserPlan
-from .arguments import BudgetOption, ClusterArgument, JsonOption, MaxOption, PruneUsersOption, ShowOption, YesOption
+from .arguments import (
+    BudgetOption,
+    ClusterArgument,
+    JsonOption,
+    MaxOption,
+    PruneUsersOption,
+    ShowOption,
+    UsersFileOption,
+    YesOption,
+)
 from .asking import confirm
 from .following import Shown, follow
 from .opening import find_cluster, open_client
@@ -17,15 +23,6 @@ from .removing import check_most, some
 from .running import DIFFERENT, DONE, STOPPED, reads, writes
 from .users_file import read_users
 
-UsersFileOption = Annotated[
-    Path,
-    typer.Option(
-        "--from",
-        metavar="FILE",
-        help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
-        show_default=False,
-    ),
-]
 _STYLES = {"+": "green", "~": "yellow", "-": "red"}
 
 

@@ -13,7 +13,7 @@ from .._hosts import is_host
 from ..clusters import ClusterClient
 from ..engines import CAPABILITIES, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
-from ..models import Connection, User
+from ..models import Cluster, Connection, User
 from .credential import Credential
 from .grants import Grants, sql_grants
 from .naming import Names
@@ -122,17 +122,7 @@ class SiteReader:
             guard_tenants(cluster.engine)  # before anything is sent
         info = await cluster.info()
         guard_tenants(info.engine)
-        connection = info.private_connection if self._private else info.connection
-        if connection is None or not connection.host:
-            which = "private connection" if self._private else "connection"
-            raise ConfigurationError(
-                f"the API returns no {which} for the cluster {info.name!r} (its status is {info.status}): "
-                "wait until it is online, or choose the other connection"
-            )
-        if not is_host(connection.host):
-            raise ConfigurationError(
-                f"the cluster {info.name!r} has an invalid host in its connection: ask the provider"
-            )
+        connection = connection_of(info, private=self._private)
         ca = await _authority(cluster, info.name) if connection.ssl else None
         sql = sql_grants(info.engine, connection, ca, self._admin, self._limit)
         if sql is not None:
@@ -142,6 +132,26 @@ class SiteReader:
                 error.may_have_applied = False
                 raise
         return Site(cluster.id, info.engine, connection, ca, sql)
+
+
+def connection_of(cluster: Cluster, *, private: bool) -> Connection:
+    """Return the connection for the tenants' programs, public or private.
+
+    Raises:
+        ConfigurationError: The cluster has no such connection, or one with an invalid host.
+    """
+    connection = cluster.private_connection if private else cluster.connection
+    if connection is None or not connection.host:
+        which = "private connection" if private else "connection"
+        raise ConfigurationError(
+            f"the API returns no {which} for the cluster {cluster.name!r} (its status is {cluster.status}): "
+            "wait until it is online, or choose the other connection"
+        )
+    if not is_host(connection.host):
+        raise ConfigurationError(
+            f"the cluster {cluster.name!r} has an invalid host in its connection: ask the provider"
+        )
+    return connection
 
 
 async def _authority(cluster: ClusterClient, name: str) -> str:

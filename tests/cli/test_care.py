@@ -86,6 +86,47 @@ def test_rotation_by_age(command: Command, names: list[str]) -> None:
     assert command("tenants", "remove", "--all", *command.place, "--yes").code == 0
 
 
+def test_what_was_stopped_is_listed_with_the_command_that_finishes_it(command: Command, names: list[str]) -> None:
+    a = names[0]
+
+    def pending() -> object:
+        [listed] = command("tenants", "list", *command.place, "--json").objects()
+        return listed["pending"]
+
+    assert command("tenants", "provision", a, *command.place).code == 0
+    command.sandbox.faults.add("users.create", status=403, times=1)
+    assert command("tenants", "rotate", a, *command.place).code == 1
+    assert pending() == "rotate"
+    checked = command("tenants", "check", *command.place)
+    assert checked.out.splitlines()[0] == f"{a}: unfinished"
+    assert "`aiodbclient tenants list` names the command that finishes what was begun" in checked.err
+
+    assert command("tenants", "rotate", a, *command.place).out == "1 rotated\n"
+    assert pending() == "retire"
+    assert command("tenants", "retire", a, *command.place).out == "1 retired\n"
+    assert pending() is None
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 0
+
+
+def test_all_names_that_cannot_be_tenants_are_listed(command: Command) -> None:
+    file = command.folder / "names.csv"
+    file.write_text("name\npg_a\nalpha\npostgres\n")
+    for arguments in (["plan"], ["provision", "--prune"]):
+        refused = command("tenants", *arguments, "--from", str(file), *command.place)
+        assert (refused.code, refused.out) == (2, "")
+        assert "names.csv, line 2: 'pg_a' belongs" in refused.err
+        assert "names.csv, line 4: 'postgres' belongs" in refused.err
+    assert {operation for operation, _ in command.sent()} == {"clusters.list"}
+
+
+def test_a_ca_file_that_never_ends_is_refused(command: Command, names: list[str]) -> None:
+    a = names[0]
+    assert command("tenants", "provision", a, *command.place).code == 0
+    refused = command("tenants", "show", a, *command.place, "--output", "uri", "--ca-file", "/dev/zero")
+    assert (refused.code, "--ca-file: /dev/zero is not a regular file" in refused.err) == (2, True)
+    assert command("tenants", "remove", a, *command.place, "--yes").code == 0
+
+
 def test_nothing_is_taken_over_unasked(command: Command, names: list[str]) -> None:
     a, b = names[:2]
     assert command("users", "create", command.cluster, a, "--show").code == 0
