@@ -29,8 +29,8 @@ class BodyError(Exception):
 async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes:
     """Read the body of ``response`` and decompress it.
 
-    aiohttp decompresses in bounded pieces since 3.14.1, but it does not notice that a gzip body is cut off, does not know
-    ``x-gzip``, and reports an encoding that it does not support as a broken connection, which we would retry.
+    aiohttp decompresses in bounded pieces since 3.14.1. But it does not notice that a gzip body is cut off, does not
+    know ``x-gzip``, and reports an encoding that it does not support as a broken connection, which we would retry.
 
     Args:
         response: The response to a request with ``auto_decompress=False``.

@@ -1,31 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
 
 import pytest
-from valkey.asyncio import Valkey
 
 from aiodbclient import RateBudget, Window
 from aiodbclient.shared_budget import SharedRateBudget
 from valkey_server import ValkeyServer
 
-from .world import Perfect
-
 AnyBudget = RateBudget | SharedRateBudget
 MakePair = Callable[..., tuple[AnyBudget, AnyBudget]]
-MakePerfect = Callable[[int, float], Perfect]
-
-
-@pytest.fixture
-async def make_perfect(request: pytest.FixtureRequest, make_pair: MakePair) -> AsyncIterator[MakePerfect]:
-    """A perfect budget for comparison with ``make_pair``. It asks Valkey when they do."""
-    ask: Callable[[], Awaitable[object]] | None = None
-    async with AsyncExitStack() as stack:
-        if request.node.callspec.params["make_pair"] == "shared":
-            client = await stack.enter_async_context(Valkey.from_url(request.getfixturevalue("valkey").url))
-            ask = client.ping
-        yield lambda limit, seconds: Perfect(limit, seconds, ask)
 
 
 @pytest.fixture(params=["local", "shared"])

@@ -1,8 +1,7 @@
 """The contract of budgets: the local and the shared budget pass the same tests.
 
-They run in real time, with the documented windows scaled to seconds, on servers with both readings of the description.
-Tests of several windows run here only for the shared budget. test_simulation covers the local one, in virtual
-time and more strictly.
+Tests of several windows run here only for the shared budget, in virtual time, with the documented windows scaled to
+seconds, on servers with both readings of the description. test_simulation covers the local one, more strictly.
 """
 
 from __future__ import annotations
@@ -15,15 +14,16 @@ import pytest
 
 from aiodbclient import Window, errors
 from aiodbclient._pacing.budget import Budget
+from valkey_server import ValkeyServer
 
-from .conftest import AnyBudget, MakePair, MakePerfect
-from .world import Client, Latency, Perfect, Server, optimum
+from .conftest import AnyBudget, MakePair
+from .virtual_valkey import ROUND_TRIP, VirtualValkey
+from .world import Client, Latency, Perfect, Server, VirtualLoop, live, optimum
 
 MINUTE = 2.0  # seconds that replace a minute
 SCALED = Window(250, MINUTE), Window(5000, 60 * MINUTE)
 LONG = Window(250, 60.0), Window(5000, 3600.0)
 
-over_windows = pytest.mark.parametrize("make_pair", ["shared"], indirect=True)
 both_ways = pytest.mark.parametrize("zero", [False, True], ids=["remaining of the hour", "0 where the minute is full"])
 
 
@@ -57,24 +57,20 @@ async def run(ends: tuple[Budget, Budget], server: Server, count: int) -> tuple[
     """Make ``count`` calls, half of them through each end, and return the seconds that they take."""
     latency = Latency(random.Random(1), 0.002, 0.01)
     clients = [Client(end, server, latency) for end in ends]
-    started = time.monotonic()
+    started = server.now()
     await asyncio.gather(*(client.calls(count // 2, 16, tries=20) for client in clients))
-    took = time.monotonic() - started
+    took = server.now() - started
     assert [len(client.done) for client in clients] == [count // 2] * 2
     return took, clients
 
 
-async def run_beside(
-    perfect: Perfect, limit: int, ends: tuple[Budget, Budget], server: Server, count: int
-) -> tuple[float, float, list[Client]]:
-    """Do the same in parallel with a perfect budget of ``limit`` requests, which the machine delays equally.
-
-    Returns the seconds of ``ends``, the seconds of the perfect budget, and the clients of ``ends``.
-    """
-    own = Server(time.monotonic, ((limit, MINUTE),))
-    (took, clients), (best, _) = await asyncio.gather(run(ends, server, count), run((perfect, perfect), own, count))
-    assert best >= optimum(count, own.windows)
-    return took, best, clients
+async def run_perfectly(loop: VirtualLoop, limit: int, count: int) -> float:
+    """Do the same with a perfect budget of ``limit`` requests, and return the seconds."""
+    perfect = Perfect(limit, MINUTE, lambda: asyncio.sleep(ROUND_TRIP))
+    server = Server(loop.time, ((limit, MINUTE),))
+    best, _ = await run((perfect, perfect), server, count)
+    assert best >= optimum(count, server.windows)
+    return best
 
 
 def least_share(done: list[float], best: float, limit: int) -> float:
@@ -82,55 +78,58 @@ def least_share(done: list[float], best: float, limit: int) -> float:
 
     If all clients send in bursts, a few requests that miss their slot wait for a whole minute. So the amount of work
     says more than the time of the last request. ``done`` has the seconds of each request. ``best`` is the time of a
-    perfect budget: three minutes, plus the delay of the machine.
+    perfect budget.
     """
     return min(sum(when <= minute * best / 3 for when in done) / (limit * minute) for minute in (1, 2, 3))
 
 
-@over_windows
 @both_ways
-async def test_alone_it_takes_the_least_time_and_meets_no_429(
-    make_pair: MakePair, make_perfect: MakePerfect, zero: bool
+def test_alone_it_takes_the_least_time_and_meets_no_429(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, zero: bool
 ) -> None:
-    server = Server(time.monotonic, tuple((w.limit, w.seconds) for w in SCALED), zero=zero)
-    started = time.monotonic()
-    took, best, clients = await run_beside(make_perfect(250, MINUTE), 250, make_pair(*SCALED), server, 1000)
-    assert sum(client.refused for client in clients) == 0
-    done = [when - started for client in clients for when in client.done]
-    assert least_share(done, best, 250) >= 0.97
-    # On a busy machine, a few in a hundred miss their slot and then wait for a whole minute.
-    assert sum(when <= 1.03 * best + MINUTE / 4 for when in done) >= 0.95 * 1000
-    assert took <= best + 1.1 * MINUTE
+    async def main(loop: VirtualLoop) -> None:
+        best = await run_perfectly(loop, 250, 1000)
+        server = Server(loop.time, tuple((w.limit, w.seconds) for w in SCALED), zero=zero)
+        async with VirtualValkey(valkey.url, loop, monkeypatch) as shared:
+            one, other = [(await shared.connect(*SCALED))[0] for _ in range(2)]
+            started = loop.time()
+            took, clients = await run((one, other), server, 1000)
+        assert sum(client.refused for client in clients) == 0
+        done = [when - started for client in clients for when in client.done]
+        assert least_share(done, best, 250) >= 0.97
+        assert took <= 1.03 * best
+
+    live(main)
 
 
-@over_windows
 @both_ways
-async def test_beside_somebody_who_spends_half_it_takes_its_share(
-    make_pair: MakePair, make_perfect: MakePerfect, zero: bool
+def test_beside_somebody_who_spends_half_it_takes_its_share(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, zero: bool
 ) -> None:
-    server = Server(time.monotonic, tuple((w.limit, w.seconds) for w in SCALED), zero=zero)
+    async def main(loop: VirtualLoop) -> None:
+        best = await run_perfectly(loop, 125, 500)
+        server = Server(loop.time, tuple((w.limit, w.seconds) for w in SCALED), zero=zero)
 
-    async def spend() -> None:
-        started, sent = time.monotonic(), 0
-        while True:
-            # Evenly, even if a busy machine was late.
-            while sent * MINUTE / 125 <= time.monotonic() - started:
+        async def spend() -> None:
+            while True:
                 server.hit()
-                sent += 1
-            await asyncio.sleep(MINUTE / 125)
+                await asyncio.sleep(MINUTE / 125)
 
-    other = asyncio.create_task(spend())
-    await asyncio.sleep(MINUTE)
-    started = time.monotonic()
-    took, best, clients = await run_beside(make_perfect(125, MINUTE), 125, make_pair(*SCALED), server, 500)
-    other.cancel()
-    # 5 in 100 and 1.1 times the perfect one are asserted in virtual time, for the local budget and over many seeds
-    # (test_simulation). In real time, on a busy machine, 5.5 in 100 were seen.
-    assert sum(client.refused for client in clients) <= 0.08 * sum(client.sent for client in clients)
-    done = [when - started for client in clients for when in client.done]
-    assert least_share(done, best, 125) >= 0.95
-    assert sum(when <= 1.1 * best + MINUTE / 2 for when in done) >= 0.95 * 500
-    assert took <= best + 1.1 * MINUTE
+        async with VirtualValkey(valkey.url, loop, monkeypatch) as shared:
+            one, other = [(await shared.connect(*SCALED))[0] for _ in range(2)]
+            spending = asyncio.create_task(spend())
+            await asyncio.sleep(MINUTE)
+            started = loop.time()
+            took, clients = await run((one, other), server, 500)
+            spending.cancel()
+        refused, sent = sum(client.refused for client in clients), sum(client.sent for client in clients)
+        done = [when - started for client in clients for when in client.done]
+        assert refused <= 0.05 * sent
+        assert least_share(done, best, 125) >= 0.95
+        assert sum(when <= 1.1 * best for when in done) >= 0.98 * 500
+        assert took <= best + 1.1 * MINUTE
+
+    live(main)
 
 
 async def test_a_documented_burst_429_costs_its_retry_after(make_pair: MakePair) -> None:

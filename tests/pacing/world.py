@@ -6,7 +6,8 @@ import asyncio
 import random
 import selectors
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import formatdate
 from math import ceil
 from typing import Any, TypeVar
@@ -20,10 +21,14 @@ T = TypeVar("T")
 
 class _JumpingSelector(selectors.DefaultSelector):
     jump: Callable[[float], None]
+    outside = 0  # how many wait for another process
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
-        if not events:
+        if not events and self.outside and timeout != 0:
+            events = super().select(30.0)
+            assert events, "the other process does not answer"
+        elif not events:
             if timeout is None:
                 raise RuntimeError("everybody waits and no timer is set: this would hang for ever")
             self.jump(timeout)
@@ -31,10 +36,10 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that never sleeps: its clock jumps instead."""
+    """An event loop that never sleeps: its clock jumps instead. It stands still for what another process does."""
 
     def __init__(self) -> None:
-        selector = _JumpingSelector()
+        selector = self._jumping = _JumpingSelector()
         super().__init__(selector)
         selector.jump = self._jump
         self._now = 1000.0
@@ -44,6 +49,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Wait for another process. It takes no time."""
+        self._jumping.outside += 1
+        try:
+            yield
+        finally:
+            self._jumping.outside -= 1
 
     def timers(self) -> int:
         """The number of timers that are set and not cancelled."""
@@ -113,7 +127,6 @@ class Server:
 class Perfect:
     """An ideal budget that knows the server: ``limit`` slots, each free again ``seconds`` after its answer.
 
-    A budget that is slower, at the same time on the same machine, is slower for its own reasons.
     ``ask`` runs before each request. It costs as much as a budget's call to another process.
     """
 
