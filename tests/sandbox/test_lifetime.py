@@ -93,7 +93,7 @@ async def test_stopping_leaves_nothing(private_tmp: Path) -> None:
     assert not any(map(alive, servers))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_crash_leaves_nothing(private_tmp: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -134,7 +134,7 @@ def shared_memory() -> set[str]:
 @pytest.mark.parametrize(
     ("which", "number"),
     [(which, signal.SIGKILL) for which in ("program", "guard", "worker", "server")]
-    + [(which, number) for which in ("guard", "worker") for number in (signal.SIGHUP, signal.SIGTERM)],
+    + [("guard", signal.SIGHUP), ("worker", signal.SIGTERM)],
 )
 def test_whichever_process_of_the_chain_is_killed_nothing_is_left(
     private_tmp: Path, which: str, number: signal.Signals

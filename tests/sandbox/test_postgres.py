@@ -19,8 +19,11 @@ JSON = dict[str, Any]
 NASTY = ['a"b', "a'; DROP ROLE doadmin; --", "ü-ß-日本", "a b/c%2F", "{}%s$1", "x" * 63]
 
 
+pytestmark = pytest.mark.usefixtures("_aiodbclient_servers")
+
+
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[tuple[Sandbox, str]]:
+def postgres(_aiodbclient_servers: None) -> Iterator[tuple[Sandbox, str]]:
     """One server for the module, in its own thread. Each test uses its own names."""
     with Sandbox(windows=[]) as sandbox:
         yield sandbox, asyncio.run(sandbox.add_cluster("pg"))
@@ -316,15 +319,16 @@ async def test_many_at_once(call: Call, connection: JSON) -> None:
     assert {answer.status for answer in gone} == {204}
 
 
-class TestByDSN:
-    """The user's own server. Here it is an embedded server that the test starts itself."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedPostgres]:
+    embedded = EmbeddedPostgres()
+    asyncio.run(embedded.start())
+    yield embedded
+    embedded.end()
 
-    @pytest.fixture
-    async def server(self) -> AsyncIterator[EmbeddedPostgres]:
-        embedded = EmbeddedPostgres()
-        await embedded.start()
-        yield embedded
-        await embedded.stop()
+
+class TestByDSN:
+    """The user's own server. Here it is an embedded server that the tests start themselves."""
 
     async def test_it_is_used_and_left_as_it_is(self, server: EmbeddedPostgres) -> None:
         dsn = f"postgresql://_dodb:{server.password}@127.0.0.1:{server.port}/postgres"
