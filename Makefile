@@ -64,8 +64,10 @@ bench-fleet: $(VENV)/.dev
 bench-web: $(VENV)/.dev
 	$(BIN)/python benchmarks/web.py
 
+# Build the site and test it, in Chromium too if it is installed.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -q docs/checks
 	@echo The site is in site/
 
 # A stamp file records that the packages of pyproject.toml are installed: for the demo, or for development.

@@ -1,16 +1,13 @@
-"""The site builds without a warning, names no private code, and has no page wider than its screen."""
+"""The built site is complete, names no private code, and has no page wider than its screen. ``make docs`` runs this."""
 
 from __future__ import annotations
 
-import enum
-import inspect
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,31 +15,14 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
-from types import ModuleType
 
 import attrs
 import pytest
 
-import aiodbclient
-from aiodbclient import errors, sandbox, shared_budget, tenants
+from tests.docs.test_docstrings import CLASSES, PUBLIC
+from tests.requirements import no_server
 
-from ..requirements import no_server
-
-pytest.importorskip("mkdocs")
-griffe = pytest.importorskip("griffe")
-pytestmark = pytest.mark.xdist_group("site")  # built once
-
-ROOT = Path(__file__).parents[2]
-PUBLIC: dict[ModuleType, list[str]] = {
-    module: [name for name in module.__all__ if name not in ("__version__", "errors")]
-    for module in (aiodbclient, tenants, sandbox, shared_budget)
-} | {errors: [name for name, member in vars(errors).items() if inspect.isclass(member)]}
-CLASSES = {
-    f"{module.__name__}.{name}": getattr(module, name)
-    for module, names in PUBLIC.items()
-    for name in names
-    if inspect.isclass(getattr(module, name))
-}
+SITE = Path(__file__).parents[2] / "site"
 SCREENS = {"wide": 1920, "laptop": 1280, "phone": 390}  # pixels
 CHROMIUM = shutil.which("chromium")
 
@@ -89,15 +69,10 @@ class Served(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(
-        build, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+@pytest.fixture
+def site() -> Path:
+    assert (SITE / "index.html").exists(), "build the site first: make docs"
+    return SITE
 
 
 @contextmanager
@@ -107,7 +82,7 @@ def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, int
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/measure.html", measured
+            yield (f"http://127.0.0.1:{server.server_port}/measure.html", measured)
         finally:
             server.shutdown()
 
@@ -119,27 +94,6 @@ def pages(site: Path) -> list[str]:
 def text_of(site: Path, page: str) -> str:
     html = (site / page).read_text()
     return re.sub(r"<[^>]+>", "", html[html.index("<article") : html.index("</article>")])
-
-
-def described(cls: type) -> set[str]:
-    """The fields and members that the docstrings of ``cls`` and its bases document."""
-    found = set[str]()
-    for base in cls.__mro__[:-1]:
-        for section in griffe.Docstring(inspect.getdoc(base) or "").parse("google", warnings=False):
-            if section.kind.value in ("attributes", "parameters"):
-                found |= {item.name for item in section.value if item.description}
-    return found
-
-
-@pytest.mark.parametrize("path", CLASSES)
-def test_each_field_and_member_is_described(path: str) -> None:
-    cls = CLASSES[path]
-    names = {field.name for field in attrs.fields(cls)} if attrs.has(cls) else set(getattr(cls, "_fields", ()))
-    if issubclass(cls, enum.Enum):
-        names = set(cls.__members__)
-    names |= {name for name, member in vars(cls).items() if isinstance(member, property) and not member.__doc__}
-    inherited = {"ok"}  # documented where it is first defined, at Outcome
-    assert {name for name in names if not name.startswith("_")} - inherited <= described(cls)
 
 
 def test_the_reference_has_every_public_name_by_its_public_path(site: Path) -> None:
