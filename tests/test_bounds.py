@@ -179,8 +179,11 @@ async def test_the_pages_of_a_list_together_have_a_bound(
 
 
 async def test_a_bomb_does_not_outlast_the_timeout(server: Server, make_client: MakeClient) -> None:
+    server.script.append(says(200, {"users": []}))
     server.otherwise = sends(bomb(), "gzip")
-    client = make_client(timeout=0.05, retry=RetryPolicy(max_tries=1))
+    client = make_client(retry=RetryPolicy(max_tries=1))
+    await client.cluster(CLUSTER, engine="pg").users.list()  # opens the connection
+    client = client.with_options(timeout=0.05)
 
     started = perf_counter()
     with pytest.raises((errors.RequestTimeoutError, errors.InvalidResponseError)):
