@@ -27,6 +27,11 @@ INSTALLED = sorted(
     }
 )
 PASSWORD = "secret"
+# The databases in which a role owns something or has a grant. Those of the whole server have no database.
+_WHERE_IT_IS = SQL(
+    "SELECT DISTINCT coalesce(datname, 'postgres') FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid"
+    " LEFT JOIN pg_database ON pg_database.oid = dbid WHERE rolname = {}"
+)
 
 
 class Managed:
@@ -48,8 +53,10 @@ class Managed:
         return PostgresGrants(self.admin, None, **options)
 
     def api(self, statement: LiteralString | Composed, database: str = "postgres") -> list[Any]:
-        """A superuser's session, for what the API does."""
-        with Connection.connect(self.superuser, dbname=database, autocommit=True) as connection:
+        """A superuser's session, for what the API does. A tenant may have set a timeout on its database."""
+        with Connection.connect(
+            self.superuser, dbname=database, autocommit=True, options="-c statement_timeout=0 -c search_path="
+        ) as connection:
             cursor = connection.execute(SQL(statement) if isinstance(statement, str) else statement)
             return [] if cursor.description is None else cursor.fetchall()
 
@@ -89,12 +96,9 @@ class Managed:
 
     def delete(self, login: str) -> None:
         """Delete a login as the provider does: the administrator gets its objects, and its grants are revoked."""
-        databases = self.api("SELECT datname FROM pg_database WHERE datallowconn")
-        if self.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(login))):
-            for (database,) in databases:
-                self.api(SQL("REASSIGN OWNED BY {} TO doadmin").format(Identifier(login)), database)
-                self.api(SQL("DROP OWNED BY {}").format(Identifier(login)), database)
-            self.api(SQL("DROP ROLE {}").format(Identifier(login)))
+        for (database,) in self.api(_WHERE_IT_IS.format(Literal(login))):
+            self.api(SQL("REASSIGN OWNED BY {0} TO doadmin; DROP OWNED BY {0}").format(Identifier(login)), database)
+        self.api(SQL("DROP ROLE IF EXISTS {}").format(Identifier(login)))
 
     def deletes(self, login: str) -> Callable[[], Awaitable[None]]:
         async def delete() -> None:

@@ -39,13 +39,12 @@ def runnable(programs: Path) -> Path:
 
 
 PASSWORD = secrets.token_hex(8)  # of the superuser
-# Nothing must survive a crash of the machine, and many servers run at once.
+# Nothing must survive a crash of the machine, but of the server: the tests kill it. Many servers run at once.
 SETTINGS = {
     "unix_socket_directories": "",
     "dynamic_shared_memory_type": "mmap",
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "shared_buffers": "16MB",
     "autovacuum": "off",
     "max_prepared_transactions": "5",
