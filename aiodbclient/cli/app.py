@@ -74,6 +74,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _usage(message: str) -> str:
+    message = message.replace("Value error, ", "")  # some versions of Typer say this of each wrong value
     return message[:1].lower() + message[1:].rstrip(". \n")
 
 

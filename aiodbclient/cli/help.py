@@ -44,6 +44,19 @@ class Command(TyperCommand):
         return [*(each for each in arguments if each not in after), "[OPTIONS]", *after]
 
 
+class ProgramCommand(Command):
+    """A command that ends with another program's command line, after ``--``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        complete = "--" in args
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if not complete and hasattr(error, "option_name"):
+                ctx.fail(f"no such option: {error.option_name}. Is it the program's? Then put -- before the program")
+            raise
+
+
 class Group(TyperGroup):
     """A group of commands. Alone it prints its help.
 

@@ -108,7 +108,7 @@ class Bar:
             self._pace.active += now - self._ticked
         self._ticked = now
         seconds = self._pace.left(zip(self._budget.windows, budget.used, strict=True))
-        left = "" if seconds is None else str(timedelta(seconds=round(seconds)))
+        left = "" if seconds is None or self._done == self._total else str(timedelta(seconds=round(seconds)))
         rate = f"{60 * self._done / max(now - self._started, 1e-3):.0f}/min"
         failures = f"{self._failed} failed" if self._failed else ""
         limit = self._limited.format(budget.next_slot) if waits else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .help import Command, group
+from .help import Command, ProgramCommand, group
 from .tenants_care import check_tenants, repair_tenants, retire_tenants, rotate_tenants
 from .tenants_exec import exec_tenant
 from .tenants_plan import plan_tenants
@@ -22,4 +22,4 @@ app.command("rotate", cls=Command)(rotate_tenants)
 app.command("retire", cls=Command)(retire_tenants)
 app.command("remove", cls=Command)(remove_tenants)
 app.command("show", cls=Command)(show_tenants)
-app.command("exec", cls=Command)(exec_tenant)
+app.command("exec", cls=ProgramCommand)(exec_tenant)

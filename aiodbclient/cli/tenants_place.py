@@ -110,8 +110,10 @@ def chosen(names: list[str] | None, file: Path | None, everybody: bool) -> list[
     """The names that a command is for; None for all tenants in the store.
 
     Raises:
-        InvalidArgumentError: As ``read_names``; or there are names and ``--all``.
+        InvalidArgumentError: As ``read_names``; or there are names and ``--all``, or neither.
     """
+    if not (everybody or names or file):
+        raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
     if not everybody:
         return read_names(names, file)
     if names or file:

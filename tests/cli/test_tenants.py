@@ -389,6 +389,12 @@ def test_bad_usage_sends_nothing(command: Command, names: list[str]) -> None:
     several.write_text("tenant,plan\nacme,gold\n")
     for arguments, complaint in (
         (["tenants", "plan", *command.place], "which tenants?"),
+        (["tenants", "rotate", *command.place], "which tenants? Give their names, a file (--from names.csv), or --all"),
+        (
+            ["tenants", "exec", "a", "psql", "-c", "x"],
+            "option: -c. Is it the program's? Then put -- before the program",
+        ),
+        (["tenants", "show", "-o", "xml", *command.place], "'-o': 'xml' is not one of"),
         (["tenants", "provision", "-", *command.place], "use --from -"),
         (["tenants", "plan", "--from", str(several), *command.place], "several columns (tenant, plan)"),
         (["users", "create", command.cluster, "-", "--show"], "'-' is not a name"),
