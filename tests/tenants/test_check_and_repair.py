@@ -248,7 +248,7 @@ async def test_three_processes_at_once_repair_each_tenant_once(place: Place, tmp
 
 
 async def test_a_check_sees_no_problem_in_what_others_are_changing(place: Place) -> None:
-    names = [f"n{number}" for number in range(4)]
+    names = [f"n{number}" for number in range(3)]
     tenants = place.tenants()
     assert all([outcome.ok async for outcome in tenants.provision(names)])
     ended = False
@@ -257,7 +257,7 @@ async def test_a_check_sees_no_problem_in_what_others_are_changing(place: Place)
         nonlocal ended
         async with SQLiteStore(place.path) as store:
             others = Tenants(place.cluster, store, place.prefix)
-            for _ in range(3):
+            for _ in range(2):
                 assert all([outcome.ok async for outcome in others.rotate(names)])
                 assert all([outcome.ok async for outcome in others.retire(names)])
         ended = True
@@ -273,7 +273,7 @@ async def test_a_check_sees_no_problem_in_what_others_are_changing(place: Place)
     assert checks > 2
 
 
-NASTY = ["a_c", "abc", "a%", "A", "it's", 'say "hi"', "back\\slash", "a`b", "日本", "a b;--"]
+NASTY = ["a_c", "abc", "a%", "A", "it's \\ `a`", '日本 "b";--']
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)

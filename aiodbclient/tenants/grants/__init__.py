@@ -42,8 +42,8 @@ class ServerAwayError(Exception):
 class Grants(ABC, Generic[ServerT]):
     """The SQL that gives tenants of one cluster their rights.
 
-    Every method is safe to repeat and to cancel, leaves no connection open, and ends within a bounded time. Each raises
-    GrantError if the server is unreachable, or refuses the administrator or a statement.
+    Every method is safe to repeat and to cancel, leaves no connection open (see ``shared``), and ends within a bounded
+    time. Each raises GrantError if the server is unreachable, or refuses the administrator or a statement.
 
     Args:
         admin: The driver's options for the login of the administrator.
@@ -63,7 +63,7 @@ class Grants(ABC, Generic[ServerT]):
             pass
 
     def shared(self) -> AbstractAsyncContextManager[None]:
-        """Meanwhile, ``problems`` keeps its sessions open for the next tenant. May be entered by many tasks at once."""
+        """Keep the sessions of ``problems`` open for the next tenant, while any task is in such a block."""
         return self._readers.shared()
 
     @abstractmethod

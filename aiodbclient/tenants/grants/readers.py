@@ -1,6 +1,6 @@
 """``Readers``: sessions of the administrator that only read, which the checks of many tenants share.
 
-To log in costs both sides several times what a check reads: TLS, a password exchange, and a new server process.
+A login costs both sides more than the reads of a check: TLS, a password exchange, and a new server process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Readers(Generic[ServerT]):
 
     @asynccontextmanager
     async def shared(self) -> AsyncGenerator[None]:
-        """Meanwhile, keep sessions open for the next ``read``. The last one to leave closes them."""
+        """Keep sessions open for the next ``read``, while any task is in such a block. The last one to leave closes them."""
         self._sharing += 1
         try:
             yield
@@ -51,9 +51,7 @@ class Readers(Generic[ServerT]):
                     closing.push_async_callback(self._close, self._idle.pop())
 
     async def read(self, work: Callable[[ServerT], Awaitable[T]]) -> T:
-        """Call ``work`` with a session, which it only reads with.
-
-        A session that ended while it was idle is replaced once.
+        """Call ``work`` with a session. It only reads. A session that ended while it was idle is replaced once.
 
         Raises:
             GrantError: The administrator cannot log in, a statement was refused, or the server did not answer in time.
