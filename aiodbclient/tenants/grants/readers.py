@@ -40,7 +40,7 @@ class Readers(Generic[ServerT]):
 
     @asynccontextmanager
     async def shared(self) -> AsyncGenerator[None]:
-        """Keep sessions open for the next ``read``, while any task is in such a block. The last one to leave closes them."""
+        """Keep sessions open for the next ``read``, while any task is in such a block. The last one closes them."""
         self._sharing += 1
         try:
             yield
