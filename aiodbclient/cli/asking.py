@@ -6,7 +6,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import typer
@@ -48,7 +48,7 @@ def ask(question: str) -> bool:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Generator[None]:
     """Make SIGINT and SIGTERM raise KeyboardInterrupt in code that waits without the event loop.
 
     The loop stands still meanwhile, so its own handlers of signals would not run.

@@ -52,8 +52,9 @@ class ProgramCommand(Command):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            if not complete and hasattr(error, "option_name"):
-                ctx.fail(f"no such option: {error.option_name}. Is it the program's? Then put -- before the program")
+            option = getattr(error, "option_name", None)
+            if not complete and option is not None:
+                ctx.fail(f"no such option: {option}. Is it the program's? Then put -- before the program")
             raise
 
 
