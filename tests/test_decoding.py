@@ -27,8 +27,9 @@ from aiodbclient import (
     UserRole,
     UserSettings,
 )
-from aiodbclient._json import converter
+from aiodbclient._json import converter, parsing
 from aiodbclient._json.converter import SHAPE_ERRORS, Authority, ClusterEngine, decoded, decoded_page, write
+from aiodbclient._json.parsing import TooManyValuesError, parsed, values_in
 
 
 @pytest.fixture(autouse=True)
@@ -259,3 +260,28 @@ def test_members_that_are_none_are_not_written() -> None:
         "acl": [{"topic": "a", "permission": "admin"}]
     }
     assert write(MySQLSettings("new_plugin")) == {"auth_plugin": "new_plugin"}
+
+
+def test_commas_and_opening_brackets_limit_the_number_of_values() -> None:
+    assert values_in(b'[{"a": 1, "b": []}, 2]') == 2 + 2 + 1
+
+
+def test_json_with_more_values_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "MOST_VALUES", 10)
+
+    assert parsed(b"[1,1,1,1,1,1,1,1,1,  1]") == [1] * 10
+    assert parsed(b"[[],[],[],[],[],[]]") == [[]] * 6  # 19 bytes hold no more than 9 values
+    with pytest.raises(TooManyValuesError):
+        parsed(b"[1,1,1,1,1,1,1,1,1,1,1]")
+
+
+def test_a_number_of_more_than_40_digits_is_refused() -> None:
+    assert parsed(b"1" * 40) == int("1" * 40)
+    with pytest.raises(ValueError):  # noqa: PT011 - any
+        parsed(b"1" * 41)
+
+
+def test_text_that_utf_8_does_not_allow_is_refused() -> None:
+    assert parsed(rb'"\ud83d\ude00 \u00e9"') == "\U0001f600 \u00e9"
+    with pytest.raises(ValueError, match="surrogates"):
+        parsed(rb'"\ud83d"')

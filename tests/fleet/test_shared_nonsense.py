@@ -106,7 +106,7 @@ async def valkey_that_answers(scripts: Answer) -> AsyncIterator[tuple[str, list[
 async def use(answer: Answer) -> None:
     """Make three calls, one refused by the API, with a Valkey that answers this."""
     async with valkey_that_answers(answer) as (url, got):
-        async with SharedRateBudget(url, [Window(10, 5.0)], fallback_share=0.5, timeout=0.3) as budget:
+        async with SharedRateBudget(url, [Window(10, 5.0)], fallback_share=0.5, timeout=1.0) as budget:
             for headers in ({"ratelimit-limit": "10", "ratelimit-remaining": "3"}, {}):
                 await budget.acquire(max_wait=2.0)
                 budget.observe(headers)

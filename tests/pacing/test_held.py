@@ -42,6 +42,13 @@ def test_a_refused_request_gives_its_slot_back_before_it_ends() -> None:
     assert held.in_flight == 0  # there was no request to refuse
 
 
+def test_each_refused_request_is_in_flight_until_it_ends() -> None:
+    held = holding("a", "b")
+    held.refuse()
+    held.refuse()
+    assert (held.ids, held.in_flight) == ([], 2)
+
+
 def test_a_request_that_was_not_sent_is_not_the_refused_one_while_there_is_another() -> None:
     held = holding("a", "b")
     held.refuse()
