@@ -2,13 +2,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check command-reference fix coverage mutants storm bench bench-fleet bench-web docs pictures
+.PHONY: demo test test-all check command-reference fix coverage mutants storm bench bench-fleet bench-web docs pictures
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# With the long ones: storms, kills at random moments, older PostgreSQLs, the provider's description on each engine.
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto -m ""
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,11 @@ from .requirements import no_description, no_server
 from .server import Server, serve
 
 MakeClient = Callable[..., DatabaseClient]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many workers ``-n auto`` starts: one more than processors, since tests also wait for servers."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -153,6 +153,7 @@ async def test_a_rival_in_the_place_of_a_deleted_user_is_not_reset(sandbox: Sand
     assert not truth.reset
 
 
+@pytest.mark.usefixtures("quick_looks")
 async def test_without_a_list_nobody_is_given_a_new_password(sandbox: Sandbox, mongodb: ClusterClient) -> None:
     """Found by test_random_faults."""
     await mongodb.users.create("a")

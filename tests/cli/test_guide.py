@@ -64,6 +64,7 @@ def alone(sandbox: Sandbox) -> Iterator[Sandbox]:
         yield alone
 
 
+@pytest.mark.thorough
 def test_the_guide_is_true(command: Command, alone: Sandbox) -> None:
     write_files(command.folder)
     path = f"{Path(sys.executable).parent}:{command.environment['PATH']}"

@@ -19,6 +19,8 @@ from attrs import frozen
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, SQLiteStore
 
+pytestmark = pytest.mark.thorough
+
 KILLS = 5
 
 

@@ -17,6 +17,7 @@ from aiodbclient.tenants import SQLiteStore, Tenants
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.thorough
 def test_the_demo_shows_it_all() -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "demo.py"],

@@ -11,6 +11,7 @@ import pytest
 
 from valkey_server import ValkeyServer
 
+pytestmark = pytest.mark.thorough
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fleet_queue"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+import pytest
 from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -19,13 +20,15 @@ from aiodbclient.tenants.roles import Role
 
 from .servers import RestartablePostgres
 
-INSTALLED = sorted(
-    {
-        found
-        for found in (*Path("/usr/lib/postgresql").glob("*/bin"), binaries())
-        if found and (found / "initdb").exists()
-    }
-)
+# The newest is embedded. `make test-all` tests the others that are installed too.
+INSTALLED = [
+    *filter(None, [binaries()]),
+    *(
+        pytest.param(found, marks=pytest.mark.thorough)
+        for found in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if (found / "initdb").exists()
+    ),
+]
 PASSWORD = "secret"
 # The databases in which a role owns something or has a grant. Those of the whole server have no database.
 _WHERE_IT_IS = SQL(

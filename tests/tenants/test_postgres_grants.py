@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 from psycopg import AsyncConnection, Connection
@@ -13,31 +10,18 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Engine
 from aiodbclient.errors import GrantError
-from aiodbclient.sandbox.embedded import binaries
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 from aiodbclient.tenants.naming import Names, names_of
 
-INSTALLED = sorted(
-    {
-        found
-        for found in (*Path("/usr/lib/postgresql").glob("*/bin"), binaries())
-        if found and (found / "initdb").exists()
-    }
-)
+from .managed import Managed
+
 NAMES = ["alpha", 'a"b\\c%_', "x" * 63]
 
 
-@pytest.fixture(scope="module", params=INSTALLED, ids=lambda found: found.parent.name)
-def superuser(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture
+def superuser(managed: Managed) -> str:
     """The DSN of a superuser that acts as the provider's API. ``doadmin`` is the primary user."""
-    from .servers import RestartablePostgres
-
-    server = RestartablePostgres(request.param)
-    with Connection.connect(server.dsn, autocommit=True) as connection:
-        connection.execute("CREATE ROLE doadmin LOGIN CREATEDB CREATEROLE PASSWORD 'doadmin-secret'")
-        connection.execute("CREATE DATABASE defaultdb OWNER doadmin")
-    yield server.dsn
-    server.close()
+    return managed.superuser
 
 
 def as_login(superuser: str, login: str, database: str) -> str:

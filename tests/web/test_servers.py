@@ -21,7 +21,10 @@ NAMES = [f"tenant{number}" for number in range(40)]
 AT_A_TIME = 16  # tenants that ensure creates at a time in one process
 
 
-@pytest.fixture(params=SERVERS)
+FIRST, *OTHERS = SERVERS
+
+
+@pytest.fixture(params=[FIRST, *(pytest.param(other, marks=pytest.mark.thorough) for other in OTHERS)])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
