@@ -152,15 +152,15 @@ def test_a_program_that_was_killed_goes_on(public: Path) -> None:
     arguments = ["--json", "--data", str(public), "--cluster", "redis", "--cluster", "pg=tenants"]
     starts: list[Any] = []
     answers: list[Any] = []
-    for _ in range(3):
+    for _ in range(2):
         with program(*arguments) as process:  # kills the server
             assert process.stdout is not None
             start = json.loads(process.stdout.readline())
             answers.append(get(f"{start.pop('url')}/v2/databases", start["token"])["databases"])
             starts.append(start)
     assert len(answers[0]) == 2
-    assert answers[0] == answers[1] == answers[2]  # with PostgreSQL's port and passwords
-    assert starts[0] == starts[1] == starts[2]
+    assert answers[0] == answers[1]  # with PostgreSQL's port and passwords
+    assert starts[0] == starts[1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led to a folder that it alone may change")
