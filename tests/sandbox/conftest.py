@@ -12,9 +12,12 @@ import pytest
 from attrs import define
 from yarl import URL
 
-from aiodbclient.sandbox import Sandbox, behind, clusters, lag, postgres_server, warm
+from aiodbclient.sandbox import Sandbox, behind, clusters, embedded, lag, postgres_server, warm
 
 from ..mysql import SERVERS, running
+
+# In memory, if there is room: a PostgreSQL writes 30 MB when it starts for the first time, and a MariaDB 140.
+ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else "/tmp"
 
 
 @define
@@ -99,13 +102,13 @@ class caller:
 @pytest.fixture
 def public() -> Iterator[Path]:
     """A folder that the user ``nobody`` can enter, as root's server needs."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(dir=ROOMY))
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session", params=SERVERS)
-def mysql_dsn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mysql_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     """The administrator's DSN of each installed MySQL and MariaDB. Each test uses its own names."""
-    with running(request.param, tmp_path_factory.mktemp(request.param)) as dsn:
+    with tempfile.TemporaryDirectory(dir=ROOMY) as folder, running(request.param, Path(folder)) as dsn:
         yield dsn

@@ -22,7 +22,7 @@ from aiodbclient.sandbox import Sandbox, embedded
 from aiodbclient.sandbox.embedded import EmbeddedPostgres, binaries
 from aiodbclient.sandbox.keeper.postgres import copied
 
-from .conftest import caller
+from .conftest import ROOMY, caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
 
@@ -43,7 +43,7 @@ asyncio.run(main())
 @pytest.fixture
 def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for temporary files of this test alone. The user ``nobody`` can write there, as root's server needs."""
-    folder = Path("/tmp") / f"lifetime-{os.getpid()}-{tmp_path.name}"
+    folder = Path(ROOMY) / f"lifetime-{os.getpid()}-{tmp_path.name}"
     folder.mkdir()
     folder.chmod(0o1777)
     monkeypatch.setenv("TMPDIR", str(folder))
