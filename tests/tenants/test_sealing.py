@@ -164,8 +164,13 @@ def test_of_several_keys_the_first_encrypts_and_each_decrypts() -> None:
         Seal(older).open("alpha", changing.seal(record))
 
 
-TEXT = KEY.decode()
-RUBBISH = [f"{TEXT}rubbish", f"{TEXT}{TEXT}", f"{TEXT[:20]}*{TEXT[20:]}", f"{TEXT[:-1]}=="]  # Fernet takes these
+KEY_TEXT = KEY.decode()
+RUBBISH = [
+    f"{KEY_TEXT}rubbish",
+    f"{KEY_TEXT}{KEY_TEXT}",
+    f"{KEY_TEXT[:20]}*{KEY_TEXT[20:]}",
+    f"{KEY_TEXT[:-1]}==",
+]  # Fernet takes these
 
 
 @pytest.mark.parametrize("key", ["", "short", b"short", [Fernet.generate_key(), "short"], 7, [None], *RUBBISH])
@@ -174,11 +179,11 @@ def test_an_invalid_key_is_refused_and_not_quoted(key: Any) -> None:
         Seal(key)
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
-    assert TEXT[:20] not in str(refused.value)
+    assert KEY_TEXT[:20] not in str(refused.value)
 
 
 def test_a_key_may_come_from_a_file_with_an_end_of_line() -> None:
-    assert Seal(f"{TEXT}\n").open("alpha", ENCRYPTED) == Seal(KEY).open("alpha", ENCRYPTED)
+    assert Seal(f"{KEY_TEXT}\n").open("alpha", ENCRYPTED) == Seal(KEY).open("alpha", ENCRYPTED)
 
 
 def test_a_wrong_key_is_detected_by_the_first_undamaged_record() -> None:
