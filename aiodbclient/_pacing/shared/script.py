@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, Protocol, cast
+from typing import Any
 
 from valkey.asyncio import Valkey
 from valkey.exceptions import ValkeyError
@@ -19,10 +19,6 @@ from .messages import Ask, LateError, Reply, micro, read_reply
 
 _SOURCE = files("aiodbclient._pacing.shared").joinpath("slots.lua").read_text("utf-8")
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-
-
-class _Registered(Protocol):
-    async def __call__(self, keys: Sequence[str], args: Sequence[str]) -> object: ...
 
 
 class Script:
@@ -43,8 +39,7 @@ class Script:
         self.facts = Facts(account)
         self.replied = 0.0
         self._account = account
-        # redis-py's types, which valkey inherited, do not say that this is a coroutine function.
-        self._registered = cast(_Registered, client.register_script(_SOURCE))
+        self._registered: Any = client.register_script(_SOURCE)  # its type does not say that it is a coroutine function
         self._keys = keys
         self._timeout = timeout
         self._epoch = ""
