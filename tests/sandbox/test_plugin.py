@@ -91,7 +91,7 @@ ONLY_OURS = [*ONLY_ANYIO, "-p", "no:anyio", "-p", "no:xdist"]
 @pytest.mark.parametrize(
     ("tests", "mark", "options"),
     [
-        pytest.param([ASYNC_TEST, TENANTS_TEST], "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
+        pytest.param([ASYNC_TEST], "", [*ONLY_ASYNCIO, *AUTO], id="asyncio-auto"),
         pytest.param([ASYNC_TEST, TENANTS_TEST], "@pytest.mark.asyncio", [*ONLY_ASYNCIO, *STRICT], id="asyncio-strict"),
         pytest.param([ASYNC_TEST, TENANTS_TEST], "@pytest.mark.anyio", ONLY_ANYIO, id="anyio"),
         pytest.param([AIOHTTP_TEST], "", ["-p", "no:schemathesis", *AUTO], id="aiohttp"),
