@@ -107,8 +107,11 @@ CANNOT: dict[str, tuple[LiteralString, str]] = {
     "CREATEDB": ("ALTER ROLE {login} CREATEDB", "it has CREATEDB"),
     "REPLICATION": ("ALTER ROLE {login} REPLICATION", "it has REPLICATION"),
     "elsewhere": ("GRANT CONNECT ON DATABASE defaultdb TO {login}", "in the database 'defaultdb'"),
-    "a superuser's": ("CREATE TABLE su (x int); GRANT SELECT ON su TO {login}", "which the administrator cannot grant"),
-    "a policy": ("CREATE POLICY p ON theirs TO {login}", "row security policy 'p'"),
+    "a superuser's": (
+        "CREATE TABLE public.su (x int); GRANT SELECT ON public.su TO {login}",
+        "which the administrator cannot grant",
+    ),
+    "a policy": ("CREATE POLICY p ON public.theirs TO {login}", "row security policy 'p'"),
     "owned": ("ALTER DATABASE {database} OWNER TO {login}", "cannot become"),
 }
 
