@@ -210,7 +210,7 @@ def repairing(name: str) -> Callable[[Tenants], Awaitable[object]]:
 
 @pytest.mark.parametrize("problem", [Problem.LOGIN_MISSING, Problem.PASSWORD_REFUSED, Problem.UNFINISHED])
 async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Place, problem: Problem) -> None:
-    for last in moments(2):
+    for last in moments(3):
         name = f"n{last}"
         credential = await place.tenants().ensure(name)
         await ask(credential, "CREATE TABLE t (x int)")
