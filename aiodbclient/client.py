@@ -1,4 +1,4 @@
-"""The client: what the caller chose, checked, and the handles that make the calls."""
+"""The client: it checks the caller's options, and returns the handles that make the calls."""
 
 from __future__ import annotations
 
@@ -35,40 +35,40 @@ _TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
 class DatabaseClient:
-    """A client of DigitalOcean's API for the users and dbs of managed database clusters.
+    """A client of DigitalOcean's API for the users and databases of managed database clusters.
 
     Creating one does no I/O and needs no event loop. It belongs to the event loop of its first call. Use it as an async
     context manager, or call ``aclose`` at the end.
 
     Args:
-        token: The API token. Or an async callable that returns it within ``timeout``: the client calls it when it first
-            needs a token, and once more after a 401; if it raises, the call raises the same. None: the environment's
-            ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
+        token: The API token, or an async callable that returns it within ``timeout``. The client calls the callable
+            when it first needs a token, and once more after a 401. If the callable raises an exception, the call raises
+            it too. None: the environment's ``DIGITALOCEAN_TOKEN`` or ``DIGITALOCEAN_ACCESS_TOKEN``.
         base_url: The URL of the API. Plain http is for loopback only. None: the environment's ``DIGITALOCEAN_API_URL``,
             or the provider.
         session: Your ``aiohttp.ClientSession``, which the client uses and never closes. Its User-Agent is kept, and
             ``timeout`` replaces its timeouts. None: the client creates its own on first use.
         timeout: Seconds that one try may take, including connecting.
         retry: How often and after how long to retry.
-        budget: The rate budget. Clients with the same token can share one. None: the documented limits, for this client
-            alone.
+        budget: The rate budget, which keeps the requests within the API's limits. Clients with the same token can share
+            it. None: a budget with the documented limits, for this client alone.
         max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
             it would wait longer, it raises RateLimitError. None: as long as it takes.
         on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
             block; if it raises, the client logs that.
         app: Your application, like ``"billing/2.1"``, appended to the User-Agent.
         proxy: The proxy to use, like ``"http://user:password@host:3128"``. No error holds its password. None: no proxy.
-            A session of yours has its own.
+            If you pass a session, set the proxy there.
         trust_env: Whether to read the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
-            API's host. The client reads nothing else from there, such as a netrc file.
+            API's host. The client ignores the environment's other network settings, such as a netrc file.
 
     Attributes:
         clusters: The account's database clusters, read-only.
 
     Raises:
-        ConfigurationError: There is no token, or it cannot be a header; or it would be sent without encryption, to the
-            API or to a proxy.
-        InvalidArgumentError: Another argument is invalid.
+        ConfigurationError: There is no token, the token is not valid in a header, or the client would send it without
+            encryption, to the API or to a proxy.
+        InvalidArgumentError: An argument is invalid.
     """
 
     __slots__ = ("_memory", "_options", "_transport", "clusters")
@@ -157,15 +157,16 @@ class DatabaseClient:
         return ClusterClient(ClusterContext(self._transport, self._memory, id, given, self._options))
 
     async def request(self, method: str, path: str, params: Params | None = None, json: JSON = None) -> Any:
-        """Send a call of the API that has no method of its own.
+        """Send a request to the API for which this package has no method.
 
         ```python
         rules = await client.request("GET", f"/v2/databases/{cluster_id}/firewall")
         ```
 
-        It shares the rate budget, the retries and the masking of secrets with every other call. GET, HEAD, PUT and
-        DELETE are retried after a lost answer, and a DELETE that finds nothing on a retry is a success. POST and PATCH
-        are not: ``may_have_applied`` is set on the error. An engine that cannot do it answers with its own error.
+        The rate budget, the retries and the masking of secrets apply as to every other call. The client retries GET,
+        HEAD, PUT and DELETE after a lost answer; if the retry of a DELETE finds nothing, the call succeeds. It does not
+        retry POST and PATCH then, and sets ``may_have_applied`` on the error. It does not check whether the engine
+        supports the request: if not, the API refuses it.
 
         Args:
             method: ``"GET"``, ``"HEAD"``, ``"PUT"``, ``"DELETE"``, ``"POST"`` or ``"PATCH"``.
@@ -180,7 +181,7 @@ class DatabaseClient:
         Raises:
             InvalidArgumentError: An argument is invalid; nothing was sent.
             InvalidResponseError: The answer is not JSON.
-            DatabaseClientError: The API refused it, or it failed.
+            DatabaseClientError: The API refused the request, or it failed.
         """
         call = prepared(self._transport, self._options, method, path, params, json)
         del json  # a traceback may show local variables
@@ -196,12 +197,12 @@ class DatabaseClient:
     ) -> DatabaseClient:
         """Return this client with other options for its calls. Options that you do not pass stay the same.
 
-        The two share everything else: the session, the budget, and what they know of clusters. Closing one closes both.
+        Both share everything else: the session, the budget, and what they know of clusters. Closing one closes both.
 
         Args:
             max_wait: Seconds that a call may wait for the budget; None for as long as it takes.
-            timeout: Seconds that one try may take, connecting included.
-            retry: How often and how patiently to try again.
+            timeout: Seconds that one try may take, including connecting.
+            retry: How often and after how long to retry.
             headers: Headers for each request. They replace those of an earlier ``with_options``.
 
         Raises:
@@ -216,10 +217,10 @@ class DatabaseClient:
 
 
 def environment_token() -> str:
-    """The token that a client without ``token=`` uses.
+    """Return the token that a client without ``token=`` uses.
 
     Raises:
-        ConfigurationError: The environment has none.
+        ConfigurationError: The environment has no token.
     """
     for name in _TOKEN_VARIABLES:
         if token := os.environ.get(name):
@@ -228,7 +229,7 @@ def environment_token() -> str:
 
 
 def _checked_base_url(given: str | None) -> URL:
-    # An empty variable is as good as none, as in a shell.
+    # An empty variable counts as not set, as in a shell.
     name = "base_url" if given is not None else _URL_VARIABLE
     text = given if given is not None else os.environ.get(_URL_VARIABLE) or _PROVIDER
     url: URL | None
@@ -259,7 +260,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-# A product and its version, as RFC 9110 (10.1.5) has them, or several.
+# One or more products, each with an optional version (RFC 9110, 10.1.5).
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PRODUCTS = rf"{_TOKEN}(/{_TOKEN})?( {_TOKEN}(/{_TOKEN})?)*"
 

@@ -1,4 +1,4 @@
-"""Clusters: reading them, and the handle on one of them."""
+"""Read clusters, and ``ClusterClient``, the handle on one cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .errors import ClusterNotOnlineError, InvalidArgumentError
 from .models import Cluster, ClusterStatus
 from .users import UsersAPI
 
-_SHORTEST, _LONGEST = 1.0, 30.0  # s between two looks at a cluster that is not online yet
+_SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
 
 
 class ClustersAPI:
@@ -69,7 +69,7 @@ class ClustersAPI:
 
 
 class ClusterClient:
-    """The users and dbs of one cluster. ``DatabaseClient.cluster`` returns it, without any I/O.
+    """The users and databases of one cluster. ``DatabaseClient.cluster`` returns it, without any I/O.
 
     Attributes:
         users: The calls on its users.
@@ -93,7 +93,7 @@ class ClusterClient:
 
     @property
     def engine(self) -> Engine | str | None:
-        """The engine that you gave, or that the client has read since; otherwise None."""
+        """The engine that you passed or that the client has read since; otherwise None."""
         return self._context.engine
 
     async def info(self) -> Cluster:
@@ -107,7 +107,7 @@ class ClusterClient:
     async def ca(self) -> str:
         """Read the certificate of the authority (CA) that signed the certificates of the cluster's servers.
 
-        A client reads it once. Safe to repeat and to cancel.
+        A client sends this request once, and remembers the answer. Safe to repeat and to cancel.
 
         Returns:
             One or more certificates as PEM. Write them to a file for ``uri_for(ca_file=...)``.
@@ -118,7 +118,7 @@ class ClusterClient:
         """
         return await self._context.read_ca()
 
-    async def wait_online(self, timeout: float = 900.0) -> Cluster:  # noqa: ASYNC109 - it names it in its error
+    async def wait_online(self, timeout: float = 900.0) -> Cluster:  # noqa: ASYNC109 - the error names it
         """Wait until the cluster is online. A new one takes some minutes. Safe to repeat and to cancel.
 
         It reads the cluster at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s.
@@ -127,10 +127,10 @@ class ClusterClient:
             timeout: Seconds, including the waits for the rate budget.
 
         Returns:
-            The cluster, online.
+            The cluster, which is online.
 
         Raises:
-            ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is the last one read.
+            ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is the last one that was read.
             NotFoundError: There is no such cluster.
             InvalidArgumentError: ``timeout`` is not a positive number; nothing was sent.
         """
@@ -159,17 +159,17 @@ class ClusterClient:
 async def request_below(
     cluster: ClusterClient, method: str, *path: str, params: Params | None = None, json: JSON = None
 ) -> Any:
-    """Send a call below the path of ``cluster`` that has no method of its own, like ``DatabaseClient.request``.
+    """Send a request below the path of ``cluster``, like ``DatabaseClient.request``.
 
     Args:
-        cluster: The cluster. Its options, lane and meter count for this call too.
+        cluster: The cluster. Its options, lane and meter apply to this call too.
         method: The HTTP method.
         path: The segments of the path, not encoded: ``"topics", name``.
         params: The query.
         json: The body.
 
     Raises:
-        InvalidArgumentError: A segment of the path is not possible in a URL; nothing was sent.
+        InvalidArgumentError: A URL cannot hold a segment of the path; nothing was sent.
         DatabaseClientError: As ``DatabaseClient.request``.
     """
     for segment in path:
@@ -192,10 +192,10 @@ def for_work(
 
     Args:
         cluster: The cluster.
-        meter: Counts the requests. None: as they are counted already.
-        bulk: Whether they wait in the bulk lane of the budget.
-        tenant: The tenant that they are for.
-        before_sending: Called right before each request. If it raises, the request is not sent.
+        meter: Counts the requests. None: the meter of ``cluster``.
+        bulk: Whether the requests wait in the bulk lane of the budget.
+        tenant: The tenant that the requests are for.
+        before_sending: A function that is called right before each request. If it raises, the request is not sent.
     """
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     if bulk:
@@ -207,5 +207,5 @@ def for_work(
 
 
 def retry_policy(cluster: ClusterClient) -> RetryPolicy:
-    """How often and how patiently the calls of ``cluster`` are tried again."""
+    """Return the retry policy of the calls of ``cluster``."""
     return cluster._context.options.retry  # pyright: ignore[reportPrivateUsage]  # of the class above

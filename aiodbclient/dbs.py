@@ -24,11 +24,13 @@ class DatabasesAPI(DatabaseCalls):
     def provision(
         self, names: Iterable[str] | AsyncIterable[str], *, concurrency: int | None = None
     ) -> Run[DatabaseOutcome]:
-        """Create each of the databases that does not exist. Settles creates whose answer is lost. Safe to run again.
+        """Create each of the databases that does not exist. Safe to run again.
+
+        If the answer to a create is lost, the run reads the name back, and creates it again if it is missing.
 
         Args:
-            names: The names. The run takes them from the iterable as it gets to them. A name that comes twice fails the
-                second time, and nothing is sent for it.
+            names: The names. The run reads the iterable as it goes. If a name comes twice, the second one fails, and
+                nothing is sent for it.
             concurrency: Names at a time. None: as many as the engine allows, 1 for MongoDB and 16 for the others.
 
         Returns:

@@ -45,7 +45,7 @@ class Engine(StrEnum):
             return slug
 
 
-# The engines with the protocol and SQL of PostgreSQL, and of MySQL.
+# The engines that use the protocol and SQL of PostgreSQL, and those that use the ones of MySQL.
 POSTGRESQL = frozenset({Engine.PG, Engine.ADVANCED_PG})
 MYSQL = frozenset({Engine.MYSQL, Engine.ADVANCED_MYSQL})
 
@@ -58,7 +58,7 @@ class Capabilities(NamedTuple):
         dbs: Whether the API manages its databases.
         user_settings: The settings of its users, by name, such as ``"settings.acl"``.
         concurrent_user_writes: How many user writes a bulk run keeps in flight on one cluster. If it is 1, the client
-            never sends two at a time, not even by single calls.
+            never sends two at a time, and single calls wait for each other too.
         returns_passwords: Whether the API returns a user's password on reads, and not only on create and reset.
         tenants: What a tenant (``aiodbclient.tenants``) owns: a database, or everything whose name starts with the
             tenant's name (topics on Kafka, indexes on OpenSearch). None: tenants are not supported.
@@ -92,7 +92,7 @@ _ON_MYSQL = Capabilities(user_settings=frozenset({"mysql_settings"}), tenants="d
 _CACHE = Capabilities(users=False, dbs=False)
 
 # Redis and Valkey: "User management is not supported for Caching or Valkey clusters" (API description, Databases).
-# MongoDB: user writes that overlap on one cluster answer 500 (terraform-provider-digitalocean #1027).
+# MongoDB: the API answers overlapping user writes on one cluster with 500 (terraform-provider-digitalocean #1027).
 CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
     {
         Engine.PG: _ON_POSTGRESQL,
@@ -132,7 +132,7 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
     Args:
         engine: The engine of the cluster.
         operation: Like ``"users.create"``, on users or dbs.
-        settings: The settings in its arguments, by their names in ``Capabilities.user_settings``.
+        settings: The settings in the call's arguments, by their names in ``Capabilities.user_settings``.
 
     Returns:
         The capabilities of the engine, or None if it is unknown.

@@ -3,9 +3,9 @@
 ``DatabaseClientError`` is the base class. Its ``may_have_applied`` says whether the call may have taken effect although
 it failed. If it is false, you can send the call again.
 
-No message and no attribute holds a password or a token. If one quotes an answer, it masks the token, the passwords that
-the client received, everything that looks like a password of the provider, and the values of names like ``password``.
-A traceback with local variables does not show these secrets either.
+No message and no attribute holds a password or a token. Where they quote an answer, they mask the token, the passwords
+that the client received, everything that looks like a password of the provider, and the values of names like
+``password``. A traceback with local variables does not show these secrets either.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class DatabaseClientError(Exception):
 class ConfigurationError(DatabaseClientError):
     """The setup or the use of the client is invalid.
 
-    The token is missing, cannot be a header, or would be sent without encryption; or the client is closed, or was first
-    used on another event loop.
+    The token is missing, is not valid in a header, or would be sent without encryption; or the client is closed, or was
+    first used on another event loop.
     """
 
 
@@ -44,7 +44,7 @@ class InvalidArgumentError(DatabaseClientError, ValueError):
 
 
 class UnsupportedOperationError(DatabaseClientError):
-    """The cluster's engine does not support this. Nothing was sent, except to read an unknown engine.
+    """The cluster's engine does not support this. Nothing was sent, except to read the engine if it was unknown.
 
     Attributes:
         engine: The engine of the cluster.
@@ -58,7 +58,7 @@ class UnsupportedOperationError(DatabaseClientError):
 
 
 class SettingsDifferError(DatabaseClientError):
-    """A user that existed before has other settings than you asked ``provision`` for. It was not changed.
+    """A user that existed before has other settings than you requested from ``provision``. It was not changed.
 
     Attributes:
         settings: The names of the settings that differ, such as ``"settings.acl"``.
@@ -98,10 +98,10 @@ class ClusterNotOnlineError(DatabaseClientError, TimeoutError):
 
 
 class InvalidResponseError(DatabaseClientError):
-    """The answer is not the documented one to this request.
+    """The answer is not what the API documents for this request.
 
-    It is HTML, cut JSON, other JSON, or a redirect; it is larger than 32 MiB or 420,000 values; or it is about another
-    user, db or cluster. Or the password after a reset could not be read.
+    It is HTML, truncated JSON, other JSON, or a redirect; it is larger than 32 MiB or 420,000 values; or it is about
+    another user, database or cluster. Or the client could not read the new password after a reset.
 
     Attributes:
         status: The HTTP status, or 0 if the error is not about one answer.
@@ -120,7 +120,7 @@ class APIError(DatabaseClientError):
     Attributes:
         status: The HTTP status.
         id: The API's short name of the error, at most 500 characters on one line; empty if there is none.
-        message: The API's explanation, likewise.
+        message: The API's explanation, with the same bounds.
         request_id: The id that the provider's support asks for, or None.
     """
 
@@ -154,14 +154,14 @@ class PermissionDeniedError(APIError):
 
 
 class NotFoundError(APIError):
-    """404: no such cluster, user or db.
+    """404: no such cluster, user or database.
 
     The API can answer this for a moment after a create (terraform-provider-digitalocean #493).
     """
 
 
 class ConflictError(APIError):
-    """409: it exists, or its state does not allow the operation."""
+    """409: the user or database exists, or its state does not allow the operation."""
 
 
 class PreconditionFailedError(APIError):
@@ -218,17 +218,17 @@ class ServerError(APIError):
 class StoreError(DatabaseClientError):
     """The store of the tenants' credentials cannot be read or written: a lost connection, a full disk, a corrupt row.
 
-    Stored records are not lost. If the connection to the store broke, the store may have applied the failed change:
-    ``get`` shows it when the store works again.
+    Stored records are not lost. If the connection to the store broke, the store may have applied the failed change.
+    When the store works again, ``get`` shows whether it did.
     """
 
 
 class ClaimLostError(StoreError):
-    """The claim on a tenant's name ended, or somebody else took it over. The store changed nothing."""
+    """The claim on a tenant's name ended, or another process took it over. The store changed nothing."""
 
 
 class RotationPendingError(DatabaseClientError):
-    """The previous credential is not retired yet. Another rotation would end it.
+    """The tenant's previous credential is not retired yet. Another rotation would end it.
 
     Call ``retire`` when every program uses the new credential, then ``rotate``. Or call ``rotate(force=True)``.
     """
@@ -237,12 +237,12 @@ class RotationPendingError(DatabaseClientError):
 class GrantError(DatabaseClientError):
     """A tenant's database server refused a statement, or could not be reached to run it.
 
-    Remove the reason, then run it again: it continues where it stopped.
+    Fix the cause, then repeat the call: it continues where it stopped.
 
     Attributes:
         tenant: The name of the tenant.
         statement: The refused statement, without secrets; empty if there was none.
-        on_record: What the store now holds for the tenant.
+        on_record: A text that says what the store now holds for the tenant.
     """
 
     def __init__(self, message: str, *, tenant: str = "", statement: str = "", on_record: str = "") -> None:

@@ -1,8 +1,8 @@
 """The data of the API, as plain attrs classes. Pure.
 
-Facts of the fields come from the provider's API description ("Databases", 2026-08-07). Values that the API may extend
-(roles, permissions, plug-ins, statuses, engines) are enum members if they are known, otherwise strings.
-Credentials are masked in every ``repr``.
+The facts about the fields come from the provider's API description ("Databases", 2026-08-07). The API may add roles,
+permissions, plug-ins, statuses and engines: a known value is an enum member, another one stays a string.
+Every ``repr`` masks credentials.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ class User:
     """A login of a cluster.
 
     Attributes:
-        name: The name with which it logs in.
+        name: The username with which it logs in.
         role: Whether it is the cluster's administrator; None if the API does not return it.
         password: Its password. None if the API does not return it: the token lacks the scope
             ``database:view_credentials``, or the engine is MongoDB, which returns it only from ``create`` and
             ``reset_auth``.
         access_cert: Kafka: the certificate with which the user logs in, as PEM. Elsewhere None.
         access_key: Kafka: the private key of that certificate, as PEM. Elsewhere None.
-        mysql_settings: MySQL: how the user proves its password. Elsewhere None.
+        mysql_settings: MySQL: its authentication plugin. Elsewhere None.
         settings: The settings of its engine; None if the API returns none.
     """
 
@@ -100,10 +100,10 @@ class NewUser:
     """A user to create: the arguments of ``users.create`` as one value, for ``users.provision``.
 
     Attributes:
-        name: The name with which it will log in.
-        mysql_settings: MySQL: how it proves its password. None: the server's default.
+        name: The username with which it will log in.
+        mysql_settings: MySQL: its authentication plugin. None: the server's default.
         settings: The settings of its engine. None: the API's defaults.
-        readonly: MongoDB: True for a user that may only read. The provider will replace it by the role in
+        readonly: MongoDB: True for a user that may only read. The provider will replace this by the role in
             ``settings.mongo_user_settings``.
     """
 
@@ -149,7 +149,7 @@ class Connection:
     ``user``, ``password`` and the credentials in ``uri`` need the ``database:view_credentials`` scope.
 
     Attributes:
-        uri: The provider's own URI, with the default login in it.
+        uri: The provider's own URI, which contains the default login.
         database: The default database.
         host: The host's name or address.
         port: The port on which the engine listens.
@@ -182,13 +182,13 @@ class Connection:
         Args:
             user: As ``create``, ``get`` or ``reset_auth`` returned it, with its password.
             database: None for the connection's default database.
-            ca_file: The file in which you wrote ``await cluster.ca()``. The driver then verifies the server's
-                certificate and host name by it. The addresses of Kafka and OpenSearch do not support this: pass the
-                file to their driver.
+            ca_file: The file in which you wrote ``await cluster.ca()``. With it, the driver verifies the server's
+                certificate and host name. The URIs of Kafka and OpenSearch do not support this: pass the file to
+                their driver.
 
         Raises:
             InvalidArgumentError: The user's password, the host or the engine is unknown; ``user`` is not a ``User``; or
-                there is a ``ca_file``, but the connection has no TLS.
+                you pass a ``ca_file``, but the connection has no TLS.
             UnsupportedOperationError: The engine has no users.
         """
         if not isinstance(user, User):
@@ -251,7 +251,7 @@ class Cluster:
         standby_private_connection: How to reach its standby node from the same private network.
         private_network_uuid: The UUID of its private network (VPC).
         project_id: The UUID of the project that it belongs to.
-        storage_size_mib: Additional storage, beyond that of its size, in MiB.
+        storage_size_mib: Storage in addition to that of its size, in MiB.
         ui_connection: OpenSearch: where its dashboard listens.
         schema_registry_connection: Kafka: where its schema registry listens.
         service_cnames: Your own host names for the cluster.

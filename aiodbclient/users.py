@@ -35,9 +35,9 @@ class UsersAPI(UserCalls):
         its password if the API does not return it. Safe to run again. To stop or cancel it, see Run.
 
         Args:
-            specs: Names, or NewUsers with settings. The run takes them from the iterable as it gets to them. A name
-                that comes twice fails the second time, and nothing is sent for it. A bare name accepts any settings.
-            if_exists: What to do with a user that existed before.
+            specs: Names, or NewUsers with settings. The run reads the iterable as it goes. If a name comes twice, the
+                second one fails, and nothing is sent for it. A name alone accepts any settings of an existing user.
+            if_exists: What to do with a user that existed before the run.
                 ``"keep"``: it is KEPT as it is.
                 ``"reset"``: it is RESET, with a new password.
                 ``"error"``: it fails with ConflictError.
@@ -63,8 +63,8 @@ class UsersAPI(UserCalls):
     ) -> Run[UserOutcome]:
         """Give each of the users a new password.
 
-        If one fails with ``may_have_applied`` set, its old password may be invalid and its new one is unknown: rotate
-        it again.
+        If a user fails with ``may_have_applied`` set, its old password may be invalid, and its new password is unknown:
+        rotate it again.
 
         Args:
             names: Names, or NewUsers. Their ``mysql_settings`` are set together with the password.
@@ -94,12 +94,12 @@ class UsersAPI(UserCalls):
     ) -> UserPlan:
         """Compare the users of the cluster with the users you want. Changes nothing.
 
-        It sends one list, however many users there are, and one read for each name that the list has only in another
-        spelling (case, or white space around it).
+        It lists the users once, however many there are. It also reads each name that the list has only in another
+        spelling (other case, or white space around it).
 
         Args:
-            specs: Names, or NewUsers with settings. All of them are read before anything is sent. A bare name accepts
-                any settings.
+            specs: Names, or NewUsers with settings. ``plan`` reads all of them before it sends anything. A name alone
+                accepts any settings.
             prune: Whether ``plan.apply()`` deletes the users that are not in ``specs``.
 
         Returns:
@@ -107,7 +107,7 @@ class UsersAPI(UserCalls):
 
         Raises:
             InvalidArgumentError: A spec is invalid, or a name comes twice; nothing was sent.
-            UnsupportedOperationError: The cluster's engine has no users, or no such setting.
+            UnsupportedOperationError: The cluster's engine has no users, or does not have a setting.
             DatabaseClientError: The users could not be read.
         """
         return await plan_users(self._context, specs, prune=prune)

@@ -21,13 +21,12 @@ from .specs import Seen, Source, shown_name
 
 DoneT = TypeVar("DoneT", bound=Done)
 
-# After this many failed names in a row without a usable answer, it is an outage: the next name would most likely fail
-# too.
+# If this many names in a row fail without a usable answer, it is an outage: the next name would most likely fail too.
 _OUTAGE = 5
 
 
 class Executor(Generic[DoneT]):
-    """Starts names while ``next`` waits for an outcome, and keeps the outcomes until ``next`` returns them.
+    """Start names while ``next`` waits for an outcome, and keep the outcomes until ``next`` returns them.
 
     It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
 
@@ -65,7 +64,7 @@ class Executor(Generic[DoneT]):
             The outcome (``DoneT | Failed``), or None if there are no more.
 
         Raises:
-            BaseException: What ended the run, once every outcome has been handed out.
+            BaseException: The error that ended the run, after ``next`` has returned every outcome.
         """
         while True:
             self._wake.clear()
@@ -152,7 +151,7 @@ class Executor(Generic[DoneT]):
         self._wake.set()
 
     async def _work(self, given: Any) -> None:
-        """Process a name, then others in the same task, which is cheaper than a task for each."""
+        """Process a name, then further names in the same task, because a task for each name costs more."""
         task = asyncio.current_task()
         assert task is not None
         while True:
@@ -201,12 +200,12 @@ class Executor(Generic[DoneT]):
 
 
 def _cancelled_elsewhere(meter: Meter) -> DatabaseClientError:
-    """Make the error of a job that awaited a task which other code cancelled, such as one of the token provider."""
+    """Return the error for a job that awaited a task that other code cancelled, such as the token provider's."""
     return DatabaseClientError("a task that this call waited for was cancelled", may_have_applied=meter.requests > 0)
 
 
 def _ending(error: Exception, why: str) -> Exception:
-    """Return ``error`` as the run raises it: with why the run ended, and what that means for the other names."""
+    """Return a copy of ``error`` for the loop. Its message also says why the run ended, and what was not sent."""
     if not isinstance(error, DatabaseClientError):
         return error
     ending = copy.copy(error)

@@ -69,7 +69,7 @@ class ClusterJob(Job[SpecT, DoneT_co]):
         self._context = context.for_bulk(Meter())
 
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster's engine if it is unknown, and return how many names it supports at a time."""
+        """Read the engine if it is unknown, and return how many names at a time the engine supports."""
         engine = await self._context.for_bulk(meter).learn_engine()
         return (Capabilities.of(engine) or Capabilities()).concurrent_user_writes
 

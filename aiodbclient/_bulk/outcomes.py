@@ -46,7 +46,7 @@ class Action(StrEnum):
     FAILED = "failed"
 
 
-@frozen(kw_only=True, repr=False, eq=False)  # only a base, so it needs neither
+@frozen(kw_only=True, repr=False, eq=False)  # a base class needs no repr and no eq
 class Outcome:
     """The outcome of one name of a run.
 
@@ -84,7 +84,7 @@ class Failed(Outcome):
     """The outcome of a name that failed.
 
     Attributes:
-        error: Why it failed. Its ``may_have_applied`` says whether the server may have applied it anyway.
+        error: Why it failed. Its ``may_have_applied`` says whether the server may have done the work anyway.
         user: Always None.
         db: Always None.
         credential: Always None.

@@ -37,8 +37,8 @@ class UserPlan:
         keep: Names that exist as requested, as far as the API shows.
         unknown: Names in ``keep`` whose settings the API does not return, so they may differ.
             ``provision(if_exists="update")`` sends the settings of these too.
-        extra: Names that exist and were not requested, without the provider's own. ``apply`` deletes them if the plan
-            was made with ``prune=True``.
+        extra: Names that exist and were not requested, except the users that came with the cluster. ``apply`` deletes
+            them if the plan was made with ``prune=True``.
         prune: Whether ``apply`` deletes the users in ``extra``.
         differences: The differences of each name in ``update``.
     """

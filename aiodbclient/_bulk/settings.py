@@ -44,7 +44,10 @@ class Difference(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """Which members of a user the API returns. If it returns one, a user without it has none; otherwise it is unknown.
+    """Which members of a user the API returns.
+
+    If the API returns a member for any user, then a user without this member has none. If it returns the member for no
+    user, the member of each user is unknown.
 
     Attributes:
         settings: Whether it returns ``settings``.

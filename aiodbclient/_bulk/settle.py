@@ -81,15 +81,15 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
 
 
 async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a user or database, and settle it if the answer is lost: rules 1, 3, 4 and 5. A refusal is raised.
+    """Create a user or database, and settle it if the answer is lost: rules 1, 3, 4 and 5. It raises a refusal.
 
     The arguments are those of ``create_settled``.
 
     Returns:
-        What is there now. It is ours.
+        The user or database, which is ours.
 
     Raises:
-        DatabaseClientError: It was refused, or could not be settled; ``may_have_applied`` says which.
+        DatabaseClientError: The API refused it, or (with ``may_have_applied``) the result is unknown.
     """
     try:
         return await create()
@@ -158,7 +158,7 @@ async def _taken(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
 
 
 async def _once_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
-    """Read until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
+    """Read the name until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
     for wait in looks():
         await asyncio.sleep(wait)
         with suppress(NotFoundError):

@@ -41,7 +41,7 @@ class Source:
         self._ended = False
 
     def has_next(self) -> bool:
-        """Whether a spec is ``ready``. If not, pull the next one, or start to."""
+        """Whether a spec is ``ready``. If none is, pull the next one, or start a task that pulls it."""
         if self.ready or self._ended or self.pulling is not None:
             return bool(self.ready)
         if isinstance(self._specs, AsyncIterator):
@@ -98,8 +98,8 @@ async def _next(specs: AsyncIterator[Any]) -> Any:
 class Seen:
     """The names that a run has started, in a few bytes each, because a run can be long.
 
-    It stores a 128-bit digest of each name, in one of many buckets. A collision, or a match across two digests, is too
-    improbable to matter.
+    It stores a 128-bit digest of each name, in one of many buckets. Equal digests of two names, or a match across the
+    border of two stored digests, are too improbable to matter.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """The jobs of bulk runs over users.
 
-A run did not make a user that existed before it. So it resets that user's password only if the caller asked for it.
+A user that existed before the run may belong to somebody else. So a run resets its password only if the caller requests
+that.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return None
 
     async def _with_password(self, users: UserCalls, spec: NewUser, user: User) -> User:
-        """Return a user that this run created with its password. If the API does not return that, reset it.
+        """Return a user that this run created, with its password. If the API does not return the password, reset it.
 
         Raises:
             DatabaseClientError: The password is unknown; ``may_have_applied`` is set.
