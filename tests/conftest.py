@@ -16,6 +16,7 @@ from .server import Server, serve
 MakeClient = Callable[..., DatabaseClient]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """How many workers ``-n auto`` starts: one more than processors, since tests also wait for servers."""
     return (os.cpu_count() or 1) + 1
