@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests start many programs. Each would compile the package if it may not keep the result.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all check command-reference fix coverage mutants storm bench bench-fleet bench-web docs pictures
 
 demo: $(VENV)/.demo

@@ -43,10 +43,9 @@ class Broken(Sandbox):
     """A sandbox that refuses to create one user."""
 
     async def __aenter__(self) -> Broken:
+        # The process that the demo kills waits here, so it lives until then and does not meet the refusal.
+        self.faults.add("dbs.create", name="tenant_006", delay=5.0, times=1)
         self.faults.add("users.create", name="tenant_006", status=422)
-        self.faults.add(
-            "dbs.create", name="tenant_001", delay=5.0, times=1
-        )  # so that the process lives until it is killed
         return await super().__aenter__()
 
 

@@ -311,7 +311,7 @@ async def test_a_worker_that_sleeps_past_its_lease_leaves_no_record_that_is_dead
     process.send_signal(signal.SIGCONT)
     printed, _ = await process.communicate()
 
-    assert printed.decode().startswith("rotated None"), printed
+    assert printed.decode().startswith("kept None"), printed
     record = await place.store.get("alpha")
     assert record is not None
     assert record.current is not None
