@@ -18,8 +18,8 @@ MakeClient = Callable[..., DatabaseClient]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many workers ``-n auto`` starts: one more than processors, since tests also wait for servers."""
-    return (os.cpu_count() or 1) + 1
+    """How many workers ``-n auto`` starts: more than processors, since tests also wait for servers."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ from .listing import read_user
 T = TypeVar("T")
 
 SOON = 2.0  # seconds until a server accepts a new password and the API returns it (Aiven's documentation of its API)
+_VISIBLE = 1.0  # seconds until a new name no longer answers 404
 _ENDINGS = 10  # resets of a login with hostile sessions before giving up
 
 
@@ -109,7 +110,7 @@ async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | Non
     A new name may answer 404 for a moment. If it is ``certain`` that it exists, ``end`` is sent again after a
     404, for one or two seconds.
     """
-    for wait in waits(1.0 if certain else 0.0):
+    for wait in waits(_VISIBLE if certain else 0.0):
         await asyncio.sleep(wait)
         with suppress(NotFoundError):
             return await end()

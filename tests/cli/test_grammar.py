@@ -83,7 +83,7 @@ def test_help_is_plain_and_fits(command: Command, width: int) -> None:
     for name in ["", *GROUPS, *commands()]:
         if name == "sandbox":
             continue
-        for flag in ("-h", "--help"):
+        for flag in ("-h", "--help") if width == 80 else ("--help",):
             done = command(*name.split(), flag)
             assert (done.code, done.err) == (0, "")
         assert done.out.startswith("Usage: aiodbclient")

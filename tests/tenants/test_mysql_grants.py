@@ -11,6 +11,7 @@ from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants, logins, provisioning
+from aiodbclient.tenants.grants import mariadb_sessions, mysql_sessions
 
 from ..mysql import administrator
 from .conftest import only
@@ -74,6 +75,8 @@ async def test_a_login_that_the_server_refuses_is_not_put_on_record(
 ) -> None:
     monkeypatch.setattr(provisioning, "_GONE", 0.2)  # seconds of retries, since it may be about to be deleted
     monkeypatch.setattr(logins, "SOON", 0.2)  # and since the server may accept its password a moment later
+    monkeypatch.setattr(mariadb_sessions, "END_SECONDS", 1.0)
+    monkeypatch.setattr(mysql_sessions, "END_SECONDS", 1.0)
     tenants = Tenants(cluster, store, "locked_")
     user = await cluster.users.create("locked_alpha")
     await as_administrator(cluster, "ALTER USER locked_alpha@'%' REQUIRE ISSUER '/CN=nobody'")

@@ -24,7 +24,7 @@ from aiodbclient.tenants import Credential, TenantPools
 
 from ..connecting import servers
 
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "pools.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "pools.md").read_text().replace("timeout=10.0", "timeout=2.0")
 REFUSED = (
     OSError,
     psycopg.OperationalError,

@@ -7,6 +7,7 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
+from aiodbclient.tenants import endings
 
 from .conftest import Place, only
 from .programs import ask, refusal
@@ -122,7 +123,10 @@ async def test_an_open_session_does_not_outlive_its_tenant(anywhere: Place) -> N
     await ask(again, "CREATE TABLE t (x int)")
 
 
-async def test_a_database_that_somebody_deleted_already_is_no_obstacle(anywhere: Place) -> None:
+async def test_a_database_that_somebody_deleted_already_is_no_obstacle(
+    anywhere: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "_VISIBLE", 0.1)
     tenants = anywhere.tenants()
     credential = await tenants.ensure("alpha")
     await anywhere.cluster.dbs.delete(credential.database or "")
