@@ -11,11 +11,11 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # With the long ones: storms, kills at random moments, older PostgreSQLs, the provider's description on each engine.
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto -m ""
+	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from aiodbclient.tenants.grants.administrator import Administrator, on_mysql
 from aiodbclient.tenants.grants.postgres import PostgresGrants
 
 from ..mysql import SERVERS, running
-from .conftest import Command
+from .conftest import SIGNALS, Command
 
 
 def results(out: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command) -> None
     assert left(command) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_trial_that_is_stopped_is_cleaned_up(command: Command, number: signal.Signals) -> None:
     delayed = command.sandbox.faults.add("users.create", delay=5.0, nth=2)
     process = command.start("doctor", command.cluster, "--try")

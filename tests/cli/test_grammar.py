@@ -209,6 +209,7 @@ def test_more_removals_than_expected_are_refused(command: Command) -> None:
     assert command("tenants", "remove", "many-a", *place, "--yes").code == 0
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_4_also_without_a_buffer(command: Command) -> None:
     place = ["--cluster", command.cluster, "--store", command.store]
     assert command("tenants", "provision", "full", *place).code == 0

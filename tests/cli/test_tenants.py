@@ -19,7 +19,7 @@ import pytest
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
 
-from .conftest import COMMAND, Command
+from .conftest import COMMAND, SIGNALS, Command
 
 _used = iter(range(10**6))
 
@@ -116,7 +116,7 @@ def test_output_without_show_holds_no_secret(command: Command, names: list[str])
     assert str(shown[a]["password"]) in str(shown[a]["uri"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_keeps_what_is_in_flight_and_the_next_run_goes_on(
     command: Command, names: list[str], number: signal.Signals
 ) -> None:
@@ -160,7 +160,7 @@ def test_a_second_signal_ends_at_once(command: Command, names: list[str]) -> Non
     assert time.monotonic() - started < 15.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_second_signal_ends_what_waits_for_the_rate_limit(
     command: Command, names: list[str], number: signal.Signals
 ) -> None:

@@ -11,8 +11,11 @@ from valkey_server import ValkeyServer
 
 @pytest.mark.parametrize(
     ("kill", "restart", "ratio"),
-    [(0, False, 2.0), (1, False, 3.0), (0, True, 3.0)],
-    ids=["undisturbed", "killed", "restarted"],
+    [
+        pytest.param(0, False, 2.0, id="undisturbed", marks=pytest.mark.thorough),
+        pytest.param(1, False, 3.0, id="killed"),
+        pytest.param(0, True, 3.0, id="restarted", marks=pytest.mark.thorough),
+    ],
 )
 async def test_a_fleet_keeps_to_one_budget_and_loses_nothing(
     valkey: ValkeyServer, kill: int, restart: bool, ratio: float

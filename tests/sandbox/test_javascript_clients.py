@@ -43,6 +43,7 @@ def javascript(request: pytest.FixtureRequest) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("program", "operations"),
     [

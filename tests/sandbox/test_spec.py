@@ -54,10 +54,10 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("engine", "backend", "phases"),
     [
         ("pg", "postgres", f"{SYSTEMATIC},{RANDOM}"),
-        ("mysql", "memory", SYSTEMATIC),
-        ("mongodb", "memory", SYSTEMATIC),
-        ("kafka", "memory", SYSTEMATIC),
-        ("opensearch", "memory", SYSTEMATIC),
+        *(
+            pytest.param(engine, "memory", SYSTEMATIC, marks=pytest.mark.thorough)
+            for engine in ("mysql", "mongodb", "kafka", "opensearch")
+        ),
     ],
 )
 def test_every_answer_is_as_described(

@@ -100,6 +100,7 @@ async def test_long_lists_come_in_pages() -> None:
 
 
 @pytest.mark.described
+@pytest.mark.thorough
 @pytest.mark.parametrize(("engine", "kind", "key"), KINDS)
 def test_every_answer_is_as_described(tmp_path: Path, engine: str, kind: str, key: str) -> None:
     with Sandbox(windows=[]) as sandbox:

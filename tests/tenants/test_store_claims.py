@@ -137,7 +137,13 @@ async def all_of(store: Store) -> list[Record]:
     return [record async for record in store.records()]
 
 
-LIMITS = settings(max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def limits(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 def test_claims_in_a_file(tmp_path: Path) -> None:
@@ -152,10 +158,11 @@ def test_claims_in_a_file(tmp_path: Path) -> None:
                 database.execute("UPDATE credentials SET expires = expires - ?", (seconds,))
                 database.commit()
 
-    run_state_machine_as_test(InAFile, settings=LIMITS)
+    run_state_machine_as_test(InAFile, settings=limits(20))
 
 
-def test_claims_in_postgresql(postgres: str) -> None:
+@pytest.mark.parametrize("examples", [6, pytest.param(40, marks=pytest.mark.thorough)])
+def test_claims_in_postgresql(postgres: str, examples: int) -> None:
     class InPostgreSQL(Claims):
         def __init__(self) -> None:
             table = f"claims_{secrets.token_hex(4)}"
@@ -167,4 +174,4 @@ def test_claims_in_postgresql(postgres: str) -> None:
             with psycopg.connect(postgres) as connection:
                 connection.execute(statement.format(self.table), [seconds])
 
-    run_state_machine_as_test(InPostgreSQL, settings=LIMITS)
+    run_state_machine_as_test(InPostgreSQL, settings=limits(examples))

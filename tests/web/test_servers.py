@@ -63,6 +63,7 @@ async def what_is_there(sandbox: Sandbox, store: Path) -> Tally:
         return await tally(client, cluster, store)
 
 
+@pytest.mark.thorough
 async def test_a_slow_api_makes_the_health_no_slower_and_a_stop_loses_no_signup(
     name: str, sandbox: Sandbox, slow: Fault, api: dict[str, str], tmp_path: Path
 ) -> None:
