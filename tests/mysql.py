@@ -113,7 +113,8 @@ def _run(server: str, folder: Path) -> Iterator[str]:
     options += [f"--ssl-{part}={folder / part}.pem" for part in ("ca", "key", "cert")]
     if server == "mariadb":
         install = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        subprocess.run(["mariadb-install-db", *common, *install], check=True, capture_output=True)
+        installed_db = subprocess.run(["mariadb-install-db", *common, *install], capture_output=True, text=True)
+        assert installed_db.returncode == 0, installed_db.stdout + installed_db.stderr
     else:
         subprocess.run(["mysqld", *common, "--initialize-insecure"], check=True, capture_output=True)
         options.append("--mysqlx=OFF")
