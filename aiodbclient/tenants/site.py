@@ -83,7 +83,7 @@ class SiteReader:
     Args:
         private: Whether to use the private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for half of those that the server takes.
+        connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
     """
 
     def __init__(self, *, private: bool = False, admin: str | None = None, connection_limit: int | None = None) -> None:

@@ -59,6 +59,24 @@ def set_password(connection: pymysql.Connection[Cursor]) -> None:
         run(connection, "SET PASSWORD = 'Mine-1-Mine'")
 
 
+async def test_a_tenant_leaves_connections_to_others(tenants: Tenants) -> None:
+    greedy = await tenants.ensure("alpha")
+    sessions = [connect(greedy)]
+    [(most,)] = run(sessions[0], "SELECT @@max_connections")
+    assert isinstance(most, int)
+    try:
+        with pytest.raises(pymysql.MySQLError, match="max_user_connections"):
+            while len(sessions) < most:
+                sessions.append(connect(greedy))
+        assert len(sessions) == most // 3
+
+        assert await tenants.ensure("beta")
+        assert (await only(tenants.rotate(["alpha"]))).error is None
+    finally:
+        for session in sessions:
+            session.close()
+
+
 async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenants) -> None:
     """A session of the old login stays open and sets its own password, after this and every later rotation."""
     leaked = await tenants.ensure("alpha")

@@ -209,7 +209,7 @@ def sql_grants(
         connection: Where it listens, and its primary user.
         ca: Its CA certificate as PEM; None without TLS.
         admin: The DSN of an administrator; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for half of the server's limit.
+        connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
 
     Raises:
         UnsupportedOperationError: Tenants are not supported on this engine.

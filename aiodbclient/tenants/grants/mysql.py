@@ -42,9 +42,7 @@ from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_
 from .mysql_transactions import roll_back_prepared
 
 _LONG_TURNS = 4  # how many logins at a time to end the sessions of
-_NO_LIMIT = (
-    100_000  # more than any server allows. With 0 the server would not count sessions, so a limit could not stop them
-)
+_PART = 3  # of the server's connections that one login may have: two logins of a tenant leave some to others
 
 
 class MySQLGrants(Grants[MySQLSession]):
@@ -53,7 +51,8 @@ class MySQLGrants(Grants[MySQLSession]):
     Args:
         admin: The DSN of an administrator. Logins are tested on its server.
         ca: The cluster's CA certificate as PEM, to verify the server; None: no TLS.
-        connection_limit: How many connections a login may have at a time; None for no limit. A tenant cannot raise it.
+        connection_limit: How many connections a login may have at a time; None for a third of the server's limit. A
+            tenant cannot raise it.
 
     Raises:
         ConfigurationError: ``admin`` is not a DSN.
@@ -65,7 +64,7 @@ class MySQLGrants(Grants[MySQLSession]):
         super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
-        self._limit = connection_limit or _NO_LIMIT
+        self._limit = connection_limit
 
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
@@ -85,7 +84,7 @@ class MySQLGrants(Grants[MySQLSession]):
             rights = ", ".join(RIGHTS[names.role])
             await server.rows(tenant, f"GRANT {rights} ON {quoted(pattern(schema))}.* TO %s@'%%'", username)
             await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
-            await limit(server, tenant, username, queries=0, connections=self._limit)
+            await limit(server, tenant, username, queries=0, connections=await self._most(server, tenant))
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
         return await self._test(names, username, password, access=True)
@@ -217,11 +216,19 @@ class MySQLGrants(Grants[MySQLSession]):
     @asynccontextmanager
     async def _limited(self, server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
         """Meanwhile, let the open sessions of a login run no statement."""
-        await limit(server, tenant, username, queries=1, connections=self._limit)
+        most = await self._most(server, tenant)
+        await limit(server, tenant, username, queries=1, connections=most)
         try:
             yield
         finally:
-            await limit(server, tenant, username, queries=0, connections=self._limit)
+            await limit(server, tenant, username, queries=0, connections=most)
+
+    async def _most(self, server: MySQLSession, tenant: str) -> int:
+        """How many connections a login may have. Never 0: then MySQL would not count them, and no limit could stop them."""
+        if self._limit is not None:
+            return self._limit
+        ((of_the_server,),) = await server.rows(tenant, "SELECT @@max_connections")
+        return max(1, int(of_the_server) // _PART)
 
     def _own(self, username: str, password: str) -> AbstractAsyncContextManager[MySQLSession]:
         """Log in as a tenant's login, without a schema and without a statement."""
