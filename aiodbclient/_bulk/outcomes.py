@@ -26,7 +26,7 @@ class Action(StrEnum):
         ROTATED: The tenant's other login took over. The previous one still works.
         CHECKED: The tenant was checked. ``problems`` lists what is wrong.
         REPAIRED: Something was wrong with the tenant, and was repaired.
-        RETIRED: The tenant's previous login got a random password that is not stored.
+        RETIRED: The tenant's previous credential was ended.
         DELETED: It existed, and was deleted.
         ABSENT: It was to be deleted, but did not exist.
         FAILED: It failed. ``error`` says why.

@@ -6,10 +6,11 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-# An estimate that no 429 confirmed falls with time, slowly at first, to find out whether it is too high: from 125 slots
-# by 3 after a 16th of the window, and by 39 after a quarter. The first 429 ends that.
-_SLOWLY = 1 / 8  # of the estimate, in a window
-_FASTER = 4.5  # of the estimate in a window, growing with the square of the time
+# An estimate that no full window confirmed falls with time, slowly at first, to find out whether it is too high: from
+# 125 slots by 3 after a 16th of the window, and by 39 after a quarter. A full window ends that. After t windows the
+# estimate has lost the part (_SLOWLY + _FASTER * t) * t.
+_SLOWLY = 1 / 8
+_FASTER = 4.5
 _MOMENT = 1e-6  # seconds
 _PIECES = 32  # Requests seen within one such piece of a window share an entry.
 
@@ -22,8 +23,8 @@ class Others:
 
     Attributes:
         seconds: The length of the window.
-        steady: Whether others probably go on as they did. If so, the estimate holds for one window, then falls to zero
-            over the next, because no later answer may show that they stopped. Otherwise it falls from now on.
+        steady: Whether others probably go on as they did. If so, a ``sure`` estimate holds for one window, then falls
+            to zero over the next, because no later answer may show that they stopped. Otherwise it falls from now on.
         level: How many slots they probably held at the time ``since``.
         since: When ``level`` was set.
         sure: Whether a full window confirmed the estimate then.

@@ -77,6 +77,12 @@ NamesArgument = Annotated[
         metavar="[NAME]...", help="The tenants. Names, --from or --all.", show_default=False, autocompletion=tenants
     ),
 ]
+NewNamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...", help="The tenants. Names or --from.", show_default=False, autocompletion=tenants
+    ),
+]
 FromOption = Annotated[
     Path | None,
     typer.Option(

@@ -148,7 +148,11 @@ async def rotate_tenants(
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Rotate also tenants that are not retired yet. It ends a credential in use.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Rotate also tenants that are not retired yet. Programs may still use what this ends.",
+        ),
     ] = False,
     prefix: PrefixOption = "",
     private: PrivateOption = False,
@@ -157,7 +161,7 @@ async def rotate_tenants(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """Give each tenant a new credential, with its second login. The old one works until `retire`.
+    """Give each tenant a new credential, with its other login. The old one works until `retire`.
 
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants rotate --all --older-than 30d --cluster tenants-prod --store tenants.db
@@ -194,7 +198,7 @@ async def retire_tenants(
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
-    """End the credential from before `rotate`: its login gets a password that nobody has, and its sessions end.
+    """End the credential from before `rotate`: its password and its sessions.
 
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants retire --all --after 1d --cluster tenants-prod --store tenants.db

@@ -15,7 +15,7 @@ from .arguments import (
     FromOption,
     JsonOption,
     MaxOption,
-    NamesArgument,
+    NewNamesArgument,
     PrefixOption,
     PruneOption,
     RoleOption,
@@ -43,7 +43,7 @@ _SIGNS = {
 async def plan_tenants(
     cluster: ClusterOption,
     store: StoreOption,
-    names: NamesArgument = None,
+    names: NewNamesArgument = None,
     file: FromOption = None,
     role: RoleOption = Role.OWNER,
     prune: PruneOption = False,

@@ -21,6 +21,7 @@ from .arguments import (
     JsonOption,
     MaxOption,
     NamesArgument,
+    NewNamesArgument,
     PrefixOption,
     PrivateOption,
     PruneOption,
@@ -52,7 +53,7 @@ class IfExistsOption(StrEnum):
 async def provision_tenants(
     cluster: ClusterOption,
     store: StoreOption,
-    names: NamesArgument = None,
+    names: NewNamesArgument = None,
     file: FromOption = None,
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,

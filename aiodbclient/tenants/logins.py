@@ -1,7 +1,7 @@
 """Create or reset a tenant's login, grant its rights, and test its password by logging in.
 
-The intent is stored first, the claim is renewed before each request that changes a password, and the
-caller stores the returned credential.
+The caller has stored the intent, and stores the returned credential. The claim is renewed before each request that
+changes a password.
 
 On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the password that the API
 returns is used without a test.
@@ -63,7 +63,7 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, 
     Args:
         tenant: The tenant.
         login: One of its two logins.
-        there: Whether the login exists already, so that it is reset.
+        there: Whether to reset the login first, and to create it only if it does not exist; otherwise the reverse.
         ours: Whether a request of ours may have created it, so that it may be reset if it exists.
 
     Returns:
@@ -121,14 +121,14 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
         await tenant.spent.on_sql(sql.give(names, user.name))
         return await _patiently(partial(sql.log_in, names, user.name, user.password), tenant)
     except GrantError as error:
-        error.on_record = _on_record_text(tenant)
+        error.on_record = _on_record_text(tenant, user.name)
         raise
 
 
 async def works(tenant: Tenant, credential: Credential) -> bool:
     """Whether the stored ``credential`` can log in or, if the API grants the rights, equals the API's answer.
 
-    It was tested before it was stored, so a server that refuses it now accepted it before.
+    It was tested before it was stored. So a refusal means that the password was changed since.
 
     Raises:
         GrantError: The server is down, so the refusal says nothing about the credential.
@@ -152,7 +152,7 @@ def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
         f"tenant {tenant.names.tenant!r}: the server refuses the login {login!r} with the password that the API "
         f"returns: {reason}",
         tenant=tenant.names.tenant,
-        on_record=_on_record_text(tenant),
+        on_record=_on_record_text(tenant, login),
     )
 
 
@@ -253,7 +253,10 @@ async def _with_password(tenant: ClaimedTenant, user: User) -> User:
     )
 
 
-def _on_record_text(tenant: ClaimedTenant) -> str:
-    if usable(tenant.held.record) is not None:
-        return "the credential from before is on record, and was not touched"
-    return "the name is on record, without a credential"
+def _on_record_text(tenant: ClaimedTenant, login: str) -> str:
+    current = usable(tenant.held.record)
+    if current is None:
+        return "the name is on record, without a credential"
+    if current.username == login:
+        return "the credential on record is being replaced and may no longer work: repair the tenant"
+    return "the credential from before is on record, and was not touched"

@@ -28,9 +28,9 @@ from .tenancy import Tenancy, check_login, usable
 
 DoneT = TypeVar("DoneT", TenantDone, TenantRepaired, TenantRemoved, TenantChecked)
 
-_BEGUN = 4  # begun names for each name that is worked on; the others wait for claims of other processes
+_BEGUN = 4  # names begun for each that is worked on. The others wait for a turn, or for a claim of another process
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
-_LOSSES = 5  # claims of one name that may be lost before it fails
+_LOSSES = 5  # lost claims of one name before it fails, unless a request of ours may have changed a password (``Doubt``)
 
 
 @define
@@ -184,7 +184,8 @@ async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
     if current is None or current.username not in doubt.logins:
         return
     is_intended = record.intended == current.username  # by us, or by another process that began other work
-    if (not doubt.replacing) if is_intended else await works(tenant, current):
+    leave = not doubt.replacing if is_intended else await works(tenant, current)
+    if leave:
         return
     await tenant.held.intend(current.username)
     doubt.replacing = True

@@ -19,7 +19,7 @@ from .tenancy import Tenancy, now_of, required, usable
 
 
 class AgedJob(ClaimingJob[TenantDone]):
-    """A job that skips tenants whose rotation is younger than ``age``.
+    """A job that skips tenants whose credential is younger than ``age``.
 
     Ages are measured from the start of the run, by the store's clock. So a rotation by another process during the run
     always counts as young.
@@ -100,7 +100,8 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
 
     Raises:
         InvalidArgumentError: The tenant has no credential on record.
-        RotationPendingError: The previous credential is not retired, and ``force`` is false.
+        RotationPendingError: The previous credential is not retired, and ``force`` is false. Not raised if the intent
+            names its login: a ``retire`` or a forced rotation has begun to end it.
     """
     record = tenant.held.record
     current, previous = required(tenant.names.tenant, usable(record)), record.previous
@@ -111,9 +112,8 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
             "again would end it while programs may still use it; retire it first, or pass force=True"
         )
     await tenant.held.intend(other)
-    if (
-        previous is not None and tenant.site.sql is not None
-    ):  # otherwise an open session of it could set another password
+    # Without this, an open session of the other login could set its password after us.
+    if previous is not None and tenant.site.sql is not None:
         await end_login(tenant, other, certain=True)
     credential = await working_credential(tenant, other, there=previous is not None)
     await tenant.held.keep(credential, current)

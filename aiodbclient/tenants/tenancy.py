@@ -130,6 +130,6 @@ def required(name: str, credential: Credential | None) -> Credential:
     """
     if credential is None:
         raise InvalidArgumentError(
-            f"the tenant {name!r} has no credential on record: provision it first; nothing was sent"
+            f"the tenant {name!r} has no usable credential on record: provision or repair it first; nothing was sent"
         )
     return credential

@@ -18,7 +18,8 @@ class Held:
     """The slots that one process holds.
 
     Slots are interchangeable: a request that ends gives up the slot that was taken first. The next ask reports it.
-    Until then Valkey counts the slot by its lease. A lease is longer than a request, so no slot is free too early.
+    Until then Valkey counts the slot by its lease. A lease is longer than nearly every request, so hardly any slot is
+    free too early.
 
     Args:
         most: How many answered requests are remembered until they are reported.

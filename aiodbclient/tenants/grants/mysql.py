@@ -224,7 +224,7 @@ class MySQLGrants(Grants[MySQLSession]):
             await limit(server, tenant, username, queries=0, connections=most)
 
     async def _most(self, server: MySQLSession, tenant: str) -> int:
-        """How many connections a login may have. Never 0: then MySQL would not count them, and no limit could stop them."""
+        """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
         if self._limit is not None:
             return self._limit
         ((of_the_server,),) = await server.rows(tenant, "SELECT @@max_connections")
