@@ -117,8 +117,8 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
         )
     if _DERIVED.search(whole):
         raise InvalidArgumentError(
-            f"{whole!r} has the form of a name that is derived from a tenant's, such as its second login, and cannot be "
-            "a tenant's; nothing was sent"
+            f"{whole!r} has the form of a name that is derived from a tenant's, such as its second login, and cannot "
+            "be a tenant's; nothing was sent"
         )
     if engine in POSTGRESQL and len(whole.encode()) > _MAX_BYTES:
         raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_BYTES} bytes of PostgreSQL; nothing was sent")
