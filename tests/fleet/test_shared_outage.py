@@ -54,7 +54,7 @@ async def test_requests_during_an_outage_count_when_the_budget_is_shared_again(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
-    alone, other = make_budget(limit=20, seconds=1.5, fallback_share=0.5), make_budget(limit=20, seconds=1.5)
+    alone, other = make_budget(limit=20, seconds=5.0, fallback_share=0.5), make_budget(limit=20, seconds=5.0)
     await alone.acquire()
     alone.release()
     valkey.stop()
