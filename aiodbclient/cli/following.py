@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field, frozen
@@ -79,9 +80,13 @@ class Tally:
         error: What ended the whole run, if anything did.
         stopped: Whether a signal stopped it.
         at_once: Whether a second signal ended it.
+        once: Whether the work must not be done twice, so that running the command again must skip what is done.
+        started: When it began.
     """
 
     total: int
+    once: bool = False
+    started: float = field(factory=monotonic)
     counts: Counter[Action] = field(factory=Counter[Action])
     again: int = 0
     error: DatabaseClientError | None = None
@@ -95,7 +100,9 @@ class Tally:
             self.again += not isinstance(outcome.error, _FINAL)
 
 
-async def follow(run: Run[OutcomeT], *, total: int, budget: AnyBudget, shown: Shown, work: int | None = None) -> int:
+async def follow(
+    run: Run[OutcomeT], *, total: int, budget: AnyBudget, shown: Shown, work: int | None = None, once: bool = False
+) -> int:
     """Do a run to its end, and print its progress and its outcomes.
 
     Args:
@@ -104,13 +111,14 @@ async def follow(run: Run[OutcomeT], *, total: int, budget: AnyBudget, shown: Sh
         budget: The budget that paces it.
         shown: What to print of each outcome.
         work: The number of names that will take requests; None: all.
+        once: Whether the work must not be done twice. Then the command takes ``--older-than``.
 
     Returns:
         The exit code.
     """
     from .progress import Bar  # slow to import, and not needed for help
 
-    tally, lines = Tally(total), Lines()
+    tally, lines = Tally(total, once), Lines()
     try:
         with Bar(total, total if work is None else work, budget) as bar:
             on_signals(Stopping(run, bar, tally).stop)
@@ -146,9 +154,12 @@ def _print(outcome: Any, shown: Shown, lines: Lines) -> None:
 
 def _end(tally: Tally, lines: Lines) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
-    done = tally.counts.total()
+    done, failed = tally.counts.total(), tally.counts[Action.FAILED]
     left = tally.total - done
-    progress = f"{done} are done, {left} are left. To go on, run it again: {this_command()}"
+    progress = f"{done - failed} are done, {f'{failed} failed, ' if failed else ''}{left} are left. "
+    progress += (
+        "Do not run it again" if tally.once and not left + failed else f"To go on, run it again: {_again(tally)}"
+    )
     if tally.error is not None:
         code = code_of(tally.error)
         code = UNUSABLE if code == SOME_FAILED else code
@@ -163,8 +174,16 @@ def _end(tally: Tally, lines: Lines) -> int:
     if not tally.counts[Action.FAILED]:
         return DONE
     if tally.again:
-        tell(f"{tally.again} failed. To try again, run it again: {this_command()}")
+        tell(f"{tally.again} failed. To try again, run it again: {_again(tally)}")
     return SOME_FAILED
+
+
+def _again(tally: Tally) -> str:
+    """The command that goes on: this one, which skips what is done."""
+    if not tally.once or not tally.counts.total():
+        return this_command()
+    hours = int((monotonic() - tally.started) / 3600) + 2  # it may be run again some time later
+    return f"{this_command()} --older-than {hours}h"
 
 
 def _failure(error: Exception) -> dict[str, Any]:

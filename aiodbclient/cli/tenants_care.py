@@ -171,7 +171,7 @@ async def rotate_tenants(
     async with open_place(where) as place:
         total = await place.count() if wanted is None else len(wanted)
         run = place.tenants.rotate(wanted, older_than=age, force=force)
-        return await do(run, total, place, show=show, json=json)
+        return await do(run, total, place, show=show, json=json, once=age is None)
 
 
 @writes

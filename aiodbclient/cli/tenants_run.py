@@ -151,7 +151,14 @@ async def remove_tenants(
 
 
 async def do(
-    run: Run[Any], total: int, place: Place, *, json: bool, show: bool = False, work: int | None = None
+    run: Run[Any],
+    total: int,
+    place: Place,
+    *,
+    json: bool,
+    show: bool = False,
+    work: int | None = None,
+    once: bool = False,
 ) -> int:
     """Follow a run of tenants. Prints the credentials with ``show``, and the problems that were repaired.
 
@@ -162,6 +169,7 @@ async def do(
         json: Whether to print JSON.
         show: Whether to print secrets.
         work: The number of names that will take requests; None: all.
+        once: Whether the work must not be done twice.
     """
 
     def row(outcome: Any) -> dict[str, Any]:
@@ -175,7 +183,7 @@ async def do(
         return "\n".join(repaired + ([lines_of(outcome.credential)] if show and outcome.credential is not None else []))
 
     shown = Shown(as_json=json, row=row, details=details)
-    return await follow(run, total=total, budget=place.budget, shown=shown, work=work)
+    return await follow(run, total=total, budget=place.budget, shown=shown, work=work, once=once)
 
 
 def _removal(names: Sequence[str], cluster: str, role: Role = Role.OWNER, *, keep_database: bool = False) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
+from aiodbclient.tenants.naming import names_of
 
 from .conftest import COMMAND, SIGNALS, Command
 
@@ -236,6 +238,27 @@ def test_a_broken_pipe_stops_the_run_and_loses_nothing(command: Command, names: 
     assert first["name"] in on_record(command)
     assert len(on_record(command)) < len(names)
     assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
+
+
+def test_a_stopped_rotation_says_how_to_rotate_nothing_twice(command: Command, names: list[str]) -> None:
+    assert command("tenants", "provision", *from_file(command, names), *command.place).code == 0
+    for name in names[1:]:
+        command.sandbox.faults.add("users.create", name=names_of(name, "pg").logins[1], delay=3.0)
+    before = on_record(command)
+    process = command.start("tenants", "rotate", *from_file(command, names), *command.place, "--force", "--json")
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    stopped = command.end(process)
+
+    advice = stopped.err.rpartition("run it again: ")[2].partition('"')[0].strip()
+    assert advice.endswith(" --force --json --older-than 2h"), stopped.err
+    rotated = on_record(command)[first["name"]]
+    assert rotated != before[first["name"]]
+    again = command(*shlex.split(advice)[1:])
+    assert again.code == 0
+    assert {each["name"]: each["action"] for each in again.objects()}[first["name"]] == "kept"
+    assert on_record(command)[first["name"]] == rotated
 
 
 def test_a_full_disk_is_reported_in_one_line(command: Command, names: list[str]) -> None:
