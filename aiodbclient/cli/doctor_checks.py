@@ -24,7 +24,7 @@ from ..tenants.credential import verifying_context
 from ..tenants.grants import sql_grants
 from ..tenants.site import connection_of
 from .output import printable, stdout_console, write
-from .stores import KEY_VARIABLE, is_missing, keys, open_store
+from .stores import KEY_VARIABLE, has_no_folder, is_missing, keys, open_store
 
 _CONNECT_SECONDS = 10.0
 _SKEW = 30.0  # s between two clocks that nobody needs to hear of
@@ -75,6 +75,9 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
         encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     except (InvalidArgumentError, ConfigurationError) as error:
         findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
+        return
+    if has_no_folder(where):
+        findings.fail("store", f"the folder of {where} does not exist", "create it, or use another --store")
         return
     if is_missing(where):
         findings.ok("store", f"{where} does not exist yet and will be created, {encrypted}")

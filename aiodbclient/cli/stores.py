@@ -103,6 +103,11 @@ def is_missing(where: str) -> bool:
     return _scheme_of(where) is None and not Path(where).exists()
 
 
+def has_no_folder(where: str) -> bool:
+    """Whether the store is a file in a folder that does not exist."""
+    return _scheme_of(where) is None and not Path(where).absolute().parent.is_dir()
+
+
 def _scheme_of(where: str) -> str | None:
     """The scheme of a URL; None for a path."""
     return urlsplit(where).scheme if "://" in where else None

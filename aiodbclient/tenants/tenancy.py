@@ -105,7 +105,8 @@ def check_login(names: Names, login: str | None) -> None:
     if login is not None and login not in names.logins:
         raise InvalidArgumentError(
             f"the tenant {names.tenant!r} is on record with the login {login!r}, but with this prefix its logins are "
-            f"{' and '.join(map(repr, names.logins))}: give each prefix a store of its own; nothing was sent"
+            f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with, and give each prefix "
+            "a store of its own; nothing was sent"
         )
 
 

@@ -129,6 +129,9 @@ def test_each_failed_check_says_what_to_do(command: Command) -> None:
     assert (done.code, results(done.out)["administrator"]) == (1, "FAIL")
     del command.environment["AIODBCLIENT_ADMIN"]
 
+    done = command("doctor", command.cluster, "--store", f"{command.folder}/none/tenants.db")
+    assert (done.code, results(done.out)["store"]) == (1, "FAIL")
+    assert "/none/tenants.db does not exist. create it" in done.out
     Path(command.store).write_bytes(b"this is no database " * 100)
     done = command("doctor", command.cluster, "--store", command.store)
     assert (done.code, results(done.out)["store"]) == (1, "FAIL")
