@@ -101,7 +101,7 @@ def message_of(error: Exception, *, retried: bool = False) -> str:
         text = text.replace(f": {advice}", "" if retried else f": {instead}")
     for argument, option in _OPTIONS:
         text = text.replace(argument, option)
-    return text
+    return f"{text}; check $DIGITALOCEAN_TOKEN" if isinstance(error, AuthenticationError) else text
 
 
 def end_output(error: OutputError, *, as_json: bool | None = None) -> int:

@@ -70,10 +70,12 @@ def check_tenant(name: object) -> str:
     """Return ``name`` if it can be a tenant's name on some engine.
 
     Raises:
-        InvalidArgumentError: It is not a string, or a URL cannot contain it.
+        InvalidArgumentError: It is not a string, only has spaces, or a URL cannot contain it.
     """
     check_name(name)
     assert isinstance(name, str)
+    if not name.strip():
+        raise InvalidArgumentError(f"{name!r} only has spaces, and cannot be a tenant's name; nothing was sent")
     return name
 
 

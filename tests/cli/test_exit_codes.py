@@ -59,6 +59,7 @@ def test_a_wrong_token_is_4(command: Command) -> None:
     for name in ARGUMENTS:
         done = command(*line(command, name))
         assert (done.code, "401" in done.out + done.err) == (1 if name == "doctor" else 4, True), name
+        assert "DIGITALOCEAN_TOKEN" in done.out + done.err
     assert not Path(command.store).exists()
 
 
