@@ -21,14 +21,17 @@ from .test_check_and_repair import admin_of
 
 OTHERS = {
     "pg": "SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin' AND pid <> pg_backend_pid()",
-    "mysql": "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'doadmin' AND ID <> CONNECTION_ID()",
+    "mysql": "SHOW PROCESSLIST",
 }
 END = {"pg": "SELECT pg_terminate_backend({}, 1000)", "mysql": "KILL {}"}
 
 
 async def sessions(admin: Credential) -> list[int]:
     """The other sessions of the administrator."""
-    return [number for (number,) in await ask(admin, OTHERS[admin.engine])]
+    rows = await ask(admin, OTHERS[admin.engine])
+    if admin.engine == "pg":
+        return [number for (number,) in rows]
+    return [row[0] for row in rows if row[1] == "doadmin" and row[7] != OTHERS["mysql"]]  # the last is our own
 
 
 async def are_none_left(admin: Credential) -> bool:
