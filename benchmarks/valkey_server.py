@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -38,7 +39,11 @@ class ValkeyServer:
             raise FileNotFoundError("valkey-server is not installed: apt-get install valkey-server")
         options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
         self._process = subprocess.Popen(
-            [BINARY, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            [BINARY, *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | {"LC_ALL": "C.UTF-8"},  # LANG may name a locale that does not exist
         )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self._process.poll() is None:

@@ -50,6 +50,7 @@ def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
             pem.write_to_path(str(folder / "cert.pem"), append=True)
         (folder / "key.pem").chmod(0o600)
         process: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+        process["env"] = os.environ | {"LC_ALL": "C.UTF-8"}  # LANG may name a locale that does not exist
         if os.geteuid() == 0:
             process |= {"user": "nobody", "group": "nogroup"}
             for path in (folder, *folder.iterdir()):

@@ -53,10 +53,11 @@ SETTINGS = {
 
 @cache
 def identity() -> dict[str, Any]:
-    """The options of ``subprocess`` by which root's server runs as ``nobody``: PostgreSQL refuses root."""
-    if os.geteuid() != 0:
-        return {}
-    return {"user": "nobody", "group": getpwnam("nobody").pw_gid, "extra_groups": []}
+    """The options of ``subprocess`` for a server: a locale that exists, and an ordinary user, since root is refused."""
+    options: dict[str, Any] = {"env": os.environ | {"LC_ALL": "C.UTF-8"}}
+    if os.geteuid() == 0:
+        options |= {"user": "nobody", "group": getpwnam("nobody").pw_gid, "extra_groups": []}
+    return options
 
 
 def new_folder() -> Path:
