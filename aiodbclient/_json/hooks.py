@@ -82,13 +82,18 @@ def optional_model(hook: Hook) -> Hook:
     """Return the hook for an object that may be missing: null, an empty string, or no members."""
 
     def structure(value: Any, kind: Any) -> Any:
-        if type(value) is dict:
-            return hook(value, kind) if value else None
-        if value is None or value == "":
-            return None
-        raise TypeError
+        if type(value) is dict and value:
+            return hook(value, kind)
+        check_missing(value)
+        return None
 
     return structure
+
+
+def check_missing(value: Any) -> None:
+    """Refuse what does not stand for a missing object: anything but null, an empty string, or no members."""
+    if value not in (None, "", {}):
+        raise TypeError
 
 
 def list_of(hook: Hook, *, optional: bool) -> Hook:

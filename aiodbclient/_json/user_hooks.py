@@ -23,7 +23,7 @@ from ..models import (
     UserRole,
     UserSettings,
 )
-from .hooks import Hook, list_of, open_enum, optional
+from .hooks import Hook, check_missing, list_of, open_enum, optional
 
 _text, _flag = optional(str), optional(bool)
 
@@ -99,18 +99,12 @@ def _user_hook() -> Callable[[Any], User]:
     return structure
 
 
-def _check_missing(value: Any) -> None:
-    """Refuse what is no object and does not stand for a missing one: null, an empty string, or no members."""
-    if value not in (None, "", {}):
-        raise TypeError
-
-
 def _mysql_settings_hook() -> Callable[[Any], MySQLSettings | None]:
     plugins, plugin_of = _known(MySQLAuthPlugin), open_enum(MySQLAuthPlugin, optional=False)
 
     def structure(value: Any) -> MySQLSettings | None:
         if not value:
-            _check_missing(value)
+            check_missing(value)
             return None
         plugin = value["auth_plugin"]
         return MySQLSettings(plugins.get(plugin) or plugin_of(plugin, None))
@@ -125,7 +119,7 @@ def _settings_hook() -> Callable[[Any], UserSettings | None]:
 
     def structure(value: Any) -> UserSettings | None:
         if not value:
-            _check_missing(value)
+            check_missing(value)
             return None
         get = value.get
         flag, acl = get("pg_allow_replication"), get("acl")
@@ -171,7 +165,7 @@ def _mongo_hook() -> Callable[[Any], MongoUserSettings | None]:
 
     def structure(value: Any) -> MongoUserSettings | None:
         if not value:
-            _check_missing(value)
+            check_missing(value)
             return None
         databases, role = value.get("databases"), value.get("role")
         if databases is not None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import typer
 
 from ..errors import InvalidArgumentError
-from .output import printable, tell, write_error
+from .output import note, printable, write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -67,7 +67,7 @@ def _answer(question: str) -> bool:
         answer = _read_line().strip().lower()
         if answer in ("y", "yes", "n", "no", ""):
             return answer.startswith("y")
-        tell("answer y or n")
+        note("answer y or n")
 
 
 def _read_line() -> str:

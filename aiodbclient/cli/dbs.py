@@ -7,7 +7,7 @@ from .asking import confirm
 from .help import Command, group
 from .names import check_name
 from .opening import find_cluster, open_client
-from .output import print_rows, tell
+from .output import note, print_rows
 from .running import DONE, STOPPED, cluster_and_name, reads, writes
 
 app = group("List, create and delete the databases of a cluster.")
@@ -64,7 +64,7 @@ async def create_db(
     if json:
         print_rows([{"name": db.name}], as_json=True)
     else:
-        tell(f"created the database {name}")
+        note(f"created the database {name}")
     return DONE
 
 
@@ -86,5 +86,5 @@ async def delete_db(
         return STOPPED
     async with open_client(budget) as (client, _):
         await (await find_cluster(client, cluster)).dbs.delete(name)
-    tell(f"deleted the database {name}")
+    note(f"deleted the database {name}")
     return DONE

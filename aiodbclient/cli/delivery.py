@@ -100,7 +100,7 @@ def write_ca(credential: Credential, ca_file: Path) -> None:
     """Write the CA of the cluster into ``ca_file``, unless it is there already.
 
     Raises:
-        InvalidArgumentError: The file holds something else, is no regular file, or cannot be written.
+        InvalidArgumentError: The file has other content, is not a regular file, or cannot be written.
     """
     if credential.ca is None:
         raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} speaks no TLS, so it has no CA")

@@ -198,7 +198,7 @@ async def check_servers(
         findings.ok("administrator", f"{found.name} logs in to {found.server}, and may create roles and grant rights")
     skew = abs((datetime.now(UTC) - found.clock).total_seconds())
     if skew > _SKEW:
-        findings.fail("clock", f"it differs from the server's by {skew:.0f} s", "Set it by NTP: ages are told by it")
+        findings.fail("clock", f"it differs from the server's by {skew:.0f} s", "Set it by NTP: it measures ages")
     else:
         findings.ok("clock", "is that of the server")
 

@@ -13,7 +13,7 @@ from .. import ClusterClient
 from ..errors import DatabaseClientError
 from ..tenants import Credential, SQLiteStore, Tenants
 from .doctor_checks import Findings
-from .output import tell
+from .output import note
 from .running import on_signals
 
 _REPORT = "See the error; if the guide promises otherwise, report it with the lines above"
@@ -44,7 +44,7 @@ async def live(findings: Findings, cluster: ClusterClient, *, private: bool, adm
             except _StepFailedError:
                 pass
             finally:
-                on_signals(lambda: tell(f"wait: the tenant {name} is being removed"))
+                on_signals(lambda: note(f"wait: the tenant {name} is being removed"))
                 await _remove(findings, tenants, cluster, name)
 
 

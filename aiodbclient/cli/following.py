@@ -21,7 +21,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from .opening import AnyBudget
-from .output import Lines, complain, tell, this_command
+from .output import Lines, complain, note, this_command
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, message_of, on_signals
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _end(tally: Tally, lines: Lines) -> int:
     if not tally.counts[Action.FAILED]:
         return DONE
     if tally.again:
-        tell(f"{tally.again} failed. To try again, run it again: {_again(tally)}")
+        note(f"{tally.again} failed. To try again, run it again: {_again(tally)}")
     return SOME_FAILED
 
 

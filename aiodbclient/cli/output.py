@@ -71,7 +71,7 @@ def _discard(stream: TextIO) -> None:
 
 
 def write_error(text: str) -> None:
-    """Print ``text`` on the standard error at once. Where that cannot be written, the exit code alone says why."""
+    """Print ``text`` on the standard error at once. If it cannot be written, only the exit code says why."""
     if sys.stderr is None:  # closed from the start: ``print`` would use the standard output
         return
     try:
@@ -115,7 +115,7 @@ def _console(**options: Any) -> Console:
     return Console(highlight=False, markup=False, emoji=False, **options)
 
 
-def tell(text: str) -> None:
+def note(text: str) -> None:
     """Print a note on the standard error."""
     _say({"note": text}, text, as_json=speaks_json.get())
 
@@ -182,7 +182,7 @@ def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool, lost: str
     """
     lines = list(rows)
     if not lines and none and not as_json:
-        tell(none)
+        note(none)
     if as_json:
         write("".join(f"{json.dumps(row)}\n" for row in lines), lost)
     elif lines:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .estimate import Pace
 from .opening import AnyBudget
-from .output import NAME, error_console, printable, speaks_json, tell, write_error
+from .output import NAME, error_console, note, printable, speaks_json, write_error
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
@@ -93,7 +93,7 @@ class Bar:
     def say(self, text: str) -> None:
         """Print ``text`` above the bar."""
         if self._progress.disable:
-            tell(text)
+            note(text)
         else:
             self._console.print(f"{NAME}: {text}", soft_wrap=True)
 
@@ -116,7 +116,7 @@ class Bar:
             if now - self._said >= LINE_EVERY:
                 self._said = now
                 parts = [f"{self._done} of {self._total} done", rate, failures, f"{left} left" if left else "", limit]
-                tell(", ".join(part for part in parts if part))
+                note(", ".join(part for part in parts if part))
             return
         self._progress.update(self._task, rate=rate, left=left, failures=failures, limit=limit)
         self._progress.refresh()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Seal, SQLiteStore, Store
-from .output import tell
+from .output import note
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 ENTRY_POINTS = "aiodbclient.stores"
@@ -71,7 +71,7 @@ async def open_store(
                 if _NO_TABLE not in str(error):
                     raise
         if opened is None and if_missing is IfMissing.EMPTY:
-            tell(f"{_shown(where)} does not exist yet: `tenants provision` creates it")
+            note(f"{_shown(where)} does not exist yet: `tenants provision` creates it")
             folder = stack.enter_context(TemporaryDirectory())
             opened = await stack.enter_async_context(SQLiteStore(Path(folder) / "nothing.db"))
         if opened is None:

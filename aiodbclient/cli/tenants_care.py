@@ -24,7 +24,7 @@ from .arguments import (
 )
 from .durations import duration
 from .following import Shown, follow
-from .output import print_rows, printable, tell
+from .output import note, print_rows, printable
 from .running import DIFFERENT, DONE, SOME_FAILED, reads, writes
 from .tenants_place import Where, chosen, open_place
 from .tenants_run import do
@@ -100,7 +100,7 @@ async def check_tenants(
     if not broken or code not in (DONE, SOME_FAILED):
         return code
     begun = "" if not unfinished else "; `aiodbclient tenants list` names the command that finishes what was begun"
-    tell(f"{len(broken)} with problems: `aiodbclient tenants repair` repairs them{begun}")
+    note(f"{len(broken)} with problems: `aiodbclient tenants repair` repairs them{begun}")
     return DIFFERENT if code == DONE else code
 
 

@@ -23,7 +23,7 @@ from .arguments import (
 )
 from .delivery import as_secret, as_shell, row_of, uri_of, write_ca
 from .names import read_names
-from .output import check_stdout, print_rows, tell, write
+from .output import check_stdout, note, print_rows, write
 from .running import DONE, SOME_FAILED, reads
 from .tenants_place import Where, open_records
 
@@ -136,11 +136,11 @@ async def show_tenants(
         found = {name: await tenants.get(name) for name in on_record}
     credentials = [each for each in found.values() if each is not None]
     if not wanted and not credentials:
-        tell(f"{store} has no tenants")
+        note(f"{store} has no tenants")
     _print(credentials, kind, ca_file, show=show)
     missing = [name for name in wanted if found[name] is None]
     for name in missing:
-        tell(f"{name}: no credential is stored. `aiodbclient tenants provision` creates one")
+        note(f"{name}: no credential is stored. `aiodbclient tenants provision` creates one")
     return SOME_FAILED if missing else DONE
 
 
@@ -151,7 +151,7 @@ def _print(credentials: list[Credential], kind: Output, ca_file: Path | None, *,
     path = None if ca_file is None else str(ca_file)
     prints_uris = show or kind not in (Output.TABLE, Output.JSON)
     if prints_uris and path is None and any(each.ca is not None for each in credentials):
-        tell("the URIs encrypt the connection but do not verify the server: for that, add --ca-file ca.pem")
+        note("the URIs encrypt the connection but do not verify the server: for that, add --ca-file ca.pem")
     match kind:
         case Output.URI:
             write("".join(f"{uri_of(each, path)}\n" for each in credentials))

@@ -19,7 +19,7 @@ from .asking import confirm
 from .help import Command, group
 from .names import check_name
 from .opening import find_cluster, open_client
-from .output import check_stdout, command_line, print_rows, tell
+from .output import check_stdout, command_line, note, print_rows
 from .running import DONE, STOPPED, cluster_and_name, reads, writes
 from .users_plan import apply_users, plan_users
 
@@ -103,7 +103,7 @@ async def delete_user(
         return STOPPED
     async with open_client(budget) as (client, _):
         await (await find_cluster(client, cluster)).users.delete(name)
-    tell(f"deleted the user {name}")
+    note(f"deleted the user {name}")
     return DONE
 
 

@@ -130,7 +130,7 @@ class _File:
         for key, value in node.value:
             self._count(key, 1)
             if not isinstance(key.value, str) or key.value not in known:
-                called = _short(repr(key.value)) if key.id == "scalar" else _told(key)
+                called = _short(repr(key.value)) if key.id == "scalar" else _described(key)
                 raise self._wrong(key, f"{what} has no member {called}; it may have: {', '.join(known)}")
             if key.value in members:
                 raise self._wrong(key, f"`{key.value}` comes twice")
@@ -150,14 +150,14 @@ class _File:
     def _text(self, node: _Node) -> str:
         if not _is(node, "str"):
             quote = ": put it between quotation marks" if node.id == "scalar" else ""
-            raise self._wrong(node, f"this must be text, and is {_told(node)}{quote}")
+            raise self._wrong(node, f"this must be text, and is {_described(node)}{quote}")
         self._count(node, len(node.value))
         return str(node.value)
 
     def _flag(self, node: _Node) -> bool:
         flag = _FLAGS.get(node.value.lower()) if _is(node, "bool") else None
         if flag is None:
-            raise self._wrong(node, f"this must be true or false, and is {_told(node)}")
+            raise self._wrong(node, f"this must be true or false, and is {_described(node)}")
         return flag
 
     def _count(self, node: _Node, size: int) -> None:
@@ -183,7 +183,7 @@ def _tag(node: _Node) -> str:
     return str(node.tag).rpartition(":")[2]
 
 
-def _told(node: _Node) -> str:
+def _described(node: _Node) -> str:
     if node.id == "scalar":
         return f"{_TAGS.get(_tag(node), _short(_tag(node)))} ({_short(node.value)})"
     return "a list" if node.id == "sequence" else "a mapping"

@@ -181,10 +181,10 @@ class Grants(ABC, Generic[ServerT]):
         """Connect as ``_open`` does, and close the connection at the end."""
 
     @asynccontextmanager
-    async def _administrator(self, **options: Any) -> AsyncGenerator[ServerT]:
-        """Wait for a turn and log in as the administrator. ``options`` replace its own."""
+    async def _administrator(self, turns: asyncio.Semaphore | None = None, **options: Any) -> AsyncGenerator[ServerT]:
+        """Wait for a turn (of ``turns``, if given) and log in as the administrator. ``options`` replace its own."""
         try:
-            async with self._turns, self._connected(self._admin | options) as server:
+            async with turns or self._turns, self._connected(self._admin | options) as server:
                 yield server
                 return
         except (LoginRefusedError, ServerAwayError) as refused:

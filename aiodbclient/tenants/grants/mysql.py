@@ -41,7 +41,7 @@ from .mysql_server import (
 from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_its_end
 from .mysql_transactions import roll_back_prepared
 
-_LONG_TURNS = 4  # how many logins at a time to end the sessions of
+_LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
 _PART = 3  # of the server's connections that one login may have: two logins of a tenant leave some to others
 
 
@@ -97,7 +97,7 @@ class MySQLGrants(Grants[MySQLSession]):
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
         """Lock the account and kill its sessions. Do not delete it, because its events and views must keep working."""
-        async with self._administrator_for_long() as server:
+        async with self._administrator(self._long_turns) as server:
             await to_its_end(self._end(server, names.tenant, username))
         return None
 
@@ -117,12 +117,12 @@ class MySQLGrants(Grants[MySQLSession]):
         gives each login all rights in every schema, so it is unknown which of them were intended.
         """
         tenant = names.tenant
-        async with self._administrator_for_long() as server:
+        async with self._administrator(self._long_turns) as server:
             await _check_hosts(server, tenant, username)
             await to_its_end(self._end_old_sessions(server, tenant, username))
 
     async def before_removal(self, names: Names) -> None:
-        async with self._administrator_for_long() as server:
+        async with self._administrator(self._long_turns) as server:
             for username in names.logins:
                 await to_its_end(self._end(server, names.tenant, username))
             if names.role is Role.OWNER:
@@ -138,7 +138,7 @@ class MySQLGrants(Grants[MySQLSession]):
     async def forget(self, names: Names) -> None:
         """End sessions of deleted logins, and revoke all rights on a schema of that name."""
         tenant = names.tenant
-        async with self._administrator_for_long() as server:
+        async with self._administrator(self._long_turns) as server:
             for username in names.logins:
                 await to_its_end(self._end(server, tenant, username))
                 await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)  # left by a dead process
@@ -162,18 +162,6 @@ class MySQLGrants(Grants[MySQLSession]):
         raise GrantError(
             f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
         )
-
-    @asynccontextmanager
-    async def _administrator_for_long(self) -> AsyncGenerator[MySQLSession]:
-        """Like ``_administrator``, for work that a tenant can delay. It has its own turns, so it blocks no one else."""
-        async with self._long_turns:
-            try:
-                async with self._connected(self._admin) as server:
-                    yield server
-                    return
-            except (LoginRefusedError, ServerAwayError) as refused:
-                reason = str(refused)
-        raise GrantError(f"the administrator who gives tenants their rights cannot log in: {reason}")
 
     async def _open(self, options: dict[str, Any]) -> MySQLSession:
         return await opened(options, self._tls)

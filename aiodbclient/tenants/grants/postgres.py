@@ -108,9 +108,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             async with self._administrator() as server:
                 if await cannot_enter(names, server, username):
                     return reason
-                if not await is_full(
-                    names, server
-                ):  # a full database does not matter: the next one can test the password
+                # A full database does not matter: the next one can test the password.
+                if not await is_full(names, server):
                     break
         raise GrantError(
             f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
@@ -171,10 +170,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                         await ending.run(names, server)
             except LoginRefusedError as refused:
                 return str(refused)
-            except (
-                GrantError,
-                ServerAwayError,
-            ) as error:
+            except (GrantError, ServerAwayError) as error:
                 # Another session of the login ended ours, or the API did by deleting the login.
                 reason = str(error)
         if not ending.deleted:
