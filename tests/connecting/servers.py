@@ -22,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 from aiodbclient import Connection, Engine, User
 
 from ..requirements import no_server
+from ..tenants.servers import as_a_server
 
 ALICE = User("alice", password="p@ss:word/%")
 START_SECONDS = 60.0
@@ -49,12 +50,10 @@ def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
         for pem in certificate.cert_chain_pems:
             pem.write_to_path(str(folder / "cert.pem"), append=True)
         (folder / "key.pem").chmod(0o600)
-        process: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-        process["env"] = os.environ | {"LC_ALL": "C.UTF-8"}  # LANG may name a locale that does not exist
-        if os.geteuid() == 0:
-            process |= {"user": "nobody", "group": "nogroup"}
-            for path in (folder, *folder.iterdir()):
-                shutil.chown(path, "nobody", "nogroup")
+        for path in (folder, *folder.iterdir()) if os.geteuid() == 0 else ():
+            shutil.chown(path, "nobody", "nogroup")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process: dict[str, Any] = {"cwd": folder} | quiet | as_a_server()
         yield folder, process
 
 

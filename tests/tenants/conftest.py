@@ -125,6 +125,12 @@ def mongodb_cluster() -> Iterator[tuple[Sandbox, str]]:
         yield sandbox, asyncio.run(sandbox.add_cluster("mongodb"))
 
 
+@pytest.fixture
+async def mongodb_place(mongodb_cluster: tuple[Sandbox, str], tmp_path: Path) -> AsyncIterator[Place]:
+    async with placed(*mongodb_cluster, tmp_path / "tenants.db") as place:
+        yield place
+
+
 SQL = ["pg_cluster", *(f"mysql_cluster {name}" for name in SERVERS)]
 MONGODB = "mongodb_cluster"
 

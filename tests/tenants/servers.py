@@ -52,7 +52,7 @@ SETTINGS = {
 
 
 @cache
-def identity() -> dict[str, Any]:
+def as_a_server() -> dict[str, Any]:
     """The options of ``subprocess`` for a server: a locale that exists, and an ordinary user, since root is refused."""
     options: dict[str, Any] = {"env": os.environ | {"LC_ALL": "C.UTF-8"}}
     if os.geteuid() == 0:
@@ -74,7 +74,7 @@ def initialized(programs: Path) -> Path:
     atexit.register(shutil.rmtree, base, ignore_errors=True)
     (base / "password").write_text(PASSWORD)
     initdb = [f"{programs}/initdb", "-D", "data", "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile=password"]
-    subprocess.run([*initdb, "--no-sync"], cwd=base, check=True, capture_output=True, **identity())
+    subprocess.run([*initdb, "--no-sync"], cwd=base, check=True, capture_output=True, **as_a_server())
     return base / "data"
 
 
@@ -109,7 +109,7 @@ class RestartablePostgres:
             stderr=subprocess.DEVNULL,
             cwd=self._base,
             process_group=0,
-            **identity(),
+            **as_a_server(),
         )
         while not self._ready():
             assert self._server.poll() is None

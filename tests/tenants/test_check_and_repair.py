@@ -13,12 +13,11 @@ import pytest
 from aiodbclient import Action, MongoRole, MongoUserSettings, UserSettings
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError, NotFoundError
-from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.testing import LONG
 
-from .conftest import MONGODB, SQL, Place, only, placed
+from .conftest import MONGODB, SQL, Place, only
 from .dying import died, moments
 from .programs import ask, refusal
 
@@ -148,38 +147,36 @@ async def test_a_previous_credential_that_ended_too_early_is_found_and_given_up(
 
 
 async def test_a_password_that_somebody_reset_on_mongodb_cannot_be_seen_and_is_left_alone(
-    mongodb_cluster: tuple[Sandbox, str], tmp_path: Path
+    mongodb_place: Place,
 ) -> None:
-    async with placed(*mongodb_cluster, tmp_path / "tenants.db") as place:
-        tenants = place.tenants()
-        previous = await tenants.ensure("alpha")
-        current = (await only(tenants.rotate(["alpha"]))).credential
-        assert current is not None
-        for credential in (previous, current):
-            await place.cluster.users.reset_auth(credential.username)
-        sent = len(place.sent())
+    place, tenants = mongodb_place, mongodb_place.tenants()
+    previous = await tenants.ensure("alpha")
+    current = (await only(tenants.rotate(["alpha"]))).credential
+    assert current is not None
+    for credential in (previous, current):
+        await place.cluster.users.reset_auth(credential.username)
+    sent = len(place.sent())
 
-        assert (await only(tenants.check())).problems == ()
-        repaired = await only(tenants.repair())
+    assert (await only(tenants.check())).problems == ()
+    repaired = await only(tenants.repair())
 
-        assert (repaired.action, repaired.credential) == (Action.KEPT, current)
-        assert {operation for operation, _ in place.sent()[sent:]} <= READS
+    assert (repaired.action, repaired.credential) == (Action.KEPT, current)
+    assert {operation for operation, _ in place.sent()[sent:]} <= READS
 
 
 async def test_settings_that_somebody_changed_are_found_and_set_again(
-    mongodb_cluster: tuple[Sandbox, str], tmp_path: Path
+    mongodb_place: Place,
 ) -> None:
-    async with placed(*mongodb_cluster, tmp_path / "tenants.db") as place:
-        tenants = place.tenants()
-        credential = await tenants.ensure("alpha")
-        await place.cluster.users.update(
-            credential.username,
-            UserSettings(mongo_user_settings=MongoUserSettings(databases=["admin"], role=MongoRole.DB_ADMIN)),
-        )
+    place, tenants = mongodb_place, mongodb_place.tenants()
+    credential = await tenants.ensure("alpha")
+    await place.cluster.users.update(
+        credential.username,
+        UserSettings(mongo_user_settings=MongoUserSettings(databases=["admin"], role=MongoRole.DB_ADMIN)),
+    )
 
-        assert (await only(tenants.check())).problems == (Problem.SETTINGS_DIFFER,)
-        assert (await only(tenants.repair())).credential == credential
-        assert (await only(tenants.check())).problems == ()
+    assert (await only(tenants.check())).problems == (Problem.SETTINGS_DIFFER,)
+    assert (await only(tenants.repair())).credential == credential
+    assert (await only(tenants.check())).problems == ()
 
 
 async def test_a_run_lists_the_users_and_databases_once(anywhere: Place) -> None:
