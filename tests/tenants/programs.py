@@ -9,6 +9,7 @@ import psycopg
 import pymysql
 from psycopg import AsyncConnection
 
+from aiodbclient._aiomysql import Cursor
 from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
 
@@ -43,6 +44,7 @@ async def _ask_mysql(credential: Credential, database: str | None, statements: t
         db=database,
         charset="utf8mb4",
         autocommit=True,
+        cursorclass=Cursor,  # MySQL has notes about SHOW PROCESSLIST
     )
     try:
         async with connection.cursor() as cursor:
