@@ -13,7 +13,13 @@ from .._bulk.outcomes import Action
 from .._bulk.settle import FRESH, create_settled, says_taken
 from .._bulk.waits import waits
 from ..clusters import retry_policy
-from ..errors import ConflictError, InvalidArgumentError, InvalidResponseError, UnprocessableEntityError
+from ..errors import (
+    ConflictError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    UnprocessableEntityError,
+    UnsupportedOperationError,
+)
 from ..models import User
 from .claims import ClaimedTenant, Tenant
 from .credential import Credential
@@ -52,29 +58,39 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        await refuse_role_of_nobody(self.tenancy, tenant)
+        await refuse_role(self.tenancy, tenant)
         action, credential = await provision(tenant, self._if_exists, self._listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
-async def refuse_role_of_nobody(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
-    """For a reader or writer: make sure that the tenant itself is stored.
+async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
+    """For a reader or writer: make sure that the tenant can have one.
 
     Raises:
-        InvalidArgumentError: It is not stored.
+        InvalidArgumentError: The tenant itself is not stored.
+        UnsupportedOperationError: The server would let the reader or writer do more than it may.
     """
     if tenancy.role is Role.OWNER:
         return
-    name = tenant.names.tenant
+    name, site = tenant.names.tenant, tenant.site
     owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
     if usable(owner) is None:
-        record = tenant.held.record
-        if record.current is None and record.intended is None:
-            await tenant.held.forget()
-        raise InvalidArgumentError(
+        error: Exception = InvalidArgumentError(
             f"the tenant {name!r} has no credential on record, so it can have no {tenancy.role}: provision it first; "
             "nothing was sent"
         )
+    elif site.sql is not None and (reason := site.sql.why_no_roles()):
+        error = UnsupportedOperationError(
+            f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
+            engine=site.engine,
+            operation="tenants.role",
+        )
+    else:
+        return
+    record = tenant.held.record
+    if record.current is None and record.intended is None:
+        await tenant.held.forget()
+    raise error
 
 
 @frozen

@@ -17,7 +17,7 @@ from .loop import ClaimingJob
 from .naming import names_of, record_name
 from .outcomes import TenantRepaired
 from .problems import Problem
-from .provisioning import ensure_database, provision, refuse_role_of_nobody, run_setup
+from .provisioning import ensure_database, provision, refuse_role, run_setup
 from .roles import Role
 from .stores import Record
 from .tenancy import Tenancy
@@ -37,7 +37,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
-        await refuse_role_of_nobody(self.tenancy, tenant)
+        await refuse_role(self.tenancy, tenant)
         name, record, setup = tenant.names.tenant, tenant.held.record, self.tenancy.setup
         if record.current is None:  # its creation was not finished
             _, credential = await provision(tenant, "error", self._listing, setup)

@@ -13,7 +13,7 @@ from .endings import end_login
 from .logins import working_credential
 from .loop import ClaimingJob
 from .outcomes import TenantDone
-from .provisioning import refuse_role_of_nobody
+from .provisioning import refuse_role
 from .stores import Record
 from .tenancy import Tenancy, now_of, required, usable
 
@@ -64,7 +64,7 @@ class RotateTenants(AgedJob):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        await refuse_role_of_nobody(self.tenancy, tenant)
+        await refuse_role(self.tenancy, tenant)
         credential = await rotate(tenant, force=self._force)
         return TenantDone(name=tenant.names.tenant, action=Action.ROTATED, credential=credential)
 

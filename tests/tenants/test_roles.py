@@ -10,8 +10,9 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
-from aiodbclient.errors import ConflictError, InvalidArgumentError, RotationPendingError
+from aiodbclient.errors import ConflictError, InvalidArgumentError, RotationPendingError, UnsupportedOperationError
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
+from aiodbclient.tenants.grants import postgres
 from aiodbclient.tenants.naming import names_of
 from aiodbclient.tenants.testing import LONG
 
@@ -80,6 +81,20 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
     assert (await only(readers.check())).problems == ()
     assert await tenants.get("alpha") == owner
     assert await may(owner, "INSERT INTO t VALUES (4)")
+
+
+async def test_there_are_no_readers_where_every_login_may_create_objects(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on PostgreSQL 14: `test_postgres_roles.py` asks each installed server."""
+    monkeypatch.setattr(postgres, "_PRIVATE_PUBLIC", 1_000_000)
+    owner = await place.tenants().ensure("alpha")
+    before = await place.cluster.users.list()
+    with pytest.raises(UnsupportedOperationError, match=r"PostgreSQL \d+ lets every login create objects"):
+        await place.tenants().role("reader").ensure("alpha")
+    assert await place.cluster.users.list() == before
+    assert [record.name async for record in place.store.records()] == ["alpha"]
+    assert await place.tenants().ensure("alpha") == owner
 
 
 async def test_rights_reach_what_the_owner_makes_later_and_what_a_restore_brings(place: Place) -> None:

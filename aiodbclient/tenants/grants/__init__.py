@@ -57,6 +57,10 @@ class Grants(ABC, Generic[ServerT]):
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._readers = Readers(self._log_in, self._close)
 
+    def why_no_roles(self) -> str:
+        """Why this server cannot keep readers and writers within their rights; "" if it can. Call ``check`` first."""
+        return ""
+
     async def check(self) -> None:
         """Log in as the administrator, and log out."""
         async with self._administrator():

@@ -32,6 +32,7 @@ from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CA
 
 # s to wait before a retry, if another session held a lock. Meanwhile the turn is free for others.
 _PAUSES = (0.1, 0.5, 1.0)
+_PRIVATE_PUBLIC = 150_000  # the first version in which only the owner of a database may create objects in ``public``
 _ENDING = 4  # how many logins to end at a time; these do not use the turns
 
 
@@ -57,6 +58,13 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         self._limit = connection_limit
         self._version = 0  # of the server; 0 until it is known
         self._ending = asyncio.Semaphore(_ENDING)
+
+    def why_no_roles(self) -> str:
+        if self._version >= _PRIVATE_PUBLIC:
+            return ""
+        # With a function there, a reader could trick the owner (CVE-2018-1058), and only the server's superuser can
+        # revoke the right: https://www.postgresql.org/about/news/1834/
+        return f"PostgreSQL {self._version // 10_000} lets every login create objects in the schema public"
 
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
