@@ -4,7 +4,7 @@ Our own session has no limit of one statement an hour: the account has no limit 
 change the limits of open sessions::
 
     GRANT USAGE ON *.* TO login WITH MAX_QUERIES_PER_HOUR 1     from here on, open sessions can run nothing
-    ALTER USER login IDENTIFIED BY ...                          otherwise a session that set one could log in now
+    ALTER USER login IDENTIFIED BY ... ACCOUNT LOCK             otherwise a session that set one could log in now
     ALTER USER login WITH MAX_QUERIES_PER_HOUR 0 MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK
     ALTER USER login ACCOUNT LOCK                               after we have logged in
     KILL ...                                                    in our session, until no other is left
@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from time import monotonic
+from typing import NamedTuple
 
 import pymysql
 
@@ -28,7 +29,16 @@ from .mysql_sessions import END_SECONDS, PAUSE, LogIn, kill_others, limit, new_p
 _RUNNING = 0.15
 
 
-async def end_on_mariadb(server: MySQLSession, log_in: LogIn, tenant: str, username: str, *, lock: bool) -> None:
+class Password(NamedTuple):
+    """The password of an account, as the server stores it."""
+
+    plugin: str
+    digest: str
+
+
+async def end_on_mariadb(
+    server: MySQLSession, log_in: LogIn, tenant: str, username: str, *, kept: Password | None = None
+) -> None:
     """End the sessions of an account. Afterwards it has no limits and a random password that is not stored.
 
     Args:
@@ -36,17 +46,17 @@ async def end_on_mariadb(server: MySQLSession, log_in: LogIn, tenant: str, usern
         log_in: Logs in with a user and a password.
         tenant: The tenant of the account.
         username: The account.
-        lock: Whether to lock the account afterwards. If not, sessions that are opened meanwhile stay open.
+        kept: A password that stays valid. Sessions that are opened meanwhile then stay open. None: lock the account.
 
     Raises:
         GrantError: Sessions are left after some seconds, or the server refused a statement.
     """
-    password, reason, until = "", "", monotonic() + END_SECONDS
+    lock, password, reason, until = kept is None, "", "", monotonic() + END_SECONDS
     while monotonic() < until:
         await limit(server, tenant, username, queries=1, connections=0)
         if not password:
             password = new_password()
-            if not await _stays(server, tenant, username, password):
+            if not await _stays(server, tenant, username, password, kept):
                 reason, password = "a session of it sets another password", ""
                 continue
         await server.rows(
@@ -74,10 +84,16 @@ async def end_on_mariadb(server: MySQLSession, log_in: LogIn, tenant: str, usern
     raise not_ended(tenant, username, reason)
 
 
-async def _stays(server: MySQLSession, tenant: str, username: str, password: str) -> bool:
+async def _stays(server: MySQLSession, tenant: str, username: str, password: str, kept: Password | None) -> bool:
     """Set a password, lock the account, and check whether a statement that was already running sets another one."""
-    change = "ALTER USER %s@'%%' IDENTIFIED BY "
-    await server.rows(tenant, f"{change}%s ACCOUNT LOCK", username, password, shown=change % repr(username) + "'...'")
+    how, values = "BY %s", [password]
+    if kept is not None:  # the first one, so that the next process finds it where it was if this one is killed
+        how = f"VIA {quoted(kept.plugin)} USING %s OR mysql_native_password USING PASSWORD(%s)"
+        values = [kept.digest, password]
+    change = "ALTER USER %s@'%%' IDENTIFIED "
+    await server.rows(
+        tenant, f"{change}{how} ACCOUNT LOCK", username, *values, shown=change % repr(username) + "BY '...'"
+    )
     read = "SELECT authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
     before = await server.rows(tenant, read, username)
     await asyncio.sleep(_RUNNING)
@@ -95,12 +111,12 @@ async def account(server: MySQLSession, tenant: str, username: str) -> AsyncGene
 
 
 @asynccontextmanager
-async def kept_password(server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
-    """Restore the current password of an account at the end, by its hash, which the administrator can read."""
+async def kept_password(server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[Password]:
+    """Yield the password of an account, whose digest the administrator can read, and restore it at the end."""
     read = "SELECT plugin, authentication_string FROM mysql.user WHERE User = %s AND Host = '%%'"
-    ((plugin, digest),) = await server.rows(tenant, read, username)
-    change = f"ALTER USER %s@'%%' IDENTIFIED VIA {quoted(plugin)} USING "
+    [password] = [Password(*row) for row in await server.rows(tenant, read, username)]
+    change = f"ALTER USER %s@'%%' IDENTIFIED VIA {quoted(password.plugin)} USING "
     try:
-        yield
+        yield password
     finally:
-        await server.rows(tenant, f"{change}%s", username, digest, shown=change % repr(username) + "'...'")
+        await server.rows(tenant, f"{change}%s", username, password.digest, shown=change % repr(username) + "'...'")

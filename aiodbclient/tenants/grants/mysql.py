@@ -176,8 +176,8 @@ class MySQLGrants(Grants[MySQLSession]):
         """Revoke all rights of a login and end its sessions. It keeps its password and stays unlocked."""
         await revoke_all(server, tenant, username)
         if server.is_mariadb:
-            async with kept_password(server, tenant, username), self._limited(server, tenant, username):
-                await end_on_mariadb(server, self._own, tenant, username, lock=False)
+            async with kept_password(server, tenant, username) as kept, self._limited(server, tenant, username):
+                await end_on_mariadb(server, self._own, tenant, username, kept=kept)
         else:
             async with self._limited(server, tenant, username):
                 await end_on_mysql(server, self._own, tenant, username, later=False)
@@ -189,14 +189,14 @@ class MySQLGrants(Grants[MySQLSession]):
         elif await has_sessions(server, tenant, username):
             if server.is_mariadb:
                 async with account(server, tenant, username):
-                    await end_on_mariadb(server, self._own, tenant, username, lock=True)
+                    await end_on_mariadb(server, self._own, tenant, username)
             else:
                 await end_on_mysql(server, self._own, tenant, username)
 
     async def _lock(self, server: MySQLSession, tenant: str, username: str) -> None:
         async with self._limited(server, tenant, username):
             if server.is_mariadb:
-                await end_on_mariadb(server, self._own, tenant, username, lock=True)
+                await end_on_mariadb(server, self._own, tenant, username)
             else:
                 await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
                 await end_on_mysql(server, self._own, tenant, username)
