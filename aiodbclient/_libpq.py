@@ -14,7 +14,8 @@ def options_of(dsn: str) -> dict[str, Any] | None:
     """Return the options of the connection string ``dsn``, or None if it is invalid.
 
     If the password in a URI has an unescaped ``@`` or ``/``, libpq takes a part of it for the host, the port or the
-    database, and quotes that in its errors. So this refuses such a URI.
+    database. It connects to that host, and quotes it in its errors. So this refuses a URI with an unescaped ``@`` in
+    one of these.
     """
     if "\0" in dsn:
         return None
@@ -22,11 +23,14 @@ def options_of(dsn: str) -> dict[str, Any] | None:
         options = dict(conninfo_to_dict(dsn))
     except psycopg.ProgrammingError:  # it may quote the DSN
         return None
-    host, port = str(options.get("host", "")), str(options.get("port", ""))
-    ends_in_host = "@" in host and not host.startswith("@")  # @ begins the name of an abstract socket
+    hosts, port = str(options.get("host", "")).split(","), str(options.get("port", ""))
+    names = (*hosts, str(options.get("dbname", "")))
+    is_uri = dsn.startswith(("postgresql://", "postgres://"))
+    has_second_at = is_uri and any("@" in name and name in dsn for name in names)  # an escaped one is %40 in the URI
     ends_in_port = not port.replace(",", "").isdecimal() and port != ""
-    is_invalid = not all(is_host(each) for each in host.split(",") if each and not each.startswith(("/", "@")))
-    return None if ends_in_host or ends_in_port or is_invalid else options
+    # A path is the folder of a socket, and @ begins the name of an abstract one.
+    is_invalid = not all(is_host(host) for host in hosts if host and not host.startswith(("/", "@")))
+    return None if has_second_at or ends_in_port or is_invalid else options
 
 
 def one_line(error: Exception) -> str:

@@ -27,7 +27,17 @@ from aiodbclient._libpq import one_line, options_of
             {"user": "a", "password": "h@u/n", "host": "db.example", "dbname": "x"},
         ),
         ("host=db.example password=hunt@er/2", {"host": "db.example", "password": "hunt@er/2"}),
+        (
+            "postgresql://me:hunter2@db.example/a%40b",
+            {"user": "me", "password": "hunter2", "host": "db.example", "dbname": "a@b"},
+        ),
         ("host=@socket", {"host": "@socket"}),  # an abstract socket
+        (
+            "host=@socket dbname=a@b password=postgres://",
+            {"host": "@socket", "dbname": "a@b", "password": "postgres://"},
+        ),
+        ("postgresql://%40socket/x", {"host": "@socket", "dbname": "x"}),
+        ("host=db.example,/run/postgresql,@socket", {"host": "db.example,/run/postgresql,@socket"}),
         ("host=a,b port=5432,5433", {"host": "a,b", "port": "5432,5433"}),
         ("dbname=alpha", {"dbname": "alpha"}),
         ("", {}),
@@ -43,6 +53,11 @@ def test_a_connection_string_is_read(dsn: str, options: dict[str, str]) -> None:
         "postgresql://me:hun@ter2@db.example/alpha",  # the host would be ter2@db.example
         "postgresql://me:hun/ter2@db.example/alpha",  # the port would be hun
         "postgresql://db.example:hunter2/alpha",
+        "postgresql://me:hun@@ter2@db.example/alpha",  # an abstract socket
+        "postgresql://me:hun@ter2,@db.example/alpha",  # the second of two hosts
+        "postgresql://me:hun@ter2:1,@db.example/alpha",
+        "postgresql://me:hun@ter/2@db.example/alpha",  # the database would be 2@db.example/alpha
+        "postgres://me:5432/hunter2@db.example/alpha",  # the host would be me
         "postgresql://me:hunter2@[db.example/alpha",
         "mysql://me:hunter2@db.example/alpha",
         "hunter2",
