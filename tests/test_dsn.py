@@ -165,6 +165,13 @@ def test_without_tls_none_is_asked_for(engine: Engine, uri: str) -> None:
     assert connection(engine, ssl=False, host="::1").uri_for(ALICE, "a b/c") == uri
 
 
+@pytest.mark.parametrize(("scheme", "ssl"), [("https", True), ("https", None), ("http", False)])
+def test_the_schema_registry_of_kafka_has_a_url(scheme: str, ssl: bool | None) -> None:
+    where = connection(Engine.KAFKA, uri=f"{scheme}://doadmin:secret@db.example:25065", port=25065, ssl=ssl)
+
+    assert where.uri_for(ALICE) == f"{scheme}://{QUOTED}@db.example:25065"
+
+
 def test_a_name_with_a_slash_stays_one_name() -> None:
     uri = connection(Engine.PG).uri_for(User("a/b@c", password="/"), "d/e")
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from aiodbclient import Engine
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants.grants.settings import SETTINGS
-from aiodbclient.tenants.naming import Names, mysql_logins, names_of
+from aiodbclient.tenants.grants.settings import SETTINGS, settings_for
+from aiodbclient.tenants.naming import Names, check_tenant, mysql_logins, names_of, record_name, tenant_of
 from aiodbclient.tenants.roles import Role
 
 WITH_DATABASES = [Engine.PG, Engine.ADVANCED_PG, Engine.MYSQL, Engine.ADVANCED_MYSQL, Engine.MONGODB]
@@ -33,6 +33,8 @@ def test_every_engine_that_can_have_tenants_gives_them_their_rights_in_one_way()
     by_sql, by_settings = POSTGRESQL_OR_MYSQL, {*SETTINGS}
     assert by_sql | by_settings == {*WITH_DATABASES, *BY_PREFIX}
     assert not by_sql & by_settings
+    for engine in by_sql | by_settings:
+        assert (settings_for(engine, names_of("alpha", engine)) is None) == (engine in by_sql)
 
 
 @pytest.mark.parametrize("engine", [Engine.REDIS, Engine.VALKEY, "cockroach"])
@@ -119,6 +121,48 @@ def test_names_stay_what_they_are_over_upgrades(engine: Engine, tenant: str, nam
     assert named.tenant == tenant
 
 
+@pytest.mark.parametrize(
+    ("engine", "tenant", "logins", "group", "record"),
+    [
+        (
+            Engine.PG,
+            "alpha",
+            ("my_alpha_53ce71e1b09c4582_ra", "my_alpha_53ce71e1b09c4582_rb"),
+            "my_alpha_53ce71e1b09c4582_reader",
+            "alpha_5306d220eac8089a_reader",
+        ),
+        (
+            Engine.MYSQL,
+            LONG,
+            ("my_a-tenant-_5ea74375fd75ffe6_ra", "my_a-tenant-_5ea74375fd75ffe6_rb"),
+            "my_a-ten_5ea74375fd75ffe6_reader",
+            f"{LONG}_9e7af1626c6531bd_reader",
+        ),
+    ],
+)
+def test_the_names_of_a_role_stay_what_they_are_over_upgrades(
+    engine: Engine, tenant: str, logins: tuple[str, str], group: str, record: str
+) -> None:
+    named = names_of(tenant, engine, "my_", Role.READER)
+    assert (named.logins, named.group, named.record) == (logins, group, record)
+    assert named.owner == names_of(tenant, engine, "my_").owner
+
+
+@given(st.text(min_size=1), st.sampled_from(Role))
+@example("\ud800", Role.READER)
+def test_a_record_shows_its_tenant_and_role(tenant: str, role: Role) -> None:
+    """Any text, because records are looked up before names are checked."""
+    assert tenant_of(record_name(tenant, role)) == (tenant, role)
+    assert (record_name(tenant, role) == tenant) == (role is Role.OWNER)
+
+
+@pytest.mark.parametrize(
+    "record", ["alpha", "alpha_0123456789abcdef_reader", "alpha_reader", "_53ce71e1b09c4582_reader"]
+)
+def test_any_other_record_is_an_owners(record: str) -> None:
+    assert tenant_of(record) == (record, Role.OWNER)
+
+
 @pytest.mark.parametrize("engine", [*WITH_DATABASES, *BY_PREFIX])
 @pytest.mark.parametrize("name", ["doadmin", "DoAdmin", "postgres", "pg_alpha", "PG_ALPHA", "root", "admin"])
 def test_names_that_belong_to_the_cluster_are_refused(engine: Engine, name: str) -> None:
@@ -153,6 +197,7 @@ def test_schemas_that_mariadb_opens_to_every_login_are_no_tenants(name: str) -> 
 def test_the_logins_of_all_roles_are_known_on_mysql(tenant: str, one: Role, another: Role) -> None:
     first, second = names_of(tenant, Engine.MYSQL, role=one), names_of(tenant, Engine.MYSQL, role=another)
     assert mysql_logins(first) == mysql_logins(second) >= {*first.logins, *second.logins}
+    assert len(mysql_logins(first)) == 6 + (len(tenant) <= 32)
     assert (one is another) == bool({*first.logins} & {*second.logins})
 
 
@@ -199,3 +244,10 @@ def test_invalid_names_are_refused(name: object) -> None:
         names_of(name, Engine.PG)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="nothing was sent"):
         names_of("\udfff", Engine.PG, "a")
+
+
+def test_a_name_of_spaces_is_no_tenants() -> None:
+    for engine in WITH_DATABASES:
+        with pytest.raises(InvalidArgumentError, match=r"only has spaces, .*; nothing was sent"):
+            names_of(" \u2003", engine, "my_")
+    assert check_tenant(" a ") == " a "

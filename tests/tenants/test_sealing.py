@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from aiodbclient import Engine
 from aiodbclient.errors import InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Seal
 from aiodbclient.tenants.roles import Role
-from aiodbclient.tenants.stores.sealing import check_storable
+from aiodbclient.tenants.stores.sealing import check_lease, check_storable
 from aiodbclient.tenants.testing import a_credential
 
 SEALS = st.sampled_from([Seal(), Seal(Fernet.generate_key())])
@@ -126,6 +127,17 @@ def test_a_time_or_role_that_is_none_is_refused(member: str, value: object) -> N
         Seal().open("alpha", forged("alpha", "plain", json.dumps(record)))
 
 
+def test_a_time_is_in_utc_when_it_comes_back() -> None:
+    there = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
+    record = Record(name="alpha", current=evolve(a_credential("alpha"), since=there))
+
+    opened = Seal().open("alpha", Seal().seal(record)).current
+
+    assert opened is not None
+    assert opened.since == there
+    assert opened.since.tzinfo is UTC
+
+
 def test_a_time_without_an_offset_is_not_put_on_record() -> None:
     credential = evolve(a_credential("alpha"), since=datetime(2026, 1, 2))
     with pytest.raises(InvalidArgumentError, match="needs an offset"):
@@ -200,3 +212,10 @@ def test_a_name_that_no_store_can_hold_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="must be unicode without NUL"):
         check_storable(name)
     assert check_storable("Ä x") == "Ä x"
+
+
+@pytest.mark.parametrize("lease", [0, -1.0, inf, nan, "1", None])
+def test_a_lease_that_is_no_time_is_refused(lease: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="lease must be a positive number of seconds"):
+        check_lease(lease)
+    assert check_lease(0.1) == 0.1
