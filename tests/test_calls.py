@@ -46,7 +46,7 @@ def answered(call: Call, status: int, body: bytes = b"", **headers: str) -> erro
 def test_each_request_counts_and_takes_of_the_calls_patience() -> None:
     meter = Meter()
     call = call_of(max_wait=3.0, meter=meter)
-    assert (call.requests, call.sent, call.patience, meter.requests) == (0, 0, 3.0, 0)
+    assert (call.requests, call.sent, call.patience, meter.requests, meter.seconds) == (0, 0, 3.0, 0, 0.0)
 
     call.begin(1.0)
     assert (call.requests, call.sent, call.patience, meter.requests) == (1, 1, 2.0, 1)
@@ -80,7 +80,7 @@ def test_a_request_that_never_left_does_not_count_as_sent() -> None:
 
     assert isinstance(failure, errors.ConnectError)
     assert str(failure) == f"{LIST}: no connection, nothing was sent: ConnectionTimeoutError: ***"
-    assert (call.failure, call.then, call.sent, call.lost) == (Failure.NOT_SENT, Then.RETRY, 0, 0)
+    assert (call.failure, call.then, call.sent, call.lost) == (Failure.NOT_SENT, Then.RETRY, 0, False)
 
     call.begin(0.0)
     without_answer(call, TimeoutError(), secrets())
@@ -92,35 +92,35 @@ def test_a_request_that_never_left_does_not_count_as_sent() -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "text", "failure", "lost"),
     [
-        (TimeoutError(), errors.RequestTimeoutError, "no whole answer within 2.5 s", Failure.LOST, 1),
+        (TimeoutError(), errors.RequestTimeoutError, "no whole answer within 2.5 s", Failure.LOST, True),
         (
             aiohttp.ServerDisconnectedError("gone with dop_v1_secret_token"),
             errors.ConnectionLostError,
             "the connection broke before the whole answer: ServerDisconnectedError: gone with ***",
             Failure.LOST,
-            1,
+            True,
         ),
         (
             ConnectionResetError("reset"),
             errors.ConnectionLostError,
             "the connection broke before the whole answer: ConnectionResetError: reset",
             Failure.LOST,
-            1,
+            True,
         ),
-        (BodyError("is too long"), errors.InvalidResponseError, "the answer (200) is too long", Failure.REFUSED, 0),
-        (MemoryError(), errors.InvalidResponseError, "the answer does not fit into memory", Failure.REFUSED, 0),
+        (BodyError("is too long"), errors.InvalidResponseError, "the answer (200) is too long", Failure.REFUSED, False),
+        (MemoryError(), errors.InvalidResponseError, "the answer does not fit into memory", Failure.REFUSED, False),
         (
             ValueError("dop_v1_secret_token"),
             errors.ConfigurationError,
             "aiohttp refused the request or the answer (ValueError); a session of yours must not find credentials of "
             "its own, as trust_env=True does in a netrc file",
             Failure.REFUSED,
-            0,
+            False,
         ),
     ],
 )
 def test_the_error_of_an_incomplete_answer_says_what_broke(
-    error: Exception, kind: type[errors.DatabaseClientError], text: str, failure: Failure, lost: int
+    error: Exception, kind: type[errors.DatabaseClientError], text: str, failure: Failure, lost: bool
 ) -> None:
     call = call_of()
     call.begin(0.0)
@@ -162,22 +162,22 @@ def test_a_429_says_how_long_to_wait() -> None:
     raised = answered(call, 429, retry_after="3")
     assert isinstance(raised, errors.RateLimitError)
     assert raised.retry_after == 3.0
-    assert (call.lost, call.timed_out) == (0, False)
+    assert (call.lost, call.timed_out) == (False, False)
 
 
 @pytest.mark.parametrize(
     ("status", "lost", "timed_out"),
     [
-        (400, 0, False),
-        (501, 0, False),
-        (500, 1, False),
-        (503, 1, False),
-        (504, 1, True),
-        (522, 1, True),
-        (524, 1, True),
+        (400, False, False),
+        (501, False, False),
+        (500, True, False),
+        (503, True, False),
+        (504, True, True),
+        (522, True, True),
+        (524, True, True),
     ],
 )
-def test_some_answers_leave_the_request_lost(status: int, lost: int, timed_out: bool) -> None:
+def test_some_answers_leave_the_request_lost(status: int, lost: bool, timed_out: bool) -> None:
     call = call_of()
     answered(call, status)
     assert (call.lost, call.timed_out) == (lost, timed_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import aiohttp
@@ -73,13 +74,16 @@ async def test_max_wait_stays_until_it_is_taken_back(server: Server, make_client
         ),
         ({"headers": {"X-A": "b\r\nAuthorization: Bearer another"}}, "the value of X-A must be printable"),
         ({"headers": {"X-A\r\nB": "b"}}, "is not a valid header name"),
+        *(({"headers": {name: "b"}}, "is not a valid header name") for name in ("", "-", "_", "X A", "X:A", "Ä")),
         ({"headers": {"X-A": 5}}, "mapping of strings"),
         ({"headers": [("X-A", "b")]}, "mapping of strings"),
         ({"headers": None}, "mapping of strings"),
         ({"timeout": None}, "timeout"),
         ({"timeout": 0}, "timeout"),
+        ({"timeout": inf}, "timeout"),
         ({"retry": None}, "retry"),
         ({"max_wait": -1}, "max_wait"),
+        ({"max_wait": inf}, "max_wait"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], complaint: str) -> None:
@@ -87,6 +91,14 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], complaint: 
         DatabaseClient("token").with_options(**options)
 
     assert "another" not in str(caught.value)
+
+
+async def test_a_header_has_any_letters_digits_dashes_and_underscores(server: Server, make_client: MakeClient) -> None:
+    server.otherwise = DBS
+
+    await list_dbs(make_client().with_options(headers={"X-Trace_Id-7": "b"}, timeout=5, max_wait=0))
+
+    assert server.requests[0].headers["x-trace_id-7"] == "b"
 
 
 async def test_an_app_names_itself_in_the_user_agent(server: Server, make_client: MakeClient) -> None:

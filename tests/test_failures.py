@@ -318,7 +318,8 @@ async def test_cancelling_a_wait_ends_it_at_once(server: Server, make_client: Ma
 
 
 @pytest.mark.parametrize(
-    "values", [{"max_tries": 0}, {"max_tries": 1.5}, {"base_delay": 0}, {"max_delay": float("nan")}]
+    "values",
+    [{"max_tries": 0}, {"max_tries": 1.5}, {"base_delay": 0}, {"max_delay": float("nan")}, {"max_delay": float("inf")}],
 )
 def test_a_policy_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError, match=next(iter(values))):

@@ -143,6 +143,18 @@ def test_an_engine_that_can_have_no_tenants_is_refused(engine: str, reason: str)
     assert guard_tenants("pg") is Capabilities.of("pg")
 
 
+def test_users_dbs_and_tenants_are_guarded_each_by_its_own_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine yet has users and no dbs."""
+    new = Capabilities(users=True, dbs=False)
+    monkeypatch.setattr("aiodbclient.engines.CAPABILITIES", {**CAPABILITIES, "cockroach": new})
+
+    assert guard("cockroach", "users.create") is new
+    with pytest.raises(errors.UnsupportedOperationError, match="cockroach clusters have no database management"):
+        guard("cockroach", "dbs.create")
+    with pytest.raises(errors.UnsupportedOperationError, match="tenants: cockroach clusters do not support them; noth"):
+        guard_tenants("cockroach")
+
+
 def test_an_invalid_engine_has_no_capabilities() -> None:
     assert Capabilities.of([]) is None  # type: ignore[arg-type]
 

@@ -52,7 +52,7 @@ def _checked_headers(_: object, attribute: Attribute[Any], value: object) -> Non
     for name, text in value.items():
         if not (isinstance(name, str) and isinstance(text, str)):
             raise InvalidArgumentError(f"{attribute.name} must be a mapping of strings to strings")
-        if not name or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise InvalidArgumentError(f"{attribute.name}: {name!r} is not a valid header name")
         if name.lower() in _OWN_HEADERS:
             raise InvalidArgumentError(f"{attribute.name}: {name} is set by the client itself")
@@ -109,7 +109,7 @@ class Call:
     Attributes:
         requests: How many requests were made so far.
         sent: How many of them may have reached the server.
-        lost: How many of them lost their answer.
+        lost: Whether one of them lost its answer.
         timed_out: Whether a lost answer was a timeout, so that the server may still work on the request.
         status: The status of the last answer, or 0 if there is none.
         failure: How the last try failed.
@@ -124,7 +124,7 @@ class Call:
 
     requests = 0
     sent = 0
-    lost = 0
+    lost = False
     timed_out = False
     status = 0
     failure = Failure.REFUSED

@@ -42,12 +42,12 @@ def without_answer(call: Call, error: BaseException, secrets: Secrets) -> Databa
         return ConnectError(f"{call.what}: no connection{nothing}: {secrets.line(text_of(error), 500)}")
     if isinstance(error, TimeoutError):
         call.failure = Failure.LOST
-        call.lost += 1
+        call.lost = True
         call.timed_out = True
         return RequestTimeoutError(f"{call.what}: no whole answer within {call.options.timeout:g} s")
     if isinstance(error, (*BROKEN, OSError)):
         call.failure = Failure.LOST
-        call.lost += 1
+        call.lost = True
         text = secrets.line(text_of(error), 500)
         return ConnectionLostError(f"{call.what}: the connection broke before the whole answer: {text}")
     if isinstance(error, BodyError):
@@ -70,7 +70,7 @@ def refused(call: Call, answer: Answer) -> DatabaseClientError:
         error.retry_after = call.closed_for if error.retry_after is None else error.retry_after
     elif answer.status in LOST_STATUSES:
         call.failure = Failure.LOST
-        call.lost += 1
+        call.lost = True
         call.timed_out |= answer.status in _TIMED_OUT_STATUSES
     return error
 

@@ -10,7 +10,6 @@ from attrs import frozen
 
 from ..engines import Engine
 from ..errors import InvalidArgumentError
-from ..tenants import Role
 from ..tenants.naming import names_of
 from .reading import read_text, shown
 
@@ -72,14 +71,13 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
     return names
 
 
-def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str, role: Role) -> None:
+def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str) -> None:
     """Check that all names can be tenants' names.
 
     Args:
         names: The names with their places, as ``locate_names`` returns them.
         engine: The engine of the cluster.
         prefix: The prefix of the tenants' databases and logins.
-        role: The role of the logins.
 
     Raises:
         InvalidArgumentError: Some cannot. The message names them all, with their places.
@@ -87,7 +85,7 @@ def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str, r
     problems = list[str]()
     for name, place in names.items():
         try:
-            names_of(name, engine, prefix, role)
+            names_of(name, engine, prefix)
         except InvalidArgumentError as error:
             problems.append(f"{place}: {str(error).removesuffix('; nothing was sent')}")
     _refuse(problems)

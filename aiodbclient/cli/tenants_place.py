@@ -35,7 +35,7 @@ class Place:
     def check(self, names: Mapping[str, str]) -> None:
         """Check that all names can be tenants' names. Raises as ``check_tenants``."""
         if self.engine is not None:
-            check_tenants(names, self.engine, self.where.prefix, self.where.role)
+            check_tenants(names, self.engine, self.where.prefix)
 
     async def names(self) -> list[str]:
         """The tenants in the store."""

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import errors
-from aiodbclient.cli.names import check_tenants, read_names
+from aiodbclient.cli.names import check_name, check_tenants, read_names
 from aiodbclient.cli.users_file import read_users
-from aiodbclient.tenants import Role
 
 
 @pytest.mark.parametrize(
@@ -29,6 +28,7 @@ from aiodbclient.tenants import Role
         ("name\nä\n".encode(), ["ä"]),
         (b"alpha\nname\n", ["alpha", "name"]),
         (b"name\ntenant\n-\n", ["tenant", "-"]),
+        (b"name\nX\n", ["X"]),
         (b'# ours, "the\nname\n# big ones\nalpha\n', ["alpha"]),
     ],
 )
@@ -47,15 +47,20 @@ def test_names_are_read(tmp_path: Path, text: bytes, names: list[str]) -> None:
         (b"# ours\nname\nalpha\n# more\n\nbeta\n", "line 5: blank"),
         (b"# ours\nTenant Name\nalpha\n", "line 2: 'Tenant Name' looks like the title of a column"),
         (b"tenant\nalpha\n", "line 1: 'tenant' looks like the title of a column"),
+        (b"_Tenant_\nalpha\n", "line 1: '_Tenant_' looks like the title of a column"),
         (b"name,plan\n,\nbeta,gold\n", "line 2: blank"),
         (b"name,plan\nalpha,gold\n,gold\n", "line 3: no name in column 1"),
         (b"plan,name\ngold,\n", "line 2: no name in column 2"),
         (b"name,plan\nalpha,gold\nbeta\n", "line 3: the number of columns is 1, and 2 in the header"),
+        (b"plan,name\ngold\n", "line 2: the number of columns is 1, and 2 in the header"),
         (b"name\nalpha,gold\n", "line 2: the number of columns is 2, and 1 in the header"),
         (b"name\nalpha\n\nalpha\n", "line 3: blank; .*, line 4: 'alpha' is there twice"),
+        (b"name\n" + 10 * b"\n" + b"alpha\n", r"line 11: blank\. Nothing was changed"),
+        (b"name\n" + 11 * b"\n" + b"alpha\n", r"line 11: blank; and 1 more\. Nothing was changed"),
         (b"name\n" + 30 * b"\n" + b"alpha\n", r"line 11: blank; and 20 more\. Nothing was changed"),
         (b"name\nalpha\nbeta\nalpha\n", "line 4: 'alpha' is there twice, first in .*line 2"),
         (b"name;plan\nalpha;gold\n", "line 1: columns are separated by commas"),
+        (b"plan,name\ngold,alpha;x\n", "line 2: columns are separated by commas"),
         (b"alpha\tgold\nbeta\tgold\n", "line 1: columns are separated by commas"),
         (b"tenant,plan\nacme,gold\n", r"line 1: several columns \(tenant, plan\), and the first line calls none"),
         (b"alpha,gold\nname,silver\n", r"line 1: several columns \(alpha, gold\)"),
@@ -107,12 +112,12 @@ def test_reading_can_be_stopped(tmp_path: Path) -> None:
 def test_all_names_that_cannot_be_tenants_are_listed(tmp_path: Path) -> None:
     names = {"pg_a": "names.csv, line 2", "alpha": "names.csv, line 3", "postgres": "names.csv, line 4"}
     with pytest.raises(errors.InvalidArgumentError) as refused:
-        check_tenants(names, "pg", "", Role.OWNER)
+        check_tenants(names, "pg", "")
     assert str(refused.value) == (
         "names.csv, line 2: 'pg_a' belongs to the cluster and cannot be a tenant's; names.csv, line 4: 'postgres' "
         "belongs to the cluster and cannot be a tenant's. Nothing was changed"
     )
-    check_tenants(names, "pg", "app_", Role.OWNER)
+    check_tenants(names, "pg", "app_")
 
 
 def test_names_come_from_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +147,9 @@ def test_arguments_are_names_too(tmp_path: Path) -> None:
         read_names(["b", "a", "b"], None)
     with pytest.raises(errors.InvalidArgumentError, match="argument 2 is empty"):
         read_names(["a", ""], None)
+
+
+def test_a_dash_is_no_name_of_something_new() -> None:
+    check_name("a-b")
+    with pytest.raises(errors.InvalidArgumentError, match=r"'-' is not a name.*; nothing was sent"):
+        check_name("-")

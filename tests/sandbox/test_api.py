@@ -163,4 +163,13 @@ async def test_a_request_needs_the_token(call: Call, pg: str, token: str | None)
 async def test_an_engine_that_nobody_knows_yet(sandbox: Sandbox, call: Call) -> None:
     cluster = "/v2/databases/" + await sandbox.add_cluster("cockroach")
     assert (await call("GET", cluster)).json["database"]["engine"] == "cockroach"
-    assert (await call("POST", f"{cluster}/users", {"name": "x"})).status == 201
+    given = {"mysql_settings": {"auth_plugin": "mysql_native_password"}, "settings": {"pg_allow_replication": True}}
+    made = await call("POST", f"{cluster}/users", {"name": "x", **given})
+    assert made.status == 201
+    assert not {"mysql_settings", "settings"} & made.json["user"].keys()
+
+
+async def test_a_path_that_is_not_utf_8_names_nobody(call: Call, pg: str) -> None:
+    assert (await call("POST", f"{pg}/users", {"name": "\ufffd"})).status == 201
+    assert (await call("DELETE", f"{pg}/users/%FF")).status == 404
+    assert (await call("DELETE", f"{pg}/users/%EF%BF%BD")).status == 204
