@@ -126,6 +126,9 @@ async def test_settings_of_another_engine_are_ignored_as_the_provider_does(sandb
     user = (await call("POST", f"{pg}/users", body)).json["user"]
     assert "mysql_settings" not in user
     assert user["settings"] == {"pg_allow_replication": False}
+    reset = await call("POST", f"{pg}/users/app/reset_auth", {"mysql_settings": body["mysql_settings"]})
+    assert reset.status == 200
+    assert "mysql_settings" not in reset.json["user"]
 
 
 OPENSEARCH_PERMISSIONS = "deny, admin, read, readwrite, write"
