@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import traceback
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import aiodbclient
@@ -79,6 +80,29 @@ async def test_a_token_across_the_end_of_an_excerpt_is_not_shown_in_part(
     assert_untold(caught.value, TOKEN[:8])
 
 
+@pytest.mark.parametrize("token", [TOKEN, "abcd"])
+def test_a_token_is_masked_wherever_it_is_cut(token: str) -> None:
+    known = Secrets()
+    known.learn_token(token)
+
+    for length in range(4, len(token)):
+        assert known.masked(f"you sent {token[:length]}") == "you sent ***"
+        assert known.masked(f"{token[-length:]} is what you sent") == "*** is what you sent"
+        assert known.masked(token[:length]) == known.masked(token[-length:]) == "***"
+    assert known.masked(f"you sent {token} and {token}") == "you sent *** and ***"
+
+
+def test_a_password_across_the_end_of_what_is_searched_is_not_shown_in_part() -> None:
+    known = Secrets()
+    password = "".join(str(n) for n in range(100, 133))
+    known.learn([password])
+
+    # Masked, the text before the cut password is short enough to be shown whole.
+    for before in range(8000 - len(password), 8000):
+        text = (f"{password} " * 100)[: before - 1] + " " + password + " is weak"
+        assert password[:4] not in known.masked(text, 8000)
+
+
 @pytest.mark.parametrize("password", [PROVIDERS, 'hunt"er 2/ü'])
 @pytest.mark.parametrize("form", PASSWORD_FORMS)
 @pytest.mark.parametrize("status", [200, 422])
@@ -96,10 +120,12 @@ async def test_a_returned_password_is_masked_wherever_an_answer_quotes_it(
     assert_untold(caught.value, password, quote(password, safe=""), json.dumps(password)[1:-1])
 
 
-@pytest.mark.parametrize("password", ["AVNS_ab!Secret$Tail9876", "AVNS_ab Secret", 'AVNS_ab"Secret', "AVNS_ab\\Secret"])
+@pytest.mark.parametrize(
+    "password", ["AVNS_ab!Secret$Tail9876", "AVNS_ab Secret", 'AVNS_ab"Secret', "AVNS_ab\\Secret", "AVNS_'Secret"]
+)
 def test_no_tail_of_a_provider_s_password_stays(password: str) -> None:
     known = Secrets()
-    if " " not in password and '"' not in password and "\\" not in password:
+    if not set(password) & set(" '\"\\"):
         assert known.line(f"the password {password} is weak", 100) == "the password *** is weak"
     known.learn([password])
     for text in (password, json.dumps(password), quote(password)):
@@ -136,6 +162,68 @@ def test_a_password_is_masked_however_it_is_escaped(password: str) -> None:
     assert [known.masked(f"x{form}y") for form in forms] == ["x***y"] * len(forms)
 
 
+def in_json(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def in_a_url(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+ESCAPES: list[Callable[[str], str]] = [
+    str,
+    in_json,
+    lambda text: json.dumps(in_json(text))[1:-1],
+    in_a_url,
+    lambda text: in_a_url(text).replace("%", "%25"),
+    lambda text: "".join(f"&#{ord(c)};" if c < "\uffff" else f"&#x{ord(c):x};" for c in text),
+]
+
+
+@example("😀", "\uffff", 1)
+@example("é\uffff", "😀😀", 1)
+@example("é😀", "ü", 3)
+@given(
+    before=st.text("éü😀\uffff€", max_size=5),
+    after=st.text("éü😀\uffff€", max_size=5),
+    escape=st.integers(0, len(ESCAPES) - 1),
+)
+def test_exactly_the_password_is_masked_of_a_text_that_is_escaped_whole(before: str, after: str, escape: int) -> None:
+    known = Secrets()
+    escaped = ESCAPES[escape]
+
+    for password in ("hunter2&", "käse 😀", "😀brot"):
+        known.learn([password])
+        masked = known.masked(escaped(before) + escaped(password) + escaped(after))
+        assert masked == escaped(before) + "***" + escaped(after)
+
+
+ODD_ESCAPES = ["%ff", "%e2%82", "%", "\\ud800", "\\udc00\\ud83d", "\\u", "\\", "&ngE;", "&foo;", "&#0;", "&#xfffff;"]
+
+
+@given(
+    before=st.lists(st.sampled_from(ODD_ESCAPES), max_size=5),
+    after=st.lists(st.sampled_from(ODD_ESCAPES), max_size=5),
+)
+def test_an_escape_of_no_character_hides_no_password(before: list[str], after: list[str]) -> None:
+    known = Secrets()
+    known.learn(["hunter/2"])
+    around = "".join(before), "".join(after)
+
+    for form in ("hunter/2", "hunter\\/2", "hunter%2f2", "hunter&#47;2"):
+        assert known.masked(f"{around[0]} {form} {around[1]}") == f"{around[0]} *** {around[1]}"
+    for odd, escaped in (("%ff", in_a_url), ("\\ud800", in_json)):
+        assert known.masked(odd + escaped("hunter/2") + odd) == f"{odd}***{odd}"
+
+
+def test_a_password_that_begins_another_leaves_no_tail_of_it() -> None:
+    known = Secrets()
+    known.learn(["hunter", "hunter2hunter3", "hunter2"])
+
+    assert known.masked("hunter2hunter3, hunter2, hunterhunter, hunter2hunter") == "***, ***, ******, ******"
+
+
 def test_a_long_secret_is_masked_whole_and_as_far_as_a_text_quotes_it() -> None:
     known = Secrets()
     secret = "".join(str(n) for n in range(400))
@@ -168,23 +256,46 @@ def test_newer_passwords_take_the_place_of_the_oldest(monkeypatch: pytest.Monkey
     assert masked[0] == "password0"
 
 
+def test_a_password_too_short_to_mask_pushes_out_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_MOST", 3)
+    known = Secrets()
+    known.learn(["password1", "password2", "password3", "abc"])
+
+    assert known.masked("password1 abc") == "*** abc"
+
+
+def test_passwords_of_the_provider_push_out_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_MOST", 3)
+    known = Secrets()
+    known.learn(["hunter2", *(f"AVNS_{n}" for n in range(20)), *(f"AVNS_-{n}_" for n in range(20))])
+    known.learn_list([f"AVNS_{n}" for n in range(20)])
+
+    assert known.masked("hunter2") == "***"
+
+
 @pytest.mark.parametrize(
     "odd",
     [
+        "hunter2",
         "hunter2 is",
         "AVNS_ab Secret",
         'AVNS_ab"Secret',
         "AVNS_ab\nAVNS_Secret",
         "AVNS_ab\tSecret",
+        "AVNS_ab\u00a0Secret",
+        "AVNS_ab\nSecret",
         "x\nAVNS_Secret",
         None,
         "",
     ],
 )
-@pytest.mark.parametrize("where", [0, 1, 2])
-def test_a_password_among_many_of_the_provider_is_masked(odd: str | None, where: int) -> None:
+@pytest.mark.parametrize("where", [0, 1, 2, None])
+def test_a_password_among_many_of_the_provider_is_masked(odd: str | None, where: int | None) -> None:
     passwords: list[str | None] = ["AVNS_a1", "AVNS_b-2_"]
-    passwords.insert(where, odd)
+    if where is None:
+        passwords = [odd]
+    else:
+        passwords.insert(where, odd)
     known = Secrets()
 
     known.learn_list(passwords)
@@ -217,6 +328,19 @@ async def test_passwords_of_lists_and_clusters_are_known_too(server: Server, mak
         await cluster.dbs.list()
 
 
+async def test_exactly_the_credentials_in_any_json_are_known(server: Server, make_client: MakeClient) -> None:
+    credentials = {"password": "hunter2", "access_key": "the-key", "nodes": [{"token": "the-token"}, 5, "primary"]}
+    server.will(
+        says(200, {"name": "alice", "all": [{"secret": "the-secret"}, [credentials]], "passwd": "the-passwd"}),
+        fails(400, message="hunter2, the-key, the-token, the-secret and the-passwd of alice on primary"),
+    )
+    client = make_client()
+    await client.request("GET", "/v2/databases")
+
+    with pytest.raises(errors.BadRequestError, match=r"\*\*\*, \*\*\*, \*\*\*, \*\*\* and \*\*\* of alice on primary"):
+        await client.request("GET", "/v2/databases")
+
+
 async def test_a_providers_password_is_masked_before_it_was_ever_returned(
     server: Server, make_client: MakeClient
 ) -> None:
@@ -239,6 +363,10 @@ async def test_the_value_of_a_credential_member_is_masked_in_any_form(
 
     assert "86753" not in caught.value.body
     assert '"role": "normal"' in caught.value.body
+
+
+def test_a_credential_in_yaml_is_masked_in_a_line_too() -> None:
+    assert Secrets().line("a: 1\npassword: hunter2\nb:\x00 2\n", 100) == "a: 1 password: *** b: 2"
 
 
 async def test_an_error_quotes_an_answer_on_one_line(server: Server, make_client: MakeClient) -> None:

@@ -109,10 +109,12 @@ class Secrets:
 
     def line(self, text: str, limit: int) -> str:
         """Return the same on one printable line, so that an answer cannot inject lines into a log."""
-        known_masked = self._without_known(text)
-        if not known_masked.isprintable():
-            known_masked = "".join(character if character.isprintable() else " " for character in known_masked)
-        return " ".join(_credentials().sub(_without_credential, known_masked)[:limit].split())
+        masked = self._without_known(text)
+        if not masked.isprintable():
+            # Masked before the line ends are gone too, because they delimit a credential in YAML.
+            masked = _credentials().sub(_without_credential, masked)
+            masked = "".join(character if character.isprintable() else " " for character in masked)
+        return " ".join(_credentials().sub(_without_credential, masked)[:limit].split())
 
     def _without_known(self, text: str) -> str:
         """Return the beginning of ``text`` without the token and the known passwords, escaped or not."""
@@ -122,7 +124,7 @@ class Secrets:
         for token in self._tokens:
             if len(token) >= _SHORTEST:
                 text = _mask_cut_token(re.sub(re.escape(token), _MASK, text, flags=re.IGNORECASE), token)
-        if self._newer.secrets:
+        if self._newer.secrets or self._older.secrets:
             text = self._without_passwords(text)
         return text[: -_WINDOW // 2] if is_cut else text
 
