@@ -6,7 +6,7 @@ null lists, empty strings). It refuses a wrong type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -148,18 +148,17 @@ def _converter() -> Converter:
         register(enum | str | None, hooks.open_enum(enum, optional=True))
     register(datetime | None, hooks.moment)
     register(dict[str, int], hooks.ports)
-    register(list[str], hooks.list_of(hook_for(str), optional=False))
-    register(Sequence[str] | None, hooks.list_of(hook_for(str), optional=True))
+    register(list[str], hooks.list_of(hook_for(str)))
     users = users_hook()
     converter.register_structure_hook(User, lambda value, _: users([value], None)[0])
     register(list[User], users)
-    register(list[Database], hooks.list_of(hook_for(Database), optional=False))
+    register(list[Database], hooks.list_of(hook_for(Database)))
     register(Connection | None, hooks.optional_model(hook_for(Connection)))
     for part in (ClusterEngine, Authority):
         converter.register_structure_hook(part, lambda value, part: part(value))
     cluster = make_dict_structure_fn(Cluster, converter)
     converter.register_structure_hook(Cluster, lambda value, _: cluster(_with_engine(value), Cluster))
-    register(list[Cluster], hooks.list_of(hook_for(Cluster), optional=False))
+    register(list[Cluster], hooks.list_of(hook_for(Cluster)))
     return converter
 
 

@@ -96,8 +96,8 @@ def check_missing(value: Any) -> None:
         raise TypeError
 
 
-def list_of(hook: Hook, *, optional: bool) -> Hook:
-    """Return the hook for a list. A null is None if it is ``optional``, else an empty list."""
+def list_of(hook: Hook) -> Hook:
+    """Return the hook for a list. A null is an empty list."""
 
     def structure(value: Any, kind: Any) -> Any:
         if type(value) is list:
@@ -107,7 +107,7 @@ def list_of(hook: Hook, *, optional: bool) -> Hook:
                 value[index] = hook(each, kind)
             return value
         if value is None:
-            return None if optional else []
+            return []
         raise TypeError
 
     return structure

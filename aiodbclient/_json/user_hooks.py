@@ -113,8 +113,8 @@ def _mysql_settings_hook() -> Callable[[Any], MySQLSettings | None]:
 
 
 def _settings_hook() -> Callable[[Any], UserSettings | None]:
-    acl_of = list_of(_acl_hook(), optional=True)
-    opensearch_acl_of = list_of(_opensearch_acl_hook(), optional=True)
+    acl_of = list_of(_acl_hook())
+    opensearch_acl_of = list_of(_opensearch_acl_hook())
     mongo_of = _mongo_hook()
 
     def structure(value: Any) -> UserSettings | None:
@@ -152,9 +152,7 @@ def _opensearch_acl_hook() -> Hook:
     permissions, permission_of = _known(OpenSearchPermission), open_enum(OpenSearchPermission, optional=True)
 
     def structure(value: Any, _: Any) -> OpenSearchACL:
-        index, permission = value.get("index"), value.get("permission")
-        if type(index) is not str or not index:
-            index = _text(index, None)
+        index, permission = _text(value.get("index"), None), value.get("permission")
         return OpenSearchACL(index, permissions.get(permission) or permission_of(permission, None))
 
     return structure
