@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import traceback
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -13,7 +14,7 @@ from aiohttp import web
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aiodbclient import RetryPolicy, User, errors
+from aiodbclient import RequestEvent, RetryPolicy, User, errors
 from aiodbclient._json.converter import SHAPE_ERRORS, decoded
 from aiodbclient._json.error_answers import excerpt
 from aiodbclient._json.masking import Secrets
@@ -107,6 +108,7 @@ async def test_an_error_with_another_body_is_still_the_right_error(
         ("https://alice:hunter2@elsewhere.example:8443/login", "elsewhere.example:8443"),
         ("https://elsewhere.example", "elsewhere.example"),
         ("/login", "another path"),
+        (f"https://{'e' * 300}/a", "e" * 200),
     ],
 )
 async def test_the_error_of_a_redirect_names_only_its_host(
@@ -190,7 +192,20 @@ async def test_the_id_of_a_request_is_that_of_the_body_before_that_of_the_header
     with pytest.raises(errors.BadRequestError) as caught:
         await clusters.list()
     assert caught.value.request_id is None
-    assert "request id" not in str(caught.value)
+    assert str(caught.value).endswith(": 400 {}")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_no_more_than_500_characters_of_a_request_id_are_kept(
+    status: int, server: Server, make_client: MakeClient
+) -> None:
+    server.will(says(status, {"databases": []}, x_request_id="r" * 600))
+    events: list[RequestEvent] = []
+
+    with suppress(errors.BadRequestError):
+        await make_client(on_event=events.append).clusters.list()
+
+    assert [event.request_id for event in events] == ["r" * 500]
 
 
 async def test_an_error_of_more_than_a_mebibyte_is_not_decoded(server: Server, make_client: MakeClient) -> None:
