@@ -365,8 +365,12 @@ async def test_the_value_of_a_credential_member_is_masked_in_any_form(
     assert '"role": "normal"' in caught.value.body
 
 
-def test_a_credential_in_yaml_is_masked_in_a_line_too() -> None:
-    assert Secrets().line("a: 1\npassword: hunter2\nb:\x00 2\n", 100) == "a: 1 password: *** b: 2"
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_credential_in_yaml_is_masked_in_a_line_too(end: str) -> None:
+    text = f"a: 1{end}password: hunter2{end}b:\x00 2{end}"
+
+    assert Secrets().line(text, 100) == "a: 1 password: *** b: 2"
+    assert "hunter2" not in Secrets().masked(text)
 
 
 async def test_an_error_quotes_an_answer_on_one_line(server: Server, make_client: MakeClient) -> None:

@@ -26,7 +26,7 @@ _CREDENTIALS = (
     rf"""|(?P<quoted>\\"(?:{_NAMES})\\"\s*:\s*)\\"(?:[^"\\]|\\(?!"))*"""
     # A form or a libpq DSN, and a line of YAML.
     rf"""|(?P<pair>\b(?:{_NAMES})=)(?:'[^']*'?|[^\s&"'<>]+)"""
-    rf"""|(?P<yaml>^[ \t-]*(?:{_NAMES}):[ \t]+)\S+[ \t]*$"""
+    rf"""|(?P<yaml>^[ \t-]*(?:{_NAMES}):[ \t]+)\S+[ \t\r]*$"""
     # The credentials in a URL, a bearer token, a PEM block, and the provider's own passwords.
     r"""|(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)[^\s"'<>]{0,1000}@"""
     r"""|(?P<bearer>bearer\s+)[^\s"'<>]+"""
