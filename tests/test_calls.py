@@ -139,6 +139,16 @@ def test_the_error_of_an_incomplete_answer_says_what_broke(
         assert raised.status == 200
 
 
+@pytest.mark.parametrize("error", [aiohttp.ConnectionTimeoutError, aiohttp.ServerDisconnectedError])
+def test_the_text_of_a_broken_connection_is_cut(error: type[Exception]) -> None:
+    call = call_of()
+    call.begin(0.0)
+
+    text = str(without_answer(call, error("x" * 2000), secrets()))
+
+    assert 450 < text.count("x") < 501
+
+
 def test_a_read_is_never_applied() -> None:
     for error in (TimeoutError(), BodyError("is too long"), ValueError()):
         call = call_of(GET_USER)

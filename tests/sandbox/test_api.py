@@ -169,6 +169,13 @@ async def test_an_engine_that_nobody_knows_yet(sandbox: Sandbox, call: Call) -> 
     assert not {"mysql_settings", "settings"} & made.json["user"].keys()
 
 
+async def test_a_name_that_is_no_text_meets_no_fault(sandbox: Sandbox, call: Call, pg: str) -> None:
+    sandbox.faults.add("users.create", name="7", status=503)
+    for name in (7, [], {}):
+        assert (await call("POST", f"{pg}/users", {"name": name})).status == 422
+        assert sandbox.requests[-1].name is None
+
+
 async def test_a_path_that_is_not_utf_8_names_nobody(call: Call, pg: str) -> None:
     assert (await call("POST", f"{pg}/users", {"name": "\ufffd"})).status == 201
     assert (await call("DELETE", f"{pg}/users/%FF")).status == 404

@@ -100,6 +100,9 @@ def test_any_window_but_the_longest_can_be_the_full_one() -> None:
     limiter = RateLimiter([Window(5, 1.0), Window(2, 60.0), Window(10, 3600.0)], "full")
     expected = [limiter.admit(at, at)[1]["ratelimit-remaining"] for at in (0.0, 10.0, 65.0)]
     assert expected == ["9", "0", "0"]
+    let_in, headers = limiter.admit(66.0, 66.0)
+    assert not let_in
+    assert headers["retry-after"] == "4"
 
 
 async def test_each_token_has_limits_of_its_own() -> None:

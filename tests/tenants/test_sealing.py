@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from math import inf, nan
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Engine
-from aiodbclient.errors import InvalidArgumentError, StoreError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import Credential, Record, Seal
 from aiodbclient.tenants.roles import Role
 from aiodbclient.tenants.stores.sealing import check_lease, check_storable
@@ -192,6 +193,14 @@ def test_an_invalid_key_is_refused_and_not_quoted(key: Any) -> None:
     assert refused.value.__cause__ is None
     assert refused.value.__context__ is None
     assert KEY_TEXT[:20] not in str(refused.value)
+
+
+def test_without_the_extra_a_key_is_refused_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+
+    with pytest.raises(ConfigurationError, match=r"key= needs the extra: pip install 'aiodbclient\[tenants\]'"):
+        Seal(KEY)
+    assert Seal().open("alpha", PLAIN).name == "alpha"
 
 
 def test_a_key_may_come_from_a_file_with_an_end_of_line() -> None:
