@@ -63,7 +63,12 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
         with pytest.raises(GrantError, match="cannot log in") as caught:
             await Tenants(cluster, store, "login_", admin=admin).ensure("alpha")
         assert "wrong-secret" not in str(caught.value)
-    for nonsense in ("nonsense wrong-secret", "postgresql://doadmin:wrong-secret@127.0.0.1/", "mysql://[wrong-secret"):
+    for nonsense in (
+        "nonsense wrong-secret",
+        "postgresql://doadmin:wrong-secret@127.0.0.1/",
+        "mysql://[wrong-secret",
+        *(f"mysql://doadmin:a@wrong-secret{end}b@127.0.0.1/" for end in "/?#"),  # the host would be wrong-secret
+    ):
         with pytest.raises(ConfigurationError, match="not a DSN of MySQL") as refused:
             await Tenants(cluster, store, "login_", admin=nonsense).ensure("alpha")
         assert "wrong-secret" not in str(refused.value)

@@ -202,11 +202,13 @@ def options_of(admin: str) -> dict[str, Any]:
     """Return the driver's options for the DSN of an administrator.
 
     Raises:
-        ConfigurationError: ``admin`` is not a DSN.
+        ConfigurationError: ``admin`` is not a DSN, or its password has an unescaped ``/``, ``?`` or ``#``.
     """
     try:
         parts = urlsplit(admin)
-        if parts.scheme in ("mysql", "mariadb") and is_host(parts.hostname) and parts.username:
+        # After an @ in the password, these would end the host: it would be a part of the password.
+        has_second_at = "@" in parts.path + parts.query + parts.fragment
+        if parts.scheme in ("mysql", "mariadb") and is_host(parts.hostname) and parts.username and not has_second_at:
             return {
                 "host": parts.hostname,
                 "port": parts.port or 3306,
@@ -215,7 +217,10 @@ def options_of(admin: str) -> dict[str, Any]:
             }
     except ValueError:  # its message may quote the DSN with the password
         pass
-    raise ConfigurationError("admin is not a DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT")
+    raise ConfigurationError(
+        "admin is not a DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as %2F, "
+        "%3F and %23"
+    )
 
 
 def reason_of(error: pymysql.Error) -> str:
