@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pymysql
 import pytest
@@ -16,7 +14,6 @@ from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import ConflictError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
-from aiodbclient.tenants.grants.mysql_server import MySQLSession
 
 from .conftest import only
 
@@ -158,44 +155,6 @@ async def test_an_adopted_login_keeps_its_password_and_loses_its_sessions(
     assert [each.problems async for each in tenants.check(["alpha"])] == [()]
     with pytest.raises(pymysql.MySQLError, match="denied"):
         run(connect(credential), "CREATE USER planted")
-
-
-class Killed(BaseException):
-    """The process is dead: nothing of it runs any more."""
-
-
-@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.thorough)])
-async def test_a_login_whose_adoption_was_killed_is_adopted_by_the_next_call(
-    step: int, cluster: ClusterClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The process is killed after each of its statements, or after some. Nobody knows the password but the API."""
-    raw = MySQLSession.raw
-    for last in count(1, step):
-        sent = 0
-
-        async def dying(session: MySQLSession, statement: str, *values: object, last: int = last) -> Any:
-            nonlocal sent
-            if sent == last:
-                raise Killed
-            rows = await raw(session, statement, *values)
-            sent += 1
-            return rows
-
-        prefix = f"k{step}_{last}_"
-        await cluster.dbs.create(f"{prefix}alpha")
-        user = await cluster.users.create(f"{prefix}alpha")
-        async with SQLiteStore(tmp_path / f"{last}.db") as store:
-            with monkeypatch.context() as patch, suppress(Killed):
-                patch.setattr(MySQLSession, "raw", dying)
-                await Tenants(cluster, store, prefix).ensure("alpha", "adopt")
-            tenants = Tenants(cluster, store, prefix)
-            credential = await tenants.ensure("alpha", "adopt")
-            assert credential.password == user.password
-            run(connect(credential), "CREATE TABLE t (x INT)")
-            assert (await only(tenants.check())).problems == ()
-        if sent < last:
-            assert last > 10
-            return
 
 
 async def test_drift_is_found_and_repaired(tenants: Tenants, cluster: ClusterClient) -> None:

@@ -241,11 +241,12 @@ def _database_steps(
         yield Step(problem, change, as_owner=True)
     if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
         yield Step(Problem.RIGHTS_MISSING, SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
-    yield from closing_steps(database, name, {database.owner, names.owner, admin, *logins_of(names), *groups_of(names)})
     for member in (*usernames, admin):
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
             grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(member))
             yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True, of_login=member != admin)
+    # Last: a process that is killed before leaves a database that the administrator of the next one may enter.
+    yield from closing_steps(database, name, {database.owner, names.owner, admin, *logins_of(names), *groups_of(names)})
 
 
 def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Iterator[Step]:

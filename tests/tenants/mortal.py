@@ -1,0 +1,60 @@
+"""A process that works on one tenant, and dies before one of its SQL statements. The environment names the work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import psycopg
+
+from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants.grants.mysql_server import MySQLSession
+
+from .conftest import only
+
+DIED = 9
+WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
+    "ensure": lambda tenants, name: tenants.ensure(name),
+    "adopt": lambda tenants, name: tenants.ensure(name, "adopt"),
+    "reader": lambda tenants, name: tenants.role("reader").ensure(name),
+    "rotate": lambda tenants, name: only(tenants.rotate([name], force=True)),
+    "retire": lambda tenants, name: only(tenants.retire([name])),
+    "repair": lambda tenants, name: only(tenants.repair([name])),
+    "remove": lambda tenants, name: only(tenants.remove([name])),
+}
+
+
+def die_at(statement: int) -> None:
+    """Let this process die before its statement of this number, in whichever session."""
+    numbers = count(1)
+
+    def mortal(run: Callable[..., Any]) -> Callable[..., Any]:
+        def run_or_die(*args: Any, **options: Any) -> Any:
+            if next(numbers) == statement:
+                os._exit(DIED)
+            return run(*args, **options)
+
+        return run_or_die
+
+    setattr(psycopg.AsyncConnection, "execute", mortal(psycopg.AsyncConnection.execute))  # noqa: B010
+    setattr(MySQLSession, "raw", mortal(MySQLSession.raw))  # noqa: B010
+
+
+async def main() -> None:
+    plan = json.loads(os.environ["MORTAL"])
+    die_at(plan["statement"])
+    budget, retry = RateBudget([]), RetryPolicy(base_delay=0.01)
+    async with (
+        DatabaseClient(plan["token"], base_url=plan["url"], budget=budget, retry=retry) as client,
+        SQLiteStore(plan["store"]) as store,
+    ):
+        await WORK[plan["verb"]](Tenants(client.cluster(plan["cluster"]), store, plan["prefix"]), plan["name"])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

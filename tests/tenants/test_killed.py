@@ -1,0 +1,72 @@
+"""A process is killed between two SQL statements of its work on a tenant. The next one finishes the work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from itertools import count
+
+import pytest
+
+from .conftest import SQL, Place, only
+from .mortal import DIED, WORK
+from .programs import ask, refusal
+from .test_taken import make
+
+
+async def prepare(place: Place, verb: str, name: str) -> None:
+    tenants = place.tenants()
+    if verb == "adopt":
+        await make(place.cluster, "both", place.prefix + name)
+    elif verb != "ensure":
+        await ask(await tenants.ensure(name), "CREATE TABLE t (x int)")
+    if verb == "retire":
+        assert (await only(tenants.rotate([name]))).ok
+    if verb == "repair":
+        await place.cluster.users.reset_auth(place.prefix + name)
+
+
+async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool:
+    """Work in another process, and kill it before this statement. Returns False if it ends before."""
+    plan = {"token": place.sandbox.token, "url": place.sandbox.url, "cluster": place.cluster.id}
+    plan |= {"store": f"{place.path}", "prefix": place.prefix}
+    work = json.dumps(plan | {"verb": verb, "name": name, "statement": statement})
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.tenants.mortal", env=os.environ | {"MORTAL": work}
+    )
+    code = await process.wait()
+    assert code in (0, DIED)
+    return code == DIED
+
+
+# Without the thorough tests only an adoption: only the API knows the password of a stranger's login.
+@pytest.mark.parametrize(
+    ("verb", "step"), [("adopt", 3), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
+)
+@pytest.mark.parametrize("its_cluster", SQL, indirect=True)
+async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run(
+    anywhere: Place, verb: str, step: int
+) -> None:
+    for statement in count(1, step):
+        tenants, name = anywhere.tenants(), f"n{statement}"
+        await prepare(anywhere, verb, name)
+        existing = (await anywhere.cluster.users.get(anywhere.prefix + name)).password if verb == "adopt" else None
+
+        killed = await was_killed(anywhere, verb, name, statement)
+        await WORK[verb](tenants, name)
+
+        if verb == "remove":
+            assert anywhere.prefix + name not in [user.name for user in await anywhere.cluster.users.list()]
+            assert anywhere.prefix + name not in [db.name for db in await anywhere.cluster.dbs.list()]
+            assert await tenants.get(name) is None
+        else:
+            credential = await tenants.get(name)
+            assert credential is not None
+            assert existing in (None, credential.password)
+            assert not await refusal(credential, "SELECT 1" if verb in ("ensure", "adopt") else "SELECT x FROM t")
+            assert (await only(tenants.check([name]))).problems == ()
+        if not killed:
+            assert statement > step
+            return
