@@ -1,6 +1,8 @@
-"""Which names of hosts a resolver takes. Pure."""
+"""Which names of hosts a resolver takes, and which URLs have another host than their author meant. Pure."""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 
 def is_host(text: str | None) -> bool:
@@ -12,3 +14,13 @@ def is_host(text: str | None) -> bool:
     except UnicodeError:
         return False
     return True
+
+
+def has_late_at(url: str) -> bool:
+    """Whether ``url`` has an ``@`` after its host. Raises ValueError if it is not a URL.
+
+    If a password has an ``@`` and then an unescaped ``/``, ``?`` or ``#``, a part of it becomes the host, and the ``@``
+    that was to end the password comes later. The value of an option may have an ``@``.
+    """
+    parts = urlsplit(url)
+    return "@" in parts.path + parts.query.partition("=")[0] + parts.fragment

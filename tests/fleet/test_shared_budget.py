@@ -243,6 +243,7 @@ async def test_the_token_is_not_in_the_key(make_budget: MakeBudget, valkey: Valk
         {"key": b"bytes"},
         {"url": "http://localhost"},
         {"url": "valkey://:hunter2@localhost:nonsense/0"},
+        *({"url": f"valkey://:a@hunter2{end}b@localhost"} for end in "/?#"),  # the host would be hunter2
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any]) -> None:
@@ -256,6 +257,8 @@ def test_it_is_made_without_a_loop_or_a_server_and_shows_no_password() -> None:
     budget = SharedRateBudget("valkey://user:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in repr(budget) + repr(vars(type(budget)))
     assert "250" in repr(budget)
+    for url in ("valkey://:a@hunter2@localhost/0", "valkey://localhost?password=a@hunter2", "unix:///run/a@b.sock"):
+        assert "hunter2" not in repr(SharedRateBudget(url))
 
 
 def test_without_the_extra_the_error_says_what_to_install() -> None:

@@ -11,11 +11,13 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from attrs import define, field
 
+from ..._hosts import has_late_at
 from ...errors import InvalidArgumentError
 from ..budget import Snapshot, below_every_limit, by_length
 from ..headers import limit_and_remaining, retry_after, seconds_to_wait
@@ -93,15 +95,15 @@ class SharedRateBudget:
 
     def __attrs_post_init__(self) -> None:
         _check(self)
-        try:
-            # No timeout of the library's: with one it can lose a cancellation on Python 3.11. Slots has its own.
-            client = Valkey.from_url(self.url, decode_responses=True, socket_timeout=None)
-        except (ValueError, TypeError, AttributeError):
-            # The exception could quote a password from the URL.
-            client = None
+        client = None
+        with suppress(ValueError, TypeError, AttributeError):  # the exception could quote a password from the URL
+            if self.url.startswith("unix:") or not has_late_at(self.url):
+                # No timeout of the library's: with one it can lose a cancellation on Python 3.11. Slots has its own.
+                client = Valkey.from_url(self.url, decode_responses=True, socket_timeout=None)
         if client is None:
             raise InvalidArgumentError(
-                "url must be like valkey://localhost:6379/0 (or valkeys://, redis://, rediss://, unix://)"
+                "url must be like valkey://localhost:6379/0 (or valkeys://, redis://, rediss://, unix://), with / ? "
+                "and # in the password written as %2F, %3F and %23"
             )
         options = client.connection_pool.connection_kwargs
         where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 
 from ..._aiomysql import NOT_MYSQL, Connection, Cursor
-from ..._hosts import is_host
+from ..._hosts import has_late_at, is_host
 from ...errors import ConfigurationError, GrantError
 from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
 from .readers import SessionLostError
@@ -206,9 +206,12 @@ def options_of(admin: str) -> dict[str, Any]:
     """
     try:
         parts = urlsplit(admin)
-        # After an @ in the password, these would end the host: it would be a part of the password.
-        has_second_at = "@" in parts.path + parts.query + parts.fragment
-        if parts.scheme in ("mysql", "mariadb") and is_host(parts.hostname) and parts.username and not has_second_at:
+        if (
+            parts.scheme in ("mysql", "mariadb")
+            and is_host(parts.hostname)
+            and parts.username
+            and not has_late_at(admin)
+        ):
             return {
                 "host": parts.hostname,
                 "port": parts.port or 3306,
