@@ -137,7 +137,7 @@ def test_a_password_with_odd_white_space_is_masked_in_a_line(password: str) -> N
     known = Secrets()
     known.learn([password])
 
-    for text in (password, " ".join(password.split()), json.dumps(password)[1:-1], quote(password)):
+    for text in (password, "pass word", " ".join(password.split()), json.dumps(password)[1:-1], quote(password)):
         masked = known.line(f"the {text} is weak", 100)
         assert masked == "the *** is weak"
 
