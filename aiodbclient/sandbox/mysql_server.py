@@ -16,6 +16,7 @@ from attrs import frozen
 from pymysql.constants import CR, ER
 
 from .._aiomysql import NOT_MYSQL, Connection, Cursor
+from .._hosts import has_late_at
 from ..models import MySQLAuthPlugin
 from .backends import PRIMARY
 
@@ -66,13 +67,19 @@ class MySQLServer:
     """
 
     def __init__(self, dsn: str) -> None:
-        parts = urlsplit(dsn)
-        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username:
-            raise ValueError(
-                "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT; add ?ssl-ca=FILE to verify the server"
-            )
+        wrong = ValueError(
+            "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
+            "%2F, %3F and %23; add ?ssl-ca=FILE to verify the server"
+        )
+        try:
+            parts, late = urlsplit(dsn), has_late_at(dsn)
+            port = parts.port or 3306
+        except ValueError:  # its message may quote the password
+            raise wrong from None
+        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username or late:
+            raise wrong
         options = dict(parse_qsl(parts.query))
-        self.host, self.port = parts.hostname, parts.port or 3306
+        self.host, self.port = parts.hostname, port
         self.database = unquote(parts.path.removeprefix("/"))
         self.ca_file = options.get("ssl-ca")
         self._login, self._login_password = unquote(parts.username), unquote(parts.password or "")

@@ -321,7 +321,16 @@ async def test_a_connection_that_the_server_closed_is_opened_again(
     assert (await call("GET", "/users")).status == 200
 
 
-@pytest.mark.parametrize("dsn", ["mysql://u:hunter2@127.0.0.1:1/x", "hunter2", "mysql://:hunter2@h"])
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "mysql://u:hunter2@127.0.0.1:1/x",
+        "hunter2",
+        "mysql://:hunter2@h",
+        "mysql://u:hun@127.0.0.1:hunter2/x",
+        "mysql://u:p@localhost/hunter2@127.0.0.1",
+    ],
+)
 async def test_a_server_that_cannot_be_reached_is_a_clear_error(dsn: str) -> None:
     async with Sandbox() as sandbox:
         with pytest.raises((RuntimeError, ValueError), match="DSN") as caught:
