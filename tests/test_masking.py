@@ -80,7 +80,7 @@ async def test_a_token_across_the_end_of_an_excerpt_is_not_shown_in_part(
     assert_untold(caught.value, TOKEN[:8])
 
 
-@pytest.mark.parametrize("token", [TOKEN, "abcd"])
+@pytest.mark.parametrize("token", [TOKEN, "dop_v1_0123456789abcdef", "abcd"])
 def test_a_token_is_masked_wherever_it_is_cut(token: str) -> None:
     known = Secrets()
     known.learn_token(token)
