@@ -19,8 +19,6 @@ from .rules import Gate
 from .window import SlidingWindow, Window
 
 _SANE_LIMIT = 10_000_000
-# How many answers in a row must name another limit before we believe it.
-_AGREEING = 2
 # Beside others, one 25th of the smallest limit may be in flight, since each of these requests can meet a full window.
 # With the documented limits that is 10 requests, enough for the 4 a second that may go.
 _FEW = 25
@@ -69,7 +67,7 @@ class Account:
         self.alone = True
         self.last_answer = -math.inf
         self.last_count = -math.inf
-        self._other_limit = 0, 0  # a limit that we do not believe yet, and how many answers in a row named it
+        self._other_limit: int | None = None  # another limit that the last answer named; the next one confirms it
 
     def starts(self, now: float) -> None:
         """Prepare for a request while none is in flight. After a pause we do not know what others did."""
@@ -94,11 +92,11 @@ class Account:
             now: When the answer came.
         """
         if self._take_over(limit, remaining):
-            if remaining == 0:
-                self._meet_full_window(ours, now, self.windows, refused=False)
+            if remaining:
+                self._compare(remaining, ours, now)
             else:
-                self._compare(remaining or 0, ours, now)
-        self.alone = not self._other_limit[1] and not any(window.others.level for window in self.windows)
+                self._meet_full_window(ours, now, self.windows, refused=False)
+        self.alone = self._other_limit is None and not any(window.others.level for window in self.windows)
 
     def _compare(self, remaining: int, ours: Ours, now: float) -> None:
         """Find out how many of the counted requests were others'.
@@ -157,13 +155,12 @@ class Account:
         if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return False
         if limit == self.windows[-1].limit:
-            self._other_limit = 0, 0
+            self._other_limit = None
             return True
         if len(self.windows) == 1:
             return False  # the header is about a window that this budget lacks
-        named, times = self._other_limit
-        self._other_limit = limit, times + 1 if limit == named else 1
-        if self._other_limit[1] < _AGREEING:
+        before, self._other_limit = self._other_limit, limit
+        if before != limit:
             return False
         self.windows[-1].limit = limit
         return True
@@ -182,15 +179,11 @@ class Account:
         Its slots that we do not hold count as others', up to ``at_most``. A share stays ours all the same: without any
         request of ours we would not learn when the others stop.
         """
-        used = dict(zip(map(id, self.windows), ours.used, strict=True))
-        fullest, fewest = None, math.inf
-        for window in suspects:
-            free = window.limit - used[id(window)] - ours.in_flight - window.others.at(now)
-            if free < fewest:
-                fullest, fewest = window, free
+        not_ours = {w: w.limit - used - ours.in_flight for w, used in zip(self.windows, ours.used, strict=True)}
+        fullest = min(suspects, key=lambda window: not_ours[window] - window.others.at(now), default=None)
         if fullest is None:
             return
-        missing = fullest.limit - used[id(fullest)] - ours.in_flight + refused
+        missing = not_ours[fullest] + refused
         level = min(missing, at_most, _all_but_a_share(fullest) if fullest.others.steady else fullest.limit)
         if level > 0 and level >= fullest.others.at(now):
             fullest.others.believe(int(level), now, sure=True)

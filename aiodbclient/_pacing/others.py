@@ -94,8 +94,8 @@ class Others:
         This raises an estimate that is too low at once. It lowers one no further than to ``at_most``, since the seen
         requests may be younger than they seem.
         """
-        begin = max(since, self.since, now - self.seconds)
-        if count > 0 and now > since:
+        begin = max(since, self.since)
+        if count > 0 and now > begin:
             self._remember(begin, now, count * (now - begin) / (now - since))
         surely, before = self.expected(now), self.at(now)
         if surely > at_most:
@@ -106,8 +106,7 @@ class Others:
 
     def _remember(self, begin: float, now: float, count: float) -> None:
         seen = self.seen
-        if seen and seen[-1][1] >= begin and now - seen[-1][0] <= self.seconds / _PIECES:
+        if seen and now - seen[-1][0] <= self.seconds / _PIECES:
             begin, _, before = seen.pop()
             count += before
-        if now > begin:
-            seen.append((begin, now, count))
+        seen.append((begin, now, count))

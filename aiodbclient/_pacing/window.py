@@ -65,13 +65,11 @@ class SlidingWindow:
 
     def room(self, now: float, reserve: int) -> int:
         """How many slots we may hold at ``now``, if ``reserve`` of them stay free."""
-        room = max(1, self.limit - reserve)
-        return max(0, room - self.others.at(now)) if self.others.level else room
+        return max(0, max(1, self.limit - reserve) - self.others.at(now))
 
     def has_room(self, now: float, in_flight: int, reserve: int) -> bool:
         """Whether one more request may go beside those ``in_flight``."""
-        room = self.room(now, reserve) if reserve or self.others.level else self.limit
-        return self.used(now) + in_flight < room
+        return self.used(now) + in_flight < self.room(now, reserve)
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
         """When a request with ``ahead`` others before it in the queue may go.

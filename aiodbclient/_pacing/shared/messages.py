@@ -117,8 +117,6 @@ def read_reply(text: object, ask: Ask, windows: int) -> Reply:
         raise LateError
     if reply.get("forgotten"):
         raise ForgottenError(structure(reply["epoch"], str))
-    if reply.get("waits") == {}:  # Lua's empty list
-        reply["waits"] = []
     read = structure(reply, Reply)
     if read.interactive > ask.interactive or read.bulk > ask.bulk:
         raise ValueError("more slots than were asked for")
@@ -141,10 +139,7 @@ def _number(value: Any) -> float:
     # Also one in a string: Lua would round a number of many digits.
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError("not a finite number") from None
+    number = float(str(value))  # float() of a long int raises OverflowError
     if not isfinite(number):
         raise ValueError("not a finite number")
     return number
