@@ -54,6 +54,13 @@ def test_requests_that_may_be_ours_do_not_count_as_others() -> None:
     assert held(sure, 0.0) == [0, 6]  # three belong to others, and six may
 
 
+def test_two_answers_that_our_own_requests_explain_show_nobody_else() -> None:
+    account = account_of(*DOCUMENTED)
+    counted(account, 5, ours(5, 5), 0.0)
+    counted(account, 7, ours(7, 7, least=5, most=7), 1.0)
+    assert (held(account, 1.0), account.gate.at_most, account.alone) == ([0, 0], math.inf, True)
+
+
 def test_requests_of_others_between_two_answers_count_in_every_window() -> None:
     account = account_of((100, 10.0), *DOCUMENTED)
     counted(account, 10, ours(10, 10, 10), 0.0)
@@ -149,6 +156,22 @@ def test_a_budget_of_one_window_does_not_take_the_hours_limit_for_its_own() -> N
     assert (account.windows[0].limit, held(account, 0.0)) == (250, [0])
     counted(account, 50, ours(10), 0.0)
     assert held(account, 0.0) == [40]
+    assert held(account, 15.0) == [28]  # no 429 confirmed it, so it falls at once
+
+
+def test_of_three_windows_the_headers_are_about_the_longest() -> None:
+    three = (20, 1.0), *DOCUMENTED
+    named, refused, beside = account_of(*three), account_of(*three), account_of(*three)
+    for _ in range(2):
+        named.hear(6000, 5990, ours(10, 10, 10), 0.0)
+    assert [window.limit for window in named.windows] == [20, 250, 6000]
+
+    refused.refuse(5000, 0, ours(5, 200, 4000, in_flight=1), 7.0, burst=False, now=0.0)
+    assert held(refused, 0.0) == [0, 0, 1000]  # and not the minute, though it has less room
+
+    beside.refuse(5000, 4888, ours(10, 100, 100, in_flight=2), 1.0, burst=True, now=0.0)
+    assert held(beside, 0.0) == [9, 0, 10]
+    assert [window.others.steady for window in beside.windows] == [True, True, False]
 
 
 def test_without_windows_nothing_is_learned_but_when_to_stay_away() -> None:
@@ -200,6 +223,9 @@ def test_a_429_of_a_budget_of_one_window_is_of_that_one() -> None:
     account = account_of((10, 60.0))
     account.refuse(None, None, ours(4, in_flight=1), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [6]
+    told = account_of((10, 60.0))
+    told.refuse(10, 3, ours(4, in_flight=1), 7.0, burst=True, now=0.0)
+    assert held(told, 0.0) == [3]  # the server counted two, and not yet those in flight
 
 
 def test_a_429_with_nothing_left_is_of_the_hour_unless_it_names_a_moment_that_only_the_minute_has() -> None:
@@ -218,6 +244,9 @@ def test_others_hold_no_more_of_the_minute_than_of_the_hour() -> None:
     account = account_of(*DOCUMENTED)
     account.refuse(5000, 4800, ours(100, 100, in_flight=2, least=100), 7.0, burst=True, now=0.0)
     assert held(account, 0.0) == [102, 100]
+    busy = account_of(*DOCUMENTED)
+    busy.refuse(5000, 1000, ours(100, 100, in_flight=2, least=100), 7.0, burst=True, now=0.0)
+    assert held(busy, 0.0) == [149, 3900]
 
 
 def test_a_429_of_a_limit_that_is_not_believed_says_only_that_the_minute_is_full() -> None:
@@ -235,11 +264,19 @@ def test_the_shortest_of_two_windows_that_others_fill_is_the_fuller_one() -> Non
     assert held(account, 0.0) == [0, 10, 0]
 
 
-def test_a_second_429_does_not_lower_what_is_believed() -> None:
+def test_a_second_429_does_not_lower_what_is_believed_and_can_confirm_it() -> None:
     account = account_of(*DOCUMENTED)
     account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=0.0)
     account.refuse(None, None, ours(150, 150, in_flight=5), 7.0, burst=True, now=1.0)
     assert held(account, 1.0) == [146, 0]
+    account.refuse(None, None, ours(100, 100, in_flight=5), 7.0, burst=True, now=30.0)
+    assert held(account, 90.0) == [146, 0]
+
+
+def test_a_429_that_one_request_of_others_explains_shows_that_one() -> None:
+    account = account_of(*DOCUMENTED)
+    account.refuse(None, None, ours(249, 249, in_flight=1), 7.0, burst=True, now=0.0)
+    assert held(account, 0.0) == [1, 0]
 
 
 # The gate.
@@ -247,7 +284,13 @@ def test_a_second_429_does_not_lower_what_is_believed() -> None:
 
 @pytest.mark.parametrize(
     ("windows", "few"),
-    [(DOCUMENTED, 10), (((1000, 60.0), (5000, 3600.0)), 40), (((30, 60.0),), 4), (((5000, 60.0), (300, 3600.0)), 12)],
+    [
+        (DOCUMENTED, 10),
+        (((1000, 60.0), (5000, 3600.0)), 40),
+        (((30, 60.0),), 4),
+        (((120, 60.0),), 4),
+        (((5000, 60.0), (300, 3600.0)), 12),
+    ],
 )
 def test_beside_others_a_25th_of_the_smallest_limit_may_be_in_flight(windows: Any, few: int) -> None:
     account = account_of(*windows)

@@ -52,14 +52,20 @@ class Queue:
         return task
 
 
-def test_an_answer_without_rate_headers_costs_no_look_at_our_own_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_news_costs_no_look_at_our_own_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
     monkeypatch.setattr(Account, "hear", lambda *args: looks.append(args))
 
     async def main(loop: VirtualLoop) -> None:
-        budget = budget_on(loop, (3, 60.0), (100, 3600.0))
+        budget = budget_on(loop, (10, 60.0), (100, 3600.0))
         headers: dict[str, str]
-        for headers in ({}, {"ratelimit-limit": "100"}, {"ratelimit-remaining": "7"}, {"ratelimit-limit": "x"}):
+        for headers in (
+            {},
+            {"ratelimit-limit": "100"},
+            {"ratelimit-remaining": "7"},
+            {"ratelimit-limit": "x"},
+            {"ratelimit-limit": "100", "ratelimit-remaining": "95"},  # the five that we have sent
+        ):
             await budget.acquire()
             budget.observe(headers)
             budget.release()
@@ -293,6 +299,29 @@ def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
         first.cancel()
         await second
         assert queue.went == [("second", 10)]
+        (await queue.enter("third")).cancel()
+        await settle()
+        assert (budget.snapshot().waiting, loop.timers()) == (0, 0)
+
+    live(main)
+
+
+def test_the_patience_of_one_call_outlives_the_calls_beside_it() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget, start = budget_on(loop, (1, 10.0)), loop.time()
+        await spend(budget, 1)
+        queue = Queue(budget, loop)
+        stays = await queue.enter("stays", bulk=True, max_wait=15)
+        leave = [await queue.enter("hasty", max_wait=12)]
+        leave += [await queue.enter(f"patient {n}", bulk=True, max_wait=60) for n in range(3)]
+        for task in leave:
+            task.cancel()
+            await settle()
+        person = await queue.enter("person")  # takes the slot that "stays" hoped for
+        with pytest.raises(RateLimitError):
+            await stays
+        assert loop.time() - start == pytest.approx(15, abs=0.001)
+        await person
 
     live(main)
 
@@ -374,6 +403,7 @@ def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async def main(loop: VirtualLoop) -> None:
         budget = budget_on(loop, (2, 60.0))
         await spend(budget, 10)  # four windows of waiting, one call at a time
+        assert len(caplog.records) == 4
         caplog.clear()
         queue = Queue(budget, loop)
         await asyncio.gather(*[await queue.enter(str(n)) for n in range(10)])

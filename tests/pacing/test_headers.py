@@ -56,6 +56,7 @@ def test_no_text_makes_it_raise(headers: dict[str, str]) -> None:
     [
         ({"retry-after": "7"}, 7.0),
         ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "3600"}, 3600.0),
         ({"retry-after": formatdate(RESET + 20, usegmt=True)}, 20.0),
         ({"retry-after": "7", "ratelimit-reset": str(RESET + 40)}, 7.0),
         ({"ratelimit-reset": str(RESET + 40)}, 40.0),

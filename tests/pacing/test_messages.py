@@ -93,6 +93,7 @@ def test_valkey_may_have_lost_its_memory_or_been_asked_too_late() -> None:
         {"recovering": None},
         {"version": -1},
         {"stale": True, "facts": 5},
+        {"forgotten": True, "epoch": None},
         *({name: ...} for name in GRANTED),  # missing
     ],
     ids=str,
@@ -127,6 +128,9 @@ def test_facts_of_one_process_are_merged_by_the_clock_of_the_other() -> None:
     one.last_answer = 65.0
 
     assert known.note(66.0)
+    other.gate.at_most = 3
+    assert taken.note(160.0)  # earlier by Valkey's clock than the gate of the first opens
+    taken.unsent = False
     taken.merge(known.dump(offset=1000.0), offset=900.0)  # whose clock is 100 s ahead
 
     assert [window.limit for window in other.windows] == [9, 100]
@@ -152,6 +156,7 @@ def test_of_each_fact_the_newer_one_wins() -> None:
     taken.merge(known.dump(0.0), 0.0)
 
     assert [window.limit for window in other.windows] == [9, 81]
+    assert other.alone  # neither knows of anybody else
 
 
 def test_the_gate_that_opens_last_wins_over_a_later_step_of_the_ramp() -> None:
@@ -171,6 +176,21 @@ def test_the_gate_that_opens_last_wins_over_a_later_step_of_the_ramp() -> None:
     taken.note(111.0)
     known.merge(taken.dump(0.0), 0.0)
     assert (one.gate.until, one.gate.at_most) == (110.0, 2)
+    other.gate.at_most = math.inf
+    taken.note(112.0)
+    known.merge(taken.dump(0.0), 0.0)
+    assert one.gate.at_most == math.inf
+
+
+def test_each_change_of_a_window_or_of_the_gate_is_sent() -> None:
+    changing = account()
+    facts = Facts(changing)
+    changing.windows[1].limit = 90
+    assert facts.note(1.0)
+    facts.unsent = False
+    assert not facts.note(2.0)
+    changing.gate.at_most = 4
+    assert facts.note(3.0)
 
 
 def test_an_answer_right_after_another_is_not_worth_an_update() -> None:
@@ -179,8 +199,8 @@ def test_an_answer_right_after_another_is_not_worth_an_update() -> None:
     one.last_answer = 10.0
     assert facts.note(10.0)
     facts.unsent = False
-    one.last_answer = 12.5  # less than a twentieth of a minute later
-    assert not facts.note(12.5)
+    one.last_answer = 12.9  # less than a twentieth of a minute later
+    assert not facts.note(12.9)
     one.last_answer = 13.0
     assert facts.note(13.0)
     Facts(other).merge(facts.dump(0.0), 0.0)

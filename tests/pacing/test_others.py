@@ -185,6 +185,31 @@ def test_a_429_stops_everybody_until_the_time_it_names() -> None:
     live(main)
 
 
+def test_a_call_in_the_moment_at_which_the_gate_opens_goes_at_once() -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = RateBudget(clock=loop.time)
+        await budget.acquire()
+        wait = await budget.throttle({"retry-after": "7"})
+        budget.release()
+        await asyncio.sleep(wait)
+        await budget.acquire(max_wait=0)
+
+    live(main)
+
+
+@pytest.mark.parametrize(("more", "used"), [({}, (0, 5000)), ({"retry-after": "0"}, (235, 0))], ids=["hour", "minute"])
+def test_a_429_with_nothing_left_is_of_the_hour_unless_it_has_a_retry_after(
+    more: dict[str, str], used: tuple[int, int]
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        budget = RateBudget(clock=loop.time)
+        await budget.acquire()
+        await budget.throttle(said(5000, 0) | more)
+        assert budget.snapshot().used == used
+
+    live(main)
+
+
 def test_the_gate_closes_without_windows_too() -> None:
     async def main(loop: VirtualLoop) -> None:
         budget, start = RateBudget([], clock=loop.time), loop.time()
