@@ -171,7 +171,8 @@ async def test_an_engine_that_nobody_knows_yet(sandbox: Sandbox, call: Call) -> 
 
 async def test_a_name_that_is_no_text_meets_no_fault(sandbox: Sandbox, call: Call, pg: str) -> None:
     sandbox.faults.add("users.create", name="7", status=503)
-    for name in (7, [], {}):
+    names: tuple[object, ...] = (7, [], {})
+    for name in names:
         assert (await call("POST", f"{pg}/users", {"name": name})).status == 422
         assert sandbox.requests[-1].name is None
 
