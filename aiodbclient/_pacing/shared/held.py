@@ -83,10 +83,5 @@ class Held:
 
     def put_back(self, answered: Iterable[tuple[str, float]], unused: Iterable[str]) -> None:
         """Report these again, since Valkey may not have received them."""
-        self._answered.extendleft(reversed([*answered]))
+        self._answered = deque((*answered, *self._answered), self._answered.maxlen)  # the oldest are forgotten first
         self._unused.extend(unused)
-
-    def replace_answered(self, answered: Iterable[tuple[str, float]]) -> None:
-        """Report these answered requests instead of the known ones."""
-        self._answered.clear()
-        self._answered.extend(answered)

@@ -262,9 +262,6 @@ class Slots:
         }
         try:
             reply = await self._script.run(ask, report)
-        except ForgottenError:
-            self.held.put_back(ended.answered, ())
-            raise
         except BaseException:
             # The script may have run all the same. So its slots are given back, and what ended is reported again.
             granted = [f"{batch}:{n + 1}" for n in range(ask.interactive + ask.bulk)]
@@ -284,7 +281,8 @@ class Slots:
         self._script.start_over(forgotten.epoch)
         self._go_on_alone(self._probe, age)
         answers = self._fallback.answers(time.monotonic())
-        self.held.replace_answered((f"{self._process}:again:{n}", at) for n, at in enumerate(answers))
+        self.held.take_ended()  # these are among them
+        self.held.put_back([(f"{self._process}:again:{n}", at) for n, at in enumerate(answers)], ())
 
     def _go_on_alone(self, seconds: float, age: float) -> None:
         """Use the fallback share, and ask Valkey again after ``seconds``. ``age`` is as for ``Fallback.begin``."""
