@@ -257,3 +257,19 @@ async def test_cancelled_anywhere_nothing_is_left(make_pair: MakePair) -> None:
     for end in (one, other):
         await answered(end, {})
     assert await go_at_once(one, 20) == 18
+
+
+def test_a_slot_for_a_call_that_left_during_the_ask_is_given_back(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with VirtualValkey(valkey.url, loop, monkeypatch) as shared:
+            budget, _ = await shared.connect(Window(3, 60.0))
+            first, stays, leaves = [asyncio.create_task(budget.acquire()) for _ in range(3)]
+            await asyncio.sleep(ROUND_TRIP * 2.25)  # the first has its slot, and the second asks for two
+            assert budget.snapshot().waiting == 2
+            leaves.cancel()
+            await asyncio.gather(first, stays)
+            assert budget.snapshot().in_flight == 2
+
+    live(main)
