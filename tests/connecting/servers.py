@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from aiodbclient import Connection, Engine, User
 
 from ..requirements import no_server
-from ..tenants.servers import as_a_server
+from ..tenants.servers import as_a_server, for_a_server
 
 ALICE = User("alice", password="p@ss:word/%")
 START_SECONDS = 60.0
@@ -50,8 +49,8 @@ def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
         for pem in certificate.cert_chain_pems:
             pem.write_to_path(str(folder / "cert.pem"), append=True)
         (folder / "key.pem").chmod(0o600)
-        for path in (folder, *folder.iterdir()) if os.geteuid() == 0 else ():
-            shutil.chown(path, "nobody", "nogroup")
+        for path in (folder, *folder.iterdir()):
+            for_a_server(path)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process: dict[str, Any] = {"cwd": folder} | quiet | as_a_server()
         yield folder, process
@@ -67,6 +66,7 @@ def postgresql() -> Iterator[Server]:
         no_server("postgresql", "no PostgreSQL with TLS is installed (apt-get install postgresql-17)")
     with _folder() as (folder, process):
         (folder / "password").write_text(f"{ALICE.password}\n")
+        for_a_server(folder / "password")
         initdb = ["--auth=scram-sha-256", f"--username={ALICE.name}", "--pwfile=password", "--no-sync"]
         subprocess.run([programs[-1] / "initdb", "--pgdata=data", *initdb], check=True, **process)
         hba = "hostssl all all 127.0.0.1/32 scram-sha-256\n"  # all connections need TLS
@@ -101,6 +101,7 @@ def mariadb() -> Iterator[Server]:
             "CREATE USER alice@localhost IDENTIFIED BY 'p@ss:word/%' REQUIRE SSL;\n"
             "GRANT ALL ON alpha.* TO alice@localhost;\n"
         )
+        for_a_server(folder / "init.sql")
         options = [
             f"--port={port}",
             "--bind-address=127.0.0.1",

@@ -67,11 +67,15 @@ def as_a_server() -> dict[str, Any]:
     return options
 
 
-def new_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="aiodbclient-"))
+def for_a_server(path: Path) -> Path:
+    """Give a file or folder to the user that root's servers run as."""
     if os.geteuid() == 0:
-        shutil.chown(folder, "nobody")
-    return folder
+        shutil.chown(path, "nobody", getpwnam("nobody").pw_gid)
+    return path
+
+
+def new_folder() -> Path:
+    return for_a_server(Path(tempfile.mkdtemp(prefix="aiodbclient-")))
 
 
 @cache
@@ -80,6 +84,7 @@ def initialized(programs: Path) -> Path:
     base = new_folder()
     atexit.register(shutil.rmtree, base, ignore_errors=True)
     (base / "password").write_text(PASSWORD)
+    for_a_server(base / "password")
     initdb = [f"{programs}/initdb", "-D", "data", "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile=password"]
     subprocess.run([*initdb, "--no-sync"], cwd=base, check=True, capture_output=True, **as_a_server())
     return base / "data"
