@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -352,11 +353,12 @@ async def test_a_wheel_that_cannot_be_copied_is_an_error_that_says_so(
 ) -> None:
     programs = private_tmp / "wheel" / "pginstall" / "bin"
     programs.mkdir(parents=True)
-    os.mkfifo(programs / "postgres", 0o600)  # that root cannot read either, without waiting for ever
+    os.mkfifo(programs / "postgres", 0o600)  # not even root could read it: nobody writes to it
     (programs / "initdb").symlink_to("/etc/shadow")
     monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: programs)
     async with Sandbox() as sandbox:
-        with pytest.raises(RuntimeError, match="Postgre"):
+        # Pythons before 3.11.4 copy these files, and then cannot run them.
+        with pytest.raises(RuntimeError, match="cannot be copied" if hasattr(tarfile, "data_filter") else "not start"):
             await sandbox.add_cluster("pg")
     assert left(private_tmp) == [private_tmp / "wheel"]
     shutil.rmtree(private_tmp / "wheel")

@@ -49,6 +49,8 @@ class Archive:
                 # Pythons from 3.11.4 on know filters, and some of them warn if none is named.
                 members.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
                 members.extractall(target)
+                # The reader stops before the last block. If we closed the pipe now, the child could not write the rest.
+                self._pipe.read()
         except tarfile.TarError as error:
             raise OSError(f"PostgreSQL cannot be copied to {target}: {error}") from None
         finally:
