@@ -17,20 +17,28 @@ def options_of(dsn: str) -> dict[str, Any] | None:
     database. It connects to that host, and quotes it in its errors. So this refuses a URI with an unescaped ``@`` in
     one of these.
     """
-    if "\0" in dsn:
+    if "\0" in dsn or _has_second_at(dsn):
         return None
     try:
         options = dict(conninfo_to_dict(dsn))
     except psycopg.ProgrammingError:  # it may quote the DSN
         return None
     hosts, port = str(options.get("host", "")).split(","), str(options.get("port", ""))
-    names = (*hosts, str(options.get("dbname", "")))
-    is_uri = dsn.startswith(("postgresql://", "postgres://"))
-    has_second_at = is_uri and any("@" in name and name in dsn for name in names)  # an escaped one is %40 in the URI
     ends_in_port = not port.replace(",", "").isdecimal() and port != ""
     # A path is the folder of a socket, and @ begins the name of an abstract one.
     is_invalid = not all(is_host(host) for host in hosts if host and not host.startswith(("/", "@")))
-    return None if has_second_at or ends_in_port or is_invalid else options
+    return None if ends_in_port or is_invalid else options
+
+
+def _has_second_at(dsn: str) -> bool:
+    """Whether ``dsn`` is a URI with an ``@`` after its password, and not in the value of an option."""
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        return False
+    place = dsn.partition("://")[2]
+    login, _, rest = place.partition("@")
+    if "/" not in login:  # otherwise libpq sees no login
+        place = rest
+    return "@" in place.partition("?")[0]
 
 
 def one_line(error: Exception) -> str:

@@ -37,6 +37,9 @@ from aiodbclient._libpq import one_line, options_of
             {"host": "@socket", "dbname": "a@b", "password": "postgres://"},
         ),
         ("postgresql://%40socket/x", {"host": "@socket", "dbname": "x"}),
+        ("postgresql:///x?host=@socket", {"host": "@socket", "dbname": "x"}),
+        ("postgresql://me:h?r@db.example/x", {"user": "me", "password": "h?r", "host": "db.example", "dbname": "x"}),
+        ("postgresql://h/a%40b?password=a@b", {"host": "h", "dbname": "a@b", "password": "a@b"}),
         ("host=db.example,/run/postgresql,@socket", {"host": "db.example,/run/postgresql,@socket"}),
         ("host=a,b port=5432,5433", {"host": "a,b", "port": "5432,5433"}),
         ("dbname=alpha", {"dbname": "alpha"}),
@@ -57,6 +60,8 @@ def test_a_connection_string_is_read(dsn: str, options: dict[str, str]) -> None:
         "postgresql://me:hun@ter2,@db.example/alpha",  # the second of two hosts
         "postgresql://me:hun@ter2:1,@db.example/alpha",
         "postgresql://me:hun@ter/2@db.example/alpha",  # the database would be 2@db.example/alpha
+        "postgresql://me:hun@ter/%32@db.example/alpha",  # the same, with a part that libpq decodes
+        "postgresql://me:hun@@ter%32@db.example/alpha",
         "postgres://me:5432/hunter2@db.example/alpha",  # the host would be me
         "postgresql://me:hunter2@[db.example/alpha",
         "mysql://me:hunter2@db.example/alpha",
