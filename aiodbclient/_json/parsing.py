@@ -9,7 +9,7 @@ from typing import Any
 # Two bytes of JSON, an empty list, need 60 bytes of memory. This many values block the event loop for at most 0.3 s.
 # 100,000 users are 400,000 values.
 MOST_VALUES = 420_000
-_WITHIN_VALUES = bytes(set(range(256)) - set(b",[{"))
+_NOT_COUNTED = bytes(set(range(256)) - set(b",[{"))
 _LONGEST_NUMBER = 40  # digits; the time of int() grows with their square
 
 
@@ -36,7 +36,7 @@ def parsed(body: bytes) -> Any:
 
 def values_in(body: bytes) -> int:
     """Return an upper bound of the number of values in the JSON in ``body``."""
-    return len(body.translate(None, _WITHIN_VALUES))  # faster than three counts
+    return len(body.translate(None, _NOT_COUNTED))  # faster than three counts
 
 
 def _number(digits: str) -> int:

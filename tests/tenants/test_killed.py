@@ -41,7 +41,7 @@ async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool
     return code == DIED
 
 
-# Without the thorough tests only an adoption: only the API knows the password of a stranger's login.
+# An adoption always runs, since the process that dies has not stored the login's password. The others are thorough.
 @pytest.mark.parametrize(
     ("verb", "step"), [("adopt", 3), *(pytest.param(verb, 1, marks=pytest.mark.thorough) for verb in WORK)]
 )

@@ -281,7 +281,7 @@ class Slots:
         self._script.start_over(forgotten.epoch)
         self._go_on_alone(self._probe, age)
         answers = self._fallback.answers(time.monotonic())
-        self.held.take_ended()  # these are among them
+        self.held.take_ended()  # the answered ones are in ``answers``, and Valkey forgot the unused ones
         self.held.put_back([(f"{self._process}:again:{n}", at) for n, at in enumerate(answers)], ())
 
     def _go_on_alone(self, seconds: float, age: float) -> None:

@@ -245,7 +245,7 @@ def _database_steps(
         if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
             grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(member))
             yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True, of_login=member != admin)
-    # Last: a process that is killed before leaves a database that the administrator of the next one may enter.
+    # Last, so that the administrator can still connect if the process is killed in between.
     yield from closing_steps(database, name, {database.owner, names.owner, admin, *logins_of(names), *groups_of(names)})
 
 
