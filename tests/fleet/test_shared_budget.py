@@ -54,7 +54,7 @@ async def test_a_slot_counts_for_its_window_from_the_answer_on(make_budget: Make
     # It reports what it knows of the answer with its next ask.
     assert await granted_at_once(one, 1) == 0
     await waiting
-    assert 0.4 <= time.monotonic() - answered < 0.8
+    assert 0.4 <= time.monotonic() - answered < 4.0
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.15])
@@ -108,42 +108,49 @@ async def test_first_come_first_served_within_a_process(make_budget: MakeBudget)
 
 
 async def test_max_wait_is_judged_at_once_and_the_error_has_the_wait(make_budget: MakeBudget) -> None:
-    budget = make_budget(limit=2, seconds=0.8)
+    budget = make_budget(limit=2, seconds=60.0)
     assert await granted_at_once(budget, 2) == 2
     budget.release()
     started = time.monotonic()
     with pytest.raises(errors.RateLimitError, match="nothing was sent") as caught:
-        await budget.acquire(max_wait=0.3)
-    assert time.monotonic() - started < 0.3
-    assert caught.value.retry_after == pytest.approx(0.8, abs=0.2)
+        await budget.acquire(max_wait=30.0)
+    elapsed = time.monotonic() - started
+    assert elapsed < 15.0
+    assert caught.value.retry_after == pytest.approx(60.0 - elapsed, abs=2.0)
     assert not caught.value.may_have_applied
-    await budget.acquire(max_wait=0.9)
+
+
+async def test_a_wait_within_max_wait_is_waited_for(make_budget: MakeBudget) -> None:
+    budget = make_budget(limit=2, seconds=0.4)
+    assert await granted_at_once(budget, 2) == 2
+    budget.release()
+    await budget.acquire(max_wait=20.0)
 
 
 async def test_max_wait_counts_those_ahead_in_the_queue(make_budget: MakeBudget) -> None:
-    budget = make_budget(limit=2, seconds=0.3)
+    budget = make_budget(limit=2, seconds=30.0)
     assert await granted_at_once(budget, 2) == 2
     ahead = [asyncio.create_task(budget.acquire()) for _ in range(4)]
     await asyncio.sleep(0.05)
     with pytest.raises(errors.RateLimitError) as caught:
-        await budget.acquire(max_wait=0.5)
-    assert caught.value.retry_after == pytest.approx(0.85, abs=0.3)
+        await budget.acquire(max_wait=50.0)
+    assert caught.value.retry_after == pytest.approx(90.0, abs=5.0)
     for task in ahead:
         task.cancel()
 
 
 async def test_a_429_closes_the_gate_of_every_process_and_it_opens_gently(make_budget: MakeBudget) -> None:
-    one, other = make_budget(limit=40, seconds=2.0), make_budget(limit=40, seconds=2.0)
+    one, other = make_budget(limit=40, seconds=60.0), make_budget(limit=40, seconds=60.0)
     await one.acquire()
-    headers = {"retry-after": "0.25", "ratelimit-limit": "40", "ratelimit-remaining": "39"}
+    headers = {"retry-after": "1.5", "ratelimit-limit": "40", "ratelimit-remaining": "39"}
     closed = time.monotonic()
-    assert await one.throttle(headers) == pytest.approx(0.25, abs=0.02)
+    assert await one.throttle(headers) == pytest.approx(1.5, abs=0.02)
     one.release()
     with pytest.raises(errors.RateLimitError) as caught:
         await other.acquire(max_wait=0.1)
-    assert caught.value.retry_after == pytest.approx(0.2, abs=0.1)
+    assert caught.value.retry_after == pytest.approx(1.5 - (time.monotonic() - closed), abs=0.3)
     await other.acquire()
-    assert time.monotonic() - closed >= 0.25
+    assert time.monotonic() - closed >= 1.5
     # One is sent first; the others after its answer.
     assert await granted_at_once(one, 5) == 0
     other.release()

@@ -23,11 +23,14 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def until_shared(budget: SharedRateBudget, caplog: pytest.LogCaptureFixture) -> None:
-    async with asyncio.timeout(5):
+async def until_shared(budget: SharedRateBudget, caplog: pytest.LogCaptureFixture) -> int:
+    """Ask for a slot until the budget is shared again. Returns how many were granted."""
+    granted = 0
+    async with asyncio.timeout(20.0):
         while not any("shared again" in record.message for record in caplog.records):
             await asyncio.sleep(0.02)
-            await granted_at_once(budget, 1)
+            granted += await granted_at_once(budget, 1)
+    return granted
 
 
 async def test_while_valkey_is_down_each_process_goes_on_with_its_share(
@@ -41,7 +44,7 @@ async def test_while_valkey_is_down_each_process_goes_on_with_its_share(
         await budget.acquire()
         budget.release()
     # 5 of 20 in each 0.4 s.
-    assert 0.8 <= time.monotonic() - started < 1.6
+    assert 0.8 <= time.monotonic() - started < 4.0
     (warning,) = warnings_in(caplog)
     assert f"127.0.0.1:{valkey.port}" in warning
     assert "0.25" in warning
@@ -54,7 +57,7 @@ async def test_requests_during_an_outage_count_when_the_budget_is_shared_again(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
-    alone, other = make_budget(limit=20, seconds=5.0, fallback_share=0.5), make_budget(limit=20, seconds=5.0)
+    alone, other = make_budget(limit=20, seconds=15.0, fallback_share=0.5), make_budget(limit=20, seconds=15.0)
     await alone.acquire()
     alone.release()
     valkey.stop()
@@ -62,8 +65,9 @@ async def test_requests_during_an_outage_count_when_the_budget_is_shared_again(
     for _ in range(9):
         alone.release()
     valkey.start()
-    await until_shared(alone, caplog)
-    assert await granted_at_once(other, 20) == 9  # one more was sent when sharing resumed
+    granted = await until_shared(alone, caplog)
+    assert granted <= 1
+    assert await granted_at_once(other, 20) == 10 - granted
 
 
 async def test_a_valkey_that_is_never_there_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,7 +109,7 @@ async def test_a_valkey_that_lost_its_memory_gets_the_reports_again(
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
-    budgets = [make_budget(limit=20, seconds=3.0, fallback_share=0.1) for _ in range(2)]
+    budgets = [make_budget(limit=20, seconds=10.0, fallback_share=0.1) for _ in range(2)]
     for budget in budgets:
         await budget.acquire()
         budget.release()
@@ -119,7 +123,7 @@ async def test_a_valkey_that_lost_its_memory_gets_the_reports_again(
     # Each used more than its share, so nothing is sent until all is known again. Then two slots are left.
     assert await granted_at_once(budgets[0], 9) == 0
     assert await granted_at_once(budgets[1], 9) == 0
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(2.0)
     assert await granted_at_once(budgets[0], 9) == 2
     assert await granted_at_once(budgets[1], 9) == 0
     assert [record.message for record in caplog.records if "lost" in record.message]
@@ -145,20 +149,22 @@ async def test_a_call_cancelled_in_the_middle_of_an_ask_leaves_no_slot_behind(
 async def test_an_idle_process_takes_nothing_of_a_window_that_others_filled_before_the_outage(
     make_budget: MakeBudget, valkey: ValkeyServer
 ) -> None:
-    busy, idle = (make_budget(limit=20, seconds=1.5, fallback_share=0.5) for _ in range(2))
+    busy, idle = (make_budget(limit=20, seconds=8.0, fallback_share=0.5) for _ in range(2))
     await busy.acquire()
     busy.release()
     await idle.acquire()
     answered = time.monotonic()
     idle.release()
-    await asyncio.sleep(0.2)  # so that its facts about the other are old
+    await asyncio.sleep(1.0)  # so that its facts about the other are old
     assert await granted_at_once(busy, 20) == 18
 
     valkey.stop()
 
     assert await granted_at_once(idle, 20) == 0
-    await idle.acquire()  # instead of its own first slot
-    assert time.monotonic() - answered >= 1.5
+    with pytest.raises(errors.RateLimitError) as caught:
+        await idle.acquire(max_wait=1.0)
+    left = 8.0 - (time.monotonic() - answered)  # until its own first slot is free
+    assert caught.value.retry_after == pytest.approx(left, abs=1.0)
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["a pause", "a restart"])
@@ -166,7 +172,7 @@ async def test_after_an_outage_the_first_one_back_leaves_what_the_others_sent_al
     make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture, kept: bool
 ) -> None:
     caplog.set_level(logging.INFO, "aiodbclient")
-    first, other = budgets = [make_budget(limit=20, seconds=3.0, fallback_share=0.5, timeout=0.3) for _ in range(2)]
+    first, other = budgets = [make_budget(limit=20, seconds=15.0, fallback_share=0.5, timeout=0.3) for _ in range(2)]
     for budget in budgets:
         await budget.acquire()
         budget.release()
@@ -180,7 +186,7 @@ async def test_after_an_outage_the_first_one_back_leaves_what_the_others_sent_al
 
     # The other one has no waiting callers, but still reports what it sent.
     granted = 0
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(20.0):
         while sum("shared again" in record.message for record in caplog.records) < 2:
             granted += await granted_at_once(first, 20)
             await asyncio.sleep(0.02)
