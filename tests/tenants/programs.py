@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import aiomysql
 import psycopg
 import pymysql
 from psycopg import AsyncConnection
 
-from aiodbclient._aiomysql import Cursor
+from aiodbclient._aiomysql import Connection, Cursor
 from aiodbclient.engines import MYSQL
 from aiodbclient.tenants import Credential
 
@@ -36,7 +35,7 @@ async def refusal(credential: Credential, *statements: str, database: str | None
 
 
 async def _ask_mysql(credential: Credential, database: str | None, statements: tuple[str, ...]) -> list[Any]:
-    connection = await aiomysql.connect(
+    connection: Any = Connection(  # aiomysql's own leaks its socket if its login is cancelled
         host=credential.host,
         port=credential.port,
         user=credential.username,
@@ -47,11 +46,13 @@ async def _ask_mysql(credential: Credential, database: str | None, statements: t
         cursorclass=Cursor,  # MySQL has notes about SHOW PROCESSLIST
     )
     try:
+        await connection._connect()
         async with connection.cursor() as cursor:
             rows: list[Any] = []
             for statement in statements:
                 await cursor.execute(statement)
                 rows = list(await cursor.fetchall())
+            await connection.ensure_closed()
             return rows
     finally:
-        await connection.ensure_closed()
+        connection.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pymysql
@@ -16,6 +16,8 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
 
 from .conftest import only
+
+Open = Callable[[Credential], "pymysql.Connection[Cursor]"]
 
 
 @pytest.fixture
@@ -52,6 +54,19 @@ def run(connection: pymysql.Connection[Cursor], statement: str) -> list[tuple[ob
         return list(cursor.fetchall())
 
 
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Logs in. The sessions are closed at the end of the test."""
+    with ExitStack() as stack:
+        yield lambda credential: stack.enter_context(closing(connect(credential)))
+
+
+def once(credential: Credential, statement: str) -> list[tuple[object, ...]]:
+    """Log in, run one statement, and log out."""
+    with closing(connect(credential)) as connection:
+        return run(connection, statement)
+
+
 def set_password(connection: pymysql.Connection[Cursor]) -> None:
     try:
         run(connection, "SET PASSWORD = PASSWORD('Mine-1-Mine')")  # MariaDB
@@ -76,10 +91,10 @@ async def test_a_tenant_leaves_connections_to_others(tenants: Tenants) -> None:
             session.close()
 
 
-async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenants) -> None:
+async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenants, opened: Open) -> None:
     """A session of the old login stays open and sets its own password, after this and every later rotation."""
     leaked = await tenants.ensure("alpha")
-    session = connect(leaked)
+    session = opened(leaked)
     run(session, "CREATE TABLE t AS SELECT 1 AS a")
 
     assert (await only(tenants.rotate(["alpha"]))).action is Action.ROTATED
@@ -94,16 +109,14 @@ async def test_a_leaked_credential_is_ended_by_rotate_and_retire(tenants: Tenant
     for _ in range(2):  # the logins alternate, and the locked one is used again
         rotated = await only(tenants.rotate(["alpha"]))
         assert rotated.credential is not None
-        assert run(connect(rotated.credential), "SELECT a FROM t") == [(1,)]
+        assert once(rotated.credential, "SELECT a FROM t") == [(1,)]
         assert (await only(tenants.retire(["alpha"]))).error is None
     assert (await tenants.get("alpha")) == rotated.credential
 
 
-async def test_a_session_that_survives_the_tenant_does_not_reach_the_next_one(
-    tenants: Tenants, cluster: ClusterClient
-) -> None:
+async def test_a_session_that_survives_the_tenant_does_not_reach_the_next_one(tenants: Tenants, opened: Open) -> None:
     first = await tenants.ensure("alpha")
-    session = connect(first)
+    session = opened(first)
     run(session, "CREATE TABLE t (a INT) ENGINE = InnoDB")
     run(session, "XA START 'held'")
     run(session, "INSERT INTO t VALUES (1)")
@@ -114,23 +127,23 @@ async def test_a_session_that_survives_the_tenant_does_not_reach_the_next_one(
 
     with pytest.raises(pymysql.MySQLError):
         run(session, "CREATE TABLE planted (a INT)")
-    assert run(connect(again), "SHOW TABLES") == []
+    assert once(again, "SHOW TABLES") == []
 
 
 async def test_readers_and_writers(tenants: Tenants) -> None:
     owner = await tenants.ensure("alpha")
-    run(connect(owner), "CREATE TABLE t (a INT)")
+    once(owner, "CREATE TABLE t (a INT)")
     reader, writer = await tenants.role("reader").ensure("alpha"), await tenants.role("writer").ensure("alpha")
 
-    run(connect(writer), "INSERT INTO t VALUES (1)")
-    assert run(connect(reader), "SELECT a FROM t") == [(1,)]
+    once(writer, "INSERT INTO t VALUES (1)")
+    assert once(reader, "SELECT a FROM t") == [(1,)]
     for credential, statement in (
         (reader, "DELETE FROM t"),
         (writer, "DROP TABLE t"),
         (writer, "CREATE TABLE n (a INT)"),
     ):
         with pytest.raises(pymysql.MySQLError, match="denied"):
-            run(connect(credential), statement)
+            once(credential, statement)
     assert (reader.role, writer.role, owner.role) == (Role.READER, Role.WRITER, Role.OWNER)
 
     assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
@@ -154,7 +167,7 @@ async def test_an_adopted_login_keeps_its_password_and_loses_its_sessions(
     assert credential.password == user.password
     assert [each.problems async for each in tenants.check(["alpha"])] == [()]
     with pytest.raises(pymysql.MySQLError, match="denied"):
-        run(connect(credential), "CREATE USER planted")
+        once(credential, "CREATE USER planted")
 
 
 async def test_drift_is_found_and_repaired(tenants: Tenants, cluster: ClusterClient) -> None:
@@ -186,7 +199,7 @@ async def test_drift_is_found_and_repaired(tenants: Tenants, cluster: ClusterCli
 
 async def test_a_kept_database_is_open_to_nobody(tenants: Tenants, cluster: ClusterClient) -> None:
     owner = await tenants.ensure("alpha")
-    run(connect(owner), "CREATE TABLE t AS SELECT 1 AS a")
+    once(owner, "CREATE TABLE t AS SELECT 1 AS a")
     reader = await tenants.role("reader").ensure("alpha")
 
     assert (await only(tenants.remove(["alpha"], keep_database=True))).action is Action.DELETED
