@@ -54,7 +54,7 @@ async def test_a_slot_counts_for_its_window_from_the_answer_on(make_budget: Make
     # It reports what it knows of the answer with its next ask.
     assert await granted_at_once(one, 1) == 0
     await waiting
-    assert 0.4 <= time.monotonic() - answered < 4.0
+    assert 0.35 <= time.monotonic() - answered < 4.0  # it knows the server's clock only as well as its ask was quick
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.15])
@@ -150,7 +150,7 @@ async def test_a_429_closes_the_gate_of_every_process_and_it_opens_gently(make_b
         await other.acquire(max_wait=0.1)
     assert caught.value.retry_after == pytest.approx(1.5 - (time.monotonic() - closed), abs=0.3)
     await other.acquire()
-    assert time.monotonic() - closed >= 1.5
+    assert time.monotonic() - closed >= 1.4  # it knows the server's clock only as well as its ask was quick
     # One is sent first; the others after its answer.
     assert await granted_at_once(one, 5) == 0
     other.release()
