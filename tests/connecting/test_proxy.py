@@ -50,7 +50,10 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
     options = ["--hostname=127.0.0.1", "--port=0", f"--port-file={port_file}", "--basic-auth=me:hunter2"]
     one = ["--num-acceptors=1", "--num-workers=1", f"--log-file={log}", f"--data-dir={tmp_path}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "proxy", *options, *one], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "proxy", *options, *one],
+        env=os.environ | {"HOME": f"{tmp_path}"},  # it makes a folder there
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 60.0
