@@ -173,8 +173,11 @@ class MySQLBackend:
         secret, password = self._secrets.get(name, ("", None))
         if name == PRIMARY:
             user["password"] = self._server.password
-        elif password is not None and all(account.secret == secret for account in accounts):
-            user["password"] = password
+        elif password is not None:
+            # Somebody may have made accounts for single hosts. The API does not know them.
+            own = [account for account in accounts if account.host == "%"] or accounts
+            if all(account.secret == secret for account in own):
+                user["password"] = password
         return user
 
     async def _create_user(self, new: RequestedUser) -> JSON:

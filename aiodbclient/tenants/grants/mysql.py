@@ -118,6 +118,7 @@ class MySQLGrants(Grants[MySQLSession]):
         """
         tenant = names.tenant
         async with self._administrator(self._long_turns) as server:
+            await drop_helpers(server, tenant, username)
             await _check_hosts(server, tenant, username)
             await to_its_end(self._end_old_sessions(server, tenant, username))
 
