@@ -15,6 +15,6 @@ def main() -> None:
     """Run the command. Until it handles signals itself, nothing is begun, and Ctrl-C ends it at once."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-    from aiodbclient.cli import main as run
+    from aiodbclient._cli import main as run
 
     run()

@@ -1,5 +1,5 @@
 """``python -m aiodbclient``: the command ``aiodbclient``."""
 
-from .cli import main
+from ._cli import main
 
 main()

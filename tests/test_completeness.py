@@ -12,7 +12,8 @@ from aiodbclient import DatabaseClient, Engine, UserSettings, errors
 from aiodbclient._request import operations
 from aiodbclient._request.operations import Operation
 from aiodbclient.engines import CAPABILITIES
-from aiodbclient.sandbox import Sandbox, routes
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _routes as routes
 
 from . import test_guard, test_operations
 

@@ -33,10 +33,10 @@ Where it differs from the provider:
 
 from __future__ import annotations
 
-from .fault import Fault
-from .faults import Faults
-from .records import RecordedRequest
-from .sandbox import Sandbox
-from .warm import warm_servers
+from ._fault import Fault
+from ._faults import Faults
+from ._records import RecordedRequest
+from ._sandbox import Sandbox
+from ._warm import warm_servers
 
 __all__ = ["Fault", "Faults", "RecordedRequest", "Sandbox", "warm_servers"]

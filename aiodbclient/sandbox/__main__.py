@@ -14,11 +14,12 @@ from math import inf
 from typing import Any, get_args
 
 from .._pacing.budget import Window
-from . import fault_text, option_text
-from .fault_text import FaultText
-from .limits import DOCUMENTED, Remaining
-from .reach import LOOPBACK
-from .sandbox import Sandbox
+from . import _fault_text as fault_text
+from . import _option_text as option_text
+from ._fault_text import FaultText
+from ._limits import DOCUMENTED, Remaining
+from ._reach import LOOPBACK
+from ._sandbox import Sandbox
 
 _LOOK_AGAIN_SECONDS = 0.5
 

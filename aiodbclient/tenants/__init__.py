@@ -4,9 +4,9 @@
 ``Store``) keeps the records.
 """
 
-from .credential import Credential
-from .events import TenantEvent
-from .outcomes import (
+from ._credential import Credential
+from ._events import TenantEvent
+from ._outcomes import (
     TenantChecked,
     TenantCheckOutcome,
     TenantDone,
@@ -17,15 +17,15 @@ from .outcomes import (
     TenantRepaired,
     TenantRepairOutcome,
 )
-from .plans import Plan
-from .pools import TenantPools
-from .problems import Problem
-from .roles import Role
-from .stores import Claim, Record, Store
-from .stores.postgres import PostgresStore
-from .stores.sealing import Seal
-from .stores.sqlite import SQLiteStore
-from .tenants import Tenants
+from ._plans import Plan
+from ._pools import TenantPools
+from ._problems import Problem
+from ._roles import Role
+from ._stores import Claim, Record, Store
+from ._stores.postgres import PostgresStore
+from ._stores.sealing import Seal
+from ._stores.sqlite import SQLiteStore
+from ._tenants import Tenants
 
 __all__ = [
     "Claim",

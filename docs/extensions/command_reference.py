@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from aiodbclient.cli.app import app
+from aiodbclient._cli.app import app
 
 PAGE = Path(__file__).parents[1] / "reference" / "command.md"
 _COLUMNS = "100"

@@ -30,7 +30,7 @@ from aiodbclient.sandbox import Sandbox
 
 pytest.importorskip("typer", reason="needs the cli extra")
 
-from aiodbclient.cli.app import run
+from aiodbclient._cli.app import run
 
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
 SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]

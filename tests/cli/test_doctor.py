@@ -11,8 +11,8 @@ import pytest
 
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants.grants.administrator import Administrator, on_mysql
-from aiodbclient.tenants.grants.postgres import PostgresGrants
+from aiodbclient.tenants._grants.administrator import Administrator, on_mysql
+from aiodbclient.tenants._grants.postgres import PostgresGrants
 
 from ..mysql import SERVERS, running
 from .conftest import SIGNALS, Command

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aiodbclient.cli.output import command_line
+from aiodbclient._cli.output import command_line
 
 from .conftest import Command
 
@@ -30,7 +30,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["aiodbclient", "aiodbclient.clusters", "aiodbclient.cli.app"])
+@pytest.mark.parametrize("module", ["aiodbclient", "aiodbclient.clusters", "aiodbclient._cli.app"])
 def test_ctrl_c_while_it_is_imported_is_130(module: str) -> None:
     code = INTERRUPTED.format(module=module)
     done = subprocess.run([sys.executable, "-c", code, "clusters"], capture_output=True, text=True, check=False)

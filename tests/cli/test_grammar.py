@@ -18,8 +18,8 @@ pytest.importorskip("typer", reason="needs the cli extra")
 
 import typer
 
-from aiodbclient import cli
-from aiodbclient.cli.app import app
+from aiodbclient import _cli as cli
+from aiodbclient._cli.app import app
 
 GROUPS = ("clusters", "users", "dbs", "tenants")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from aiodbclient import errors
-from aiodbclient.cli.names import check_name, check_tenants, read_names
-from aiodbclient.cli.users_file import read_users
+from aiodbclient._cli.names import check_name, check_tenants, read_names
+from aiodbclient._cli.users_file import read_users
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("typer", reason="needs the cli extra")
 
 from aiodbclient import RateBudget, Window
-from aiodbclient.cli.estimate import Pace, Taken, seconds_left
-from aiodbclient.cli.progress import LINE_EVERY, Bar
+from aiodbclient._cli.estimate import Pace, Taken, seconds_left
+from aiodbclient._cli.progress import LINE_EVERY, Bar
 
 MINUTE, HOUR = Window(250, 60.0), Window(5000, 3600.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aiodbclient import cli
+from aiodbclient import _cli as cli
 
 FOLDER = Path(cli.__file__).parent
 

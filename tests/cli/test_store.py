@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient.cli import stores
+from aiodbclient._cli import stores
 from aiodbclient.tenants import SQLiteStore
 
 from .conftest import Command

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
-from aiodbclient.tenants.naming import names_of
+from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
+from aiodbclient.tenants._naming import names_of
 
 from .conftest import COMMAND, SIGNALS, Command
 

@@ -23,7 +23,7 @@ from .conftest import Command
 
 pytest.importorskip("yaml", reason="needs the cli extra")
 
-from aiodbclient.cli.users_file import read_users
+from aiodbclient._cli.users_file import read_users
 
 EVERYTHING = """\
 # the users of everything

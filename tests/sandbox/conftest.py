@@ -12,7 +12,13 @@ import pytest
 from attrs import define
 from yarl import URL
 
-from aiodbclient.sandbox import Sandbox, behind, clusters, embedded, lag, postgres_server, warm
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _behind as behind
+from aiodbclient.sandbox import _clusters as clusters
+from aiodbclient.sandbox import _embedded as embedded
+from aiodbclient.sandbox import _lag as lag
+from aiodbclient.sandbox import _postgres_server as postgres_server
+from aiodbclient.sandbox import _warm as warm
 
 from ..mysql import SERVERS, running
 

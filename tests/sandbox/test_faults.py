@@ -13,7 +13,7 @@ import pytest
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.fault_text import parse
+from aiodbclient.sandbox._fault_text import parse
 
 from .conftest import Call, Clock, caller
 

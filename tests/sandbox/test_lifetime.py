@@ -19,8 +19,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aiodbclient.sandbox import Sandbox, embedded
-from aiodbclient.sandbox.embedded import EmbeddedPostgres, binaries
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _embedded as embedded
+from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
 from ..tenants.servers import copied
 from .conftest import ROOMY, caller
@@ -239,14 +240,14 @@ async def test_cancelling_the_start_in_another_thread_leaves_nothing(private_tmp
 
 
 async def test_a_server_that_does_not_start_says_why(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: private_tmp)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: private_tmp)
     async with Sandbox() as sandbox:
         with pytest.raises(RuntimeError, match=r"did not start: .*No such file"):
             await sandbox.add_cluster("pg")
 
 
 async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: None)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: None)
     async with Sandbox() as sandbox:
         await sandbox.add_cluster("pg")  # in memory then
         with pytest.raises(RuntimeError, match=r"aiodbclient\[sandbox\]"):
@@ -340,7 +341,7 @@ async def test_a_wheel_that_nobody_may_read_is_no_obstacle(
     else:
         for folder in home.iterdir():
             close_to_others(folder)
-    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: hidden)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: hidden)
     async with Sandbox() as sandbox:
         await sandbox.add_cluster("pg")
     assert left(private_tmp) == [home]
@@ -355,7 +356,7 @@ async def test_a_wheel_that_cannot_be_copied_is_an_error_that_says_so(
     programs.mkdir(parents=True)
     os.mkfifo(programs / "postgres", 0o600)  # not even root could read it: nobody writes to it
     (programs / "initdb").symlink_to("/etc/shadow")
-    monkeypatch.setattr("aiodbclient.sandbox.embedded.binaries", lambda: programs)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: programs)
     async with Sandbox() as sandbox:
         # Pythons before 3.11.4 copy these files, and then cannot run them.
         with pytest.raises(RuntimeError, match="cannot be copied" if hasattr(tarfile, "data_filter") else "not start"):

@@ -11,9 +11,10 @@ import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient.sandbox import Sandbox, mysql_server
-from aiodbclient.sandbox.mysql import MySQLBackend
-from aiodbclient.sandbox.validation import RequestedUser
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _mysql_server as mysql_server
+from aiodbclient.sandbox._mysql import MySQLBackend
+from aiodbclient.sandbox._validation import RequestedUser
 
 from .conftest import Answer, Call, caller
 

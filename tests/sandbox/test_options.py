@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from attrs import fields
 
-from aiodbclient.sandbox import Sandbox, option_text
-from aiodbclient.sandbox.options import NewCluster
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _option_text as option_text
+from aiodbclient.sandbox._options import NewCluster
 
 from .conftest import Call, caller
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.embedded import EmbeddedPostgres
+from aiodbclient.sandbox._embedded import EmbeddedPostgres
 
 from .conftest import Answer, Call, caller
 

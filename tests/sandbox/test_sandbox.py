@@ -12,7 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aiodbclient.sandbox import Sandbox, records
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _records as records
 
 from .conftest import Call, caller
 

@@ -10,9 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from aiodbclient.sandbox import Sandbox, embedded, postgres_server, warm_servers
-from aiodbclient.sandbox.embedded import EmbeddedPostgres
-from aiodbclient.sandbox.warm import Pool
+from aiodbclient.sandbox import Sandbox, warm_servers
+from aiodbclient.sandbox import _embedded as embedded
+from aiodbclient.sandbox import _postgres_server as postgres_server
+from aiodbclient.sandbox._embedded import EmbeddedPostgres
+from aiodbclient.sandbox._warm import Pool
 
 from .conftest import Answer, caller
 

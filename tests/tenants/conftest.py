@@ -14,7 +14,7 @@ from attrs import frozen
 
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox.embedded import SUPERUSER, EmbeddedPostgres
+from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 from ..mysql import SERVERS, running

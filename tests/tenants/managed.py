@@ -13,10 +13,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from aiodbclient import Engine
-from aiodbclient.sandbox.embedded import binaries
-from aiodbclient.tenants.grants.postgres import PostgresGrants
-from aiodbclient.tenants.naming import Names, names_of
-from aiodbclient.tenants.roles import Role
+from aiodbclient.sandbox._embedded import binaries
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._naming import Names, names_of
+from aiodbclient.tenants._roles import Role
 
 from .servers import RestartablePostgres
 

@@ -13,7 +13,7 @@ import psycopg
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import SQLiteStore, Tenants
-from aiodbclient.tenants.grants.mysql_server import MySQLSession
+from aiodbclient.tenants._grants.mysql_server import MySQLSession
 
 from .conftest import only
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from pwd import getpwnam
 from typing import Any
 
-from aiodbclient.sandbox.embedded import SUPERUSER, binaries
+from aiodbclient.sandbox._embedded import SUPERUSER, binaries
 
 
 @cache

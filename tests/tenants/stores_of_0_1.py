@@ -10,7 +10,7 @@ from attrs import asdict, evolve
 from cryptography.fernet import Fernet
 
 from aiodbclient.tenants import Record, Store
-from aiodbclient.tenants.roles import Role
+from aiodbclient.tenants._roles import Role
 from aiodbclient.tenants.testing import LONG, a_credential
 
 KEY_OF_0_1 = b"MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="

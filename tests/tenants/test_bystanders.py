@@ -13,7 +13,7 @@ from attrs import define, field
 
 from aiodbclient.engines import Engine
 from aiodbclient.tenants import Credential, Problem, Tenants
-from aiodbclient.tenants.tenancy import required
+from aiodbclient.tenants._tenancy import required
 
 from .conftest import SQL, Place, only
 from .programs import ask

@@ -14,7 +14,7 @@ from aiodbclient import Action, MongoRole, MongoUserSettings, UserSettings
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError, NotFoundError
 from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
-from aiodbclient.tenants.naming import names_of
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import MONGODB, SQL, Place, only

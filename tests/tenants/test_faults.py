@@ -28,8 +28,8 @@ from aiodbclient.errors import (
     UnprocessableEntityError,
 )
 from aiodbclient.tenants import Credential, Tenants
-from aiodbclient.tenants.claims import HeldClaim
-from aiodbclient.tenants.events import Spent
+from aiodbclient.tenants._claims import HeldClaim
+from aiodbclient.tenants._events import Spent
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place

@@ -115,7 +115,7 @@ async def test_a_claim_lost_in_a_rotation_leaves_the_login_in_use_alone(here: He
 async def test_retire_leaves_alone_what_another_process_has_just_rotated_away_from(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiodbclient.tenants.loop.uniform", lambda *_: 0.5)  # s between two looks at the record
+    monkeypatch.setattr("aiodbclient.tenants._loop.uniform", lambda *_: 0.5)  # s between two looks at the record
     tenants = here.tenants()
     await tenants.ensure("alpha")
     in_use = (await only(tenants.rotate(["alpha"]))).credential

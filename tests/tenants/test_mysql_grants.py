@@ -10,8 +10,10 @@ import pytest
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore, Tenants, logins, provisioning
-from aiodbclient.tenants.grants import mariadb_sessions, mysql_sessions
+from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import _logins as logins
+from aiodbclient.tenants import _provisioning as provisioning
+from aiodbclient.tenants._grants import mariadb_sessions, mysql_sessions
 
 from ..mysql import administrator
 from .conftest import only

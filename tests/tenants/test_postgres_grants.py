@@ -10,8 +10,8 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Engine
 from aiodbclient.errors import GrantError
-from aiodbclient.tenants.grants.postgres import PostgresGrants
-from aiodbclient.tenants.naming import Names, names_of
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._naming import Names, names_of
 
 from .managed import Managed
 

@@ -15,10 +15,10 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Role
-from aiodbclient.tenants.grants import postgres, postgres_logins, postgres_sessions
-from aiodbclient.tenants.grants.postgres import PostgresGrants
-from aiodbclient.tenants.naming import Names
-from aiodbclient.tenants.problems import Problem
+from aiodbclient.tenants._grants import postgres, postgres_logins, postgres_sessions
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._problems import Problem
 
 from .managed import PASSWORD, Managed, ready
 

@@ -18,8 +18,8 @@ from psycopg.conninfo import make_conninfo
 
 from aiodbclient.errors import ClaimLostError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import PostgresStore, Store
-from aiodbclient.tenants.stores import postgres_connection
-from aiodbclient.tenants.stores.sealing import Key
+from aiodbclient.tenants._stores import postgres_connection
+from aiodbclient.tenants._stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password

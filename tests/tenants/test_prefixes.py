@@ -10,9 +10,9 @@ from attrs import frozen
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import APIError, InvalidResponseError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import prefixes
-from aiodbclient.tenants.naming import names_of
-from aiodbclient.tenants.prefixes import delete_leftovers, leftovers
+from aiodbclient.tenants import _prefixes as prefixes
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._prefixes import delete_leftovers, leftovers
 
 # The first two belong to the tenant. The others only look like it.
 MINE = ["alpha.events", "alpha.a.b"]

@@ -10,10 +10,10 @@ import pytest
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants.grants import Grants, readers
-from aiodbclient.tenants.grants.readers import Readers, SessionLostError
-from aiodbclient.tenants.naming import names_of
-from aiodbclient.tenants.site import SiteReader
+from aiodbclient.tenants._grants import Grants, readers
+from aiodbclient.tenants._grants.readers import Readers, SessionLostError
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._site import SiteReader
 
 from .conftest import SQL, Place
 from .programs import ask

@@ -7,7 +7,7 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
-from aiodbclient.tenants import endings
+from aiodbclient.tenants import _endings as endings
 
 from .conftest import Place, only
 from .programs import ask, refusal

@@ -12,8 +12,8 @@ from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
 from aiodbclient.errors import ConflictError, InvalidArgumentError, RotationPendingError, UnsupportedOperationError
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
-from aiodbclient.tenants.grants import postgres
-from aiodbclient.tenants.naming import names_of
+from aiodbclient.tenants._grants import postgres
+from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place, only

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from aiodbclient import Engine, KafkaPermission, MongoRole, OpenSearchPermission
-from aiodbclient.tenants.grants.settings import settings_for
-from aiodbclient.tenants.naming import names_of
-from aiodbclient.tenants.roles import Role
+from aiodbclient.tenants._grants.settings import settings_for
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._roles import Role
 
 
 @pytest.mark.parametrize(

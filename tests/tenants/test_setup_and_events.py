@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from aiodbclient import Action, DatabaseClient, RateBudget, RequestEvent, RetryPolicy
 from aiodbclient.errors import InvalidArgumentError
 from aiodbclient.tenants import Credential, Role, TenantEvent, Tenants
-from aiodbclient.tenants.stores import Claim
+from aiodbclient.tenants._stores import Claim
 
 from .conftest import Place, only
 from .dying import died, moments

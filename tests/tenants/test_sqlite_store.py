@@ -24,8 +24,8 @@ from cryptography.fernet import Fernet
 
 from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
 from aiodbclient.tenants import Record, SQLiteStore, Store
-from aiodbclient.tenants.stores import sqlite_connection
-from aiodbclient.tenants.stores.sealing import Key
+from aiodbclient.tenants._stores import sqlite_connection
+from aiodbclient.tenants._stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
 from .processes import BAD_LEASES, claimer, keep, line, password
@@ -522,7 +522,7 @@ async def test_a_system_without_such_locks_gets_the_name_of_another_store(
 ) -> None:
     """As on Windows."""
     for name in ("sqlite_connection", "owners"):
-        monkeypatch.delitem(sys.modules, f"aiodbclient.tenants.stores.{name}")
+        monkeypatch.delitem(sys.modules, f"aiodbclient.tenants._stores.{name}")
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(ConfigurationError, match="PostgresStore works everywhere"):
         async with SQLiteStore(path):

@@ -23,13 +23,13 @@ from aiodbclient.errors import (
     InvalidResponseError,
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
-from aiodbclient.tenants.claims import ClaimedTenant, HeldClaim
-from aiodbclient.tenants.events import Spent
-from aiodbclient.tenants.grants import postgres
-from aiodbclient.tenants.grants.postgres import PostgresGrants
-from aiodbclient.tenants.loop import Doubt, _verify_credential
-from aiodbclient.tenants.naming import names_of
-from aiodbclient.tenants.site import SiteReader
+from aiodbclient.tenants._claims import ClaimedTenant, HeldClaim
+from aiodbclient.tenants._events import Spent
+from aiodbclient.tenants._grants import postgres
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._loop import Doubt, _verify_credential
+from aiodbclient.tenants._naming import names_of
+from aiodbclient.tenants._site import SiteReader
 from aiodbclient.tenants.testing import LONG
 
 from ..bulk.truth import Truth

@@ -16,7 +16,7 @@ These tests cannot check two things, so test them yourself: a change is on the d
 claims of a dead process are free.
 """
 
-from .contract import StoreContract
-from .tools import LONG, a_credential
+from ._contract import StoreContract
+from ._tools import LONG, a_credential
 
 __all__ = ["LONG", "StoreContract", "a_credential"]

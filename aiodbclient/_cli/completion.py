@@ -1,0 +1,57 @@
+"""How the shell completes the names of clusters and tenants."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import typer
+
+from ..errors import DatabaseClientError
+
+_SECONDS = 2.0  # nobody waits longer for a word
+ASKS_THE_API = "AIODBCLIENT_COMPLETE_CLUSTERS"
+
+
+def clusters(context: typer.Context, incomplete: str) -> list[str]:
+    """The clusters: $AIODBCLIENT_CLUSTER, and those of the API if $AIODBCLIENT_COMPLETE_CLUSTERS is set."""
+    known = [os.environ.get("AIODBCLIENT_CLUSTER", "")]
+    if os.environ.get(ASKS_THE_API):
+        known += _within(_clusters)
+    return [name for name in dict.fromkeys(known) if name and name.startswith(incomplete)]
+
+
+def tenants(context: typer.Context, incomplete: str) -> list[str]:
+    """The tenants in the store of the command line or of $AIODBCLIENT_STORE. Sends no request to the API."""
+    where = context.params.get("store") or os.environ.get("AIODBCLIENT_STORE")
+    return [name for name in _within(lambda: _tenants(where)) if name.startswith(incomplete)] if where else []
+
+
+def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
+    """What ``read`` returns; nothing if it fails or takes too long, since a shell cannot show an error here."""
+
+    async def bounded() -> list[str]:
+        async with asyncio.timeout(_SECONDS):
+            return await read()
+
+    with suppress(DatabaseClientError, OSError):  # TimeoutError is an OSError
+        return asyncio.run(bounded())
+    return []
+
+
+async def _clusters() -> list[str]:
+    from .opening import open_client
+
+    async with open_client(None) as (client, _):
+        return [cluster.name for cluster in await client.clusters.list()]
+
+
+async def _tenants(where: str) -> list[str]:
+    from ..tenants._naming import tenant_of
+    from .stores import open_store
+
+    async with open_store(where) as store:
+        return list({tenant_of(record.name)[0]: None async for record in store.records()})

@@ -1,0 +1,184 @@
+"""Read the names of tenants from the arguments, from a CSV file or from the standard input."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from ..engines import Engine
+from ..errors import InvalidArgumentError
+from ..tenants._naming import names_of
+from .reading import read_text, shown
+
+_SHOWN = 10  # problems that a message lists at most
+
+_TITLES = frozenset(
+    {
+        *("names", "tenant", "tenants", "tenant_name", "tenant_names", "tenantname", "tenant_id", "id", "slug"),
+        *("customer", "customers", "customer_name", "customer_id", "user", "users", "username", "user_name", "login"),
+        *("database", "databases", "database_name", "db", "dbname", "db_name", "account", "account_name", "company"),
+    }
+)
+
+
+def check_name(name: str) -> None:
+    """Refuse ``-`` as a name for something new: whoever types it means the standard input.
+
+    Raises:
+        InvalidArgumentError: It is ``-``.
+    """
+    if name == "-":
+        raise InvalidArgumentError(
+            "'-' is not a name, and names are not read from the standard input here; nothing was sent"
+        )
+
+
+def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
+    """Read the names, in their order. Takes and raises what ``locate_names`` does."""
+    return list(locate_names(arguments, file))
+
+
+def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, str]:
+    """Read the names, and check that none comes twice. A line of a file that begins with # is a comment.
+
+    Args:
+        arguments: The names on the command line, if any.
+        file: A CSV file, ``-`` for the standard input, or None. The names are in its column ``name``. If it has only
+            one column, that needs no header.
+
+    Returns:
+        The names, in their order, each with its place: the file and line, or the number of the argument.
+
+    Raises:
+        InvalidArgumentError: There are no names, or there are both arguments and a file; an argument is ``-``; the
+            file cannot be read, or has several columns and none is ``name``; a line has another number of columns
+            than the header; a name is empty, or comes twice. The message names the lines.
+    """
+    if arguments and "-" in arguments:
+        raise InvalidArgumentError("'-' is not a name: to read the names from the standard input, use --from -")
+    if file is None:
+        if not arguments:
+            raise InvalidArgumentError("which tenants? Give their names, or a file: --from names.csv")
+        return _unique(_Cell(f"argument {number}", name) for number, name in enumerate(arguments, start=1))
+    if arguments:
+        raise InvalidArgumentError("give names or --from, not both")
+    names = _unique(_cells(shown(file), read_text(file).rstrip()))
+    if not names:
+        raise InvalidArgumentError(f"{shown(file)} holds no name")
+    return names
+
+
+def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str) -> None:
+    """Check that all names can be tenants' names.
+
+    Args:
+        names: The names with their places, as ``locate_names`` returns them.
+        engine: The engine of the cluster.
+        prefix: The prefix of the tenants' databases and logins.
+
+    Raises:
+        InvalidArgumentError: Some cannot. The message names them all, with their places.
+    """
+    problems = list[str]()
+    for name, place in names.items():
+        try:
+            names_of(name, engine, prefix)
+        except InvalidArgumentError as error:
+            problems.append(f"{place}: {str(error).removesuffix('; nothing was sent')}")
+    _refuse(problems)
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        more = len(problems) - _SHOWN
+        end = f"; and {more} more" if more > 0 else ""
+        raise InvalidArgumentError(f"{'; '.join(problems[:_SHOWN])}{end}. Nothing was changed")
+
+
+@frozen
+class _Cell:
+    """A name in its place, or what is wrong there."""
+
+    place: str
+    name: str = ""
+    problem: str = ""
+
+
+class _Lines:
+    """The lines of a text, without comments.
+
+    Attributes:
+        number: The number of the last line, comments counted.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.number = 0
+        self._lines = text.splitlines(keepends=True)
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.number += 1
+            if not line.startswith("#"):
+                yield line
+
+
+def _cells(where: str, text: str) -> Iterator[_Cell]:
+    """The name in each row. It ends after the first row if that shows that the whole file is of another form."""
+    lines = _Lines(text)
+    rows = csv.reader(lines, strict=True)
+    column, width = 0, None
+    try:
+        for at, row in enumerate(rows):
+            here = f"{where}, line {lines.number}"
+            cells = [cell.strip() for cell in row]
+            titles = [cell.lower() for cell in cells]
+            if at == 0 and "name" in titles:
+                column, width = titles.index("name"), len(titles)
+                continue
+            problem = _problem(cells, column, width)
+            if at == 0 and not problem and _looks_like_header(cells[0]):
+                problem = (
+                    f"{cells[0]!r} looks like the title of a column. If it is, call the column `name`; if it is a "
+                    "tenant, put a line `name` above it"
+                )
+            yield _Cell(here, problem=problem) if problem else _Cell(here, cells[column])
+            if at == 0 and problem:
+                return
+    except csv.Error as error:
+        yield _Cell(f"{where}, line {lines.number}", problem=f"not CSV: {error}")
+
+
+def _problem(cells: Sequence[str], column: int, width: int | None) -> str:
+    """What is wrong with a row; empty if nothing is. ``width`` is the number of columns in the header, if any."""
+    if not any(cells):
+        return "blank"
+    if any(separator in cells[min(column, len(cells) - 1)] for separator in ";\t"):
+        return "columns are separated by commas in CSV"
+    if width is None and len(cells) > 1:
+        return f"several columns ({', '.join(cells)}), and the first line calls none of them name"
+    if width is not None and len(cells) != width:
+        return f"the number of columns is {len(cells)}, and {width} in the header"
+    return "" if cells[column] else f"no name in column {column + 1}"
+
+
+def _looks_like_header(name: str) -> bool:
+    """Whether ``name``, in the first line of a file with one column, is more likely the title of the column."""
+    return name.lower().replace(" ", "_").strip("_") in _TITLES
+
+
+def _unique(cells: Iterable[_Cell]) -> dict[str, str]:
+    seen, problems = dict[str, str](), list[str]()
+    for cell in cells:
+        if cell.problem:
+            problems.append(f"{cell.place}: {cell.problem}")
+        elif not cell.name:
+            problems.append(f"{cell.place} is empty")
+        elif cell.name in seen:
+            problems.append(f"{cell.place}: {cell.name!r} is there twice, first in {seen[cell.name]}")
+        else:
+            seen[cell.name] = cell.place
+    _refuse(problems)
+    return seen

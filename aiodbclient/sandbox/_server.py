@@ -1,0 +1,270 @@
+"""``Api``: answers HTTP requests. It checks host, token and rate limit, applies faults, and runs the operation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from . import _validation as validation
+from ._answers import Refusal, SandboxAnswer, error, not_found, not_implemented, phrase
+from ._clusters import SandboxCluster, View, perform
+from ._delivery import CUT, deliver
+from ._fault import Fault
+from ._faults import Faults
+from ._lists import LISTS, endless, paged
+from ._reach import Reach
+from ._records import RecordedRequest, Records, masked_headers, masked_json
+from ._routes import Route, match
+from ._tokens import READ_TAGS, Rights
+
+# The scope that each operation needs, by the second part of its name (the `security` of the API description).
+_SCOPE_OF = {
+    "list": "database:read",
+    "get": "database:read",
+    "ca": "database:read",
+    "create": "database:create",
+    "update": "database:update",
+    "reset_auth": "database:update",
+    "delete": "database:delete",
+}
+_USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
+_WRITES = _USER_WRITES | {"dbs.create", "dbs.delete", "topics.delete", "indexes.delete"}
+
+
+class Api:
+    """Answers requests.
+
+    Args:
+        faults: The faults to inject.
+        clusters: The clusters, by their ids.
+        tokens: The rights of each valid token.
+        page_size: The number of entries on a page of a list; None for a single page.
+        returns_settings: Whether reads return the settings of users.
+        reach: The host names that it accepts.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        clusters: Mapping[str, SandboxCluster],
+        tokens: Mapping[str, Rights],
+        page_size: int | None,
+        returns_settings: bool,
+        reach: Reach,
+    ) -> None:
+        self.faults = faults
+        self.records = Records()
+        self._clusters = clusters
+        self._tokens = tokens
+        self._page_size = page_size
+        self._returns_settings = returns_settings
+        self._reach = reach
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request, and record it."""
+        route = match(request.method, request.raw_path)
+        record = RecordedRequest(
+            method=request.method,
+            path=request.raw_path,
+            operation=route.operation,
+            cluster=route.cluster,
+            name=route.name,
+            at=time.time(),
+            headers=masked_headers(request.headers),
+        )
+        status = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            answer, faults = await self._answer(request, route, record)
+            response = await deliver(request, answer, faults)
+            if answer is not CUT:
+                status = response.status
+            return response
+        finally:
+            self._under_way.discard(task)
+            self.records.finish(record, status)
+
+    async def stop(self) -> None:
+        """Cancel the requests that still run, also those of clients that have disconnected."""
+        tasks = list(self._under_way)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(
+        self, request: web.BaseRequest, route: Route, record: RecordedRequest
+    ) -> tuple[SandboxAnswer, Sequence[Fault]]:
+        # A web page that gets here has no valid token. Without a token, the body is not read.
+        stranger = not self._reach.allows(request.headers.get("host"))
+        rights = None if stranger else self._tokens.get(_bearer(request))
+        try:
+            body, unreadable = await _body(request) if rights else (None, None)
+            record.body = masked_json(body)
+            if route.operation in ("users.create", "dbs.create"):
+                record.name = validation.name_in(body)
+        finally:
+            self.records.add(record)
+        if stranger:
+            names = ", ".join(self._reach.certified)
+            return error(421, f"This sandbox accepts the hosts {names}. To allow another: --allow-host NAME"), ()
+        if rights is None:
+            return error(401, "Unable to authenticate you."), ()
+        accepted, headers = rights.limiter.admit(time.monotonic(), time.time())
+        faults = self.faults.meeting(route.operation, route.cluster, record.name, limited=not accepted)
+        if accepted:
+            answer = await _interrupted(faults, after=False)
+            if answer is None:
+                answer = await self._worked(request, route, rights.scopes, body, unreadable, faults)
+                answer = await _interrupted(faults, after=True) or answer
+        else:
+            answer = error(429, "API rate limit exceeded.")
+        if answer is not CUT:
+            answer.headers.update(headers)
+            for fault in faults:
+                answer.headers.update(fault.headers)
+                if fault.reset_skew and "ratelimit-reset" in headers:
+                    answer.headers["ratelimit-reset"] = str(int(headers["ratelimit-reset"]) + round(fault.reset_skew))
+        return answer, faults
+
+    async def _worked(
+        self,
+        request: web.BaseRequest,
+        route: Route,
+        scopes: frozenset[str],
+        body: Any,
+        unreadable: Refusal | None,
+        faults: Sequence[Fault],
+    ) -> SandboxAnswer:
+        try:
+            if route.allow is not None:
+                return error(405, f"{request.method} is not allowed here", {"allow": route.allow})
+            if route.operation is None:
+                raise not_found()
+            _require(_SCOPE_OF[route.operation.partition(".")[2]], scopes)
+            view = View(scopes, self._returns_settings)
+            if route.operation == "clusters.list":
+                answer = await self._list_clusters(request, view)
+            else:
+                cluster = self._clusters.get(route.cluster or "")
+                if cluster is None:
+                    raise not_found()
+                if unreadable is not None:
+                    raise unreadable
+                if route.operation == "clusters.ca":
+                    answer = _ca(cluster)
+                else:
+                    answer = await self._operated(cluster, route.operation, route.name or "", body, view, faults)
+        except Refusal as refusal:
+            return error(refusal.status, refusal.message)
+        for fault in faults:
+            if fault.answer_name is not None:
+                _rename(answer, fault.answer_name)
+        if route.operation in LISTS:
+            url = f"http://{request.host}{request.path}"
+            if any(fault.endless for fault in faults):
+                return endless(answer, url, request.query_string)
+            if self._page_size is not None:
+                return paged(answer, LISTS[route.operation], url, request.query_string, self._page_size)
+        return answer
+
+    async def _operated(
+        self,
+        cluster: SandboxCluster,
+        operation: str,
+        name: str,
+        body: Any,
+        view: View,
+        faults: Sequence[Fault],
+    ) -> SandboxAnswer:
+        kind = operation.partition(".")[0]
+        if operation in ("users.get", "dbs.get"):
+            cluster.lag.refuse_unseen(kind, name, max((fault.unseen_for for fault in faults), default=0.0))
+        if operation in _WRITES and cluster.status != "online":
+            raise Refusal(412, f"cluster is not online: {cluster.status}")
+        work = partial(perform, operation, cluster, name, body, view)
+        if operation not in _USER_WRITES:
+            return await work()
+        still_listed_for = max((fault.still_listed_for for fault in faults), default=0.0)
+        if operation == "users.delete" and still_listed_for:
+            cluster.lag.keep_listed(await cluster.backend.user(name), still_listed_for)
+        answer = await cluster.exclusive(work, overlap_fails=self.faults.mongodb_overlap)
+        password_empty_for = max((fault.password_empty_for for fault in faults), default=0.0)
+        if operation in ("users.create", "users.reset_auth") and password_empty_for and answer.payload is not None:
+            user = answer.payload["user"]
+            cluster.lag.empty_password(user["name"], password_empty_for)
+            answer.payload["user"] = cluster.lag.user(user)
+        return answer
+
+    async def _list_clusters(self, request: web.BaseRequest, view: View) -> SandboxAnswer:
+        tags = parse_qs(request.query_string).get("tag_name")
+        if tags is not None:
+            _require(READ_TAGS, view.scopes)
+        chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.tags]
+        return SandboxAnswer(200, {"databases": [await cluster.document(view) for cluster in chosen]})
+
+
+def _require(scope: str, scopes: frozenset[str]) -> None:
+    if scope not in scopes:
+        raise Refusal(403, f"You are missing the required permission {scope}")
+
+
+def _rename(answer: SandboxAnswer, name: str) -> None:
+    """Replace the name or id of the user, db or cluster in ``answer``."""
+    for key, identity in (("user", "name"), ("db", "name"), ("database", "id")):
+        if answer.payload is not None and key in answer.payload:
+            answer.payload[key] = {**answer.payload[key], identity: name}
+
+
+def _ca(cluster: SandboxCluster) -> SandboxAnswer:
+    try:
+        pem = cluster.backend.ca()
+    except RuntimeError as error:
+        raise Refusal(501, str(error)) from None
+    if pem is None and cluster.backend.connection().get("ssl"):
+        raise Refusal(404, "the CA is not known: add ssl-ca=FILE or sslrootcert=FILE to the DSN of the server")
+    if pem is None:
+        raise not_found()
+    return SandboxAnswer(200, {"ca": {"certificate": b64encode(pem.encode()).decode()}})
+
+
+def _bearer(request: web.BaseRequest) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else ""
+
+
+async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
+    """Return the JSON body, or None if there is none; and the refusal if it cannot be read."""
+    if not request.can_read_body:
+        return None, None
+    try:
+        return validation.parse(await request.read()), None
+    except web.HTTPRequestEntityTooLarge:
+        return None, Refusal(413, "the request body is too large")
+    except Refusal as refusal:
+        return None, refusal
+
+
+async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer | None:
+    """Apply the faults before or after the work. Return the answer of a fault that replaces the normal one."""
+    for fault in faults:
+        if fault.after is not after:
+            continue
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        if fault.cut and not fault.truncate:
+            return CUT
+        if fault.not_implemented:
+            return not_implemented()
+        if fault.status is not None:
+            return error(fault.status, phrase(fault.status))
+    return None

@@ -1,0 +1,126 @@
+"""``Service``: starts and stops the API of a sandbox, in the running event loop or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from ._data import Data, mapping
+from ._reach import Reach
+from ._registry import Registry
+from ._server import Api
+from ._threads import LoopThread
+from ._tokens import Tokens
+
+T = TypeVar("T")
+
+NOT_RUNNING = "the sandbox is not running; enter it with `async with` or `with` first"
+_STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be sent
+
+
+class Service:
+    """Runs the HTTP server of a sandbox, and opens and closes what it serves.
+
+    Args:
+        api: Answers the requests.
+        clusters: The clusters to start and stop.
+        tokens: The tokens to load and store.
+        reach: The address to listen on.
+        port: The port to listen on; 0 for a free one.
+        folder: Where clusters and tokens are stored; None stores nothing.
+
+    Attributes:
+        url: The URL of the API; None while it is not running.
+    """
+
+    def __init__(
+        self, api: Api, clusters: Registry, tokens: Tokens, reach: Reach, port: int, folder: Path | None
+    ) -> None:
+        self.url: str | None = None
+        self._api = api
+        self._clusters = clusters
+        self._tokens = tokens
+        self._reach = reach
+        self._port = port
+        self._folder = folder
+        self._data: Data | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runner: web.ServerRunner | None = None
+        self._thread: LoopThread | None = None
+
+    async def start(self) -> None:
+        """Start to serve in the running event loop.
+
+        Raises:
+            RuntimeError: It is running already, or another sandbox uses the folder.
+            OSError: It cannot listen on the port.
+        """
+        if self._loop is not None:
+            raise RuntimeError("the sandbox is running already")
+        runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
+        await runner.setup()
+        try:
+            if self._folder is not None:
+                self._data = Data(self._folder)
+                self._tokens.open(mapping(self._data, "tokens"))
+            await web.TCPSite(runner, self._reach.bind, self._port, backlog=1024).start()
+            await self._clusters.open(self._data)
+        except BaseException:
+            await runner.cleanup()
+            await self._close()
+            raise
+        self._runner = runner
+        self._loop = asyncio.get_running_loop()
+        self.url = f"http://{self._reach.address}:{runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """Stop the API and all servers behind it."""
+        runner, self._runner, self._loop, self.url = self._runner, None, None, None
+        try:
+            if runner is not None:
+                await runner.cleanup()
+        finally:
+            await self._api.stop()
+            await self._close()
+
+    def start_in_thread(self) -> None:
+        """Call ``start`` in a new thread with its own event loop."""
+        thread = LoopThread()
+        try:
+            thread.run(self.start())
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+
+    def stop_thread(self) -> None:
+        """Call ``stop``, and end the thread of ``start_in_thread``."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                thread.run(self.stop())
+            finally:
+                thread.stop()
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` in the event loop of the sandbox. Raises RuntimeError if it is not running."""
+        loop = self._loop
+        if loop is asyncio.get_running_loop():
+            return await coroutine
+        if loop is None:
+            coroutine.close()
+            raise RuntimeError(NOT_RUNNING)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+    async def _close(self) -> None:
+        try:
+            await self._clusters.close()
+        finally:
+            self._tokens.close()
+            if self._data is not None:
+                self._data.close()
+                self._data = None

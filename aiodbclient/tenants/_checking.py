@@ -1,0 +1,133 @@
+"""Check a tenant: compare its record with the cluster. Only reads and logs in."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from copy import copy
+
+from .._request.call import Meter
+from ..errors import DatabaseClientError, GrantError, InvalidArgumentError, ServerError, TransportError
+from ..models import User
+from ._claims import Tenant
+from ._credential import Credential
+from ._events import Spent
+from ._listing import Listing, has_database, read_user
+from ._logins import has_other_settings, works
+from ._loop import TenantJob
+from ._naming import names_of
+from ._outcomes import TenantChecked
+from ._problems import Problem
+from ._stores import Record
+from ._tenancy import Tenancy, usable
+
+_LOOKS = 3  # how often to check a tenant whose record changes meanwhile
+
+
+class CheckTenants(TenantJob[TenantChecked]):
+    """Find the problems of each tenant. See ``Tenants.check``."""
+
+    def __init__(self, tenancy: Tenancy) -> None:
+        super().__init__(tenancy)
+        self._listing = Listing()
+        self._away: DatabaseClientError | None = None
+
+    async def prepare(self, meter: Meter) -> int:
+        """Read the cluster. If it is unreachable, no tenant can be checked, and each fails with that error."""
+        try:
+            return await super().prepare(meter)
+        except (GrantError, TransportError, ServerError) as error:
+            self._away = error
+            return 1
+
+    async def do_one(self, name: str, spent: Spent) -> TenantChecked:
+        if self._away is not None:
+            raise copy(self._away)  # each outcome has its own, since raising it adds to its traceback
+        calls = self.calls(spent.meter, name)
+        site = await self.tenancy.site.read(calls)
+        names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
+        tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
+        record = await self.tenancy.record(name, spent)
+        problems: tuple[Problem, ...] = ()
+        for _ in range(_LOOKS):
+            if record is None:
+                raise InvalidArgumentError(f"the tenant {name!r} is not on record: provision it first")
+            problems = await examine(tenant, record, self._listing)
+            before, record = record, await self.tenancy.record(name, spent) if problems else record
+            if record == before:
+                break
+        return TenantChecked(name=name, credential=usable(record), problems=problems)
+
+
+async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
+    """Compare the tenant's ``record`` with the cluster.
+
+    Args:
+        tenant: The tenant.
+        record: Its record.
+        listing: The users and databases of the cluster. A missing name is read, because the list may be old.
+
+    Returns:
+        The problems, in the order of ``Problem``.
+
+    Raises:
+        GrantError: The database server is unreachable.
+        DatabaseClientError: The API does not answer.
+    """
+    sql = tenant.site.sql
+    async with nullcontext() if sql is None else sql.shared():
+        return await _problems(tenant, record, listing)
+
+
+async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
+    names, sql = tenant.names, tenant.site.sql
+    found = set[Problem]()
+    if record.current is None or record.intended is not None:
+        found.add(Problem.UNFINISHED)
+    database = names.database is None or await _has_database(tenant, listing)
+    if not database:
+        found.add(Problem.DATABASE_MISSING)
+    there = list[str]()
+    for credential in (record.current, record.previous):
+        if credential is None or credential.username == record.intended:
+            continue
+        is_current = credential is record.current
+        user = await _user(tenant, listing, credential.username)
+        if user is None:
+            found.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
+            continue
+        there.append(user.name)
+        if database and not await _is_accepted(tenant, credential, user):
+            found.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
+        if is_current and await _are_settings_known(tenant, listing, user) and has_other_settings(tenant, user):
+            found.add(Problem.SETTINGS_DIFFER)
+    if sql is not None and database and there:
+        found |= await tenant.spent.on_sql(sql.problems(names, there))
+    return tuple(problem for problem in Problem if problem in found)
+
+
+async def _user(tenant: Tenant, listing: Listing, login: str) -> User | None:
+    users = await listing.users(tenant.cluster) or {}
+    return users.get(login) or await read_user(tenant.cluster, login)
+
+
+async def _has_database(tenant: Tenant, listing: Listing) -> bool:
+    name = tenant.names.database
+    assert name is not None
+    databases = await listing.databases(tenant.cluster) or ()
+    return name in databases or await has_database(tenant.cluster, name)
+
+
+async def _is_accepted(tenant: Tenant, credential: Credential, user: User) -> bool:
+    """Whether the credential logs in. Without SQL: whether its password equals the API's, if the API returns one."""
+    if tenant.site.sql is not None:
+        return await works(tenant, credential)
+    if not user.password or user.password == credential.password:
+        return True
+    fresh = await read_user(tenant.cluster, user.name)  # the list may be from before a rotation
+    return fresh is not None and fresh.password == credential.password
+
+
+async def _are_settings_known(tenant: Tenant, listing: Listing, user: User) -> bool:
+    """Whether the API returns settings: those of this login, or of any other one in the list."""
+    users = await listing.users(tenant.cluster) or {}
+    return user.settings is not None or any(each.settings is not None for each in users.values())

@@ -1,0 +1,181 @@
+"""``HeldClaim``: a claim while this process works on its name.
+
+A background task renews the lease. Once the lease may have expired, no more requests are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Self
+
+from attrs import frozen
+
+from ..clusters import ClusterClient
+from ..errors import ClaimLostError, DatabaseClientError, StoreError
+from ._credential import Credential
+from ._events import Spent
+from ._naming import Names
+from ._site import Site
+from ._stores import Claim, Record, Store
+
+
+def _now() -> float:
+    """The time in seconds, by a clock that runs while the process is stopped or the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _is_empty(record: Record, intended: str | None) -> bool:
+    return record.current is None and record.previous is None and intended is None
+
+
+class HeldClaim:
+    """A claim that this process holds.
+
+    It is an async context manager: entering it starts to renew the lease, and leaving it releases the claim unless
+    ``keep`` or ``forget`` has ended it.
+
+    Args:
+        store: The store of the claim.
+        claim: The claim.
+        lease: The length of the lease in seconds, also for each renewal.
+        since: ``HeldClaim.now()`` just before it was claimed.
+        spent: Counts the time in the store.
+
+    Attributes:
+        wrote: The logins whose passwords may have been changed by a request under this claim.
+    """
+
+    now = staticmethod(_now)
+
+    def __init__(self, store: Store, claim: Claim, lease: float, since: float, spent: Spent) -> None:
+        self.store = store
+        self.claim = claim
+        self.wrote = set[str]()
+        self._lease = lease
+        self._until = since + lease
+        self._spent = spent
+        self._ended = False
+        self._empty = _is_empty(claim.record, claim.record.intended)
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def record(self) -> Record:
+        """The record when it was claimed."""
+        return self.claim.record
+
+    async def __aenter__(self) -> Self:
+        self._renewing = asyncio.create_task(self._renew())
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Release the claim.
+
+        Raises:
+            ClaimLostError: An error ends the work, a password may have changed, and the claim was lost meanwhile.
+        """
+        assert self._renewing is not None
+        self._renewing.cancel()
+        await asyncio.gather(self._renewing, return_exceptions=True)
+        if self._ended:
+            return
+        try:
+            if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
+                await self.renew()
+            if self._empty:  # no work began for the name, so it need not stay on record
+                await self._spent.on_store(self.store.forget(self.claim))
+            else:
+                await self._spent.on_store(self.store.release(self.claim))
+        except ClaimLostError:
+            raise
+        except StoreError:
+            if exc is None:
+                raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
+
+    def check_lease(self) -> None:
+        """Check that the lease has not expired, by the clock alone. Called right before each request.
+
+        Raises:
+            ClaimLostError: It has expired, for example because the process was stopped for too long.
+        """
+        if _now() >= self._until:
+            raise ClaimLostError(
+                f"the lease on {self.claim.name!r} ran out before the request was sent (was the process stopped?); "
+                "it was not sent, and the next process that claims the name continues"
+            )
+
+    async def renew(self) -> None:
+        """Extend the claim by another lease.
+
+        Raises:
+            ClaimLostError: Another process has taken it over.
+            StoreError: The store cannot be used.
+        """
+        since = _now()
+        await self._spent.on_store(self.store.renew(self.claim, self._lease))
+        self._until = since + self._lease
+
+    async def may_write(self, login: str) -> None:
+        """Renew the claim right before a request that changes the password of ``login``. Raises as ``renew``."""
+        await self.renew()
+        self.wrote.add(login)
+
+    async def intend(self, username: str | None) -> None:
+        """Store the intent to create ``username`` or to change its password; None ends the intent."""
+        await self._spent.on_store(self.store.intend(self.claim, username))
+        self._empty = _is_empty(self.record, username)
+
+    async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
+        """Store the credentials, and end the intent and the claim."""
+        await self._spent.on_store(self.store.keep(self.claim, current, previous))
+        self._ended = True
+
+    async def forget(self) -> None:
+        """Remove the record, and end the claim."""
+        await self._spent.on_store(self.store.forget(self.claim))
+        self._ended = True
+
+    async def _renew(self) -> None:
+        """Renew the lease repeatedly. If that fails, the next ``check_lease`` or ``may_write`` raises."""
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            try:
+                await self.renew()
+            except ClaimLostError:
+                self._until = 0.0
+                return
+            except StoreError:
+                continue  # the store may be back before the lease expires
+
+
+@frozen(kw_only=True)
+class Tenant:
+    """One tenant, with everything that is needed to check it.
+
+    Attributes:
+        site: The facts about the cluster.
+        cluster: Makes the calls.
+        names: The tenant's names.
+        spent: Counts the time in SQL.
+    """
+
+    site: Site
+    cluster: ClusterClient
+    names: Names
+    spent: Spent
+
+
+@frozen(kw_only=True)
+class ClaimedTenant(Tenant):
+    """One tenant under its claim, with everything that the steps of a verb need.
+
+    Once the lease has expired, calls of ``cluster`` raise ClaimLostError and send nothing.
+
+    Attributes:
+        held: The claim.
+    """
+
+    held: HeldClaim

@@ -1,0 +1,143 @@
+"""``Credential``: a program needs this to connect to its tenant's database. Pure."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from datetime import datetime
+
+from attrs import field, frozen
+
+from .._dsn import dsn
+from ..engines import Engine
+from ..errors import ConfigurationError
+from ..models import masked
+from ._roles import Role
+
+
+@frozen(kw_only=True)
+class Credential:
+    """A login of a tenant, with its server and database. Its ``repr`` shows no secret.
+
+    Attributes:
+        name: The tenant.
+        username: The login. It differs from ``name`` after a rotation, or with a prefix.
+        password: The password of the login.
+        database: The tenant's database; None for Kafka and OpenSearch, where a tenant has a prefix instead.
+        host: The host name of the cluster.
+        port: Its port.
+        engine: The cluster's engine.
+        uri: The URI for the engine's drivers, with the password. If the cluster uses TLS, the connection is encrypted,
+            but the server is not verified; ``uri_for`` and ``ssl_context`` verify it.
+        ca: The cluster's certificate authority as PEM; None if the cluster does not use TLS.
+        access_cert: Kafka: the client's certificate as PEM. Elsewhere None.
+        access_key: Kafka: the key of that certificate as PEM. Elsewhere None.
+        cluster: The id of the cluster.
+        since: When it was stored, in UTC. None on records of version 0.1.
+        role: The rights of the login.
+    """
+
+    name: str
+    username: str
+    password: str | None = field(repr=masked)
+    database: str | None
+    host: str
+    port: int
+    engine: Engine | str
+    uri: str = field(repr=masked)
+    ca: str | None = field(default=None, repr=False)
+    access_cert: str | None = field(default=None, repr=masked)
+    access_key: str | None = field(default=None, repr=masked)
+    cluster: str | None = None
+    since: datetime | None = None
+    role: Role = Role.OWNER
+
+    def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
+        """Return a URI for the engine's driver that verifies the server's certificate and name.
+
+        Args:
+            ca_file: The path of a file with ``ca``. You write that file; this does not read it.
+
+        Returns:
+            The URI, with the password. For Kafka and OpenSearch it is only the address: pass ``ca_file`` to their
+            driver.
+
+        Raises:
+            ConfigurationError: The cluster does not use TLS.
+        """
+        if self.ca is None:
+            raise ConfigurationError(
+                f"the cluster of the tenant {self.name!r} does not use TLS, so there is no CA to verify it"
+            )
+        return dsn(
+            engine=self.engine,
+            host=self.host,
+            port=self.port,
+            ssl=True,
+            uri=self.uri,
+            username=self.username,
+            password=self.password,
+            database=self.database,
+            ca_file=os.fspath(ca_file),
+        )
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return a TLS context for drivers that take one, such as asyncpg, aiomysql and aiohttp.
+
+        Returns:
+            A context that verifies the server's name, and its certificate by ``ca``. None if the cluster does not use
+            TLS: for those drivers None means "no TLS" too.
+        """
+        if self.ca is None:
+            return None
+        return verifying_context(self.ca)
+
+    def env(self) -> dict[str, str]:
+        """Return environment variables for a program that uses the credential.
+
+        Returns:
+            On every engine except Kafka ``DATABASE_URL``, the URI. In addition:
+
+            - on PostgreSQL the variables of its own programs: ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``,
+              ``PGDATABASE`` and ``PGSSLMODE``;
+            - on MySQL the variables of its own programs, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and also
+              ``MYSQL_USER`` and ``MYSQL_DATABASE``.
+
+            On Kafka: ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
+        """
+        password = self.password or ""
+        match self.engine:
+            case Engine.KAFKA:
+                return {
+                    "KAFKA_BOOTSTRAP_SERVERS": f"{self.host}:{self.port}",
+                    "KAFKA_USERNAME": self.username,
+                    "KAFKA_PASSWORD": password,
+                }
+            case Engine.PG | Engine.ADVANCED_PG:
+                variables = {
+                    "PGHOST": self.host,
+                    "PGPORT": str(self.port),
+                    "PGUSER": self.username,
+                    "PGPASSWORD": password,
+                    "PGDATABASE": self.database or "",
+                    "PGSSLMODE": "prefer" if self.ca is None else "require",
+                }
+            case Engine.MYSQL | Engine.ADVANCED_MYSQL:
+                variables = {
+                    "MYSQL_HOST": self.host,
+                    "MYSQL_TCP_PORT": str(self.port),
+                    "MYSQL_USER": self.username,
+                    "MYSQL_PWD": password,
+                    "MYSQL_DATABASE": self.database or "",
+                }
+            case _:
+                variables = {}
+        return variables | {"DATABASE_URL": self.uri}
+
+
+def verifying_context(ca: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts only ``ca``, and verifies the server's name."""
+    context = ssl.create_default_context(cadata=ca)
+    # From Python 3.13 on, this flag refuses a private CA that lacks an extension. The clients of databases accept it.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context

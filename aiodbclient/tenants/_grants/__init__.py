@@ -1,0 +1,260 @@
+"""Give a tenant's login its rights: all rights on its own database, none on any other.
+
+``postgres.py`` and ``mysql.py`` do it by SQL, as subclasses of ``Grants``. On the other engines the API does it, with
+the settings from ``settings.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ..._dsn import dsn
+from ...engines import MYSQL, POSTGRESQL, Engine
+from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
+from ...models import Connection
+from .._naming import Names
+from .._problems import Problem
+from .administrator import Administrator
+from .readers import Readers
+from .settings import SETTINGS
+
+# How many connections to one server at a time. The rate limit allows two tenants a second, and each needs a connection
+# for some milliseconds.
+_CONNECTIONS = 4
+CONNECT_SECONDS = 10
+_NO_ADMINISTRATOR = "the administrator who gives tenants their rights cannot log in"
+
+ServerT = TypeVar("ServerT")
+
+
+class LoginRefusedError(Exception):
+    """The server refuses a login or its password. The message says why and holds no secret."""
+
+
+class ServerAwayError(Exception):
+    """The server is unreachable or has no free connection. The message says why and holds no secret."""
+
+
+class Grants(ABC, Generic[ServerT]):
+    """The SQL that gives tenants of one cluster their rights.
+
+    Every method is safe to repeat and to cancel, leaves no connection open (see ``shared``), and ends within a bounded
+    time. Each raises GrantError if the server is unreachable, or refuses the administrator or a statement.
+
+    Args:
+        admin: The driver's options for the login of the administrator.
+    """
+
+    _database_option: ClassVar[str]
+    """The driver's option that names the database."""
+
+    def __init__(self, admin: dict[str, Any]) -> None:
+        self._admin = admin
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
+        self._readers = Readers(self._log_in, self._close)
+
+    def why_no_roles(self) -> str:
+        """Why this server cannot keep readers and writers within their rights; "" if it can. Call ``check`` first."""
+        return ""
+
+    async def check(self) -> None:
+        """Log in as the administrator, and log out."""
+        async with self._administrator():
+            pass
+
+    def shared(self) -> AbstractAsyncContextManager[None]:
+        """Keep the sessions of ``problems`` open for the next tenant, while any task is in such a block."""
+        return self._readers.shared()
+
+    @abstractmethod
+    async def administrator(self) -> Administrator:
+        """Log in as the administrator, and find out which rights it lacks."""
+
+    @abstractmethod
+    async def give(self, names: Names, username: str) -> None:
+        """As the administrator: give ``username`` the rights of ``names.role`` on the tenant's database, and no others.
+
+        It also undoes changes of the tenant to its own database that would keep the login out: settings, a connection
+        limit, another owner.
+
+        Args:
+            names: The tenant's names for one role. Its database exists.
+            username: An existing login of that role.
+        """
+
+    @abstractmethod
+    async def log_in(self, names: Names, username: str, password: str) -> str | None:
+        """Log in to the tenant's database as ``username``, and run the statements that only the login itself may run.
+
+        Returns:
+            None if it worked, otherwise why the server refuses this login or password. (A server that is unreachable or
+            has no free connection is a GrantError.)
+        """
+
+    @abstractmethod
+    async def accepts(self, names: Names, username: str, password: str) -> str | None:
+        """Test the password of ``username``: log in to the tenant's database, or to none if its rights are missing.
+
+        Returns:
+            None if the server accepts the password, otherwise why it refuses it.
+
+        Raises:
+            GrantError: The server is unreachable or has no free connection.
+        """
+
+    @abstractmethod
+    async def end_login(
+        self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
+    ) -> str | None:
+        """End every session of ``username``, and prevent new ones, even if a session resists.
+
+        Args:
+            names: The tenant's names for one role.
+            username: One of its logins.
+            password: Its password, new from the API and known to nobody else. None: do not log in as ``username``,
+                because its other sessions change the password faster than the API does.
+            delete: Deletes the login by the API. Called at most once, and only if the engine needs it.
+
+        Returns:
+            None if no session is left. Otherwise why the login was unusable: one of its sessions was faster, and set
+            another password or ended ours. Reset the login and call this again. After some attempts, pass None.
+
+        Raises:
+            GrantError: Sessions of the login are left, and only the provider can end them.
+        """
+
+    @abstractmethod
+    async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
+        """Compare the rights on the server with those that ``give`` gives. Changes nothing.
+
+        Args:
+            names: The tenant's names for one role. Its database exists.
+            usernames: The existing logins of the role.
+
+        Returns:
+            RIGHTS_MISSING, OPEN_TO_OTHERS, both or none.
+        """
+
+    @abstractmethod
+    async def shut_out(self, names: Names) -> tuple[str, ...]:
+        """Return the logins and roles, other than the tenant's, that lose access to the database with ``give``."""
+
+    @abstractmethod
+    async def take_over(self, names: Names, username: str) -> None:
+        """Before ``give`` adopts an existing login: give both logins all rights that it has now.
+
+        Args:
+            names: The tenant's names.
+            username: The adopted login. It is the first of ``names.logins``.
+        """
+
+    @abstractmethod
+    async def before_removal(self, names: Names) -> None:
+        """Remove what prevents the API from deleting the tenant's database, such as a prepared transaction."""
+
+    @abstractmethod
+    async def release(self, names: Names) -> None:
+        """Make the administrator the owner of the database and the tenant's objects. Remove all other access."""
+
+    @abstractmethod
+    async def forget(self, names: Names) -> None:
+        """Remove everything that ``give`` created for this role, such as a role of the server.
+
+        For the owner, the tenant's database was already deleted or released.
+        """
+
+    @abstractmethod
+    async def _open(self, options: dict[str, Any]) -> ServerT:
+        """Connect with these options of the driver.
+
+        Raises:
+            LoginRefusedError: The server refuses the login.
+            ServerAwayError: The server is unreachable or has no free connection.
+        """
+
+    @abstractmethod
+    async def _close(self, server: ServerT) -> None:
+        """Close a connection, even if this is cancelled."""
+
+    @abstractmethod
+    def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[ServerT]:
+        """Connect as ``_open`` does, and close the connection at the end."""
+
+    @asynccontextmanager
+    async def _administrator(self, turns: asyncio.Semaphore | None = None, **options: Any) -> AsyncGenerator[ServerT]:
+        """Wait for a turn (of ``turns``, if given) and log in as the administrator. ``options`` replace its own."""
+        try:
+            async with turns or self._turns, self._connected(self._admin | options) as server:
+                yield server
+                return
+        except (LoginRefusedError, ServerAwayError) as refused:
+            reason = str(refused)
+        raise GrantError(f"{_NO_ADMINISTRATOR}, or was cut off: {reason}")
+
+    async def _log_in(self) -> ServerT:
+        try:
+            return await self._open(self._admin)
+        except (LoginRefusedError, ServerAwayError) as refused:
+            reason = str(refused)
+        raise GrantError(f"{_NO_ADMINISTRATOR}: {reason}")
+
+
+def sql_grants(
+    engine: Engine | str, connection: Connection, ca: str | None, admin: str | None, connection_limit: int | None
+) -> Grants[Any] | None:
+    """Return the SQL for a cluster, or None if the API gives the rights (``SETTINGS``). This imports the driver.
+
+    Args:
+        engine: The cluster's engine.
+        connection: Where it listens, and its primary user.
+        ca: Its CA certificate as PEM; None without TLS.
+        admin: The DSN of an administrator; None for the primary user.
+        connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
+
+    Raises:
+        UnsupportedOperationError: Tenants are not supported on this engine.
+        ConfigurationError: The driver is missing, the administrator's password is unknown, or ``admin`` is not a DSN.
+    """
+    if engine in SETTINGS:
+        return None
+    if engine not in POSTGRESQL | MYSQL:
+        raise UnsupportedOperationError(
+            f"tenants: {engine} is not supported; nothing was created",
+            engine=engine,
+            operation="tenants",
+        )
+    if admin is None:
+        admin = _primary(engine, connection)
+    try:
+        if engine in POSTGRESQL:
+            from .postgres import PostgresGrants
+
+            return PostgresGrants(admin, ca, connection_limit=connection_limit)
+        from .mysql import MySQLGrants
+
+        return MySQLGrants(admin, ca, connection_limit=connection_limit)
+    except ImportError as error:
+        raise ConfigurationError(f"tenants on {engine} need {error.name}: pip install 'aiodbclient[tenants]'") from None
+
+
+def _primary(engine: Engine | str, connection: Connection) -> str:
+    """Return the DSN of the cluster's primary user, without TLS options."""
+    if not (connection.user and connection.password):
+        raise ConfigurationError(
+            "the API does not return the password of the primary user, who grants tenants their rights: give the token "
+            "the scope database:view_credentials, or pass admin=, the DSN of an administrator"
+        )
+    return dsn(
+        engine=engine,
+        host=connection.host,
+        port=connection.port,
+        ssl=None,
+        uri=None,
+        username=connection.user,
+        password=connection.password,
+        database=connection.database,
+    )

@@ -1,0 +1,136 @@
+"""Transfer the rights of an adopted login to the owner role on PostgreSQL. Its sessions will start as that role."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from ...errors import GrantError
+from .._naming import Names
+from .postgres_objects import Granted, granted
+from .postgres_owner import logins_of, members, membership_steps, read_database, take
+from .postgres_sessions import become, knows_options, quoted, run
+
+_ATTRIBUTES = SQL("""
+SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s
+""")
+_ATTRIBUTE_NAMES = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
+# The databases in which the login owns something or has rights.
+_ELSEWHERE = SQL("""
+SELECT DISTINCT coalesce(here.datname, shared.datname) FROM pg_shdepend s
+LEFT JOIN pg_database here ON here.oid = dbid
+LEFT JOIN pg_database shared ON s.classid = 'pg_database'::regclass AND shared.oid = s.objid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+""")
+_POLICIES = SQL("""
+SELECT DISTINCT polname FROM pg_policy, unnest(polroles) AS role WHERE pg_get_userbyid(role) = %s
+""")
+_MEMBER_OF = SQL("""
+SELECT pg_get_userbyid(roleid), pg_has_role(roleid, 'MEMBER WITH ADMIN OPTION') OR NOT {options}
+FROM pg_auth_members WHERE pg_get_userbyid(member) = %s
+""")
+_DEFAULTS = SQL("""
+SELECT pg_get_userbyid(defaclrole), nspname, defaclobjtype::text, privilege_type
+FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace, aclexplode(defaclacl)
+WHERE pg_get_userbyid(grantee) = %s AND pg_get_userbyid(defaclrole) <> pg_get_userbyid(grantee)
+""")
+_KINDS: dict[str, LiteralString] = {
+    "r": "TABLES",
+    "S": "SEQUENCES",
+    "f": "ROUTINES",
+    "T": "TYPES",
+    "n": "SCHEMAS",
+    "L": "LARGE OBJECTS",
+}
+_MAY_BECOME = SQL("SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = %s")
+_USERS = SQL("""
+SELECT rolname FROM pg_roles r
+WHERE rolcanlogin AND NOT rolsuper AND rolname <> current_user AND has_database_privilege(oid, %s, 'CONNECT')
+  AND NOT EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid
+                  AND pg_get_userbyid(roleid) ~ '_[0-9a-f]{{16}}_(owner|writer|reader)$')
+ORDER BY rolname
+""")
+
+
+async def shut_out(names: Names, server: AsyncConnection[Any]) -> tuple[str, ...]:
+    """Return the logins that may enter the database now, except those of this and other tenants."""
+    await read_database(names, server)
+    users = [name for (name,) in await run(names, server, _USERS.format(), names.database)]
+    return tuple(name for name in users if name not in logins_of(names))
+
+
+async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) -> None:
+    """Give the owner role the grants, memberships and default privileges of ``username``.
+
+    The objects that the login owns follow when it logs in.
+
+    Args:
+        names: The tenant's names.
+        username: The login.
+        server: A session of the administrator in the tenant's database.
+
+    Raises:
+        GrantError: Something cannot be transferred. Nothing was changed.
+    """
+    owner = Identifier(names.owner)
+    privileges = [each for each in await granted(names, server, username) if not each.target.startswith("DATABASE ")]
+    # Before PostgreSQL 16, CREATEROLE allows granting any role.
+    roles = await run(names, server, _MEMBER_OF.format(options=Literal(knows_options(server))), username)
+    defaults = await run(names, server, _DEFAULTS, username)
+    reasons = [reason async for reason in _obstacles(names, username, server)]
+    for role, may_grant in roles:
+        if not may_grant and role != names.owner:
+            reasons.append(f"it is a member of {role!r}, which the administrator cannot grant")
+    for role in {each.owner for each in privileges} | {role for role, *_ in defaults}:
+        ((may_become,),) = await run(names, server, _MAY_BECOME, role)
+        if not may_become and role != username:
+            reasons.append(f"it has privileges on objects of {role!r}, which the administrator cannot grant")
+    if reasons:
+        raise GrantError(
+            f"tenant {names.tenant!r}: the login {username!r} cannot be adopted without losing rights: "
+            f"{'; '.join(reasons)}; nothing was changed",
+            tenant=names.tenant,
+        )
+
+    present = await members(names, server, names.owner)
+    await take(names, server, list(membership_steps(names.owner, present, (), server, keep=names.logins)))
+    for role, _ in roles:
+        if role != names.owner:
+            await run(names, server, SQL("GRANT {} TO {}").format(Identifier(role), owner))
+    for each in privileges:
+        await become(names, server, each.owner)
+        await run(names, server, _grant(each, owner))
+    for role, schema, kind, privilege in defaults:
+        await become(names, server, role)
+        within = SQL("IN SCHEMA {} ").format(Identifier(schema)) if schema is not None else SQL("")
+        text = SQL("ALTER DEFAULT PRIVILEGES {}GRANT {} ON {} TO {}")
+        await run(names, server, text.format(within, quoted(privilege), SQL(_KINDS[kind]), owner))
+    await run(names, server, SQL("RESET ROLE"))
+
+
+async def _obstacles(names: Names, username: str, server: AsyncConnection[Any]) -> AsyncGenerator[str]:
+    """Yield the rights of the login that the administrator cannot give to another role."""
+    for attributes in await run(names, server, _ATTRIBUTES, username):
+        for name, has in zip(_ATTRIBUTE_NAMES, attributes, strict=True):
+            if has:
+                yield f"it has {name}"
+    database = await read_database(names, server)
+    ((may_become,),) = await run(names, server, _MAY_BECOME, database.owner)
+    if not may_become:
+        yield f"the database belongs to {database.owner!r}, which the administrator cannot become"
+    for (elsewhere,) in await run(names, server, _ELSEWHERE, username):
+        if elsewhere is not None and elsewhere != names.database:
+            yield f"it owns something or has rights in the database {elsewhere!r}"
+    for (policy,) in await run(names, server, _POLICIES, username):
+        yield f"the row security policy {policy!r} names it"
+
+
+def _grant(granted: Granted, owner: Identifier) -> Composed:
+    privilege = quoted(granted.privilege).format()
+    if granted.column is not None:
+        privilege = SQL("{} ({})").format(privilege, Identifier(granted.column))
+    text = "GRANT {} ON {} TO {}" + (" WITH GRANT OPTION" if granted.grantable else "")
+    return SQL(text).format(privilege, quoted(granted.target), owner)

@@ -1,0 +1,148 @@
+"""Give a tenant's readers and writers their rights on PostgreSQL: a role has them, and the logins are its members.
+
+In the tenant's database, as the owner role, on each object of the owner::
+
+    GRANT USAGE ON SCHEMA s TO reader
+    GRANT SELECT ON t TO reader
+    ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader       for future objects
+
+The administrator's session never runs code that a tenant planted: ``search_path`` is ``pg_catalog``, and GRANT calls
+no functions of users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, LiteralString
+
+from attrs import frozen
+from psycopg import AsyncConnection
+from psycopg.sql import SQL, Composed, Identifier
+
+from .._naming import Names
+from .._problems import Problem
+from .._roles import Role
+from .postgres_owner import Step, members, membership_steps, read_database
+from .postgres_sessions import quoted, run
+
+_AT_ONCE = 500  # how many objects one GRANT names
+
+
+@frozen
+class _Kind:
+    """A kind of object: its word in GRANT, its letter in ``pg_default_acl``, and a query for objects without a right.
+
+    The values of the query are the owner and the group. A condition for each privilege replaces ``{lacks}``.
+    """
+
+    word: LiteralString
+    letter: LiteralString
+    query: LiteralString
+    lacks: LiteralString
+
+
+_RELATIONS = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
+WHERE pg_get_userbyid(relowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+  AND relkind IN ({kinds}) AND ({{lacks}}) ORDER BY c.oid
+"""
+_TABLE = _Kind(
+    "TABLE",
+    "r",
+    _RELATIONS.format(kinds="'r', 'p', 'v', 'm', 'f'"),
+    "NOT has_table_privilege(g.oid, c.oid, '{privilege}')",
+)
+_SEQUENCE = _Kind(
+    "SEQUENCE", "S", _RELATIONS.format(kinds="'S'"), "NOT has_sequence_privilege(g.oid, c.oid, '{privilege}')"
+)
+_ROUTINE = _Kind(
+    "ROUTINE",
+    "f",
+    """
+SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, pg_roles g
+WHERE pg_get_userbyid(proowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks}) ORDER BY p.oid
+""",
+    "NOT has_function_privilege(g.oid, p.oid, '{privilege}')",
+)
+# The owner of the database owns the schema ``public``.
+_SCHEMA = _Kind(
+    "SCHEMA",
+    "n",
+    """
+SELECT nspname FROM pg_namespace n, pg_roles g
+WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks})
+ORDER BY n.oid
+""",
+    "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')",
+)
+_RIGHTS: dict[Role, dict[_Kind, tuple[LiteralString, ...]]] = {
+    Role.READER: {_SCHEMA: ("USAGE",), _TABLE: ("SELECT",), _SEQUENCE: ("SELECT",)},
+    Role.WRITER: {
+        _SCHEMA: ("USAGE",),
+        _TABLE: ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        _SEQUENCE: ("USAGE", "SELECT"),
+        _ROUTINE: ("EXECUTE",),
+    },
+}
+_DEFAULTS = SQL("""
+SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
+WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
+""")
+_OPEN_SCHEMAS = SQL("""
+SELECT nspname FROM pg_namespace
+WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND nspname !~ '^pg_'
+  AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
+""")
+
+
+async def lacking_outside(names: Names, server: AsyncConnection[Any], usernames: Sequence[str]) -> list[Step]:
+    """Return the missing statements for the group and its logins, as seen from the administrator's database."""
+    database, name = await read_database(names, server), Identifier(names.database or "")
+    steps = list(
+        membership_steps(
+            names.group, await members(names, server, names.group), usernames, server, inherit=True, keep=names.logins
+        )
+    )
+    privileges = database.privileges.get(names.group, set())
+    if privileges - {"CONNECT"}:
+        revoke = SQL("REVOKE ALL ON DATABASE {} FROM {}").format(name, Identifier(names.group))
+        steps.append(Step(Problem.RIGHTS_MISSING, revoke, as_owner=True))
+    if privileges != {"CONNECT"}:
+        grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(names.group))
+        steps.append(Step(Problem.RIGHTS_MISSING, grant, as_owner=True))
+    return steps
+
+
+async def lacking_inside(names: Names, server: AsyncConnection[Any]) -> list[Step]:
+    """Return the missing statements for the objects in the tenant's database. The session is in that database."""
+    steps = []
+    for (schema,) in await run(names, server, _OPEN_SCHEMAS, names.owner):
+        revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
+        steps.append(Step(Problem.RIGHTS_MISSING, revoke, as_owner=True))
+    defaults = {tuple(row) for row in await run(names, server, _DEFAULTS, names.owner, names.group)}
+    for kind, privileges in _RIGHTS[names.role].items():
+        lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
+        rows = await run(names, server, SQL(kind.query).format(lacks=lacks), names.owner, names.group)
+        targets = [_target(kind, row) for row in rows]
+        steps += [Step(Problem.RIGHTS_MISSING, each, as_owner=True) for each in _grants(names, kind, targets)]
+        if not {(kind.letter, privilege) for privilege in privileges} <= defaults:
+            text = f"ALTER DEFAULT PRIVILEGES GRANT {', '.join(privileges)} ON {kind.word}S TO {{}}"
+            steps.append(Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(names.group)), as_owner=True))
+    return steps
+
+
+def _target(kind: _Kind, row: tuple[str, ...]) -> Composed:
+    if kind is _ROUTINE:
+        return SQL("{}").format(quoted(row[0]))  # the name and types, quoted by the server
+    return SQL("{}").format(Identifier(*row))
+
+
+def _grants(names: Names, kind: _Kind, targets: list[Composed]) -> Iterator[Composed]:
+    privileges = SQL(", ".join(_RIGHTS[names.role][kind]))
+    for start in range(0, len(targets), _AT_ONCE):
+        yield SQL("GRANT {} ON {} {} TO {}").format(
+            privileges,
+            SQL(kind.word),
+            SQL(", ").join(targets[start : start + _AT_ONCE]),
+            Identifier(names.group),
+        )

@@ -1,0 +1,292 @@
+"""Give the owner its rights on PostgreSQL: a role without login owns the database, and the logins start as that role.
+
+As the administrator (the cluster's primary user: LOGIN, CREATEDB, CREATEROLE, no superuser), from its own database::
+
+    CREATE ROLE owner NOLOGIN
+    GRANT owner TO CURRENT_USER WITH INHERIT FALSE, SET TRUE    without WITH before PostgreSQL 16
+    GRANT owner TO login WITH INHERIT FALSE, SET TRUE           so it cannot change the owner of the database
+    ALTER DATABASE d OWNER TO owner
+    SET ROLE owner
+    REVOKE ALL ON DATABASE d FROM PUBLIC                        and from all others
+    GRANT CONNECT ON DATABASE d TO login, CURRENT_USER          because neither inherits the owner's rights
+
+and as the login, in its database::
+
+    ALTER ROLE CURRENT_USER SET role = 'owner'                  only the login may do this, because the API made it
+    REASSIGN OWNED BY CURRENT_USER TO owner                     objects that it made before it got the owner role
+
+Each statement runs only if it changes something. So ``give`` can be repeated even if a session locks the row of the
+database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attrs import field, frozen
+from psycopg import AsyncConnection
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from ...engines import Engine
+from ...errors import GrantError
+from .._naming import Names, names_of
+from .._problems import Problem
+from .._roles import Role
+from .postgres_sessions import become, knows_options, run
+
+PUBLIC = ""  # no role can have this name
+
+# Settings of its database with which a tenant could prevent logins or writes. Its other settings stay.
+_HOSTILE = frozenset(
+    {"role", "session_authorization", "default_transaction_read_only", "local_preload_libraries", "transaction_timeout"}
+)
+_ALL = frozenset({"CREATE", "TEMPORARY", "CONNECT"})
+
+_DATABASE = SQL("""
+SELECT pg_get_userbyid(datdba), datallowconn, datistemplate, datconnlimit,
+       ARRAY(SELECT split_part(setting, '=', 1) FROM pg_db_role_setting, unnest(setconfig) AS setting
+             WHERE setrole = 0 AND setdatabase = d.oid),
+       greatest(1, current_setting('max_connections')::int / 2)
+FROM pg_database d WHERE datname = %s
+""")
+_PRIVILEGES = SQL("""
+SELECT CASE a.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
+FROM pg_database d, aclexplode(coalesce(datacl, acldefault('d', datdba))) a WHERE datname = %s
+""")
+_MEMBERS = SQL("""
+SELECT pg_get_userbyid(member), pg_get_userbyid(grantor), admin_option, {inherit}, {set}
+FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
+""")
+
+
+@frozen
+class Step:
+    """A missing statement.
+
+    Attributes:
+        problem: The problem until it has run; None if there is none.
+        statement: The statement.
+        as_owner: Whether to run it as the owner role instead of the administrator.
+        of_login: Whether it concerns only one of the tenant's own logins.
+    """
+
+    problem: Problem | None
+    statement: Composed
+    as_owner: bool = False
+    of_login: bool = False
+
+
+@frozen(kw_only=True)
+class Database:
+    """The state of a tenant's database on the server.
+
+    Attributes:
+        owner: The role that owns it.
+        connections: Whether it allows connections.
+        template: Whether it is a template, which cannot be dropped.
+        limit: Its connection limit; -1 for none.
+        settings: The names of the settings on it.
+        half: Half of the connections that the server takes.
+        privileges: The privileges of each role on it. ``PUBLIC`` means all roles.
+        granting: The roles that may grant a privilege to others.
+    """
+
+    owner: str
+    connections: bool
+    template: bool
+    limit: int
+    settings: frozenset[str]
+    half: int
+    privileges: dict[str, set[str]] = field(factory=dict)
+    granting: set[str] = field(factory=set)
+
+
+@frozen(kw_only=True)
+class Member:
+    """One membership in a role, as ``grantor`` gave it. See GRANT in PostgreSQL's manual for its options."""
+
+    name: str
+    grantor: str
+    admin: bool
+    inherit: bool
+    set: bool
+
+
+async def has_database(names: Names, server: AsyncConnection[Any]) -> bool:
+    """Whether the tenant's database exists."""
+    return bool(await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database))
+
+
+async def read_database(names: Names, server: AsyncConnection[Any]) -> Database:
+    """Read the tenant's database.
+
+    Raises:
+        GrantError: It does not exist.
+    """
+    assert names.database is not None
+    rows = await run(names, server, _DATABASE, names.database)
+    if not rows:
+        raise GrantError(
+            f"tenant {names.tenant!r}: the database {names.database!r} does not exist", tenant=names.tenant
+        )
+    owner, connections, template, limit, settings, half = rows[0]
+    database = Database(
+        owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings), half=half
+    )
+    for grantee, privilege, grantable in await run(names, server, _PRIVILEGES, names.database):
+        database.privileges.setdefault(grantee, set()).add(privilege)
+        if grantable and grantee != owner:
+            database.granting.add(grantee)
+    return database
+
+
+async def members(names: Names, server: AsyncConnection[Any], role: str) -> list[Member] | None:
+    """Read the members of ``role``; None if there is no such role."""
+    columns = ("inherit_option", "set_option") if knows_options(server) else ("true", "true")
+    query = _MEMBERS.format(inherit=SQL(columns[0]), set=SQL(columns[1]))
+    rows = await run(names, server, query, role)
+    if not rows:
+        return None
+    return [
+        Member(name=name, grantor=grantor, admin=admin, inherit=inherit, set=can_set)
+        for name, grantor, admin, inherit, can_set in rows
+        if name is not None  # it has no members
+    ]
+
+
+async def lacking(
+    names: Names, server: AsyncConnection[Any], usernames: Sequence[str], limit: int | None
+) -> list[Step]:
+    """Return the missing statements for the database, the owner role and these logins. Changes nothing.
+
+    In their order a login may connect before it stops inheriting, so no program is refused in between.
+    """
+    database, present = await read_database(names, server), await members(names, server, names.owner)
+    member = list(membership_steps(names.owner, present, usernames, server, keep=logins_of(names)))
+    if database.owner in usernames and knows_options(server):  # only that login can give it back, when it logs in
+        return [*member, inherit_step(names, server, database.owner)]
+    return [
+        *(step for step in member if not step.of_login),
+        *_database_steps(names, database, server, usernames, limit or database.half),
+        *(step for step in member if step.of_login),
+    ]
+
+
+def membership_steps(
+    role: str,
+    present: list[Member] | None,
+    usernames: Sequence[str],
+    server: AsyncConnection[Any],
+    *,
+    inherit: bool = False,
+    keep: Sequence[str] = (),
+) -> Iterator[Step]:
+    """Yield the missing statements so that ``role`` exists, and the administrator and only these logins are members.
+
+    Args:
+        role: The role.
+        present: Its members; None if it does not exist.
+        usernames: The logins that must be members.
+        server: The server.
+        inherit: Whether the logins inherit its rights in every session. Otherwise they use ``SET ROLE``.
+        keep: Other logins that may be members.
+    """
+    admin, options = server.info.user, knows_options(server)
+    if present is None:
+        yield Step(Problem.RIGHTS_MISSING, SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)))
+    wanted = {admin: (False, True)} | dict.fromkeys(usernames, (inherit, not inherit))
+    for name, (inherits, sets) in wanted.items():
+        found = [member for member in present or () if member.name == name]
+        has = (any(member.inherit for member in found), any(member.set for member in found))
+        if has != (inherits, sets) and (options or not found):
+            chosen = SQL(" WITH INHERIT {}, SET {}").format(Literal(inherits), Literal(sets))
+            grant = SQL("GRANT {} TO {}{}").format(Identifier(role), Identifier(name), chosen if options else SQL(""))
+            yield Step(Problem.RIGHTS_MISSING, grant, of_login=name != admin)
+    for member in present or ():
+        if not member.admin and member.name not in {*wanted, *keep}:
+            by = SQL(" GRANTED BY {}").format(Identifier(member.grantor)) if options else SQL("")
+            revoke = SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member.name), by)
+            yield Step(Problem.OPEN_TO_OTHERS, revoke)
+
+
+def inherit_step(names: Names, server: AsyncConnection[Any], username: str) -> Step:
+    """Return the step that lets a login inherit the owner's rights, until the next ``give``."""
+    text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if knows_options(server) else "")
+    return Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(names.owner), Identifier(username)))
+
+
+def _database_steps(
+    names: Names, database: Database, server: AsyncConnection[Any], usernames: Sequence[str], limit: int
+) -> Iterator[Step]:
+    name, owner, admin = Identifier(names.database or ""), Identifier(names.owner), server.info.user
+    if database.owner != names.owner:
+        stolen = Identifier(database.owner) if database.owner in logins_of(names) else None  # before PostgreSQL 16
+        if stolen:
+            yield Step(Problem.RIGHTS_MISSING, SQL("GRANT {} TO CURRENT_USER").format(stolen))
+        yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
+        if stolen:
+            yield Step(Problem.RIGHTS_MISSING, SQL("REVOKE {} FROM CURRENT_USER").format(stolen))
+    changes = [SQL("RESET {}").format(Identifier(setting)) for setting in database.settings & _HOSTILE]
+    if database.template:
+        changes.append(SQL("IS_TEMPLATE false").format())
+    if not database.connections:
+        changes.append(SQL("ALLOW_CONNECTIONS true").format())
+    for change in changes:
+        yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
+
+    if database.limit != limit:
+        problem = Problem.RIGHTS_MISSING if 0 <= database.limit < limit else None
+        change = SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, Literal(limit))
+        yield Step(problem, change, as_owner=True)
+    if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
+        yield Step(Problem.RIGHTS_MISSING, SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
+    for member in (*usernames, admin):
+        if "CONNECT" not in database.privileges.get(member, ()) or member == database.owner:
+            grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(member))
+            yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True, of_login=member != admin)
+    # Last, so that the administrator can still connect if the process is killed in between.
+    yield from closing_steps(database, name, {database.owner, names.owner, admin, *logins_of(names), *groups_of(names)})
+
+
+def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Iterator[Step]:
+    """Yield the missing statements so that only ``keep`` has privileges on the database, and no role may grant them."""
+    for grantee in sorted(database.granting):
+        text = SQL("REVOKE GRANT OPTION FOR ALL ON DATABASE {} FROM {} CASCADE")
+        yield Step(Problem.OPEN_TO_OTHERS, text.format(name, _grantee(grantee)), as_owner=True)
+    for grantee in sorted(set(database.privileges) - keep):
+        text = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE")
+        yield Step(Problem.OPEN_TO_OTHERS, text.format(name, _grantee(grantee)), as_owner=True)
+
+
+def _grantee(name: str) -> Composed:
+    return SQL("{}").format(Identifier(name) if name != PUBLIC else SQL("PUBLIC"))
+
+
+async def take(names: Names, server: AsyncConnection[Any], steps: Sequence[Step]) -> None:
+    """Run ``steps`` in order."""
+    acting = False
+    for step in steps:
+        if step.as_owner and not acting:
+            await become(names, server, names.owner)
+        elif acting and not step.as_owner:
+            await run(names, server, SQL("RESET ROLE"))
+        acting = step.as_owner
+        await run(names, server, step.statement)
+    if acting:
+        await run(names, server, SQL("RESET ROLE"))
+
+
+def with_role(names: Names, role: Role) -> Names:
+    """Return the names of the same tenant for another role."""
+    return names_of(names.tenant, Engine.PG, names.whole.removesuffix(names.tenant), role)
+
+
+def logins_of(names: Names) -> tuple[str, ...]:
+    """Return the logins of the tenant's owner."""
+    return with_role(names, Role.OWNER).logins
+
+
+def groups_of(names: Names) -> tuple[str, ...]:
+    """Return the roles with the rights of the tenant's readers and writers."""
+    return tuple(with_role(names, role).group for role in Role if role is not Role.OWNER)

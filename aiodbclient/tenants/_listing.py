@@ -1,0 +1,70 @@
+"""``Listing``: the users and databases of a cluster, listed once for a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from ..clusters import ClusterClient
+from ..errors import NotFoundError, PermissionDeniedError
+from ..models import User
+from ._claims import Tenant
+from ._prefixes import list_objects, objects_of
+
+
+class Listing:
+    """The users and databases of a cluster, listed at their first use.
+
+    To read each name instead would cost one or two more requests for every tenant.
+    """
+
+    def __init__(self) -> None:
+        self._listing = asyncio.Lock()
+        self._users: Mapping[str, User] | None = None
+        self._databases: frozenset[str] | None = None
+        self._objects: list[str] | None = None
+        self._denied = set[str]()
+
+    async def users(self, cluster: ClusterClient) -> Mapping[str, User] | None:
+        """The users by their names; None if the token may not list them."""
+        async with self._listing:
+            if self._users is None and "users" not in self._denied:
+                try:
+                    self._users = {user.name: user for user in await cluster.users.list()}
+                except PermissionDeniedError:
+                    self._denied.add("users")
+            return self._users
+
+    async def databases(self, cluster: ClusterClient) -> frozenset[str] | None:
+        """The names of the databases; None if the token may not list them."""
+        async with self._listing:
+            if self._databases is None and "databases" not in self._denied:
+                try:
+                    self._databases = frozenset(db.name for db in await cluster.dbs.list())
+                except PermissionDeniedError:
+                    self._denied.add("databases")
+            return self._databases
+
+    async def objects(self, tenant: Tenant) -> list[str]:
+        """The topics or indexes that belong to ``tenant``."""
+        async with self._listing:
+            if self._objects is None:
+                self._objects = await list_objects(tenant.cluster, tenant.site.engine)
+            return objects_of(tenant.names, self._objects)
+
+
+async def read_user(cluster: ClusterClient, login: str) -> User | None:
+    """The user ``login``, or None."""
+    try:
+        return await cluster.users.get(login)
+    except NotFoundError:
+        return None
+
+
+async def has_database(cluster: ClusterClient, name: str) -> bool:
+    """Whether the database ``name`` exists."""
+    try:
+        await cluster.dbs.get(name)
+    except NotFoundError:
+        return False
+    return True

@@ -1,0 +1,164 @@
+"""The names of a tenant's database, logins and roles. Pure.
+
+A tenant has two logins, so that ``rotate`` can change from one to the other. The first has the tenant's name. The name
+of the second is derived from it: ``alpha`` gives ``alpha_53ce71e1b09c4582_b``. It has a digest of the whole name, so
+that long names with the same truncated beginning differ. The name of the owner role is derived too. A tenant's name
+must not have that form, so it never equals a derived name of another tenant.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+from attrs import frozen
+
+from .._request.paths import check_name
+from ..engines import MYSQL, POSTGRESQL, Engine, guard_tenants
+from ..errors import InvalidArgumentError
+from ._roles import Role
+
+_DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner|wa|wb|writer|ra|rb|reader)")
+_OF_A_ROLE = re.compile(r"(.+)_([0-9a-f]{16})_(writer|reader)", re.DOTALL)
+_MAX_BYTES = 63  # PostgreSQL truncates longer names (NAMEDATALEN)
+_MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
+_MAX_SCHEMA = 64  # characters; same
+
+# Names that belong to the cluster or engine. No tenant may own, reset or delete these.
+_RESERVED = frozenset(
+    {
+        *("doadmin", "do-readonly", "_dodb", "defaultdb", "avnadmin"),
+        *("postgres", "template0", "template1", "public", "none", "current_user", "current_role", "session_user"),
+        *("mysql", "sys", "information_schema", "performance_schema", "root"),
+        *("mysql.sys", "mysql.session", "mysql.infoschema", "mariadb.sys", "debian-sys-maint"),
+        *("admin", "local", "config"),
+    }
+)
+
+
+@frozen(kw_only=True)
+class Names:
+    """The names of a tenant's objects on a cluster, for one of its roles.
+
+    Attributes:
+        tenant: The tenant.
+        role: The role.
+        whole: The tenant's name with the prefix. On Kafka and OpenSearch its topics or indexes begin with it and a dot.
+        database: Its database; None on Kafka and OpenSearch.
+        logins: The two logins of the role. ``provision`` creates the first, the first ``rotate`` creates the second.
+        owner: PostgreSQL: the role that owns the database.
+        group: PostgreSQL: the role that has the rights. Its members are the logins. The owner's is ``owner``.
+        record: The name of the record in the store.
+    """
+
+    tenant: str
+    role: Role
+    whole: str
+    database: str | None
+    logins: tuple[str, str]
+    owner: str
+    group: str
+    record: str
+
+    def other(self, login: str) -> str:
+        """The login that is not ``login``."""
+        first, second = self.logins
+        return second if login == first else first
+
+
+def check_tenant(name: object) -> str:
+    """Return ``name`` if it can be a tenant's name on some engine.
+
+    Raises:
+        InvalidArgumentError: It is not a string, only has spaces, or a URL cannot contain it.
+    """
+    check_name(name)
+    assert isinstance(name, str)
+    if not name.strip():
+        raise InvalidArgumentError(f"{name!r} only has spaces, and cannot be a tenant's name; nothing was sent")
+    return name
+
+
+def record_name(tenant: str, role: Role) -> str:
+    """The name of the store's record for a tenant's role. It never equals a tenant's name."""
+    return tenant if role is Role.OWNER else f"{tenant}_{_digest(tenant)}_{role}"
+
+
+def tenant_of(record: str) -> tuple[str, Role]:
+    """The tenant and the role of a record, by the record's name."""
+    match = _OF_A_ROLE.fullmatch(record)
+    if match is not None and match[2] == _digest(match[1]):
+        return match[1], Role(match[3])
+    return record, Role.OWNER
+
+
+def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = Role.OWNER) -> Names:
+    """Return the names of ``tenant`` on a cluster of ``engine``.
+
+    Args:
+        tenant: The tenant.
+        engine: The cluster's engine.
+        prefix: The prefix of the names.
+        role: The role of the logins.
+
+    Raises:
+        InvalidArgumentError: With its prefix the name is too long for the engine, reserved, of the form of a derived
+            name, or has a character that the engine's patterns cannot hold.
+        UnsupportedOperationError: The engine can have no tenants, or is not known.
+    """
+    by_prefix = guard_tenants(engine).tenants == "prefix"
+    whole = prefix + check_tenant(tenant)
+    check_name(whole)
+    if whole.lower() in _RESERVED or whole.lower().startswith("pg_"):
+        raise InvalidArgumentError(f"{whole!r} belongs to the cluster and cannot be a tenant's; nothing was sent")
+    if engine in MYSQL and re.match(r"test(_|$)", whole, re.IGNORECASE):
+        # The server compares the case of schemas or not, as lower_case_table_names says.
+        raise InvalidArgumentError(
+            f"{whole!r} is invalid as a tenant's name: MariaDB opens the schema test, and those whose names begin with "
+            "test_, to every login; nothing was sent"
+        )
+    if _DERIVED.search(whole):
+        raise InvalidArgumentError(
+            f"{whole!r} has the form of a name that is derived from a tenant's, such as its second login, and cannot "
+            "be a tenant's; nothing was sent"
+        )
+    if engine in POSTGRESQL and len(whole.encode()) > _MAX_BYTES:
+        raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_BYTES} bytes of PostgreSQL; nothing was sent")
+    if engine in MYSQL and len(whole) > _MAX_SCHEMA:
+        raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_SCHEMA} characters of MySQL; nothing was sent")
+    if by_prefix and not re.fullmatch(r"[a-zA-Z0-9_-]+", whole):
+        # The dot ends the prefix of a tenant's topics or indexes, so a name cannot contain it.
+        raise InvalidArgumentError(
+            f"{whole!r}: on {engine} a tenant's name has letters, digits, _ and - alone; nothing was sent"
+        )
+    fits = engine not in MYSQL or len(whole) <= _MAX_USER
+    letter = "" if role is Role.OWNER else role[0]  # reader: ra and rb
+    first = whole if fits and role is Role.OWNER else _derived(whole, engine, f"{letter}a")
+    return Names(
+        tenant=tenant,
+        role=role,
+        whole=whole,
+        database=None if by_prefix else whole,
+        logins=(first, _derived(whole, engine, f"{letter}b")),
+        owner=_derived(whole, engine, "owner"),
+        group=_derived(whole, engine, role),
+        record=record_name(tenant, role),
+    )
+
+
+def mysql_logins(names: Names) -> frozenset[str]:
+    """The logins of all roles of a tenant on MySQL."""
+    fits = len(names.whole) <= _MAX_USER
+    derived = {_derived(names.whole, Engine.MYSQL, what) for what in ("a", "b", "wa", "wb", "ra", "rb")}
+    return frozenset(derived | {names.whole} if fits else derived)
+
+
+def _derived(whole: str, engine: Engine | str, what: str) -> str:
+    ending = f"_{_digest(whole)}_{what}"
+    if engine in MYSQL:
+        return whole[: _MAX_USER - len(ending)] + ending
+    return whole.encode()[: _MAX_BYTES - len(ending)].decode(errors="ignore") + ending
+
+
+def _digest(name: str) -> str:
+    return blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()

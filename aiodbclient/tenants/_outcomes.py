@@ -1,0 +1,65 @@
+"""The outcome of each tenant of a run. Pure."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, TypeAlias
+
+from attrs import frozen
+
+from .._bulk.outcomes import Action, Done, Failed
+from ._credential import Credential
+from ._problems import Problem
+
+
+@frozen(kw_only=True)
+class TenantDone(Done):
+    """A tenant that exists now.
+
+    Attributes:
+        credential: The stored credential to use from now on.
+    """
+
+    credential: Credential
+
+
+@frozen(kw_only=True)
+class TenantRepaired(TenantDone):
+    """A tenant without problems now.
+
+    Attributes:
+        problems: The problems that were fixed.
+    """
+
+    problems: tuple[Problem, ...] = ()
+
+
+@frozen(kw_only=True)
+class TenantChecked(Done):
+    """The result of a check.
+
+    Attributes:
+        credential: The stored credential; None if there is none to use.
+        problems: The tenant's problems; empty if there are none.
+    """
+
+    action: Literal[Action.CHECKED] = Action.CHECKED
+    credential: Credential | None
+    problems: tuple[Problem, ...] = ()
+
+
+class TenantRemoved(Done):
+    """A tenant that does not exist any more: DELETED, or ABSENT if none was stored.
+
+    Attributes:
+        credential: Always None.
+    """
+
+    __slots__ = ()
+    credential: ClassVar[None] = None
+
+
+TenantCheckOutcome: TypeAlias = TenantChecked | Failed
+TenantRepairOutcome: TypeAlias = TenantRepaired | Failed
+TenantOutcome: TypeAlias = TenantDone | Failed
+TenantRemovalOutcome: TypeAlias = TenantRemoved | Failed
+TenantPlanOutcome: TypeAlias = TenantDone | TenantRemoved | Failed

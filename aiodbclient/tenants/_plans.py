@@ -1,0 +1,195 @@
+"""``Plan``: the changes that provisioning a list of names would make, and the run that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+from .._bulk.job import Job
+from .._bulk.run import Run
+from .._bulk.specs import listed
+from .._pacing.budget import by_length
+from .._pacing.estimate import seconds_for
+from .._request.call import Meter
+from ._checking import CheckTenants
+from ._claims import Tenant
+from ._events import Spent
+from ._listing import Listing
+from ._naming import names_of
+from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
+from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find
+from ._removal import RemoveTenants
+from ._repairing import RepairTenants
+from ._tenancy import Tenancy, usable
+
+GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
+
+_SHOWN = 10  # names of each kind that str() lists
+
+
+@frozen(kw_only=True)
+class Plan:
+    """The changes that ``Tenants.provision`` would make, and the other stored tenants. ``Tenants.plan`` returns it.
+
+    ``str(plan)`` is a summary: the number of names of each kind, and the first ones.
+
+    Attributes:
+        create: Names that are not stored, and free on the cluster.
+        adopt: Names that are not stored, with a login or database that somebody else created: ``apply`` adopts them,
+            as ``if_exists`` allows.
+        conflict: The same, where ``if_exists`` is ``"error"``: ``apply`` leaves them alone, and they fail.
+        resume: Names that are stored without a credential: their creation or removal was not finished.
+        keep: Names that are stored with a credential.
+        repair: Names that are stored with a credential, and for which ``refresh=True`` found problems.
+            They are not in ``keep``.
+        extra: Names that are stored and were not requested. They never include logins that are not stored.
+        shut_out: For names in ``adopt``: the logins that can use the database now, and cannot afterwards.
+        prune: Whether ``apply`` removes the names in ``extra``.
+        if_exists: What ``apply`` does with somebody else's login or database.
+    """
+
+    create: tuple[str, ...] = ()
+    adopt: tuple[str, ...] = ()
+    conflict: tuple[str, ...] = ()
+    resume: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    repair: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    shut_out: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+    prune: bool = False
+    if_exists: IfExists = "error"
+    _tenancy: Tenancy = field(alias="tenancy", repr=False, eq=False)
+
+    def __str__(self) -> str:
+        kinds = {
+            "create": self.create,
+            "adopt": self.adopt,
+            "conflict, left as they are": self.conflict,
+            "resume": self.resume,
+            "repair": self.repair,
+            "remove" if self.prune else "extra, left as they are": self.extra,
+        }
+        lines = [f"{what}: {len(names)} ({_first_names(names)})" for what, names in kinds.items() if names]
+        for name, logins in self.shut_out.items():
+            lines.append(f"adopting {name} shuts out: {_first_names(logins)}")
+        lines.append(f"keep: {len(self.keep)}")
+        if self.requests:
+            lines.append(f"about {self.requests:,} requests, at least {self.seconds:.0f} s at the rate limit")
+        return "\n".join(lines)
+
+    @property
+    def requests(self) -> int:
+        """About how many requests ``apply`` sends."""
+        removals = len(self.extra) if self.prune else 0
+        return (
+            2 * len(self.create)
+            + 3 * (len(self.adopt) + len(self.resume) + len(self.repair))
+            + 2 * len(self.conflict)
+            + 5 * removals
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long ``requests`` take at the documented rate limit, if no other client uses the token."""
+        return seconds_for(self.requests, by_length(None))
+
+    def apply(self) -> Run[TenantPlanOutcome]:
+        """Create, adopt, resume and repair tenants and, with ``prune``, remove those that are extra.
+
+        Keeps a name that another process has stored since the plan was made. Safe to repeat and to cancel.
+
+        Returns:
+            The run, with an outcome for each name except those in ``keep`` and, without ``prune``, in ``extra``.
+        """
+        names = [*self.create, *self.adopt, *self.conflict, *self.resume, *self.repair]
+        removed = self.extra if self.prune else ()
+        return Run([*names, *removed], ApplyTenantPlan(self._tenancy, self))
+
+
+class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
+    """Remove extra tenants, repair those with problems, and provision the others."""
+
+    def __init__(self, tenancy: Tenancy, plan: Plan) -> None:
+        self._extra = frozenset(plan.extra)
+        self._broken = frozenset(plan.repair)
+        self._provision = ProvisionTenants(tenancy, plan.if_exists)
+        self._repair = RepairTenants(tenancy)
+        self._removal = RemoveTenants(tenancy)
+
+    def check(self, given: object) -> str:
+        return self._provision.check(given)
+
+    async def prepare(self, meter: Meter) -> int:
+        await self._removal.prepare(meter)
+        await self._repair.prepare(meter)
+        return await self._provision.prepare(meter)
+
+    async def do(self, spec: str, meter: Meter) -> TenantDone | TenantRemoved:
+        if spec in self._extra:
+            return await self._removal.do(spec, meter)
+        if spec in self._broken:
+            return await self._repair.do(spec, meter)
+        return await self._provision.do(spec, meter)
+
+    def ends_run(self, error: Exception) -> bool:
+        return self._provision.ends_run(error)
+
+
+async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
+    """Compare ``names`` with the store and the cluster. Raises as ``Tenants.plan``."""
+    check_if_exists(if_exists)
+    wanted = await listed(names)
+    site = await tenancy.site.read(tenancy.cluster)
+    unseen = {names_of(name, site.engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
+    resume, keep, extra = list[str](), list[str](), list[str]()
+    async for record in tenancy.records():
+        if record.name not in unseen:
+            extra.append(record.name)
+            continue
+        del unseen[record.name]
+        (resume if usable(record) is None else keep).append(record.name)
+    taken = {name: shut_out async for name, shut_out in _taken(tenancy, unseen)}
+    create = tuple(name for name in unseen if name not in taken)
+    broken = await _broken(tenancy, keep) if refresh else frozenset[str]()
+    return Plan(
+        create=create,
+        adopt=() if if_exists == "error" else tuple(taken),
+        conflict=tuple(taken) if if_exists == "error" else (),
+        resume=tuple(resume),
+        keep=tuple(name for name in keep if name not in broken),
+        repair=tuple(name for name in keep if name in broken),
+        extra=tuple(extra),
+        shut_out={} if if_exists == "error" else {name: logins for name, logins in taken.items() if logins},
+        prune=prune,
+        if_exists=if_exists,
+        tenancy=tenancy,
+    )
+
+
+async def _taken(tenancy: Tenancy, names: Iterable[str]) -> AsyncIterable[tuple[str, tuple[str, ...]]]:
+    """Yield the names with an existing login or database, each with the logins that an adoption shuts out."""
+    listing, cluster = Listing(), tenancy.cluster
+    site = await tenancy.site.read(cluster)
+    for name in names:
+        its_names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+        tenant = Tenant(site=site, cluster=cluster, names=its_names, spent=Spent(Meter()))
+        if found := await find(tenant, listing):
+            yield name, await site.sql.shut_out(its_names) if found.database and site.sql is not None else ()
+
+
+async def _broken(tenancy: Tenancy, names: list[str]) -> frozenset[str]:
+    """The names with problems. Raises the error of a name that could not be checked."""
+    broken = set[str]()
+    async for outcome in Run(names, CheckTenants(tenancy)):
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.problems:
+            broken.add(outcome.name)
+    return frozenset(broken)
+
+
+def _first_names(names: tuple[str, ...]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

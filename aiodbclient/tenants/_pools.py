@@ -1,0 +1,379 @@
+"""``TenantPools``: a connection pool for each tenant, which follows the tenant's rotations. Works with any driver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from math import inf
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
+
+from attrs import define, field
+
+from ..errors import ConfigurationError, InvalidArgumentError, StoreError
+from ._credential import Credential
+from ._places import Places
+
+PoolT = TypeVar("PoolT")
+
+_logger = logging.getLogger("aiodbclient")
+
+
+class HasCredentials(Protocol):
+    """The methods of ``Tenants`` that ``TenantPools`` calls."""
+
+    async def get(self, name: str) -> Credential | None:
+        """Return the credential on record."""
+
+
+@define(eq=False)
+class _Pool(Generic[PoolT]):
+    """An open pool. ``uses`` counts the blocks that use it."""
+
+    name: str
+    credential: Credential
+    pool: PoolT
+    stale_at: float  # from then on, a use reads the record first
+    uses: int = 0
+    unused_since: float = 0.0
+
+
+@define(eq=False)
+class _Update(Generic[PoolT]):
+    """The task that reads the record of a tenant and opens its pool, for all uses that wait for it."""
+
+    task: asyncio.Task[None] | None = None
+    waiting: list[asyncio.Future[_Pool[PoolT]]] = field(factory=list)
+    may_stop: bool = False  # while it waits for a place, nothing is half open
+
+
+class TenantPools(Generic[PoolT]):
+    """A pool for each tenant that is in use, of any driver. New uses follow a rotation within ``refresh`` seconds.
+
+    Example:
+        With asyncpg::
+
+            async def open_pool(credential):
+                return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context())
+
+            pools = TenantPools(tenants, open=open_pool, close=asyncpg.Pool.close)
+            async with pools, pools.use("alpha") as pool:
+                await pool.fetchval("SELECT 1")
+
+    It reads the store and sends no requests. Simultaneous uses open one pool. It closes a pool
+
+    - when another tenant needs its place, and it is the least recently used one;
+    - after ``idle`` seconds without a use;
+    - when another credential is on record.
+
+    A pool in use is never closed: that waits for its last use.
+
+    If the store cannot be read, uses continue with the open pool. If a block ends with an exception, such as a
+    refused login, the next use of that tenant reads the record at once.
+
+    Args:
+        tenants: The tenants. Only their ``get`` is called.
+        open: Opens a pool for a credential. If it fails, the record is read again. If that has another credential,
+            ``open`` is called once more with it.
+        close: Closes a pool. Its errors are logged by their type.
+        most: The largest number of pools, including those that are being opened or closed. If all are in use, ``use``
+            waits.
+        idle: Seconds without a use after which a pool is closed.
+        refresh: Seconds after which a use reads the record again.
+
+    Raises:
+        InvalidArgumentError: ``most`` is not a positive integer, or ``idle`` or ``refresh`` is not a number of 0 or
+            more.
+    """
+
+    def __init__(
+        self,
+        tenants: HasCredentials,
+        open: Callable[[Credential], Awaitable[PoolT]],
+        close: Callable[[PoolT], Awaitable[object]],
+        most: int = 100,
+        idle: float = 300.0,
+        refresh: float = 5.0,
+    ) -> None:
+        if not isinstance(most, int) or most < 1:
+            raise InvalidArgumentError(f"most must be a positive integer, not {most!r}")
+        for what, seconds in (("idle", idle), ("refresh", refresh)):
+            if not isinstance(seconds, int | float) or not 0 <= seconds <= inf:
+                raise InvalidArgumentError(f"{what} must be a number of seconds, not {seconds!r}")
+        self._tenants, self._open, self._close = tenants, open, close
+        self._idle, self._refresh = idle, refresh
+        self._is_open = False
+        self._most = most
+        self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
+        self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
+        self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
+        self._updates: dict[str, _Update[PoolT]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()  # those of ``_tasks`` that close a pool
+        self._errors: list[Exception] = []  # of pools that failed to close at the end of the block
+
+    def __repr__(self) -> str:
+        return f"<TenantPools: {len(self._every)} open>"
+
+    async def __aenter__(self) -> Self:
+        """Start. No pool is opened yet.
+
+        Raises:
+            ConfigurationError: It is open already.
+        """
+        if self._is_open:
+            raise ConfigurationError("these pools are open already")
+        self._loop = asyncio.get_running_loop()
+        self._is_open = True
+        self._places = Places(self._most)
+        self._some_unused, self._all_done = asyncio.Event(), asyncio.Event()
+        self._spawn(self._close_idle())
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        """Close all pools, each after its last use. If this is cancelled, pools in use are closed too.
+
+        Raises:
+            ExceptionGroup: Some pools could not be closed, and the block itself ended without an exception.
+        """
+        self._is_open = False
+        self._errors = []
+        for update in self._updates.values():
+            _fail(update, ConfigurationError("these pools were closed"))
+        for task in self._tasks - self._closing:
+            task.cancel()
+        self._current.clear()
+        for pool in [*self._unused]:
+            self._close_soon(pool)
+        try:
+            await self._all_done.wait()
+        except asyncio.CancelledError:
+            for pool in [*self._every]:
+                self._close_soon(pool)
+            try:
+                await self._all_done.wait()
+            except asyncio.CancelledError:  # a second time: do not wait for a server that does not answer
+                for task in self._tasks:
+                    task.cancel()
+            raise
+        if self._errors and error is None:
+            raise ExceptionGroup("some pools could not be closed", self._errors)
+
+    @asynccontextmanager
+    async def use(self, name: str) -> AsyncGenerator[PoolT]:
+        """Use the pool of the tenant ``name`` for the length of a block. Safe to cancel.
+
+        Use it for one request or job at a time. A longer block keeps the pool of an earlier credential open.
+
+        Args:
+            name: The tenant.
+
+        Yields:
+            The pool that ``open`` returned.
+
+        Raises:
+            InvalidArgumentError: The tenant has no credential on record.
+            StoreError: The store cannot be read, and no pool is open for the tenant.
+            ConfigurationError: It is used outside of ``async with pools``.
+            Exception: What ``open`` raised.
+        """
+        if not self._is_open:
+            raise ConfigurationError("these pools are not open: use them in 'async with pools'")
+        pool = self._current.get(name)
+        if pool is None or self._loop.time() >= pool.stale_at:
+            pool = await self._updated(name)
+        else:
+            self._begin(pool)
+        try:
+            yield pool.pool
+        except Exception:
+            pool.stale_at = -inf
+            raise
+        finally:
+            self._end(pool)
+
+    def _begin(self, pool: _Pool[PoolT]) -> None:
+        pool.uses += 1
+        self._unused.pop(pool, None)
+
+    def _end(self, pool: _Pool[PoolT]) -> None:
+        pool.uses -= 1
+        self._settle(pool)
+
+    def _settle(self, pool: _Pool[PoolT]) -> None:
+        """Keep an unused pool for the next use, or close it."""
+        if pool.uses or pool in self._unused:
+            return
+        if self._current.get(pool.name) is not pool or not self._is_open:
+            self._close_soon(pool)
+            return
+        pool.unused_since = self._loop.time()
+        self._unused[pool] = None
+        self._some_unused.set()
+        self._make_room()
+
+    async def _updated(self, name: str) -> _Pool[PoolT]:
+        """Read the record, and return the pool of its credential with one more use. Simultaneous uses read it once."""
+        update = self._updates.get(name)
+        if update is None:
+            update = self._updates[name] = _Update()
+            update.task = self._spawn(self._run(name, update))
+        done: asyncio.Future[_Pool[PoolT]] = self._loop.create_future()
+        update.waiting.append(done)
+        try:
+            return await done
+        except asyncio.CancelledError:
+            if done.done() and not done.cancelled() and done.exception() is None:
+                self._end(done.result())
+            elif done in update.waiting:
+                update.waiting.remove(done)
+                if update.may_stop and not update.waiting and update.task is not None:
+                    self._drop_update(name, update)
+                    update.task.cancel()
+            raise
+
+    async def _run(self, name: str, update: _Update[PoolT]) -> None:
+        try:
+            pool = await self._up_to_date(name, update)
+        except asyncio.CancelledError:
+            _fail(update, ConfigurationError("opening the pool was cancelled"))
+            raise
+        except Exception as error:  # noqa: BLE001  the waiters get it
+            _fail(update, error)
+        else:
+            for done in update.waiting:
+                if not done.done():
+                    self._begin(pool)
+                    done.set_result(pool)
+            self._settle(pool)
+        finally:
+            self._drop_update(name, update)
+
+    def _drop_update(self, name: str, update: _Update[PoolT]) -> None:
+        if self._updates.get(name) is update:
+            del self._updates[name]
+
+    async def _up_to_date(self, name: str, update: _Update[PoolT]) -> _Pool[PoolT]:
+        stale_at = self._loop.time() + self._refresh
+        try:
+            credential = await self._tenants.get(name)
+        except StoreError as error:
+            known = self._current.get(name)
+            if known is None:
+                raise
+            _logger.warning("the pool of %r keeps its credential: the store cannot be read: %s", name, error)
+            known.stale_at = stale_at
+            return known
+        pool = self._current.get(name)
+        if pool is not None and pool.credential == credential:
+            pool.stale_at = stale_at
+            return pool
+        if pool is not None:
+            del self._current[name]
+            if not pool.uses:
+                self._close_soon(pool)
+        checked = _on_record(name, credential)
+        if await self._place(update):
+            stale_at = self._loop.time() + self._refresh
+            try:
+                checked = _on_record(name, await self._tenants.get(name))
+            except BaseException:
+                self._places.give_back()
+                raise
+        return await self._opened(name, checked, stale_at)
+
+    async def _place(self, update: _Update[PoolT]) -> bool:
+        """Take a place. Return whether it had to wait."""
+        if self._places.take():
+            return False
+        update.may_stop = True
+        try:
+            place = self._places.wait()
+            self._make_room()
+            await self._places.taken(place)
+        finally:
+            update.may_stop = False
+        return True
+
+    async def _opened(self, name: str, credential: Credential, stale_at: float) -> _Pool[PoolT]:
+        """Open a pool in the taken place. Free the place if that fails."""
+        try:
+            try:
+                opened = await self._open(credential)
+            except Exception:
+                stale_at, another = self._loop.time() + self._refresh, None
+                with suppress(StoreError):
+                    another = await self._tenants.get(name)
+                if another is None or another == credential:
+                    raise
+                credential = another
+                opened = await self._open(credential)
+        except BaseException:
+            self._places.give_back()
+            raise
+        pool = self._current[name] = _Pool(name, credential, opened, stale_at)
+        self._every.add(pool)
+        return pool
+
+    def _make_room(self) -> None:
+        """Close one unused pool for each use that waits for a place."""
+        while self._unused and self._places.waiting > len(self._closing):
+            self._close_soon(next(iter(self._unused)))
+
+    async def _close_idle(self) -> None:
+        while True:
+            await self._some_unused.wait()
+            oldest = next(iter(self._unused), None)
+            if oldest is None:
+                self._some_unused.clear()
+            elif (left := oldest.unused_since + self._idle - self._loop.time()) > 0:
+                await asyncio.sleep(left)
+            else:
+                self._close_soon(oldest)
+
+    def _close_soon(self, pool: _Pool[PoolT]) -> None:
+        if pool not in self._every:
+            return  # it is being closed
+        self._every.remove(pool)
+        self._unused.pop(pool, None)
+        if self._current.get(pool.name) is pool:
+            del self._current[pool.name]
+        self._closing.add(self._spawn(self._close_one(pool)))
+
+    async def _close_one(self, pool: _Pool[PoolT]) -> None:
+        try:
+            await self._close(pool.pool)
+        except Exception as error:  # noqa: BLE001  the other pools are closed all the same
+            _logger.warning("the pool of %r could not be closed: %s", pool.name, type(error).__name__)
+            if not self._is_open:
+                self._errors.append(error)
+        finally:
+            self._closing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._places.give_back()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, name="aiodbclient-pools")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._closing.discard(task)
+        if not self._tasks and not self._every:
+            self._all_done.set()
+
+
+def _on_record(name: str, credential: Credential | None) -> Credential:
+    if credential is None:
+        raise InvalidArgumentError(
+            f"the tenant {name!r} has no credential on record: provision it first, with tenants.ensure({name!r})"
+        )
+    return credential
+
+
+def _fail(update: _Update[Any], error: Exception) -> None:
+    for done in update.waiting:
+        if not done.done():
+            done.set_exception(error)

@@ -1,0 +1,284 @@
+"""Provision a tenant: give it a database and a login that owns it, and store its credential."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, get_args
+
+from attrs import frozen
+
+from .._bulk.outcomes import Action
+from .._bulk.settle import FRESH, create_settled, says_taken
+from .._bulk.waits import waits
+from ..clusters import retry_policy
+from ..errors import (
+    ConflictError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    UnprocessableEntityError,
+    UnsupportedOperationError,
+)
+from ..models import User
+from ._claims import ClaimedTenant, Tenant
+from ._credential import Credential
+from ._endings import if_there
+from ._listing import Listing, has_database, read_user
+from ._logins import TakenError, create_ours, credential_of, grant, refused_login, working_credential
+from ._loop import ClaimingJob
+from ._naming import record_name
+from ._outcomes import TenantDone
+from ._roles import Role
+from ._stores import Record
+from ._tenancy import Setup, Tenancy, usable
+
+IfExists = Literal["error", "adopt", "reset"]
+
+_GONE = 30.0  # s for which the API may still return a deleted user (Aiven's documentation of its API)
+
+
+def check_if_exists(if_exists: IfExists) -> IfExists:
+    """Return ``if_exists``. Raises InvalidArgumentError if it is none of the three."""
+    if if_exists not in get_args(IfExists):
+        raise InvalidArgumentError(f'if_exists must be "error", "adopt" or "reset", not {if_exists!r}')
+    return if_exists
+
+
+class ProvisionTenants(ClaimingJob[TenantDone]):
+    """Give each tenant a database and a login that owns it. See ``Tenants.provision``."""
+
+    def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
+        super().__init__(tenancy, bulk=bulk)
+        self._if_exists: IfExists = check_if_exists(if_exists)
+        self._listing = Listing() if bulk else None
+
+    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+        credential = usable(record)
+        return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
+
+    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        await refuse_role(self.tenancy, tenant)
+        action, credential = await provision(tenant, self._if_exists, self._listing, self.tenancy.setup)
+        return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
+
+
+async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
+    """For a reader or writer: make sure that the tenant can have one.
+
+    Raises:
+        InvalidArgumentError: The tenant itself is not stored.
+        UnsupportedOperationError: The server would let the reader or writer do more than it may.
+    """
+    if tenancy.role is Role.OWNER:
+        return
+    name, site = tenant.names.tenant, tenant.site
+    owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
+    if usable(owner) is None:
+        error: Exception = InvalidArgumentError(
+            f"the tenant {name!r} has no credential on record, so it can have no {tenancy.role}: provision it first; "
+            "nothing was sent"
+        )
+    elif site.sql is not None and (reason := site.sql.why_no_roles()):
+        error = UnsupportedOperationError(
+            f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
+            engine=site.engine,
+            operation="tenants.role",
+        )
+    else:
+        return
+    record = tenant.held.record
+    if record.current is None and record.intended is None:
+        await tenant.held.forget()
+    raise error
+
+
+@frozen
+class Found:
+    """The objects with a tenant's names that somebody else created.
+
+    Attributes:
+        user: The login, or None.
+        database: Whether the database exists.
+        objects: The topics or indexes of its prefix.
+    """
+
+    user: User | None
+    database: bool = False
+    objects: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return self.user is not None or self.database or bool(self.objects)
+
+
+async def provision(
+    tenant: ClaimedTenant, if_exists: IfExists, listing: Listing | None, setup: Setup | None
+) -> tuple[Action, Credential]:
+    """Give the tenant a database and a login that owns it, and store its credential.
+
+    The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
+    existing objects are ours. Without an intent they are somebody else's.
+
+    Args:
+        tenant: The tenant. It has no usable credential on record.
+        if_exists: What happens to somebody else's login or database of that name.
+        listing: The users and databases of the cluster for a run; None: read only this name.
+        setup: Called with the credential before it is stored.
+
+    Returns:
+        CREATED, ADOPTED or RESET, and the credential.
+
+    Raises:
+        ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``.
+        InvalidResponseError: The login exists, and the API does not return its password, so it cannot be adopted.
+    """
+    held, login = tenant.held, tenant.names.logins[0]
+    if held.record.intended is not None:
+        return await _make(tenant, held.record.intended, Action.CREATED, setup, ours=True)
+    found = await find(tenant, listing)
+    if not found:
+        await held.intend(login)
+        try:
+            return await _make(tenant, login, Action.CREATED, setup, ours=False)
+        except TakenError as taken:  # somebody created it a moment ago
+            found = await _find_fresh(tenant, taken.refusal)
+    if if_exists == "error":
+        await held.forget()  # no request of ours created it
+        raise _conflict(tenant, found)
+    if found.user is None:
+        await held.intend(login)
+        return await _make(tenant, login, Action.ADOPTED, setup, ours=True)
+    if if_exists == "adopt":
+        return await _adopt(tenant, found.user, setup)
+    await ensure_database(tenant, ours=True)
+    await _take_over(tenant, login)
+    await held.intend(login)
+    return await _make(tenant, login, Action.RESET, setup, ours=True, there=True)
+
+
+async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
+    """Create the tenant's database if it does not exist.
+
+    Args:
+        tenant: The tenant.
+        ours: Whether it may exist already.
+
+    Returns:
+        Whether it was created now.
+
+    Raises:
+        TakenError: It existed already, and is not ours.
+    """
+    name = tenant.names.database
+    if name is None or tenant.names.role is not Role.OWNER:
+        return False
+    create, read = partial(tenant.cluster.dbs.create, name), partial(tenant.cluster.dbs.get, name)
+    retry = retry_policy(tenant.cluster)
+    if ours:
+        made, _ = await create_settled(create, read, retry)
+        return made
+    await create_ours(create, read, retry)
+    return True
+
+
+async def find(tenant: Tenant, listing: Listing | None) -> Found:
+    """Find what somebody else created. A listed name is read again, because the list may be old."""
+    login, database = tenant.names.logins[0], tenant.names.database
+    users = None if listing is None else await listing.users(tenant.cluster)
+    user = await read_user(tenant.cluster, login) if users is None or login in users else None
+    if tenant.names.role is not Role.OWNER:
+        return Found(user)
+    if database is None:
+        return Found(user, objects=await (listing or Listing()).objects(tenant))
+    databases = None if listing is None else await listing.databases(tenant.cluster)
+    absent = databases is not None and database not in databases
+    return Found(user, not absent and await has_database(tenant.cluster, database))
+
+
+async def _find_fresh(tenant: ClaimedTenant, refusal: ConflictError | UnprocessableEntityError) -> Found:
+    """Find what the API says exists. It may be too new to be visible yet. Raises ``refusal`` if nothing is found."""
+    for wait in waits(FRESH if says_taken(refusal) else 0.0):
+        await asyncio.sleep(wait)
+        if found := await find(tenant, None):
+            return found
+    raise refusal
+
+
+def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
+    if found.user is not None and found.database:
+        what = f"the login {found.user.name!r} and the database {tenant.names.database!r} exist and are"
+    elif found.user is not None:
+        what = f"the login {found.user.name!r} exists and is"
+    elif found.database:
+        what = f"the database {tenant.names.database!r} exists and is"
+    else:
+        first, more = found.objects[0], len(found.objects) - 1
+        what = f"{first!r}{f' and {more} more' if more else ''} exists and is"
+    return ConflictError(
+        f"{what} not on record, so somebody else created this: nothing was changed; choose another name, or take over "
+        'what exists with if_exists="adopt"',
+        status=409,
+    )
+
+
+async def _make(
+    tenant: ClaimedTenant, login: str, action: Action, setup: Setup | None, *, ours: bool, there: bool = False
+) -> tuple[Action, Credential]:
+    """Create the database and ``login``, or reset the login if it is ``there``, and store its credential.
+
+    Raises:
+        TakenError: One of them existed already and is not ``ours``. This call has removed what it created, and ended
+            the intent: otherwise the next process would treat the existing objects as ours.
+    """
+    made = False
+    try:
+        made = await ensure_database(tenant, ours=ours)
+        credential = await working_credential(tenant, login, there=there, ours=ours)
+    except TakenError:
+        await tenant.held.intend(None)
+        if made and tenant.names.database is not None:
+            await if_there(partial(tenant.cluster.dbs.delete, tenant.names.database), certain=True)
+        raise
+    await run_setup(tenant, setup, credential)
+    previous = tenant.held.record.previous
+    await tenant.held.keep(credential, None if previous is None or previous.username == login else previous)
+    return action, credential
+
+
+async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
+    """Call ``setup`` for a new database, before the credential is stored."""
+    if setup is not None and tenant.names.role is Role.OWNER:
+        await setup(credential)
+        await tenant.held.renew()
+
+
+async def _take_over(tenant: ClaimedTenant, login: str) -> None:
+    if tenant.site.sql is not None:
+        await tenant.spent.on_sql(tenant.site.sql.take_over(tenant.names, login))
+
+
+async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tuple[Action, Credential]:
+    """Give an existing login its rights, and store the password that the API returns for it."""
+    await ensure_database(tenant, ours=True)
+    refused: str | None = ""
+    for wait in waits(_GONE):
+        await asyncio.sleep(wait)
+        if not user.password:
+            raise InvalidResponseError(
+                f"the login {user.name!r} exists, and the API does not return its password (MongoDB never does; "
+                'elsewhere the token needs the scope database:view_credentials): if_exists="reset" gives it a new one, '
+                "which ends the old one"
+            )
+        await _take_over(tenant, user.name)
+        refused = await grant(tenant, user, made=False)
+        if refused is None:
+            credential = await credential_of(tenant, user)
+            await run_setup(tenant, setup, credential)
+            await tenant.held.keep(credential)
+            return Action.ADOPTED, credential
+        found = await read_user(tenant.cluster, user.name)
+        if found is None:  # it was being deleted
+            await tenant.held.intend(user.name)
+            return await _make(tenant, user.name, Action.CREATED, setup, ours=True)
+        user = found
+    raise refused_login(tenant, user.name, refused or "")

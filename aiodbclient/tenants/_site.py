@@ -1,0 +1,164 @@
+"""``Site``: the facts about the cluster that all work on tenants needs. ``SiteReader`` reads them once."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+from attrs import frozen
+
+from .._dsn import dsn
+from .._hosts import is_host
+from ..clusters import ClusterClient
+from ..engines import CAPABILITIES, Engine, guard_tenants
+from ..errors import ConfigurationError, GrantError, NotFoundError
+from ..models import Cluster, Connection, User
+from ._credential import Credential
+from ._grants import Grants, sql_grants
+from ._naming import Names
+
+
+@frozen
+class Site:
+    """The facts about the cluster that all work on tenants needs.
+
+    Attributes:
+        cluster_id: The id of the cluster.
+        engine: Its engine.
+        connection: The connection for the tenants' programs: public or private.
+        ca: Its certificate authority as PEM; None if it does not use TLS.
+        sql: The SQL that grants tenants their rights; None if the API grants them.
+    """
+
+    cluster_id: str
+    engine: Engine | str
+    connection: Connection
+    ca: str | None
+    sql: Grants[Any] | None
+
+    @property
+    def returns_passwords(self) -> bool:
+        """Whether reads of the API return a login's password, with this engine and token.
+
+        A token that does not get the primary user's password gets no passwords.
+        """
+        return CAPABILITIES[self.engine].returns_passwords and self.connection.password is not None
+
+    def credential(self, names: Names, user: User, since: datetime) -> Credential:
+        """The credential of the tenant with the login ``user``, stored at ``since``."""
+        connection = self.connection
+        assert connection.host is not None
+        return Credential(
+            name=names.tenant,
+            username=user.name,
+            password=user.password,
+            database=names.database,
+            host=connection.host,
+            port=connection.port or 0,
+            engine=self.engine,
+            uri=dsn(
+                engine=self.engine,
+                host=connection.host,
+                port=connection.port,
+                ssl=connection.ssl,
+                uri=connection.uri,
+                username=user.name,
+                password=user.password,
+                database=names.database,
+                protocol=connection.protocol,
+            ),
+            ca=self.ca,
+            access_cert=user.access_cert,
+            access_key=user.access_key,
+            cluster=self.cluster_id,
+            since=since,
+            role=names.role,
+        )
+
+
+class SiteReader:
+    """Reads the cluster once for each ``Tenants``, and again after ``reread``.
+
+    Args:
+        private: Whether to use the private connection.
+        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
+        connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
+    """
+
+    def __init__(self, *, private: bool = False, admin: str | None = None, connection_limit: int | None = None) -> None:
+        self._limit = connection_limit
+        self._private = private
+        self._admin = admin
+        self._site: Site | None = None
+        self._reading = asyncio.Lock()
+
+    async def read(self, cluster: ClusterClient) -> Site:
+        """The facts about the cluster. The first call reads the cluster and its CA, and logs in as the administrator.
+
+        It changes nothing: it is safe to repeat and to cancel.
+
+        Args:
+            cluster: The cluster.
+
+        Raises:
+            UnsupportedOperationError: Its engine does not support tenants, or is unknown.
+            ConfigurationError: It has no such connection (is it online?), it uses TLS and the API returns no CA, no
+                administrator is known, or a driver is not installed.
+            GrantError: The administrator cannot log in.
+            DatabaseClientError: The cluster could not be read.
+        """
+        async with self._reading:
+            if self._site is None:
+                self._site = await self._read(cluster)
+            return self._site
+
+    def reread(self) -> None:
+        """Make the next ``read`` read the cluster again: its primary user may have another password."""
+        self._site = None
+
+    async def _read(self, cluster: ClusterClient) -> Site:
+        if cluster.engine is not None and cluster.engine in CAPABILITIES:
+            guard_tenants(cluster.engine)  # before anything is sent
+        info = await cluster.info()
+        guard_tenants(info.engine)
+        connection = connection_of(info, private=self._private)
+        ca = await _authority(cluster, info.name) if connection.ssl else None
+        sql = sql_grants(info.engine, connection, ca, self._admin, self._limit)
+        if sql is not None:
+            try:
+                await sql.check()  # before creating anything that could then not get its rights
+            except GrantError as error:
+                error.may_have_applied = False
+                raise
+        return Site(cluster.id, info.engine, connection, ca, sql)
+
+
+def connection_of(cluster: Cluster, *, private: bool) -> Connection:
+    """Return the connection for the tenants' programs, public or private.
+
+    Raises:
+        ConfigurationError: The cluster has no such connection, or one with an invalid host.
+    """
+    connection = cluster.private_connection if private else cluster.connection
+    if connection is None or not connection.host:
+        which = "private connection" if private else "connection"
+        raise ConfigurationError(
+            f"the API returns no {which} for the cluster {cluster.name!r} (its status is {cluster.status}): "
+            "wait until it is online, or choose the other connection"
+        )
+    if not is_host(connection.host):
+        raise ConfigurationError(
+            f"the cluster {cluster.name!r} has an invalid host in its connection: ask the provider"
+        )
+    return connection
+
+
+async def _authority(cluster: ClusterClient, name: str) -> str:
+    try:
+        return await cluster.ca()
+    except NotFoundError as missing:
+        raise ConfigurationError(
+            f"the cluster {name!r} uses TLS, but the API returns no certificate authority to verify its servers "
+            f"(404: {missing.message}): wait until the cluster is online, or ask the provider; nothing was created"
+        ) from None

@@ -1,0 +1,125 @@
+"""``Store``: it holds the credentials, and records which process works on which name.
+
+A store has one record for each name. A process claims a name to work on it, and only the holder of the claim can change
+the record. To provision a tenant, the methods are called in this order::
+
+    claim(name)                 stores the name, before any request is sent for it
+    intend(claim, username)     before the first request that creates the login ``username`` or changes its password
+    renew(claim)                right before each such request; it raises if the claim was lost
+    keep(claim, current, ...)   stores the credential before the caller gets it, and ends the intent and the claim
+    release(claim)              instead of ``keep``, after an error or a cancellation; the intent stays on record
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol, Self, runtime_checkable
+
+from attrs import frozen
+
+from .._credential import Credential
+
+
+@frozen(kw_only=True)
+class Record:
+    """The record of one name.
+
+    Attributes:
+        name: The name of the tenant.
+        current: The credential to use; None if none is stored yet.
+        previous: The credential from before the last ``rotate``. It works until it is retired. None if there is none.
+        intended: The intent: a process was about to create this login, or to change its password. The resulting
+            credential is not stored yet. None if there is no intent. ``keep`` and ``forget`` end it. ``intend`` with
+            None ends it if the login turned out to be somebody else's. No error ends it.
+    """
+
+    name: str
+    current: Credential | None = None
+    previous: Credential | None = None
+    intended: str | None = None
+
+
+@frozen(kw_only=True)
+class Claim:
+    """The right to change one record.
+
+    Attributes:
+        name: The name of the record.
+        token: A random text, unique to this claim.
+        record: The record at the time of the claim.
+    """
+
+    name: str
+    token: str
+    record: Record
+
+
+@runtime_checkable
+class Store(Protocol):
+    """The methods that ``Tenants`` needs of a store. ``aiodbclient.tenants.testing`` has the tests that each must pass.
+
+    A store is an async context manager; entering it opens it. When a method returns, its change is durable: fsynced, or
+    committed. A cancelled method makes its whole change or none of it.
+
+    A store may also have ``async def now(self) -> datetime``, the time in UTC by its own clock. ``Tenants`` dates
+    credentials by it. Without it, ``Tenants`` uses the machine's clock.
+
+    Raises:
+        StoreError: By every method: the store is not open, or cannot be read or written.
+        ClaimLostError: By every method with a claim except ``release``: the claim has ended, or another process took
+            it over. Nothing was changed.
+    """
+
+    async def __aenter__(self) -> Self:
+        """Open the store."""
+        ...
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close the store. This frees its claims."""
+
+    async def get(self, name: str) -> Record | None:
+        """Return the record of ``name``, or None."""
+
+    def records(self) -> AsyncIterator[Record]:
+        """Yield all records, in the order of their names, without loading all of them into memory."""
+        ...
+
+    async def claim(self, name: str, lease: float) -> Claim | None:
+        """Claim ``name``, and create its record if there is none.
+
+        A name is free if its claim was released or has ended, if its holder is known to be dead, or if its lease has
+        expired. A cancelled call holds no claim.
+
+        Args:
+            name: The name of the tenant.
+            lease: Seconds for which the claim holds, unless it is renewed.
+
+        Returns:
+            The claim, with the record; None if another process, or this one, holds the name.
+        """
+
+    async def intend(self, claim: Claim, username: str | None) -> None:
+        """Store the intent to create ``username`` or to change its password.
+
+        Args:
+            claim: The claim.
+            username: The login. It replaces an earlier intent. None ends the intent.
+        """
+
+    async def renew(self, claim: Claim, lease: float) -> None:
+        """Extend ``claim`` to ``lease`` seconds from now."""
+
+    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
+        """Store the credentials, and end the intent and the claim.
+
+        Args:
+            claim: The claim.
+            current: The credential to use from now on.
+            previous: The one from before. Both replace the stored ones, also if they are None.
+        """
+
+    async def release(self, claim: Claim) -> None:
+        """End the claim. The record stays, with its intent. Does nothing if the claim was lost."""
+
+    async def forget(self, claim: Claim) -> None:
+        """Remove the record, with its intent, and end the claim."""

@@ -1,0 +1,180 @@
+"""``BaseStore``: the base of ``SQLiteStore`` and ``PostgresStore``. It opens, closes, and has the methods of ``Store``.
+
+Each subclass adds the connection, the SQL, and the rule when a claim is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import ClassVar, Generic, LiteralString, Protocol, Self, TypeAlias, TypeVar
+
+from attrs import evolve, frozen
+
+from ...errors import ClaimLostError, ConfigurationError, StoreError
+from .._credential import Credential
+from . import Claim, Record
+from .sealing import Key, Seal, check_lease, check_storable
+
+Value: TypeAlias = str | int | float
+
+
+@frozen(kw_only=True)
+class Changes:
+    """The SQL of the changes that need a claim. Each affects one row or none."""
+
+    intend: LiteralString
+    renew: LiteralString
+    keep: LiteralString
+    release: LiteralString
+    forget: LiteralString
+
+
+class StoreConnection(Protocol):
+    """The connection of an open store."""
+
+    async def aclose(self) -> None:
+        """Finish what was submitted, and disconnect."""
+
+
+ConnectionT = TypeVar("ConnectionT", bound=StoreConnection)
+
+
+class BaseStore(ABC, Generic[ConnectionT]):
+    """A store that has one connection while it is open."""
+
+    _changes: ClassVar[Changes]
+
+    def __init__(self, key: Key) -> None:
+        self._seal = Seal(key)
+        self._connection: ConnectionT | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the store. Raises as documented for the class."""
+        if self._connection is not None:
+            raise ConfigurationError(f"{self!r} is open already")
+        self._connection = self._make_connection()
+        try:
+            await self._open(self._connection)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Finish pending changes and close the store. This frees its claims."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+
+    async def get(self, name: str) -> Record | None:
+        """Return the record of ``name``, or None.
+
+        Raises:
+            StoreError: It cannot be read.
+            InvalidArgumentError: No store can hold this name.
+        """
+        text = await self._read(check_storable(name))
+        return None if text is None else self._seal.open(name, text)
+
+    async def records(self) -> AsyncIterator[Record]:
+        """Yield all records in the order of their names, reading 500 at a time.
+
+        Names that are stored meanwhile may be missing.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+        after = ""
+        while page := await self._read_page(after):
+            for name, text in page:
+                after = name
+                yield self._seal.open(name, text)
+
+    async def claim(self, name: str, lease: float) -> Claim | None:
+        """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
+
+        Args:
+            name: The name of the record.
+            lease: Seconds for which the claim holds, unless it is renewed.
+
+        Returns:
+            The claim; None if a living process holds the name.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+            InvalidArgumentError: No store can hold this name, or ``lease`` is not a positive number.
+        """
+        token = secrets.token_hex(16)
+        new = self._seal.seal(Record(name=check_storable(name)))
+        check_lease(lease)
+        try:
+            text = await self._claim(name, token, lease, new)
+            return None if text is None else Claim(name=name, token=token, record=self._seal.open(name, text))
+        except (asyncio.CancelledError, StoreError):  # StoreError: the record cannot be decrypted
+            if self._connection is not None:
+                with suppress(StoreError):  # the end of the lease frees the claim
+                    self._release_soon(name, token)
+            raise
+
+    async def intend(self, claim: Claim, username: str | None) -> None:
+        """Store the intent, as ``Store.intend`` describes. Raises ClaimLostError or StoreError."""
+        record = evolve(claim.record, intended=username)
+        await self._change(claim, self._changes.intend, record=self._seal.seal(record))
+
+    async def renew(self, claim: Claim, lease: float) -> None:
+        """Extend ``claim`` to ``lease`` seconds from now. Raises ClaimLostError or StoreError."""
+        await self._change(claim, self._changes.renew, lease=check_lease(lease))
+
+    async def keep(self, claim: Claim, current: Credential | None, previous: Credential | None = None) -> None:
+        """Store the credentials, as ``Store.keep`` describes. Raises ClaimLostError or StoreError."""
+        record = Record(name=claim.name, current=current, previous=previous)
+        await self._change(claim, self._changes.keep, record=self._seal.seal(record))
+
+    async def release(self, claim: Claim) -> None:
+        """End the claim. The record stays. Does nothing if the claim was lost. Raises StoreError."""
+        await self._run_change(self._changes.release, name=claim.name, token=claim.token)
+
+    async def forget(self, claim: Claim) -> None:
+        """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
+        await self._change(claim, self._changes.forget)
+
+    async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
+        if not await self._run_change(sql, name=claim.name, token=claim.token, **values):
+            raise ClaimLostError(f"the claim on {claim.name!r} has ended, or another process took it over")
+
+    def _opened(self) -> ConnectionT:
+        if self._connection is None:
+            raise StoreError(f"{self!r} is not open: use it in 'async with'")
+        return self._connection
+
+    @abstractmethod
+    def _make_connection(self) -> ConnectionT:
+        """Create a connection. This imports its module, which may need an extra."""
+
+    @abstractmethod
+    async def _open(self, connection: ConnectionT) -> None:
+        """Open ``connection``, and check that the key opens the records."""
+
+    @abstractmethod
+    async def _read(self, name: str) -> str | None:
+        """Return the sealed record of ``name``, or None."""
+
+    @abstractmethod
+    async def _read_page(self, after: str) -> list[tuple[str, str]]:
+        """Return the next names after ``after``, in their order, each with its sealed record."""
+
+    @abstractmethod
+    async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
+        """Claim ``name`` and return its sealed record (``new`` if there was none), or None if it is not free."""
+
+    @abstractmethod
+    async def _run_change(self, sql: LiteralString, **values: Value) -> bool:
+        """Run one of ``_changes`` and return whether it affected a row."""
+
+    @abstractmethod
+    def _release_soon(self, name: str, token: str) -> None:
+        """Submit the release of a claim without waiting for it."""
