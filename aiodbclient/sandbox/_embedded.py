@@ -31,7 +31,7 @@ SUPERUSER = "_dodb"
 """The sandbox's own role, named like the provider's own role."""
 
 # The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
-_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from keeper.main import main; main()"
+_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper.main import main; main()"
 
 
 def binaries() -> Path | None:
