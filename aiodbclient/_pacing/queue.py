@@ -30,9 +30,10 @@ class Waiter:
         granted: Whether it has a slot.
         wait: How many seconds it would have had to wait, if it was refused.
         estimated: Whether its wait was compared with its patience.
+        error: Why it waits in vain.
     """
 
-    __slots__ = ("_woken", "bulk", "deadline", "estimated", "granted", "wait")
+    __slots__ = ("_woken", "bulk", "deadline", "error", "estimated", "granted", "wait")
 
     def __init__(self, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
         self.bulk = bulk
@@ -40,6 +41,7 @@ class Waiter:
         self.granted = False
         self.wait: float | None = None
         self.estimated = False
+        self.error: BaseException | None = None
         self._woken = woken
 
     @property
@@ -53,14 +55,13 @@ class Waiter:
         return self._woken.get_loop()
 
     def wake(self) -> None:
-        """End its ``sleep``, or its next one if it does not sleep now."""
+        """End its ``sleep``."""
         if not self._woken.done():
             self._woken.set_result(None)
 
     async def sleep(self) -> None:
         """Wait for ``wake``."""
         await self._woken
-        self._woken = self.loop.create_future()
 
 
 class Queue:
@@ -140,6 +141,13 @@ class Queue:
         if not waiter.decided:
             self.leave(waiter)
             waiter.wait = wait
+            waiter.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End all calls with ``error``."""
+        for waiter in [*self.interactive, *self.bulk]:
+            self.leave(waiter)
+            waiter.error = error
             waiter.wake()
 
     def overdue(self, now: float) -> list[Waiter]:

