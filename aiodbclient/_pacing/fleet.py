@@ -82,7 +82,7 @@ class Ask:
         now: When it was sent.
         number: That of the last event of this process.
         events: What happened in the longest window, the oldest first.
-        held: The requests of this process in flight.
+        held: The requests of this process in flight. One that a 429 answered is none.
         used: The slots of the shortest window that it holds.
         interactive: How many of its calls wait in this lane.
         bulk: How many of its calls wait in this lane.
@@ -121,7 +121,6 @@ class Reply:
         bulk: Slots for calls of this lane.
         again: For how many seconds nothing can change for the calls that got none.
         waits: For how many seconds the call at each of the places would wait.
-        ramp: Whether it takes an answer until more requests may be in flight.
         used: For each window: how many slots the processes hold, and others.
         limits: The limit of each window.
         closed: For how many seconds the gate is closed.
@@ -137,7 +136,6 @@ class Reply:
     bulk: int
     again: float
     waits: tuple[float, ...]
-    ramp: bool
     used: tuple[int, ...]
     limits: tuple[int, ...]
     closed: float
@@ -162,8 +160,13 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
     recovering = max(0.0, state.recovered - now)
     turn = _Turn(ledger, me, state, terms, now)
     interactive, bulk = (0, 0) if recovering or ask.alone is not None else turn.take(ask)
-    waits = tuple(max(recovering, turn.wait(place, interactive + bulk)) for place in ask.places)
-    too_long = [place.bulk for place, wait in zip(ask.places, waits, strict=True) if wait > place.patience]
+    granted = interactive + bulk
+    waits = tuple(max(recovering, turn.wait(place, granted)) for place in ask.places)
+    too_long = [
+        place.bulk
+        for place, wait in zip(ask.places, waits, strict=True)
+        if place.place >= granted and wait > place.patience
+    ]
     me.interactive = ask.interactive - interactive - too_long.count(False)
     me.bulk = ask.bulk - bulk - too_long.count(True)
     again = max(recovering, turn.again(only_bulk=not me.interactive))
@@ -178,7 +181,6 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
         bulk=bulk,
         again=again,
         waits=waits,
-        ramp=ledger.in_flight >= gate.at_most,
         used=tuple(ledger.in_flight + window.used(now) + window.others.at(now) for window in ledger.windows),
         limits=tuple(window.limit for window in ledger.windows),
         closed=max(0.0, gate.until - now),
@@ -226,7 +228,7 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
         else:  # it may have died
             leased += [member.seen + lease] * member.held
     events = [event for event in ask.events if event.number > me.number]
-    ended = sum(event.heard is None for event in events)
+    ended = sum(event.heard is None or event.heard.refused for event in events)
     answers = sorted([*(at / 1000 for at in state.answers), *leased])
     ledger = Ledger(state.account, answers, in_flight + ask.held + ended, now)
     offset = now - ask.now
@@ -240,6 +242,7 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
             begun = Begun(heard.begun.probably + offset, heard.begun.after + offset)
             if heard.refused:
                 ledger.refuse(heard.limit, heard.remaining, heard.wait, burst=heard.burst, now=at, begun=begun)
+                ledger.end(at, False)
             else:
                 ledger.hear(heard.limit, heard.remaining, at, begun)
     state.answers.sort()

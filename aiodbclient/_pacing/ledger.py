@@ -47,6 +47,11 @@ class Ledger:
         """How many requests have taken a slot and have not ended."""
         return len(self._sent)
 
+    @property
+    def unanswered(self) -> int:
+        """How many of them no 429 has answered."""
+        return len(self._sent) - self._refused
+
     def free(self, now: float, reserve: int) -> int:
         """How many slots may be taken now if ``reserve`` of each window stay free, at most."""
         gate, in_flight = self.account.gate, len(self._sent)
@@ -137,7 +142,7 @@ class Ledger:
     def _ours(self, now: float, begun: Begun) -> Ours:
         # The server counted the answered request after it was sent.
         answers, longest = self._countable, self.longest
-        in_flight = self.in_flight - self._refused
+        in_flight = self.unanswered
         used = tuple(len(answers) - bisect(answers, begun.probably - window.seconds) for window in self.windows)
         counted_before = bisect(answers, begun.after - longest)
         surely = bisect(answers, begun.after) - bisect(answers, now - longest + min(_LATENCY, longest / 10))

@@ -79,7 +79,7 @@ class Process:
             now=now,
             number=self._number,
             events=sorted([*ends, *heard]),
-            held=self.ledger.in_flight,
+            held=self.ledger.unanswered,
             used=len(ends) - bisect(ends, now - self.ledger.windows[0].seconds, key=_at) + self.ledger.in_flight,
             interactive=len(queue.interactive),
             bulk=len(queue.bulk),

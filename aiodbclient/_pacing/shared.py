@@ -95,6 +95,7 @@ class SharedRateBudget:
     _next_ask: float = field(init=False, repr=False, default=-math.inf)
     _next_slot: float = field(init=False, repr=False, default=-math.inf)  # by the last reply
     _task: asyncio.Task[None] | None = field(init=False, repr=False, default=None)  # asks while somebody waits
+    _must_report: bool = field(init=False, repr=False, default=False)
     _hurried: asyncio.Event = field(init=False, repr=False, factory=asyncio.Event)
     _closed: bool = field(init=False, repr=False, default=False)
 
@@ -146,7 +147,7 @@ class SharedRateBudget:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """Return a slot. The next ask reports it to the server.
+        """Return a slot. The next ask reports it to the server, or one of its own where others may wait for it.
 
         Args:
             sent: Whether the API may have counted the request. If so, the slot is free one window from now, otherwise
@@ -154,10 +155,14 @@ class SharedRateBudget:
         """
         now, process = time.monotonic(), self._process
         process.end(now, sent=sent)
+        if self._closed:
+            return
         if process.alone:
             self._serve_alone(now)
-        elif not sent or process.reply is None or process.reply.ramp:
+        elif not sent or process.reply is None or process.reply.at_most < math.inf:
+            self._must_report = True  # others may wait for that
             self._hurry(now)
+            self._keep_asking()
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
@@ -230,8 +235,8 @@ class SharedRateBudget:
             self._queue.fail(error)
 
     async def _work(self) -> None:
-        """Ask while a call waits, or until the server answers again."""
-        while self._queue or self._process.alone:
+        """Ask while a call waits, there is something to report, or the server does not answer."""
+        while self._queue or self._process.alone or self._must_report:
             delay = self._next_ask - time.monotonic()
             if delay <= 0:
                 await self._ask()
@@ -245,7 +250,7 @@ class SharedRateBudget:
         """Ask once, and serve the calls that wait by what the server replies, or by the share of this process."""
         async with self._asking:
             process, queue, unestimated = self._process, self._queue, self._places()
-            now = time.monotonic()
+            now, self._must_report = time.monotonic(), False
             ask = process.ask(queue, [place for _, place in unestimated], now, leaves=self._closed)
             was_alone = process.alone
             try:

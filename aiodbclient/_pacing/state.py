@@ -167,7 +167,7 @@ def load(text: str, windows: Sequence[Window], now: float) -> State:
             raise ValueError("more requests than there are slots")
         state.answers = _loaded(stored.answers, most, now)
     except _NONSENSE as error:
-        raise NonsenseError(type(error).__name__) from None
+        raise NonsenseError(type(error).__name__) from error
     state.recovered = stored.recovered
     for name, member in stored.members.items():
         member.seen, member.till = min(member.seen, now), min(member.till, now + windows[0].seconds)

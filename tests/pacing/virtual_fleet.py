@@ -3,45 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import functools
+import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from aiodbclient import RateBudget
 from aiodbclient._pacing import shared
 from aiodbclient._pacing.cells import Cell, CellError, Step, T
 from aiodbclient.shared_budget import SharedRateBudget
 
-from .world import VirtualLoop
+from .world import VirtualLoop, live
 
+AnyBudget = RateBudget | SharedRateBudget
 ROUND_TRIP = 0.001  # seconds
 
 
-class Server:
-    """The server of the budget, as all links see it.
+def virtually(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an async test in virtual time, and close the fleet that it has."""
 
-    Attributes:
-        down: Whether it refuses connections.
-        ahead: By how many seconds its clock is ahead of the processes'.
-        changes: How many changes it has written.
-    """
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        async def main(_: VirtualLoop) -> None:
+            try:
+                await test(**fixtures)
+            finally:
+                for name in {"fleet", "make_pair"} & set(fixtures):
+                    await fixtures[name].aclose()
 
-    def __init__(self, loop: VirtualLoop) -> None:
-        self.loop = loop
-        self.down = False
-        self.ahead = 1_000_000.0
-        self.changes = 0
-        self.turn = asyncio.Lock()  # asks arrive in the order in which they are sent
+        live(main)
+
+    return run
+
+
+def now() -> float:
+    """The virtual time."""
+    return asyncio.get_running_loop().time()
 
 
 class Link:
-    """The link between one budget and the server. Once ``cut``, changes arrive when it is mended, and get no reply."""
+    """The link between one process and the server. Once ``cut``, changes arrive when it is mended, and get no reply."""
 
-    def __init__(self, cell: Cell, server: Server) -> None:
+    def __init__(self, cell: Cell, fleet: VirtualFleet) -> None:
         self.where = cell.where
-        self._cell, self._server = cell, server
+        self._cell, self._fleet = cell, fleet
         self._through = asyncio.Event()
         self._through.set()
         self._late: list[asyncio.Task[Any]] = []
@@ -54,7 +63,7 @@ class Link:
 
     async def change(self, step: Step[T]) -> T:
         await asyncio.sleep(ROUND_TRIP / 2)
-        if self._server.down:
+        if self._fleet.down:
             raise CellError("it is down")
         if not self._through.is_set():
             self._late.append(asyncio.create_task(self._arrive(step)))
@@ -66,57 +75,68 @@ class Link:
     async def aclose(self) -> None:
         self.mend()
         await asyncio.gather(*self._late)
-        with self._server.loop.outside():
+        with self._fleet.outside():
             await self._cell.aclose()
 
     async def _arrive(self, step: Step[T]) -> T:
         await self._through.wait()
-        async with self._server.turn:
-            self._server.changes += 1
-            with self._server.loop.outside():
-                return await self._cell.change(lambda text, _: step(text, self._server.loop.time() + self._server.ahead))
+        async with self._fleet.turn:
+            self._fleet.changes += 1
+            with self._fleet.outside():
+                return await self._cell.change(lambda text, _: step(text, now() + self._fleet.ahead))
 
 
 class VirtualFleet:
-    """Makes shared budgets on the server at ``url``. Their clock is that of ``loop``, and its clock follows it."""
+    """Makes shared budgets on the server at ``url``, each of them a process. The server's clock is virtual too.
 
-    def __init__(self, url: str, loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.server = Server(loop)
-        self._url = url
+    Attributes:
+        down: Whether the server refuses connections.
+        ahead: By how many seconds its clock is ahead of the processes' clock.
+        changes: How many changes it has written.
+        turn: Asks arrive in the order in which they are sent.
+    """
+
+    def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.down = False
+        self.ahead = 1_000_000.0
+        self.changes = 0
+        self.turn = asyncio.Lock()
+        self._url, self._key = url, secrets.token_hex(8)
         self._stack = AsyncExitStack()
-        monkeypatch.setattr(shared, "time", SimpleNamespace(monotonic=loop.time))
+        monkeypatch.setattr(shared, "time", SimpleNamespace(monotonic=now))
+
+    def outside(self) -> Any:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        return loop.outside()
 
     async def connect(self, *windows: Any, **options: Any) -> tuple[SharedRateBudget, Link]:
-        budget = SharedRateBudget(self._url, windows, **options)
-        link = Link(budget._cell, self.server)
+        budget = SharedRateBudget(self._url, windows, key=self._key, **options)
+        link = Link(budget._cell, self)
         budget._cell = link
         await self._stack.enter_async_context(budget)
         self._stack.callback(link.mend)
         return budget, link
 
-    async def lose(self) -> None:
-        """Make the server forget everything."""
-        await self.write("")
+    async def make(self, limit: int = 10, seconds: float = 60.0, **options: Any) -> SharedRateBudget:
+        """One process with one window."""
+        return (await self.connect(shared.Window(limit, seconds), **options))[0]
 
     async def write(self, text: str) -> None:
-        """Write something else into the cell."""
-        budget = SharedRateBudget(self._url)
-        with self.server.loop.outside():
-            await budget._cell.change(lambda _, __: (text, None))
-            await budget._cell.aclose()
+        """Write something else into the cell. Empty: it forgets everything."""
+        await self._outside(lambda _, __: (text, None))
 
     async def read(self) -> str:
         """Return what the cell holds."""
-        budget = SharedRateBudget(self._url)
-        with self.server.loop.outside():
-            text: str = await budget._cell.change(lambda text, _: (text, text))
-            await budget._cell.aclose()
-        return text
+        return await self._outside(lambda text, _: (text, text))
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _outside(self, step: Step[T]) -> T:
+        cell = SharedRateBudget(self._url, key=self._key)._cell
+        with self.outside():
+            result = await cell.change(step)
+            await cell.aclose()
+        return result
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
+        self.down = False
         await self._stack.aclose()
