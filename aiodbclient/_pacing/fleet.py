@@ -20,7 +20,7 @@ from .window import Window
 
 _LATENCY = 1.0  # seconds; nearly every answer takes less
 _GRACE = 0.25  # seconds by which a process may ask later than it said, and still be granted its part
-_STEP = 0.02  # seconds between two asks of one process that waits
+_STEP = 0.02  # seconds between two asks of one process that waits, at least
 _STEP_OF_OTHERS = 0.005  # seconds more for each other process that waits
 
 
@@ -286,7 +286,7 @@ class _Turn:
 
     def again(self, *, only_bulk: bool) -> float:
         """For how many seconds it is of no use to ask again."""
-        step = _STEP + _STEP_OF_OTHERS * len(self._others)
+        step = max(_STEP, self._ledger.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
         if self._ledger.in_flight >= self._ledger.account.gate.at_most:
             return step  # it takes an answer
         opens = self._ledger.opens(self._now, self._kept, self._reserve if only_bulk else 0)

@@ -132,8 +132,7 @@ class SharedRateBudget:
         else:
             queue.arm(now, math.inf)
             if max_wait is not None or queue.first() is waiter:
-                self._hurry(now)
-        self._keep_asking()
+                self._ask_by(now)
         try:
             await waiter.sleep()
         except BaseException:
@@ -147,7 +146,7 @@ class SharedRateBudget:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """Return a slot. The next ask reports it to the server, or one of its own where others may wait for it.
+        """Return a slot. The server is told with the next ask, or a tenth of the shortest window later.
 
         Args:
             sent: Whether the API may have counted the request. If so, the slot is free one window from now, otherwise
@@ -159,10 +158,10 @@ class SharedRateBudget:
             return
         if process.alone:
             self._serve_alone(now)
-        elif not sent or process.reply is None or process.reply.at_most < math.inf:
-            self._must_report = True  # others may wait for that
-            self._hurry(now)
-            self._keep_asking()
+        else:
+            self._must_report = True
+            is_urgent = not sent or process.reply is None or process.reply.at_most < math.inf
+            self._ask_by(now if is_urgent else now + self._terms.longest_pause)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
@@ -219,15 +218,16 @@ class SharedRateBudget:
     ) -> None:
         await self.aclose()
 
-    def _hurry(self, now: float) -> None:
-        """Ask soon if a call waits, since something changed."""
-        self._next_ask = min(self._next_ask, max(now, self._asked + _STEP))
-        self._hurried.set()
-
-    def _keep_asking(self) -> None:
+    def _ask_by(self, when: float) -> None:
+        """Ask at that time, or before."""
+        when = max(when, self._asked + _STEP)
         if self._task is None or self._task.done():
+            self._next_ask = when
             self._task = asyncio.create_task(self._work(), name="aiodbclient-budget")
             self._task.add_done_callback(self._stopped)
+        elif when < self._next_ask:
+            self._next_ask = when
+            self._hurried.set()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         error = _closed() if task.cancelled() else task.exception()

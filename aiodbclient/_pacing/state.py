@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Any, NewType
 
-from attrs import asdict, define, field, frozen
+from attrs import define, field, frozen
 from cattrs import Converter
 
 from .account import Account, sliding
@@ -137,7 +138,7 @@ class State:
         )
         answers = _dumped(self.answers, [window.seconds for window in account.windows], now)
         stored = _Stored(FORMAT, round(now, 3), _Moment(self.recovered), answers, self.members, token)
-        return json.dumps(asdict(stored, value_serializer=_null_for_never), separators=(",", ":"))
+        return json.dumps(_converter.unstructure(stored), separators=(",", ":"))
 
 
 def load(text: str, windows: Sequence[Window], now: float) -> State:
@@ -193,10 +194,11 @@ def _dumped(answers: list[int], lengths: list[float], now: float) -> _Answers:
     oldest = math.ceil((now - lengths[-1] - 30.0) * 1000)
     piece = max(1, int(lengths[-1] * 1000 / 3600))
     coarse = int((now - (lengths[-2] if len(lengths) > 1 else 0.0)) * 1000 / piece - 1) * piece
-    kept = [at for at in answers if at > oldest]
+    kept = answers[bisect(answers, oldest) :]
+    alone = bisect(kept, coarse)
     written, before = _Answers([]), 0
-    for at, same in groupby(kept, lambda at: -(-at // piece) * piece if at < coarse else at):
-        written += [at - before, sum(1 for _ in same)]
+    for at, count in Counter([*[-(-at // piece) * piece for at in kept[:alone]], *kept[alone:]]).items():
+        written += [at - before, count]
         before = at
     return written
 
@@ -210,10 +212,6 @@ def _loaded(written: _Answers, most: int, now: float) -> list[int]:
             raise ValueError("more answers than there are slots")
         answers += [min(at, latest)] * count
     return answers
-
-
-def _null_for_never(_: Any, __: Any, value: Any) -> Any:
-    return None if value == -math.inf else value
 
 
 def _number(value: Any) -> float:
@@ -249,4 +247,6 @@ _converter.register_structure_hook(bool, _exactly(bool))
 _converter.register_structure_hook(int, lambda value, _: _count(value))
 _converter.register_structure_hook(float, lambda value, _: _number(value))
 _converter.register_structure_hook(_Moment, lambda value, _: -math.inf if value is None else _number(value))
+_converter.register_unstructure_hook(_Moment, lambda value: None if value == -math.inf else value)
 _converter.register_structure_hook(_Answers, lambda value, _: _counts(value))
+_converter.register_unstructure_hook(_Answers, lambda value: value)

@@ -51,8 +51,8 @@ class ValkeyCell:
                 client = Valkey.from_url(url, socket_timeout=None)
         if client is None:
             raise InvalidArgumentError(
-                "url must be like postgresql://user@localhost/db or valkey://localhost:6379/0 (or valkeys://, redis://, rediss://, "
-                "unix://), with / ? and # in the password written as %2F, %3F and %23"
+                "url must be like postgresql://user@host/db or valkey://localhost:6379/0 (or valkeys://, redis://, "
+                "rediss://, unix://), with / ? and # in the password written as %2F, %3F and %23"
             )
         options = client.connection_pool.connection_kwargs
         self.where = str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
