@@ -262,18 +262,20 @@ class _Turn:
         self._others = [member for member in waiting if member.till >= now]
         gone = [member for member in waiting if member.till < now <= member.till + 5 * shortest.seconds]
         self._kept = sum(int(shortest.limit * member.share) for member in gone)
+        self._kept_for_bulk = self._kept + terms.reserve
         self._fair = math.ceil(shortest.limit / (len(self._others) + 1))
-        self._ledger, self._me, self._reserve, self._now = ledger, me, terms.reserve, now
+        self._ledger, self._me, self._now = ledger, me, now
 
     def take(self, ask: Ask) -> tuple[int, int]:
         """Take slots for calls of both lanes, and return how many."""
-        free = self._ledger.free(self._now, 0) - self._kept
         wanted = [member.interactive for member in self._others]
-        interactive = self._take(self._part(ask.interactive, free, wanted), 0)
+        free = self._ledger.free(self._now, self._kept)
+        interactive = self._take(self._part(ask.interactive, free, wanted), self._kept)
         if interactive < ask.interactive:
             return interactive, 0
-        free = self._ledger.free(self._now, self._reserve) - self._kept - sum(wanted)
-        return interactive, self._take(self._part(ask.bulk, free, [m.bulk for m in self._others]), self._reserve)
+        free = self._ledger.free(self._now, self._kept_for_bulk) - sum(wanted)
+        part = self._part(ask.bulk, free, [member.bulk for member in self._others])
+        return interactive, self._take(part, self._kept_for_bulk)
 
     def wait(self, place: Place, granted: int) -> float:
         """For how many seconds the call at ``place`` would wait, if the other processes are served side by side."""
@@ -281,15 +283,15 @@ class _Turn:
         if rank < 0:
             return 0.0
         before = sum(min(m.interactive + (m.bulk if place.bulk else 0), rank + 1) for m in self._others)
-        reserve = self._reserve if place.bulk else 0
-        return self._ledger.opens(self._now, rank + before + self._kept, reserve) - self._now
+        reserve = self._kept_for_bulk if place.bulk else self._kept
+        return self._ledger.opens(self._now, rank + before, reserve) - self._now
 
     def again(self, *, only_bulk: bool) -> float:
         """For how many seconds it is of no use to ask again."""
         step = max(_STEP, self._ledger.windows[0].seconds / 1000) + _STEP_OF_OTHERS * len(self._others)
         if self._ledger.in_flight >= self._ledger.account.gate.at_most:
             return step  # it takes an answer
-        opens = self._ledger.opens(self._now, self._kept, self._reserve if only_bulk else 0)
+        opens = self._ledger.opens(self._now, 0, self._kept_for_bulk if only_bulk else self._kept)
         return max(step, opens - self._now)
 
     def _part(self, wanted: int, free: int, of_others: Sequence[int]) -> int:

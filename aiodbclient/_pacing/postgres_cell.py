@@ -41,7 +41,7 @@ _REFUSALS = (
     "no pg_hba.conf entry",
     "permission denied",
     "certificate",
-    "SSL",
+    "does not support SSL",
 )
 
 

@@ -307,16 +307,16 @@ class SharedRateBudget:
         """Serve the calls that wait from the share of this process."""
         ledger, queue = self._process.ledger, self._queue
         reserve = int(self.reserve * self.fallback_share)
+        if self._process.paused:
+            queue.arm(now, math.inf)
+        else:
+            serve(queue, ledger, reserve, now)
         for waiter, place in self._places():
             waiter.estimated = True
             wait = ledger.opens(now, place.place, reserve if place.bulk else 0) - now
             if wait > place.patience:
                 queue.refuse(waiter, wait)
         self._unestimated.clear()
-        if self._process.paused:
-            queue.arm(now, math.inf)
-        else:
-            serve(queue, ledger, reserve, now)
 
     def _places(self) -> list[tuple[Waiter, Place]]:
         """Return the calls whose wait is not compared with their patience yet, and their places."""
