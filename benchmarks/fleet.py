@@ -120,7 +120,7 @@ async def run_fleet(
     away: float = 0.0,
     limits: bool = False,
     server: str = "valkey",
-    timeout: float = 1.0,
+    patience: float = 1.0,
 ) -> Figures:
     """Create ``total`` users with ``workers`` processes. ``shares`` has only the workers that survived."""
     with SERVERS[server]() as budgets:
@@ -133,7 +133,7 @@ async def run_fleet(
                 "workers": workers,
                 "window": {"limit": window.limit, "seconds": window.seconds},
                 "limits": limits,
-                "timeout": timeout,
+                "timeout": patience,
             }
             fleet = Fleet(
                 deque(f"tenant-{n:04}" for n in range(total)),
@@ -275,7 +275,9 @@ async def main() -> None:
     for server in servers:
         if options.only in (None, "cost"):
             cpu, wall, length = await cost(server)
-            print(f"{server:9} {cpu:.2f} ms of this process and {wall:.2f} ms for a slot; the state has {length:,} bytes")
+            print(
+                f"{server:9} {cpu:.2f} ms of this process and {wall:.2f} ms for a slot; the state has {length:,} bytes"
+            )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import LiteralString
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 from .._libpq import one_line, options_of
@@ -28,11 +28,11 @@ _SETTINGS = (
 )
 _INSERT = "INSERT INTO aiodbclient_budgets VALUES (%s, '') ON CONFLICT DO NOTHING"
 # The clock is read when the row is locked.
-_READ = (
-    "WITH held AS MATERIALIZED (SELECT state FROM aiodbclient_budgets WHERE key = %s FOR UPDATE)"
+_BEGIN = (
+    "BEGIN; WITH held AS MATERIALIZED (SELECT state FROM aiodbclient_budgets WHERE key = %s FOR UPDATE)"
     " SELECT left(state, %s), extract(epoch FROM clock_timestamp())::float8 FROM held"
 )
-_WRITE = "UPDATE aiodbclient_budgets SET state = %s WHERE key = %s"
+_COMMIT = "UPDATE aiodbclient_budgets SET state = %s WHERE key = %s; COMMIT"
 _MISTAKES = ("28000", "28P01", "3D000", "3F000", "42501")
 # Where the server refuses a connection, libpq has only its text.
 _REFUSALS = (
@@ -95,24 +95,29 @@ class PostgresCell:
     async def _change(self, step: Step[T]) -> T:
         try:
             connection = await self._connected()
-            async with connection.pipeline(), connection.transaction():
-                text, now = await self._read(connection)
-                text, result = step(text, now)
-                await connection.execute(_WRITE, [text, self._key])
+            text, result = step(*await self._begin(connection))
+            await connection.execute(_COMMIT, [text, self._key])
         except (psycopg.Error, OSError, UnicodeError) as error:
             await self.aclose()
             raise _cell_error(error) from None
+        except BaseException:
+            await self.aclose()
+            raise
         return result
 
-    async def _read(self, connection: AsyncConnection[tuple[object, ...]]) -> tuple[str, float]:
-        while (row := await (await connection.execute(_READ, [self._key, LARGEST + 1])).fetchone()) is None:
-            await connection.execute(_INSERT, [self._key])
-        return str(row[0]), float(str(row[1]))
+    async def _begin(self, connection: AsyncConnection[tuple[object, ...]]) -> tuple[str, float]:
+        """Lock the row, and return its text and the time."""
+        while True:
+            cursor = await connection.execute(_BEGIN, [self._key, LARGEST + 1])
+            cursor.nextset()
+            if (row := await cursor.fetchone()) is not None:
+                return str(row[0]), float(str(row[1]))
+            await connection.execute(f"{_INSERT}; COMMIT", [self._key])
 
     async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
         if self._connection is None or self._connection.closed:
-            # Prepared statements would not survive a pooler between us and the server.
-            connection = await AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=None)
+            # This cursor sends two statements in one round trip.
+            connection = await AsyncConnection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
             self._connection = connection
             row = await (await connection.execute(_SETTINGS, {"ms": self._milliseconds})).fetchone()
             if row is None or not row[-1]:

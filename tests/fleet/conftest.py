@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from ..pacing.conftest import fleet, postgres_url, valkey_url
+from ..pacing.conftest import fleet
 
-__all__ = ["fleet", "postgres_url", "valkey_url"]
+__all__ = ["fleet"]

@@ -56,12 +56,12 @@ async def test_no_request_meets_a_429_and_no_slot_stays_idle(fleet: VirtualFleet
         api = Server(now, ((20, 15.0),))
         clients = [Client(budget, api, lambda: latency / 2) for budget in budgets]
         started = now()
-        await asyncio.gather(*(client.calls(100 // len(budgets), 100) for client in clients))
+        await asyncio.gather(*(client.calls(42 // len(budgets), 100) for client in clients))
         assert sum(client.refused for client in clients) == 0
         return now() - started
 
     best = await run(RateBudget([Window(20, 15.0)], clock=now))
-    assert await run(*[await fleet.make(20, 15.0) for _ in range(4)]) <= best + 5 * 0.1
+    assert await run(*[await fleet.make(20, 15.0) for _ in range(3)]) <= best + 3 * 0.1
 
 
 @virtually
@@ -71,10 +71,10 @@ async def test_40_processes_use_the_documented_limits_and_ask_little(fleet: Virt
     budgets = [(await fleet.connect(*windows, fallback_share=1 / 40))[0] for _ in range(40)]
     clients = [Client(budget, api, lambda: 0.05) for budget in budgets]
     started = now()
-    await asyncio.gather(*(client.calls(15, 8) for client in clients))
+    await asyncio.gather(*(client.calls(8, 8) for client in clients))
     assert sum(client.refused for client in clients) == 0
-    assert now() - started <= 2 * 60.0 * 1.03
-    assert fleet.changes <= 2 * 600
+    assert now() - started <= 60.0 * 1.03
+    assert fleet.changes <= 3 * 320
 
 
 @virtually
@@ -338,13 +338,15 @@ async def test_a_waiter_learns_its_wait_although_the_call_before_it_left(fleet: 
 
 
 @virtually
-async def test_the_hour_is_counted_by_the_second_and_never_too_low(fleet: VirtualFleet) -> None:
-    windows = Window(250, 60.0), Window(1000, 3600.0)
-    api = Server(now, ((250, 60.0), (1000, 3600.0)))
-    budget, _ = await fleet.connect(*windows)
-    client = Client(budget, api, lambda: 0.01)
+async def test_the_longest_window_is_counted_by_its_3600th_part_and_never_too_low(fleet: VirtualFleet) -> None:
+    windows = Window(150, 60.0), Window(400, 600.0)
+    api = Server(now, ((150, 60.0), (400, 600.0)))
+    client = Client((await fleet.connect(*windows))[0], api, lambda: 0.01)
     started = now()
-    await client.calls(1400, 16)
+    await client.calls(500, 16)
     assert client.refused == 0
-    assert now() - started <= 3600.0 + 60.0 + 10.0
-    assert len(await fleet.read()) < 10_000
+    assert now() - started <= 600.0 + 2.0
+    await asyncio.sleep(6.1)  # then it has reported the last ones too
+    answers = json.loads(await fleet.read())["answers"]
+    assert sum(answers[1::2]) == 500
+    assert len(answers) < 500

