@@ -96,7 +96,7 @@ class Credential:
         """Return environment variables for a program that uses the credential.
 
         Returns:
-            On every engine except Kafka ``DATABASE_URL``, the URI. On PostgreSQL also the variables of its own programs:
+            On every engine except Kafka ``DATABASE_URL``, the URI. On PostgreSQL also those of its own programs:
             ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``, ``PGDATABASE`` and ``PGSSLMODE``. On MySQL also those of
             its own programs, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and ``MYSQL_USER`` and
             ``MYSQL_DATABASE``. On Kafka ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.

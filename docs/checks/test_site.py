@@ -86,7 +86,8 @@ async function measure() {
         const below = background(element, view), colour = over(numbers(style.color), below);
         const [light, dark] = [luminance(colour), luminance(below)].sort((a, b) => b - a);
         const ratio = (light + 0.05) / (dark + 0.05);
-        const name = `${scheme} ${element.tagName}.${element.className}: ${walker.currentNode.data.trim().slice(0, 30)}`;
+        const text = walker.currentNode.data.trim().slice(0, 30);
+        const name = `${scheme} ${element.tagName}.${element.className}: ${text}`;
         if (ratio < 4.5) measured[`${page} ${name}`] = ratio;
       }
     }
