@@ -30,7 +30,6 @@ WITH_TENANTS = {
     "how-to/pools.md",
     "how-to/readers.md",
     "how-to/rotate.md",
-    "how-to/rotate-schedule.md",
     "how-to/tenants.md",
     "how-to/web-backend.md",
     "why/claims.md",
