@@ -146,7 +146,7 @@ class SharedRateBudget:
             raise refusal(waiter.wait)
 
     def release(self, *, sent: bool = True) -> None:
-        """Return a slot. The server is told with the next ask, or a tenth of the shortest window later.
+        """Return a slot. The server learns of it within a tenth of the shortest window.
 
         Args:
             sent: Whether the API may have counted the request. If so, the slot is free one window from now, otherwise
@@ -184,6 +184,11 @@ class SharedRateBudget:
         if process.alone:
             gate.close(wait, now)
         return round(max(0.0, gate.until - time.monotonic()), 3)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the server answered the last ask. Otherwise this process uses its ``fallback_share``."""
+        return self._process.reply is not None and not self._process.alone
 
     def snapshot(self) -> Snapshot:
         """The budget by the server's last reply; ``in_flight`` and ``waiting`` are those of this process, now."""
@@ -257,19 +262,30 @@ class SharedRateBudget:
                 reply = await self._change(ask)
             except CellError as error:
                 process.warn(error, time.monotonic())
-                process.go_alone(time.monotonic())
-                reply = None
+                self._go_alone(None)
+                return
+            except BaseException:
+                self._must_report = True
+                raise
             now = self._asked = time.monotonic()
-            if reply is not None:
-                process.heed(ask, reply, now)
+            process.heed(ask, reply, now)
             if process.alone:
-                pause = self._terms.probe if reply is None else min(reply.recovering, self._terms.probe)
-                self._next_ask = now + pause
-                self._serve_alone(now)
-            elif reply is not None and was_alone:
+                self._go_alone(reply)
+            elif was_alone:
                 self._next_ask = now
-            elif reply is not None:
+            else:
                 self._serve(reply, unestimated, now)
+
+    def _go_alone(self, reply: Reply | None) -> None:
+        """Serve the calls that wait from the share of this process until the server answers, or has recovered."""
+        now, probe = time.monotonic(), self._terms.probe
+        if reply is None:
+            self._process.go_alone(now)
+        self._asked = now
+        self._next_ask = now + (probe if reply is None else min(reply.recovering, probe))
+        if not self._closed:
+            self._ask_by(self._next_ask)
+        self._serve_alone(now)
 
     async def _change(self, ask: Ask) -> Reply:
         """Change the state in the server. Raises CellError."""
@@ -327,11 +343,10 @@ class SharedRateBudget:
         return [(w, Place(n, w.bulk, w.deadline - now)) for n, w in places if w in waiting]
 
     def _on_timer(self, now: float) -> None:
-        alone = self._process.alone
         for waiter in self._queue.overdue(now):
             if waiter.estimated:
                 self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
-        if alone:
+        if self._process.alone:
             self._serve_alone(now)
         else:
             self._queue.arm(now, math.inf)
