@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aiodbclient import RateBudget
+from aiodbclient import RateBudget, Window
 from aiodbclient._pacing import shared
 from aiodbclient._pacing.cells import Cell, CellError, Step, T
 from aiodbclient.shared_budget import SharedRateBudget
@@ -120,7 +120,7 @@ class VirtualFleet:
 
     async def make(self, limit: int = 10, seconds: float = 60.0, **options: Any) -> SharedRateBudget:
         """One process with one window."""
-        return (await self.connect(shared.Window(limit, seconds), **options))[0]
+        return (await self.connect(Window(limit, seconds), **options))[0]
 
     async def write(self, text: str) -> None:
         """Write something else into the cell. Empty: it forgets everything."""
