@@ -139,6 +139,8 @@ class SharedRateBudget:
             queue.leave(waiter)
             if waiter.granted:  # and cancelled before it woke
                 self.release(sent=False)
+            else:
+                self._report_by(now + self._terms.longest_pause)
             raise
         if waiter.error is not None:
             raise copy(waiter.error)
@@ -154,14 +156,10 @@ class SharedRateBudget:
         """
         now, process = time.monotonic(), self._process
         process.end(now, sent=sent)
-        if self._closed:
-            return
         if process.alone:
             self._serve_alone(now)
-        else:
-            self._must_report = True
-            is_urgent = not sent or process.reply is None or process.reply.at_most < math.inf
-            self._ask_by(now if is_urgent else now + self._terms.longest_pause)
+        is_urgent = not sent or process.reply is None or process.reply.at_most < math.inf
+        self._report_by(now if is_urgent else now + self._terms.longest_pause)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
@@ -222,6 +220,12 @@ class SharedRateBudget:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def _report_by(self, when: float) -> None:
+        """Ask at that time, or before, although no call may wait. While alone, the task asks anyway."""
+        if not self._closed and not self._process.alone:
+            self._must_report = True
+            self._ask_by(when)
 
     def _ask_by(self, when: float) -> None:
         """Ask at that time, or before."""
@@ -346,6 +350,7 @@ class SharedRateBudget:
         for waiter in self._queue.overdue(now):
             if waiter.estimated:
                 self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
+                self._report_by(now + self._terms.longest_pause)
         if self._process.alone:
             self._serve_alone(now)
         else:

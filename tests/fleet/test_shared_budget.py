@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -247,6 +248,26 @@ async def test_a_request_that_takes_longer_than_a_lease_counts_once(fleet: Virtu
     await asyncio.sleep(30.0)
     await answer(one)  # reports it
     assert other.snapshot().used == (10,)
+
+
+@pytest.mark.parametrize("patience", [None, 65.0], ids=["cancelled", "out of patience"])
+@virtually
+async def test_a_process_whose_calls_no_longer_wait_keeps_no_share(fleet: VirtualFleet, patience: float | None) -> None:
+    waits, other = await fleet.make(20, fallback_share=0.5), await fleet.make(20)
+    await answer(other)
+    assert await granted_at_once(other, 19) == 19
+    await asyncio.sleep(61.0)
+    assert await granted_at_once(other, 1) == 1  # all are in flight
+    waiting = asyncio.create_task(waits.acquire(max_wait=patience))
+    await asyncio.sleep(66.0)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError, errors.RateLimitError):
+        await waiting
+    for _ in range(20):
+        other.release()
+    await asyncio.sleep(60.1)
+    await answer(other)
+    assert await granted_at_once(other, 20) == 19
 
 
 @virtually
