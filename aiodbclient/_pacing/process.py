@@ -103,7 +103,7 @@ class Process:
         elif reply.lost:
             logger.info("%s has lost the state of the rate budget: all processes report again", self._where)
         if reply.recovering:
-            # What goes in the end would not be known when the others go on.
+            # The others go on before they could learn of what is sent at the end of it.
             self.go_alone(now, paused=reply.recovering <= self._terms.probe)
         else:
             self.alone = False

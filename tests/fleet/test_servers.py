@@ -209,7 +209,7 @@ async def run(admin: AsyncConnection[Any], *statements: LiteralString, name: str
 
 
 async def until(seen: Callable[[], bool]) -> None:
-    while not seen():  # noqa: ASYNC110 - nobody sets an event
+    while not seen():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0.02)
 
 
@@ -299,7 +299,7 @@ async def test_a_cancelled_change_leaves_no_lock_and_no_session(postgres_url: st
     await closing
     assert time.monotonic() - started < 3.0
     async with asyncio.timeout(10.0):
-        while await count_sessions(admin, key):  # noqa: ASYNC110 - nobody sets an event
+        while await count_sessions(admin, key):  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.02)
 
 
