@@ -30,21 +30,15 @@ class Gate:
     allows one more, up to ``few``. If nobody else seems to use the token, the next answer ends the ramp, and any number
     may be in flight. Otherwise ``few`` stays the limit, since each request in flight can meet a window that others
     filled.
-
-    Attributes:
-        few: Where the ramp stops while others use the token.
-        until: When the gate opens, or opened.
-        at_most: How many requests may be in flight: a whole number or ``math.inf``.
-        strikes: How many 429s came in a row.
     """
 
     __slots__ = ("at_most", "few", "strikes", "until")
 
     def __init__(self, few: float) -> None:
-        self.few = few
-        self.until = -math.inf
-        self.at_most = math.inf
-        self.strikes = 0
+        self.few = few  # where the ramp stops while others use the token
+        self.until = -math.inf  # when the gate opens, or opened
+        self.at_most = math.inf  # how many requests may be in flight: a whole number or ``math.inf``
+        self.strikes = 0  # how many 429s came in a row
 
     def close(self, wait: float | None, now: float) -> None:
         """Close the gate after a 429, for ``wait`` seconds. None: for a random time that grows with each 429 in a row.
@@ -84,19 +78,14 @@ class Ours(NamedTuple):
 
     The server counted some of our requests when it answered. We do not know exactly which ones, since requests arrive
     and slots expire while the answer travels.
-
-    Attributes:
-        used: For each window, the shortest first: how many of our answered requests the server probably counted. These
-            held a slot when we sent the request that is now answered.
-        in_flight: How many of our requests are not answered.
-        least: How many of our requests the server counted in the longest window, at least.
-        most: The same, at most.
     """
 
+    # For each window, the shortest first: how many of our answered requests the server probably counted. These held a
+    # slot when we sent the request that is now answered.
     used: tuple[int, ...]
-    in_flight: int
-    least: int
-    most: int
+    in_flight: int  # how many of our requests are not answered
+    least: int  # how many of our requests the server counted in the longest window, at least
+    most: int  # the same, at most
 
 
 class Account:
@@ -104,26 +93,18 @@ class Account:
 
     Every slot is used as soon as it is free while nobody else uses the token. Only answers show whether somebody does.
     So only a few requests may be in flight at first, after a pause, and while somebody does.
-
-    Attributes:
-        windows: The token's windows, the shortest first, with what others hold of each.
-        gate: Whether requests may go, and how many at once.
-        alone: Whether all answers fit our own requests: no others, no other limit, no 429 since.
-        last_answer: When a request was last answered while the gate was open.
-        last_count: When an answer last showed how many requests the server counted.
-        other_limit: Another limit that the last answer named. The next one confirms it.
     """
 
     __slots__ = ("alone", "gate", "last_answer", "last_count", "other_limit", "windows")
 
     def __init__(self, windows: tuple[SlidingWindow, ...]) -> None:
         few = max(4, min(window.limit for window in windows) // _FEW) if windows else math.inf
-        self.windows = windows
-        self.gate = Gate(few)
-        self.alone = True
-        self.last_answer = -math.inf
-        self.last_count = -math.inf
-        self.other_limit: int | None = None
+        self.windows = windows  # the token's windows, the shortest first, with what others hold of each
+        self.gate = Gate(few)  # whether requests may go, and how many at once
+        self.alone = True  # whether all answers fit our own requests: no others, no other limit, no 429 since
+        self.last_answer = -math.inf  # when a request was last answered while the gate was open
+        self.last_count = -math.inf  # when an answer last showed how many requests the server counted
+        self.other_limit: int | None = None  # another one that the last answer named; the next one confirms it
 
     def starts(self, now: float) -> None:
         """Prepare for a request while none is in flight. After a pause we do not know what others did."""
@@ -139,14 +120,7 @@ class Account:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
     def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
-        """Learn from an answer's headers the longest window's limit, and how many slots others hold.
-
-        Args:
-            limit: ``ratelimit-limit``, or None if it is missing.
-            remaining: ``ratelimit-remaining``, or None if it is missing.
-            ours: Our own requests, the one that was answered among them.
-            now: When the answer came.
-        """
+        """Learn from an answer's headers the longest window's limit, and how many slots others hold."""
         if self._take_over(limit, remaining):
             if remaining:
                 self._compare(remaining, ours, now)
@@ -183,15 +157,10 @@ class Account:
     def refuse(
         self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
     ) -> None:
-        """Learn from a 429, and close the gate.
+        """Learn from a 429, and close the gate for ``wait`` seconds; None: for a random time.
 
-        Args:
-            limit: as for ``hear``.
-            remaining: as for ``hear``.
-            ours: Our own requests, the refused one among those in flight.
-            wait: For how many seconds to close the gate; None: for a random time.
-            burst: Whether it had a ``retry-after``, as the 429 of a shorter window has.
-            now: When it came.
+        ``ours`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
+        shorter window has.
         """
         shorter = self.windows[:-1] or self.windows
         if remaining == 0 and not burst and self._take_over(limit, remaining):

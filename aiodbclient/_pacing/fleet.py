@@ -53,19 +53,12 @@ class Event(NamedTuple):
 
 @frozen
 class Terms:
-    """What all asks of one process say.
+    """What all asks of one process say."""
 
-    Attributes:
-        windows: The token's windows, the shortest first.
-        reserve: How many slots bulk calls leave free for other calls.
-        share: Its fallback share.
-        probe: The seconds between two of its asks while the server does not answer.
-    """
-
-    windows: Sequence[Window]
-    reserve: int
-    share: float
-    probe: float
+    windows: Sequence[Window]  # the token's windows, the shortest first
+    reserve: int  # how many slots bulk calls leave free for other calls
+    share: float  # its fallback share
+    probe: float  # the seconds between two of its asks while the server does not answer
 
     @property
     def longest_pause(self) -> float:
@@ -75,74 +68,41 @@ class Terms:
 
 @frozen
 class Ask:
-    """One ask. ``now`` and the times of events are by the clock of the process.
+    """One ask. ``now`` and the times of events are by the clock of the process."""
 
-    Attributes:
-        process: The name of the process.
-        now: When it was sent.
-        number: That of the last event of this process.
-        events: What happened in the longest window, the oldest first.
-        held: The requests of this process in flight. One that a 429 answered is none.
-        used: The slots of the shortest window that it holds.
-        interactive: How many of its calls wait in this lane.
-        bulk: How many of its calls wait in this lane.
-        places: Those of them that want to know how long they would wait.
-        leaves: Whether it is the last ask of the process.
-        alone: For how long it has used its fallback share, if it does. Then it only reports.
-        last: The state after its last ask, in case that the server has lost it.
-        reported: When that was, by the server's clock.
-        acknowledged: The number of the last event that it includes.
-    """
-
-    process: str
-    now: float
-    number: int
-    events: Sequence[Event]
-    held: int
-    used: int
-    interactive: int
-    bulk: int
-    places: Sequence[Place]
-    leaves: bool
-    alone: float | None
-    last: str
-    reported: float
-    acknowledged: int
+    process: str  # the name of the process
+    now: float  # when it was sent
+    number: int  # that of the last event of this process
+    events: Sequence[Event]  # what happened in the longest window, the oldest first
+    held: int  # the requests of this process in flight, without those that a 429 answered
+    used: int  # the slots of the shortest window that it holds
+    interactive: int  # how many of its calls wait in this lane
+    bulk: int  # how many of its calls wait in this lane
+    places: Sequence[Place]  # those of them that want to know how long they would wait
+    leaves: bool  # whether it is the last ask of the process
+    alone: float | None  # for how long it has used its fallback share, if it does; then it only reports
+    last: str  # the state after its last ask, in case that the server has lost it
+    reported: float  # when that was, by the server's clock
+    acknowledged: int  # the number of the last event that it includes
 
 
 @frozen
 class Reply:
-    """What an ask got.
+    """What an ask got."""
 
-    Attributes:
-        state: The state after it.
-        now: The server's clock.
-        interactive: Slots for calls of this lane.
-        bulk: Slots for calls of this lane.
-        again: For how many seconds nothing can change for the calls that got none.
-        waits: For how many seconds the call at each of the places would wait.
-        used: For each window: how many slots the processes hold, and others.
-        limits: The limit of each window.
-        closed: For how many seconds the gate is closed.
-        at_most: How many requests may be in flight.
-        recovering: For how long nobody gets a slot, while the processes report what the server does not know.
-        lost: Whether it had lost the state.
-        nonsense: What was wrong with the state, if it was none.
-    """
-
-    state: str
-    now: float
-    interactive: int
-    bulk: int
-    again: float
-    waits: tuple[float, ...]
-    used: tuple[int, ...]
-    limits: tuple[int, ...]
-    closed: float
-    at_most: float
-    recovering: float
-    lost: bool
-    nonsense: str | None
+    state: str  # the state after it
+    now: float  # the server's clock
+    interactive: int  # slots for calls of this lane
+    bulk: int  # slots for calls of this lane
+    again: float  # for how many seconds nothing can change for the calls that got none
+    waits: tuple[float, ...]  # for how many seconds the call at each of the places would wait
+    used: tuple[int, ...]  # for each window: how many slots the processes hold, and others
+    limits: tuple[int, ...]  # the limit of each window
+    closed: float  # for how many seconds the gate is closed
+    at_most: float  # how many requests may be in flight
+    recovering: float  # for how long nobody gets a slot, while the processes report what the server does not know
+    lost: bool  # whether it had lost the state
+    nonsense: str | None  # what was wrong with the state, if it was none
 
 
 def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:

@@ -20,19 +20,14 @@ class Begun(NamedTuple):
 
 
 class Ledger:
-    """Which slots are taken, and whether another one is free.
-
-    Attributes:
-        account: What is known of the token.
-        windows: The account's windows, the shortest first, in which the slots are counted.
-        longest: For how many seconds after the answer a slot is taken, at most.
-    """
+    """Which slots are taken, and whether another one is free."""
 
     __slots__ = ("_busy_since", "_countable", "_refused", "_sent", "account", "longest", "windows")
 
     def __init__(self, account: Account, answers: Sequence[float] = (), in_flight: int = 0, now: float = 0.0) -> None:
-        self.account = account
-        self.windows = account.windows
+        self.account = account  # what is known of the token
+        self.windows = account.windows  # the account's windows, the shortest first, in which the slots are counted
+        # For how many seconds after the answer a slot is taken, at most
         self.longest = self.windows[-1].seconds if self.windows else 3600.0
         for window in self.windows:
             window.answers.extend(answers[bisect(answers, now - window.seconds) :])

@@ -46,16 +46,7 @@ _REFUSALS = (
 
 
 class PostgresCell:
-    """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed.
-
-    Args:
-        url: The server.
-        key: Names the row.
-        timeout: For how many seconds the server waits for the lock, or for this process.
-
-    Raises:
-        InvalidArgumentError: ``url`` is invalid.
-    """
+    """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
         options = options_of(url)

@@ -22,19 +22,13 @@ _REMEMBERED = 100  # answers that the fleet has not learned from
 
 
 class Process:
-    """One process of a fleet: its requests, and its fallback share.
-
-    Attributes:
-        ledger: The slots of this process, in its share of each window.
-        alone: Whether it uses its share, since the server does not answer, or has lost the state.
-        paused: Whether nothing may go until it asks again.
-        reply: The last one.
-    """
+    """One process of a fleet: its requests, and its fallback share."""
 
     def __init__(self, terms: Terms, where: str) -> None:
-        self.ledger = Ledger(Account(sliding(terms.windows)))
-        self.alone = self.paused = False
-        self.reply: Reply | None = None
+        self.ledger = Ledger(Account(sliding(terms.windows)))  # the slots of this process, in its share of each window
+        # Whether it uses its share, since the server does not answer, or has lost the state
+        self.alone = self.paused = False  # paused: nothing may go until it asks again
+        self.reply: Reply | None = None  # the last one
         self._terms = terms
         self._where = where
         self._name = ""

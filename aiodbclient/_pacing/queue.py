@@ -22,26 +22,17 @@ _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since roundin
 
 
 class Waiter:
-    """A call that waits until it is granted a slot, or refused one because the wait would be too long.
-
-    Attributes:
-        bulk: Whether it is in the bulk lane.
-        deadline: When its patience ends.
-        granted: Whether it has a slot.
-        wait: How many seconds it would have had to wait, if it was refused.
-        estimated: Whether its wait was compared with its patience.
-        error: Why it waits in vain.
-    """
+    """A call that waits until it is granted a slot, or refused one because the wait would be too long."""
 
     __slots__ = ("_woken", "bulk", "deadline", "error", "estimated", "granted", "wait")
 
     def __init__(self, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
-        self.bulk = bulk
-        self.deadline = deadline
-        self.granted = False
-        self.wait: float | None = None
-        self.estimated = False
-        self.error: BaseException | None = None
+        self.bulk = bulk  # whether it is in the bulk lane
+        self.deadline = deadline  # when its patience ends
+        self.granted = False  # whether it has a slot
+        self.wait: float | None = None  # how many seconds it would have had to wait, if it was refused
+        self.estimated = False  # whether its wait was compared with its patience
+        self.error: BaseException | None = None  # why it waits in vain
         self._woken = woken
 
     @property
@@ -65,12 +56,7 @@ class Waiter:
 
 
 class Queue:
-    """The calls that wait for one budget, in the order in which they came, bulk calls behind all others.
-
-    Args:
-        clock: The present time, in seconds.
-        on_timer: Called with the present time when the timer rings, which ``arm`` sets.
-    """
+    """The calls that wait for one budget, in the order in which they came, bulk calls behind all others."""
 
     __slots__ = (
         "_announced",

@@ -38,27 +38,16 @@ class NewerError(Exception):
 
 @define
 class Member:
-    """One process of the fleet, as it last reported.
+    """One process of the fleet, as it last reported."""
 
-    Attributes:
-        number: That of its last event that the state includes.
-        seen: When it reported.
-        held: Its requests in flight.
-        used: The slots of the shortest window that it held.
-        interactive: How many of its calls waited in this lane.
-        bulk: How many of its calls waited in this lane.
-        share: Its fallback share.
-        till: Until when it asks again while it waits.
-    """
-
-    number: int = 0
-    seen: float = 0.0
-    held: int = 0
-    used: int = 0
-    interactive: int = 0
-    bulk: int = 0
-    share: float = 0.0
-    till: float = 0.0
+    number: int = 0  # that of its last event that the state includes
+    seen: float = 0.0  # when it reported
+    held: int = 0  # its requests in flight
+    used: int = 0  # the slots of the shortest window that it held
+    interactive: int = 0  # how many of its calls waited in this lane
+    bulk: int = 0  # how many of its calls waited in this lane
+    share: float = 0.0  # its fallback share
+    till: float = 0.0  # until when it asks again while it waits
 
 
 @frozen
@@ -94,21 +83,14 @@ class _Stored:
 
 @define
 class State:
-    """What a fleet knows of its budget.
+    """What a fleet knows of its budget."""
 
-    Attributes:
-        account: What is known of the token.
-        at: When it was last changed.
-        recovered: When all processes have reported, or had reported, what was lost or sent without the server.
-        answers: When requests were answered, in milliseconds, the oldest first.
-        members: The processes, by their names.
-    """
-
-    account: Account
-    at: float = -math.inf
+    account: Account  # what is known of the token
+    at: float = -math.inf  # when it was last changed
+    # When all processes have reported, or had reported, what was lost or sent without the server
     recovered: float = -math.inf
-    answers: list[int] = field(factory=list)
-    members: dict[str, Member] = field(factory=dict)
+    answers: list[int] = field(factory=list)  # when requests were answered, in milliseconds, the oldest first
+    members: dict[str, Member] = field(factory=dict)  # the processes, by their names
 
     def dump(self, now: float) -> str:
         """The state as text. What no window counts any more is left out."""

@@ -32,16 +32,7 @@ _PAUSE = 0.005  # seconds between two tries, at most, for each try before
 
 
 class ValkeyCell:
-    """The text at one key. A change is written if the text is still the one that was read; otherwise it is tried again.
-
-    Args:
-        url: The server.
-        key: Names the text.
-        lives: For how many seconds the server keeps it.
-
-    Raises:
-        InvalidArgumentError: ``url`` is invalid.
-    """
+    """The text at one key, which is written if it is still the one that was read, and otherwise read again."""
 
     def __init__(self, url: str, key: str, lives: float) -> None:
         client = None

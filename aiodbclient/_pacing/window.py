@@ -50,15 +50,6 @@ class Others:
 
     Two answers show how many requests of others the server counted between them. The estimate spreads these evenly over
     that time. Each holds its slot for one window.
-
-    Attributes:
-        seconds: The length of the window.
-        steady: Whether others probably go on as they did. If so, a ``sure`` estimate holds for one window, then falls
-            to zero over the next, because no later answer may show that they stopped. Otherwise it falls from now on.
-        level: How many slots they probably held at the time ``since``.
-        since: When ``level`` was set.
-        sure: Whether a full window confirmed the estimate then.
-        seen: The requests that were seen: from when to when, and how many.
     """
 
     __slots__ = ("level", "seconds", "seen", "since", "steady", "sure")
@@ -72,12 +63,14 @@ class Others:
         sure: bool = False,
         seen: Iterable[tuple[float, float, float]] = (),
     ) -> None:
-        self.seconds = seconds
+        self.seconds = seconds  # the length of the window
+        # Whether others probably go on as they did. If so, a ``sure`` estimate holds for one window, then falls to zero
+        # over the next, because no later answer may show that they stopped. Otherwise it falls from now on.
         self.steady = steady
-        self.level = level
-        self.since = since
-        self.sure = sure
-        self.seen = deque(seen)
+        self.level = level  # how many slots they probably held at the time ``since``
+        self.since = since  # when ``level`` was set
+        self.sure = sure  # whether a full window confirmed the estimate then
+        self.seen = deque(seen)  # the requests that were seen: from when to when, and how many
 
     def at(self, now: float) -> int:
         """How many slots they hold at ``now``."""
@@ -143,22 +136,15 @@ class Others:
 
 
 class SlidingWindow:
-    """The slots of one window, as of now.
-
-    Attributes:
-        limit: How many slots there are. It can change, see ``Account``.
-        seconds: The length of the window. Our slots are free again this long after the answer.
-        others: The slots that other clients hold.
-        answers: When our requests were answered, the oldest first.
-    """
+    """The slots of one window, as of now."""
 
     __slots__ = ("answers", "limit", "others", "seconds")
 
     def __init__(self, limit: int, seconds: float, others: Others, answers: Iterable[float] = ()) -> None:
-        self.limit = limit
-        self.seconds = seconds
-        self.others = others
-        self.answers = deque(answers)
+        self.limit = limit  # how many slots there are; an answer can change it
+        self.seconds = seconds  # our slots are free again this long after the answer
+        self.others = others  # the slots that other clients hold
+        self.answers = deque(answers)  # when our requests were answered, the oldest first
 
     def used(self, now: float) -> int:
         """How many of our answered requests hold a slot at ``now``."""
