@@ -22,11 +22,13 @@ from ..models import (
     ClusterStatus,
     Connection,
     Database,
+    KafkaACL,
     KafkaPermission,
     MongoRole,
     MySQLAuthPlugin,
     MySQLSettings,
     NewUser,
+    OpenSearchACL,
     OpenSearchPermission,
     User,
     UserRole,
@@ -34,7 +36,7 @@ from ..models import (
 )
 from . import hooks
 from .parsing import parsed
-from .user_hooks import users_hook
+from .user_hooks import settings_hook, users_hook
 
 T = TypeVar("T")
 
@@ -149,7 +151,8 @@ def _converter() -> Converter:
     register(datetime | None, hooks.moment)
     register(dict[str, int], hooks.ports)
     register(list[str], hooks.list_of(hook_for(str)))
-    users = users_hook()
+    acls = (hooks.list_of(hooks.an_object(hook_for(acl))) for acl in (KafkaACL, OpenSearchACL))
+    users = users_hook(settings_hook(*acls))
     converter.register_structure_hook(User, lambda value, _: users([value], None)[0])
     register(list[User], users)
     register(list[Database], hooks.list_of(hook_for(Database)))
