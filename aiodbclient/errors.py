@@ -220,7 +220,14 @@ class StoreError(DatabaseClientError):
 
     Stored records are not lost. If the connection to the store broke, the store may have applied the failed change.
     When the store works again, ``get`` shows whether it did.
+
+    Attributes:
+        record: The name of the record that cannot be read, while the others can; None if it is not about one record.
     """
+
+    def __init__(self, message: str, *, may_have_applied: bool = False, record: str | None = None) -> None:
+        super().__init__(message, may_have_applied=may_have_applied)
+        self.record = record
 
 
 class ClaimLostError(StoreError):

@@ -16,10 +16,12 @@ from attrs import evolve, frozen
 
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from .._credential import Credential
-from . import Claim, Record
+from . import Claim, Record, readable
 from .sealing import Key, Seal, check_lease, check_storable
 
 Value: TypeAlias = str | int | float
+
+_LEASE = 60.0  # s, to discard a record
 
 
 @frozen(kw_only=True)
@@ -80,19 +82,43 @@ class BaseStore(ABC, Generic[ConnectionT]):
         text = await self._read(check_storable(name))
         return None if text is None else self._seal.open(name, text)
 
-    async def records(self) -> AsyncIterator[Record]:
+    def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
 
         Names that are stored meanwhile may be missing.
 
         Raises:
-            StoreError: They cannot be read.
+            StoreError: They cannot be read. If only some of them cannot, the others are yielded before.
+        """
+        return readable(self.entries())
+
+    async def entries(self) -> AsyncIterator[Record | StoreError]:
+        """Yield what ``records`` does, with the StoreError of each record that cannot be read in its place.
+
+        Raises:
+            StoreError: The store cannot be read.
         """
         after = ""
         while page := await self._read_page(after):
             for name, text in page:
                 after = name
-                yield self._seal.open(name, text)
+                try:
+                    entry: Record | StoreError = self._seal.open(name, text)
+                except StoreError as error:
+                    entry = error
+                yield entry
+
+    async def discard(self, name: str) -> None:
+        """Remove the record of ``name`` without reading it, such as a damaged one. Nothing happens if there is none.
+
+        Raises:
+            StoreError: The store cannot be written, or a process has claimed the name.
+        """
+        token = secrets.token_hex(16)
+        if await self._read(name) is not None:
+            if await self._claim(name, token, _LEASE, "") is None:
+                raise StoreError(f"a process works on {name!r}: wait until it is done, and run this again", record=name)
+            await self._run_change(self._changes.forget, name=name, token=token)
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.

@@ -74,20 +74,24 @@ class Seal:
             raise StoreError(
                 f"the record of {name!r} is encrypted: open the store with its key={_OF_THE_COMMAND}"
                 if kind == "fernet"
-                else f"the record of {name!r} is not encrypted, and the store was opened with a key={_OF_THE_COMMAND}"
+                else f"the record of {name!r} is not encrypted, and the store was opened with a key={_OF_THE_COMMAND}",
+                record=name,
             )
         if self._fernet is not None:
             opened = _decrypted(self._fernet, body)
             if opened is None:
                 raise StoreError(
-                    f"the record of {name!r} was encrypted with another key than those of key={_OF_THE_COMMAND}"
+                    f"the record of {name!r} was encrypted with another key than those of key={_OF_THE_COMMAND}",
+                    record=name,
                 )
             body = opened
         record = _record(body)
         if record is None:
-            raise StoreError(f"the record of {name!r} has a form that this version of aiodbclient does not support")
+            raise StoreError(
+                f"the record of {name!r} has a form that this version of aiodbclient does not support", record=name
+            )
         if record.name != name:
-            raise StoreError(f"the record of {name!r} belongs to another name")
+            raise StoreError(f"the record of {name!r} belongs to another name", record=name)
         return record
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
@@ -123,7 +127,8 @@ def unwrap(name: str, text: str) -> tuple[str, str]:
 def _damaged(name: str) -> StoreError:
     return StoreError(
         f"the record of {name!r} is damaged, or belongs to another name: restore it from a backup, or delete this row "
-        "and provision the tenant again"
+        "and provision the tenant again",
+        record=name,
     )
 
 
