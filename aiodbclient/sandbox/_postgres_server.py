@@ -17,9 +17,8 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from .._libpq import options_of
 from ._answers import Refusal
 from ._backends import DEFAULT_DB, PRIMARY
-from ._embedded import SUPERUSER, EmbeddedPostgres
+from ._embedded import POOL, SUPERUSER, EmbeddedPostgres
 from ._reach import LOOPBACK
-from ._warm import POOL
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
