@@ -64,7 +64,7 @@ class Fault:
     def __init__(
         self, operations: frozenset[str] | None, options: Mapping[str, Any], refresh: Callable[[], None]
     ) -> None:
-        self.id = next(_IDS)
+        self.id: int = next(_IDS)
         self.operations = operations
         self.options = options
         self._refresh = refresh  # reads the counts of the fronts
