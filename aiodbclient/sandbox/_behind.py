@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
 from attrs import field, fields, frozen
 
 from ..engines import MYSQL, POSTGRESQL, Engine
-from . import _embedded as embedded
 from ._backends import Backend, MemoryBackend, require
 from ._data import Data, mapping
+from ._embedded import DRIVERS, POOL, EmbeddedPostgres, can_embed
 from ._reach import Reach, SandboxCA
 from ._validation import JSON
-
-_DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs besides itself
 
 
 def _path(given: str | PathLike[str] | None) -> str | None:
@@ -76,19 +73,17 @@ def behind(
             from ._postgres import PostgresBackend
 
             return PostgresBackend(engine, new.dsn, mapping(data, f"secrets of {cluster_id}"))
-        if new.backend == "postgres" or (new.backend is None and _can_embed()):
-            for module in _DRIVERS:
+        if new.backend == "postgres" or (new.backend is None and can_embed()):
+            for module in DRIVERS:
                 require(module, "sandbox")
             from ._postgres import PostgresBackend
 
             folder = None if data is None else data.folder / f"postgres-{cluster_id}"
             kept = mapping(data, f"server of {cluster_id}")
             programs = None if new.server is None else Path(new.server)
-            server = embedded.EmbeddedPostgres(
-                signing, kept, folder, in_memory=embedded.POOL.is_open, reach=reach, programs=programs
-            )
+            server = EmbeddedPostgres(signing, kept, folder, in_memory=POOL.is_open, reach=reach, programs=programs)
             secrets = mapping(data, f"secrets of {cluster_id}")
-            return PostgresBackend(engine, embedded.POOL.take(server), secrets, open_public=_before_15(new.version))
+            return PostgresBackend(engine, POOL.take(server), secrets, open_public=_before_15(new.version))
     elif engine in MYSQL and new.dsn is not None:
         require("aiomysql", "sandbox-mysql")
         from ._mysql import MySQLBackend
@@ -109,10 +104,6 @@ def _check(new: NewCluster) -> None:
         raise ValueError("tls=False is not supported with dsn: the server of the DSN decides about TLS")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
-
-
-def _can_embed() -> bool:
-    return embedded.binaries() is not None and all(map(find_spec, _DRIVERS))
 
 
 def _before_15(version: str | None) -> bool:

@@ -25,6 +25,7 @@ _WARN_SECONDS = 5.0  # between two warnings that stopping takes long
 
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
+DRIVERS = ("psycopg", "trustme")  # what it needs besides itself
 _MOST_IDLE = 4  # servers
 
 SUPERUSER = "_dodb"
@@ -43,6 +44,11 @@ def binaries() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def can_embed() -> bool:
+    """Whether the extra ``sandbox`` is installed."""
+    return binaries() is not None and all(map(find_spec, DRIVERS))
 
 
 class EmbeddedPostgres:

@@ -13,6 +13,7 @@ from attrs import define
 from yarl import URL
 
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.sandbox import _behind as behind
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres_server as postgres_server
@@ -45,7 +46,7 @@ def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
     pool = embedded.Pool()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (embedded, postgres_server):
+        for module in (embedded, behind, postgres_server):
             patched.setattr(module, "POOL", pool)
         yield
 
