@@ -42,11 +42,7 @@ T = TypeVar("T")
 
 
 class ClusterEngine:
-    """The engine of a cluster and nothing else, so that the guard works even if another member is unreadable.
-
-    Args:
-        members: The cluster, as JSON.
-    """
+    """The engine of a cluster and nothing else, so that the guard works even if another member is unreadable."""
 
     __slots__ = ("engine", "id")
 
@@ -56,11 +52,7 @@ class ClusterEngine:
 
 
 class Authority:
-    """The CA certificate of a cluster: PEM, base64-encoded.
-
-    Args:
-        members: The member ``ca`` of the answer.
-    """
+    """The CA certificate of a cluster: PEM, base64-encoded."""
 
     __slots__ = ("certificate",)
 
@@ -80,11 +72,7 @@ SHAPE_ERRORS = (
 
 
 def decoded(body: bytes, key: str, model: type[T]) -> T:
-    """Read the ``model`` under ``key`` of the JSON object in ``body``.
-
-    Raises:
-        Exception: One of SHAPE_ERRORS, if there is none. Its message quotes the body, and so credentials.
-    """
+    """Read the ``model`` under ``key`` of the JSON object in ``body``, or raise one of SHAPE_ERRORS, which quotes it."""
     value: T = _hook(model)(parsed(body)[key], model)  # type: ignore[arg-type]  # a class is hashable
     return value
 
