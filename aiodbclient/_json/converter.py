@@ -72,7 +72,7 @@ SHAPE_ERRORS = (
 
 
 def decoded(body: bytes, key: str, model: type[T]) -> T:
-    """Read the ``model`` under ``key`` of the JSON object in ``body``, or raise one of SHAPE_ERRORS, which quotes it."""
+    """Read the ``model`` under ``key`` of the JSON object in ``body``, or raise one of SHAPE_ERRORS with it."""
     value: T = _hook(model)(parsed(body)[key], model)  # type: ignore[arg-type]  # a class is hashable
     return value
 
