@@ -1,4 +1,4 @@
-"""Parse what the command line gives as text: ``status=503 nth=3``, ``users.create: status=503``. Pure."""
+"""Parse what the command line gives as text: ``status=503 nth=3``, ``users.create: status=503``."""
 
 from __future__ import annotations
 
