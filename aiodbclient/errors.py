@@ -222,12 +222,10 @@ class StoreError(DatabaseClientError):
     When the store works again, ``get`` shows whether it did.
 
     Attributes:
-        record: The name of the record that cannot be read, while the others can; None if it is not about one record.
+        damaged: The names of the records that cannot be read, while all others can; empty if the whole store failed.
     """
 
-    def __init__(self, message: str, *, may_have_applied: bool = False, record: str | None = None) -> None:
-        super().__init__(message, may_have_applied=may_have_applied)
-        self.record = record
+    damaged: tuple[str, ...] = ()
 
 
 class ClaimLostError(StoreError):

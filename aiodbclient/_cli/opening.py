@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
@@ -36,10 +35,7 @@ async def open_client(
     """
     token = "unused" if offline else _token()
     async with AsyncExitStack() as stack:
-        # A sandbox without limits prints this variable. It names the URL, so that it holds for no other API.
-        unlimited = os.environ.get("AIODBCLIENT_UNLIMITED_URL")
-        is_unlimited = bool(unlimited) and unlimited == os.environ.get("DIGITALOCEAN_API_URL")
-        budget: AnyBudget = RateBudget([] if is_unlimited else None)
+        budget: AnyBudget = RateBudget()
         if budget_url is not None and not offline:
             budget = await stack.enter_async_context(_shared(budget_url, token))
         client = DatabaseClient(token, budget=budget, app="aiodbclient-command", trust_env=True)

@@ -307,8 +307,8 @@ def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None, *
     if clusters:
         print(f"  export DIGITALOCEAN_CLUSTER_ID={clusters[0]['id']}")
         print(f"  export AIODBCLIENT_CLUSTER={shlex.quote(clusters[0]['name'])}")
-    if unlimited:  # the command does not pace itself for this URL
-        print(f"  export AIODBCLIENT_UNLIMITED_URL={sandbox.url}")
+    if unlimited:
+        print("  export AIODBCLIENT_BUDGET=none  # the command does not pace itself")
     print()
     for cluster in clusters:
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")

@@ -70,11 +70,11 @@ class Tenancy:
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self._entries():
-            yield tenant_of(entry.record or "")[0] if isinstance(entry, StoreError) else entry.name
+            yield tenant_of(entry.damaged[0])[0] if isinstance(entry, StoreError) else entry.name
 
     async def _entries(self) -> AsyncIterator[Record | StoreError]:
         async for entry in entries_of(self.store):
-            name, role = tenant_of((entry.record or "") if isinstance(entry, StoreError) else entry.name)
+            name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
             if role is self.role:
                 if isinstance(entry, Record):
                     self.check_record(entry)

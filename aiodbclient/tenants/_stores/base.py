@@ -21,8 +21,6 @@ from .sealing import Key, Seal, check_lease, check_storable
 
 Value: TypeAlias = str | int | float
 
-_LEASE = 60.0  # s, to discard a record
-
 
 @frozen(kw_only=True)
 class Changes:
@@ -108,18 +106,6 @@ class BaseStore(ABC, Generic[ConnectionT]):
                     entry = error
                 yield entry
 
-    async def discard(self, name: str) -> None:
-        """Remove the record of ``name`` without reading it, such as a damaged one. Nothing happens if there is none.
-
-        Raises:
-            StoreError: The store cannot be written, or a process has claimed the name.
-        """
-        token = secrets.token_hex(16)
-        if await self._read(name) is not None:
-            if await self._claim(name, token, _LEASE, "") is None:
-                raise StoreError(f"a process works on {name!r}: wait until it is done, and run this again", record=name)
-            await self._run_change(self._changes.forget, name=name, token=token)
-
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
 
@@ -167,6 +153,20 @@ class BaseStore(ABC, Generic[ConnectionT]):
     async def forget(self, claim: Claim) -> None:
         """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
         await self._change(claim, self._changes.forget)
+
+    async def discard(self, name: str) -> None:
+        """Remove the record of ``name`` without reading it, because it is damaged.
+
+        Raises:
+            ClaimLostError: A process works on the name.
+            StoreError: There is no record, or the store cannot be written.
+        """
+        if await self._read(check_storable(name)) is None:
+            raise StoreError(f"{name!r} is not on record")
+        token = secrets.token_hex(16)
+        if await self._claim(name, token, 60.0, self._seal.seal(Record(name=name))) is None:
+            raise ClaimLostError(f"a process works on {name!r}")
+        await self._change(Claim(name=name, token=token, record=Record(name=name)), self._changes.forget)
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._run_change(sql, name=claim.name, token=claim.token, **values):

@@ -67,31 +67,34 @@ class Seal:
 
         Raises:
             StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key; or only one of the
-                text and this object has a key. No message quotes the text.
+                text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
         """
+        try:
+            return self._open(name, text)
+        except StoreError as error:
+            error.damaged = (name,)
+            raise
+
+    def _open(self, name: str, text: str) -> Record:
         kind, body = unwrap(name, text)
         if (kind == "fernet") != (self._fernet is not None):
             raise StoreError(
                 f"the record of {name!r} is encrypted: open the store with its key={_OF_THE_COMMAND}"
                 if kind == "fernet"
-                else f"the record of {name!r} is not encrypted, and the store was opened with a key={_OF_THE_COMMAND}",
-                record=name,
+                else f"the record of {name!r} is not encrypted, and the store was opened with a key={_OF_THE_COMMAND}"
             )
         if self._fernet is not None:
             opened = _decrypted(self._fernet, body)
             if opened is None:
                 raise StoreError(
-                    f"the record of {name!r} was encrypted with another key than those of key={_OF_THE_COMMAND}",
-                    record=name,
+                    f"the record of {name!r} was encrypted with another key than those of key={_OF_THE_COMMAND}"
                 )
             body = opened
         record = _record(body)
         if record is None:
-            raise StoreError(
-                f"the record of {name!r} has a form that this version of aiodbclient does not support", record=name
-            )
+            raise StoreError(f"the record of {name!r} has a form that this version of aiodbclient does not support")
         if record.name != name:
-            raise StoreError(f"the record of {name!r} belongs to another name", record=name)
+            raise StoreError(f"the record of {name!r} belongs to another name")
         return record
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
@@ -127,8 +130,7 @@ def unwrap(name: str, text: str) -> tuple[str, str]:
 def _damaged(name: str) -> StoreError:
     return StoreError(
         f"the record of {name!r} is damaged, or belongs to another name: restore it from a backup, or delete this row "
-        "and provision the tenant again",
-        record=name,
+        "and provision the tenant again"
     )
 
 
