@@ -74,8 +74,10 @@ def _is_locked(file: str) -> bool:
     """Whether an owner holds ``file``. It opens neither a link nor a pipe, and a stranger's lock holds nothing."""
     try:
         opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except PermissionError:  # another user's store that we may use: the lease decides
-        return os.lstat(file).st_uid in _trusted()
+    except PermissionError:  # of root, who uses our store too: the lease decides
+        with suppress(OSError):
+            return os.lstat(file).st_uid in _trusted()
+        return False
     except (OSError, ValueError):  # it is gone, a link or a socket; ValueError: a damaged name
         return False
     try:
