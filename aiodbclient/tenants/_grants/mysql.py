@@ -58,7 +58,7 @@ class MySQLGrants(Grants[MySQLSession]):
         ConfigurationError: ``admin`` is not a DSN.
     """
 
-    _database_option = "db"
+    needs_password = False  # the administrator locks it
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         super().__init__(options_of(admin))
