@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Record, Role
+from ..tenants._intent import intended_login
 from .arguments import (
     BudgetOption,
     ClusterOption,
@@ -99,7 +100,7 @@ def _pending(record: Record) -> list[str]:
     """The commands that finish what was begun, in their order."""
     if record.current is None:
         return ["provision"]
-    pending = ["repair"] if record.intended == record.current.username else []
+    pending = ["repair"] if intended_login(record) == record.current.username else []
     if record.previous is not None:
         pending.append("retire")
     elif record.intended is not None and not pending:  # a rotation, before its new credential was stored

@@ -11,6 +11,7 @@ from ..models import User
 from ._claims import Tenant
 from ._credential import Credential
 from ._events import Spent
+from ._intent import intended_login
 from ._listing import Listing, has_database, read_user
 from ._logins import has_other_settings, works
 from ._loop import TenantJob
@@ -80,15 +81,15 @@ async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Pro
 
 async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
     names, sql = tenant.names, tenant.site.sql
-    found = set[Problem]()
-    if record.current is None or record.intended is not None:
+    found, intended = set[Problem](), intended_login(record)
+    if record.current is None or intended is not None:
         found.add(Problem.UNFINISHED)
     database = names.database is None or await _has_database(tenant, listing)
     if not database:
         found.add(Problem.DATABASE_MISSING)
     there = list[str]()
     for credential in (record.current, record.previous):
-        if credential is None or credential.username == record.intended:
+        if credential is None or credential.username == intended:
             continue
         is_current = credential is record.current
         user = await _user(tenant, listing, credential.username)

@@ -16,6 +16,7 @@ from ..clusters import ClusterClient
 from ..errors import ClaimLostError, DatabaseClientError, StoreError
 from ._credential import Credential
 from ._events import Spent
+from ._intent import Intent, Verb, intent_of
 from ._naming import Names
 from ._site import Site
 from ._stores import Claim, Record, Store
@@ -26,8 +27,8 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def _is_empty(record: Record, intended: str | None) -> bool:
-    return record.current is None and record.previous is None and intended is None
+def _is_empty(record: Record, intent: Intent | None) -> bool:
+    return record.current is None and record.previous is None and intent is None
 
 
 class HeldClaim:
@@ -57,13 +58,18 @@ class HeldClaim:
         self._until = since + lease
         self._spent = spent
         self._ended = False
-        self._empty = _is_empty(claim.record, claim.record.intended)
+        self._empty = _is_empty(claim.record, self.intent)
         self._renewing: asyncio.Task[None] | None = None
 
     @property
     def record(self) -> Record:
         """The record when it was claimed."""
         return self.claim.record
+
+    @property
+    def intent(self) -> Intent | None:
+        """The intent when it was claimed."""
+        return intent_of(self.record)
 
     async def __aenter__(self) -> Self:
         self._renewing = asyncio.create_task(self._renew())
@@ -123,10 +129,10 @@ class HeldClaim:
         await self.renew()
         self.wrote.add(login)
 
-    async def intend(self, username: str | None) -> None:
-        """Store the intent to create ``username`` or to change its password; None ends the intent."""
-        await self._spent.on_store(self.store.intend(self.claim, username))
-        self._empty = _is_empty(self.record, username)
+    async def intend(self, intent: Intent | None) -> None:
+        """Store the intent; None ends it."""
+        await self._spent.on_store(self.store.intend(self.claim, None if intent is None else str(intent)))
+        self._empty = _is_empty(self.record, intent)
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""
@@ -179,3 +185,7 @@ class ClaimedTenant(Tenant):
     """
 
     held: HeldClaim
+
+    async def intend(self, verb: Verb, login: str) -> None:
+        """Store what is about to happen to ``login``, before the request that does it."""
+        await self.held.intend(Intent(verb, login, self.cluster.id))

@@ -20,6 +20,7 @@ from ..errors import ClaimLostError, GrantError, StoreError
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._events import Spent
+from ._intent import Verb, intended_login
 from ._logins import working_credential, works
 from ._naming import check_tenant, names_of
 from ._stores import Record
@@ -147,7 +148,7 @@ class ClaimingJob(TenantJob[DoneT]):
     async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT:
         record = evolve(tenant.held.record, name=tenant.names.tenant)
         self.tenancy.check_record(record)
-        check_login(tenant.names, record.intended)
+        check_login(tenant.names, intended_login(record))
         known = self.known(record.name, record, before)
         return await self.work(tenant) if known is None else known
 
@@ -182,10 +183,11 @@ async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
         return
     if current is None or current.username not in doubt.logins:
         return
-    is_intended = record.intended == current.username  # by us, or by another process that began other work
+    # By us, or by another process that began other work.
+    is_intended = intended_login(record) == current.username
     leave = not doubt.replacing if is_intended else await works(tenant, current)
     if leave:
         return
-    await tenant.held.intend(current.username)
+    await tenant.intend(Verb.RESET, current.username)
     doubt.replacing = True
     await tenant.held.keep(await working_credential(tenant, current.username, there=True), record.previous)

@@ -24,6 +24,7 @@ from ..models import User
 from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential
 from ._endings import if_there
+from ._intent import Verb
 from ._listing import Listing, has_database, read_user
 from ._logins import TakenError, create_ours, credential_of, grant, refused_login, working_credential
 from ._loop import ClaimingJob
@@ -87,8 +88,7 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
         )
     else:
         return
-    record = tenant.held.record
-    if record.current is None and record.intended is None:
+    if tenant.held.record.current is None and tenant.held.record.intended is None:
         await tenant.held.forget()
     raise error
 
@@ -133,11 +133,11 @@ async def provision(
         InvalidResponseError: The login exists, and the API does not return its password, so it cannot be adopted.
     """
     held, login = tenant.held, tenant.names.logins[0]
-    if held.record.intended is not None:
-        return await _make(tenant, held.record.intended, Action.CREATED, setup, ours=True)
+    if held.intent is not None:
+        return await _make(tenant, held.intent.login, Action.CREATED, setup, ours=True)
     found = await find(tenant, listing)
     if not found:
-        await held.intend(login)
+        await tenant.intend(Verb.MAKE, login)
         try:
             return await _make(tenant, login, Action.CREATED, setup, ours=False)
         except TakenError as taken:  # somebody created it a moment ago
@@ -146,13 +146,13 @@ async def provision(
         await held.forget()  # no request of ours created it
         raise _conflict(tenant, found)
     if found.user is None:
-        await held.intend(login)
+        await tenant.intend(Verb.MAKE, login)
         return await _make(tenant, login, Action.ADOPTED, setup, ours=True)
     if if_exists == "adopt":
         return await _adopt(tenant, found.user, setup)
     await ensure_database(tenant, ours=True)
     await _take_over(tenant, login)
-    await held.intend(login)
+    await tenant.intend(Verb.RESET, login)
     return await _make(tenant, login, Action.RESET, setup, ours=True, there=True)
 
 
@@ -278,7 +278,7 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
             return Action.ADOPTED, credential
         found = await read_user(tenant.cluster, user.name)
         if found is None:  # it was being deleted
-            await tenant.held.intend(user.name)
+            await tenant.intend(Verb.MAKE, user.name)
             return await _make(tenant, user.name, Action.CREATED, setup, ours=True)
         user = found
     raise refused_login(tenant, user.name, refused or "")

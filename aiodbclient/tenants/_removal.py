@@ -9,6 +9,7 @@ from ..errors import ConflictError
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._endings import Deletion, end_login, if_there
+from ._intent import Verb, intended_login
 from ._loop import ClaimingJob
 from ._outcomes import TenantRemoved
 from ._prefixes import delete_leftovers
@@ -32,8 +33,12 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
         if record.current is None and record.intended is None:
             await tenant.held.forget()  # nothing was ever created for it
             return TenantRemoved(name=name, action=Action.ABSENT)
-        current = record.current.username if record.current else record.intended or tenant.names.logins[0]
-        await tenant.held.intend(current)  # from now on ``get`` returns None, and no role can be created
+        if record.current is not None:
+            login = record.current.username
+        else:
+            login = intended_login(record) or tenant.names.logins[0]
+        # From now on ``get`` returns None, and no role can be created.
+        await tenant.intend(Verb.RELEASE if self._keep_database else Verb.REMOVE, login)
         if self.tenancy.role is Role.OWNER:
             for role in (Role.WRITER, Role.READER):
                 await RemoveTenants(self.tenancy.for_role(role)).do_one(name, tenant.spent)
@@ -50,9 +55,10 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
     """
     record, names, sql = tenant.held.record, tenant.names, tenant.site.sql
     kept = [each for each in (record.current, record.previous) if each is not None]
-    known = {record.intended, *(each.username for each in kept)}
+    intended = intended_login(record)
+    known = {intended, *(each.username for each in kept)}
     for login in names.logins:
-        password = next((each.password for each in kept if each.username == login != record.intended), None)
+        password = next((each.password for each in kept if each.username == login != intended), None)
         await _delete_login(tenant, login, password, certain=login in known)
     if names.role is Role.OWNER:
         if keep_database:

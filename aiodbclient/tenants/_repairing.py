@@ -11,6 +11,7 @@ from ._checking import examine
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._endings import end_login
+from ._intent import Verb, intended_login
 from ._listing import Listing, read_user
 from ._logins import grant, refused_login, working_credential
 from ._loop import ClaimingJob
@@ -48,10 +49,10 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         if not problems:
             return TenantRepaired(name=name, action=Action.KEPT, credential=record.current)
         # A process may have died between creating the database and setting it up. Then the intent is on this login.
-        new = record.intended == record.current.username
+        new = intended_login(record) == record.current.username
         if Problem.DATABASE_MISSING in problems:
             _refuse_loss(tenant, recreate=self._recreate)
-            await tenant.held.intend(record.current.username)
+            await tenant.intend(Verb.RESET, record.current.username)
             new = await ensure_database(tenant, ours=True)
         credential, previous = await repair(tenant, record.current, problems)
         if new:
@@ -91,17 +92,17 @@ async def repair(
         The current and the previous credential, to be stored.
     """
     record = tenant.held.record
-    previous, other = record.previous, tenant.names.other(current.username)
-    if Problem.PREVIOUS_REFUSED in problems or record.intended == other:
-        if record.intended != current.username:  # otherwise the login in use has an unknown password
-            await tenant.held.intend(other)
+    previous, other, intended = record.previous, tenant.names.other(current.username), intended_login(record)
+    if Problem.PREVIOUS_REFUSED in problems or intended == other:
+        if intended != current.username:  # otherwise the login in use has an unknown password
+            await tenant.intend(Verb.END, other)
         await end_login(tenant, other, certain=False)
         previous = None
     elif previous is not None and tenant.site.sql is not None:
         await _give_rights(tenant, previous)
     missing = Problem.LOGIN_MISSING in problems
-    if missing or Problem.PASSWORD_REFUSED in problems or record.intended == current.username:
-        await tenant.held.intend(current.username)
+    if missing or Problem.PASSWORD_REFUSED in problems or intended == current.username:
+        await tenant.intend(Verb.MAKE if missing else Verb.RESET, current.username)
         return await working_credential(tenant, current.username, there=not missing), previous
     await _give_rights(tenant, current)
     return current, previous

@@ -10,6 +10,7 @@ from ..errors import InvalidArgumentError, RotationPendingError
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._endings import end_login
+from ._intent import Verb
 from ._logins import working_credential
 from ._loop import ClaimingJob
 from ._outcomes import TenantDone
@@ -106,12 +107,12 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
     record = tenant.held.record
     current, previous = required(tenant.names.tenant, usable(record)), record.previous
     other = tenant.names.other(current.username)
-    if previous is not None and record.intended != other and not force:
+    if previous is not None and record.intended is None and not force:
         raise RotationPendingError(
             f"the tenant {tenant.names.tenant!r} was rotated and the credential from before is not retired: rotating "
             "again would end it while programs may still use it; retire it first, or pass force=True"
         )
-    await tenant.held.intend(other)
+    await tenant.intend(Verb.MAKE if previous is None else Verb.RESET, other)
     # Without this, an open session of the other login could set its password after us.
     if previous is not None and tenant.site.sql is not None:
         await end_login(tenant, other, certain=True)
@@ -132,7 +133,7 @@ async def retire(tenant: ClaimedTenant, *, end_sessions: bool) -> Credential:
     record = tenant.held.record
     current = required(tenant.names.tenant, usable(record))
     other = tenant.names.other(current.username)
-    await tenant.held.intend(other)
+    await tenant.intend(Verb.END, other)
     await end_login(tenant, other, certain=record.previous is not None, end_sessions=end_sessions)
     await tenant.held.keep(current)
     return current

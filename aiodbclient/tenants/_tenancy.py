@@ -15,6 +15,7 @@ from ..errors import InvalidArgumentError, TenantNotFoundError
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
+from ._intent import intended_login, intent_of
 from ._naming import Names, names_of, record_name, tenant_of
 from ._roles import Role
 from ._site import SiteReader
@@ -89,15 +90,23 @@ class Tenancy:
             InvalidArgumentError: It does not.
             UnsupportedOperationError: It has a credential of an engine that does not support tenants.
         """
-        for credential in () if record is None else (record.current, record.previous):
+        if record is None:
+            return
+        intent = intent_of(record)
+        if intent is not None:
+            self._check_cluster(tenant_of(record.name)[0], intent.cluster)
+        for credential in (record.current, record.previous):
             if credential is None:
                 continue
-            if credential.cluster not in (None, self.cluster.id):
-                raise InvalidArgumentError(
-                    f"the tenant {credential.name!r} is on record for the cluster {credential.cluster}, but this is "
-                    f"{self.cluster.id}: give each cluster a store of its own; nothing was sent"
-                )
+            self._check_cluster(credential.name, credential.cluster)
             check_login(names_of(credential.name, credential.engine, self.prefix, self.role), credential.username)
+
+    def _check_cluster(self, name: str, cluster: str | None) -> None:
+        if cluster not in (None, self.cluster.id):
+            raise InvalidArgumentError(
+                f"the tenant {name!r} is on record for the cluster {cluster}, but this is "
+                f"{self.cluster.id}: give each cluster a store of its own; nothing was sent"
+            )
 
 
 def check_login(names: Names, login: str | None) -> None:
@@ -118,7 +127,7 @@ async def now_of(store: Store) -> datetime:
 
 def usable(record: Record | None) -> Credential | None:
     """The current credential of ``record``; None if there is none, or if the intent names its login."""
-    if record is None or record.current is None or record.intended == record.current.username:
+    if record is None or record.current is None or intended_login(record) == record.current.username:
         return None
     return record.current
 
