@@ -43,6 +43,13 @@ class InvalidArgumentError(DatabaseClientError, ValueError):
     """An argument is invalid. Nothing was sent."""
 
 
+class TenantNotFoundError(InvalidArgumentError):
+    """The tenant has no credential on record: it is unknown, or its creation or removal is not finished.
+
+    A web backend can answer 404.
+    """
+
+
 class UnsupportedOperationError(DatabaseClientError):
     """The cluster's engine does not support this. Nothing was sent, except to read the engine if it was unknown.
 

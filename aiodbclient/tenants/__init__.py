@@ -16,6 +16,7 @@ from ._outcomes import (
     TenantRemoved,
     TenantRepaired,
     TenantRepairOutcome,
+    TenantResult,
 )
 from ._plans import Plan
 from ._pools import TenantPools
@@ -49,5 +50,6 @@ __all__ = [
     "TenantRemoved",
     "TenantRepairOutcome",
     "TenantRepaired",
+    "TenantResult",
     "Tenants",
 ]

@@ -10,7 +10,7 @@ from typing import TypeVar
 from attrs import define, evolve, field
 
 from .._bulk.job import Job
-from .._bulk.outcomes import Action
+from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
 from .._bulk.waits import waits
 from .._request.call import Meter
@@ -23,11 +23,10 @@ from ._events import Spent
 from ._intent import Verb, intended_login
 from ._logins import working_credential, works
 from ._naming import check_tenant, names_of
-from ._outcomes import TenantChecked, TenantDone, TenantRemoved, TenantRepaired
 from ._stores import Record
 from ._tenancy import Tenancy, check_login, usable
 
-DoneT = TypeVar("DoneT", TenantDone, TenantRepaired, TenantRemoved, TenantChecked)
+DoneT = TypeVar("DoneT", bound=Done)
 
 _BEGUN = 4  # names begun for each that is worked on. The others wait for a turn, or for a claim of another process
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
@@ -121,7 +120,7 @@ class ClaimingJob(TenantJob[DoneT]):
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
-            async with self._turns:
+            async with spent.in_turn(self._turns):
                 held = await tenancy.claim(names, spent)
                 if held is not None:
                     watched = for_work(calls, tenant=name, before_sending=held.check_lease)
@@ -141,7 +140,7 @@ class ClaimingJob(TenantJob[DoneT]):
                     except GrantError:
                         tenancy.site.reread()
                         raise
-            await asyncio.sleep(uniform(0.0, next(looks)))
+            await spent.wait_for_claim(uniform(0.0, next(looks)))
             record = await tenancy.record(name, spent)
             if not doubt.logins and (known := self.known(name, record, before)) is not None:
                 return known

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from .._bulk.outcomes import Action, Done, Failed
 from ._credential import Credential
 from ._problems import Problem
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 @frozen(kw_only=True)
@@ -45,6 +47,18 @@ class TenantChecked(Done):
     action: Literal[Action.CHECKED] = Action.CHECKED
     credential: Credential | None
     problems: tuple[Problem, ...] = ()
+
+
+@frozen(kw_only=True)
+class TenantResult(Done, Generic[T_co]):
+    """What the work of ``each`` returned for a tenant.
+
+    Attributes:
+        value: What it returned.
+    """
+
+    action: Literal[Action.DONE] = Action.DONE
+    value: T_co
 
 
 class TenantRemoved(Done):

@@ -248,7 +248,7 @@ async def _make(
 async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
     """Call ``setup`` for a new database, before the credential is stored."""
     if setup is not None and tenant.names.role is Role.OWNER:
-        await setup(credential)
+        await tenant.spent.on_setup(setup(credential))
         await tenant.held.renew()
 
 

@@ -134,6 +134,24 @@ class SiteReader:
         return Site(cluster.id, info.engine, connection, ca, sql)
 
 
+async def connections_of(credential: Credential) -> int | None:
+    """Log in with ``credential``, and return how many connections its server allows; None if the engine reports none.
+
+    Raises:
+        ConfigurationError: A driver is not installed.
+        GrantError: The server refuses the login, or cannot be reached.
+    """
+    itself = Connection(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password,
+        database=credential.database,
+    )
+    sql = sql_grants(credential.engine, itself, credential.ca, None, None)
+    return None if sql is None else await sql.connections()
+
+
 def connection_of(cluster: Cluster, *, private: bool) -> Connection:
     """Return the connection for the tenants' programs, public or private.
 

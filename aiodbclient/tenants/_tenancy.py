@@ -11,7 +11,7 @@ from attrs import evolve, field, frozen
 
 from ..clusters import ClusterClient
 from ..engines import Capabilities
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, TenantNotFoundError
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
@@ -136,10 +136,10 @@ def required(name: str, credential: Credential | None) -> Credential:
     """Return the usable ``credential`` of the tenant ``name``.
 
     Raises:
-        InvalidArgumentError: There is none.
+        TenantNotFoundError: There is none.
     """
     if credential is None:
-        raise InvalidArgumentError(
+        raise TenantNotFoundError(
             f"the tenant {name!r} has no usable credential on record: provision or repair it first; nothing was sent"
         )
     return credential

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from typing import TypeVar
 
+from .._bulk.outcomes import Failed
 from .._bulk.run import Run
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
 from ._credential import Credential
+from ._each import EachTenant
 from ._events import Spent, TenantEvent
 from ._naming import check_tenant
-from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome
+from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome, TenantResult
 from ._plans import GivenNames, Plan, make_plan
 from ._provisioning import IfExists, ProvisionTenants
 from ._removal import RemoveTenants
@@ -24,6 +27,8 @@ from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
 from ._tenancy import Setup, Tenancy, usable
+
+T = TypeVar("T")
 
 
 class Tenants:
@@ -311,6 +316,41 @@ class Tenants:
             DatabaseClientError: The cluster could not be read.
         """
         return await make_plan(self._tenancy, names, prune=prune, refresh=refresh, if_exists=if_exists)
+
+    def each(
+        self,
+        work: Callable[[Credential], Awaitable[T]],
+        names: GivenNames | None = None,
+        at_a_time: int = 16,
+    ) -> Run[TenantResult[T] | Failed]:
+        """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
+
+        ```python
+        async for outcome in tenants.each(migrate):
+            print(outcome.name, outcome.error or outcome.value)
+        ```
+
+        An exception of ``work`` fails that tenant, and the others go on. ``stop`` lets the calls in progress finish;
+        cancelling the loop cancels them. Whether it is safe to repeat depends on ``work``.
+
+        Args:
+            work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
+            names: The tenants. May be long, lazy or async. None: all on record.
+            at_a_time: How many calls of ``work`` at a time.
+
+        Returns:
+            The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
+            ``work``, or with TenantNotFoundError if the tenant has no credential on record.
+
+        Raises:
+            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``at_a_time`` is not an int
+                of at least 1.
+        """
+        if not callable(work):
+            raise InvalidArgumentError(f"work must be an async function, not {work!r}")
+        if type(at_a_time) is not int or at_a_time < 1:
+            raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
+        return Run(self._names(names), EachTenant(self._tenancy, work), at_a_time)
 
     def _names(self, names: GivenNames | None) -> GivenNames:
         return self._tenancy.names() if names is None else names

@@ -66,6 +66,10 @@ class Grants(ABC, Generic[ServerT]):
         async with self._administrator():
             pass
 
+    @abstractmethod
+    async def connections(self) -> int:
+        """How many connections the server allows to all logins together. Any login may ask."""
+
     def shared(self) -> AbstractAsyncContextManager[None]:
         """Keep the sessions of ``problems`` open for the next tenant, while any task is in such a block."""
         return self._readers.shared()

@@ -33,6 +33,10 @@ from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CA
 # s to wait before a retry, if another session held a lock. Meanwhile the turn is free for others.
 _PAUSES = (0.1, 0.5, 1.0)
 _PRIVATE_PUBLIC = 150_000  # the first version in which only the owner of a database may create objects in ``public``
+_CONNECTIONS_STATEMENT = (
+    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+    " - coalesce(current_setting('reserved_connections', true), '0')::int"
+)
 _ENDING = 4  # how many logins to end at a time; these do not use the turns
 
 
@@ -65,6 +69,11 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         # With a function there, a reader could trick the owner (CVE-2018-1058), and only the server's superuser can
         # revoke the right: https://www.postgresql.org/about/news/1834/
         return f"PostgreSQL {self._version // 10_000} lets every login create objects in the schema public"
+
+    async def connections(self) -> int:
+        async with self._administrator() as server:
+            [(connections,)] = await (await server.execute(_CONNECTIONS_STATEMENT)).fetchall()
+            return int(connections)
 
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
