@@ -12,8 +12,8 @@ from attrs import define, evolve, field
 from .._bulk.job import Job
 from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
-from .._bulk.waits import waits
 from .._request.call import Meter
+from .._request.waits import waits
 from ..clusters import ClusterClient, for_work
 from ..engines import CAPABILITIES
 from ..errors import ClaimLostError, GrantError, StoreError
