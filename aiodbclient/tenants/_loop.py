@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from datetime import datetime, timedelta
 from random import uniform
 from typing import TypeVar
 
@@ -16,15 +17,15 @@ from .._request.call import Meter
 from .._request.waits import waits
 from ..clusters import ClusterClient, for_work
 from ..engines import CAPABILITIES
-from ..errors import ClaimLostError, GrantError, StoreError
+from ..errors import ClaimLostError, GrantError, InvalidArgumentError, StoreError
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._events import Spent
 from ._intent import Verb, intended_login
-from ._logins import working_credential, works
+from ._logins import end_login, working_credential, works
 from ._naming import check_tenant, names_of
 from ._stores import Record
-from ._tenancy import Tenancy, check_login, usable
+from ._tenancy import Tenancy, check_login, now_of, usable
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -127,9 +128,10 @@ class ClaimingJob(TenantJob[DoneT]):
                     tenant = ClaimedTenant(site=site, cluster=watched, names=names, held=held, spent=spent)
                     try:
                         async with held:
-                            if not doubt.logins:
-                                return await self._under(tenant, before)
-                            await _verify_credential(tenant, doubt)
+                            if doubt.logins:
+                                await _verify_credential(tenant, doubt)
+                            elif (done := await self._under(tenant, before)) is not None:
+                                return done
                         doubt = Doubt()
                         continue
                     except ClaimLostError:
@@ -145,7 +147,7 @@ class ClaimingJob(TenantJob[DoneT]):
             if not doubt.logins and (known := self.known(name, record, before)) is not None:
                 return known
 
-    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT:
+    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT | None:
         record = evolve(tenant.held.record, name=tenant.names.tenant)
         self.tenancy.check_record(record)
         check_login(tenant.names, intended_login(record))
@@ -166,8 +168,37 @@ class ClaimingJob(TenantJob[DoneT]):
         """
 
     @abstractmethod
-    async def work(self, tenant: ClaimedTenant) -> DoneT:
-        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
+    async def work(self, tenant: ClaimedTenant) -> DoneT | None:
+        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
+
+        None: it finished a removal that another process had begun, which ended the claim. Then the work begins again.
+        """
+
+
+class AgedJob(ClaimingJob[DoneT]):
+    """A job that skips tenants for which something is not ``age`` long ago.
+
+    Ages are measured from the start of the run, by the store's clock. So a rotation by another process during the run
+    always counts as young.
+    """
+
+    def __init__(self, tenancy: Tenancy, age: timedelta | None, *, what: str) -> None:
+        super().__init__(tenancy)
+        if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
+            raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
+        self._age = age
+        self._now: datetime | None = None
+
+    async def prepare(self, meter: Meter) -> int:
+        if self._age is not None:
+            self._now = await now_of(self.tenancy.store)
+        return await super().prepare(meter)
+
+    def is_young(self, since: datetime | None) -> bool:
+        """Whether ``since`` is less than the age ago. A credential of version 0.1 has no date, and is old."""
+        if self._age is None or self._now is None or since is None:
+            return False
+        return self._now - since < self._age
 
 
 async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
@@ -178,6 +209,12 @@ async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
     """
     record = tenant.held.record
     current = record.current
+    if current is not None and current.suspended is not None:
+        for login in doubt.logins:
+            await tenant.intend(Verb.SUSPEND, login)
+            await end_login(tenant, login, certain=False)
+        await tenant.held.keep(current)
+        return
     if current is None and record.intended is None:
         await tenant.held.forget()  # the tenant was removed; our claim created this record
         return

@@ -165,6 +165,16 @@ class Grants(ABC, Generic[ServerT]):
         """Remove what prevents the API from deleting the tenant's database, such as a prepared transaction."""
 
     @abstractmethod
+    async def shut(self, names: Names) -> None:
+        """After the logins of a role were ended: let nobody else keep access to what was theirs.
+
+        This rolls back prepared transactions and revokes the rights of others, as far as the role has any.
+
+        Raises:
+            GrantError: A session of another login is open in the tenant's database.
+        """
+
+    @abstractmethod
     async def release(self, names: Names) -> None:
         """Make the administrator the owner of the database and the tenant's objects. Remove all other access."""
 

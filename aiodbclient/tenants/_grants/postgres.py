@@ -24,7 +24,7 @@ from .._roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
 from .postgres_adoption import carry_over, shut_out
-from .postgres_leaving import forget_role, make_removable, release
+from .postgres_leaving import forget_role, make_removable, release, shut
 from .postgres_logins import LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
 from .postgres_members import lacking_inside, lacking_outside
 from .postgres_owner import Step, has_database, inherit_step, lacking, take
@@ -210,6 +210,13 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
     async def before_removal(self, names: Names) -> None:
         await make_removable(names, self._administrator)
+
+    async def shut(self, names: Names) -> None:
+        if names.role is Role.OWNER:
+            await shut(names, self._administrator, self._limit)
+            return
+        async with self._administrator() as server:
+            await take(names, server, await lacking_outside(names, server, ()))
 
     async def release(self, names: Names) -> None:
         await release(names, self._administrator)

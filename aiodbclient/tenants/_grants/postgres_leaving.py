@@ -18,6 +18,10 @@ from .postgres_sessions import become, knows_options, run
 _TRIES = 3  # because another tenant may keep granting rights to the role
 
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s")
+_STRANGERS = SQL("""
+SELECT DISTINCT usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
+WHERE datname = %s AND NOT rolsuper AND usename <> current_user
+""")
 _SLOTS = SQL("SELECT slot_name FROM pg_replication_slots WHERE database = %s")
 _WHERE = SQL("""
 SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
@@ -42,21 +46,34 @@ async def make_removable(names: Names, administrator: Administrator) -> None:
             return
         if (await read_database(names, server)).template:
             await take(names, server, await lacking(names, server, (), None))
-        prepared = await run(names, server, _PREPARED, names.database)
         slots = await run(names, server, _SLOTS, names.database)
-        if prepared:
-            await _open_to_administrator(names, server, names.database or "")
-    if prepared:
-        async with administrator(dbname=names.database) as server:
-            for gid, owner in prepared:
-                await become(names, server, owner)  # only the owner may end it
-                await run(names, server, SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+    await _roll_back_prepared(names, administrator)
     if slots:
         raise GrantError(
             f"tenant {names.tenant!r}: the database {names.database!r} has the replication slot {slots[0][0]!r}, so it "
             "cannot be dropped: run SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
             tenant=names.tenant,
         )
+
+
+async def shut(names: Names, administrator: Administrator, limit: int | None) -> None:
+    """Roll back prepared transactions in the database of a tenant without logins, and close it to everybody else.
+
+    Raises:
+        GrantError: A session of another login is open there. Only that login can end it.
+    """
+    async with administrator() as server:
+        if not await has_database(names, server):
+            return
+    await _roll_back_prepared(names, administrator)
+    async with administrator() as server:
+        await take(names, server, await lacking(names, server, (), limit))
+        for (login,) in await run(names, server, _STRANGERS, names.database):
+            raise GrantError(
+                f"tenant {names.tenant!r}: the login {login!r} may no longer enter the database {names.database!r}, "
+                "and still has a session there: end that session, and run this again",
+                tenant=names.tenant,
+            )
 
 
 async def release(names: Names, administrator: Administrator) -> None:
@@ -78,6 +95,18 @@ async def release(names: Names, administrator: Administrator) -> None:
         database = await read_database(names, server)
         for step in closing_steps(database, name, {database.owner}):
             await run(names, server, step.statement)
+
+
+async def _roll_back_prepared(names: Names, administrator: Administrator) -> None:
+    async with administrator() as server:
+        prepared = await run(names, server, _PREPARED, names.database)
+        if prepared:
+            await _open_to_administrator(names, server, names.database or "")
+    if prepared:
+        async with administrator(dbname=names.database) as server:
+            for gid, owner in prepared:
+                await become(names, server, owner)  # only the owner may end it
+                await run(names, server, SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
 
 
 async def forget_role(names: Names, administrator: Administrator, role: str) -> None:
