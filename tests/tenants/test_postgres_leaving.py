@@ -168,7 +168,9 @@ async def test_a_released_database_keeps_its_data_and_lets_nobody_in(
         administrator.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
         assert administrator.execute("TABLE t").fetchone() == (1,)
         administrator.execute("DROP TABLE s.inner_t")
-        owned = administrator.execute("SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = current_user::regrole")
+        owned = administrator.execute(
+            "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = current_user::regrole"
+        )
         assert owned.fetchone() == (1,)
 
 

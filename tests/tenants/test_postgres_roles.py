@@ -154,7 +154,9 @@ async def test_readers_are_refused_where_a_schema_lets_everybody_create(managed:
     fresh, upgraded = await managed.tenant("fresh", grants), await managed.tenant("upgraded", grants)
     managed.api("ALTER SCHEMA public OWNER TO CURRENT_USER; GRANT CREATE ON SCHEMA public TO PUBLIC", upgraded.whole)
 
-    reason = "every login may create objects in the schema 'public' of the database '{}', and only a superuser can change"
+    reason = (
+        "every login may create objects in the schema 'public' of the database '{}', and only a superuser can change"
+    )
     assert (await grants.why_no_roles(upgraded)).startswith(reason.format("upgraded"))
     assert (await grants.why_no_roles(fresh)).startswith(reason.format("fresh") if managed.version == 14 else "")
     assert (await grants.why_no_roles(fresh) == "") == (managed.version > 14)

@@ -221,9 +221,8 @@ class LoginEnd:
                     reasons.append(str(error))
         left = [name for (name,) in await session.run(_OWNS_IN, self.role, self.role)]
         if left:
-            owner = Identifier(session.names.owner)
-            with suppress(GrantError):
-                await session.run(SQL("REVOKE {} FROM {}").format(owner, Identifier(self.username)))
+            if entered is not None:
+                await self._leave_owner()
             where = ", ".join(repr(name) if name else "the whole server" for name in left)
             why = f": {'; '.join(reasons)}" if reasons else ""
             raise self._kept(
@@ -244,6 +243,15 @@ class LoginEnd:
                 await take(session, list(membership_steps(session, owner, None, ())))
             text = "GRANT {} TO {}" + (" WITH INHERIT TRUE, SET TRUE" if session.knows_options else "")
             await session.run(SQL(text).format(Identifier(owner), Identifier(self.username)))
+
+    async def _leave_owner(self) -> None:
+        """Undo ``_join_owner`` for a login that stays."""
+        async with self.open_session() as session:
+            owner, login = Identifier(session.names.owner), Identifier(self.username)
+            if self.username not in session.names.owner_logins:
+                await session.run(SQL("REVOKE {} FROM {}").format(owner, login))
+            elif session.knows_options:
+                await session.run(SQL("GRANT {} TO {} WITH INHERIT FALSE").format(owner, login))
 
     @asynccontextmanager
     async def _entered(self, database: str) -> AsyncGenerator[Session]:

@@ -143,14 +143,28 @@ async def hand_over(session: Session, role: str, acting: str) -> None:
             await _open_schemas(session)
         await session.become(acting)
         for start in range(0, len(few), _AT_ONCE):
-            statements = [
-                quoted(f"ALTER {_ALTERED.get(kind) or _WORDS.get(kind, kind.upper())} {{}} OWNER TO {{}}").format(
-                    quoted(identity), owner
-                )
-                for kind, identity in few[start : start + _AT_ONCE]
-            ]
-            await session.run(SQL("; ").join(statements))
+            await _each(session, [_alter(kind, identity, owner) for kind, identity in few[start : start + _AT_ONCE]])
     await session.reset_role()
+
+
+async def _each(session: Session, statements: list[Composed]) -> None:
+    """Run the statements at once or, if one is refused, each. Raises the first refusal at the end."""
+    with suppress(GrantError):
+        await session.run(SQL("; ").join(statements))
+        return
+    refused: GrantError | None = None
+    for statement in statements:
+        try:
+            await session.run(statement)
+        except GrantError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
+
+
+def _alter(kind: str, identity: str, owner: Identifier) -> Composed:
+    word = _ALTERED.get(kind) or _WORDS.get(kind, kind.upper())
+    return quoted(f"ALTER {word} {{}} OWNER TO {{}}").format(quoted(identity), owner)
 
 
 async def _open_schemas(session: Session) -> None:
