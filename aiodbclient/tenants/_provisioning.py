@@ -88,7 +88,7 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
     owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
     if usable(owner) is None:
         error: Exception = unusable(name, owner)
-    elif site.sql is not None and (reason := site.sql.why_no_roles()):
+    elif site.sql is not None and (reason := await tenant.spent.on_sql(site.sql.why_no_roles(tenant.names))):
         error = UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
             engine=site.engine,

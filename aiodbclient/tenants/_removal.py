@@ -64,7 +64,7 @@ async def remove(tenancy: Tenancy, tenant: ClaimedTenant, verb: Verb) -> None:
             await delete_login(tenant, login, certain=certain)
     if names.role is Role.OWNER:
         await _remove_data(tenant, verb)
-    if sql is not None:
+    if sql is not None and not (verb is Verb.RELEASE and names.role is Role.OWNER):
         await tenant.spent.on_sql(sql.forget(names))
     await tenant.held.forget()
 
