@@ -22,6 +22,7 @@ from ._plans import Plan
 from ._pools import TenantPools
 from ._problems import Problem
 from ._roles import Role
+from ._rooms import Room
 from ._stores import Claim, Record, Store
 from ._stores.postgres import PostgresStore
 from ._stores.sealing import Seal
@@ -36,6 +37,7 @@ __all__ = [
     "Problem",
     "Record",
     "Role",
+    "Room",
     "SQLiteStore",
     "Seal",
     "Store",

@@ -32,7 +32,7 @@ from ._naming import record_name
 from ._outcomes import TenantDone
 from ._roles import Role
 from ._stores import Record
-from ._tenancy import Setup, Tenancy, usable
+from ._tenancy import Setup, Tenancy, no_roles, usable
 
 IfExists = Literal["error", "adopt", "reset"]
 
@@ -49,10 +49,11 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login that owns it. See ``Tenants.provision``."""
 
+    places = True
+
     def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
         super().__init__(tenancy, bulk=bulk)
         self._if_exists: IfExists = check_if_exists(if_exists)
-        self._listing = Listing() if bulk else None
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
@@ -60,7 +61,8 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
         await refuse_role(self.tenancy, tenant)
-        action, credential = await provision(tenant, self._if_exists, self._listing, self.tenancy.setup)
+        listing = self.clusters.listing(tenant.cluster.id) if self.clusters.bulk else None
+        action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
@@ -68,7 +70,7 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
     """For a reader or writer: make sure that the tenant can have one.
 
     Raises:
-        InvalidArgumentError: The tenant itself is not stored.
+        TenantNotFoundError: The tenant itself is not stored.
         UnsupportedOperationError: The server would let the reader or writer do more than it may.
     """
     if tenancy.role is Role.OWNER:
@@ -76,10 +78,7 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
     name, site = tenant.names.tenant, tenant.site
     owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
     if usable(owner) is None:
-        error: Exception = InvalidArgumentError(
-            f"the tenant {name!r} has no credential on record, so it can have no {tenancy.role}: provision it first; "
-            "nothing was sent"
-        )
+        error: Exception = no_roles(name, tenancy.role)
     elif site.sql is not None and (reason := site.sql.why_no_roles()):
         error = UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",

@@ -41,7 +41,9 @@ class RemoveTenants(ClaimingJob[TenantRemoved]):
         await tenant.intend(Verb.RELEASE if self._keep_database else Verb.REMOVE, login)
         if self.tenancy.role is Role.OWNER:
             for role in (Role.WRITER, Role.READER):
-                await RemoveTenants(self.tenancy.for_role(role)).do_one(name, tenant.spent)
+                of_role = RemoveTenants(self.tenancy.for_role(role))
+                of_role.clusters.bulk = self.clusters.bulk
+                await of_role.do_one(name, tenant.spent)
         await remove(tenant, keep_database=self._keep_database)
         return TenantRemoved(name=name, action=Action.DELETED)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from attrs import evolve
 
 from .._bulk.outcomes import Action
-from ..errors import InvalidArgumentError, NotFoundError
+from ..errors import NotFoundError, TenantNotFoundError
 from ..models import User
 from ._checking import examine
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._endings import end_login
 from ._intent import Verb, intended_login
-from ._listing import Listing, read_user
+from ._listing import read_user
 from ._logins import grant, refused_login, working_credential
 from ._loop import ClaimingJob
 from ._naming import names_of, record_name
@@ -27,25 +27,27 @@ from ._tenancy import Tenancy
 class RepairTenants(ClaimingJob[TenantRepaired]):
     """Repair each tenant. See ``Tenants.repair``."""
 
+    places = True
+
     def __init__(self, tenancy: Tenancy, *, recreate: bool = False) -> None:
         super().__init__(tenancy)
         self._recreate = recreate
-        self._listing = Listing()
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantRepaired | None:
         if record is None:
-            raise InvalidArgumentError(f"the tenant {name!r} is not on record: provision it first; nothing was sent")
+            raise TenantNotFoundError(f"the tenant {name!r} is not on record: provision it first; nothing was sent")
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantRepaired:
         await refuse_role(self.tenancy, tenant)
         name, record, setup = tenant.names.tenant, tenant.held.record, self.tenancy.setup
+        listing = self.clusters.listing(tenant.cluster.id)
         if record.current is None:  # its creation was not finished
-            _, credential = await provision(tenant, "error", self._listing, setup)
+            _, credential = await provision(tenant, "error", listing, setup)
             return TenantRepaired(
                 name=name, action=Action.REPAIRED, credential=credential, problems=(Problem.UNFINISHED,)
             )
-        problems = await examine(tenant, record, self._listing)
+        problems = await examine(tenant, record, listing)
         if not problems:
             return TenantRepaired(name=name, action=Action.KEPT, credential=record.current)
         # A process may have died between creating the database and setting it up. Then the intent is on this login.
