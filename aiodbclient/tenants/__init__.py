@@ -24,6 +24,7 @@ from ._problems import Problem
 from ._roles import Role
 from ._rooms import Room
 from ._stores import Claim, Record, Store
+from ._stores.moving import copy_records, rewrite_records
 from ._stores.postgres import PostgresStore
 from ._stores.sealing import Seal
 from ._stores.sqlite import SQLiteStore
@@ -54,4 +55,6 @@ __all__ = [
     "TenantRepaired",
     "TenantResult",
     "Tenants",
+    "copy_records",
+    "rewrite_records",
 ]
