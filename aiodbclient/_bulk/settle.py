@@ -28,11 +28,12 @@ it, otherwise with a new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from .._request.retry import Pauses, RetryPolicy, was_lost
+from .._request.waits import FIRST, until_seen
 from ..errors import (
     APIError,
     ConflictError,
@@ -41,7 +42,6 @@ from ..errors import (
     NotFoundError,
     UnprocessableEntityError,
 )
-from .waits import FIRST, waits
 
 T = TypeVar("T")
 
@@ -159,16 +159,16 @@ async def _taken(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
 
 async def _once_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
     """Read the name until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
-    for wait in looks():
-        await asyncio.sleep(wait)
+
+    async def look() -> T | None:
         with suppress(NotFoundError):
             return await readable(read, retry)
-    raise refusal
+        return None
 
-
-def looks() -> Iterator[float]:
-    """Yield the seconds to wait before each read of something new that the API may not return yet."""
-    return waits(FRESH, first=LOOK)
+    seen = await until_seen(look, FRESH, first=LOOK)
+    if seen is None:
+        raise refusal
+    return seen
 
 
 def unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:

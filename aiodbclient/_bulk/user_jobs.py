@@ -6,7 +6,6 @@ that.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -16,6 +15,7 @@ from attrs import evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
+from .._request.reset import with_password
 from .._request.user_calls import UserCalls
 from ..errors import (
     ConflictError,
@@ -28,6 +28,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..models import NewUser, User
+from . import settle
 from .job import ClusterJob, DoneT_co, removed
 from .outcomes import Action, Removed, UserDone
 from .settings import (
@@ -39,7 +40,7 @@ from .settings import (
     unknown_settings,
     wanted_settings,
 )
-from .settle import create_settled, looks, readable, unsettled
+from .settle import create_settled, readable, unsettled
 from .specs import user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
@@ -68,8 +69,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
             InvalidResponseError: The password was reset, but the API does not return the new one.
         """
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
-        if user.password is None:
-            user = await self.read_password(users, user)
+        user = await self.read_password(users, user)
         if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not return the new one: "
@@ -79,18 +79,10 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         return user
 
     async def read_password(self, users: UserCalls, user: User) -> User:
-        """Read a user until the API returns its password, which is empty for a moment after a create or reset.
-
-        Returns:
-            ``user`` with its password, or as it was if the API returns none.
-        """
-        for wait in looks() if self.returns_passwords else ():
-            await asyncio.sleep(wait)
-            with suppress(DatabaseClientError):  # the caller handles a missing password
-                read = await users.get(user.name)
-                if read.password is not None:
-                    return evolve(user, password=read.password)
-        return user
+        """Return ``user`` with its password, or as it was if the API returns none."""
+        if not self.returns_passwords:
+            return user
+        return await with_password(user, partial(users.get, user.name), settle.FRESH, first=settle.LOOK)
 
 
 class ProvisionUsers(UserJob[UserDone]):
@@ -169,8 +161,7 @@ class ProvisionUsers(UserJob[UserDone]):
         Raises:
             DatabaseClientError: The password is unknown; ``may_have_applied`` is set.
         """
-        if user.password is None:
-            user = await self.read_password(users, user)
+        user = await self.read_password(users, user)
         if user.password is not None:
             return user
         if not self._listed:

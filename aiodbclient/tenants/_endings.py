@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from .._bulk.waits import waits
+from .._request.waits import waits
 from ..errors import GrantError, InvalidResponseError, NotFoundError
 from ..models import User
 from ._claims import ClaimedTenant, Tenant

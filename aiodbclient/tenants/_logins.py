@@ -18,8 +18,8 @@ from attrs import evolve
 
 from .._bulk.settings import differences
 from .._bulk.settle import FRESH, Request, create_new, create_settled, readable
-from .._bulk.waits import waits
 from .._request.retry import RetryPolicy
+from .._request.waits import waits
 from ..clusters import retry_policy
 from ..errors import (
     ConfigurationError,

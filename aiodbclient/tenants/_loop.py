@@ -13,8 +13,8 @@ from attrs import define, evolve, field
 from .._bulk.job import Job
 from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
-from .._bulk.waits import waits
 from .._request.call import Meter
+from .._request.waits import waits
 from ..clusters import for_work
 from ..errors import ClaimLostError, ConfigurationError, GrantError, StoreError
 from ._claims import ClaimedTenant, HeldClaim

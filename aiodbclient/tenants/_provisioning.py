@@ -11,7 +11,7 @@ from attrs import frozen
 
 from .._bulk.outcomes import Action
 from .._bulk.settle import FRESH, create_settled, says_taken
-from .._bulk.waits import waits
+from .._request.waits import waits
 from ..clusters import retry_policy
 from ..errors import (
     ConflictError,
