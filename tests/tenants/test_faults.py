@@ -21,7 +21,6 @@ from aiodbclient.errors import (
     ClaimLostError,
     ConfigurationError,
     ConflictError,
-    DatabaseClientError,
     GrantError,
     InvalidArgumentError,
     InvalidResponseError,

@@ -149,8 +149,8 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     for call in (wrong.ensure("alpha"), wrong.get("alpha"), wrong.plan(["alpha"])):
         with pytest.raises(InvalidArgumentError, match="a name is taken in the whole store"):
             await call
-    for run in (wrong.check, wrong.repair, wrong.rotate, wrong.retire):
-        assert await by_name(run()) == {}
+    for over_all in (wrong.check, wrong.repair, wrong.rotate, wrong.retire):
+        assert await by_name(over_all()) == {}
     assert [each async for each in wrong.records()] == []
     assert (await wrong.plan([], prune=True)).extra == ()
 
