@@ -50,6 +50,13 @@ class TenantNotFoundError(InvalidArgumentError):
     """
 
 
+class NoRoomError(DatabaseClientError):
+    """All clusters of a ``Tenants`` are full: each has ``most`` tenants. Nothing was sent, nothing is on record.
+
+    Give ``Tenants`` another cluster, or a larger ``most``.
+    """
+
+
 class UnsupportedOperationError(DatabaseClientError):
     """The cluster's engine does not support this. Nothing was sent, except to read the engine if it was unknown.
 

@@ -22,7 +22,9 @@ from ._plans import Plan
 from ._pools import TenantPools
 from ._problems import Problem
 from ._roles import Role
+from ._rooms import Room
 from ._stores import Claim, Record, Store
+from ._stores.moving import copy_records, rewrite_records
 from ._stores.postgres import PostgresStore
 from ._stores.sealing import Seal
 from ._stores.sqlite import SQLiteStore
@@ -36,6 +38,7 @@ __all__ = [
     "Problem",
     "Record",
     "Role",
+    "Room",
     "SQLiteStore",
     "Seal",
     "Store",
@@ -52,4 +55,6 @@ __all__ = [
     "TenantRepaired",
     "TenantResult",
     "Tenants",
+    "copy_records",
+    "rewrite_records",
 ]

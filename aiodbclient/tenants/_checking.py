@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from copy import copy
 
 from .._request.call import Meter
-from ..errors import DatabaseClientError, GrantError, ServerError, TransportError
+from ..errors import GrantError, ServerError, TransportError
 from ..models import User
 from ._claims import Tenant
 from ._credential import Credential
@@ -18,8 +17,9 @@ from ._loop import TenantJob
 from ._naming import names_of
 from ._outcomes import TenantChecked
 from ._problems import Problem
+from ._site import Site
 from ._stores import Record
-from ._tenancy import Tenancy, suspended, unusable, usable
+from ._tenancy import suspended, unusable, usable
 
 _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 
@@ -27,32 +27,29 @@ _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 class CheckTenants(TenantJob[TenantChecked]):
     """Find the problems of each tenant. See ``Tenants.check``."""
 
-    def __init__(self, tenancy: Tenancy) -> None:
-        super().__init__(tenancy)
-        self._listing = Listing()
-        self._away: DatabaseClientError | None = None
-
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster. If it is unreachable, no tenant can be checked, and each fails with that error."""
+        """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""
         try:
             return await super().prepare(meter)
-        except (GrantError, TransportError, ServerError) as error:
-            self._away = error
+        except (GrantError, TransportError, ServerError):
             return 1
 
     async def do_one(self, name: str, spent: Spent) -> TenantChecked:
-        if self._away is not None:
-            raise copy(self._away)  # each outcome has its own, since raising it adds to its traceback
-        calls = self.calls(spent.meter, name)
-        site = await self.tenancy.site.read(calls)
-        names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
-        tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
         record = await self.tenancy.record(name, spent)
+        site, _ = await self.clusters.locate(name, record, spent, places=False)
+        with self.clusters.watched(site.cluster_id):
+            return await self._check(name, record, site, spent)
+
+    async def _check(self, name: str, record: Record | None, site: Site, spent: Spent) -> TenantChecked:
+        names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
+        calls = self.clusters.calls(site.cluster_id, spent.meter, name)
+        tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
+        listing = self.clusters.listing(site.cluster_id)
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
             if record is None:
                 raise unusable(name, record, self.tenancy.role)
-            problems = await examine(tenant, record, self._listing)
+            problems = await examine(tenant, record, listing)
             before, record = record, await self.tenancy.record(name, spent) if problems else record
             if record == before:
                 break

@@ -85,6 +85,20 @@ def intent_of(record: Record | None) -> Intent | None:
     return None if record is None or record.intended is None else Intent.read(record.intended)
 
 
+def cluster_of(record: Record | None) -> str | None:
+    """Return the id of the cluster that ``record`` names; None if it names none. Raises as ``Intent.read``."""
+    if record is None:
+        return None
+    intent = intent_of(record)
+    named = [each.cluster for each in (intent, record.current, record.previous) if each is not None]
+    return next((cluster for cluster in named if cluster is not None), None)
+
+
+def is_empty(record: Record) -> bool:
+    """Whether nothing was begun for the name: it is, or was, only claimed."""
+    return record.current is None and record.previous is None and record.intended is None
+
+
 def intended_login(record: Record | None) -> str | None:
     """Return the login that the intent on ``record`` names, or None. Raises as ``Intent.read``."""
     intent = intent_of(record)

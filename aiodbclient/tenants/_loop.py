@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from random import uniform
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from attrs import define, evolve, field
 
@@ -15,15 +16,17 @@ from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
 from .._request.call import Meter
 from .._request.waits import waits
-from ..clusters import ClusterClient, for_work
-from ..engines import CAPABILITIES
-from ..errors import ClaimLostError, GrantError, InvalidArgumentError, StoreError
-from ._claims import ClaimedTenant
+from ..clusters import for_work
+from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
+from ._claims import ClaimedTenant, HeldClaim
+from ._clusters import JobClusters
 from ._credential import Credential
 from ._events import Spent
-from ._intent import Verb, intended_login
+from ._intent import Verb, cluster_of, intended_login, is_empty
 from ._logins import end_login, working_credential, works
 from ._naming import check_tenant, names_of
+from ._roles import Role
+from ._rooms import Seat
 from ._stores import Record
 from ._tenancy import Tenancy, check_login, now_of, usable
 
@@ -57,21 +60,18 @@ class TenantJob(Job[str, DoneT]):
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
         self.tenancy = tenancy
-        self.bulk = bulk
-        self._turns = tenancy.turns
+        self.clusters = JobClusters(tenancy, bulk=bulk)
 
     def check(self, given: object) -> str:
         return name_spec(given)
 
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster, and return how many names to begin at a time.
+        """Read a cluster, and return how many names to begin at a time.
 
         This is more than it works on at a time, because other processes may hold the claims of some.
         """
-        site = await self.tenancy.site.read(self.calls(meter))
-        at_a_time = CAPABILITIES[site.engine].concurrent_user_writes
-        self._turns = asyncio.Semaphore(at_a_time)
-        return _BEGUN * at_a_time
+        self.tenancy.rooms.reread()
+        return _BEGUN * await self.clusters.begin(meter) * len(self.tenancy.sites)
 
     async def do(self, spec: str, meter: Meter) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
@@ -85,14 +85,13 @@ class TenantJob(Job[str, DoneT]):
         spent.report(on_event, spec, role, done.action, None)
         return done
 
-    def calls(self, meter: Meter, tenant: str | None = None) -> ClusterClient:
-        """The cluster, in the lane of this job. ``meter`` counts the requests."""
-        return for_work(self.tenancy.cluster, meter=meter, bulk=self.bulk, tenant=tenant)
-
     def ends_run(self, error: Exception) -> bool:
         """Whether ``error`` ends the run. A store that cannot be used does, because nothing could be stored."""
-        lost_store = isinstance(error, StoreError) and not isinstance(error, ClaimLostError)
-        return lost_store or super().ends_run(error)
+        if isinstance(error, StoreError):
+            return not isinstance(error, ClaimLostError)
+        if isinstance(error, ConfigurationError) and self.clusters.are_many:
+            return False  # it may be one cluster that is not online
+        return super().ends_run(error)
 
     @abstractmethod
     async def do_one(self, name: str, spent: Spent) -> DoneT:
@@ -100,7 +99,13 @@ class TenantJob(Job[str, DoneT]):
 
 
 class ClaimingJob(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass with the methods ``known`` and ``work``."""
+    """A job that changes tenants. Each verb is a subclass with the methods ``known`` and ``work``.
+
+    Attributes:
+        places: Whether it gives a new tenant its cluster.
+    """
+
+    places: ClassVar[bool] = False
 
     async def do_one(self, name: str, spent: Spent) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do.
@@ -114,38 +119,77 @@ class ClaimingJob(TenantJob[DoneT]):
         before = usable(record)
         if (known := self.known(name, record, before)) is not None:
             return known
-        calls = self.calls(spent.meter, name)
-        site = await tenancy.site.read(calls)
-        names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
         losses, doubt = 0, Doubt()
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
-            async with spent.in_turn(self._turns):
-                held = await tenancy.claim(names, spent)
-                if held is not None:
-                    watched = for_work(calls, tenant=name, before_sending=held.check_lease)
-                    tenant = ClaimedTenant(site=site, cluster=watched, names=names, held=held, spent=spent)
-                    try:
-                        async with held:
-                            if doubt.logins:
-                                await _verify_credential(tenant, doubt)
-                            elif (done := await self._under(tenant, before)) is not None:
-                                return done
-                        doubt = Doubt()
-                        continue
-                    except ClaimLostError:
-                        losses += 1
-                        doubt.logins |= held.wrote
-                        if losses >= _LOSSES and not doubt.logins:
-                            raise
-                    except GrantError:
-                        tenancy.site.reread()
-                        raise
+            tenant: ClaimedTenant | None = None
+            try:
+                async with self._claimed(name, record, spent) as tenant:
+                    if tenant is not None:
+                        if tenant.is_elsewhere:  # another process chose another cluster meanwhile
+                            record = tenant.held.record
+                            tenancy.check_record(record)
+                        elif doubt.logins:
+                            await _verify_credential(tenant, doubt)
+                            doubt = Doubt()
+                        elif (done := await self._under(tenant, before)) is not None:
+                            return done
+                        else:
+                            record = await tenancy.record(name, spent)
+                if tenant is not None:
+                    continue
+            except ClaimLostError:
+                losses += 1
+                doubt.logins |= set() if tenant is None else tenant.held.wrote
+                if losses >= _LOSSES and not doubt.logins:
+                    raise
             await spent.wait_for_claim(uniform(0.0, next(looks)))
             record = await tenancy.record(name, spent)
             if not doubt.logins and (known := self.known(name, record, before)) is not None:
                 return known
+
+    async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:
+        """Do the work of another job on the readers and writers that the tenant has on record."""
+        if self.tenancy.role is not Role.OWNER:
+            return
+        for role in (Role.WRITER, Role.READER):
+            tenancy = self.tenancy.for_role(role)
+            if await tenancy.record(tenant.names.tenant, tenant.spent) is not None:
+                of_role = job(tenancy)
+                of_role.clusters.bulk = self.clusters.bulk
+                await of_role.do_one(tenant.names.tenant, tenant.spent)
+
+    @asynccontextmanager
+    async def _claimed(self, name: str, record: Record | None, spent: Spent) -> AsyncGenerator[ClaimedTenant | None]:
+        """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
+        tenancy, clusters = self.tenancy, self.clusters
+        site, seat = await clusters.locate(name, record, spent, places=self.places)
+        id, held = site.cluster_id, None
+        try:
+            names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+            async with spent.in_turn(clusters.turns(id)):
+                held = await tenancy.claim(names, spent)
+                if held is None:
+                    yield None
+                    return
+                calls = for_work(clusters.calls(id, spent.meter), tenant=name, before_sending=held.check_lease)
+                with clusters.watched(id):
+                    async with held:
+                        yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, spent=spent)
+        except GrantError:
+            tenancy.sites[id].reread()
+            raise
+        finally:
+            self._count(name, id, seat, held)
+
+    def _count(self, name: str, cluster: str, seat: Seat | None, held: HeldClaim | None) -> None:
+        """Count the tenants of the cluster after the work on one."""
+        rooms, is_ours = self.tenancy.rooms, held is not None and cluster_of(held.record) in (None, cluster)
+        if seat is not None:
+            rooms.give_back(seat, on_record=held is not None and is_ours and not held.leaves_nothing)
+        elif held is not None and held.leaves_nothing and not is_empty(held.record) and self.tenancy.role is Role.OWNER:
+            rooms.removed(name, cluster)
 
     async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT | None:
         record = evolve(tenant.held.record, name=tenant.names.tenant)

@@ -33,7 +33,7 @@ from ._outcomes import TenantDone
 from ._removal import remove
 from ._roles import Role
 from ._stores import Record
-from ._tenancy import Setup, Tenancy, unusable, usable
+from ._tenancy import Setup, Tenancy, no_roles, unusable, usable
 
 IfExists = Literal["error", "adopt", "reset"]
 
@@ -50,10 +50,11 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login that owns it. See ``Tenants.provision``."""
 
+    places = True
+
     def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
         super().__init__(tenancy, bulk=bulk)
         self._if_exists: IfExists = check_if_exists(if_exists)
-        self._listing = Listing() if bulk else None
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
@@ -67,10 +68,11 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         intent = tenant.held.intent
         if intent is not None and intent.removes:
-            await remove(self.tenancy, tenant, intent.verb)
+            await remove(self, tenant, intent.verb)
             return None
         await refuse_role(self.tenancy, tenant)
-        action, credential = await provision(tenant, self._if_exists, self._listing, self.tenancy.setup)
+        listing = self.clusters.listing(tenant.cluster.id) if self.clusters.bulk else None
+        action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
@@ -87,7 +89,7 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
     name, site = tenant.names.tenant, tenant.site
     owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
     if usable(owner) is None:
-        error: Exception = unusable(name, owner)
+        error: Exception = no_roles(name, tenancy.role) if owner is None else unusable(name, owner)
     elif site.sql is not None and (reason := await tenant.spent.on_sql(site.sql.why_no_roles(tenant.names))):
         error = UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from .._bulk.outcomes import Action
 from ..errors import ConflictError
@@ -11,7 +12,7 @@ from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._intent import Verb, intended_login, intent_of
 from ._logins import delete_login, end_login, if_there
-from ._loop import AgedJob
+from ._loop import AgedJob, ClaimingJob
 from ._outcomes import TenantRemoved
 from ._prefixes import delete_leftovers
 from ._roles import Role
@@ -44,20 +45,19 @@ class RemoveTenants(AgedJob[TenantRemoved]):
         if record.current is None and record.intended is None:
             await tenant.held.forget()  # nothing was ever created for it
             return TenantRemoved(name=name, action=Action.ABSENT)
-        await remove(self.tenancy, tenant, self._verb)
+        await remove(self, tenant, self._verb)
         return TenantRemoved(name=name, action=Action.DELETED)
 
 
-async def remove(tenancy: Tenancy, tenant: ClaimedTenant, verb: Verb) -> None:
-    """Remove a tenant or, if the tenancy is of a role, its reader or writer. ``Verb.RELEASE`` keeps the database."""
+async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> None:
+    """Remove a tenant or, if the job is on a role, its reader or writer. ``Verb.RELEASE`` keeps the database."""
     record, names, sql = tenant.held.record, tenant.names, tenant.site.sql
     kept = {each.username: each for each in (record.current, record.previous) if each is not None}
     intended, intent = intended_login(record), tenant.held.intent
     ended = suspended(record) is not None or (intent is not None and intent.removes)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(verb, record.current.username if record.current else intended or names.logins[0])
-    for role in await tenancy.roles(names.tenant, tenant.spent):
-        await RemoveTenants(role).do_one(names.tenant, tenant.spent)
+    await job.on_roles(RemoveTenants, tenant)
     for login in names.logins:
         certain = not ended and (login in kept or login == intended)
         if sql is None or await end_login(tenant, login, certain=certain, stored=kept.get(login)):

@@ -11,7 +11,7 @@ from ._checking import examine
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._intent import Verb, intended_login
-from ._listing import Listing, read_user
+from ._listing import read_user
 from ._logins import credential_of, end_login, grant, refused_login, working_credential
 from ._loop import ClaimingJob
 from ._naming import names_of
@@ -30,10 +30,11 @@ _OF_STRANGERS = frozenset({Problem.OPEN_TO_OTHERS, Problem.OWNED_BY_OTHERS, Prob
 class RepairTenants(ClaimingJob[TenantRepaired]):
     """Repair each tenant. See ``Tenants.repair``."""
 
+    places = True
+
     def __init__(self, tenancy: Tenancy, *, recreate: bool = False) -> None:
         super().__init__(tenancy)
         self._recreate = recreate
-        self._listing = Listing()
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantRepaired | None:
         if record is None:
@@ -47,12 +48,13 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
             return done
         await refuse_role(self.tenancy, tenant)
         name, record, setup = tenant.names.tenant, tenant.held.record, self.tenancy.setup
+        listing = self.clusters.listing(tenant.cluster.id)
         if record.current is None:  # its creation was not finished
-            _, credential = await provision(tenant, "error", self._listing, setup)
+            _, credential = await provision(tenant, "error", listing, setup)
             return TenantRepaired(
                 name=name, action=Action.REPAIRED, credential=credential, problems=(Problem.UNFINISHED,)
             )
-        problems = await examine(tenant, record, self._listing)
+        problems = await examine(tenant, record, listing)
         if not problems:
             return TenantRepaired(name=name, action=Action.KEPT, credential=record.current)
         # A process may have died between creating the database and setting it up. Then the intent is on this login.
@@ -76,14 +78,14 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         name, record, intent = tenant.names.tenant, tenant.held.record, tenant.held.intent
         problem = Problem.UNFINISHED
         if intent is not None and intent.removes:
-            await remove(self.tenancy, tenant, intent.verb)
+            await remove(self, tenant, intent.verb)
             action, problem = Action.DELETED, Problem.REMOVAL_UNFINISHED
-            credential = await credential_of(tenant, User(intent.login))
+            credential = await credential_of(tenant, User(intent.login, password=""))
         elif intent is not None and intent.verb is Verb.SUSPEND:
-            action, credential = Action.SUSPENDED, await suspend(self.tenancy, tenant)
+            action, credential = Action.SUSPENDED, await suspend(self, tenant)
         elif record.current is not None and record.current.suspended is not None:
             await refuse_role(self.tenancy, tenant)
-            action, credential = Action.RESUMED, await resume(self.tenancy, tenant)
+            action, credential = Action.RESUMED, await resume(self, tenant)
         else:
             return None
         return TenantRepaired(name=name, action=action, credential=credential, problems=(problem,))
@@ -92,7 +94,8 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         """Give the readers and writers their rights on a new database."""
         if tenant.site.sql is None:
             return
-        for tenancy in await self.tenancy.roles(tenant.names.tenant, tenant.spent):
+        for role in (Role.WRITER, Role.READER):
+            tenancy = self.tenancy.for_role(role)
             record = await tenancy.record(tenant.names.tenant, tenant.spent)
             names = names_of(tenant.names.tenant, tenant.site.engine, tenancy.prefix, tenancy.role)
             for credential in (record.current, record.previous) if record else ():

@@ -11,7 +11,7 @@ from attrs import frozen
 from .._dsn import dsn
 from .._hosts import is_host
 from ..clusters import ClusterClient
-from ..engines import CAPABILITIES, Engine, guard_tenants
+from ..engines import CAPABILITIES, Capabilities, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
 from ..models import Cluster, Connection, User
 from ._credential import Credential
@@ -78,20 +78,38 @@ class Site:
 
 
 class SiteReader:
-    """Reads the cluster once for each ``Tenants``, and again after ``reread``.
+    """Reads one cluster once for each ``Tenants``, and again after ``reread``.
 
     Args:
+        cluster: The cluster, with the options of the caller.
         private: Whether to use the private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
         connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
+
+    Attributes:
+        turns: Limits how many names ``ensure`` works on at a time.
     """
 
-    def __init__(self, *, private: bool = False, admin: str | None = None, connection_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        cluster: ClusterClient,
+        *,
+        private: bool = False,
+        admin: str | None = None,
+        connection_limit: int | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.turns = asyncio.Semaphore(Capabilities().concurrent_user_writes)
         self._limit = connection_limit
         self._private = private
         self._admin = admin
         self._site: Site | None = None
         self._reading = asyncio.Lock()
+
+    @property
+    def engine(self) -> Engine | str | None:
+        """The engine of the cluster, if it is known."""
+        return self.cluster.engine if self._site is None else self._site.engine
 
     async def read(self, cluster: ClusterClient) -> Site:
         """The facts about the cluster. The first call reads the cluster and its CA, and logs in as the administrator.
@@ -99,7 +117,7 @@ class SiteReader:
         It changes nothing: it is safe to repeat and to cancel.
 
         Args:
-            cluster: The cluster.
+            cluster: The cluster, with the options of this work.
 
         Raises:
             UnsupportedOperationError: Its engine does not support tenants, or is unknown.

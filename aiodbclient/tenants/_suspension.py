@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 
 from .._bulk.outcomes import Action, Done
@@ -15,7 +17,7 @@ from ._outcomes import TenantDone
 from ._provisioning import refuse_role
 from ._removal import remove
 from ._stores import Record
-from ._tenancy import Tenancy, now_of, suspended, unusable, usable
+from ._tenancy import now_of, suspended, unusable, usable
 
 
 class SuspendTenants(ClaimingJob[TenantDone]):
@@ -28,7 +30,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        credential = await suspend(self.tenancy, tenant)
+        credential = await suspend(self, tenant)
         return TenantDone(name=tenant.names.tenant, action=Action.SUSPENDED, credential=credential)
 
 
@@ -47,9 +49,9 @@ class ResumeTenants(ClaimingJob[TenantDone]):
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         await refuse_role(self.tenancy, tenant)
         if _is_being_suspended(tenant):
-            await suspend(self.tenancy, tenant)
+            await suspend(self, tenant)
             return None
-        credential = await resume(self.tenancy, tenant)
+        credential = await resume(self, tenant)
         return TenantDone(name=tenant.names.tenant, action=Action.RESUMED, credential=credential)
 
 
@@ -61,9 +63,9 @@ class SuspendRole(ClaimingJob[Done]):
 
     async def work(self, tenant: ClaimedTenant) -> Done:
         if _has_logins(tenant.held.record):
-            await suspend(self.tenancy, tenant)
+            await suspend(self, tenant)
         else:
-            await remove(self.tenancy, tenant, Verb.REMOVE)
+            await remove(self, tenant, Verb.REMOVE)
         return Done(name=tenant.names.tenant, action=Action.SUSPENDED)
 
 
@@ -76,13 +78,13 @@ class ResumeRole(ClaimingJob[Done]):
 
     async def work(self, tenant: ClaimedTenant) -> Done | None:
         if _is_being_suspended(tenant):
-            await suspend(self.tenancy, tenant)
+            await suspend(self, tenant)
             return None
-        await resume(self.tenancy, tenant)
+        await resume(self, tenant)
         return Done(name=tenant.names.tenant, action=Action.RESUMED)
 
 
-async def suspend(tenancy: Tenancy, tenant: ClaimedTenant) -> Credential:
+async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
     record, names = tenant.held.record, tenant.names
     current = record.current
@@ -91,8 +93,7 @@ async def suspend(tenancy: Tenancy, tenant: ClaimedTenant) -> Credential:
     other = names.other(current.username)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(Verb.SUSPEND, current.username)
-    for role in await tenancy.roles(names.tenant, tenant.spent):
-        await SuspendRole(role).do_one(names.tenant, tenant.spent)
+    await job.on_roles(SuspendRole, tenant)
     await end_login(tenant, current.username, certain=False, stored=current)
     exists = await end_login(tenant, other, certain=False, stored=kept.get(other))
     if tenant.site.sql is not None:
@@ -103,7 +104,7 @@ async def suspend(tenancy: Tenancy, tenant: ClaimedTenant) -> Credential:
     return credential
 
 
-async def resume(tenancy: Tenancy, tenant: ClaimedTenant) -> Credential:
+async def resume(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     """Give a suspended tenant its login back, then its roles theirs. Return its credential.
 
     Its own credential is stored last. So until its roles have theirs, it counts as suspended.
@@ -114,8 +115,7 @@ async def resume(tenancy: Tenancy, tenant: ClaimedTenant) -> Credential:
     await tenant.intend(Verb.RESET if exists else Verb.MAKE, current.username)
     credential = await working_credential(tenant, current.username, there=exists)
     credential = evolve(credential, spare=current.spare)
-    for role in await tenancy.roles(tenant.names.tenant, tenant.spent):
-        await ResumeRole(role).do_one(tenant.names.tenant, tenant.spent)
+    await job.on_roles(ResumeRole, tenant)
     await tenant.held.keep(credential)
     return credential
 

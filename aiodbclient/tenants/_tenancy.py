@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from ..clusters import ClusterClient
-from ..engines import Capabilities
+from ..engines import Engine
 from ..errors import InvalidArgumentError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
-from ._intent import Verb, intended_login, intent_of
+from ._intent import Verb, cluster_of, intended_login, intent_of, is_empty
 from ._naming import Names, names_of, record_name, tenant_of
 from ._roles import Role
+from ._rooms import Rooms
 from ._site import SiteReader
 from ._stores import Record, Store
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
-
-
-def _turns() -> asyncio.Semaphore:
-    return asyncio.Semaphore(Capabilities().concurrent_user_writes)
 
 
 @frozen(kw_only=True, eq=False)
@@ -33,26 +28,24 @@ class Tenancy:
     """The state that all operations of one ``Tenants`` share.
 
     Attributes:
-        cluster: The cluster.
-        store: Its store.
+        sites: A reader for each cluster, by its id.
+        rooms: Which cluster gets the next tenant.
+        store: The store.
         prefix: The beginning of the names of databases and logins.
         role: The role of the logins.
         lease: Seconds for which a claim holds unless it is renewed.
-        site: Reads the cluster once.
         setup: Called with the credential of a new tenant before it is stored, or None.
         on_event: Called after the work on each tenant, or None.
-        turns: Limits how many names ``ensure`` works on at a time.
     """
 
-    cluster: ClusterClient
+    sites: Mapping[str, SiteReader]
+    rooms: Rooms
     store: Store
     prefix: str
     role: Role = Role.OWNER
     lease: float
-    site: SiteReader
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
-    turns: asyncio.Semaphore = field(factory=_turns)
 
     def for_role(self, role: Role) -> Tenancy:
         """The same for another role."""
@@ -64,24 +57,43 @@ class Tenancy:
         self.check_record(record)
         return record
 
+    async def home(self, name: str, record: Record | None, spent: Spent) -> str | None:
+        """The cluster of a tenant with this ``record``; None for one that is new.
+
+        Raises:
+            TenantNotFoundError: A reader or writer is new, and the tenant itself is not on record.
+        """
+        cluster = cluster_of(record)
+        if cluster is None and self.role is not Role.OWNER:
+            owner = await self.for_role(Role.OWNER).record(name, spent)
+            cluster = cluster_of(owner)
+            if cluster is None and len(self.sites) > 1:
+                raise no_roles(name, self.role)
+        if cluster is None and record is not None and not is_empty(record):
+            return next(iter(self.sites))  # the only one: ``check_record`` made sure
+        return cluster
+
     async def records(self) -> AsyncIterator[Record]:
-        """Yield the records of this role, each with the tenant's name. Raises as ``check_record``."""
+        """Yield the records of this role that are ours, each with the tenant's name."""
+        async for record, reason in self.all_records():
+            if not reason:
+                yield record
+
+    async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
+        """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
         async for record in self.store.records():
             name, role = tenant_of(record.name)
             if role is self.role:
-                self.check_record(record)
-                yield evolve(record, name=name)
+                yield evolve(record, name=name), self._why_not_ours(record)
 
     async def names(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record in this role."""
-        async for record in self.records():
-            yield record.name
+        """Yield the names of all tenants on record in this role, except those for which nothing was begun.
 
-    async def roles(self, name: str, spent: Spent) -> list[Tenancy]:
-        """The readers and writers that the tenant has on record; none for a reader or writer itself."""
-        others = () if self.role is not Role.OWNER else (Role.WRITER, Role.READER)
-        found = [role for role in others if await spent.on_store(self.store.get(record_name(name, role))) is not None]
-        return [self.for_role(role) for role in found]
+        A name that is only claimed may be on its way to a cluster of another ``Tenants``.
+        """
+        async for record in self.records():
+            if not is_empty(record):
+                yield record.name
 
     async def claim(self, names: Names, spent: Spent) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
@@ -90,7 +102,7 @@ class Tenancy:
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, spent)
 
     def check_record(self, record: Record | None) -> None:
-        """Make sure that ``record`` belongs to this cluster and prefix. Otherwise its names here are somebody else's.
+        """Make sure that ``record`` belongs to these clusters and this prefix. Its names here are another's otherwise.
 
         Raises:
             InvalidArgumentError: It does not.
@@ -98,21 +110,56 @@ class Tenancy:
         """
         if record is None:
             return
-        intent = intent_of(record)
-        if intent is not None:
-            self._check_cluster(tenant_of(record.name)[0], intent.cluster)
-        for credential in (record.current, record.previous):
-            if credential is None:
-                continue
-            self._check_cluster(credential.name, credential.cluster)
-            check_login(names_of(credential.name, credential.engine, self.prefix, self.role), credential.username)
-
-    def _check_cluster(self, name: str, cluster: str | None) -> None:
-        if cluster not in (None, self.cluster.id):
+        if reason := self._why_not_ours(record):
+            raise InvalidArgumentError(reason)
+        if len(self.sites) > 1 and cluster_of(record) is None and not is_empty(record):
+            name = tenant_of(record.name)[0]
             raise InvalidArgumentError(
-                f"the tenant {name!r} is on record for the cluster {cluster}, but this is "
-                f"{self.cluster.id}: give each cluster a store of its own; nothing was sent"
+                f"an earlier version put the tenant {name!r} on record without its cluster: finish it with a Tenants "
+                f"of that cluster alone, by repair([{name!r}]) or remove([{name!r}]); nothing was sent"
             )
+
+    def _why_not_ours(self, record: Record) -> str:
+        """Why ``record`` belongs to another cluster or prefix; "" if it does not."""
+        name, cluster = tenant_of(record.name)[0], cluster_of(record)
+        if cluster is not None and cluster not in self.sites:
+            ours = f"{'this is' if len(self.sites) == 1 else 'these are'} {', '.join(self.sites)}"
+            return (
+                f"the tenant {name!r} is on record for the cluster {cluster}, but {ours}: a name is taken in the whole "
+                "store, so choose another one, or give Tenants that cluster too; nothing was sent"
+            )
+        kept = [each for each in (record.current, record.previous) if each is not None]
+        stored = [(each.engine, each.username) for each in kept]
+        if (login := intended_login(record)) is not None and (engine := self._engine()) is not None:
+            stored.append((engine, login))
+        try:
+            for engine, username in stored:
+                check_login(names_of(name, engine, self.prefix, self.role), username)
+        except InvalidArgumentError as error:  # with another prefix the name itself may be invalid
+            return str(error)
+        return ""
+
+    def _engine(self) -> Engine | str | None:
+        """The engine of the clusters, if it is known."""
+        return next((site.engine for site in self.sites.values() if site.engine is not None), None)
+
+
+def check_engines(sites: Mapping[str, SiteReader]) -> None:
+    """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
+    known = {site.engine: id for id, site in sites.items() if site.engine is not None}
+    if len(known) > 1:
+        each = " and ".join(f"{id} is {engine}" for engine, id in known.items())
+        raise InvalidArgumentError(
+            f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
+        )
+
+
+def no_roles(name: str, role: Role) -> TenantNotFoundError:
+    """The error for a reader or writer of a tenant that is not on record."""
+    return TenantNotFoundError(
+        f"the tenant {name!r} has no credential on record, so it can have no {role}: provision it first; "
+        "nothing was sent"
+    )
 
 
 def check_login(names: Names, login: str | None) -> None:
@@ -120,8 +167,8 @@ def check_login(names: Names, login: str | None) -> None:
     if login is not None and login not in names.logins:
         raise InvalidArgumentError(
             f"the tenant {names.tenant!r} is on record with the login {login!r}, but with this prefix its logins are "
-            f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with, and give each prefix "
-            "a store of its own; nothing was sent"
+            f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with; a name is taken in the "
+            "whole store; nothing was sent"
         )
 
 

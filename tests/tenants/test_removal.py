@@ -182,7 +182,7 @@ async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(an
     assert repaired.action is Action.DELETED
     assert repaired.ok
     assert repaired.credential is not None
-    assert repaired.credential.password is None
+    assert not repaired.credential.password
     assert repaired.problems == (Problem.REMOVAL_UNFINISHED,)
     await gone(anywhere)
     assert len([each for each in anywhere.sent() if each[0] == "users.create"]) == made
