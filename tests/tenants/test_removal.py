@@ -154,7 +154,7 @@ async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:
     await gone(place)
 
 
-async def half_removed(place: Place, **options: bool) -> Credential:
+async def half_removed(place: Place) -> Credential:
     """A tenant with a reader and some data, whose database could not be deleted."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
@@ -162,7 +162,7 @@ async def half_removed(place: Place, **options: bool) -> Credential:
         await ask(credential, "CREATE TABLE t (x int)")
     await tenants.role("reader").ensure("alpha")
     place.sandbox.faults.add("dbs.delete", status=403, times=1)
-    failed = await only(tenants.remove(["alpha"], **options))
+    failed = await only(tenants.remove(["alpha"]))
     assert isinstance(failed.error, PermissionDeniedError)
     place.sandbox.faults.clear()
     return credential
