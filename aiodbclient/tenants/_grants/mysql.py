@@ -157,7 +157,8 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._work(names, self._long_turns) as work:
             for username in names.logins:
                 await to_its_end(self._end(work, username))
-                await work.rows("DROP USER IF EXISTS %s@'%%'", username)  # left by a dead process
+                if work.server.is_mariadb:  # left by a dead process
+                    await work.rows("DROP USER IF EXISTS %s@'%%'", username)
             if names.role is Role.OWNER:
                 for one in await access(work):
                     if not one.wide:
