@@ -151,9 +151,9 @@ class MySQLGrants(Grants[MySQLSession]):
 
     async def shut(self, names: Names) -> None:
         if names.role is Role.OWNER:
-            async with self._administrator(self._long_turns) as server:
-                await revoke_others(server, names.tenant, _schema(names), mysql_logins(names))
-                await roll_back_prepared(server, names.tenant, _schema(names))
+            async with self._work(names, self._long_turns) as work:
+                await revoke_others(work)
+                await roll_back_prepared(work)
 
     async def release(self, names: Names) -> None:
         """Revoke all rights on the schema. The administrator has rights on every schema."""
