@@ -241,6 +241,13 @@ class ClaimLostError(StoreError):
     """The claim on a tenant's name ended, or another process took it over. The store changed nothing."""
 
 
+class SuspendedError(DatabaseClientError):
+    """The tenant is suspended: no login of it enters, and its data stays. ``resume`` gives it a new password.
+
+    A web backend can answer 403.
+    """
+
+
 class RotationPendingError(DatabaseClientError):
     """The tenant's previous credential is not retired yet. Another rotation would end it.
 

@@ -27,6 +27,8 @@ class Action(StrEnum):
         CHECKED: The tenant was checked. ``problems`` lists what is wrong.
         REPAIRED: Something was wrong with the tenant, and was repaired.
         RETIRED: The tenant's previous credential was ended.
+        SUSPENDED: All logins of the tenant were ended. Its database stays.
+        RESUMED: The suspended tenant got its login back, with a new password.
         DONE: The work of ``each`` on the tenant returned.
         DELETED: It existed, and was deleted.
         ABSENT: It was to be deleted, but did not exist.
@@ -42,6 +44,8 @@ class Action(StrEnum):
     CHECKED = "checked"
     REPAIRED = "repaired"
     RETIRED = "retired"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
     DONE = "done"
     DELETED = "deleted"
     ABSENT = "absent"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from .._request.call import Meter
-from ..errors import GrantError, ServerError, TenantNotFoundError, TransportError
+from ..errors import GrantError, ServerError, TransportError
 from ..models import User
 from ._claims import Tenant
 from ._credential import Credential
 from ._events import Spent
-from ._intent import intended_login
+from ._intent import intended_login, intent_of
 from ._listing import Listing, has_database, read_user
 from ._logins import has_other_settings, works
 from ._loop import TenantJob
@@ -19,7 +19,7 @@ from ._outcomes import TenantChecked
 from ._problems import Problem
 from ._site import Site
 from ._stores import Record
-from ._tenancy import usable
+from ._tenancy import suspended, unusable, usable
 
 _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 
@@ -48,12 +48,12 @@ class CheckTenants(TenantJob[TenantChecked]):
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
             if record is None:
-                raise TenantNotFoundError(f"the tenant {name!r} is not on record: provision it first")
+                raise unusable(name, record, self.tenancy.role)
             problems = await examine(tenant, record, listing)
             before, record = record, await self.tenancy.record(name, spent) if problems else record
             if record == before:
                 break
-        return TenantChecked(name=name, credential=usable(record), problems=problems)
+        return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
 
 
 async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
@@ -71,7 +71,11 @@ async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Pro
         GrantError: The database server is unreachable.
         DatabaseClientError: The API does not answer.
     """
-    sql = tenant.site.sql
+    intent, sql = intent_of(record), tenant.site.sql
+    if intent is not None and intent.removes:
+        return (Problem.REMOVAL_UNFINISHED,)
+    if suspended(record) is not None:
+        return ()
     async with nullcontext() if sql is None else sql.shared():
         return await _problems(tenant, record, listing)
 

@@ -11,7 +11,7 @@ from ._credential import Credential
 from ._events import Spent
 from ._loop import TenantJob
 from ._outcomes import TenantResult
-from ._tenancy import Tenancy, required, usable
+from ._tenancy import Tenancy, required
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class EachTenant(TenantJob[TenantResult[T]]):
         except StoreError as error:
             self._lost = error
             raise
-        credential = required(name, usable(record))
+        credential = required(name, record, self.tenancy.role)
         spent.meter.begun = True
         return TenantResult(name=name, value=await spent.on_setup(self._work(credential)))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from random import uniform
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from attrs import define, evolve, field
 
@@ -16,18 +17,18 @@ from .._bulk.specs import name_spec
 from .._request.call import Meter
 from .._request.waits import waits
 from ..clusters import for_work
-from ..errors import ClaimLostError, ConfigurationError, GrantError, StoreError
+from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from ._claims import ClaimedTenant, HeldClaim
 from ._clusters import JobClusters
 from ._credential import Credential
 from ._events import Spent
 from ._intent import Verb, cluster_of, intended_login, is_empty
-from ._logins import working_credential, works
+from ._logins import end_login, working_credential, works
 from ._naming import check_tenant, names_of
 from ._roles import Role
 from ._rooms import Seat
 from ._stores import Record
-from ._tenancy import Tenancy, check_login, usable
+from ._tenancy import Tenancy, check_login, now_of, usable
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -129,11 +130,13 @@ class ClaimingJob(TenantJob[DoneT]):
                         if tenant.is_elsewhere:  # another process chose another cluster meanwhile
                             record = tenant.held.record
                             tenancy.check_record(record)
-                        elif not doubt.logins:
-                            return await self._under(tenant, before)
-                        else:
+                        elif doubt.logins:
                             await _verify_credential(tenant, doubt)
                             doubt = Doubt()
+                        elif (done := await self._under(tenant, before)) is not None:
+                            return done
+                        else:
+                            record = await tenancy.record(name, spent)
                 if tenant is not None:
                     continue
             except ClaimLostError:
@@ -145,6 +148,17 @@ class ClaimingJob(TenantJob[DoneT]):
             record = await tenancy.record(name, spent)
             if not doubt.logins and (known := self.known(name, record, before)) is not None:
                 return known
+
+    async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:
+        """Do the work of another job on the readers and writers that the tenant has on record."""
+        if self.tenancy.role is not Role.OWNER:
+            return
+        for role in (Role.WRITER, Role.READER):
+            tenancy = self.tenancy.for_role(role)
+            if await tenancy.record(tenant.names.tenant, tenant.spent) is not None:
+                of_role = job(tenancy)
+                of_role.clusters.bulk = self.clusters.bulk
+                await of_role.do_one(tenant.names.tenant, tenant.spent)
 
     @asynccontextmanager
     async def _claimed(self, name: str, record: Record | None, spent: Spent) -> AsyncGenerator[ClaimedTenant | None]:
@@ -177,7 +191,7 @@ class ClaimingJob(TenantJob[DoneT]):
         elif held is not None and held.leaves_nothing and not is_empty(held.record) and self.tenancy.role is Role.OWNER:
             rooms.removed(name, cluster)
 
-    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT:
+    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT | None:
         record = evolve(tenant.held.record, name=tenant.names.tenant)
         self.tenancy.check_record(record)
         check_login(tenant.names, intended_login(record))
@@ -198,8 +212,37 @@ class ClaimingJob(TenantJob[DoneT]):
         """
 
     @abstractmethod
-    async def work(self, tenant: ClaimedTenant) -> DoneT:
-        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
+    async def work(self, tenant: ClaimedTenant) -> DoneT | None:
+        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
+
+        None: it finished a removal that another process had begun, which ended the claim. Then the work begins again.
+        """
+
+
+class AgedJob(ClaimingJob[DoneT]):
+    """A job that skips tenants for which something is not ``age`` long ago.
+
+    Ages are measured from the start of the run, by the store's clock. So a rotation by another process during the run
+    always counts as young.
+    """
+
+    def __init__(self, tenancy: Tenancy, age: timedelta | None, *, what: str) -> None:
+        super().__init__(tenancy)
+        if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
+            raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
+        self._age = age
+        self._now: datetime | None = None
+
+    async def prepare(self, meter: Meter) -> int:
+        if self._age is not None:
+            self._now = await now_of(self.tenancy.store)
+        return await super().prepare(meter)
+
+    def is_young(self, since: datetime | None) -> bool:
+        """Whether ``since`` is less than the age ago. A credential of version 0.1 has no date, and is old."""
+        if self._age is None or self._now is None or since is None:
+            return False
+        return self._now - since < self._age
 
 
 async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
@@ -210,6 +253,12 @@ async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
     """
     record = tenant.held.record
     current = record.current
+    if current is not None and current.suspended is not None:
+        for login in doubt.logins:
+            await tenant.intend(Verb.SUSPEND, login)
+            await end_login(tenant, login, certain=False)
+        await tenant.held.keep(current)
+        return
     if current is None and record.intended is None:
         await tenant.held.forget()  # the tenant was removed; our claim created this record
         return

@@ -26,9 +26,10 @@ class TenantDone(Done):
 
 @frozen(kw_only=True)
 class TenantRepaired(TenantDone):
-    """A tenant without problems now.
+    """A tenant without problems now. If its removal or suspension was unfinished, that was finished.
 
     Attributes:
+        credential: The stored credential to use from now on. If the action is DELETED or SUSPENDED, it works no more.
         problems: The problems that were fixed.
     """
 
@@ -62,7 +63,7 @@ class TenantResult(Done, Generic[T_co]):
 
 
 class TenantRemoved(Done):
-    """A tenant that does not exist any more: DELETED, or ABSENT if none was stored.
+    """The result of a removal: DELETED, ABSENT if none was stored, or KEPT if it is not suspended for so long.
 
     Attributes:
         credential: Always None.

@@ -24,7 +24,7 @@ from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find
 from ._removal import RemoveTenants
 from ._repairing import RepairTenants
-from ._tenancy import Tenancy, usable
+from ._tenancy import Tenancy, suspended, usable
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -43,7 +43,7 @@ class Plan:
             as ``if_exists`` allows.
         conflict: The same, where ``if_exists`` is ``"error"``: ``apply`` leaves them alone, and they fail.
         resume: Names that are stored without a credential: their creation or removal was not finished.
-        keep: Names that are stored with a credential.
+        keep: Names that are stored with a credential. It may be suspended.
         repair: Names that are stored with a credential, and for which ``refresh=True`` found problems.
             They are not in ``keep``.
         extra: Names that are stored and were not requested. They never include logins that are not stored.
@@ -156,7 +156,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
         if reason:
             raise InvalidArgumentError(reason)
         del unseen[record.name]
-        (resume if usable(record) is None else keep).append(record.name)
+        (resume if (usable(record) or suspended(record)) is None else keep).append(record.name)
     taken = {name: shut_out async for name, shut_out in _taken(tenancy, clusters, unseen)}
     create = tuple(name for name in unseen if name not in taken)
     broken = await _broken(tenancy, keep) if refresh else frozenset[str]()

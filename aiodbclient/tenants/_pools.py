@@ -15,7 +15,8 @@ from ..errors import ConfigurationError, GrantError, InvalidArgumentError, Store
 from ._credential import Credential
 from ._places import Places
 from ._site import connections_of
-from ._tenancy import required
+from ._tenancy import unusable
+from ._tenants import Tenants
 
 PoolT = TypeVar("PoolT")
 
@@ -196,6 +197,7 @@ class TenantPools(Generic[PoolT]):
 
         Raises:
             TenantNotFoundError: The tenant has no credential on record.
+            SuspendedError: It is suspended.
             StoreError: The store cannot be read, and no pool is open for the tenant.
             ConfigurationError: It is used outside of ``async with pools``.
             Exception: What ``open`` raised.
@@ -295,16 +297,25 @@ class TenantPools(Generic[PoolT]):
             del self._current[name]
             if not pool.uses:
                 self._close_soon(pool)
-        checked = required(name, credential)
+        checked = credential or await self._required(name)
         places = await self._places_for(checked)
         if await self._place(places, update):
             stale_at = self._loop.time() + self._refresh
             try:
-                checked = required(name, await self._tenants.get(name))
+                checked = await self._required(name)
             except BaseException:
                 places.give_back()
                 raise
         return await self._opened(name, checked, places, stale_at)
+
+    async def _required(self, name: str) -> Credential:
+        """The credential on record. Raises TenantNotFoundError or SuspendedError if there is none to use."""
+        if isinstance(self._tenants, Tenants):
+            return await self._tenants._required(name)
+        credential = await self._tenants.get(name)
+        if credential is None:
+            raise unusable(name, None)
+        return credential
 
     async def _places_for(self, credential: Credential) -> Places:
         """The places for all pools or, without ``most``, for those on the server of ``credential``."""

@@ -17,22 +17,23 @@ from ..errors import (
     ConflictError,
     InvalidArgumentError,
     InvalidResponseError,
+    SuspendedError,
     UnprocessableEntityError,
     UnsupportedOperationError,
 )
 from ..models import User
 from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential
-from ._endings import if_there
 from ._intent import Verb
 from ._listing import Listing, has_database, read_user
-from ._logins import TakenError, create_ours, credential_of, grant, refused_login, working_credential
+from ._logins import TakenError, create_ours, credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
 from ._naming import record_name
 from ._outcomes import TenantDone
+from ._removal import remove
 from ._roles import Role
 from ._stores import Record
-from ._tenancy import Setup, Tenancy, no_roles, usable
+from ._tenancy import Setup, Tenancy, no_roles, unusable, usable
 
 IfExists = Literal["error", "adopt", "reset"]
 
@@ -57,9 +58,18 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
-        return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
+        if credential is not None:
+            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        error = unusable(name, record, self.tenancy.role)
+        if isinstance(error, SuspendedError):
+            raise error
+        return None
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        intent = tenant.held.intent
+        if intent is not None and intent.removes:
+            await remove(self, tenant, intent.verb)
+            return None
         await refuse_role(self.tenancy, tenant)
         listing = self.clusters.listing(tenant.cluster.id) if self.clusters.bulk else None
         action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
@@ -70,7 +80,8 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
     """For a reader or writer: make sure that the tenant can have one.
 
     Raises:
-        TenantNotFoundError: The tenant itself is not stored.
+        TenantNotFoundError: The tenant itself has no usable credential on record.
+        SuspendedError: It is suspended.
         UnsupportedOperationError: The server would let the reader or writer do more than it may.
     """
     if tenancy.role is Role.OWNER:
@@ -78,8 +89,8 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
     name, site = tenant.names.tenant, tenant.site
     owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
     if usable(owner) is None:
-        error: Exception = no_roles(name, tenancy.role)
-    elif site.sql is not None and (reason := site.sql.why_no_roles()):
+        error: Exception = no_roles(name, tenancy.role) if owner is None else unusable(name, owner)
+    elif site.sql is not None and (reason := await tenant.spent.on_sql(site.sql.why_no_roles(tenant.names))):
         error = UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
             engine=site.engine,
@@ -133,7 +144,8 @@ async def provision(
     """
     held, login = tenant.held, tenant.names.logins[0]
     if held.intent is not None:
-        return await _make(tenant, held.intent.login, Action.CREATED, setup, ours=True)
+        there = held.intent.verb is Verb.RESET
+        return await _make(tenant, held.intent.login, Action.CREATED, setup, ours=True, there=there)
     found = await find(tenant, listing)
     if not found:
         await tenant.intend(Verb.MAKE, login)

@@ -9,11 +9,11 @@ from typing import TypeAlias
 from attrs import evolve, frozen
 
 from ..engines import Engine
-from ..errors import InvalidArgumentError, TenantNotFoundError
+from ..errors import InvalidArgumentError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
-from ._intent import cluster_of, intended_login, is_empty
+from ._intent import Verb, cluster_of, intended_login, intent_of, is_empty
 from ._naming import Names, names_of, record_name, tenant_of
 from ._roles import Role
 from ._rooms import Rooms
@@ -179,20 +179,39 @@ async def now_of(store: Store) -> datetime:
 
 
 def usable(record: Record | None) -> Credential | None:
-    """The current credential of ``record``; None if there is none, or if the intent names its login."""
-    if record is None or record.current is None or intended_login(record) == record.current.username:
+    """The credential of ``record`` that a program can use; None if there is none, or its login changes or is ended."""
+    if record is None or record.current is None or record.current.suspended is not None:
+        return None
+    return None if intended_login(record) == record.current.username else record.current
+
+
+def suspended(record: Record | None) -> Credential | None:
+    """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
+    if record is None or record.current is None or record.current.suspended is None or record.intended is not None:
         return None
     return record.current
 
 
-def required(name: str, credential: Credential | None) -> Credential:
-    """Return the usable ``credential`` of the tenant ``name``.
-
-    Raises:
-        TenantNotFoundError: There is none.
-    """
+def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Credential:
+    """Return the usable credential of ``record``. Raises as ``unusable`` describes."""
+    credential = usable(record)
     if credential is None:
-        raise TenantNotFoundError(
-            f"the tenant {name!r} has no usable credential on record: provision or repair it first; nothing was sent"
-        )
+        raise unusable(name, record, role)
     return credential
+
+
+def unusable(name: str, record: Record | None, role: Role = Role.OWNER) -> TenantNotFoundError | SuspendedError:
+    """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
+    who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
+    intent = intent_of(record)
+    if intent is not None and intent.removes:
+        return TenantNotFoundError(f"the removal of {who} is unfinished: run remove; nothing was sent")
+    if intent is not None and intent.verb is Verb.SUSPEND:
+        return SuspendedError(f"the suspension of {who} is unfinished: run suspend, or resume; nothing was sent")
+    if record is not None and record.current is not None and (since := record.current.suspended) is not None:
+        return SuspendedError(f"{who} is suspended since {since:%Y-%m-%d %H:%M} UTC: resume it first; nothing was sent")
+    if role is not Role.OWNER and (record is None or (record.current is None and intent is None)):
+        return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
+    return TenantNotFoundError(
+        f"{who} has no usable credential on record: provision or repair it first; nothing was sent"
+    )

@@ -29,7 +29,8 @@ from ._rotation import RetireTenants, RotateTenants
 from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
-from ._tenancy import Setup, Tenancy, check_engines, usable
+from ._suspension import ResumeTenants, SuspendTenants
+from ._tenancy import Setup, Tenancy, check_engines, required, usable
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -184,7 +185,8 @@ class Tenants:
             name: The tenant.
 
         Returns:
-            The credential to use now. None if none is on record, or if it is being replaced or removed.
+            The credential to use now. None if none is on record, if it is being replaced or removed, or if the
+            tenant is suspended.
 
         Raises:
             InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
@@ -192,6 +194,11 @@ class Tenants:
             StoreError: The store cannot be read.
         """
         return usable(await self._tenancy.record(check_tenant(name), Spent(Meter())))
+
+    async def _required(self, name: str) -> Credential:
+        """As ``get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
+        record = await self._tenancy.record(check_tenant(name), Spent(Meter()))
+        return required(name, record, self._tenancy.role)
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -314,23 +321,66 @@ class Tenants:
         """
         return self._run(names, RetireTenants(self._tenancy, after, end_sessions=end_sessions))
 
-    def remove(self, names: GivenNames, keep_database: bool = False) -> Run[TenantRemovalOutcome]:
-        """Remove the logins of each tenant, its database with all that is in it, and last its record.
+    def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
+        """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
 
-        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
-        the tenant.
+        Until ``resume``, no login of the tenant enters: ``get`` returns None, ``ensure`` and ``TenantPools.use`` raise
+        SuspendedError, and ``check``, ``repair``, ``rotate`` and ``retire`` leave the tenant as it is. Transactions
+        that it prepared are rolled back, and rights of others on its database are revoked. Safe to repeat and to
+        cancel.
 
         Args:
             names: The tenants. May be long, lazy or async.
-            keep_database: Whether to keep the database. The administrator then owns it, and no other login can use it.
 
         Returns:
-            The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent) or FAILED.
+            The run. Its outcomes are SUSPENDED, KEPT (it is suspended) or FAILED. The ``suspended`` of their credential
+            says since when.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return self._run(names, RemoveTenants(self._tenancy, keep_database=keep_database))
+        return self._run(names, SuspendTenants(self._tenancy))
+
+    def resume(self, names: GivenNames) -> Run[TenantOutcome]:
+        """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
+
+        Safe to repeat and to cancel.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+
+        Returns:
+            The run. Its outcomes are RESUMED, with the new credential, KEPT (it is not suspended) or FAILED: with
+            TenantNotFoundError if the tenant is not on record, with SuspendedError if these are readers or writers and
+            the tenant itself is suspended, or with an error of ``ensure``.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable.
+        """
+        return self._run(names, ResumeTenants(self._tenancy))
+
+    def remove(
+        self, names: GivenNames, keep_database: bool = False, suspended_for: timedelta | None = None
+    ) -> Run[TenantRemovalOutcome]:
+        """Remove the logins of each tenant, its database with all that is in it, and last its record.
+
+        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
+        the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+            keep_database: Whether to keep the database. The administrator then owns it, and no other login can use it.
+            suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
+
+        Returns:
+            The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent), KEPT (it is not
+            suspended for so long) or FAILED.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, or ``suspended_for`` is not a timedelta of 0 or more.
+        """
+        job = RemoveTenants(self._tenancy, keep_database=keep_database, suspended_for=suspended_for)
+        return self._run(names, job)
 
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"

@@ -134,6 +134,12 @@ class MySQLGrants(Grants[MySQLSession]):
             if names.role is Role.OWNER:
                 await roll_back_prepared(server, names.tenant, _schema(names))
 
+    async def shut(self, names: Names) -> None:
+        if names.role is Role.OWNER:
+            async with self._administrator(self._long_turns) as server:
+                await revoke_others(server, names.tenant, _schema(names), mysql_logins(names))
+                await roll_back_prepared(server, names.tenant, _schema(names))
+
     async def release(self, names: Names) -> None:
         """Revoke all rights on the schema. The administrator has rights on every schema."""
         async with self._administrator() as server:
