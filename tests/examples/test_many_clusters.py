@@ -28,7 +28,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(san
 
     async def start(*ids: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, program, *ids),
+            *(sys.executable, str(program), *ids),
             cwd=tmp_path,
             env=os.environ | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url},
             stdout=asyncio.subprocess.PIPE,

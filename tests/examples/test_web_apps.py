@@ -216,6 +216,7 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.RequestTimeoutError(""), 503),
         (errors.ServerError("", status=502), 503),
         (errors.InvalidArgumentError(""), 422),
+        (errors.TenantNotFoundError(""), 404),
         (errors.UnprocessableEntityError("", status=422), 422),
         (errors.GrantError(""), 500),
         (errors.StoreError(""), 500),
