@@ -10,11 +10,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import many_clusters
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "many_clusters.py"
+EXAMPLE = Path(many_clusters.__file__)
 CUSTOMERS, MOST = 90, 25  # instead of 6,000 and 2,000
 
 

@@ -168,7 +168,7 @@ async def test_a_tenants_pool_follows_its_rotation(
             assert answer.status == 200, await answer.text()
         assert app.state.pools._current["alpha"].credential.username != before.username
         async with visitor.http.get("/tenants/beta/size") as answer:
-            assert answer.status == 422
+            assert answer.status == 404
             assert "tenants.ensure" not in await answer.text()
 
 
