@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from time import monotonic
@@ -142,7 +142,7 @@ class JobClusters:
                 away[seat.cluster] = error
 
     @contextmanager
-    def watched(self, cluster: str) -> Iterator[None]:
+    def watched(self, cluster: str) -> Generator[None]:
         """Notice if tenant after tenant of one of many clusters gets no answer. Then the cluster is away."""
         try:
             yield

@@ -409,10 +409,7 @@ class Tenants:
         return await make_plan(self._tenancy, names, prune=prune, refresh=refresh, if_exists=if_exists)
 
     def each(
-        self,
-        work: Callable[[Credential], Awaitable[T]],
-        names: GivenNames | None = None,
-        at_a_time: int = 16,
+        self, work: Callable[[Credential], Awaitable[T]], names: GivenNames | None = None, at_a_time: int = 16
     ) -> Run[TenantResult[T] | Failed]:
         """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
 

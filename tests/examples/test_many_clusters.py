@@ -10,11 +10,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import many_clusters
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "many_clusters.py"
+EXAMPLE = Path(many_clusters.__file__)
 CUSTOMERS, MOST = 90, 25  # instead of 6,000 and 2,000
 
 
@@ -28,7 +29,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(san
 
     async def start(*ids: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, program, *ids),
+            *(sys.executable, str(program), *ids),
             cwd=tmp_path,
             env=os.environ | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url},
             stdout=asyncio.subprocess.PIPE,
