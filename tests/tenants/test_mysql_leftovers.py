@@ -318,6 +318,31 @@ def _assert_hidden(error: BaseException | None, *secrets: str, besides: str = ""
         error = error.__cause__ or error.__context__
 
 
+async def test_a_prepared_transaction_is_anybodys_who_knows_its_name(server: Server) -> None:
+    names, login, password = await server.make()
+    _, neighbour, secret = await server.make()
+    own = server.connect(login, password, names.database)
+    run(own, "CREATE TABLE t (a INT) ENGINE = InnoDB")
+    xid = f"'{names.tenant}'"
+    for statement in (f"XA START {xid}", "INSERT INTO t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}"):
+        run(own, statement)
+    theirs = server.connect(neighbour, secret)
+    if server.is_mariadb():
+        assert refused(theirs, f"XA COMMIT {xid}") == 1397  # while its session is open
+    own.close()
+    until = time.monotonic() + 5
+    while server.sessions(login):
+        assert time.monotonic() < until
+        await asyncio.sleep(0.01)
+
+    run(theirs, f"XA COMMIT {xid}")
+
+    theirs.close()
+    own = server.connect(login, password, names.database)
+    assert run(own, "SELECT a FROM t") == [(1,)]
+    own.close()
+
+
 LOCKS = ("SELECT * FROM t FOR UPDATE", "SELECT * FROM t LOCK IN SHARE MODE")
 
 

@@ -11,7 +11,7 @@ As the administrator (the cluster's primary user: the usual rights WITH GRANT OP
 GRANT takes a pattern on MariaDB, and on MySQL unless it runs with ``partial_revokes=ON``.
 
 What a tenant can still do: run events and views as a retired login, and commit or roll back another user's prepared
-transaction if it knows its name (MariaDB).
+transaction if it knows its name.
 """
 
 from __future__ import annotations
