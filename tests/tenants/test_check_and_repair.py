@@ -17,7 +17,7 @@ from aiodbclient.errors import InvalidArgumentError, NotFoundError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants.testing import LONG
+from aiodbclient.tenants.testing import LONG, a_credential
 
 from .conftest import MONGODB, SQL, Place, only, placed
 from .dying import died, moments
@@ -317,7 +317,7 @@ async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[P
     async with Sandbox(windows=[]) as sandbox:
         cluster = await sandbox.add_cluster("pg", dsn=postgres)
         async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
-            yield place, evolve(await admin_of(place), uri=postgres)
+            yield place, evolve(a_credential("superuser"), uri=postgres, database="postgres")
 
 
 async def test_a_password_that_has_expired_is_replaced_with_its_login(
