@@ -103,3 +103,20 @@ def intended_login(record: Record | None) -> str | None:
     """Return the login that the intent on ``record`` names, or None. Raises as ``Intent.read``."""
     intent = intent_of(record)
     return None if intent is None else intent.login
+
+
+def pending(record: Record) -> list[str]:
+    """Return the verbs to run next, in their order: they finish what was begun. Raises as ``Intent.read``."""
+    intent, current = intent_of(record), record.current
+    if intent is not None and intent.removes:
+        return ["remove"]
+    if intent is not None and intent.verb is Verb.SUSPEND:
+        return ["suspend"]
+    if current is None:
+        return ["provision"]
+    if current.suspended is not None:
+        return [] if intent is None else ["resume"]
+    begun = ["repair"] if intent is not None and intent.login == current.username else []
+    if record.previous is not None:
+        return [*begun, "retire"]
+    return begun or ([] if intent is None else ["rotate"])  # a rotation, before its new credential was stored

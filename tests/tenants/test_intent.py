@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
+from attrs import evolve
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from aiodbclient.engines import CAPABILITIES, Engine
 from aiodbclient.errors import InvalidArgumentError, StoreError
-from aiodbclient.tenants._intent import Intent, Verb
+from aiodbclient.tenants import Credential, Record
+from aiodbclient.tenants._intent import Intent, Verb, pending
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._roles import Role
+from aiodbclient.tenants.testing import a_credential
 
 ENGINES = st.sampled_from([engine for engine, capabilities in CAPABILITIES.items() if capabilities.tenants])
 CLUSTERS = st.none() | st.uuids().map(str)
@@ -54,6 +59,36 @@ def test_a_name_that_looks_like_an_intent_is_refused_or_reads_as_a_login(name: s
     except InvalidArgumentError:
         return
     assert Intent.read(login) == Intent(Verb.MAKE, login)
+
+
+NOW = a_credential("alpha", "new")
+OLD = a_credential("alpha", "old")
+SUSPENDED = evolve(NOW, suspended=datetime(2026, 11, 27, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("verb", "current", "previous", "verbs"),
+    [
+        (None, NOW, None, []),
+        (None, NOW, OLD, ["retire"]),
+        (None, SUSPENDED, None, []),
+        (Verb.MAKE, None, None, ["provision"]),
+        (Verb.MAKE, NOW, None, ["rotate"]),
+        (Verb.END, NOW, OLD, ["retire"]),
+        (Verb.MAKE, SUSPENDED, None, ["resume"]),
+        (Verb.SUSPEND, NOW, OLD, ["suspend"]),
+        (Verb.REMOVE, NOW, OLD, ["remove"]),
+        (Verb.RELEASE, SUSPENDED, None, ["remove"]),
+    ],
+)
+def test_what_was_begun_names_the_verb_that_finishes_it(
+    verb: Verb | None, current: Credential | None, previous: Credential | None, verbs: list[str]
+) -> None:
+    text = None if verb is None else str(Intent(verb, "alpha_b"))
+    assert pending(Record(name="alpha", current=current, previous=previous, intended=text)) == verbs
+    if verb is None:
+        repair = evolve(Record(name="alpha", current=NOW, previous=previous), intended=NOW.username)  # as 1.0 stored it
+        assert pending(repair)[0] == "repair"
 
 
 @pytest.mark.parametrize("text", ["pg_intent ", "pg_intent dance - alpha", "pg_intent end alpha", "pg_intent end - "])
