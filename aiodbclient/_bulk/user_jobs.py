@@ -63,11 +63,7 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         return user_spec(given)
 
     async def reset(self, users: UserCalls, spec: NewUser) -> User:
-        """Give the user a new password.
-
-        Raises:
-            InvalidResponseError: The password was reset, but the API does not return the new one.
-        """
+        """Give the user a new password."""
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
         user = await self.read_password(users, user)
         if user.password is None:
@@ -156,11 +152,7 @@ class ProvisionUsers(UserJob[UserDone]):
             return None
 
     async def _with_password(self, users: UserCalls, spec: NewUser, user: User) -> User:
-        """Return a user that this run created, with its password. If the API does not return the password, reset it.
-
-        Raises:
-            DatabaseClientError: The password is unknown; ``may_have_applied`` is set.
-        """
+        """Return a user that this run created, with its password. If the API does not return the password, reset it."""
         user = await self.read_password(users, user)
         if user.password is not None:
             return user
@@ -220,14 +212,7 @@ class DeprovisionUsers(UserJob[Removed]):
 
 
 def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, reset_follows: bool) -> None:
-    """Raise SettingsDifferError if the settings of ``user`` differ from ``spec``.
-
-    Args:
-        spec: The requested user.
-        user: The existing user.
-        returned: Which members the API returns.
-        reset_follows: Whether a reset follows, which sets the authentication plugin too.
-    """
+    """Raise SettingsDifferError if the settings of ``user`` differ from ``spec``."""
     differ = [each for each in differences(spec, user, returned) if not (reset_follows and each.setting == AUTH_PLUGIN)]
     if differ:
         raise SettingsDifferError(

@@ -27,11 +27,6 @@ async def reset_password(context: ClusterContext, name: str, mysql_settings: MyS
     password of the last one counts. So the client waits, then reads the password back. It waits for the call's timeout
     if the first try timed out, otherwise for twice ``base_delay``, and at most for 10 seconds. It cannot detect a
     server that performs the lost try even later.
-
-    Raises:
-        InvalidResponseError: Two resets were sent, and the API does not return the user's password:
-            ``may_have_applied`` is set. Or the answer is not the documented one.
-        DatabaseClientError: As ``ClusterContext.send``.
     """
     body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
     answer = await context.send(RESET_AUTH, name, body, setting_names(mysql_settings, None))

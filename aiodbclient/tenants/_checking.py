@@ -57,20 +57,7 @@ class CheckTenants(TenantJob[TenantChecked]):
 
 
 async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
-    """Compare the tenant's ``record`` with the cluster.
-
-    Args:
-        tenant: The tenant.
-        record: Its record.
-        listing: The users and databases of the cluster. A missing name is read, because the list may be old.
-
-    Returns:
-        The problems, in the order of ``Problem``.
-
-    Raises:
-        GrantError: The database server is unreachable.
-        DatabaseClientError: The API does not answer.
-    """
+    """Compare the tenant's ``record`` with the cluster."""
     intent, sql = intent_of(record), tenant.site.sql
     if intent is not None and intent.removes:
         return (Problem.REMOVAL_UNFINISHED,)

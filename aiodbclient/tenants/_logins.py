@@ -57,21 +57,9 @@ class TakenError(Exception):
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
     """Create or reset ``login``, grant its rights, test its password, and return its credential.
 
-    If the server refuses the password, this resets it again: after a lost answer two resets were sent, and the server
-    may have performed the first one last. Before the last attempt it ends the login.
-
-    Args:
-        tenant: The tenant.
-        login: One of its two logins.
-        there: Whether to reset the login first, and to create it only if it does not exist; otherwise the reverse.
-        ours: Whether a request of ours may have created it, so that it may be reset if it exists.
-
-    Raises:
-        TakenError: It exists, and is not ours.
-        GrantError: A statement was refused, or the login is refused with three passwords in a row.
-        ConfigurationError: The API returns no password to this token.
-        ClaimLostError: The claim was lost.
-        DatabaseClientError: The API refused a request or did not answer.
+    It resets the login first if it is ``there``, otherwise it creates it first. Raises TakenError if it exists and is
+    not ``ours``. If the server refuses the password, this resets it again: after a lost answer two resets were sent, and
+    the server may have performed the first one last. Before the last attempt it ends the login.
     """
     reason = ""
     for turn in range(_PASSWORDS):
@@ -92,20 +80,10 @@ async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
 
 
 async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
-    """Grant a login its rights and, on SQL engines, test its password by logging in.
+    """Grant a login its rights and, on SQL engines, test its password by logging in. Return why it is refused, or None.
 
-    A refused login is tested again for some seconds, since a server may know a new password a moment later.
-
-    Args:
-        tenant: The tenant.
-        user: One of its logins, with its password.
-        made: Whether it was just created, and so has the right settings.
-
-    Returns:
-        None, or the server's reason to refuse the login.
-
-    Raises:
-        GrantError: A statement was refused, or the administrator cannot log in.
+    One that was just ``made`` has the right settings. A refused login is tested again for some seconds, since a server
+    may know a new password a moment later.
     """
     names, sql = tenant.names, tenant.site.sql
     wanted = settings_for(tenant.site.engine, names)
@@ -133,9 +111,6 @@ async def works(tenant: Tenant, credential: Credential) -> bool:
     """Whether the stored ``credential`` can log in or, if the API grants the rights, equals the API's answer.
 
     It was tested before it was stored. So a refusal means that the password was changed since.
-
-    Raises:
-        GrantError: The server is down, so the refusal says nothing about the credential.
     """
     names, sql = tenant.names, tenant.site.sql
     if sql is not None and credential.password is not None:
@@ -171,18 +146,9 @@ async def end_login(
 ) -> bool:
     """End ``login``: no session of it is open, and no password that anybody knows is valid. Return whether it exists.
 
-    That holds even if an attacker in a session of the login changes the password meanwhile.
-
-    Args:
-        tenant: The tenant, with the intent for this login stored.
-        login: One of its logins.
-        certain: Whether the login was certainly created. A 404 may then mean that it is too new to be visible.
-        stored: Its credential, if one is stored. While that is accepted, no reset is needed.
-        end_sessions: Whether to end its sessions (PostgreSQL and MySQL). Otherwise an open session can set another
-            password.
-
-    Raises:
-        GrantError: A session of the login was faster at each attempt.
+    That holds even if an attacker in a session of the login changes the password meanwhile. While the ``stored``
+    credential is accepted, no reset is needed. If the login was certainly created, a 404 may mean that it is too new to
+    be visible. Without ``end_sessions``, an open session of the login can set another password.
     """
     names, sql = tenant.names, tenant.site.sql
     if sql is None or not end_sessions:
@@ -241,12 +207,7 @@ async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | Non
 
 
 async def create_ours(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a name that must not exist yet, with the arguments of ``create_settled``.
-
-    Raises:
-        TakenError: It was refused.
-        DatabaseClientError: It failed, or could not be settled.
-    """
+    """Create a name that must not exist yet, as ``create_settled``. Raises TakenError if it is refused."""
     try:
         return await create_new(create, read, retry)
     except (ConflictError, UnprocessableEntityError) as error:
@@ -261,10 +222,6 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
 
     A lost create is settled by the rules of ``create_settled``. A 404 to a reset means that the login does not
     exist, or is too new to be visible: it is created.
-
-    Raises:
-        TakenError: It exists and is not ``ours``.
-        DatabaseClientError: The API refused a request, or it could not be settled within 10 to 20 seconds.
     """
     retry, sql = retry_policy(tenant.cluster), tenant.site.sql
     create, read = partial(_create, tenant, login), partial(tenant.cluster.users.get, login)
@@ -308,12 +265,7 @@ async def _told(tenant: Tenant, user: User) -> User:
 
 
 async def _with_password(tenant: ClaimedTenant, user: User) -> User:
-    """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more.
-
-    Raises:
-        ConfigurationError: The API returns no passwords to this token, not even the primary user's.
-        InvalidResponseError: The API does not return the password.
-    """
+    """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more."""
     user = await _told(tenant, user)
     if not user.password:
         user = await readable(partial(_reset, tenant, user.name), retry_policy(tenant.cluster))

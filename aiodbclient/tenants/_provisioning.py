@@ -77,13 +77,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
 
 async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
-    """For a reader or writer: make sure that the tenant can have one.
-
-    Raises:
-        TenantNotFoundError: The tenant itself has no usable credential on record.
-        SuspendedError: It is suspended.
-        UnsupportedOperationError: The server would let the reader or writer do more than it may.
-    """
+    """For a reader or writer: raise an error if the tenant cannot have one, and forget what was only claimed."""
     if tenancy.role is Role.OWNER:
         return
     name, site = tenant.names.tenant, tenant.site
@@ -128,19 +122,6 @@ async def provision(
 
     The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
     existing objects are ours. Without an intent they are somebody else's.
-
-    Args:
-        tenant: The tenant. It has no usable credential on record.
-        if_exists: What happens to somebody else's login or database of that name.
-        listing: The users and databases of the cluster for a run; None: read only this name.
-        setup: Called with the credential before it is stored.
-
-    Returns:
-        CREATED, ADOPTED or RESET, and the credential.
-
-    Raises:
-        ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``.
-        InvalidResponseError: The login exists, and the API does not return its password, so it cannot be adopted.
     """
     held, login = tenant.held, tenant.names.logins[0]
     if held.intent is not None:
@@ -168,18 +149,7 @@ async def provision(
 
 
 async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
-    """Create the tenant's database if it does not exist.
-
-    Args:
-        tenant: The tenant.
-        ours: Whether it may exist already.
-
-    Returns:
-        Whether it was created now.
-
-    Raises:
-        TakenError: It existed already, and is not ours.
-    """
+    """Create the tenant's database, and return whether it was created now. It may exist already if it is ``ours``."""
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
         return False
@@ -237,9 +207,8 @@ async def _make(
 ) -> tuple[Action, Credential]:
     """Create the database and ``login``, or reset the login if it is ``there``, and store its credential.
 
-    Raises:
-        TakenError: One of them existed already and is not ``ours``. This call has removed what it created, and ended
-            the intent: otherwise the next process would treat the existing objects as ours.
+    If one of them existed and is not ``ours``, this raises TakenError, after it removed what it created and ended the
+    intent: otherwise the next process would treat what exists as ours.
     """
     made = False
     try:

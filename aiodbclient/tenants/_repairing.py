@@ -109,15 +109,7 @@ async def repair(
     """Repair the logins of a tenant and their rights. The database exists.
 
     The other login comes first: an intent names one login at a time, and the last intent must name the login in use if
-    its password is unknown.
-
-    Args:
-        tenant: The tenant, under its claim.
-        current: The credential on record.
-        problems: Its problems.
-
-    Returns:
-        The current and the previous credential, to be stored.
+    its password is unknown. Returns the current and the previous credential, to be stored.
     """
     record = tenant.held.record
     previous, other, intended = record.previous, tenant.names.other(current.username), intended_login(record)
