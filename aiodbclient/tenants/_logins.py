@@ -58,8 +58,8 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, 
     """Create or reset ``login``, grant its rights, test its password, and return its credential.
 
     It resets the login first if it is ``there``, otherwise it creates it first. Raises TakenError if it exists and is
-    not ``ours``. If the server refuses the password, this resets it again: after a lost answer two resets were sent, and
-    the server may have performed the first one last. Before the last attempt it ends the login.
+    not ``ours``. If the server refuses the password, this resets it again: after a lost answer two resets were sent,
+    and the server may have performed the first one last. Before the last attempt it ends the login.
     """
     reason = ""
     for turn in range(_PASSWORDS):

@@ -16,7 +16,7 @@ from ._credential import Credential
 from ._places import Places
 from ._site import connections_of
 from ._tenancy import unusable
-from ._tenants import Tenants
+from ._tenants import Tenants, credential_to_use
 
 PoolT = TypeVar("PoolT")
 
@@ -311,7 +311,7 @@ class TenantPools(Generic[PoolT]):
     async def _required(self, name: str) -> Credential:
         """The credential on record. Raises TenantNotFoundError or SuspendedError if there is none to use."""
         if isinstance(self._tenants, Tenants):
-            return await self._tenants._required(name)
+            return await credential_to_use(self._tenants, name)
         credential = await self._tenants.get(name)
         if credential is None:
             raise unusable(name, None)

@@ -195,11 +195,6 @@ class Tenants:
         """
         return usable(await self._tenancy.record(check_tenant(name), Spent(Meter())))
 
-    async def _required(self, name: str) -> Credential:
-        """As ``get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
-        record = await self._tenancy.record(check_tenant(name), Spent(Meter()))
-        return required(name, record, self._tenancy.role)
-
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
 
@@ -448,3 +443,9 @@ class Tenants:
 
     def _names(self, names: GivenNames | None) -> GivenNames:
         return self._tenancy.names() if names is None else names
+
+
+async def credential_to_use(tenants: Tenants, name: str) -> Credential:
+    """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
+    tenancy = tenants._tenancy  # pyright: ignore[reportPrivateUsage]
+    return required(name, await tenancy.record(check_tenant(name), Spent(Meter())), tenancy.role)
