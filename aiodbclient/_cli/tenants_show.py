@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Record, Role
-from ..tenants._intent import intended_login
+from ..tenants._intent import Verb, intended_login, intent_of
 from .arguments import (
     BudgetOption,
     ClusterOption,
@@ -89,7 +89,7 @@ def _line(record: Record, role: Role) -> dict[str, object]:
     return {
         "name": record.name,
         "role": role.value,
-        "state": "begun" if now is None else "ready",
+        "state": "begun" if now is None else "ready" if now.suspended is None else "suspended",
         "login": None if now is None else now.username,
         "since": None if now is None or now.since is None else now.since.isoformat(timespec="seconds"),
         "pending": ", ".join(_pending(record)) or None,
@@ -98,8 +98,15 @@ def _line(record: Record, role: Role) -> dict[str, object]:
 
 def _pending(record: Record) -> list[str]:
     """The commands that finish what was begun, in their order."""
+    intent = intent_of(record)
+    if intent is not None and intent.removes:
+        return ["remove"]
+    if intent is not None and intent.verb is Verb.SUSPEND:
+        return ["suspend"]
     if record.current is None:
         return ["provision"]
+    if record.current.suspended is not None:
+        return ["resume"] if intent is not None else []
     pending = ["repair"] if intended_login(record) == record.current.username else []
     if record.previous is not None:
         pending.append("retire")

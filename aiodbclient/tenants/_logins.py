@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..models import NewUser, User
 from ._claims import ClaimedTenant, Tenant
-from ._credential import Credential
+from ._credential import Credential, Secret
 from ._grants.settings import settings_for
 from ._listing import read_user
 from ._tenancy import now_of, usable
@@ -117,7 +117,7 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
 
     async def look() -> bool | None:
         nonlocal refused
-        refused = await tenant.spent.on_sql(sql.log_in(names, user.name, user.password or ""))
+        refused = await tenant.spent.on_sql(sql.log_in(names, user.name, Secret(user.password or "")))
         return True if refused is None else None
 
     try:
@@ -137,9 +137,10 @@ async def works(tenant: Tenant, credential: Credential) -> bool:
     Raises:
         GrantError: The server is down, so the refusal says nothing about the credential.
     """
-    sql = tenant.site.sql
+    names, sql = tenant.names, tenant.site.sql
     if sql is not None and credential.password is not None:
-        return await tenant.spent.on_sql(sql.accepts(tenant.names, credential.username, credential.password)) is None
+        accepts = sql.accepts(names, credential.username, Secret(credential.password))
+        return await tenant.spent.on_sql(accepts) is None
     user = await read_user(tenant.cluster, credential.username)
     return user is not None and user.password is not None and user.password == credential.password
 
@@ -205,9 +206,8 @@ async def end_login(
             known = await _told(tenant, known)
         await tenant.held.may_write(login)
         by_login = known if ending < _ENDINGS // 2 else None
-        refused = await tenant.spent.on_sql(
-            sql.end_login(names, login, None if by_login is None else by_login.password, delete)
-        )
+        password = Secret(by_login.password) if by_login is not None and by_login.password is not None else None
+        refused = await tenant.spent.on_sql(sql.end_login(names, login, password, delete))
         if refused is None:
             return exists
         reason, known = refused, None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from traceback import TracebackException
+from typing import Any
+
 import pytest
 from attrs import evolve
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
+from aiodbclient.tenants import Tenants
 from aiodbclient.tenants import _logins as logins
 
 from .conftest import SQL, Place, only
@@ -135,3 +140,36 @@ async def test_a_login_that_is_made_is_waited_for_without_a_second_create(
     assert (await only(tenants.retire(["alpha"]))).action is Action.RETIRED
 
     assert sent.since() == ["users.reset_auth", "users.reset_auth"]
+
+
+Verb = Callable[[Tenants], Awaitable[object]]
+VERBS: dict[str, Verb] = {
+    "rotate": lambda tenants: only(tenants.rotate(["alpha"], force=True)),
+    "retire": lambda tenants: only(tenants.retire(["alpha"])),
+    "repair": lambda tenants: only(tenants.repair(["alpha"])),
+    "suspend": lambda tenants: only(tenants.suspend(["alpha"])),
+    "remove": lambda tenants: only(tenants.remove(["alpha"])),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_no_traceback_shows_a_password_among_its_local_variables(anywhere: Place, verb: str) -> None:
+    tenants = anywhere.tenants()
+    first = await tenants.ensure("alpha")
+    second = (await only(tenants.rotate(["alpha"]))).credential
+    assert second is not None
+    if verb == "repair":
+        await anywhere.cluster.users.reset_auth(second.username)
+    for operation in ("users.create", "users.reset_auth", "users.delete", "dbs.delete"):
+        anywhere.sandbox.faults.add(operation, status=403)
+
+    outcome: Any = await VERBS[verb](tenants)
+
+    if outcome.error is None:  # MySQL ends a login without the API, and MongoDB needs no repair
+        return
+    shown = "".join(TracebackException.from_exception(outcome.error, capture_locals=True).format())
+    assert "end_login" in shown or "working_credential" in shown or "delete" in shown
+    connection = (await anywhere.cluster.info()).connection
+    assert connection is not None
+    for secret in (first.password, second.password, connection.password):
+        assert secret is None or secret not in shown
