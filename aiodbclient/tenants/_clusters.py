@@ -101,7 +101,7 @@ class JobClusters:
     async def site(self, cluster: str, meter: Meter) -> Site:
         """The facts about the cluster. For some seconds after a failure it raises the same error, and sends nothing."""
         async with self._reading[cluster]:
-            self._check_away(cluster)
+            self.check_away(cluster)
             try:
                 site = await self._tenancy.sites[cluster].read(self.calls(cluster, meter))
             except _AWAY as error:
@@ -153,7 +153,8 @@ class JobClusters:
             raise
         self._unanswered[cluster] = 0
 
-    def _check_away(self, cluster: str) -> None:
+    def check_away(self, cluster: str) -> None:
+        """Raise what the cluster failed with, if that was a moment ago."""
         if cluster in self._away:
             error, since = self._away[cluster]
             if monotonic() - since < _AWAY_SECONDS:

@@ -169,6 +169,7 @@ class ClaimingJob(TenantJob[DoneT]):
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
             async with spent.in_turn(clusters.turns(id)):
+                clusters.check_away(id)  # it may have failed while we waited
                 held = await tenancy.claim(names, spent)
                 if held is None:
                     yield None

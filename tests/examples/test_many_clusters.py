@@ -15,15 +15,14 @@ from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
-EXAMPLE = Path(many_clusters.__file__)
+SOURCE = Path(many_clusters.__file__).read_text()
 CUSTOMERS, MOST = 90, 25  # instead of 6,000 and 2,000
 
 
 async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(sandbox: Sandbox, tmp_path: Path) -> None:
-    source = EXAMPLE.read_text()
-    assert len(source.splitlines()) <= 25
+    assert len(SOURCE.splitlines()) <= 25
     program = tmp_path / "many_clusters.py"
-    program.write_text(source.replace("6000", str(CUSTOMERS)).replace("2000", str(MOST)))
+    program.write_text(SOURCE.replace("6000", str(CUSTOMERS)).replace("2000", str(MOST)))
     clusters = [await sandbox.add_cluster("mongodb") for _ in range(4)]
     three = clusters[:3]
 
