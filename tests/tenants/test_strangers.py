@@ -25,7 +25,7 @@ from aiodbclient.errors import (
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._claims import ClaimedTenant, HeldClaim
 from aiodbclient.tenants._events import Spent
-from aiodbclient.tenants._grants import postgres
+from aiodbclient.tenants._grants import ServerAwayError, postgres
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._loop import Doubt, _verify_credential
 from aiodbclient.tenants._naming import names_of
@@ -182,13 +182,13 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
     names = names_of("alpha", site.engine, place.prefix)
 
     async def away(*_: object) -> None:
-        raise psycopg.OperationalError("connection refused")
+        raise ServerAwayError("connection refused")
 
     since, claim = HeldClaim.now(), await place.store.claim("alpha", LONG)
     assert claim is not None
     async with HeldClaim(place.store, claim, LONG, since, Spent(Meter())) as held:
         with monkeypatch.context() as patched:
-            patched.setattr(postgres, "connect", away)
+            patched.setattr(postgres, "authenticate", away)
             with pytest.raises(GrantError, match="connection refused"):
                 await _verify_credential(
                     ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, spent=Spent(Meter())),
