@@ -22,7 +22,6 @@ from ._roles import Role
 from ._stores import Record
 from ._tenancy import Tenancy
 
-
 _OF_STRANGERS = frozenset({Problem.OPEN_TO_OTHERS, Problem.OWNED_BY_OTHERS, Problem.TOO_MANY_RIGHTS})
 
 
