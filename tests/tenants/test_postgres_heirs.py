@@ -68,9 +68,6 @@ SELECT DISTINCT rolname::text FROM pg_shdepend JOIN pg_roles r ON r.oid = refobj
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND refclassid = 'pg_authid'::regclass
   AND deptype = 'o' AND rolname <> 'lender'
 """)
-_OWNED_BY = SQL(
-    "SELECT count(*) FROM pg_shdepend JOIN pg_roles r ON r.oid = refobjid WHERE rolname = {} AND deptype = 'o'"
-)
 
 
 @pytest.fixture
