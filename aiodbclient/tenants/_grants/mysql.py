@@ -74,6 +74,7 @@ class MySQLGrants(Grants[MySQLSession]):
     needs_password = False  # the administrator locks the login
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
+        admin = Secret(admin)  # a traceback may show it
         super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
