@@ -59,16 +59,9 @@ _PART = 3  # of the server's connections that a tenant may have
 
 
 class MySQLGrants(Grants[MySQLSession]):
-    """The SQL of one MySQL cluster. See ``Grants``.
+    """The SQL of one MySQL cluster. See ``Grants`` and ``sql_grants``.
 
-    Args:
-        admin: The DSN of an administrator. Logins are tested on its server.
-        ca: The cluster's CA certificate as PEM, to verify the server; None: no TLS.
-        connection_limit: How many connections a tenant may have at a time; None for a third of the server's limit, and
-            then a lower limit stays. A tenant cannot raise it.
-
-    Raises:
-        ConfigurationError: ``admin`` is not a DSN.
+    Without a connection limit a tenant may have a third of the server's connections, and a lower limit stays.
     """
 
     needs_password = False  # the administrator locks the login
