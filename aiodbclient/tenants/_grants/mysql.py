@@ -73,6 +73,11 @@ class MySQLGrants(Grants[MySQLSession]):
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
         self._limit = connection_limit
 
+    async def connections(self) -> int:
+        async with self._administrator() as server:
+            [(connections,)] = await server.rows("SELECT @@max_connections")
+            return int(connections)
+
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
             [(name, version, clock)] = await server.rows(MYSQL_STATEMENT)
