@@ -16,6 +16,7 @@ from ..._dsn import dsn
 from ...engines import MYSQL, POSTGRESQL, Engine
 from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
+from .._credential import Secret
 from .._naming import Names
 from .._problems import Problem
 from .administrator import Administrator
@@ -269,8 +270,7 @@ def sql_grants(
             engine=engine,
             operation="tenants",
         )
-    if admin is None:
-        admin = _primary(engine, connection)
+    admin = Secret(_primary(engine, connection) if admin is None else admin)  # a traceback may show it
     try:
         if engine in POSTGRESQL:
             from .postgres import PostgresGrants
