@@ -133,7 +133,7 @@ async def test_a_schema_that_rights_do_not_open_is_no_refused_password(
 
 
 async def _dsn(tenants: Tenants) -> str:
-    cluster = tenants._tenancy.cluster
+    [cluster] = [site.cluster for site in tenants._tenancy.sites.values()]
     return (await cluster.info()).connection.uri_for(await cluster.users.get("doadmin"))
 
 
