@@ -226,6 +226,9 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
                     others = await present_logins(session)
                     await take(session, await lacking(session, others, self._limit))
+        if password is None:  # the login's own sessions could make something until it was deleted
+            with suppress(GrantError):  # ``check`` reports what is left
+                await self.reclaim(names)
         return None
 
     async def take_over(self, names: Names, username: str) -> None:
