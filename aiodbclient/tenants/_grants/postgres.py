@@ -348,4 +348,4 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
 
 def _problems(steps: Sequence[Step]) -> frozenset[Problem]:
-    return frozenset(step.problem for step in steps if step.problem is not None)
+    return frozenset(step.problem for step in steps)

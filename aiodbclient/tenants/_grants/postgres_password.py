@@ -2,7 +2,7 @@
 
 A tenant chooses the number of rounds of its own password. libpq computes them in the event loop: 2,147,483,647 rounds
 take 40 minutes. This reads the number first, refuses more than ``_MOST_ROUNDS``, and computes them in a thread. From 18
-on libpq takes the result. An older one computes again, so there a login that sets passwords all the time can win a race.
+on libpq takes the result. An older one computes again, and a login that sets passwords all the time can win that race.
 """
 
 from __future__ import annotations
