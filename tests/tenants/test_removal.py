@@ -8,6 +8,7 @@ import pytest
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
 from aiodbclient.tenants import _endings as endings
+from aiodbclient.tenants._naming import names_of
 
 from .conftest import Place, only
 from .programs import ask, refusal
@@ -43,13 +44,15 @@ async def test_the_data_of_a_removed_tenant_can_stay(anywhere: Place) -> None:
     if not has_sql:
         return
     admin = await admin_of(place, owner.database)
-    assert await ask(admin, "SELECT x FROM t") == [(1,)]
+    role = names_of("alpha", owner.engine, place.prefix).owner
+    as_owner = [f'SET ROLE "{role}"'] if owner.engine == Engine.PG else []
+    assert await ask(admin, *as_owner, "SELECT x FROM t") == [(1,)]
     for credential in (owner, second, reader):
         assert await refusal(credential)
     assert "denied" in await refusal(other, database=owner.database)
     if owner.engine == Engine.PG:
-        await ask(admin, "CREATE TABLE more (x int)", "DROP TABLE t")
-        assert await ask(admin, f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{owner.database}%'") == []
+        await ask(admin, *as_owner, "CREATE TABLE more (x int)", "DROP TABLE t")
+        assert await ask(admin, f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{owner.database}%'") == [(role,)]
     stranger = await place.cluster.users.create(f"{place.prefix}stranger")
     assert stranger.name
     # The name is not free: its database belongs to somebody else now.
