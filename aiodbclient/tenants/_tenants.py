@@ -277,7 +277,7 @@ class Tenants:
 
         Args:
             names: The tenants. May be long, lazy or async.
-            keep_database: Whether to keep the database. The administrator then owns it, and no other login can use it.
+            keep_database: Whether to keep the database. Then nobody but the administrator can connect to it.
 
         Returns:
             The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent) or FAILED.
