@@ -48,12 +48,7 @@ _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
 class JobClusters:
-    """The clusters of one job: the facts about each, its turns, and its list of users and databases.
-
-    Args:
-        tenancy: The clusters, and the store.
-        bulk: Whether the requests wait in the bulk lane, as long as necessary.
-    """
+    """The clusters of one job: the facts about each, its turns, and its list of users and databases."""
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool) -> None:
         self.bulk = bulk
@@ -114,10 +109,6 @@ class JobClusters:
         """The site of the tenant's cluster. If it has none yet and the job ``places`` tenants, also its new seat there.
 
         A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-
-        Raises:
-            NoRoomError: All clusters are full.
-            DatabaseClientError: Its cluster is away.
         """
         cluster = await self._tenancy.home(name, record, spent)
         if cluster is None and not places:
