@@ -11,14 +11,6 @@ T = TypeVar("T")
 Step = Callable[[str, float], tuple[str, T]]
 
 
-class CellError(Exception):
-    """The server cannot be used now. ``lasting``: because it refuses this process, which waiting does not change."""
-
-    def __init__(self, why: str, *, lasting: bool = False) -> None:
-        super().__init__(why)
-        self.lasting = lasting
-
-
 class Cell(Protocol):
     """A text that is read, changed and written at once, whoever else does that at the same time."""
 

@@ -14,8 +14,8 @@ from psycopg.conninfo import make_conninfo
 
 from .._libpq import one_line, options_of
 from ..errors import InvalidArgumentError
-from .cells import CellError, Step, T
-from .state import LARGEST
+from .cells import Step, T
+from .state import LARGEST, CellError
 
 # Not logged: after a crash it is empty, and the processes report again.
 _CREATE: LiteralString = (

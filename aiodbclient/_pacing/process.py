@@ -1,4 +1,4 @@
-"""One process of a fleet: its own requests, and what it may send while the server of the budget is away."""
+"""One process of a fleet: its own requests, and what it may send while the server of the budget is away. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from collections import deque
 
 from ..errors import ConfigurationError
 from .account import Account, sliding
-from .cells import CellError
 from .fleet import Ask, Event, Heard, Place, Reply, Terms
 from .ledger import Ledger
-from .queue import Queue
+from .state import CellError
 
 logger = logging.getLogger("aiodbclient")
 
@@ -63,7 +62,7 @@ class Process:
         self._heard.append(self._event(now, Heard(limit, remaining, begun, refused=True, wait=wait, burst=burst)))
         self.ledger.refused()
 
-    def ask(self, queue: Queue, places: list[Place], now: float, *, leaves: bool) -> Ask:
+    def ask(self, interactive: int, bulk: int, places: list[Place], now: float, *, leaves: bool) -> Ask:
         """What to ask for."""
         ends, heard, reply = self._ended, self._heard, self.reply
         # Not before: processes that were forked from one another would have the same name.
@@ -75,8 +74,8 @@ class Process:
             events=sorted([*ends, *heard]),
             held=self.ledger.unanswered,
             used=len(ends) - bisect(ends, now - self.ledger.windows[0].seconds, key=_at) + self.ledger.in_flight,
-            interactive=len(queue.interactive),
-            bulk=len(queue.bulk),
+            interactive=interactive,
+            bulk=bulk,
             places=places,
             leaves=leaves,
             alone=now - self._since if self.alone else None,

@@ -21,12 +21,12 @@ from attrs import define, field
 
 from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Snapshot, below_every_limit, by_length, serve
-from .cells import Cell, CellError, cell_at
+from .cells import Cell, cell_at
 from .fleet import Ask, Place, Reply, Terms, change
 from .headers import limit_and_remaining, retry_after, seconds_to_wait
 from .process import Process
 from .queue import Queue, Waiter, refusal
-from .state import NewerError
+from .state import CellError, NewerError
 from .window import Window
 
 __all__ = ["SharedRateBudget", "token_key"]
@@ -260,7 +260,8 @@ class SharedRateBudget:
         async with self._asking:
             process, queue, unestimated = self._process, self._queue, self._places()
             now, self._must_report = time.monotonic(), False
-            ask = process.ask(queue, [place for _, place in unestimated], now, leaves=self._closed)
+            places = [place for _, place in unestimated]
+            ask = process.ask(len(queue.interactive), len(queue.bulk), places, now, leaves=self._closed)
             was_alone = process.alone
             try:
                 reply = await self._change(ask)

@@ -32,6 +32,14 @@ class NonsenseError(Exception):
     """The cell holds something that no budget wrote."""
 
 
+class CellError(Exception):
+    """The server cannot be used now. ``lasting``: because it refuses this process, which waiting does not change."""
+
+    def __init__(self, why: str, *, lasting: bool = False) -> None:
+        super().__init__(why)
+        self.lasting = lasting
+
+
 class NewerError(Exception):
     """The cell was written in a later format than this version can read."""
 
