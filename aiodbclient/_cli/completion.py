@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from ..errors import DatabaseClientError
+from .output import is_safe
 
 _SECONDS = 2.0  # nobody waits longer for a word
 ASKS_THE_API = "AIODBCLIENT_COMPLETE_CLUSTERS"
@@ -21,13 +22,14 @@ def clusters(context: typer.Context, incomplete: str) -> list[str]:
     known = [os.environ.get("AIODBCLIENT_CLUSTER", "")]
     if os.environ.get(ASKS_THE_API):
         known += _within(_clusters)
-    return [name for name in dict.fromkeys(known) if name and name.startswith(incomplete)]
+    return [name for name in dict.fromkeys(known) if name.startswith(incomplete) and is_safe(name)]
 
 
-def tenants(context: typer.Context, incomplete: str) -> list[str]:
+def words(context: typer.Context, incomplete: str) -> list[str]:
     """The tenants in the store of the command line or of $AIODBCLIENT_STORE. Sends no request to the API."""
     where = context.params.get("store") or os.environ.get("AIODBCLIENT_STORE")
-    return [name for name in _within(lambda: _tenants(where)) if name.startswith(incomplete)] if where else []
+    found = _within(lambda: _tenants(where)) if where else []
+    return [name for name in found if name.startswith(incomplete) and is_safe(name)]
 
 
 def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
@@ -43,9 +45,10 @@ def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
 
 
 async def _clusters() -> list[str]:
+    from .arguments import Api
     from .opening import open_client
 
-    async with open_client(None) as (client, _):
+    async with open_client(Api()) as (client, _):
         return [cluster.name for cluster in await client.clusters.list()]
 
 

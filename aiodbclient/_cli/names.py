@@ -1,8 +1,9 @@
-"""Read the names of tenants from the arguments, from a CSV file or from the standard input."""
+"""Read what an operator names: a file or the standard input, and the names of tenants in it."""
 
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from attrs import frozen
 from ..engines import Engine
 from ..errors import InvalidArgumentError
 from ..tenants._naming import names_of
-from .reading import read_text, shown
+from .asking import interruptible
 
+MOST_BYTES = 32 * 1024 * 1024
 _SHOWN = 10  # problems that a message lists at most
 
 _TITLES = frozenset(
@@ -22,6 +24,44 @@ _TITLES = frozenset(
         *("database", "databases", "database_name", "db", "dbname", "db_name", "account", "account_name", "company"),
     }
 )
+
+
+def shown(file: Path) -> str:
+    """The file as a message names it."""
+    return "the standard input" if str(file) == "-" else str(file)
+
+
+def read_text(file: Path, most: int = MOST_BYTES) -> str:
+    """Read a file in UTF-8, with or without a byte order mark.
+
+    Args:
+        file: The file; ``-`` for the standard input.
+        most: The largest size, in bytes: a device or a pipe may never end.
+
+    Raises:
+        InvalidArgumentError: It cannot be read, is larger, or is not UTF-8. The message names the file.
+        KeyboardInterrupt: A signal came first.
+    """
+    try:
+        with interruptible():
+            data = _read(file, most + 1)
+        if len(data) > most:
+            raise InvalidArgumentError(f"{shown(file)} is larger than {most // 1024**2} MiB: is it the right file?")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidArgumentError(f"{shown(file)} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InvalidArgumentError(f"{shown(file)}, line {line}: not UTF-8") from None
+
+
+def _read(file: Path, most: int) -> bytes:
+    if str(file) == "-":
+        if sys.stdin is None:
+            raise InvalidArgumentError("the standard input is closed")
+        return sys.stdin.buffer.read(most)
+    with file.open("rb") as opened:
+        return opened.read(most)
 
 
 def check_name(name: str) -> None:

@@ -46,6 +46,10 @@ def text_of(error: BaseException) -> str:
     # The messages of these quote the answer with its credentials, or the URL of a proxy with its password.
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError) or not str(error):
         return type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{error.host}:{error.port}: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
     return f"{type(error).__name__}: {error}"
 
 

@@ -109,7 +109,8 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
     if previous is not None and record.intended != other and not force:
         raise RotationPendingError(
             f"the tenant {tenant.names.tenant!r} was rotated and the credential from before is not retired: rotating "
-            "again would end it while programs may still use it; retire it first, or pass force=True"
+            "again would end it while programs may still use it",
+            advice="retire it first, or pass force=True",
         )
     await tenant.held.intend(other)
     # Without this, an open session of the other login could set its password after us.

@@ -83,16 +83,25 @@ class BaseStore(ABC, Generic[ConnectionT]):
     async def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
 
-        Names that are stored meanwhile may be missing.
+        Names that are stored meanwhile may be missing. Damaged records come last, as an error that names them.
 
         Raises:
-            StoreError: They cannot be read.
+            StoreError: They cannot be read, or some are damaged.
         """
-        after = ""
+        after, failures = "", dict[str, StoreError]()
         while page := await self._read_page(after):
             for name, text in page:
                 after = name
-                yield self._seal.open(name, text)
+                try:
+                    record = self._seal.open(name, text)
+                except StoreError as error:
+                    failures[name] = error
+                    continue
+                yield record
+        if failures:
+            first = next(iter(failures.values()))
+            first.damaged = tuple(failures)
+            raise first
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
@@ -141,6 +150,20 @@ class BaseStore(ABC, Generic[ConnectionT]):
     async def forget(self, claim: Claim) -> None:
         """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
         await self._change(claim, self._changes.forget)
+
+    async def discard(self, name: str) -> None:
+        """Remove the record of ``name`` without reading it, because it is damaged.
+
+        Raises:
+            ClaimLostError: A process works on the name.
+            StoreError: There is no record, or the store cannot be written.
+        """
+        if await self._read(check_storable(name)) is None:
+            raise StoreError(f"{name!r} is not on record")
+        token = secrets.token_hex(16)
+        if await self._claim(name, token, 60.0, self._seal.seal(Record(name=name))) is None:
+            raise ClaimLostError(f"a process works on {name!r}")
+        await self._change(Claim(name=name, token=token, record=Record(name=name)), self._changes.forget)
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._run_change(sql, name=claim.name, token=claim.token, **values):

@@ -100,11 +100,17 @@ async def _for_each(store: Store, work: Callable[[str], Coroutine[Any, Any, bool
 
 async def _batches(store: Store) -> AsyncIterator[list[str]]:
     names: list[str] = []
-    async for record in store.records():
-        names.append(record.name)
-        if len(names) == _AT_ONCE:
-            yield names
-            names = []
+    try:
+        async for record in store.records():
+            names.append(record.name)
+            if len(names) == _AT_ONCE:
+                yield names
+                names = []
+    except StoreError as error:
+        if not error.damaged:
+            raise
+        yield names
+        raise
     yield names
 
 
