@@ -11,12 +11,12 @@ import typer
 
 from .. import __version__
 from . import doctor, single, store, tenants_exec, tenants_look, tenants_verbs
+from .completion import COMPLETES, complete
 from .help import EXIT_CODES, HELP_OPTIONS, Command, Everything, ProgramCommand, group
 from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
 from .running import BAD_USAGE, STOPPED, end_output
 
 _JSON = (("-o", "json"), ("--output", "json"))
-_COMPLETES = "_AIODBCLIENT_COMPLETE"  # set by the shell that asks how a word goes on
 
 app = typer.Typer(
     name="aiodbclient",
@@ -77,6 +77,8 @@ def run(arguments: list[str]) -> int:
         arguments: The command line, without the name of the command.
     """
     this_is_json("--json" in arguments or any(pair in pairwise(arguments) for pair in _JSON))
+    if COMPLETES in os.environ:
+        return complete(lambda: app(arguments, standalone_mode=False, prog_name=NAME))
     try:
         code = app(arguments, standalone_mode=False, prog_name=NAME)
         return code if isinstance(code, int) else 0
@@ -90,7 +92,7 @@ def run(arguments: list[str]) -> int:
     except typer.Abort:  # Ctrl-C before a command began, or after it ended
         return 130
     except SystemExit as ended:  # Typer's own way to end: completion, or when the reader of the help has gone
-        if _COMPLETES in os.environ or not ended.code:
+        if not ended.code:
             raise
         discard_stdout()
         return STOPPED

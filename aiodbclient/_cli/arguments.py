@@ -325,7 +325,7 @@ def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Call
 def _members(kind: Any) -> Iterator[inspect.Parameter]:
     for member in attrs.fields(attrs.resolve_types(kind)):
         default = inspect.Parameter.empty if member.default is attrs.NOTHING else member.default
-        if issubclass(kind, COMMON):
+        if issubclass(kind, COMMON) and (member.name != "output" or kind in (Printed, Table)):
             member.type.__metadata__[0].rich_help_panel = "common"
         yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
 

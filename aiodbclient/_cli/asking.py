@@ -16,21 +16,27 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOWN = 10  # names that a question lists at most
 
 
-def confirm(what: str, *, yes: bool, words: Sequence[str] = ()) -> bool:
+class DeclinedError(typer.Abort):
+    """The answer was no."""
+
+
+def confirm(what: str, *, yes: bool, words: Sequence[str] = ()) -> None:
     """Ask on the terminal whether to go on, unless ``yes``. With ``words``, one of them has to be typed.
 
     Raises:
         InvalidArgumentError: The standard input is no terminal.
-        typer.Abort: Ctrl-C, SIGTERM or the end of the input came instead of an answer.
+        typer.Abort: The answer was no; or Ctrl-C, SIGTERM or the end of the input came instead.
     """
     if yes:
-        return True
+        return
     if not sys.stdin.isatty():
         raise InvalidArgumentError(f"{what} There is no terminal to ask on: repeat with --yes. Nothing was changed")
     while True:
         answer = _answer(f"{what} Type {' or '.join(words)} to go on: " if words else f"{what} [y/N]: ")
-        if words or answer.lower() in ("y", "yes", "n", "no", ""):
-            return answer in words if words else answer.lower().startswith("y")
+        if answer in words or (not words and answer.lower() in ("y", "yes")):
+            return
+        if words or answer.lower() in ("n", "no", ""):
+            raise DeclinedError
         note("answer y or n")
 
 

@@ -29,7 +29,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from .arguments import expanded
-from .asking import SIGNALS
+from .asking import SIGNALS, DeclinedError
 from .output import OutputError, complain, span, this_command, write_error
 
 DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
@@ -69,8 +69,9 @@ def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | 
     unclear = f": the last request may have been applied. To go on: {this_command()}" if writes else ""
     try:
         return asyncio.run(_until_signal(work(), seconds))
-    except typer.Abort:
-        write_error("\n")  # end the line of the question
+    except typer.Abort as stopped:
+        if not isinstance(stopped, DeclinedError):
+            write_error("\n")  # end the line of the question
         complain("stopped: nothing was changed", STOPPED)
         return STOPPED
     except (asyncio.CancelledError, KeyboardInterrupt):

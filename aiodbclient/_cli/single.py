@@ -15,7 +15,7 @@ from .help import Command, ListGroup, group
 from .names import check_name
 from .opening import find_cluster, open_client, patiently
 from .output import as_json, check_stdout, command_line, note, print_rows, safe, write
-from .running import DONE, STOPPED, reads, writes
+from .running import DONE, reads, writes
 from .users_file import apply_users, plan_users
 
 clusters = group("List the account's clusters, or read one.", ListGroup)
@@ -131,8 +131,7 @@ async def delete_db(printed: Printed, place: OnCluster, words: NamedArgument = N
     Example: aiodbclient dbs delete tenants-prod archive --yes
     """
     cluster, [name] = split(words, place.cluster, 1)
-    if not confirm(f"Delete the database {safe(name)} of {cluster} and all its data?", yes=yes):
-        return STOPPED
+    confirm(f"Delete the database {safe(name)} of {cluster} and all its data?", yes=yes)
     async with _opened(place, cluster, f"db {name}") as found:
         await found.dbs.delete(name)
     _print_done(name, "deleted", "database", as_object=printed.as_json)
@@ -191,8 +190,7 @@ async def delete_user(printed: Printed, place: OnCluster, words: NamedArgument =
     Example: aiodbclient users delete tenants-prod reporting --yes
     """
     cluster, [name] = split(words, place.cluster, 1)
-    if not confirm(f"Delete the user {safe(name)} of {cluster}?", yes=yes):
-        return STOPPED
+    confirm(f"Delete the user {safe(name)} of {cluster}?", yes=yes)
     async with _opened(place, cluster, f"user {name}") as found:
         await found.users.delete(name)
     _print_done(name, "deleted", "user", as_object=printed.as_json)
@@ -217,8 +215,7 @@ async def reset_user(
     cluster, [name] = split(words, place.cluster, 1)
     _check_shown(show)
     question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
-    if not confirm(question, yes=yes):
-        return STOPPED
+    confirm(question, yes=yes)
     async with _opened(place, cluster, f"user {name}") as found:
         user = await found.users.reset_auth(name)
     _print_new(user, f"the user {safe(name)} has a new password", cluster, printed)

@@ -14,7 +14,7 @@ from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption
 from .asking import confirm
 from .help import Command, group
 from .output import as_json, command_line, complain, print_rows, safe, write
-from .running import DONE, STOPPED, UNUSABLE, reads, writes
+from .running import DONE, UNUSABLE, reads, writes
 from .stores import KEY_VARIABLE, IfMissing, keys, open_store
 
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -82,8 +82,7 @@ async def forget_record(
     async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, SQLiteStore | PostgresStore):
             raise InvalidArgumentError(f"{store} has no way to remove a record. Nothing was changed")
-        if not confirm(question, yes=yes):
-            return STOPPED
+        confirm(question, yes=yes)
         await opened.discard(record_name(name, role))
     if printed.as_json:
         write(f"{as_json({'name': name, 'action': 'forgotten'})}\n")

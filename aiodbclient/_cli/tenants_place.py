@@ -21,8 +21,10 @@ from .following import Report, follow
 from .names import check_tenants, read_names
 from .opening import AnyBudget, cluster_by_id, find_cluster, is_id, open_client, patiently
 from .output import command_line, complain, safe
-from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE
+from .running import DONE, SOME_FAILED, UNUSABLE
 from .stores import IfMissing, open_store
+
+_ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 
 
 @frozen
@@ -90,7 +92,8 @@ class Opened:
     def _missing(self, name: str, role: Role, owners: set[str]) -> str:
         if name in owners:
             return f"it has no {role}. To create one: {self.command('provision', name, role=role)}"
-        like = get_close_matches(name, owners, 1)
+        alike = name.translate(_ALIKE)
+        like = [alike] if alike in owners else get_close_matches(name, owners, 1)
         return f"not on record{f'. Did you mean {safe(like[0])}?' if like else ''}"
 
     def command(self, verb: str, *words: str, role: Role = Role.OWNER) -> str:
@@ -178,7 +181,7 @@ async def do(
     *,
     show: bool = False,
     once: bool = False,
-    ask: Callable[[Opened, Mapping[Role, list[str]], Mapping[str, str]], bool] | None = None,
+    ask: Callable[[Opened, Mapping[Role, list[str]], Mapping[str, str]], None] | None = None,
     ignore_absent: bool | None = None,
 ) -> int:
     """Do ``verb`` for the chosen tenants, in each of the roles.
@@ -205,8 +208,8 @@ async def do(
         if ignore_absent:
             names[roles[0]] += missing
             missing = {}
-        if ask is not None and any(names.values()) and not ask(opened, names, missing):
-            return STOPPED
+        if ask is not None and any(names.values()):
+            ask(opened, names, missing)
         runs = {
             "" if role is Role.OWNER else f" ({role})": verb(opened.tenants.role(role), names[role])
             for role in roles

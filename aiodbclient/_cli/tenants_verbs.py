@@ -28,7 +28,7 @@ from .arguments import (
 from .asking import check_most, confirm, some
 from .following import follow
 from .names import locate_names
-from .running import STOPPED, writes
+from .running import writes
 from .stores import IfMissing
 from .tenants_place import Opened, do, open_place, report_of
 
@@ -71,12 +71,9 @@ async def provision_tenants(
     action = IfExists.ADOPT if adopt else if_exists
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
-    if action is IfExists.RESET and not confirm(
-        f"Give each login of {place.cluster} that exists and is not on record a new password? The old ones stop "
-        "working.",
-        yes=yes,
-    ):
-        return STOPPED
+    if action is IfExists.RESET:
+        logins = f"each login of {place.cluster} that exists and is not on record"
+        confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
     async with open_place(place, missing) as opened:
         tenants, report = opened.tenants.role(role), report_of(printed, show=show)
@@ -88,8 +85,8 @@ async def provision_tenants(
         opened.check(wanted)
         plan = await tenants.plan(wanted, prune=True, if_exists=action.value)
         check_most(len(plan.extra), pruning.most)
-        if plan.extra and not confirm(_removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes):
-            return STOPPED
+        if plan.extra:
+            confirm(_removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
         return await follow({"": plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report)
 
@@ -137,11 +134,11 @@ async def rotate_tenants(
     Example: aiodbclient tenants rotate --all --older-than 30d --yes --cluster tenants-prod --store tenants.db
     """
 
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> bool:
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
         total = sum(map(len, names.values()))
         ends = sum(each.previous is not None for found in opened.found.values() for each in found.records.values())
         ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
-        return confirm(f"Give {total} logins on {opened.cluster} new credentials? {ended}", yes=yes)
+        confirm(f"Give {total} logins on {opened.cluster} new credentials? {ended}", yes=yes)
 
     return await do(
         place,
@@ -174,12 +171,11 @@ async def retire_tenants(
     Example: aiodbclient tenants retire --all --after 1d --yes --cluster tenants-prod --store tenants.db
     """
 
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> bool:
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
         olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
-        if not olds:
-            return True
-        sessions = " and end their open sessions" if end_sessions else ""
-        return confirm(f"Retire the old logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
+        if olds:
+            sessions = " and end their open sessions" if end_sessions else ""
+            confirm(f"Retire the old logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
 
     return await do(
         place,
@@ -221,12 +217,12 @@ async def remove_tenants(
     if chosen.everybody and yes and most is None:
         raise InvalidArgumentError("--all --yes removes everything: add --max N, the most to remove. Nothing was sent")
 
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> bool:
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
         check_most(len(names[role]), most)
-        absent = f"{', '.join(f'{name}: {why}' for name, why in missing.items())}. " if missing else ""
+        absent = f" Not on record: {some(list(missing))}." if missing else ""
         what = "logins and records; the databases stay" if keep_database else ""
         words = [str(len(names[role])), opened.cluster] if chosen.everybody else []
-        return confirm(f"{absent}{_removal(names[role], opened.cluster, role, what)}", yes=yes, words=words)
+        confirm(f"{_removal(names[role], opened.cluster, role, what)}{absent}", yes=yes, words=words)
 
     return await do(
         place,

@@ -30,7 +30,7 @@ from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, open_client, patiently
 from .output import print_rows, printable, safe, stdout_console, write
-from .running import DIFFERENT, DONE, STOPPED, reads, writes
+from .running import DIFFERENT, DONE, reads, writes
 
 T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024
@@ -97,8 +97,8 @@ async def apply_users(
         extra = plan.extra if plan.prune else ()
         check_most(len(extra), pruning.most)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
-        if changes and not confirm(f"On {cluster}: {' and '.join(changes)}?", yes=yes):
-            return STOPPED
+        if changes:
+            confirm(f"On {cluster}: {' and '.join(changes)}?", yes=yes)
 
         def row(outcome: Any) -> dict[str, Any]:
             return {"password": outcome.user.password} if show and outcome.user is not None else {}

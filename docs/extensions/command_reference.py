@@ -48,7 +48,7 @@ def _sections(command: Any, context: Any, name: str, common: dict[str, str], lev
         return
     for param in filter(is_common, command.get_params(context)):
         about = textwrap.fill(about_of(param), 96, initial_indent="    ", subsequent_indent="    ")
-        common.setdefault(option_of(param).split()[0], f"{option_of(param)}\n{about}")
+        common.setdefault(option_of(param), f"{option_of(param)}\n{about}")
     yield f"{'#' * level} {name}\n\n```text\n{help_of(command, context, common=False).strip()}\n```\n"
     for each in command.list_commands(context) if hasattr(command, "commands") else []:
         subcommand = command.commands[each]
