@@ -136,7 +136,7 @@ def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
         case ConflictError(id=""):
             return "choose another name, or take over what exists with --adopt"
         case NotFoundError(id=""):
-            return "restore it from a backup of the cluster, or make an empty one with `tenants repair --recreate`"
+            return "restore it from a backup of the cluster, or make an empty one with --recreate"
         case InvalidResponseError(status=0):
             return "--if-exists reset gives it a new one, which ends the old one"
         case StoreError():
@@ -147,7 +147,7 @@ def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
 
 _ABOUT_KEYS = (
     "set $AIODBCLIENT_STORE_KEY to the key of this store, or unset it if the store has none. If its key is lost, "
-    "provision the tenants into a new store with `--if-exists reset`, which gives them new passwords"
+    "provision the tenants into a new store with --adopt"
 )
 
 

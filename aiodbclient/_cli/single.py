@@ -14,7 +14,7 @@ from .asking import confirm
 from .help import Command, ListGroup, group
 from .names import check_name
 from .opening import find_cluster, open_client, patiently
-from .output import as_json, check_stdout, command_line, note, print_rows, safe, write
+from .output import as_json, check_stdout, command_line, note, print_rows, safe, this_command, write
 from .running import DONE, reads, writes
 from .users_file import apply_users, plan_users
 
@@ -225,8 +225,7 @@ async def reset_user(
 def _check_shown(show: bool) -> None:
     if not show:
         raise InvalidArgumentError(
-            "the password would be lost: repeat with --show to print it, or use `aiodbclient tenants provision`, "
-            "which stores it. Nothing was sent"
+            f"the password would be lost. To print it: {this_command('--show')}. Nothing was sent"
         )
     check_stdout("the password would be lost: nothing was sent")
 

@@ -5,6 +5,7 @@ Checked against aiohttp 3.12 to 3.14. Only this module uses private names of aio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from urllib.request import getproxies, proxy_bypass
 
@@ -49,7 +50,8 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"{error.host}:{error.port}: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+        number = error.os_error.errno or 0  # negative where a name was not found
+        return f"{error.host}:{error.port}: {os.strerror(number) if number > 0 else error.os_error.strerror}"
     return f"{type(error).__name__}: {error}"
 
 

@@ -73,8 +73,8 @@ class Seal:
             if kind == "fernet":
                 raise StoreError(f"the record of {name!r} is encrypted", advice="open the store with its key=")
             raise StoreError(
-                f"the record of {name!r} is not encrypted, and the store was opened with a key=",
-                advice="open it without",
+                f"the record of {name!r} is not encrypted, and the store was opened with a key",
+                advice="open it without key=",
             )
         if self._fernet is not None:
             opened = _decrypted(self._fernet, body)
