@@ -148,7 +148,7 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     command("tenants", "rotate", c, *command.place, "--force")
     command("tenants", "check", c, *command.place)
     command.sandbox.faults.add("users.create", cut=True, times=1)
-    command("users", "create", command.cluster, f"{a}-user", "--show")
+    lost = command("users", "create", command.cluster, f"{a}-user", "--show")
     command("users", "create", command.cluster, f"{a}-other")
     command("clusters", "get", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
     command("tenants", "plan", a, "--cluster", command.cluster, "--store", str(command.folder / "new.db"))
@@ -157,7 +157,7 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     command("tenants", "list", *command.place)
     command("store", "list", command.store)
 
-    printed = "".join(command.printed)
+    printed = "".join([*command.printed, lost.err])
     suggested = {
         found[0] or found[1] for found in re.findall(r"`(aiodbclient [^`\n]+)`|: (aiodbclient .+?)(?:\. |\n|$)", printed)
     }
