@@ -15,7 +15,7 @@ from aiodbclient._cli.app import app
 from aiodbclient._cli.help import about_of, help_of, is_common, option_of
 
 PAGE = Path(__file__).parents[1] / "reference" / "command.md"
-_COLUMNS = "100"
+_COLUMNS = "78"
 _BEGIN = """\
 # The command
 
