@@ -71,11 +71,7 @@ def serve(context: typer.Context) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command, and return its exit code.
-
-    Args:
-        arguments: The command line, without the name of the command.
-    """
+    """Run the command, and return its exit code."""
     this_is_json("--json" in arguments or any(pair in pairwise(arguments) for pair in _JSON))
     if COMPLETES in os.environ:
         return complete(lambda: app(arguments, standalone_mode=False, prog_name=NAME))

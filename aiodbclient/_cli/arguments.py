@@ -198,6 +198,16 @@ class Place(Recorded):
     ] = None
 
 
+FromOption = Annotated[
+    Path | None,
+    _option(
+        "--from",
+        metavar="FILE",
+        help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
+    ),
+]
+
+
 @frozen(kw_only=True)
 class Chosen:
     """The tenants that a command is for."""
@@ -205,14 +215,7 @@ class Chosen:
     names: Annotated[
         list[str] | None, _argument("[NAME]...", "The tenants. Names, --from or --all.", autocompletion=words)
     ] = None
-    file: Annotated[
-        Path | None,
-        _option(
-            "--from",
-            metavar="FILE",
-            help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
-        ),
-    ] = None
+    file: FromOption = None
     everybody: Annotated[bool, _option("--all", help="All tenants in the store.")] = False
 
 
@@ -223,14 +226,7 @@ class Listed:
     names: Annotated[
         list[str] | None, _argument("[NAME]...", "The tenants. Names or --from.", autocompletion=words)
     ] = None
-    file: Annotated[
-        Path | None,
-        _option(
-            "--from",
-            metavar="FILE",
-            help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
-        ),
-    ] = None
+    file: FromOption = None
 
 
 @frozen(kw_only=True)

@@ -21,12 +21,7 @@ class DeclinedError(typer.Abort):
 
 
 def confirm(what: str, *, yes: bool, words: Sequence[str] = ()) -> None:
-    """Ask on the terminal whether to go on, unless ``yes``. With ``words``, one of them has to be typed.
-
-    Raises:
-        InvalidArgumentError: The standard input is no terminal.
-        typer.Abort: The answer was no; or Ctrl-C, SIGTERM or the end of the input came instead.
-    """
+    """Ask on the terminal whether to go on, unless ``yes``. With ``words``, one of them has to be typed."""
     if yes:
         return
     if not sys.stdin.isatty():

@@ -47,12 +47,7 @@ def as_shell(credential: Credential, ca_file: str | None) -> str:
 
 
 def as_secret(credential: Credential, ca_file: str | None) -> str:
-    """A Secret of Kubernetes, as YAML. It holds the CA too, as ``ca.crt``.
-
-    Args:
-        credential: The credential.
-        ca_file: Where the program will find ``ca.crt``: the path at which it mounts the Secret.
-    """
+    """A Secret of Kubernetes, as YAML. It holds the CA too, as ``ca.crt``."""
     data = environment_of(credential, ca_file)
     if credential.ca is not None:
         data["ca.crt"] = credential.ca
@@ -104,11 +99,7 @@ def lines_of(credential: Credential) -> str:
 
 
 def write_ca(credential: Credential, ca_file: Path) -> None:
-    """Write the CA of the cluster into ``ca_file``, unless it is there already.
-
-    Raises:
-        InvalidArgumentError: The file has other content, is not a regular file, or cannot be written.
-    """
+    """Write the CA of the cluster into ``ca_file``, unless it is there already."""
     if credential.ca is None:
         raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} speaks no TLS, so it has no CA")
     try:

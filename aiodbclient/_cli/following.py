@@ -118,22 +118,7 @@ async def follow(
     again: Sequence[str] = (),
     missing: Mapping[str, str] = {},
 ) -> int:
-    """Do runs one after the other, and print their progress and their outcomes.
-
-    Args:
-        runs: The runs, each with what is printed behind its names.
-        total: The number of their names.
-        budget: The budget that paces them.
-        report: What to print of each outcome.
-        work: The number of names that will take requests; None: all.
-        limited: Whether the rate limit bounds them.
-        once: Whether the work must not be done twice. Then the command takes ``--older-than``.
-        again: Options of the command that goes on.
-        missing: Names that are in no run, with the reasons. They count as failed.
-
-    Returns:
-        The exit code.
-    """
+    """Do runs one after the other, and print their progress and their outcomes."""
     from .progress import Bar  # slow to import, and not needed for help
 
     tally, lines = Tally(total + len(missing), once, again), Lines()

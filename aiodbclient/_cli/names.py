@@ -32,16 +32,7 @@ def shown(file: Path) -> str:
 
 
 def read_text(file: Path, most: int = MOST_BYTES) -> str:
-    """Read a file in UTF-8, with or without a byte order mark.
-
-    Args:
-        file: The file; ``-`` for the standard input.
-        most: The largest size, in bytes: a device or a pipe may never end.
-
-    Raises:
-        InvalidArgumentError: It cannot be read, is larger, or is not UTF-8. The message names the file.
-        KeyboardInterrupt: A signal came first.
-    """
+    """Read a file in UTF-8, with or without a byte order mark."""
     try:
         with interruptible():
             data = _read(file, most + 1)
@@ -65,11 +56,7 @@ def _read(file: Path, most: int) -> bytes:
 
 
 def check_name(name: str) -> None:
-    """Refuse ``-`` as a name for something new: whoever types it means the standard input.
-
-    Raises:
-        InvalidArgumentError: It is ``-``.
-    """
+    """Refuse ``-`` as a name for something new: whoever types it means the standard input."""
     if name == "-":
         raise InvalidArgumentError(
             "'-' is not a name, and names are not read from the standard input here; nothing was sent"
@@ -82,21 +69,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
 
 
 def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, str]:
-    """Read the names, and check that none comes twice. A line of a file that begins with # is a comment.
-
-    Args:
-        arguments: The names on the command line, if any.
-        file: A CSV file, ``-`` for the standard input, or None. The names are in its column ``name``. If it has only
-            one column, that needs no header.
-
-    Returns:
-        The names, in their order, each with its place: the file and line, or the number of the argument.
-
-    Raises:
-        InvalidArgumentError: There are no names, or there are both arguments and a file; an argument is ``-``; the
-            file cannot be read, or has several columns and none is ``name``; a line has another number of columns
-            than the header; a name is empty, or comes twice. The message names the lines.
-    """
+    """Read the names, and check that none comes twice. A line of a file that begins with # is a comment."""
     if arguments and "-" in arguments:
         raise InvalidArgumentError("'-' is not a name: to read the names from the standard input, use --from -")
     if file is None:
@@ -112,16 +85,7 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
 
 
 def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str) -> None:
-    """Check that all names can be tenants' names.
-
-    Args:
-        names: The names with their places, as ``locate_names`` returns them.
-        engine: The engine of the cluster.
-        prefix: The prefix of the tenants' databases and logins.
-
-    Raises:
-        InvalidArgumentError: Some cannot. The message names them all, with their places.
-    """
+    """Check that all names can be tenants' names."""
     problems = list[str]()
     for name, place in names.items():
         try:
@@ -148,11 +112,7 @@ class _Cell:
 
 
 class _Lines:
-    """The lines of a text, without comments.
-
-    Attributes:
-        number: The number of the last line, comments counted.
-    """
+    """The lines of a text, without comments."""
 
     def __init__(self, text: str) -> None:
         self.number = 0

@@ -28,11 +28,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @asynccontextmanager
 async def open_client(api: Api, *, offline: bool = False) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """Open a client with the token and the proxy of the environment. ``offline``: it sends nothing and needs no token.
-
-    Raises:
-        ConfigurationError: There is no token, or ``--budget none`` with an API that is not on this machine.
-    """
+    """Open a client with the environment's token and proxy. ``offline``: it needs no token and sends nothing."""
     token = "unused" if offline else _token()
     async with AsyncExitStack() as stack:
         budget: AnyBudget = RateBudget()
@@ -97,11 +93,7 @@ async def _say_that_it_waits() -> None:
 
 
 async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """Find a cluster by its id or its name, with one request, which returns its engine too.
-
-    Raises:
-        InvalidArgumentError: There is no such cluster, or more than one with that name.
-    """
+    """Find a cluster by its id or its name, with one request, which returns its engine too."""
     cluster = cluster_by_id(client, wanted)
     if cluster is None:
         return await _cluster_by_name(client, wanted)

@@ -36,12 +36,7 @@ def speaks_json() -> bool:
 
 
 class OutputError(Exception):
-    """The standard output cannot be written: its disk is full, it is closed, or its reader has gone.
-
-    Attributes:
-        gone: Whether its reader has gone, such as ``head`` in a pipe. No operator needs to know that.
-        lost: What was not printed and is nowhere else, and what to do about it; empty if nothing is lost.
-    """
+    """The standard output cannot be written: its disk is full, it is closed, or its reader has gone."""
 
     def __init__(self, error: OSError, lost: str = "") -> None:
         super().__init__(f"the standard output cannot be written: {error.strerror}")
@@ -56,15 +51,7 @@ def check_stdout(lost: str) -> None:
 
 
 def write(text: str, lost: str = "") -> None:
-    """Print ``text`` on the standard output at once.
-
-    Args:
-        text: Whole lines.
-        lost: As for ``OutputError``.
-
-    Raises:
-        OutputError: The standard output cannot be written. It is discarded from now on.
-    """
+    """Print ``text`` on the standard output at once."""
     check_stdout(lost)
     try:
         print(text, end="", flush=True)
@@ -93,11 +80,7 @@ def write_error(text: str) -> None:
 
 
 class Lines:
-    """Writes lines to the standard output, as long as that can be written.
-
-    Attributes:
-        failure: Why no more is written; None while all is well.
-    """
+    """Writes lines to the standard output, as long as that can be written."""
 
     def __init__(self) -> None:
         self.failure: OutputError | None = None
@@ -205,19 +188,7 @@ def print_rows(
     lost: str = "",
     none: str = "",
 ) -> None:
-    """Print ``rows`` as a table, or as a JSON object for each. No value is folded, since people copy them.
-
-    Args:
-        rows: The rows. Each has the names of its columns.
-        as_objects: Whether to print JSON.
-        wide: Whether to print all columns, however narrow the terminal is.
-        last: The columns that a narrow terminal leaves out, the first of them last.
-        lost: As for ``OutputError``.
-        none: What to say on the standard error if there are no rows; empty for nothing.
-
-    Raises:
-        OutputError: The standard output cannot be written. It has ``lost``.
-    """
+    """Print ``rows`` as a table, or as a JSON object for each. No value is folded, since people copy them."""
     lines = list(rows)
     if not lines and none and not as_objects:
         note(none)

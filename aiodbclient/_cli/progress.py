@@ -28,13 +28,6 @@ class Bar:
     """How far a run is. A context manager, for within an event loop.
 
     A timer of the event loop draws it. A thread would not do, since a budget is for one thread.
-
-    Args:
-        total: The number of names in the run.
-        work: The number of names that will not be kept as they are.
-        budget: The budget that paces the run.
-        clock: Tells the seconds that have passed.
-        limited: Whether the rate limit bounds the run: a check logs in, and sends few requests.
     """
 
     def __init__(
@@ -141,13 +134,7 @@ class Bar:
 
 @frozen
 class Taken:
-    """A window of the rate limit, and how far it is used up.
-
-    Attributes:
-        window: The window.
-        free: The number of its slots that are free.
-        releases: When others are free: in how many seconds, and how many. In the order of time.
-    """
+    """A window of the rate limit, and how far it is used up."""
 
     window: Window
     free: int
@@ -155,17 +142,7 @@ class Taken:
 
 
 def seconds_left(names: int, a_second: float, requests: float, windows: Iterable[Taken]) -> float:
-    """Estimate how long the rest of a run takes: at its pace so far, but no less than the rate limit makes it take.
-
-    Args:
-        names: The number of names that are left.
-        a_second: The number of names in a second, while the rate limit did not make the run wait; more than 0.
-        requests: The number of requests for a name, on average.
-        windows: The windows of the rate limit.
-
-    Returns:
-        Seconds.
-    """
+    """Estimate how long the rest of a run takes: at its pace so far, but no less than the rate limit makes it take."""
     by_length = sorted(windows, key=lambda taken: taken.window.seconds)
     limited = _limited(ceil(names * requests), by_length[0], by_length[-1]) if by_length else 0.0
     return max(names / a_second, limited)
@@ -224,11 +201,7 @@ class Pace:
             self._sent.append((now, requests))
 
     def left(self, windows: Iterable[tuple[Window, int]]) -> float | None:
-        """Estimate the seconds that are left; None if nothing is known yet.
-
-        Args:
-            windows: Each window of the rate limit, with the number of its slots that are taken.
-        """
+        """Estimate the seconds that are left; None if nothing is known yet."""
         names = max(self.names - self.done, 0)
         if not names:
             return 0.0

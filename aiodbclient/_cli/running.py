@@ -104,12 +104,7 @@ def on_signals(react: Callable[[], object]) -> None:
 
 
 def message_of(error: Exception, *, retried: bool = False) -> str:
-    """What to print of ``error``: without the request unless ``--verbose``, and with advice for an operator.
-
-    Args:
-        error: The error.
-        retried: Whether running the same command again is the advice, so that none is needed here.
-    """
+    """What to print of ``error``: without the request unless ``--verbose``, and with advice for an operator."""
     if not isinstance(error, DatabaseClientError):
         return str(error)
     plain = copy(error)

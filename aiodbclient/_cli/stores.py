@@ -30,11 +30,7 @@ class IfMissing(Enum):
 
 
 def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
-    """The keys in an environment variable, with commas between them; None if there is none.
-
-    Raises:
-        InvalidArgumentError: One is no key.
-    """
+    """The keys in an environment variable, with commas between them; None if there is none."""
     found = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
     try:
         Seal(found)
@@ -49,19 +45,7 @@ def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
 async def open_store(
     where: str, if_missing: IfMissing = IfMissing.FAIL, key: list[str] | None = None, called: str = "--store"
 ) -> AsyncGenerator[Store]:
-    """Open the store.
-
-    Args:
-        where: A path, the URL of a PostgreSQL, or a URL whose scheme a package has an entry point for, in the group
-            ``aiodbclient.stores``: a callable that takes the URL and the keys, and returns a ``Store``.
-        if_missing: What happens if it does not exist. A store of another package decides by itself.
-        key: The keys, of which the first encrypts; [] for none. None: those of the environment.
-        called: The option or the argument that names it.
-
-    Raises:
-        InvalidArgumentError: No package has a store for the scheme of the URL.
-        StoreError: It cannot be opened, or does not exist.
-    """
+    """Open the store."""
     async with AsyncExitStack() as stack:
         opened: Store | None = None
         key = keys() if key is None else (key or None)

@@ -37,16 +37,7 @@ class OnRecord:
 
 @frozen
 class Opened:
-    """The tenants of a cluster, which the options of a command name.
-
-    Attributes:
-        tenants: The tenants. Their roles are made of it.
-        store: Their store.
-        budget: The budget of the requests.
-        engine: The engine of the cluster; None if it was not read.
-        place: The options.
-        found: What was on record when the command looked, by role.
-    """
+    """The tenants of a cluster, which the options of a command name."""
 
     tenants: Tenants
     store: Store
@@ -114,12 +105,7 @@ class Opened:
 
 @asynccontextmanager
 async def open_place(place: Place, if_missing: IfMissing = IfMissing.FAIL) -> AsyncGenerator[Opened]:
-    """Find the cluster, then open the store, so that a cluster which can have no tenants leaves no new store behind.
-
-    Raises:
-        StoreError: The store cannot be used.
-        UnsupportedOperationError: The cluster can have no tenants.
-    """
+    """Find the cluster, then open the store, so that a cluster which can have no tenants leaves no new store behind."""
     wanted = place.cluster or ""
     async with open_client(place) as (client, budget):
         async with patiently():
@@ -140,12 +126,7 @@ async def open_place(place: Place, if_missing: IfMissing = IfMissing.FAIL) -> As
 
 @asynccontextmanager
 async def open_records(place: Recorded) -> AsyncGenerator[Opened]:
-    """Open the store to read it. Sends nothing and needs no token if the cluster is given by its id.
-
-    Raises:
-        StoreError: The store does not exist.
-        UnsupportedOperationError: The cluster can have no tenants.
-    """
+    """Open the store to read it. Sends nothing and needs no token if the cluster is given by its id."""
     wanted = place.cluster or ""
     async with open_client(place, offline=is_id(wanted)) as (client, budget):
         async with patiently():
@@ -158,11 +139,7 @@ async def open_records(place: Recorded) -> AsyncGenerator[Opened]:
 
 
 def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
-    """The names that a command is for; None for all tenants in the store.
-
-    Raises:
-        InvalidArgumentError: As ``read_names``; or there are names and ``--all``, or neither.
-    """
+    """The names that a command is for; None for all tenants in the store."""
     if not (everybody or names or file):
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
     if not everybody:
@@ -184,19 +161,7 @@ async def do(
     ask: Callable[[Opened, Mapping[Role, list[str]], Mapping[str, str]], None] | None = None,
     ignore_absent: bool | None = None,
 ) -> int:
-    """Do ``verb`` for the chosen tenants, in each of the roles.
-
-    Args:
-        place: The options of the place.
-        chosen: The options of the names.
-        roles: The roles.
-        verb: Makes a run of tenants and names.
-        printed: How to print.
-        show: Whether to print secrets.
-        once: Whether the work must not be done twice.
-        ask: Asks whether to go on, given the names by role, and those that are not on record.
-        ignore_absent: Whether a name that is not on record is no failure; None if the command has no such option.
-    """
+    """Do ``verb`` for the chosen tenants, in each of the roles."""
     place, words = resolved(place, chosen.names, None)
     wanted = named(words, chosen.file, chosen.everybody)
     async with open_place(place) as opened:

@@ -152,15 +152,7 @@ def _print(plan: UserPlan) -> None:
 
 
 def read_users(file: Path) -> list[NewUser]:
-    """Read the users in ``file``: a list of them, alone or under ``users:``. A user without settings may be its name.
-
-    Args:
-        file: The file, in YAML or JSON; ``-`` for the standard input.
-
-    Raises:
-        InvalidArgumentError: It cannot be read, is not such a list, has a member that the API does not know, or has a
-            name twice. The message names the line.
-    """
+    """Read the users in ``file``: a list, alone or under ``users:``. A user without settings may be its name."""
     import yaml
 
     where, text = shown(file), read_text(file, _MOST_BYTES)
