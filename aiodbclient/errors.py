@@ -227,7 +227,7 @@ class StoreError(DatabaseClientError):
     When the store works again, ``get`` shows whether it did.
 
     Attributes:
-        damaged: The names of the records that ``records()`` could not read, after it yielded all others.
+        damaged: The names of the records that cannot be read, while all others can; empty if the whole store failed.
     """
 
     damaged: tuple[str, ...] = ()

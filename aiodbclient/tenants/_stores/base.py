@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from .._credential import Credential
-from . import Claim, Record
+from . import Claim, Record, readable
 from .sealing import Key, Seal, check_lease, check_storable
 
 Value: TypeAlias = str | int | float
@@ -80,28 +80,31 @@ class BaseStore(ABC, Generic[ConnectionT]):
         text = await self._read(check_storable(name))
         return None if text is None else self._seal.open(name, text)
 
-    async def records(self) -> AsyncIterator[Record]:
+    def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
 
-        Names that are stored meanwhile may be missing. Damaged records come last, as an error that names them.
+        Names that are stored meanwhile may be missing.
 
         Raises:
-            StoreError: They cannot be read, or some are damaged.
+            StoreError: They cannot be read. If only some of them cannot, the others are yielded before.
         """
-        after, failures = "", dict[str, StoreError]()
+        return readable(self.entries())
+
+    async def entries(self) -> AsyncIterator[Record | StoreError]:
+        """Yield what ``records`` does, with the StoreError of each record that cannot be read in its place.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        after = ""
         while page := await self._read_page(after):
             for name, text in page:
                 after = name
                 try:
-                    record = self._seal.open(name, text)
+                    entry: Record | StoreError = self._seal.open(name, text)
                 except StoreError as error:
-                    failures[name] = error
-                    continue
-                yield record
-        if failures:
-            first = next(iter(failures.values()))
-            first.damaged = tuple(failures)
-            raise first
+                    entry = error
+                yield entry
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
