@@ -11,6 +11,7 @@ from attrs import evolve
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Plan, Problem, Record, Role, Store, TenantChecked
+from ..tenants._intent import pending
 from ..tenants._naming import record_name
 from .arguments import (
     AdoptOption,
@@ -37,6 +38,7 @@ from .running import DIFFERENT, DONE, SOME_FAILED, reads
 from .stores import IfMissing
 from .tenants_place import named, open_place, open_records
 
+_UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
 _FEW = 10  # names that a suggested command repeats
 _LAST = ("since", "username")
 _SIGNS = {
@@ -70,9 +72,9 @@ async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument =
 
 def _line(record: Record, role: Role, printed: Table) -> dict[str, object]:
     now = record.current
-    state = {"state": "begun" if now is None else "ready"}
-    pending = {"pending": ", ".join(_pending(record)) or None}
-    return {"name": record.name, "role": role.value} | state | _age(now, printed) | pending | _login(now, printed)
+    state = {"state": "begun" if now is None else "ready" if now.suspended is None else "suspended"}
+    left = {"pending": ", ".join(pending(record)) or None}
+    return {"name": record.name, "role": role.value} | state | _age(now, printed) | left | _login(now, printed)
 
 
 def _age(now: Credential | None, printed: Table) -> dict[str, object]:
@@ -85,18 +87,6 @@ def _age(now: Credential | None, printed: Table) -> dict[str, object]:
 def _login(now: Credential | None, printed: Table) -> dict[str, object]:
     login: dict[str, object] = {"username": None if now is None else now.username}
     return login | ({"since": None if now is None else since_of(now)} if printed.as_json or printed.wide else {})
-
-
-def _pending(record: Record) -> list[str]:
-    """The commands that finish what was begun, in their order."""
-    if record.current is None:
-        return ["provision"]
-    pending = ["repair"] if record.intended == record.current.username else []
-    if record.previous is not None:
-        pending.append("retire")
-    elif record.intended is not None and not pending:  # a rotation, before its new credential was stored
-        pending.append("rotate")
-    return pending
 
 
 @reads
@@ -191,7 +181,7 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
         return f"{safe(outcome.name)}: {', '.join(outcome.problems)}" if outcome.problems else ""
 
     async def settle(outcome: TenantChecked) -> TenantChecked:
-        if Problem.UNFINISHED in outcome.problems and await _is_claimed(opened.store, outcome.name, role):
+        if _UNFINISHED.intersection(outcome.problems) and await _is_claimed(opened.store, outcome.name, role):
             busy.add(outcome.name)
             return evolve(outcome, problems=())
         if outcome.problems:
@@ -213,7 +203,7 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
     if broken and code in (DONE, SOME_FAILED):
         which = list(broken) if len(broken) <= _FEW else ["--all"]
         note(f"{len(broken)} with problems. To repair them: {opened.command('repair', *which, role=role)}")
-        if any(Problem.UNFINISHED in each.problems for each in broken.values()):
+        if any(_UNFINISHED.intersection(each.problems) for each in broken.values()):
             note(f"to see which command finishes what was begun: {opened.command('list')}")
         code = DIFFERENT if code == DONE else code
     return opened.end(code)

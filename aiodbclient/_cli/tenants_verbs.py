@@ -194,7 +194,7 @@ async def remove_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     keep_database: Annotated[
-        bool, typer.Option("--keep-database", help="Keep the databases and their data, owned by the administrator.")
+        bool, typer.Option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
     ] = False,
     ignore_absent: Annotated[
         bool, typer.Option("--ignore-absent", help="Names that are not on record are no failure.")
