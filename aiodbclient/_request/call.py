@@ -201,19 +201,19 @@ class Call:
             error.request_id = self.request_id
         text = str(error.args[0])
         if self.may_have_applied:
-            text = f"{text}; {_SETTLE.get(self.operation.name, _APPLIED)}"
+            text = f"{text}; it may have been applied"
+            error.advice = _SETTLE.get(self.operation.name, "")
         elif not self.sent and _NOTHING_SENT not in text:
             text = f"{text}; {_NOTHING_SENT}"
         error.args = (text,)
 
 
 _NOTHING_SENT = "nothing was sent"
-_APPLIED = "it may have been applied"
 _SETTLE = {
-    "users.create": f"{_APPLIED}: read the name back; if it is there without a password that you know, reset_auth it, "
-    "else create it again",
-    "users.reset_auth": f"{_APPLIED}: the old password may have ended, so reset_auth it again",
-    "dbs.create": f"{_APPLIED}: read the name back, and create it again if it is not there",
+    "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
+    "it again",
+    "users.reset_auth": "the old password may have ended, so reset_auth it again",
+    "dbs.create": "read the name back, and create it again if it is not there",
 }
 
 

@@ -196,9 +196,9 @@ def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
         first, more = found.objects[0], len(found.objects) - 1
         what = f"{first!r}{f' and {more} more' if more else ''} exists and is"
     return ConflictError(
-        f"{what} not on record, so somebody else created this: nothing was changed; choose another name, or take over "
-        'what exists with if_exists="adopt"',
+        f"{what} not on record, so somebody else created this; nothing was changed",
         status=409,
+        advice='choose another name, or take over what exists with if_exists="adopt"',
     )
 
 
@@ -246,8 +246,8 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
         if not user.password:
             raise InvalidResponseError(
                 f"the login {user.name!r} exists, and the API does not return its password (MongoDB never does; "
-                'elsewhere the token needs the scope database:view_credentials): if_exists="reset" gives it a new one, '
-                "which ends the old one"
+                "elsewhere the token needs the scope database:view_credentials)",
+                advice='if_exists="reset" gives it a new one, which ends the old one',
             )
         await _take_over(tenant, user.name)
         refused = await grant(tenant, user, made=False)

@@ -147,7 +147,7 @@ def _refuse_loss(tenant: ClaimedTenant, *, recreate: bool) -> None:
         )
     if not recreate:
         raise NotFoundError(
-            f"the database {database!r} does not exist, and what was in it is lost: restore it from a backup of the "
-            "cluster, or make an empty one with repair(recreate=True)",
+            f"the database {database!r} does not exist, and what was in it is lost",
             status=404,
+            advice="restore it from a backup of the cluster, or make an empty one with repair(recreate=True)",
         )

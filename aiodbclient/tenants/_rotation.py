@@ -83,7 +83,8 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
     if previous is not None and record.intended is None and not force:
         raise RotationPendingError(
             f"the tenant {tenant.names.tenant!r} was rotated and the credential from before is not retired: rotating "
-            "again would end it while programs may still use it; retire it first, or pass force=True"
+            "again would end it while programs may still use it",
+            advice="retire it first, or pass force=True",
         )
     exists = current.spare or previous is not None
     await tenant.intend(Verb.RESET if exists else Verb.MAKE, other)

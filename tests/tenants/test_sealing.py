@@ -167,7 +167,7 @@ def test_a_forged_record_of_another_name_is_refused() -> None:
 def test_with_a_key_and_without_one_each_says_what_is_wrong() -> None:
     with pytest.raises(StoreError, match="'alpha' is encrypted: open the store with its key="):
         Seal().open("alpha", ENCRYPTED)
-    with pytest.raises(StoreError, match="'alpha' is not encrypted, and the store was opened with a key="):
+    with pytest.raises(StoreError, match="'alpha' is not encrypted, and the store was opened with a key"):
         Seal(KEY).open("alpha", PLAIN)
 
 
