@@ -90,7 +90,7 @@ class TenantJob(Job[str, DoneT]):
 
     def ends_run(self, error: Exception) -> bool:
         """Whether ``error`` ends the run. A store that cannot be used does, because nothing could be stored."""
-        lost_store = isinstance(error, StoreError) and not isinstance(error, ClaimLostError)
+        lost_store = isinstance(error, StoreError) and not isinstance(error, ClaimLostError) and not error.damaged
         return lost_store or super().ends_run(error)
 
     @abstractmethod

@@ -11,14 +11,14 @@ from attrs import evolve, field, frozen
 
 from ..clusters import ClusterClient
 from ..engines import Capabilities
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, StoreError
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
 from ._naming import Names, names_of, record_name, tenant_of
 from ._roles import Role
 from ._site import SiteReader
-from ._stores import Record, Store
+from ._stores import Record, Store, entries_of, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
@@ -63,18 +63,23 @@ class Tenancy:
         self.check_record(record)
         return record
 
-    async def records(self) -> AsyncIterator[Record]:
+    def records(self) -> AsyncIterator[Record]:
         """Yield the records of this role, each with the tenant's name. Raises as ``check_record``."""
-        async for record in self.store.records():
-            name, role = tenant_of(record.name)
-            if role is self.role:
-                self.check_record(record)
-                yield evolve(record, name=name)
+        return readable(self._entries())
 
     async def names(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record in this role."""
-        async for record in self.records():
-            yield record.name
+        """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
+        async for entry in self._entries():
+            yield tenant_of(entry.damaged[0])[0] if isinstance(entry, StoreError) else entry.name
+
+    async def _entries(self) -> AsyncIterator[Record | StoreError]:
+        async for entry in entries_of(self.store):
+            name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
+            if role is self.role:
+                if isinstance(entry, Record):
+                    self.check_record(entry)
+                    entry = evolve(entry, name=name)
+                yield entry
 
     async def claim(self, names: Names, spent: Spent) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""

@@ -45,8 +45,8 @@ class Tenants:
         lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
             a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
         connection_limit: How many connections a tenant may have at a time. On PostgreSQL it is the limit of the
-            database; None: half of the server's. The owner can lift it, until its rights are given again. On MySQL it
-            is the limit of each login; None: a third of the server's.
+            database; None: half of the server's. The owner can lift it, until its rights are given again. On MySQL the
+            tenant's logins have equal parts of it; None: a third of the server's.
         setup: An async function for migrations and extensions. It is called with the credential of a new tenant, before
             that is stored. If it raises, the tenant fails, and the next call runs it again. So it runs at least once.
         on_event: Called with a ``TenantEvent`` after the work on each tenant.

@@ -10,12 +10,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..._dsn import dsn
 from ...engines import MYSQL, POSTGRESQL, Engine
 from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
+from .._credential import Secret
 from .._naming import Names
 from .._problems import Problem
 from .administrator import Administrator
@@ -48,6 +49,9 @@ class Grants(ABC, Generic[ServerT]):
     Args:
         admin: The driver's options for the login of the administrator.
     """
+
+    needs_password: ClassVar[bool]
+    """Whether ``end_login`` logs in as the login, with a password that nobody else knows."""
 
     def __init__(self, admin: dict[str, Any]) -> None:
         self._admin = admin
@@ -86,6 +90,10 @@ class Grants(ABC, Generic[ServerT]):
     @abstractmethod
     async def administrator(self) -> Administrator:
         """Log in as the administrator, and find out which rights it lacks."""
+
+    async def before_creation(self, names: Names, username: str) -> None:
+        """Refuse to let the API make a login that objects of the server already run as."""
+        return
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:
@@ -129,7 +137,7 @@ class Grants(ABC, Generic[ServerT]):
             names: The tenant's names for one role.
             username: One of its logins.
             password: Its password, new from the API and known to nobody else. None: do not log in as ``username``,
-                because its other sessions change the password faster than the API does.
+                because its other sessions change the password faster than the API does, or ``needs_password`` is false.
             delete: Deletes the login by the API. Called at most once, and only if the engine needs it.
 
         Returns:
@@ -248,8 +256,7 @@ def sql_grants(
             engine=engine,
             operation="tenants",
         )
-    if admin is None:
-        admin = _primary(engine, connection)
+    admin = Secret(_primary(engine, connection) if admin is None else admin)  # a traceback may show it
     try:
         if engine in POSTGRESQL:
             from .postgres import PostgresGrants

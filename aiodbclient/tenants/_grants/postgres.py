@@ -62,6 +62,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         ConfigurationError: ``admin`` is not a DSN.
     """
 
+    needs_password = True
+
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         super().__init__(admin_options(admin))
         self._ca = None if ca is None or "sslmode" in self._admin else CAFile(ca)
