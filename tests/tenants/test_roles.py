@@ -10,8 +10,15 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
-from aiodbclient.errors import ConflictError, InvalidArgumentError, RotationPendingError, UnsupportedOperationError
+from aiodbclient.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    RotationPendingError,
+    TenantNotFoundError,
+    UnsupportedOperationError,
+)
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
+from aiodbclient.tenants._intent import Intent, Verb
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.testing import LONG
 
@@ -152,10 +159,10 @@ async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Pl
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
     assert claim.record.current is not None
-    await place.store.intend(claim, claim.record.current.username)
+    await place.store.intend(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
     await place.store.release(claim)
 
-    with pytest.raises(InvalidArgumentError, match="provision it first"):
+    with pytest.raises(TenantNotFoundError, match="the removal of the tenant 'alpha' is unfinished: run remove"):
         await tenants.role("reader").ensure("alpha")
 
     assert [record.name async for record in place.store.records()] == ["alpha"]

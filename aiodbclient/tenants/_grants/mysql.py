@@ -143,6 +143,12 @@ class MySQLGrants(Grants[MySQLSession]):
             if names.role is Role.OWNER:
                 await roll_back_prepared(work)
 
+    async def shut(self, names: Names) -> None:
+        if names.role is Role.OWNER:
+            async with self._work(names, self._long_turns) as work:
+                await revoke_others(work)
+                await roll_back_prepared(work)
+
     async def release(self, names: Names) -> None:
         """Revoke all rights on the schema. The administrator has rights on every schema."""
         async with self._work(names) as work:
