@@ -185,6 +185,26 @@ async def test_what_a_login_owns_in_another_database_is_nobodys_either(
     assert "doadmin" not in owners(managed, database) - before
 
 
+async def test_a_function_that_an_intruder_left_with_a_neighbour_is_dropped(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    """It would run with the owner role's rights, which may open or drop the tenant's database from there."""
+    evil = await managed.tenant(f"evil{next(_used)}", grants)
+    with managed.open(evil.logins[0], evil.whole) as session:
+        name, owner, login = Identifier(evil.whole), Identifier(names.owner), Identifier(names.logins[0])
+        session.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, login))
+        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(owner))
+    with managed.open(names.logins[0], evil.whole) as session:
+        session.execute("CREATE FUNCTION public.back() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
+    assert await grants.problems(names, names.logins) == {Problem.OWNED_BY_OTHERS}
+    assert names.owner in owners(managed, evil.whole)
+
+    assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+
+    assert names.owner not in owners(managed, evil.whole)
+    assert await grants.problems(names, names.logins[1:]) == frozenset()
+
+
 async def test_what_a_login_cannot_give_away_keeps_it_from_being_deleted(
     managed: Managed, grants: PostgresGrants, names: Names
 ) -> None:

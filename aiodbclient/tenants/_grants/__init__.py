@@ -201,7 +201,10 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def release(self, names: Names) -> None:
-        """Leave the database and its objects to nobody who can log in. Remove all access but the administrator's."""
+        """Leave the database and its objects to nobody who can log in. Remove all access but the administrator's.
+
+        Instead of ``forget``, for the owner of a database that stays.
+        """
 
     @abstractmethod
     async def forget(self, names: Names) -> None:

@@ -156,6 +156,7 @@ class MySQLGrants(Grants[MySQLSession]):
             for one in await access(work):
                 if not (one.wide and one.grantee in others):
                     await revoke(work, one)
+        await self.forget(names)
 
     async def forget(self, names: Names) -> None:
         """End sessions of deleted logins, and revoke all rights on a schema of that name."""

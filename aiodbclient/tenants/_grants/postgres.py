@@ -33,7 +33,7 @@ from .postgres_members import lacking_inside, lacking_outside, open_schemas_of_o
 from .postgres_owner import Step, has_database, inherit_step, lacking, take
 from .postgres_password import Address, authenticate, context_of
 from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, Session, admin_options, connect
-from .postgres_strangers import reclaim, strangers
+from .postgres_strangers import drop_elsewhere, reclaim, strangers
 
 # s to wait before a retry, if another session held a lock. Meanwhile the turn is free for others.
 _PAUSES = (0.1, 0.5, 1.0)
@@ -237,6 +237,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
                     others = await present_logins(session)
                     await take(session, await lacking(session, others, self._limit))
+        if names.role is Role.OWNER:
+            await drop_elsewhere(partial(self._session, names))
         if password is None:  # the login's own sessions could make something until it was deleted
             with suppress(GrantError):  # ``check`` reports what is left
                 await self.reclaim(names)

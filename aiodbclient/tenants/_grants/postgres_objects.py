@@ -23,19 +23,19 @@ from .postgres_sessions import Session, quoted
 _AT_ONCE = 500  # how many objects one statement names, or one execution alters
 
 # What a role owns and no statement gives away, and what runs no code as its owner.
-_HARMLESS: LiteralString = "('pg_default_acl'::regclass, 'pg_user_mapping'::regclass, 'pg_extension'::regclass)"
+HARMLESS: LiteralString = "('pg_default_acl'::regclass, 'pg_user_mapping'::regclass, 'pg_extension'::regclass)"
 # Who owns what in each database: ``pg_shdepend`` is shared. The server's own objects are not in it.
 _OWNERS = SQL(f"""
 SELECT DISTINCT rolname::text FROM pg_shdepend s JOIN pg_roles r ON r.oid = refobjid
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s) AND refclassid = 'pg_authid'::regclass AND deptype = 'o'
-  AND classid NOT IN {_HARMLESS} AND (NOT rolsuper OR rolname = current_user) AND rolname !~ '^pg_' ORDER BY 1
+  AND classid NOT IN {HARMLESS} AND (NOT rolsuper OR rolname = current_user) AND rolname !~ '^pg_' ORDER BY 1
 """)
 # A sequence follows the table that has it as a column.
 _OWNED = SQL(f"""
 SELECT i.type, i.identity FROM pg_shdepend s, pg_identify_object(s.classid, s.objid, s.objsubid) i
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
-  AND deptype = 'o' AND i.identity IS NOT NULL AND classid NOT IN {_HARMLESS} AND NOT EXISTS (
+  AND deptype = 'o' AND i.identity IS NOT NULL AND classid NOT IN {HARMLESS} AND NOT EXISTS (
     SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid WHERE relkind = 'S' AND d.objid = s.objid
     AND d.classid = s.classid AND d.classid = 'pg_class'::regclass AND d.refclassid = d.classid
     AND d.deptype IN ('a', 'i'))
@@ -121,6 +121,8 @@ async def hand_over(session: Session, role: str, acting: str) -> None:
     """
     owner = Identifier(session.names.owner)
     rows = await session.run(_OWNED, role)
+    if session.server.info.dbname != session.names.database:  # code there would run with the tenant's rights
+        rows = [(kind, identity) for kind, identity in rows if kind == "large object"]
     schemas = [kind == "schema" for kind, _ in rows].count(True)
     for few in (rows[:schemas], rows[schemas:]):  # the schemas first, so that the owner role may create in them
         if few and session.server.info.dbname == session.names.database:

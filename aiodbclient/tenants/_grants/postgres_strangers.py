@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 from ...errors import GrantError
 from .._problems import Problem
 from .postgres_leaving import open_to
-from .postgres_objects import hand_over, owners
+from .postgres_objects import HARMLESS, hand_over, owners
 from .postgres_owner import members
 from .postgres_sessions import Opener, Session
 
@@ -38,6 +38,12 @@ _GRANTED_POWERS = SQL(f"""
 SELECT p.rolname, pg_get_userbyid(member), pg_get_userbyid(grantor)
 FROM pg_auth_members JOIN pg_roles p ON p.oid = roleid WHERE pg_get_userbyid(member) = ANY (%s) AND {_POWERFUL}
 """)
+# Where else the owner role owns more than large objects. Another tenant could call a function there, with its rights.
+_ELSEWHERE = SQL(f"""
+SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database d ON d.oid = dbid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s) AND deptype = 'o'
+  AND datname <> %s AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {HARMLESS} ORDER BY 1
+""")
 
 
 async def strangers(session: Session) -> frozenset[Problem]:
@@ -49,6 +55,8 @@ async def strangers(session: Session) -> frozenset[Problem]:
         found.add(Problem.OPEN_TO_OTHERS)
     if await session.run(_POWERS, _roles(session), _roles(session)):
         found.add(Problem.TOO_MANY_RIGHTS)
+    if await session.run(_ELSEWHERE, session.names.owner, session.names.database):
+        found.add(Problem.OWNED_BY_OTHERS)
     return frozenset(found)
 
 
@@ -62,6 +70,7 @@ async def reclaim(open_session: Opener) -> None:
         names, database = session.names, session.names.database or ""
         if not await strangers(session):
             return
+        await drop_elsewhere(open_session)
         memberships = await session.run(_MEMBERS_OF_LOGINS, _family(session))
         memberships += await session.run(_GRANTED_POWERS, _roles(session))
         for role, member, grantor in memberships:
@@ -88,6 +97,23 @@ async def reclaim(open_session: Opener) -> None:
         f"{'; '.join(left + reasons)}: a superuser has to, or the owner of these objects, by REASSIGN OWNED",
         tenant=names.tenant,
     )
+
+
+async def drop_elsewhere(open_session: Opener) -> None:
+    """Drop what the owner role owns in other databases, such as a function that an intruder left with a neighbour.
+
+    Raises:
+        GrantError: Something was refused.
+    """
+    async with open_session() as session:
+        names = session.names
+        databases = [name for (name,) in await session.run(_ELSEWHERE, names.owner, names.database)]
+        for database in databases:
+            await open_to(session, database, session.login)
+    for database in databases:
+        async with open_session(dbname=database) as session:
+            await session.become(names.owner)
+            await session.run(SQL("DROP OWNED BY CURRENT_USER CASCADE"))
 
 
 async def _hand_over_all(open_session: Opener, database: str, others: list[str]) -> list[str]:
