@@ -49,7 +49,7 @@ class ClusterMemory:
         self.engines: dict[str, Engine | str] = {}
         self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}
         self.write_locks: dict[str, asyncio.Lock] = {}
-        self.deletions = Deletions()
+        self.deletions: Deletions = Deletions()
 
 
 class ClusterContext(NamedTuple):
