@@ -58,9 +58,11 @@ class Tenancy:
             return next(iter(self.sites))  # the only one: ``check_record`` made sure
         return cluster
 
-    def records(self) -> AsyncIterator[Record]:
+    async def records(self) -> AsyncIterator[Record]:
         """Yield the records of this role that are ours, each with the tenant's name."""
-        return readable(self._ours())
+        async for record, reason in self.all_records():
+            if not reason:
+                yield record
 
     async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
         """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
@@ -68,23 +70,21 @@ class Tenancy:
             yield record, self._why_not_ours(record)
 
     async def names(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
-        async for entry in self._ours():
+        """Yield the names of all tenants on record in this role, also of those whose record cannot be read.
+
+        A name that is only claimed may be on its way to a cluster of another ``Tenants``, and is left out.
+        """
+        async for entry in self._entries():
             if isinstance(entry, StoreError):
                 yield tenant_of(entry.damaged[0])[0]
-            elif not is_empty(entry):  # one that is only claimed may be on its way to a cluster of another ``Tenants``
+            elif not is_empty(entry) and not self._why_not_ours(entry):
                 yield entry.name
-
-    async def _ours(self) -> AsyncIterator[Record | StoreError]:
-        async for entry in self._entries():
-            if isinstance(entry, StoreError) or not self._why_not_ours(entry):
-                yield entry
 
     async def _entries(self) -> AsyncIterator[Record | StoreError]:
         async for entry in entries_of(self.store):
             name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
             if role is self.role:
-                yield entry if isinstance(entry, StoreError) else evolve(entry, name=name)
+                yield evolve(entry, name=name) if isinstance(entry, Record) else entry
 
     async def claim(self, names: Names, spent: Spent) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
