@@ -39,8 +39,9 @@ BudgetOption = Annotated[
     typer.Option(
         envvar="AIODBCLIENT_BUDGET",
         metavar="URL",
-        help="Share the rate limit with other processes through a Valkey, such as valkey://host:6379/0. Put a URL "
-        "with a password into the variable: other users of the machine can read arguments.",
+        help="Share the rate limit with other processes through a PostgreSQL or a Valkey, such as "
+        "postgresql://user@host/db or valkey://host:6379/0. Put a URL with a password into the variable: other users "
+        "of the machine can read arguments.",
         show_default=False,
     ),
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .arguments import AdminOption, BudgetOption, ClusterArgument, JsonOption, PrivateOption
-from .doctor_checks import Findings, check_cluster, check_servers, check_store, check_token
+from .doctor_checks import Findings, check_budget, check_cluster, check_servers, check_store, check_token
 from .doctor_trial import live
 from .opening import find_cluster, open_client
 from .running import DONE, SOME_FAILED, writes
@@ -45,7 +45,9 @@ async def examine(
     Example: aiodbclient doctor tenants-prod --try
     """
     findings = Findings(as_json=json)
-    async with open_client(budget) as (client, _):
+    async with open_client(budget) as (client, paced):
+        if not await check_budget(findings, paced):
+            return SOME_FAILED
         if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)

@@ -52,10 +52,8 @@ def _token() -> str:
 
 
 def _shared(url: str, token: str) -> SharedRateBudget:
-    try:
-        from ..shared_budget import SharedRateBudget, token_key
-    except ImportError as error:
-        raise ConfigurationError(str(error)) from None
+    from ..shared_budget import SharedRateBudget, token_key
+
     return SharedRateBudget(url, key=token_key(token))
 
 

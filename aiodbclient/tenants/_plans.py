@@ -11,7 +11,7 @@ from .._bulk.job import Job
 from .._bulk.run import Run
 from .._bulk.specs import listed
 from .._pacing.budget import by_length
-from .._pacing.estimate import seconds_for
+from .._pacing.window import seconds_for
 from .._request.call import Meter
 from ..errors import InvalidArgumentError
 from ._checking import CheckTenants

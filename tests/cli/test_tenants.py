@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
+from aiodbclient.shared_budget import token_key
 from aiodbclient.tenants._naming import names_of
 
 from .conftest import COMMAND, SIGNALS, Command
@@ -557,3 +559,13 @@ def test_commands_share_a_budget(command: Command) -> None:
         ).stdout
         assert "aiodbclient:" in keys
         assert command.sandbox.token not in keys
+
+
+def test_commands_share_a_budget_in_postgresql(command: Command, postgres_url: str) -> None:
+    command.environment["AIODBCLIENT_BUDGET"] = postgres_url
+    for _ in range(2):
+        assert command("clusters").code == 0
+    with psycopg.connect(postgres_url) as connection:
+        rows = connection.execute("SELECT key, state FROM aiodbclient_budgets").fetchall()
+    assert token_key(command.sandbox.token) in [key for key, _ in rows]
+    assert command.sandbox.token not in str(rows)
