@@ -204,9 +204,7 @@ class Tenants:
         return self._tenancy.records()
 
     async def rooms(self) -> list[Room]:
-        """Return how many tenants each cluster has, in the order of the clusters. Sends no request.
-
-        Safe to repeat and to cancel.
+        """Return how many tenants each cluster has, in their order. Sends no request; safe to repeat and to cancel.
 
         Raises:
             StoreError: The store cannot be read.
