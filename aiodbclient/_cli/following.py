@@ -120,7 +120,7 @@ async def follow(
 
     tally, lines = Tally(total, once), Lines()
     try:
-        with Bar(total, total if work is None else work, budget) as bar:
+        with Bar(total, total if work is None else work, budget, waiting=lambda: run.waiting) as bar:
             on_signals(Stopping(run, bar, tally).stop)
             async with run:
                 try:

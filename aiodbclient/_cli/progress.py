@@ -31,9 +31,19 @@ class Bar:
         work: The number of names that will take requests.
         budget: The budget that paces the run.
         clock: Tells the seconds that have passed.
+        waiting: Tells what the run waits for, or None.
     """
 
-    def __init__(self, total: int, work: int, budget: AnyBudget, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        work: int,
+        budget: AnyBudget,
+        clock: Callable[[], float] = monotonic,
+        waiting: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._waiting = waiting
+        self._waits_for: str | None = None
         self._budget = budget
         self._clock = clock
         self._console = error_console()
@@ -112,6 +122,11 @@ class Bar:
         rate = f"{60 * self._done / max(now - self._started, 1e-3):.0f}/min"
         failures = f"{self._failed} failed" if self._failed else ""
         limit = self._limited.format(budget.next_slot) if waits else ""
+        if (waits_for := self._waiting()) is not None:
+            limit = f"waiting: {waits_for}"
+        if self._progress.disable and waits_for not in (None, self._waits_for):
+            note(limit)
+        self._waits_for = waits_for
         if self._progress.disable:
             if now - self._said >= LINE_EVERY:
                 self._said = now

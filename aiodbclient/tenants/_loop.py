@@ -55,6 +55,7 @@ class TenantJob(Job[str, DoneT]):
     """
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
+        super().__init__()
         self.tenancy = tenancy
         self.bulk = bulk
         self._turns = tenancy.turns
@@ -86,7 +87,8 @@ class TenantJob(Job[str, DoneT]):
 
     def calls(self, meter: Meter, tenant: str | None = None) -> ClusterClient:
         """The cluster, in the lane of this job. ``meter`` counts the requests."""
-        return for_work(self.tenancy.cluster, meter=meter, bulk=self.bulk, tenant=tenant)
+        pause = self.pause if self.bulk else None
+        return for_work(self.tenancy.cluster, meter=meter, pause=pause, tenant=tenant)
 
     def ends_run(self, error: Exception) -> bool:
         """Whether ``error`` ends the run. A store that cannot be used does, because nothing could be stored."""

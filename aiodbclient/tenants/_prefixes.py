@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from .._bulk.waits import waits
+from .._request.pages import PER_PAGE, is_usual
 from ..clusters import ClusterClient, request_below
 from ..engines import Engine
 from ..errors import InvalidResponseError, NotFoundError
@@ -89,6 +90,8 @@ async def _listed(cluster: ClusterClient, kind: str, member: str) -> list[str]:
             return found
         if following == params:
             break
+        if params is None and is_usual(found):
+            following, found = {"per_page": [str(PER_PAGE)]}, []
         params = following
     raise InvalidResponseError(f"the API's list of {kind} has another form than it documents")
 
