@@ -79,6 +79,8 @@ def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_json: 
         "port": credential.port,
         "engine": credential.engine,
     }
+    if credential.prefix is not None:
+        row["prefix"] = credential.prefix
     if as_json:
         row |= {"cluster": credential.cluster, "since": credential.since and credential.since.isoformat()}
     if show:

@@ -35,6 +35,7 @@ class Credential:
         cluster: The id of the cluster.
         since: When it was stored, in UTC. None on records of version 0.1.
         role: The rights of the login.
+        prefix: Kafka and OpenSearch: what the names of the tenant's topics or indexes begin with. Elsewhere None.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Credential:
     cluster: str | None = None
     since: datetime | None = None
     role: Role = Role.OWNER
+    prefix: str | None = None
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
         """Return a URI for the engine's driver that verifies the server's certificate and name.

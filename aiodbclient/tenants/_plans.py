@@ -112,11 +112,13 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
     """Remove extra tenants, repair those with problems, and provision the others."""
 
     def __init__(self, tenancy: Tenancy, plan: Plan) -> None:
+        super().__init__()
         self._extra = frozenset(plan.extra)
         self._broken = frozenset(plan.repair)
         self._provision = ProvisionTenants(tenancy, plan.if_exists)
         self._repair = RepairTenants(tenancy)
         self._removal = RemoveTenants(tenancy)
+        self._provision.pause = self._repair.pause = self._removal.pause = self.pause
 
     def check(self, given: object) -> str:
         return self._provision.check(given)

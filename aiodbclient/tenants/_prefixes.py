@@ -1,4 +1,4 @@
-"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant. Their names begin with its name and a dot.
+"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant. Their names begin with ``Names.objects``.
 
 When the API deletes a login, these stay. So the next tenant of the same name could read them.
 """
@@ -38,8 +38,8 @@ async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str
 
 def objects_of(names: Names, listed: Iterable[str]) -> list[str]:
     """Filter ``listed`` for the tenant's topics or indexes."""
-    prefix = f"{names.whole}."
-    return [name for name in listed if name.startswith(prefix) and not _PATTERN.search(name)]
+    prefix = names.objects
+    return [name for name in listed if prefix and name.startswith(prefix) and not _PATTERN.search(name)]
 
 
 async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:

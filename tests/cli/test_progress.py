@@ -83,3 +83,12 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
 
     assert printed == "aiodbclient: 6 of 10 done, 12/min, 0:00:30 left\n"
     assert capsys.readouterr().err == "e: refused\n"
+
+
+async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = iter([None, "the cluster is resizing", "the cluster is resizing", None, "the cluster is resizing"])
+    with Bar(10, 10, RateBudget(), Clock(), waiting=lambda: next(reasons, None)) as bar:
+        for _ in range(6):
+            bar._draw()
+
+    assert capsys.readouterr().err.count("waiting: the cluster is resizing\n") == 2
