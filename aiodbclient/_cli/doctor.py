@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from .arguments import AdminOption, BudgetOption, ClusterArgument, JsonOption, PrivateOption
-from .doctor_checks import Findings, check_cluster, check_servers, check_store, check_token
+from .doctor_checks import check_cluster, check_servers, check_token
+from .doctor_findings import Figures, Findings, print_report
+from .doctor_store import check_store
 from .doctor_trial import live
 from .opening import find_cluster, open_client
 from .running import DONE, SOME_FAILED, writes
@@ -29,8 +31,14 @@ async def examine(
     attempt: Annotated[
         bool,
         typer.Option(
-            "--try", help="Take a throw-away tenant through its whole life: created, rotated, retired, removed."
+            "--try",
+            help="Prove what this package assumes of the provider: make logins, and take a throw-away tenant through "
+            "its whole life.",
         ),
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Print a block to paste into an issue, without secrets and host names."),
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
@@ -39,23 +47,26 @@ async def examine(
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, or what to do.
 
-    Without --try it only reads. With it, it creates one tenant called doctor-..., and removes it whatever happens.
+    Without --try it only reads, and writes a record into the store, which it removes. With it, it creates logins and a
+    tenant called doctor-..., and removes them whatever happens: within two minutes and 60 requests.
 
     Example: aiodbclient doctor tenants-prod
-    Example: aiodbclient doctor tenants-prod --try
+    Example: aiodbclient doctor tenants-prod --try --report
     """
-    findings = Findings(as_json=json)
-    async with open_client(budget) as (client, _):
+    findings, figures = Findings(as_json=json), Figures()
+    async with open_client(budget, on_event=figures.count) as (client, paced):
         if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)
         if store is not None:
             await check_store(findings, store, found.id)
-        info = await check_cluster(findings, found, private=private, admin=admin)
+        info, server = await check_cluster(findings, found, private=private, admin=admin), None
         if info is not None:
-            await check_servers(findings, found, info, private=private, admin=admin)
-        if attempt and not findings.failed:
-            await live(findings, found, private=private, admin=admin)
+            server = await check_servers(findings, found, info, private=private, admin=admin)
+        if attempt and info is not None and not findings.failed:
+            await live(findings, found, info, paced, private=private, admin=admin)
         elif attempt:
             findings.skip("--try", "fix what failed above first")
+        if report:
+            print_report(findings, figures, client, info, server)
     return SOME_FAILED if findings.failed else DONE

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
-from .. import ClusterClient, DatabaseClient, RateBudget
+from .. import ClusterClient, DatabaseClient, RateBudget, RequestEvent
 from ..client import environment_token
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
 
@@ -19,13 +19,14 @@ AnyBudget: TypeAlias = "RateBudget | SharedRateBudget"
 
 @asynccontextmanager
 async def open_client(
-    budget_url: str | None, *, offline: bool = False
+    budget_url: str | None, *, offline: bool = False, on_event: Callable[[RequestEvent], object] | None = None
 ) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
     """Open a client with the token and the proxy of the environment.
 
     Args:
         budget_url: The URL of a shared budget; None for a budget of this process alone.
         offline: Whether the client will send nothing, so that no token is needed.
+        on_event: Called after each request.
 
     Yields:
         The client, and the budget that paces it.
@@ -38,7 +39,7 @@ async def open_client(
         budget: AnyBudget = RateBudget()
         if budget_url is not None and not offline:
             budget = await stack.enter_async_context(_shared(budget_url, token))
-        client = DatabaseClient(token, budget=budget, app="aiodbclient-command", trust_env=True)
+        client = DatabaseClient(token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True)
         yield await stack.enter_async_context(client), budget
 
 

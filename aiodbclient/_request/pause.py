@@ -46,6 +46,11 @@ class _Cluster:
     openings: int = 0
     failure: str | None = None
 
+    def open(self) -> None:
+        """Note that it accepts writes again."""
+        self.since = None
+        self.openings += 1
+
 
 class Pause:
     """The waits of one run for its clusters.
@@ -126,14 +131,12 @@ def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
 
 async def _reopened(cluster: _Cluster, context: ClusterContext, call: Call) -> Answer:
     """Send ``call``. Every answer of the API but another 412 lets the other names continue."""
-    refusal: APIError | None = None
     try:
         answer = await context.transport.send(call)
     except PreconditionFailedError:
         raise
-    except APIError as error:
-        refusal = error
-    cluster.since, cluster.openings = None, cluster.openings + 1
-    if refusal is not None:
-        raise refusal
+    except APIError:
+        cluster.open()
+        raise
+    cluster.open()
     return answer
