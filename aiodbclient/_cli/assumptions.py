@@ -102,4 +102,5 @@ ASSUMPTIONS = (
     ),
     Assumption("mongodb-role", "mongo_user_settings give a role in these databases only.", engines=_MONGODB),
     Assumption("acl", "An ACL with prefix* opens what begins with the prefix alone.", "pattern", True, _BY_PREFIX),
+    Assumption("acl-on", "ACLs hold as soon as a login has one.", "pattern", True, _BY_PREFIX),
 )
