@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 
 def is_host(text: str | None) -> bool:
@@ -24,3 +24,15 @@ def has_late_at(url: str) -> bool:
     """
     parts = urlsplit(url)
     return "@" in parts.path + parts.query.partition("=")[0] + parts.fragment
+
+
+def mysql_parts(url: str) -> SplitResult | None:
+    """Return the parts of ``url`` if it names a MySQL server, with its host, a valid port if any, and a user."""
+    try:
+        parts, late = urlsplit(url), has_late_at(url)
+        is_mysql = parts.scheme in ("mysql", "mariadb") and (parts.port is None or parts.port > 0)
+        if is_mysql and is_host(parts.hostname) and parts.username and not late:
+            return parts
+    except ValueError:  # its message may quote the password
+        pass
+    return None

@@ -137,6 +137,15 @@ class Credential:
         return variables | {"DATABASE_URL": self.uri}
 
 
+class Secret(str):
+    """A string whose ``repr`` is masked, so that a traceback with local variables does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return masked(self)
+
+
 def verifying_context(ca: str) -> ssl.SSLContext:
     """Return a TLS context that trusts only ``ca``, and verifies the server's name."""
     context = ssl.create_default_context(cadata=ca)

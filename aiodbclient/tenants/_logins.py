@@ -191,6 +191,8 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
                 return False, await _with_password(tenant, user)
             except NotFoundError as error:
                 missing = error
+        if tenant.site.sql is not None:
+            await tenant.spent.on_sql(tenant.site.sql.before_creation(tenant.names, login))
         create = partial(_create, tenant, login)
         if not (ours or there):
             return True, await _with_password(tenant, await create_ours(create, read, retry))

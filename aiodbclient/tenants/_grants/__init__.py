@@ -49,8 +49,8 @@ class Grants(ABC, Generic[ServerT]):
         admin: The driver's options for the login of the administrator.
     """
 
-    _database_option: ClassVar[str]
-    """The driver's option that names the database."""
+    needs_password: ClassVar[bool]
+    """Whether ``end_login`` logs in as the login, with a password that nobody else knows."""
 
     def __init__(self, admin: dict[str, Any]) -> None:
         self._admin = admin
@@ -73,6 +73,10 @@ class Grants(ABC, Generic[ServerT]):
     @abstractmethod
     async def administrator(self) -> Administrator:
         """Log in as the administrator, and find out which rights it lacks."""
+
+    async def before_creation(self, names: Names, username: str) -> None:
+        """Refuse to let the API make a login that objects of the server already run as."""
+        return
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:
@@ -116,7 +120,7 @@ class Grants(ABC, Generic[ServerT]):
             names: The tenant's names for one role.
             username: One of its logins.
             password: Its password, new from the API and known to nobody else. None: do not log in as ``username``,
-                because its other sessions change the password faster than the API does.
+                because its other sessions change the password faster than the API does, or ``needs_password`` is false.
             delete: Deletes the login by the API. Called at most once, and only if the engine needs it.
 
         Returns:

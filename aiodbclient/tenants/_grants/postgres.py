@@ -50,7 +50,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         ConfigurationError: ``admin`` is not a DSN.
     """
 
-    _database_option = "dbname"
+    needs_password = True
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         super().__init__(admin_options(admin))
