@@ -84,6 +84,7 @@ ASSUMPTIONS = (
         "owner", "doadmin can give a database that the API made to a role of its own.", "isolated", True, POSTGRESQL
     ),
     Assumption("public", "doadmin can revoke what everybody may do in that database.", "isolated", True, POSTGRESQL),
+    Assumption("template1", "No login may enter template1.", "open databases", True, POSTGRESQL),
     Assumption("sessions", "A login may end its own sessions, and doadmin may not.", "retired", True, POSTGRESQL),
     Assumption("deleted-login", "The API deletes a login that owns nothing.", "removed", True, POSTGRESQL),
     Assumption(

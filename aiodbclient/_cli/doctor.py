@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..engines import POSTGRESQL
 from .arguments import AdminOption, BudgetOption, ClusterArgument, JsonOption, PrivateOption
-from .doctor_checks import check_cluster, check_servers, check_token
+from .doctor_checks import check_cluster, check_open_databases, check_servers, check_token
 from .doctor_findings import Figures, Findings, print_report
 from .doctor_store import check_store
 from .doctor_trial import live
@@ -42,6 +43,13 @@ async def examine(
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
+    close_defaultdb: Annotated[
+        bool,
+        typer.Option(
+            "--close-defaultdb",
+            help="PostgreSQL: shut every login without a grant of its own out of defaultdb, for good.",
+        ),
+    ] = False,
     json: JsonOption = False,
     budget: BudgetOption = None,
 ) -> int:
@@ -62,7 +70,9 @@ async def examine(
             await check_store(findings, store, found.id)
         info, server = await check_cluster(findings, found, private=private, admin=admin), None
         if info is not None:
-            server = await check_servers(findings, found, info, private=private, admin=admin)
+            sql, server = await check_servers(findings, found, info, private=private, admin=admin)
+            if sql is not None and info.engine in POSTGRESQL and server is not None and (attempt or close_defaultdb):
+                await check_open_databases(findings, sql, close=close_defaultdb)
         if attempt and info is not None and not findings.failed:
             await live(findings, found, info, paced, private=private, admin=admin)
         elif attempt:

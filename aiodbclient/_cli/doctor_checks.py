@@ -100,29 +100,49 @@ async def check_cluster(
 
 async def check_servers(
     findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
-) -> str | None:
-    """Check the connection, TLS and the administrator, and return the version of the server if it is known."""
+) -> tuple[Grants[Any] | None, str | None]:
+    """Check the connection, TLS and the administrator, and return the server's SQL and version if they are usable."""
     connection = connection_of(info, private=private)
     by_sql = info.engine in POSTGRESQL | MYSQL
     reachable = await _check_port(findings, connection, needed=by_sql)
     if by_sql and not reachable:
-        return None
+        return None, None
     ca = await _check_ca(findings, cluster) if connection.ssl else None
     if connection.ssl and ca is None:
-        return None
+        return None, None
     if not connection.ssl:
         findings.ok("TLS", "the cluster speaks none")
     try:
         sql = sql_grants(info.engine, connection, ca, admin, None)
     except (ConfigurationError, UnsupportedOperationError) as error:
         findings.fail("administrator", error, "Set AIODBCLIENT_ADMIN to the DSN of an administrator")
-        return None
+        return None, None
     if sql is not None:
-        return await _check_administrator(findings, sql, tls=ca is not None)
+        return sql, await _check_administrator(findings, sql, tls=ca is not None)
     if ca is not None and reachable:
         await _check_tls(findings, connection, ca)
     findings.ok("rights", f"on {info.engine} the API grants them: no administrator is needed")
-    return None
+    return None, None
+
+
+async def check_open_databases(findings: Findings, sql: Grants[Any], *, close: bool) -> None:
+    """Whether tenants may enter databases that are nobody's. ``close`` shuts them out of ``defaultdb``."""
+    check = "open databases"
+    try:
+        if close:
+            await sql.close_database("defaultdb")
+            findings.ok("defaultdb", "is closed. A program that needs it needs GRANT CONNECT ON DATABASE defaultdb")
+        opened = await sql.open_databases()
+    except GrantError as error:
+        findings.fail(check, error, "Ask the provider's support to close it")
+        return
+    if "template1" in opened:
+        found = "every login may enter template1, stop each creation of a database, and put objects into all new ones"
+        findings.fail(check, found, "Ask the provider's support to close it")
+    elif "defaultdb" in opened:
+        findings.ok(check, "every login may enter defaultdb, and take connections there. --close-defaultdb ends that")
+    else:
+        findings.ok(check, "no login enters defaultdb or template1")
 
 
 async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: bool) -> str | None:

@@ -79,7 +79,7 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
             f"the tenant {name!r} has no credential on record, so it can have no {tenancy.role}: provision it first; "
             "nothing was sent"
         )
-    elif site.sql is not None and (reason := site.sql.why_no_roles()):
+    elif site.sql is not None and (reason := await tenant.spent.on_sql(site.sql.why_no_roles(tenant.names))):
         error = UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
             engine=site.engine,

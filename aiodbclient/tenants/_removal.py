@@ -46,7 +46,7 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
 
     Args:
         tenant: The tenant, with a stored intent.
-        keep_database: Whether the database stays, owned by the administrator and closed to all others.
+        keep_database: Whether the database stays, closed to all but the administrator.
     """
     record, names, sql = tenant.held.record, tenant.names, tenant.site.sql
     kept = [each for each in (record.current, record.previous) if each is not None]
@@ -65,7 +65,7 @@ async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
                 await tenant.spent.on_sql(sql.before_removal(names))
             await tenant.held.renew()
             await if_there(partial(tenant.cluster.dbs.delete, names.database), certain=True)
-    if sql is not None:
+    if sql is not None and not (keep_database and names.role is Role.OWNER):
         await tenant.spent.on_sql(sql.forget(names))
     await tenant.held.forget()
 

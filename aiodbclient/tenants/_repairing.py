@@ -23,6 +23,9 @@ from ._stores import Record
 from ._tenancy import Tenancy
 
 
+_OF_STRANGERS = frozenset({Problem.OPEN_TO_OTHERS, Problem.OWNED_BY_OTHERS, Problem.TOO_MANY_RIGHTS})
+
+
 class RepairTenants(ClaimingJob[TenantRepaired]):
     """Repair each tenant. See ``Tenants.repair``."""
 
@@ -54,6 +57,8 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
             await tenant.held.intend(record.current.username)
             new = await ensure_database(tenant, ours=True)
         credential, previous = await repair(tenant, record.current, problems)
+        if tenant.site.sql is not None and _OF_STRANGERS.intersection(problems):
+            await tenant.spent.on_sql(tenant.site.sql.reclaim(tenant.names))
         if new:
             await self._give_roles(tenant)
             await run_setup(tenant, setup, credential)

@@ -239,6 +239,21 @@ def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engin
         assert (f" {each.id}: " in report) == (not each.engines or engine in each.engines)
 
 
+def test_defaultdb_is_closed_when_asked(command: Command) -> None:
+    with Sandbox(windows=[]) as other:
+        asyncio.run(other.add_cluster("pg", "main", backend="postgres"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        before = command("doctor", "main", "--try")
+        closed = command("doctor", "main", "--close-defaultdb")
+        after = command("doctor", "main", "--try")
+
+    assert (before.code, closed.code, after.code) == (0, 0, 0)
+    assert "open databases: every login may enter defaultdb" in before.out
+    assert results(closed.out)["defaultdb"] == "ok"
+    for done in (closed, after):
+        assert "open databases: no login enters defaultdb or template1" in done.out
+
+
 def test_a_report_names_what_failed(command: Command) -> None:
     command.sandbox.faults.add("users.create", status=403, nth=1)
     done = command("doctor", command.cluster, "--try", "--report", "--json")

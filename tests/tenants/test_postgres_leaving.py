@@ -153,20 +153,23 @@ async def test_a_released_database_keeps_its_data_and_lets_nobody_in(
         connection.execute(SQL("ALTER DATABASE {} SET search_path = planted").format(Identifier(names.whole)))
         connection.execute("SET ROLE NONE; SELECT lo_create(0)")
 
+    for of_role in (reader, names):
+        for login in of_role.logins:
+            password = "secret" if managed.lets_in(login, "defaultdb") else None
+            assert await grants.end_login(of_role, login, password, managed.deletes(login)) is None
     for _ in range(2):
+        await grants.forget(reader)
         await grants.release(names)
-    for login in (*names.logins, *reader.logins):
-        managed.delete(login)
-    for role in (reader, names, reader, names):
-        await grants.forget(role)
 
-    assert left(managed, names) == []
+    assert left(managed, names) == [names.owner]
     assert not managed.lets_in(evil.logins[0], names.whole)
+    assert managed.api(SQL("SELECT datconnlimit FROM pg_database WHERE datname = {}").format(names.whole)) == [(-1,)]
     with Connection.connect(managed.admin, dbname=names.whole) as administrator:
+        administrator.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
         assert administrator.execute("TABLE t").fetchone() == (1,)
         administrator.execute("DROP TABLE s.inner_t")
         owned = administrator.execute(
-            "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = 'doadmin'::regrole"
+            "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = current_user::regrole"
         )
         assert owned.fetchone() == (1,)
 

@@ -148,11 +148,18 @@ async def test_each_role_may_run_its_statements_and_no_others(managed: Managed, 
     check_matrix(managed, names)
 
 
-async def test_from_15_on_a_server_can_have_readers(managed: Managed) -> None:
+async def test_readers_are_refused_where_a_schema_lets_everybody_create(managed: Managed) -> None:
+    """On PostgreSQL 14 each does. On a cluster that was upgraded from 14, the databases from before still do."""
     grants = managed.grants()
-    await grants.check()
-    reason = "PostgreSQL 14 lets every login create objects in the schema public" if managed.version == 14 else ""
-    assert grants.why_no_roles() == reason
+    fresh, upgraded = await managed.tenant("fresh", grants), await managed.tenant("upgraded", grants)
+    managed.api("ALTER SCHEMA public OWNER TO CURRENT_USER; GRANT CREATE ON SCHEMA public TO PUBLIC", upgraded.whole)
+
+    reason = (
+        "every login may create objects in the schema 'public' of the database '{}', and only a superuser can change"
+    )
+    assert (await grants.why_no_roles(upgraded)).startswith(reason.format("upgraded"))
+    assert (await grants.why_no_roles(fresh)).startswith(reason.format("fresh") if managed.version == 14 else "")
+    assert (await grants.why_no_roles(fresh) == "") == (managed.version > 14)
 
 
 async def test_a_role_reaches_nothing_outside_of_its_database(managed: Managed) -> None:

@@ -57,9 +57,21 @@ class Grants(ABC, Generic[ServerT]):
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._readers = Readers(self._log_in, self._close)
 
-    def why_no_roles(self) -> str:
-        """Why this server cannot keep readers and writers within their rights; "" if it can. Call ``check`` first."""
+    async def why_no_roles(self, names: Names) -> str:
+        """Why the tenant's database cannot keep readers and writers within their rights; "" if it can."""
         return ""
+
+    async def open_databases(self) -> tuple[str, ...]:
+        """Return the databases that every login may enter, such as ``defaultdb``. They are no tenant's, or should not be.
+
+        A login that enters one can take all connections of the server there, because the limit of a tenant is on its
+        database. In ``template1`` it stops every ``CREATE DATABASE``, and what it leaves there is in every new one.
+        """
+        return ()
+
+    async def close_database(self, database: str) -> None:
+        """Shut out of ``database`` every login without a grant of its own, for good. Other users may need that grant."""
+        raise NotImplementedError
 
     async def check(self) -> None:
         """Log in as the administrator, and log out."""
@@ -128,7 +140,8 @@ class Grants(ABC, Generic[ServerT]):
             another password or ended ours. Reset the login and call this again. After some attempts, pass None.
 
         Raises:
-            GrantError: Sessions of the login are left, and only the provider can end them.
+            GrantError: Sessions of the login are left, and only the provider can end them; or it was not deleted, because
+                it still owns something, or a transaction of another login holds a lock on it.
         """
 
     @abstractmethod
@@ -140,7 +153,14 @@ class Grants(ABC, Generic[ServerT]):
             usernames: The existing logins of the role.
 
         Returns:
-            RIGHTS_MISSING, OPEN_TO_OTHERS, both or none.
+            RIGHTS_MISSING, OPEN_TO_OTHERS, OWNED_BY_OTHERS, TOO_MANY_RIGHTS, or none.
+        """
+
+    async def reclaim(self, names: Names) -> None:
+        """Repair OWNED_BY_OTHERS and TOO_MANY_RIGHTS, and revoke who can become a login of the tenant.
+
+        Raises:
+            GrantError: Something is left that the administrator cannot change. The message says what.
         """
 
     @abstractmethod
@@ -162,13 +182,13 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def release(self, names: Names) -> None:
-        """Make the administrator the owner of the database and the tenant's objects. Remove all other access."""
+        """Leave the database and its objects to nobody who can log in. Remove all access but the administrator's."""
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
         """Remove everything that ``give`` created for this role, such as a role of the server.
 
-        For the owner, the tenant's database was already deleted or released.
+        For the owner, the tenant's database was already deleted.
         """
 
     @abstractmethod
