@@ -33,7 +33,7 @@ class Assumption:
 
 ASSUMPTIONS = (
     # The API
-    Assumption("scopes", "A call for which the token has no scope is a 403, and changes nothing.", "token"),
+    Assumption("scopes", "A call for which the token has no scope is a 403, and changes nothing."),
     Assumption("hourly-limit", "Answers report the token's hourly limit in ratelimit-limit.", "rate limit"),
     Assumption("windows", "Each token has 250 requests in any minute and 5,000 in any hour."),
     Assumption("minute-of-429", "Only a 429 of the minute's limit has a retry-after."),
@@ -59,7 +59,7 @@ ASSUMPTIONS = (
     Assumption("advanced", "The advanced engines behave as pg and mysql.", "still works", True, _ADVANCED),
     # Passwords and settings
     Assumption("password-on-create", "The answer to a create has the password.", "login", True),
-    Assumption("reset", "reset_auth replaces the password, and returns the new one.", "reset", True),
+    Assumption("reset", "reset_auth replaces the password, and returns another one.", "reset", True),
     Assumption(
         "password-on-reads",
         "Reads return passwords to a token with database:view_credentials.",
@@ -85,7 +85,7 @@ ASSUMPTIONS = (
     ),
     Assumption("public", "doadmin can revoke what everybody may do in that database.", "isolated", True, POSTGRESQL),
     Assumption("template1", "No login may enter template1.", "open databases", True, POSTGRESQL),
-    Assumption("sessions", "A login may end its own sessions, and doadmin may not.", "retired", True, POSTGRESQL),
+    Assumption("sessions", "A login may end its own sessions.", "retired", True, POSTGRESQL),
     Assumption("deleted-login", "The API deletes a login that owns nothing.", "removed", True, POSTGRESQL),
     Assumption(
         "new-login-mysql",
@@ -96,7 +96,7 @@ ASSUMPTIONS = (
     ),
     Assumption(
         "partial-revokes",
-        "Where partial_revokes is ON, the server takes _ and % in a granted name literally.",
+        "Where partial_revokes is ON, grants take the names of schemas literally; elsewhere _ and % are escaped.",
         "created",
         True,
         MYSQL,

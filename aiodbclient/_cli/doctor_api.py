@@ -184,7 +184,7 @@ async def _try_concurrent_writes(
     pending: set[str],
 ) -> None:
     """Create some logins at once, of which one has the longest name that a tenant's login can have."""
-    longest = f"{name}-{'x' * 63}"[: 32 if engine in MYSQL else 63]
+    longest = f"{name}-{'xX_' * 21}"[: 32 if engine in MYSQL else 63]
     logins = [longest, *(f"{name}-{n}" for n in range(1 if engine == Engine.MONGODB else _AT_A_TIME - 1))]
     made = await asyncio.gather(
         *(_answered(cluster.users.create(login, settings=settings), login, pending) for login in logins),

@@ -234,7 +234,7 @@ def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engin
         assert hidden not in report
     held = {each.id for each in ASSUMPTIONS if f"held        {each.id}: {each.sentence}" in report}
     once = {"password-once"} if engine == "mongodb" else {"password-on-reads", "writes-at-once", "objects"}
-    assert held >= once | {"scopes", "hourly-limit", "taken-names", "deletes", "read-lag", "reset", "settings-on-reads"}
+    assert held >= once | {"hourly-limit", "taken-names", "deletes", "read-lag", "reset", "settings-on-reads"}
     for each in ASSUMPTIONS:
         assert (f" {each.id}: " in report) == (not each.engines or engine in each.engines)
 

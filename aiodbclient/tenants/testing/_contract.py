@@ -90,6 +90,7 @@ class StoreContract:
             access_key=None,
             cluster=None,
             since=None,
+            prefix=None,
             engine="oracle",
         )
         assert None not in [getattr(full, each.name) for each in fields(Credential)]
