@@ -73,7 +73,7 @@ bench-web: $(VENV)/.dev
 
 # Build the site and test it, in Chromium too if it is installed.
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet, a dead link would pass
 	$(BIN)/python -m pytest -q docs/checks
 	@echo The site is in site/
 

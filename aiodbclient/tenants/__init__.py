@@ -22,6 +22,7 @@ from ._pools import TenantPools
 from ._problems import Problem
 from ._roles import Role
 from ._stores import Claim, Record, Store
+from ._stores.moving import copy_records, rewrite_records
 from ._stores.postgres import PostgresStore
 from ._stores.sealing import Seal
 from ._stores.sqlite import SQLiteStore
@@ -50,4 +51,6 @@ __all__ = [
     "TenantRepairOutcome",
     "TenantRepaired",
     "Tenants",
+    "copy_records",
+    "rewrite_records",
 ]

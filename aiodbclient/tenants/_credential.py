@@ -98,14 +98,10 @@ class Credential:
         """Return environment variables for a program that uses the credential.
 
         Returns:
-            On every engine except Kafka ``DATABASE_URL``, the URI. In addition:
-
-            - on PostgreSQL the variables of its own programs: ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``,
-              ``PGDATABASE`` and ``PGSSLMODE``;
-            - on MySQL the variables of its own programs, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and also
-              ``MYSQL_USER`` and ``MYSQL_DATABASE``.
-
-            On Kafka: ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
+            On every engine except Kafka ``DATABASE_URL``, the URI. On PostgreSQL also those of its own programs:
+            ``PGHOST``, ``PGPORT``, ``PGUSER``, ``PGPASSWORD``, ``PGDATABASE`` and ``PGSSLMODE``. On MySQL also those of
+            its own programs, ``MYSQL_HOST``, ``MYSQL_TCP_PORT`` and ``MYSQL_PWD``, and ``MYSQL_USER`` and
+            ``MYSQL_DATABASE``. On Kafka ``KAFKA_BOOTSTRAP_SERVERS``, ``KAFKA_USERNAME`` and ``KAFKA_PASSWORD``.
         """
         password = self.password or ""
         match self.engine:

@@ -45,11 +45,65 @@ measure();
 </script>"""
 
 
+# Measures the contrast of each text with its background, in both schemes (WCAG 2.2, "contrast ratio").
+CONTRAST = """<!doctype html><body><script>
+const numbers = colour => (colour.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+const over = (above, below) => {
+  const alpha = above.length > 3 ? above[3] : 1;
+  return [0, 1, 2].map(i => above[i] * alpha + below[i] * (1 - alpha));
+};
+const luminance = colour => {
+  const [r, g, b] = colour.map(v => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+function background(element, view) {
+  const layers = [];
+  for (let each = element; each; each = each.parentElement) {
+    const colour = numbers(view.getComputedStyle(each).backgroundColor);
+    layers.push(colour);
+    if (colour.length < 4 || colour[3] === 1) break;
+  }
+  return layers.reverse().reduce((below, above) => over(above, below), [255, 255, 255]);
+}
+async function measure() {
+  const measured = {};
+  for (const page of PAGES) {
+    const frame = document.createElement("iframe");
+    frame.width = 1280; frame.height = 900; frame.src = page;
+    document.body.append(frame);
+    await new Promise(done => frame.onload = done);
+    const inside = frame.contentDocument, view = frame.contentWindow;
+    inside.head.insertAdjacentHTML("beforeend", "<style>* {transition: none !important}</style>");
+    for (const scheme of ["default", "slate"]) {
+      inside.body.setAttribute("data-md-color-scheme", scheme);
+      const walker = inside.createTreeWalker(inside.body, NodeFilter.SHOW_TEXT);
+      while (walker.nextNode()) {
+        const element = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || !element.getClientRects().length) continue;
+        if (["SCRIPT", "STYLE", "NOSCRIPT"].includes(element.tagName)) continue;
+        const style = view.getComputedStyle(element);
+        if (style.visibility === "hidden" || style.opacity === "0") continue;
+        const below = background(element, view), colour = over(numbers(style.color), below);
+        const [light, dark] = [luminance(colour), luminance(below)].sort((a, b) => b - a);
+        const ratio = (light + 0.05) / (dark + 0.05);
+        const text = walker.currentNode.data.trim().slice(0, 30);
+        const name = `${scheme} ${element.tagName}.${element.className}: ${text}`;
+        if (ratio < 4.5) measured[`${page} ${name}`] = ratio;
+      }
+    }
+    frame.remove();
+  }
+  await fetch("/measured", {method: "POST", body: JSON.stringify(measured)});
+}
+measure();
+</script>"""
+
+
 class Served(SimpleHTTPRequestHandler):
     """Serve the site and a page that measures it. Yields the URL and the measurements."""
 
     measure: str
-    measured: Queue[dict[str, int]]
+    measured: Queue[dict[str, float]]
 
     def do_GET(self) -> None:
         if self.path == "/measure.html":
@@ -76,8 +130,8 @@ def site() -> Path:
 
 
 @contextmanager
-def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, int]]]]:
-    measured: Queue[dict[str, int]] = Queue()
+def served(site: Path, measure: str) -> Generator[tuple[str, Queue[dict[str, float]]]]:
+    measured: Queue[dict[str, float]] = Queue()
     handler = type("Here", (Served,), {"measure": measure, "measured": measured})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
@@ -168,19 +222,43 @@ def test_pages_are_light_or_dark_as_the_reader_wants_it_now(site: Path, tmp_path
             assert re.findall(r'<body[^>]* data-md-color-scheme="(\w+)"', html) == [scheme]
 
 
-def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
-    measure = MEASURE.replace("WIDTHS", json.dumps(list(SCREENS.values()))).replace("PAGES", json.dumps(pages(site)))
+def measured_in_chromium(site: Path, profile: Path, script: str) -> dict[str, float]:
+    """What the page ``script`` measured of the site in Chromium."""
     with (
-        served(site, measure) as (url, measured),
+        served(site, script) as (url, measured),
         subprocess.Popen(
-            chromium(tmp_path, "--remote-debugging-port=0", url),
+            chromium(profile, "--remote-debugging-port=0", url),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as browser,
     ):
         try:
-            wider = measured.get(timeout=90)
+            return measured.get(timeout=90)
         finally:
             os.killpg(browser.pid, signal.SIGKILL)
-    assert wider == {}
+
+
+def test_no_page_is_wider_than_its_screen(site: Path, tmp_path: Path) -> None:
+    script = MEASURE.replace("WIDTHS", json.dumps(list(SCREENS.values()))).replace("PAGES", json.dumps(pages(site)))
+    assert measured_in_chromium(site, tmp_path, script) == {}
+
+
+def test_each_text_has_a_contrast_of_four_and_a_half(site: Path, tmp_path: Path) -> None:
+    of_each_kind = ["index.html", "how-to/tenants.html", "reference/tenants.html", "reference/command.html"]
+    script = CONTRAST.replace("PAGES", json.dumps(of_each_kind))
+    assert measured_in_chromium(site, tmp_path, script) == {}
+
+
+def test_a_faint_text_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "faint.html").write_text('<body><p style="color: #999">faint</p><p style="color: #555">clear</p>')
+    faint = measured_in_chromium(tmp_path, tmp_path / "profile", CONTRAST.replace("PAGES", '["faint.html"]'))
+    assert {name.rpartition(": ")[2] for name in faint} == {"faint"}
+
+
+def test_what_is_copied_of_a_terminal_has_no_prompt_and_no_output(site: Path) -> None:
+    style = (site / "stylesheets" / "extra.css").read_text()
+    assert re.search(r"\[data-md-copying\] \.gp,\s*\[data-md-copying\] \.go \{\s*display: none", style)
+    terminal = (site / "how-to" / "operate.html").read_text()
+    assert '<span class="gp">$ </span>' in terminal
+    assert '<span class="go">' in terminal

@@ -13,7 +13,7 @@ import typer
 from aiodbclient._cli.app import app
 
 PAGE = Path(__file__).parents[1] / "reference" / "command.md"
-_COLUMNS = "100"
+_COLUMNS = "78"
 _BEGIN = """\
 # The command
 

@@ -1,4 +1,4 @@
-"""What the guides assume: a sandbox instead of the provider, a Vault, a Valkey."""
+"""What is around the guides: a sandbox instead of the provider, a Vault, a Valkey."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrument
 import aiodbclient
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore, Tenants
 from valkey_server import BINARY, ValkeyServer
 
 from ..requirements import no_server
@@ -30,7 +29,6 @@ WITH_TENANTS = {
     "how-to/pools.md",
     "how-to/readers.md",
     "how-to/rotate.md",
-    "how-to/rotate-schedule.md",
     "how-to/tenants.md",
     "how-to/web-backend.md",
     "why/claims.md",
@@ -52,37 +50,24 @@ async def sandbox(_aiodbclient_servers: None, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-async def namespace(
-    request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Namespace]:
-    """The names that every guide may use. The cluster has a PostgreSQL if the page has tenants."""
+async def namespace(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Namespace:
+    """The namespace of a guide, with a cluster in the environment. It has a PostgreSQL if the page has tenants."""
     callspec = getattr(request.node, "callspec", None)
     real = callspec is not None and callspec.params.get("page") in WITH_TENANTS
     cluster_id = await sandbox.add_cluster("pg", backend="postgres" if real else "memory")
     monkeypatch.setenv("DIGITALOCEAN_CLUSTER_ID", cluster_id)
-    async with aiodbclient.DatabaseClient() as client:
-        if real:
+    if real:
+        async with aiodbclient.DatabaseClient() as client:
             cluster = client.cluster(cluster_id)
             primary = await cluster.users.get("doadmin")
             monkeypatch.setenv("STORE", (await cluster.info()).connection.uri_for(primary))
-        yield {
-            "__name__": "guide",
-            "DatabaseClient": aiodbclient.DatabaseClient,
-            "client": client,
-            "cluster": client.cluster(cluster_id),
-            "cluster_id": cluster_id,
-            "sandbox": sandbox,
-        }
+    return {"__name__": "guide"}
 
 
 @pytest.fixture
-async def tenants_store(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[None]:
-    """An empty working folder with an open store, ``tenants.db``."""
+def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty working folder, for the store of a page."""
     monkeypatch.chdir(tmp_path)
-    async with SQLiteStore("tenants.db") as store:
-        namespace["store"] = store
-        namespace["tenants"] = Tenants(namespace["cluster"], store)
-        yield
 
 
 @pytest.fixture

@@ -1,17 +1,20 @@
 """Each Python block on the site runs, and prints what its comments show.
 
-The blocks of a page run one after the other, as if typed into ``python -m asyncio``. What the reader is
-assumed to have (a client, a token, a Vault) comes from the fixtures in conftest.
+The blocks of a page run one after the other from its top, as if typed into ``python -m asyncio``. Nothing is defined
+before. What is around the program (a token, a cluster, a Vault) comes from the fixtures in conftest.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import codeop
 import inspect
 import re
 import subprocess
 import sys
+import textwrap
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,24 @@ from .conftest import WITH_TENANTS, Namespace
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = {page.relative_to(DOCS).as_posix(): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
+SNIPPET = re.compile(r'^--8<-- "(docs/snippets/\w+\.md)"$', re.MULTILINE)
+
+
+def text_of(page: Path) -> str:
+    """The text of a page with its snippets, whose blocks stand in a box that can be opened."""
+
+    def snippet(match: re.Match[str]) -> str:
+        first, rest = (ROOT / match[1]).read_text().split("\n", 1)
+        return f"{first}\n{textwrap.dedent(rest)}"
+
+    return SNIPPET.sub(snippet, page.read_text())
+
+
+PAGES = {
+    page.relative_to(DOCS).as_posix(): text_of(page)
+    for page in sorted(DOCS.rglob("*.md"))
+    if page.parent.name != "snippets"
+}
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
 # What a page needs besides the common names.
@@ -72,29 +92,64 @@ def test_no_block_of_python_escapes() -> None:
     }
 
 
+def refused_by_the_prompt(block: str) -> str:
+    """The line of a block that the prompt of Python 3.11 refuses when the block is pasted: it reads line by line."""
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    statement: list[str] = []
+    for line in [*block.splitlines(), ""]:
+        statement.append(line)
+        try:
+            if compiler("\n".join(statement), symbol="single") is not None:
+                statement = []
+        except SyntaxError:
+            return line
+    return ""
+
+
+@pytest.mark.parametrize("page", CODE)
+def test_a_block_can_be_pasted_at_the_prompt(page: str) -> None:
+    typed = [block for block in blocks_of(page) if "StoreContract" not in block]  # that one is a file of tests
+    assert [line for block in typed if (line := refused_by_the_prompt(block))] == []
+
+
+def test_the_prompt_refuses_a_statement_right_after_a_loop() -> None:
+    assert refused_by_the_prompt("for _ in ():\n    pass\nprint()") == "print()"
+    assert refused_by_the_prompt("async for _ in names:\n    pass\n\nawait done()") == ""
+
+
 @pytest.fixture
 def prepared(page: str, namespace: Namespace, request: pytest.FixtureRequest) -> Namespace:
     if page in NEEDS:
         request.getfixturevalue(NEEDS[page])
     if page in WITH_TENANTS:
-        request.getfixturevalue("tenants_store")
+        request.getfixturevalue("empty_folder")
     return namespace
 
 
 @pytest.mark.parametrize("page", CODE)
 async def test_the_blocks_of_a_page_run(page: str, prepared: Namespace, capsys: pytest.CaptureFixture[str]) -> None:
-    for block in blocks_of(page):
-        running = eval(compile(block, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), prepared)
-        if inspect.isawaitable(running):
-            await running
-        if "async def main() -> None:" in block:
-            await prepared["main"]()
-        if "app = " in block:
-            await start_and_stop(prepared["app"])
-        printed = capsys.readouterr().out
-        for said in promised(block):
-            assert said in printed, f"{page} says that it prints {said!r}"
-        assert printed == "" or "print(" in block
+    async with AsyncExitStack() as opened:
+        for block in blocks_of(page):
+            await run(block, page, prepared)
+            if "client = DatabaseClient()" in block:
+                opened.push_async_callback(prepared["client"].aclose)
+            if "opened = AsyncExitStack()" in block:
+                opened.push_async_callback(prepared["opened"].aclose)
+            printed = capsys.readouterr().out
+            for said in promised(block):
+                assert said in printed, f"{page} says that it prints {said!r}"
+            assert printed == "" or "print(" in block
+
+
+async def run(block: str, page: str, namespace: Namespace) -> None:
+    running = eval(compile(block, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace)
+    if inspect.isawaitable(running):
+        await running
+    if "async def main() -> None:" in block:
+        await namespace["main"]()
+    if "app = " in block:
+        await start_and_stop(namespace["app"])
 
 
 async def start_and_stop(app: Any) -> None:

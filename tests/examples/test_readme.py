@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 TESTS = [block for block in BLOCKS if "def test_" in block]
-PLAIN, PROGRAM = [block for block in BLOCKS if "asyncio.run(" in block]
+PROGRAM, PLAIN = [block for block in BLOCKS if "asyncio.run(" in block]
 
 
 def test_all_kinds_of_blocks_are_there() -> None:
@@ -32,10 +32,14 @@ def test_every_page_that_it_sends_to_is_there() -> None:
     assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
-async def test_the_first_program_runs() -> None:
+async def test_the_program_of_users_runs() -> None:
     async with Sandbox() as sandbox:
-        await sandbox.add_cluster("pg", backend="memory")
-        environment = {**os.environ, "DIGITALOCEAN_API_URL": sandbox.url, "DIGITALOCEAN_TOKEN": sandbox.token}
+        environment = {
+            **os.environ,
+            "DIGITALOCEAN_API_URL": sandbox.url,
+            "DIGITALOCEAN_TOKEN": sandbox.token,
+            "DIGITALOCEAN_CLUSTER_ID": await sandbox.add_cluster("pg", backend="memory"),
+        }
         python = [sys.executable, "-W", "error", "-c", PLAIN]
         done = await asyncio.to_thread(
             subprocess.run, python, env=environment, capture_output=True, text=True, check=False
@@ -62,9 +66,9 @@ async def test_the_program_runs(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert sandbox.counts["dbs.create", 201] == 4
     first, *provisioned, rotated, retired = done.stdout.splitlines()
-    assert first == "alpha alpha"
+    assert first == "acme acme"
     assert sorted(provisioned) == [f"{name} created None" for name in ("beta", "delta", "gamma")]
-    assert (rotated, retired) == ("alpha rotated None", "alpha retired None")
+    assert (rotated, retired) == ("acme rotated None", "acme retired None")
 
 
 def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(tmp_path: Path) -> None:
@@ -85,7 +89,7 @@ def test_the_program_runs_again_and_again_on_the_sandbox_that_the_readme_starts(
             done = subprocess.run(python, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert (done.returncode, done.stderr) == (0, "")
             assert f"beta {action} None" in done.stdout
-            assert "alpha rotated None" in done.stdout
+            assert "acme rotated None" in done.stdout
     finally:
         serving.terminate()
         serving.communicate()

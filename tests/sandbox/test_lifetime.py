@@ -273,7 +273,7 @@ def test_it_starts_for_an_ordinary_user_too(private_tmp: Path, monkeypatch: pyte
     assert python is not None, "no Python that everybody may run"
     home = private_tmp / "home"
     home.mkdir()
-    shutil.copytree(Path(embedded.__file__).with_name("keeper"), home / "keeper")
+    shutil.copytree(Path(embedded.__file__).with_name("_keeper"), home / "_keeper")
     programs = copied(found, home)
     settings = {"folder": None, "temporary": None, "new": True, "host": "127.0.0.1", "port": 0, "password": "secret"}
     settings |= {"certificate": None, "ca": None}

@@ -1,0 +1,106 @@
+"""The types of tenants for a type checker. Checked, not run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import assert_type
+
+from aiodbclient import Action, ClusterClient, Failed, RequestEvent, Run
+from aiodbclient.tenants import (
+    Credential,
+    Plan,
+    PostgresStore,
+    Problem,
+    Record,
+    Role,
+    SQLiteStore,
+    TenantChecked,
+    TenantCheckOutcome,
+    TenantDone,
+    TenantEvent,
+    TenantOutcome,
+    TenantPlanOutcome,
+    TenantRemovalOutcome,
+    TenantRemoved,
+    TenantRepaired,
+    TenantRepairOutcome,
+    Tenants,
+)
+
+
+async def use(cluster: ClusterClient) -> None:
+    async with SQLiteStore("tenants.db") as store:
+        assert_type(store, SQLiteStore)
+        tenants = Tenants(cluster, store, prefix="t_", private=True, admin=None, lease=60.0)
+        assert_type(await tenants.ensure("alpha"), Credential)
+        assert_type(await tenants.get("alpha"), Credential | None)
+        run = tenants.provision(["alpha"], if_exists="adopt")
+        assert_type(run, Run[TenantOutcome])
+        async for outcome in run:
+            assert_type(outcome, TenantDone | Failed)
+            assert_type(outcome.action, Action)
+            assert_type(outcome.tries, int)
+            if outcome.error is None:
+                assert_type(outcome.credential, Credential)
+            else:
+                assert_type(outcome.error, Exception)
+                assert_type(outcome.credential, None)
+        [rotated] = [outcome async for outcome in tenants.rotate(["alpha"])]
+        if rotated.error is None:
+            assert_type(rotated.credential.uri_for(ca_file="ca.pem"), str)
+        assert_type(tenants.retire(["alpha"]), Run[TenantOutcome])
+        removal = tenants.remove(["alpha"])
+        assert_type(removal, Run[TenantRemovalOutcome])
+        async for removed in removal:
+            assert_type(removed, TenantRemoved | Failed)
+            assert_type(removed.action, Action)
+            assert_type(removed.credential, None)
+        plan = await tenants.plan(["alpha"], prune=True)
+        assert_type(plan, Plan)
+        assert_type(plan.create, tuple[str, ...])
+        assert_type(plan.apply(), Run[TenantPlanOutcome])
+        async for changed in plan.apply():
+            assert_type(changed.credential, Credential | None)
+    async with PostgresStore("postgresql://...", key="...") as shared:
+        Tenants(cluster, shared)
+
+
+async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
+    async def setup(credential: Credential) -> None:
+        assert_type(credential.since, datetime | None)
+        assert_type(credential.role, Role)
+
+    def on_event(event: TenantEvent) -> None:
+        assert_type(event.action, Action)
+        assert_type((event.name, event.role, event.requests, event.error), tuple[str, Role, int, str | None])
+        assert_type((event.duration, event.api, event.sql, event.store), tuple[float, float, float, float])
+
+    tenants = Tenants(cluster, store, connection_limit=20, setup=setup, on_event=on_event)
+    assert_type(tenants.records(), AsyncIterator[Record])
+    async for check in tenants.check():
+        assert_type(check, TenantChecked | Failed)
+        if check.error is None:
+            assert_type(check.problems, tuple[Problem, ...])
+            assert_type(check.credential, Credential | None)
+    assert_type(tenants.check(["alpha"]), Run[TenantCheckOutcome])
+    async for repair in tenants.repair(["alpha"], recreate=True):
+        assert_type(repair, TenantRepaired | Failed)
+        if repair.error is None:
+            assert_type(repair.problems, tuple[Problem, ...])
+            assert_type(repair.credential, Credential)
+    assert_type(tenants.repair(), Run[TenantRepairOutcome])
+    assert_type(tenants.rotate(older_than=timedelta(days=30), force=True), Run[TenantOutcome])
+    assert_type(tenants.retire(after=timedelta(days=1), end_sessions=False), Run[TenantOutcome])
+    assert_type(tenants.remove(["alpha"], keep_database=True), Run[TenantRemovalOutcome])
+    plan = await tenants.plan(["alpha"], refresh=True, if_exists="adopt")
+    for names in (plan.adopt, plan.conflict, plan.repair, plan.resume, plan.keep, plan.extra):
+        assert_type(names, tuple[str, ...])
+    readers = tenants.role("reader")
+    assert_type(readers, Tenants)
+    assert_type(await readers.ensure("alpha"), Credential)
+    assert_type(tenants.role(Role.WRITER), Tenants)
+
+
+def use_event(event: RequestEvent) -> None:
+    assert_type(event.tenant, str | None)
