@@ -5,9 +5,13 @@ from __future__ import annotations
 from urllib.parse import SplitResult, urlsplit
 
 
+# In a URI they end the host, begin its options, name a second host or stand for another character.
+_NEVER_IN_A_HOST = frozenset(" /@?&=#%,;\\'\"")
+
+
 def is_host(text: str | None) -> bool:
     """Whether ``text`` can be the name or address of a host. For other texts Python's sockets raise UnicodeError."""
-    if not text or not text.isprintable() or any(character in text for character in " /@"):
+    if not text or not text.isprintable() or not _NEVER_IN_A_HOST.isdisjoint(text):
         return False
     try:
         text.encode("idna")

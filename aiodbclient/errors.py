@@ -43,6 +43,20 @@ class InvalidArgumentError(DatabaseClientError, ValueError):
     """An argument is invalid. Nothing was sent."""
 
 
+class TenantNotFoundError(InvalidArgumentError):
+    """The tenant has no credential on record: it is unknown, or its creation or removal is not finished.
+
+    A web backend can answer 404.
+    """
+
+
+class NoRoomError(DatabaseClientError):
+    """All clusters of a ``Tenants`` are full: each has ``most`` tenants. Nothing was sent, nothing is on record.
+
+    Give ``Tenants`` another cluster, or a larger ``most``.
+    """
+
+
 class UnsupportedOperationError(DatabaseClientError):
     """The cluster's engine does not support this. Nothing was sent, except to read the engine if it was unknown.
 
@@ -225,6 +239,13 @@ class StoreError(DatabaseClientError):
 
 class ClaimLostError(StoreError):
     """The claim on a tenant's name ended, or another process took it over. The store changed nothing."""
+
+
+class SuspendedError(DatabaseClientError):
+    """The tenant is suspended: no login of it enters, and its data stays. ``resume`` gives it a new password.
+
+    A web backend can answer 403.
+    """
 
 
 class RotationPendingError(DatabaseClientError):

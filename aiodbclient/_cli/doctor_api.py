@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from .. import ClusterClient, User, UserSettings
-from .._bulk.waits import waits
+from .._request.waits import waits
 from ..engines import MYSQL, Engine
 from ..errors import (
     APIError,

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from .. import Cluster, ClusterClient
-from .._bulk.waits import waits
+from .._request.waits import waits
 from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import DatabaseClientError, NotFoundError
@@ -108,7 +108,7 @@ async def _ours(cluster: ClusterClient, info: Cluster, name: str) -> list[tuple[
 async def _forget_roles(tenants: Tenants, cluster: ClusterClient, info: Cluster, name: str) -> Exception | None:
     """Remove the roles of the server that ``remove`` did not reach. Returns why they may be left."""
     try:
-        site = await tenants._tenancy.site.read(cluster)  # pyright: ignore[reportPrivateUsage]
+        site = await tenants._tenancy.sites[cluster.id].read(cluster)  # pyright: ignore[reportPrivateUsage]
         if site.sql is not None:
             for role in reversed(Role):
                 await site.sql.forget(names_of(name, info.engine, role=role))

@@ -73,7 +73,7 @@ async def check_tenants(
     def row(outcome: TenantChecked) -> dict[str, Any]:
         if outcome.problems:
             broken.append(outcome.name)
-        if Problem.UNFINISHED in outcome.problems:
+        if {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}.intersection(outcome.problems):
             unfinished.append(outcome.name)
         now = outcome.credential
         return {

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Record, Role
+from ..tenants._intent import pending
 from .arguments import (
     BudgetOption,
     ClusterOption,
@@ -88,23 +89,11 @@ def _line(record: Record, role: Role) -> dict[str, object]:
     return {
         "name": record.name,
         "role": role.value,
-        "state": "begun" if now is None else "ready",
+        "state": "begun" if now is None else "ready" if now.suspended is None else "suspended",
         "login": None if now is None else now.username,
         "since": None if now is None or now.since is None else now.since.isoformat(timespec="seconds"),
-        "pending": ", ".join(_pending(record)) or None,
+        "pending": ", ".join(pending(record)) or None,
     }
-
-
-def _pending(record: Record) -> list[str]:
-    """The commands that finish what was begun, in their order."""
-    if record.current is None:
-        return ["provision"]
-    pending = ["repair"] if record.intended == record.current.username else []
-    if record.previous is not None:
-        pending.append("retire")
-    elif record.intended is not None and not pending:  # a rotation, before its new credential was stored
-        pending.append("rotate")
-    return pending
 
 
 @reads

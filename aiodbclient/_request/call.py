@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Counts requests and the seconds of their calls, including waits for the budget and between retries."""
+    """Counts the requests of one name, and the seconds of its calls, with those that they ``waited`` for the budget.
 
-    __slots__ = ("requests", "seconds")
+    Attributes:
+        begun: Whether ``Run.stop`` must let the name finish.
+    """
+
+    __slots__ = ("begun", "requests", "seconds", "waited")
 
     def __init__(self) -> None:
+        self.begun = False
         self.requests = 0
         self.seconds = 0.0
+        self.waited = 0.0
 
 
 def _checked_timeout(_: object, attribute: Attribute[Any], value: object) -> None:
@@ -167,7 +173,9 @@ class Call:
         self.requests += 1
         self.sent += 1
         if self.meter is not None:
+            self.meter.begun = True
             self.meter.requests += 1
+            self.meter.waited += waited
         if self.patience is not None:
             self.patience = max(self.patience - waited, 0.0)
 

@@ -19,6 +19,7 @@ class Problem(StrEnum):
         SETTINGS_DIFFER: The API reports other settings for the login than its role has.
         PREVIOUS_REFUSED: The server refuses the credential from before the last rotation, which is not retired yet.
         UNFINISHED: A process started to change the tenant and did not finish.
+        REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
     """
 
     LOGIN_MISSING = "login_missing"
@@ -31,3 +32,4 @@ class Problem(StrEnum):
     SETTINGS_DIFFER = "settings_differ"
     PREVIOUS_REFUSED = "previous_refused"
     UNFINISHED = "unfinished"
+    REMOVAL_UNFINISHED = "removal_unfinished"

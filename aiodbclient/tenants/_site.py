@@ -11,7 +11,7 @@ from attrs import frozen
 from .._dsn import dsn
 from .._hosts import is_host
 from ..clusters import ClusterClient
-from ..engines import CAPABILITIES, Engine, guard_tenants
+from ..engines import CAPABILITIES, Capabilities, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
 from ..models import Cluster, Connection, User
 from ._credential import Credential
@@ -79,20 +79,38 @@ class Site:
 
 
 class SiteReader:
-    """Reads the cluster once for each ``Tenants``, and again after ``reread``.
+    """Reads one cluster once for each ``Tenants``, and again after ``reread``.
 
     Args:
+        cluster: The cluster, with the options of the caller.
         private: Whether to use the private connection.
         admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
         connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
+
+    Attributes:
+        turns: Limits how many names ``ensure`` works on at a time.
     """
 
-    def __init__(self, *, private: bool = False, admin: str | None = None, connection_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        cluster: ClusterClient,
+        *,
+        private: bool = False,
+        admin: str | None = None,
+        connection_limit: int | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.turns = asyncio.Semaphore(Capabilities().concurrent_user_writes)
         self._limit = connection_limit
         self._private = private
         self._admin = admin
         self._site: Site | None = None
         self._reading = asyncio.Lock()
+
+    @property
+    def engine(self) -> Engine | str | None:
+        """The engine of the cluster, if it is known."""
+        return self.cluster.engine if self._site is None else self._site.engine
 
     async def read(self, cluster: ClusterClient) -> Site:
         """The facts about the cluster. The first call reads the cluster and its CA, and logs in as the administrator.
@@ -100,7 +118,7 @@ class SiteReader:
         It changes nothing: it is safe to repeat and to cancel.
 
         Args:
-            cluster: The cluster.
+            cluster: The cluster, with the options of this work.
 
         Raises:
             UnsupportedOperationError: Its engine does not support tenants, or is unknown.
@@ -133,6 +151,24 @@ class SiteReader:
                 error.may_have_applied = False
                 raise
         return Site(cluster.id, info.engine, connection, ca, sql)
+
+
+async def connections_of(credential: Credential) -> int | None:
+    """Log in with ``credential``, and return how many connections its server allows; None if the engine reports none.
+
+    Raises:
+        ConfigurationError: A driver is not installed.
+        GrantError: The server refuses the login, or cannot be reached.
+    """
+    itself = Connection(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password,
+        database=credential.database,
+    )
+    sql = sql_grants(credential.engine, itself, credential.ca, None, None)
+    return None if sql is None else await sql.connections()
 
 
 def connection_of(cluster: Cluster, *, private: bool) -> Connection:

@@ -1,10 +1,9 @@
-"""Names with ``_``, ``%`` and ``\\`` on MySQL and MariaDB, where GRANT takes patterns and where it does not."""
+r"""Names with ``_``, ``%`` and ``\`` on MySQL and MariaDB, where GRANT takes patterns and where it does not."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pymysql
@@ -21,7 +20,14 @@ from ..mysql import PATTERNS, SERVERS, administrator, in_grant
 from .conftest import only
 from .test_mysql_tenants import once
 
-PAIRS = [("a_b", "axb"), ("a%b", "axyb"), ("a\\_b", "a_b"), ("p_q_r", "pxqxr"), ("%", "_"), ("tenant_1", "tenant91")]
+PAIRS = [
+    ("a_b", "axb"),
+    ("a%b", "axyb"),
+    *(
+        pytest.param(pair, marks=pytest.mark.thorough)
+        for pair in (("a\\_b", "a_b"), ("p_q_r", "pxqxr"), ("%", "_"), ("tenant_1", "tenant91"))
+    ),
+]
 MODES = [*SERVERS, *([PATTERNS] if "mysql" in SERVERS else [])]
 DENIED = "denied"
 
@@ -142,17 +148,4 @@ async def test_a_grant_to_the_administrator_does_not_shut_it_out(tenants: Tenant
 
     with administrator(await _dsn(tenants)) as doadmin:
         doadmin.execute(f"CREATE TABLE `{one.database}`.by_doadmin (a INT)")
-    with closing(pymysql.connect(**_options(one))) as session, session.cursor() as cursor:
-        cursor.execute("SHOW TABLES")
-        assert cursor.fetchall() == (("by_doadmin",),)
-
-
-def _options(credential: Credential) -> dict[str, object]:
-    return {
-        "host": credential.host,
-        "port": credential.port,
-        "user": credential.username,
-        "password": credential.password,
-        "database": credential.database,
-        "ssl": {"check_hostname": False},
-    }
+    assert once(await tenants.ensure("a_b"), "SHOW TABLES") == [("by_doadmin",)]

@@ -213,3 +213,30 @@ async def test_prepared_transactions_do_not_keep_a_database(managed: Managed, gr
 
     assert await grants.end_login(names, names.logins[0], "secret", managed.deletes(names.logins[0])) is None
     await removed(managed, grants, names)
+
+
+async def test_what_a_suspended_tenant_prepared_and_granted_ends(managed: Managed, grants: PostgresGrants) -> None:
+    names = await managed.tenant(f"shut{next(_used)}", grants)
+    neighbour = await managed.tenant(f"neighbour{next(_used)}", grants)
+    database = Identifier(names.database or "")
+    for number, role in enumerate((SQL("NONE"), Identifier(names.owner))):
+        with session(managed, names) as connection:
+            connection.execute(SQL("SET ROLE {}").format(role))
+            connection.execute("BEGIN")
+            connection.execute("SELECT lo_create(0)")
+            connection.execute(SQL("PREPARE TRANSACTION {}").format(f"{names.tenant} {number}"))
+    with session(managed, names) as connection:
+        grant = SQL("GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION")
+        connection.execute(grant.format(database, Identifier(neighbour.owner)))
+        connection.execute(grant.format(database, Identifier(neighbour.logins[0])))
+    assert managed.lets_in(neighbour.logins[0], names.database)
+    for login in names.logins:
+        assert await grants.end_login(names, login, "secret", managed.deletes(login)) is None
+
+    await grants.shut(names)
+
+    assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
+    assert not managed.lets_in(neighbour.logins[0], names.database)
+    owner = SQL("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {}").format(names.database)
+    assert managed.api(owner) == [(names.owner,)]
+    await grants.shut(names)

@@ -144,10 +144,15 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     for run in (wrong.provision, wrong.rotate, wrong.retire, wrong.remove):
         outcome = (await by_name(run(["alpha"])))["alpha"]
         assert isinstance(outcome.error, InvalidArgumentError)
-        assert "a store of its own" in str(outcome.error)
-    for call in (wrong.ensure("alpha"), wrong.get("alpha"), wrong.plan([], prune=True)):
-        with pytest.raises(InvalidArgumentError, match="a store of its own"):
+        assert "a name is taken in the whole store" in str(outcome.error)
+        assert what == "another prefix" or place.cluster.id in str(outcome.error)
+    for call in (wrong.ensure("alpha"), wrong.get("alpha"), wrong.plan(["alpha"])):
+        with pytest.raises(InvalidArgumentError, match="a name is taken in the whole store"):
             await call
+    for over_all in (wrong.check, wrong.repair, wrong.rotate, wrong.retire):
+        assert await by_name(over_all()) == {}
+    assert [each async for each in wrong.records()] == []
+    assert (await wrong.plan([], prune=True)).extra == ()
 
     reads = {"clusters.get", "clusters.ca", "users.list"}
     assert {what for what, _ in place.sent()[before:]} <= reads
@@ -172,7 +177,7 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
 ) -> None:
     """A process that lost its claim tests the stored credential, and resets it if it is refused."""
     credential = await place.tenants().ensure("alpha")
-    site = await SiteReader().read(place.cluster)
+    site = await SiteReader(place.cluster).read(place.cluster)
     assert isinstance(site.sql, PostgresGrants)
     names = names_of("alpha", site.engine, place.prefix)
 

@@ -78,6 +78,10 @@ class Grants(ABC, Generic[ServerT]):
         async with self._administrator():
             pass
 
+    @abstractmethod
+    async def connections(self) -> int:
+        """How many connections the server allows to all logins together. Any login may ask."""
+
     def shared(self) -> AbstractAsyncContextManager[None]:
         """Keep the sessions of ``problems`` open for the next tenant, while any task is in such a block."""
         return self._readers.shared()
@@ -179,6 +183,16 @@ class Grants(ABC, Generic[ServerT]):
     @abstractmethod
     async def before_removal(self, names: Names) -> None:
         """Remove what prevents the API from deleting the tenant's database, such as a prepared transaction."""
+
+    @abstractmethod
+    async def shut(self, names: Names) -> None:
+        """After the logins of a role were ended: let nobody else keep access to what was theirs.
+
+        This rolls back prepared transactions and revokes the rights of others, as far as the role has any.
+
+        Raises:
+            GrantError: A session of another login is open in the tenant's database.
+        """
 
     @abstractmethod
     async def release(self, names: Names) -> None:

@@ -15,12 +15,11 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
-import pymysql
-
+from ...errors import GrantError
 from .._credential import Secret
 from . import LoginRefusedError, ServerAwayError
 from .mysql_accounts import Password, limit, lock
-from .mysql_server import Work, quoted, reason_of
+from .mysql_server import Work, quoted
 from .mysql_sessions import END_SECONDS, PAUSE, LogIn, kill_others, new_password, not_ended
 
 # s until a statement that was running when the account was locked has ended. One that sets a password after that would
@@ -57,15 +56,13 @@ async def end_on_mariadb(work: Work, log_in: LogIn, username: str, *, kept: Pass
             async with log_in(username, password) as own:
                 if kept is None:
                     await lock(work, username)
-                if await kill_others(own, username, until, later=kept is None):
+                if await kill_others(work, own, username, until, later=kept is None):
                     return
                 reason = "they are still ending"
         except LoginRefusedError as refused:  # a session of the login may have set another password
             reason, password = str(refused), Secret()
-        except ServerAwayError as away:
-            reason = str(away)
-        except pymysql.Error as error:  # a session of the login may have killed ours
-            reason = reason_of(error)
+        except (ServerAwayError, GrantError) as error:  # a session of the login may have killed ours
+            reason = str(error)
         await asyncio.sleep(PAUSE)
     if kept is None:
         await lock(work, username)

@@ -11,7 +11,7 @@ As the administrator (the cluster's primary user: the usual rights WITH GRANT OP
 GRANT takes a pattern on MariaDB, and on MySQL unless it runs with ``partial_revokes=ON``.
 
 What a tenant can still do: run events and views as a retired login, and commit or roll back another user's prepared
-transaction if it knows its name (MariaDB).
+transaction if it knows its name.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class MySQLGrants(Grants[MySQLSession]):
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
         self._limit = connection_limit
 
+    async def connections(self) -> int:
+        async with self._administrator() as server:
+            [(connections,)] = await server.rows("", "SELECT @@max_connections")
+            return int(connections)
+
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
             [(name, version, clock)] = await server.rows(MYSQL_STATEMENT)
@@ -144,6 +149,12 @@ class MySQLGrants(Grants[MySQLSession]):
             if names.role is Role.OWNER:
                 await roll_back_prepared(work)
 
+    async def shut(self, names: Names) -> None:
+        if names.role is Role.OWNER:
+            async with self._work(names, self._long_turns) as work:
+                await revoke_others(work)
+                await roll_back_prepared(work)
+
     async def release(self, names: Names) -> None:
         """Revoke all rights on the schema. The administrator has rights on every schema."""
         async with self._work(names) as work:
@@ -157,7 +168,8 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._work(names, self._long_turns) as work:
             for username in names.logins:
                 await to_its_end(self._end(work, username))
-                await work.rows("DROP USER IF EXISTS %s@'%%'", username)  # left by a dead process
+                if work.server.is_mariadb:  # left by a dead process
+                    await work.rows("DROP USER IF EXISTS %s@'%%'", username)
             if names.role is Role.OWNER:
                 for one in await access(work):
                     if not one.wide:

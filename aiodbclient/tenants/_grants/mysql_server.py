@@ -129,6 +129,17 @@ class MySQLSession:
             error.__traceback__ = None  # the driver's frames show the values
             raise
 
+    async def threads(self) -> list[tuple[int, str, str]]:
+        """Return the number, the user and the command of each thread that the session may see.
+
+        The statement that a thread runs may be no valid text. Then ``information_schema.PROCESSLIST`` of MySQL fails,
+        and ``performance_schema`` may be off. So the server sends bytes, and nothing decodes the statements.
+        """
+        await self.rows("SET SESSION character_set_results = binary")
+        listed = await self.rows("SHOW PROCESSLIST")
+        await self.rows("SET SESSION character_set_results = utf8mb4")
+        return [(thread, user.decode(), command.decode()) for thread, user, _, _, command, *_ in listed]
+
     async def close(self) -> None:
         """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""
         try:

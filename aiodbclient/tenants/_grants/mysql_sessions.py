@@ -26,13 +26,11 @@ from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import Any
 
-import pymysql
-
 from ...errors import GrantError
 from .._credential import Secret
 from . import LoginRefusedError, ServerAwayError
 from .mysql_accounts import HELPER, drop_helpers
-from .mysql_server import MySQLSession, Work, reason_of
+from .mysql_server import MySQLSession, Work
 
 END_SECONDS = 20.0  # how long to repeat ending the sessions
 PAUSE = 0.02  # s between two checks whether a killed session is gone
@@ -40,7 +38,6 @@ _NO_SUCH_THREAD = 1094
 _EVENT = "Connect"  # the command of a thread that runs an event; those continue
 _KILLED = "Killed"  # the command of a thread that ends with its statement
 _PATIENCE = 2.0  # s to wait for such a thread
-_THREADS = "SELECT ID, USER, COMMAND FROM information_schema.PROCESSLIST"  # not INFO, which may be no valid text
 
 LogIn = Callable[[str, Secret], AbstractAsyncContextManager[MySQLSession]]
 
@@ -67,13 +64,11 @@ async def end_on_mysql(work: Work, log_in: LogIn, username: str, *, later: bool 
             await work.rows(make, username, host, password)
             try:
                 async with log_in(username, password) as own:
-                    if await kill_others(own, username, until, later=later):
+                    if await kill_others(work, own, username, until, later=later):
                         return
                     reason = "they are still ending"
-            except (LoginRefusedError, ServerAwayError) as error:
+            except (LoginRefusedError, ServerAwayError, GrantError) as error:  # a session of the login killed ours
                 reason = str(error)
-            except pymysql.Error as error:  # a session of the login may have killed ours
-                reason = reason_of(error)
             await asyncio.sleep(PAUSE)
     finally:
         with suppress(GrantError):  # the next run drops it
@@ -86,16 +81,17 @@ async def has_sessions(work: Work, username: str) -> bool:
     grants = await work.rows("SHOW GRANTS")
     if not any(re.match(r"GRANT .*\b(PROCESS|ALL PRIVILEGES)\b.* ON \*\.\* TO ", line) for (line,) in grants):
         return True
-    return any(user == username for _, user, _ in await work.rows(_THREADS))
+    return any(user == username for _, user, _ in await work.server.threads())
 
 
-async def kill_others(own: MySQLSession, username: str, until: float, *, later: bool = True) -> bool:
+async def kill_others(work: Work, own: MySQLSession, username: str, until: float, *, later: bool = True) -> bool:
     """Kill the other sessions of a user from its session ``own``.
 
     The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
     statement, so this waits for it only some seconds.
 
     Args:
+        work: The work on the tenant. On MySQL, only the administrator sees the threads of events.
         own: A session of the user.
         username: The user.
         until: When to give up.
@@ -103,22 +99,21 @@ async def kill_others(own: MySQLSession, username: str, until: float, *, later: 
 
     Returns:
         Whether no other session can begin a statement.
+
+    Raises:
+        GrantError: Our session was killed.
     """
-    ((mine,),) = await own.raw("SELECT CONNECTION_ID()")
+    ((mine,),) = await own.rows("SELECT CONNECTION_ID()")
     patience = monotonic() + _PATIENCE
     while monotonic() < until:
-        others = [
-            (thread, command)
-            for thread, user, command in await own.raw(_THREADS)
+        others = {
+            thread: command
+            for thread, user, command in [*await own.threads(), *await work.server.threads()]
             if user == username and thread != mine and (later or thread < mine)
-        ]
-        for thread, _ in others:
-            try:
-                await own.raw("KILL %s", thread)
-            except pymysql.Error as error:
-                if not error.args or error.args[0] != _NO_SUCH_THREAD:
-                    raise
-        left = [command for _, command in others if command != _EVENT]
+        }
+        for thread in others:
+            await own.rows("KILL %s", thread, fine=(_NO_SUCH_THREAD,))
+        left = [command for command in others.values() if command != _EVENT]
         if not left or (monotonic() > patience and all(command == _KILLED for command in left)):
             return True
         await asyncio.sleep(PAUSE)

@@ -27,7 +27,7 @@ from .._roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
 from .postgres_adoption import carry_over, shut_out
-from .postgres_leaving import forget_role, make_removable, open_to, release
+from .postgres_leaving import forget_role, make_removable, open_to, release, shut
 from .postgres_logins import KeptLoginError, LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
 from .postgres_members import lacking_inside, lacking_outside, open_schemas_of_others
 from .postgres_owner import Step, has_database, inherit_step, lacking, take
@@ -39,6 +39,10 @@ from .postgres_strangers import reclaim, strangers
 _PAUSES = (0.1, 0.5, 1.0)
 _AFTER_OPENING = 2  # the attempt of a login to enter after the administrator has made room for it
 _LOGINS = 4  # how many logins of tenants to test at a time; each may need a turn of the administrator
+_CONNECTIONS_STATEMENT = (
+    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+    " - coalesce(current_setting('reserved_connections', true), '0')::int"
+)
 _ENDING = 4  # how many logins to end at a time; these do not use the turns
 
 _OPEN_DATABASES = SQL("""
@@ -87,6 +91,11 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             f"every login may create objects in the schema {schemas[0]!r} of the database {names.database!r}, and only "
             "a superuser can change that"
         )
+
+    async def connections(self) -> int:
+        async with self._administrator() as server:
+            [(connections,)] = await (await server.execute(_CONNECTIONS_STATEMENT)).fetchall()
+            return int(connections)
 
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
@@ -240,6 +249,13 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
     async def before_removal(self, names: Names) -> None:
         await make_removable(partial(self._session, names))
+
+    async def shut(self, names: Names) -> None:
+        if names.role is Role.OWNER:
+            await shut(partial(self._session, names), self._limit)
+            return
+        async with self._session(names) as session:
+            await take(session, await lacking_outside(session, ()))
 
     async def release(self, names: Names) -> None:
         await release(partial(self._session, names))

@@ -17,6 +17,10 @@ _TRIES = 3  # because another tenant may keep granting rights to the role
 _LOOKS, _LOOK_SECONDS = 10, 0.2  # how often, and how far apart, to look whether a lock is free
 
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s")
+_SESSIONS = SQL("""
+SELECT DISTINCT usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
+WHERE datname = %s AND NOT rolsuper AND usename <> current_user
+""")
 _SLOTS = SQL("SELECT slot_name FROM pg_replication_slots WHERE database = %s")
 _WHERE = SQL("""
 SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
@@ -78,8 +82,22 @@ async def make_removable(open_session: Opener) -> None:
             return
         if (await read_database(session)).template:
             await take(session, await lacking(session, (), None))
-        prepared = await session.run(_PREPARED, names.database)
         slots = await session.run(_SLOTS, names.database)
+    await _roll_back_prepared(open_session)
+    if slots:
+        raise GrantError(
+            f"tenant {names.tenant!r}: the database {names.database!r} has the replication slot {slots[0][0]!r}, so it "
+            "cannot be dropped: run SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
+            tenant=names.tenant,
+        )
+    async with open_session() as session:
+        await wait_until_free(session, database=names.database)
+
+
+async def _roll_back_prepared(open_session: Opener) -> None:
+    async with open_session() as session:
+        names = session.names
+        prepared = await session.run(_PREPARED, names.database)
         if prepared:
             await open_to(session, names.database or "", session.login)
     if prepared:
@@ -93,14 +111,27 @@ async def make_removable(open_session: Opener) -> None:
                     )
                 await session.become(owner)  # only the owner may end it
                 await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
-    if slots:
-        raise GrantError(
-            f"tenant {names.tenant!r}: the database {names.database!r} has the replication slot {slots[0][0]!r}, so it "
-            "cannot be dropped: run SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
-            tenant=names.tenant,
-        )
+
+
+async def shut(open_session: Opener, limit: int | None) -> None:
+    """Roll back prepared transactions in the database of a tenant without logins, and close it to everybody else.
+
+    Raises:
+        GrantError: A session of another login is open there. Only that login can end it.
+    """
     async with open_session() as session:
-        await wait_until_free(session, database=names.database)
+        names = session.names
+        if not await has_database(session):
+            return
+    await _roll_back_prepared(open_session)
+    async with open_session() as session:
+        await take(session, await lacking(session, (), limit))
+        for (login,) in await session.run(_SESSIONS, names.database):
+            raise GrantError(
+                f"tenant {names.tenant!r}: the login {login!r} may no longer enter the database {names.database!r}, "
+                "and still has a session there: end that session, and run this again",
+                tenant=names.tenant,
+            )
 
 
 async def release(open_session: Opener) -> None:
