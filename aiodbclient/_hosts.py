@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
-
 # In a URI they end the host, begin its options, name a second host or stand for another character.
 _NEVER_IN_A_HOST = frozenset(" /@?&=#%,;\\'\"")
 

@@ -61,6 +61,12 @@ async def take_rights(place: Place, credential: Credential) -> None:
     await ask(await admin_of(place), f"REVOKE ALL, GRANT OPTION FROM '{credential.username}'@'%'", database="mysql")
 
 
+async def make_as_administrator(place: Place, credential: Credential) -> None:
+    await ask(credential, "GRANT CREATE ON SCHEMA public TO doadmin")
+    admin = await admin_of(place, credential.database)
+    await ask(admin, "CREATE FUNCTION public.up() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+
+
 async def begin(place: Place, credential: Credential) -> None:
     """Leave what a process leaves that dies during a rotation."""
     claim = await place.store.claim(credential.name, LONG)
@@ -79,9 +85,14 @@ BROKEN: dict[Problem, Breaks] = {
     Problem.OPEN_TO_OTHERS: open_to_others,
     Problem.UNFINISHED: begin,
 }
+BROKEN_ON_PG: dict[Problem, Breaks] = {Problem.OWNED_BY_OTHERS: make_as_administrator}
 # On MongoDB the API gives the rights, and returns no passwords.
 WITHOUT_SQL = [Problem.LOGIN_MISSING, Problem.DATABASE_MISSING, Problem.UNFINISHED]
-CASES = [*((engine, problem) for engine in SQL for problem in BROKEN), *((MONGODB, problem) for problem in WITHOUT_SQL)]
+CASES = [
+    *((engine, problem) for engine in SQL for problem in BROKEN),
+    *(("pg_cluster", problem) for problem in BROKEN_ON_PG),
+    *((MONGODB, problem) for problem in WITHOUT_SQL),
+]
 
 
 @pytest.mark.parametrize(("its_cluster", "problem"), CASES, indirect=["its_cluster"])
@@ -94,7 +105,7 @@ async def test_each_problem_is_found_and_repaired_and_the_data_stays(anywhere: P
     assert (await only(tenants.check(["alpha"]))).problems == ()
     assert (await only(tenants.repair(["alpha"]))).action is Action.KEPT
 
-    await BROKEN[problem](place, credential)
+    await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
     sent = len(place.sent())
     found = await only(tenants.check(["alpha"]))
 
@@ -213,7 +224,7 @@ async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Pl
         name = f"n{last}"
         credential = await place.tenants().ensure(name)
         await ask(credential, "CREATE TABLE t (x int)")
-        await BROKEN[problem](place, credential)
+        await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
 
         was_killed = await died(place, last, repairing(name))
 

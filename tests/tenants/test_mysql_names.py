@@ -132,12 +132,9 @@ async def test_a_schema_that_rights_do_not_open_is_no_refused_password(
     assert "with the password that the API returns" not in str(caught.value)
 
 
-async def _dsn(tenants: Tenants) -> str:
-    cluster = tenants._tenancy.cluster
-    return (await cluster.info()).connection.uri_for(await cluster.users.get("doadmin"))
-
-
-async def test_a_grant_to_the_administrator_does_not_shut_it_out(tenants: Tenants, its_dsn: str) -> None:
+async def test_a_grant_to_the_administrator_does_not_shut_it_out(
+    tenants: Tenants, cluster: ClusterClient, its_dsn: str
+) -> None:
     """With partial_revokes=ON, REVOKE on one schema restricts whoever has the right on all of them."""
     one = await tenants.ensure("a_b")
     with administrator(its_dsn) as root:
@@ -146,6 +143,7 @@ async def test_a_grant_to_the_administrator_does_not_shut_it_out(tenants: Tenant
     assert (await only(tenants.repair(["a_b"]))).error is None
     assert (await only(tenants.rotate(["a_b"]))).error is None
 
-    with administrator(await _dsn(tenants)) as doadmin:
+    dsn = (await cluster.info()).connection.uri_for(await cluster.users.get("doadmin"))
+    with administrator(dsn) as doadmin:
         doadmin.execute(f"CREATE TABLE `{one.database}`.by_doadmin (a INT)")
     assert once(await tenants.ensure("a_b"), "SHOW TABLES") == [("by_doadmin",)]

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from psycopg import Connection
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
 from aiodbclient import Action
 from aiodbclient.errors import GrantError
@@ -31,7 +31,7 @@ KINDS: dict[str, LiteralString] = {
     "partitioned table": "CREATE TABLE p (x int) PARTITION BY RANGE (x); CREATE TABLE p1 PARTITION OF p DEFAULT",
     "sequence": "CREATE SEQUENCE s",
     "function": "CREATE FUNCTION up() RETURNS name LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user'",
-    "function in a closed schema": "CREATE FUNCTION closed.up() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+    "function in a closed schema": "CREATE FUNCTION closed.up() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "procedure": "CREATE PROCEDURE pr() LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
     "aggregate": "CREATE AGGREGATE ag(*) (sfunc = int8inc, stype = int8, initcond = '0')",
     "view": "CREATE VIEW v AS SELECT up()",
@@ -45,7 +45,8 @@ KINDS: dict[str, LiteralString] = {
     "generated column": "ALTER TABLE own.t ADD g int GENERATED ALWAYS AS (im(z)) STORED",
     "type": "CREATE TYPE ct AS (a int); CREATE TYPE en AS ENUM ('a'); CREATE TYPE ra AS RANGE (subtype = int4)",
     "domain": "CREATE DOMAIN dm AS int CHECK (im(VALUE) = 1)",
-    "cast": "CREATE FUNCTION as_int(ct) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE CAST (ct AS int) WITH FUNCTION as_int",
+    "cast": "CREATE FUNCTION as_int(ct) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+    " CREATE CAST (ct AS int) WITH FUNCTION as_int",
     "operator": "CREATE OPERATOR @@@ (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)",
     "prefix operator": "CREATE OPERATOR @@@@ (RIGHTARG = int, FUNCTION = int4um)",
     "collation": 'CREATE COLLATION co FROM "C"',
@@ -67,9 +68,6 @@ SELECT DISTINCT rolname::text FROM pg_shdepend JOIN pg_roles r ON r.oid = refobj
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND refclassid = 'pg_authid'::regclass
   AND deptype = 'o' AND rolname <> 'lender'
 """)
-_OWNED_BY = SQL(
-    "SELECT count(*) FROM pg_shdepend JOIN pg_roles r ON r.oid = refobjid WHERE rolname = {} AND deptype = 'o'"
-)
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def make_all(managed: Managed, names: Names, login: str) -> None:
 
 
 def owners(managed: Managed, database: str) -> set[str]:
-    return {name for (name,) in managed.api(_HERE, database)}
+    return {name for (name,) in managed.api(_HERE.format(), database)}
 
 
 @pytest.mark.parametrize("role", Role)
@@ -239,7 +237,7 @@ async def test_what_a_stranger_owns_is_reported_and_the_error_of_a_repair_names_
     try:
         managed.api("CREATE TABLE public.t (x int); ALTER TABLE public.t OWNER TO stranger", names.whole)
         assert await grants.problems(names, names.logins) == {Problem.OWNED_BY_OTHERS}
-        with pytest.raises(GrantError, match="objects of 'stranger'.*REASSIGN OWNED"):
+        with pytest.raises(GrantError, match=r"objects of 'stranger'.*REASSIGN OWNED"):
             await grants.reclaim(names)
         await grants.give(names, names.logins[0])  # and no rotation fails
     finally:
@@ -257,7 +255,7 @@ async def test_who_can_become_a_login_and_what_a_login_can_beyond_its_role_is_re
         managed.api(SQL("GRANT pg_read_all_data TO {}").format(login))
         assert await grants.problems(names, names.logins) == {Problem.OPEN_TO_OTHERS, Problem.TOO_MANY_RIGHTS}
         if managed.version >= 16:  # only a superuser may revoke what one granted
-            with pytest.raises(GrantError, match="'stranger' is a member of .* has the rights of 'pg_read_all_data'"):
+            with pytest.raises(GrantError, match=r"'stranger' is a member of .* has the rights of 'pg_read_all_data'"):
                 await grants.reclaim(names)
         else:
             await grants.reclaim(names)
@@ -341,14 +339,14 @@ async def test_nothing_of_a_kept_database_runs_as_the_administrator(place: Place
         dbname=owner.database,
     ) as administrator:
         ((owners_of, up),) = administrator.execute(
-            "SELECT array_agg(DISTINCT pg_get_userbyid(relowner)::text), (SELECT pg_get_userbyid(proowner)::text FROM pg_proc"
-            " WHERE proname = 'up') FROM pg_class WHERE relname = 't'"
+            "SELECT array_agg(DISTINCT pg_get_userbyid(relowner)::text), (SELECT pg_get_userbyid(proowner)::text"
+            " FROM pg_proc WHERE proname = 'up') FROM pg_class WHERE relname = 't'"
         ).fetchall()
         assert owners_of == [up]
         assert up.endswith("_owner")
         login, members = administrator.execute(
-            "SELECT rolcanlogin, ARRAY(SELECT DISTINCT pg_get_userbyid(member)::text FROM pg_auth_members WHERE roleid = r.oid)"
-            " FROM pg_roles r WHERE rolname = %s",
+            "SELECT rolcanlogin, ARRAY(SELECT DISTINCT pg_get_userbyid(member)::text FROM pg_auth_members"
+            " WHERE roleid = r.oid) FROM pg_roles r WHERE rolname = %s",
             [up],
         ).fetchall()[0]
         assert (login, members) == (False, [admin.connection.user])

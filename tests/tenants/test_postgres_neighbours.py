@@ -1,4 +1,4 @@
-"""A tenant on PostgreSQL does not keep its neighbours from being retired and removed, and reaches no common database."""
+"""A tenant on PostgreSQL does not keep its neighbours from being retired and removed."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ async def test_the_error_names_whose_open_transaction_keeps_a_login_and_its_reti
         began = time.monotonic()
         with pytest.raises(
             GrantError,
-            match=f"'{login}' cannot be deleted, because an open transaction of the login '{evil.logins[0]}' in the database"
-            f" '{evil.whole}' holds a lock on it: rotate and retire",
+            match=f"'{login}' cannot be deleted, because an open transaction of the login '{evil.logins[0]}' in the"
+            f" database '{evil.whole}' holds a lock on it: rotate and retire",
         ):
             await grants.end_login(names, login, PASSWORD, managed.deletes(login))
         assert time.monotonic() - began < 5
@@ -71,7 +71,8 @@ async def test_the_error_names_whose_transaction_keeps_a_database(
 ) -> None:
     with managed.open(evil.logins[0], "defaultdb") as session:
         session.execute("SET ROLE NONE; BEGIN")
-        session.execute(SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'").format(Identifier(names.whole)))
+        setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'")
+        session.execute(setting.format(Identifier(names.whole)))
         with pytest.raises(GrantError, match=f"'{names.whole}' cannot be dropped, .* login '{evil.logins[0]}'"):
             await grants.before_removal(names)
         session.execute("PREPARE TRANSACTION 'held'")

@@ -38,6 +38,9 @@ MATRIX: dict[str, set[Role]] = {
     "SELECT nextval('late.late_x_seq')": {OWNER, WRITER},
     "SELECT private()": {OWNER, WRITER},
     "SELECT late.private()": {OWNER, WRITER},
+    "SELECT as_owner()": {OWNER, WRITER, READER},  # with the owner's rights
+    "SELECT prosrc FROM pg_proc WHERE proname = 'private'": {OWNER, WRITER, READER},
+    "SELECT lo_create(0)": {OWNER, WRITER, READER},
     "SELECT setval('early_x_seq', 5)": {OWNER},
     "TRUNCATE early": {OWNER},
     "LOCK TABLE early IN ACCESS EXCLUSIVE MODE": {OWNER, WRITER},
@@ -98,6 +101,7 @@ async def everybody(managed: Managed, grants: PostgresGrants, tenant: str) -> di
         connection.execute("CREATE TABLE early (x serial); INSERT INTO early DEFAULT VALUES")
         connection.execute("CREATE FUNCTION private() RETURNS int LANGUAGE sql AS 'SELECT 1'")
         connection.execute("REVOKE EXECUTE ON FUNCTION private FROM PUBLIC")
+        connection.execute("CREATE FUNCTION as_owner() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
     names = {OWNER: owner}
     for role in (WRITER, READER):
         names[role] = await managed.role(tenant, role, grants)

@@ -16,6 +16,7 @@ from ..._dsn import dsn
 from ...engines import MYSQL, POSTGRESQL, Engine
 from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
+from .._credential import Secret
 from .._naming import Names
 from .._problems import Problem
 from .administrator import Administrator
@@ -62,15 +63,19 @@ class Grants(ABC, Generic[ServerT]):
         return ""
 
     async def open_databases(self) -> tuple[str, ...]:
-        """Return the databases that every login may enter, such as ``defaultdb``. They are no tenant's, or should not be.
+        """Return the databases that every login may enter, such as ``defaultdb``.
 
-        A login that enters one can take all connections of the server there, because the limit of a tenant is on its
-        database. In ``template1`` it stops every ``CREATE DATABASE``, and what it leaves there is in every new one.
+        A login can take all connections of the server there, because the limit of a tenant is on its own database. In
+        ``template1`` it stops every ``CREATE DATABASE``, and what it leaves there is in every new one.
         """
         return ()
 
     async def close_database(self, database: str) -> None:
-        """Shut out of ``database`` every login without a grant of its own, for good. Other users may need that grant."""
+        """Shut every login without a grant of its own out of ``database``, for good. Other users may need such a grant.
+
+        Raises:
+            GrantError: The administrator may not close it.
+        """
         raise NotImplementedError
 
     async def check(self) -> None:
@@ -144,8 +149,8 @@ class Grants(ABC, Generic[ServerT]):
             another password or ended ours. Reset the login and call this again. After some attempts, pass None.
 
         Raises:
-            GrantError: Sessions of the login are left, and only the provider can end them; or it was not deleted, because
-                it still owns something, or a transaction of another login holds a lock on it.
+            GrantError: Sessions of the login are left, and only the provider can end them. Or it was not deleted,
+                because it still owns something, or a transaction of another login holds a lock on it.
         """
 
     @abstractmethod
@@ -265,8 +270,7 @@ def sql_grants(
             engine=engine,
             operation="tenants",
         )
-    if admin is None:
-        admin = _primary(engine, connection)
+    admin = Secret(_primary(engine, connection) if admin is None else admin)  # a traceback may show it
     try:
         if engine in POSTGRESQL:
             from .postgres import PostgresGrants

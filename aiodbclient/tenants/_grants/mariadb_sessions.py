@@ -28,16 +28,9 @@ _RUNNING = 0.15
 
 
 async def end_on_mariadb(work: Work, log_in: LogIn, username: str, *, kept: Password | None = None) -> None:
-    """End the sessions of an account. Afterwards it has no limits and a random password that is not stored.
+    """End the sessions of an account, and lock it with a random password; with ``kept``, unlock it and do neither.
 
-    Args:
-        work: The work on the tenant of the account.
-        log_in: Logs in with a user and a password.
-        username: The account.
-        kept: A password that stays valid. Sessions that are opened meanwhile then stay open. None: lock the account.
-
-    Raises:
-        GrantError: Sessions are left after some seconds, or the server refused a statement.
+    Sessions that are opened meanwhile then stay open. Afterwards the account has no limits.
     """
     password, reason, until = Secret(), "", monotonic() + END_SECONDS
     while monotonic() < until:

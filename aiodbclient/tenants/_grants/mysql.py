@@ -59,21 +59,15 @@ _PART = 3  # of the server's connections that a tenant may have
 
 
 class MySQLGrants(Grants[MySQLSession]):
-    """The SQL of one MySQL cluster. See ``Grants``.
+    """The SQL of one MySQL cluster. See ``Grants`` and ``sql_grants``.
 
-    Args:
-        admin: The DSN of an administrator. Logins are tested on its server.
-        ca: The cluster's CA certificate as PEM, to verify the server; None: no TLS.
-        connection_limit: How many connections a tenant may have at a time; None for a third of the server's limit, and
-            then a lower limit stays. A tenant cannot raise it.
-
-    Raises:
-        ConfigurationError: ``admin`` is not a DSN.
+    Without a connection limit a tenant may have a third of the server's connections, and a lower limit stays.
     """
 
     needs_password = False  # the administrator locks the login
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
+        admin = Secret(admin)  # a traceback may show it
         super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
@@ -81,7 +75,7 @@ class MySQLGrants(Grants[MySQLSession]):
 
     async def connections(self) -> int:
         async with self._administrator() as server:
-            [(connections,)] = await server.rows("", "SELECT @@max_connections")
+            [(connections,)] = await server.rows("SELECT @@max_connections")
             return int(connections)
 
     async def administrator(self) -> Administrator:

@@ -80,13 +80,7 @@ async def unlocked(work: Work) -> dict[str, int]:
 
 
 async def share_connections(work: Work, most: int, *, raises: bool) -> None:
-    """Divide ``most`` connections among the logins of the tenant that are not locked, since the server limits accounts.
-
-    Args:
-        work: The tenant.
-        most: How many connections the tenant may have.
-        raises: Whether a login with a lower limit gets a higher one.
-    """
+    """Divide ``most`` connections among the logins that are not locked; ``raises`` lower limits only if asked to."""
     found = await unlocked(work)
     share = max(1, most // max(1, len(found)))  # 0 would be no limit
     for username, now in found.items():

@@ -80,9 +80,6 @@ async def roll_back_prepared(work: Work) -> None:
 
     After ``XA PREPARE`` a transaction keeps its locks, and ``DROP DATABASE`` waits for them. The server does not report
     which tables it changed. So this rolls them back one by one. The data of the schema is about to be deleted.
-
-    Raises:
-        GrantError: A table is still locked, or the administrator may not list prepared transactions.
     """
     if not await _has_locks(work):
         return

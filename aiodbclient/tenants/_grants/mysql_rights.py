@@ -30,12 +30,7 @@ _HARMLESS = re.compile(rf"GRANT PROXY ON .*|REVOKE .*|SET DEFAULT ROLE .*|GRANT 
 
 @frozen
 class Grantee:
-    """An account or a role of the server. On MariaDB, roles and ``PUBLIC`` have no host.
-
-    Attributes:
-        user: Its name.
-        host: Where it may connect from; empty for ``PUBLIC`` and for a role of MariaDB.
-    """
+    """An account or a role of the server. On MariaDB, roles and ``PUBLIC`` have no host."""
 
     user: str
     host: str
@@ -53,17 +48,11 @@ class Grantee:
 
 @frozen
 class Access:
-    """The rights of one grantee on one object.
-
-    Attributes:
-        grantee: Who has it.
-        on: The object, as in GRANT: a pattern of schemas, a table or a routine.
-        wide: Whether it is a pattern for other schemas too. (An unescaped ``_`` in the name does not count.)
-    """
+    """The rights of one grantee on one object."""
 
     grantee: Grantee
-    on: str
-    wide: bool
+    on: str  # as in GRANT: a pattern of schemas, a table or a routine
+    wide: bool  # whether it is a pattern for other schemas too; an unescaped ``_`` in the name does not count
 
 
 @frozen
@@ -105,11 +94,7 @@ async def access_of_others(work: Work) -> list[Access]:
 
 
 async def revoke_others(work: Work) -> None:
-    """Revoke the rights in the tenant's schema of everyone except its logins.
-
-    Raises:
-        GrantError: A pattern also gives rights on other schemas, which this must not revoke.
-    """
+    """Revoke the rights in the tenant's schema of everyone except its logins, or refuse a pattern for other schemas."""
     for one in await access_of_others(work):
         if one.wide:
             on = one.on.replace("%%", "%")

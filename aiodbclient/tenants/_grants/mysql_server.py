@@ -61,17 +61,12 @@ class PasswordAcceptedError(LoginRefusedError):
 
 
 class MySQLSession:
-    """A session on a server, used by one task at a time.
-
-    Attributes:
-        is_mariadb: Whether the server is MariaDB.
-        literal_names: Whether GRANT takes the name of a schema as it is (MySQL with ``partial_revokes=ON``), and not as
-            a pattern.
-    """
+    """A session on a server, used by one task at a time."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.is_mariadb = "mariadb" in connection.get_server_info().lower()
+        # Whether GRANT takes the name of a schema as it is, and not as a pattern: MySQL with partial_revokes=ON.
         self.literal_names = False
 
     async def prepare(self) -> None:
@@ -91,17 +86,9 @@ class MySQLSession:
     async def rows(
         self, statement: str, *values: object, fine: Collection[int] = (), tenant: str = ""
     ) -> list[tuple[Any, ...]]:
-        """Execute ``statement`` for ``tenant``, and return its rows.
+        """Execute ``statement``, with a value for each ``%s`` in it, and return its rows; none after a ``fine`` error.
 
-        Args:
-            statement: The statement, with ``%s`` for each of ``values``, and ``%%`` for a percent sign.
-            values: The values. An error shows them, except those that are a ``Secret``.
-            fine: Error codes that mean that there was nothing to do.
-            tenant: The tenant that an error names.
-
-        Raises:
-            SessionLostError: The session ended.
-            GrantError: The server refused the statement, or did not answer in time.
+        An error shows the values, except those that are a ``Secret``. SessionLostError: the session ended.
         """
         try:
             return await self.raw(statement, *values)
@@ -211,16 +198,9 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
 async def connected(
     options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True
 ) -> AsyncGenerator[MySQLSession]:
-    """Log in with these options of the driver. This closes the connection at the end, even if cancelled.
+    """Log in with these options of the driver, and close the connection at the end, even if cancelled.
 
-    Args:
-        options: The host, port, user, password (a ``Secret``) and optionally the schema.
-        tls: How to verify the server; None: no TLS.
-        prepared: Whether to prepare the session for the administrator's work, which takes some statements.
-
-    Raises:
-        LoginRefusedError: The server refuses the login.
-        ServerAwayError: The server is unreachable or has no free connection.
+    The password is a ``Secret``. An account that may run no statement cannot be ``prepared``.
     """
     session = await opened(options, tls, prepared=prepared)
     try:
@@ -240,11 +220,7 @@ def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:
 
 
 def options_of(admin: str) -> dict[str, Any]:
-    """Return the driver's options for the DSN of an administrator.
-
-    Raises:
-        ConfigurationError: ``admin`` is not a DSN, or its password has an unescaped ``/``, ``?`` or ``#``.
-    """
+    """Return the driver's options for the DSN of an administrator."""
     admin = Secret(admin)
     parts = mysql_parts(admin)
     if parts is None:

@@ -43,17 +43,7 @@ LogIn = Callable[[str, Secret], AbstractAsyncContextManager[MySQLSession]]
 
 
 async def end_on_mysql(work: Work, log_in: LogIn, username: str, *, later: bool = True) -> None:
-    """End the sessions of all accounts of that name on MySQL.
-
-    Args:
-        work: The work on the tenant of the login.
-        log_in: Logs in with a user and a password.
-        username: The login. It may already be deleted.
-        later: Whether to also end sessions that are opened meanwhile.
-
-    Raises:
-        GrantError: Sessions are left after some seconds, or the server refused a statement.
-    """
+    """End the sessions of a login on MySQL, even of a deleted one; if ``later``, also those opened meanwhile."""
     ((host,),) = await work.rows("SELECT SUBSTRING_INDEX(USER(), '@', -1)")
     reason, until = "", monotonic() + END_SECONDS
     try:
@@ -85,23 +75,10 @@ async def has_sessions(work: Work, username: str) -> bool:
 
 
 async def kill_others(work: Work, own: MySQLSession, username: str, until: float, *, later: bool = True) -> bool:
-    """Kill the other sessions of a user from its session ``own``.
+    """Kill the other sessions of a user from its session ``own``, and return whether none can begin a statement.
 
     The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
-    statement, so this waits for it only some seconds.
-
-    Args:
-        work: The work on the tenant. On MySQL, only the administrator sees the threads of events.
-        own: A session of the user.
-        username: The user.
-        until: When to give up.
-        later: Whether to also kill sessions that were opened after ``own``.
-
-    Returns:
-        Whether no other session can begin a statement.
-
-    Raises:
-        GrantError: Our session was killed.
+    statement, so this waits for it only some seconds. On MySQL only the administrator sees the threads of events.
     """
     ((mine,),) = await own.rows("SELECT CONNECTION_ID()")
     patience = monotonic() + _PATIENCE

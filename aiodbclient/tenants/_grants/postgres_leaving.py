@@ -30,7 +30,8 @@ WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_role
 _HOLDERS = SQL("""
 SELECT a.usename, coalesce(a.datname, p.database), p.gid
 FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-LEFT JOIN pg_locks own ON l.pid IS NULL AND own.virtualtransaction = l.virtualtransaction AND own.locktype = 'transactionid'
+LEFT JOIN pg_locks own
+  ON l.pid IS NULL AND own.virtualtransaction = l.virtualtransaction AND own.locktype = 'transactionid'
 LEFT JOIN pg_prepared_xacts p ON p.transaction = own.transactionid
 WHERE l.locktype = 'object' AND l.database = 0 AND l.classid = %s::regclass AND l.granted
   AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.objid = (
@@ -105,8 +106,9 @@ async def _roll_back_prepared(open_session: Opener) -> None:
             for gid, owner in prepared:
                 if owner is None:
                     raise GrantError(
-                        f"tenant {names.tenant!r}: the database {names.database!r} has the prepared transaction {gid!r} "
-                        "of a deleted login, so it cannot be dropped: run ROLLBACK PREPARED in it as a superuser",
+                        f"tenant {names.tenant!r}: the database {names.database!r} has the prepared transaction "
+                        f"{gid!r} of a deleted login, so it cannot be dropped: run ROLLBACK PREPARED in it as a "
+                        "superuser",
                         tenant=names.tenant,
                     )
                 await session.become(owner)  # only the owner may end it

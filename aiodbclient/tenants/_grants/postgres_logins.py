@@ -181,7 +181,8 @@ class LoginEnd:
 
     async def run_as_administrator(self, session: Session) -> None:
         """End the login without one of its sessions. Since PostgreSQL 16 its open sessions stay."""
-        for (self.role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
+        for (role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
+            self.role = role
             if not session.knows_options:
                 login = Identifier(self.username)
                 await session.run(SQL("ALTER ROLE {} NOLOGIN").format(login))
@@ -228,8 +229,8 @@ class LoginEnd:
             raise self._kept(
                 session,
                 f"tenant {session.names.tenant!r}: the login {self.username!r} was not deleted, because what it owns "
-                f"(in {where}) would become the administrator's{why}; its password is unknown to all: drop or give away "
-                "what it owns there, and run this again",
+                f"(in {where}) would become the administrator's{why}; nobody knows its password: drop or give "
+                "away what it owns there, and run this again",
             )
 
     def _kept(self, session: Session, message: str) -> KeptLoginError:
@@ -316,7 +317,8 @@ class LoginEnd:
                     locked_out = True
             await asyncio.sleep(_LOOK_SECONDS)
         raise GrantError(
-            f"tenant {session.names.tenant!r}: new sessions of the login {session.login!r} keep appearing: run it again",
+            f"tenant {session.names.tenant!r}: new sessions of the login {session.login!r} keep appearing: "
+            "run it again",
             tenant=session.names.tenant,
         )
 

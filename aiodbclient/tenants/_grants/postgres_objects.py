@@ -69,7 +69,7 @@ FROM objects o, aclexplode(o.acl) a, pg_identify_object(o.class::regclass, o.obj
 WHERE a.grantee = (SELECT oid FROM pg_roles WHERE rolname = %s) AND a.grantee <> o.owner
 ORDER BY 1, 2, 3, 4
 """)
-_WORDS = {
+_WORDS: dict[str, str] = {
     "view": "TABLE",
     "materialized view": "TABLE",
     "foreign table": "TABLE",
@@ -81,7 +81,7 @@ _WORDS = {
     "server": "FOREIGN SERVER",
 }
 # The words of ALTER, where GRANT has no such kind or another word.
-_ALTERED = {
+_ALTERED: dict[str, str] = {
     "sequence": "TABLE",
     "server": "SERVER",
     "foreign-data wrapper": "FOREIGN DATA WRAPPER",
@@ -180,7 +180,7 @@ async def granted(session: Session, role: str) -> list[Granted]:
         Granted(
             owner=owner,
             grantor=grantor,
-            kind=_WORDS.get(kind, kind.upper()),
+            kind=_WORDS.get(kind, str(kind).upper()),
             identity=identity,
             privilege=privilege,
             column=column,

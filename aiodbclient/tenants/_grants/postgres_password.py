@@ -196,7 +196,7 @@ def _hmac(key: bytes, message: bytes) -> bytes:
 
 
 def _normalized(password: str) -> bytes:
-    """The password as SCRAM hashes it. (The API's passwords are ASCII.)"""
+    """The password as SCRAM hashes it. The API's passwords are ASCII."""
     return unicodedata.normalize("NFKC", password).encode()
 
 
