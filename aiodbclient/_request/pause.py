@@ -36,6 +36,7 @@ class _Cluster:
         turn: Held by the one name that asks whether the cluster accepts writes again.
         since: When it began to refuse writes; None while it accepts them.
         status: The last status that was read while it refused.
+        reason: What the run waits for, once the status was read.
         openings: How often it has accepted writes again.
         failure: Why the run waits no longer, or None.
     """
@@ -43,12 +44,13 @@ class _Cluster:
     turn: asyncio.Lock = field(factory=asyncio.Lock)
     since: float | None = None
     status: ClusterStatus | str | None = None
+    reason: str | None = None
     openings: int = 0
     failure: str | None = None
 
     def open(self) -> None:
         """Note that it accepts writes again."""
-        self.since = None
+        self.since = self.reason = None
         self.openings += 1
 
 
@@ -67,11 +69,7 @@ class Pause:
     @property
     def waiting(self) -> str | None:
         """What the run waits for, or None."""
-        for cluster in self._clusters.values():
-            if cluster.since is not None and cluster.failure is None:
-                known = cluster.status not in (None, ClusterStatus.ONLINE)
-                return f"the cluster is {cluster.status}" if known else "the cluster accepts no changes at the moment"
-        return None
+        return next((cluster.reason for cluster in self._clusters.values() if cluster.reason is not None), None)
 
     async def send(self, context: ClusterContext, call: Call) -> Answer:
         """Send ``call``, and again after each 412, when the cluster accepts writes.
@@ -112,10 +110,14 @@ async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Ca
                 return await _reopened(cluster, context, call)
             except PreconditionFailedError:  # such as during the first backup of a new cluster
                 pass
+            cluster.reason = "the cluster accepts no changes at the moment"
+        else:
+            cluster.reason = f"the cluster is {cluster.status}"
         left = cluster.since + patience - monotonic()
         if left <= 0:
             break
         await asyncio.sleep(min(pause, left))
+    cluster.reason = None
     cluster.failure = (
         f"the cluster {context.cluster_id} has refused changes for {patience:g} s (412), and its status is "
         f"{cluster.status or 'not known'}: run it again when the cluster is online"

@@ -55,7 +55,8 @@ async def opensearch() -> AsyncIterator[tuple[TestServer, list[str]]]:
 
     app = web.Application()
     app.router.add_post("/{index}/_doc", index)
-    async with TestServer(app) as server:
+    server = TestServer(app)
+    async with server:
         yield server, patterns
 
 
