@@ -53,7 +53,8 @@ class DatabaseClient:
         budget: The rate budget, which keeps the requests within the API's limits. Clients with the same token can share
             it. None: a budget with the documented limits, for this client alone.
         max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
-            it would wait longer, it raises RateLimitError. None: as long as it takes.
+            it would wait longer, it raises RateLimitError. A bulk run only waits so long for a cluster that refuses
+            changes. None: as long as it takes, for such a cluster 15 minutes.
         on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
             block; if it raises, the client logs that.
         app: Your application, like ``"billing/2.1"``, appended to the User-Agent.
