@@ -17,12 +17,16 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
+# With the types of all that the public modules show, and the number of these modules.
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	PYTHONPATH=. $(BIN)/pyright --verifytypes aiodbclient --ignoreexternal > $(VENV)/types.txt || { cat $(VENV)/types.txt; exit 1; }
+	@public=$$(sed -n 's/^Public modules: //p' $(VENV)/types.txt); test $$public -le 16 || { \
+	  echo "$$public public modules, at most 16: private ones begin with an underscore"; cat $(VENV)/types.txt; exit 1; }
 
 # Write the reference page of the command from its --help.
 command-reference: $(VENV)/.dev

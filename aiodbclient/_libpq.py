@@ -21,7 +21,7 @@ def options_of(dsn: str) -> dict[str, Any] | None:
         return None
     try:
         options = dict(conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError:  # it may quote the DSN
+    except (psycopg.ProgrammingError, UnicodeError):  # they may quote the DSN
         return None
     hosts, port = str(options.get("host", "")).split(","), str(options.get("port", ""))
     ends_in_port = not port.replace(",", "").isdecimal() and port != ""

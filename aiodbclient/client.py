@@ -118,7 +118,7 @@ class DatabaseClient:
     def _use(self, memory: ClusterMemory, options: Options) -> None:
         self._memory = memory
         self._options = options
-        self.clusters = ClustersAPI(self._transport, memory, options)
+        self.clusters: ClustersAPI = ClustersAPI(self._transport, memory, options)
 
     def __repr__(self) -> str:
         transport = getattr(self, "_transport", None)  # None: the client could not be made

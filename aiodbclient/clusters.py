@@ -81,8 +81,8 @@ class ClusterClient:
 
     def __init__(self, context: ClusterContext) -> None:
         self._context = context
-        self.users = UsersAPI(context)
-        self.dbs = DatabasesAPI(context)
+        self.users: UsersAPI = UsersAPI(context)
+        self.dbs: DatabasesAPI = DatabasesAPI(context)
 
     def __repr__(self) -> str:
         return f"<ClusterClient {self.id} {self.engine or 'engine not known yet'}>"

@@ -234,7 +234,12 @@ class StoreError(DatabaseClientError):
 
     Stored records are not lost. If the connection to the store broke, the store may have applied the failed change.
     When the store works again, ``get`` shows whether it did.
+
+    Attributes:
+        damaged: The names of the records that cannot be read, while all others can; empty if the whole store failed.
     """
+
+    damaged: tuple[str, ...] = ()
 
 
 class ClaimLostError(StoreError):

@@ -268,10 +268,24 @@ def test_a_password_too_short_to_mask_pushes_out_no_other(monkeypatch: pytest.Mo
 def test_passwords_of_the_provider_push_out_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masking, "_MOST", 3)
     known = Secrets()
-    known.learn(["hunter2", *(f"AVNS_{n}" for n in range(20)), *(f"AVNS_-{n}_" for n in range(20))])
-    known.learn_list([f"AVNS_{n}" for n in range(20)])
+    known.keep(listed(["hunter2", *(f"AVNS_{n}" for n in range(20)), *(f"AVNS_-{n}_" for n in range(20))]))
 
     assert known.masked("hunter2") == "***"
+
+
+def test_kept_answers_take_a_bounded_memory_and_the_newest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_UNREAD", 2 * len(listed(["password0"])))
+    known = Secrets()
+    for n in range(6):
+        known.keep(listed([f"password{n}"]))
+
+    assert known.masked("password0 password4 password5") == "password0 *** ***"
+    known.keep(listed(["a-longer-password" * 10]))
+    assert known.masked("a-longer-password" * 10) == "***"
+
+
+def listed(passwords: list[str | None]) -> bytes:
+    return json.dumps({"users": [{"name": "alice", "password": password} for password in passwords]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -299,7 +313,7 @@ def test_a_password_among_many_of_the_provider_is_masked(odd: str | None, where:
         passwords.insert(where, odd)
     known = Secrets()
 
-    known.learn_list(passwords)
+    known.keep(listed(passwords))
 
     for password in passwords:
         if password:

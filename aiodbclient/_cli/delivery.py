@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from base64 import b64encode
@@ -102,13 +103,18 @@ def write_ca(credential: Credential, ca_file: Path) -> None:
     """Write the CA of the cluster into ``ca_file``, unless it is there already.
 
     Raises:
-        InvalidArgumentError: The file has other content, is not a regular file, or cannot be written.
+        InvalidArgumentError: The file has other content, is not a regular file, is behind a stranger's link, or cannot
+            be written.
     """
     if credential.ca is None:
         raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} speaks no TLS, so it has no CA")
+    for part in (ca_file.absolute(), *ca_file.absolute().parents):
+        if part.is_symlink() and part.lstat().st_uid not in (0, os.geteuid()):
+            raise InvalidArgumentError(f"--ca-file: {part} is another user's link, who decides where it leads")
     try:
         if not ca_file.exists():
-            ca_file.write_text(credential.ca)
+            with ca_file.open("x") as made:
+                made.write(credential.ca)
         elif not ca_file.is_file():  # reading a device or a pipe may never end
             raise InvalidArgumentError(f"--ca-file: {ca_file} is not a regular file")
         elif read_text(ca_file).strip() != credential.ca.strip():

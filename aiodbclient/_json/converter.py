@@ -22,11 +22,13 @@ from ..models import (
     ClusterStatus,
     Connection,
     Database,
+    KafkaACL,
     KafkaPermission,
     MongoRole,
     MySQLAuthPlugin,
     MySQLSettings,
     NewUser,
+    OpenSearchACL,
     OpenSearchPermission,
     User,
     UserRole,
@@ -34,17 +36,13 @@ from ..models import (
 )
 from . import hooks
 from .parsing import parsed
-from .user_hooks import users_hook
+from .user_hooks import settings_hook, users_hook
 
 T = TypeVar("T")
 
 
 class ClusterEngine:
-    """The engine of a cluster and nothing else, so that the guard works even if another member is unreadable.
-
-    Args:
-        members: The cluster, as JSON.
-    """
+    """The engine of a cluster and nothing else, so that the guard works even if another member is unreadable."""
 
     __slots__ = ("engine", "id")
 
@@ -54,11 +52,7 @@ class ClusterEngine:
 
 
 class Authority:
-    """The CA certificate of a cluster: PEM, base64-encoded.
-
-    Args:
-        members: The member ``ca`` of the answer.
-    """
+    """The CA certificate of a cluster: PEM, base64-encoded."""
 
     __slots__ = ("certificate",)
 
@@ -78,11 +72,7 @@ SHAPE_ERRORS = (
 
 
 def decoded(body: bytes, key: str, model: type[T]) -> T:
-    """Read the ``model`` under ``key`` of the JSON object in ``body``.
-
-    Raises:
-        Exception: One of SHAPE_ERRORS, if there is none. Its message quotes the body, and so credentials.
-    """
+    """Read the ``model`` under ``key`` of the JSON object in ``body``, or raise one of SHAPE_ERRORS with it."""
     value: T = _hook(model)(parsed(body)[key], model)  # type: ignore[arg-type]  # a class is hashable
     return value
 
@@ -150,7 +140,8 @@ def _converter() -> Converter:
     register(datetime | None, hooks.moment)
     register(dict[str, int], hooks.ports)
     register(list[str], hooks.list_of(hook_for(str)))
-    users = users_hook()
+    acls = (hooks.list_of(hooks.an_object(hook_for(acl))) for acl in (KafkaACL, OpenSearchACL))
+    users = users_hook(settings_hook(*acls))
     converter.register_structure_hook(User, lambda value, _: users([value], None)[0])
     register(list[User], users)
     register(list[Database], hooks.list_of(hook_for(Database)))

@@ -68,14 +68,7 @@ def error_text(headers: Mapping[str, str], body: bytes, secrets: Secrets) -> Err
 
 
 def error_from_answer(what: str, status: int, headers: Mapping[str, str], texts: ErrorText) -> APIError:
-    """Return the exception for an answer with a status of 400 or more.
-
-    Args:
-        what: The name of the call in the message.
-        status: The HTTP status.
-        headers: The headers of the answer, case-insensitive.
-        texts: The texts of the answer.
-    """
+    """Return the exception for an answer with a status of 400 or more."""
     said = ": ".join(part for part in (texts.id, texts.message) if part) or _reason(status)
     text = f"{what}: {status} {said}{f' (request id {texts.request_id})' if texts.request_id else ''}"
     error_type = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)

@@ -78,6 +78,17 @@ def ports(value: Any, _: Any) -> dict[str, int]:
     raise TypeError
 
 
+def an_object(hook: Hook) -> Hook:
+    """Return ``hook`` for objects alone: those that cattrs makes accept a string without the members."""
+
+    def structure(value: Any, kind: Any) -> Any:
+        if type(value) is dict:
+            return hook(value, kind)
+        raise TypeError
+
+    return structure
+
+
 def optional_model(hook: Hook) -> Hook:
     """Return the hook for an object that may be missing: null, an empty string, or no members."""
 

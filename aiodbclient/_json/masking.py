@@ -5,16 +5,18 @@ Every text of an answer or of another library passes through ``Secrets`` before 
 
 from __future__ import annotations
 
+import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import cast
 
 _MASK = "***"
 _SHORTEST = 4  # characters; a shorter secret would match in every text
 _WINDOW = 8000  # characters of a text to search
 _KEPT = 2000
 _MOST = 100_000  # passwords in one generation
+_UNREAD = 4 << 20  # bytes of answers whose credentials are not read yet
 _LONGEST_KEY = 128  # characters of a longer secret to compare
 _PROVIDERS = "AVNS_"  # the prefix of all passwords that the provider makes; always masked
 
@@ -33,29 +35,11 @@ _CREDENTIALS = (
     r"""|(?P<pem>-----BEGIN )[^-]{0,40}-----[^-]*(?:-----END [^-]{0,40}-----)?"""
     rf"""|{_PROVIDERS}[^\s"'<>]+"""
 )
-_QUOTES = "\"'<>\\"
-_ENDS = f"{_QUOTES} \t\r\v\f\x1c\x1d\x1e\x1f"  # with "\n", the ASCII characters that no such password has
-_PLAIN = (
-    rf"{_PROVIDERS}[^\s{re.escape(_QUOTES)}]*"  # a complete password of the provider, found in any text, escaped or not
+# A JSON member whose value is a credential, unless that is a password of the provider: the prefix identifies it anyway.
+_MEMBER = (
+    r'"(?:password|passwd|access_key|access_cert|token|secret)"\s*:\s*'
+    rf'"(?!{_PROVIDERS}[A-Za-z0-9_-]*")((?:[^"\\]|\\.)*)"'
 )
-
-# JSON members whose value is a credential.
-_MEMBERS = frozenset({"password", "passwd", "access_key", "access_cert", "token", "secret"})
-
-
-def credentials_in(json: object) -> list[str]:
-    """Return the credentials in ``json``, at any depth."""
-    found: list[str] = []
-    left = [json]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            members = cast("dict[object, object]", value)
-            found += [text for key, text in members.items() if key in _MEMBERS and isinstance(text, str)]
-            left += members.values()
-        elif isinstance(value, list | tuple):
-            left += cast("list[object]", value)
-    return found
 
 
 @cache
@@ -67,10 +51,12 @@ def _credentials() -> re.Pattern[str]:
 class Secrets:
     """The token and the passwords that a client knows. It masks them in errors and logs."""
 
-    __slots__ = ("_newer", "_older", "_tokens")
+    __slots__ = ("_newer", "_older", "_tokens", "_unread", "_unread_bytes")
 
     def __init__(self) -> None:
         self._tokens: list[str] = []
+        self._unread: deque[bytes] = deque()
+        self._unread_bytes = 0
         # Two generations limit the memory: when the newer one is full, it replaces the older.
         self._newer, self._older = _Known(), _Known()
 
@@ -79,29 +65,26 @@ class Secrets:
         self._tokens = [token, *self._tokens][:8]
 
     def learn(self, passwords: Iterable[str | None]) -> None:
-        """Mask ``passwords`` from now on. The provider's own are not stored, because their prefix identifies them."""
+        """Mask ``passwords`` from now on."""
         for password in passwords:
-            if password and (
-                password[:5] != _PROVIDERS or not (password[5:].isalnum() or re.fullmatch(_PLAIN, password))
-            ):
+            if password:
                 if len(self._newer.secrets) >= _MOST:
                     self._older, self._newer = self._newer, _Known()
                 self._newer.add(password)
 
-    def learn_list(self, passwords: list[str | None]) -> None:
-        """Do the same as ``learn``, but faster if the provider made all of them."""
-        try:
-            text = "\n".join(cast("list[str]", passwords))  # raises TypeError if one is None
-        except TypeError:
-            return self.learn(passwords)
-        if (
-            text[:5] != _PROVIDERS
-            or not text.count(f"\n{_PROVIDERS}") == text.count("\n") == len(passwords) - 1
-            or not text.isascii()
-            or any(end in text for end in _ENDS)
-        ):
-            self.learn(passwords)
-        return None
+    def keep(self, body: bytes) -> None:
+        """Mask the credentials in this JSON from now on: they are read when a text has to be masked, which is rare."""
+        self._unread.append(body)
+        self._unread_bytes += len(body)
+        while self._unread_bytes > _UNREAD and len(self._unread) > 1:
+            self._unread_bytes -= len(self._unread.popleft())
+
+    def _read(self) -> None:
+        for body in self._unread:
+            found = re.findall(_MEMBER, body.decode("utf-8", "replace"), re.DOTALL)
+            self.learn(json.loads(f'"{text}"', strict=False) if "\\" in text else text for text in found)
+        self._unread.clear()
+        self._unread_bytes = 0
 
     def masked(self, text: str, limit: int = _KEPT) -> str:
         """Return the beginning of ``text``, at most ``limit`` characters, with every secret masked."""
@@ -124,20 +107,20 @@ class Secrets:
         for token in self._tokens:
             if len(token) >= _SHORTEST:
                 text = _mask_cut_token(re.sub(re.escape(token), _MASK, text, flags=re.IGNORECASE), token)
+        self._read()
         if self._newer.secrets or self._older.secrets:
             text = self._without_passwords(text)
         return text[: -_WINDOW // 2] if is_cut else text
 
     def _without_passwords(self, text: str) -> str:
-        spans = [*self._newer.found(text), *self._older.found(text)]
+        spans = self._found(text)
         for escape in _ESCAPES:
             plain, at = text, list(range(len(text) + 1))
             for _ in range(2):  # JSON may be in a string of JSON
                 if not re.search(escape, plain):
                     break
                 plain, at = _unescaped(escape, plain, at)
-                spans += [(at[start], at[end]) for start, end in self._newer.found(plain)]
-                spans += [(at[start], at[end]) for start, end in self._older.found(plain)]
+                spans += [(at[start], at[end]) for start, end in self._found(plain)]
         parts: list[str] = []
         end_before = 0
         for start, end in sorted(spans):
@@ -146,18 +129,17 @@ class Secrets:
             end_before = max(end, end_before)
         return "".join((*parts, text[end_before:]))
 
+    def _found(self, text: str) -> list[tuple[int, int]]:
+        return [*self._newer.found(text), *self._older.found(text)]
+
 
 class _Known:
-    """Passwords, and a fast search for them in a text.
-
-    Attributes:
-        secrets: The passwords, by their first ``_LONGEST_KEY`` characters.
-    """
+    """Passwords, and a fast search for them in a text."""
 
     __slots__ = ("_lengths", "secrets")
 
     def __init__(self) -> None:
-        self.secrets: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}  # by their first ``_LONGEST_KEY`` characters
         self._lengths: dict[str, set[int]] = {}  # lengths of the secrets, by their first characters
 
     def add(self, secret: str) -> None:
@@ -200,13 +182,7 @@ _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 def _unescaped(escape: str, text: str, at: list[int]) -> tuple[str, list[int]]:
-    """Return ``text`` unescaped, and the position of each character in the original.
-
-    Args:
-        escape: One of ``_ESCAPES``.
-        text: The text.
-        at: The positions of the characters of ``text``.
-    """
+    """Return ``text`` without this escape, and the position of each character in the original (``at``: before)."""
     plain: list[str] = []
     places: list[int] = []
     done = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
 from .._json.error_answers import (
@@ -14,7 +14,7 @@ from .._json.error_answers import (
     header_request_id,
     undocumented_status,
 )
-from .._json.masking import Secrets, credentials_in
+from .._json.masking import Secrets
 from .._json.parsing import MOST_VALUES, TooManyValuesError, parsed
 from ..errors import DatabaseClientError, InvalidResponseError
 from ..models import Cluster, Database, User
@@ -102,7 +102,7 @@ class Answer:
             problem = _TOO_MUCH
         else:
             if model is User:
-                self._secrets.learn_list([user.password for user in cast("list[User]", page)])
+                self._secrets.keep(self.body)
             return page, following
         raise self.invalid(problem)
 
@@ -123,7 +123,7 @@ class Answer:
         except MemoryError:
             problem = _TOO_MUCH
         else:
-            self._secrets.learn(credentials_in(value))
+            self._secrets.keep(self.body)
             return value
         raise self.invalid(problem)
 
@@ -167,12 +167,12 @@ class Answer:
     def _check_subject(self, value: object) -> None:
         found: str | None
         if isinstance(value, User):
-            self._secrets.learn((value.password, value.access_key))
+            self._secrets.keep(self.body)
             found, asked = value.name, self.call.name
         elif isinstance(value, Database):
             found, asked = value.name, self.call.name
         elif isinstance(value, Cluster):
-            self._secrets.learn(_passwords(value))
+            self._secrets.keep(self.body)
             found, asked = value.id, self.call.cluster_id
         elif isinstance(value, ClusterEngine):
             found, asked = value.id, self.call.cluster_id
@@ -191,17 +191,3 @@ class Answer:
 def is_same_name(found: str, asked: str) -> bool:
     """Whether two names are equal, ignoring case and surrounding white space."""
     return found.strip().casefold() == asked.strip().casefold()
-
-
-def _passwords(cluster: Cluster) -> list[str | None]:
-    connections = (
-        cluster.connection,
-        cluster.private_connection,
-        cluster.standby_connection,
-        cluster.standby_private_connection,
-        cluster.ui_connection,
-        cluster.schema_registry_connection,
-    )
-    return [connection.password for connection in connections if connection is not None] + [
-        user.password for user in cluster.users
-    ]

@@ -28,10 +28,10 @@ class Meter:
     __slots__ = ("begun", "requests", "seconds", "waited")
 
     def __init__(self) -> None:
-        self.begun = False
-        self.requests = 0
-        self.seconds = 0.0
-        self.waited = 0.0
+        self.begun: bool = False
+        self.requests: int = 0
+        self.seconds: float = 0.0
+        self.waited: float = 0.0
 
 
 def _checked_timeout(_: object, attribute: Attribute[Any], value: object) -> None:
@@ -134,13 +134,13 @@ class Call:
         InvalidArgumentError: JSON cannot represent ``body``.
     """
 
-    requests = 0
-    sent = 0
+    requests: int = 0
+    sent: int = 0
     lost = False
     timed_out = False
     status = 0
     failure = Failure.REFUSED
-    may_have_applied = False
+    may_have_applied: bool = False
     request_id: str | None = None
     closed_for: float | None = None
 
@@ -164,7 +164,7 @@ class Call:
         self.cluster_id = cluster_id
         self.name = name
         self.exact_name = exact_name
-        self.body = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
+        self.body: bytes | None = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
         self.write_lock = write_lock
         self.patience = None if options.bulk else options.max_wait
 

@@ -53,7 +53,7 @@ class ClusterMemory:
         self.engines: dict[str, Engine | str] = {}
         self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}
         self.write_locks: dict[str, asyncio.Semaphore] = {}
-        self.deletions = Deletions()
+        self.deletions: Deletions = Deletions()
 
     def write_lock(self, cluster_id: str, *, one_at_a_time: bool) -> asyncio.Semaphore | None:
         """Return what a user write on the cluster has to hold, or None."""

@@ -35,14 +35,14 @@ class Operation:
     __slots__ = ("key", "kind", "method", "name", "on", "other_key", "template", "writes")
 
     def __init__(self, name: str, method: str, template: str, kind: Kind, key: str = "", other_key: str = "") -> None:
-        self.name = name
-        self.method = method
-        self.template = template
-        self.kind = kind
-        self.key = key
-        self.other_key = other_key
-        self.on = name.partition(".")[0]
-        self.writes = kind is not Kind.READ
+        self.name: str = name
+        self.method: str = method
+        self.template: str = template
+        self.kind: Kind = kind
+        self.key: str = key
+        self.other_key: str = other_key
+        self.on: str = name.partition(".")[0]
+        self.writes: bool = kind is not Kind.READ
 
     def path(self, cluster_id: str = "", name: str = "") -> str:
         """Return the percent-encoded path for a ``name`` that ``check_name`` accepts."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlencode
 
-from .._json.masking import credentials_in
 from ..errors import InvalidArgumentError
 from .call import Call, Meter, Options
 from .operations import Kind, Operation
@@ -54,7 +53,8 @@ def prepared(
     if len(target) > _LONGEST_PATH:
         raise InvalidArgumentError(f"path and params are longer than {_LONGEST_PATH:,} characters; nothing was sent")
     call = Call(operation, target, options, meter, body=None if json is None else _encoded(json))
-    transport.secrets.learn(credentials_in(json))
+    if call.body is not None:
+        transport.secrets.keep(call.body)
     return call
 
 

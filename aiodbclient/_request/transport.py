@@ -82,9 +82,9 @@ class Transport:
         proxy: URL | None = None,
     ) -> None:
         self._app = app
-        self.base_url = base_url
-        self.budget = budget
-        self.secrets = Secrets()
+        self.base_url: URL = base_url
+        self.budget: Budget = budget
+        self.secrets: Secrets = Secrets()
         if proxy is not None:
             self.secrets.learn((proxy.password, proxy.raw_password))
         self._newest_headers: Mapping[str, str] = {}

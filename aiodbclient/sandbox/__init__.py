@@ -33,10 +33,9 @@ Where it differs from the provider:
 
 from __future__ import annotations
 
-from ._fault import Fault
-from ._faults import Faults
+from ._embedded import warm_servers
+from ._faults import Fault, Faults
 from ._records import RecordedRequest
 from ._sandbox import Sandbox
-from ._warm import warm_servers
 
 __all__ = ["Fault", "Faults", "RecordedRequest", "Sandbox", "warm_servers"]

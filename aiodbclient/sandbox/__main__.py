@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shlex
 import signal
 import sys
@@ -12,38 +13,33 @@ import uuid
 from collections.abc import Sequence
 from math import inf
 from typing import Any, get_args
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 from .._pacing.budget import Window
-from . import _fault_text as fault_text
 from . import _option_text as option_text
-from ._fault_text import FaultText
-from ._limits import DOCUMENTED, Remaining
-from ._reach import LOOPBACK
+from ._reach import LOOPBACK, is_loopback
 from ._sandbox import Sandbox
+from ._server import STEERING
+from ._tokens import DOCUMENTED, Remaining
 
 _LOOK_AGAIN_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM.
-
-    Args:
-        arguments: The arguments of the command line; None for those of the process.
-
-    Returns:
-        The exit code: 0 after a signal, 1 if it could not start or a cluster's server was killed.
-
-    Raises:
-        SystemExit: With 2 for bad arguments.
-    """
-    options = _parser().parse_args(arguments)
-    return asyncio.run(_serve(options))
+    """Serve until SIGINT or SIGTERM, and return the exit code: 1 if it could not start, or a server was killed."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["fault"]:
+        return _steer(_fault_parser().parse_args(given[1:]))
+    return asyncio.run(_serve(_parser().parse_args(given)))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m aiodbclient.sandbox",
         description="An API like DigitalOcean's for the users and dbs of managed database clusters, on 127.0.0.1. "
+        "To set faults while it runs: `aiodbclient sandbox fault --help`. "
         "@FILE reads arguments from a file, one per line, so that secrets stay out of the process list.",
         fromfile_prefix_chars="@",
     )
@@ -130,6 +126,60 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _fault_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aiodbclient sandbox fault",
+        description="List, set and clear the faults of the running sandbox at $DIGITALOCEAN_API_URL, with its token in "
+        "$DIGITALOCEAN_TOKEN. Without arguments it lists them.",
+    )
+    parser.add_argument(
+        "fault",
+        nargs="*",
+        type=_fault,
+        metavar="'OPERATION: OPTION...'",
+        help="a fault to set, for example 'users.create: status=423 times=3'; `aiodbclient sandbox --help` has more",
+    )
+    parser.add_argument("--clear", nargs="?", const="", metavar="ID", help="first end the fault with this ID, or all")
+    return parser
+
+
+def _steer(options: argparse.Namespace) -> int:
+    """Change the faults of a running sandbox, print them, and return the exit code."""
+    url, token = os.environ.get("DIGITALOCEAN_API_URL", ""), os.environ.get("DIGITALOCEAN_TOKEN", "")
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not is_loopback(parts.hostname):
+        print("set DIGITALOCEAN_API_URL and DIGITALOCEAN_TOKEN to what the sandbox printed", file=sys.stderr)
+        return 2
+    opener = build_opener(ProxyHandler({}))
+
+    def send(method: str, path: str = "", body: str | None = None) -> list[dict[str, Any]]:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{url}{STEERING}{path}", data, {"authorization": f"Bearer {token}"}, method=method)
+        with opener.open(request, timeout=10) as answer:
+            faults: list[dict[str, Any]] = json.load(answer)["faults"]
+        return faults
+
+    try:
+        if options.clear is not None:
+            send("DELETE", f"/{options.clear}")
+        for fault in options.fault:
+            send("POST", body=fault)
+        faults = send("GET")
+    except HTTPError as error:
+        with error:
+            message = json.load(error).get("message") if error.headers.get_content_subtype() == "json" else error.reason
+        print(f"the sandbox refuses it: {message}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"no sandbox answers at {url}: {error}", file=sys.stderr)
+        return 1
+    for each in faults:
+        print(f"{each['id']:>4}  {each['fault']}  (failed {each['fired']} of {each['seen']})")
+    if not faults:
+        print("no faults")
+    return 0
+
+
 def _cluster(text: str) -> tuple[str, str | None, dict[str, Any]]:
     cluster, _, options = text.partition(":")
     engine, _, name = cluster.partition("=")
@@ -165,11 +215,12 @@ def _cluster_id(text: str) -> tuple[str | None, str]:
         raise argparse.ArgumentTypeError(f"{text!r} is neither UUID nor NAME=UUID") from None
 
 
-def _fault(text: str) -> FaultText:
+def _fault(text: str) -> str:
     try:
-        return fault_text.parse(text)
+        option_text.read_fault(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _dsn(text: str) -> tuple[str, str]:
@@ -208,12 +259,13 @@ async def _serve(options: argparse.Namespace) -> int:
             allow_hosts=options.allow_host,
         ) as sandbox:
             clusters = await _add_clusters(sandbox, options)
-            for fault in options.fault:
-                _add_fault(sandbox, fault)
+            for text in options.fault:
+                operation, given = option_text.read_fault(text, sandbox.clusters)
+                sandbox.faults.add(operation, **given)
             if options.json:
                 print(json.dumps({"url": sandbox.url, "token": sandbox.token, "clusters": clusters}), flush=True)
             else:
-                _greet(sandbox, clusters, options.data)
+                _greet(sandbox, clusters, options.data, unlimited=options.rate_limit == [])
             while not sandbox.failed:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             failed = ", ".join(sandbox.failed)
@@ -248,24 +300,15 @@ async def _add_clusters(sandbox: Sandbox, options: argparse.Namespace) -> list[d
     return added
 
 
-def _add_fault(sandbox: Sandbox, fault: FaultText) -> None:
-    """Add a fault. Its cluster may be given by name."""
-    options = dict(fault.options)
-    cluster = options.get("cluster")
-    if cluster is not None:
-        ids = {name: cluster_id for cluster_id, name in sandbox.clusters.items()}
-        options["cluster"] = ids.get(cluster, cluster)
-        if options["cluster"] not in sandbox.clusters:
-            raise ValueError(f"--fault names no cluster: {cluster}")
-    sandbox.faults.add(fault.operation, **options)
-
-
-def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None) -> None:
+def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None, *, unlimited: bool) -> None:
     print("The sandbox is running. For a client of DigitalOcean's API:\n")
     print(f"  export DIGITALOCEAN_API_URL={sandbox.url}")
     print(f"  export DIGITALOCEAN_TOKEN={shlex.quote(sandbox.token)}")
     if clusters:
         print(f"  export DIGITALOCEAN_CLUSTER_ID={clusters[0]['id']}")
+        print(f"  export AIODBCLIENT_CLUSTER={shlex.quote(clusters[0]['name'])}")
+    if unlimited:
+        print("  export AIODBCLIENT_BUDGET=none  # the command does not pace itself")
     print()
     for cluster in clusters:
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")

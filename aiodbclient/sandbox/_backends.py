@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 from ..engines import MYSQL, POSTGRESQL, Capabilities, Engine
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._authority import SandboxCA
+from ._reach import SandboxCA
 from ._validation import JSON, RequestedUser
-
-if TYPE_CHECKING:
-    from ._postgres_server import PostgresServer
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
@@ -31,6 +29,13 @@ _MAX_DB: dict[str, int] = {Engine.PG: 63, Engine.ADVANCED_PG: 63, Engine.MYSQL: 
 _MAX_OTHER = 255
 
 
+class Front(Protocol):
+    """The sandbox's own front of a server, which clients reach it through."""
+
+    def ask(self, **order: Any) -> dict[str, tuple[int, int]]: ...
+    async def let_in(self, clients: bool, *, graceful: bool = False) -> None: ...
+
+
 class Backend(Protocol):
     """The server behind one cluster.
 
@@ -40,9 +45,7 @@ class Backend(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
-    def front(self) -> PostgresServer | None:
-        """The server that clients reach through the sandbox's own front; None if there is no front."""
-        ...
+    def front(self) -> Front | None: ...
 
     def connection(self) -> JSON: ...
     def ca(self) -> str | None:
@@ -68,12 +71,14 @@ class Backend(Protocol):
     async def delete_db(self, name: str) -> None: ...
 
 
-def new_password() -> str:
-    """A password in the provider's style: its prefix and 20 random characters.
+def require(module: str, extra: str) -> None:
+    """Raise RuntimeError, with the command to install it, if ``module`` is not installed."""
+    if find_spec(module) is None:
+        raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")
 
-    It has an upper-case and a lower-case letter, a digit and a special character, so that a MySQL server with the
-    MEDIUM policy of validate_password accepts it.
-    """
+
+def new_password() -> str:
+    """A password in the provider's style, which the MEDIUM policy of MySQL's validate_password accepts."""
     while True:
         drawn = secrets.token_urlsafe(15)
         if any(map(str.isdigit, drawn)) and any(map(str.islower, drawn)):
@@ -102,15 +107,7 @@ def refuse_primary(name: str, primary: str) -> None:
 
 
 class MemoryBackend:
-    """Users and dbs in dictionaries. Nothing listens at its address.
-
-    Args:
-        engine: The cluster's engine.
-        cluster: The cluster's name.
-        authority: Signs its certificate; None for a cluster without TLS.
-        users: The users, by name. If it is empty, the primary user and the default db are created.
-        dbs: The names of the dbs.
-    """
+    """Users and dbs in dictionaries. Nothing listens at its address. Without ``authority`` it has no TLS."""
 
     def __init__(
         self,

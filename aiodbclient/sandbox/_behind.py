@@ -1,39 +1,68 @@
-"""Choose the ``Backend`` of a new cluster. A driver is imported only when a cluster needs it."""
+"""``NewCluster``: what a cluster is made of, and its ``Backend``. A driver is imported only when a cluster needs it."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 
-from ..engines import MYSQL, POSTGRESQL, Engine
-from . import _embedded as embedded
-from ._authority import SandboxCA
-from ._backends import Backend, MemoryBackend
-from ._data import Data, mapping
-from ._options import NewCluster
-from ._reach import Reach
-from ._requirements import require
-from ._warm import POOL
+from attrs import field, fields, frozen
 
-_DRIVERS = ("psycopg", "trustme")  # what an embedded PostgreSQL needs besides itself
+from ..engines import MYSQL, POSTGRESQL, Engine
+from ._backends import Backend, MemoryBackend, require
+from ._data import Data, mapping
+from ._embedded import DRIVERS, POOL, EmbeddedPostgres, can_embed
+from ._reach import Reach, SandboxCA
+from ._validation import JSON
+
+
+def _path(given: str | PathLike[str] | None) -> str | None:
+    return None if given is None else str(given)
+
+
+def _list(given: Iterable[str]) -> list[str]:
+    return list(given)
+
+
+@frozen
+class NewCluster:
+    """A cluster to add. ``Sandbox.add_cluster`` describes the fields, and has the same defaults."""
+
+    engine: str = field(converter=str)
+    name: str | None = None
+    dsn: str | None = field(default=None, repr=False)
+    backend: str | None = None
+    server: str | None = field(default=None, converter=_path)
+    tls: bool = True
+    version: str | None = None
+    num_nodes: int = 1
+    region: str = "nyc3"
+    size: str = "db-s-1vcpu-1gb"
+    tags: list[str] = field(factory=list[str], converter=_list)
+    cluster_id: str | None = None
+    online_after: float = 0.0
+
+    def record(self) -> JSON:
+        """The fields to store for ``restored``. The DSN is not stored: its server may have moved by then."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return kept | {"dsn": self.dsn is not None}
+
+    @staticmethod
+    def restored(record: JSON) -> NewCluster:
+        """Create it from a stored record. The record of an older sandbox may lack fields."""
+        return NewCluster(**{name: record[name] for name in _KEPT if name in record})
+
+
+_NOT_KEPT = {"name", "dsn", "cluster_id", "online_after"}  # the cluster stores its name and id itself
+_KEPT: list[str] = [attribute.name for attribute in fields(NewCluster) if attribute.name not in _NOT_KEPT]
 
 
 def behind(
     new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, data: Data | None, reach: Reach
 ) -> Backend:
-    """Return the backend that ``new`` asks for, not yet started.
+    """Return the backend that ``new`` asks for, not yet started. Without ``data`` it stores nothing.
 
-    Args:
-        new: The cluster. Its ``name`` and ``cluster_id`` may be None and are ignored.
-        name: The cluster's name.
-        cluster_id: The cluster's id.
-        authority: Signs the certificate of a server with TLS.
-        data: Stores the content of the cluster; None stores nothing.
-        reach: Where clients reach a server that the sandbox starts.
-
-    Raises:
-        ValueError: The options contradict each other.
-        RuntimeError: A package is missing.
+    Raises ValueError if the options contradict each other, and RuntimeError if a package is missing.
     """
     _check(new)
     engine = Engine.parse(new.engine)
@@ -44,17 +73,15 @@ def behind(
             from ._postgres import PostgresBackend
 
             return PostgresBackend(engine, new.dsn, mapping(data, f"secrets of {cluster_id}"))
-        if new.backend == "postgres" or (new.backend is None and _can_embed()):
-            for module in _DRIVERS:
+        if new.backend == "postgres" or (new.backend is None and can_embed()):
+            for module in DRIVERS:
                 require(module, "sandbox")
             from ._postgres import PostgresBackend
 
             folder = None if data is None else data.folder / f"postgres-{cluster_id}"
             kept = mapping(data, f"server of {cluster_id}")
             programs = None if new.server is None else Path(new.server)
-            server = embedded.EmbeddedPostgres(
-                signing, kept, folder, in_memory=POOL.is_open, reach=reach, programs=programs
-            )
+            server = EmbeddedPostgres(signing, kept, folder, in_memory=POOL.is_open, reach=reach, programs=programs)
             secrets = mapping(data, f"secrets of {cluster_id}")
             return PostgresBackend(engine, POOL.take(server), secrets, open_public=_before_15(new.version))
     elif engine in MYSQL and new.dsn is not None:
@@ -77,10 +104,6 @@ def _check(new: NewCluster) -> None:
         raise ValueError("tls=False is not supported with dsn: the server of the DSN decides about TLS")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
-
-
-def _can_embed() -> bool:
-    return embedded.binaries() is not None and all(map(find_spec, _DRIVERS))
 
 
 def _before_15(version: str | None) -> bool:

@@ -13,15 +13,7 @@ from typing import Any
 
 
 class Data:
-    """The folder of one running sandbox. Writes survive a kill of the process.
-
-    Args:
-        folder: The folder. It is created if it does not exist.
-
-    Raises:
-        RuntimeError: Another sandbox uses the folder, it holds something else, it cannot be created, or another user
-            could redirect root to another folder.
-    """
+    """The folder of one running sandbox. Writes survive a kill of the process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -60,9 +52,6 @@ def _refuse_detours(path: Path) -> None:
 
     Root gives a folder on this path to the user ``nobody`` and opens it to all users. With a link, another user could
     choose which folder that is.
-
-    Raises:
-        RuntimeError: Another user owns a part of the path, or can replace it.
     """
     if os.geteuid() != 0:
         return

@@ -1,4 +1,4 @@
-"""``EmbeddedPostgres``: starts and stops the PostgreSQL of a cluster, in separate processes (``keeper/``)."""
+"""``EmbeddedPostgres``: the PostgreSQL of a cluster, in processes of its own (``_keeper/``). ``warm_servers``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import MutableMapping
-from contextlib import suppress
+from collections.abc import Generator, MutableMapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ._authority import SandboxCA
 from ._backends import new_password
-from ._reach import Reach
+from ._reach import Reach, SandboxCA
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _WARN_SECONDS = 5.0  # between two warnings that stopping takes long
 
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
+DRIVERS = ("psycopg", "trustme")  # what it needs besides itself
+_MOST_IDLE = 4  # servers
 
 SUPERUSER = "_dodb"
 """The sandbox's own role, named like the provider's own role."""
@@ -45,16 +46,17 @@ def binaries() -> Path | None:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-class EmbeddedPostgres:
-    """A PostgreSQL that requires a password (SCRAM).
+def can_embed() -> bool:
+    """Whether the extra ``sandbox`` is installed."""
+    return binaries() is not None and all(map(find_spec, DRIVERS))
 
-    Args:
-        authority: Signs the server's certificate. The server then refuses connections without TLS. None: no TLS.
-        kept: Stores its password and port for the next start in the same folder.
-        folder: Where its data stays after it stops. None: a temporary folder that is removed when it stops.
-        in_memory: Whether a temporary folder may be in memory.
-        reach: The address to listen on, and the names in the certificate; None for this machine's loopback.
-        programs: The folder of PostgreSQL's programs; None for the wheel's.
+
+class EmbeddedPostgres:
+    """A PostgreSQL that requires a password (SCRAM) and, with an ``authority``, TLS.
+
+    ``kept`` stores its password and port for the next start in the same ``folder``. Without a folder its data is in a
+    temporary one, in memory if ``in_memory`` allows it, which is removed when it stops. ``programs`` is the folder of
+    PostgreSQL's programs, instead of the wheel's.
     """
 
     def __init__(
@@ -82,11 +84,7 @@ class EmbeddedPostgres:
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
-        """Start the server unless it runs. Initialise its data if there is none. A cancelled call leaves nothing.
-
-        Raises:
-            RuntimeError: PostgreSQL is not installed, or did not start.
-        """
+        """Start the server unless it runs. Raises RuntimeError if it cannot. A cancelled call leaves nothing."""
         if self._keeper is not None:
             return
         found = self._programs or binaries()
@@ -125,13 +123,10 @@ class EmbeddedPostgres:
             shutil.rmtree(self._data, ignore_errors=True)
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """Send an order to the keeper (``Orders`` in ``_keeper/main.py``), and wait until it is done.
+        """Send an order to the keeper (``Orders`` in ``_keeper/main.py``), and return its counts when it is done.
 
-        Returns:
-            For each fault, by its id: how many logins or statements it matched, and how many it failed.
-
-        Raises:
-            RuntimeError: The server is not running.
+        They are, for each fault by its id: how many logins or statements it matched, and how many it failed. Raises
+        RuntimeError if the server is not running.
         """
         keeper = self._keeper
         answer = ""
@@ -227,3 +222,72 @@ def _wait_for(keeper: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             seconds = time.monotonic() - started
             _log.warning("still removing the files of the embedded PostgreSQL, %.0f s so far", seconds)
+
+
+class Pool:
+    """The idle servers. Sandboxes in different threads share them."""
+
+    def __init__(self) -> None:
+        self._idle: list[EmbeddedPostgres] = []
+        self._users = 0
+        self._lock = Lock()
+
+    @property
+    def is_open(self) -> bool:
+        return self._users > 0
+
+    def take(self, wanted: EmbeddedPostgres) -> EmbeddedPostgres:
+        """Take an idle server that is like ``wanted``; ``wanted`` itself if there is none."""
+        with self._lock:
+            for server in self._idle:
+                if server.is_like(wanted) and not server.has_failed():
+                    self._idle.remove(server)
+                    return server
+        return wanted
+
+    def give(self, server: EmbeddedPostgres) -> bool:
+        """Put back an empty ``server``. Returns whether it is kept; if not, the caller must stop it."""
+        with self._lock:
+            kept = self.is_open and len(self._idle) < _MOST_IDLE
+            if kept:
+                self._idle.append(server)
+            return kept
+
+    def open(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def close(self) -> None:
+        with self._lock:
+            self._users -= 1
+            leaving, self._idle = ([], self._idle) if self._users else (self._idle, [])
+        for server in leaving:
+            server.end()
+
+
+POOL = Pool()
+
+
+@contextmanager
+def warm_servers() -> Generator[None]:
+    """Let embedded PostgreSQLs outlive their clusters, so that the next cluster starts in milliseconds.
+
+    When a cluster stops, its server is emptied (databases, roles, sessions) and waits for the next cluster of any
+    sandbox in this process. A server that cannot be emptied is stopped. Sandboxes with ``data`` do not share servers.
+    The files are in memory (``/dev/shm``) if it has a GiB free and TMPDIR is not set. On exit, idle servers are
+    stopped.
+
+    The pytest fixtures do this already. For tests that create their own ``Sandbox``:
+
+    ```python
+    @pytest.fixture(scope="session", autouse=True)
+    def servers():
+        with warm_servers():
+            yield
+    ```
+    """
+    POOL.open()
+    try:
+        yield
+    finally:
+        POOL.close()

@@ -1,21 +1,27 @@
-"""``Faults``: the failures that a sandbox injects. Pure."""
+"""``Fault`` and ``Faults``: the failures that a sandbox injects."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+import shlex
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from inspect import signature
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
-from ._fault import Fault
+from ._backends import Front
+from ._keeper.faults import Choice
 from ._routes import OPERATIONS
 
 _SQL = frozenset({"sql.login", "sql.statement"})
-# The options of a SQL fault. The others change answers of the API.
-_OF_SQL = frozenset(
-    {"cluster", "name", "nth", "times", "probability", "seed", "lasts"}
-    | {"cut", "delay", "after", "stop", "sqlstate", "breaks_after"}
-)
+_IDS = itertools.count(1)
+
+# The options that select requests, and what can happen to a login or statement of SQL. All others change answers.
+_SELECTING = ("cluster", "name", "nth", "times", "probability", "seed", "lasts")
+_TO_SQL = ("cut", "delay", "after", "stop", "sqlstate", "breaks_after")
 
 # The operations that these options apply to.
 _HAPPENS_IN: dict[str, frozenset[str]] = {
@@ -30,8 +36,6 @@ _HAPPENS_IN: dict[str, frozenset[str]] = {
         {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
     ),
 }
-
-
 _ANYWHERE = ("cut", "delay", "status", "not_implemented", "headers", "html", "truncate", "reset_skew")
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("nth", 1, inf),
@@ -48,11 +52,76 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 
 
-class Fronts(Protocol):
-    """The fronts of the sandbox's PostgreSQLs, where the SQL faults happen."""
+class Fault:
+    """A failure for a sandbox to inject, as ``faults.add`` returns it.
 
-    def publish(self, faults: Sequence[Fault]) -> None: ...
-    def count(self, fault: Fault) -> tuple[int, int]: ...
+    Attributes:
+        id: A number that is unique in this process.
+        operations: The operations that it matches; None for all of the API.
+        options: The other arguments of ``faults.add``, by their names.
+    """
+
+    def __init__(
+        self, operations: frozenset[str] | None, options: Mapping[str, Any], refresh: Callable[[], None]
+    ) -> None:
+        self.id: int = next(_IDS)
+        self.operations = operations
+        self.options = options
+        self._refresh = refresh  # reads the counts of the fronts
+        self._choice = Choice(options)
+        self._counts: dict[str, tuple[int, int]] = {}  # of SQL, by cluster
+
+    def __repr__(self) -> str:
+        return f"<Fault {self}>"
+
+    def __str__(self) -> str:
+        """The fault as the command line takes it."""
+        words: list[str] = []
+        for name, value in self.options.items():
+            if isinstance(value, Mapping):
+                words += [f"{name}={shlex.quote(f'{key}:{text}')}" for key, text in value.items()]
+            elif value != _DEFAULTS[name]:
+                words.append(name if value is True else f"{name}={shlex.quote(str(value))}")
+        return f"{','.join(sorted(self.operations or '*'))}: {' '.join(words)}"
+
+    @property
+    def seen(self) -> int:
+        """The number of requests that it has matched."""
+        return self._counted(0)
+
+    @property
+    def fired(self) -> int:
+        """The number of requests that it has failed."""
+        return self._counted(1)
+
+    def _counted(self, which: int) -> int:
+        if not self.is_of_sql:
+            return (self._choice.seen, self._choice.fired)[which]
+        self._refresh()
+        return sum(counts[which] for counts in self._counts.values())
+
+    @property
+    def is_of_sql(self) -> bool:
+        """Whether it affects SQL instead of requests to the API."""
+        return bool(self.operations and self.operations & _SQL)
+
+    def learn(self, cluster: str, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Take over what a front has counted for the faults of SQL, by their ids."""
+        if str(self.id) in counts:
+            self._counts[cluster] = counts[str(self.id)]
+
+    def spec(self) -> dict[str, Any]:
+        """The JSON form for the front of a server (``SqlFault`` in ``_keeper/faults.py``)."""
+        options = {name: self.options[name] for name in (*_SELECTING, *_TO_SQL)}
+        return options | {"id": self.id, "operations": sorted(self.operations or ())}
+
+    def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
+        """Return whether this fault fails the request. It also counts the request: call it once per request."""
+        wanted, named = self.options["cluster"], self.options["name"]
+        matches = self.operations is None or operation in self.operations
+        if not matches or wanted not in (None, cluster) or named not in (None, name):
+            return False
+        return self._choice.fires(time.monotonic())
 
 
 class Faults:
@@ -63,10 +132,14 @@ class Faults:
             (terraform-provider-digitalocean #1027). True by default.
     """
 
-    def __init__(self, fronts: Fronts | None = None) -> None:
+    def __init__(self) -> None:
         self.mongodb_overlap = True
         self._faults: list[Fault] = []
-        self._fronts = fronts
+        self._fronts: dict[str, Front] = {}  # of the embedded PostgreSQLs, where the faults of SQL happen
+
+    def __iter__(self) -> Iterator[Fault]:
+        """Return the present faults."""
+        return iter(list(self._faults))
 
     def add(
         self,
@@ -151,7 +224,7 @@ class Faults:
         if stop and times is None:
             given["times"] = 1  # otherwise the next login would stop it again
         given["headers"] = headers or {}
-        fault = Fault(operations=operations, **given)
+        fault = Fault(operations, given, self._read_counts)
         self._faults.append(fault)
         self._publish(fault)
         return fault
@@ -162,30 +235,55 @@ class Faults:
         Raises:
             ValueError: It was removed already.
         """
+        if fault.is_of_sql:
+            self._read_counts()
         self._faults.remove(fault)
         self._publish(fault)
 
     def clear(self) -> None:
         """Remove all faults. ``mongodb_overlap`` stays as it is."""
-        removed = list(self._faults)
-        self._faults.clear()
-        self._publish(*removed)
-
-    def _publish(self, *changed: Fault) -> None:
-        """Send the SQL faults to the fronts if one of them has changed."""
-        if self._fronts is not None and any(fault.is_of_sql for fault in changed):
-            for fault in changed:
-                if fault in self._faults:
-                    fault.count_by(self._fronts.count)
-            self._fronts.publish([fault for fault in self._faults if fault.is_of_sql])
+        for fault in self:
+            self.remove(fault)
 
     def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
         """The faults that fire on this request. If the rate limit refused it, only those that change its headers."""
         return [
             fault
             for fault in self._faults
-            if (fault.reset_skew or not limited) and fault.fires(operation, cluster, name)
+            if (fault.options["reset_skew"] or not limited) and fault.fires(operation, cluster, name)
         ]
+
+    def attach(self, cluster: str, front: Front) -> None:
+        """Apply the faults of SQL to the front of this cluster too."""
+        self._fronts[cluster] = front
+        self._send(cluster)
+
+    def detach(self) -> None:
+        """Forget all fronts. The faults keep what these have counted."""
+        self._read_counts()
+        self._fronts.clear()
+
+    def _publish(self, changed: Fault) -> None:
+        if changed.is_of_sql:
+            for cluster in self._fronts:
+                self._send(cluster)
+
+    def _send(self, cluster: str) -> None:
+        of_sql = [fault for fault in self._faults if fault.is_of_sql and fault.options["cluster"] in (None, cluster)]
+        self._ask(cluster, faults=[fault.spec() for fault in of_sql])
+
+    def _read_counts(self) -> None:
+        for cluster in self._fronts:
+            self._ask(cluster)
+
+    def _ask(self, cluster: str, **order: Any) -> None:
+        with suppress(RuntimeError):  # the server was killed
+            counts = self._fronts[cluster].ask(**order)
+            for fault in self._faults:
+                fault.learn(cluster, counts)
+
+
+_DEFAULTS = {name: parameter.default for name, parameter in signature(Faults.add).parameters.items()}
 
 
 def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
@@ -204,11 +302,7 @@ def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
 
 
 def _checked(operations: frozenset[str] | None, given: Mapping[str, Any]) -> frozenset[str] | None:
-    """Check the options, and return the operations that the fault applies to.
-
-    Raises:
-        ValueError: The fault has no effect there, or a number is out of range.
-    """
+    """Check the options, and return the operations that the fault applies to. Raises ValueError."""
     somewhere = {effect: there for effect, there in _HAPPENS_IN.items() if given[effect]}
     if given["breaks_after"] == 0:
         somewhere["breaks_after"] = _HAPPENS_IN["breaks_after"]
@@ -221,7 +315,7 @@ def _checked(operations: frozenset[str] | None, given: Mapping[str, Any]) -> fro
     if operations is None and not anywhere:
         operations = frozenset[str]().union(*somewhere.values())
     if operations is not None and operations & _SQL:
-        for effect in sorted(set(given) - _OF_SQL):
+        for effect in sorted(set(given).difference(_SELECTING, _TO_SQL)):
             if given[effect]:
                 raise ValueError(f"{effect} changes answers of the API and has no effect on SQL")
     elif given["stop"] or given["sqlstate"] or given["breaks_after"] is not None:

@@ -1,4 +1,4 @@
-"""Parse keyword arguments given as text on the command line: ``status=503 nth=3``. Pure."""
+"""Parse what the command line gives as text: ``status=503 nth=3``, ``users.create: status=503``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
+from ._faults import Faults
+
 
 def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
-    """Read ``OPTION...`` as keyword arguments of ``function``.
+    """Read ``OPTION...`` as keyword arguments of ``function``. Raises ValueError.
 
     An option is ``name=value``, or only the name of a boolean. Repeat ``name=KEY:VALUE`` for a mapping, and
     ``name=VALUE`` for a list. Put quotes around a value with spaces.
-
-    Raises:
-        ValueError: It does not have this form, or the function has no such argument.
     """
     known = {
         name: _OF_TYPE.get(str(parameter.annotation), str)
@@ -35,6 +34,25 @@ def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
         except ValueError:
             raise ValueError(f"{word!r} is not a valid value of {name}") from None
     return options
+
+
+def read_fault(text: str, clusters: Mapping[str, str] | None = None) -> tuple[str | list[str], dict[str, Any]]:
+    """Read ``OPERATION[,OPERATION...]: OPTION...`` as the arguments of ``Faults.add``. Raises ValueError.
+
+    With ``clusters``, the names of the clusters by their ids, the option ``cluster`` may be one of either.
+    """
+    where, colon, what = text.partition(":")
+    names = where.replace(",", " ").split()
+    if not colon or not names:
+        raise ValueError(f"{text!r} is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'")
+    operation, options = "*" if names == ["*"] else names, read(Faults.add, what)
+    Faults().add(operation, **options)
+    if clusters is not None and "cluster" in options and options["cluster"] not in clusters:
+        found = [cluster_id for cluster_id, name in clusters.items() if name == options["cluster"]]
+        if not found:
+            raise ValueError(f"the fault names no cluster: {options['cluster']}")
+        options["cluster"] = found[0]
+    return operation, options
 
 
 def _joined(before: Any, value: Any) -> Any:

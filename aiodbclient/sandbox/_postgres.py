@@ -40,12 +40,6 @@ class PostgresBackend:
     may create in its ``public`` schema.
 
     The server of a DSN keeps its own rights. Its primary user is the superuser of the DSN.
-
-    Args:
-        engine: The cluster's engine.
-        server: An embedded PostgreSQL, or the DSN of a superuser.
-        secrets: For each role: the verifier that the server stores, and the password behind it.
-        open_public: Grant CREATE in ``public`` of each embedded db to PUBLIC, as in PostgreSQL 14.
     """
 
     def __init__(

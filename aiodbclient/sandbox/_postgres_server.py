@@ -17,9 +17,8 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from .._libpq import options_of
 from ._answers import Refusal
 from ._backends import DEFAULT_DB, PRIMARY
-from ._embedded import SUPERUSER, EmbeddedPostgres
+from ._embedded import POOL, SUPERUSER, EmbeddedPostgres
 from ._reach import LOOPBACK
-from ._warm import POOL
 
 _log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
@@ -39,22 +38,7 @@ Row = tuple[Any, ...]
 
 
 class PostgresServer:
-    """The server of a DSN, or an embedded server that starts and stops with this object.
-
-    Args:
-        server: The embedded PostgreSQL to start, or the DSN of a superuser.
-
-    Attributes:
-        embedded: The embedded PostgreSQL; None for the server of a DSN.
-        host: The host that clients connect to.
-        port: The port that clients connect to.
-        database: The database of the connection that the API returns.
-        primary: The name of the primary user: ``doadmin``, or the superuser of the DSN.
-        password: The superuser's password, if the DSN has one.
-        version: The server's version, such as ``"18.0"``; None before ``start``.
-        tls: Whether clients connect with TLS.
-        ca: The certificates that verify the server, as PEM; None if none are known.
-    """
+    """The server of a DSN, or an embedded server that starts and stops with this object."""
 
     def __init__(self, server: EmbeddedPostgres | str) -> None:
         self.embedded = None if isinstance(server, str) else server
@@ -69,11 +53,7 @@ class PostgresServer:
         self._turns = asyncio.Semaphore(_CONNECTIONS)
 
     async def start(self) -> None:
-        """Start the embedded server, or connect to the server of the DSN.
-
-        Raises:
-            RuntimeError: It does not start, cannot be reached, or the DSN's role is not a superuser.
-        """
+        """Start the embedded server, or connect to the server of the DSN."""
         try:
             if self.embedded is None:
                 await self._inspect()
@@ -123,15 +103,7 @@ class PostgresServer:
         return self.embedded.ask(**order)
 
     async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
-        """Let clients in, or keep them out as if the embedded server had stopped.
-
-        Args:
-            clients: Whether to let clients in.
-            graceful: Whether PostgreSQL sends an error to the sessions that it ends. Otherwise the connections break.
-
-        Raises:
-            RuntimeError: The server is not running.
-        """
+        """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
         await asyncio.to_thread(self.ask, open=clients, sessions=not graceful)
         if clients:
             return

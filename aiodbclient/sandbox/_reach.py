@@ -1,26 +1,23 @@
-"""``Reach``: the address that a sandbox listens on, and the host names that clients may use. Pure."""
+"""Where clients reach a sandbox and its servers, and the authority that certifies it (trustme, extra ``sandbox``)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from ipaddress import AddressValueError, IPv4Address, ip_address
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import trustme
 
 LOOPBACK = "127.0.0.1"
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class Reach:
-    """The address that a sandbox listens on, and the host names that it accepts.
-
-    Args:
-        bind: The IPv4 address to listen on; ``0.0.0.0`` for all addresses of this machine.
-        hosts: Host names that clients may use, besides this machine's loopback.
-
-    Raises:
-        ValueError: An argument is invalid.
-    """
+    """The address that a sandbox listens on, and the host names that it accepts besides this machine's loopback."""
 
     def __init__(self, bind: str = LOOPBACK, hosts: Iterable[str] = ()) -> None:
         try:
@@ -55,6 +52,49 @@ class Reach:
             return True
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            return name in ("localhost", self.address, *self.hosts) or ip_address(name).is_loopback
         except ValueError:
             return False
+        return name in (self.address, *self.hosts) or is_loopback(name)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether ``host`` is this machine's loopback."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+class SandboxCA:
+    """Signs the certificates of a sandbox's servers. ``kept`` stores its key and certificate for the next start."""
+
+    def __init__(self, kept: MutableMapping[str, Any]) -> None:
+        self._kept = kept
+        self._ca: trustme.CA | None = None
+        self._making = Lock()
+
+    @property
+    def ca(self) -> trustme.CA:
+        """The authority, created on first use."""
+        with self._making:  # clusters that are added together start in different threads
+            if self._ca is None:
+                self._ca = self._load_or_create()
+            return self._ca
+
+    def _load_or_create(self) -> trustme.CA:
+        import trustme
+
+        if "ca" in self._kept:
+            certificate, key = self._kept["ca"]
+            return trustme.CA.from_pem(certificate.encode(), key.encode())
+        ca = trustme.CA(organization_name="aiodbclient sandbox")
+        self._kept["ca"] = [pem.bytes().decode() for pem in (ca.cert_pem, ca.private_key_pem)]
+        return ca
+
+    def certificate(self) -> str:
+        """The certificate that clients must trust, as PEM."""
+        return self.ca.cert_pem.bytes().decode()
+
+    def server_certificate(self, *names: str) -> str:
+        """Issue a key and certificate for a server with these names and addresses, as PEM. The result is secret."""
+        return self.ca.issue_cert(*names).private_key_and_cert_chain_pem.bytes().decode()

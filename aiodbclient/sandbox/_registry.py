@@ -8,26 +8,21 @@ import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from ._authority import SandboxCA
 from ._backends import MemoryBackend
-from ._behind import behind
+from ._behind import NewCluster, behind
 from ._clusters import SandboxCluster
 from ._data import Data, mapping
-from ._fronts import ServerFronts
-from ._options import NewCluster
-from ._reach import Reach
+from ._faults import Faults
+from ._reach import Reach, SandboxCA
 from ._topics import Topics
 
 
 class Registry(Mapping[str, SandboxCluster]):
-    """The running clusters, by id. A name and an id are taken as soon as ``add`` begins.
+    """The running clusters, by id. A name and an id are taken as soon as ``add`` begins."""
 
-    Args:
-        reach: Where clients reach the servers that the sandbox starts.
-    """
-
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: Reach, faults: Faults) -> None:
         self._reach = reach
+        self._faults = faults
         self._clusters: dict[str, SandboxCluster] = {}
         self._names: set[str] = set()
         self._ids: set[str] = set()
@@ -36,7 +31,6 @@ class Registry(Mapping[str, SandboxCluster]):
         self._data: Data | None = None
         self._kept: MutableMapping[str, Any] = {}
         self._authority = SandboxCA({})
-        self.fronts = ServerFronts(self)
 
     def __getitem__(self, cluster_id: str) -> SandboxCluster:
         return self._clusters[cluster_id]
@@ -48,11 +42,7 @@ class Registry(Mapping[str, SandboxCluster]):
         return len(self._clusters)
 
     async def open(self, data: Data | None) -> None:
-        """Start the clusters stored in ``data``, and store those that are added from now on.
-
-        Raises:
-            RuntimeError: A server cannot be started.
-        """
+        """Start the clusters stored in ``data``, and store those that are added from now on."""
         self._data = data
         self._kept = mapping(data, "clusters")
         self._authority = SandboxCA(mapping(data, "authority"))
@@ -65,7 +55,7 @@ class Registry(Mapping[str, SandboxCluster]):
         """Stop and forget all clusters. ``data`` keeps them."""
         self._is_open = False
         clusters = list(self._clusters.values())
-        self.fronts.remember()
+        self._faults.detach()
         for taken in (self._clusters, self._names, self._ids, self._restored):
             taken.clear()
         try:
@@ -74,15 +64,7 @@ class Registry(Mapping[str, SandboxCluster]):
             self._data, self._kept, self._authority = None, {}, SandboxCA({})
 
     async def add(self, new: NewCluster) -> str:
-        """Add a cluster, or return a restored one with the same name and engine.
-
-        Returns:
-            The cluster's id.
-
-        Raises:
-            ValueError: The name or id is taken, or the options contradict each other.
-            RuntimeError: The server behind it cannot be reached or started.
-        """
+        """Add a cluster, or find a restored one with the same name and engine, and return its id."""
         name = self._free_name(new.engine) if new.name is None else new.name
         if name in self._restored:
             return self._kept_id(name, new)
@@ -112,7 +94,8 @@ class Registry(Mapping[str, SandboxCluster]):
         if not self._is_open:
             await cluster.backend.stop()
             raise RuntimeError("the sandbox stopped before the cluster was added")
-        self.fronts.prepare(cluster)
+        if (front := cluster.backend.front()) is not None:
+            self._faults.attach(cluster.id, front)
         self._clusters[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:

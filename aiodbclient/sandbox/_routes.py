@@ -1,13 +1,17 @@
-"""Find the operation for a method and a raw path. Pure.
+"""Find the operation for a method and a raw path, and split lists into pages. Pure.
 
 The path is split before it is decoded, so ``a%2Fb`` is the single name ``a/b``, and ``a%252Fb`` is ``a%2Fb``.
 """
 
 from __future__ import annotations
 
-from urllib.parse import unquote
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlencode
 
 from attrs import frozen
+
+from ._answers import SandboxAnswer
 
 # Keyed by the segments after /v2/databases; {} matches any segment.
 _ROUTES: dict[tuple[str, ...], dict[str, str]] = {
@@ -65,3 +69,55 @@ def match(method: str, raw_path: str) -> Route:
 def _decode(segment: str) -> str:
     # Invalid UTF-8 becomes surrogates. No name has those, so the answer is a 404.
     return unquote(segment, errors="surrogateescape")
+
+
+LISTS = {
+    "clusters.list": "databases",
+    "users.list": "users",
+    "dbs.list": "dbs",
+    "topics.list": "topics",
+    "indexes.list": "indexes",
+}
+"""The operations that return a list, with the key of the list in the answer."""
+
+
+def paged(answer: SandboxAnswer, key: str, url: str, query_string: str, page_size: int) -> SandboxAnswer:
+    """Reduce the list under ``key`` to the requested page, with ``links`` to other pages as in the provider's lists."""
+    query = parse_qs(query_string)
+    page = _number(query, "page", 1)
+    size = min(_number(query, "per_page", page_size), page_size)
+    assert answer.payload is not None
+    everything: list[Any] = answer.payload[key]
+    last = max(1, -(-len(everything) // size))
+    links: dict[str, str] = {}
+    for label, number, there in (
+        ("first", 1, page > 1),
+        ("prev", page - 1, page > 1),
+        ("next", page + 1, page < last),
+        ("last", last, page < last),
+    ):
+        if there:
+            links[label] = _link(url, query, page=number, per_page=size)
+    answer.payload = {
+        key: everything[(page - 1) * size : page * size],
+        "links": {"pages": links} if links else {},
+        "meta": {"total": len(everything)},
+    }
+    return answer
+
+
+def endless(answer: SandboxAnswer, url: str, query_string: str) -> SandboxAnswer:
+    """Add a link to a next page, whichever page was requested."""
+    query = parse_qs(query_string)
+    assert answer.payload is not None
+    answer.payload["links"] = {"pages": {"next": _link(url, query, page=_number(query, "page", 1) + 1)}}
+    return answer
+
+
+def _number(query: Mapping[str, list[str]], key: str, default: int) -> int:
+    given = query.get(key, [""])[0]
+    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 10 else default
+
+
+def _link(url: str, query: Mapping[str, list[str]], **numbers: int) -> str:
+    return f"{url}?{urlencode({name: values[0] for name, values in query.items()} | numbers)}"

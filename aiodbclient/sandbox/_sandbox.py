@@ -6,22 +6,19 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from .._pacing.budget import Window
+from ._backends import Front
+from ._behind import NewCluster
 from ._clusters import SandboxCluster, Status
 from ._faults import Faults
-from ._limits import DOCUMENTED, Remaining
-from ._options import NewCluster
 from ._reach import LOOPBACK, Reach
 from ._records import RecordedRequest
 from ._registry import Registry
 from ._server import Api
 from ._service import NOT_RUNNING, Service
-from ._tokens import SCOPES, Tokens
-
-if TYPE_CHECKING:
-    from ._postgres_server import PostgresServer
+from ._tokens import DOCUMENTED, SCOPES, Remaining, Tokens
 
 
 class Sandbox:
@@ -83,9 +80,9 @@ class Sandbox:
         if token == "":
             raise ValueError("token must not be empty; pass None for a random one")
         reach = Reach(bind, allow_hosts)
-        self._clusters = Registry(reach)
+        faults = Faults()
+        self._clusters = Registry(reach, faults)
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
-        faults = Faults(self._clusters.fronts)
         self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, reach)
         folder = None if data is None else Path(data)
         self._service = Service(self._api, self._clusters, self._tokens, reach, port, folder)
@@ -247,7 +244,7 @@ class Sandbox:
         """
         await self._service.run(self._front(cluster_id).let_in(True))
 
-    def _front(self, cluster_id: str) -> PostgresServer:
+    def _front(self, cluster_id: str) -> Front:
         front = self._cluster(cluster_id).backend.front()
         if front is None:
             raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL to stop or start")

@@ -13,16 +13,14 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from . import _validation as validation
-from ._answers import Refusal, SandboxAnswer, error, not_found, not_implemented, phrase
+from ._answers import HTML, Refusal, SandboxAnswer, error, not_found, not_implemented, phrase
 from ._clusters import SandboxCluster, View, perform
-from ._delivery import CUT, deliver
-from ._fault import Fault
-from ._faults import Faults
-from ._lists import LISTS, endless, paged
-from ._reach import Reach
+from ._faults import Fault, Faults
+from ._option_text import read_fault
+from ._reach import Reach, is_loopback
 from ._records import RecordedRequest, Records, masked_headers, masked_json
-from ._routes import Route, match
-from ._tokens import READ_TAGS, Rights
+from ._routes import LISTS, Route, endless, match, paged
+from ._tokens import READ_TAGS, Tokens
 
 # The scope that each operation needs, by the second part of its name (the `security` of the API description).
 _SCOPE_OF = {
@@ -36,25 +34,18 @@ _SCOPE_OF = {
 }
 _USER_WRITES = frozenset({"users.create", "users.update", "users.reset_auth", "users.delete"})
 _WRITES = _USER_WRITES | {"dbs.create", "dbs.delete", "topics.delete", "indexes.delete"}
+STEERING = "/sandbox/faults"  # beside the provider's API
+CUT = SandboxAnswer(0)  # no answer: the connection is closed instead
 
 
 class Api:
-    """Answers requests.
-
-    Args:
-        faults: The faults to inject.
-        clusters: The clusters, by their ids.
-        tokens: The rights of each valid token.
-        page_size: The number of entries on a page of a list; None for a single page.
-        returns_settings: Whether reads return the settings of users.
-        reach: The host names that it accepts.
-    """
+    """Answers requests. A list has ``page_size`` entries a page; None for a single page."""
 
     def __init__(
         self,
         faults: Faults,
         clusters: Mapping[str, SandboxCluster],
-        tokens: Mapping[str, Rights],
+        tokens: Tokens,
         page_size: int | None,
         returns_settings: bool,
         reach: Reach,
@@ -70,6 +61,8 @@ class Api:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, and record it."""
+        if request.path.startswith(STEERING):
+            return await deliver(request, await self._steer(request), ())
         route = match(request.method, request.raw_path)
         record = RecordedRequest(
             method=request.method,
@@ -93,6 +86,29 @@ class Api:
         finally:
             self._under_way.discard(task)
             self.records.finish(record, status)
+
+    async def _steer(self, request: web.BaseRequest) -> SandboxAnswer:
+        """List, set or clear faults for ``aiodbclient sandbox fault``: from its machine, with its own token."""
+        if not (is_loopback(request.remote) and self._reach.allows(request.headers.get("host"))):
+            return error(403, "the faults of a sandbox are set from its own machine")
+        if _bearer(request) != self._tokens.main:
+            return error(401, "the faults of a sandbox are set with its own token")
+        number = request.path.removeprefix(STEERING).strip("/")
+        if request.method == "POST":
+            try:
+                text, _ = await _body(request)
+                operation, options = read_fault(str(text), {one.id: one.name for one in self._clusters.values()})
+                self.faults.add(operation, **options)
+            except ValueError as refused:
+                return error(422, str(refused))
+        elif request.method == "DELETE":
+            ended = [fault for fault in self.faults if number in ("", str(fault.id))]
+            if number and not ended:
+                return error(404, f"there is no fault {number}")
+            for fault in ended:
+                self.faults.remove(fault)
+        shown = [{"id": each.id, "fault": str(each), "seen": each.seen, "fired": each.fired} for each in self.faults]
+        return SandboxAnswer(200, {"faults": shown})
 
     async def stop(self) -> None:
         """Cancel the requests that still run, also those of clients that have disconnected."""
@@ -131,9 +147,11 @@ class Api:
         if answer is not CUT:
             answer.headers.update(headers)
             for fault in faults:
-                answer.headers.update(fault.headers)
-                if fault.reset_skew and "ratelimit-reset" in headers:
-                    answer.headers["ratelimit-reset"] = str(int(headers["ratelimit-reset"]) + round(fault.reset_skew))
+                answer.headers.update(fault.options["headers"])
+                if fault.options["reset_skew"] and "ratelimit-reset" in headers:
+                    answer.headers["ratelimit-reset"] = str(
+                        int(headers["ratelimit-reset"]) + round(fault.options["reset_skew"])
+                    )
         return answer, faults
 
     async def _worked(
@@ -167,11 +185,11 @@ class Api:
         except Refusal as refusal:
             return error(refusal.status, refusal.message)
         for fault in faults:
-            if fault.answer_name is not None:
-                _rename(answer, fault.answer_name)
+            if fault.options["answer_name"] is not None:
+                _rename(answer, fault.options["answer_name"])
         if route.operation in LISTS:
             url = f"http://{request.host}{request.path}"
-            if any(fault.endless for fault in faults):
+            if any(fault.options["endless"] for fault in faults):
                 return endless(answer, url, request.query_string)
             if self._page_size is not None:
                 return paged(answer, LISTS[route.operation], url, request.query_string, self._page_size)
@@ -188,17 +206,17 @@ class Api:
     ) -> SandboxAnswer:
         kind = operation.partition(".")[0]
         if operation in ("users.get", "dbs.get"):
-            cluster.lag.refuse_unseen(kind, name, max((fault.unseen_for for fault in faults), default=0.0))
+            cluster.lag.refuse_unseen(kind, name, max((fault.options["unseen_for"] for fault in faults), default=0.0))
         if operation in _WRITES and cluster.status != "online":
             raise Refusal(412, f"cluster is not online: {cluster.status}")
         work = partial(perform, operation, cluster, name, body, view)
         if operation not in _USER_WRITES:
             return await work()
-        still_listed_for = max((fault.still_listed_for for fault in faults), default=0.0)
+        still_listed_for = max((fault.options["still_listed_for"] for fault in faults), default=0.0)
         if operation == "users.delete" and still_listed_for:
             cluster.lag.keep_listed(await cluster.backend.user(name), still_listed_for)
         answer = await cluster.exclusive(work, overlap_fails=self.faults.mongodb_overlap)
-        password_empty_for = max((fault.password_empty_for for fault in faults), default=0.0)
+        password_empty_for = max((fault.options["password_empty_for"] for fault in faults), default=0.0)
         if operation in ("users.create", "users.reset_auth") and password_empty_for and answer.payload is not None:
             user = answer.payload["user"]
             cluster.lag.empty_password(user["name"], password_empty_for)
@@ -257,14 +275,55 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
 async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer | None:
     """Apply the faults before or after the work. Return the answer of a fault that replaces the normal one."""
     for fault in faults:
-        if fault.after is not after:
+        if fault.options["after"] is not after:
             continue
-        if fault.delay:
-            await asyncio.sleep(fault.delay)
-        if fault.cut and not fault.truncate:
+        if fault.options["delay"]:
+            await asyncio.sleep(fault.options["delay"])
+        if fault.options["cut"] and not fault.options["truncate"]:
             return CUT
-        if fault.not_implemented:
+        if fault.options["not_implemented"]:
             return not_implemented()
-        if fault.status is not None:
-            return error(fault.status, phrase(fault.status))
+        if fault.options["status"] is not None:
+            return error(fault.options["status"], phrase(fault.options["status"]))
     return None
+
+
+async def deliver(request: web.BaseRequest, answer: SandboxAnswer, faults: Sequence[Fault]) -> web.StreamResponse:
+    """Turn ``answer`` into a response. ``CUT`` closes the connection instead."""
+    if answer is CUT:
+        _close(request)
+        return web.Response(status=500)  # aiohttp requires a response, but does not send it
+    body = answer.body()
+    content_type = "application/json"
+    if any(fault.options["html"] for fault in faults) or answer.from_proxy:
+        content_type = "text/html"
+        body = HTML.format(status=answer.status, phrase=phrase(answer.status)).encode()
+    if any(fault.options["truncate"] and fault.options["cut"] for fault in faults):
+        return await _break_off(request, answer, content_type, body)
+    if any(fault.options["truncate"] for fault in faults):
+        body = body[: len(body) // 2]
+    response = web.Response(status=answer.status, reason=phrase(answer.status), headers=answer.headers)
+    if body:
+        response.body = body
+        response.content_type = content_type
+    return response
+
+
+async def _break_off(
+    request: web.BaseRequest, answer: SandboxAnswer, content_type: str, body: bytes
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, reason=phrase(answer.status), headers=answer.headers)
+    response.content_type = content_type
+    response.content_length = len(body)
+    try:
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2])
+    except ConnectionResetError:
+        pass  # the client has gone already
+    _close(request)
+    return response
+
+
+def _close(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,6 @@ from ._data import Data, mapping
 from ._reach import Reach
 from ._registry import Registry
 from ._server import Api
-from ._threads import LoopThread
 from ._tokens import Tokens
 
 T = TypeVar("T")
@@ -23,24 +23,12 @@ _STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be
 
 
 class Service:
-    """Runs the HTTP server of a sandbox, and opens and closes what it serves.
-
-    Args:
-        api: Answers the requests.
-        clusters: The clusters to start and stop.
-        tokens: The tokens to load and store.
-        reach: The address to listen on.
-        port: The port to listen on; 0 for a free one.
-        folder: Where clusters and tokens are stored; None stores nothing.
-
-    Attributes:
-        url: The URL of the API; None while it is not running.
-    """
+    """Runs the HTTP server of a sandbox, opens and closes what it serves. Without a ``folder`` it stores nothing."""
 
     def __init__(
         self, api: Api, clusters: Registry, tokens: Tokens, reach: Reach, port: int, folder: Path | None
     ) -> None:
-        self.url: str | None = None
+        self.url: str | None = None  # None while it is not running
         self._api = api
         self._clusters = clusters
         self._tokens = tokens
@@ -53,12 +41,7 @@ class Service:
         self._thread: LoopThread | None = None
 
     async def start(self) -> None:
-        """Start to serve in the running event loop.
-
-        Raises:
-            RuntimeError: It is running already, or another sandbox uses the folder.
-            OSError: It cannot listen on the port.
-        """
+        """Start to serve in the running event loop. Raises RuntimeError or OSError, as entering a ``Sandbox``."""
         if self._loop is not None:
             raise RuntimeError("the sandbox is running already")
         runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
@@ -124,3 +107,30 @@ class Service:
             if self._data is not None:
                 self._data.close()
                 self._data = None
+
+
+class LoopThread:
+    """Runs coroutines for callers without an event loop. It is a daemon thread, so it does not delay an exit."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="aiodbclient-sandbox", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` in the thread and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def stop(self) -> None:
+        """Wait at most 10 seconds for running tasks, then stop the loop and the thread."""
+        self.run(_wait_for_tasks())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _wait_for_tasks() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=10)
+    await asyncio.get_running_loop().shutdown_default_executor()

@@ -1,21 +1,81 @@
-"""``Tokens``: the valid tokens of a sandbox, with their scopes and rate limits."""
+"""``Tokens``: the valid tokens of a sandbox, with their scopes and rate limits, as exact sliding windows. Pure."""
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from attrs import frozen
 
 from .._pacing.budget import Window
-from ._limits import RateLimiter, Remaining
 
 VIEW_CREDENTIALS = "database:view_credentials"
 READ_TAGS = "tag:read"
 SCOPES = frozenset(
     {"database:read", "database:create", "database:update", "database:delete", VIEW_CREDENTIALS, READ_TAGS}
 )
+
+
+DOCUMENTED = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
+
+Remaining = Literal["hour", "refused", "full"]
+"""The value of ``ratelimit-remaining``.
+
+``hour``: what is left of the longest window. ``refused``: as ``hour``, but 0 with a 429 of a shorter window. ``full``:
+as ``refused``, and 0 with the answer that fills a shorter window.
+"""
+
+
+class RateLimiter:
+    """Counts the accepted requests of one token in every window. Refused requests do not count.
+
+    It sets the API's headers. ``ratelimit-limit`` and ``ratelimit-remaining`` describe the longest window.
+    ``ratelimit-reset`` is the unix time at which the oldest request leaves that window. A refusal by a shorter window,
+    or by the only one, has ``retry-after``: in whole seconds, rounded up. For a window under a minute, which only tests
+    use, it has three decimals.
+    """
+
+    def __init__(self, windows: Sequence[Window], remaining: Remaining = "refused") -> None:
+        self._windows = [(window, deque[float]()) for window in sorted(windows, key=lambda window: window.seconds)]
+        self._remaining = remaining
+
+    def admit(self, now: float, unix_time: float) -> tuple[bool, dict[str, str]]:
+        """Return whether a request at ``now`` (monotonic seconds) is accepted, and the headers of its answer."""
+        if not self._windows:
+            return True, {}
+        for window, accepted in self._windows:
+            horizon = now - window.seconds
+            while accepted and accepted[0] <= horizon:
+                accepted.popleft()
+        refusing = [(window, accepted) for window, accepted in self._windows if len(accepted) >= window.limit]
+        if not refusing:
+            for _, accepted in self._windows:
+                accepted.append(now)
+        headers = self._headers(now, unix_time, refused=bool(refusing))
+        if refusing:
+            window, accepted = refusing[-1]
+            if len(self._windows) == 1 or window is not self._windows[-1][0]:
+                headers["retry-after"] = _seconds(accepted[0] + window.seconds - now, window)
+        return not refusing, headers
+
+    def _headers(self, now: float, unix_time: float, *, refused: bool) -> dict[str, str]:
+        window, accepted = self._windows[-1]
+        burst_met = any(len(accepted) >= window.limit for window, accepted in self._windows[:-1])
+        zero = burst_met and (self._remaining == "full" or (self._remaining == "refused" and refused))
+        return {
+            "ratelimit-limit": str(window.limit),
+            "ratelimit-remaining": "0" if zero else str(window.limit - len(accepted)),
+            "ratelimit-reset": str(math.ceil(unix_time + accepted[0] + window.seconds - now)),
+        }
+
+
+def _seconds(wait: float, window: Window) -> str:
+    if window.seconds >= 60:
+        return str(math.ceil(wait))
+    return f"{math.ceil(wait * 1000) / 1000:.3f}"
 
 
 @frozen
@@ -27,13 +87,7 @@ class Rights:
 
 
 class Tokens(Mapping[str, Rights]):
-    """The rights of each token.
-
-    Args:
-        given: The token with all scopes; None for the stored one, or else a random one.
-        windows: The rate limits of each token.
-        remaining: The value of ``ratelimit-remaining``.
-    """
+    """The rights of each token. ``given`` has all scopes: None is the stored one, or else a random one."""
 
     def __init__(self, given: str | None, windows: Sequence[Window], remaining: Remaining) -> None:
         self._given = given
@@ -53,11 +107,7 @@ class Tokens(Mapping[str, Rights]):
         return len(self._rights)
 
     def add(self, scopes: Collection[str]) -> str:
-        """Create a token with ``scopes``.
-
-        Raises:
-            ValueError: A scope does not exist.
-        """
+        """Create a token with ``scopes``. Raises ValueError if one does not exist."""
         unknown = frozenset(scopes) - SCOPES
         if unknown:
             raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(sorted(SCOPES))}")

@@ -19,23 +19,14 @@ _NAMES: dict[str, re.Pattern[str]] = {
 
 
 class Topics:
-    """The topics or indexes of one cluster.
-
-    Args:
-        engine: The engine of the cluster. If it is neither Kafka nor OpenSearch, every request is refused.
-        created: The creation times, by name.
-    """
+    """The topics or indexes of one cluster."""
 
     def __init__(self, engine: str, created: MutableMapping[str, Any]) -> None:
         self._engine = engine
         self._created = created
 
     def add(self, kind: str, name: str, now: str) -> None:
-        """Create the topic or index ``name``. Does nothing if it exists.
-
-        Raises:
-            ValueError: The engine does not have this kind, or the name is invalid.
-        """
+        """Create the topic or index ``name``. Does nothing if it exists."""
         if self._engine != _ENGINE_OF[kind]:
             raise ValueError(f"a {self._engine} cluster has no {kind}; only {_ENGINE_OF[kind]} clusters do")
         if not _NAMES[kind].fullmatch(name):

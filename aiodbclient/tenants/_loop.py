@@ -89,7 +89,7 @@ class TenantJob(Job[str, DoneT]):
     def ends_run(self, error: Exception) -> bool:
         """Whether ``error`` ends the run. A store that cannot be used does, because nothing could be stored."""
         if isinstance(error, StoreError):
-            return not isinstance(error, ClaimLostError)
+            return not isinstance(error, ClaimLostError) and not error.damaged
         if isinstance(error, ConfigurationError) and self.clusters.are_many:
             return False  # it may be one cluster that is not online
         return super().ends_run(error)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from attrs import evolve, frozen
 
 from ..engines import Engine
-from ..errors import InvalidArgumentError, SuspendedError, TenantNotFoundError
+from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
@@ -18,7 +18,7 @@ from ._naming import Names, names_of, record_name, tenant_of
 from ._roles import Role
 from ._rooms import Rooms
 from ._site import SiteReader
-from ._stores import Record, Store
+from ._stores import Record, Store, entries_of, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
@@ -81,19 +81,26 @@ class Tenancy:
 
     async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
         """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
-        async for record in self.store.records():
-            name, role = tenant_of(record.name)
-            if role is self.role:
-                yield evolve(record, name=name), self._why_not_ours(record)
+        async for record in readable(self._entries()):
+            yield evolve(record, name=tenant_of(record.name)[0]), self._why_not_ours(record)
 
     async def names(self) -> AsyncIterator[str]:
         """Yield the names of all tenants on record in this role, except those for which nothing was begun.
 
-        A name that is only claimed may be on its way to a cluster of another ``Tenants``.
+        A name that is only claimed may be on its way to a cluster of another ``Tenants``. The names of records that
+        cannot be read are among them.
         """
-        async for record in self.records():
-            if not is_empty(record):
-                yield record.name
+        async for entry in self._entries():
+            if isinstance(entry, StoreError):
+                yield tenant_of(entry.damaged[0])[0]
+            elif not (self._why_not_ours(entry) or is_empty(entry)):
+                yield tenant_of(entry.name)[0]
+
+    async def _entries(self) -> AsyncIterator[Record | StoreError]:
+        async for entry in entries_of(self.store):
+            _, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
+            if role is self.role:
+                yield entry
 
     async def claim(self, names: Names, spent: Spent) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""

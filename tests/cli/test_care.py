@@ -124,6 +124,15 @@ def test_a_ca_file_that_never_ends_is_refused(command: Command, names: list[str]
     assert command("tenants", "provision", a, *command.place).code == 0
     refused = command("tenants", "show", a, *command.place, "--output", "uri", "--ca-file", "/dev/zero")
     assert (refused.code, "--ca-file: /dev/zero is not a regular file" in refused.err) == (2, True)
+    link = command.folder / "ca.pem"
+    link.symlink_to(command.folder / "elsewhere")
+    refused = command("tenants", "show", a, *command.place, "--output", "uri", "--ca-file", str(link))
+    assert (refused.code, f"--ca-file: {link} cannot be used" in refused.err) == (2, True)
+    assert not (command.folder / "elsewhere").exists()
+    if os.geteuid() == 0:
+        os.chown(link, 65534, 65534, follow_symlinks=False)
+        refused = command("tenants", "show", a, *command.place, "--output", "uri", "--ca-file", str(link))
+        assert (refused.code, f"--ca-file: {link} is another user's link" in refused.err) == (2, True)
     assert command("tenants", "remove", a, *command.place, "--yes").code == 0
 
 

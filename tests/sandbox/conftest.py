@@ -16,9 +16,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _behind as behind
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
-from aiodbclient.sandbox import _lag as lag
 from aiodbclient.sandbox import _postgres_server as postgres_server
-from aiodbclient.sandbox import _warm as warm
 
 from ..mysql import SERVERS, running
 
@@ -46,9 +44,9 @@ class Clock:
 @pytest.fixture(scope="module")
 def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
-    pool = warm.Pool()
+    pool = embedded.Pool()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (warm, behind, postgres_server):
+        for module in (embedded, behind, postgres_server):
             patched.setattr(module, "POOL", pool)
         yield
 
@@ -58,7 +56,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the clusters and their lagging reads."""
     clock = Clock()
     monkeypatch.setattr(clusters, "time", clock)
-    monkeypatch.setattr(lag, "time", clock)
     return clock
 
 

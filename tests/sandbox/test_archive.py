@@ -10,7 +10,7 @@ from pathlib import Path
 COPY = """
 import io, os, sys, time
 from pathlib import Path
-from aiodbclient.sandbox._keeper.archive import Archive
+from aiodbclient.sandbox._keeper.identity import Archive
 
 class Slow(io.FileIO):
     def write(self, data):

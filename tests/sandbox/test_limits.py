@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aiodbclient import Window
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._limits import RateLimiter, Remaining
+from aiodbclient.sandbox._tokens import RateLimiter, Remaining
 
 from .conftest import caller
 

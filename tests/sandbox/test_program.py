@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox.__main__ import main
 
 ID = "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30"
@@ -62,10 +64,56 @@ def test_one_line_of_json_for_scripts_and_a_clean_stop(number: signal.Signals) -
 def test_the_printed_text_can_be_pasted_into_a_shell() -> None:
     with program("--cluster", "mongodb=tenants") as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(8)]
+        lines = [process.stdout.readline() for _ in range(9)]
         exports = dict(line.split("export ")[1].strip().split("=", 1) for line in lines if "export " in line)
         listed = get(exports["DIGITALOCEAN_API_URL"] + "/v2/databases", exports["DIGITALOCEAN_TOKEN"])["databases"]
         assert any(listed[0]["id"] in line and "tenants" in line for line in lines)
+        assert (exports["AIODBCLIENT_CLUSTER"], "AIODBCLIENT_BUDGET" in exports) == ("tenants", False)
+
+
+def test_a_sandbox_without_limits_says_so_for_the_command() -> None:
+    with program("--cluster", "mongodb=tenants", "--rate-limit", "none") as process:
+        assert process.stdout is not None
+        assert any("export AIODBCLIENT_BUDGET=none" in process.stdout.readline() for _ in range(9))
+
+
+def test_the_faults_of_a_running_sandbox_are_set_and_cleared(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sandbox(windows=[]) as sandbox:
+        asyncio.run(sandbox.add_cluster("mongodb", "tenants"))
+        monkeypatch.setenv("DIGITALOCEAN_API_URL", sandbox.url)
+        monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.token)
+
+        def fault(*arguments: str) -> tuple[int, str]:
+            code = main(["fault", *arguments])
+            printed = capfd.readouterr()
+            return code, printed.out + printed.err
+
+        assert fault() == (0, "no faults\n")
+        text = "clusters.list: status=423 times=2 headers=x-why:'no reason'"
+        code, printed = fault(text, "users.list,users.get: cluster=tenants delay=0.5 after")
+        assert (code, [fault.fired for fault in sandbox.faults]) == (0, [0, 0])
+        second = printed.splitlines()[1].split()[0]
+        assert "clusters.list: times=2 status=423 headers='x-why:no reason'  (failed 0 of 0)" in printed
+        assert f"users.get,users.list: cluster={next(iter(sandbox.clusters))} delay=0.5 after" in printed
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            get(f"{sandbox.url}/v2/databases", sandbox.token)
+        with caught.value as answer:
+            assert (answer.status, answer.headers["x-why"]) == (423, "no reason")
+        assert "(failed 1 of 1)" in fault()[1]
+        assert fault("--clear", second)[1].count("failed") == 1
+        assert fault("--clear", second) == (1, f"the sandbox refuses it: there is no fault {second}\n")
+        assert fault("*: cut cluster=none") == (1, "the sandbox refuses it: the fault names no cluster: none\n")
+        assert fault("--clear") == (0, "no faults\n")
+        assert [request.operation for request in sandbox.requests] == ["clusters.list"]
+
+        monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.add_token())
+        assert fault("*: cut") == (1, "the sandbox refuses it: the faults of a sandbox are set with its own token\n")
+        assert list(sandbox.faults) == []
+    assert fault()[0] == 1
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", "https://api.digitalocean.com")
+    assert fault() == (2, "set DIGITALOCEAN_API_URL and DIGITALOCEAN_TOKEN to what the sandbox printed\n")
 
 
 def test_a_rate_limit() -> None:
@@ -127,7 +175,7 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--cluster", "redis", "--cluster-id", ID, "--cluster", "redis"], 1, "needs exactly one --cluster"),
         (["--cluster", "redis", "--cluster-id", f"a={ID}"], 1, "--cluster-id names no cluster: a"),
         (["--cluster", "redis", "--cluster-id", "mine"], 2, "'mine' is neither UUID nor NAME=UUID"),
-        (["--fault", "*: cut cluster=a"], 1, "--fault names no cluster: a"),
+        (["--fault", "*: cut cluster=a"], 1, "the fault names no cluster: a"),
         (["--fault", "users.create"], 2, "is not OPERATION: OPTION..., such as"),
         (["--fault", "users.destroy: cut"], 2, "unknown operation users.destroy"),
         (["--fault", "users.create: status"], 2, "'status' is not a valid value of status"),

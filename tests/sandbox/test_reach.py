@@ -79,7 +79,8 @@ def test_the_program_prints_what_a_client_needs() -> None:
         while "Ctrl-C" not in printed:
             printed += process.stdout.readline()
         exported = dict(re.findall(r"export (\w+)=(\S+)", printed))
-        assert list(exported) == ["DIGITALOCEAN_API_URL", "DIGITALOCEAN_TOKEN", "DIGITALOCEAN_CLUSTER_ID"]
+        of_the_api = [f"DIGITALOCEAN_{name}" for name in ("API_URL", "TOKEN", "CLUSTER_ID")]
+        assert list(exported) == [*of_the_api, "AIODBCLIENT_CLUSTER"]
         url, cluster = exported["DIGITALOCEAN_API_URL"], exported["DIGITALOCEAN_CLUSTER_ID"]
         shown = get(f"{url}/v2/databases/{cluster}", "mine")["database"]
         assert (shown["engine"], shown["region"], shown["tags"]) == ("redis", "ams3", ["a"])

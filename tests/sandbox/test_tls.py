@@ -22,8 +22,8 @@ import pymysql
 import pytest
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox._authority import SandboxCA
 from aiodbclient.sandbox._embedded import EmbeddedPostgres
+from aiodbclient.sandbox._reach import SandboxCA
 
 from ..requirements import no_server
 from .conftest import Call, caller

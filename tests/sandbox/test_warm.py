@@ -13,8 +13,7 @@ import pytest
 from aiodbclient.sandbox import Sandbox, warm_servers
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres_server as postgres_server
-from aiodbclient.sandbox._embedded import EmbeddedPostgres
-from aiodbclient.sandbox._warm import Pool
+from aiodbclient.sandbox._embedded import EmbeddedPostgres, Pool
 
 from .conftest import Answer, caller
 

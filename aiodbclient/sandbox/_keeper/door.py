@@ -13,13 +13,7 @@ _RETRY_SECONDS = 0.05
 
 
 class Door:
-    """Lets clients in to ``front`` while it is open.
-
-    Args:
-        front: Serves the clients.
-        host: The address that it listens on.
-        port: The port; any other if it is taken. 0 for any.
-    """
+    """Lets clients in to ``front`` while it is open, at this port or, if it is taken, any other."""
 
     def __init__(self, front: Front, host: str, port: int) -> None:
         self._front = front
@@ -41,12 +35,7 @@ class Door:
             self._listen()
 
     def shut(self, seconds: float | None = None, *, sessions: bool = True) -> None:
-        """Refuse new connections, and cut existing ones. The port stays reserved. Safe to repeat.
-
-        Args:
-            seconds: Seconds until it opens again; None: it stays shut.
-            sessions: Whether to cut existing connections.
-        """
+        """Refuse new connections for so many seconds, and with ``sessions`` cut existing ones. The port stays ours."""
         self._cancel_opening()
         if self._is_open:
             self._is_open = False

@@ -1,13 +1,14 @@
-"""``Failures``: applies the SQL faults to one connection. The sandbox sends the faults as JSON."""
+"""``Choice`` selects what a fault fails. ``Failures`` applies the faults of SQL to one connection."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
-from .choice import Choice
 from .stream import LOGIN, STATEMENT, fatal
 
 # PostgreSQL's messages for these codes.
@@ -19,6 +20,32 @@ _MESSAGES = {
 _MESSAGE = "the sandbox refuses this login"
 
 
+class Choice:
+    """Counts the requests that match a fault with these ``options``, and selects those that it fails."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        nth, times, lasts = options["nth"], options["times"], options["lasts"]
+        self.seen = self.fired = 0
+        self._first = nth or 1
+        self._limit = times if times is not None else 1 if nth is not None and lasts is None else inf
+        self._probability = options["probability"]
+        self._random = random.Random(options["seed"])
+        self._lasts = inf if lasts is None else lasts
+        self._over_at = inf
+
+    def fires(self, now: float) -> bool:
+        """Return whether to fail this request, at ``now`` in monotonic seconds. Call it once per request."""
+        self.seen += 1
+        if self.seen < self._first or self.fired >= self._limit or now >= self._over_at:
+            return False
+        if self._probability < 1.0 and self._random.random() >= self._probability:
+            return False
+        if not self.fired:
+            self._over_at = now + self._lasts
+        self.fired += 1
+        return True
+
+
 class Broken(Exception):
     """Ends the connection, after ``answer`` is sent."""
 
@@ -27,26 +54,19 @@ class Broken(Exception):
 
 
 class SqlFault:
-    """One fault, with the fields of ``Fault`` that the sandbox sends."""
+    """One fault, with the options of ``Faults.add`` that concern SQL, its ``id`` and its ``operations``."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.id: int = spec["id"]
-        self.operations: list[str] = spec["operations"]
-        self.user: str | None = spec["name"]
-        self.cut, self.after, self.stop = spec["cut"], spec["after"], spec["stop"]
-        self.delay: float = spec["delay"]
-        self.lasts: float | None = spec["lasts"]
-        self.sqlstate: str | None = spec["sqlstate"]
-        self.breaks_after: int | None = spec["breaks_after"]
-        self.choice = Choice(spec["nth"], spec["times"], spec["probability"], spec["seed"], spec["lasts"])
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.choice = Choice(options)
+
+    def fires(self, operation: str, user: str) -> bool:
+        matches = operation in self.options["operations"] and self.options["name"] in (None, user)
+        return matches and self.choice.fires(time.monotonic())
 
 
 class SqlFaults:
-    """The faults of one server.
-
-    Args:
-        stop: Called to stop the server, with the seconds until it restarts (None: it stays stopped).
-    """
+    """The faults of one server. ``stop`` stops it, for so many seconds or, with None, for good."""
 
     def __init__(self, stop: Callable[[float | None], None]) -> None:
         self._faults: dict[int, SqlFault] = {}
@@ -58,18 +78,13 @@ class SqlFaults:
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """For each fault, by id: how many logins or statements it has matched, and how many it has failed."""
-        return {fault.id: (fault.choice.seen, fault.choice.fired) for fault in self._faults.values()}
+        return {number: (fault.choice.seen, fault.choice.fired) for number, fault in self._faults.items()}
 
     def connection(self) -> Failures:
         return Failures(self, self._stop)
 
     def meeting(self, operation: str, user: str) -> list[SqlFault]:
-        now = time.monotonic()
-        return [
-            fault
-            for fault in self._faults.values()
-            if operation in fault.operations and fault.user in (None, user) and fault.choice.fires(now)
-        ]
+        return [fault for fault in self._faults.values() if fault.fires(operation, user)]
 
 
 class Failures:
@@ -87,8 +102,8 @@ class Failures:
         """Apply the faults to a login. Raises Broken if the connection ends."""
         self._user = user
         for fault in self._faults.meeting(LOGIN, user):
-            if fault.breaks_after is not None:
-                self._statements_left = fault.breaks_after
+            if fault.options["breaks_after"] is not None:
+                self._statements_left = fault.options["breaks_after"]
             await self._apply(fault)
 
     async def statement(self) -> None:
@@ -98,9 +113,9 @@ class Failures:
             if self._statements_left < 0:
                 raise Broken
         met = self._faults.meeting(STATEMENT, self._user)
-        self.after = [fault for fault in met if fault.after]
+        self.after = [fault for fault in met if fault.options["after"]]
         for fault in met:
-            if not fault.after:
+            if not fault.options["after"]:
                 await self._apply(fault)
 
     async def answered(self) -> None:
@@ -110,12 +125,13 @@ class Failures:
             await self._apply(fault)
 
     async def _apply(self, fault: SqlFault) -> None:
-        await asyncio.sleep(fault.delay)
-        if fault.stop:
-            self._stop(fault.lasts)
+        options = fault.options
+        await asyncio.sleep(options["delay"])
+        if options["stop"]:
+            self._stop(options["lasts"])
             raise Broken
-        if fault.sqlstate is not None:
-            message = _MESSAGES.get(fault.sqlstate, _MESSAGE).format(user=self._user)
-            raise Broken(fatal(fault.sqlstate, message))
-        if fault.cut:
+        if options["sqlstate"] is not None:
+            message = _MESSAGES.get(options["sqlstate"], _MESSAGE).format(user=self._user)
+            raise Broken(fatal(options["sqlstate"], message))
+        if options["cut"]:
             raise Broken

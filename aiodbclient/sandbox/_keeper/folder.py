@@ -16,12 +16,7 @@ _THREADS = 8
 
 
 def clean(base: Path, *, keep: bool) -> None:
-    """Stop the processes in ``base``, and remove it. Safe to repeat.
-
-    Args:
-        base: The folder.
-        keep: Whether the server's data stays.
-    """
+    """Stop the processes in ``base``, and remove it, or with ``keep`` all but the data. Safe to repeat."""
     server = int(_status(base, 0) or 0)
     if server in running_in(base, server):
         # Both signals end the server's processes at once. With SIGINT, it writes its data to disk first.

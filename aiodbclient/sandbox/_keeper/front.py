@@ -39,13 +39,7 @@ def server_context(certificate: str | None, folder: Path) -> ssl.SSLContext | No
 
 
 class Front:
-    """Forwards connections to the server.
-
-    Args:
-        context: For TLS. It then refuses connections without TLS, except requests to cancel a statement. None: no TLS.
-        server: The path of the server's socket.
-        faults: The faults to apply to connections; None for no faults.
-    """
+    """Forwards connections to the socket ``server``. With a ``context`` it requires TLS, but not to cancel."""
 
     def __init__(self, context: ssl.SSLContext | None, server: str, faults: SqlFaults | None = None) -> None:
         self._context = context

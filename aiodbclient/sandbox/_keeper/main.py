@@ -143,13 +143,7 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
 
 
 class Orders:
-    """Follows the orders of the sandbox while the worker runs.
-
-    Args:
-        guard: Where the guard forwards orders, one per line. When the guard closes it, the worker ends.
-        faults: The SQL faults.
-        door: The door for clients.
-    """
+    """Follows the orders of the sandbox, which the guard forwards one a line, until the guard ends."""
 
     def __init__(self, guard: socket.socket, faults: SqlFaults, door: Door) -> None:
         self.over = asyncio.Event()

@@ -35,11 +35,7 @@ _SINCE = {"client_connection_check_interval": 14, "scram_iterations": 16, "file_
 
 
 def version(binaries: Path) -> int:
-    """The major version of PostgreSQL in this folder.
-
-    Raises:
-        RuntimeError: Its version cannot be read.
-    """
+    """The major version of PostgreSQL in this folder."""
     command = [f"{binaries}/postgres", "--version"]
     printed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
     found = re.search(r"\(PostgreSQL\) (\d+)", printed)
@@ -49,11 +45,7 @@ def version(binaries: Path) -> int:
 
 
 def initialise(binaries: Path, base: Path, superuser: str, password: str) -> None:
-    """Initialise the server's data.
-
-    Raises:
-        RuntimeError: initdb failed. The message has its output.
-    """
+    """Initialise the server's data. Raises RuntimeError with the output of initdb."""
     secret = base / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
@@ -73,16 +65,7 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
 
 
 def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[bytes]:
-    """Start the server, and wait until it is ready.
-
-    Args:
-        binaries: The folder of its programs.
-        base: The folder with its data.
-        durable: Whether committed data must survive a kill of the server.
-
-    Raises:
-        RuntimeError: It did not start. The message has the end of its log.
-    """
+    """Start the server, and wait until it is ready. If it is ``durable``, what is committed survives its kill."""
     major = version(binaries)
     settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
     settings |= {"synchronous_commit": "on" if durable else "off"}

@@ -12,11 +12,12 @@ the record. To provision a tenant, the methods are called in this order::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol, Self, runtime_checkable
 
 from attrs import frozen
 
+from ...errors import StoreError
 from .._credential import Credential
 
 
@@ -63,6 +64,10 @@ class Store(Protocol):
 
     A store may also have ``async def now(self) -> datetime``, the time in UTC by its own clock. ``Tenants`` dates
     credentials by it. Without it, ``Tenants`` uses the machine's clock.
+
+    A store may also have ``def entries(self) -> AsyncIterator[Record | StoreError]``: as ``records``, but with the
+    error of each unreadable record in its place, so that a damaged record does not block the others. And ``async def
+    discard(self, name: str) -> None``, which removes a record without reading it.
 
     Raises:
         StoreError: By every method: the store is not open, or cannot be read or written.
@@ -123,3 +128,30 @@ class Store(Protocol):
 
     async def forget(self, claim: Claim) -> None:
         """Remove the record, with its intent, and end the claim."""
+
+
+def entries_of(store: Store) -> AsyncIterator[Record | StoreError]:
+    """All records of ``store``, with the error of each that cannot be read in its place, if the store can tell."""
+    entries: Callable[[], AsyncIterator[Record | StoreError]] = getattr(store, "entries", store.records)
+    return entries()
+
+
+async def readable(entries: AsyncIterator[Record | StoreError]) -> AsyncIterator[Record]:
+    """Yield the records of ``entries``. Raises StoreError afterwards, if some could not be read."""
+    damaged: list[StoreError] = []
+    async for entry in entries:
+        if isinstance(entry, StoreError):
+            damaged.append(entry)
+        else:
+            yield entry
+    raise_first(damaged)
+
+
+def raise_first(damaged: list[StoreError]) -> None:
+    """Raise one error for these errors of records, if there are any."""
+    if damaged:
+        names = tuple(name for error in damaged for name in error.damaged)
+        others = ", ".join(map(repr, names[1:]))
+        error = StoreError(f"{damaged[0]}; nor can the records of {others} be read" if others else str(damaged[0]))
+        error.damaged = names
+        raise error

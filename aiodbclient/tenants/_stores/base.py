@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from .._credential import Credential
-from . import Claim, Record
+from . import Claim, Record, readable
 from .sealing import Key, Seal, check_lease, check_storable
 
 Value: TypeAlias = str | int | float
@@ -80,19 +80,31 @@ class BaseStore(ABC, Generic[ConnectionT]):
         text = await self._read(check_storable(name))
         return None if text is None else self._seal.open(name, text)
 
-    async def records(self) -> AsyncIterator[Record]:
+    def records(self) -> AsyncIterator[Record]:
         """Yield all records in the order of their names, reading 500 at a time.
 
         Names that are stored meanwhile may be missing.
 
         Raises:
-            StoreError: They cannot be read.
+            StoreError: They cannot be read. If only some of them cannot, the others are yielded before.
+        """
+        return readable(self.entries())
+
+    async def entries(self) -> AsyncIterator[Record | StoreError]:
+        """Yield what ``records`` does, with the StoreError of each record that cannot be read in its place.
+
+        Raises:
+            StoreError: The store cannot be read.
         """
         after = ""
         while page := await self._read_page(after):
             for name, text in page:
                 after = name
-                yield self._seal.open(name, text)
+                try:
+                    entry: Record | StoreError = self._seal.open(name, text)
+                except StoreError as error:
+                    entry = error
+                yield entry
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
@@ -141,6 +153,20 @@ class BaseStore(ABC, Generic[ConnectionT]):
     async def forget(self, claim: Claim) -> None:
         """Remove the record, with its intent, and end the claim. Raises ClaimLostError or StoreError."""
         await self._change(claim, self._changes.forget)
+
+    async def discard(self, name: str) -> None:
+        """Remove the record of ``name`` without reading it, because it is damaged.
+
+        Raises:
+            ClaimLostError: A process works on the name.
+            StoreError: There is no record, or the store cannot be written.
+        """
+        if await self._read(check_storable(name)) is None:
+            raise StoreError(f"{name!r} is not on record")
+        token = secrets.token_hex(16)
+        if await self._claim(name, token, 60.0, self._seal.seal(Record(name=name))) is None:
+            raise ClaimLostError(f"a process works on {name!r}")
+        await self._change(Claim(name=name, token=token, record=Record(name=name)), self._changes.forget)
 
     async def _change(self, claim: Claim, sql: LiteralString, **values: Value) -> None:
         if not await self._run_change(sql, name=claim.name, token=claim.token, **values):

@@ -1,22 +1,23 @@
 """Rewrite all records of a store with another key, or copy them to another store. Both work with every ``Store``.
 
-Both are safe to kill and to repeat. Stop the processes that use the store first: both refuse a claimed name, and later
-writes of these processes would use the old key or the old store.
+Both are safe to kill and to repeat. They leave out records that cannot be read, and raise StoreError after the others.
+Stop the processes that use the store first: both refuse a claimed name, and later writes of these processes would use
+the old key or the old store.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import evolve
 
 from ...errors import StoreError
-from . import Claim, Record, Store
+from . import Claim, Record, Store, entries_of, raise_first
 
-_AT_ONCE = 100  # records at a time; stores commit simultaneous changes together
+_AT_ONCE = 100  # records at a time
 _LEASE = 60.0  # s
 
 
@@ -37,6 +38,7 @@ async def rewrite_records(store: Store) -> int:
 
     Raises:
         StoreError: The store cannot be used, or a process has claimed a name. Run it again when that process is done.
+            Or some records cannot be read: the others are written.
     """
 
     async def rewrite(name: str) -> bool:
@@ -59,7 +61,7 @@ async def copy_records(source: Store, target: Store) -> int:
 
     Raises:
         StoreError: A store cannot be used, a process has claimed a name, or ``target`` has another record of a name.
-            Copied records stay there. Run it again to continue.
+            Copied records stay there. Run it again to continue. Or some records cannot be read: the others are copied.
     """
 
     async def copy(name: str) -> bool:
@@ -86,26 +88,28 @@ async def _copy(record: Record, target: Store) -> bool:
 
 
 async def _for_each(store: Store, work: Callable[[str], Coroutine[Any, Any, bool]]) -> int:
-    """Do ``work`` for each name on record. Return how often it returned True."""
-    done = 0
-    async for names in _batches(store):
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(work(name)) for name in names]
-        except* StoreError as errors:
-            raise errors.exceptions[0] from None
-        done += sum(task.result() for task in tasks)
+    """Do ``work`` for each name on record, return how often it returned True, and raise if records cannot be read."""
+    done, names, damaged = 0, list[str](), list[StoreError]()
+    async for entry in entries_of(store):
+        if isinstance(entry, StoreError):
+            damaged.append(entry)
+        else:
+            names.append(entry.name)
+        if len(names) == _AT_ONCE:
+            done += await _all(names, work)
+            names = []
+    done += await _all(names, work)
+    raise_first(damaged)
     return done
 
 
-async def _batches(store: Store) -> AsyncIterator[list[str]]:
-    names: list[str] = []
-    async for record in store.records():
-        names.append(record.name)
-        if len(names) == _AT_ONCE:
-            yield names
-            names = []
-    yield names
+async def _all(names: list[str], work: Callable[[str], Coroutine[Any, Any, bool]]) -> int:
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work(name)) for name in names]
+    except* StoreError as errors:
+        raise errors.exceptions[0] from None
+    return sum(task.result() for task in tasks)
 
 
 async def _claim(store: Store, name: str) -> Claim:

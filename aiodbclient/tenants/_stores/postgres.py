@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, LiteralString
 
@@ -47,9 +46,8 @@ class PostgresStore(BaseStore["PostgresConnection"]):
     """Credentials in a table of PostgreSQL 14 or newer, for processes on any number of machines.
 
     It is an async context manager: entering it connects, and creates the table if there is none. When a method returns,
-    its change is committed. Simultaneous changes are committed together, on one connection. Every method is safe to
-    cancel: it makes its whole change or none of it. While the server is unreachable, methods raise StoreError.
-    Afterwards they connect again by themselves.
+    its change is committed. It has one connection. Every method is safe to cancel: it makes its whole change or none of
+    it. While the server is unreachable, methods raise StoreError. Afterwards they connect again by themselves.
 
     If a process dies, or the server loses its connection, its claims are free at once. After a restart of the server
     they are free when their lease expires, by the server's clock.
@@ -75,7 +73,7 @@ class PostgresStore(BaseStore["PostgresConnection"]):
 
     _changes = Changes(
         intend=f"UPDATE {{table}} SET record = %(record)s {_OWN}",
-        renew="UPDATE {table} SET started = pg_postmaster_start_time(),"
+        renew="UPDATE {table} SET owner = %(owner)s, started = pg_postmaster_start_time(),"
         f" expires = clock_timestamp() + make_interval(secs => %(lease)s) {_OWN}",
         keep=f"UPDATE {{table}} SET record = %(record)s, token = NULL {_OWN}",
         release=f"UPDATE {{table}} SET token = NULL {_OWN}",
@@ -89,7 +87,6 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         self._dsn = dsn
         self._table = table
         self._make = make
-        self._owner = secrets.randbits(63)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('********', {self._table!r})"
@@ -104,7 +101,7 @@ class PostgresStore(BaseStore["PostgresConnection"]):
             from .postgres_connection import PostgresConnection
         except ImportError:
             raise ConfigurationError("PostgresStore needs the extra: pip install 'aiodbclient[tenants]'") from None
-        return PostgresConnection(self._dsn, self._table, self._owner, make=self._make)
+        return PostgresConnection(self._dsn, self._table, make=self._make)
 
     async def _open(self, connection: PostgresConnection) -> None:
         self._seal.check_key((str(name), str(record)) for name, record in await connection.submit(_SOME))
@@ -118,7 +115,7 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         return [(str(name), str(text)) for name, text in rows]
 
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        rows = await self._opened().submit(_CLAIM, name=name, record=new, token=token, owner=self._owner, lease=lease)
+        rows = await self._opened().submit(_CLAIM, name=name, record=new, token=token, lease=lease)
         return str(rows[0][0]) if rows else None
 
     async def _run_change(self, sql: LiteralString, **values: Value) -> bool:

@@ -1,15 +1,16 @@
-"""The connection of a PostgresStore. It commits simultaneous changes together. Needs psycopg."""
+"""The connection of a PostgresStore. Needs psycopg."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import selectors
-from collections import deque
+from contextlib import suppress
 from typing import LiteralString, TypeAlias
 
 import psycopg
 from attrs import field, frozen
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
@@ -20,8 +21,7 @@ from .base import Value
 Rows: TypeAlias = list[tuple[object, ...]]
 
 _STATEMENT_TIMEOUT = 10.0  # s for a statement, including waits for locks
-_BATCH_TIMEOUT = 20.0  # s for a whole batch, including the connect
-_PER_BATCH = 100  # statements of one batch
+_TIMEOUT = 20.0  # s for a statement, including the connect
 # Each side notices within half a minute that the other one is gone.
 _KEEPALIVE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 _SETTINGS = (
@@ -51,95 +51,68 @@ class _Statement:
 
 
 class PostgresConnection:
-    """Runs statements on one connection, in a task that lives until ``aclose``. Connects when necessary.
+    """Runs statements one after the other on one connection, in a task that lives until ``aclose``.
 
-    Args:
-        dsn: The connection string.
-        table: The table.
-        owner: The number of this store. The connection holds an advisory lock on it.
-        make: Whether to create the table if it does not exist.
-
-    Raises:
-        InvalidArgumentError: ``dsn`` is not a connection string.
+    It connects when necessary. A caller that is cancelled does not disturb the statement that runs. With ``make`` it
+    creates the table if there is none. Raises InvalidArgumentError if ``dsn`` is not a connection string.
     """
 
-    def __init__(self, dsn: str, table: str, owner: int, *, make: bool = True) -> None:
+    def __init__(self, dsn: str, table: str, *, make: bool = True) -> None:
         self._dsn = _with_keepalive(dsn)
         self._table = Identifier(*table.split("."))
-        self._owner = owner
         self._make = make
+        self._owner = secrets.randbits(63)  # the connection holds an advisory lock on it
         self._connection: AsyncConnection[tuple[object, ...]] | None = None
-        self._pending: deque[_Statement] = deque()
-        self._wanted = asyncio.Event()
-        self._closing = False
+        self._waiting: asyncio.Queue[_Statement | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._work(), name="aiodbclient-store")
 
     def submit(self, sql: LiteralString, **values: Value) -> asyncio.Future[Rows]:
-        """Run ``sql``, with the table's name for ``{table}``, together with other pending statements.
+        """Run ``sql``, with the table for ``{table}`` and this store's number for ``%(owner)s``.
 
-        Returns:
-            The rows, once it is committed, or a StoreError.
-
-        Raises:
-            StoreError: The connection is closed.
+        The result is its rows, once it is committed, or a StoreError. Raises StoreError if the connection is closed.
         """
         if self._task.done():
             raise StoreError("the store in PostgreSQL is closed")
         statement = _Statement(sql, values)
-        self._pending.append(statement)
-        self._wanted.set()
+        self._waiting.put_nowait(statement)
         return statement.done
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
-        self._closing = True
-        self._wanted.set()
+        self._waiting.put_nowait(None)
         await asyncio.shield(self._task)
 
     async def _work(self) -> None:
         try:
-            while self._pending or not self._closing:
-                if not self._pending:
-                    self._wanted.clear()
-                    await self._wanted.wait()
-                taken = [self._pending.popleft() for _ in range(min(len(self._pending), _PER_BATCH))]
-                # Ordered by name, so that two stores never deadlock.
-                waiting = [statement for statement in taken if not statement.done.done()]
-                await self._run_batch(sorted(waiting, key=_name))
+            while (statement := await self._waiting.get()) is not None:
+                if not statement.done.done():
+                    await self._run(statement)
         finally:
-            for statement in self._pending:
-                statement.done.cancel()
+            while not self._waiting.empty():
+                if (left := self._waiting.get_nowait()) is not None:
+                    left.done.cancel()
             await self._disconnect()
 
-    async def _run_batch(self, batch: list[_Statement]) -> None:
-        """Run ``batch``, and give the caller of each statement its rows or its error."""
-        if not batch:
-            return
+    async def _run(self, statement: _Statement) -> None:
+        """Run ``statement``, and give its caller the rows or the error."""
+        done = statement.done
         try:
-            async with asyncio.timeout(_BATCH_TIMEOUT):
+            async with asyncio.timeout(_TIMEOUT):
                 connection = await self._connected()
-                for statement, rows in zip(batch, await self._commit(connection, batch), strict=True):
-                    if not statement.done.done():
-                        statement.done.set_result(rows)
-        except (psycopg.DataError, ValueError) as error:
-            if len(batch) == 1:
-                _fail(batch, _reason(error))
-                return
-            for statement in batch:  # one of them has a text that the server cannot store; the others can succeed
-                await self._run_batch([statement])
+                cursor = await connection.execute(
+                    self._query(statement.sql), {**statement.values, "owner": self._owner}
+                )
+                rows = await cursor.fetchall()
         except TimeoutError:
             await self._disconnect()
-            _fail(batch, f"no answer within {_BATCH_TIMEOUT:.0f} s")
-        except (psycopg.Error, OSError) as error:
-            _fail(batch, _reason(error))
+            _fail(done, f"no answer within {_TIMEOUT:.0f} s")
+        except (psycopg.Error, OSError, ValueError) as error:
+            _fail(done, _reason(error))
+        else:
+            if not done.done():
+                done.set_result(rows)
         finally:
-            for statement in batch:
-                statement.done.cancel()  # if this task is cancelled
-
-    async def _commit(self, connection: AsyncConnection[tuple[object, ...]], batch: list[_Statement]) -> list[Rows]:
-        async with connection.pipeline(), connection.transaction():
-            cursors = [await connection.execute(self._query(statement.sql), statement.values) for statement in batch]
-            return [await cursor.fetchall() for cursor in cursors]
+            done.cancel()  # if this task is cancelled
 
     def _query(self, sql: LiteralString) -> bytes:
         return SQL(sql).format(table=self._table).as_bytes(None)
@@ -160,12 +133,17 @@ class PostgresConnection:
     async def _set_up(self, connection: AsyncConnection[tuple[object, ...]]) -> None:
         values = {"timeout": str(int(_STATEMENT_TIMEOUT * 1000)), "table": self._table.as_string(None)}
         row = await (await connection.execute(_SETTINGS, values)).fetchone()
-        await connection.execute("SELECT pg_advisory_lock_shared(%s)", [self._owner])
+        while not await self._lock(connection):
+            self._owner = secrets.randbits(63)  # everybody sees the number in pg_locks, and can lock it
         if self._make and row is not None and not row[-1]:
-            async with connection.transaction():
-                # CREATE TABLE IF NOT EXISTS fails if two sessions run it at once.
-                await connection.execute("SELECT pg_advisory_xact_lock(hashtext('aiodbclient'), 0)")
+            with suppress(
+                errors.UniqueViolation, errors.DuplicateObject
+            ):  # another session creates it at the same time
                 await connection.execute(self._query(_SCHEMA))
+
+    async def _lock(self, connection: AsyncConnection[tuple[object, ...]]) -> bool:
+        locked = await (await connection.execute("SELECT pg_try_advisory_lock_shared(%s)", [self._owner])).fetchone()
+        return locked == (True,)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -192,14 +170,9 @@ def _is_readable(connection: AsyncConnection[tuple[object, ...]]) -> bool:
         return bool(selector.select(0))
 
 
-def _name(statement: _Statement) -> str:
-    return str(statement.values.get("name", ""))
-
-
-def _fail(batch: list[_Statement], why: str) -> None:
-    for statement in batch:
-        if not statement.done.done():
-            statement.done.set_exception(StoreError(f"the store in PostgreSQL cannot be used: {why}"))
+def _fail(done: asyncio.Future[Rows], why: str) -> None:
+    if not done.done():
+        done.set_exception(StoreError(f"the store in PostgreSQL cannot be used: {why}"))
 
 
 def _reason(error: Exception) -> str:

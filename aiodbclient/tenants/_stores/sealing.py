@@ -67,8 +67,15 @@ class Seal:
 
         Raises:
             StoreError: ``text`` is damaged, belongs to another name, or was sealed with another key; or only one of the
-                text and this object has a key. No message quotes the text.
+                text and this object has a key. No message quotes the text. Its ``damaged`` is ``(name,)``.
         """
+        try:
+            return self._open(name, text)
+        except StoreError as error:
+            error.damaged = (name,)
+            raise
+
+    def _open(self, name: str, text: str) -> Record:
         kind, body = unwrap(name, text)
         if (kind == "fernet") != (self._fernet is not None):
             raise StoreError(

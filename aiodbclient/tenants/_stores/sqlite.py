@@ -27,8 +27,7 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
     """Credentials in a SQLite file of mode 0600, for several processes of one machine.
 
     It is an async context manager: entering it opens the file, in its own thread. When a method returns, its change is
-    on the disk (fsynced). Simultaneous changes are committed together. Every method is safe to cancel: it makes its
-    whole change or none of it.
+    on the disk (fsynced). Every method is safe to cancel: it makes its whole change or none of it.
 
     If a process dies, or closes its store, its claims are free at once. For this, each open store with claims has a
     small file ``PATH-owner-...`` beside the file: do not touch those files.
@@ -129,7 +128,10 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
         if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise StoreError(f"the store {self._path} is damaged: restore it from a backup")
         for name, text in database.execute("SELECT name, record FROM credentials"):
-            unwrap(name, text)
+            try:
+                unwrap(name, text)
+            except StoreError as error:  # of the whole store: no name is new until this row is mended
+                raise StoreError(f"no new name can be stored while {error}") from None
         self._verified = True
 
 

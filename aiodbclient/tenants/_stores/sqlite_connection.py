@@ -1,4 +1,4 @@
-"""The connection of a SQLiteStore, in a thread. It commits simultaneous changes together."""
+"""The connection of a SQLiteStore, in a thread."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import asyncio
 import os
 import sqlite3
 import stat
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, TypeVar
-
-from attrs import field, frozen
+from typing import TypeVar
 
 from ...errors import StoreError
-from .owners import Owner, sweep
-from .ownership import refuse_files_of_others, refuse_links_of_others
+from .owners import Owner, refuse_files_of_others, refuse_links_of_others, sweep
 
 T = TypeVar("T")
 
@@ -47,60 +43,33 @@ _MOVED = "its file was moved, replaced or removed while it was open"
 _making = Lock()
 
 
-@frozen
-class _Change(Generic[T]):
-    make: Callable[[sqlite3.Connection], T]
-    made: Future[T] = field(factory=Future)
-
-
 class SQLiteConnection:
     """Runs reads and changes in its own thread, which lives until ``aclose``.
 
     So only that thread waits for the disk and for the locks of other processes. It converts errors of SQLite and of the
-    system to StoreErrors.
-
-    Args:
-        path: The file, without links. ``open`` creates it if it does not exist.
-        given: The path that the user gave for it.
+    system to StoreErrors. ``given`` is the path that the user gave for the file ``path``, which has no links.
     """
 
     def __init__(self, path: Path, given: Path) -> None:
         self._path, self._given = path, given
         self._process = os.getpid()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
-        self._pending: deque[_Change[Any]] = deque()
         # Only the thread uses these:
         self._database: sqlite3.Connection | None = None
         self._owner: Owner | None = None
 
     async def open(self) -> None:
-        """Open the file.
-
-        Raises:
-            StoreError: It cannot be opened or created, or is not a store.
-        """
-        await asyncio.wrap_future(self._thread.submit(self._converting_errors, self._open))
+        """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
+        await self._in_thread(self._open)
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``read`` in the thread and return its result. Raises StoreError."""
-        self._check_process()
-        return await asyncio.wrap_future(self._thread.submit(self._converting_errors, lambda: read(self._opened())))
+        return await self._in_thread(lambda: read(self._opened()))
 
     def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Run ``make`` in the thread, and commit it together with all pending changes.
-
-        Returns:
-            The result of ``make``, once it is committed, or a StoreError. If the future is cancelled before the thread
-            starts the change, the change is not made.
-
-        Raises:
-            StoreError: The process was forked since the store was opened.
-        """
+        """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
         self._check_process()
-        change = _Change(make)
-        self._pending.append(change)
-        self._thread.submit(self._commit)
-        return change.made
+        return self._thread.submit(self._converting_errors, partial(self._make, make))
 
     def owner(self) -> str:
         """Return the name of the owner of this connection's claims. Only the thread may call this."""
@@ -113,6 +82,10 @@ class SQLiteConnection:
         closed = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        self._check_process()
+        return await asyncio.wrap_future(self._thread.submit(self._converting_errors, call))
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
@@ -161,40 +134,16 @@ class SQLiteConnection:
             raise StoreError(f"the store {self._path} is closed")
         return self._database
 
-    def _commit(self) -> None:
-        """Commit all pending changes, and give each caller its result."""
-        taken = [self._pending.popleft() for _ in range(len(self._pending))]
-        batch = [change for change in taken if change.made.set_running_or_notify_cancel()]
-        if not batch:
-            return
-        try:
-            done = self._converting_errors(partial(self._make, batch))
-        except StoreError as error:
-            done = [StoreError(str(error)) for _ in batch]  # each caller gets its own exception
-        except Exception as error:  # noqa: BLE001  in a thread, nothing else would report it
-            done = [error for _ in batch]
-        for change, answer in zip(batch, done, strict=True):
-            if isinstance(answer, Exception):
-                change.made.set_exception(answer)
-            else:
-                change.made.set_result(answer)
-
-    def _make(self, batch: list[_Change[Any]]) -> list[Any]:
-        """Commit ``batch``. Return the result of each change, or its StoreError if it changed nothing."""
+    def _make(self, change: Callable[[sqlite3.Connection], T]) -> T:
         database = self._opened()
-        done: list[Any] = []
         database.execute("BEGIN IMMEDIATE")
         try:
-            for change in batch:
-                try:
-                    done.append(change.make(database))
-                except StoreError as error:
-                    done.append(error)
+            made = change(database)
             database.execute("COMMIT")
+            return made
         finally:
             if database.in_transaction:
                 database.execute("ROLLBACK")
-        return done
 
     def _converting_errors(self, call: Callable[[], T]) -> T:
         """Return the result of ``call``. Convert errors of SQLite and of the system to StoreErrors."""

@@ -19,7 +19,7 @@ from ._tools import LONG, NASTY, a_credential, all_of, cancelled_after, claimed,
 class StoreContract:
     """What ``aiodbclient.tenants.Store`` promises, as tests. Subclass it, and write ``place``."""
 
-    lease = 0.25
+    lease: float = 0.25
     """Seconds of a lease that tests let run out. Increase it for a store with a coarser clock."""
 
     def place(self) -> AbstractAsyncContextManager[Callable[[], Store]]:
