@@ -120,7 +120,7 @@ async def remove_tenants(
     everybody: AllOption = False,
     role: RoleOption = Role.OWNER,
     keep_database: Annotated[
-        bool, typer.Option("--keep-database", help="Keep the databases and their data, owned by the administrator.")
+        bool, typer.Option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
     ] = False,
     most: MaxOption = None,
     prefix: PrefixOption = "",

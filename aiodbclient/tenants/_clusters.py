@@ -49,12 +49,7 @@ _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
 class JobClusters:
-    """The clusters of one job: the facts about each, its turns, and its list of users and databases.
-
-    Args:
-        tenancy: The clusters, and the store.
-        pause: The pause of the run, whose requests wait in the bulk lane. None for a single call.
-    """
+    """The clusters of one job: the facts about each, its turns, and its list of users and databases."""
 
     def __init__(self, tenancy: Tenancy, pause: Pause | None) -> None:
         self.pause = pause
@@ -115,10 +110,6 @@ class JobClusters:
         """The site of the tenant's cluster. If it has none yet and the job ``places`` tenants, also its new seat there.
 
         A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-
-        Raises:
-            NoRoomError: All clusters are full.
-            DatabaseClientError: Its cluster is away.
         """
         cluster = await self._tenancy.home(name, record, spent)
         if cluster is None and not places:

@@ -54,11 +54,7 @@ class TenantEvent:
 
 
 class Spent:
-    """Counts the seconds and the requests of the work on one tenant.
-
-    Args:
-        meter: Counts its requests.
-    """
+    """Counts the seconds and the requests of the work on one tenant."""
 
     __slots__ = ("claim", "meter", "setup", "sql", "start", "store", "turn")
 

@@ -7,14 +7,10 @@ from collections import deque
 
 
 class Places:
-    """A number of places, and the waiters for one.
-
-    Attributes:
-        closing: How many places are about to be given back. Whoever gives them back counts them.
-    """
+    """A number of places, and the waiters for one."""
 
     def __init__(self, most: int) -> None:
-        self.closing = 0
+        self.closing = 0  # about to be given back; whoever gives them back counts them
         self._most = most
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()

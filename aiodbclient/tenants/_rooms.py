@@ -55,15 +55,7 @@ class Seat:
 
 
 class Rooms:
-    """Counts the tenants of each cluster: those in the store, and those that this process has added since.
-
-    Args:
-        store: The store.
-        clusters: The ids of the clusters.
-        most: How many tenants each may have; None: no limit.
-        place: The caller's choice; None: the cluster with the fewest tenants.
-        clock: The time in seconds.
-    """
+    """Counts the tenants of each cluster: those in the store, and those that this process has added since."""
 
     def __init__(
         self,
@@ -99,12 +91,7 @@ class Rooms:
         self._read_at = -inf
 
     async def take(self, name: str, without: Collection[str] = ()) -> Seat:
-        """Choose a cluster for the new tenant ``name``. Return the seat with ``give_back``.
-
-        Raises:
-            NoRoomError: All clusters are full.
-            InvalidArgumentError: The caller's ``place`` returned something else than one of the clusters.
-        """
+        """Choose a cluster for the new tenant ``name``. Return the seat with ``give_back``."""
         if not self._counts:
             return Seat(name, self._clusters[0], 1)
         async with self._choosing:

@@ -21,21 +21,13 @@ from ._naming import Names
 
 @frozen
 class Site:
-    """The facts about the cluster that all work on tenants needs.
-
-    Attributes:
-        cluster_id: The id of the cluster.
-        engine: Its engine.
-        connection: The connection for the tenants' programs: public or private.
-        ca: Its certificate authority as PEM; None if it does not use TLS.
-        sql: The SQL that grants tenants their rights; None if the API grants them.
-    """
+    """The facts about the cluster that all work on tenants needs."""
 
     cluster_id: str
     engine: Engine | str
     connection: Connection
-    ca: str | None
-    sql: Grants[Any] | None
+    ca: str | None  # None: without TLS
+    sql: Grants[Any] | None  # None: the API gives the rights
 
     @property
     def returns_passwords(self) -> bool:
@@ -79,17 +71,7 @@ class Site:
 
 
 class SiteReader:
-    """Reads one cluster once for each ``Tenants``, and again after ``reread``.
-
-    Args:
-        cluster: The cluster, with the options of the caller.
-        private: Whether to use the private connection.
-        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
-
-    Attributes:
-        turns: Limits how many names ``ensure`` works on at a time.
-    """
+    """Reads one cluster once for each ``Tenants``, and again after ``reread``."""
 
     def __init__(
         self,
@@ -116,16 +98,6 @@ class SiteReader:
         """The facts about the cluster. The first call reads the cluster and its CA, and logs in as the administrator.
 
         It changes nothing: it is safe to repeat and to cancel.
-
-        Args:
-            cluster: The cluster, with the options of this work.
-
-        Raises:
-            UnsupportedOperationError: Its engine does not support tenants, or is unknown.
-            ConfigurationError: It has no such connection (is it online?), it uses TLS and the API returns no CA, no
-                administrator is known, or a driver is not installed.
-            GrantError: The administrator cannot log in.
-            DatabaseClientError: The cluster could not be read.
         """
         async with self._reading:
             if self._site is None:
@@ -154,12 +126,7 @@ class SiteReader:
 
 
 async def connections_of(credential: Credential) -> int | None:
-    """Log in with ``credential``, and return how many connections its server allows; None if the engine reports none.
-
-    Raises:
-        ConfigurationError: A driver is not installed.
-        GrantError: The server refuses the login, or cannot be reached.
-    """
+    """Log in with ``credential``, and return how many connections its server allows; None if unknown."""
     itself = Connection(
         host=credential.host,
         port=credential.port,
@@ -172,11 +139,7 @@ async def connections_of(credential: Credential) -> int | None:
 
 
 def connection_of(cluster: Cluster, *, private: bool) -> Connection:
-    """Return the connection for the tenants' programs, public or private.
-
-    Raises:
-        ConfigurationError: The cluster has no such connection, or one with an invalid host.
-    """
+    """Return the connection for the tenants' programs, public or private."""
     connection = cluster.private_connection if private else cluster.connection
     if connection is None or not connection.host:
         which = "private connection" if private else "connection"

@@ -25,20 +25,9 @@ Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
 @frozen(kw_only=True, eq=False)
 class Tenancy:
-    """The state that all operations of one ``Tenants`` share.
+    """The state that all operations of one ``Tenants`` share."""
 
-    Attributes:
-        sites: A reader for each cluster, by its id.
-        rooms: Which cluster gets the next tenant.
-        store: The store.
-        prefix: The beginning of the names of databases and logins.
-        role: The role of the logins.
-        lease: Seconds for which a claim holds unless it is renewed.
-        setup: Called with the credential of a new tenant before it is stored, or None.
-        on_event: Called after the work on each tenant, or None.
-    """
-
-    sites: Mapping[str, SiteReader]
+    sites: Mapping[str, SiteReader]  # by the id of the cluster
     rooms: Rooms
     store: Store
     prefix: str
@@ -58,11 +47,7 @@ class Tenancy:
         return record
 
     async def home(self, name: str, record: Record | None, spent: Spent) -> str | None:
-        """The cluster of a tenant with this ``record``; None for one that is new.
-
-        Raises:
-            TenantNotFoundError: A reader or writer is new, and the tenant itself is not on record.
-        """
+        """The cluster of a tenant with this ``record``; None for one that is new."""
         cluster = cluster_of(record)
         if cluster is None and self.role is not Role.OWNER:
             owner = await self.for_role(Role.OWNER).record(name, spent)
@@ -109,12 +94,7 @@ class Tenancy:
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, spent)
 
     def check_record(self, record: Record | None) -> None:
-        """Make sure that ``record`` belongs to these clusters and this prefix. Its names here are another's otherwise.
-
-        Raises:
-            InvalidArgumentError: It does not.
-            UnsupportedOperationError: It has a credential of an engine that does not support tenants.
-        """
+        """Make sure that ``record`` belongs to these clusters and this prefix. Raises InvalidArgumentError."""
         if record is None:
             return
         if reason := self._why_not_ours(record):

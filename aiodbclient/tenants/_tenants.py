@@ -364,7 +364,7 @@ class Tenants:
 
         Args:
             names: The tenants. May be long, lazy or async.
-            keep_database: Whether to keep the database. The administrator then owns it, and no other login can use it.
+            keep_database: Whether to keep the database. Then nobody but the administrator can connect to it.
             suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
 
         Returns:

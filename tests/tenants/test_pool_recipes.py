@@ -105,7 +105,7 @@ async def by_aiomysql(pool: Any) -> Any:
 @pytest.mark.parametrize(
     ("headings", "query"),
     [
-        (["# A pool for each tenant"], by_asyncpg),
+        (["## Open and use a pool"], by_asyncpg),
         (["### psycopg_pool"], by_psycopg),
         (["### SQLAlchemy with asyncpg"], by_sqlalchemy),
         (["### SQLAlchemy with asyncpg", "### SQLAlchemy with psycopg"], by_sqlalchemy),

@@ -18,7 +18,6 @@ from aiodbclient.errors import (
     UnsupportedOperationError,
 )
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
-from aiodbclient.tenants._grants import postgres
 from aiodbclient.tenants._intent import Intent, Verb
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.testing import LONG
@@ -26,6 +25,7 @@ from aiodbclient.tenants.testing import LONG
 from .conftest import Place, only
 from .dying import died, moments
 from .programs import ask, refusal
+from .test_check_and_repair import admin_of
 
 READ = "SELECT x FROM t"
 WRITES = ["INSERT INTO t VALUES (2)", "UPDATE t SET x = 3", "DELETE FROM t WHERE x = 99"]
@@ -90,18 +90,14 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
     assert await may(owner, "INSERT INTO t VALUES (4)")
 
 
-async def test_there_are_no_readers_where_every_login_may_create_objects(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on PostgreSQL 14: `test_postgres_roles.py` asks each installed server."""
-
-    async def open_schemas(_: object) -> list[str]:
-        return ["public"]
-
-    monkeypatch.setattr(postgres, "open_schemas_of_others", open_schemas)
+async def test_there_are_no_readers_where_every_login_may_create_objects(place: Place) -> None:
+    """As in the schema public on PostgreSQL 14: `test_postgres_roles.py` asks each installed server."""
     owner = await place.tenants().ensure("alpha")
+    await ask(owner, f'GRANT CREATE ON DATABASE "{owner.database}" TO doadmin')
+    admin = await admin_of(place, owner.database)
+    await ask(admin, "CREATE SCHEMA theirs", "GRANT CREATE, USAGE ON SCHEMA theirs TO PUBLIC")
     before = await place.cluster.users.list()
-    with pytest.raises(UnsupportedOperationError, match="every login may create objects in the schema 'public'"):
+    with pytest.raises(UnsupportedOperationError, match=r"every login may create objects in the schema 'theirs'"):
         await place.tenants().role("reader").ensure("alpha")
     assert await place.cluster.users.list() == before
     assert [record.name async for record in place.store.records()] == ["alpha"]

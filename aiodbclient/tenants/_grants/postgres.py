@@ -237,6 +237,9 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
                     others = await present_logins(session)
                     await take(session, await lacking(session, others, self._limit))
+        if password is None:  # the login's own sessions could make something until it was deleted
+            with suppress(GrantError):  # ``check`` reports what is left
+                await self.reclaim(names)
         return None
 
     async def take_over(self, names: Names, username: str) -> None:
@@ -363,4 +366,4 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
 
 def _problems(steps: Sequence[Step]) -> frozenset[Problem]:
-    return frozenset(step.problem for step in steps if step.problem is not None)
+    return frozenset(step.problem for step in steps)

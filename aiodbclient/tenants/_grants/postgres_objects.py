@@ -98,17 +98,7 @@ WHERE rolname = %s AND me.oid = ANY (polroles)
 
 @frozen(kw_only=True)
 class Granted:
-    """One privilege of a role on an object.
-
-    Attributes:
-        owner: The owner of the object.
-        grantor: Who granted it: the owner, or a role with the grant option.
-        kind: The kind of object as in GRANT, such as ``TABLE``.
-        identity: Its quoted name.
-        privilege: The privilege.
-        column: The column, or None.
-        grantable: Whether the role may grant it to others.
-    """
+    """One privilege of a role on an object. ``kind`` is the word of GRANT, and ``identity`` the quoted name."""
 
     owner: str
     grantor: str
@@ -125,15 +115,9 @@ async def owners(session: Session) -> list[str]:
 
 
 async def hand_over(session: Session, role: str, acting: str) -> None:
-    """Make the owner role the owner of what ``role`` owns in this database. No data is lost.
+    """Make the owner role the owner of what ``role`` owns in this database, as ``acting``, who has the rights of both.
 
-    Args:
-        session: A session in that database, whose login may become the owner role.
-        role: The role.
-        acting: The role that alters the objects: it has the rights of ``role``.
-
-    Raises:
-        GrantError: Something was refused. What was given away before stays so.
+    Raises GrantError if something was refused. What was given away stays so.
     """
     owner = Identifier(session.names.owner)
     rows = await session.run(_OWNED, role)

@@ -57,44 +57,26 @@ FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
 
 @frozen
 class Step:
-    """A missing statement.
+    """A missing statement, and the problem until it has run."""
 
-    Attributes:
-        problem: The problem until it has run; None if there is none.
-        statement: The statement.
-        as_owner: Whether to run it as the owner role instead of the administrator.
-        of_login: Whether it concerns only one of the tenant's own logins.
-    """
-
-    problem: Problem | None
+    problem: Problem
     statement: Composed
-    as_owner: bool = False
-    of_login: bool = False
+    as_owner: bool = False  # run it as the owner role, not as the administrator
+    of_login: bool = False  # it concerns only one of the tenant's own logins
 
 
 @frozen(kw_only=True)
 class Database:
-    """The state of a tenant's database on the server.
-
-    Attributes:
-        owner: The role that owns it.
-        connections: Whether it allows connections.
-        template: Whether it is a template, which cannot be dropped.
-        limit: Its connection limit; -1 for none.
-        settings: The names of the settings on it.
-        half: Half of the connections that the server takes.
-        privileges: The privileges of each role on it. ``PUBLIC`` means all roles.
-        granting: The roles that may grant a privilege to others.
-    """
+    """The state of a tenant's database on the server."""
 
     owner: str
-    connections: bool
-    template: bool
-    limit: int
-    settings: frozenset[str]
-    half: int
-    privileges: dict[str, set[str]] = field(factory=dict)
-    granting: set[str] = field(factory=set)
+    connections: bool  # whether it allows them
+    template: bool  # then it cannot be dropped
+    limit: int  # of its connections; -1 for none
+    settings: frozenset[str]  # their names
+    half: int  # of the connections that the server takes
+    privileges: dict[str, set[str]] = field(factory=dict)  # of each role. ``PUBLIC`` means all roles
+    granting: set[str] = field(factory=set)  # the roles that may grant a privilege to others
 
 
 @frozen(kw_only=True)
@@ -174,13 +156,8 @@ def membership_steps(
 ) -> Iterator[Step]:
     """Yield the missing statements so that ``role`` exists, and the administrator and only these logins are members.
 
-    Args:
-        session: A session of the administrator.
-        role: The role.
-        present: Its members; None if it does not exist.
-        usernames: The logins that must be members.
-        inherit: Whether the logins inherit its rights in every session. Otherwise they use ``SET ROLE``.
-        keep: Other logins that may be members.
+    ``present`` are its members, None if it does not exist. The logins in ``keep`` may be members. With ``inherit`` the
+    logins have its rights in every session, otherwise after ``SET ROLE``.
     """
     admin, options = session.login, session.knows_options
     if present is None:

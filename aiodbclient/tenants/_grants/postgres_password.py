@@ -1,7 +1,8 @@
 """Test a login's password on PostgreSQL without libpq, which counts as many SCRAM rounds as the login asks for.
 
 A tenant chooses the number of rounds of its own password. libpq computes them in the event loop: 2,147,483,647 rounds
-take 40 minutes. This reads the number first, and refuses more than ``_MOST_ROUNDS``.
+take 40 minutes. This reads the number first, refuses more than ``_MOST_ROUNDS``, and computes them in a thread. From 18
+on libpq takes the result. An older one computes again, and a login that sets passwords all the time can win that race.
 """
 
 from __future__ import annotations
