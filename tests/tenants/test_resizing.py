@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aiodbclient import Action, DatabaseClient, RateBudget
+from aiodbclient import Action, DatabaseClient, RateBudget, Run
 from aiodbclient.errors import PreconditionFailedError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
+
+
+async def online_when_it_waits(sandbox: Sandbox, cluster_id: str, run: Run[Any]) -> None:
+    while run.waiting is None:  # noqa: ASYNC110 - it is no event
+        await asyncio.sleep(0.01)
+    assert run.waiting == "the cluster is resizing"
+    sandbox.set_status(cluster_id, "online")
 
 
 @pytest.mark.parametrize("engine", ["mongodb", "kafka"])
@@ -33,9 +42,12 @@ async def test_every_verb_waits_until_the_cluster_is_online(
             (lambda _: plan.apply(), None),
             (tenants.remove, Action.DELETED),
         ):
-            sandbox.set_status(cluster_id, "resizing", online_after=0.2)
+            sandbox.set_status(cluster_id, "resizing")
             before = sum(count for (_, status), count in sandbox.counts.items() if status == 412)
-            outcomes = [outcome async for outcome in verb(names)]
+            run = verb(names)
+            opened = asyncio.create_task(online_when_it_waits(sandbox, cluster_id, run))
+            outcomes = [outcome async for outcome in run]
+            await opened
             assert {outcome.error for outcome in outcomes} == {None}
             assert action is None or {outcome.action for outcome in outcomes} == {action}
             refused = sum(count for (_, status), count in sandbox.counts.items() if status == 412) - before
