@@ -15,7 +15,7 @@ from aiodbclient.tenants import SQLiteStore, Tenants
 
 
 async def online_when_it_waits(sandbox: Sandbox, cluster_id: str, run: Run[Any]) -> None:
-    while run.waiting is None:  # noqa: ASYNC110 - it is no event
+    while run.waiting is None:
         await asyncio.sleep(0.01)
     assert run.waiting == "the cluster is resizing"
     sandbox.set_status(cluster_id, "online")
