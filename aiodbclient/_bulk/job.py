@@ -25,7 +25,7 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
     """
 
     def __init__(self) -> None:
-        self.pause = Pause()
+        self.pause: Pause = Pause()
 
     @abstractmethod
     def check(self, given: object) -> SpecT:

@@ -47,7 +47,7 @@ class ClusterMemory:
     __slots__ = ("ca_locks", "cas", "deletions", "engines", "reads", "user_writes", "write_locks")
 
     def __init__(self, user_writes: int | None = None) -> None:
-        self.user_writes = user_writes
+        self.user_writes: int | None = user_writes
         self.ca_locks: dict[str, asyncio.Lock] = {}
         self.cas: dict[str, str] = {}
         self.engines: dict[str, Engine | str] = {}
