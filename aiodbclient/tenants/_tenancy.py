@@ -67,25 +67,24 @@ class Tenancy:
     async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
         """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
         async for record in readable(self._entries()):
-            yield evolve(record, name=tenant_of(record.name)[0]), self._why_not_ours(record)
+            yield record, self._why_not_ours(record)
 
     async def names(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record in this role, except those for which nothing was begun.
+        """Yield the names of all tenants on record in this role, also of those whose record cannot be read.
 
-        A name that is only claimed may be on its way to a cluster of another ``Tenants``. The names of records that
-        cannot be read are among them.
+        A name that is only claimed may be on its way to a cluster of another ``Tenants``, and is left out.
         """
         async for entry in self._entries():
             if isinstance(entry, StoreError):
                 yield tenant_of(entry.damaged[0])[0]
-            elif not (self._why_not_ours(entry) or is_empty(entry)):
-                yield tenant_of(entry.name)[0]
+            elif not is_empty(entry) and not self._why_not_ours(entry):
+                yield entry.name
 
     async def _entries(self) -> AsyncIterator[Record | StoreError]:
         async for entry in entries_of(self.store):
-            _, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
+            name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
             if role is self.role:
-                yield entry
+                yield evolve(entry, name=name) if isinstance(entry, Record) else entry
 
     async def claim(self, names: Names, spent: Spent) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
