@@ -57,6 +57,11 @@ class Executor(Generic[DoneT]):
         self._failure: BaseException | None = None  # what ended the run
         self._stopped = False
 
+    @property
+    def waiting(self) -> str | None:
+        """What the run waits for, or None."""
+        return self._job.pause.waiting
+
     async def next(self) -> Any:
         """Wait for the next outcome.
 

@@ -105,6 +105,8 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
         first: Sequence[NewUser],
         last: Sequence[str],
     ) -> None:
+        super().__init__()
+        context = context.for_bulk(Meter(), self.pause)
         self._provision = ProvisionUsers(context, "update")
         self._deprovision = DeprovisionUsers(context)
         self._first = first

@@ -92,7 +92,8 @@ class Answer:
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """Return the models on this page of a list, and the URL of the next page or None. Raises as ``read``."""
         try:
-            page, following = decoded_page(self.body, self.call.operation.key, model)
+            operation = self.call.operation
+            page, following = decoded_page(self.body, operation.key, model, operation.other_key)
         except TooManyValuesError:
             problem = _TOO_MANY
         except SHAPE_ERRORS:

@@ -272,8 +272,8 @@ class Transport:
 
 
 @asynccontextmanager
-async def _alone(call: Call, lock: asyncio.Lock, waited: float) -> AsyncGenerator[None]:
-    """Hold the lock of a cluster that supports only one user write at a time.
+async def _alone(call: Call, lock: asyncio.Semaphore, waited: float) -> AsyncGenerator[None]:
+    """Hold the lock of a cluster that takes only so many user writes at a time.
 
     Args:
         call: The call. Its patience limits the wait for the lock.
@@ -288,7 +288,7 @@ async def _alone(call: Call, lock: asyncio.Lock, waited: float) -> AsyncGenerato
         async with asyncio.timeout(patience):
             await lock.acquire()
     except TimeoutError:
-        text = "another user write on this cluster, which takes one at a time, takes longer than max_wait allows"
+        text = "another user write on this cluster takes longer than max_wait allows"
         raise RateLimitError(f"{call.what}: {text}") from None
     try:
         yield

@@ -59,8 +59,9 @@ class TenantJob(Job[str, DoneT]):
     """
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
+        super().__init__()
         self.tenancy = tenancy
-        self.clusters = JobClusters(tenancy, bulk=bulk)
+        self.clusters = JobClusters(tenancy, self.pause if bulk else None)
 
     def check(self, given: object) -> str:
         return name_spec(given)
@@ -157,7 +158,7 @@ class ClaimingJob(TenantJob[DoneT]):
             tenancy = self.tenancy.for_role(role)
             if await tenancy.record(tenant.names.tenant, tenant.spent) is not None:
                 of_role = job(tenancy)
-                of_role.clusters.bulk = self.clusters.bulk
+                of_role.clusters.pause = self.clusters.pause
                 await of_role.do_one(tenant.names.tenant, tenant.spent)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant. Their names begin with its name and a dot.
+"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant. Their names begin with ``Names.objects``.
 
 When the API deletes a login, these stay. So the next tenant of the same name could read them.
 """
@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from .._request.pages import PER_PAGE, is_usual
 from .._request.waits import waits
 from ..clusters import ClusterClient, request_below
 from ..engines import Engine
@@ -37,8 +38,8 @@ async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str
 
 def objects_of(names: Names, listed: Iterable[str]) -> list[str]:
     """Filter ``listed`` for the tenant's topics or indexes."""
-    prefix = f"{names.whole}."
-    return [name for name in listed if name.startswith(prefix) and not _PATTERN.search(name)]
+    prefix = names.objects
+    return [name for name in listed if prefix and name.startswith(prefix) and not _PATTERN.search(name)]
 
 
 async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
@@ -89,6 +90,8 @@ async def _listed(cluster: ClusterClient, kind: str, member: str) -> list[str]:
             return found
         if following == params:
             break
+        if params is None and is_usual(found):
+            following, found = {"per_page": [str(PER_PAGE)]}, []
         params = following
     raise InvalidResponseError(f"the API's list of {kind} has another form than it documents")
 

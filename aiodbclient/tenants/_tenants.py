@@ -436,7 +436,7 @@ class Tenants:
     def _run(self, names: GivenNames | None, job: TenantJob[DoneT]) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.clusters.bulk = False
+            job.clusters.pause = None
         return Run(self._names(names), job)
 
     def _names(self, names: GivenNames | None) -> GivenNames:
