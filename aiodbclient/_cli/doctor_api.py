@@ -31,15 +31,7 @@ _SETTLED = 10.0  # s for which reads may be behind writes
 async def try_api(
     findings: Findings, cluster: ClusterClient, engine: Engine | str, name: str, pending: set[str]
 ) -> None:
-    """Make logins whose names begin with ``name``, as a tenant's, and prove what the API says of them.
-
-    Args:
-        findings: Prints a line for each proof.
-        cluster: The cluster.
-        engine: Its engine.
-        name: The name of a tenant that does not exist.
-        pending: Holds the names whose creation has no answer yet.
-    """
+    """Make logins whose names begin with ``name``, as a tenant's, and prove what the API says of them."""
     settings = settings_for(engine, names_of(name, engine))
     login = f"{name}-a"
     try:

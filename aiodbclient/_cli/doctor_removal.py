@@ -26,16 +26,7 @@ _PAUSE = 1.5  # s between two looks
 async def remove(
     findings: Findings, tenants: Tenants, cluster: ClusterClient, info: Cluster, name: str, pending: set[str]
 ) -> None:
-    """Remove the tenant and everything else whose name begins as ``name``, and print whether anything is left.
-
-    Args:
-        findings: Prints a line.
-        tenants: The tenants with the tenant ``name``.
-        cluster: The cluster.
-        info: What was read of it.
-        name: The name of the tenant.
-        pending: Names whose creation has no answer, so that it may still be performed.
-    """
+    """Remove the tenant and everything else whose name begins as ``name``, and print whether anything is left."""
     error: object = None
     try:
         if pending:

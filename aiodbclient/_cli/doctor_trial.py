@@ -30,16 +30,7 @@ class _StepFailedError(Exception):
 async def live(
     findings: Findings, cluster: ClusterClient, info: Cluster, budget: AnyBudget, *, private: bool, admin: str | None
 ) -> None:
-    """Prove what can be proved, and remove whatever was made, also after a signal.
-
-    Args:
-        findings: Prints a line for each step.
-        cluster: The cluster.
-        info: What was read of it.
-        budget: Shows whether a request is in flight when a signal comes.
-        private: As for ``Tenants``.
-        admin: As for ``Tenants``.
-    """
+    """Prove what can be proved, and remove whatever was made, also after a signal."""
     # On MySQL an underscore in a schema's name is a wildcard of grants, unless the server runs with partial_revokes.
     name = f"doctor-{secrets.token_hex(4)}" + ("_x" if info.engine in MYSQL else "")
     pending = set[str]()

@@ -76,23 +76,7 @@ def _own_copy(value: Any) -> Any:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Options:
-    """The options of a call, as its caller set them.
-
-    Args:
-        max_wait: How many seconds a call may wait for the rate budget. None: no limit. In the bulk lane it only limits
-            how long a run waits for a cluster that refuses changes.
-        timeout: How many seconds one try may take, including the connect.
-        retry: How often to retry, and how long to wait in between.
-        headers: Additional headers of each request. They may hold secrets.
-        bulk: Whether the call waits in the bulk lane of the budget, without a limit.
-        pause: How its run waits while a cluster refuses changes. None: it does not.
-        before_sending: Called right before each request, after all waits. If it raises, the request is not sent and
-            the call raises the same error.
-        tenant: The tenant that the call is for, or None.
-
-    Raises:
-        InvalidArgumentError: A value is invalid; the message names the argument.
-    """
+    """The options of a call, as its caller set them."""
 
     max_wait: float | None = field(default=None, validator=_checked_max_wait)
     timeout: float = field(default=30.0, validator=_checked_timeout)
@@ -107,17 +91,6 @@ class Options:
 class Call:
     """One call: what to send, and its state so far.
 
-    Args:
-        operation: The operation.
-        path: The percent-encoded path, with the query.
-        options: The options of the caller.
-        meter: Counts the requests, or None.
-        cluster_id: The id of the cluster, or None.
-        name: The user or db, or None.
-        exact_name: Whether names on this cluster are case-sensitive.
-        body: The body, to be encoded as JSON or already encoded, or None.
-        write_lock: Held while a request is in flight, if the cluster takes only so many user writes at a time.
-
     Attributes:
         requests: How many requests were made so far.
         sent: How many of them may have reached the server.
@@ -129,9 +102,6 @@ class Call:
         request_id: The id of the last answer, or None.
         closed_for: How many seconds the last 429 closed the gate, or None.
         patience: The rest of ``max_wait`` in seconds, or None for no limit.
-
-    Raises:
-        InvalidArgumentError: JSON cannot represent ``body``.
     """
 
     requests: int = 0

@@ -103,20 +103,6 @@ class ClusterContext(NamedTuple):
         """Send an operation on the user or db ``name``, if the cluster's engine supports it.
 
         If the cluster takes only so many user writes at a time, a user write waits for the others.
-
-        Args:
-            operation: The operation.
-            name: The user or db.
-            body: The body, to be encoded as JSON.
-            settings: The settings in ``body``, by their names in ``Capabilities.user_settings``.
-
-        Returns:
-            The successful answer, not read yet.
-
-        Raises:
-            InvalidArgumentError: The name is invalid in a URL. Nothing was sent.
-            UnsupportedOperationError: The engine does not support this. Nothing was sent.
-            DatabaseClientError: As ``Transport.send``.
         """
         check_name(name)
         path = operation.path(self.cluster_id, name)

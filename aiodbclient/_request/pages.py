@@ -35,11 +35,6 @@ async def read_all(
 
     The API description says of none of these lists that it has pages. So the first request asks for no size. If the
     list has pages of the usual size, it is read again from its beginning in the largest ones.
-
-    Raises:
-        InvalidResponseError: The next page is at another host or path, or was read before; or the list has more than
-            5,000 pages, 128 MiB, or a million values.
-        DatabaseClientError: As ``Transport.send``.
     """
     items: list[T] = []
     sized = f"{path}{'&' if '?' in path else '?'}per_page={PER_PAGE}"

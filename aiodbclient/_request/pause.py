@@ -72,12 +72,7 @@ class Pause:
         return next((cluster.reason for cluster in self._clusters.values() if cluster.reason is not None), None)
 
     async def send(self, context: ClusterContext, call: Call) -> Answer:
-        """Send ``call``, and again after each 412, when the cluster accepts writes.
-
-        Raises:
-            ClusterNotOnlineError: It refused them for too long.
-            DatabaseClientError: As ``Transport.send``.
-        """
+        """Send ``call``, and again after each 412, when the cluster accepts writes."""
         cluster = self._clusters.setdefault(context.cluster_id, _Cluster())
         while True:
             if cluster.turn.locked():

@@ -51,12 +51,7 @@ class Doubt:
 
 
 class TenantJob(Job[str, DoneT]):
-    """A job on tenants, given by name. ``do_one`` is the work on one of them.
-
-    Args:
-        tenancy: The cluster and the store.
-        bulk: Whether its requests wait in the bulk lane, as long as necessary.
-    """
+    """A job on tenants, given by name. ``do_one`` is the work on one of them."""
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
         super().__init__()

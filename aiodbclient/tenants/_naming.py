@@ -86,11 +86,7 @@ class Names:
 
 
 def check_tenant(name: object) -> str:
-    """Return ``name`` if it can be a tenant's name on some engine.
-
-    Raises:
-        InvalidArgumentError: It is not a string, only has spaces, or a URL cannot contain it.
-    """
+    """Return ``name`` if it can be a tenant's name on some engine."""
     check_name(name)
     assert isinstance(name, str)
     if not name.strip():
@@ -112,19 +108,7 @@ def tenant_of(record: str) -> tuple[str, Role]:
 
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = Role.OWNER) -> Names:
-    """Return the names of ``tenant`` on a cluster of ``engine``.
-
-    Args:
-        tenant: The tenant.
-        engine: The cluster's engine.
-        prefix: The prefix of the names.
-        role: The role of the logins.
-
-    Raises:
-        InvalidArgumentError: With its prefix the name is too long for the engine, reserved, of the form of a derived
-            name, or has a character that the engine's patterns cannot hold.
-        UnsupportedOperationError: The engine can have no tenants, or is not known.
-    """
+    """Return the names of ``tenant`` on a cluster of ``engine``."""
     by_prefix = guard_tenants(engine).tenants == "prefix"
     whole = prefix + check_tenant(tenant)
     check_name(whole)

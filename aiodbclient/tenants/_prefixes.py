@@ -27,12 +27,7 @@ _GONE = 30.0  # s for which a deleted topic may still be listed: Kafka deletes i
 
 
 async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str]:
-    """List the names of all topics or indexes of a cluster. On an engine with databases the list is empty. Only reads.
-
-    Raises:
-        InvalidResponseError: The list has another form.
-        DatabaseClientError: As ``DatabaseClient.request``.
-    """
+    """List the names of all topics or indexes of a cluster. On an engine with databases the list is empty."""
     return await _listed(cluster, *_LISTS[engine]) if engine in _LISTS else []
 
 
@@ -48,20 +43,7 @@ async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) 
 
 
 async def delete_leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
-    """Delete the tenant's topics or indexes, and wait until none is listed. Safe to repeat and to cancel.
-
-    Args:
-        cluster: The cluster.
-        engine: Its engine.
-        names: The tenant's names.
-
-    Returns:
-        The names that are still listed after half a minute.
-
-    Raises:
-        InvalidResponseError: The list has another form.
-        DatabaseClientError: As ``DatabaseClient.request``.
-    """
+    """Delete the tenant's topics or indexes, and wait until none is listed. Safe to repeat and to cancel."""
     deleted = set[str]()
     for wait in waits(_GONE):
         await asyncio.sleep(wait)
