@@ -36,7 +36,7 @@ def complete(answer: Callable[[], object]) -> int:
     return code
 
 
-def clusters(context: typer.Context, incomplete: str) -> list[str]:
+def cluster_names(context: typer.Context, incomplete: str) -> list[str]:
     """The clusters: those of $AIODBCLIENT_CLUSTER, and those of the API if $AIODBCLIENT_COMPLETE_CLUSTERS is set."""
     _asked.set(True)
     known = os.environ.get("AIODBCLIENT_CLUSTER", "").split(",")

@@ -142,7 +142,7 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert many("tenants", "remove", "a", "c", "--suspended-for", "30d", "--yes").out == "2 kept\n"
 
     resumed = many("tenants", "resume", "--all", "--yes", "--json")
-    assert [(each["name"], each["action"]) for each in resumed.objects()] == [("a", "resumed"), ("b", "resumed")]
+    assert {each["name"]: each["action"] for each in resumed.objects()} == {"a": "resumed", "b": "resumed"}
     assert enters(login(many, "a"))
     assert not enters(old)
 
