@@ -7,7 +7,6 @@ import secrets
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from .._libpq import one_line
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import Store
 from .doctor_findings import Findings
@@ -61,6 +60,8 @@ def _write_beside(path: Path) -> None:
 async def _has_no_table(where: str) -> bool:
     """Whether a store in PostgreSQL has no table yet. Then its role can create it, or this raises StoreError."""
     from psycopg import AsyncConnection, Error
+
+    from .._libpq import one_line
 
     try:
         async with await AsyncConnection.connect(where, connect_timeout=10) as connection:
