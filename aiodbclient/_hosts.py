@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+# In a URI they end the host, begin its options, name a second host or stand for another character.
+_NEVER_IN_A_HOST = frozenset(" /@?&=#%,;\\'\"")
 
 
 def is_host(text: str | None) -> bool:
     """Whether ``text`` can be the name or address of a host. For other texts Python's sockets raise UnicodeError."""
-    if not text or not text.isprintable() or any(character in text for character in " /@"):
+    if not text or not text.isprintable() or not _NEVER_IN_A_HOST.isdisjoint(text):
         return False
     try:
         text.encode("idna")
@@ -24,3 +27,15 @@ def has_late_at(url: str) -> bool:
     """
     parts = urlsplit(url)
     return "@" in parts.path + parts.query.partition("=")[0] + parts.fragment
+
+
+def mysql_parts(url: str) -> SplitResult | None:
+    """Return the parts of ``url`` if it names a MySQL server, with its host, a valid port if any, and a user."""
+    try:
+        parts, late = urlsplit(url), has_late_at(url)
+        is_mysql = parts.scheme in ("mysql", "mariadb") and (parts.port is None or parts.port > 0)
+        if is_mysql and is_host(parts.hostname) and parts.username and not late:
+            return parts
+    except ValueError:  # its message may quote the password
+        pass
+    return None

@@ -19,15 +19,17 @@ class DatabaseClientError(Exception):
     Attributes:
         may_have_applied: Whether the call may have taken effect on the server although it failed.
         tries: The number of requests that were sent.
+        advice: What a program can do now. It is the end of the message; empty if the message has none.
     """
 
-    def __init__(self, message: str, *, may_have_applied: bool = False) -> None:
+    def __init__(self, message: str, *, may_have_applied: bool = False, advice: str = "") -> None:
         super().__init__(message)
         self.may_have_applied = may_have_applied
         self.tries = 0
+        self.advice = advice
 
     def __str__(self) -> str:
-        text = super().__str__()
+        text = f"{super().__str__()}: {self.advice}" if self.advice else super().__str__()
         return f"{text} (after {self.tries} tries)" if self.tries > 1 else text
 
 
@@ -41,6 +43,20 @@ class ConfigurationError(DatabaseClientError):
 
 class InvalidArgumentError(DatabaseClientError, ValueError):
     """An argument is invalid. Nothing was sent."""
+
+
+class TenantNotFoundError(InvalidArgumentError):
+    """The tenant has no credential on record: it is unknown, or its creation or removal is not finished.
+
+    A web backend can answer 404.
+    """
+
+
+class NoRoomError(DatabaseClientError):
+    """All clusters of a ``Tenants`` are full: each has ``most`` tenants. Nothing was sent, nothing is on record.
+
+    Give ``Tenants`` another cluster, or a larger ``most``.
+    """
 
 
 class UnsupportedOperationError(DatabaseClientError):
@@ -108,8 +124,10 @@ class InvalidResponseError(DatabaseClientError):
         body: The beginning of the answer, at most 2,000 characters, with secrets masked.
     """
 
-    def __init__(self, message: str, *, status: int = 0, body: str = "", may_have_applied: bool = False) -> None:
-        super().__init__(message, may_have_applied=may_have_applied)
+    def __init__(
+        self, message: str, *, status: int = 0, body: str = "", may_have_applied: bool = False, advice: str = ""
+    ) -> None:
+        super().__init__(message, may_have_applied=may_have_applied, advice=advice)
         self.status = status
         self.body = body
 
@@ -133,8 +151,9 @@ class APIError(DatabaseClientError):
         message: str = "",
         request_id: str | None = None,
         may_have_applied: bool = False,
+        advice: str = "",
     ) -> None:
-        super().__init__(text, may_have_applied=may_have_applied)
+        super().__init__(text, may_have_applied=may_have_applied, advice=advice)
         self.status = status
         self.id = id
         self.message = message
@@ -230,6 +249,13 @@ class StoreError(DatabaseClientError):
 
 class ClaimLostError(StoreError):
     """The claim on a tenant's name ended, or another process took it over. The store changed nothing."""
+
+
+class SuspendedError(DatabaseClientError):
+    """The tenant is suspended: no login of it enters, and its data stays. ``resume`` gives it a new password.
+
+    A web backend can answer 403.
+    """
 
 
 class RotationPendingError(DatabaseClientError):

@@ -1,5 +1,5 @@
-"""A rate budget that several processes share through Valkey or Redis. Needs the extra ``valkey``."""
+"""A rate budget that several processes share: through PostgreSQL (extra ``tenants``), Valkey or Redis (``valkey``)."""
 
-from ._pacing.shared.budget import SharedRateBudget, token_key
+from ._pacing.shared import SharedRateBudget, token_key
 
 __all__ = ["SharedRateBudget", "token_key"]

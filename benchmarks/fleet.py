@@ -1,8 +1,9 @@
-"""Run worker processes with one token and a rate budget shared through Valkey, against a sandbox with scaled windows.
+"""Run worker processes with one token and a shared rate budget, against a sandbox with scaled windows.
 
-There are three runs: undisturbed, with two workers killed in the middle, and with Valkey restarted in the middle (it
-loses its memory). Other workers get the names that a killed worker has not reported, so some names are requested twice.
-The optimum is therefore computed from the requests that the API accepted. ``--limits`` adds a run with a budget built
+On each server of budgets, PostgreSQL and Valkey, there are three runs: undisturbed, with two workers killed in the
+middle, and with the server away for a while in the middle (Valkey also loses its memory). Other workers get the names
+that a killed worker has not reported, so some names are requested twice. The optimum is therefore computed from the
+requests that the API accepted. Then one process measures what a slot costs. ``--limits`` adds a run with a budget built
 on the moving window of the ``limits`` package, which must be installed.
 """
 
@@ -15,16 +16,16 @@ import math
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
-from valkey.asyncio import Valkey
 
 from aiodbclient import DatabaseClient, RateBudget, Window
 from aiodbclient.sandbox import Sandbox
-from valkey_server import ValkeyServer
+from aiodbclient.shared_budget import SharedRateBudget
+from budget_servers import SERVERS, BudgetServer
 
 HERE = Path(__file__).parent
 
@@ -56,6 +57,7 @@ class Fleet:
     total: int
     passwords: dict[str, str] = field(factory=dict)
     over: asyncio.Event = field(factory=asyncio.Event)
+    changes: int = 0  # of the state in the server, by workers that were not killed
 
     def feed(self) -> None:
         # One name to each in turn, so that only the budget decides how much a worker gets done.
@@ -69,6 +71,9 @@ class Fleet:
         assert worker.process.stdout is not None
         async for line in worker.process.stdout:
             report = json.loads(line)
+            if "changes" in report:
+                self.changes += report["changes"]
+                continue
             worker.names.discard(report["name"])
             worker.done += 1
             self.passwords[report["name"]] = report["password"]
@@ -91,7 +96,7 @@ class Figures:
     throttled: int
     lost: int
     shares: list[int]
-    asks: float  # scripts that Valkey runs per request
+    changes: float  # of the state in the server, per request
 
     @property
     def ratio(self) -> float:
@@ -112,22 +117,23 @@ async def run_fleet(
     workers: int,
     window: Window,
     kill: int = 0,
-    restart: bool = False,
+    away: float = 0.0,
     limits: bool = False,
-    valkey_timeout: float = 1.0,
+    server: str = "valkey",
+    patience: float = 1.0,
 ) -> Figures:
     """Create ``total`` users with ``workers`` processes. ``shares`` has only the workers that survived."""
-    with ValkeyServer() as valkey:
+    with SERVERS[server]() as budgets:
         async with Sandbox(windows=[window]) as sandbox:
             cluster = await sandbox.add_cluster("pg", backend="memory")
             plan = {
                 "url": sandbox.url,
                 "cluster": cluster,
-                "valkey": valkey.url,
+                "budget": budgets.url,
                 "workers": workers,
                 "window": {"limit": window.limit, "seconds": window.seconds},
                 "limits": limits,
-                "timeout": valkey_timeout,
+                "timeout": patience,
             }
             fleet = Fleet(
                 deque(f"tenant-{n:04}" for n in range(total)),
@@ -136,7 +142,7 @@ async def run_fleet(
                 total,
             )
             try:
-                return await _measure(fleet, valkey, sandbox, cluster, window, kill, restart)
+                return await _measure(fleet, budgets, sandbox, cluster, window, kill, away)
             finally:
                 for worker in fleet.workers:
                     if worker.process.returncode is None:
@@ -160,7 +166,7 @@ async def _start(plan: dict[str, Any], token: str) -> Worker:
 
 
 async def _measure(
-    fleet: Fleet, valkey: ValkeyServer, sandbox: Sandbox, cluster: str, window: Window, kill: int, restart: bool
+    fleet: Fleet, budgets: BudgetServer, sandbox: Sandbox, cluster: str, window: Window, kill: int, away: float
 ) -> Figures:
     middle = fleet.total / window.limit * window.seconds / 2
     started = time.perf_counter()
@@ -168,11 +174,10 @@ async def _measure(
     async with asyncio.TaskGroup() as group:
         for worker in fleet.workers:
             group.create_task(fleet.follow(worker))
-        group.create_task(_disturb(fleet, valkey, middle, kill, restart))
+        group.create_task(_disturb(fleet, budgets, middle, kill, away))
         async with asyncio.timeout(20 * middle + 30):
             await fleet.over.wait()
         seconds = time.perf_counter() - started
-        asks = await _scripts(valkey)
         for worker in fleet.workers:
             assert worker.process.stdin is not None
             if not worker.killed:
@@ -191,27 +196,43 @@ async def _measure(
         throttled=throttled,
         lost=sum(current.get(f"tenant-{n:04}") != fleet.passwords[f"tenant-{n:04}"] for n in range(fleet.total)),
         shares=[worker.done for worker in fleet.workers if not worker.killed],
-        asks=asks / requests,
+        changes=fleet.changes / requests,
     )
 
 
-async def _disturb(fleet: Fleet, valkey: ValkeyServer, after: float, kill: int, restart: bool) -> None:
+async def _disturb(fleet: Fleet, budgets: BudgetServer, after: float, kill: int, away: float) -> None:
     await asyncio.sleep(after)
     for worker in fleet.workers[:kill]:
         worker.kill()
-    if restart:
-        valkey.stop()
-        await asyncio.sleep(0.3)
-        await asyncio.to_thread(valkey.start)
+    if away:
+        await asyncio.to_thread(budgets.stop)
+        await asyncio.sleep(away)
+        await asyncio.to_thread(budgets.start)
 
 
-async def _scripts(valkey: ValkeyServer) -> int:
-    client = Valkey.from_url(valkey.url)
-    try:
-        stats = await client.info("commandstats")
-    finally:
-        await client.aclose()
-    return int(stats.get("cmdstat_evalsha", Counter(calls=0))["calls"])
+async def cost(server: str, history: int = 2500, grants: int = 200) -> tuple[float, float, int]:
+    """Return the milliseconds of this process, and of the clock, for each slot; and the length of the state.
+
+    The budget has the documented windows, and was used evenly in the last hour. One call follows another.
+    """
+    windows = [Window(250, 60.0), Window(5000, 3600.0)]
+    with SERVERS[server]() as budgets:
+        async with SharedRateBudget(budgets.url, windows, timeout=10.0) as budget:
+            process, now = budget._process, time.monotonic()
+            for n in range(history):
+                process.take(1, now)
+                process.end(now - 3500.0 * (1 - n / history) - 65.0, sent=True)
+            await budget.acquire()
+            budget.release()
+            cpu, wall = time.process_time(), time.perf_counter()
+            for _ in range(grants):
+                budget._asked = -math.inf  # without the pause between two asks
+                await budget.acquire()
+                budget.observe({"ratelimit-limit": "5000", "ratelimit-remaining": "2600"})
+                budget.release()
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            assert process.reply is not None
+            return 1000 * cpu / grants, 1000 * wall / grants, len(process.reply.state)
 
 
 async def main() -> None:
@@ -221,9 +242,11 @@ async def main() -> None:
     parser.add_argument("--limit", type=int, default=250, help="requests in each window")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the window, scaled from a minute")
     parser.add_argument("--limits", action="store_true", help="also run with the limits package (whole seconds only)")
-    parser.add_argument("--only", help="run only this: undisturbed, killed, restart or limits")
+    parser.add_argument("--only", help="run only this: undisturbed, killed, away, limits or cost")
+    parser.add_argument("--server", choices=SERVERS, help="only this server")
+    parser.add_argument("--away", type=float, default=0.3, help="for how many seconds the server is away")
     options = parser.parse_args()
-    runs: dict[str, dict[str, Any]] = {"undisturbed": {}, "killed": {"kill": 2}, "restart": {"restart": True}}
+    runs: dict[str, dict[str, Any]] = {"undisturbed": {}, "killed": {"kill": 2}, "away": {"away": options.away}}
     if options.limits:
         runs["limits"] = {"limits": True}
     print(
@@ -231,20 +254,30 @@ async def main() -> None:
         f"{options.seconds:g} s"
     )
     print(
-        f"{'run':12} {'s':>7} {'optimum':>8} {'ratio':>6} {'requests':>9} {'429':>5} {'429 share':>10} {'lost':>5} "
-        f"{'asks/request':>13} {'max/min':>8}  done by each surviving worker"
+        f"{'server':9} {'run':12} {'s':>7} {'optimum':>8} {'ratio':>6} {'requests':>9} {'429':>5} {'429 share':>10} "
+        f"{'lost':>5} {'changes/request':>16} {'max/min':>8}  done by each surviving worker"
     )
+    servers = [options.server] if options.server else [*SERVERS]
     for name, how in runs.items():
-        if options.only not in (None, name):
-            continue
-        window = Window(options.limit, options.seconds)
-        figures = await run_fleet(total=options.creates, workers=options.workers, window=window, **how)
-        print(
-            f"{name:12} {figures.seconds:7.2f} {figures.optimum:8.2f} {figures.ratio:6.3f} {figures.requests:9} "
-            f"{figures.throttled:5} {figures.throttled_share:10.4f} {figures.lost:5} {figures.asks:13.2f} "
-            f"{figures.fairness:8.2f}  {' '.join(map(str, figures.shares))}",
-            flush=True,
-        )
+        for server in servers:
+            if options.only not in (None, name) or (how.get("limits") and server != "valkey"):
+                continue
+            window = Window(options.limit, options.seconds)
+            figures = await run_fleet(
+                total=options.creates, workers=options.workers, window=window, server=server, **how
+            )
+            print(
+                f"{server:9} {name:12} {figures.seconds:7.2f} {figures.optimum:8.2f} {figures.ratio:6.3f} "
+                f"{figures.requests:9} {figures.throttled:5} {figures.throttled_share:10.4f} {figures.lost:5} "
+                f"{figures.changes:16.2f} {figures.fairness:8.2f}  {' '.join(map(str, figures.shares))}",
+                flush=True,
+            )
+    for server in servers:
+        if options.only in (None, "cost"):
+            cpu, wall, length = await cost(server)
+            print(
+                f"{server:9} {cpu:.2f} ms of this process and {wall:.2f} ms for a slot; the state has {length:,} bytes"
+            )
 
 
 if __name__ == "__main__":

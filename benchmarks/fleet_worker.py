@@ -19,15 +19,27 @@ async def main(plan: dict[str, Any]) -> None:
     if plan["limits"]:
         from limits_budget import LimitsBudget
 
-        budget: Any = LimitsBudget(plan["valkey"], window)
+        budget: Any = LimitsBudget(plan["budget"], window)
     else:
         budget = SharedRateBudget(
-            plan["valkey"],
+            plan["budget"],
             [window],
             key=token_key(token),
             fallback_share=1 / plan["workers"],
             timeout=plan["timeout"],
         )
+    changes = 0
+
+    def counting(change: Any) -> Any:
+        async def count(step: Any) -> Any:
+            nonlocal changes
+            changes += 1
+            return await change(step)
+
+        return count
+
+    if not plan["limits"]:
+        budget._cell.change = counting(budget._cell.change)
     async with (
         budget,
         DatabaseClient(token, base_url=plan["url"], budget=budget, retry=RetryPolicy(max_tries=20)) as client,
@@ -48,6 +60,7 @@ async def main(plan: dict[str, Any]) -> None:
         async with asyncio.TaskGroup() as group:
             async for line in lines:
                 group.create_task(provide(line.decode().strip()))
+    print(json.dumps({"changes": changes}), flush=True)
 
 
 if __name__ == "__main__":

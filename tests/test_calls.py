@@ -219,7 +219,7 @@ def test_the_error_of_a_lost_write_says_what_to_do(operation: Operation, advice:
     error = answered(call, 503, x_request_id="r1")
     text = str(error.args[0])
     call.complete(error)
-    assert error.args == (f"{text}; {advice}",)
+    assert str(error) == f"{text}; {advice} (after 2 tries)"
     assert (error.tries, error.may_have_applied) == (2, True)
 
     later = errors.PermissionDeniedError("403", status=403)

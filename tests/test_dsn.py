@@ -201,6 +201,10 @@ def test_the_default_database_is_the_connections() -> None:
         ),
         ((connection(Engine.MYSQL, host="a" * 70), ALICE), errors.InvalidArgumentError, "host .* is invalid"),
         ((connection(Engine.PG, host="a\0b"), ALICE), errors.InvalidArgumentError, "host .* is invalid"),
+        *(  # each begins or ends something in a URI: these turn TLS off
+            ((connection(Engine.PG, host=f"db.example{end}"), ALICE), errors.InvalidArgumentError, "host .* is invalid")
+            for end in ("/x?sslmode=disable&a=", "?sslmode=disable&x=", "?host=h", "&a", "=a", "#", "%3f", ",other")
+        ),
         ((connection("cockroach"), ALICE), errors.InvalidArgumentError, "cockroach"),
         ((connection(None), ALICE), errors.InvalidArgumentError, "engine"),
         ((connection(Engine.REDIS), ALICE), errors.UnsupportedOperationError, "redis"),

@@ -84,12 +84,12 @@ class Executor(Generic[DoneT]):
         raise failure
 
     def stop(self) -> None:
-        """Start nothing more, and cancel names that have sent nothing yet. Safe to repeat."""
+        """Start nothing more, and cancel names that have not begun. Safe to repeat."""
         self._stopped = True
         if self._preparing is not None:
             self._preparing.cancel()
         for task, meter in self._running.items():
-            if meter.requests == 0:
+            if not meter.begun:
                 task.cancel()
         self._wake.set()
 

@@ -27,6 +27,9 @@ class Action(StrEnum):
         CHECKED: The tenant was checked. ``problems`` lists what is wrong.
         REPAIRED: Something was wrong with the tenant, and was repaired.
         RETIRED: The tenant's previous credential was ended.
+        SUSPENDED: All logins of the tenant were ended. Its database stays.
+        RESUMED: The suspended tenant got its login back, with a new password.
+        DONE: The work of ``each`` on the tenant returned.
         DELETED: It existed, and was deleted.
         ABSENT: It was to be deleted, but did not exist.
         FAILED: It failed. ``error`` says why.
@@ -41,6 +44,9 @@ class Action(StrEnum):
     CHECKED = "checked"
     REPAIRED = "repaired"
     RETIRED = "retired"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    DONE = "done"
     DELETED = "deleted"
     ABSENT = "absent"
     FAILED = "failed"
@@ -89,6 +95,7 @@ class Failed(Outcome):
         db: Always None.
         credential: Always None.
         problems: Always empty, because the tenant could not be checked.
+        value: Always None.
     """
 
     action: Literal[Action.FAILED] = Action.FAILED
@@ -97,6 +104,7 @@ class Failed(Outcome):
     db: ClassVar[None] = None
     credential: ClassVar[None] = None
     problems: ClassVar[tuple[()]] = ()
+    value: ClassVar[None] = None
 
     @property
     def ok(self) -> Literal[False]:

@@ -28,11 +28,12 @@ it, otherwise with a new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from .._request.retry import Pauses, RetryPolicy, was_lost
+from .._request.waits import FIRST, until_seen
 from ..errors import (
     APIError,
     ConflictError,
@@ -41,7 +42,6 @@ from ..errors import (
     NotFoundError,
     UnprocessableEntityError,
 )
-from .waits import FIRST, waits
 
 T = TypeVar("T")
 
@@ -58,18 +58,10 @@ Request = Callable[[], Awaitable[T]]
 
 
 async def create_settled(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
-    """Create a user or database by the rules above. A cancelled call may have been applied.
+    """Create a user or database by the rules above, and return whether it is ours, and it.
 
-    Args:
-        create: Sends the create.
-        read: Reads the name that ``create`` makes. It raises NotFoundError if the name is not there.
-        retry: The client's policy: how often and how long to wait until a lost create is visible.
-
-    Returns:
-        Whether it is ours, and the user or database.
-
-    Raises:
-        DatabaseClientError: The API refused it, or (with ``may_have_applied``) the result is unknown.
+    ``read`` reads the name that ``create`` makes, and raises NotFoundError if the name is not there. ``retry`` says how
+    often and how long to wait until a lost create is visible. A cancelled call may have been applied.
     """
     try:
         return True, await create_new(create, read, retry)
@@ -84,12 +76,6 @@ async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -
     """Create a user or database, and settle it if the answer is lost: rules 1, 3, 4 and 5. It raises a refusal.
 
     The arguments are those of ``create_settled``.
-
-    Returns:
-        The user or database, which is ours.
-
-    Raises:
-        DatabaseClientError: The API refused it, or (with ``may_have_applied``) the result is unknown.
     """
     try:
         return await create()
@@ -101,15 +87,7 @@ async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -
 
 
 async def readable(request: Request[T], retry: RetryPolicy) -> T:
-    """Send a request, and repeat it while its answer is unreadable (InvalidResponseError).
-
-    Args:
-        request: Sends the request. It must be safe to repeat.
-        retry: How often to send it, and how long to wait in between.
-
-    Raises:
-        DatabaseClientError: Any other error, at once; or the InvalidResponseError of the last try.
-    """
+    """Send a request, and repeat it while its answer is unreadable (InvalidResponseError)."""
     pauses = Pauses(retry)
     for _ in range(retry.max_tries - 1):
         try:
@@ -159,16 +137,16 @@ async def _taken(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
 
 async def _once_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
     """Read the name until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
-    for wait in looks():
-        await asyncio.sleep(wait)
+
+    async def look() -> T | None:
         with suppress(NotFoundError):
             return await readable(read, retry)
-    raise refusal
+        return None
 
-
-def looks() -> Iterator[float]:
-    """Yield the seconds to wait before each read of something new that the API may not return yet."""
-    return waits(FRESH, first=LOOK)
+    seen = await until_seen(look, FRESH, first=LOOK)
+    if seen is None:
+        raise refusal
+    return seen
 
 
 def unsettled(error: DatabaseClientError, state: str) -> DatabaseClientError:

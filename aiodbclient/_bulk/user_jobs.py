@@ -6,7 +6,6 @@ that.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -16,6 +15,7 @@ from attrs import evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
+from .._request.reset import with_password
 from .._request.user_calls import UserCalls
 from ..errors import (
     ConflictError,
@@ -28,6 +28,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from ..models import NewUser, User
+from . import settle
 from .job import ClusterJob, DoneT_co, removed
 from .outcomes import Action, Removed, UserDone
 from .settings import (
@@ -39,7 +40,7 @@ from .settings import (
     unknown_settings,
     wanted_settings,
 )
-from .settle import create_settled, looks, readable, unsettled
+from .settle import create_settled, readable, unsettled
 from .specs import user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
@@ -62,14 +63,9 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         return user_spec(given)
 
     async def reset(self, users: UserCalls, spec: NewUser) -> User:
-        """Give the user a new password.
-
-        Raises:
-            InvalidResponseError: The password was reset, but the API does not return the new one.
-        """
+        """Give the user a new password."""
         user = await readable(partial(users.reset_auth, spec.name, spec.mysql_settings), self.retry)
-        if user.password is None:
-            user = await self.read_password(users, user)
+        user = await self.read_password(users, user)
         if user.password is None:
             raise InvalidResponseError(
                 f"the password of {spec.name!r} was reset, but the API does not return the new one: "
@@ -79,18 +75,10 @@ class UserJob(ClusterJob[NewUser, DoneT_co]):
         return user
 
     async def read_password(self, users: UserCalls, user: User) -> User:
-        """Read a user until the API returns its password, which is empty for a moment after a create or reset.
-
-        Returns:
-            ``user`` with its password, or as it was if the API returns none.
-        """
-        for wait in looks() if self.returns_passwords else ():
-            await asyncio.sleep(wait)
-            with suppress(DatabaseClientError):  # the caller handles a missing password
-                read = await users.get(user.name)
-                if read.password is not None:
-                    return evolve(user, password=read.password)
-        return user
+        """Return ``user`` with its password, or as it was if the API returns none."""
+        if not self.returns_passwords:
+            return user
+        return await with_password(user, partial(users.get, user.name), settle.FRESH, first=settle.LOOK)
 
 
 class ProvisionUsers(UserJob[UserDone]):
@@ -164,13 +152,8 @@ class ProvisionUsers(UserJob[UserDone]):
             return None
 
     async def _with_password(self, users: UserCalls, spec: NewUser, user: User) -> User:
-        """Return a user that this run created, with its password. If the API does not return the password, reset it.
-
-        Raises:
-            DatabaseClientError: The password is unknown; ``may_have_applied`` is set.
-        """
-        if user.password is None:
-            user = await self.read_password(users, user)
+        """Return a user that this run created, with its password. If the API does not return the password, reset it."""
+        user = await self.read_password(users, user)
         if user.password is not None:
             return user
         if not self._listed:
@@ -229,14 +212,7 @@ class DeprovisionUsers(UserJob[Removed]):
 
 
 def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, reset_follows: bool) -> None:
-    """Raise SettingsDifferError if the settings of ``user`` differ from ``spec``.
-
-    Args:
-        spec: The requested user.
-        user: The existing user.
-        returned: Which members the API returns.
-        reset_follows: Whether a reset follows, which sets the authentication plugin too.
-    """
+    """Raise SettingsDifferError if the settings of ``user`` differ from ``spec``."""
     differ = [each for each in differences(spec, user, returned) if not (reset_follows and each.setting == AUTH_PLUGIN)]
     if differ:
         raise SettingsDifferError(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from . import clusters, dbs, doctor, sandbox, store, tenants, users
-from .help import HELP_OPTIONS, Command, Everything
-from .output import NAME, OutputError, complain, discard_stdout, write
+from . import doctor, single, store, tenants_exec, tenants_look, tenants_verbs
+from .completion import COMPLETES, complete
+from .help import EXIT_CODES, HELP_OPTIONS, Command, Everything, ProgramCommand, group
+from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
 from .running import BAD_USAGE, STOPPED, end_output
 
-_COMPLETES = "_AIODBCLIENT_COMPLETE"  # set by the shell that asks how a word goes on
+_JSON = (("-o", "json"), ("--output", "json"))
 
 app = typer.Typer(
     name="aiodbclient",
@@ -24,41 +26,69 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would show local variables, and with them secrets
     help="Manage the users, databases and tenants of DigitalOcean's managed database clusters.",
     epilog="The API token comes from $DIGITALOCEAN_TOKEN, the API's address from $DIGITALOCEAN_API_URL if it is set."
-    "\n\nExit codes: 0 done, 1 some failed, 2 bad usage, 3 stopped early, 4 the API, the store or the standard "
-    "output cannot be used, 5 `plan` or `check` found a difference.",
+    f"\n\n{EXIT_CODES}",
 )
-app.add_typer(clusters.app, name="clusters")
-app.add_typer(users.app, name="users")
-app.add_typer(dbs.app, name="dbs")
-app.add_typer(tenants.app, name="tenants")
+tenants = group(
+    "Manage tenants: each has a database, and a login that owns it and reaches nothing else. The credentials are in a "
+    "store. Every command can be stopped and run again: it continues."
+)
+tenants.command("list", cls=Command)(tenants_look.list_tenants)
+tenants.command("plan", cls=Command)(tenants_look.plan_tenants)
+tenants.command("provision", cls=Command)(tenants_verbs.provision_tenants)
+tenants.command("check", cls=Command)(tenants_look.check_tenants)
+tenants.command("repair", cls=Command)(tenants_verbs.repair_tenants)
+tenants.command("rotate", cls=Command)(tenants_verbs.rotate_tenants)
+tenants.command("retire", cls=Command)(tenants_verbs.retire_tenants)
+tenants.command("remove", cls=Command)(tenants_verbs.remove_tenants)
+tenants.command("show", cls=Command)(tenants_look.show_tenants)
+tenants.command("exec", cls=ProgramCommand)(tenants_exec.exec_tenant)
+app.add_typer(single.clusters, name="clusters")
+app.add_typer(single.users, name="users")
+app.add_typer(single.dbs, name="dbs")
+app.add_typer(tenants, name="tenants")
 app.add_typer(store.app, name="store")
 app.command("doctor", cls=Command)(doctor.examine)
-app.command("sandbox", cls=Command, add_help_option=False, context_settings=sandbox.ARGUMENTS_ARE_ITS_OWN)(
-    sandbox.serve
+
+
+@app.command(
+    "sandbox",
+    cls=Command,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
+def serve(context: typer.Context) -> None:
+    """Serve an API like the provider's on this machine, with real databases. For tests and to try things.
+
+    Example: aiodbclient sandbox --cluster pg=tenants
+    """
+    from ..sandbox.__main__ import main
+
+    try:
+        code = main(context.args)
+    except SystemExit as ended:  # bad arguments, or its help
+        code = ended.code if isinstance(ended.code, int) else 1
+    raise typer.Exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command, and return its exit code.
-
-    Args:
-        arguments: The command line, without the name of the command.
-    """
-    as_json = "--json" in arguments
+    """Run the command, and return its exit code."""
+    this_is_json("--json" in arguments or any(pair in pairwise(arguments) for pair in _JSON))
+    if COMPLETES in os.environ:
+        return complete(lambda: app(arguments, standalone_mode=False, prog_name=NAME))
     try:
         code = app(arguments, standalone_mode=False, prog_name=NAME)
         return code if isinstance(code, int) else 0
     except OutputError as error:
-        return end_output(error, as_json=as_json)
+        return end_output(error)
     except OSError as error:  # Typer prints the help by itself
         if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EBADF, errno.EIO):
             raise
         discard_stdout()
-        return end_output(OutputError(error), as_json=as_json)
+        return end_output(OutputError(error))
     except typer.Abort:  # Ctrl-C before a command began, or after it ended
         return 130
-    except SystemExit:  # Typer's own way to end when the reader of the help has gone; it completes words so, too
-        if _COMPLETES in os.environ:
+    except SystemExit as ended:  # Typer's own way to end: completion, or when the reader of the help has gone
+        if not ended.code:
             raise
         discard_stdout()
         return STOPPED
@@ -69,7 +99,7 @@ def run(arguments: list[str]) -> int:
         path = getattr(getattr(error, "ctx", None), "command_path", "aiodbclient")
         usage = _usage(message())
         end = "" if usage.endswith("?") else "."
-        complain(f"{usage}{end} See `{path} --help`", BAD_USAGE, as_json=as_json)
+        complain(f"{usage}{end} See `{path} --help`", BAD_USAGE)
         return BAD_USAGE
 
 

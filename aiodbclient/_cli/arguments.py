@@ -1,141 +1,367 @@
-"""The arguments and options that several commands take, as types for their signatures."""
+"""The arguments and options of the commands. What several commands take is a set, and is written once, here."""
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
+import attrs
 import typer
+from attrs import frozen
 
+from ..errors import InvalidArgumentError
 from ..tenants._roles import Role
-from .completion import clusters, tenants
+from .completion import clusters, words
+from .output import this_is_json
 
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
-_CLUSTER_HELP = "The cluster's name or id."
+STORE_VARIABLE = "AIODBCLIENT_STORE"
+_CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
+PlaceT = TypeVar("PlaceT", bound="OnCluster | Recorded")
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
-ClusterArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CLUSTER", envvar=CLUSTER_VARIABLE, help=_CLUSTER_HELP, show_default=False, autocompletion=clusters
-    ),
-]
-# Two arguments, of which the first may be left out: see ``running.cluster_and_name``.
-ClusterFirstArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[CLUSTER]",
-        help=f"{_CLUSTER_HELP} Default: ${CLUSTER_VARIABLE}.",
-        show_default=False,
-        autocompletion=clusters,
-    ),
-]
-UserArgument = Annotated[str | None, typer.Argument(metavar="NAME", help="The user.", show_default=False)]
-DatabaseArgument = Annotated[str | None, typer.Argument(metavar="NAME", help="The database.", show_default=False)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, errors too.")]
-ShowOption = Annotated[bool, typer.Option("--show", help="Print secrets too.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="AIODBCLIENT_BUDGET",
-        metavar="URL",
-        help="Share the rate limit with other processes through a Valkey, such as valkey://host:6379/0. Put a URL "
-        "with a password into the variable: other users of the machine can read arguments.",
-        show_default=False,
-    ),
-]
-UsersFileOption = Annotated[
-    Path,
-    typer.Option(
-        "--from",
-        metavar="FILE",
-        help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
-        show_default=False,
-    ),
-]
-PruneUsersOption = Annotated[bool, typer.Option("--prune", help="Delete the users that are not in the file.")]
-AdoptOption = Annotated[
-    bool, typer.Option("--adopt", help="Take over logins and databases that exist and are not on record.")
-]
-PruneOption = Annotated[
-    bool, typer.Option("--prune", help="Remove the tenants on record that are not among the names.")
-]
-MaxOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max",
-        metavar="N",
-        min=0,
-        help="Refuse to remove more than N, in case the file was cut short.",
-        show_default=False,
-    ),
-]
 
-NamesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME]...", help="The tenants. Names, --from or --all.", show_default=False, autocompletion=tenants
-    ),
-]
-NewNamesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME]...", help="The tenants. Names or --from.", show_default=False, autocompletion=tenants
-    ),
-]
-FromOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        metavar="FILE",
-        help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
-        show_default=False,
-    ),
-]
-ClusterOption = Annotated[
-    str,
-    typer.Option(
-        "--cluster",
-        metavar="CLUSTER",
-        envvar=CLUSTER_VARIABLE,
-        help=_CLUSTER_HELP,
-        show_default=False,
-        autocompletion=clusters,
-    ),
-]
-StoreOption = Annotated[
-    str,
-    typer.Option(
-        "--store",
-        envvar="AIODBCLIENT_STORE",
-        metavar="STORE",
-        help="Where the credentials are stored: a file such as tenants.db, or a PostgreSQL such as "
-        "postgresql://user@host/db. Put a password into the variable, or into ~/.pgpass. "
-        "$AIODBCLIENT_STORE_KEY encrypts the store.",
-        show_default=False,
-    ),
-]
-AllOption = Annotated[bool, typer.Option("--all", help="All tenants in the store.")]
-RoleOption = Annotated[
-    Role,
-    typer.Option(
-        "--role",
-        metavar="owner|writer|reader",
-        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
-        show_default=False,
-    ),
-]
-PrefixOption = Annotated[
-    str, typer.Option(metavar="TEXT", help="The prefix of the tenants' databases and logins.", show_default=False)
-]
-PrivateOption = Annotated[bool, typer.Option("--private", help="Use the cluster's private connection.")]
+def _option(*names: str, **settings: Any) -> Any:
+    return typer.Option(*names, show_default=False, **settings)
+
+
+def _argument(metavar: str, help: str, **settings: Any) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=False, **settings)
+
+
+def _duration(text: str) -> timedelta:
+    """A duration as operators write it: ``30d``, ``12h``, ``1d12h``."""
+    parts = re.findall(r"(\d{1,6})([wdhms])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise typer.BadParameter(f"it takes a duration such as 30d, 12h or 1d12h, not {text!r}")
+    return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+
+
+def _duration_option(name: str, help: str) -> Any:
+    return _option(name, metavar="DURATION", help=help, parser=_duration)
+
+
+def _output(forms: str, help: str) -> Any:
+    """``-o``, which takes one of ``forms``."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in forms.split("|"):
+            raise typer.BadParameter(f"{value!r} is not one of {forms.replace('|', ', ')}")
+        return value
+
+    return _option("--output", "-o", metavar=forms, help=help, callback=check)
+
+
+@frozen(kw_only=True)
+class Printed:
+    """How a command prints what it did: lines of text, or an object for each."""
+
+    output: Annotated[str | None, _output("text|json", "json prints an object a line, and errors as objects.")] = None
+    json: Annotated[bool, _option("--json", help="The same as -o json.")] = False
+
+    def __attrs_post_init__(self) -> None:
+        this_is_json(self.as_json)
+        if self.json and self.output not in (None, "json"):
+            raise InvalidArgumentError(f"--json and -o {self.output} are different: give one of them. Nothing was sent")
+
+    @property
+    def as_json(self) -> bool:
+        """Whether to print objects."""
+        return self.json or self.output == "json"
+
+
+@frozen(kw_only=True)
+class Table(Printed):
+    """How a command prints rows."""
+
+    output: Annotated[
+        str | None,
+        _output("table|wide|json", "wide prints all columns, json an object a line and errors as objects."),
+    ] = None
+
+    @property
+    def wide(self) -> bool:
+        """Whether to print all columns, also those for which there is no room."""
+        return self.output == "wide"
+
+
+@frozen(kw_only=True)
+class Checked(Table):
+    """How ``check`` prints."""
+
+    output: Annotated[
+        str | None,
+        _output(
+            "problems|table|wide|json",
+            "problems prints a line for each tenant that has one, the others print all tenants. Default: problems.",
+        ),
+    ] = None
+
+
+@frozen(kw_only=True)
+class Shown(Table):
+    """How ``show`` prints credentials."""
+
+    output: Annotated[
+        str | None,
+        _output(
+            "table|wide|json|env|uri|k8s",
+            "env is for a shell, k8s is a Secret. These and uri print secrets without --show. Default: table.",
+        ),
+    ] = None
+
+
+@frozen(kw_only=True)
+class Api:
+    """How a command talks to the API."""
+
+    budget: Annotated[
+        str | None,
+        _option(
+            "--budget",
+            envvar="AIODBCLIENT_BUDGET",
+            metavar="URL",
+            help="Share the rate limit with other processes through a PostgreSQL or a Valkey, such as "
+            "postgresql://user@host/db or valkey://host:6379/0; `none` for a sandbox without limits. Put a URL with a "
+            "password into the variable: other users of the machine can read arguments.",
+        ),
+    ] = None
+    timeout: Annotated[timedelta | None, _duration_option("--timeout", "Stop after so long, such as 30s.")] = None
+    verbose: Annotated[bool, _option("--verbose", help="Print errors with the request and its id.")] = False
+
+
+@frozen(kw_only=True)
+class OnCluster(Api):
+    """The cluster of a command, which takes it as its first argument too."""
+
+    cluster: Annotated[
+        str | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=clusters, hidden=True)
+    ] = None
+
+
+@frozen(kw_only=True)
+class Recorded(Api):
+    """The store of a command, and the cluster of its tenants."""
+
+    cluster: Annotated[
+        str | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=clusters)
+    ] = None
+    store: Annotated[
+        str,
+        _option(
+            "--store",
+            envvar=STORE_VARIABLE,
+            metavar="STORE",
+            help="Where the credentials are stored: a file such as tenants.db, or a PostgreSQL such as "
+            "postgresql://user@host/db. Put a password into the variable, or into ~/.pgpass. "
+            "$AIODBCLIENT_STORE_KEY encrypts the store.",
+        ),
+    ]
+    prefix: Annotated[
+        str, _option("--prefix", metavar="TEXT", help="The prefix of the tenants' databases and logins.")
+    ] = ""
+
+
+PrivateOption = Annotated[bool, _option("--private", help="Use the cluster's private connection.")]
 AdminOption = Annotated[
     str | None,
-    typer.Option(
+    _option(
+        "--admin",
         envvar="AIODBCLIENT_ADMIN",
         metavar="DSN",
         help="The administrator who grants the rights, if it is not the cluster's primary user. Use the variable: "
         "other users of the machine can read arguments.",
-        show_default=False,
     ),
 ]
+
+
+@frozen(kw_only=True)
+class Place(Recorded):
+    """Where a command works on tenants: the store, the cluster, and how to reach its server."""
+
+    private: PrivateOption = False
+    admin: AdminOption = None
+    connection_limit: Annotated[
+        int | None,
+        _option(
+            "--connection-limit",
+            metavar="N",
+            min=1,
+            help="How many connections a tenant may have. Default: half of the server's on PostgreSQL, a third on "
+            "MySQL.",
+        ),
+    ] = None
+
+
+FromOption = Annotated[
+    Path | None,
+    _option(
+        "--from",
+        metavar="FILE",
+        help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
+    ),
+]
+
+
+@frozen(kw_only=True)
+class Chosen:
+    """The tenants that a command is for."""
+
+    names: Annotated[
+        list[str] | None, _argument("[NAME]...", "The tenants. Names, --from or --all.", autocompletion=words)
+    ] = None
+    file: FromOption = None
+    everybody: Annotated[bool, _option("--all", help="All tenants in the store.")] = False
+
+
+@frozen(kw_only=True)
+class Listed:
+    """The tenants that a command is for, none of which has to be in the store."""
+
+    names: Annotated[
+        list[str] | None, _argument("[NAME]...", "The tenants. Names or --from.", autocompletion=words)
+    ] = None
+    file: FromOption = None
+
+
+@frozen(kw_only=True)
+class Pruning:
+    """Whether a command removes what is not among the names, and how much at most."""
+
+    prune: Annotated[bool, _option("--prune", help="Remove what is there and not among the names.")] = False
+    most: Annotated[
+        int | None,
+        _option("--max", metavar="N", min=0, help="Refuse to remove more than N, in case the file was cut short."),
+    ] = None
+
+
+COMMON = (Printed, Api)  # the sets that most commands have: a page says them once
+ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=clusters)]
+NamedArgument = Annotated[
+    list[str] | None,
+    _argument(
+        "CLUSTER NAME",
+        f"The cluster's name or id, and the name. Default of CLUSTER: ${CLUSTER_VARIABLE}.",
+        autocompletion=clusters,
+    ),
+]
+ShowOption = Annotated[bool, _option("--show", help="Print secrets too.")]
+YesOption = Annotated[bool, _option("--yes", "-y", help="Do not ask.")]
+AdoptOption = Annotated[
+    bool, _option("--adopt", help="Take over logins and databases that exist and are not on record.")
+]
+UsersFileOption = Annotated[
+    Path,
+    _option(
+        "--from",
+        metavar="FILE",
+        help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
+    ),
+]
+RoleOption = Annotated[
+    Role,
+    _option(
+        "--role",
+        metavar="owner|writer|reader",
+        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
+    ),
+]
+
+
+def _roles(text: str) -> list[Role]:
+    if text != "all" and text not in list(Role):
+        raise typer.BadParameter(f"{text!r} is not one of owner, writer, reader, all")
+    return list(Role) if text == "all" else [Role(text)]
+
+
+RolesOption = Annotated[
+    Any,
+    _option(
+        "--role",
+        metavar="owner|writer|reader|all",
+        parser=_roles,
+        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
+    ),
+]
+OlderOption = Annotated[
+    timedelta | None,
+    _duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),
+]
+AfterOption = Annotated[
+    timedelta | None, _duration_option("--after", "Skip tenants that were rotated more recently, such as 1d.")
+]
+
+
+def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Callable[[dict[str, Any]], dict[str, Any]]]:
+    """The parameters of ``command`` with the members of its sets, and what makes its arguments of their values."""
+    given = inspect.signature(command, eval_str=True).parameters.values()
+    sets = {each.name: each.annotation for each in given if attrs.has(each.annotation)}
+    parameters = list[inspect.Parameter]()
+    for each in given:
+        if each.name in sets:
+            parameters += _members(each.annotation)
+        else:
+            parameters.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def arguments(values: dict[str, Any]) -> dict[str, Any]:
+        made = {
+            name: kind(**{member.name: values.pop(member.name) for member in attrs.fields(kind)})
+            for name, kind in sets.items()
+        }
+        return values | made
+
+    return parameters, arguments
+
+
+def _members(kind: Any) -> Iterator[inspect.Parameter]:
+    for member in attrs.fields(attrs.resolve_types(kind)):
+        default = inspect.Parameter.empty if member.default is attrs.NOTHING else member.default
+        if issubclass(kind, COMMON) and (member.name != "output" or kind in (Printed, Table)):
+            member.type.__metadata__[0].rich_help_panel = "common"
+        yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
+
+
+def split(words: list[str] | None, option: str | None, count: int | None) -> tuple[str, list[str]]:
+    """The cluster, which may come from an option, the first word or the environment, and the names.
+
+    ``count`` is the number of names that the command takes; None for any number. Then the first word is the cluster
+    only where neither the option nor the variable names it.
+    """
+    names = list(words or ())
+    cluster = option or os.environ.get(CLUSTER_VARIABLE)
+    if option is None and names and (not cluster or len(names) == (-1 if count is None else count + 1)):
+        cluster, *names = names
+    if not cluster:
+        raise InvalidArgumentError(
+            f"which cluster? Give its name or id as CLUSTER or --cluster, or set ${CLUSTER_VARIABLE}. Nothing was sent"
+        )
+    if count is not None and len(names) < count:
+        raise InvalidArgumentError("NAME is missing; nothing was sent")
+    if count is not None and len(names) > count:
+        raise InvalidArgumentError(f"unexpected extra argument: {names[-1]!r}; nothing was sent")
+    return cluster, names
+
+
+def resolved(place: PlaceT, words: list[str] | None, count: int | None) -> tuple[PlaceT, list[str]]:
+    """``place`` with the cluster that the options, the words or the environment name, and the names."""
+    cluster, names = split(words, place.cluster, count)
+    return attrs.evolve(place, cluster=cluster), names
+
+
+def given_options(place: Api, kind: type[Api]) -> list[str]:
+    """The options of ``kind`` that lead another command to ``place``, without those that the environment has."""
+    options = list[str]()
+    for member in attrs.fields(attrs.resolve_types(kind)):
+        info, value = member.type.__metadata__[0], getattr(place, member.name)
+        variable = CLUSTER_VARIABLE if member.name == "cluster" else info.envvar
+        if member.name in ("timeout", "verbose") or value == member.default:
+            continue
+        if variable is None or value != os.environ.get(variable):
+            name = str(info.default)  # where Typer keeps the first name of an option that is an annotation
+            options += [name] if value is True else [name, str(value)]
+    return options

@@ -1,58 +1,56 @@
-"""Ask on the terminal."""
+"""Ask on the terminal, and the bounds of what is removed."""
 
 from __future__ import annotations
 
-import select
 import signal
-import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import typer
 
 from ..errors import InvalidArgumentError
-from .output import note, printable, write_error
+from .output import note, printable, safe, write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOWN = 10  # names that a question lists at most
 
 
-def confirm(what: str, *, yes: bool) -> bool:
-    """Ask on the terminal whether to go on.
+class DeclinedError(typer.Abort):
+    """The answer was no."""
 
-    Args:
-        what: The question.
-        yes: Whether ``--yes`` was given. Then nothing is asked, and the answer is True.
 
-    Returns:
-        The answer.
-
-    Raises:
-        InvalidArgumentError: The standard input is no terminal.
-        typer.Abort: Ctrl-C, SIGTERM or the end of the input came instead of an answer.
-    """
+def confirm(what: str, *, yes: bool, words: Sequence[str] = ()) -> None:
+    """Ask on the terminal whether to go on, unless ``yes``. With ``words``, one of them has to be typed."""
     if yes:
-        return True
+        return
     if not sys.stdin.isatty():
         raise InvalidArgumentError(f"{what} There is no terminal to ask on: repeat with --yes. Nothing was changed")
-    return ask(what)
+    while True:
+        answer = _answer(f"{what} Type {' or '.join(words)} to go on: " if words else f"{what} [y/N]: ")
+        if answer in words or (not words and answer.lower() in ("y", "yes")):
+            return
+        if words or answer.lower() in ("n", "no", ""):
+            raise DeclinedError
+        note("answer y or n")
 
 
-def ask(question: str) -> bool:
-    """Ask ``question`` on the terminal. Returns whether the answer is yes. Raises typer.Abort as ``confirm``."""
+def _answer(question: str) -> str:
+    """Ask on the standard error, since the standard output may be a file. ``typer.confirm`` prints on both."""
     try:
         with interruptible():
-            return _answer(f"{printable(question)} [y/N]: ")
-    except (KeyboardInterrupt, EOFError):
+            write_error(printable(question))
+            line = sys.stdin.readline()
+    except KeyboardInterrupt:
         raise typer.Abort from None
+    if not line:
+        raise typer.Abort
+    return line.strip()
 
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Make SIGINT and SIGTERM raise KeyboardInterrupt in code that waits without the event loop.
-
-    The loop stands still meanwhile, so its own handlers of signals would not run.
-    """
+    """Make SIGINT and SIGTERM raise KeyboardInterrupt in code that waits without the event loop."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     try:
         yield
@@ -61,30 +59,15 @@ def interruptible() -> Generator[None]:
             signal.signal(number, handler)
 
 
-def _answer(question: str) -> bool:
-    while True:
-        write_error(question)
-        answer = _read_line().strip().lower()
-        if answer in ("y", "yes", "n", "no", ""):
-            return answer.startswith("y")
-        note("answer y or n")
+def check_most(removed: int, most: int | None) -> None:
+    """Raise InvalidArgumentError if ``removed`` is more than ``--max`` allows."""
+    if most is not None and removed > most:
+        raise InvalidArgumentError(
+            f"{removed} would be removed, which is more than --max {most}: is the file complete? Nothing was changed"
+        )
 
 
-def _read_line() -> str:
-    """Read a line of the standard input. Raises KeyboardInterrupt on a signal, and EOFError at the end of the input.
-
-    ``input()`` would miss a signal that comes just before it waits, and then wait for ever.
-    """
-    awakened, wakeup = socket.socketpair()
-    with awakened, wakeup:
-        wakeup.setblocking(False)
-        before = signal.set_wakeup_fd(wakeup.fileno())
-        try:
-            if awakened in select.select([sys.stdin, awakened], [], [])[0]:
-                raise KeyboardInterrupt
-        finally:
-            signal.set_wakeup_fd(before)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(map(safe, names[:_SHOWN]))}{more}"

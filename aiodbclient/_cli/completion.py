@@ -1,33 +1,56 @@
-"""How the shell completes the names of clusters and tenants."""
+"""How the shell completes the names of clusters and tenants: no other name, and no file."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from contextvars import ContextVar
+from io import StringIO
 from typing import Any
 
 import typer
 
 from ..errors import DatabaseClientError
+from .output import is_safe
 
 _SECONDS = 2.0  # nobody waits longer for a word
 ASKS_THE_API = "AIODBCLIENT_COMPLETE_CLUSTERS"
+COMPLETES = "_AIODBCLIENT_COMPLETE"  # set by the shell that asks how a word goes on
+_asked = ContextVar("_asked", default=False)
+
+
+def complete(answer: Callable[[], object]) -> int:
+    """Print what ``answer`` prints for a shell. Where a name is meant, it prints no request for files."""
+    printed, code = StringIO(), 0
+    try:
+        with redirect_stdout(printed):
+            answer()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    if _asked.get():  # zsh offers files if it is told to, and fish where nothing is said
+        code, printed = 0, StringIO("" if printed.getvalue().strip() == "_files" else printed.getvalue())
+    sys.stdout.write(printed.getvalue())
+    return code
 
 
 def clusters(context: typer.Context, incomplete: str) -> list[str]:
     """The clusters: $AIODBCLIENT_CLUSTER, and those of the API if $AIODBCLIENT_COMPLETE_CLUSTERS is set."""
+    _asked.set(True)
     known = [os.environ.get("AIODBCLIENT_CLUSTER", "")]
     if os.environ.get(ASKS_THE_API):
         known += _within(_clusters)
-    return [name for name in dict.fromkeys(known) if name and name.startswith(incomplete)]
+    return [name for name in dict.fromkeys(known) if name.startswith(incomplete) and is_safe(name)]
 
 
-def tenants(context: typer.Context, incomplete: str) -> list[str]:
+def words(context: typer.Context, incomplete: str) -> list[str]:
     """The tenants in the store of the command line or of $AIODBCLIENT_STORE. Sends no request to the API."""
+    _asked.set(True)
     where = context.params.get("store") or os.environ.get("AIODBCLIENT_STORE")
-    return [name for name in _within(lambda: _tenants(where)) if name.startswith(incomplete)] if where else []
+    found = _within(lambda: _tenants(where)) if where else []
+    return [name for name in found if name.startswith(incomplete) and is_safe(name)]
 
 
 def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
@@ -43,9 +66,10 @@ def _within(read: Callable[[], Coroutine[Any, Any, list[str]]]) -> list[str]:
 
 
 async def _clusters() -> list[str]:
+    from .arguments import Api
     from .opening import open_client
 
-    async with open_client(None) as (client, _):
+    async with open_client(Api()) as (client, _):
         return [cluster.name for cluster in await client.clusters.list()]
 
 

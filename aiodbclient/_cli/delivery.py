@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from base64 import b64encode
 from hashlib import blake2b
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 from ..engines import MYSQL, POSTGRESQL
 from ..errors import InvalidArgumentError
-from ..tenants import Credential, Role
-from .reading import read_text
+from ..tenants import Credential
+from .names import read_text
+from .output import quoted
 
-_OF_KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_LONGEST = 40  # characters of a tenant's name in that of its Secret
 
 
 def uri_of(credential: Credential, ca_file: str | None) -> str:
@@ -44,66 +44,63 @@ def environment_of(credential: Credential, ca_file: str | None) -> dict[str, str
 
 def as_shell(credential: Credential, ca_file: str | None) -> str:
     """Lines that a shell can read: ``set -a; . ./alpha.env``."""
-    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in environment_of(credential, ca_file).items())
+    return "".join(f"{name}={quoted(value)}\n" for name, value in environment_of(credential, ca_file).items())
 
 
 def as_secret(credential: Credential, ca_file: str | None) -> str:
-    """A Secret of Kubernetes, as YAML. It holds the CA too, as ``ca.crt``.
-
-    Args:
-        credential: The credential.
-        ca_file: Where the program will find ``ca.crt``: the path at which it mounts the Secret.
-    """
+    """A Secret of Kubernetes, as YAML. It holds the CA too, as ``ca.crt``."""
     data = environment_of(credential, ca_file)
     if credential.ca is not None:
         data["ca.crt"] = credential.ca
-    name = re.sub(r"[^a-z0-9-]+", "-", credential.name.lower()).strip("-")
-    if not _OF_KUBERNETES.fullmatch(name):
-        raise InvalidArgumentError(f"{credential.name!r} has no letter or digit that the name of a Secret can have")
-    if name != credential.name:  # two tenants' names can be alike in the letters of Kubernetes
-        name += f"-{blake2b(credential.name.encode(), digest_size=4).hexdigest()}"
-    if credential.role is not Role.OWNER:
-        name += f"-{credential.role}"
-    lines = ["apiVersion: v1", "kind: Secret", "metadata:", f"  name: {name}-database", "type: Opaque", "data:"]
+    lines = ["apiVersion: v1", "kind: Secret", "metadata:", f"  name: {_secret_name(credential)}"]
+    lines += ["type: Opaque", "data:"]
     lines += [f"  {key}: {b64encode(value.encode()).decode()}" for key, value in data.items()]
     return "\n".join(lines) + "\n"
 
 
-def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_json: bool) -> dict[str, Any]:
+def _secret_name(credential: Credential) -> str:
+    """A name that no other login has, whatever letters Kubernetes allows: it ends with a digest of what names it."""
+    whole = json.dumps([credential.name, credential.role.value, credential.cluster])
+    digest = blake2b(whole.encode(), digest_size=8).hexdigest()
+    readable = re.sub(r"[^a-z0-9]+", "-", credential.name.lower())[:_LONGEST].strip("-")
+    return f"{readable or 'tenant'}-{digest}"
+
+
+def since_of(credential: Credential) -> str | None:
+    """When the credential was stored, to the second."""
+    return None if credential.since is None else credential.since.isoformat(timespec="seconds")
+
+
+def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object: bool) -> dict[str, Any]:
     """The credential as a row of a table, or as the members of a JSON object. Secrets only with ``show``."""
     row: dict[str, Any] = {
         "name": credential.name,
         "role": credential.role.value,
         "username": credential.username,
         "database": credential.database,
-        "host": credential.host,
-        "port": credential.port,
         "engine": credential.engine,
+        "port": credential.port,
+        "host": credential.host,
     }
-    if as_json:
-        row |= {"cluster": credential.cluster, "since": credential.since and credential.since.isoformat()}
+    if as_object:
+        row |= {"cluster": credential.cluster, "since": since_of(credential)}
     if show:
         row |= {"password": credential.password, "uri": uri_of(credential, ca_file)}
         kafka = {"access_cert": credential.access_cert, "access_key": credential.access_key}
         row |= {name: value for name, value in kafka.items() if value is not None}
-        if as_json:
+        if as_object:
             row["ca"] = credential.ca
     return row
 
 
 def lines_of(credential: Credential) -> str:
     """The credential with its secrets, as a line ``name: value`` for each."""
-    row = row_of(credential, None, show=True, as_json=False)
+    row = row_of(credential, None, show=True, as_object=False)
     return "".join(f"{name}: {value if isinstance(value, str) else json.dumps(value)}\n" for name, value in row.items())
 
 
 def write_ca(credential: Credential, ca_file: Path) -> None:
-    """Write the CA of the cluster into ``ca_file``, unless it is there already.
-
-    Raises:
-        InvalidArgumentError: The file has other content, is not a regular file, is behind a stranger's link, or cannot
-            be written.
-    """
+    """Write the CA of the cluster into ``ca_file``, unless it is there already."""
     if credential.ca is None:
         raise InvalidArgumentError(f"--ca-file: the cluster of {credential.name!r} speaks no TLS, so it has no CA")
     for part in (ca_file.absolute(), *ca_file.absolute().parents):

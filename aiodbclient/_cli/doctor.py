@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .arguments import AdminOption, BudgetOption, ClusterArgument, JsonOption, PrivateOption
-from .doctor_checks import Findings, check_cluster, check_servers, check_store, check_token
+from .arguments import STORE_VARIABLE, AdminOption, ClusterArgument, OnCluster, Printed, PrivateOption, split
+from .doctor_checks import Findings, check_budget, check_cluster, check_servers, check_store, check_token
 from .doctor_trial import live
 from .opening import find_cluster, open_client
 from .running import DONE, SOME_FAILED, writes
@@ -15,12 +15,14 @@ from .running import DONE, SOME_FAILED, writes
 
 @writes
 async def examine(
-    cluster: ClusterArgument,
+    place: OnCluster,
+    printed: Printed,
+    words: ClusterArgument = None,
     store: Annotated[
         str | None,
         typer.Option(
             "--store",
-            envvar="AIODBCLIENT_STORE",
+            envvar=STORE_VARIABLE,
             metavar="STORE",
             help="Check this store and its key too.",
             show_default=False,
@@ -34,8 +36,6 @@ async def examine(
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
-    json: JsonOption = False,
-    budget: BudgetOption = None,
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, or what to do.
 
@@ -44,8 +44,11 @@ async def examine(
     Example: aiodbclient doctor tenants-prod
     Example: aiodbclient doctor tenants-prod --try
     """
-    findings = Findings(as_json=json)
-    async with open_client(budget) as (client, _):
+    cluster, _ = split(words, place.cluster, 0)
+    findings = Findings(as_json=printed.as_json)
+    async with open_client(place) as (client, paced):
+        if not await check_budget(findings, paced):
+            return SOME_FAILED
         if not await check_token(findings, client):
             return SOME_FAILED
         found = await find_cluster(client, cluster)

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from .. import Cluster, ClusterClient, Connection, DatabaseClient
+from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateBudget
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
 from ..errors import (
     AuthenticationError,
@@ -23,6 +23,7 @@ from ..errors import (
 from ..tenants._credential import verifying_context
 from ..tenants._grants import sql_grants
 from ..tenants._site import connection_of
+from .opening import AnyBudget
 from .output import printable, stdout_console, write
 from .stores import KEY_VARIABLE, has_no_folder, is_missing, keys, open_store
 
@@ -94,6 +95,23 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
             )
         else:
             findings.ok("store", f"{where} can be read, {len(found)} records, {encrypted}")
+
+
+async def check_budget(findings: Findings, budget: AnyBudget) -> bool:
+    """Whether the rate limit is shared, where that is wanted. Returns whether requests can be sent."""
+    if isinstance(budget, RateBudget):
+        return True
+    try:
+        await budget.acquire()
+    except ConfigurationError as error:
+        findings.fail("budget", error, "Check --budget")
+        return False
+    budget.release(sent=False)
+    if budget.is_shared:
+        findings.ok("budget", "shared, and its server answers")
+    else:
+        findings.fail("budget", "its server does not answer", "Check --budget and the network")
+    return True
 
 
 async def check_token(findings: Findings, client: DatabaseClient) -> bool:

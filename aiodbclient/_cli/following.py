@@ -1,13 +1,12 @@
-"""Follow a bulk run: print its outcomes, show its progress, and stop it on a signal."""
+"""Follow bulk runs: print their outcomes, show their progress, and stop them on a signal."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
@@ -21,7 +20,7 @@ from ..errors import (
     UnsupportedOperationError,
 )
 from .opening import AnyBudget
-from .output import Lines, complain, note, this_command
+from .output import Lines, as_json, complain, note, safe, this_command
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, message_of, on_signals
 
 if TYPE_CHECKING:
@@ -29,29 +28,33 @@ if TYPE_CHECKING:
 
 # Running the same command again does not help against these.
 _FINAL = (ConflictError, InvalidArgumentError, RotationPendingError, SettingsDifferError, UnsupportedOperationError)
-OutcomeT = TypeVar("OutcomeT", bound=Outcome)
+_UNTOUCHED = (Action.KEPT, Action.ABSENT)
 
 
 @frozen(kw_only=True)
-class Shown:
+class Report:
     """What is printed of each outcome.
 
     Attributes:
-        as_json: Whether to print each outcome as a JSON object.
+        as_objects: Whether to print each outcome as a JSON object.
         row: Makes what is printed of a success besides its name and action.
-        details: Makes what is printed of a success without ``as_json``, before the end of the line; empty for nothing.
+        details: Makes what is printed of a success otherwise, before the end of the line; empty for nothing.
+        summary: Makes what is printed behind the numbers at the end.
+        settle: Looks at a success once more before it is counted.
     """
 
-    as_json: bool
+    as_objects: bool
     row: Callable[[Any], dict[str, Any]] = lambda outcome: {}
     details: Callable[[Any], str] = lambda outcome: ""
+    summary: Callable[[], str] = lambda: ""
+    settle: Callable[[Any], Awaitable[Any]] | None = None
 
 
 class Stopping:
     """What signals do to a run: the first lets it finish what is in flight, the second cancels it."""
 
-    def __init__(self, run: Run[Any], bar: Bar, tally: Tally) -> None:
-        self._run = run
+    def __init__(self, bar: Bar, tally: Tally) -> None:
+        self.run: Run[Any] | None = None
         self._bar = bar
         self._tally = tally
         self._task = asyncio.current_task()
@@ -64,31 +67,34 @@ class Stopping:
                 "send the signal again, to end at once"
             )
             self._tally.stopped = True
-            self._run.stop()
+            if self.run is not None:
+                self.run.stop()
         elif self._task is not None:
             self._task.cancel()
 
 
 @define
 class Tally:
-    """What became of a run so far.
+    """What became of a command so far.
 
     Attributes:
         total: The number of its names.
+        once: Whether the work must not be done twice, so that running the command again must skip what is done.
+        again: Options of the command that goes on.
+        started: When it began.
         counts: How many outcomes there are of each action.
-        again: How many of those that failed may succeed if the same command is run again.
+        hopeful: How many of those that failed may succeed if the same command is run again.
         error: What ended the whole run, if anything did.
         stopped: Whether a signal stopped it.
-        at_once: Whether a second signal ended it.
-        once: Whether the work must not be done twice, so that running the command again must skip what is done.
-        started: When it began.
+        at_once: Whether a second signal or ``--timeout`` ended it.
     """
 
     total: int
     once: bool = False
+    again: Sequence[str] = ()
     started: float = field(factory=monotonic)
     counts: Counter[Action] = field(factory=Counter[Action])
-    again: int = 0
+    hopeful: int = 0
     error: DatabaseClientError | None = None
     stopped: bool = False
     at_once: bool = False
@@ -97,58 +103,65 @@ class Tally:
         """Count an outcome."""
         self.counts[outcome.action] += 1
         if isinstance(outcome, Failed):
-            self.again += not isinstance(outcome.error, _FINAL)
+            self.hopeful += not isinstance(outcome.error, _FINAL)
 
 
 async def follow(
-    run: Run[OutcomeT], *, total: int, budget: AnyBudget, shown: Shown, work: int | None = None, once: bool = False
+    runs: Mapping[str, Run[Any]],
+    *,
+    total: int,
+    budget: AnyBudget,
+    report: Report,
+    work: int | None = None,
+    limited: bool = True,
+    once: bool = False,
+    again: Sequence[str] = (),
+    missing: Mapping[str, str] = {},
 ) -> int:
-    """Do a run to its end, and print its progress and its outcomes.
-
-    Args:
-        run: The run.
-        total: The number of its names.
-        budget: The budget that paces it.
-        shown: What to print of each outcome.
-        work: The number of names that will take requests; None: all.
-        once: Whether the work must not be done twice. Then the command takes ``--older-than``.
-
-    Returns:
-        The exit code.
-    """
+    """Do runs one after the other, and print their progress and their outcomes."""
     from .progress import Bar  # slow to import, and not needed for help
 
-    tally, lines = Tally(total, once), Lines()
+    tally, lines = Tally(total + len(missing), once, again), Lines()
     try:
-        with Bar(total, total if work is None else work, budget) as bar:
-            on_signals(Stopping(run, bar, tally).stop)
-            async with run:
-                try:
-                    async for outcome in run:
-                        tally.count(outcome)
-                        bar.advance(outcome.tries)
-                        if isinstance(outcome, Failed):
-                            bar.fail(outcome.name, message_of(outcome.error, retried=True))
-                        _print(outcome, shown, lines)
-                        if lines.failure is not None:  # nobody can read the outcomes any more
-                            run.stop()
-                except DatabaseClientError as error:
-                    tally.error = error
+        with Bar(tally.total, total if work is None else work, budget, limited=limited) as bar:
+            stopping = Stopping(bar, tally)
+            on_signals(stopping.stop)
+            for name, why in missing.items():
+                _take(Failed(name=name, error=InvalidArgumentError(why)), "", tally, bar, report, lines)
+            for behind, run in runs.items():
+                if tally.stopped or tally.error is not None or lines.failure is not None:
+                    break
+                stopping.run = run
+                async with run:
+                    try:
+                        async for outcome in run:
+                            if report.settle is not None and not isinstance(outcome, Failed):
+                                outcome = await report.settle(outcome)
+                            _take(outcome, behind, tally, bar, report, lines)
+                            if lines.failure is not None:  # nobody can read the outcomes any more
+                                run.stop()
+                    except DatabaseClientError as error:
+                        tally.error = error
     except asyncio.CancelledError:
         tally.at_once = True
     finally:
-        if not shown.as_json and (tally.counts or not total):
+        if not report.as_objects and (tally.counts or not tally.total):
             done = ", ".join(f"{count} {action}" for action, count in sorted(tally.counts.items()))
-            lines.write(done or "nothing to do")
+            lines.write((done or "nothing to do") + ("" if tally.error else report.summary()))
     return _end(tally, lines)
 
 
-def _print(outcome: Any, shown: Shown, lines: Lines) -> None:
+def _take(outcome: Any, behind: str, tally: Tally, bar: Bar, report: Report, lines: Lines) -> None:
+    """Count an outcome and print it."""
     failed = isinstance(outcome, Failed)
-    if shown.as_json:
-        members = _failure(outcome.error) if failed else shown.row(outcome)
-        lines.write(json.dumps({"name": outcome.name, "action": outcome.action, **members}))
-    elif not failed and (details := shown.details(outcome)):
+    tally.count(outcome)
+    bar.advance(outcome.tries, untouched=outcome.action in _UNTOUCHED)
+    if failed:
+        bar.fail(f"{safe(outcome.name)}{behind}", message_of(outcome.error, retried=True))
+    if report.as_objects:
+        members = _failure(outcome.error) if failed else report.row(outcome)
+        lines.write(as_json({"name": outcome.name, "action": outcome.action, **members}))
+    elif not failed and (details := report.details(outcome)):
         lines.write(details)
 
 
@@ -173,17 +186,17 @@ def _end(tally: Tally, lines: Lines) -> int:
         return STOPPED
     if not tally.counts[Action.FAILED]:
         return DONE
-    if tally.again:
-        note(f"{tally.again} failed. To try again, run it again: {_again(tally)}")
+    if tally.hopeful:
+        note(f"{tally.hopeful} failed. To try again, run it again: {_again(tally)}")
     return SOME_FAILED
 
 
 def _again(tally: Tally) -> str:
     """The command that goes on: this one, which skips what is done."""
     if not tally.once or not tally.counts.total():
-        return this_command()
+        return this_command(*tally.again)
     hours = int((monotonic() - tally.started) / 3600) + 2  # it may be run again some time later
-    return f"{this_command()} --older-than {hours}h"
+    return this_command("--older-than", f"{hours}h")
 
 
 def _failure(error: Exception) -> dict[str, Any]:

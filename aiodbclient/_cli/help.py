@@ -15,6 +15,11 @@ from .output import write
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 _WIDEST = 100  # columns: longer lines are hard to read
 _TWO_COLUMNS = 70  # on a narrower terminal, an option is on a line of its own, and what it means is below it
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 some failed or are not there, 2 bad usage, 3 stopped early, 4 the API, the store or the "
+    "standard output cannot be used, 5 `plan` or `check` found a difference."
+)
+PROGRAM = "aiodbclient.program"
 _EXAMPLE = "Example: "
 # What other commands call it: said to whoever types it here.
 _CALLED_HERE = {
@@ -36,24 +41,26 @@ class Command(TyperCommand):
     """A command. Its help is plain text: what it does, an example to copy, arguments, options."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(_help(self, ctx))
+        formatter.write(help_of(self, ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [_metavar(param) for param in self.params if param.param_type_name == "argument"]
-        after = [each for each in arguments if each.startswith("-- ")]
-        return [*(each for each in arguments if each not in after), "[OPTIONS]", *after]
+        first, dashes, after = " ".join(arguments).partition("-- ")
+        return [part for part in (first.strip(), "[OPTIONS]", dashes + after) if part]
 
 
 class ProgramCommand(Command):
-    """A command that ends with another program's command line, after ``--``."""
+    """A command that ends with another program's command line, after ``--``. It is in ``meta`` of the context."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        complete = "--" in args
+        if "--" in args:
+            at = args.index("--")
+            args, ctx.meta[PROGRAM] = args[:at], args[at + 1 :]
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
             option = getattr(error, "option_name", None)
-            if not complete and option is not None:
+            if PROGRAM not in ctx.meta and option is not None:
                 ctx.fail(f"no such option: {option}. Is it the program's? Then put -- before the program")
             raise
 
@@ -85,7 +92,7 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(_help(self, ctx))
+        formatter.write(help_of(self, ctx))
 
 
 class Everything(Group):
@@ -106,7 +113,8 @@ def group(help: str, cls: type[Group] = Group) -> typer.Typer:
     return typer.Typer(cls=cls, help=help, rich_markup_mode=None, context_settings=HELP_OPTIONS)
 
 
-def _help(command: Any, ctx: Any) -> str:
+def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
+    """The help of a command, with the options that it has in common with others if ``common``."""
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     text, examples = _parts(command.help or "")
     arguments = [param for param in command.params if param.param_type_name == "argument"]
@@ -117,17 +125,27 @@ def _help(command: Any, ctx: Any) -> str:
     parts += [textwrap.fill(paragraph, width) for paragraph in text]
     if examples:
         parts.append("\n".join(["Example:", *(f"  {example}" for example in examples)]))
+    own = [each for each in options if not is_common(each)]
+    shared = [each for each in options if is_common(each) and common]
     shown = [(name, _parts(each.help or "")[0][0]) for name, each in commands if not each.hidden]
     for title, rows in (
         ("Commands:", [(name, about.partition(". ")[0].rstrip(".")) for name, about in shown]),
-        ("Arguments:", [(_bare(param), _about(param)) for param in arguments]),
-        ("Options:", [(_option(param), _about(param)) for param in options]),
+        ("Arguments:", [(_bare(param), about_of(param)) for param in arguments]),
+        ("Options:", [(option_of(param), about_of(param)) for param in own]),
+        ("Common options:", [(option_of(param), about_of(param)) for param in shared]),
     ):
         if rows:
             parts.append("\n".join([title, *_table(rows, width, narrow=title != "Commands:")]))
+    if common and not commands:
+        parts.append(textwrap.fill(EXIT_CODES, width))
     if command.epilog:
         parts += [textwrap.fill(paragraph, width) for paragraph in command.epilog.split("\n\n")]
     return "\n\n".join(parts) + "\n"
+
+
+def is_common(param: Any) -> bool:
+    """Whether an option is one that most commands take. ``arguments`` marks them."""
+    return getattr(param, "rich_help_panel", None) is not None and not param.hidden
 
 
 def _usage(command: Any, ctx: Any, width: int) -> str:
@@ -175,12 +193,12 @@ def _bare(param: Any) -> str:
     return str(param.metavar or param.name.upper()).strip("[]-. ")
 
 
-def _option(param: Any) -> str:
+def option_of(param: Any) -> str:
     names = ", ".join([*sorted(param.opts, key=len), *param.secondary_opts])
     return names if param.is_flag or param.metavar is None else f"{names} {param.metavar}"
 
 
-def _about(param: Any) -> str:
+def about_of(param: Any) -> str:
     about = str(param.help or "")
     if param.name == "help":
         about = "Print this help."

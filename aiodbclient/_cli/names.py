@@ -1,8 +1,9 @@
-"""Read the names of tenants from the arguments, from a CSV file or from the standard input."""
+"""Read what an operator names: a file or the standard input, and the names of tenants in it."""
 
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from attrs import frozen
 from ..engines import Engine
 from ..errors import InvalidArgumentError
 from ..tenants._naming import names_of
-from .reading import read_text, shown
+from .asking import interruptible
 
+MOST_BYTES = 32 * 1024 * 1024
 _SHOWN = 10  # problems that a message lists at most
 
 _TITLES = frozenset(
@@ -24,12 +26,37 @@ _TITLES = frozenset(
 )
 
 
-def check_name(name: str) -> None:
-    """Refuse ``-`` as a name for something new: whoever types it means the standard input.
+def shown(file: Path) -> str:
+    """The file as a message names it."""
+    return "the standard input" if str(file) == "-" else str(file)
 
-    Raises:
-        InvalidArgumentError: It is ``-``.
-    """
+
+def read_text(file: Path, most: int = MOST_BYTES) -> str:
+    """Read a file in UTF-8, with or without a byte order mark."""
+    try:
+        with interruptible():
+            data = _read(file, most + 1)
+        if len(data) > most:
+            raise InvalidArgumentError(f"{shown(file)} is larger than {most // 1024**2} MiB: is it the right file?")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidArgumentError(f"{shown(file)} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InvalidArgumentError(f"{shown(file)}, line {line}: not UTF-8") from None
+
+
+def _read(file: Path, most: int) -> bytes:
+    if str(file) == "-":
+        if sys.stdin is None:
+            raise InvalidArgumentError("the standard input is closed")
+        return sys.stdin.buffer.read(most)
+    with file.open("rb") as opened:
+        return opened.read(most)
+
+
+def check_name(name: str) -> None:
+    """Refuse ``-`` as a name for something new: whoever types it means the standard input."""
     if name == "-":
         raise InvalidArgumentError(
             "'-' is not a name, and names are not read from the standard input here; nothing was sent"
@@ -42,21 +69,7 @@ def read_names(arguments: list[str] | None, file: Path | None) -> list[str]:
 
 
 def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, str]:
-    """Read the names, and check that none comes twice. A line of a file that begins with # is a comment.
-
-    Args:
-        arguments: The names on the command line, if any.
-        file: A CSV file, ``-`` for the standard input, or None. The names are in its column ``name``. If it has only
-            one column, that needs no header.
-
-    Returns:
-        The names, in their order, each with its place: the file and line, or the number of the argument.
-
-    Raises:
-        InvalidArgumentError: There are no names, or there are both arguments and a file; an argument is ``-``; the
-            file cannot be read, or has several columns and none is ``name``; a line has another number of columns
-            than the header; a name is empty, or comes twice. The message names the lines.
-    """
+    """Read the names, and check that none comes twice. A line of a file that begins with # is a comment."""
     if arguments and "-" in arguments:
         raise InvalidArgumentError("'-' is not a name: to read the names from the standard input, use --from -")
     if file is None:
@@ -72,16 +85,7 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
 
 
 def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str) -> None:
-    """Check that all names can be tenants' names.
-
-    Args:
-        names: The names with their places, as ``locate_names`` returns them.
-        engine: The engine of the cluster.
-        prefix: The prefix of the tenants' databases and logins.
-
-    Raises:
-        InvalidArgumentError: Some cannot. The message names them all, with their places.
-    """
+    """Check that all names can be tenants' names."""
     problems = list[str]()
     for name, place in names.items():
         try:
@@ -108,11 +112,7 @@ class _Cell:
 
 
 class _Lines:
-    """The lines of a text, without comments.
-
-    Attributes:
-        number: The number of the last line, comments counted.
-    """
+    """The lines of a text, without comments."""
 
     def __init__(self, text: str) -> None:
         self.number = 0

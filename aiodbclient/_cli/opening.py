@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from .. import ClusterClient, DatabaseClient, RateBudget
 from ..client import environment_token
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
+from .arguments import Api
+from .output import note, safe, span, speaks_json, write_error
 
 if TYPE_CHECKING:
     from ..shared_budget import SharedRateBudget
 
 AnyBudget: TypeAlias = "RateBudget | SharedRateBudget"
+_QUIET, _LINE_EVERY = 3.0, 30.0  # s until a command says that it waits: on a terminal, and elsewhere
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @asynccontextmanager
-async def open_client(
-    budget_url: str | None, *, offline: bool = False
-) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
-    """Open a client with the token and the proxy of the environment.
-
-    Args:
-        budget_url: The URL of a shared budget; None for a budget of this process alone.
-        offline: Whether the client will send nothing, so that no token is needed.
-
-    Yields:
-        The client, and the budget that paces it.
-
-    Raises:
-        ConfigurationError: There is no token.
-    """
+async def open_client(api: Api, *, offline: bool = False) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
+    """Open a client with the environment's token and proxy. ``offline``: it needs no token and sends nothing."""
     token = "unused" if offline else _token()
     async with AsyncExitStack() as stack:
         budget: AnyBudget = RateBudget()
-        if budget_url is not None and not offline:
-            budget = await stack.enter_async_context(_shared(budget_url, token))
+        if api.budget == "none":
+            budget = RateBudget(windows=_no_windows())
+        elif api.budget is not None and not offline:
+            budget = await stack.enter_async_context(_shared(api.budget, token))
         client = DatabaseClient(token, budget=budget, app="aiodbclient-command", trust_env=True)
         yield await stack.enter_async_context(client), budget
 
@@ -51,24 +49,49 @@ def _token() -> str:
         ) from None
 
 
+def _no_windows() -> tuple[()]:
+    if urlsplit(os.environ.get("DIGITALOCEAN_API_URL", "")).hostname not in _LOOPBACK:
+        raise ConfigurationError(
+            "--budget none is for a sandbox on this machine: set DIGITALOCEAN_API_URL to its address. Nothing was sent"
+        )
+    return ()
+
+
 def _shared(url: str, token: str) -> SharedRateBudget:
-    try:
-        from ..shared_budget import SharedRateBudget, token_key
-    except ImportError as error:
-        raise ConfigurationError(str(error)) from None
+    from ..shared_budget import SharedRateBudget, token_key
+
     return SharedRateBudget(url, key=token_key(token))
 
 
+@asynccontextmanager
+async def patiently() -> AsyncGenerator[None]:
+    """Say on the standard error that the API is waited for, where that takes long."""
+    saying = asyncio.create_task(_say_that_it_waits())
+    try:
+        yield
+    finally:
+        saying.cancel()
+        with suppress(asyncio.CancelledError):
+            await saying
+
+
+async def _say_that_it_waits() -> None:
+    started = monotonic()
+    if sys.stderr is None or not sys.stderr.isatty() or speaks_json():
+        while True:
+            await asyncio.sleep(_LINE_EVERY)
+            note(f"waiting for the API: {span(monotonic() - started)}")
+    await asyncio.sleep(_QUIET)
+    try:
+        while True:
+            write_error(f"\rwaiting for the API: {span(monotonic() - started)} ")
+            await asyncio.sleep(1.0)
+    finally:
+        write_error("\r\x1b[K")
+
+
 async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """Find a cluster by its id or its name, with one request, which returns its engine too.
-
-    Args:
-        client: The client.
-        wanted: The id or the name.
-
-    Raises:
-        InvalidArgumentError: There is no such cluster, or more than one with that name.
-    """
+    """Find a cluster by its id or its name, with one request, which returns its engine too."""
     cluster = cluster_by_id(client, wanted)
     if cluster is None:
         return await _cluster_by_name(client, wanted)
@@ -100,9 +123,9 @@ async def _cluster_by_name(client: DatabaseClient, wanted: str) -> ClusterClient
     clusters = await client.clusters.list()
     found = [cluster for cluster in clusters if cluster.name == wanted]
     if not found:
-        names = ", ".join(sorted(cluster.name for cluster in clusters)) or "none"
-        raise InvalidArgumentError(f"no cluster is called {wanted!r}; the account has: {names}")
+        names = ", ".join(sorted(safe(cluster.name) for cluster in clusters)) or "none"
+        raise InvalidArgumentError(f"no cluster is called {safe(wanted)!r}; the account has: {names}")
     if len(found) > 1:
         ids = ", ".join(cluster.id for cluster in found)
-        raise InvalidArgumentError(f"{len(found)} clusters are called {wanted!r}: use the id: {ids}")
+        raise InvalidArgumentError(f"{len(found)} clusters are called {safe(wanted)!r}: use the id: {ids}")
     return client.cluster(found[0].id, found[0].engine)

@@ -19,17 +19,24 @@ if TYPE_CHECKING:
 
 NAME = "aiodbclient"
 
-speaks_json: ContextVar[bool] = ContextVar("speaks_json", default=False)
-"""Whether the command was given ``--json``: then each line of the standard error is a JSON object too."""
+_UNSAFE = "$`\\"  # what a shell may run, in a name that somebody else chose
+_NAMES = ("name", "username", "database", "problems")
+
+_speaks_json: ContextVar[bool] = ContextVar("_speaks_json", default=False)
+
+
+def this_is_json(wanted: bool) -> None:
+    """Print JSON on the standard error too from now on, or text."""
+    _speaks_json.set(wanted)
+
+
+def speaks_json() -> bool:
+    """Whether each line of the standard error is a JSON object."""
+    return _speaks_json.get()
 
 
 class OutputError(Exception):
-    """The standard output cannot be written: its disk is full, it is closed, or its reader has gone.
-
-    Attributes:
-        gone: Whether its reader has gone, such as ``head`` in a pipe. No operator needs to know that.
-        lost: What was not printed and is nowhere else, and what to do about it; empty if nothing is lost.
-    """
+    """The standard output cannot be written: its disk is full, it is closed, or its reader has gone."""
 
     def __init__(self, error: OSError, lost: str = "") -> None:
         super().__init__(f"the standard output cannot be written: {error.strerror}")
@@ -44,15 +51,7 @@ def check_stdout(lost: str) -> None:
 
 
 def write(text: str, lost: str = "") -> None:
-    """Print ``text`` on the standard output at once.
-
-    Args:
-        text: Whole lines.
-        lost: As for ``OutputError``.
-
-    Raises:
-        OutputError: The standard output cannot be written. It is discarded from now on.
-    """
+    """Print ``text`` on the standard output at once."""
     check_stdout(lost)
     try:
         print(text, end="", flush=True)
@@ -81,11 +80,7 @@ def write_error(text: str) -> None:
 
 
 class Lines:
-    """Writes lines to the standard output, as long as that can be written.
-
-    Attributes:
-        failure: Why no more is written; None while all is well.
-    """
+    """Writes lines to the standard output, as long as that can be written."""
 
     def __init__(self) -> None:
         self.failure: OutputError | None = None
@@ -117,22 +112,21 @@ def _console(**options: Any) -> Console:
 
 def note(text: str) -> None:
     """Print a note on the standard error."""
-    _say({"note": text}, text, as_json=speaks_json.get())
+    _say({"note": text}, text)
 
 
-def complain(text: str, code: int, *, as_json: bool | None = None) -> None:
-    """Print on the standard error why the command ends.
-
-    Args:
-        text: The reason, and what to do.
-        code: The exit code.
-        as_json: Whether to print an object; None: as ``speaks_json`` says.
-    """
-    _say({"error": text, "exit_code": code}, text, as_json=speaks_json.get() if as_json is None else as_json)
+def complain(text: str, code: int) -> None:
+    """Print on the standard error why the command ends, and with which exit code."""
+    _say({"error": text, "exit_code": code}, text)
 
 
-def _say(members: Mapping[str, object], text: str, *, as_json: bool) -> None:
-    write_error(f"{json.dumps(members)}\n" if as_json else f"{NAME}: {printable(text)}\n")
+def _say(members: Mapping[str, object], text: str) -> None:
+    write_error(f"{as_json(members)}\n" if speaks_json() else f"{NAME}: {printable(text)}\n")
+
+
+def as_json(value: object) -> str:
+    """``value`` as JSON on one line, without the characters that a shell may run."""
+    return json.dumps(value).replace("$", "\\u0024").replace("`", "\\u0060")
 
 
 def printable(text: object) -> str:
@@ -140,66 +134,89 @@ def printable(text: object) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
 
 
-def this_command() -> str:
-    """The command line of this process, to be copied. Passwords in its URLs and DSNs are masked."""
-    masked = (re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1********@", each) for each in sys.argv[1:])
-    return command_line(re.sub(r"(password\s*=\s*)\S+", r"\1********", each) for each in masked)
+def safe(name: object) -> str:
+    """A name that somebody else chose, with all escaped that a terminal or a shell may act on."""
+    return "".join(f"\\x{ord(each):02x}" if each in _UNSAFE else printable(each) for each in str(name))
+
+
+def is_safe(name: str) -> bool:
+    """Whether no terminal and no shell acts on any part of ``name``, whatever quotes it is between."""
+    return re.fullmatch(r"[\w.@:+,/=-]+", name) is not None
+
+
+def span(seconds: float) -> str:
+    """A duration for people: ``45s``, ``12m``, ``3h``, ``9d``."""
+    for unit, size, most in (("s", 1, 120), ("m", 60, 180), ("h", 3600, 72)):
+        if seconds < size * most:
+            return f"{max(round(seconds / size), 0)}{unit}"
+    return f"{round(seconds / 86400)}d"
+
+
+def this_command(*more: str, without: Sequence[str] = ()) -> str:
+    """The command line of this process, to be copied, with ``more`` options unless it has them."""
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    added = [] if more and more[0] in given[:end] else more
+    return command_line([*(each for each in given[:end] if each not in without), *added, *given[end:]])
 
 
 def command_line(arguments: Iterable[str]) -> str:
-    """The command with ``arguments``, quoted for a shell and without control characters."""
-    return " ".join([NAME, *map(_quoted, arguments)])
+    """The command with ``arguments``, quoted for a shell, with the passwords of URLs and DSNs masked."""
+    masked = (re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1********@", each) for each in arguments)
+    return " ".join([NAME, *(quoted(re.sub(r"(password\s*=\s*)\S+", r"\1********", each)) for each in masked)])
 
 
-def _quoted(argument: str) -> str:
-    r"""``argument`` for a shell. Control characters are escaped in the form of bash, zsh and ksh: ``$'a\x1b'``."""
-    if argument.isprintable():
+def quoted(argument: str) -> str:
+    r"""``argument`` for a shell. What is not safe is escaped in the form of bash, zsh and ksh: ``$'a\x1b'``."""
+    if argument.isprintable() and not any(each in argument for each in _UNSAFE):
         return shlex.quote(argument)
     return f"$'{''.join(map(_escaped, argument))}'"
 
 
 def _escaped(character: str) -> str:
-    if character in "\\'":
-        return f"\\{character}"
-    if character.isprintable():
-        return character
+    if character == "'" or (character.isprintable() and character not in _UNSAFE):
+        return f"\\{character}" if character == "'" else character
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
-def print_rows(rows: Iterable[Mapping[str, object]], *, as_json: bool, lost: str = "", none: str = "") -> None:
-    """Print ``rows`` as a table, or as a JSON object for each. No value is folded, since people copy them.
-
-    A table that is wider than the terminal is printed as a line ``name: value`` for each value.
-
-    Args:
-        rows: The rows. Each has the names of its columns.
-        as_json: Whether to print JSON.
-        lost: As for ``OutputError``.
-        none: What to say on the standard error if there are no rows; empty for nothing.
-
-    Raises:
-        OutputError: The standard output cannot be written. It has ``lost``.
-    """
+def print_rows(
+    rows: Iterable[Mapping[str, object]],
+    *,
+    as_objects: bool,
+    wide: bool = False,
+    last: Sequence[str] = (),
+    lost: str = "",
+    none: str = "",
+) -> None:
+    """Print ``rows`` as a table, or as a JSON object for each. No value is folded, since people copy them."""
     lines = list(rows)
-    if not lines and none and not as_json:
+    if not lines and none and not as_objects:
         note(none)
-    if as_json:
-        write("".join(f"{json.dumps(row)}\n" for row in lines), lost)
+    if as_objects:
+        write("".join(f"{as_json(row)}\n" for row in lines), lost)
     elif lines:
-        write(_table(lines), lost)
+        write(_table(lines, last, wide=wide), lost)
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    widths = [max(cell_len(each[at]) for each in [columns, *cells]) for at in range(len(columns))]
+def _table(rows: Sequence[Mapping[str, object]], last: Sequence[str], *, wide: bool) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in names]
     console = stdout_console()
-    if console.is_terminal and sum(widths) + 2 * (len(widths) - 1) > console.width:
-        return "\n".join(_block(columns, row) for row in cells)
-    lines = ["  ".join(map(_padded, row, widths)).rstrip() for row in [columns, *cells]]
+    narrow = console.is_terminal and not wide
+    for name in reversed(last):
+        if narrow and _width(columns) > console.width:
+            columns = [column for column in columns if column[0] != name]
+    if narrow and _width(columns) > console.width:
+        return "\n".join(_block(names, [_cell(name, row.get(name)) for name in names]) for row in rows)
+    padded = [[_padded(cell, max(map(cell_len, column))) for cell in column] for column in columns]
+    lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
     if console.is_terminal and "NO_COLOR" not in os.environ:
         lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
     return "\n".join(lines) + "\n"
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(cell_len, column)) for column in columns) + 2 * (len(columns) - 1)
 
 
 def _block(columns: Sequence[str], row: Sequence[str]) -> str:
@@ -210,7 +227,8 @@ def _padded(cell: str, width: int) -> str:
     return cell + " " * (width - cell_len(cell))
 
 
-def _cell(value: object) -> str:
+def _cell(column: str, value: object) -> str:
     if value is None:
         return ""
-    return printable(value if isinstance(value, str) else json.dumps(value))
+    text = value if isinstance(value, str) else json.dumps(value)
+    return safe(text) if column in _NAMES else printable(text)

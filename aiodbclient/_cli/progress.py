@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import timedelta
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import ceil
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from attrs import define, field, frozen
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
-from .estimate import Pace
+from .. import Window
 from .opening import AnyBudget
-from .output import NAME, error_console, note, printable, speaks_json, write_error
+from .output import NAME, error_console, note, printable, span, speaks_json, write_error
 
 _TICK = 0.2  # s between two drawings of the bar
 _WORTH_SHOWING = 1.0  # s of waiting for the rate limit
 _NARROW = 76  # columns: below, there is no room for the bar and the rate
 LINE_EVERY = 30.0  # s between two lines where there is no terminal
+_MERGED = 1.0  # s: requests that were sent so close together are counted as one group
 
 
 class Bar:
     """How far a run is. A context manager, for within an event loop.
 
     A timer of the event loop draws it. A thread would not do, since a budget is for one thread.
-
-    Args:
-        total: The number of names in the run.
-        work: The number of names that will take requests.
-        budget: The budget that paces the run.
-        clock: Tells the seconds that have passed.
     """
 
-    def __init__(self, total: int, work: int, budget: AnyBudget, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        work: int,
+        budget: AnyBudget,
+        clock: Callable[[], float] = monotonic,
+        *,
+        limited: bool = True,
+    ) -> None:
         self._budget = budget
         self._clock = clock
+        self._limited = limited
         self._console = error_console()
         wide = self._console.width >= _NARROW
-        columns = [TextColumn("{task.percentage:>3.0f}%"), BarColumn(bar_width=None)] if wide else []
         self._progress = Progress(
-            *columns,
+            *([TaskProgressColumn(), BarColumn(bar_width=None)] if wide else []),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}" if wide else ""),
             TextColumn("{task.fields[left]}", style="cyan"),
@@ -48,16 +53,15 @@ class Bar:
             TextColumn("{task.fields[limit]}", style="yellow"),
             console=self._console,
             auto_refresh=False,
-            disable=not self._console.is_terminal or speaks_json.get(),
+            disable=not self._console.is_terminal or speaks_json(),
             expand=wide,
         )
         self._task = self._progress.add_task("", total=total, rate="", left="", failures="", limit="")
-        self._limited = "rate limit: {:.0f} s" if wide else "limit {:.0f} s"
+        self._limit = "rate limit: {}" if wide else "limit {}"
         self._total = total
         self._pace = Pace(work, clock=clock)
         self._started = self._ticked = self._said = clock()
-        self._done = 0
-        self._failed = 0
+        self._done = self._untouched = self._failed = 0
         self._ticking: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -73,18 +77,20 @@ class Bar:
         self._draw()
         self._progress.stop()
 
-    def advance(self, requests: int) -> None:
-        """Count a name that is done and took so many requests."""
+    def advance(self, requests: int, *, untouched: bool) -> None:
+        """Count a name that took so many requests, or that was left as it is."""
         self._done += 1
-        self._pace.count(requests)
+        self._untouched += untouched
+        if not untouched:
+            self._pace.count(requests)
         self._progress.advance(self._task)
 
     def fail(self, name: str, reason: str) -> None:
         """Print above the bar why a name failed. With ``--json`` it is on the standard output already."""
         self._failed += 1
-        if speaks_json.get():
+        if speaks_json():
             return
-        text = f"{printable(name)}: {printable(reason)}"
+        text = f"{name}: {printable(reason)}"
         if self._progress.disable:
             write_error(f"{text}\n")
         else:
@@ -107,16 +113,108 @@ class Bar:
         if not waits:
             self._pace.active += now - self._ticked
         self._ticked = now
-        seconds = self._pace.left(zip(self._budget.windows, budget.used, strict=True))
-        left = "" if seconds is None or self._done == self._total else str(timedelta(seconds=round(seconds)))
-        rate = f"{60 * self._done / max(now - self._started, 1e-3):.0f}/min"
+        used = zip(self._budget.windows, budget.used, strict=True) if self._limited else ()
+        seconds = self._pace.left(used)
+        left = "" if seconds is None or self._done == self._total else f"{span(seconds)} left"
+        worked = self._done - self._untouched
+        rate = f"{60 * worked / max(now - self._started, 1e-3):.0f}/min" if worked else ""
+        kept = f"{self._untouched} kept" if self._untouched else ""
         failures = f"{self._failed} failed" if self._failed else ""
-        limit = self._limited.format(budget.next_slot) if waits else ""
+        limit = self._limit.format(span(budget.next_slot)) if waits else ""
         if self._progress.disable:
             if now - self._said >= LINE_EVERY:
                 self._said = now
-                parts = [f"{self._done} of {self._total} done", rate, failures, f"{left} left" if left else "", limit]
+                parts = [f"{self._done} of {self._total} done", kept, rate, failures, left, limit]
                 note(", ".join(part for part in parts if part))
             return
-        self._progress.update(self._task, rate=rate, left=left, failures=failures, limit=limit)
+        rates = " ".join(part for part in (kept, rate) if part)
+        self._progress.update(self._task, rate=rates, left=left, failures=failures, limit=limit)
         self._progress.refresh()
+
+
+@frozen
+class Taken:
+    """A window of the rate limit, and how far it is used up."""
+
+    window: Window
+    free: int
+    releases: tuple[tuple[float, int], ...] = ()
+
+
+def seconds_left(names: int, a_second: float, requests: float, windows: Iterable[Taken]) -> float:
+    """Estimate how long the rest of a run takes: at its pace so far, but no less than the rate limit makes it take."""
+    by_length = sorted(windows, key=lambda taken: taken.window.seconds)
+    limited = _limited(ceil(names * requests), by_length[0], by_length[-1]) if by_length else 0.0
+    return max(names / a_second, limited)
+
+
+def _limited(requests: int, short: Taken, long: Taken) -> float:
+    """Seconds until the last request can be sent, if they go in bursts that fill the short window."""
+    now = 0.0
+    burst, free = short.free, long.free
+    releases = deque(long.releases)
+    while requests > 0:
+        sent = min(burst, requests)
+        while free < sent and releases:
+            at, count = releases.popleft()
+            now = max(now, at)
+            free += count
+        free -= sent
+        requests -= sent
+        releases.append((now + long.window.seconds, sent))
+        if requests > 0:
+            now = max(now, short.releases[0][0]) if not sent and short.releases else now + short.window.seconds
+            burst = short.window.limit
+    return now
+
+
+@define
+class Pace:
+    """How a run gets on. Names that are left as they are do not count.
+
+    Attributes:
+        names: The number of names that take work, as far as is known.
+        done: The number of those that are done.
+        requests: The number of those requests.
+        active: The seconds in which the rate limit did not make the run wait.
+        clock: Tells the seconds that have passed.
+    """
+
+    names: int
+    done: int = 0
+    requests: int = 0
+    active: float = 0.0
+    clock: Callable[[], float] = field(kw_only=True, repr=False)
+    _sent: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]], init=False)
+
+    def count(self, requests: int) -> None:
+        """A name is done that took so many requests."""
+        now = self.clock()
+        self.done += 1
+        self.requests += requests
+        if not requests:
+            return
+        if self._sent and now - self._sent[-1][0] < _MERGED:
+            at, before = self._sent.pop()
+            self._sent.append((at, before + requests))
+        else:
+            self._sent.append((now, requests))
+
+    def left(self, windows: Iterable[tuple[Window, int]]) -> float | None:
+        """Estimate the seconds that are left; None if nothing is known yet."""
+        names = max(self.names - self.done, 0)
+        if not names:
+            return 0.0
+        if not self.done or not self.active:
+            return None
+        taken = [self._taken(window, used) for window, used in windows]
+        return seconds_left(names, self.done / self.active, self.requests / self.done, taken)
+
+    def _taken(self, window: Window, used: int) -> Taken:
+        """What is known of a window. The slots of others are taken to be free after half of it."""
+        now = self.clock()
+        ours = [(window.seconds - (now - at), count) for at, count in self._sent if now - at < window.seconds]
+        others = used - sum(count for _, count in ours)
+        if others > 0:
+            ours.append((window.seconds / 2, others))
+        return Taken(window, max(window.limit - used, 0), tuple(sorted(ours)))

@@ -1,12 +1,14 @@
-"""Run a command's coroutine: what signals do to it, and its exit code."""
+"""Run a command's coroutine: its options, what signals do to it, its errors, and its exit code."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import inspect
 from collections.abc import Callable, Coroutine
-from functools import partial, wraps
-from typing import Any, ParamSpec
+from contextvars import ContextVar
+from copy import copy
+from datetime import timedelta
+from typing import Any
 
 import typer
 
@@ -14,53 +16,66 @@ from ..errors import (
     APIError,
     AuthenticationError,
     ConfigurationError,
+    ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
+    InvalidResponseError,
+    NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    RotationPendingError,
     ServerError,
+    StoreError,
     UnsupportedOperationError,
 )
-from .arguments import CLUSTER_VARIABLE
-from .asking import SIGNALS
-from .output import OutputError, complain, speaks_json, this_command, write_error
-
-P = ParamSpec("P")
+from .arguments import expanded
+from .asking import SIGNALS, DeclinedError
+from .output import OutputError, complain, span, this_command, write_error
 
 DONE, SOME_FAILED, BAD_USAGE, STOPPED, UNUSABLE, DIFFERENT = 0, 1, 2, 3, 4, 5
+_verbose: ContextVar[bool] = ContextVar("_verbose", default=False)
 
 
-def reads(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+def reads(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None]:
     """Make a function for Typer of a coroutine function that changes nothing and returns an exit code."""
     return _runs(command, writes=False)
 
 
-def writes(command: Callable[P, Coroutine[Any, Any, int]]) -> Callable[P, None]:
+def writes(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[..., None]:
     """Make a function for Typer of a coroutine function that may change something and returns an exit code."""
     return _runs(command, writes=True)
 
 
-def _runs(command: Callable[P, Coroutine[Any, Any, int]], *, writes: bool) -> Callable[P, None]:
-    @wraps(command)
-    def called(*arguments: P.args, **options: P.kwargs) -> None:
-        speaks_json.set(bool(options.get("json")) or options.get("output") == "json")
-        raise typer.Exit(_exit_code(partial(command, *arguments, **options), writes=writes))
+def _runs(command: Callable[..., Coroutine[Any, Any, int]], *, writes: bool) -> Callable[..., None]:
+    parameters, arguments = expanded(command)
 
+    def called(**options: Any) -> None:
+        _verbose.set(bool(options.get("verbose")))
+        limit: timedelta | None = options.get("timeout")
+
+        async def work() -> int:
+            return await command(**arguments(options))
+
+        raise typer.Exit(_exit_code(work, limit, writes=writes))
+
+    called.__doc__ = command.__doc__
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
 
 
-def _exit_code(command: Callable[[], Coroutine[Any, Any, int]], *, writes: bool) -> int:
+def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | None, *, writes: bool) -> int:
+    seconds = None if limit is None else limit.total_seconds()
+    unclear = f": the last request may have been applied. To go on: {this_command()}" if writes else ""
     try:
-        return asyncio.run(_until_signal(command()))
-    except typer.Abort:
-        write_error("\n")  # end the line of the question
+        return asyncio.run(_until_signal(work(), seconds))
+    except typer.Abort as stopped:
+        if not isinstance(stopped, DeclinedError):
+            write_error("\n")  # end the line of the question
         complain("stopped: nothing was changed", STOPPED)
         return STOPPED
     except (asyncio.CancelledError, KeyboardInterrupt):
-        complain(
-            f"stopped: the last request may have been applied. To go on: {this_command()}" if writes else "stopped",
-            STOPPED,
-        )
+        complain(f"stopped{unclear}", STOPPED)
         return STOPPED
     except OutputError as error:
         return end_output(error)
@@ -68,47 +83,74 @@ def _exit_code(command: Callable[[], Coroutine[Any, Any, int]], *, writes: bool)
         code = code_of(error)
         complain(message_of(error), code)
         return code
+    except TimeoutError:
+        complain(f"no answer within --timeout {span(seconds or 0)}{unclear}", UNUSABLE)
+        return UNUSABLE
 
 
-# What the library advises to a program, and what an operator does.
-_ADVICE = (
-    (
-        "read the name back; if it is there without a password that you know, reset_auth it, else create it again",
-        "look with `aiodbclient users get`; if it is there, `aiodbclient users reset` gives it a password; else create "
-        "it again",
-    ),
-    ("the old password may have ended, so reset_auth it again", "the old password may have ended, so reset it again"),
-    ("read the name back, and create it again", "look with `aiodbclient dbs get`, and create it again"),
-)
-# The same, wherever they are in a text.
-_OPTIONS = (
-    ("or pass force=True", "or use --force"),
-    ("with repair(recreate=True)", "with `tenants repair --recreate`"),
-    ('with if_exists="adopt"', "with --adopt"),
-    ('if_exists="reset" gives', "--if-exists reset gives"),
-)
+async def _until_signal(work: Coroutine[Any, Any, int], seconds: float | None) -> int:
+    """Do ``work``, until SIGINT or SIGTERM cancels it, or its time is over."""
+    task = asyncio.current_task()
+    assert task is not None
+    on_signals(task.cancel)
+    async with asyncio.timeout(seconds):
+        return await work
+
+
+def on_signals(react: Callable[[], object]) -> None:
+    """Call ``react`` on SIGINT and SIGTERM from now on."""
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, react)
 
 
 def message_of(error: Exception, *, retried: bool = False) -> str:
-    """The text of ``error``, with advice for an operator in the place of that for a program.
+    """What to print of ``error``: without the request unless ``--verbose``, and with advice for an operator."""
+    if not isinstance(error, DatabaseClientError):
+        return str(error)
+    plain = copy(error)
+    plain.advice = ""  # it is for programs
+    text = str(plain)
+    if isinstance(error, APIError) and (error.id or error.message) and not _verbose.get():
+        said = ": ".join(part for part in (error.id, error.message) if part)
+        text = f"the API answered {error.status} {said}"
+        text += f" (after {error.tries} tries)" if error.tries > 1 else ""
+        text += "; it may have been applied" if error.may_have_applied else ""
+    advice = _advice_for(error, retried=retried)
+    return f"{text}: {advice}" if advice else text
 
-    Args:
-        error: The error.
-        retried: Whether running the same command again is the advice, so that none is needed here.
-    """
-    text = str(error)
-    for advice, instead in _ADVICE:
-        text = text.replace(f": {advice}", "" if retried else f": {instead}")
-    for argument, option in _OPTIONS:
-        text = text.replace(argument, option)
-    return f"{text}; check $DIGITALOCEAN_TOKEN" if isinstance(error, AuthenticationError) else text
+
+def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
+    """What an operator does about ``error``. Where the library has no advice, most errors need none here either."""
+    match error:
+        case AuthenticationError():
+            return "check $DIGITALOCEAN_TOKEN"
+        case _ if not error.advice:
+            return ""
+        case RotationPendingError():
+            return "retire it first, or use --force"
+        case ConflictError(id=""):
+            return "choose another name, or take over what exists with --adopt"
+        case NotFoundError(id=""):
+            return "restore it from a backup of the cluster, or make an empty one with --recreate"
+        case InvalidResponseError(status=0):
+            return "--if-exists reset gives it a new one, which ends the old one"
+        case StoreError():
+            return _ABOUT_KEYS
+        case _:
+            return "" if retried else "look before you run it again"
 
 
-def end_output(error: OutputError, *, as_json: bool | None = None) -> int:
+_ABOUT_KEYS = (
+    "set $AIODBCLIENT_STORE_KEY to the key of this store, or unset it if the store has none. If its key is lost, "
+    "provision the tenants into a new store with --adopt"
+)
+
+
+def end_output(error: OutputError) -> int:
     """Print why the standard output cannot be written, unless nobody needs to know. Returns the exit code."""
     code = STOPPED if error.gone else UNUSABLE
     if error.lost or not error.gone:
-        complain(f"{error}; {error.lost}" if error.lost else str(error), code, as_json=as_json)
+        complain(f"{error}; {error.lost}" if error.lost else str(error), code)
     return code
 
 
@@ -123,32 +165,3 @@ def code_of(error: DatabaseClientError) -> int:
             return SOME_FAILED
         case _:
             return UNUSABLE
-
-
-async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
-    """Do ``work``, until SIGINT or SIGTERM cancels it."""
-    task = asyncio.current_task()
-    assert task is not None
-    on_signals(task.cancel)
-    return await work
-
-
-def on_signals(react: Callable[[], object]) -> None:
-    """Call ``react`` on SIGINT and SIGTERM from now on."""
-    for number in SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, react)
-
-
-def cluster_and_name(first: str | None, second: str | None) -> tuple[str, str]:
-    """The arguments ``[CLUSTER] NAME``: one alone is the name, and the cluster comes from the environment.
-
-    Raises:
-        InvalidArgumentError: One of them is missing.
-    """
-    if first is not None and second is not None:
-        return first, second
-    cluster = os.environ.get(CLUSTER_VARIABLE)
-    if cluster and first is not None:
-        return cluster, first
-    missing = "NAME is missing" if cluster else f"CLUSTER and NAME are needed, or NAME with ${CLUSTER_VARIABLE} set"
-    raise InvalidArgumentError(f"{missing}; nothing was sent")

@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigurationError, InvalidArgumentError
-from ..tenants._naming import tenant_of
-from .arguments import JsonOption
+from ..errors import ConfigurationError, InvalidArgumentError, StoreError
+from ..tenants import PostgresStore, Role, SQLiteStore
+from ..tenants._naming import record_name, tenant_of
+from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption
+from .asking import confirm
 from .help import Command, group
-from .output import print_rows, write
-from .running import DONE, reads, writes
+from .output import as_json, command_line, complain, print_rows, safe, write
+from .running import DONE, UNUSABLE, reads, writes
 from .stores import KEY_VARIABLE, IfMissing, keys, open_store
 
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 
-app = group("Look into a store of tenants, change its key, or copy it.")
+app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
 
 StoreArgument = Annotated[
     str,
     typer.Argument(
         metavar="STORE",
-        envvar="AIODBCLIENT_STORE",
+        envvar=STORE_VARIABLE,
         help="A file, or postgresql://user@host/db.",
         show_default=False,
     ),
@@ -32,22 +34,60 @@ StoreArgument = Annotated[
 
 @app.command("list", cls=Command)
 @reads
-async def list_store(store: StoreArgument, json: JsonOption = False) -> int:
+async def list_store(store: StoreArgument, printed: Table) -> int:
     """List the records of a store, of all clusters. Sends nothing to the API.
 
     Example: aiodbclient store list tenants.db
     """
-    async with open_store(store) as opened:
-        rows = [
-            {
-                "name": tenant_of(record.name)[0],
-                "role": tenant_of(record.name)[1].value,
-                "login": record.current and record.current.username,
-                "cluster": record.current and record.current.cluster,
-            }
-            async for record in opened.records()
-        ]
-    print_rows(rows, as_json=json, none=f"{store} has no records")
+    rows, damaged = list[dict[str, object]](), list[str]()
+    async with open_store(store, called="STORE") as opened:
+        try:
+            async for record in opened.records():
+                name, role = tenant_of(record.name)
+                login: dict[str, object] = {
+                    "username": record.current and record.current.username,
+                    "cluster": record.current and record.current.cluster,
+                }
+                rows.append({"name": name, "role": role.value} | login)
+        except StoreError as error:
+            if not error.damaged:
+                raise
+            damaged += error.damaged
+    none = "" if damaged else f"{store} has no records"
+    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("username", "cluster"), none=none)
+    for each in damaged:
+        name, role = tenant_of(each)
+        roles = [] if role is Role.OWNER else ["--role", role.value]
+        forget = command_line(["store", "forget", store, name, *roles])
+        complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+    return UNUSABLE if damaged else DONE
+
+
+@app.command("forget", cls=Command)
+@writes
+async def forget_record(
+    store: StoreArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The tenant.", show_default=False)],
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    yes: YesOption = False,
+) -> int:
+    """Remove the record of a tenant, also if it is damaged. Its logins and its database stay as they are.
+
+    To remove the tenant itself, use `tenants remove`. To take over again what stays, use `tenants provision --adopt`.
+
+    Example: aiodbclient store forget copy.db beta --yes
+    """
+    question = f"Remove the record of {safe(name)} from {store}? Its password is lost, its logins and database stay."
+    async with open_store(store, called="STORE") as opened:
+        if not isinstance(opened, SQLiteStore | PostgresStore):
+            raise InvalidArgumentError(f"{store} has no way to remove a record. Nothing was changed")
+        confirm(question, yes=yes)
+        await opened.discard(record_name(name, role))
+    if printed.as_json:
+        write(f"{as_json({'name': name, 'action': 'forgotten'})}\n")
+    else:
+        write(f"{safe(name)}: forgotten\n")
     return DONE
 
 
@@ -68,7 +108,7 @@ async def make_key() -> int:
 
 @app.command("rekey", cls=Command)
 @writes
-async def rekey_store(store: StoreArgument, json: JsonOption = False) -> int:
+async def rekey_store(store: StoreArgument, printed: Printed) -> int:
     """Encrypt all records of a store with another key: $AIODBCLIENT_STORE_KEY=NEW,OLD.
 
     Stop the processes that use the store first. Afterwards drop the old key from the variable. To encrypt a store that
@@ -81,8 +121,8 @@ async def rekey_store(store: StoreArgument, json: JsonOption = False) -> int:
     key = keys()
     if key is None or len(key) < 2:
         raise InvalidArgumentError(f"set ${KEY_VARIABLE} to NEW,OLD: the first key encrypts. Nothing was changed")
-    async with open_store(store) as opened:
-        _say_done(await rewrite_records(opened), "rewritten", as_json=json)
+    async with open_store(store, called="STORE") as opened:
+        _say_done(await rewrite_records(opened), "rewritten", printed)
     return DONE
 
 
@@ -96,7 +136,7 @@ async def copy_store(
             metavar="TARGET", help="The store to write. It is created if it does not exist.", show_default=False
         ),
     ],
-    json: JsonOption = False,
+    printed: Printed,
 ) -> int:
     """Copy all records of a store to another one, such as from a file to a PostgreSQL.
 
@@ -110,13 +150,10 @@ async def copy_store(
     if source == target:
         raise InvalidArgumentError("STORE and TARGET are the same. Nothing was changed")
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
-    async with open_store(source) as read, open_store(target, IfMissing.MAKE, to) as written:
-        _say_done(await copy_records(read, written), "copied", as_json=json)
+    async with open_store(source, called="STORE") as read, open_store(target, IfMissing.MAKE, to) as written:
+        _say_done(await copy_records(read, written), "copied", printed)
     return DONE
 
 
-def _say_done(count: int, what: str, *, as_json: bool) -> None:
-    if as_json:
-        print_rows([{what: count}], as_json=True)
-    else:
-        write(f"{count} records {what}\n")
+def _say_done(count: int, what: str, printed: Printed) -> None:
+    write(f"{as_json({what: count})}\n" if printed.as_json else f"{count} records {what}\n")

@@ -30,11 +30,7 @@ class IfMissing(Enum):
 
 
 def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
-    """The keys in an environment variable, with commas between them; None if there is none.
-
-    Raises:
-        InvalidArgumentError: One is no key.
-    """
+    """The keys in an environment variable, with commas between them; None if there is none."""
     found = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()] or None
     try:
         Seal(found)
@@ -47,23 +43,18 @@ def keys(variable: str = KEY_VARIABLE) -> list[str] | None:
 
 @asynccontextmanager
 async def open_store(
-    where: str, if_missing: IfMissing = IfMissing.FAIL, key: list[str] | None = None
+    where: str, if_missing: IfMissing = IfMissing.FAIL, key: list[str] | None = None, called: str = "--store"
 ) -> AsyncGenerator[Store]:
-    """Open the store.
-
-    Args:
-        where: A path, the URL of a PostgreSQL, or a URL whose scheme a package has an entry point for, in the group
-            ``aiodbclient.stores``: a callable that takes the URL and the keys, and returns a ``Store``.
-        if_missing: What happens if it does not exist. A store of another package decides by itself.
-        key: The keys, of which the first encrypts; [] for none. None: those of the environment.
-
-    Raises:
-        InvalidArgumentError: No package has a store for the scheme of the URL.
-        StoreError: It cannot be opened, or does not exist.
-    """
+    """Open the store."""
     async with AsyncExitStack() as stack:
         opened: Store | None = None
-        store = _store(where, keys() if key is None else (key or None), make=if_missing is IfMissing.MAKE)
+        key = keys() if key is None else (key or None)
+        store = _store(where, key, make=if_missing is IfMissing.MAKE)
+        if if_missing is IfMissing.MAKE and key is None and is_missing(where):
+            note(
+                f"the new store {where} holds passwords as plain text. To encrypt it, remove it, set ${KEY_VARIABLE} "
+                "to what `aiodbclient store keygen` prints, and begin again"
+            )
         if if_missing is IfMissing.MAKE or not is_missing(where):
             try:
                 opened = await stack.enter_async_context(store)
@@ -71,12 +62,12 @@ async def open_store(
                 if _NO_TABLE not in str(error):
                     raise
         if opened is None and if_missing is IfMissing.EMPTY:
-            note(f"{_shown(where)} does not exist yet: `tenants provision` creates it")
+            note(f"{_shown(where)} does not exist yet: provisioning creates it")
             folder = stack.enter_context(TemporaryDirectory())
             opened = await stack.enter_async_context(SQLiteStore(Path(folder) / "nothing.db"))
         if opened is None:
             raise StoreError(
-                f"{_shown(where)} does not exist: check --store. `aiodbclient tenants provision` creates one"
+                f"{_shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
             )
         yield opened
 

@@ -15,12 +15,13 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
-from .arguments import BudgetOption, ClusterOption, PrefixOption, RoleOption, StoreOption
-from .completion import tenants
+from .arguments import Recorded, RoleOption, resolved
+from .completion import words as completed
 from .delivery import environment_of
-from .output import complain
+from .help import PROGRAM
+from .output import complain, safe
 from .running import SOME_FAILED, writes
-from .tenants_place import Where, open_records
+from .tenants_place import open_records
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
 # begin with AIODBCLIENT_ too.
@@ -35,18 +36,18 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
 
 @writes
 async def exec_tenant(
-    cluster: ClusterOption,
-    store: StoreOption,
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The tenant.", show_default=False, autocompletion=tenants)
-    ],
-    program: Annotated[
-        list[str],
-        typer.Argument(metavar="-- PROGRAM...", help="The program, and its arguments.", show_default=False),
-    ],
+    context: typer.Context,
+    place: Recorded,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME -- PROGRAM...",
+            help="The tenant, and after -- the program with its arguments.",
+            show_default=False,
+            autocompletion=completed,
+        ),
+    ] = None,
     role: RoleOption = Role.OWNER,
-    prefix: PrefixOption = "",
-    budget: BudgetOption = None,
 ) -> int:
     """Run a program as a tenant: the credential is in its environment, and nowhere else.
 
@@ -55,11 +56,16 @@ async def exec_tenant(
 
     Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     """
-    where = Where(cluster=cluster, store=store, budget=budget, role=role, prefix=prefix)
-    async with open_records(where) as found:
-        credential = await found.get(name)
+    program: list[str] = context.meta.get(PROGRAM, [])
+    place, [name] = resolved(place, words, 1)
+    if not program:
+        raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
+    async with open_records(place) as opened:
+        names, missing = await opened.select([name], role)
+        credential = await opened.tenants.role(role).get(name) if names else None
     if credential is None:
-        complain(f"{name}: no credential is stored. `aiodbclient tenants provision` creates one", SOME_FAILED)
+        why = missing.get(name, "no credential is stored, since its creation or removal is not finished")
+        complain(f"{safe(name)}: {why}", SOME_FAILED)
         return SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credential, Path(folder)))
@@ -91,7 +97,12 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
     except ValueError:
         raise InvalidArgumentError("the arguments of a program have no NUL") from None
     _pass_on_signals(process)
-    code = await process.wait()
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:  # --timeout
+        process.terminate()
+        await process.wait()
+        raise
     return code if code >= 0 else 128 - code
 
 

@@ -1,117 +1,145 @@
-"""Where the commands ``aiodbclient tenants`` work, and on which tenants."""
+"""Where the commands ``aiodbclient tenants`` work, on which tenants, and how each does its run."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
+from .. import Run
 from ..engines import Engine, guard_tenants
-from ..errors import InvalidArgumentError
-from ..tenants import Role, Tenants
+from ..errors import InvalidArgumentError, StoreError
+from ..tenants import Record, Role, Store, Tenants
+from ..tenants._naming import tenant_of
+from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved
+from .delivery import lines_of, row_of
+from .following import Report, follow
 from .names import check_tenants, read_names
-from .opening import AnyBudget, cluster_by_id, find_cluster, is_id, open_client
+from .opening import AnyBudget, cluster_by_id, find_cluster, is_id, open_client, patiently
+from .output import command_line, complain, safe
+from .running import DONE, SOME_FAILED, UNUSABLE
 from .stores import IfMissing, open_store
+
+_ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 
 
 @frozen
-class Place:
-    """The tenants of a cluster, and the budget of the requests.
+class OnRecord:
+    """The records of a role, and the names of those that are damaged."""
 
-    Attributes:
-        tenants: The tenants, with the role that the options name.
-        budget: The budget.
-        engine: The engine of the cluster; None if the token may not read it.
-        where: The cluster and the store.
-    """
+    records: Mapping[str, Record]
+    damaged: Sequence[str]
+
+
+@frozen
+class Opened:
+    """The tenants of a cluster, which the options of a command name."""
 
     tenants: Tenants
+    store: Store
     budget: AnyBudget
     engine: Engine | str | None
-    where: Where
+    place: Recorded
+    found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
+
+    @property
+    def cluster(self) -> str:
+        """The cluster, as the operator named it."""
+        return self.place.cluster or ""
 
     def check(self, names: Mapping[str, str]) -> None:
         """Check that all names can be tenants' names. Raises as ``check_tenants``."""
         if self.engine is not None:
-            check_tenants(names, self.engine, self.where.prefix)
+            check_tenants(names, self.engine, self.place.prefix)
 
-    async def names(self) -> list[str]:
-        """The tenants in the store."""
-        return [record.name async for record in self.tenants.records()]
+    async def on_record(self, role: Role) -> OnRecord:
+        """What is on record of a role, also if some of it is damaged."""
+        if role not in self.found:
+            records, damaged = dict[str, Record](), list[str]()
+            try:
+                async for record in self.tenants.role(role).records():
+                    records[record.name] = record
+            except StoreError as error:
+                if not error.damaged:
+                    raise
+                damaged = [name for name, its in map(tenant_of, error.damaged) if its is role]
+            self.found[role] = OnRecord(records, damaged)
+        return self.found[role]
 
-    async def count(self) -> int:
-        """The number of tenants in the store."""
-        return len(await self.names())
+    async def select(self, wanted: Sequence[str] | None, role: Role) -> tuple[list[str], dict[str, str]]:
+        """The names of ``wanted`` that are on record, and why the others are not. None: all."""
+        found = await self.on_record(role)
+        if wanted is None:
+            return list(found.records), {}
+        there = {*found.records, *found.damaged}
+        owners = there if role is Role.OWNER else set((await self.on_record(Role.OWNER)).records)
+        missing = {name: self._missing(name, role, owners) for name in wanted if name not in there}
+        return [name for name in wanted if name in there], missing
 
+    def _missing(self, name: str, role: Role, owners: set[str]) -> str:
+        if name in owners:
+            return f"it has no {role}. To create one: {self.command('provision', name, role=role)}"
+        alike = name.translate(_ALIKE)
+        like = [alike] if alike in owners else get_close_matches(name, owners, 1)
+        return f"not on record{f'. Did you mean {safe(like[0])}?' if like else ''}"
 
-@frozen(kw_only=True)
-class Where:
-    """What the options say of the place.
+    def command(self, verb: str, *words: str, role: Role = Role.OWNER) -> str:
+        """Another command on the same tenants, to be copied."""
+        roles = [] if role is Role.OWNER else ["--role", role.value]
+        kind = Recorded if verb == "list" else type(self.place)
+        return command_line(["tenants", verb, *words, *roles, *given_options(self.place, kind)])
 
-    Attributes:
-        cluster: The cluster's id or name.
-        store: The store, as ``--store`` has it.
-        budget: The URL of a shared budget, or None.
-        role: The role of the logins.
-        prefix: As for ``Tenants``.
-        private: As for ``Tenants``.
-        admin: As for ``Tenants``.
-    """
-
-    cluster: str
-    store: str
-    budget: str | None = None
-    role: Role = Role.OWNER
-    prefix: str = ""
-    private: bool = False
-    admin: str | None = None
-
-
-@asynccontextmanager
-async def open_place(where: Where, if_missing: IfMissing = IfMissing.FAIL) -> AsyncGenerator[Place]:
-    """Find the cluster, then open the store, so that a cluster which can have no tenants leaves no new store behind.
-
-    Args:
-        where: The cluster and the store.
-        if_missing: What happens if the store does not exist.
-
-    Raises:
-        StoreError: The store cannot be used.
-        UnsupportedOperationError: The cluster can have no tenants.
-    """
-    async with open_client(where.budget) as (client, budget):
-        cluster = await find_cluster(client, where.cluster)
-        if cluster.engine is not None:
-            guard_tenants(cluster.engine)
-        async with open_store(where.store, if_missing) as store:
-            tenants = Tenants(cluster, store, prefix=where.prefix, private=where.private, admin=where.admin)
-            yield Place(tenants.role(where.role), budget, cluster.engine, where)
+    def end(self, code: int) -> int:
+        """Report the damaged records, if a command was for all. Returns the exit code."""
+        damaged = [(name, role) for role, found in self.found.items() for name in found.damaged]
+        for name, role in damaged:
+            roles = [] if role is Role.OWNER else ["--role", role.value]
+            forget = command_line(["store", "forget", self.place.store, name, *roles])
+            complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+        return UNUSABLE if damaged and code in (DONE, SOME_FAILED) else code
 
 
 @asynccontextmanager
-async def open_records(where: Where) -> AsyncGenerator[Tenants]:
-    """Open the store to read it. Sends nothing and needs no token if the cluster is given by its id.
-
-    Raises:
-        StoreError: The store does not exist.
-        UnsupportedOperationError: The cluster can have no tenants.
-    """
-    async with open_client(where.budget, offline=is_id(where.cluster)) as (client, _):
-        cluster = cluster_by_id(client, where.cluster) or await find_cluster(client, where.cluster)
+async def open_place(place: Place, if_missing: IfMissing = IfMissing.FAIL) -> AsyncGenerator[Opened]:
+    """Find the cluster, then open the store, so that a cluster which can have no tenants leaves no new store behind."""
+    wanted = place.cluster or ""
+    async with open_client(place) as (client, budget):
+        async with patiently():
+            cluster = await find_cluster(client, wanted)
         if cluster.engine is not None:
             guard_tenants(cluster.engine)
-        async with open_store(where.store) as store:
-            yield Tenants(cluster, store, prefix=where.prefix).role(where.role)
+        async with open_store(place.store, if_missing) as store:
+            tenants = Tenants(
+                cluster,
+                store,
+                prefix=place.prefix,
+                private=place.private,
+                admin=place.admin,
+                connection_limit=place.connection_limit,
+            )
+            yield Opened(tenants, store, budget, cluster.engine, place)
 
 
-def chosen(names: list[str] | None, file: Path | None, everybody: bool) -> list[str] | None:
-    """The names that a command is for; None for all tenants in the store.
+@asynccontextmanager
+async def open_records(place: Recorded) -> AsyncGenerator[Opened]:
+    """Open the store to read it. Sends nothing and needs no token if the cluster is given by its id."""
+    wanted = place.cluster or ""
+    async with open_client(place, offline=is_id(wanted)) as (client, budget):
+        async with patiently():
+            cluster = cluster_by_id(client, wanted) or await find_cluster(client, wanted)
+        if cluster.engine is not None:
+            guard_tenants(cluster.engine)
+        async with open_store(place.store) as store:
+            tenants = Tenants(cluster, store, prefix=place.prefix)
+            yield Opened(tenants, store, budget, cluster.engine, place)
 
-    Raises:
-        InvalidArgumentError: As ``read_names``; or there are names and ``--all``, or neither.
-    """
+
+def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
+    """The names that a command is for; None for all tenants in the store."""
     if not (everybody or names or file):
         raise InvalidArgumentError("which tenants? Give their names, a file (--from names.csv), or --all")
     if not everybody:
@@ -119,3 +147,67 @@ def chosen(names: list[str] | None, file: Path | None, everybody: bool) -> list[
     if names or file:
         raise InvalidArgumentError("give names, --from or --all, only one of them. Nothing was sent")
     return None
+
+
+async def do(
+    place: Place,
+    chosen: Chosen,
+    roles: Sequence[Role],
+    verb: Callable[[Tenants, list[str]], Run[Any]],
+    printed: Printed,
+    *,
+    show: bool = False,
+    once: bool = False,
+    ask: Callable[[Opened, Mapping[Role, list[str]], Mapping[str, str]], None] | None = None,
+    ignore_absent: bool | None = None,
+) -> int:
+    """Do ``verb`` for the chosen tenants, in each of the roles."""
+    place, words = resolved(place, chosen.names, None)
+    wanted = named(words, chosen.file, chosen.everybody)
+    async with open_place(place) as opened:
+        names, missing = dict[Role, list[str]](), dict[str, str]()
+        for role in roles:
+            names[role], lacking = await opened.select(wanted, role)
+            if role is roles[0]:  # with --role all, not each tenant has each role
+                missing = lacking
+        if ignore_absent:
+            names[roles[0]] += missing
+            missing = {}
+        if ask is not None and any(names.values()):
+            ask(opened, names, missing)
+        runs = {
+            "" if role is Role.OWNER else f" ({role})": verb(opened.tenants.role(role), names[role])
+            for role in roles
+            if names[role]
+        }
+        code = await follow(
+            runs,
+            total=sum(map(len, names.values())),
+            budget=opened.budget,
+            report=report_of(printed, show=show),
+            once=once,
+            again=() if ignore_absent is None else ["--ignore-absent"],
+            missing=missing,
+        )
+        return opened.end(code)
+
+
+def report_of(printed: Printed, *, show: bool) -> Report:
+    """What is printed of tenants: their credentials with ``show``, what was repaired, and each that was removed."""
+
+    def row(outcome: Any) -> dict[str, Any]:
+        credential = outcome.credential
+        members = {} if credential is None else row_of(credential, None, show=show, as_object=True)
+        return members | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
+
+    def details(outcome: Any) -> str:
+        lines = list[str]()
+        if outcome.action == "deleted":
+            lines.append(f"{safe(outcome.name)}: deleted")
+        if problems := getattr(outcome, "problems", ()):
+            lines.append(f"{safe(outcome.name)}: {outcome.action}: {', '.join(problems)}")
+        if show and outcome.credential is not None:
+            lines.append(lines_of(outcome.credential))
+        return "\n".join(lines)
+
+    return Report(as_objects=printed.as_json, row=row, details=details)

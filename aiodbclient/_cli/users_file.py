@@ -1,24 +1,36 @@
-"""Read the users that a file asks for: YAML or JSON, with the members that the API's POST takes."""
+"""The users of a cluster from a file in YAML or JSON: ``users plan`` and ``users apply``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import (
     KafkaACL,
+    KafkaPermission,
+    MongoRole,
     MongoUserSettings,
+    MySQLAuthPlugin,
     MySQLSettings,
     NewUser,
     OpenSearchACL,
+    OpenSearchPermission,
+    UserPlan,
     UserSettings,
 )
+from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
-from .asking import interruptible
-from .reading import read_text, shown
+from .arguments import ClusterArgument, OnCluster, Printed, Pruning, ShowOption, UsersFileOption, YesOption, split
+from .asking import check_most, confirm, interruptible, some
+from .following import Report, follow
+from .names import read_text, shown
+from .opening import find_cluster, open_client, patiently
+from .output import print_rows, printable, safe, stdout_console, write
+from .running import DIFFERENT, DONE, reads, writes
 
 T = TypeVar("T")
 _MOST_BYTES = 4 * 1024 * 1024
@@ -26,19 +38,121 @@ _MOST_READ = _MOST_BYTES  # characters and members: aliases can repeat a small t
 _SHOWN = 60  # characters of a value that a message shows
 _Node = Any  # a node of PyYAML: with its line, which loaded values have not
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_STYLES = {"+": "green", "~": "yellow", "-": "red"}
 _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a number", "null": "nothing"}
 
 
-def read_users(file: Path) -> list[NewUser]:
-    """Read the users in ``file``: a list of them, alone or under ``users:``. A user without settings may be its name.
+@reads
+async def plan_users(
+    printed: Printed, place: OnCluster, pruning: Pruning, file: UsersFileOption, words: ClusterArgument = None
+) -> int:
+    """Compare the users of a cluster with a file, and change nothing. Exits with 5 if something differs.
 
-    Args:
-        file: The file, in YAML or JSON; ``-`` for the standard input.
-
-    Raises:
-        InvalidArgumentError: It cannot be read, is not such a list, has a member that the API does not know, or has a
-            name twice. The message names the line.
+    Example: aiodbclient users plan tenants-prod --from users.yaml
     """
+    cluster, _ = split(words, place.cluster, 0)
+    wanted = _wanted(file, pruning)
+    async with open_client(place) as (client, _), patiently():
+        plan = await (await find_cluster(client, cluster)).users.plan(wanted, prune=pruning.prune)
+    if printed.as_json:
+        print_rows(_changes(plan), as_objects=True)
+    else:
+        _print(plan)
+    if pruning.prune:
+        check_most(len(plan.extra), pruning.most)
+    return DIFFERENT if plan else DONE
+
+
+@writes
+async def apply_users(
+    printed: Printed,
+    place: OnCluster,
+    pruning: Pruning,
+    file: UsersFileOption,
+    words: ClusterArgument = None,
+    yes: YesOption = False,
+    show: ShowOption = False,
+) -> int:
+    """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
+
+    It prints the plan first, and asks unless it only creates. --show prints the passwords of new users. `users get
+    --show` prints them later, except on MongoDB, where creating users needs --show.
+
+    Example: aiodbclient users apply tenants-prod --from users.yaml --yes
+    """
+    cluster, _ = split(words, place.cluster, 0)
+    wanted = _wanted(file, pruning)
+    async with open_client(place) as (client, limit):
+        async with patiently():
+            found = await find_cluster(client, cluster)
+            plan = await found.users.plan(wanted, prune=pruning.prune)
+        known = None if found.engine is None else CAPABILITIES.get(found.engine)
+        if plan.create and not show and known is not None and not known.returns_passwords:
+            raise InvalidArgumentError(
+                f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. Repeat with "
+                "--show. Nothing was changed"
+            )
+        if not printed.as_json:
+            _print(plan)
+        extra = plan.extra if plan.prune else ()
+        check_most(len(extra), pruning.most)
+        changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
+        if changes:
+            confirm(f"On {cluster}: {' and '.join(changes)}?", yes=yes)
+
+        def row(outcome: Any) -> dict[str, Any]:
+            return {"password": outcome.user.password} if show and outcome.user is not None else {}
+
+        def details(outcome: Any) -> str:
+            password = row(outcome).get("password")
+            return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
+
+        report = Report(as_objects=printed.as_json, row=row, details=details)
+        total = len(plan.create) + len(plan.update) + len(extra)
+        return await follow({"": plan.apply()}, total=total, budget=limit, report=report)
+
+
+def _wanted(file: Path, pruning: Pruning) -> list[NewUser]:
+    users = read_users(file)
+    if pruning.prune and not users:
+        raise InvalidArgumentError(f"{shown(file)} lists no user, and --prune would delete all. Nothing was sent")
+    return users
+
+
+def _changes(plan: UserPlan) -> list[dict[str, Any]]:
+    extra = "delete" if plan.prune else "extra"
+    kinds = {"create": plan.create, "update": plan.update, extra: plan.extra, "keep": plan.keep}
+    return [
+        {"name": name, "change": kind}
+        | ({"differs": list(map(str, plan.differences[name]))} if kind == "update" else {})
+        for kind, names in kinds.items()
+        for name in names
+    ]
+
+
+def _print(plan: UserPlan) -> None:
+    """Print a line for each user that changes, and the numbers."""
+    signs = {"create": "+", "update": "~", "delete": "-"}
+    console = stdout_console()
+    with console.capture() as captured:
+        for change in _changes(plan):
+            if sign := signs.get(change["change"]):
+                lines = [f"{sign} {safe(change['name'])}", *(f"    {each}" for each in change.get("differs", ()))]
+                console.print("\n".join(map(printable, lines)), style=_STYLES[sign], soft_wrap=True)
+        kept = f"{len(plan.keep)} as asked for"
+        if plan.unknown:
+            kept += f" ({len(plan.unknown)} with settings that the API does not return)"
+        deleted, left = (len(plan.extra), 0) if plan.prune else (0, len(plan.extra))
+        console.print(
+            f"{len(plan.create)} to create, {len(plan.update)} to update, {deleted} to delete, {kept}, "
+            f"{left} others left alone",
+            soft_wrap=True,
+        )
+    write(captured.get())
+
+
+def read_users(file: Path) -> list[NewUser]:
+    """Read the users in ``file``: a list, alone or under ``users:``. A user without settings may be its name."""
     import yaml
 
     where, text = shown(file), read_text(file, _MOST_BYTES)
@@ -92,7 +206,7 @@ class _File:
         return NewUser(**members)
 
     def _mysql(self, node: _Node) -> MySQLSettings:
-        members = self._members(node, "mysql_settings", auth_plugin=self._text)
+        members = self._members(node, "mysql_settings", auth_plugin=self._one_of(MySQLAuthPlugin))
         if not members:
             raise self._wrong(node, "mysql_settings without `auth_plugin`")
         return MySQLSettings(**members)
@@ -110,17 +224,18 @@ class _File:
         )
 
     def _kafka(self, node: _Node) -> KafkaACL:
-        members = self._members(node, "acl", topic=self._text, permission=self._text)
+        members = self._members(node, "acl", topic=self._text, permission=self._one_of(KafkaPermission))
         if len(members) < 2:
             raise self._wrong(node, "an entry of acl needs `topic` and `permission`")
         return KafkaACL(**members)
 
     def _opensearch(self, node: _Node) -> OpenSearchACL:
-        return OpenSearchACL(**self._members(node, "opensearch_acl", index=self._text, permission=self._text))
+        permission = self._one_of(OpenSearchPermission)
+        return OpenSearchACL(**self._members(node, "opensearch_acl", index=self._text, permission=permission))
 
     def _mongo(self, node: _Node) -> MongoUserSettings:
-        members = self._members(node, "mongo_user_settings", databases=self._list(self._text), role=self._text)
-        return MongoUserSettings(**members)
+        databases, role = self._list(self._text), self._one_of(MongoRole)
+        return MongoUserSettings(**self._members(node, "mongo_user_settings", databases=databases, role=role))
 
     def _members(self, node: _Node, what: str, **known: Callable[[_Node], Any]) -> dict[str, Any]:
         """The members of a mapping, each read by the function of its name. One that is null counts as left out."""
@@ -153,6 +268,15 @@ class _File:
             raise self._wrong(node, f"this must be text, and is {_described(node)}{quote}")
         self._count(node, len(node.value))
         return str(node.value)
+
+    def _one_of(self, values: type[StrEnum]) -> Callable[[_Node], str]:
+        def read(node: _Node) -> str:
+            text = self._text(node)
+            if text not in list(values):
+                raise self._wrong(node, f"{_short(repr(text))} is not one of {', '.join(values)}")
+            return text
+
+        return read
 
     def _flag(self, node: _Node) -> bool:
         flag = _FLAGS.get(node.value.lower()) if _is(node, "bool") else None

@@ -5,12 +5,14 @@ every window from ``acquire`` until one window after ``release``. The server the
 our requests in any span of ``seconds``, whatever the latency. The server's clock does not matter.
 
 - ``headers``: reads the rate limit headers of an answer.
-- ``window``: the slots of one window.
-- ``others``: estimates how many of them other clients of the token hold.
-- ``rules``: what follows a 429: the gate, strikes, the ramp.
-- ``account``: what the answers say about a token: its limit, others, the gate.
-- ``ledger``: the slots that this process has taken.
+- ``window``: the slots of one window, ours and those of other clients of the token.
+- ``account``: what the answers say about a token: its limit, others, and the gate that follows a 429.
+- ``ledger``: the slots that are taken, and what they say about the account.
 - ``queue``: the calls that wait: lanes, patience, one timer.
 - ``budget``: ``RateBudget``, for one event loop, made of these.
-- ``shared/``: ``SharedRateBudget``, for several processes. They exchange their accounts by ``shared/facts``.
+- ``shared``: ``SharedRateBudget``, for several processes, with the calls that wait in this one.
+- ``process``: the requests of one process, and what it may send while the server is away.
+- ``fleet``: what an ask of a process does to the state that all share: what ``RateBudget`` does.
+- ``state``: that state as text.
+- ``cells``: the text in a server; ``postgres_cell`` and ``valkey_cell``.
 """

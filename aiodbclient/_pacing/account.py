@@ -1,7 +1,6 @@
 """What the answers say about a token: its limit, how many slots others hold, when to wait. Pure.
 
-Both budgets use it, and pass in their own requests as ``Ours``. Processes that share a budget exchange their accounts
-through ``shared/facts.py``.
+It gets our own requests as ``Ours``.
 
 By the provider's API description, ``ratelimit-limit`` and ``ratelimit-remaining`` are about the longest window, but
 ``remaining`` may also be 0 because a shorter window is full. ``retry-after`` comes only with the 429 of a shorter
@@ -11,17 +10,67 @@ window.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .others import Others
-from .rules import Gate
-from .window import SlidingWindow, Window
+from .window import Others, SlidingWindow, Window
 
 _SANE_LIMIT = 10_000_000
 # Beside others, one 25th of the smallest limit may be in flight, since each of these requests can meet a full window.
 # With the documented limits that is 10 requests, enough for the 4 a second that may go.
 _FEW = 25
+_LONGEST_BACKOFF = 60.0  # seconds, if a 429 does not say how long to wait
+
+
+class Gate:
+    """Whether requests may go, and how many may be in flight.
+
+    A 429 closes the gate for all calls. When it opens, the ramp begins: one request may be in flight, and each answer
+    allows one more, up to ``few``. If nobody else seems to use the token, the next answer ends the ramp, and any number
+    may be in flight. Otherwise ``few`` stays the limit, since each request in flight can meet a window that others
+    filled.
+    """
+
+    __slots__ = ("at_most", "few", "strikes", "until")
+
+    def __init__(self, few: float) -> None:
+        self.few = few  # where the ramp stops while others use the token
+        self.until = -math.inf  # when the gate opens, or opened
+        self.at_most = math.inf  # how many requests may be in flight: a whole number or ``math.inf``
+        self.strikes = 0  # how many 429s came in a row
+
+    def close(self, wait: float | None, now: float) -> None:
+        """Close the gate after a 429, for ``wait`` seconds. None: for a random time that grows with each 429 in a row.
+
+        A 429 that comes while the gate is closed is not another strike: its request was in flight already.
+        """
+        if wait is None:
+            wait = self.backoff(now)
+        if now >= self.until:
+            self.strikes = self._next_strike(now)
+        self.until = max(self.until, now + wait)
+        self.at_most = 1
+
+    def backoff(self, now: float) -> float:
+        """Return how many seconds to close if a 429 does not say."""
+        if now < self.until:
+            return 0.0
+        return random.uniform(0.0, min(_LONGEST_BACKOFF, 2.0 ** min(self._next_strike(now) - 1, 6)))
+
+    def _next_strike(self, now: float) -> int:
+        return self.strikes + 1 if now - self.until < _LONGEST_BACKOFF else 1
+
+    def careful(self, at_least: int = 0) -> None:
+        """Allow only ``few`` in flight, or ``at_least`` if that is more, since others may use the token."""
+        self.at_most = min(self.at_most, max(self.few, at_least))
+
+    def opens_further(self, *, alone: bool) -> None:
+        """Take a step of the ramp after an answer. ``alone``: nobody else seems to use the token."""
+        if self.at_most < self.few:
+            self.at_most += 1
+        elif alone:
+            self.at_most = math.inf
 
 
 class Ours(NamedTuple):
@@ -29,19 +78,14 @@ class Ours(NamedTuple):
 
     The server counted some of our requests when it answered. We do not know exactly which ones, since requests arrive
     and slots expire while the answer travels.
-
-    Attributes:
-        used: For each window, the shortest first: how many of our answered requests the server probably counted. These
-            held a slot when we sent the request that is now answered.
-        in_flight: How many of our requests are not answered.
-        least: How many of our requests the server counted in the longest window, at least.
-        most: The same, at most.
     """
 
+    # For each window, the shortest first: how many of our answered requests the server probably counted. These held a
+    # slot when we sent the request that is now answered.
     used: tuple[int, ...]
-    in_flight: int
-    least: int
-    most: int
+    in_flight: int  # how many of our requests are not answered
+    least: int  # how many of our requests the server counted in the longest window, at least
+    most: int  # the same, at most
 
 
 class Account:
@@ -49,25 +93,18 @@ class Account:
 
     Every slot is used as soon as it is free while nobody else uses the token. Only answers show whether somebody does.
     So only a few requests may be in flight at first, after a pause, and while somebody does.
-
-    Attributes:
-        windows: The token's windows, the shortest first, with what others hold of each.
-        gate: Whether requests may go, and how many at once.
-        alone: Whether all answers fit our own requests: no others, no other limit, no 429 since.
-        last_answer: When a request was last answered while the gate was open.
-        last_count: When an answer last showed how many requests the server counted.
     """
 
-    __slots__ = ("_other_limit", "alone", "gate", "last_answer", "last_count", "windows")
+    __slots__ = ("alone", "gate", "last_answer", "last_count", "other_limit", "windows")
 
     def __init__(self, windows: tuple[SlidingWindow, ...]) -> None:
         few = max(4, min(window.limit for window in windows) // _FEW) if windows else math.inf
-        self.windows = windows
-        self.gate = Gate(few)
-        self.alone = True
-        self.last_answer = -math.inf
-        self.last_count = -math.inf
-        self._other_limit: int | None = None  # another limit that the last answer named; the next one confirms it
+        self.windows = windows  # the token's windows, the shortest first, with what others hold of each
+        self.gate = Gate(few)  # whether requests may go, and how many at once
+        self.alone = True  # whether all answers fit our own requests: no others, no other limit, no 429 since
+        self.last_answer = -math.inf  # when a request was last answered while the gate was open
+        self.last_count = -math.inf  # when an answer last showed how many requests the server counted
+        self.other_limit: int | None = None  # another one that the last answer named; the next one confirms it
 
     def starts(self, now: float) -> None:
         """Prepare for a request while none is in flight. After a pause we do not know what others did."""
@@ -83,20 +120,13 @@ class Account:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
     def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
-        """Learn from an answer's headers the longest window's limit, and how many slots others hold.
-
-        Args:
-            limit: ``ratelimit-limit``, or None if it is missing.
-            remaining: ``ratelimit-remaining``, or None if it is missing.
-            ours: Our own requests, the one that was answered among them.
-            now: When the answer came.
-        """
+        """Learn from an answer's headers the longest window's limit, and how many slots others hold."""
         if self._take_over(limit, remaining):
             if remaining:
                 self._compare(remaining, ours, now)
             else:
                 self._meet_full_window(ours, now, self.windows, refused=False)
-        self.alone = self._other_limit is None and not any(window.others.level for window in self.windows)
+        self.alone = self.other_limit is None and not any(window.others.level for window in self.windows)
 
     def _compare(self, remaining: int, ours: Ours, now: float) -> None:
         """Find out how many of the counted requests were others'.
@@ -127,15 +157,10 @@ class Account:
     def refuse(
         self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
     ) -> None:
-        """Learn from a 429, and close the gate.
+        """Learn from a 429, and close the gate for ``wait`` seconds; None: for a random time.
 
-        Args:
-            limit: as for ``hear``.
-            remaining: as for ``hear``.
-            ours: Our own requests, the refused one among those in flight.
-            wait: For how many seconds to close the gate; None: for a random time.
-            burst: Whether it had a ``retry-after``, as the 429 of a shorter window has.
-            now: When it came.
+        ``ours`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
+        shorter window has.
         """
         shorter = self.windows[:-1] or self.windows
         if remaining == 0 and not burst and self._take_over(limit, remaining):
@@ -155,11 +180,11 @@ class Account:
         if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return False
         if limit == self.windows[-1].limit:
-            self._other_limit = None
+            self.other_limit = None
             return True
         if len(self.windows) == 1:
             return False  # the header is about a window that this budget lacks
-        before, self._other_limit = self._other_limit, limit
+        before, self.other_limit = self.other_limit, limit
         if before != limit:
             return False
         self.windows[-1].limit = limit

@@ -98,6 +98,24 @@ def below_every_limit(budget: Any, _: Attribute[int], value: int) -> None:
         )
 
 
+def serve(queue: Queue, ledger: Ledger, reserve: int, now: float) -> None:
+    """Grant the free slots to the waiting calls, in order, and set the timer for when the next one is free."""
+    while queue:
+        bulk = not queue.interactive
+        if not ledger.take(now, reserve if bulk else 0):
+            break
+        queue.grant(bulk=bulk)
+    _arm(queue, ledger, reserve, now)
+
+
+def _arm(queue: Queue, ledger: Ledger, reserve: int, now: float) -> None:
+    when = math.inf
+    if queue and ledger.in_flight < ledger.account.gate.at_most:  # else it takes an answer
+        when = ledger.opens(now, 0, 0 if queue.interactive else reserve)
+        queue.announce(when - now)
+    queue.arm(now, when)
+
+
 @define(eq=False)
 class RateBudget:
     """Keep one token's rate limit, for all clients on one event loop that are given this budget.
@@ -147,7 +165,7 @@ class RateBudget:
             if wait > max_wait:
                 raise refusal(wait)
         waiter = queue.enter(bulk, max_wait, now)
-        self._arm(now)
+        _arm(queue, ledger, self.reserve, now)
         try:
             await waiter.sleep()
         except BaseException:
@@ -155,7 +173,7 @@ class RateBudget:
             if waiter.granted:  # and cancelled before it woke
                 self.release(sent=False)
             else:
-                self._serve(self._clock())
+                serve(queue, ledger, self.reserve, self._clock())
             raise
         if waiter.wait is not None:
             raise refusal(waiter.wait)
@@ -170,7 +188,7 @@ class RateBudget:
         now = self._clock()
         self._ledger.end(now, sent)
         if self._queue.interactive or self._queue.bulk:
-            self._serve(now)
+            serve(self._queue, self._ledger, self.reserve, now)
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
@@ -205,23 +223,4 @@ class RateBudget:
     def _on_timer(self, now: float) -> None:
         for waiter in self._queue.overdue(now):
             self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
-        self._serve(now)
-
-    def _serve(self, now: float) -> None:
-        """Grant the free slots to the waiting calls, in order."""
-        queue, ledger = self._queue, self._ledger
-        while queue:
-            bulk = not queue.interactive
-            if not ledger.take(now, self.reserve if bulk else 0):
-                break
-            queue.grant(bulk=bulk)
-        self._arm(now)
-
-    def _arm(self, now: float) -> None:
-        """Set the timer for when the next slot is free."""
-        queue, ledger = self._queue, self._ledger
-        when = math.inf
-        if queue and ledger.in_flight < ledger.account.gate.at_most:  # else it takes an answer
-            when = ledger.opens(now, 0, 0 if queue.interactive else self.reserve)
-            queue.announce(when - now)
-        queue.arm(now, when)
+        serve(self._queue, self._ledger, self.reserve, now)

@@ -1,32 +1,39 @@
-"""The slots that one process has taken, in all windows of its token. Pure."""
+"""The slots that are taken, in all windows of a token, by one process or by a fleet. Pure."""
 
 from __future__ import annotations
 
-from bisect import bisect
+from bisect import bisect, insort
 from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from .account import Account, Ours
 
 _LATENCY = 30.0  # seconds; an answer takes less
 
 
-class Ledger:
-    """Which slots this process has taken, and whether another one is free.
+class Begun(NamedTuple):
+    """When the request that is now answered was sent: after ``after``, and probably not before ``probably``."""
 
-    Attributes:
-        account: What is known of the token.
-        windows: The account's windows, the shortest first, in which the slots are counted.
-        longest: For how many seconds after the answer a slot is taken, at most.
-    """
+    probably: float
+    after: float
+
+
+class Ledger:
+    """Which slots are taken, and whether another one is free."""
 
     __slots__ = ("_busy_since", "_countable", "_refused", "_sent", "account", "longest", "windows")
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self.windows = account.windows
+    def __init__(self, account: Account, answers: Sequence[float] = (), in_flight: int = 0, now: float = 0.0) -> None:
+        self.account = account  # what is known of the token
+        self.windows = account.windows  # the account's windows, the shortest first, in which the slots are counted
+        # For how many seconds after the answer a slot is taken, at most
         self.longest = self.windows[-1].seconds if self.windows else 3600.0
-        self._countable = deque[float]()  # when requests were answered that the server may still count
-        self._sent = deque[float]()  # when the requests in flight went; the first to go counts as the first to end
+        for window in self.windows:
+            window.answers.extend(answers[bisect(answers, now - window.seconds) :])
+        self._countable = deque(answers)  # when requests were answered that the server may still count
+        # When the requests in flight were sent. The first one counts as the first to end.
+        self._sent = deque([now] * in_flight)
         self._busy_since = 0.0  # since then a request has always been in flight
         self._refused = 0  # how many of those in flight a 429 has answered
 
@@ -35,19 +42,36 @@ class Ledger:
         """How many requests have taken a slot and have not ended."""
         return len(self._sent)
 
+    @property
+    def unanswered(self) -> int:
+        """How many of them no 429 has answered."""
+        return len(self._sent) - self._refused
+
+    def free(self, now: float, reserve: int) -> int:
+        """How many slots may be taken now if ``reserve`` of each window stay free, at most."""
+        gate, in_flight = self.account.gate, len(self._sent)
+        if now < gate.until:
+            return 0
+        rooms = [window.room(now, reserve) - window.used(now) for window in self.windows]
+        return max(0, int(min(gate.at_most, *rooms)) - in_flight)
+
     def take(self, now: float, reserve: int) -> bool:
         """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
-        in_flight, account = len(self._sent), self.account
+        in_flight, gate = len(self._sent), self.account.gate
         for window in self.windows:
             if not window.has_room(now, in_flight, reserve):
                 return False
-        if now < account.gate.until or in_flight >= account.gate.at_most:
+        if now < gate.until or in_flight >= gate.at_most:
             return False
-        if not in_flight:
-            account.starts(now)
+        self.begin(now)
+        return True
+
+    def begin(self, now: float) -> None:
+        """Take a slot, whether or not one is free."""
+        if not self._sent:
+            self.account.starts(now)
             self._busy_since = now
         self._sent.append(now)
-        return True
 
     def opens(self, now: float, ahead: int, reserve: int) -> float:
         """When a request with ``ahead`` others before it may go, as far as we know."""
@@ -56,22 +80,29 @@ class Ledger:
             when = max(when, window.opens(now, self.in_flight, ahead, reserve))
         return when
 
-    def end(self, now: float, sent: bool) -> None:
-        """End a request. Its slot is free at once if it was not ``sent``, or if a 429 answered it."""
+    def end(self, now: float, sent: bool) -> bool:
+        """End a request. Returns whether its slot counts from now: not if it was not ``sent``, or a 429 answered it."""
         self._sent.popleft()
         if self._refused:
             self._refused -= 1
-        elif sent:
+            return False
+        if sent:
             for window in self.windows:
-                window.answers.append(now)
+                _add(window.answers, now)
             if self.windows:
                 countable = self._countable
-                countable.append(now)
+                _add(countable, now)
                 while countable[0] <= now - self.longest - _LATENCY:
                     countable.popleft()
             self.account.answered(now)
+        return sent
 
-    def hear(self, limit: int | None, remaining: int | None, now: float) -> None:
+    def begun(self, now: float) -> Begun:
+        """When the request that is answered ``now`` was sent, as far as we know."""
+        # No earlier than when we last had nothing in flight, and probably no earlier than our oldest request in flight.
+        return Begun(self._sent[0] if self._sent else now, max(self._busy_since, now - _LATENCY))
+
+    def hear(self, limit: int | None, remaining: int | None, now: float, begun: Begun | None = None) -> None:
         """Learn from an answer's headers, before its request has ended."""
         if limit is None or remaining is None or not self.windows:
             return
@@ -82,26 +113,45 @@ class Ledger:
             and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
         ):
             return  # nothing new, as nearly always; this saves the rest
-        self.account.hear(limit, remaining, self._ours(now), now)
+        self.account.hear(limit, remaining, self._ours(now, begun or self.begun(now)), now)
 
-    def refuse(self, limit: int | None, remaining: int | None, wait: float | None, *, burst: bool, now: float) -> None:
+    def refuse(
+        self,
+        limit: int | None,
+        remaining: int | None,
+        wait: float | None,
+        *,
+        burst: bool,
+        now: float,
+        begun: Begun | None = None,
+    ) -> None:
         """Learn from a 429, before its request has ended. The arguments are those of ``Account.refuse``."""
-        self.account.refuse(limit, remaining, self._ours(now), wait, burst=burst, now=now)
+        ours = self._ours(now, begun or self.begun(now))
+        self.account.refuse(limit, remaining, ours, wait, burst=burst, now=now)
+        self.refused()
+
+    def refused(self) -> None:
+        """Note that a 429 answered a request: the next one that ends."""
         self._refused = min(self._refused + 1, self.in_flight)
 
-    def _ours(self, now: float) -> Ours:
+    def _ours(self, now: float, begun: Begun) -> Ours:
+        # The server counted the answered request after it was sent.
         answers, longest = self._countable, self.longest
-        in_flight = self.in_flight - self._refused
-        # The server counted the answered request after we sent it: no earlier than when we last had nothing in flight,
-        # and probably no earlier than our oldest request in flight.
-        sent = self._sent[0] if self._sent else now
-        since = max(self._busy_since, now - _LATENCY)
-        used = tuple(len(answers) - bisect(answers, sent - window.seconds) for window in self.windows)
-        counted_before = bisect(answers, since - longest)
-        surely = bisect(answers, since) - bisect(answers, now - longest + min(_LATENCY, longest / 10))
+        in_flight = self.unanswered
+        used = tuple(len(answers) - bisect(answers, begun.probably - window.seconds) for window in self.windows)
+        counted_before = bisect(answers, begun.after - longest)
+        surely = bisect(answers, begun.after) - bisect(answers, now - longest + min(_LATENCY, longest / 10))
         return Ours(
             used,
             in_flight,
             least=max(0, surely) + min(1, in_flight),
             most=len(answers) - counted_before + self.in_flight,
         )
+
+
+def _add(moments: deque[float], moment: float) -> None:
+    # Processes of a fleet report late.
+    if moments and moments[-1] > moment:
+        insort(moments, moment)
+    else:
+        moments.append(moment)

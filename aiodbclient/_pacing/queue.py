@@ -22,24 +22,17 @@ _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since roundin
 
 
 class Waiter:
-    """A call that waits until it is granted a slot, or refused one because the wait would be too long.
+    """A call that waits until it is granted a slot, or refused one because the wait would be too long."""
 
-    Attributes:
-        bulk: Whether it is in the bulk lane.
-        deadline: When its patience ends.
-        granted: Whether it has a slot.
-        wait: How many seconds it would have had to wait, if it was refused.
-        estimated: Whether its wait was compared with its patience.
-    """
-
-    __slots__ = ("_woken", "bulk", "deadline", "estimated", "granted", "wait")
+    __slots__ = ("_woken", "bulk", "deadline", "error", "estimated", "granted", "wait")
 
     def __init__(self, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
-        self.bulk = bulk
-        self.deadline = deadline
-        self.granted = False
-        self.wait: float | None = None
-        self.estimated = False
+        self.bulk = bulk  # whether it is in the bulk lane
+        self.deadline = deadline  # when its patience ends
+        self.granted = False  # whether it has a slot
+        self.wait: float | None = None  # how many seconds it would have had to wait, if it was refused
+        self.estimated = False  # whether its wait was compared with its patience
+        self.error: BaseException | None = None  # why it waits in vain
         self._woken = woken
 
     @property
@@ -53,23 +46,17 @@ class Waiter:
         return self._woken.get_loop()
 
     def wake(self) -> None:
-        """End its ``sleep``, or its next one if it does not sleep now."""
+        """End its ``sleep``."""
         if not self._woken.done():
             self._woken.set_result(None)
 
     async def sleep(self) -> None:
         """Wait for ``wake``."""
         await self._woken
-        self._woken = self.loop.create_future()
 
 
 class Queue:
-    """The calls that wait for one budget, in the order in which they came, bulk calls behind all others.
-
-    Args:
-        clock: The present time, in seconds.
-        on_timer: Called with the present time when the timer rings, which ``arm`` sets.
-    """
+    """The calls that wait for one budget, in the order in which they came, bulk calls behind all others."""
 
     __slots__ = (
         "_announced",
@@ -140,6 +127,13 @@ class Queue:
         if not waiter.decided:
             self.leave(waiter)
             waiter.wait = wait
+            waiter.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End all calls with ``error``."""
+        for waiter in [*self.interactive, *self.bulk]:
+            self.leave(waiter)
+            waiter.error = error
             waiter.wake()
 
     def overdue(self, now: float) -> list[Waiter]:

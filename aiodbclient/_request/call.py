@@ -16,13 +16,19 @@ from .retry import RULES, Failure, RetryPolicy, Then
 
 
 class Meter:
-    """Counts requests and the seconds of their calls, including waits for the budget and between retries."""
+    """Counts the requests of one name, and the seconds of its calls, with those that they ``waited`` for the budget.
 
-    __slots__ = ("requests", "seconds")
+    Attributes:
+        begun: Whether ``Run.stop`` must let the name finish.
+    """
+
+    __slots__ = ("begun", "requests", "seconds", "waited")
 
     def __init__(self) -> None:
+        self.begun: bool = False
         self.requests: int = 0
         self.seconds: float = 0.0
+        self.waited: float = 0.0
 
 
 def _checked_timeout(_: object, attribute: Attribute[Any], value: object) -> None:
@@ -161,7 +167,9 @@ class Call:
         self.requests += 1
         self.sent += 1
         if self.meter is not None:
+            self.meter.begun = True
             self.meter.requests += 1
+            self.meter.waited += waited
         if self.patience is not None:
             self.patience = max(self.patience - waited, 0.0)
 
@@ -193,19 +201,19 @@ class Call:
             error.request_id = self.request_id
         text = str(error.args[0])
         if self.may_have_applied:
-            text = f"{text}; {_SETTLE.get(self.operation.name, _APPLIED)}"
+            text = f"{text}; it may have been applied"
+            error.advice = _SETTLE.get(self.operation.name, "")
         elif not self.sent and _NOTHING_SENT not in text:
             text = f"{text}; {_NOTHING_SENT}"
         error.args = (text,)
 
 
 _NOTHING_SENT = "nothing was sent"
-_APPLIED = "it may have been applied"
 _SETTLE = {
-    "users.create": f"{_APPLIED}: read the name back; if it is there without a password that you know, reset_auth it, "
-    "else create it again",
-    "users.reset_auth": f"{_APPLIED}: the old password may have ended, so reset_auth it again",
-    "dbs.create": f"{_APPLIED}: read the name back, and create it again if it is not there",
+    "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
+    "it again",
+    "users.reset_auth": "the old password may have ended, so reset_auth it again",
+    "dbs.create": "read the name back, and create it again if it is not there",
 }
 
 

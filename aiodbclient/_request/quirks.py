@@ -5,6 +5,7 @@ Checked against aiohttp 3.12 to 3.14. Only this module uses private names of aio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from urllib.request import getproxies, proxy_bypass
 
@@ -46,6 +47,11 @@ def text_of(error: BaseException) -> str:
     # The messages of these quote the answer with its credentials, or the URL of a proxy with its password.
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError) or not str(error):
         return type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{error.host}:{error.port}: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno or 0  # negative where a name was not found
+        return f"{error.host}:{error.port}: {os.strerror(number) if number > 0 else error.os_error.strerror}"
     return f"{type(error).__name__}: {error}"
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import pymysql
 from attrs import frozen
 from pymysql.constants import CR, ER
 
 from .._aiomysql import NOT_MYSQL, Connection, Cursor
-from .._hosts import has_late_at
+from .._hosts import mysql_parts
 from ..models import MySQLAuthPlugin
 from ._backends import PRIMARY
 
+_log = logging.getLogger("aiodbclient.sandbox")
 _CONNECTIONS = 8
 _CONNECT_SECONDS = 5
 _LOCK_SECONDS = 5
@@ -32,6 +34,9 @@ SYSTEM_DBS = frozenset({"information_schema", "performance_schema", "mysql", "sy
 _SERVER_RIGHTS = frozenset(
     {"CREATE USER", "EVENT", "PROCESS", "RELOAD", "REPLICATION CLIENT", "REPLICATION SLAVE", "SHOW DATABASES"}
 )
+# What they may not do in these schemas, where the server has partial revokes, as Aiven's documentation shows it.
+_GUARDED = ("mysql", "sys")
+_READS = frozenset({"SELECT", "SHOW VIEW"})
 # A MySQL role is an account that CREATE ROLE leaves locked, expired and without a secret (manual, "CREATE ROLE").
 _NO_ROLE = "NOT (account_locked = 'Y' AND password_expired = 'Y' AND authentication_string = '')"
 
@@ -67,25 +72,20 @@ class MySQLServer:
     """
 
     def __init__(self, dsn: str) -> None:
-        wrong = ValueError(
-            "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
-            "%2F, %3F and %23; add ?ssl-ca=FILE to verify the server"
-        )
-        try:
-            parts, late = urlsplit(dsn), has_late_at(dsn)
-            port = parts.port or 3306
-        except ValueError:  # its message may quote the password
-            raise wrong from None
-        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.username or late:
-            raise wrong
+        parts = mysql_parts(dsn)
+        if parts is None:
+            raise ValueError(
+                "the DSN must have the form mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
+                "%2F, %3F and %23; add ?ssl-ca=FILE to verify the server"
+            )
         options = dict(parse_qsl(parts.query))
-        self.host, self.port = parts.hostname, port
+        self.host, self.port = parts.hostname or "", parts.port or 3306
         self.database = unquote(parts.path.removeprefix("/"))
         self.ca_file = options.get("ssl-ca")
-        self._login, self._login_password = unquote(parts.username), unquote(parts.password or "")
+        self._login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
         own = self._login == PRIMARY
         self.password = self._login_password if own else _derived(self._login, self._login_password)
-        self.version, self.tls = "", False
+        self.version, self.tls, self._partial_revokes = "", False, False
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
         self._context: ssl.SSLContext | None = None
         self._idle: list[Any] = []
@@ -103,6 +103,10 @@ class MySQLServer:
             self._context = _context(self.ca_file)
         self.version = str((await self.rows("SELECT VERSION()"))[0][0])
         self.tls = bool((await self.rows("SHOW STATUS LIKE 'Ssl_cipher'"))[0][1])
+        if not self.is_mariadb:
+            self._partial_revokes = bool((await self.rows("SELECT @@partial_revokes"))[0][0])
+            if not self._partial_revokes:
+                _log.warning("MySQL runs with partial_revokes=OFF; start it with --partial-revokes=ON, as the provider")
         if self._login != PRIMARY:
             await self._make_primary()
 
@@ -143,8 +147,13 @@ class MySQLServer:
         """Grant all rights in every schema, with the grant option, but no rights of an administrator."""
         listed = await self.rows("SHOW PRIVILEGES")
         in_schemas = {str(right).upper() for right, context, _ in listed if not context.startswith(("Server", "File"))}
-        rights = ", ".join(sorted(in_schemas - {"GRANT OPTION"} | _SERVER_RIGHTS))
+        in_schemas -= {"GRANT OPTION"}
+        rights = ", ".join(sorted(in_schemas | _SERVER_RIGHTS))
         await self.rows(f"GRANT {rights} ON *.* TO %s@'%%' WITH GRANT OPTION", name)
+        if not self._partial_revokes or self._login == PRIMARY:  # what it grants has its own restrictions
+            return
+        for schema in _GUARDED:
+            await self.rows(f"REVOKE {', '.join(sorted(in_schemas - _READS))} ON {schema}.* FROM %s@'%%'", name)
 
     def identified(self, plugin: str | None) -> str:
         """The clause of CREATE USER and ALTER USER that sets a password, with ``plugin`` or the default plugin."""

@@ -16,11 +16,13 @@ from ._outcomes import (
     TenantRemoved,
     TenantRepaired,
     TenantRepairOutcome,
+    TenantResult,
 )
 from ._plans import Plan
 from ._pools import TenantPools
 from ._problems import Problem
 from ._roles import Role
+from ._rooms import Room
 from ._stores import Claim, Record, Store
 from ._stores.moving import copy_records, rewrite_records
 from ._stores.postgres import PostgresStore
@@ -36,6 +38,7 @@ __all__ = [
     "Problem",
     "Record",
     "Role",
+    "Room",
     "SQLiteStore",
     "Seal",
     "Store",
@@ -50,6 +53,7 @@ __all__ = [
     "TenantRemoved",
     "TenantRepairOutcome",
     "TenantRepaired",
+    "TenantResult",
     "Tenants",
     "copy_records",
     "rewrite_records",

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from copy import copy
 
 from .._request.call import Meter
-from ..errors import DatabaseClientError, GrantError, InvalidArgumentError, ServerError, TransportError
+from ..errors import GrantError, ServerError, TransportError
 from ..models import User
 from ._claims import Tenant
 from ._credential import Credential
 from ._events import Spent
+from ._intent import intended_login, intent_of
 from ._listing import Listing, has_database, read_user
 from ._logins import has_other_settings, works
 from ._loop import TenantJob
 from ._naming import names_of
 from ._outcomes import TenantChecked
 from ._problems import Problem
+from ._site import Site
 from ._stores import Record
-from ._tenancy import Tenancy, usable
+from ._tenancy import suspended, unusable, usable
 
 _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 
@@ -26,69 +27,57 @@ _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 class CheckTenants(TenantJob[TenantChecked]):
     """Find the problems of each tenant. See ``Tenants.check``."""
 
-    def __init__(self, tenancy: Tenancy) -> None:
-        super().__init__(tenancy)
-        self._listing = Listing()
-        self._away: DatabaseClientError | None = None
-
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster. If it is unreachable, no tenant can be checked, and each fails with that error."""
+        """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""
         try:
             return await super().prepare(meter)
-        except (GrantError, TransportError, ServerError) as error:
-            self._away = error
+        except (GrantError, TransportError, ServerError):
             return 1
 
     async def do_one(self, name: str, spent: Spent) -> TenantChecked:
-        if self._away is not None:
-            raise copy(self._away)  # each outcome has its own, since raising it adds to its traceback
-        calls = self.calls(spent.meter, name)
-        site = await self.tenancy.site.read(calls)
-        names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
-        tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
         record = await self.tenancy.record(name, spent)
+        site, _ = await self.clusters.locate(name, record, spent, places=False)
+        with self.clusters.watched(site.cluster_id):
+            return await self._check(name, record, site, spent)
+
+    async def _check(self, name: str, record: Record | None, site: Site, spent: Spent) -> TenantChecked:
+        names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
+        calls = self.clusters.calls(site.cluster_id, spent.meter, name)
+        tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
+        listing = self.clusters.listing(site.cluster_id)
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
             if record is None:
-                raise InvalidArgumentError(f"the tenant {name!r} is not on record: provision it first")
-            problems = await examine(tenant, record, self._listing)
+                raise unusable(name, record, self.tenancy.role)
+            problems = await examine(tenant, record, listing)
             before, record = record, await self.tenancy.record(name, spent) if problems else record
             if record == before:
                 break
-        return TenantChecked(name=name, credential=usable(record), problems=problems)
+        return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
 
 
 async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
-    """Compare the tenant's ``record`` with the cluster.
-
-    Args:
-        tenant: The tenant.
-        record: Its record.
-        listing: The users and databases of the cluster. A missing name is read, because the list may be old.
-
-    Returns:
-        The problems, in the order of ``Problem``.
-
-    Raises:
-        GrantError: The database server is unreachable.
-        DatabaseClientError: The API does not answer.
-    """
-    sql = tenant.site.sql
+    """Compare the tenant's ``record`` with the cluster."""
+    intent, sql = intent_of(record), tenant.site.sql
+    if intent is not None and intent.removes:
+        return (Problem.REMOVAL_UNFINISHED,)
+    if suspended(record) is not None:
+        return ()
     async with nullcontext() if sql is None else sql.shared():
         return await _problems(tenant, record, listing)
 
 
 async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
     names, sql = tenant.names, tenant.site.sql
-    found = set[Problem]()
-    if record.current is None or record.intended is not None:
+    found, intended = set[Problem](), intended_login(record)
+    if record.current is None or intended is not None:
         found.add(Problem.UNFINISHED)
     database = names.database is None or await _has_database(tenant, listing)
     if not database:
         found.add(Problem.DATABASE_MISSING)
     there = list[str]()
     for credential in (record.current, record.previous):
-        if credential is None or credential.username == record.intended:
+        if credential is None or credential.username == intended:
             continue
         is_current = credential is record.current
         user = await _user(tenant, listing, credential.username)

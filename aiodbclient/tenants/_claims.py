@@ -10,12 +10,13 @@ import time
 from types import TracebackType
 from typing import Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..clusters import ClusterClient
 from ..errors import ClaimLostError, DatabaseClientError, StoreError
 from ._credential import Credential
 from ._events import Spent
+from ._intent import Intent, Verb, cluster_of, intent_of, is_empty
 from ._naming import Names
 from ._site import Site
 from ._stores import Claim, Record, Store
@@ -24,10 +25,6 @@ from ._stores import Claim, Record, Store
 def _now() -> float:
     """The time in seconds, by a clock that runs while the process is stopped or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _is_empty(record: Record, intended: str | None) -> bool:
-    return record.current is None and record.previous is None and intended is None
 
 
 class HeldClaim:
@@ -44,6 +41,7 @@ class HeldClaim:
         spent: Counts the time in the store.
 
     Attributes:
+        leaves_nothing: Whether nothing is on record for the name, as far as this claim has changed it.
         wrote: The logins whose passwords may have been changed by a request under this claim.
     """
 
@@ -57,13 +55,18 @@ class HeldClaim:
         self._until = since + lease
         self._spent = spent
         self._ended = False
-        self._empty = _is_empty(claim.record, claim.record.intended)
+        self.leaves_nothing = is_empty(claim.record)
         self._renewing: asyncio.Task[None] | None = None
 
     @property
     def record(self) -> Record:
         """The record when it was claimed."""
         return self.claim.record
+
+    @property
+    def intent(self) -> Intent | None:
+        """The intent when it was claimed."""
+        return intent_of(self.record)
 
     async def __aenter__(self) -> Self:
         self._renewing = asyncio.create_task(self._renew())
@@ -85,7 +88,7 @@ class HeldClaim:
         try:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
-            if self._empty:  # no work began for the name, so it need not stay on record
+            if self.leaves_nothing:  # no work began for the name, so it need not stay on record
                 await self._spent.on_store(self.store.forget(self.claim))
             else:
                 await self._spent.on_store(self.store.release(self.claim))
@@ -123,20 +126,20 @@ class HeldClaim:
         await self.renew()
         self.wrote.add(login)
 
-    async def intend(self, username: str | None) -> None:
-        """Store the intent to create ``username`` or to change its password; None ends the intent."""
-        await self._spent.on_store(self.store.intend(self.claim, username))
-        self._empty = _is_empty(self.record, username)
+    async def intend(self, intent: Intent | None) -> None:
+        """Store the intent; None ends it."""
+        await self._spent.on_store(self.store.intend(self.claim, None if intent is None else str(intent)))
+        self.leaves_nothing = intent is None and is_empty(evolve(self.record, intended=None))
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""
         await self._spent.on_store(self.store.keep(self.claim, current, previous))
-        self._ended = True
+        self._ended, self.leaves_nothing = True, False
 
     async def forget(self) -> None:
         """Remove the record, and end the claim."""
         await self._spent.on_store(self.store.forget(self.claim))
-        self._ended = True
+        self._ended = self.leaves_nothing = True
 
     async def _renew(self) -> None:
         """Renew the lease repeatedly. If that fails, the next ``check_lease`` or ``may_write`` raises."""
@@ -179,3 +182,12 @@ class ClaimedTenant(Tenant):
     """
 
     held: HeldClaim
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the tenant is on record for another cluster than the one that was chosen for it."""
+        return cluster_of(self.held.record) not in (None, self.cluster.id)
+
+    async def intend(self, verb: Verb, login: str) -> None:
+        """Store what is about to happen to ``login``, before the request that does it."""
+        await self.held.intend(Intent(verb, login, self.cluster.id))

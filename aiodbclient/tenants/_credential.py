@@ -35,6 +35,8 @@ class Credential:
         cluster: The id of the cluster.
         since: When it was stored, in UTC. None on records of version 0.1.
         role: The rights of the login.
+        suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
+        spare: Whether the tenant's other login exists, ended: the next rotation resets it instead of creating it.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Credential:
     cluster: str | None = None
     since: datetime | None = None
     role: Role = Role.OWNER
+    suspended: datetime | None = None
+    spare: bool = field(default=False, eq=False, repr=False)
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:
         """Return a URI for the engine's driver that verifies the server's certificate and name.
@@ -129,6 +133,15 @@ class Credential:
             case _:
                 variables = {}
         return variables | {"DATABASE_URL": self.uri}
+
+
+class Secret(str):
+    """A string whose ``repr`` is masked, so that a traceback with local variables does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return masked(self)
 
 
 def verifying_context(ca: str) -> ssl.SSLContext:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TypeVar
 
@@ -25,11 +27,15 @@ class TenantEvent:
         role: The role of the login.
         action: The action of its outcome.
         duration: Seconds in all.
-        api: Seconds of requests to the API, including waits for the rate limit.
+        api: Seconds of requests to the API, including ``budget``.
         sql: Seconds in the database server.
         store: Seconds in the store.
         requests: The number of requests to the API.
         error: The name of the exception's class; None if the work did not fail.
+        budget: Seconds of waiting for the rate limit.
+        turn: Seconds of waiting for other tenants of the same run, because a cluster takes few writes at a time.
+        claim: Seconds of waiting for another process that works on the tenant.
+        setup: Seconds in your ``setup``, or in the work that you gave to ``each``.
     """
 
     name: str
@@ -41,21 +47,24 @@ class TenantEvent:
     store: float
     requests: int
     error: str | None
+    budget: float = 0.0
+    turn: float = 0.0
+    claim: float = 0.0
+    setup: float = 0.0
 
 
 class Spent:
-    """Counts the seconds and the requests of the work on one tenant.
+    """Counts the seconds and the requests of the work on one tenant."""
 
-    Args:
-        meter: Counts its requests.
-    """
-
-    __slots__ = ("meter", "sql", "start", "store")
+    __slots__ = ("claim", "meter", "setup", "sql", "start", "store", "turn")
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.sql = 0.0
         self.store = 0.0
+        self.turn = 0.0
+        self.claim = 0.0
+        self.setup = 0.0
         self.start = monotonic()
 
     async def on_sql(self, call: Awaitable[T]) -> T:
@@ -74,6 +83,30 @@ class Spent:
         finally:
             self.store += monotonic() - start
 
+    async def on_setup(self, call: Awaitable[T]) -> T:
+        """Await ``call``, and count its seconds as those of the caller's own code."""
+        start = monotonic()
+        try:
+            return await call
+        finally:
+            self.setup += monotonic() - start
+
+    async def wait_for_claim(self, seconds: float) -> None:
+        """Sleep while another process holds the claim."""
+        start = monotonic()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.claim += monotonic() - start
+
+    @asynccontextmanager
+    async def in_turn(self, turns: asyncio.Semaphore) -> AsyncGenerator[None]:
+        """Wait for one of ``turns``, and hold it."""
+        start = monotonic()
+        async with turns:
+            self.turn += monotonic() - start
+            yield
+
     def report(
         self, on_event: Callable[[TenantEvent], object] | None, name: str, role: Role, action: Action, error: str | None
     ) -> None:
@@ -82,7 +115,19 @@ class Spent:
             return
         meter = self.meter
         event = TenantEvent(
-            name, role, action, monotonic() - self.start, meter.seconds, self.sql, self.store, meter.requests, error
+            name=name,
+            role=role,
+            action=action,
+            duration=monotonic() - self.start,
+            api=meter.seconds,
+            sql=self.sql,
+            store=self.store,
+            requests=meter.requests,
+            error=error,
+            budget=meter.waited,
+            turn=self.turn,
+            claim=self.claim,
+            setup=self.setup,
         )
         try:
             on_event(event)

@@ -1,25 +1,27 @@
-"""Create or reset a tenant's login, grant its rights, and test its password by logging in.
+"""The life cycle of a tenant's login: made, in use, previous, ended.
+
+``working_credential`` makes a login or gives it a new password, gives it its rights, and tests its password.
+``end_login`` ends it. What "ended" means is the engine's: PostgreSQL deletes the login, MySQL locks it, and elsewhere
+it gets a random password. So the caller knows which request makes it work again.
 
 The caller has stored the intent, and stores the returned credential. The claim is renewed before each request that
-changes a password.
-
-On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the password that the API
-returns is used without a test.
+changes a password. On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the
+password that the API returns is used without a test.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from attrs import evolve
-
 from .._bulk.settings import differences
-from .._bulk.settle import FRESH, Request, create_new, create_settled, readable
-from .._bulk.waits import waits
+from .._bulk.settle import FRESH, Request, create_new, readable, says_taken
+from .._request.reset import with_password
 from .._request.retry import RetryPolicy
+from .._request.waits import until_seen, waits
 from ..clusters import retry_policy
 from ..errors import (
     ConfigurationError,
@@ -31,23 +33,21 @@ from ..errors import (
 )
 from ..models import NewUser, User
 from ._claims import ClaimedTenant, Tenant
-from ._credential import Credential
-from ._endings import SOON, end_login, read_with_password
+from ._credential import Credential, Secret
 from ._grants.settings import settings_for
 from ._listing import read_user
 from ._tenancy import now_of, usable
 
 T = TypeVar("T")
 
+SOON = 2.0  # seconds until a server accepts a new password and the API returns it (Aiven's documentation of its API)
+_VISIBLE = 1.0  # seconds until a new name no longer answers 404
 _PASSWORDS = 3  # refused passwords of one login before giving up
+_ENDINGS = 10  # passwords of a login with hostile sessions before giving up
 
 
 class TakenError(Exception):
-    """The user or database exists already, or is refused for another reason. Nothing was created.
-
-    Attributes:
-        refusal: The API's answer.
-    """
+    """The user or database exists already, or is refused for another reason. Nothing was created."""
 
     def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
         super().__init__(str(refusal))
@@ -55,31 +55,16 @@ class TakenError(Exception):
 
 
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
-    """Create or reset ``login``, grant its rights, and test its password.
+    """Create or reset ``login``, grant its rights, test its password, and return its credential.
 
-    If the server refuses the password, this resets it again: after a lost answer two resets were sent, and the server
-    may have performed the first one last. Before the last attempt it ends the sessions of the login.
-
-    Args:
-        tenant: The tenant.
-        login: One of its two logins.
-        there: Whether to reset the login first, and to create it only if it does not exist; otherwise the reverse.
-        ours: Whether a request of ours may have created it, so that it may be reset if it exists.
-
-    Returns:
-        Its credential, not stored yet.
-
-    Raises:
-        TakenError: It exists, and is not ours.
-        GrantError: A statement was refused, or the login is refused with three passwords in a row.
-        ConfigurationError: The API returns no password to this token.
-        ClaimLostError: The claim was lost.
-        DatabaseClientError: The API refused a request or did not answer.
+    It resets the login first if it is ``there``, otherwise it creates it first. Raises TakenError if it exists and is
+    not ``ours``. If the server refuses the password, this resets it again: after a lost answer two resets were sent,
+    and the server may have performed the first one last. Before the last attempt it ends the login.
     """
     reason = ""
     for turn in range(_PASSWORDS):
         if turn == _PASSWORDS - 1:  # an open session of the login may set passwords faster than the API does
-            await end_login(tenant, login, certain=True)
+            there = await end_login(tenant, login, certain=True)
         made, user = await _make_or_reset(tenant, login, there=there, ours=ours)
         refused = await grant(tenant, user, made=made)
         if refused is None:
@@ -95,20 +80,10 @@ async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
 
 
 async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
-    """Grant ``user`` its rights and, on SQL engines, test its password by logging in.
+    """Grant a login its rights and, on SQL engines, test its password by logging in. Return why it is refused, or None.
 
-    A refused login is tested again for some seconds, since a server may know a new password a moment later.
-
-    Args:
-        tenant: The tenant.
-        user: One of its logins, with its password.
-        made: Whether it was just created, and so has the right settings.
-
-    Returns:
-        None, or the server's reason to refuse the login.
-
-    Raises:
-        GrantError: A statement was refused, or the administrator cannot log in.
+    One that was just ``made`` has the right settings. A refused login is tested again for some seconds, since a server
+    may know a new password a moment later.
     """
     names, sql = tenant.names, tenant.site.sql
     wanted = settings_for(tenant.site.engine, names)
@@ -116,28 +91,33 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
         await tenant.cluster.users.update(user.name, wanted)
     if sql is None:
         return None
-    assert user.password is not None
+    refused: str | None = ""
+
+    async def look() -> bool | None:
+        nonlocal refused
+        refused = await tenant.spent.on_sql(sql.log_in(names, user.name, Secret(user.password or "")))
+        return True if refused is None else None
+
     try:
         await tenant.spent.on_sql(sql.give(names, user.name))
-        return await _patiently(partial(sql.log_in, names, user.name, user.password), tenant)
+        await until_seen(look, SOON)
     except GrantError as error:
         error.on_record = _on_record_text(tenant, user.name)
         raise
+    return refused
 
 
 async def works(tenant: Tenant, credential: Credential) -> bool:
     """Whether the stored ``credential`` can log in or, if the API grants the rights, equals the API's answer.
 
     It was tested before it was stored. So a refusal means that the password was changed since.
-
-    Raises:
-        GrantError: The server is down, so the refusal says nothing about the credential.
     """
-    sql, password = tenant.site.sql, credential.password
-    if sql is not None and password is not None:
-        return await tenant.spent.on_sql(sql.accepts(tenant.names, credential.username, password)) is None
+    names, sql = tenant.names, tenant.site.sql
+    if sql is not None and credential.password is not None:
+        accepts = sql.accepts(names, credential.username, Secret(credential.password))
+        return await tenant.spent.on_sql(accepts) is None
     user = await read_user(tenant.cluster, credential.username)
-    return user is not None and user.password is not None and user.password == password
+    return user is not None and user.password is not None and user.password == credential.password
 
 
 def has_other_settings(tenant: Tenant, user: User) -> bool:
@@ -156,59 +136,78 @@ def refused_login(tenant: ClaimedTenant, login: str, reason: str) -> GrantError:
     )
 
 
-async def _patiently(log_in: Callable[[], Awaitable[str | None]], tenant: Tenant) -> str | None:
-    """Test a login repeatedly for some seconds. Returns None, or the server's last reason to refuse it."""
-    refused = None
-    for wait in waits(SOON):
-        await asyncio.sleep(wait)
-        refused = await tenant.spent.on_sql(log_in())
-        if refused is None:
-            break
-    return refused
+async def end_login(
+    tenant: ClaimedTenant,
+    login: str,
+    *,
+    certain: bool,
+    stored: Credential | None = None,
+    end_sessions: bool = True,
+) -> bool:
+    """End ``login``: no session of it is open, and no password that anybody knows is valid. Return whether it exists.
 
-
-async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
-    """Create ``login``, or reset it if it exists, until its password is known.
-
-    A lost create is settled by the rules of ``create_settled``. A 404 to a reset means that the login does not
-    exist, or is too new to be visible: it is created.
-
-    Returns:
-        Whether it was created now, and the user with its password.
-
-    Raises:
-        TakenError: It exists and is not ``ours``.
-        DatabaseClientError: The API refused a request, or it could not be settled within 10 to 20 seconds.
+    That holds even if an attacker in a session of the login changes the password meanwhile. While the ``stored``
+    credential is accepted, no reset is needed. If the login was certainly created, a 404 may mean that it is too new to
+    be visible. Without ``end_sessions``, an open session of the login can set another password.
     """
-    retry = retry_policy(tenant.cluster)
-    read = partial(tenant.cluster.users.get, login)
-    missing: NotFoundError | None = None
-    for wait in waits(FRESH):
-        await asyncio.sleep(wait)
-        if there:
+    names, sql = tenant.names, tenant.site.sql
+    if sql is None or not end_sessions:
+        return await if_there(partial(_reset, tenant, login), certain=certain) is not None
+    exists, reason = True, ""
+    known: User | Credential | None = stored
+
+    async def delete() -> None:
+        nonlocal exists
+        await delete_login(tenant, login, certain=certain)
+        exists = False
+
+    for ending in range(_ENDINGS):
+        if known is None and sql.needs_password:
             try:
-                user = await readable(partial(_reset, tenant, login), retry)
-                return False, await _with_password(tenant, user)
-            except NotFoundError as error:
-                missing = error
-        create = partial(_create, tenant, login)
-        if not (ours or there):
-            return True, await _with_password(tenant, await create_ours(create, read, retry))
-        made, user = await create_settled(create, read, retry)
-        if made:
-            return True, await _with_password(tenant, user)
-        there = True
-    assert missing is not None
-    raise missing
+                known = await if_there(partial(_reset, tenant, login), certain=certain)
+            except InvalidResponseError:  # no password: an open session of the login was faster than the API
+                known = User(login)
+            if known is None:
+                return False
+            known = await _told(tenant, known)
+        await tenant.held.may_write(login)
+        by_login = known if ending < _ENDINGS // 2 else None
+        password = Secret(by_login.password) if by_login is not None and by_login.password is not None else None
+        refused = await tenant.spent.on_sql(sql.end_login(names, login, password, delete))
+        if refused is None:
+            return exists
+        reason, known = refused, None
+    raise GrantError(
+        f"tenant {names.tenant!r}: an open session of the login {login!r} keeps it from being ended: {reason}; run "
+        "this again",
+        tenant=names.tenant,
+    )
+
+
+async def delete_login(tenant: ClaimedTenant, login: str, *, certain: bool) -> None:
+    """Delete ``login``. Does nothing if it is gone."""
+    await tenant.held.may_write(login)
+    await if_there(partial(tenant.cluster.users.delete, login), certain=certain)
+
+
+async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | None:
+    """Delete or reset a name with ``end``; None if it does not exist.
+
+    A new name may answer 404 for a moment. If it is ``certain`` that it exists, ``end`` is sent again after a
+    404, for one or two seconds.
+    """
+
+    async def look() -> tuple[T] | None:
+        with suppress(NotFoundError):
+            return (await end(),)
+        return None
+
+    seen = await until_seen(look, _VISIBLE if certain else 0.0)
+    return None if seen is None else seen[0]
 
 
 async def create_ours(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a name that must not exist yet, with the arguments of ``create_settled``.
-
-    Raises:
-        TakenError: It was refused.
-        DatabaseClientError: It failed, or could not be settled.
-    """
+    """Create a name that must not exist yet, as ``create_settled``. Raises TakenError if it is refused."""
     try:
         return await create_new(create, read, retry)
     except (ConflictError, UnprocessableEntityError) as error:
@@ -216,6 +215,36 @@ async def create_ours(create: Request[T], read: Request[T], retry: RetryPolicy) 
             raise
         refusal = error
     raise TakenError(refusal)
+
+
+async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
+    """Create ``login``, or reset it if it exists, until its password is known. Return whether it was created, and it.
+
+    A lost create is settled by the rules of ``create_settled``. A 404 to a reset means that the login does not
+    exist, or is too new to be visible: it is created.
+    """
+    retry, sql = retry_policy(tenant.cluster), tenant.site.sql
+    create, read = partial(_create, tenant, login), partial(tenant.cluster.users.get, login)
+    refusal: ConflictError | UnprocessableEntityError | None = None
+    for wait in waits(FRESH):
+        await asyncio.sleep(wait)
+        if there:
+            try:
+                return False, await _with_password(tenant, await readable(partial(_reset, tenant, login), retry))
+            except NotFoundError:
+                if refusal is not None and not says_taken(refusal):
+                    raise refusal from None
+        if sql is not None:
+            await tenant.spent.on_sql(sql.before_creation(tenant.names, login))
+        try:
+            return True, await _with_password(tenant, await create_ours(create, read, retry))
+        except TakenError as taken:
+            if not (ours or there):
+                raise
+            refusal = taken.refusal
+        there = True
+    assert refusal is not None
+    raise refusal
 
 
 async def _create(tenant: ClaimedTenant, login: str) -> User:
@@ -228,21 +257,20 @@ async def _reset(tenant: ClaimedTenant, login: str) -> User:
     return await tenant.cluster.users.reset_auth(login)
 
 
-async def _with_password(tenant: ClaimedTenant, user: User) -> User:
-    """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more.
+async def _told(tenant: Tenant, user: User) -> User:
+    """Return ``user`` with its password, if the API returns one within some seconds."""
+    if not tenant.site.returns_passwords:
+        return user
+    return await with_password(user, partial(tenant.cluster.users.get, user.name), SOON)
 
-    Raises:
-        ConfigurationError: The API returns no passwords to this token, not even the primary user's.
-        InvalidResponseError: The API does not return the password.
-    """
+
+async def _with_password(tenant: ClaimedTenant, user: User) -> User:
+    """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more."""
+    user = await _told(tenant, user)
+    if not user.password:
+        user = await readable(partial(_reset, tenant, user.name), retry_policy(tenant.cluster))
     if user.password:
         return user
-    found = await read_with_password(tenant, user.name)
-    if found is not None:
-        return evolve(user, password=found.password)
-    again = await readable(partial(_reset, tenant, user.name), retry_policy(tenant.cluster))
-    if again.password:
-        return again
     message = f"the login {user.name!r} exists, and the API does not return its password"
     if tenant.site.connection.password:
         raise InvalidResponseError(message, may_have_applied=True)

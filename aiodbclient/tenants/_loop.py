@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from random import uniform
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from attrs import define, evolve, field
 
 from .._bulk.job import Job
-from .._bulk.outcomes import Action
+from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
-from .._bulk.waits import waits
 from .._request.call import Meter
-from ..clusters import ClusterClient, for_work
-from ..engines import CAPABILITIES
-from ..errors import ClaimLostError, GrantError, StoreError
-from ._claims import ClaimedTenant
+from .._request.waits import waits
+from ..clusters import for_work
+from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
+from ._claims import ClaimedTenant, HeldClaim
+from ._clusters import JobClusters
 from ._credential import Credential
 from ._events import Spent
-from ._logins import working_credential, works
+from ._intent import Verb, cluster_of, intended_login, is_empty
+from ._logins import end_login, working_credential, works
 from ._naming import check_tenant, names_of
-from ._outcomes import TenantChecked, TenantDone, TenantRemoved, TenantRepaired
+from ._roles import Role
+from ._rooms import Seat
 from ._stores import Record
-from ._tenancy import Tenancy, check_login, usable
+from ._tenancy import Tenancy, check_login, now_of, usable
 
-DoneT = TypeVar("DoneT", TenantDone, TenantRepaired, TenantRemoved, TenantChecked)
+DoneT = TypeVar("DoneT", bound=Done)
 
 _BEGUN = 4  # names begun for each that is worked on. The others wait for a turn, or for a claim of another process
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
@@ -56,21 +60,18 @@ class TenantJob(Job[str, DoneT]):
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
         self.tenancy = tenancy
-        self.bulk = bulk
-        self._turns = tenancy.turns
+        self.clusters = JobClusters(tenancy, bulk=bulk)
 
     def check(self, given: object) -> str:
         return name_spec(given)
 
     async def prepare(self, meter: Meter) -> int:
-        """Read the cluster, and return how many names to begin at a time.
+        """Read a cluster, and return how many names to begin at a time.
 
         This is more than it works on at a time, because other processes may hold the claims of some.
         """
-        site = await self.tenancy.site.read(self.calls(meter))
-        at_a_time = CAPABILITIES[site.engine].concurrent_user_writes
-        self._turns = asyncio.Semaphore(at_a_time)
-        return _BEGUN * at_a_time
+        self.tenancy.rooms.reread()
+        return _BEGUN * await self.clusters.begin(meter) * len(self.tenancy.sites)
 
     async def do(self, spec: str, meter: Meter) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
@@ -84,14 +85,13 @@ class TenantJob(Job[str, DoneT]):
         spent.report(on_event, spec, role, done.action, None)
         return done
 
-    def calls(self, meter: Meter, tenant: str | None = None) -> ClusterClient:
-        """The cluster, in the lane of this job. ``meter`` counts the requests."""
-        return for_work(self.tenancy.cluster, meter=meter, bulk=self.bulk, tenant=tenant)
-
     def ends_run(self, error: Exception) -> bool:
         """Whether ``error`` ends the run. A store that cannot be used does, because nothing could be stored."""
-        lost_store = isinstance(error, StoreError) and not isinstance(error, ClaimLostError) and not error.damaged
-        return lost_store or super().ends_run(error)
+        if isinstance(error, StoreError):
+            return not isinstance(error, ClaimLostError) and not error.damaged
+        if isinstance(error, ConfigurationError) and self.clusters.are_many:
+            return False  # it may be one cluster that is not online
+        return super().ends_run(error)
 
     @abstractmethod
     async def do_one(self, name: str, spent: Spent) -> DoneT:
@@ -99,7 +99,13 @@ class TenantJob(Job[str, DoneT]):
 
 
 class ClaimingJob(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass with the methods ``known`` and ``work``."""
+    """A job that changes tenants. Each verb is a subclass with the methods ``known`` and ``work``.
+
+    Attributes:
+        places: Whether it gives a new tenant its cluster.
+    """
+
+    places: ClassVar[bool] = False
 
     async def do_one(self, name: str, spent: Spent) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do.
@@ -113,42 +119,83 @@ class ClaimingJob(TenantJob[DoneT]):
         before = usable(record)
         if (known := self.known(name, record, before)) is not None:
             return known
-        calls = self.calls(spent.meter, name)
-        site = await tenancy.site.read(calls)
-        names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
         losses, doubt = 0, Doubt()
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
-            async with self._turns:
-                held = await tenancy.claim(names, spent)
-                if held is not None:
-                    watched = for_work(calls, tenant=name, before_sending=held.check_lease)
-                    tenant = ClaimedTenant(site=site, cluster=watched, names=names, held=held, spent=spent)
-                    try:
-                        async with held:
-                            if not doubt.logins:
-                                return await self._under(tenant, before)
+            tenant: ClaimedTenant | None = None
+            try:
+                async with self._claimed(name, record, spent) as tenant:
+                    if tenant is not None:
+                        if tenant.is_elsewhere:  # another process chose another cluster meanwhile
+                            record = tenant.held.record
+                            tenancy.check_record(record)
+                        elif doubt.logins:
                             await _verify_credential(tenant, doubt)
-                        doubt = Doubt()
-                        continue
-                    except ClaimLostError:
-                        losses += 1
-                        doubt.logins |= held.wrote
-                        if losses >= _LOSSES and not doubt.logins:
-                            raise
-                    except GrantError:
-                        tenancy.site.reread()
-                        raise
-            await asyncio.sleep(uniform(0.0, next(looks)))
+                            doubt = Doubt()
+                        elif (done := await self._under(tenant, before)) is not None:
+                            return done
+                        else:
+                            record = await tenancy.record(name, spent)
+                if tenant is not None:
+                    continue
+            except ClaimLostError:
+                losses += 1
+                doubt.logins |= set() if tenant is None else tenant.held.wrote
+                if losses >= _LOSSES and not doubt.logins:
+                    raise
+            await spent.wait_for_claim(uniform(0.0, next(looks)))
             record = await tenancy.record(name, spent)
             if not doubt.logins and (known := self.known(name, record, before)) is not None:
                 return known
 
-    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT:
+    async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:
+        """Do the work of another job on the readers and writers that the tenant has on record."""
+        if self.tenancy.role is not Role.OWNER:
+            return
+        for role in (Role.WRITER, Role.READER):
+            tenancy = self.tenancy.for_role(role)
+            if await tenancy.record(tenant.names.tenant, tenant.spent) is not None:
+                of_role = job(tenancy)
+                of_role.clusters.bulk = self.clusters.bulk
+                await of_role.do_one(tenant.names.tenant, tenant.spent)
+
+    @asynccontextmanager
+    async def _claimed(self, name: str, record: Record | None, spent: Spent) -> AsyncGenerator[ClaimedTenant | None]:
+        """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
+        tenancy, clusters = self.tenancy, self.clusters
+        site, seat = await clusters.locate(name, record, spent, places=self.places)
+        id, held = site.cluster_id, None
+        try:
+            names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+            async with spent.in_turn(clusters.turns(id)):
+                clusters.check_away(id)  # it may have failed while we waited
+                held = await tenancy.claim(names, spent)
+                if held is None:
+                    yield None
+                    return
+                calls = for_work(clusters.calls(id, spent.meter), tenant=name, before_sending=held.check_lease)
+                with clusters.watched(id):
+                    async with held:
+                        yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, spent=spent)
+        except GrantError:
+            tenancy.sites[id].reread()
+            raise
+        finally:
+            self._count(name, id, seat, held)
+
+    def _count(self, name: str, cluster: str, seat: Seat | None, held: HeldClaim | None) -> None:
+        """Count the tenants of the cluster after the work on one."""
+        rooms, is_ours = self.tenancy.rooms, held is not None and cluster_of(held.record) in (None, cluster)
+        if seat is not None:
+            rooms.give_back(seat, on_record=held is not None and is_ours and not held.leaves_nothing)
+        elif held is not None and held.leaves_nothing and not is_empty(held.record) and self.tenancy.role is Role.OWNER:
+            rooms.removed(name, cluster)
+
+    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT | None:
         record = evolve(tenant.held.record, name=tenant.names.tenant)
         self.tenancy.check_record(record)
-        check_login(tenant.names, record.intended)
+        check_login(tenant.names, intended_login(record))
         known = self.known(record.name, record, before)
         return await self.work(tenant) if known is None else known
 
@@ -166,8 +213,37 @@ class ClaimingJob(TenantJob[DoneT]):
         """
 
     @abstractmethod
-    async def work(self, tenant: ClaimedTenant) -> DoneT:
-        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``."""
+    async def work(self, tenant: ClaimedTenant) -> DoneT | None:
+        """Do the work on one tenant, under its claim, and return its outcome, without ``tries``.
+
+        None: it finished a removal that another process had begun, which ended the claim. Then the work begins again.
+        """
+
+
+class AgedJob(ClaimingJob[DoneT]):
+    """A job that skips tenants for which something is not ``age`` long ago.
+
+    Ages are measured from the start of the run, by the store's clock. So a rotation by another process during the run
+    always counts as young.
+    """
+
+    def __init__(self, tenancy: Tenancy, age: timedelta | None, *, what: str) -> None:
+        super().__init__(tenancy)
+        if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
+            raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
+        self._age = age
+        self._now: datetime | None = None
+
+    async def prepare(self, meter: Meter) -> int:
+        if self._age is not None:
+            self._now = await now_of(self.tenancy.store)
+        return await super().prepare(meter)
+
+    def is_young(self, since: datetime | None) -> bool:
+        """Whether ``since`` is less than the age ago. A credential of version 0.1 has no date, and is old."""
+        if self._age is None or self._now is None or since is None:
+            return False
+        return self._now - since < self._age
 
 
 async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
@@ -178,15 +254,22 @@ async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
     """
     record = tenant.held.record
     current = record.current
+    if current is not None and current.suspended is not None:
+        for login in doubt.logins:
+            await tenant.intend(Verb.SUSPEND, login)
+            await end_login(tenant, login, certain=False)
+        await tenant.held.keep(current)
+        return
     if current is None and record.intended is None:
         await tenant.held.forget()  # the tenant was removed; our claim created this record
         return
     if current is None or current.username not in doubt.logins:
         return
-    is_intended = record.intended == current.username  # by us, or by another process that began other work
+    # By us, or by another process that began other work.
+    is_intended = intended_login(record) == current.username
     leave = not doubt.replacing if is_intended else await works(tenant, current)
     if leave:
         return
-    await tenant.held.intend(current.username)
+    await tenant.intend(Verb.RESET, current.username)
     doubt.replacing = True
     await tenant.held.keep(await working_credential(tenant, current.username, there=True), record.previous)

@@ -19,6 +19,7 @@ from ..errors import InvalidArgumentError
 from ._roles import Role
 
 _DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner|wa|wb|writer|ra|rb|reader)")
+OF_A_GROUP = "_[0-9a-f]{16}_(owner|writer|reader)$"  # the end of the names of PostgreSQL's roles, also for its ``~``
 _OF_A_ROLE = re.compile(r"(.+)_([0-9a-f]{16})_(writer|reader)", re.DOTALL)
 _MAX_BYTES = 63  # PostgreSQL truncates longer names (NAMEDATALEN)
 _MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
@@ -46,8 +47,11 @@ class Names:
         whole: The tenant's name with the prefix. On Kafka and OpenSearch its topics or indexes begin with it and a dot.
         database: Its database; None on Kafka and OpenSearch.
         logins: The two logins of the role. ``provision`` creates the first, the first ``rotate`` creates the second.
+        family: The logins of all roles of the tenant.
+        owner_logins: The two logins of its owner.
         owner: PostgreSQL: the role that owns the database.
         group: PostgreSQL: the role that has the rights. Its members are the logins. The owner's is ``owner``.
+        groups: PostgreSQL: the roles with the rights of its writers and readers.
         record: The name of the record in the store.
     """
 
@@ -56,8 +60,11 @@ class Names:
     whole: str
     database: str | None
     logins: tuple[str, str]
+    family: frozenset[str]
+    owner_logins: tuple[str, str]
     owner: str
     group: str
+    groups: tuple[str, ...]
     record: str
 
     def other(self, login: str) -> str:
@@ -131,19 +138,27 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
         raise InvalidArgumentError(
             f"{whole!r}: on {engine} a tenant's name has letters, digits, _ and - alone; nothing was sent"
         )
-    fits = engine not in MYSQL or len(whole) <= _MAX_USER
-    letter = "" if role is Role.OWNER else role[0]  # reader: ra and rb
-    first = whole if fits and role is Role.OWNER else _derived(whole, engine, f"{letter}a")
+    logins = {each: _logins(whole, engine, each) for each in Role}
     return Names(
         tenant=tenant,
         role=role,
         whole=whole,
         database=None if by_prefix else whole,
-        logins=(first, _derived(whole, engine, f"{letter}b")),
+        logins=logins[role],
+        family=frozenset(login for both in logins.values() for login in both),
+        owner_logins=logins[Role.OWNER],
         owner=_derived(whole, engine, "owner"),
         group=_derived(whole, engine, role),
+        groups=tuple(_derived(whole, engine, each) for each in Role if each is not Role.OWNER),
         record=record_name(tenant, role),
     )
+
+
+def _logins(whole: str, engine: Engine | str, role: Role) -> tuple[str, str]:
+    fits = engine not in MYSQL or len(whole) <= _MAX_USER
+    letter = "" if role is Role.OWNER else role[0]  # reader: ra and rb
+    first = whole if fits and role is Role.OWNER else _derived(whole, engine, f"{letter}a")
+    return first, _derived(whole, engine, f"{letter}b")
 
 
 def mysql_logins(names: Names) -> frozenset[str]:

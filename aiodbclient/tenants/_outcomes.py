@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from .._bulk.outcomes import Action, Done, Failed
 from ._credential import Credential
 from ._problems import Problem
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 @frozen(kw_only=True)
@@ -24,9 +26,10 @@ class TenantDone(Done):
 
 @frozen(kw_only=True)
 class TenantRepaired(TenantDone):
-    """A tenant without problems now.
+    """A tenant without problems now. If its removal or suspension was unfinished, that was finished.
 
     Attributes:
+        credential: The stored credential to use from now on. If the action is DELETED or SUSPENDED, it works no more.
         problems: The problems that were fixed.
     """
 
@@ -47,8 +50,20 @@ class TenantChecked(Done):
     problems: tuple[Problem, ...] = ()
 
 
+@frozen(kw_only=True)
+class TenantResult(Done, Generic[T_co]):
+    """What the work of ``each`` returned for a tenant.
+
+    Attributes:
+        value: What it returned.
+    """
+
+    action: Literal[Action.DONE] = Action.DONE
+    value: T_co
+
+
 class TenantRemoved(Done):
-    """A tenant that does not exist any more: DELETED, or ABSENT if none was stored.
+    """The result of a removal: DELETED, ABSENT if none was stored, or KEPT if it is not suspended for so long.
 
     Attributes:
         credential: Always None.

@@ -1,4 +1,4 @@
-"""``Places``: like a semaphore of asyncio, but it reports how many wait. First come, first served."""
+"""``Places``: a semaphore that reports how many wait, and that can be resized. First come, first served."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections import deque
 
 
 class Places:
-    """A number of ``free`` places, and the waiters for one."""
+    """A number of places, and the waiters for one."""
 
-    def __init__(self, free: int) -> None:
-        self._free = free
+    def __init__(self, most: int) -> None:
+        self.closing = 0  # about to be given back; whoever gives them back counts them
+        self._most = most
+        self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -18,10 +20,15 @@ class Places:
         """How many wait for a place."""
         return len(self._waiting)
 
+    def resize(self, most: int) -> None:
+        """Have ``most`` places from now on. If more are taken, the next ones wait for their return."""
+        self._most = most
+        self._serve()
+
     def take(self) -> bool:
         """Take a place if one is free."""
-        if self._free:
-            self._free -= 1
+        if self._taken < self._most:
+            self._taken += 1
             return True
         return False
 
@@ -44,9 +51,12 @@ class Places:
 
     def give_back(self) -> None:
         """Give a place back: to the first waiter, if there is one."""
-        while self._waiting:
+        self._taken -= 1
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and self._taken < self._most:
             place = self._waiting.popleft()
             if not place.done():
+                self._taken += 1
                 place.set_result(None)
-                return
-        self._free += 1

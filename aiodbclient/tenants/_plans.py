@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .._bulk.job import Job
 from .._bulk.run import Run
 from .._bulk.specs import listed
 from .._pacing.budget import by_length
-from .._pacing.estimate import seconds_for
+from .._pacing.window import seconds_for
 from .._request.call import Meter
+from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
 from ._claims import Tenant
+from ._clusters import JobClusters
 from ._events import Spent
-from ._listing import Listing
+from ._intent import is_empty
 from ._naming import names_of
 from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find
 from ._removal import RemoveTenants
 from ._repairing import RepairTenants
-from ._tenancy import Tenancy, usable
+from ._tenancy import Tenancy, suspended, usable
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -41,7 +43,7 @@ class Plan:
             as ``if_exists`` allows.
         conflict: The same, where ``if_exists`` is ``"error"``: ``apply`` leaves them alone, and they fail.
         resume: Names that are stored without a credential: their creation or removal was not finished.
-        keep: Names that are stored with a credential.
+        keep: Names that are stored with a credential. It may be suspended.
         repair: Names that are stored with a credential, and for which ``refresh=True`` found problems.
             They are not in ``keep``.
         extra: Names that are stored and were not requested. They never include logins that are not stored.
@@ -140,17 +142,22 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
 async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
     """Compare ``names`` with the store and the cluster. Raises as ``Tenants.plan``."""
     check_if_exists(if_exists)
+    itself, tenancy = tenancy, evolve(tenancy, rooms=tenancy.rooms.anew())  # its seats are for the plan alone
     wanted = await listed(names)
-    site = await tenancy.site.read(tenancy.cluster)
-    unseen = {names_of(name, site.engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
+    clusters = JobClusters(tenancy, bulk=False)
+    engine = (await clusters.any_site(Meter())).engine
+    unseen = {names_of(name, engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()
-    async for record in tenancy.records():
+    async for record, reason in tenancy.all_records():
         if record.name not in unseen:
-            extra.append(record.name)
+            if not (reason or is_empty(record)):
+                extra.append(record.name)
             continue
+        if reason:
+            raise InvalidArgumentError(reason)
         del unseen[record.name]
-        (resume if usable(record) is None else keep).append(record.name)
-    taken = {name: shut_out async for name, shut_out in _taken(tenancy, unseen)}
+        (resume if (usable(record) or suspended(record)) is None else keep).append(record.name)
+    taken = {name: shut_out async for name, shut_out in _taken(tenancy, clusters, unseen)}
     create = tuple(name for name in unseen if name not in taken)
     broken = await _broken(tenancy, keep) if refresh else frozenset[str]()
     return Plan(
@@ -164,18 +171,24 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
         shut_out={} if if_exists == "error" else {name: logins for name, logins in taken.items() if logins},
         prune=prune,
         if_exists=if_exists,
-        tenancy=tenancy,
+        tenancy=itself,
     )
 
 
-async def _taken(tenancy: Tenancy, names: Iterable[str]) -> AsyncIterable[tuple[str, tuple[str, ...]]]:
-    """Yield the names with an existing login or database, each with the logins that an adoption shuts out."""
-    listing, cluster = Listing(), tenancy.cluster
-    site = await tenancy.site.read(cluster)
+async def _taken(
+    tenancy: Tenancy, clusters: JobClusters, names: Iterable[str]
+) -> AsyncIterable[tuple[str, tuple[str, ...]]]:
+    """Yield the names with an existing login or database, each with the logins that an adoption shuts out.
+
+    Each name is looked for on the cluster where it would go now.
+    """
     for name in names:
+        spent = Spent(Meter())
+        site, _ = await clusters.locate(name, None, spent, places=True)
         its_names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-        tenant = Tenant(site=site, cluster=cluster, names=its_names, spent=Spent(Meter()))
-        if found := await find(tenant, listing):
+        cluster = clusters.calls(site.cluster_id, spent.meter)
+        tenant = Tenant(site=site, cluster=cluster, names=its_names, spent=spent)
+        if found := await find(tenant, clusters.listing(site.cluster_id)):
             yield name, await site.sql.shut_out(its_names) if found.database and site.sql is not None else ()
 
 

@@ -7,17 +7,24 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from math import inf
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from attrs import define, field
 
-from ..errors import ConfigurationError, InvalidArgumentError, StoreError
+from ..errors import ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from ._credential import Credential
 from ._places import Places
+from ._site import connections_of
+from ._tenancy import unusable
+from ._tenants import Tenants, credential_to_use
 
 PoolT = TypeVar("PoolT")
 
 _logger = logging.getLogger("aiodbclient")
+
+_SHARE = 0.8  # of the connections that a server allows. The others are for rotations, migrations and operators
+_UNKNOWN = 125  # connections, on engines that report no limit
+_ASK_AGAIN = 10.0  # s after which a server that did not answer is asked again
 
 
 class HasCredentials(Protocol):
@@ -34,9 +41,19 @@ class _Pool(Generic[PoolT]):
     name: str
     credential: Credential
     pool: PoolT
+    places: Places
     stale_at: float  # from then on, a use reads the record first
     uses: int = 0
     unused_since: float = 0.0
+
+
+@define(eq=False)
+class _Server:
+    """The places for the pools on one server, and when to ask it how many connections it allows."""
+
+    places: Places
+    ask_at: float = -inf
+    asking: asyncio.Lock = field(factory=asyncio.Lock)
 
 
 @define(eq=False)
@@ -61,7 +78,7 @@ class TenantPools(Generic[PoolT]):
             async with pools, pools.use("alpha") as pool:
                 await pool.fetchval("SELECT 1")
 
-    It reads the store and sends no requests. Simultaneous uses open one pool. It closes a pool
+    It reads the store, and sends no requests to the API. Simultaneous uses open one pool. It closes a pool
 
     - when another tenant needs its place, and it is the least recently used one;
     - after ``idle`` seconds without a use;
@@ -78,13 +95,16 @@ class TenantPools(Generic[PoolT]):
             ``open`` is called once more with it.
         close: Closes a pool. Its errors are logged by their type.
         most: The largest number of pools, including those that are being opened or closed. If all are in use, ``use``
-            waits.
+            waits. None: for each server, as many as fit into four fifths of the connections that it allows. The first
+            use of a server then logs in as the tenant, to read that number. If several processes have pools on one
+            server, pass the share of each.
         idle: Seconds without a use after which a pool is closed.
         refresh: Seconds after which a use reads the record again.
+        size: How many connections one of your pools opens at most. It matters only if ``most`` is None.
 
     Raises:
-        InvalidArgumentError: ``most`` is not a positive integer, or ``idle`` or ``refresh`` is not a number of 0 or
-            more.
+        InvalidArgumentError: ``most`` or ``size`` is not a positive integer, or ``idle`` or ``refresh`` is not a number
+            of 0 or more.
     """
 
     def __init__(
@@ -92,19 +112,22 @@ class TenantPools(Generic[PoolT]):
         tenants: HasCredentials,
         open: Callable[[Credential], Awaitable[PoolT]],
         close: Callable[[PoolT], Awaitable[object]],
-        most: int = 100,
+        most: int | None = None,
         idle: float = 300.0,
         refresh: float = 5.0,
+        size: int = 5,
     ) -> None:
-        if not isinstance(most, int) or most < 1:
-            raise InvalidArgumentError(f"most must be a positive integer, not {most!r}")
+        for what, number in (("most", 1 if most is None else most), ("size", size)):
+            if not isinstance(number, int) or number < 1:
+                raise InvalidArgumentError(f"{what} must be a positive integer, not {number!r}")
         for what, seconds in (("idle", idle), ("refresh", refresh)):
             if not isinstance(seconds, int | float) or not 0 <= seconds <= inf:
                 raise InvalidArgumentError(f"{what} must be a number of seconds, not {seconds!r}")
         self._tenants, self._open, self._close = tenants, open, close
         self._idle, self._refresh = idle, refresh
         self._is_open = False
-        self._most = most
+        self._most, self._size = most, size
+        self._servers: dict[tuple[str, int], _Server] = {}
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
         self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
@@ -126,7 +149,7 @@ class TenantPools(Generic[PoolT]):
             raise ConfigurationError("these pools are open already")
         self._loop = asyncio.get_running_loop()
         self._is_open = True
-        self._places = Places(self._most)
+        self._servers = {}
         self._some_unused, self._all_done = asyncio.Event(), asyncio.Event()
         self._spawn(self._close_idle())
         return self
@@ -173,7 +196,8 @@ class TenantPools(Generic[PoolT]):
             The pool that ``open`` returned.
 
         Raises:
-            InvalidArgumentError: The tenant has no credential on record.
+            TenantNotFoundError: The tenant has no credential on record.
+            SuspendedError: It is suspended.
             StoreError: The store cannot be read, and no pool is open for the tenant.
             ConfigurationError: It is used outside of ``async with pools``.
             Exception: What ``open`` raised.
@@ -211,7 +235,7 @@ class TenantPools(Generic[PoolT]):
         pool.unused_since = self._loop.time()
         self._unused[pool] = None
         self._some_unused.set()
-        self._make_room()
+        self._make_room(pool.places)
 
     async def _updated(self, name: str) -> _Pool[PoolT]:
         """Read the record, and return the pool of its credential with one more use. Simultaneous uses read it once."""
@@ -273,31 +297,62 @@ class TenantPools(Generic[PoolT]):
             del self._current[name]
             if not pool.uses:
                 self._close_soon(pool)
-        checked = _on_record(name, credential)
-        if await self._place(update):
+        checked = credential or await self._required(name)
+        places = await self._places_for(checked)
+        if await self._place(places, update):
             stale_at = self._loop.time() + self._refresh
             try:
-                checked = _on_record(name, await self._tenants.get(name))
+                checked = await self._required(name)
             except BaseException:
-                self._places.give_back()
+                places.give_back()
                 raise
-        return await self._opened(name, checked, stale_at)
+        return await self._opened(name, checked, places, stale_at)
 
-    async def _place(self, update: _Update[PoolT]) -> bool:
-        """Take a place. Return whether it had to wait."""
-        if self._places.take():
+    async def _required(self, name: str) -> Credential:
+        """The credential on record. Raises TenantNotFoundError or SuspendedError if there is none to use."""
+        if isinstance(self._tenants, Tenants):
+            return await credential_to_use(self._tenants, name)
+        credential = await self._tenants.get(name)
+        if credential is None:
+            raise unusable(name, None)
+        return credential
+
+    async def _places_for(self, credential: Credential) -> Places:
+        """The places for all pools or, without ``most``, for those on the server of ``credential``."""
+        server = self._server_of(credential)
+        async with server.asking:
+            if self._loop.time() >= server.ask_at:
+                server.ask_at = self._loop.time() + _ASK_AGAIN
+                with suppress(GrantError, ConfigurationError):  # ``open`` raises what is wrong
+                    server.places.resize(self._fit(await connections_of(credential) or _UNKNOWN))
+                    server.ask_at = inf
+        return server.places
+
+    def _server_of(self, credential: Credential) -> _Server:
+        """The server of ``credential``. With ``most`` all servers share one, which is not asked."""
+        if self._most is not None:
+            return self._servers.setdefault(("", 0), _Server(Places(self._most), ask_at=inf))
+        return self._servers.setdefault((credential.host, credential.port), _Server(Places(self._fit(_UNKNOWN))))
+
+    def _fit(self, connections: int) -> int:
+        """How many pools fit into the ``connections`` of a server."""
+        return max(1, int(connections * _SHARE) // self._size)
+
+    async def _place(self, places: Places, update: _Update[PoolT]) -> bool:
+        """Take one of ``places``. Return whether it had to wait."""
+        if places.take():
             return False
         update.may_stop = True
         try:
-            place = self._places.wait()
-            self._make_room()
-            await self._places.taken(place)
+            place = places.wait()
+            self._make_room(places)
+            await places.taken(place)
         finally:
             update.may_stop = False
         return True
 
-    async def _opened(self, name: str, credential: Credential, stale_at: float) -> _Pool[PoolT]:
-        """Open a pool in the taken place. Free the place if that fails."""
+    async def _opened(self, name: str, credential: Credential, places: Places, stale_at: float) -> _Pool[PoolT]:
+        """Open a pool in a place that was taken of ``places``. Free the place if that fails."""
         try:
             try:
                 opened = await self._open(credential)
@@ -310,16 +365,19 @@ class TenantPools(Generic[PoolT]):
                 credential = another
                 opened = await self._open(credential)
         except BaseException:
-            self._places.give_back()
+            places.give_back()
             raise
-        pool = self._current[name] = _Pool(name, credential, opened, stale_at)
+        pool = self._current[name] = _Pool(name, credential, opened, places, stale_at)
         self._every.add(pool)
         return pool
 
-    def _make_room(self) -> None:
-        """Close one unused pool for each use that waits for a place."""
-        while self._unused and self._places.waiting > len(self._closing):
-            self._close_soon(next(iter(self._unused)))
+    def _make_room(self, places: Places) -> None:
+        """Close one unused pool for each use that waits for one of ``places``."""
+        while places.waiting > places.closing:
+            oldest = next((pool for pool in self._unused if pool.places is places), None)
+            if oldest is None:
+                return
+            self._close_soon(oldest)
 
     async def _close_idle(self) -> None:
         while True:
@@ -339,6 +397,7 @@ class TenantPools(Generic[PoolT]):
         self._unused.pop(pool, None)
         if self._current.get(pool.name) is pool:
             del self._current[pool.name]
+        pool.places.closing += 1
         self._closing.add(self._spawn(self._close_one(pool)))
 
     async def _close_one(self, pool: _Pool[PoolT]) -> None:
@@ -349,8 +408,8 @@ class TenantPools(Generic[PoolT]):
             if not self._is_open:
                 self._errors.append(error)
         finally:
-            self._closing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-            self._places.give_back()
+            pool.places.closing -= 1
+            pool.places.give_back()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work, name="aiodbclient-pools")
@@ -363,14 +422,6 @@ class TenantPools(Generic[PoolT]):
         self._closing.discard(task)
         if not self._tasks and not self._every:
             self._all_done.set()
-
-
-def _on_record(name: str, credential: Credential | None) -> Credential:
-    if credential is None:
-        raise InvalidArgumentError(
-            f"the tenant {name!r} has no credential on record: provision it first, with tenants.ensure({name!r})"
-        )
-    return credential
 
 
 def _fail(update: _Update[Any], error: Exception) -> None:

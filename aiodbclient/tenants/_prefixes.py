@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from .._bulk.waits import waits
+from .._request.waits import waits
 from ..clusters import ClusterClient, request_below
 from ..engines import Engine
 from ..errors import InvalidResponseError, NotFoundError

@@ -11,27 +11,29 @@ from attrs import frozen
 
 from .._bulk.outcomes import Action
 from .._bulk.settle import FRESH, create_settled, says_taken
-from .._bulk.waits import waits
+from .._request.waits import waits
 from ..clusters import retry_policy
 from ..errors import (
     ConflictError,
     InvalidArgumentError,
     InvalidResponseError,
+    SuspendedError,
     UnprocessableEntityError,
     UnsupportedOperationError,
 )
 from ..models import User
 from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential
-from ._endings import if_there
+from ._intent import Verb
 from ._listing import Listing, has_database, read_user
-from ._logins import TakenError, create_ours, credential_of, grant, refused_login, working_credential
+from ._logins import TakenError, create_ours, credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
 from ._naming import record_name
 from ._outcomes import TenantDone
+from ._removal import remove
 from ._roles import Role
 from ._stores import Record
-from ._tenancy import Setup, Tenancy, usable
+from ._tenancy import Setup, Tenancy, no_roles, unusable, usable
 
 IfExists = Literal["error", "adopt", "reset"]
 
@@ -48,38 +50,41 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login that owns it. See ``Tenants.provision``."""
 
+    places = True
+
     def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
         super().__init__(tenancy, bulk=bulk)
         self._if_exists: IfExists = check_if_exists(if_exists)
-        self._listing = Listing() if bulk else None
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
-        return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
+        if credential is not None:
+            return TenantDone(name=name, action=Action.KEPT, credential=credential)
+        error = unusable(name, record, self.tenancy.role)
+        if isinstance(error, SuspendedError):
+            raise error
+        return None
 
-    async def work(self, tenant: ClaimedTenant) -> TenantDone:
+    async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
+        intent = tenant.held.intent
+        if intent is not None and intent.removes:
+            await remove(self, tenant, intent.verb)
+            return None
         await refuse_role(self.tenancy, tenant)
-        action, credential = await provision(tenant, self._if_exists, self._listing, self.tenancy.setup)
+        listing = self.clusters.listing(tenant.cluster.id) if self.clusters.bulk else None
+        action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
 
 async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
-    """For a reader or writer: make sure that the tenant can have one.
-
-    Raises:
-        InvalidArgumentError: The tenant itself is not stored.
-        UnsupportedOperationError: The server would let the reader or writer do more than it may.
-    """
+    """For a reader or writer: raise an error if the tenant cannot have one, and forget what was only claimed."""
     if tenancy.role is Role.OWNER:
         return
     name, site = tenant.names.tenant, tenant.site
     owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
     if usable(owner) is None:
-        error: Exception = InvalidArgumentError(
-            f"the tenant {name!r} has no credential on record, so it can have no {tenancy.role}: provision it first; "
-            "nothing was sent"
-        )
-    elif site.sql is not None and (reason := site.sql.why_no_roles()):
+        error: Exception = no_roles(name, tenancy.role) if owner is None else unusable(name, owner)
+    elif site.sql is not None and (reason := await tenant.spent.on_sql(site.sql.why_no_roles(tenant.names))):
         error = UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
             engine=site.engine,
@@ -87,8 +92,7 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
         )
     else:
         return
-    record = tenant.held.record
-    if record.current is None and record.intended is None:
+    if tenant.held.record.current is None and tenant.held.record.intended is None:
         await tenant.held.forget()
     raise error
 
@@ -118,26 +122,14 @@ async def provision(
 
     The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
     existing objects are ours. Without an intent they are somebody else's.
-
-    Args:
-        tenant: The tenant. It has no usable credential on record.
-        if_exists: What happens to somebody else's login or database of that name.
-        listing: The users and databases of the cluster for a run; None: read only this name.
-        setup: Called with the credential before it is stored.
-
-    Returns:
-        CREATED, ADOPTED or RESET, and the credential.
-
-    Raises:
-        ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``.
-        InvalidResponseError: The login exists, and the API does not return its password, so it cannot be adopted.
     """
     held, login = tenant.held, tenant.names.logins[0]
-    if held.record.intended is not None:
-        return await _make(tenant, held.record.intended, Action.CREATED, setup, ours=True)
+    if held.intent is not None:
+        there = held.intent.verb is Verb.RESET
+        return await _make(tenant, held.intent.login, Action.CREATED, setup, ours=True, there=there)
     found = await find(tenant, listing)
     if not found:
-        await held.intend(login)
+        await tenant.intend(Verb.MAKE, login)
         try:
             return await _make(tenant, login, Action.CREATED, setup, ours=False)
         except TakenError as taken:  # somebody created it a moment ago
@@ -146,29 +138,18 @@ async def provision(
         await held.forget()  # no request of ours created it
         raise _conflict(tenant, found)
     if found.user is None:
-        await held.intend(login)
+        await tenant.intend(Verb.MAKE, login)
         return await _make(tenant, login, Action.ADOPTED, setup, ours=True)
     if if_exists == "adopt":
         return await _adopt(tenant, found.user, setup)
     await ensure_database(tenant, ours=True)
     await _take_over(tenant, login)
-    await held.intend(login)
+    await tenant.intend(Verb.RESET, login)
     return await _make(tenant, login, Action.RESET, setup, ours=True, there=True)
 
 
 async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
-    """Create the tenant's database if it does not exist.
-
-    Args:
-        tenant: The tenant.
-        ours: Whether it may exist already.
-
-    Returns:
-        Whether it was created now.
-
-    Raises:
-        TakenError: It existed already, and is not ours.
-    """
+    """Create the tenant's database, and return whether it was created now. It may exist already if it is ``ours``."""
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
         return False
@@ -215,9 +196,9 @@ def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
         first, more = found.objects[0], len(found.objects) - 1
         what = f"{first!r}{f' and {more} more' if more else ''} exists and is"
     return ConflictError(
-        f"{what} not on record, so somebody else created this: nothing was changed; choose another name, or take over "
-        'what exists with if_exists="adopt"',
+        f"{what} not on record, so somebody else created this; nothing was changed",
         status=409,
+        advice='choose another name, or take over what exists with if_exists="adopt"',
     )
 
 
@@ -226,9 +207,8 @@ async def _make(
 ) -> tuple[Action, Credential]:
     """Create the database and ``login``, or reset the login if it is ``there``, and store its credential.
 
-    Raises:
-        TakenError: One of them existed already and is not ``ours``. This call has removed what it created, and ended
-            the intent: otherwise the next process would treat the existing objects as ours.
+    If one of them existed and is not ``ours``, this raises TakenError, after it removed what it created and ended the
+    intent: otherwise the next process would treat what exists as ours.
     """
     made = False
     try:
@@ -248,7 +228,7 @@ async def _make(
 async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
     """Call ``setup`` for a new database, before the credential is stored."""
     if setup is not None and tenant.names.role is Role.OWNER:
-        await setup(credential)
+        await tenant.spent.on_setup(setup(credential))
         await tenant.held.renew()
 
 
@@ -266,8 +246,8 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
         if not user.password:
             raise InvalidResponseError(
                 f"the login {user.name!r} exists, and the API does not return its password (MongoDB never does; "
-                'elsewhere the token needs the scope database:view_credentials): if_exists="reset" gives it a new one, '
-                "which ends the old one"
+                "elsewhere the token needs the scope database:view_credentials)",
+                advice='if_exists="reset" gives it a new one, which ends the old one',
             )
         await _take_over(tenant, user.name)
         refused = await grant(tenant, user, made=False)
@@ -278,7 +258,7 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
             return Action.ADOPTED, credential
         found = await read_user(tenant.cluster, user.name)
         if found is None:  # it was being deleted
-            await tenant.held.intend(user.name)
+            await tenant.intend(Verb.MAKE, user.name)
             return await _make(tenant, user.name, Action.CREATED, setup, ours=True)
         user = found
     raise refused_login(tenant, user.name, refused or "")

@@ -2,72 +2,85 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from .._bulk.outcomes import Action
 from ..errors import ConflictError
 from ._claims import ClaimedTenant
 from ._credential import Credential
-from ._endings import Deletion, end_login, if_there
-from ._loop import ClaimingJob
+from ._intent import Verb, intended_login, intent_of
+from ._logins import delete_login, end_login, if_there
+from ._loop import AgedJob, ClaimingJob
 from ._outcomes import TenantRemoved
 from ._prefixes import delete_leftovers
 from ._roles import Role
 from ._stores import Record
-from ._tenancy import Tenancy
+from ._tenancy import Tenancy, suspended
 
 
-class RemoveTenants(ClaimingJob[TenantRemoved]):
+class RemoveTenants(AgedJob[TenantRemoved]):
     """Remove each tenant, with its readers and writers. See ``Tenants.remove``."""
 
-    def __init__(self, tenancy: Tenancy, *, keep_database: bool = False) -> None:
-        super().__init__(tenancy)
-        self._keep_database = keep_database
+    def __init__(
+        self, tenancy: Tenancy, *, keep_database: bool = False, suspended_for: timedelta | None = None
+    ) -> None:
+        super().__init__(tenancy, suspended_for, what="suspended_for")
+        self._verb = Verb.RELEASE if keep_database else Verb.REMOVE
+        self._only_suspended = suspended_for is not None
 
     def known(self, name: str, record: Record | None, before: Credential | None) -> TenantRemoved | None:
-        return TenantRemoved(name=name, action=Action.ABSENT) if record is None else None
+        if record is None:
+            return TenantRemoved(name=name, action=Action.ABSENT)
+        intent, credential = intent_of(record), suspended(record)
+        if not self._only_suspended or (intent is not None and intent.removes):
+            return None
+        if credential is None or self.is_young(credential.suspended):
+            return TenantRemoved(name=name, action=Action.KEPT)
+        return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantRemoved:
         record, name = tenant.held.record, tenant.names.tenant
         if record.current is None and record.intended is None:
             await tenant.held.forget()  # nothing was ever created for it
             return TenantRemoved(name=name, action=Action.ABSENT)
-        current = record.current.username if record.current else record.intended or tenant.names.logins[0]
-        await tenant.held.intend(current)  # from now on ``get`` returns None, and no role can be created
-        if self.tenancy.role is Role.OWNER:
-            for role in (Role.WRITER, Role.READER):
-                await RemoveTenants(self.tenancy.for_role(role)).do_one(name, tenant.spent)
-        await remove(tenant, keep_database=self._keep_database)
+        await remove(self, tenant, self._verb)
         return TenantRemoved(name=name, action=Action.DELETED)
 
 
-async def remove(tenant: ClaimedTenant, *, keep_database: bool) -> None:
-    """Remove the logins of one role and, if it is the owner, the database; then the record.
-
-    Args:
-        tenant: The tenant, with a stored intent.
-        keep_database: Whether the database stays, owned by the administrator and closed to all others.
-    """
+async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> None:
+    """Remove a tenant or, if the job is on a role, its reader or writer. ``Verb.RELEASE`` keeps the database."""
     record, names, sql = tenant.held.record, tenant.names, tenant.site.sql
-    kept = [each for each in (record.current, record.previous) if each is not None]
-    known = {record.intended, *(each.username for each in kept)}
+    kept = {each.username: each for each in (record.current, record.previous) if each is not None}
+    intended, intent = intended_login(record), tenant.held.intent
+    ended = suspended(record) is not None or (intent is not None and intent.removes)
+    # From now on ``get`` returns None, and no role can be created.
+    await tenant.intend(verb, record.current.username if record.current else intended or names.logins[0])
+    await job.on_roles(RemoveTenants, tenant)
     for login in names.logins:
-        password = next((each.password for each in kept if each.username == login != record.intended), None)
-        await _delete_login(tenant, login, password, certain=login in known)
+        certain = not ended and (login in kept or login == intended)
+        if sql is None or await end_login(tenant, login, certain=certain, stored=kept.get(login)):
+            await delete_login(tenant, login, certain=certain)
     if names.role is Role.OWNER:
-        if keep_database:
-            if sql is not None:
-                await tenant.spent.on_sql(sql.release(names))
-        elif names.database is None:
-            await _delete_objects(tenant)
-        else:
-            if sql is not None:
-                await tenant.spent.on_sql(sql.before_removal(names))
-            await tenant.held.renew()
-            await if_there(partial(tenant.cluster.dbs.delete, names.database), certain=True)
-    if sql is not None:
+        await _remove_data(tenant, verb)
+    if sql is not None and not (verb is Verb.RELEASE and names.role is Role.OWNER):
         await tenant.spent.on_sql(sql.forget(names))
     await tenant.held.forget()
+
+
+async def _remove_data(tenant: ClaimedTenant, verb: Verb) -> None:
+    names, sql = tenant.names, tenant.site.sql
+    if verb is Verb.RELEASE:
+        if sql is not None:
+            await tenant.spent.on_sql(sql.release(names))
+    elif names.database is None:
+        await _delete_objects(tenant)
+    else:
+        if sql is not None:
+            await tenant.spent.on_sql(sql.before_removal(names))
+        await tenant.held.renew()
+        await if_there(partial(tenant.cluster.dbs.delete, names.database), certain=True)
 
 
 async def _delete_objects(tenant: ClaimedTenant) -> None:
@@ -80,12 +93,3 @@ async def _delete_objects(tenant: ClaimedTenant) -> None:
             status=409,
             may_have_applied=True,
         )
-
-
-async def _delete_login(tenant: ClaimedTenant, login: str, password: str | None, *, certain: bool) -> None:
-    """End the sessions of ``login``, and delete it. This uses the stored password if it still works."""
-    deletion = Deletion(tenant, login, certain=certain)
-    if tenant.site.sql is not None:
-        await end_login(tenant, login, certain=certain, password=password, deletion=deletion)
-    if not deletion.done:
-        await deletion.run()

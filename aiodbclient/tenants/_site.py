@@ -11,7 +11,7 @@ from attrs import frozen
 from .._dsn import dsn
 from .._hosts import is_host
 from ..clusters import ClusterClient
-from ..engines import CAPABILITIES, Engine, guard_tenants
+from ..engines import CAPABILITIES, Capabilities, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
 from ..models import Cluster, Connection, User
 from ._credential import Credential
@@ -21,21 +21,13 @@ from ._naming import Names
 
 @frozen
 class Site:
-    """The facts about the cluster that all work on tenants needs.
-
-    Attributes:
-        cluster_id: The id of the cluster.
-        engine: Its engine.
-        connection: The connection for the tenants' programs: public or private.
-        ca: Its certificate authority as PEM; None if it does not use TLS.
-        sql: The SQL that grants tenants their rights; None if the API grants them.
-    """
+    """The facts about the cluster that all work on tenants needs."""
 
     cluster_id: str
     engine: Engine | str
     connection: Connection
-    ca: str | None
-    sql: Grants[Any] | None
+    ca: str | None  # None: without TLS
+    sql: Grants[Any] | None  # None: the API gives the rights
 
     @property
     def returns_passwords(self) -> bool:
@@ -78,35 +70,33 @@ class Site:
 
 
 class SiteReader:
-    """Reads the cluster once for each ``Tenants``, and again after ``reread``.
+    """Reads one cluster once for each ``Tenants``, and again after ``reread``."""
 
-    Args:
-        private: Whether to use the private connection.
-        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
-    """
-
-    def __init__(self, *, private: bool = False, admin: str | None = None, connection_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        cluster: ClusterClient,
+        *,
+        private: bool = False,
+        admin: str | None = None,
+        connection_limit: int | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.turns = asyncio.Semaphore(Capabilities().concurrent_user_writes)
         self._limit = connection_limit
         self._private = private
         self._admin = admin
         self._site: Site | None = None
         self._reading = asyncio.Lock()
 
+    @property
+    def engine(self) -> Engine | str | None:
+        """The engine of the cluster, if it is known."""
+        return self.cluster.engine if self._site is None else self._site.engine
+
     async def read(self, cluster: ClusterClient) -> Site:
         """The facts about the cluster. The first call reads the cluster and its CA, and logs in as the administrator.
 
         It changes nothing: it is safe to repeat and to cancel.
-
-        Args:
-            cluster: The cluster.
-
-        Raises:
-            UnsupportedOperationError: Its engine does not support tenants, or is unknown.
-            ConfigurationError: It has no such connection (is it online?), it uses TLS and the API returns no CA, no
-                administrator is known, or a driver is not installed.
-            GrantError: The administrator cannot log in.
-            DatabaseClientError: The cluster could not be read.
         """
         async with self._reading:
             if self._site is None:
@@ -134,12 +124,21 @@ class SiteReader:
         return Site(cluster.id, info.engine, connection, ca, sql)
 
 
-def connection_of(cluster: Cluster, *, private: bool) -> Connection:
-    """Return the connection for the tenants' programs, public or private.
+async def connections_of(credential: Credential) -> int | None:
+    """Log in with ``credential``, and return how many connections its server allows; None if unknown."""
+    itself = Connection(
+        host=credential.host,
+        port=credential.port,
+        user=credential.username,
+        password=credential.password,
+        database=credential.database,
+    )
+    sql = sql_grants(credential.engine, itself, credential.ca, None, None)
+    return None if sql is None else await sql.connections()
 
-    Raises:
-        ConfigurationError: The cluster has no such connection, or one with an invalid host.
-    """
+
+def connection_of(cluster: Cluster, *, private: bool) -> Connection:
+    """Return the connection for the tenants' programs, public or private."""
     connection = cluster.private_connection if private else cluster.connection
     if connection is None or not connection.host:
         which = "private connection" if private else "connection"

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from ..clusters import ClusterClient
-from ..engines import Capabilities
-from ..errors import InvalidArgumentError, StoreError
+from ..engines import Engine
+from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
+from ._intent import Verb, cluster_of, intended_login, intent_of, is_empty
 from ._naming import Names, names_of, record_name, tenant_of
 from ._roles import Role
+from ._rooms import Rooms
 from ._site import SiteReader
 from ._stores import Record, Store, entries_of, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
 
 
-def _turns() -> asyncio.Semaphore:
-    return asyncio.Semaphore(Capabilities().concurrent_user_writes)
-
-
 @frozen(kw_only=True, eq=False)
 class Tenancy:
-    """The state that all operations of one ``Tenants`` share.
+    """The state that all operations of one ``Tenants`` share."""
 
-    Attributes:
-        cluster: The cluster.
-        store: Its store.
-        prefix: The beginning of the names of databases and logins.
-        role: The role of the logins.
-        lease: Seconds for which a claim holds unless it is renewed.
-        site: Reads the cluster once.
-        setup: Called with the credential of a new tenant before it is stored, or None.
-        on_event: Called after the work on each tenant, or None.
-        turns: Limits how many names ``ensure`` works on at a time.
-    """
-
-    cluster: ClusterClient
+    sites: Mapping[str, SiteReader]  # by the id of the cluster
+    rooms: Rooms
     store: Store
     prefix: str
     role: Role = Role.OWNER
     lease: float
-    site: SiteReader
     setup: Setup | None
     on_event: Callable[[TenantEvent], object] | None
-    turns: asyncio.Semaphore = field(factory=_turns)
 
     def for_role(self, role: Role) -> Tenancy:
         """The same for another role."""
@@ -63,23 +46,45 @@ class Tenancy:
         self.check_record(record)
         return record
 
-    def records(self) -> AsyncIterator[Record]:
-        """Yield the records of this role, each with the tenant's name. Raises as ``check_record``."""
-        return readable(self._entries())
+    async def home(self, name: str, record: Record | None, spent: Spent) -> str | None:
+        """The cluster of a tenant with this ``record``; None for one that is new."""
+        cluster = cluster_of(record)
+        if cluster is None and self.role is not Role.OWNER:
+            owner = await self.for_role(Role.OWNER).record(name, spent)
+            cluster = cluster_of(owner)
+            if cluster is None and len(self.sites) > 1:
+                raise no_roles(name, self.role)
+        if cluster is None and record is not None and not is_empty(record):
+            return next(iter(self.sites))  # the only one: ``check_record`` made sure
+        return cluster
+
+    async def records(self) -> AsyncIterator[Record]:
+        """Yield the records of this role that are ours, each with the tenant's name."""
+        async for record, reason in self.all_records():
+            if not reason:
+                yield record
+
+    async def all_records(self) -> AsyncIterator[tuple[Record, str]]:
+        """Yield all records of this role, each with the tenant's name and why it is not ours ("" if it is)."""
+        async for record in readable(self._entries()):
+            yield record, self._why_not_ours(record)
 
     async def names(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
+        """Yield the names of all tenants on record in this role, also of those whose record cannot be read.
+
+        A name that is only claimed may be on its way to a cluster of another ``Tenants``, and is left out.
+        """
         async for entry in self._entries():
-            yield tenant_of(entry.damaged[0])[0] if isinstance(entry, StoreError) else entry.name
+            if isinstance(entry, StoreError):
+                yield tenant_of(entry.damaged[0])[0]
+            elif not is_empty(entry) and not self._why_not_ours(entry):
+                yield entry.name
 
     async def _entries(self) -> AsyncIterator[Record | StoreError]:
         async for entry in entries_of(self.store):
             name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
             if role is self.role:
-                if isinstance(entry, Record):
-                    self.check_record(entry)
-                    entry = evolve(entry, name=name)
-                yield entry
+                yield evolve(entry, name=name) if isinstance(entry, Record) else entry
 
     async def claim(self, names: Names, spent: Spent) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
@@ -88,21 +93,59 @@ class Tenancy:
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, spent)
 
     def check_record(self, record: Record | None) -> None:
-        """Make sure that ``record`` belongs to this cluster and prefix. Otherwise its names here are somebody else's.
+        """Make sure that ``record`` belongs to these clusters and this prefix. Raises InvalidArgumentError."""
+        if record is None:
+            return
+        if reason := self._why_not_ours(record):
+            raise InvalidArgumentError(reason)
+        if len(self.sites) > 1 and cluster_of(record) is None and not is_empty(record):
+            name = tenant_of(record.name)[0]
+            raise InvalidArgumentError(
+                f"an earlier version put the tenant {name!r} on record without its cluster: finish it with a Tenants "
+                f"of that cluster alone, by repair([{name!r}]) or remove([{name!r}]); nothing was sent"
+            )
 
-        Raises:
-            InvalidArgumentError: It does not.
-            UnsupportedOperationError: It has a credential of an engine that does not support tenants.
-        """
-        for credential in () if record is None else (record.current, record.previous):
-            if credential is None:
-                continue
-            if credential.cluster not in (None, self.cluster.id):
-                raise InvalidArgumentError(
-                    f"the tenant {credential.name!r} is on record for the cluster {credential.cluster}, but this is "
-                    f"{self.cluster.id}: give each cluster a store of its own; nothing was sent"
-                )
-            check_login(names_of(credential.name, credential.engine, self.prefix, self.role), credential.username)
+    def _why_not_ours(self, record: Record) -> str:
+        """Why ``record`` belongs to another cluster or prefix; "" if it does not."""
+        name, cluster = tenant_of(record.name)[0], cluster_of(record)
+        if cluster is not None and cluster not in self.sites:
+            ours = f"{'this is' if len(self.sites) == 1 else 'these are'} {', '.join(self.sites)}"
+            return (
+                f"the tenant {name!r} is on record for the cluster {cluster}, but {ours}: a name is taken in the whole "
+                "store, so choose another one, or give Tenants that cluster too; nothing was sent"
+            )
+        kept = [each for each in (record.current, record.previous) if each is not None]
+        stored = [(each.engine, each.username) for each in kept]
+        if (login := intended_login(record)) is not None and (engine := self._engine()) is not None:
+            stored.append((engine, login))
+        try:
+            for engine, username in stored:
+                check_login(names_of(name, engine, self.prefix, self.role), username)
+        except InvalidArgumentError as error:  # with another prefix the name itself may be invalid
+            return str(error)
+        return ""
+
+    def _engine(self) -> Engine | str | None:
+        """The engine of the clusters, if it is known."""
+        return next((site.engine for site in self.sites.values() if site.engine is not None), None)
+
+
+def check_engines(sites: Mapping[str, SiteReader]) -> None:
+    """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
+    known = {site.engine: id for id, site in sites.items() if site.engine is not None}
+    if len(known) > 1:
+        each = " and ".join(f"{id} is {engine}" for engine, id in known.items())
+        raise InvalidArgumentError(
+            f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
+        )
+
+
+def no_roles(name: str, role: Role) -> TenantNotFoundError:
+    """The error for a reader or writer of a tenant that is not on record."""
+    return TenantNotFoundError(
+        f"the tenant {name!r} has no credential on record, so it can have no {role}: provision it first; "
+        "nothing was sent"
+    )
 
 
 def check_login(names: Names, login: str | None) -> None:
@@ -110,8 +153,8 @@ def check_login(names: Names, login: str | None) -> None:
     if login is not None and login not in names.logins:
         raise InvalidArgumentError(
             f"the tenant {names.tenant!r} is on record with the login {login!r}, but with this prefix its logins are "
-            f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with, and give each prefix "
-            "a store of its own; nothing was sent"
+            f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with; a name is taken in the "
+            "whole store; nothing was sent"
         )
 
 
@@ -122,20 +165,39 @@ async def now_of(store: Store) -> datetime:
 
 
 def usable(record: Record | None) -> Credential | None:
-    """The current credential of ``record``; None if there is none, or if the intent names its login."""
-    if record is None or record.current is None or record.intended == record.current.username:
+    """The credential of ``record`` that a program can use; None if there is none, or its login changes or is ended."""
+    if record is None or record.current is None or record.current.suspended is not None:
+        return None
+    return None if intended_login(record) == record.current.username else record.current
+
+
+def suspended(record: Record | None) -> Credential | None:
+    """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
+    if record is None or record.current is None or record.current.suspended is None or record.intended is not None:
         return None
     return record.current
 
 
-def required(name: str, credential: Credential | None) -> Credential:
-    """Return the usable ``credential`` of the tenant ``name``.
-
-    Raises:
-        InvalidArgumentError: There is none.
-    """
+def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Credential:
+    """Return the usable credential of ``record``. Raises as ``unusable`` describes."""
+    credential = usable(record)
     if credential is None:
-        raise InvalidArgumentError(
-            f"the tenant {name!r} has no usable credential on record: provision or repair it first; nothing was sent"
-        )
+        raise unusable(name, record, role)
     return credential
+
+
+def unusable(name: str, record: Record | None, role: Role = Role.OWNER) -> TenantNotFoundError | SuspendedError:
+    """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
+    who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
+    intent = intent_of(record)
+    if intent is not None and intent.removes:
+        return TenantNotFoundError(f"the removal of {who} is unfinished: run remove; nothing was sent")
+    if intent is not None and intent.verb is Verb.SUSPEND:
+        return SuspendedError(f"the suspension of {who} is unfinished: run suspend, or resume; nothing was sent")
+    if record is not None and record.current is not None and (since := record.current.suspended) is not None:
+        return SuspendedError(f"{who} is suspended since {since:%Y-%m-%d %H:%M} UTC: resume it first; nothing was sent")
+    if role is not Role.OWNER and (record is None or (record.current is None and intent is None)):
+        return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
+    return TenantNotFoundError(
+        f"{who} has no usable credential on record: provision or repair it first; nothing was sent"
+    )

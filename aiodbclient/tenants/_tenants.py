@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
+from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
 from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
+from ._clusters import checked_admins, checked_clusters
 from ._credential import Credential
+from ._each import EachTenant
 from ._events import Spent, TenantEvent
+from ._loop import TenantJob
 from ._naming import check_tenant
-from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome
+from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome, TenantResult
 from ._plans import GivenNames, Plan, make_plan
 from ._provisioning import IfExists, ProvisionTenants
 from ._removal import RemoveTenants
 from ._repairing import RepairTenants
 from ._roles import Role
+from ._rooms import PlaceTenant, Room, Rooms
 from ._rotation import RetireTenants, RotateTenants
 from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
-from ._tenancy import Setup, Tenancy, usable
+from ._suspension import ResumeTenants, SuspendTenants
+from ._tenancy import Setup, Tenancy, check_engines, required, usable
+
+T = TypeVar("T")
+DoneT = TypeVar("DoneT", bound=Done)
 
 
 class Tenants:
-    """The tenants of one cluster: each has a database and a login that owns it and reaches no other.
+    """The tenants of one or more clusters: each has a database and a login that owns it and reaches no other.
 
     It stores a tenant's name before it sends anything for it, and its credential before it returns it. Every method is
     safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
@@ -35,51 +45,63 @@ class Tenants:
 
     Making a ``Tenants`` connects to nothing and needs no event loop.
 
+    With several clusters each tenant is on one of them, which is on record before the first request that changes
+    something. Runs work on the clusters side by side. One that is away fails its own tenants, and no others.
+
     Args:
-        cluster: The cluster. Its options apply to ``ensure``; the requests of runs wait in the bulk lane of the budget.
-        store: Holds the credentials. It must be open. Each cluster, and each prefix, needs its own.
+        cluster: The cluster, or several of one engine. Its options apply to ``ensure``, and to a run over a list of one
+            name; the requests of other runs wait in the bulk lane of the budget, as long as necessary.
+        store: Holds the credentials. It must be open. It may hold tenants of other clusters and prefixes. They are left
+            alone, and their names are taken.
         prefix: The beginning of the names of databases and logins. The names of the tenants do not have it.
         private: Whether credentials, and the SQL that gives tenants their rights, use the private connection.
-        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster, which gives the tenants their rights. None:
-            the cluster's primary user. Then the token needs the scope ``database:view_credentials``.
+        admin: The DSN of an administrator of a PostgreSQL or MySQL cluster, which gives the tenants their rights. With
+            several clusters: a mapping from their ids. None, or no DSN for a cluster: its primary user. Then the token
+            needs the scope ``database:view_credentials``.
         lease: Seconds for which a claim on a name holds unless it is renewed. A working process renews it. The name of
             a dead process is free when its lease ends, or earlier if the store knows that the process is dead.
         connection_limit: How many connections a tenant may have at a time. On PostgreSQL it is the limit of the
-            database; None: half of the server's. The owner can lift it, until its rights are given again. On MySQL it
-            is the limit of each login; None: a third of the server's.
+            database; None: half of the server's. The owner can lift it, until its rights are given again. On MySQL the
+            tenant's logins have equal parts of it; None: a third of the server's.
         setup: An async function for migrations and extensions. It is called with the credential of a new tenant, before
             that is stored. If it raises, the tenant fails, and the next call runs it again. So it runs at least once.
         on_event: Called with a ``TenantEvent`` after the work on each tenant.
+        most: How many tenants each cluster may have on record. None: no limit. The store is read when a run or the
+            first ``ensure`` begins, and again after 30 s. Several processes may exceed ``most`` by what they create at
+            once.
+        place: An async function that chooses the cluster of a new tenant. It is called with the name and the
+            ``Room`` of each cluster, for one name at a time, and returns a cluster or its id. None: the cluster with
+            the fewest tenants, of those that are not full and can be reached.
 
     Raises:
-        InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, ``store`` is not a store, ``prefix``
-            is not a string, ``lease`` or ``connection_limit`` is not a positive number, or ``setup`` or ``on_event`` is
-            not callable.
+        InvalidArgumentError: ``cluster`` is not from ``DatabaseClient.cluster``, or holds none, one twice, or clusters
+            of several engines; ``store`` is not a store, ``prefix`` is not a string, ``lease``, ``connection_limit`` or
+            ``most`` is not a positive number, ``admin`` names another cluster, or ``setup``, ``on_event`` or ``place``
+            is not callable.
     """
 
     __slots__ = ("_tenancy",)
 
     def __init__(
         self,
-        cluster: ClusterClient,
+        cluster: ClusterClient | Sequence[ClusterClient],
         store: Store,
         prefix: str = "",
         private: bool = False,
-        admin: str | None = None,
+        admin: str | Mapping[str, str] | None = None,
         lease: float = 60.0,
         connection_limit: int | None = None,
         setup: Setup | None = None,
         on_event: Callable[[TenantEvent], object] | None = None,
+        most: int | None = None,
+        place: PlaceTenant | None = None,
     ) -> None:
-        if not isinstance(cluster, ClusterClient):
-            raise InvalidArgumentError(
-                f"cluster must be what DatabaseClient.cluster returns, not {type(cluster).__name__}"
-            )
+        clusters = checked_clusters(cluster)
         if not isinstance(store, Store):
             raise InvalidArgumentError(f"store must have the methods of a Store, and {type(store).__name__} has not")
         if not isinstance(prefix, str):
             raise InvalidArgumentError(f"prefix must be a string, not {prefix!r}")
-        for name, value in (("setup", setup), ("on_event", on_event)):
+        for name, value in (("setup", setup), ("on_event", on_event), ("place", place)):
             if value is not None and not callable(value):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
         if connection_limit is not None and (type(connection_limit) is not int or connection_limit < 1):
@@ -87,15 +109,30 @@ class Tenants:
                 f"connection_limit must be an int of at least 1 or None, not {connection_limit!r}"
             )
         check_lease(lease)
-        site = SiteReader(private=private, admin=admin, connection_limit=connection_limit)
+        if most is not None and (type(most) is not int or most < 1):
+            raise InvalidArgumentError(f"most must be an int of at least 1 or None, not {most!r}")
+        admins = checked_admins(admin, clusters)
+        sites = {
+            each.id: SiteReader(each, private=private, admin=admins[each.id], connection_limit=connection_limit)
+            for each in clusters
+        }
+        check_engines(sites)
         self._tenancy = Tenancy(
-            cluster=cluster, store=store, prefix=prefix, lease=lease, site=site, setup=setup, on_event=on_event
+            sites=sites,
+            rooms=Rooms(store, [*sites], most, place),
+            store=store,
+            prefix=prefix,
+            lease=lease,
+            setup=setup,
+            on_event=on_event,
         )
 
     def __repr__(self) -> str:
         tenancy = self._tenancy
         what = "Tenants" if tenancy.role is Role.OWNER else f"Tenants ({tenancy.role})"
-        return f"<{what} of {tenancy.cluster!r} in {tenancy.store!r}>"
+        clusters = [site.cluster for site in tenancy.sites.values()]
+        where = repr(clusters[0]) if len(clusters) == 1 else f"{len(clusters)} clusters"
+        return f"<{what} of {where} in {tenancy.store!r}>"
 
     def role(self, role: Role | str) -> Tenants:
         """Return the readers or writers of these tenants: a ``Tenants`` with the same methods, on the same store.
@@ -129,8 +166,8 @@ class Tenants:
             The credential to use now.
 
         Raises:
-            InvalidArgumentError: The name is invalid, or the store belongs to another cluster or prefix. Nothing
-                was created.
+            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix. Nothing was created.
+            NoRoomError: All clusters are full. Nothing was sent, and nothing is on record.
             ConflictError: The login or the database exists, and ``if_exists`` is ``"error"``. Nothing was changed.
             UnsupportedOperationError: The engine does not support tenants, or is unknown. Nothing was created.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
@@ -148,23 +185,33 @@ class Tenants:
             name: The tenant.
 
         Returns:
-            The credential to use now. None if none is on record, or if it is being replaced or removed.
+            The credential to use now. None if none is on record, if it is being replaced or removed, or if the
+            tenant is suspended.
 
         Raises:
-            InvalidArgumentError: The name is invalid, or the store belongs to another cluster or prefix.
+            InvalidArgumentError: The name is invalid, or on record for another cluster or prefix.
             UnsupportedOperationError: The credential on record is of an engine without tenants.
             StoreError: The store cannot be read.
         """
         return usable(await self._tenancy.record(check_tenant(name), Spent(Meter())))
 
     def records(self) -> AsyncIterator[Record]:
-        """Yield the record of each tenant, in the order of their names. Sends no request.
+        """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
 
         Raises:
-            InvalidArgumentError: The store belongs to another cluster or prefix.
             StoreError: The store cannot be read.
         """
         return self._tenancy.records()
+
+    async def rooms(self) -> list[Room]:
+        """Return how many tenants each cluster has, in the order of the clusters. Sends no request.
+
+        Safe to repeat and to cancel.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return await self._tenancy.rooms.read()
 
     def provision(self, names: GivenNames, if_exists: IfExists = "error") -> Run[TenantOutcome]:
         """Do what ``ensure`` does for each of ``names``. Safe to repeat and to cancel.
@@ -183,7 +230,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``if_exists`` is none of the three.
         """
-        return Run(names, ProvisionTenants(self._tenancy, if_exists))
+        return self._run(names, ProvisionTenants(self._tenancy, if_exists))
 
     def check(self, names: GivenNames | None = None) -> Run[TenantCheckOutcome]:
         """Check whether tenants work: compare their records with the cluster.
@@ -200,7 +247,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return Run(self._names(names), CheckTenants(self._tenancy))
+        return self._run(names, CheckTenants(self._tenancy))
 
     def repair(self, names: GivenNames | None = None, recreate: bool = False) -> Run[TenantRepairOutcome]:
         """Repair what ``check`` finds, in place. It never drops data. Safe to repeat after an error and to cancel.
@@ -218,7 +265,7 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return Run(self._names(names), RepairTenants(self._tenancy, recreate=recreate))
+        return self._run(names, RepairTenants(self._tenancy, recreate=recreate))
 
     def rotate(
         self, names: GivenNames | None = None, older_than: timedelta | None = None, force: bool = False
@@ -243,7 +290,7 @@ class Tenants:
             InvalidArgumentError: ``names`` is not an iterable, or ``older_than`` is not a timedelta of 0 or
                 more.
         """
-        return Run(self._names(names), RotateTenants(self._tenancy, older_than, force=force))
+        return self._run(names, RotateTenants(self._tenancy, older_than, force=force))
 
     def retire(
         self, names: GivenNames | None = None, after: timedelta | None = None, end_sessions: bool = True
@@ -267,25 +314,68 @@ class Tenants:
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.
         """
-        return Run(self._names(names), RetireTenants(self._tenancy, after, end_sessions=end_sessions))
+        return self._run(names, RetireTenants(self._tenancy, after, end_sessions=end_sessions))
 
-    def remove(self, names: GivenNames, keep_database: bool = False) -> Run[TenantRemovalOutcome]:
-        """Remove the logins of each tenant, its database with all that is in it, and last its record.
+    def suspend(self, names: GivenNames) -> Run[TenantOutcome]:
+        """End all logins of each tenant and of its readers and writers, with their sessions, and keep the data.
 
-        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
-        the tenant.
+        Until ``resume``, no login of the tenant enters: ``get`` returns None, ``ensure`` and ``TenantPools.use`` raise
+        SuspendedError, and ``check``, ``repair``, ``rotate`` and ``retire`` leave the tenant as it is. Transactions
+        that it prepared are rolled back, and rights of others on its database are revoked. Safe to repeat and to
+        cancel.
 
         Args:
             names: The tenants. May be long, lazy or async.
-            keep_database: Whether to keep the database. The administrator then owns it, and no other login can use it.
 
         Returns:
-            The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent) or FAILED.
+            The run. Its outcomes are SUSPENDED, KEPT (it is suspended) or FAILED. The ``suspended`` of their credential
+            says since when.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable.
         """
-        return Run(names, RemoveTenants(self._tenancy, keep_database=keep_database))
+        return self._run(names, SuspendTenants(self._tenancy))
+
+    def resume(self, names: GivenNames) -> Run[TenantOutcome]:
+        """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
+
+        Safe to repeat and to cancel.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+
+        Returns:
+            The run. Its outcomes are RESUMED, with the new credential, KEPT (it is not suspended) or FAILED: with
+            TenantNotFoundError if the tenant is not on record, with SuspendedError if these are readers or writers and
+            the tenant itself is suspended, or with an error of ``ensure``.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable.
+        """
+        return self._run(names, ResumeTenants(self._tenancy))
+
+    def remove(
+        self, names: GivenNames, keep_database: bool = False, suspended_for: timedelta | None = None
+    ) -> Run[TenantRemovalOutcome]:
+        """Remove the logins of each tenant, its database with all that is in it, and last its record.
+
+        Its readers and writers are removed first. Safe to repeat and to cancel. Once begun, ``get`` returns None for
+        the tenant, and a removal that failed is finished by the next ``remove``, ``repair`` or ``provision`` of it.
+
+        Args:
+            names: The tenants. May be long, lazy or async.
+            keep_database: Whether to keep the database. Then nobody but the administrator can connect to it.
+            suspended_for: Remove only tenants that are suspended for so long, by the store's clock.
+
+        Returns:
+            The run. Its outcomes are DELETED, ABSENT (nothing is on record, and nothing was sent), KEPT (it is not
+            suspended for so long) or FAILED.
+
+        Raises:
+            InvalidArgumentError: ``names`` is not an iterable, or ``suspended_for`` is not a timedelta of 0 or more.
+        """
+        job = RemoveTenants(self._tenancy, keep_database=keep_database, suspended_for=suspended_for)
+        return self._run(names, job)
 
     async def plan(
         self, names: GivenNames, prune: bool = False, refresh: bool = False, if_exists: IfExists = "error"
@@ -302,8 +392,9 @@ class Tenants:
             What would change.
 
         Raises:
-            InvalidArgumentError: ``names`` is not an iterable, a name is invalid, or the store belongs to another
-                cluster or prefix.
+            InvalidArgumentError: ``names`` is not an iterable, or a name is invalid or on record for another cluster or
+                prefix.
+            NoRoomError: The clusters have no room for the new names.
             UnsupportedOperationError: The engine does not support tenants, or is unknown.
             ConfigurationError: The cluster is not online yet, or the token lacks a scope.
             GrantError: The administrator cannot log in to the database server.
@@ -312,5 +403,49 @@ class Tenants:
         """
         return await make_plan(self._tenancy, names, prune=prune, refresh=refresh, if_exists=if_exists)
 
+    def each(
+        self, work: Callable[[Credential], Awaitable[T]], names: GivenNames | None = None, at_a_time: int = 16
+    ) -> Run[TenantResult[T] | Failed]:
+        """Call ``work`` with the credential of each tenant, some at a time. It sends no request itself.
+
+        ```python
+        async for outcome in tenants.each(migrate):
+            print(outcome.name, outcome.error or outcome.value)
+        ```
+
+        An exception of ``work`` fails that tenant, and the others go on. ``stop`` lets the calls in progress finish;
+        cancelling the loop cancels them. Whether it is safe to repeat depends on ``work``.
+
+        Args:
+            work: An async function. Code that blocks needs ``asyncio.to_thread`` or a process of its own.
+            names: The tenants. May be long, lazy or async. None: all on record.
+            at_a_time: How many calls of ``work`` at a time.
+
+        Returns:
+            The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
+            ``work``, or with TenantNotFoundError if the tenant has no credential on record.
+
+        Raises:
+            InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``at_a_time`` is not an int
+                of at least 1.
+        """
+        if not callable(work):
+            raise InvalidArgumentError(f"work must be an async function, not {work!r}")
+        if type(at_a_time) is not int or at_a_time < 1:
+            raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
+        return Run(self._names(names), EachTenant(self._tenancy, work), at_a_time)
+
+    def _run(self, names: GivenNames | None, job: TenantJob[DoneT]) -> Run[DoneT | Failed]:
+        """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
+        if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
+            job.clusters.bulk = False
+        return Run(self._names(names), job)
+
     def _names(self, names: GivenNames | None) -> GivenNames:
         return self._tenancy.names() if names is None else names
+
+
+async def credential_to_use(tenants: Tenants, name: str) -> Credential:
+    """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
+    tenancy = tenants._tenancy  # pyright: ignore[reportPrivateUsage]
+    return required(name, await tenancy.record(check_tenant(name), Spent(Meter())), tenancy.role)

@@ -23,15 +23,36 @@ class AttrsSignatures(griffe.Extension):
         if not attrs.has(made) or "__init__" in cls.members:
             return
         fields = {field.alias: field for field in attrs.fields(made)}
-        parameters = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
+        parameters = [
+            griffe.Parameter(
+                "self", kind=griffe.ParameterKind.positional_or_keyword
+            )
+        ]
         for parameter in inspect.signature(made).parameters.values():
-            annotation = None  # attrs takes that of a converter, which may have none
+            annotation = (
+                None  # attrs takes that of a converter, which may have none
+            )
             if isinstance(parameter.annotation, str):
-                annotation = griffe.safe_get_annotation(ast.parse(parameter.annotation, mode="eval").body, parent=cls)
+                annotation = griffe.safe_get_annotation(
+                    ast.parse(parameter.annotation, mode="eval").body,
+                    parent=cls,
+                )
             kind = griffe.ParameterKind(parameter.kind.description)
             default = _shown(fields[parameter.name].default)
-            parameters.append(griffe.Parameter(parameter.name, annotation=annotation, kind=kind, default=default))
-        init = griffe.Function("__init__", parent=cls, parameters=griffe.Parameters(*parameters), returns="None")
+            parameters.append(
+                griffe.Parameter(
+                    parameter.name,
+                    annotation=annotation,
+                    kind=kind,
+                    default=default,
+                )
+            )
+        init = griffe.Function(
+            "__init__",
+            parent=cls,
+            parameters=griffe.Parameters(*parameters),
+            returns="None",
+        )
         cls.set_member("__init__", init)
 
 
@@ -43,4 +64,8 @@ def _shown(default: Any) -> str | None:
         return f"{default.factory.__name__}()"
     if isinstance(default, enum.Enum):
         return f"{type(default).__name__}.{default.name}"
-    return f"{default.__module__}.{default.__name__}" if inspect.isroutine(default) else repr(default)
+    return (
+        f"{default.__module__}.{default.__name__}"
+        if inspect.isroutine(default)
+        else repr(default)
+    )

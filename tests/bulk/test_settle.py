@@ -11,8 +11,8 @@ import pytest
 
 from aiodbclient import RetryPolicy, errors
 from aiodbclient._bulk import settle
-from aiodbclient._bulk.settle import create_settled, looks, readable
-from aiodbclient._bulk.waits import waits
+from aiodbclient._bulk.settle import create_settled, readable
+from aiodbclient._request.waits import waits
 
 RETRY = RetryPolicy(max_tries=3, base_delay=0.0001)
 
@@ -212,11 +212,8 @@ async def test_a_wait_that_a_5xx_asks_for_comes_before_the_name_is_read() -> Non
     assert server.requests == ["create"]
 
 
-def test_looks_come_at_once_and_then_ever_more_seldom() -> None:
-    assert list(looks()) == [0.0, 0.01, 0.02, 0.04]
-
-
 def test_waits_double_up_to_the_longest_and_end_when_they_add_up() -> None:
     assert list(waits(0.0)) == [0.0]
     assert list(waits(1.0)) == [0.0, 0.25, 0.5, 1.0]
+    assert list(waits(0.05, first=0.01)) == [0.0, 0.01, 0.02, 0.04]
     assert list(islice(waits(first=1.0, longest=3.0), 6)) == [0.0, 1.0, 2.0, 3.0, 3.0, 3.0]

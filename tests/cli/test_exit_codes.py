@@ -36,7 +36,7 @@ ARGUMENTS = {
     "tenants exec": ["nobody", "--cluster", "C", "--store", "S", "--", "true"],
     "doctor": ["C"],
 }
-OF_STORES = ("store list", "store keygen", "store rekey", "store copy", "sandbox")
+OF_STORES = ("store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
 STORED = ("list", "check", "repair", "rotate", "retire", "remove", "show", "exec")
 
 

@@ -10,8 +10,7 @@ import pytest
 pytest.importorskip("typer", reason="needs the cli extra")
 
 from aiodbclient import RateBudget, Window
-from aiodbclient._cli.estimate import Pace, Taken, seconds_left
-from aiodbclient._cli.progress import LINE_EVERY, Bar
+from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace, Taken, seconds_left
 
 MINUTE, HOUR = Window(250, 60.0), Window(5000, 3600.0)
 
@@ -39,18 +38,15 @@ def paced(requests: int, latency: float) -> list[float]:
     return [at + latency for at in sent]
 
 
-@pytest.mark.parametrize("kept", [0, 5000], ids=["fresh", "after a resume"])
 @pytest.mark.parametrize(
     ("names", "latency"),
     [(100, 0.02), (1000, 0.02), (1000, 0.3), (1000, 1.0), (4875, 0.02), (8000, 0.02)],
     ids=["one burst", "bursts", "slower bursts", "slower than the limit", "79 minutes", "three hours"],
 )
-def test_the_end_is_promised_within_two_minutes(names: int, latency: float, kept: int) -> None:
+def test_the_end_is_promised_within_two_minutes(names: int, latency: float) -> None:
     answered = paced(2 * names, latency)
     clock = Clock()
     pace = Pace(names, clock=clock)
-    for _ in range(kept):
-        pace.count(0)
     for done in range(1, names):
         before, clock.now = clock.now, answered[2 * done - 1]
         pace.count(2)
@@ -68,18 +64,41 @@ def test_names_that_took_no_request_are_promised_by_their_pace() -> None:
     assert seconds_left(50, a_second=10.0, requests=2.0, windows=[]) == 5.0
 
 
+def test_what_no_rate_limit_bounds_is_promised_by_its_pace() -> None:
+    """A check logs in. Only its first name lists the cluster, by requests."""
+    clock = Clock()
+    pace = Pace(1000, clock=clock)
+    for requests in [3, *[0] * 99]:
+        clock.now += 0.1
+        pace.active += 0.1
+        pace.count(requests)
+    assert pace.left(()) == pytest.approx(90.0)
+
+
+async def test_nothing_made_has_no_pace(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Bar(400, 305, RateBudget(), clock) as bar:
+        for _ in range(95):
+            bar.advance(0, untouched=True)
+        clock.now += LINE_EVERY
+        while "done" not in (printed := capsys.readouterr().err):  # noqa: ASYNC110 - its timer is no event
+            await asyncio.sleep(0.01)
+
+    assert printed == "aiodbclient: 95 of 400 done, 95 kept\n"
+
+
 async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     with Bar(10, 8, RateBudget(), clock) as bar:
         for _ in range(2):
-            bar.advance(0)  # they existed already
+            bar.advance(0, untouched=True)
         for _ in range(4):
             clock.now += LINE_EVERY / 4
-            bar.advance(3)
+            bar.advance(3, untouched=False)
         while "done" not in (printed := capsys.readouterr().err):  # noqa: ASYNC110 - its timer is no event
             await asyncio.sleep(0.01)
         clock.now += LINE_EVERY / 2
         bar.fail("e", "refused")
 
-    assert printed == "aiodbclient: 6 of 10 done, 12/min, 0:00:30 left\n"
+    assert printed == "aiodbclient: 6 of 10 done, 2 kept, 8/min, 30s left\n"
     assert capsys.readouterr().err == "e: refused\n"

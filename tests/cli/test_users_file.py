@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ def test_users_are_read_with_all_settings(tmp_path: Path) -> None:
     assert read_users(file) == []
 
 
+def test_the_examples_of_the_guide_are_read(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "operate.md").read_text()
+    [block] = re.findall(r"^```text\n(users:\n.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "users.yaml").write_text(block)
+
+    users = read_users(tmp_path / "users.yaml")
+
+    assert [user.name for user in users] == ["replica", "legacy", "reports", "shipping", "logs"]
+    assert all(user.settings or user.mysql_settings for user in users)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -88,6 +100,11 @@ def test_users_are_read_with_all_settings(tmp_path: Path) -> None:
         ("- name: a\n  readonly: 'no'\n", r"line 2: this must be true or false, and is text \(no\)"),
         ("- name: a\n  settings: {acl: x}\n", "line 2: this must be a list"),
         ("- name: a\n  settings: {acl: [{topic: x}]}\n", "line 2: an entry of acl needs `topic` and `permission`"),
+        (
+            "- name: a\n- name: b\n  settings:\n    acl:\n    - {topic: x, permission: consum}\n",
+            "line 5: 'consum' is not one of admin, consume, produce, produceconsume",
+        ),
+        ("- name: a\n  settings: {mongo_user_settings: {role: write}}\n", "line 2: 'write' is not one of readOnly"),
         ("- name: a\n  mysql_settings: {}\n", "line 2: mysql_settings without `auth_plugin`"),
         ("- name: a\n  password: secret\n", "line 2: a user has no member 'password'"),
         ('{"users": [\n{"name": "a"},\n{"nme": "b"}]}', "line 3: a user has no member 'nme'"),
@@ -162,7 +179,7 @@ def test_a_cluster_becomes_what_the_file_says(command: Command) -> None:
         assert applied.code == 0
         assert applied.out.count("password: ") == 2
         assert command("users", "plan", *take).code == 0
-        assert command("users", "apply", *take).out == "nothing to do\n"
+        assert command("users", "apply", *take).out.endswith("2 as asked for, 0 others left alone\nnothing to do\n")
 
         file.write_text("- name: reader\n  settings: {acl: [{topic: 'a', permission: produce}]}\n")
         changes = {each["name"]: each for each in command("users", "plan", *take, "--json").objects()}
@@ -173,6 +190,6 @@ def test_a_cluster_becomes_what_the_file_says(command: Command) -> None:
         assert "- writer" in pruned.out
         assert command("users", "apply", *take, "--prune", "--yes", "--max", "0").code == 2
         refused = command("users", "apply", *take, "--prune")
-        assert (refused.code, "Delete writer from events?" in refused.err) == (2, True)
-        assert command("users", "apply", *take, "--prune", "--yes").out == "1 deleted, 1 updated\n"
+        assert (refused.code, "On events: update reader and delete writer?" in refused.err) == (2, True)
+        assert command("users", "apply", *take, "--prune", "--yes").out.endswith("\n1 deleted, 1 updated\n")
         assert command("users", "plan", *take, "--prune").code == 0

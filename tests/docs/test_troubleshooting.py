@@ -67,7 +67,7 @@ def test_its_commands_run_from_its_top(tmp_path: Path) -> None:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = os.environ | place | {"PATH": path}
         exported = ""
-        for block in ["aiodbclient tenants provision alpha --cluster tenants-prod --store tenants.db", *COMMANDS]:
+        for block in ["aiodbclient tenants provision alpha beta --cluster tenants-prod --store tenants.db", *COMMANDS]:
             script = ["bash", "-euc", exported + block]
             done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, (block, done.stderr)

@@ -168,7 +168,7 @@ async def test_a_tenants_pool_follows_its_rotation(
             assert answer.status == 200, await answer.text()
         assert app.state.pools._current["alpha"].credential.username != before.username
         async with visitor.http.get("/tenants/beta/size") as answer:
-            assert answer.status == 422
+            assert answer.status == 404
             assert "tenants.ensure" not in await answer.text()
 
 
@@ -216,6 +216,7 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.RequestTimeoutError(""), 503),
         (errors.ServerError("", status=502), 503),
         (errors.InvalidArgumentError(""), 422),
+        (errors.TenantNotFoundError(""), 404),
         (errors.UnprocessableEntityError("", status=422), 422),
         (errors.GrantError(""), 500),
         (errors.StoreError(""), 500),

@@ -1,129 +1,195 @@
-"""A server that is not Valkey, or has foreign data, counts as an outage, and raises no foreign error."""
+"""A server that is no server, or holds foreign data, counts as an outage, and raises no foreign error."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from valkey.asyncio import Valkey
 
-from aiodbclient import Window, errors
+from aiodbclient import Window
+from aiodbclient._pacing.account import Account, sliding
+from aiodbclient._pacing.state import Member, NewerError, NonsenseError, State, load
 from aiodbclient.shared_budget import SharedRateBudget
-from valkey_server import ValkeyServer
 
-from .conftest import MakeBudget
+from ..pacing.virtual_fleet import VirtualFleet, now, virtually
+from .test_shared_budget import answer, granted_at_once
 from .test_shared_outage import until_shared, warnings_in
 
-Answer = Callable[[dict[str, Any]], bytes]
+WINDOWS = Window(10, 60.0), Window(100, 600.0)
+AT = 1_700_000_000.0
 
 
-def honest(ask: dict[str, Any]) -> dict[str, Any]:
-    """The script's reply if all requested slots are free."""
-    return {
-        "epoch": "a",
-        "stale": False,
-        "version": ask["version"],
-        "now": str(round(time.monotonic() * 1e6)),
-        "interactive": ask["interactive"],
-        "bulk": ask["bulk"],
-        "wait": 0,
-        "waits": [0 for _ in ask["places"]] or {},
-        "used": [1],
-        "counted": [1],
-        "in_flight": 1,
-        "recovering": 0,
-        "most": 1,
-        "least": 0,
-    }
+def state() -> dict[str, Any]:
+    """What a fleet wrote: two answers, a request in flight and one process that waits."""
+    written = State(Account(sliding(WINDOWS)), answers=[int(AT * 1000) - 5000, int(AT * 1000) - 1000])
+    written.members["a"] = Member(number=3, seen=AT, held=1, used=3, interactive=2, share=0.1, till=AT + 1)
+    written.account.windows[1].others.believe(2, AT)
+    decoded: dict[str, Any] = json.loads(written.dump(AT))
+    return decoded
 
 
-NAMES = sorted(honest({"version": 0, "interactive": 0, "bulk": 0, "places": []}))
-WINDOW: dict[str, Any] = {"changed": 1.0, "limit": 10, "level": 0, "since": 0.0, "sure": False, "seen": []}
-FACTS: dict[str, Any] = {
-    "windows": [WINDOW],
-    "gate": {"changed": None, "until": None, "at_most": None, "strikes": 0},
-    "last_answer": None,
+def without(path: str) -> dict[str, Any]:
+    changed = state()
+    *way, last = path.split(".")
+    place = changed
+    for name in way:
+        place = place[name]
+    del place[last]
+    return changed
+
+
+def with_(path: str, value: object) -> dict[str, Any]:
+    changed = state()
+    *way, last = path.split(".")
+    place = changed
+    for name in way:
+        place = place[name]
+    place[last] = value
+    return changed
+
+
+NONSENSE = {
+    "no JSON": "nonsense",
+    "deep JSON": "[" * 100_000,
+    "too long": json.dumps(state()) + " " * 4_000_000,
+    "a list": "[]",
+    "a number": "7",
+    "null": "null",
+    "an empty object": "{}",
+    "a time that is none": json.dumps(with_("at", "now")),
+    "a time without end": json.dumps(with_("at", 10**400)),
+    "an infinite time": json.dumps(state()).replace(f'"at": {AT}', '"at": 1e999'),
+    "not a number": json.dumps(with_("recovered", float("nan"))),
+    "half an answer": json.dumps(with_("answers", [1])),
+    "an answer before all": json.dumps(with_("answers", [-5, 1])),
+    "more answers than memory": json.dumps(with_("answers", [5, 10**12])),
+    "a text of answers": json.dumps(with_("answers", "12")),
+    "more requests than memory": json.dumps(with_("members.a.held", 10**12)),
+    "a negative number": json.dumps(with_("members.a.held", -1)),
+    "true for a number": json.dumps(with_("members.a.held", True)),
+    "members in a list": json.dumps(with_("members", [1])),
+    "no limit": json.dumps(with_("token.limit", 0)),
+    "a gate that lets nothing through": json.dumps(with_("token.at_most", 0)),
+    "yes for true": json.dumps(with_("token.alone", "yes")),
+    "others of no level": json.dumps(with_("token.others", {"60": 5})),
+    **{
+        f"without {path}": json.dumps(without(path))
+        for path in ("format", "at", "answers", "members", "token", "recovered", "token.until")
+    },
 }
 
 
-def bulk_string(text: str) -> bytes:
-    data = text.encode()
-    return b"$%d\r\n%s\r\n" % (len(data), data)
+@pytest.mark.parametrize("text", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_seen(text: str) -> None:
+    load(json.dumps(state()), WINDOWS, AT)
+    with pytest.raises(NonsenseError):
+        load(text, WINDOWS, AT)
 
 
-def raw(answer: bytes) -> Answer:
-    return lambda ask: answer
+@virtually
+async def test_nonsense_is_written_over_with_what_was_known_before(
+    fleet: VirtualFleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = [await fleet.make(20, fallback_share=0.05) for _ in range(2)]
+    await answer(one, 8)
+    await answer(other, 8)
+    await fleet.write("nonsense")
+    assert await granted_at_once(other, 9) == 0
+    (warning,) = warnings_in(caplog)
+    assert "nonsense" in warning
+    await until_shared(other, caplog)
+    await asyncio.sleep(1.0)
+    await granted_at_once(one, 0)
+    assert await granted_at_once(one, 9) + await granted_at_once(other, 9) <= 4
+    assert len(warnings_in(caplog)) == 1
 
 
-def text(answer: str) -> Answer:
-    return raw(bulk_string(answer))
+@virtually
+async def test_a_process_that_finds_nonsense_first_goes_on(
+    fleet: VirtualFleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fleet.write("[]")
+    budget = await fleet.make(20)
+    await answer(budget)
+    await until_shared(budget, caplog)
+    assert len(warnings_in(caplog)) == 1
 
 
-def reply(**changed: Any) -> Answer:
-    return lambda ask: bulk_string(json.dumps(honest(ask) | changed))
+@virtually
+async def test_what_somebody_else_writes_stops_nobody_for_longer_than_the_windows(fleet: VirtualFleet) -> None:
+    budget, _ = await fleet.connect(*WINDOWS)
+    await answer(budget)
+    hostile = json.loads(await fleet.read())
+    (mine,) = hostile["members"]
+    hostile["recovered"] = hostile["token"]["until"] = hostile["token"]["last_answer"] = 1e12
+    hostile["members"][mine] |= {"number": 10**12, "seen": 1e12}
+    hostile["members"]["x"] = hostile["members"][mine] | {"held": 100, "interactive": 10**9, "till": 1e12, "share": 9.0}
+    hostile["answers"] = [10**15, 50]
+    hostile["token"]["others"]["60"] = {"level": 10**9, "since": 1e12, "sure": True, "seen": [[1e12, 1e12, 1e12]]}
+    await fleet.write(json.dumps(hostile))
+    started = now()
+    await budget.acquire()
+    assert now() - started <= 600.0 + 60.0
 
 
-def without(name: str) -> Answer:
-    return lambda ask: bulk_string(json.dumps({key: value for key, value in honest(ask).items() if key != name}))
+@virtually
+async def test_a_process_of_another_version_beside_this_one(
+    fleet: VirtualFleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = await fleet.make(20, fallback_share=0.25)
+    await answer(one, 3)
+    newer = json.loads(await fleet.read())
+    newer["more"] = {"of": "a later version"}
+    newer["token"]["more"] = 1
+    await fleet.write(json.dumps(newer))
+    await answer(one)  # a field more is nothing to fear
+    assert not warnings_in(caplog)
+
+    newer = json.loads(await fleet.read()) | {"format": 2, "answers": "in another form"}
+    await fleet.write(json.dumps(newer))
+    await one.acquire()  # by its share
+    assert json.loads(await fleet.read()) == newer
+    (warning,) = warnings_in(caplog)
+    assert "later version" in warning
+    one.release()
+    with pytest.raises(NewerError):
+        load(json.dumps(newer), WINDOWS, newer["at"])
 
 
-def facts(shared: object) -> Answer:
-    return reply(stale=True, interactive=0, bulk=0, facts=shared)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+PATHS = ["format", "at", "answers", "members", "token", "recovered", "members.a", "members.a.held", "members.a.till"]
+PATHS += [f"token.{name}" for name in state()["token"]]
 
 
-@asynccontextmanager
-async def valkey_that_answers(scripts: Answer) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Yields its address and the received commands. ``scripts`` answers every ask; all else is OK."""
-    got: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readline():
-                words: list[bytes] = []
-                for _ in range(int(head[1:])):
-                    length = int((await reader.readline())[1:])
-                    words.append((await reader.readexactly(length + 2))[:-2])
-                got.append(words[0].upper())
-                writer.write(scripts(json.loads(words[-1])) if got[-1] == b"EVALSHA" else b"+OK\r\n")
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}", got
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PATHS), anything), max_size=3))
+def test_any_text_is_a_state_or_nonsense(changes: list[tuple[str, object]]) -> None:
+    changed: Any = state()
+    for path, value in changes:
+        *way, last = path.split(".")
+        place = changed
+        for name in way:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[last] = value
+    try:
+        read = load(json.dumps(changed), WINDOWS, AT)
+    except (NonsenseError, NewerError):
+        return
+    load(read.dump(AT), WINDOWS, AT)
 
 
-async def use(answer: Answer) -> None:
-    """Make three calls, one refused by the API, with a Valkey that answers this."""
-    async with valkey_that_answers(answer) as (url, got):
-        async with SharedRateBudget(url, [Window(10, 5.0)], fallback_share=0.5, timeout=1.0) as budget:
-            for headers in ({"ratelimit-limit": "10", "ratelimit-remaining": "3"}, {}):
-                await budget.acquire(max_wait=2.0)
-                budget.observe(headers)
-                budget.release()
-            await budget.acquire(bulk=True, max_wait=2.0)
-            assert await budget.throttle({"retry-after": "0.01"}) >= 0
-            budget.release()
-            assert (budget.snapshot().in_flight, budget.snapshot().waiting) == (0, 0)
-        assert any(command.startswith(b"EVAL") for command in got)
-
-
-async def test_the_normal_answers_of_this_tests_server_are_valid(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "aiodbclient")
-    await asyncio.wait_for(use(reply()), 10.0)
-    await asyncio.wait_for(use(reply(facts=json.dumps(FACTS))), 10.0)
-    assert not caplog.records
-
+# What answers instead of a Valkey.
 
 PROTOCOL = {
     "an HTTP server": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
@@ -140,105 +206,66 @@ PROTOCOL = {
     "nil": b"$-1\r\n",
     "a number": b":7\r\n",
     "a list": b"*2\r\n:1\r\n:2\r\n",
+    "a text and no time": b"*2\r\n$0\r\n\r\n:2\r\n",
+    "a time that is none": b"*2\r\n$0\r\n\r\n*2\r\n$1\r\nx\r\n$1\r\ny\r\n",
     "a list without end": b"*1\r\n" * 5000,
-    "half a reply": b"$500\r\n{}",
-}
-REPLIES = {
-    "no JSON": text("nonsense"),
-    "nothing": text(""),
-    "deep JSON": text("[" * 100_000),
-    "a JSON list": text("[]"),
-    "a JSON number": text("7"),
-    "null": text("null"),
-    "an empty object": text("{}"),
-    "another memory, without a name": text('{"forgotten": true}'),
-    "another memory, each time": text('{"forgotten": true, "epoch": "b"}'),
-    "late, each time": text('{"late": true, "now": "1"}'),
-    "late, without a time": text('{"late": true}'),
-    "infinite": reply(now="1e999"),
-    "not a number": reply(wait=float("nan")),
-    "a number past all floats": reply(wait=10**400),
-    "more slots than were asked for": reply(interactive=10**9),
-    "fewer than none": reply(interactive=-1),
-    "half a slot": reply(interactive=0.5),
-    "too many windows": reply(used=[1, 2, 3]),
-    "too few windows": reply(used={}),
-    "no number of slots": reply(used=["x"]),
-    "too many waits": reply(waits=[1, 2, 3]),
-    "waits of no length": reply(waits=[None]),
-    "waits that are no list": reply(waits=7),
-    "facts that are no JSON": facts("nonsense"),
-    "facts of no object": facts("[]"),
-    "facts that are no text": facts(7),
-    "facts of more windows": facts(json.dumps(FACTS | {"windows": [WINDOW, WINDOW]})),
-    "facts of no limit": facts(json.dumps(FACTS | {"windows": [WINDOW | {"limit": "x"}]})),
-    "facts of others without end": facts(
-        json.dumps(FACTS | {"windows": [WINDOW | {"level": 1, "seen": [[0, 1, "x"]]}]})
-    ),
+    "half an answer": b"$500\r\n{}",
 }
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        *(
-            pytest.param(answer, id=name)
-            for name, answer in ({name: raw(answer) for name, answer in PROTOCOL.items()} | REPLIES).items()
-        ),
-        *(pytest.param(without(name), id=f"without {name}") for name in NAMES),
-        *(pytest.param(reply(**{name: None}), id=f"{name} null") for name in NAMES),
-    ],
-)
-async def test_nonsense_is_an_outage_that_is_logged_once(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "aiodbclient")
-    await asyncio.wait_for(use(answer), 10.0)
-    logged = warnings_in(caplog)
-    assert len(logged) == 1 or any("lost" in record.message for record in caplog.records), logged
+@asynccontextmanager
+async def server_that_answers(scripts: bytes) -> AsyncIterator[int]:
+    """Yields its port. ``scripts`` answers every script; all else is OK."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readline():
+                words = list[bytes]()
+                for _ in range(int(head[1:])):
+                    size = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                writer.write(scripts if words[0].upper().startswith(b"EVAL") else b"+OK\r\n")
+                await writer.drain()
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.binary(max_size=40).map(lambda data: raw(data + b"\r\n"))
-    | st.dictionaries(st.sampled_from([*NAMES, "facts", "forgotten", "late"]), anything, max_size=4).map(
-        lambda changed: reply(**changed)
-    )
-    | anything.map(lambda shared: facts(json.dumps(shared)))
-)
-@example(reply(recovering=250_001))
-def test_any_answer_raises_only_errors_of_this_package(answer: Answer) -> None:
-    async def main() -> None:
-        with suppress(errors.RateLimitError, errors.ConfigurationError):  # a made-up wait or refusal
-            await asyncio.wait_for(use(answer), 10.0)
-
-    asyncio.run(main())
-
-
-async def test_spoilt_facts_are_written_again(
-    make_budget: MakeBudget, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "aiodbclient")
-    one, other = make_budget(), make_budget()
-    for budget in (one, other):
-        await budget.acquire()
+async def use(url: str) -> None:
+    """Use a budget in most ways."""
+    async with SharedRateBudget(url, [Window(10, 5.0)], fallback_share=0.5, timeout=0.3) as budget:
+        for headers in ({"ratelimit-limit": "10", "ratelimit-remaining": "3"}, {}):
+            await budget.acquire(max_wait=2.0)
+            budget.observe(headers)
+            budget.release()
+        await budget.acquire(bulk=True, max_wait=2.0)
+        assert await budget.throttle({"retry-after": "0.01"}) >= 0
         budget.release()
-    client = Valkey.from_url(valkey.url, decode_responses=True)
-    try:
-        (key,) = await client.keys("aiodbclient:*:state")
-        await client.hset(key, mapping={"facts": "nonsense", "version": "77"})
-    finally:
-        await client.aclose()
-    await one.acquire()
-    one.release()
-    (warning,) = warnings_in(caplog)
-    assert "facts that make no sense" in warning
-    await until_shared(one, caplog)
-    await other.acquire()
-    other.release()
+        assert (budget.snapshot().in_flight, budget.snapshot().waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("answered", PROTOCOL.values(), ids=PROTOCOL)
+async def test_a_server_that_is_no_valkey_is_an_outage(answered: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with server_that_answers(answered) as port:
+        await asyncio.wait_for(use(f"valkey://127.0.0.1:{port}"), 10.0)
     assert len(warnings_in(caplog)) == 1
+
+
+@pytest.mark.parametrize("answered", [b"", b"E", b"N", b"S", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00" * 50])
+async def test_a_server_that_is_no_postgresql_is_an_outage(answered: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(answered)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await asyncio.wait_for(use(f"postgresql://me:hunter2@127.0.0.1:{port}/db"), 20.0)
+    assert len(warnings_in(caplog)) == 1
+    assert "hunter2" not in caplog.text

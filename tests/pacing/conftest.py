@@ -1,33 +1,41 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
 
 import pytest
 
 from aiodbclient import RateBudget, Window
-from aiodbclient.shared_budget import SharedRateBudget
-from valkey_server import ValkeyServer
 
-AnyBudget = RateBudget | SharedRateBudget
-MakePair = Callable[..., tuple[AnyBudget, AnyBudget]]
+from .virtual_fleet import AnyBudget, VirtualFleet
 
 
-@pytest.fixture(params=["local", "shared"])
-async def make_pair(request: pytest.FixtureRequest) -> AsyncIterator[MakePair]:
-    """Two ends of one budget: the local one twice, or the shared one in two processes."""
-    shared: list[SharedRateBudget] = []
-    valkey: ValkeyServer | None = None
-    if request.param == "shared":
-        valkey = request.getfixturevalue("valkey")
+@pytest.fixture(params=["valkey", "postgres"])
+def fleet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> VirtualFleet:
+    """Shared budgets on each server, for a test in virtual time."""
+    return VirtualFleet(request.getfixturevalue(f"{request.param}_url"), monkeypatch)
 
-    def make(*windows: Window, reserve: int = 0) -> tuple[AnyBudget, AnyBudget]:
-        if valkey is None:
-            budget = RateBudget(windows, reserve=reserve)
+
+class Pairs:
+    """Makes two ends of one budget: the local one twice, or the shared one in two processes."""
+
+    def __init__(self, fleet: VirtualFleet | None) -> None:
+        self._fleet = fleet
+
+    async def __call__(self, *windows: Window, reserve: int = 0) -> tuple[AnyBudget, AnyBudget]:
+        if self._fleet is None:
+            budget = RateBudget(windows, reserve=reserve, clock=asyncio.get_running_loop().time)
             return budget, budget
-        ends = [SharedRateBudget(valkey.url, windows, reserve=reserve, timeout=5.0) for _ in range(2)]
-        shared.extend(ends)
-        return ends[0], ends[1]
+        one, other = [(await self._fleet.connect(*windows, reserve=reserve))[0] for _ in range(2)]
+        return one, other
 
-    yield make
-    for budget in shared:
-        await budget.aclose()
+    async def aclose(self) -> None:
+        if self._fleet is not None:
+            await self._fleet.aclose()
+
+
+@pytest.fixture(params=["local", "valkey", "postgres"])
+def make_pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pairs:
+    """For a test in virtual time of what all budgets have in common."""
+    if request.param == "local":
+        return Pairs(None)
+    return Pairs(VirtualFleet(request.getfixturevalue(f"{request.param}_url"), monkeypatch))

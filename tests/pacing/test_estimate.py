@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiodbclient import Window
-from aiodbclient._pacing.estimate import seconds_for
+from aiodbclient._pacing.window import seconds_for
 
 BOTH = [Window(250, 60.0), Window(5000, 3600.0)]
 

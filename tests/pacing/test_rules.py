@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from aiodbclient._pacing.rules import Gate
+from aiodbclient._pacing.account import Gate
 
 
 def closed_by_429s_at(*moments: float) -> Gate:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from aiodbclient._pacing.others import Others
-from aiodbclient._pacing.window import SlidingWindow
+from aiodbclient._pacing.window import Others, SlidingWindow
 
 MINUTE = 60.0
 HOUR = 3600.0

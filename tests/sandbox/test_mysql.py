@@ -16,6 +16,7 @@ from aiodbclient.sandbox import _mysql_server as mysql_server
 from aiodbclient.sandbox._mysql import MySQLBackend
 from aiodbclient.sandbox._validation import RequestedUser
 
+from ..mysql import in_grant
 from .conftest import Answer, Call, caller
 
 JSON = dict[str, Any]
@@ -121,7 +122,8 @@ async def test_doadmin_narrows_a_user_to_one_db(call: Call, login: Login) -> Non
         await made(call, "db", name)
     with login((await call("GET", "/users/doadmin")).json["user"]) as admin:
         fetch(admin, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM tenant")
-        fetch(admin, "GRANT ALL ON `a\\_b`.* TO tenant")
+        with admin.cursor() as cursor:
+            fetch(admin, f"GRANT ALL ON `{in_grant(cursor, 'a_b')}`.* TO tenant")
     with login(user, "a_b") as session:
         fetch(session, "CREATE TABLE notes (text text)")
         assert set(fetch(session, "SHOW DATABASES")) <= {"a_b", "information_schema", "performance_schema"}

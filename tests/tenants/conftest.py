@@ -17,7 +17,7 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
 
-from ..mysql import SERVERS, running
+from ..mysql import PATTERNS, SERVERS, running
 from .managed import INSTALLED, Managed
 
 T = TypeVar("T")
@@ -75,7 +75,10 @@ def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         yield cache(lambda server: stack.enter_context(running(server, tmp_path_factory.mktemp(server))))
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+MODES = [*SERVERS, *([pytest.param(PATTERNS, marks=pytest.mark.thorough)] if "mysql" in SERVERS else [])]
+
+
+@pytest.fixture(scope="module", params=MODES)
 def mysql_cluster(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> Iterator[tuple[Sandbox, str]]:
     """A sandbox, and the id of its cluster, on each installed MySQL."""
     with Sandbox(windows=[]) as sandbox:

@@ -25,6 +25,8 @@ WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "rotate": lambda tenants, name: only(tenants.rotate([name], force=True)),
     "retire": lambda tenants, name: only(tenants.retire([name])),
     "repair": lambda tenants, name: only(tenants.repair([name])),
+    "suspend": lambda tenants, name: only(tenants.suspend([name])),
+    "resume": lambda tenants, name: only(tenants.resume([name])),
     "remove": lambda tenants, name: only(tenants.remove([name])),
 }
 

@@ -105,6 +105,16 @@ class RestartablePostgres:
         self.dsn = f"postgresql://{SUPERUSER}:{PASSWORD}@127.0.0.1:{self._port}/postgres"
         self.start()
 
+    @property
+    def hba(self) -> Path:
+        """The file that says how clients authenticate."""
+        return self._base / "data" / "pg_hba.conf"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._server is not None
+        return self._server
+
     def stop(self) -> None:
         """Break all connections at once, as a crash does."""
         if self._server is not None:

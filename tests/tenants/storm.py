@@ -17,6 +17,7 @@ from attrs import define, field
 
 from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.tenants import Credential, PostgresStore, Record, SQLiteStore, Tenants
+from aiodbclient.tenants._intent import intended_login
 
 from .hostile import BOUND, Hostile
 from .weather import Reported, Storm, Weather, weather
@@ -190,7 +191,7 @@ def _is_overtaken(record: Record | None, credential: Credential) -> bool:
     """Whether two rotations began since ``credential`` was read, so that its login has a new password."""
     assert record is not None
     assert record.current is not None
-    if record.intended == credential.username:
+    if intended_login(record) == credential.username:
         return record.current.username != credential.username
     kept = [
         each.password for each in (record.current, record.previous) if each and each.username == credential.username

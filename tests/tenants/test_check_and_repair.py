@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from aiodbclient import Action, MongoRole, MongoUserSettings, UserSettings
 from aiodbclient.engines import Engine
 from aiodbclient.errors import InvalidArgumentError, NotFoundError
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants.testing import LONG
+from aiodbclient.tenants.testing import LONG, a_credential
 
-from .conftest import MONGODB, SQL, Place, only
+from .conftest import MONGODB, SQL, Place, only, placed
 from .dying import died, moments
 from .programs import ask, refusal
 
@@ -59,6 +61,12 @@ async def take_rights(place: Place, credential: Credential) -> None:
     await ask(await admin_of(place), f"REVOKE ALL, GRANT OPTION FROM '{credential.username}'@'%'", database="mysql")
 
 
+async def make_as_administrator(place: Place, credential: Credential) -> None:
+    await ask(credential, "GRANT CREATE ON SCHEMA public TO doadmin")
+    admin = await admin_of(place, credential.database)
+    await ask(admin, "CREATE FUNCTION public.up() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+
+
 async def begin(place: Place, credential: Credential) -> None:
     """Leave what a process leaves that dies during a rotation."""
     claim = await place.store.claim(credential.name, LONG)
@@ -77,9 +85,14 @@ BROKEN: dict[Problem, Breaks] = {
     Problem.OPEN_TO_OTHERS: open_to_others,
     Problem.UNFINISHED: begin,
 }
+BROKEN_ON_PG: dict[Problem, Breaks] = {Problem.OWNED_BY_OTHERS: make_as_administrator}
 # On MongoDB the API gives the rights, and returns no passwords.
 WITHOUT_SQL = [Problem.LOGIN_MISSING, Problem.DATABASE_MISSING, Problem.UNFINISHED]
-CASES = [*((engine, problem) for engine in SQL for problem in BROKEN), *((MONGODB, problem) for problem in WITHOUT_SQL)]
+CASES = [
+    *((engine, problem) for engine in SQL for problem in BROKEN),
+    *(("pg_cluster", problem) for problem in BROKEN_ON_PG),
+    *((MONGODB, problem) for problem in WITHOUT_SQL),
+]
 
 
 @pytest.mark.parametrize(("its_cluster", "problem"), CASES, indirect=["its_cluster"])
@@ -92,7 +105,7 @@ async def test_each_problem_is_found_and_repaired_and_the_data_stays(anywhere: P
     assert (await only(tenants.check(["alpha"]))).problems == ()
     assert (await only(tenants.repair(["alpha"]))).action is Action.KEPT
 
-    await BROKEN[problem](place, credential)
+    await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
     sent = len(place.sent())
     found = await only(tenants.check(["alpha"]))
 
@@ -211,7 +224,7 @@ async def test_a_repair_that_dies_anywhere_is_finished_by_the_next_one(place: Pl
         name = f"n{last}"
         credential = await place.tenants().ensure(name)
         await ask(credential, "CREATE TABLE t (x int)")
-        await BROKEN[problem](place, credential)
+        await (BROKEN | BROKEN_ON_PG)[problem](place, credential)
 
         was_killed = await died(place, last, repairing(name))
 
@@ -307,3 +320,64 @@ async def test_a_plan_repairs_what_it_found(place: Place) -> None:
     assert str(plan).startswith("repair: 1 (alpha)\nkeep: 1\nabout ")
     assert [(o.name, o.action) async for o in plan.apply()] == [("alpha", Action.REPAIRED)]
     assert (await tenants.plan(["alpha", "beta"], refresh=True)).keep == ("alpha", "beta")
+
+
+@pytest.fixture
+async def with_superuser(postgres: str, tmp_path: Path) -> AsyncIterator[tuple[Place, Credential]]:
+    """A place, and a superuser of its server, who does what only the provider can do."""
+    async with Sandbox(windows=[]) as sandbox:
+        cluster = await sandbox.add_cluster("pg", dsn=postgres)
+        async with placed(sandbox, cluster, tmp_path / "tenants.db") as place:
+            yield place, evolve(a_credential("superuser"), uri=postgres, database="postgres")
+
+
+async def test_a_password_that_has_expired_is_replaced_with_its_login(
+    with_superuser: tuple[Place, Credential],
+) -> None:
+    """A reset does not change until when a password is valid. So "run it again" would never help."""
+    place, superuser = with_superuser
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(superuser, f"ALTER ROLE \"{credential.username}\" VALID UNTIL '2020-01-01'")
+    assert (await only(tenants.check())).problems == (Problem.PASSWORD_REFUSED,)
+
+    repaired = await only(tenants.repair())
+
+    assert repaired.action is Action.REPAIRED
+    assert repaired.credential is not None
+    assert not await refusal(repaired.credential, "CREATE TABLE t (x int)")
+    assert (await only(tenants.check())).problems == ()
+
+
+async def test_a_tenant_whose_database_was_renamed_is_removed(with_superuser: tuple[Place, Credential]) -> None:
+    place, superuser = with_superuser
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(superuser, f'ALTER DATABASE "{credential.database}" RENAME TO "{place.prefix}renamed"')
+    assert Problem.DATABASE_MISSING in (await only(tenants.check())).problems
+
+    assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
+
+    assert await place.store.get("alpha") is None
+    assert await refusal(credential, database=f"{place.prefix}renamed")
+    assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED
+
+
+async def test_a_lower_connection_limit_stays_and_a_higher_one_is_reported(place: Place) -> None:
+    wide, narrow = place.tenants(), place.tenants(connection_limit=5)
+    await narrow.ensure("alpha")
+    assert (await only(wide.check())).problems == ()
+    assert (await only(wide.repair())).action is Action.KEPT
+
+    credential = await wide.get("alpha")
+    assert credential is not None
+    await ask(credential, f'ALTER DATABASE "{credential.database}" CONNECTION LIMIT 50')
+    assert (await only(narrow.check())).problems == (Problem.RIGHTS_MISSING,)
+    assert (await only(narrow.repair())).action is Action.REPAIRED
+    for limit in (-1, 0):
+        await ask(credential, f'ALTER DATABASE "{credential.database}" CONNECTION LIMIT {limit}', database="defaultdb")
+        assert (await only(narrow.check())).problems == (Problem.RIGHTS_MISSING,)
+        assert (await only(narrow.repair())).action is Action.REPAIRED
+    admin = await admin_of(place)
+    query = f"SELECT datconnlimit FROM pg_database WHERE datname = '{credential.database}'"
+    assert await ask(admin, query) == [(5,)]

@@ -24,6 +24,8 @@ async def prepare(place: Place, verb: str, name: str) -> None:
         await ask(await tenants.ensure(name), "CREATE TABLE t (x int)")
     if verb == "retire":
         assert (await only(tenants.rotate([name]))).ok
+    if verb == "resume":
+        assert (await only(tenants.suspend([name]))).ok
     if verb == "repair":
         await place.cluster.users.reset_auth(place.prefix + name)
 
@@ -57,6 +59,10 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
         killed = await was_killed(anywhere, verb, name, statement)
         await WORK[verb](tenants, name)
 
+        if verb == "suspend":
+            assert await tenants.get(name) is None
+            assert (await only(tenants.check([name]))).problems == ()
+            assert (await only(tenants.resume([name]))).ok
         if verb == "remove":
             assert anywhere.prefix + name not in [user.name for user in await anywhere.cluster.users.list()]
             assert anywhere.prefix + name not in [db.name for db in await anywhere.cluster.dbs.list()]

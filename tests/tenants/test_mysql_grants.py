@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import ConfigurationError, GrantError
@@ -13,7 +16,9 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 from aiodbclient.tenants import _logins as logins
 from aiodbclient.tenants import _provisioning as provisioning
-from aiodbclient.tenants._grants import mariadb_sessions, mysql_sessions
+from aiodbclient.tenants._grants import mariadb_sessions, mysql_server, mysql_sessions
+from aiodbclient.tenants._grants.mysql import MySQLGrants
+from aiodbclient.tenants._naming import names_of
 
 from ..mysql import administrator
 from .conftest import only
@@ -97,3 +102,53 @@ async def test_a_login_that_the_server_refuses_is_not_put_on_record(
     assert await tenants.get("alpha") is None
     await as_administrator(cluster, "ALTER USER locked_alpha@'%' REQUIRE NONE")
     assert (await only(tenants.provision(["alpha"], if_exists="adopt"))).action is Action.ADOPTED
+
+
+def _greeting(capabilities: int) -> bytes:
+    """What a server sends first."""
+    salt, plugin = b"8" * 8, b"caching_sha2_password\0"
+    low, high = capabilities.to_bytes(4, "little")[:2], capabilities.to_bytes(4, "little")[2:]
+    text = b"\x0a8.0.99\0" + bytes(4) + salt + b"\0" + low + b"\x21\x02\0" + high + b"\x15" + bytes(10) + salt
+    packet = text + b"8888\0" + plugin
+    return len(packet).to_bytes(3, "little") + b"\0" + packet
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("greets", [False, True], ids=["silent", "greets"])
+async def test_a_connection_that_cannot_be_made_is_closed_at_once(
+    monkeypatch: pytest.MonkeyPatch, tls: bool, greets: bool
+) -> None:
+    """Of a server that hangs, without help by the garbage collector, while the errors are still there."""
+    monkeypatch.setattr(mysql_server, "CONNECT_SECONDS", 0.1)
+    closed = 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal closed
+        if greets:
+            writer.write(_greeting(0xFFFFFFFF))
+        while await reader.read(1000):
+            pass
+        closed += 1
+        writer.close()
+
+    gc.collect()
+    gc.disable()
+    errors: list[Exception] = []
+    try:
+        async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            ca = trustme.CA().cert_pem.bytes().decode() if tls else None
+            grants = MySQLGrants(f"mysql://doadmin:secret@127.0.0.1:{port}/", ca)
+            names = names_of("alpha", "mysql")
+            for act in (grants.check(), grants.log_in(names, "alpha", "secret"), grants.problems(names, ["alpha"])):
+                with pytest.raises(GrantError, match="no answer within") as caught:
+                    await act
+                errors.append(caught.value)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await grants.check()
+            async with asyncio.timeout(5):
+                while closed < 4:
+                    await asyncio.sleep(0.005)
+    finally:
+        gc.enable()

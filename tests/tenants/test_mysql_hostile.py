@@ -27,7 +27,7 @@ from aiodbclient.tenants._naming import Names, names_of
 from aiodbclient.tenants._problems import Problem
 from aiodbclient.tenants._roles import Role
 
-from ..mysql import administrator
+from ..mysql import administrator, in_grant
 
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
@@ -87,6 +87,12 @@ class Server:
             cursor.execute("SELECT VERSION()")
             return "MariaDB" in cursor.fetchall()[0][0]
 
+    def in_grant(self, names: Names) -> str:
+        """The tenant's schema as GRANT takes it."""
+        assert names.database is not None
+        with self.as_root() as cursor:
+            return in_grant(cursor, names.database)
+
 
 @pytest.fixture
 async def server(
@@ -97,8 +103,8 @@ async def server(
         cluster = client.cluster(cluster_id)
         doadmin = await cluster.users.get("doadmin")
         uri = (await cluster.info()).connection.uri_for(doadmin)
-        grants = MySQLGrants(uri, await cluster.ca(), connection_limit=5)
-        yield Server(cluster, grants, uri, mysql(request.node.callspec.params["mysql_cluster"]), 5)
+        grants = MySQLGrants(uri, await cluster.ca(), connection_limit=12)
+        yield Server(cluster, grants, uri, mysql(request.node.callspec.params["mysql_cluster"]), 12)
 
 
 def run(connection: pymysql.Connection[Cursor], statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -216,7 +222,7 @@ async def test_other_rights_of_a_login_are_revoked(server: Server) -> None:
         await server.grants.give(names, login)
         assert await server.grants.problems(names, [login]) == frozenset()
         cursor.execute(f"DROP ROLE r{login}")
-        cursor.execute(f"REVOKE INSERT ON `{names.database.replace('_', chr(92) + '_')}`.* FROM %s@'%%'", (login,))  # type: ignore[union-attr]
+        cursor.execute(f"REVOKE INSERT ON `{server.in_grant(names)}`.* FROM %s@'%%'", (login,))
     assert await server.grants.problems(names, [login]) == {Problem.RIGHTS_MISSING}
     await server.grants.give(names, login)
     own = server.connect(login, password, names.database)
@@ -233,7 +239,7 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
         cursor.execute(f"CREATE TABLE {schema}.t (a INT, b INT)")
         cursor.execute(f"CREATE PROCEDURE {schema}.p() SELECT 1")
         granted = [
-            f"GRANT ALL ON `{names.database.replace('_', chr(92) + '_')}`.* TO %s@'%%' WITH GRANT OPTION",  # type: ignore[union-attr]
+            f"GRANT ALL ON `{server.in_grant(names)}`.* TO %s@'%%' WITH GRANT OPTION",
             f"GRANT SELECT, INSERT ON {schema}.t TO %s@'%%'",
             f"GRANT SELECT (b) ON {schema}.t TO %s@'%%'",
             f"GRANT EXECUTE ON PROCEDURE {schema}.p TO %s@'%%'",
@@ -260,6 +266,8 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
 async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named(server: Server) -> None:
     names, login, _ = await server.make()
     _, other, _ = await server.make()
+    if server.in_grant(names) == names.database:
+        pytest.skip("this server takes the name of a schema as it is")
     with server.as_root() as cursor:
         cursor.execute(f"GRANT SELECT ON `{names.tenant[:-2]}%%`.* TO %s@'%%'", (other,))
         assert await server.grants.problems(names, [login]) == {Problem.OPEN_TO_OTHERS}
@@ -577,7 +585,10 @@ async def test_sessions_that_were_open_before_an_adoption_are_ended(server: Serv
     await server.grants.give(names, login)
 
     assert refused(before, f"GRANT ALL ON *.* TO '{login}'@'%'")
-    assert server.sessions(login) == []
+    until = time.monotonic() + 5
+    while server.sessions(login):  # the one that killed the others is still logging out
+        assert time.monotonic() < until
+        await asyncio.sleep(0.01)
     assert await server.grants.log_in(names, login, user.password) is None  # it keeps its password
     assert (await server.cluster.users.get(login)).password == user.password
     assert await server.grants.problems(names, [login]) == frozenset()
@@ -644,7 +655,7 @@ async def test_an_answer_that_does_not_come_is_an_error_after_its_time(
     monkeypatch.setattr(mysql_server, "STATEMENT_SECONDS", 0.2)
     async with server.grants._administrator() as session:
         with pytest.raises(GrantError, match=r"no answer within 0.2 seconds"):
-            await session.rows("alpha", "SELECT SLEEP(5)")
+            await session.rows("SELECT SLEEP(5)", tenant="alpha")
 
 
 @pytest.mark.parametrize(
@@ -679,7 +690,8 @@ async def test_rights_or_a_schema_that_are_missing_say_nothing_against_a_passwor
     with server.as_root() as cursor:
         cursor.execute("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", (login,))
     assert await server.grants.accepts(names, login, password) is None
-    assert "denied" in (await server.grants.log_in(names, login, password) or "")
+    with pytest.raises(GrantError, match="accepted with its password, but its rights do not open the schema"):
+        await server.grants.log_in(names, login, password)
     await server.grants.give(names, login)
     own = server.connect(login, password)
     run(own, f"DROP DATABASE `{names.database}`")

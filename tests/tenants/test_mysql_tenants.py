@@ -15,6 +15,7 @@ from aiodbclient.errors import ConflictError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
 
+from ..mysql import in_grant
 from .conftest import only
 
 Open = Callable[[Credential], "pymysql.Connection[Cursor]"]
@@ -182,7 +183,8 @@ async def test_drift_is_found_and_repaired(tenants: Tenants, cluster: ClusterCli
         autocommit=True,
         ssl={"check_hostname": False},
     )
-    pattern = (one.database or "").replace("_", "\\_")
+    with root.cursor() as cursor:
+        pattern = in_grant(cursor, one.database or "")
     for statement, problem in (
         (f"REVOKE INSERT ON `{pattern}`.* FROM '{one.username}'@'%'", Problem.RIGHTS_MISSING),
         (f"GRANT SELECT ON `{pattern}`.* TO '{tenants._tenancy.prefix}beta'@'%'", Problem.OPEN_TO_OTHERS),

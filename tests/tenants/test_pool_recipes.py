@@ -105,7 +105,7 @@ async def by_aiomysql(pool: Any) -> Any:
 @pytest.mark.parametrize(
     ("headings", "query"),
     [
-        (["# A pool for each tenant"], by_asyncpg),
+        (["## Open and use a pool"], by_asyncpg),
         (["### psycopg_pool"], by_psycopg),
         (["### SQLAlchemy with asyncpg"], by_sqlalchemy),
         (["### SQLAlchemy with asyncpg", "### SQLAlchemy with psycopg"], by_sqlalchemy),
@@ -180,3 +180,36 @@ async def tls_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     async with await asyncio.start_server(serve, "localhost", 0, ssl=context, family=2) as server:
         yield server.sockets[0].getsockname()[1], got
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+async def test_without_most_there_are_as_many_pools_as_the_server_has_connections_for(
+    engine: str, request: pytest.FixtureRequest
+) -> None:
+    server: servers.Server = request.getfixturevalue(engine)
+    credential, most = credential_on(server), 0
+
+    class Pool:
+        there = 0
+
+    async def open_pool(_: Credential) -> Pool:
+        nonlocal most
+        Pool.there += 1
+        most = max(most, Pool.there)
+        return Pool()
+
+    async def close_pool(_: Pool) -> None:
+        Pool.there -= 1
+
+    class All:
+        async def get(self, name: str) -> Credential | None:
+            return evolve(credential, name=name)
+
+    async def use(name: str) -> None:
+        async with pools.use(name):
+            await asyncio.sleep(0.01)
+
+    allowed = 97 if engine == "postgresql" else 151  # the defaults of the servers, less the superuser's
+    async with TenantPools(All(), open=open_pool, close=close_pool, size=20) as pools:
+        await asyncio.gather(*(use(f"t{n}") for n in range(30)))
+    assert most == int(allowed * 0.8) // 20

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError
+from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError, TenantNotFoundError
 from aiodbclient.tenants import Credential, TenantPools
 from aiodbclient.tenants.testing import a_credential
 
@@ -244,7 +244,7 @@ async def test_a_login_that_is_refused_at_opening_reads_the_record_and_tries_onc
             world.refused.add("alpha-1")
         return await world.open(credential)
 
-    async with TenantPools(world, open=rotated_meanwhile, close=world.close) as pools:
+    async with TenantPools(world, open=rotated_meanwhile, close=world.close, most=3) as pools:
         assert (await use(pools, "alpha")).credential == world.on_record["alpha"]
         world.refused.add("beta-1")
         with pytest.raises(Refused):
@@ -269,13 +269,15 @@ async def test_a_tenant_without_a_credential_takes_nobodys_place(world: World) -
     async with world.pools(refresh=5.0) as pools:
         for name in ("alpha", "beta", "gamma"):
             await use(pools, name)
-        with pytest.raises(InvalidArgumentError, match=r"'nobody' has no credential .* provision it first"):
+        with pytest.raises(
+            TenantNotFoundError, match=r"'nobody' has no usable credential .* provision or repair it first"
+        ):
             await use(pools, "nobody")
         assert world.open_names() == ["alpha", "beta", "gamma"]
 
         del world.on_record["alpha"]
         await asyncio.sleep(6)
-        with pytest.raises(InvalidArgumentError, match="'alpha' has no credential"):
+        with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential"):
             await use(pools, "alpha")
         await asyncio.sleep(1)
         assert world.open_names() == ["beta", "gamma"]
@@ -403,7 +405,7 @@ async def test_a_visitor_who_leaves_in_the_moment_it_gets_a_pool_does_not_keep_i
         asyncio.get_running_loop().call_soon(visitor.cancel)
         return pool
 
-    async with TenantPools(world, open=open_pool, close=world.close, idle=1.0) as pools:
+    async with TenantPools(world, open=open_pool, close=world.close, most=3, idle=1.0) as pools:
         visitor = asyncio.create_task(use(pools, "alpha"))
         await asyncio.wait([visitor])
         assert visitor.cancelled()
@@ -422,7 +424,7 @@ async def test_an_open_that_does_not_heed_its_cancellation_leaves_no_pool(world:
                 continue
         return opening.result()
 
-    async with TenantPools(world, open=stubborn, close=world.close) as pools:
+    async with TenantPools(world, open=stubborn, close=world.close, most=3) as pools:
         visitor = asyncio.create_task(use(pools, "alpha"))
         await asyncio.sleep(0.05)
     with pytest.raises(ConfigurationError, match="were closed"):

@@ -14,7 +14,7 @@ from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 from aiodbclient.tenants._problems import Problem
 
-from .managed import Managed, ready
+from .managed import PASSWORD, Managed, ready
 
 _used = iter(range(10**6))
 
@@ -60,8 +60,9 @@ def names(managed: Managed) -> Names:
     return names
 
 
-def can(managed: Managed, names: Names, login: str) -> None:
+def can(managed: Managed, names: Names, login: str, maker: str = "doadmin") -> None:
     with Connection.connect(managed.admin, dbname=names.whole, autocommit=True) as administrator:
+        administrator.execute(SQL("SET ROLE {}").format(Identifier(maker)))
         administrator.execute("DROP TABLE IF EXISTS s.made_later; CREATE TABLE s.made_later (x int)")
     with managed.open(login, names.database) as session:
         for statement in BEFORE:
@@ -76,11 +77,17 @@ async def test_an_adopted_login_can_do_what_it_could_and_so_can_the_next_one(
 
     for _ in range(2):
         await grants.take_over(names, names.logins[0])
-    await ready(grants, names, names.logins[0])
+    await grants.give(names, names.logins[0])
+    assert await grants.log_in(names, names.logins[0], PASSWORD) is None
     can(managed, names, names.logins[0])
 
+    # What the administrator made is reported until it is the owner's too.
+    assert await grants.problems(names, names.logins[:1]) == {Problem.OWNED_BY_OTHERS}
+    await grants.reclaim(names)
+    await ready(grants, names, names.logins[0])
+    can(managed, names, names.logins[0], names.owner)
     await ready(grants, names, names.logins[1])
-    can(managed, names, names.logins[1])
+    can(managed, names, names.logins[1], names.owner)
 
 
 async def test_logins_that_will_be_shut_out_are_listed_and_no_others(
@@ -94,7 +101,7 @@ async def test_logins_that_will_be_shut_out_are_listed_and_no_others(
         assert managed.lets_in("reporting", names.database)
 
         await grants.take_over(names, names.logins[0])
-        await ready(grants, names, names.logins[0])
+        await grants.give(names, names.logins[0])
 
         assert not managed.lets_in("reporting", names.database)
         assert await grants.shut_out(names) == ()

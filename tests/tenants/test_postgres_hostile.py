@@ -70,7 +70,7 @@ async def test_nothing_that_a_tenant_sets_on_its_database_keeps_the_next_login_o
             login=Identifier(leaked),
             other=Identifier(other),
         )
-        if what == "given away" and managed.version > 14:  # refused by newer PostgreSQL versions, or by these rights
+        if what == "given away" and managed.version >= 16:  # refused there by these rights
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(statement)
         else:
@@ -305,7 +305,7 @@ async def test_only_a_refused_login_is_reported_as_refused(managed: Managed, nam
 
     managed.server.stop()
     try:
-        with pytest.raises(GrantError, match="cannot log in"):
+        with pytest.raises(GrantError, match="could not be tested"):
             await grants.log_in(names, login, PASSWORD)
     finally:
         managed.server.start()

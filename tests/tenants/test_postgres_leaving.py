@@ -153,20 +153,23 @@ async def test_a_released_database_keeps_its_data_and_lets_nobody_in(
         connection.execute(SQL("ALTER DATABASE {} SET search_path = planted").format(Identifier(names.whole)))
         connection.execute("SET ROLE NONE; SELECT lo_create(0)")
 
+    for of_role in (reader, names):
+        for login in of_role.logins:
+            password = "secret" if managed.lets_in(login, "defaultdb") else None
+            assert await grants.end_login(of_role, login, password, managed.deletes(login)) is None
     for _ in range(2):
+        await grants.forget(reader)
         await grants.release(names)
-    for login in (*names.logins, *reader.logins):
-        managed.delete(login)
-    for role in (reader, names, reader, names):
-        await grants.forget(role)
 
-    assert left(managed, names) == []
+    assert left(managed, names) == [names.owner]
     assert not managed.lets_in(evil.logins[0], names.whole)
+    assert managed.api(SQL("SELECT datconnlimit FROM pg_database WHERE datname = {}").format(names.whole)) == [(-1,)]
     with Connection.connect(managed.admin, dbname=names.whole) as administrator:
+        administrator.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
         assert administrator.execute("TABLE t").fetchone() == (1,)
         administrator.execute("DROP TABLE s.inner_t")
         owned = administrator.execute(
-            "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = 'doadmin'::regrole"
+            "SELECT count(*) FROM pg_largeobject_metadata WHERE lomowner = current_user::regrole"
         )
         assert owned.fetchone() == (1,)
 
@@ -210,3 +213,30 @@ async def test_prepared_transactions_do_not_keep_a_database(managed: Managed, gr
 
     assert await grants.end_login(names, names.logins[0], "secret", managed.deletes(names.logins[0])) is None
     await removed(managed, grants, names)
+
+
+async def test_what_a_suspended_tenant_prepared_and_granted_ends(managed: Managed, grants: PostgresGrants) -> None:
+    names = await managed.tenant(f"shut{next(_used)}", grants)
+    neighbour = await managed.tenant(f"neighbour{next(_used)}", grants)
+    database = Identifier(names.database or "")
+    for number, role in enumerate((SQL("NONE"), Identifier(names.owner))):
+        with session(managed, names) as connection:
+            connection.execute(SQL("SET ROLE {}").format(role))
+            connection.execute("BEGIN")
+            connection.execute("SELECT lo_create(0)")
+            connection.execute(SQL("PREPARE TRANSACTION {}").format(f"{names.tenant} {number}"))
+    with session(managed, names) as connection:
+        grant = SQL("GRANT CONNECT ON DATABASE {} TO {} WITH GRANT OPTION")
+        connection.execute(grant.format(database, Identifier(neighbour.owner)))
+        connection.execute(grant.format(database, Identifier(neighbour.logins[0])))
+    assert managed.lets_in(neighbour.logins[0], names.database)
+    for login in names.logins:
+        assert await grants.end_login(names, login, "secret", managed.deletes(login)) is None
+
+    await grants.shut(names)
+
+    assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
+    assert not managed.lets_in(neighbour.logins[0], names.database)
+    owner = SQL("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {}").format(names.database)
+    assert managed.api(owner) == [(names.owner,)]
+    await grants.shut(names)

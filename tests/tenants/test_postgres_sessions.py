@@ -45,7 +45,7 @@ def test_the_authority_is_in_a_file_as_long_as_it_is_needed(tmp_path: Path, monk
 
 async def test_a_call_that_is_cancelled_over_tls_leaves_no_backend(place: Place) -> None:
     await place.tenants().ensure("alpha")
-    site = await SiteReader().read(place.cluster)
+    site = await SiteReader(place.cluster).read(place.cluster)
     assert isinstance(site.sql, PostgresGrants)
     assert site.ca is not None
     names = names_of("alpha", Engine.PG, place.prefix)

@@ -70,7 +70,7 @@ async def test_a_check_of_many_logs_in_as_the_administrator_twice_at_most(
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)
 async def test_a_session_that_the_server_ended_is_replaced(anywhere: Place) -> None:
     await anywhere.tenants().ensure("alpha")
-    site, admin = await SiteReader().read(anywhere.cluster), await admin_of(anywhere)
+    site, admin = await SiteReader(anywhere.cluster).read(anywhere.cluster), await admin_of(anywhere)
     names = names_of("alpha", site.engine, anywhere.prefix)
     assert site.sql is not None
     async with site.sql.shared():

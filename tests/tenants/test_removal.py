@@ -7,7 +7,9 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
-from aiodbclient.tenants import _endings as endings
+from aiodbclient.errors import PermissionDeniedError
+from aiodbclient.tenants import Credential, Problem
+from aiodbclient.tenants import _logins as logins
 
 from .conftest import Place, only
 from .programs import ask, refusal
@@ -20,6 +22,15 @@ async def gone(place: Place) -> None:
     assert [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)] == []
     assert [db.name for db in await place.cluster.dbs.list() if db.name.startswith(place.prefix)] == []
     assert [record async for record in place.store.records()] == []
+
+
+async def becoming(place: Place, credential: Credential) -> list[str]:
+    """How the administrator acts as the owner of a database that was kept."""
+    if credential.engine != Engine.PG:
+        return []
+    owner = f"SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{credential.database}'"
+    [(role,)] = await ask(await admin_of(place), owner)
+    return [f'SET ROLE "{role}"']
 
 
 async def test_the_data_of_a_removed_tenant_can_stay(anywhere: Place) -> None:
@@ -42,14 +53,13 @@ async def test_the_data_of_a_removed_tenant_can_stay(anywhere: Place) -> None:
     assert owner.database in {db.name for db in await place.cluster.dbs.list()}
     if not has_sql:
         return
-    admin = await admin_of(place, owner.database)
-    assert await ask(admin, "SELECT x FROM t") == [(1,)]
+    admin, become = await admin_of(place, owner.database), await becoming(place, owner)
+    assert await ask(admin, *become, "SELECT x FROM t") == [(1,)]
     for credential in (owner, second, reader):
         assert await refusal(credential)
     assert "denied" in await refusal(other, database=owner.database)
     if owner.engine == Engine.PG:
-        await ask(admin, "CREATE TABLE more (x int)", "DROP TABLE t")
-        assert await ask(admin, f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{owner.database}%'") == []
+        await ask(admin, *become, "CREATE TABLE more (x int)", "DROP TABLE t")
     stranger = await place.cluster.users.create(f"{place.prefix}stranger")
     assert stranger.name
     # The name is not free: its database belongs to somebody else now.
@@ -126,7 +136,7 @@ async def test_an_open_session_does_not_outlive_its_tenant(anywhere: Place) -> N
 async def test_a_database_that_somebody_deleted_already_is_no_obstacle(
     anywhere: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "_VISIBLE", 0.1)
+    monkeypatch.setattr(logins, "_VISIBLE", 0.1)
     tenants = anywhere.tenants()
     credential = await tenants.ensure("alpha")
     await anywhere.cluster.dbs.delete(credential.database or "")
@@ -150,3 +160,86 @@ async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:
         with pytest.raises(psycopg.OperationalError):
             await session("SELECT 1")
     await gone(place)
+
+
+async def half_removed(place: Place) -> Credential:
+    """A tenant with a reader and some data, whose database could not be deleted."""
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    if credential.engine != Engine.MONGODB:
+        await ask(credential, "CREATE TABLE t (x int)")
+    await tenants.role("reader").ensure("alpha")
+    place.sandbox.faults.add("dbs.delete", status=403, times=1)
+    failed = await only(tenants.remove(["alpha"]))
+    assert isinstance(failed.error, PermissionDeniedError)
+    place.sandbox.faults.clear()
+    return credential
+
+
+async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    credential = await half_removed(anywhere)
+    assert await tenants.get("alpha") is None
+    assert (await only(tenants.check())).problems == (Problem.REMOVAL_UNFINISHED,)
+    for run in (tenants.rotate(), tenants.retire()):
+        assert "the removal of the tenant 'alpha' is unfinished: run remove" in str((await only(run)).error)
+    made = len([each for each in anywhere.sent() if each[0] == "users.create"])
+
+    repaired = await only(tenants.repair())
+
+    assert repaired.action is Action.DELETED
+    assert repaired.ok
+    assert repaired.credential is not None
+    assert not repaired.credential.password
+    assert repaired.problems == (Problem.REMOVAL_UNFINISHED,)
+    await gone(anywhere)
+    assert len([each for each in anywhere.sent() if each[0] == "users.create"]) == made
+    if credential.engine != Engine.MONGODB:
+        assert await refusal(credential)
+    assert (await only(tenants.remove(["alpha"]))).action is Action.ABSENT
+
+
+async def test_provisioning_a_half_removed_tenant_makes_it_new(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    before = await half_removed(anywhere)
+    assert (await tenants.plan(["alpha"])).resume == ("alpha",)
+
+    [outcome] = [outcome async for outcome in tenants.provision(["alpha"])]
+
+    assert outcome.action is Action.CREATED
+    assert outcome.credential is not None
+    assert outcome.credential.password != before.password
+    assert await tenants.role("reader").get("alpha") is None
+    if before.engine != Engine.MONGODB:
+        assert await refusal(before)
+        assert await refusal(outcome.credential, "SELECT x FROM t")
+    assert (await only(tenants.check())).problems == ()
+
+
+async def test_a_repair_keeps_the_database_that_the_removal_was_to_keep(place: Place) -> None:
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    await ask(credential, "CREATE TABLE t (x int)")
+    place.sandbox.faults.add("users.delete", name=credential.username, status=403, times=1)
+    assert (await only(tenants.remove(["alpha"], keep_database=True))).error is not None
+
+    assert (await only(tenants.repair())).action is Action.DELETED
+
+    admin = await admin_of(place, credential.database)
+    assert await ask(admin, *await becoming(place, credential), "SELECT x FROM t") == []
+    assert [record async for record in place.store.records()] == []
+
+
+async def test_a_half_removed_reader_is_removed_and_its_tenant_stays(place: Place) -> None:
+    tenants = place.tenants()
+    readers = tenants.role("reader")
+    owner, reader = await tenants.ensure("alpha"), await readers.ensure("alpha")
+    place.sandbox.faults.add("users.delete", name=reader.username, status=403, times=1)
+    assert (await only(readers.remove(["alpha"]))).error is not None
+    assert (await only(readers.check())).problems == (Problem.REMOVAL_UNFINISHED,)
+
+    assert (await only(readers.repair())).action is Action.DELETED
+
+    assert not await refusal(owner, "SELECT 1")
+    assert await refusal(reader)
+    assert "has no reader: provision one first" in str((await only(readers.rotate(["alpha"]))).error)

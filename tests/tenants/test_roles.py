@@ -10,15 +10,22 @@ import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
-from aiodbclient.errors import ConflictError, InvalidArgumentError, RotationPendingError, UnsupportedOperationError
+from aiodbclient.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    RotationPendingError,
+    TenantNotFoundError,
+    UnsupportedOperationError,
+)
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
-from aiodbclient.tenants._grants import postgres
+from aiodbclient.tenants._intent import Intent, Verb
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants.testing import LONG
 
 from .conftest import Place, only
 from .dying import died, moments
 from .programs import ask, refusal
+from .test_check_and_repair import admin_of
 
 READ = "SELECT x FROM t"
 WRITES = ["INSERT INTO t VALUES (2)", "UPDATE t SET x = 3", "DELETE FROM t WHERE x = 99"]
@@ -83,14 +90,14 @@ async def test_a_reader_reads_a_writer_writes_and_neither_defines_anything(anywh
     assert await may(owner, "INSERT INTO t VALUES (4)")
 
 
-async def test_there_are_no_readers_where_every_login_may_create_objects(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on PostgreSQL 14: `test_postgres_roles.py` asks each installed server."""
-    monkeypatch.setattr(postgres, "_PRIVATE_PUBLIC", 1_000_000)
+async def test_there_are_no_readers_where_every_login_may_create_objects(place: Place) -> None:
+    """As in the schema public on PostgreSQL 14: `test_postgres_roles.py` asks each installed server."""
     owner = await place.tenants().ensure("alpha")
+    await ask(owner, f'GRANT CREATE ON DATABASE "{owner.database}" TO doadmin')
+    admin = await admin_of(place, owner.database)
+    await ask(admin, "CREATE SCHEMA theirs", "GRANT CREATE, USAGE ON SCHEMA theirs TO PUBLIC")
     before = await place.cluster.users.list()
-    with pytest.raises(UnsupportedOperationError, match=r"PostgreSQL \d+ lets every login create objects"):
+    with pytest.raises(UnsupportedOperationError, match=r"every login may create objects in the schema 'theirs'"):
         await place.tenants().role("reader").ensure("alpha")
     assert await place.cluster.users.list() == before
     assert [record.name async for record in place.store.records()] == ["alpha"]
@@ -152,10 +159,10 @@ async def test_a_role_cannot_be_made_of_a_tenant_that_is_being_removed(place: Pl
     claim = await place.store.claim("alpha", LONG)
     assert claim is not None
     assert claim.record.current is not None
-    await place.store.intend(claim, claim.record.current.username)
+    await place.store.intend(claim, str(Intent(Verb.REMOVE, claim.record.current.username, place.cluster.id)))
     await place.store.release(claim)
 
-    with pytest.raises(InvalidArgumentError, match="provision it first"):
+    with pytest.raises(TenantNotFoundError, match="the removal of the tenant 'alpha' is unfinished: run remove"):
         await tenants.role("reader").ensure("alpha")
 
     assert [record.name async for record in place.store.records()] == ["alpha"]

@@ -41,6 +41,8 @@ CREDENTIALS = st.builds(
     cluster=MAYBE,
     since=st.none() | st.datetimes(timezones=st.just(UTC)),
     role=st.sampled_from(Role),
+    suspended=st.none() | st.datetimes(timezones=st.just(UTC)),
+    spare=st.booleans(),
 )
 RECORDS = st.builds(
     Record, name=TEXT, current=st.none() | CREDENTIALS, previous=st.none() | CREDENTIALS, intended=MAYBE
@@ -49,7 +51,10 @@ RECORDS = st.builds(
 
 @given(SEALS, RECORDS)
 def test_a_record_comes_back_as_it_was(seal: Seal, record: Record) -> None:
-    assert seal.open(record.name, seal.seal(record)) == record
+    opened = seal.open(record.name, seal.seal(record))
+    assert opened == record
+    for found, sealed in ((opened.current, record.current), (opened.previous, record.previous)):
+        assert (found and found.spare) == (sealed and sealed.spare)
 
 
 @given(SEALS, RECORDS, TEXT)
@@ -162,7 +167,7 @@ def test_a_forged_record_of_another_name_is_refused() -> None:
 def test_with_a_key_and_without_one_each_says_what_is_wrong() -> None:
     with pytest.raises(StoreError, match="'alpha' is encrypted: open the store with its key="):
         Seal().open("alpha", ENCRYPTED)
-    with pytest.raises(StoreError, match="'alpha' is not encrypted, and the store was opened with a key="):
+    with pytest.raises(StoreError, match="'alpha' is not encrypted, and the store was opened with a key"):
         Seal(KEY).open("alpha", PLAIN)
 
 

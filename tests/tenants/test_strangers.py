@@ -25,7 +25,7 @@ from aiodbclient.errors import (
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._claims import ClaimedTenant, HeldClaim
 from aiodbclient.tenants._events import Spent
-from aiodbclient.tenants._grants import postgres
+from aiodbclient.tenants._grants import ServerAwayError, postgres
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._loop import Doubt, _verify_credential
 from aiodbclient.tenants._naming import names_of
@@ -144,10 +144,15 @@ async def test_records_for_another_place_are_left_alone(place: Place, what: str,
     for run in (wrong.provision, wrong.rotate, wrong.retire, wrong.remove):
         outcome = (await by_name(run(["alpha"])))["alpha"]
         assert isinstance(outcome.error, InvalidArgumentError)
-        assert "a store of its own" in str(outcome.error)
-    for call in (wrong.ensure("alpha"), wrong.get("alpha"), wrong.plan([], prune=True)):
-        with pytest.raises(InvalidArgumentError, match="a store of its own"):
+        assert "a name is taken in the whole store" in str(outcome.error)
+        assert what == "another prefix" or place.cluster.id in str(outcome.error)
+    for call in (wrong.ensure("alpha"), wrong.get("alpha"), wrong.plan(["alpha"])):
+        with pytest.raises(InvalidArgumentError, match="a name is taken in the whole store"):
             await call
+    for over_all in (wrong.check, wrong.repair, wrong.rotate, wrong.retire):
+        assert await by_name(over_all()) == {}
+    assert [each async for each in wrong.records()] == []
+    assert (await wrong.plan([], prune=True)).extra == ()
 
     reads = {"clusters.get", "clusters.ca", "users.list"}
     assert {what for what, _ in place.sent()[before:]} <= reads
@@ -159,7 +164,7 @@ async def test_a_login_that_cannot_be_seen_for_a_moment_is_retired_all_the_same(
     tenants = place.tenants()
     old = await tenants.ensure("alpha")
     await by_name(tenants.rotate(["alpha"]))
-    place.sandbox.faults.add("users.reset_auth", status=404, times=1)
+    place.sandbox.faults.add("users.delete", status=404, times=1)
 
     outcomes = await by_name(tenants.retire(["alpha"]))
 
@@ -172,18 +177,18 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
 ) -> None:
     """A process that lost its claim tests the stored credential, and resets it if it is refused."""
     credential = await place.tenants().ensure("alpha")
-    site = await SiteReader().read(place.cluster)
+    site = await SiteReader(place.cluster).read(place.cluster)
     assert isinstance(site.sql, PostgresGrants)
     names = names_of("alpha", site.engine, place.prefix)
 
     async def away(*_: object) -> None:
-        raise psycopg.OperationalError("connection refused")
+        raise ServerAwayError("connection refused")
 
     since, claim = HeldClaim.now(), await place.store.claim("alpha", LONG)
     assert claim is not None
     async with HeldClaim(place.store, claim, LONG, since, Spent(Meter())) as held:
         with monkeypatch.context() as patched:
-            patched.setattr(postgres, "connect", away)
+            patched.setattr(postgres, "authenticate", away)
             with pytest.raises(GrantError, match="connection refused"):
                 await _verify_credential(
                     ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, spent=Spent(Meter())),
@@ -209,8 +214,9 @@ async def test_a_missing_authority_is_an_error_before_anything_is_created(place:
 
 async def test_a_failure_after_a_lost_claim_verifies_the_record(place: Place, tmp_path: Path) -> None:
     """Its reset comes after the reset of the new claim holder, and it gets no answer."""
-    await place.tenants().ensure("alpha")
-    await by_name(place.tenants().rotate(["alpha"]))  # so that the next rotation is a reset
+    first = await place.tenants().ensure("alpha")
+    await by_name(place.tenants().rotate(["alpha"]))
+    await place.cluster.users.reset_auth(first.username)  # so that the next rotation is a reset
     reset = place.sandbox.faults.add("users.reset_auth", delay=3.0, times=1)
     place.sandbox.faults.add("users.reset_auth", cut=True, after=True, times=1)
     async with DatabaseClient(

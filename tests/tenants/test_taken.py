@@ -11,7 +11,7 @@ import pytest
 
 from aiodbclient import Action, ClusterClient
 from aiodbclient.errors import ConflictError, InvalidArgumentError
-from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
 
 from .conftest import Place, only
 from .dying import died, moments
@@ -257,7 +257,11 @@ async def test_an_adopted_login_can_do_what_it_could_before_and_so_can_the_next_
     assert len(await ask(rotated, "INSERT INTO old.t VALUES (4)", "SELECT x FROM old.t")) == 4
     shut_out = _credential(place, other, info.connection.uri_for(await place.cluster.users.get(other), name))
     assert "permission denied for database" in await refusal(shut_out)
+    # The administrator's table is reported until it is the tenant's.
+    assert (await only(tenants.check(["shop"]))).problems == (Problem.OWNED_BY_OTHERS,)
+    assert (await only(tenants.repair(["shop"]))).error is None
     assert (await only(tenants.check(["shop"]))).problems == ()
+    assert len(await ask(rotated, "ALTER TABLE old.t ADD y int", "SELECT x FROM old.t")) == 4
 
 
 def _credential(place: Place, username: str, uri: str) -> Credential:

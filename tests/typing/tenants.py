@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from typing import assert_type
+from typing import Literal, assert_type
 
 from aiodbclient import Action, ClusterClient, Failed, RequestEvent, Run
 from aiodbclient.tenants import (
@@ -14,6 +14,7 @@ from aiodbclient.tenants import (
     Problem,
     Record,
     Role,
+    Room,
     SQLiteStore,
     TenantChecked,
     TenantCheckOutcome,
@@ -25,6 +26,7 @@ from aiodbclient.tenants import (
     TenantRemoved,
     TenantRepaired,
     TenantRepairOutcome,
+    TenantResult,
     Tenants,
 )
 
@@ -100,6 +102,30 @@ async def use_the_day_after(cluster: ClusterClient, store: SQLiteStore) -> None:
     assert_type(readers, Tenants)
     assert_type(await readers.ensure("alpha"), Credential)
     assert_type(tenants.role(Role.WRITER), Tenants)
+
+
+async def use_many(a: ClusterClient, b: ClusterClient, store: SQLiteStore) -> None:
+    async def place(name: str, rooms: Sequence[Room]) -> ClusterClient | str:
+        return max(rooms, key=lambda room: room.free or 0).cluster
+
+    async def work(credential: Credential) -> int:
+        return credential.port
+
+    tenants = Tenants([a, b], store, admin={a.id: "postgresql://..."}, most=2000, place=place)
+    assert_type(await tenants.rooms(), list[Room])
+    for room in await tenants.rooms():
+        assert_type((room.cluster, room.tenants, room.most, room.free), tuple[str, int, int | None, int | None])
+    run = tenants.each(work, ["alpha"], at_a_time=8)
+    assert_type(run, Run[TenantResult[int] | Failed])
+    async for outcome in run:
+        assert_type(outcome.value, int | None)
+        if outcome.error is None:
+            assert_type(outcome.value, int)
+            assert_type(outcome.action, Literal[Action.DONE])
+
+
+def use_tenant_event(event: TenantEvent) -> None:
+    assert_type((event.budget, event.turn, event.claim, event.setup), tuple[float, float, float, float])
 
 
 def use_event(event: RequestEvent) -> None:

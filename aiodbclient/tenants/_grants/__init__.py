@@ -16,6 +16,7 @@ from ..._dsn import dsn
 from ...engines import MYSQL, POSTGRESQL, Engine
 from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
+from .._credential import Secret
 from .._naming import Names
 from .._problems import Problem
 from .administrator import Administrator
@@ -49,22 +50,42 @@ class Grants(ABC, Generic[ServerT]):
         admin: The driver's options for the login of the administrator.
     """
 
-    _database_option: ClassVar[str]
-    """The driver's option that names the database."""
+    needs_password: ClassVar[bool]
+    """Whether ``end_login`` logs in as the login, with a password that nobody else knows."""
 
     def __init__(self, admin: dict[str, Any]) -> None:
         self._admin = admin
         self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._readers = Readers(self._log_in, self._close)
 
-    def why_no_roles(self) -> str:
-        """Why this server cannot keep readers and writers within their rights; "" if it can. Call ``check`` first."""
+    async def why_no_roles(self, names: Names) -> str:
+        """Why the tenant's database cannot keep readers and writers within their rights; "" if it can."""
         return ""
+
+    async def open_databases(self) -> tuple[str, ...]:
+        """Return the databases that every login may enter, such as ``defaultdb``.
+
+        A login can take all connections of the server there, because the limit of a tenant is on its own database. In
+        ``template1`` it stops every ``CREATE DATABASE``, and what it leaves there is in every new one.
+        """
+        return ()
+
+    async def close_database(self, database: str) -> None:
+        """Shut every login without a grant of its own out of ``database``, for good. Other users may need such a grant.
+
+        Raises:
+            GrantError: The administrator may not close it.
+        """
+        raise NotImplementedError
 
     async def check(self) -> None:
         """Log in as the administrator, and log out."""
         async with self._administrator():
             pass
+
+    @abstractmethod
+    async def connections(self) -> int:
+        """How many connections the server allows to all logins together. Any login may ask."""
 
     def shared(self) -> AbstractAsyncContextManager[None]:
         """Keep the sessions of ``problems`` open for the next tenant, while any task is in such a block."""
@@ -73,6 +94,10 @@ class Grants(ABC, Generic[ServerT]):
     @abstractmethod
     async def administrator(self) -> Administrator:
         """Log in as the administrator, and find out which rights it lacks."""
+
+    async def before_creation(self, names: Names, username: str) -> None:
+        """Refuse to let the API make a login that objects of the server already run as."""
+        return
 
     @abstractmethod
     async def give(self, names: Names, username: str) -> None:
@@ -116,7 +141,7 @@ class Grants(ABC, Generic[ServerT]):
             names: The tenant's names for one role.
             username: One of its logins.
             password: Its password, new from the API and known to nobody else. None: do not log in as ``username``,
-                because its other sessions change the password faster than the API does.
+                because its other sessions change the password faster than the API does, or ``needs_password`` is false.
             delete: Deletes the login by the API. Called at most once, and only if the engine needs it.
 
         Returns:
@@ -124,7 +149,8 @@ class Grants(ABC, Generic[ServerT]):
             another password or ended ours. Reset the login and call this again. After some attempts, pass None.
 
         Raises:
-            GrantError: Sessions of the login are left, and only the provider can end them.
+            GrantError: Sessions of the login are left, and only the provider can end them. Or it was not deleted,
+                because it still owns something, or a transaction of another login holds a lock on it.
         """
 
     @abstractmethod
@@ -136,7 +162,14 @@ class Grants(ABC, Generic[ServerT]):
             usernames: The existing logins of the role.
 
         Returns:
-            RIGHTS_MISSING, OPEN_TO_OTHERS, both or none.
+            RIGHTS_MISSING, OPEN_TO_OTHERS, OWNED_BY_OTHERS, TOO_MANY_RIGHTS, or none.
+        """
+
+    async def reclaim(self, names: Names) -> None:
+        """Repair OWNED_BY_OTHERS and TOO_MANY_RIGHTS, and revoke who can become a login of the tenant.
+
+        Raises:
+            GrantError: Something is left that the administrator cannot change. The message says what.
         """
 
     @abstractmethod
@@ -157,14 +190,27 @@ class Grants(ABC, Generic[ServerT]):
         """Remove what prevents the API from deleting the tenant's database, such as a prepared transaction."""
 
     @abstractmethod
+    async def shut(self, names: Names) -> None:
+        """After the logins of a role were ended: let nobody else keep access to what was theirs.
+
+        This rolls back prepared transactions and revokes the rights of others, as far as the role has any.
+
+        Raises:
+            GrantError: A session of another login is open in the tenant's database.
+        """
+
+    @abstractmethod
     async def release(self, names: Names) -> None:
-        """Make the administrator the owner of the database and the tenant's objects. Remove all other access."""
+        """Leave the database and its objects to nobody who can log in. Remove all access but the administrator's.
+
+        Instead of ``forget``, for the owner of a database that stays.
+        """
 
     @abstractmethod
     async def forget(self, names: Names) -> None:
         """Remove everything that ``give`` created for this role, such as a role of the server.
 
-        For the owner, the tenant's database was already deleted or released.
+        For the owner, the tenant's database was already deleted.
         """
 
     @abstractmethod
@@ -227,8 +273,7 @@ def sql_grants(
             engine=engine,
             operation="tenants",
         )
-    if admin is None:
-        admin = _primary(engine, connection)
+    admin = Secret(_primary(engine, connection) if admin is None else admin)  # a traceback may show it
     try:
         if engine in POSTGRESQL:
             from .postgres import PostgresGrants

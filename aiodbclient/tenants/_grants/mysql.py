@@ -2,13 +2,16 @@ r"""The rights of a tenant on MySQL or MariaDB: those of its role on its own sch
 
 As the administrator (the cluster's primary user: the usual rights WITH GRANT OPTION, no SUPER)::
 
-    REVOKE ALL PRIVILEGES, GRANT OPTION FROM login
+    REVOKE ... FROM login                           what it has beyond its role, by SHOW GRANTS
     REVOKE ALL PRIVILEGES ON `d`.* FROM other       for all others with rights on a schema of that name
-    GRANT ALL PRIVILEGES ON `d`.* TO login          with ``_``, ``%`` and ``\`` escaped: GRANT takes a pattern
-    ALTER USER login WITH MAX_USER_CONNECTIONS n ACCOUNT UNLOCK
+    GRANT ALL PRIVILEGES ON `d`.* TO login          with ``_``, ``%`` and ``\`` escaped where GRANT takes a pattern
+    ALTER USER login ACCOUNT UNLOCK
+    ALTER USER login WITH MAX_USER_CONNECTIONS n    for each login of the tenant: its share of the limit
 
-What a tenant can still do: use this number of connections with each of its logins, run events and views as a retired
-login, and commit or roll back another user's prepared transaction if it knows its name (MariaDB).
+GRANT takes a pattern on MariaDB, and on MySQL unless it runs with ``partial_revokes=ON``.
+
+What a tenant can still do: run events and views as a retired login, and commit or roll back another user's prepared
+transaction if it knows its name.
 """
 
 from __future__ import annotations
@@ -19,150 +22,177 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from ...errors import GrantError
-from .._credential import verifying_context
-from .._naming import Names, mysql_logins
+from .._credential import Secret, verifying_context
+from .._naming import Names
 from .._problems import Problem
 from .._roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .administrator import MYSQL_PRIVILEGES, MYSQL_STATEMENT, Administrator, on_mysql
-from .mariadb_sessions import account, end_on_mariadb, kept_password
-from .mysql_events import check_events
-from .mysql_rights import RIGHTS, access, has_exactly, hosts, revoke, revoke_all, revoke_others
+from .mariadb_sessions import end_on_mariadb
+from .mysql_accounts import (
+    account,
+    check_hosts,
+    drop_helpers,
+    hosts,
+    kept_password,
+    limit,
+    lock,
+    share_connections,
+    unlock,
+    unlocked,
+)
+from .mysql_leftovers import check_code, check_events, roll_back_prepared
+from .mysql_rights import access, access_of_others, has_exactly, revoke, revoke_others, set_rights
 from .mysql_server import (
     NO_ACCESS,
     MySQLSession,
     PasswordAcceptedError,
+    Work,
     connected,
     opened,
     options_of,
-    pattern,
-    quoted,
 )
-from .mysql_sessions import drop_helpers, end_on_mysql, has_sessions, limit, to_its_end
-from .mysql_transactions import roll_back_prepared
+from .mysql_sessions import end_on_mysql, has_sessions, to_its_end
 
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
-_PART = 3  # of the server's connections that one login may have: two logins of a tenant leave some to others
+_PART = 3  # of the server's connections that a tenant may have
 
 
 class MySQLGrants(Grants[MySQLSession]):
-    """The SQL of one MySQL cluster. See ``Grants``.
+    """The SQL of one MySQL cluster. See ``Grants`` and ``sql_grants``.
 
-    Args:
-        admin: The DSN of an administrator. Logins are tested on its server.
-        ca: The cluster's CA certificate as PEM, to verify the server; None: no TLS.
-        connection_limit: How many connections a login may have at a time; None for a third of the server's limit. A
-            tenant cannot raise it.
-
-    Raises:
-        ConfigurationError: ``admin`` is not a DSN.
+    Without a connection limit a tenant may have a third of the server's connections, and a lower limit stays.
     """
 
-    _database_option = "db"
+    needs_password = False  # the administrator locks the login
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
+        admin = Secret(admin)  # a traceback may show it
         super().__init__(options_of(admin))
         self._tls = None if ca is None else verifying_context(ca)
         self._long_turns = asyncio.Semaphore(_LONG_TURNS)
         self._limit = connection_limit
 
+    async def connections(self) -> int:
+        async with self._administrator() as server:
+            [(connections,)] = await server.rows("SELECT @@max_connections")
+            return int(connections)
+
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
-            [(name, version, clock)] = await server.rows("", MYSQL_STATEMENT)
-            privileges = await server.rows("", MYSQL_PRIVILEGES)
+            [(name, version, clock)] = await server.rows(MYSQL_STATEMENT)
+            privileges = await server.rows(MYSQL_PRIVILEGES)
             return on_mysql(name, version, clock, dict(privileges))
 
+    async def before_creation(self, names: Names, username: str) -> None:
+        async with self._work(names) as work:
+            if "%" not in await hosts(work, username):
+                await check_code(work, username)
+
     async def give(self, names: Names, username: str) -> None:
-        tenant, schema = names.tenant, _schema(names)
-        async with self._administrator() as server:
-            await drop_helpers(server, tenant, username)
-            await _check_hosts(server, tenant, username)
-            await check_events(server, tenant, schema, username)
-            if not await has_exactly(server, tenant, username, names.role, schema):  # it may be in use
-                await revoke_all(server, tenant, username)
-            await revoke_others(server, tenant, schema, mysql_logins(names))
-            rights = ", ".join(RIGHTS[names.role])
-            await server.rows(tenant, f"GRANT {rights} ON {quoted(pattern(schema))}.* TO %s@'%%'", username)
-            await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
-            await limit(server, tenant, username, queries=0, connections=await self._most(server, tenant))
+        async with self._work(names) as work:
+            await drop_helpers(work, username)
+            await check_hosts(work, username)
+            if username not in await unlocked(work):
+                await self._check_locked(work, username)
+            await set_rights(work, username)
+            await revoke_others(work)
+            await unlock(work, username)
+            await self._share(work)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
+        password = Secret(password)
         return await self._test(names, username, password, access=True)
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        """Like ``log_in``, but only test the password: the rights of the login may be missing."""
+        password = Secret(password)
         return await self._test(names, username, password, access=False)
 
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
         """Lock the account and kill its sessions. Do not delete it, because its events and views must keep working."""
-        async with self._administrator(self._long_turns) as server:
-            await to_its_end(self._end(server, names.tenant, username))
+        del password  # not needed, and a traceback would show it
+        async with self._work(names, self._long_turns) as work:
+            await to_its_end(self._end(work, username))
+            await self._share(work)
         return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        return await self._readers.read(lambda server: _problems(names, server, usernames))
+        return await self._readers.read(lambda server: _problems(Work(server, names), usernames))
 
     async def shut_out(self, names: Names) -> tuple[str, ...]:
-        logins = mysql_logins(names)
-        async with self._administrator() as server:
-            found = await access(server, names.tenant, _schema(names))
-        return tuple(sorted({str(one.grantee) for one in found if one.grantee.user not in logins}))
+        async with self._work(names) as work:
+            return tuple(sorted({str(one.grantee) for one in await access_of_others(work)}))
 
     async def take_over(self, names: Names, username: str) -> None:
         """End the open sessions of the login. They still have its old rights, and could grant them again.
 
-        Afterwards the login has all rights in its own schema. ``give`` revokes its rights in other schemas: the API
-        gives each login all rights in every schema, so it is unknown which of them were intended.
+        Afterwards the login has all rights in its own schema only: the API gives each login all rights in every schema,
+        so it is unknown which of them were intended.
         """
-        tenant = names.tenant
-        async with self._administrator(self._long_turns) as server:
-            await drop_helpers(server, tenant, username)
-            await _check_hosts(server, tenant, username)
-            await to_its_end(self._end_old_sessions(server, tenant, username))
+        async with self._work(names, self._long_turns) as work:
+            await drop_helpers(work, username)
+            await check_hosts(work, username)
+            await to_its_end(self._end_old_sessions(work, username))
 
     async def before_removal(self, names: Names) -> None:
-        async with self._administrator(self._long_turns) as server:
+        async with self._work(names, self._long_turns) as work:
             for username in names.logins:
-                await to_its_end(self._end(server, names.tenant, username))
+                await to_its_end(self._end(work, username))
             if names.role is Role.OWNER:
-                await roll_back_prepared(server, names.tenant, _schema(names))
+                await roll_back_prepared(work)
+
+    async def shut(self, names: Names) -> None:
+        if names.role is Role.OWNER:
+            async with self._work(names, self._long_turns) as work:
+                await revoke_others(work)
+                await roll_back_prepared(work)
 
     async def release(self, names: Names) -> None:
         """Revoke all rights on the schema. The administrator has rights on every schema."""
-        async with self._administrator() as server:
-            for one in await access(server, names.tenant, _schema(names)):
-                if one.grantee.user in mysql_logins(names) or not one.wide:
-                    await revoke(server, names.tenant, one)
+        async with self._work(names) as work:
+            others = {one.grantee for one in await access_of_others(work)}
+            for one in await access(work):
+                if not (one.wide and one.grantee in others):
+                    await revoke(work, one)
+        await self.forget(names)
 
     async def forget(self, names: Names) -> None:
         """End sessions of deleted logins, and revoke all rights on a schema of that name."""
-        tenant = names.tenant
-        async with self._administrator(self._long_turns) as server:
+        async with self._work(names, self._long_turns) as work:
             for username in names.logins:
-                await to_its_end(self._end(server, tenant, username))
-                await server.rows(tenant, "DROP USER IF EXISTS %s@'%%'", username)  # left by a dead process
+                await to_its_end(self._end(work, username))
+                if work.server.is_mariadb:  # left by a dead process
+                    await work.rows("DROP USER IF EXISTS %s@'%%'", username)
             if names.role is Role.OWNER:
-                for one in await access(server, tenant, _schema(names)):
+                for one in await access(work):
                     if not one.wide:
-                        await revoke(server, tenant, one)
+                        await revoke(work, one)
+            await self._share(work)
 
-    async def _test(self, names: Names, username: str, password: str, *, access: bool) -> str | None:
+    async def _test(self, names: Names, username: str, password: Secret, *, access: bool) -> str | None:
         """Test a login. A missing schema or a reached limit does not mean that the password is wrong."""
         options = self._admin | {"user": username, "password": password, "db": names.database}
         try:
             async with self._turns, connected(options, self._tls, prepared=False):
                 return None
         except PasswordAcceptedError as accepted:
-            return str(accepted) if access and accepted.code == NO_ACCESS else None
+            if not (access and accepted.code == NO_ACCESS):
+                return None
+            reason = f"is accepted with its password, but its rights do not open the schema {names.database!r}: "
+            reason += str(accepted)
         except LoginRefusedError as refused:
             return str(refused)
         except ServerAwayError as away:
-            reason = str(away)
-        raise GrantError(
-            f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
-        )
+            reason = f"could not be tested: {away}"
+        raise GrantError(f"tenant {names.tenant!r}: the login {username!r} {reason}", tenant=names.tenant)
+
+    @asynccontextmanager
+    async def _work(self, names: Names, turns: asyncio.Semaphore | None = None) -> AsyncGenerator[Work]:
+        """Log in as the administrator for the work on one tenant."""
+        async with self._administrator(turns) as server:
+            yield Work(server, names)
 
     async def _open(self, options: dict[str, Any]) -> MySQLSession:
         return await opened(options, self._tls)
@@ -173,86 +203,76 @@ class MySQLGrants(Grants[MySQLSession]):
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
         return connected(options, self._tls)
 
-    async def _end_old_sessions(self, server: MySQLSession, tenant: str, username: str) -> None:
-        """Revoke all rights of a login and end its sessions. It keeps its password and stays unlocked."""
-        await revoke_all(server, tenant, username)
-        if server.is_mariadb:
-            async with kept_password(server, tenant, username) as kept, self._limited(server, tenant, username):
-                await end_on_mariadb(server, self._own, tenant, username, kept=kept)
+    async def _check_locked(self, work: Work, username: str) -> None:
+        """Before a locked login is used again: make sure that no event of it runs, or could, that sets its password."""
+        await check_events(work, username)
+        if await has_sessions(work, username):  # those of events, which may have dropped themselves
+            await to_its_end(self._end_old_sessions(work, username))
+            await lock(work, username)
+            await check_events(work, username)
+
+    async def _end_old_sessions(self, work: Work, username: str) -> None:
+        """Revoke what a login has beyond its role, and end its sessions. It keeps its password, and may be unlocked."""
+        await set_rights(work, username)
+        if work.server.is_mariadb:
+            async with kept_password(work, username) as kept, self._limited(work, username):
+                await end_on_mariadb(work, self._own, username, kept=kept)
         else:
-            async with self._limited(server, tenant, username):
-                await end_on_mysql(server, self._own, tenant, username, later=False)
+            async with self._limited(work, username):
+                await end_on_mysql(work, self._own, username, later=False)
 
-    async def _end(self, server: MySQLSession, tenant: str, username: str) -> None:
+    async def _end(self, work: Work, username: str) -> None:
         """End the sessions of a login, and lock it if it exists."""
-        if "%" in await hosts(server, tenant, username):
-            await self._lock(server, tenant, username)
-        elif await has_sessions(server, tenant, username):
-            if server.is_mariadb:
-                async with account(server, tenant, username):
-                    await end_on_mariadb(server, self._own, tenant, username)
+        if "%" in await hosts(work, username):
+            await self._lock(work, username)
+        elif await has_sessions(work, username):
+            if work.server.is_mariadb:
+                async with account(work, username):
+                    await end_on_mariadb(work, self._own, username)
             else:
-                await end_on_mysql(server, self._own, tenant, username)
+                await end_on_mysql(work, self._own, username)
 
-    async def _lock(self, server: MySQLSession, tenant: str, username: str) -> None:
-        async with self._limited(server, tenant, username):
-            if server.is_mariadb:
-                await end_on_mariadb(server, self._own, tenant, username)
+    async def _lock(self, work: Work, username: str) -> None:
+        async with self._limited(work, username):
+            if work.server.is_mariadb:
+                await end_on_mariadb(work, self._own, username)
             else:
-                await server.rows(tenant, "ALTER USER %s@'%%' ACCOUNT LOCK", username)
-                await end_on_mysql(server, self._own, tenant, username)
+                await lock(work, username)
+                await end_on_mysql(work, self._own, username)
 
     @asynccontextmanager
-    async def _limited(self, server: MySQLSession, tenant: str, username: str) -> AsyncGenerator[None]:
+    async def _limited(self, work: Work, username: str) -> AsyncGenerator[None]:
         """Meanwhile, let the open sessions of a login run no statement."""
-        most = await self._most(server, tenant)
-        await limit(server, tenant, username, queries=1, connections=most)
+        most = await self._most(work)
+        await limit(work, username, queries=1, connections=most)
         try:
             yield
         finally:
-            await limit(server, tenant, username, queries=0, connections=most)
+            await limit(work, username, queries=0, connections=most)
 
-    async def _most(self, server: MySQLSession, tenant: str) -> int:
-        """How many connections a login may have. With 0, MySQL would not count them, so no limit could stop them."""
+    async def _share(self, work: Work) -> None:
+        """Divide the tenant's connections among its logins."""
+        await share_connections(work, await self._most(work), raises=self._limit is not None)
+
+    async def _most(self, work: Work) -> int:
+        """How many connections a tenant may have. With 0, MySQL would not count them, so no limit could stop them."""
         if self._limit is not None:
             return self._limit
-        ((of_the_server,),) = await server.rows(tenant, "SELECT @@max_connections")
+        ((of_the_server,),) = await work.rows("SELECT @@max_connections")
         return max(1, int(of_the_server) // _PART)
 
-    def _own(self, username: str, password: str) -> AbstractAsyncContextManager[MySQLSession]:
+    def _own(self, username: str, password: Secret) -> AbstractAsyncContextManager[MySQLSession]:
         """Log in as a tenant's login, without a schema and without a statement."""
         return connected(self._admin | {"user": username, "password": password}, self._tls, prepared=False)
 
 
-def _schema(names: Names) -> str:
-    assert names.database is not None
-    return names.database
-
-
-async def _problems(names: Names, server: MySQLSession, usernames: Sequence[str]) -> frozenset[Problem]:
-    tenant, schema, found = names.tenant, _schema(names), set[Problem]()
+async def _problems(work: Work, usernames: Sequence[str]) -> frozenset[Problem]:
+    found = set[Problem]()
     for username in usernames:
-        if await hosts(server, tenant, username) - {"%"}:
+        if await hosts(work, username) - {"%"}:
             found.add(Problem.OPEN_TO_OTHERS)
-        if not await has_exactly(server, tenant, username, names.role, schema):
+        if not await has_exactly(work, username):
             found.add(Problem.RIGHTS_MISSING)
-    logins = mysql_logins(names)
-    if any(one.grantee.user not in logins for one in await access(server, tenant, schema)):
+    if await access_of_others(work):
         found.add(Problem.OPEN_TO_OTHERS)
     return frozenset(found)
-
-
-async def _check_hosts(server: MySQLSession, tenant: str, username: str) -> None:
-    """Refuse a login that also has accounts for single hosts. The API neither lists nor resets those.
-
-    Raises:
-        GrantError: The login has such accounts.
-    """
-    others = sorted(await hosts(server, tenant, username) - {"%"})
-    if others:
-        accounts = " and ".join(f"{username!r}@{host!r}" for host in others)
-        raise GrantError(
-            f"tenant {tenant!r}: there is also the account {accounts}, and the client cannot reset its password: "
-            f"drop it (DROP USER {accounts.replace(' and ', ', ')}) and run it again",
-            tenant=tenant,
-        )

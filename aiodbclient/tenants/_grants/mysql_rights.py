@@ -1,34 +1,36 @@
-"""Read, from the ``mysql`` tables, which accounts have rights in a schema, and revoke them."""
+"""Read and set the rights of a tenant's logins, and find out who else has rights in its schema."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from attrs import frozen
 
 from ...errors import GrantError
+from .._naming import mysql_logins
 from .._roles import Role
-from .mysql_server import MySQLSession, pattern, quoted
+from .mysql_server import Work, quoted
 
 # The rights of each role in the tenant's schema, by their names in GRANT.
 RIGHTS = {
-    Role.OWNER: ("ALL PRIVILEGES",),
-    Role.WRITER: ("SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"),
-    Role.READER: ("SELECT", "SHOW VIEW"),
+    Role.OWNER: frozenset({"ALL PRIVILEGES"}),
+    Role.WRITER: frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"}),
+    Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
 }
 _NO_SUCH_GRANT = (1141, 1147, 1403)
-_GRANT = re.compile(r"GRANT (?P<rights>[A-Z ,]+) ON (?P<on>.+) TO .*", re.DOTALL)
+_NAME = r"`(?:[^`]|``)*`"
+_GRANT = re.compile(
+    rf"GRANT (?P<rights>(?:[^`]|{_NAME})+?) ON (?P<on>\*\.\*|(?:[A-Z ]+ )?{_NAME}\.(?:\*|{_NAME})) TO (?P<rest>.*)",
+    re.DOTALL,
+)
+# PROXY: anybody may grant it on himself, and only he can revoke it. It lets the grantee act as him, and as nobody else.
+# REVOKE: a restriction of a right on all schemas. Server roles are read from a table.
+_HARMLESS = re.compile(rf"GRANT PROXY ON .*|REVOKE .*|SET DEFAULT ROLE .*|GRANT {_NAME}(@{_NAME})? TO .*", re.DOTALL)
 
 
 @frozen
 class Grantee:
-    """An account or a role of the server. On MariaDB, roles and ``PUBLIC`` have no host.
-
-    Attributes:
-        user: Its name.
-        host: Where it may connect from; empty for ``PUBLIC`` and for a role of MariaDB.
-    """
+    """An account or a role of the server. On MariaDB, roles and ``PUBLIC`` have no host."""
 
     user: str
     host: str
@@ -46,102 +48,128 @@ class Grantee:
 
 @frozen
 class Access:
-    """The rights of one grantee on one object.
-
-    Attributes:
-        grantee: Who has it.
-        on: The object, as in GRANT: a pattern of schemas, a table or a routine.
-        wide: Whether it is a pattern for other schemas too. (An unescaped ``_`` in the name does not count.)
-    """
+    """The rights of one grantee on one object."""
 
     grantee: Grantee
+    on: str  # as in GRANT: a pattern of schemas, a table or a routine
+    wide: bool  # whether it is a pattern for other schemas too; an unescaped ``_`` in the name does not count
+
+
+@frozen
+class Held:
+    """A line of SHOW GRANTS: the rights that a login holds on an object, and whether it may grant them to others."""
+
+    rights: frozenset[str]
     on: str
-    wide: bool
+    grantable: bool
 
 
-async def access(server: MySQLSession, tenant: str, schema: str) -> list[Access]:
-    """List the rights in ``schema``, except those that apply to every schema.
+async def access(work: Work) -> list[Access]:
+    """List the rights in the tenant's schema, except those that apply to every schema, and the administrator's own.
 
-    Raises:
-        GrantError: The administrator may not read the schema ``mysql``.
+    Where the administrator has rights on every schema, REVOKE on one of them would restrict it there.
     """
-    found = []
-    own = pattern(schema)
-    for host, user, db in await server.rows(tenant, "SELECT Host, User, Db FROM mysql.db WHERE %s LIKE Db", schema):
-        found.append(Access(Grantee(user, host), f"{quoted(db)}.*", wide=db != own and (db != schema or "%" in db)))
-    for host, user, table in await server.rows(
-        tenant, "SELECT Host, User, Table_name FROM mysql.tables_priv WHERE Db = %s", schema
+    found, schema, own = [], work.schema, work.schema_in_grant
+    literal = work.server.literal_names
+    query = f"SELECT Host, User, Db FROM mysql.db WHERE %s {'=' if literal else 'LIKE'} Db"
+    for host, user, db in await work.rows(query, schema):
+        wide = not literal and db != own and (db != schema or "%" in db)
+        found.append(Access(Grantee(user, host), f"{quoted(db)}.*", wide=wide))
+    for host, user, table in await work.rows(
+        "SELECT Host, User, Table_name FROM mysql.tables_priv WHERE Db = %s", schema
     ):
         found.append(Access(Grantee(user, host), f"{quoted(schema)}.{quoted(table)}", wide=False))
-    for host, user, routine, kind in await server.rows(
-        tenant, "SELECT Host, User, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s", schema
+    for host, user, routine, kind in await work.rows(
+        "SELECT Host, User, Routine_name, Routine_type FROM mysql.procs_priv WHERE Db = %s", schema
     ):
         found.append(Access(Grantee(user, host), f"{kind} {quoted(schema)}.{quoted(routine)}", wide=False))
-    return found
+    ((administrator,),) = await work.rows("SELECT CURRENT_USER()")
+    return [one for one in found if str(one.grantee) != administrator]
 
 
-async def revoke_others(server: MySQLSession, tenant: str, schema: str, logins: Collection[str]) -> None:
-    """Revoke the rights in ``schema`` of everyone except ``logins``.
+async def access_of_others(work: Work) -> list[Access]:
+    """List what ``access`` does, except the rights of the tenant's own logins."""
+    logins = mysql_logins(work.names)
+    return [one for one in await access(work) if one.grantee.user not in logins]
 
-    Raises:
-        GrantError: A pattern also gives rights on other schemas, which this must not revoke.
-    """
-    for one in await access(server, tenant, schema):
-        if one.grantee.user in logins:
-            continue
+
+async def revoke_others(work: Work) -> None:
+    """Revoke the rights in the tenant's schema of everyone except its logins, or refuse a pattern for other schemas."""
+    for one in await access_of_others(work):
         if one.wide:
+            on = one.on.replace("%%", "%")
             raise GrantError(
-                f"tenant {tenant!r}: {one.grantee} has rights on the schemas that match {_shown(one.on)}, which "
-                f"include the tenant's: revoke them (REVOKE ALL PRIVILEGES ON {_shown(one.on)} FROM {one.grantee}) "
-                "and run it again",
-                tenant=tenant,
+                f"tenant {work.tenant!r}: {one.grantee} has rights on the schemas that match {on}, which include the "
+                f"tenant's: revoke them (REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
+                tenant=work.tenant,
             )
-        await revoke(server, tenant, one)
+        await revoke(work, one)
 
 
-async def revoke(server: MySQLSession, tenant: str, one: Access) -> None:
+async def revoke(work: Work, one: Access) -> None:
     """Revoke ``one`` and the right to grant it."""
     who, values = one.grantee.sql
     for what in ("GRANT OPTION", "ALL PRIVILEGES"):
-        await server.rows(tenant, f"REVOKE {what} ON {one.on} FROM {who}", *values, fine=_NO_SUCH_GRANT)
+        await work.rows(f"REVOKE {what} ON {one.on} FROM {who}", *values, fine=_NO_SUCH_GRANT)
 
 
-async def hosts(server: MySQLSession, tenant: str, username: str) -> set[str]:
-    """Return the hosts of the accounts of that name."""
-    return {str(host) for (host,) in await server.rows(tenant, "SELECT Host FROM mysql.user WHERE User = %s", username)}
-
-
-async def revoke_all(server: MySQLSession, tenant: str, username: str) -> None:
-    """Revoke every right and every role of an account."""
-    await server.rows(tenant, "REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
-    for grantee in await roles(server, tenant, username):
+async def set_rights(work: Work, username: str) -> None:
+    """Give a login the rights of its role, and revoke all others. Rights that it rightly has stay all the time."""
+    for grantee in await _server_roles(work, username):
         who, values = grantee.sql
-        await server.rows(tenant, f"REVOKE {who} FROM %s@'%%'", *values, username)
+        await work.rows(f"REVOKE {who} FROM %s@'%%'", *values, username)
+    try:
+        for one in await _held(work, username):
+            await _revoke_beyond(work, username, one)
+    except GrantError:  # a right that the administrator does not have itself; this takes the others too
+        await work.rows("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
+    rights = ", ".join(sorted(RIGHTS[work.names.role]))
+    await work.rows(f"GRANT {rights} ON {quoted(work.schema_in_grant)}.* TO %s@'%%'", username)
 
 
-async def roles(server: MySQLSession, tenant: str, username: str) -> list[Grantee]:
-    """Return the server roles of an account."""
-    if server.is_mariadb:
+async def has_exactly(work: Work, username: str) -> bool:
+    """Whether a login has the rights of its role on the tenant's schema, and no other rights."""
+    if await _server_roles(work, username):
+        return False
+    return await _held(work, username) == [Held(RIGHTS[work.names.role], _own(work), grantable=False)]
+
+
+async def _server_roles(work: Work, username: str) -> list[Grantee]:
+    if work.server.is_mariadb:
         query = "SELECT Role, '' FROM mysql.roles_mapping WHERE User = %s AND Host = '%%'"
     else:
         query = "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = %s AND TO_HOST = '%%'"
-    return [Grantee(user, host) for user, host in await server.rows(tenant, query, username)]
+    return [Grantee(user, host) for user, host in await work.rows(query, username)]
 
 
-async def has_exactly(server: MySQLSession, tenant: str, username: str, role: Role, schema: str) -> bool:
-    """Whether an account has the rights of ``role`` on ``schema``, and no other rights."""
-    if await roles(server, tenant, username):
-        return False
-    given: dict[str, set[str]] = {}
-    for (line,) in await server.rows(tenant, "SHOW GRANTS FOR %s@'%%'", username):
+def _own(work: Work) -> str:
+    return f"{quoted(work.schema_in_grant)}.*".replace("%%", "%")
+
+
+async def _held(work: Work, username: str) -> list[Held]:
+    """Return what a login holds, by SHOW GRANTS. A line that this cannot read is a right on ``on`` of "?"."""
+    found = []
+    for (line,) in await work.rows("SHOW GRANTS FOR %s@'%%'", username):
+        if _HARMLESS.fullmatch(line):
+            continue
         parsed = _GRANT.fullmatch(line)
-        if parsed is None or " WITH GRANT OPTION" in line.rpartition("TO ")[2]:
-            return False
-        rights = set(parsed["rights"].split(", "))
-        if rights != {"USAGE"}:
-            given[parsed["on"]] = rights
-    return given == {f"{quoted(pattern(schema)).replace('%%', '%')}.*": set(RIGHTS[role])}
+        if parsed is None:
+            found.append(Held(frozenset({line}), "?", grantable=False))
+            continue
+        # Columns have commas too: SELECT (`a`, `b`)
+        rights = frozenset(re.split(r", ?(?![^(]*\))", parsed["rights"])) - {"USAGE"}
+        grantable = " WITH GRANT OPTION" in re.sub(_NAME, "", parsed["rest"])
+        if rights or grantable:
+            found.append(Held(rights, parsed["on"], grantable))
+    return found
 
 
-def _shown(on: str) -> str:
-    return on.replace("%%", "%")
+async def _revoke_beyond(work: Work, username: str, one: Held) -> None:
+    """Revoke what ``one`` has beyond the rights of the role."""
+    beyond = one.rights
+    if one.on == _own(work):
+        wanted = RIGHTS[work.names.role]
+        beyond = frozenset() if wanted == RIGHTS[Role.OWNER] else beyond - wanted
+    for what in (["GRANT OPTION"] if one.grantable else []) + ([", ".join(sorted(beyond))] if beyond else []):
+        statement = f"REVOKE {what} ON {one.on}".replace("%", "%%")
+        await work.rows(f"{statement} FROM %s@'%%'", username)

@@ -11,13 +11,16 @@ import ssl
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pymysql
+from attrs import frozen
 
 from ..._aiomysql import NOT_MYSQL, Connection, Cursor
-from ..._hosts import has_late_at, is_host
+from ..._hosts import mysql_parts
 from ...errors import ConfigurationError, GrantError
+from .._credential import Secret
+from .._naming import Names
 from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
 from .readers import SessionLostError
 
@@ -50,12 +53,7 @@ _ENDED = {(1053,), (1927,), (4031,)}  # the session: the server stops, somebody 
 
 
 class PasswordAcceptedError(LoginRefusedError):
-    """The server accepts the password, but refuses the login for another reason.
-
-    Args:
-        reason: The reason.
-        code: Its code.
-    """
+    """The server accepts the password, but refuses the login for another reason, with this ``code``."""
 
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
@@ -63,34 +61,34 @@ class PasswordAcceptedError(LoginRefusedError):
 
 
 class MySQLSession:
-    """A session on a server, used by one task at a time.
-
-    Args:
-        connection: The driver's connection.
-
-    Attributes:
-        is_mariadb: Whether the server is MariaDB.
-    """
+    """A session on a server, used by one task at a time."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.is_mariadb = "mariadb" in connection.get_server_info().lower()
+        # Whether GRANT takes the name of a schema as it is, and not as a pattern: MySQL with partial_revokes=ON.
+        self.literal_names = False
+
+    async def prepare(self) -> None:
+        """Limit the waits of the session, and read how the server takes the names of schemas."""
+        # The mode affects GRANT and SHOW GRANTS. On MySQL 8, GRANT never creates an account.
+        mode = "NO_AUTO_CREATE_USER" if self.is_mariadb else ""
+        in_ms = f"max_execution_time = {round(STATEMENT_SECONDS * 1000)}"
+        longest = f"max_statement_time = {STATEMENT_SECONDS}" if self.is_mariadb else in_ms
+        await self.raw(
+            f"SET SESSION autocommit = 1, sql_mode = '{mode}', lock_wait_timeout = {LOCK_SECONDS}, "
+            f"innodb_lock_wait_timeout = {LOCK_SECONDS}, {longest}"
+        )
+        if not self.is_mariadb:
+            ((partial_revokes,),) = await self.raw("SELECT @@partial_revokes")
+            self.literal_names = bool(partial_revokes)
 
     async def rows(
-        self, tenant: str, statement: str, *values: object, shown: str | None = None, fine: Collection[int] = ()
+        self, statement: str, *values: object, fine: Collection[int] = (), tenant: str = ""
     ) -> list[tuple[Any, ...]]:
-        """Execute ``statement``, and return its rows.
+        """Execute ``statement``, with a value for each ``%s`` in it, and return its rows; none after a ``fine`` error.
 
-        Args:
-            tenant: The tenant that the statement is for.
-            statement: The statement, with ``%s`` for each of ``values``, and ``%%`` for a percent sign.
-            values: The values.
-            shown: The statement as an error may show it. None: with the values in it.
-            fine: Error codes that mean that there was nothing to do.
-
-        Raises:
-            SessionLostError: The session ended.
-            GrantError: The server refused the statement, or did not answer in time.
+        An error shows the values, except those that are a ``Secret``. SessionLostError: the session ended.
         """
         try:
             return await self.raw(statement, *values)
@@ -101,17 +99,33 @@ class MySQLSession:
             reason = reason_of(error)
         except TimeoutError:
             kind, reason = GrantError, f"no answer within {STATEMENT_SECONDS} seconds"
+        of = f"tenant {tenant!r}: " if tenant else ""
         raise kind(
-            f"tenant {tenant!r}: MySQL refused a statement: {reason}",
+            f"{of}MySQL refused a statement: {reason}",
             tenant=tenant,
-            statement=statement % tuple(map(repr, values)) if shown is None else shown,
+            statement=statement % tuple(map(repr, values)),
         )
 
     async def raw(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Like ``rows``, but raise the driver's errors, and TimeoutError if there is no answer in time."""
-        async with asyncio.timeout(STATEMENT_SECONDS), self._connection.cursor() as cursor:
-            await cursor.execute(statement, values)
-            return list(await cursor.fetchall())
+        try:
+            async with asyncio.timeout(STATEMENT_SECONDS), self._connection.cursor() as cursor:
+                await cursor.execute(statement, values)
+                return list(await cursor.fetchall())
+        except BaseException as error:
+            error.__traceback__ = None  # the driver's frames show the values
+            raise
+
+    async def threads(self) -> list[tuple[int, str, str]]:
+        """Return the number, the user and the command of each thread that the session may see.
+
+        The statement that a thread runs may be no valid text. Then ``information_schema.PROCESSLIST`` of MySQL fails,
+        and ``performance_schema`` may be off. So the server sends bytes, and nothing decodes the statements.
+        """
+        await self.rows("SET SESSION character_set_results = binary")
+        listed = await self.rows("SHOW PROCESSLIST")
+        await self.rows("SET SESSION character_set_results = utf8mb4")
+        return [(thread, user.decode(), command.decode()) for thread, user, _, _, command, *_ in listed]
 
     async def close(self) -> None:
         """Log out, so that the server reports no broken connection, and close the connection even if cancelled."""
@@ -126,6 +140,33 @@ class MySQLSession:
         self._connection.close()
 
 
+@frozen
+class Work:
+    """The work on one role of a tenant, in a session of the administrator."""
+
+    server: MySQLSession
+    names: Names
+
+    @property
+    def tenant(self) -> str:
+        return self.names.tenant
+
+    @property
+    def schema(self) -> str:
+        assert self.names.database is not None
+        return self.names.database
+
+    @property
+    def schema_in_grant(self) -> str:
+        r"""The schema as GRANT takes it: with ``_``, ``%`` and ``\`` escaped where that is a pattern."""
+        if self.server.literal_names:
+            return self.schema
+        return self.schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
+
+    async def rows(self, statement: str, *values: object, fine: Collection[int] = ()) -> list[tuple[Any, ...]]:
+        return await self.server.rows(statement, *values, fine=fine, tenant=self.tenant)
+
+
 async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True) -> MySQLSession:
     """Log in as ``connected`` does. The caller closes the session."""
     # autocommit=None: otherwise the driver sends a statement, which an account at its limit cannot run.
@@ -136,8 +177,8 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
         async with asyncio.timeout(CONNECT_SECONDS):
             await connection._connect()  # aiomysql.connect leaks the connection if it is cancelled
             session = MySQLSession(connection)
-            for statement in _preparing(session) if prepared else ():
-                await session.raw(statement)
+            if prepared:
+                await session.prepare()
             return session
     except pymysql.Error as error:
         refused = _refusal(error)
@@ -145,8 +186,9 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
         refused = ServerAwayError(f"no answer within {CONNECT_SECONDS} seconds")
     except NOT_MYSQL as error:
         refused = ServerAwayError(f"the server is not MySQL ({type(error).__name__})")
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        error.__traceback__ = None  # the driver's frames show the password
         raise
     connection.close()
     raise refused
@@ -156,16 +198,9 @@ async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepare
 async def connected(
     options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool = True
 ) -> AsyncGenerator[MySQLSession]:
-    """Log in with these options of the driver. This closes the connection at the end, even if cancelled.
+    """Log in with these options of the driver, and close the connection at the end, even if cancelled.
 
-    Args:
-        options: The host, port, user, password and optionally the schema.
-        tls: How to verify the server; None: no TLS.
-        prepared: Whether to limit the waits of the session, which takes some statements.
-
-    Raises:
-        LoginRefusedError: The server refuses the login.
-        ServerAwayError: The server is unreachable or has no free connection.
+    The password is a ``Secret``. An account that may run no statement cannot be ``prepared``.
     """
     session = await opened(options, tls, prepared=prepared)
     try:
@@ -184,46 +219,21 @@ def _refusal(error: pymysql.Error) -> LoginRefusedError | ServerAwayError:
     return ServerAwayError(reason_of(error))
 
 
-def _preparing(session: MySQLSession) -> list[str]:
-    # The mode affects GRANT and SHOW GRANTS. On MySQL 8, GRANT never creates an account.
-    mode = "NO_AUTO_CREATE_USER" if session.is_mariadb else ""
-    longest = (
-        f"max_statement_time = {STATEMENT_SECONDS}"
-        if session.is_mariadb
-        else (f"max_execution_time = {round(STATEMENT_SECONDS * 1000)}")
-    )
-    return [
-        f"SET SESSION autocommit = 1, sql_mode = '{mode}', lock_wait_timeout = {LOCK_SECONDS}, "
-        f"innodb_lock_wait_timeout = {LOCK_SECONDS}, {longest}"
-    ]
-
-
 def options_of(admin: str) -> dict[str, Any]:
-    """Return the driver's options for the DSN of an administrator.
-
-    Raises:
-        ConfigurationError: ``admin`` is not a DSN, or its password has an unescaped ``/``, ``?`` or ``#``.
-    """
-    try:
-        parts = urlsplit(admin)
-        if (
-            parts.scheme in ("mysql", "mariadb")
-            and is_host(parts.hostname)
-            and parts.username
-            and not has_late_at(admin)
-        ):
-            return {
-                "host": parts.hostname,
-                "port": parts.port or 3306,
-                "user": unquote(parts.username),
-                "password": unquote(parts.password or ""),
-            }
-    except ValueError:  # its message may quote the DSN with the password
-        pass
-    raise ConfigurationError(
-        "admin is not a DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as %2F, "
-        "%3F and %23"
-    )
+    """Return the driver's options for the DSN of an administrator."""
+    admin = Secret(admin)
+    parts = mysql_parts(admin)
+    if parts is None:
+        raise ConfigurationError(
+            "admin is not a DSN of MySQL: mysql://USER:PASSWORD@HOST:PORT, with / ? and # in the password written as "
+            "%2F, %3F and %23"
+        )
+    return {
+        "host": parts.hostname,
+        "port": parts.port or 3306,
+        "user": unquote(parts.username or ""),
+        "password": Secret(unquote(parts.password or "")),
+    }
 
 
 def reason_of(error: pymysql.Error) -> str:
@@ -234,8 +244,3 @@ def reason_of(error: pymysql.Error) -> str:
 def quoted(name: str) -> str:
     """Return ``name`` as an identifier. Each ``%`` is doubled, because the driver formats statements with ``%``."""
     return "`{}`".format(name.replace("`", "``").replace("%", "%%"))
-
-
-def pattern(schema: str) -> str:
-    """Return ``schema`` as a pattern for GRANT, not quoted."""
-    return schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")

@@ -2,38 +2,54 @@
 
 ``postgres_owner`` and ``postgres_members`` return the missing statements of a tenant: ``give`` runs them, and
 ``problems`` reports them. ``postgres_logins`` has the statements that a login itself runs. ``postgres_leaving`` removes
-databases and roles. ``postgres_adoption`` transfers the rights of an adopted login. ``postgres_sessions`` connects.
+databases and roles. ``postgres_adoption`` transfers the rights of an adopted login. ``postgres_objects`` knows who owns
+what. ``postgres_sessions`` connects, and ``postgres_password`` tests a password.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.sql import SQL, Identifier
 
 from ..._libpq import one_line
 from ...errors import GrantError
+from .._credential import verifying_context
 from .._naming import Names
 from .._problems import Problem
 from .._roles import Role
 from . import Grants, LoginRefusedError, ServerAwayError
 from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
 from .postgres_adoption import carry_over, shut_out
-from .postgres_leaving import forget_role, make_removable, release
-from .postgres_logins import LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
-from .postgres_members import lacking_inside, lacking_outside
+from .postgres_leaving import forget_role, make_removable, open_to, release, shut
+from .postgres_logins import KeptLoginError, LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
+from .postgres_members import lacking_inside, lacking_outside, open_schemas_of_others
 from .postgres_owner import Step, has_database, inherit_step, lacking, take
-from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, admin_options, connect
+from .postgres_password import Address, authenticate, context_of
+from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, Session, admin_options, connect
+from .postgres_strangers import drop_elsewhere, reclaim, strangers
 
 # s to wait before a retry, if another session held a lock. Meanwhile the turn is free for others.
 _PAUSES = (0.1, 0.5, 1.0)
-_PRIVATE_PUBLIC = 150_000  # the first version in which only the owner of a database may create objects in ``public``
+_AFTER_OPENING = 2  # the attempt of a login to enter after the administrator has made room for it
+_LOGINS = 4  # how many logins of tenants to test at a time; each may need a turn of the administrator
+_CONNECTIONS_STATEMENT = (
+    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+    " - coalesce(current_setting('reserved_connections', true), '0')::int"
+)
 _ENDING = 4  # how many logins to end at a time; these do not use the turns
+
+_OPEN_DATABASES = SQL("""
+SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND EXISTS (
+    SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
+ORDER BY datname
+""")
 
 
 class PostgresGrants(Grants[AsyncConnection[Any]]):
@@ -50,21 +66,36 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         ConfigurationError: ``admin`` is not a DSN.
     """
 
-    _database_option = "dbname"
+    needs_password = True
 
     def __init__(self, admin: str, ca: str | None, *, connection_limit: int | None = None) -> None:
         super().__init__(admin_options(admin))
         self._ca = None if ca is None or "sslmode" in self._admin else CAFile(ca)
+        self._context = None if self._ca is None or ca is None else verifying_context(ca)
         self._limit = connection_limit
         self._version = 0  # of the server; 0 until it is known
+        self._address: Address | None = None  # None until the administrator has logged in
+        self._logins = asyncio.Semaphore(_LOGINS)
         self._ending = asyncio.Semaphore(_ENDING)
 
-    def why_no_roles(self) -> str:
-        if self._version >= _PRIVATE_PUBLIC:
+    async def why_no_roles(self, names: Names) -> str:
+        async with self._session(names) as session:
+            if not await has_database(session):
+                return ""
+            await open_to(session, names.database or "", session.login)
+        async with self._session(names, dbname=names.database) as session:
+            schemas = await open_schemas_of_others(session)
+        if not schemas:
             return ""
-        # With a function there, a reader could trick the owner (CVE-2018-1058), and only the server's superuser can
-        # revoke the right: https://www.postgresql.org/about/news/1834/
-        return f"PostgreSQL {self._version // 10_000} lets every login create objects in the schema public"
+        return (
+            f"every login may create objects in the schema {schemas[0]!r} of the database {names.database!r}, and only "
+            "a superuser can change that"
+        )
+
+    async def connections(self) -> int:
+        async with self._administrator() as server:
+            [(connections,)] = await (await server.execute(_CONNECTIONS_STATEMENT)).fetchall()
+            return int(connections)
 
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
@@ -72,180 +103,250 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             [row] = await cursor.fetchall()
             return on_postgresql(*row)
 
+    async def open_databases(self) -> tuple[str, ...]:
+        async with self._administrator() as server:
+            cursor = await server.execute(_OPEN_DATABASES)
+            return tuple(name for (name,) in await cursor.fetchall())
+
+    async def close_database(self, database: str) -> None:
+        async with self._administrator() as server:
+            try:
+                await server.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(Identifier(database)))
+            except psycopg.Error as error:
+                reason = one_line(error)
+            else:
+                cursor = await server.execute(_OPEN_DATABASES)
+                if (database,) not in await cursor.fetchall():
+                    return
+                reason = "only its owner may close it"
+        raise GrantError(f"the database {database!r} was not closed to other logins: {reason}")
+
     async def give(self, names: Names, username: str) -> None:
         if names.role is Role.OWNER:
             await self._give_owner(names, username)
             return
 
-        async def outside(server: AsyncConnection[Any]) -> None:
-            await take(names, server, await lacking(names, server, (), self._limit))
-            await take(names, server, await lacking_outside(names, server, [username]))
+        async def outside(session: Session) -> None:
+            await take(session, await lacking(session, (), self._limit))
+            await take(session, await lacking_outside(session, [username]))
 
-        async def inside(server: AsyncConnection[Any]) -> None:
-            await take(names, server, await lacking_inside(names, server))
+        async def inside(session: Session) -> None:
+            await take(session, await lacking_inside(session))
 
-        await self._as_administrator(outside)
-        await self._as_administrator(inside, dbname=names.database)
+        await self._patiently(names, outside)
+        await self._patiently(names, inside, dbname=names.database)
 
     async def _give_owner(self, names: Names, username: str) -> None:
-        async def work(server: AsyncConnection[Any]) -> None:
-            await take(names, server, await lacking(names, server, [username], self._limit))
+        async def work(session: Session) -> None:
+            await take(session, await lacking(session, [username], self._limit))
 
         try:
-            await self._as_administrator(work)
+            await self._patiently(names, work)
         except BlockedError:
             # A session of another login may hold a lock on the database forever. It can be ended only after this login
             # has replaced that one. Until then, this login inherits the owner's rights to enter.
-            async with self._administrator() as server:
-                await take(names, server, [inherit_step(names, server, username)])
-                if not all(step.of_login for step in await lacking(names, server, [username], self._limit)):
+            async with self._session(names) as session:
+                await take(session, [inherit_step(session, username)])
+                if not all(step.of_login for step in await lacking(session, [username], self._limit)):
                     raise
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
-        reason = ""
-        for database in (names.database, self._admin.get("dbname")):
-            options = self._admin | {"user": username, "password": password, "dbname": database}
-            try:
-                await self._prepare(names, username, options)
-            except LoginRefusedError as refused:
-                return str(refused)
-            except ServerAwayError as away:
-                reason = str(away)
-            else:
-                return None
-            async with self._administrator() as server:
-                if await cannot_enter(names, server, username):
-                    return reason
-                # A full database does not matter: the next one can test the password.
-                if not await is_full(names, server):
-                    break
+        try:
+            async with self._logins, self._entered(names, username, password, testing=True) as session:
+                prepared = await prepare(session) if names.role is Role.OWNER else Prepared.DONE
+            if prepared is Prepared.HAS_TO_INHERIT:
+                async with self._session(names) as session:
+                    await take(session, [inherit_step(session, username)])
+                async with self._logins, self._entered(names, username, password, testing=True) as session:
+                    await prepare(session)
+        except LoginRefusedError as refused:
+            return str(refused)
+        except ServerAwayError as away:
+            reason = str(away)
+        else:
+            if prepared is not Prepared.DONE:
+                await self.give(names, username)
+            return None
         raise GrantError(
             f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
         )
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        reason = ""
-        for database in (names.database, self._admin.get("dbname")):  # the tenant's database may be closed or full
-            options = self._admin | {"user": username, "password": password, "dbname": database}
-            try:
-                async with self._turns, self._connected(options):
-                    return None
-            except LoginRefusedError as refused:
-                return str(refused)
-            except ServerAwayError as away:
-                reason = reason or str(away)
+        address = await self._where()
+        try:
+            async with self._turns:
+                await authenticate(address, username, password, names.database)
+        except LoginRefusedError as refused:
+            return str(refused)
+        except ServerAwayError as away:
+            reason = str(away)
+        else:
+            return None
         raise GrantError(
             f"the database server is unreachable, so the login could not be tested: {reason}", tenant=names.tenant
         )
 
-    async def _prepare(self, names: Names, username: str, options: dict[str, Any]) -> None:
-        """Log in with ``options``. A login of the owner then runs its own statements."""
-        async with self._turns, self._connected(options) as server:
-            prepared = await prepare(names, server) if names.role is Role.OWNER else Prepared.DONE
-        if prepared is Prepared.HAS_TO_INHERIT:
-            async with self._administrator() as server:
-                await take(names, server, [inherit_step(names, server, username)])
-            async with self._turns, self._connected(options) as server:
-                await prepare(names, server)
-        if prepared is not Prepared.DONE:
-            await self.give(names, username)
-
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
+        async def of_owner(server: AsyncConnection[Any]) -> frozenset[Problem]:
+            session = Session(names, server)
+            steps = await lacking(session, usernames, self._limit)
+            return _problems(steps) | await strangers(session)
+
+        async def of_group(server: AsyncConnection[Any]) -> frozenset[Problem]:
+            session = Session(names, server)
+            found = _problems(await lacking_outside(session, usernames)) | await strangers(session)
+            closed = await cannot_enter(session, session.login)
+            return found | {Problem.RIGHTS_MISSING} if closed else found
+
         if names.role is Role.OWNER:
-            return await self._readers.read(lambda server: self._of_owner(names, server, usernames))
-        found = await self._readers.read(lambda server: _of_group(names, server, usernames))
+            return await self._readers.read(of_owner)
+        found = await self._readers.read(of_group)
         if Problem.RIGHTS_MISSING in found:
             return found
-        async with self._administrator(dbname=names.database) as server:
-            return found | _problems(await lacking_inside(names, server))
+        async with self._session(names, dbname=names.database) as session:
+            return found | _problems(await lacking_inside(session))
 
-    async def _of_owner(
-        self, names: Names, server: AsyncConnection[Any], usernames: Sequence[str]
-    ) -> frozenset[Problem]:
-        return _problems(await lacking(names, server, usernames, self._limit))
+    async def reclaim(self, names: Names) -> None:
+        await reclaim(partial(self._session, names))
 
     async def end_login(
         self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
     ) -> str | None:
-        ending, reason = LoginEnd(delete), ""
+        reason = ""
+        ending = LoginEnd(username, delete, partial(self._session, names), partial(self._as, names, username))
         async with self._ending:
             try:
                 if password is None:
                     async with self._connected(self._admin, ENDING_SECONDS) as server:
-                        await ending.run_as_administrator(names, server, username)
+                        await ending.run_as_administrator(Session(names, server))
                 else:
-                    async with self._login(names, username, password) as server:
-                        await ending.run(names, server)
+                    async with self._entered(names, username, password) as session:
+                        await ending.run(session)
             except LoginRefusedError as refused:
                 return str(refused)
+            except KeptLoginError:
+                raise
             except (GrantError, ServerAwayError) as error:
                 # Another session of the login ended ours, or the API did by deleting the login.
                 reason = str(error)
         if not ending.deleted:
             return reason or None
-        async with self._administrator() as server:
-            await ending.verify(names, server)
-            if names.role is Role.OWNER and await has_database(names, server):
+        async with self._session(names) as session:
+            await ending.verify(session)
+            if names.role is Role.OWNER and await has_database(session):
                 with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
-                    others = await present_logins(names, server)
-                    await take(names, server, await lacking(names, server, others, self._limit))
+                    others = await present_logins(session)
+                    await take(session, await lacking(session, others, self._limit))
+        if names.role is Role.OWNER:
+            await drop_elsewhere(partial(self._session, names))
+        if password is None:  # the login's own sessions could make something until it was deleted
+            with suppress(GrantError):  # ``check`` reports what is left
+                await self.reclaim(names)
         return None
 
     async def take_over(self, names: Names, username: str) -> None:
-        async with self._administrator(dbname=names.database) as server:
-            await carry_over(names, username, server)
+        async with self._session(names, dbname=names.database) as session:
+            await carry_over(session, username)
 
     async def shut_out(self, names: Names) -> tuple[str, ...]:
-        async with self._administrator() as server:
-            return await shut_out(names, server)
+        async with self._session(names) as session:
+            return await shut_out(session)
 
     async def before_removal(self, names: Names) -> None:
-        await make_removable(names, self._administrator)
+        await make_removable(partial(self._session, names))
+
+    async def shut(self, names: Names) -> None:
+        if names.role is Role.OWNER:
+            await shut(partial(self._session, names), self._limit)
+            return
+        async with self._session(names) as session:
+            await take(session, await lacking_outside(session, ()))
 
     async def release(self, names: Names) -> None:
-        await release(names, self._administrator)
+        await release(partial(self._session, names))
 
     async def forget(self, names: Names) -> None:
-        await forget_role(names, self._administrator, names.group)
+        await forget_role(partial(self._session, names), names.group)
 
-    async def _as_administrator(self, work: Callable[[AsyncConnection[Any]], Awaitable[None]], **options: Any) -> None:
+    @asynccontextmanager
+    async def _session(self, names: Names, **options: Any) -> AsyncGenerator[Session]:
+        """Log in as the administrator, for one tenant. ``options`` replace its own."""
+        async with self._administrator(**options) as server:
+            yield Session(names, server)
+
+    async def _patiently(self, names: Names, work: Callable[[Session], Awaitable[None]], **options: Any) -> None:
         """Do ``work`` in a session of the administrator. If a lock blocks it, retry, and leave the turn to others."""
         for pause in _PAUSES:
             with suppress(BlockedError):
-                async with self._administrator(**options) as server:
-                    await work(server)
+                async with self._session(names, **options) as session:
+                    await work(session)
                 return
             await asyncio.sleep(pause)
-        async with self._administrator(**options) as server:
-            await work(server)
+        async with self._session(names, **options) as session:
+            await work(session)
 
     @asynccontextmanager
-    async def _login(self, names: Names, username: str, password: str) -> AsyncGenerator[AsyncConnection[Any]]:
-        """Connect as a login of the tenant: to the tenant's database or, if that fails, to the administrator's."""
-        reason = ""
+    async def _as(self, names: Names, username: str, database: str, password: str) -> AsyncGenerator[Session]:
+        """Log in as a login of the tenant, with a password that only this process knows."""
+        options = self._admin | {"user": username, "password": password, "dbname": database}
+        async with self._connected(options, ENDING_SECONDS) as server:
+            yield Session(names, server)
+
+    @asynccontextmanager
+    async def _entered(
+        self, names: Names, username: str, password: str, *, testing: bool = False
+    ) -> AsyncGenerator[Session]:
+        """Log in as a login of the tenant: to its database or, if that is full or closed, to the administrator's.
+
+        Raises:
+            LoginRefusedError: The server refuses the login or its password or, if ``testing``, its right to enter.
+            ServerAwayError: The server is unreachable, or has no room for the login.
+        """
+        login = self._admin | await authenticate(await self._where(), username, password, names.database)
+        seconds, reason = SESSION_SECONDS if testing else ENDING_SECONDS, ""
         async with AsyncExitStack() as stack:
-            for database in (names.database, self._admin.get("dbname")):
-                options = self._admin | {"user": username, "password": password, "dbname": database}
+            for turn, database in enumerate((names.database, self._admin.get("dbname"), names.database)):
                 try:
-                    server = await stack.enter_async_context(self._connected(options, ENDING_SECONDS))
+                    server = await stack.enter_async_context(self._connected(login | {"dbname": database}, seconds))
                 except ServerAwayError as away:
-                    reason = str(away)
+                    reason = reason or str(away)
                 else:
-                    yield server
+                    if turn == _AFTER_OPENING:
+                        await self._set_limit(names)
+                    yield Session(names, server)
                     return
-        raise GrantError(f"tenant {names.tenant!r}: the login {username!r} cannot log in: {reason}")
+                async with self._session(names) as session:
+                    shut_out, full = await cannot_enter(session, username), await is_full(session)
+                    if turn == _AFTER_OPENING - 1:  # the administrator's database is closed to tenants
+                        await open_to(session, names.database or "", username, full=full)
+                if testing and shut_out:
+                    raise LoginRefusedError(reason)
+                if testing and not full:
+                    break
+        raise ServerAwayError(reason)
+
+    async def _set_limit(self, names: Names) -> None:
+        """Limit the connections to the tenant's database again. If a lock prevents it, the next ``give`` does it."""
+        with suppress(BlockedError):
+            async with self._session(names) as session:
+                await take(session, await lacking(session, (), self._limit))
+
+    async def _where(self) -> Address:
+        if self._address is None:
+            await self.check()
+        assert self._address is not None
+        return self._address
 
     async def _open(self, options: dict[str, Any], seconds: float = SESSION_SECONDS) -> AsyncConnection[Any]:
         try:
             server = await connect(options, self._ca, self._version, seconds)
         except psycopg.OperationalError as error:
             reason = one_line(error)
-            asked = error.pgconn is not None and error.pgconn.used_password
         else:
-            self._version = server.info.server_version
+            self._version, info = server.info.server_version, server.info
+            context = (self._context or context_of(self._admin)) if server.pgconn.ssl_in_use else None
+            self._address = Address(info.host or info.hostaddr, info.port, context)
             return server
-        if asked and await self._refuses_passwords(options, reason):
-            raise LoginRefusedError(reason)
         raise ServerAwayError(reason)
 
     async def _close(self, server: AsyncConnection[Any]) -> None:
@@ -265,26 +366,6 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             await self._close(server)
         raise ServerAwayError(f"it did not answer within {seconds:.0f} s")
 
-    async def _refuses_passwords(self, options: dict[str, Any], reason: str) -> bool:
-        """Whether the server returns ``reason`` for a wrong password too.
-
-        libpq has no error code for a failed login, and the server may write its messages in any language.
-        """
-        try:
-            server = await connect(options | {"password": secrets.token_urlsafe(16)}, self._ca, self._version)
-        except psycopg.OperationalError as error:
-            return one_line(error) == reason
-        await server.close()
-        return False
-
-
-async def _of_group(names: Names, server: AsyncConnection[Any], usernames: Sequence[str]) -> frozenset[Problem]:
-    """The problems of readers or writers, as far as the administrator's database shows them."""
-    found = _problems(await lacking_outside(names, server, usernames))
-    if await cannot_enter(names, server, server.info.user):
-        return found | {Problem.RIGHTS_MISSING}
-    return found
-
 
 def _problems(steps: Sequence[Step]) -> frozenset[Problem]:
-    return frozenset(step.problem for step in steps if step.problem is not None)
+    return frozenset(step.problem for step in steps)

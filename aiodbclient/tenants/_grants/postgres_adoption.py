@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, LiteralString
+from typing import LiteralString
 
-from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...errors import GrantError
-from .._naming import Names
+from .._naming import OF_A_GROUP
 from .postgres_objects import Granted, granted
-from .postgres_owner import logins_of, members, membership_steps, read_database, take
-from .postgres_sessions import become, knows_options, quoted, run
+from .postgres_owner import members, membership_steps, read_database, take
+from .postgres_sessions import Session, quoted
 
 _ATTRIBUTES = SQL("""
 SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = %s
@@ -50,42 +49,36 @@ _USERS = SQL("""
 SELECT rolname FROM pg_roles r
 WHERE rolcanlogin AND NOT rolsuper AND rolname <> current_user AND has_database_privilege(oid, %s, 'CONNECT')
   AND NOT EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid
-                  AND pg_get_userbyid(roleid) ~ '_[0-9a-f]{{16}}_(owner|writer|reader)$')
+                  AND pg_get_userbyid(roleid) ~ %s)
 ORDER BY rolname
 """)
 
 
-async def shut_out(names: Names, server: AsyncConnection[Any]) -> tuple[str, ...]:
+async def shut_out(session: Session) -> tuple[str, ...]:
     """Return the logins that may enter the database now, except those of this and other tenants."""
-    await read_database(names, server)
-    users = [name for (name,) in await run(names, server, _USERS.format(), names.database)]
-    return tuple(name for name in users if name not in logins_of(names))
+    await read_database(session)
+    users = [name for (name,) in await session.run(_USERS, session.names.database, OF_A_GROUP)]
+    return tuple(name for name in users if name not in session.names.owner_logins)
 
 
-async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) -> None:
-    """Give the owner role the grants, memberships and default privileges of ``username``.
+async def carry_over(session: Session, username: str) -> None:
+    """As the administrator, in the tenant's database: give the owner role the rights of ``username``.
 
-    The objects that the login owns follow when it logs in.
-
-    Args:
-        names: The tenant's names.
-        username: The login.
-        server: A session of the administrator in the tenant's database.
-
-    Raises:
-        GrantError: Something cannot be transferred. Nothing was changed.
+    The objects that the login owns follow when it logs in. Raises GrantError, and changes nothing, if a right cannot be
+    transferred.
     """
+    names = session.names
     owner = Identifier(names.owner)
-    privileges = [each for each in await granted(names, server, username) if not each.target.startswith("DATABASE ")]
+    privileges = [each for each in await granted(session, username) if each.kind != "DATABASE"]
     # Before PostgreSQL 16, CREATEROLE allows granting any role.
-    roles = await run(names, server, _MEMBER_OF.format(options=Literal(knows_options(server))), username)
-    defaults = await run(names, server, _DEFAULTS, username)
-    reasons = [reason async for reason in _obstacles(names, username, server)]
+    roles = await session.run(_MEMBER_OF.format(options=Literal(session.knows_options)), username)
+    defaults = await session.run(_DEFAULTS, username)
+    reasons = [reason async for reason in _obstacles(session, username)]
     for role, may_grant in roles:
         if not may_grant and role != names.owner:
             reasons.append(f"it is a member of {role!r}, which the administrator cannot grant")
     for role in {each.owner for each in privileges} | {role for role, *_ in defaults}:
-        ((may_become,),) = await run(names, server, _MAY_BECOME, role)
+        ((may_become,),) = await session.run(_MAY_BECOME, role)
         if not may_become and role != username:
             reasons.append(f"it has privileges on objects of {role!r}, which the administrator cannot grant")
     if reasons:
@@ -95,36 +88,50 @@ async def carry_over(names: Names, username: str, server: AsyncConnection[Any]) 
             tenant=names.tenant,
         )
 
-    present = await members(names, server, names.owner)
-    await take(names, server, list(membership_steps(names.owner, present, (), server, keep=names.logins)))
+    await _shut_out_family(session, username)
     for role, _ in roles:
         if role != names.owner:
-            await run(names, server, SQL("GRANT {} TO {}").format(Identifier(role), owner))
+            await session.run(SQL("GRANT {} TO {}").format(Identifier(role), owner))
     for each in privileges:
-        await become(names, server, each.owner)
-        await run(names, server, _grant(each, owner))
+        await session.become(each.owner)
+        await session.run(_grant(each, owner))
     for role, schema, kind, privilege in defaults:
-        await become(names, server, role)
+        await session.become(role)
         within = SQL("IN SCHEMA {} ").format(Identifier(schema)) if schema is not None else SQL("")
         text = SQL("ALTER DEFAULT PRIVILEGES {}GRANT {} ON {} TO {}")
-        await run(names, server, text.format(within, quoted(privilege), SQL(_KINDS[kind]), owner))
-    await run(names, server, SQL("RESET ROLE"))
+        await session.run(text.format(within, quoted(privilege), SQL(_KINDS[kind]), owner))
+    await session.reset_role()
 
 
-async def _obstacles(names: Names, username: str, server: AsyncConnection[Any]) -> AsyncGenerator[str]:
+async def _shut_out_family(session: Session, username: str) -> None:
+    """Take the rights of the tenant's other logins, which are on no record: somebody may know their passwords."""
+    names = session.names
+    for role in (names.owner, *names.groups):
+        present = await members(session, role)
+        if present is not None or role == names.owner:
+            await take(session, list(membership_steps(session, role, present, (), keep=[username])))
+    database = await read_database(session)
+    await session.become(database.owner)
+    for login in names.family & set(database.privileges) - {username}:
+        revoke = SQL("REVOKE ALL ON DATABASE {} FROM {}")
+        await session.run(revoke.format(Identifier(names.database or ""), Identifier(login)))
+    await session.reset_role()
+
+
+async def _obstacles(session: Session, username: str) -> AsyncGenerator[str]:
     """Yield the rights of the login that the administrator cannot give to another role."""
-    for attributes in await run(names, server, _ATTRIBUTES, username):
+    for attributes in await session.run(_ATTRIBUTES, username):
         for name, has in zip(_ATTRIBUTE_NAMES, attributes, strict=True):
             if has:
                 yield f"it has {name}"
-    database = await read_database(names, server)
-    ((may_become,),) = await run(names, server, _MAY_BECOME, database.owner)
+    names, database = session.names, await read_database(session)
+    ((may_become,),) = await session.run(_MAY_BECOME, database.owner)
     if not may_become:
         yield f"the database belongs to {database.owner!r}, which the administrator cannot become"
-    for (elsewhere,) in await run(names, server, _ELSEWHERE, username):
+    for (elsewhere,) in await session.run(_ELSEWHERE, username):
         if elsewhere is not None and elsewhere != names.database:
             yield f"it owns something or has rights in the database {elsewhere!r}"
-    for (policy,) in await run(names, server, _POLICIES, username):
+    for (policy,) in await session.run(_POLICIES, username):
         yield f"the row security policy {policy!r} names it"
 
 
@@ -133,4 +140,4 @@ def _grant(granted: Granted, owner: Identifier) -> Composed:
     if granted.column is not None:
         privilege = SQL("{} ({})").format(privilege, Identifier(granted.column))
     text = "GRANT {} ON {} TO {}" + (" WITH GRANT OPTION" if granted.grantable else "")
-    return SQL(text).format(privilege, quoted(granted.target), owner)
+    return SQL(text).format(privilege, quoted(f"{granted.kind} {granted.identity}"), owner)

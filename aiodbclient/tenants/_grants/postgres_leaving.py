@@ -2,157 +2,216 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Protocol
+from contextlib import suppress
 
-from psycopg import AsyncConnection
 from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
-from .._naming import Names
-from .postgres_objects import granted, policy_changes, revokes
+from .postgres_objects import revoke_all
 from .postgres_owner import closing_steps, has_database, lacking, members, membership_steps, read_database, take
-from .postgres_sessions import become, knows_options, run
+from .postgres_sessions import Opener, Session
 
 _TRIES = 3  # because another tenant may keep granting rights to the role
+_LOOKS, _LOOK_SECONDS = 10, 0.2  # how often, and how far apart, to look whether a lock is free
 
 _PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s")
+_SESSIONS = SQL("""
+SELECT DISTINCT usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
+WHERE datname = %s AND NOT rolsuper AND usename <> current_user
+""")
 _SLOTS = SQL("SELECT slot_name FROM pg_replication_slots WHERE database = %s")
 _WHERE = SQL("""
 SELECT DISTINCT coalesce(datname, current_database()) FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
 """)
+# Transactions that keep the API from dropping a role or a database: open ones of sessions, and prepared ones.
+_HOLDERS = SQL("""
+SELECT a.usename, coalesce(a.datname, p.database), p.gid
+FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+LEFT JOIN pg_locks own
+  ON l.pid IS NULL AND own.virtualtransaction = l.virtualtransaction AND own.locktype = 'transactionid'
+LEFT JOIN pg_prepared_xacts p ON p.transaction = own.transactionid
+WHERE l.locktype = 'object' AND l.database = 0 AND l.classid = %s::regclass AND l.granted
+  AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.objid = (
+    SELECT oid FROM pg_roles WHERE rolname = %s UNION ALL SELECT oid FROM pg_database WHERE datname = %s)
+ORDER BY 1, 2, 3 LIMIT 1
+""")
 
 
-class Administrator(Protocol):
-    """Opens sessions of the administrator."""
+async def wait_until_free(session: Session, *, role: str | None = None, database: str | None = None) -> None:
+    """Wait until no other transaction prevents the role or the database from being dropped.
 
-    def __call__(self, **options: Any) -> AbstractAsyncContextManager[AsyncConnection[Any]]: ...
+    Raises:
+        GrantError: One does. The message says whose.
+    """
+    kind = "pg_authid" if role is not None else "pg_database"
+    held: tuple[str | None, str | None, str | None] | None = None
+    for _ in range(_LOOKS):
+        rows = await session.run(_HOLDERS, kind, role, database)
+        if not rows:
+            return
+        held = rows[0]
+        await asyncio.sleep(_LOOK_SECONDS)
+    assert held is not None
+    login, where, gid = held
+    if gid is not None:
+        what = f"the prepared transaction {gid!r} in the database {where!r}"
+        remedy = "end it with ROLLBACK PREPARED"
+    else:
+        what = f"an open transaction of the login {login!r} in the database {where!r}"
+        remedy = "rotate and retire the tenant of that login, which ends its sessions"
+    kept = (
+        f"the login {role!r} cannot be deleted" if role is not None else f"the database {database!r} cannot be dropped"
+    )
+    raise GrantError(
+        f"tenant {session.names.tenant!r}: {kept}, because {what} holds a lock on it: {remedy}, and run this again",
+        tenant=session.names.tenant,
+    )
 
 
-async def make_removable(names: Names, administrator: Administrator) -> None:
+async def make_removable(open_session: Opener) -> None:
     """Remove what prevents the API from dropping the tenant's database.
 
     Raises:
         GrantError: Something is left that the administrator cannot remove. The message says what.
     """
-    async with administrator() as server:
-        if not await has_database(names, server):
+    async with open_session() as session:
+        names = session.names
+        if not await has_database(session):
             return
-        if (await read_database(names, server)).template:
-            await take(names, server, await lacking(names, server, (), None))
-        prepared = await run(names, server, _PREPARED, names.database)
-        slots = await run(names, server, _SLOTS, names.database)
-        if prepared:
-            await _open_to_administrator(names, server, names.database or "")
-    if prepared:
-        async with administrator(dbname=names.database) as server:
-            for gid, owner in prepared:
-                await become(names, server, owner)  # only the owner may end it
-                await run(names, server, SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+        if (await read_database(session)).template:
+            await take(session, await lacking(session, (), None))
+        slots = await session.run(_SLOTS, names.database)
+    await _roll_back_prepared(open_session)
     if slots:
         raise GrantError(
             f"tenant {names.tenant!r}: the database {names.database!r} has the replication slot {slots[0][0]!r}, so it "
             "cannot be dropped: run SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
             tenant=names.tenant,
         )
+    async with open_session() as session:
+        await wait_until_free(session, database=names.database)
 
 
-async def release(names: Names, administrator: Administrator) -> None:
-    """Make the administrator the owner of the tenant's database and objects. Remove all other access."""
-    async with administrator() as server:
-        if not await has_database(names, server):
+async def _roll_back_prepared(open_session: Opener) -> None:
+    async with open_session() as session:
+        names = session.names
+        prepared = await session.run(_PREPARED, names.database)
+        if prepared:
+            await open_to(session, names.database or "", session.login)
+    if prepared:
+        async with open_session(dbname=names.database) as session:
+            for gid, owner in prepared:
+                if owner is None:
+                    raise GrantError(
+                        f"tenant {names.tenant!r}: the database {names.database!r} has the prepared transaction "
+                        f"{gid!r} of a deleted login, so it cannot be dropped: run ROLLBACK PREPARED in it as a "
+                        "superuser",
+                        tenant=names.tenant,
+                    )
+                await session.become(owner)  # only the owner may end it
+                await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+
+
+async def shut(open_session: Opener, limit: int | None) -> None:
+    """Roll back prepared transactions in the database of a tenant without logins, and close it to everybody else.
+
+    Raises:
+        GrantError: A session of another login is open there. Only that login can end it.
+    """
+    async with open_session() as session:
+        names = session.names
+        if not await has_database(session):
+            return
+    await _roll_back_prepared(open_session)
+    async with open_session() as session:
+        await take(session, await lacking(session, (), limit))
+        for (login,) in await session.run(_SESSIONS, names.database):
+            raise GrantError(
+                f"tenant {names.tenant!r}: the login {login!r} may no longer enter the database {names.database!r}, "
+                "and still has a session there: end that session, and run this again",
+                tenant=names.tenant,
+            )
+
+
+async def release(open_session: Opener) -> None:
+    """Leave the database to its owner role, of which only the administrator is a member, and close it to all others.
+
+    So code that the tenant planted, such as the function of an index, never runs as the administrator by itself:
+    autovacuum runs it as the owner role.
+    """
+    async with open_session() as session:
+        names = session.names
+        if not await has_database(session):
             return  # an earlier removal has dropped it
-        database = await read_database(names, server)
-        if database.owner == names.owner:
-            await take(names, server, await lacking(names, server, (), None))
-        present = await members(names, server, names.owner)
-    if present is not None:
-        async with administrator(dbname=names.database) as server:
-            await _reassign(names, server)
-    async with administrator() as server:
+        await take(session, await lacking(session, (), None))
+        await take(session, list(membership_steps(session, names.owner, await members(session, names.owner), ())))
         name = Identifier(names.database or "")
-        await run(names, server, SQL("ALTER DATABASE {} RESET ALL").format(name))  # such as a search_path
-        await run(names, server, SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
-        database = await read_database(names, server)
-        for step in closing_steps(database, name, {database.owner}):
-            await run(names, server, step.statement)
+        await session.become(names.owner)
+        await session.run(SQL("ALTER DATABASE {} RESET ALL").format(name))  # such as a search_path
+        await session.run(SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
+        await session.reset_role()
+        await take(session, list(closing_steps(await read_database(session), name, {names.owner, session.login})))
 
 
-async def forget_role(names: Names, administrator: Administrator, role: str) -> None:
+async def forget_role(open_session: Opener, role: str) -> None:
     """Drop ``role`` and its rights in every database.
 
     Another tenant can grant it rights that only that tenant's login can revoke, for example on a large object. Then the
     role stays, renamed and without members.
 
     Raises:
-        GrantError: The role still owns a database, or the server is unreachable.
+        GrantError: It is the owner of a database that still exists, or the server is unreachable.
     """
     for _ in range(_TRIES):
-        async with administrator() as server:
-            present = await members(names, server, role)
+        async with open_session() as session:
+            present = await members(session, role)
             if present is None:
                 return
-            owned = SQL("SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = %s")
-            for (database,) in await run(names, server, owned, role):
+            names = session.names
+            if role == names.owner and await has_database(session):
                 raise GrantError(
-                    f"tenant {names.tenant!r}: its database {database!r} still exists: run it again",
+                    f"tenant {names.tenant!r}: its database {names.database!r} still exists: run it again",
                     tenant=names.tenant,
                 )
-            await take(names, server, list(membership_steps(role, present, (), server)))
-            databases = [database for (database,) in await run(names, server, _WHERE, role)]
+            await take(session, list(membership_steps(session, role, present, ())))
+            databases = [database for (database,) in await session.run(_WHERE, role)]
         for database in databases:
             with suppress(GrantError):  # a session of another tenant blocks it, or the database was dropped
-                await _clear(names, administrator, role, database)
+                await _clear(open_session, role, database)
         with suppress(GrantError):
-            async with administrator() as server:
-                await run(names, server, SQL("DROP ROLE {}").format(Identifier(role)))
+            async with open_session() as session:
+                await session.run(SQL("DROP ROLE {}").format(Identifier(role)))
                 return
-    async with administrator() as server:
+    async with open_session() as session:
         name = f"aiodbclient_gone_{secrets.token_hex(16)}"
-        await run(names, server, SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), Identifier(name)))
+        await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), Identifier(name)))
 
 
-async def _clear(names: Names, administrator: Administrator, role: str, database: str) -> None:
-    """Revoke the rights of ``role`` in one database, and drop its objects there. Keep the tenant's own data."""
-    async with administrator() as server:
-        await _open_to_administrator(names, server, database)
-    async with administrator(dbname=database) as server:
-        if database == names.database and role == names.owner:
-            await _reassign(names, server)
-        changes = revokes(role, await granted(names, server, role)) + await policy_changes(names, server, role)
-        for owner, statement in changes:
-            with suppress(GrantError):  # only the login itself can revoke some, such as on a large object
-                await become(names, server, owner)
-                await run(names, server, statement)
-        await become(names, server, role)
-        await run(names, server, SQL("DROP OWNED BY CURRENT_USER").format())
+async def _clear(open_session: Opener, role: str, database: str) -> None:
+    """Revoke the rights of ``role`` in one database, and drop its objects there."""
+    async with open_session() as session:
+        await open_to(session, database, session.login)
+    async with open_session(dbname=database) as session:
+        await revoke_all(session, role)
+        await session.become(role)
+        await session.run(SQL("DROP OWNED BY CURRENT_USER").format())
 
 
-async def _reassign(names: Names, server: AsyncConnection[Any]) -> None:
-    """Make the administrator the owner of all objects of the owner role in this database."""
-    owner = Identifier(names.owner)
-    async with server.transaction():
-        if knows_options(server):
-            await run(names, server, SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(owner))
-        await run(names, server, SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(owner))
-        if knows_options(server):
-            await run(names, server, SQL("GRANT {} TO CURRENT_USER WITH INHERIT FALSE").format(owner))
-
-
-async def _open_to_administrator(names: Names, server: AsyncConnection[Any], database: str) -> None:
-    """Let the administrator enter a database of any tenant."""
+async def open_to(session: Session, database: str, login: str, *, full: bool = False) -> None:
+    """As the administrator: let ``login`` enter a database of any tenant, even if it is ``full``."""
     state = SQL(
-        "SELECT pg_get_userbyid(datdba), has_database_privilege(oid, 'CONNECT') AND datallowconn AND datconnlimit <> 0"
-        " FROM pg_database WHERE datname = %s"
+        "SELECT pg_get_userbyid(datdba), has_database_privilege(%s, oid, 'CONNECT') AND datallowconn"
+        " AND datconnlimit <> 0 FROM pg_database WHERE datname = %s"
     )
-    for owner, may_enter in await run(names, server, state, database):
-        if may_enter:
+    for owner, may_enter in await session.run(state, login, database):
+        if may_enter and not full:
             continue
-        await become(names, server, owner)
-        name, admin = Identifier(database), Identifier(server.info.user)
-        await run(names, server, SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, admin))
-        await run(names, server, SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
-        await run(names, server, SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
-        await run(names, server, SQL("RESET ROLE"))
+        await session.become(owner)
+        name = Identifier(database)
+        await session.run(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(login)))
+        await session.run(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+        await session.run(SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
+        await session.reset_role()

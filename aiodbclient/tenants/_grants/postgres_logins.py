@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import Any
 
-from attrs import define
-from psycopg import AsyncConnection
+from attrs import define, field
 from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
-from .._naming import Names
-from .postgres_sessions import BlockedError, knows_options, run
+from . import LoginRefusedError, ServerAwayError
+from .postgres_leaving import open_to, wait_until_free
+from .postgres_objects import hand_over
+from .postgres_owner import members, membership_steps, take
+from .postgres_sessions import BlockedError, Opener, Session
 
+_ROUNDS_OF_SCRAM = SQL("SET scram_iterations = 4096")
 _ROUNDS = 100  # how often to look for other sessions of a login before giving up
 _LOOK_SECONDS = 0.05  # between two looks
 
@@ -55,14 +58,18 @@ FROM pg_roles r WHERE rolname = session_user
 _LEFT = SQL("""
 SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s), EXISTS (SELECT FROM pg_roles WHERE oid = %s)
 """)
-_PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = session_user AND database = current_database()")
+_PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database = current_database()")
+# The databases in which a login owns something or has prepared a transaction. "": all of them, such as a database.
+_OWNS_IN = SQL("""
+SELECT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s AND deptype = 'o'
+UNION SELECT database FROM pg_prepared_xacts WHERE owner = pg_get_userbyid(%s) ORDER BY 1
+""")
 _INHERITS = SQL("SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = %s")
 _MAY_ENTER = SQL("""
 SELECT EXISTS (SELECT FROM pg_roles r, pg_database d WHERE rolname = %s AND rolcanlogin AND datname = %s
                AND has_database_privilege(r.oid, d.oid, 'CONNECT'))
 """)
-
-
 _FULL = SQL("""
 SELECT EXISTS (SELECT FROM pg_database d WHERE datname = %s AND datconnlimit >= 0
                AND datconnlimit <= (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid))
@@ -77,130 +84,246 @@ class Prepared(Enum):
     HAS_TO_INHERIT = auto()  # it must inherit the owner's rights before it can transfer its objects
 
 
-async def prepare(names: Names, server: AsyncConnection[Any]) -> Prepared:
+async def prepare(session: Session) -> Prepared:
     """As a login of the owner: let its sessions start as the owner role, and transfer its objects here to that role."""
-    ((begins, otherwise, owns, owns_database),) = await run(names, server, _OWN, names.database, f"role={names.owner}")
+    names = session.names
+    ((begins, otherwise, owns, owns_database),) = await session.run(_OWN, names.database, f"role={names.owner}")
     if not begins:
-        await _alter(names, server, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(Literal(names.owner)))
+        await _alter(session, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(Literal(names.owner)))
     if otherwise:
         database = Identifier(names.database or "")
-        await _alter(names, server, SQL("ALTER ROLE CURRENT_USER IN DATABASE {} RESET role").format(database))
+        await _alter(session, SQL("ALTER ROLE CURRENT_USER IN DATABASE {} RESET role").format(database))
     if owns:
-        ((inherits,),) = await run(names, server, _INHERITS, names.owner)
+        ((inherits,),) = await session.run(_INHERITS, names.owner)
         if not inherits:
             return Prepared.HAS_TO_INHERIT
-        await run(names, server, SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(Identifier(names.owner)))
+        await give_up(session, session.login)
+        await session.reset_role()
     return Prepared.GAVE_BACK if owns_database else Prepared.DONE
 
 
-async def present_logins(names: Names, server: AsyncConnection[Any]) -> list[str]:
+async def present_logins(session: Session) -> list[str]:
     """Return the existing logins of the role."""
-    rows = await run(names, server, SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)"), list(names.logins))
+    rows = await session.run(SQL("SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)"), list(session.names.logins))
     return [name for (name,) in rows]
 
 
-async def _alter(names: Names, server: AsyncConnection[Any], statement: Any) -> None:
+async def _alter(session: Session, statement: Any) -> None:
     """Run an ``ALTER ROLE`` on the login itself. End its other sessions that lock the row."""
     try:
-        await run(names, server, statement)
+        await session.run(statement)
     except BlockedError:
-        await run(names, server, _END_BLOCKERS)
-        await run(names, server, statement)
+        await session.run(_END_BLOCKERS)
+        await session.run(statement)
 
 
-async def cannot_enter(names: Names, server: AsyncConnection[Any], username: str) -> bool:
+async def cannot_enter(session: Session, username: str) -> bool:
     """Whether ``username`` can never enter: it or the database does not exist, or it lacks the right to connect."""
-    ((may,),) = await run(names, server, _MAY_ENTER, username, names.database)
+    ((may,),) = await session.run(_MAY_ENTER, username, session.names.database)
     return not may
 
 
-async def is_full(names: Names, server: AsyncConnection[Any]) -> bool:
+async def is_full(session: Session) -> bool:
     """Whether the tenant's database reached its connection limit."""
-    ((full,),) = await run(names, server, _FULL, names.database)
+    ((full,),) = await session.run(_FULL, session.names.database)
     return bool(full)
+
+
+async def give_up(session: Session, login: str) -> None:
+    """Give the owner role all that ``login`` owns in this database. The session may be or become that login.
+
+    The login has to inherit the owner role's rights.
+    """
+    await hand_over(session, login, login)
+    await session.become(login)
+    await session.run(SQL("REASSIGN OWNED BY CURRENT_USER TO {}").format(Identifier(session.names.owner)))  # extensions
+
+
+class KeptLoginError(GrantError):
+    """A login was not deleted, because what it owns would become the administrator's, or a lock prevents it."""
 
 
 @define
 class LoginEnd:
-    """Ends a login: its sessions, and every way to open another.
+    """Ends a login: its sessions, every way to open another, and what it owns.
+
+    What a login owns when the API deletes it becomes the administrator's: a function of the tenant would run with the
+    administrator's rights. So it is deleted only if it owns nothing in any database.
 
     Attributes:
+        username: The login.
         delete: Deletes the login by the API.
+        open_session: Opens sessions of the administrator.
+        enter: Opens a session of the login in a database, with a password.
         role: The number (OID) of the login, once it is known.
+        password: The random password that it has once all of its sessions are ended.
         deleted: Whether ``delete`` was called.
     """
 
+    username: str
     delete: Callable[[], Awaitable[None]]
+    open_session: Opener
+    enter: Callable[[str, str], AbstractAsyncContextManager[Session]]
     role: int | None = None
+    password: str = field(default="", repr=False)
     deleted: bool = False
 
-    async def run(self, names: Names, server: AsyncConnection[Any]) -> None:
+    async def run(self, session: Session) -> None:
         """End the login from one of its own sessions, which keeps its rights after the login is deleted.
 
         Another session of the login may set a password or end this session first. Then this fails half done.
         """
-        ((self.role, _),) = await run(names, server, _END_OTHERS_FIRST)
-        await self._end_others(names, server)
-        for (gid,) in await run(names, server, _PREPARED):
-            await run(names, server, SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
-        self.deleted = True
-        await self.delete()
-        await self._end_others(names, server)
+        ((self.role, _),) = await session.run(_END_OTHERS_FIRST)
+        await self._end_others(session)
+        await self._disown(session, self._entered)
+        await self._delete(session)
+        await self._end_others(session)
 
-    async def run_as_administrator(self, names: Names, server: AsyncConnection[Any], username: str) -> None:
+    async def run_as_administrator(self, session: Session) -> None:
         """End the login without one of its sessions. Since PostgreSQL 16 its open sessions stay."""
-        for (self.role,) in await run(names, server, SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), username):
-            if not knows_options(server):
-                login = Identifier(username)
-                await run(names, server, SQL("ALTER ROLE {} NOLOGIN").format(login))
-                await run(names, server, SQL("GRANT {} TO CURRENT_USER").format(login))
-                await run(names, server, _END_OTHERS, self.role)
+        for (role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
+            self.role = role
+            if not session.knows_options:
+                login = Identifier(self.username)
+                await session.run(SQL("ALTER ROLE {} NOLOGIN").format(login))
+                await session.run(SQL("GRANT {} TO CURRENT_USER").format(login))
+                await session.run(_END_OTHERS, self.role)
+            await self._disown(session, None if session.knows_options else self._administered)
+        await self._delete(session)
+
+    async def _delete(self, session: Session) -> None:
+        try:
+            await wait_until_free(session, role=self.username)
+        except GrantError as held:
+            raise self._kept(session, str(held)) from None
         self.deleted = True
         await self.delete()
 
-    async def verify(self, names: Names, server: AsyncConnection[Any]) -> None:
-        """As the administrator: check that the login and all of its sessions are gone.
+    async def _disown(
+        self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]] | None
+    ) -> None:
+        """Let the login own nothing in any database, by sessions with its rights that ``entered`` opens.
 
         Raises:
-            GrantError: Something is left.
+            KeptLoginError: It still owns something.
         """
-        sessions, present = 0, False
+        databases = [name for (name,) in await session.run(_OWNS_IN, self.role, self.role)]
+        if not databases:
+            return
+        reasons = list[str]()
+        if entered is not None:
+            await self._join_owner()
+            own = session.names.database or ""
+            for database in dict.fromkeys([own if name == "" else name for name in databases]):
+                try:
+                    async with entered(database) as there:
+                        await self._leave(there)
+                except (GrantError, LoginRefusedError, ServerAwayError) as error:
+                    reasons.append(str(error))
+        left = [name for (name,) in await session.run(_OWNS_IN, self.role, self.role)]
+        if left:
+            if entered is not None:
+                await self._leave_owner()
+            where = ", ".join(repr(name) if name else "the whole server" for name in left)
+            why = f": {'; '.join(reasons)}" if reasons else ""
+            raise self._kept(
+                session,
+                f"tenant {session.names.tenant!r}: the login {self.username!r} was not deleted, because what it owns "
+                f"(in {where}) would become the administrator's{why}; nobody knows its password: drop or give "
+                "away what it owns there, and run this again",
+            )
+
+    def _kept(self, session: Session, message: str) -> KeptLoginError:
+        return KeptLoginError(message, tenant=session.names.tenant)
+
+    async def _join_owner(self) -> None:
+        """Make the login a member of the owner role, with its rights, until it is deleted or the next ``give``."""
+        async with self.open_session() as session:
+            owner = session.names.owner
+            if await members(session, owner) is None:
+                await take(session, list(membership_steps(session, owner, None, ())))
+            text = "GRANT {} TO {}" + (" WITH INHERIT TRUE, SET TRUE" if session.knows_options else "")
+            await session.run(SQL(text).format(Identifier(owner), Identifier(self.username)))
+
+    async def _leave_owner(self) -> None:
+        """Undo ``_join_owner`` for a login that stays."""
+        async with self.open_session() as session:
+            owner, login = Identifier(session.names.owner), Identifier(self.username)
+            if self.username not in session.names.owner_logins:
+                await session.run(SQL("REVOKE {} FROM {}").format(owner, login))
+            elif session.knows_options:
+                await session.run(SQL("GRANT {} TO {} WITH INHERIT FALSE").format(owner, login))
+
+    @asynccontextmanager
+    async def _entered(self, database: str) -> AsyncGenerator[Session]:
+        async with self.open_session() as session:
+            await open_to(session, database, self.username)
+        async with self.enter(database, self.password) as session:
+            yield session
+
+    @asynccontextmanager
+    async def _administered(self, database: str) -> AsyncGenerator[Session]:
+        async with self.open_session() as session:
+            await open_to(session, database, session.login)
+        async with self.open_session(dbname=database) as session:
+            yield session
+
+    async def _leave(self, session: Session) -> None:
+        """In one database: end the login's prepared transactions, and give or drop what it owns."""
+        await session.become(self.username)
+        for (gid,) in await session.run(_PREPARED, self.username):
+            await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+        if session.server.info.dbname == session.names.database:
+            await give_up(session, self.username)
+        else:  # its large objects are data; the rest is code for others, who would have the tenant's rights
+            await hand_over(session, self.username, self.username)
+            await session.become(self.username)
+        await session.run(SQL("DROP OWNED BY CURRENT_USER"))
+
+    async def verify(self, session: Session) -> None:
+        """As the administrator: check that the login and all of its sessions are gone. Raises GrantError if not."""
+        tenant, sessions, present = session.names.tenant, 0, False
         for _ in range(_ROUNDS):
-            ((sessions, present),) = await run(names, server, _LEFT, self.role, self.role)
+            ((sessions, present),) = await session.run(_LEFT, self.role, self.role)
             if not sessions and not present:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
         if present:
             raise GrantError(
-                f"tenant {names.tenant!r}: the API deleted the login, and the server still has it: run it again",
-                tenant=names.tenant,
+                f"tenant {tenant!r}: the API deleted the login, and the server still has it: run it again",
+                tenant=tenant,
             )
         raise GrantError(
-            f"tenant {names.tenant!r}: the login was deleted, and {sessions} of its sessions are still open: only a "
+            f"tenant {tenant!r}: the login was deleted, and {sessions} of its sessions are still open: only a "
             "superuser can end them, by pg_terminate_backend",
-            tenant=names.tenant,
+            tenant=tenant,
         )
 
-    async def _end_others(self, names: Names, server: AsyncConnection[Any]) -> None:
+    async def _end_others(self, session: Session) -> None:
         """End the login's other sessions until there are none, and set a random password that is not stored."""
         quiet, locked_out = 0, self.deleted
         for _ in range(_ROUNDS):
-            ((others,),) = await run(names, server, _END_OTHERS, self.role)
+            ((others,),) = await session.run(_END_OTHERS, self.role)
             quiet = 0 if others else quiet + 1
             if quiet > 1 and locked_out:
                 return
             if not self.deleted and (others or not locked_out):
-                with suppress(BlockedError):  # by a session that is about to end
-                    await _lock_out(names, server)
+                with suppress(BlockedError):  # by a session that is about to end, or a prepared transaction
+                    await self._lock_out(session)
                     locked_out = True
             await asyncio.sleep(_LOOK_SECONDS)
         raise GrantError(
-            f"tenant {names.tenant!r}: new sessions of the login {server.info.user!r} keep appearing: run it again",
-            tenant=names.tenant,
+            f"tenant {session.names.tenant!r}: new sessions of the login {session.login!r} keep appearing: "
+            "run it again",
+            tenant=session.names.tenant,
         )
 
-
-async def _lock_out(names: Names, server: AsyncConnection[Any]) -> None:
-    password, user = secrets.token_urlsafe(32).encode(), server.info.user.encode()
-    verifier = server.pgconn.encrypt_password(password, user, b"scram-sha-256").decode()
-    await run(names, server, SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(Literal(verifier)))
+    async def _lock_out(self, session: Session) -> None:
+        for (gid,) in await session.run(_PREPARED, self.username):  # one may hold a lock on the login
+            await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+        if session.knows_options:  # libpq hashes with as many rounds as the server says
+            await session.run(_ROUNDS_OF_SCRAM)
+        password = secrets.token_urlsafe(32)
+        hashed = session.server.pgconn.encrypt_password(password.encode(), session.login.encode(), b"scram-sha-256")
+        await session.run(SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(Literal(hashed.decode())))
+        self.password = password

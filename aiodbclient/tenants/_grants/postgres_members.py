@@ -13,17 +13,16 @@ no functions of users.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, LiteralString
+from typing import LiteralString
 
 from attrs import frozen
-from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier
 
 from .._naming import Names
 from .._problems import Problem
 from .._roles import Role
 from .postgres_owner import Step, members, membership_steps, read_database
-from .postgres_sessions import quoted, run
+from .postgres_sessions import Session, quoted
 
 _AT_ONCE = 500  # how many objects one GRANT names
 
@@ -88,21 +87,20 @@ _DEFAULTS = SQL("""
 SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
 WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
 """)
+# Schemas in which every login may create objects, and whether the owner role can change that.
 _OPEN_SCHEMAS = SQL("""
-SELECT nspname FROM pg_namespace
-WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND nspname !~ '^pg_'
-  AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
+SELECT nspname, pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') FROM pg_namespace
+WHERE nspname !~ '^pg_' AND EXISTS (
+    SELECT FROM aclexplode(nspacl) WHERE grantee = 0 AND privilege_type = 'CREATE') ORDER BY oid
 """)
 
 
-async def lacking_outside(names: Names, server: AsyncConnection[Any], usernames: Sequence[str]) -> list[Step]:
+async def lacking_outside(session: Session, usernames: Sequence[str]) -> list[Step]:
     """Return the missing statements for the group and its logins, as seen from the administrator's database."""
-    database, name = await read_database(names, server), Identifier(names.database or "")
-    steps = list(
-        membership_steps(
-            names.group, await members(names, server, names.group), usernames, server, inherit=True, keep=names.logins
-        )
-    )
+    names = session.names
+    database, name = await read_database(session), Identifier(names.database or "")
+    present = await members(session, names.group)
+    steps = list(membership_steps(session, names.group, present, usernames, inherit=True, keep=names.logins))
     privileges = database.privileges.get(names.group, set())
     if privileges - {"CONNECT"}:
         revoke = SQL("REVOKE ALL ON DATABASE {} FROM {}").format(name, Identifier(names.group))
@@ -113,16 +111,26 @@ async def lacking_outside(names: Names, server: AsyncConnection[Any], usernames:
     return steps
 
 
-async def lacking_inside(names: Names, server: AsyncConnection[Any]) -> list[Step]:
+async def open_schemas_of_others(session: Session) -> list[str]:
+    """Return the schemas in which every login may create objects, and which the owner role cannot close.
+
+    With a function there, a reader could trick the owner (CVE-2018-1058): https://www.postgresql.org/about/news/1834/
+    """
+    return [schema for schema, is_ours in await session.run(_OPEN_SCHEMAS, session.names.owner) if not is_ours]
+
+
+async def lacking_inside(session: Session) -> list[Step]:
     """Return the missing statements for the objects in the tenant's database. The session is in that database."""
-    steps = []
-    for (schema,) in await run(names, server, _OPEN_SCHEMAS, names.owner):
+    steps, names = [], session.names
+    for schema, is_ours in await session.run(_OPEN_SCHEMAS, names.owner):
+        if not is_ours:
+            continue
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
         steps.append(Step(Problem.RIGHTS_MISSING, revoke, as_owner=True))
-    defaults = {tuple(row) for row in await run(names, server, _DEFAULTS, names.owner, names.group)}
+    defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, names.group)}
     for kind, privileges in _RIGHTS[names.role].items():
         lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
-        rows = await run(names, server, SQL(kind.query).format(lacks=lacks), names.owner, names.group)
+        rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, names.group)
         targets = [_target(kind, row) for row in rows]
         steps += [Step(Problem.RIGHTS_MISSING, each, as_owner=True) for each in _grants(names, kind, targets)]
         if not {(kind.letter, privilege) for privilege in privileges} <= defaults:

@@ -1,19 +1,52 @@
-"""Find, revoke and grant the privileges of a PostgreSQL role on the objects of other roles.
+"""What a PostgreSQL role owns in a database, and its privileges on the objects of other roles.
 
-``DROP OWNED BY`` revokes them only if the session has the rights of each object's owner. The administrator does not
-inherit these, so this revokes each privilege as the owner of the object.
+``REASSIGN OWNED`` gives away databases too, and locks all objects at once: 30,000 need more memory for locks than a
+server has. So ``hand_over`` gives away each object by a statement of its own.
+
+``DROP OWNED BY`` revokes privileges only if the session has the rights of each object's owner. The administrator does
+not inherit these, so ``revoke_all`` revokes each privilege as the owner of the object.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
+from itertools import groupby
+from typing import LiteralString
 
 from attrs import frozen
-from psycopg import AsyncConnection
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
-from .._naming import Names
-from .postgres_sessions import quoted, run
+from ...errors import GrantError
+from .postgres_sessions import Session, quoted
+
+_AT_ONCE = 500  # how many objects one statement names, or one execution alters
+
+# What a role owns and no statement gives away, and what runs no code as its owner.
+HARMLESS: LiteralString = "('pg_default_acl'::regclass, 'pg_user_mapping'::regclass, 'pg_extension'::regclass)"
+# Who owns what in each database: ``pg_shdepend`` is shared. The server's own objects are not in it.
+_OWNERS = SQL(f"""
+SELECT DISTINCT rolname::text FROM pg_shdepend s JOIN pg_roles r ON r.oid = refobjid
+WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s) AND refclassid = 'pg_authid'::regclass AND deptype = 'o'
+  AND classid NOT IN {HARMLESS} AND (NOT rolsuper OR rolname = current_user) AND rolname !~ '^pg_' ORDER BY 1
+""")
+# A sequence follows the table that has it as a column.
+_OWNED = SQL(f"""
+SELECT i.type, i.identity FROM pg_shdepend s, pg_identify_object(s.classid, s.objid, s.objsubid) i
+WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+  AND deptype = 'o' AND i.identity IS NOT NULL AND classid NOT IN {HARMLESS} AND NOT EXISTS (
+    SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid WHERE relkind = 'S' AND d.objid = s.objid
+    AND d.classid = s.classid AND d.classid = 'pg_class'::regclass AND d.refclassid = d.classid
+    AND d.deptype IN ('a', 'i'))
+ORDER BY classid <> 'pg_namespace'::regclass, classid, objid
+""")
+# The new owner of an object needs CREATE in its schema, and a tenant may revoke that from its own role.
+_CLOSED_SCHEMAS = SQL("""
+SELECT nspname FROM pg_namespace n, pg_roles r WHERE rolname = %s AND nspname !~ '^pg_'
+  AND (nspowner = r.oid OR pg_get_userbyid(nspowner) = 'pg_database_owner')
+  AND NOT has_schema_privilege(r.oid, n.oid, 'CREATE')
+""")
 
 # Every catalog with privileges, in the current database or shared. Only superusers can grant those of parameters and
 # tablespaces, so they are not here.
@@ -36,7 +69,7 @@ FROM objects o, aclexplode(o.acl) a, pg_identify_object(o.class::regclass, o.obj
 WHERE a.grantee = (SELECT oid FROM pg_roles WHERE rolname = %s) AND a.grantee <> o.owner
 ORDER BY 1, 2, 3, 4
 """)
-_WORDS = {
+_WORDS: dict[str, str] = {
     "view": "TABLE",
     "materialized view": "TABLE",
     "foreign table": "TABLE",
@@ -47,7 +80,13 @@ _WORDS = {
     "domain": "TYPE",
     "server": "FOREIGN SERVER",
 }
-
+# The words of ALTER, where GRANT has no such kind or another word.
+_ALTERED: dict[str, str] = {
+    "sequence": "TABLE",
+    "server": "SERVER",
+    "foreign-data wrapper": "FOREIGN DATA WRAPPER",
+    "statistics object": "STATISTICS",
+}
 
 _POLICIES = SQL("""
 SELECT pg_get_userbyid(relowner), nspname, relname, polname, ARRAY(
@@ -59,67 +98,122 @@ WHERE rolname = %s AND me.oid = ANY (polroles)
 
 @frozen(kw_only=True)
 class Granted:
-    """One privilege of a role on an object.
-
-    Attributes:
-        owner: The owner of the object.
-        grantor: Who granted it: the owner, or a role with the grant option.
-        target: The object as in GRANT: ``TABLE public.t``.
-        privilege: The privilege.
-        column: The column, or None.
-        grantable: Whether the role may grant it to others.
-    """
+    """One privilege of a role on an object. ``kind`` is the word of GRANT, and ``identity`` the quoted name."""
 
     owner: str
     grantor: str
-    target: str
+    kind: str
+    identity: str
     privilege: str
     column: str | None
     grantable: bool
 
 
-async def granted(names: Names, server: AsyncConnection[Any], role: str) -> list[Granted]:
+async def owners(session: Session) -> list[str]:
+    """Return the roles that own something in the tenant's database, seen from any database."""
+    return [name for (name,) in await session.run(_OWNERS, session.names.database)]
+
+
+async def hand_over(session: Session, role: str, acting: str) -> None:
+    """Make the owner role the owner of what ``role`` owns in this database, as ``acting``, who has the rights of both.
+
+    Raises GrantError if something was refused. What was given away stays so.
+    """
+    owner = Identifier(session.names.owner)
+    rows = await session.run(_OWNED, role)
+    if session.server.info.dbname != session.names.database:  # code there would run with the tenant's rights
+        rows = [(kind, identity) for kind, identity in rows if kind == "large object"]
+    schemas = [kind == "schema" for kind, _ in rows].count(True)
+    for few in (rows[:schemas], rows[schemas:]):  # the schemas first, so that the owner role may create in them
+        if few and session.server.info.dbname == session.names.database:
+            await _open_schemas(session)
+        await session.become(acting)
+        for start in range(0, len(few), _AT_ONCE):
+            await _each(session, [_alter(kind, identity, owner) for kind, identity in few[start : start + _AT_ONCE]])
+    await session.reset_role()
+
+
+async def _each(session: Session, statements: list[Composed]) -> None:
+    """Run the statements at once or, if one is refused, each. Raises the first refusal at the end."""
+    with suppress(GrantError):
+        await session.run(SQL("; ").join(statements))
+        return
+    refused: GrantError | None = None
+    for statement in statements:
+        try:
+            await session.run(statement)
+        except GrantError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
+
+
+def _alter(kind: str, identity: str, owner: Identifier) -> Composed:
+    word = _ALTERED.get(kind) or _WORDS.get(kind, kind.upper())
+    return quoted(f"ALTER {word} {{}} OWNER TO {{}}").format(quoted(identity), owner)
+
+
+async def _open_schemas(session: Session) -> None:
+    owner = session.names.owner
+    await session.become(owner)
+    for (schema,) in await session.run(_CLOSED_SCHEMAS, owner):
+        await session.run(SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(Identifier(schema), Identifier(owner)))
+
+
+async def granted(session: Session, role: str) -> list[Granted]:
     """Return the privileges of ``role`` on objects of the session's database, and on all databases."""
-    found = []
-    for owner, grantor, kind, identity, column, privilege, grantable in await run(names, server, _GRANTED, role):
-        found.append(
-            Granted(
-                owner=owner,
-                grantor=grantor,
-                target=f"{_WORDS.get(kind, kind.upper())} {identity}",
-                privilege=privilege,
-                column=column,
-                grantable=grantable,
-            )
+    return [
+        Granted(
+            owner=owner,
+            grantor=grantor,
+            kind=_WORDS.get(kind, str(kind).upper()),
+            identity=identity,
+            privilege=privilege,
+            column=column,
+            grantable=grantable,
         )
-    return found
+        for owner, grantor, kind, identity, column, privilege, grantable in await session.run(_GRANTED, role)
+    ]
 
 
-async def policy_changes(names: Names, server: AsyncConnection[Any], role: str) -> list[tuple[str, Composed]]:
-    """Return the statements that remove ``role`` from row security policies, each with the role to run it as."""
-    changes = []
-    for owner, schema, table, policy, others in await run(names, server, _POLICIES, role):
+async def revoke_all(session: Session, role: str) -> None:
+    """Revoke the privileges of ``role`` in this database, what it granted to others, and remove it from policies.
+
+    Some can be revoked by the login alone that granted them. They stay.
+    """
+    for owner, statements in groupby(
+        [*_revokes(role, await granted(session, role))] + [one async for one in _policy_changes(session, role)],
+        key=lambda change: change[0],
+    ):
+        with suppress(GrantError):
+            await session.become(owner)
+            for _, statement in statements:
+                with suppress(GrantError):
+                    await session.run(statement)
+
+
+async def _policy_changes(session: Session, role: str) -> AsyncGenerator[tuple[str, Composed]]:
+    for owner, schema, table, policy, others in await session.run(_POLICIES, role):
         where = SQL("{} ON {}").format(Identifier(policy), Identifier(schema, table))
         if others:
             roles = SQL(", ").join(map(Identifier, others))
-            changes.append((owner, SQL("ALTER POLICY {} TO {}").format(where, roles)))
+            yield owner, SQL("ALTER POLICY {} TO {}").format(where, roles)
         else:
-            changes.append((owner, SQL("DROP POLICY {}").format(where)))
-    return changes
+            yield owner, SQL("DROP POLICY {}").format(where)
 
 
-def revokes(role: str, privileges: list[Granted]) -> list[tuple[str, Composed]]:
-    """Return the statements that revoke ``privileges`` of ``role``, each with the object's owner, to run it as.
-
-    They also revoke what ``role`` granted to others.
-    """
-    wanted = {
-        (each.owner, each.target, role if each.grantor == each.owner else each.grantor): None for each in privileges
-    }
-    statements = []
-    for owner, target, whom in wanted:
-        text = (
-            "REVOKE ALL ON {} FROM {} CASCADE" if whom == role else "REVOKE GRANT OPTION FOR ALL ON {} FROM {} CASCADE"
-        )
-        statements.append((owner, SQL(text).format(quoted(target), Identifier(whom))))
-    return statements
+def _revokes(role: str, privileges: list[Granted]) -> Iterator[tuple[str, Composed]]:
+    """Yield the statements for many objects each, and the owner of the objects, to run each as."""
+    wanted = sorted(
+        {
+            (each.owner, role if each.grantor == each.owner else each.grantor, each.kind, each.identity)
+            for each in privileges
+        }
+    )
+    for (owner, whom, kind), of_kind in groupby(wanted, key=lambda each: each[:3]):
+        targets: list[Composable] = [quoted(identity) for *_, identity in of_kind]
+        what = "ALL" if whom == role else "GRANT OPTION FOR ALL"
+        for start in range(0, len(targets), _AT_ONCE):
+            objects = SQL(", ").join(targets[start : start + _AT_ONCE])
+            text = quoted(f"REVOKE {what} ON {kind} {{}} FROM {{}} CASCADE")
+            yield owner, text.format(objects, Identifier(whom))

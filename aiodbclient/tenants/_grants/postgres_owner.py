@@ -22,18 +22,13 @@ database.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from attrs import field, frozen
-from psycopg import AsyncConnection
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ...engines import Engine
 from ...errors import GrantError
-from .._naming import Names, names_of
 from .._problems import Problem
-from .._roles import Role
-from .postgres_sessions import become, knows_options, run
+from .postgres_sessions import Session
 
 PUBLIC = ""  # no role can have this name
 
@@ -62,44 +57,26 @@ FROM pg_roles r LEFT JOIN pg_auth_members ON roleid = r.oid WHERE rolname = %s
 
 @frozen
 class Step:
-    """A missing statement.
+    """A missing statement, and the problem until it has run."""
 
-    Attributes:
-        problem: The problem until it has run; None if there is none.
-        statement: The statement.
-        as_owner: Whether to run it as the owner role instead of the administrator.
-        of_login: Whether it concerns only one of the tenant's own logins.
-    """
-
-    problem: Problem | None
+    problem: Problem
     statement: Composed
-    as_owner: bool = False
-    of_login: bool = False
+    as_owner: bool = False  # run it as the owner role, not as the administrator
+    of_login: bool = False  # it concerns only one of the tenant's own logins
 
 
 @frozen(kw_only=True)
 class Database:
-    """The state of a tenant's database on the server.
-
-    Attributes:
-        owner: The role that owns it.
-        connections: Whether it allows connections.
-        template: Whether it is a template, which cannot be dropped.
-        limit: Its connection limit; -1 for none.
-        settings: The names of the settings on it.
-        half: Half of the connections that the server takes.
-        privileges: The privileges of each role on it. ``PUBLIC`` means all roles.
-        granting: The roles that may grant a privilege to others.
-    """
+    """The state of a tenant's database on the server."""
 
     owner: str
-    connections: bool
-    template: bool
-    limit: int
-    settings: frozenset[str]
-    half: int
-    privileges: dict[str, set[str]] = field(factory=dict)
-    granting: set[str] = field(factory=set)
+    connections: bool  # whether it allows them
+    template: bool  # then it cannot be dropped
+    limit: int  # of its connections; -1 for none
+    settings: frozenset[str]  # their names
+    half: int  # of the connections that the server takes
+    privileges: dict[str, set[str]] = field(factory=dict)  # of each role. ``PUBLIC`` means all roles
+    granting: set[str] = field(factory=set)  # the roles that may grant a privilege to others
 
 
 @frozen(kw_only=True)
@@ -113,19 +90,15 @@ class Member:
     set: bool
 
 
-async def has_database(names: Names, server: AsyncConnection[Any]) -> bool:
+async def has_database(session: Session) -> bool:
     """Whether the tenant's database exists."""
-    return bool(await run(names, server, SQL("SELECT FROM pg_database WHERE datname = %s"), names.database))
+    return bool(await session.run(SQL("SELECT FROM pg_database WHERE datname = %s"), session.names.database))
 
 
-async def read_database(names: Names, server: AsyncConnection[Any]) -> Database:
-    """Read the tenant's database.
-
-    Raises:
-        GrantError: It does not exist.
-    """
-    assert names.database is not None
-    rows = await run(names, server, _DATABASE, names.database)
+async def read_database(session: Session) -> Database:
+    """Read the tenant's database. Raises GrantError if it does not exist."""
+    names = session.names
+    rows = await session.run(_DATABASE, names.database)
     if not rows:
         raise GrantError(
             f"tenant {names.tenant!r}: the database {names.database!r} does not exist", tenant=names.tenant
@@ -134,18 +107,18 @@ async def read_database(names: Names, server: AsyncConnection[Any]) -> Database:
     database = Database(
         owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings), half=half
     )
-    for grantee, privilege, grantable in await run(names, server, _PRIVILEGES, names.database):
+    for grantee, privilege, grantable in await session.run(_PRIVILEGES, names.database):
         database.privileges.setdefault(grantee, set()).add(privilege)
         if grantable and grantee != owner:
             database.granting.add(grantee)
     return database
 
 
-async def members(names: Names, server: AsyncConnection[Any], role: str) -> list[Member] | None:
+async def members(session: Session, role: str) -> list[Member] | None:
     """Read the members of ``role``; None if there is no such role."""
-    columns = ("inherit_option", "set_option") if knows_options(server) else ("true", "true")
+    columns = ("inherit_option", "set_option") if session.knows_options else ("true", "true")
     query = _MEMBERS.format(inherit=SQL(columns[0]), set=SQL(columns[1]))
-    rows = await run(names, server, query, role)
+    rows = await session.run(query, role)
     if not rows:
         return None
     return [
@@ -155,44 +128,38 @@ async def members(names: Names, server: AsyncConnection[Any], role: str) -> list
     ]
 
 
-async def lacking(
-    names: Names, server: AsyncConnection[Any], usernames: Sequence[str], limit: int | None
-) -> list[Step]:
+async def lacking(session: Session, usernames: Sequence[str], limit: int | None) -> list[Step]:
     """Return the missing statements for the database, the owner role and these logins. Changes nothing.
 
     In their order a login may connect before it stops inheriting, so no program is refused in between.
     """
-    database, present = await read_database(names, server), await members(names, server, names.owner)
-    member = list(membership_steps(names.owner, present, usernames, server, keep=logins_of(names)))
-    if database.owner in usernames and knows_options(server):  # only that login can give it back, when it logs in
-        return [*member, inherit_step(names, server, database.owner)]
+    names = session.names
+    database, present = await read_database(session), await members(session, names.owner)
+    member = list(membership_steps(session, names.owner, present, usernames, keep=names.owner_logins))
+    if database.owner in usernames and session.knows_options:  # only that login can give it back, when it logs in
+        return [*member, inherit_step(session, database.owner)]
     return [
         *(step for step in member if not step.of_login),
-        *_database_steps(names, database, server, usernames, limit or database.half),
+        *_database_steps(session, database, usernames, limit or database.half),
         *(step for step in member if step.of_login),
     ]
 
 
 def membership_steps(
+    session: Session,
     role: str,
     present: list[Member] | None,
     usernames: Sequence[str],
-    server: AsyncConnection[Any],
     *,
     inherit: bool = False,
     keep: Sequence[str] = (),
 ) -> Iterator[Step]:
     """Yield the missing statements so that ``role`` exists, and the administrator and only these logins are members.
 
-    Args:
-        role: The role.
-        present: Its members; None if it does not exist.
-        usernames: The logins that must be members.
-        server: The server.
-        inherit: Whether the logins inherit its rights in every session. Otherwise they use ``SET ROLE``.
-        keep: Other logins that may be members.
+    ``present`` are its members, None if it does not exist. The logins in ``keep`` may be members. With ``inherit`` the
+    logins have its rights in every session, otherwise after ``SET ROLE``.
     """
-    admin, options = server.info.user, knows_options(server)
+    admin, options = session.login, session.knows_options
     if present is None:
         yield Step(Problem.RIGHTS_MISSING, SQL("CREATE ROLE {} NOLOGIN").format(Identifier(role)))
     wanted = {admin: (False, True)} | dict.fromkeys(usernames, (inherit, not inherit))
@@ -210,18 +177,18 @@ def membership_steps(
             yield Step(Problem.OPEN_TO_OTHERS, revoke)
 
 
-def inherit_step(names: Names, server: AsyncConnection[Any], username: str) -> Step:
+def inherit_step(session: Session, username: str) -> Step:
     """Return the step that lets a login inherit the owner's rights, until the next ``give``."""
-    text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if knows_options(server) else "")
-    return Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(names.owner), Identifier(username)))
+    text = "GRANT {} TO {}" + (" WITH INHERIT TRUE" if session.knows_options else "")
+    return Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(session.names.owner), Identifier(username)))
 
 
-def _database_steps(
-    names: Names, database: Database, server: AsyncConnection[Any], usernames: Sequence[str], limit: int
-) -> Iterator[Step]:
-    name, owner, admin = Identifier(names.database or ""), Identifier(names.owner), server.info.user
+def _database_steps(session: Session, database: Database, usernames: Sequence[str], limit: int) -> Iterator[Step]:
+    names = session.names
+    name, owner, admin = Identifier(names.database or ""), Identifier(names.owner), session.login
     if database.owner != names.owner:
-        stolen = Identifier(database.owner) if database.owner in logins_of(names) else None  # before PostgreSQL 16
+        # Before PostgreSQL 16 a login can take it.
+        stolen = Identifier(database.owner) if database.owner in names.owner_logins else None
         if stolen:
             yield Step(Problem.RIGHTS_MISSING, SQL("GRANT {} TO CURRENT_USER").format(stolen))
         yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} OWNER TO {}").format(name, owner))
@@ -235,10 +202,9 @@ def _database_steps(
     for change in changes:
         yield Step(Problem.RIGHTS_MISSING, SQL("ALTER DATABASE {} {}").format(name, change), as_owner=True)
 
-    if database.limit != limit:
-        problem = Problem.RIGHTS_MISSING if 0 <= database.limit < limit else None
+    if not 0 < database.limit <= limit:  # a lower limit may be meant, and 0 keeps everybody out
         change = SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, Literal(limit))
-        yield Step(problem, change, as_owner=True)
+        yield Step(Problem.RIGHTS_MISSING, change, as_owner=True)
     if not database.privileges.get(names.owner, set()) >= _ALL and database.owner == names.owner:
         yield Step(Problem.RIGHTS_MISSING, SQL("GRANT ALL ON DATABASE {} TO {}").format(name, owner), as_owner=True)
     for member in (*usernames, admin):
@@ -246,7 +212,7 @@ def _database_steps(
             grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(member))
             yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True, of_login=member != admin)
     # Last, so that the administrator can still connect if the process is killed in between.
-    yield from closing_steps(database, name, {database.owner, names.owner, admin, *logins_of(names), *groups_of(names)})
+    yield from closing_steps(database, name, {database.owner, names.owner, admin, *names.owner_logins, *names.groups})
 
 
 def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Iterator[Step]:
@@ -263,30 +229,15 @@ def _grantee(name: str) -> Composed:
     return SQL("{}").format(Identifier(name) if name != PUBLIC else SQL("PUBLIC"))
 
 
-async def take(names: Names, server: AsyncConnection[Any], steps: Sequence[Step]) -> None:
+async def take(session: Session, steps: Sequence[Step]) -> None:
     """Run ``steps`` in order."""
     acting = False
     for step in steps:
         if step.as_owner and not acting:
-            await become(names, server, names.owner)
+            await session.become(session.names.owner)
         elif acting and not step.as_owner:
-            await run(names, server, SQL("RESET ROLE"))
+            await session.reset_role()
         acting = step.as_owner
-        await run(names, server, step.statement)
+        await session.run(step.statement)
     if acting:
-        await run(names, server, SQL("RESET ROLE"))
-
-
-def with_role(names: Names, role: Role) -> Names:
-    """Return the names of the same tenant for another role."""
-    return names_of(names.tenant, Engine.PG, names.whole.removesuffix(names.tenant), role)
-
-
-def logins_of(names: Names) -> tuple[str, ...]:
-    """Return the logins of the tenant's owner."""
-    return with_role(names, Role.OWNER).logins
-
-
-def groups_of(names: Names) -> tuple[str, ...]:
-    """Return the roles with the rights of the tenant's readers and writers."""
-    return tuple(with_role(names, role).group for role in Role if role is not Role.OWNER)
+        await session.reset_role()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import traceback
 import weakref
-from contextlib import suppress
-from typing import Any
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, Protocol
 
 import psycopg
+from attrs import frozen
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier
@@ -29,6 +31,7 @@ SESSION_SECONDS = 30.0  # s for everything in one session
 ENDING_SECONDS = 600.0  # the same for a session that waits for the API and its rate limit
 _LOCK_SECONDS = 0.5  # s that a statement waits for a lock; a hostile session may hold it forever
 _STATEMENT_SECONDS = 10.0
+_STATEMENT_CHARACTERS = 1_000  # of a refused statement in an error
 
 _SETTINGS = {
     "search_path": "pg_catalog,pg_temp",
@@ -59,9 +62,6 @@ class CAFile:
     """A temporary file with the cluster's CA certificate, because libpq only takes a file. Deleted with this object.
 
     Keep it while connections are open: to cancel a statement, libpq opens another connection.
-
-    Args:
-        ca: The certificates as PEM.
     """
 
     def __init__(self, ca: str) -> None:
@@ -84,11 +84,7 @@ def _unlink(path: str) -> None:
 
 
 def admin_options(admin: str) -> dict[str, Any]:
-    """Return the options of the DSN ``admin``.
-
-    Raises:
-        ConfigurationError: It is not a DSN.
-    """
+    """Return the options of the DSN ``admin``. Raises ConfigurationError if it is none."""
     options = options_of(admin)
     if options is None:
         raise ConfigurationError(
@@ -101,16 +97,11 @@ def admin_options(admin: str) -> dict[str, Any]:
 async def connect(
     options: dict[str, Any], ca: CAFile | None, version: int = 0, seconds: float = SESSION_SECONDS
 ) -> AsyncConnection[Any]:
-    """Connect with these options and ``_SETTINGS``, and verify the server by ``ca``.
+    """Connect with these options and ``_SETTINGS``, verify the server by ``ca`` if given, and close what is half-made.
 
-    Args:
-        options: The options.
-        ca: The CA certificate; None: only as the options say.
-        version: The server version, or 0 if unknown.
-        seconds: How long the session may be idle, or in a transaction.
+    The session may be idle, or in a transaction, for ``seconds``. A ``version`` of 0 is unknown.
     """
-    timeouts = (*_IDLE, _SINCE_17) if version >= 17_00_00 else _IDLE
-    settings = _SETTINGS | dict.fromkeys(timeouts, f"{seconds * 1000:.0f}")
+    settings = _SETTINGS | dict.fromkeys((*_IDLE, _SINCE_17) if version >= 17_00_00 else _IDLE, f"{seconds * 1000:.0f}")
     given = " ".join([str(options.get("options") or ""), *(f"-c {name}={value}" for name, value in settings.items())])
     verified = {} if ca is None else {"sslmode": "verify-full", "sslrootcert": ca.path()}
     conninfo = make_conninfo(
@@ -120,7 +111,14 @@ async def connect(
         options=given,
         connect_timeout=CONNECT_SECONDS,
     )
-    return await AsyncConnection.connect(conninfo, autocommit=True)
+    try:
+        return await AsyncConnection.connect(conninfo, autocommit=True)
+    except BaseException as error:
+        # psycopg's frames and its error hold the half-made connection, in a cycle.
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, psycopg.Error) and error.pgconn is not None:
+            error.pgconn.finish()
+        raise
 
 
 def quoted(text: Any) -> SQL:
@@ -128,36 +126,57 @@ def quoted(text: Any) -> SQL:
     return SQL(text)
 
 
-async def run(names: Names, server: AsyncConnection[Any], statement: Composed | SQL, *values: Any) -> list[Any]:
-    """Execute ``statement`` for a tenant and return its rows.
+@frozen
+class Session:
+    """A session on the server, at work for one tenant."""
 
-    Raises:
-        BlockedError: Another session holds a lock that it needs.
-        SessionLostError: The connection broke.
-        GrantError: PostgreSQL refuses it.
-    """
-    kind: type[GrantError] = GrantError
-    try:
-        cursor = await server.execute(statement, values or None)
-        return [] if cursor.description is None else await cursor.fetchall()
-    except psycopg.Error as error:
-        reason = error.diag.message_primary or one_line(error)
-        if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
-            kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
-        elif server.closed:
-            kind = SessionLostError
-    raise kind(
-        f"tenant {names.tenant!r}: PostgreSQL refused a statement: {reason}",
-        tenant=names.tenant,
-        statement=statement.as_string(None),
-    )
+    names: Names
+    server: AsyncConnection[Any]
+
+    @property
+    def login(self) -> str:
+        """Who logged in."""
+        return self.server.info.user
+
+    @property
+    def knows_options(self) -> bool:
+        """Whether the server supports ``WITH INHERIT`` and ``WITH SET``. Without them, members inherit and may set."""
+        return self.server.info.server_version >= WITH_OPTIONS
+
+    async def run(self, statement: Composed | SQL, *values: Any) -> list[Any]:
+        """Execute ``statement`` and return its rows.
+
+        Raises:
+            BlockedError: Another session holds a lock that it needs.
+            SessionLostError: The connection broke.
+            GrantError: PostgreSQL refuses it.
+        """
+        kind: type[GrantError] = GrantError
+        try:
+            cursor = await self.server.execute(statement, values or None)
+            return [] if cursor.description is None else await cursor.fetchall()
+        except psycopg.Error as error:
+            reason = error.diag.message_primary or one_line(error)
+            if error.sqlstate in _BLOCKED or reason.startswith(_SAME_ROW):
+                kind, reason = BlockedError, f"{reason} (another session holds a lock that it needs)"
+            elif self.server.closed:
+                kind = SessionLostError
+        raise kind(
+            f"tenant {self.names.tenant!r}: PostgreSQL refused a statement: {reason}",
+            tenant=self.names.tenant,
+            statement=statement.as_string(None)[:_STATEMENT_CHARACTERS],
+        )
+
+    async def become(self, role: str) -> None:
+        """Continue as ``role`` until ``RESET ROLE``."""
+        await self.run(SQL("SET ROLE {}").format(Identifier(role)))
+
+    async def reset_role(self) -> None:
+        """Continue as the login itself."""
+        await self.run(SQL("RESET ROLE"))
 
 
-async def become(names: Names, server: AsyncConnection[Any], role: str) -> None:
-    """Continue the session as ``role`` until ``RESET ROLE``."""
-    await run(names, server, SQL("SET ROLE {}").format(Identifier(role)))
+class Opener(Protocol):
+    """Opens sessions of the administrator for one tenant. ``options`` replace the administrator's own."""
 
-
-def knows_options(server: AsyncConnection[Any]) -> bool:
-    """Whether the server supports ``WITH INHERIT`` and ``WITH SET``. Without them, members inherit and may set."""
-    return server.info.server_version >= WITH_OPTIONS
+    def __call__(self, **options: Any) -> AbstractAsyncContextManager[Session]: ...

@@ -4,7 +4,7 @@ A store has one record for each name. A process claims a name to work on it, and
 the record. To provision a tenant, the methods are called in this order::
 
     claim(name)                 stores the name, before any request is sent for it
-    intend(claim, username)     before the first request that creates the login ``username`` or changes its password
+    intend(claim, intent)       before the first request that creates a login or changes its password
     renew(claim)                right before each such request; it raises if the claim was lost
     keep(claim, current, ...)   stores the credential before the caller gets it, and ends the intent and the claim
     release(claim)              instead of ``keep``, after an error or a cancellation; the intent stays on record
@@ -29,9 +29,9 @@ class Record:
         name: The name of the tenant.
         current: The credential to use; None if none is stored yet.
         previous: The credential from before the last ``rotate``. It works until it is retired. None if there is none.
-        intended: The intent: a process was about to create this login, or to change its password. The resulting
-            credential is not stored yet. None if there is no intent. ``keep`` and ``forget`` end it. ``intend`` with
-            None ends it if the login turned out to be somebody else's. No error ends it.
+        intended: The intent: what a process was about to do to the tenant. None if there is no intent. ``keep`` and
+            ``forget`` end it. ``intend`` with None ends it if the login turned out to be somebody else's. No error
+            ends it. To a store it is one opaque text.
     """
 
     name: str
@@ -104,11 +104,11 @@ class Store(Protocol):
         """
 
     async def intend(self, claim: Claim, username: str | None) -> None:
-        """Store the intent to create ``username`` or to change its password.
+        """Store the intent: what is about to happen to the tenant.
 
         Args:
             claim: The claim.
-            username: The login. It replaces an earlier intent. None ends the intent.
+            username: The intent, one opaque text. It replaces an earlier one. None ends it.
         """
 
     async def renew(self, claim: Claim, lease: float) -> None:

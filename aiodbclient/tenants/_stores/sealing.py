@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Key = str | bytes | Sequence[str | bytes] | None
 
 _KEY = re.compile(rb"\s*[A-Za-z0-9_+/-]{43}=\s*")
-_OF_THE_COMMAND = " (for the command: AIODBCLIENT_STORE_KEY)"
 
 
 class Seal:
@@ -78,16 +77,17 @@ class Seal:
     def _open(self, name: str, text: str) -> Record:
         kind, body = unwrap(name, text)
         if (kind == "fernet") != (self._fernet is not None):
+            if kind == "fernet":
+                raise StoreError(f"the record of {name!r} is encrypted", advice="open the store with its key=")
             raise StoreError(
-                f"the record of {name!r} is encrypted: open the store with its key={_OF_THE_COMMAND}"
-                if kind == "fernet"
-                else f"the record of {name!r} is not encrypted, and the store was opened with a key={_OF_THE_COMMAND}"
+                f"the record of {name!r} is not encrypted, and the store was opened with a key",
+                advice="open it without key=",
             )
         if self._fernet is not None:
             opened = _decrypted(self._fernet, body)
             if opened is None:
                 raise StoreError(
-                    f"the record of {name!r} was encrypted with another key than those of key={_OF_THE_COMMAND}"
+                    f"the record of {name!r} was encrypted with another key", advice="open the store with its key="
                 )
             body = opened
         record = _record(body)
@@ -164,9 +164,7 @@ def _fernet(key: str | bytes | Sequence[str | bytes]) -> MultiFernet | InvalidAr
     try:
         return MultiFernet([Fernet(_strict(each)) for each in ([key] if isinstance(key, str | bytes) else key)])
     except (ValueError, TypeError):
-        return InvalidArgumentError(
-            f"key= takes one or several keys of cryptography.fernet.Fernet.generate_key(){_OF_THE_COMMAND}"
-        )
+        return InvalidArgumentError("key= takes one or several keys of cryptography.fernet.Fernet.generate_key()")
 
 
 def _strict(key: str | bytes) -> bytes:

@@ -80,7 +80,8 @@ class StoreContract:
 
     @in_a_loop
     async def test_every_shape_of_a_credential_comes_back_as_it_was(self) -> None:
-        full = a_credential("alpha", "p'\"\\%😀\n")
+        suspended = datetime(2026, 11, 27, 7, 0, 0, 1, UTC)
+        full = evolve(a_credential("alpha", "p'\"\\%😀\n"), suspended=suspended, spare=True)
         bare = evolve(
             full,
             password=None,
@@ -90,6 +91,8 @@ class StoreContract:
             access_key=None,
             cluster=None,
             since=None,
+            suspended=None,
+            spare=False,
             engine="oracle",
         )
         assert None not in [getattr(full, each.name) for each in fields(Credential)]
@@ -100,6 +103,9 @@ class StoreContract:
                 record = await store.get("alpha")
                 assert record is not None
                 assert current is None or isinstance(record.current, Credential)
+                assert [each and each.spare for each in (record.current, record.previous)] == [
+                    each and each.spare for each in (current, previous)
+                ]
                 assert current is not full or (record.current and isinstance(record.current.engine, Engine))
 
     @in_a_loop

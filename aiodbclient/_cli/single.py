@@ -1,0 +1,256 @@
+"""The commands of one call each: ``aiodbclient clusters``, ``users`` and ``dbs``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from attrs import asdict
+
+from .. import Cluster, ClusterClient, User
+from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
+from .arguments import Api, ClusterArgument, NamedArgument, OnCluster, Printed, ShowOption, Table, YesOption, split
+from .asking import confirm
+from .help import Command, ListGroup, group
+from .names import check_name
+from .opening import find_cluster, open_client, patiently
+from .output import as_json, check_stdout, command_line, note, print_rows, safe, this_command, write
+from .running import DONE, reads, writes
+from .users_file import apply_users, plan_users
+
+clusters = group("List the account's clusters, or read one.", ListGroup)
+users = group("Manage the users of a cluster, one at a time or from a file.")
+dbs = group("List, create and delete the databases of a cluster.")
+
+_SECRETS = ("password", "access_cert", "access_key")
+_LAST = ("host", "id")
+
+
+@asynccontextmanager
+async def _opened(place: OnCluster, cluster: str, what: str = "") -> AsyncGenerator[ClusterClient]:
+    """Open a cluster for one call about ``what``, such as ``user alpha``."""
+    async with open_client(place) as (client, _), patiently():
+        found = await find_cluster(client, cluster)
+        try:
+            yield found
+        except NotFoundError as error:
+            if place.verbose or not what:
+                raise
+            raise NotFoundError(f"no {what} on {safe(cluster)}", status=error.status) from None
+        except DatabaseClientError as error:
+            if what and error.may_have_applied:
+                kind, _, name = what.partition(" ")
+                note(f"to see what was done: {command_line([f'{kind}s', 'get', cluster, name])}")
+            raise
+
+
+@clusters.command("list", cls=Command)
+@reads
+async def list_clusters(printed: Table, api: Api) -> int:
+    """List the account's clusters. `aiodbclient clusters` alone does the same.
+
+    Example: aiodbclient clusters list
+    """
+    async with open_client(api) as (client, _), patiently():
+        rows = [_cluster(each) for each in await client.clusters.list()]
+    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=_LAST, none="the account has no clusters")
+    return DONE
+
+
+@clusters.command("get", cls=Command)
+@reads
+async def get_cluster(printed: Table, place: OnCluster, words: ClusterArgument = None) -> int:
+    """Read one cluster, and where it listens.
+
+    Example: aiodbclient clusters get tenants-prod
+    """
+    cluster, _ = split(words, place.cluster, 0)
+    async with _opened(place, cluster) as found:
+        info = await found.info()
+    row = _cluster(info)
+    row |= {"port": info.connection.port, "tls": info.connection.ssl, "host": info.connection.host}
+    if info.private_connection is not None:
+        row["private_host"] = info.private_connection.host
+    print_rows([row | {"id": row.pop("id")}], as_objects=printed.as_json, wide=printed.wide)
+    return DONE
+
+
+def _cluster(cluster: Cluster) -> dict[str, object]:
+    members = ("name", "engine", "version", "status", "region", "id")
+    return {name: getattr(cluster, name) for name in members}
+
+
+@dbs.command("list", cls=Command)
+@reads
+async def list_dbs(printed: Table, place: OnCluster, words: ClusterArgument = None) -> int:
+    """List the databases of a cluster.
+
+    Example: aiodbclient dbs list tenants-prod
+    """
+    cluster, _ = split(words, place.cluster, 0)
+    async with _opened(place, cluster) as found:
+        rows = [{"name": db.name} for db in await found.dbs.list()]
+    print_rows(rows, as_objects=printed.as_json, none=f"{cluster} has no databases")
+    return DONE
+
+
+@dbs.command("get", cls=Command)
+@reads
+async def get_db(printed: Table, place: OnCluster, words: NamedArgument = None) -> int:
+    """Read one database: exits with 1 if it does not exist.
+
+    Example: aiodbclient dbs get tenants-prod defaultdb
+    """
+    cluster, [name] = split(words, place.cluster, 1)
+    async with _opened(place, cluster, f"db {name}") as found:
+        db = await found.dbs.get(name)
+    print_rows([{"name": db.name}], as_objects=printed.as_json)
+    return DONE
+
+
+@dbs.command("create", cls=Command)
+@writes
+async def create_db(printed: Printed, place: OnCluster, words: NamedArgument = None) -> int:
+    """Create a database.
+
+    Example: aiodbclient dbs create tenants-prod archive
+    """
+    cluster, [name] = split(words, place.cluster, 1)
+    check_name(name)
+    async with _opened(place, cluster, f"db {name}") as found:
+        await found.dbs.create(name)
+    _print_done(name, "created", "database", as_object=printed.as_json)
+    return DONE
+
+
+@dbs.command("delete", cls=Command)
+@writes
+async def delete_db(printed: Printed, place: OnCluster, words: NamedArgument = None, yes: YesOption = False) -> int:
+    """Delete a database and all its data.
+
+    Example: aiodbclient dbs delete tenants-prod archive --yes
+    """
+    cluster, [name] = split(words, place.cluster, 1)
+    confirm(f"Delete the database {safe(name)} of {cluster} and all its data?", yes=yes)
+    async with _opened(place, cluster, f"db {name}") as found:
+        await found.dbs.delete(name)
+    _print_done(name, "deleted", "database", as_object=printed.as_json)
+    return DONE
+
+
+@users.command("list", cls=Command)
+@reads
+async def list_users(printed: Table, place: OnCluster, words: ClusterArgument = None, show: ShowOption = False) -> int:
+    """List the users of a cluster.
+
+    Example: aiodbclient users list tenants-prod
+    """
+    cluster, _ = split(words, place.cluster, 0)
+    async with _opened(place, cluster) as found:
+        rows = [_user(user, show) for user in await found.users.list()]
+    _print_users(rows, printed, none=f"{cluster} has no users")
+    return DONE
+
+
+@users.command("get", cls=Command)
+@reads
+async def get_user(printed: Table, place: OnCluster, words: NamedArgument = None, show: ShowOption = False) -> int:
+    """Read one user.
+
+    Example: aiodbclient users get tenants-prod reporting --show
+    """
+    cluster, [name] = split(words, place.cluster, 1)
+    async with _opened(place, cluster, f"user {name}") as found:
+        user = await found.users.get(name)
+    _print_users([_user(user, show)], printed)
+    return DONE
+
+
+@users.command("create", cls=Command)
+@writes
+async def create_user(printed: Table, place: OnCluster, words: NamedArgument = None, show: ShowOption = False) -> int:
+    """Create a user. It needs --show, because the password is printed once and not stored.
+
+    Example: aiodbclient users create tenants-prod reporting --show
+    """
+    cluster, [name] = split(words, place.cluster, 1)
+    check_name(name)
+    _check_shown(show)
+    async with _opened(place, cluster, f"user {name}") as found:
+        user = await found.users.create(name)
+    _print_new(user, f"the user {safe(name)} was created with a password", cluster, printed)
+    return DONE
+
+
+@users.command("delete", cls=Command)
+@writes
+async def delete_user(printed: Printed, place: OnCluster, words: NamedArgument = None, yes: YesOption = False) -> int:
+    """Delete a user.
+
+    Example: aiodbclient users delete tenants-prod reporting --yes
+    """
+    cluster, [name] = split(words, place.cluster, 1)
+    confirm(f"Delete the user {safe(name)} of {cluster}?", yes=yes)
+    async with _opened(place, cluster, f"user {name}") as found:
+        await found.users.delete(name)
+    _print_done(name, "deleted", "user", as_object=printed.as_json)
+    return DONE
+
+
+@users.command("reset", cls=Command)
+@writes
+async def reset_user(
+    printed: Table,
+    place: OnCluster,
+    words: NamedArgument = None,
+    show: ShowOption = False,
+    yes: YesOption = False,
+) -> int:
+    """Give a user a new password. The old one stops working at once.
+
+    It needs --show, because the new password is printed once and not stored.
+
+    Example: aiodbclient users reset tenants-prod reporting --show --yes
+    """
+    cluster, [name] = split(words, place.cluster, 1)
+    _check_shown(show)
+    question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
+    confirm(question, yes=yes)
+    async with _opened(place, cluster, f"user {name}") as found:
+        user = await found.users.reset_auth(name)
+    _print_new(user, f"the user {safe(name)} has a new password", cluster, printed)
+    return DONE
+
+
+def _check_shown(show: bool) -> None:
+    if not show:
+        raise InvalidArgumentError(
+            f"the password would be lost. To print it: {this_command('--show')}. Nothing was sent"
+        )
+    check_stdout("the password would be lost: nothing was sent")
+
+
+def _print_new(user: User, done: str, cluster: str, printed: Table) -> None:
+    reset = command_line(["users", "reset", cluster, user.name, "--show"])
+    lost = f"{done}, which was not printed and is not stored. Make another one: {reset}"
+    _print_users([_user(user, True)], printed, lost=lost)
+
+
+def _print_users(rows: list[dict[str, object]], printed: Table, *, lost: str = "", none: str = "") -> None:
+    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("role", "settings"), lost=lost, none=none)
+
+
+def _user(user: User, show: bool) -> dict[str, object]:
+    row = asdict(user, filter=lambda field, value: value is not None and (show or field.name not in _SECRETS))
+    return {"name": row.pop("name"), "role": row.pop("role", None)} | row
+
+
+def _print_done(name: str, action: str, what: str, *, as_object: bool) -> None:
+    if as_object:
+        write(f"{as_json({'name': name, 'action': action})}\n")
+    else:
+        note(f"{action} the {what} {safe(name)}")
+
+
+users.command("plan", cls=Command)(plan_users)
+users.command("apply", cls=Command)(apply_users)

@@ -1,0 +1,288 @@
+"""The commands that only look at tenants: list, show, check and plan."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from attrs import evolve
+
+from ..errors import InvalidArgumentError
+from ..tenants import Credential, Plan, Problem, Record, Role, Store, TenantChecked
+from ..tenants._intent import pending
+from ..tenants._naming import record_name
+from .arguments import (
+    AdoptOption,
+    Checked,
+    Chosen,
+    ClusterArgument,
+    Listed,
+    Place,
+    Printed,
+    Pruning,
+    Recorded,
+    RoleOption,
+    Shown,
+    ShowOption,
+    Table,
+    resolved,
+)
+from .asking import check_most
+from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
+from .following import Report, follow
+from .names import locate_names
+from .output import check_stdout, note, print_rows, printable, safe, span, stdout_console, write
+from .running import DIFFERENT, DONE, SOME_FAILED, reads
+from .stores import IfMissing
+from .tenants_place import named, open_place, open_records
+
+_UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
+_FEW = 10  # names that a suggested command repeats
+_LAST = ("since", "username")
+_SIGNS = {
+    "create": ("+ {}", "green"),
+    "adopt": ("+ {} (adopted: its login or database exists{})", "yellow"),
+    "conflict": ("! {} (in conflict: its login or database exists and is not on record; --adopt takes it over)", "red"),
+    "resume": ("~ {} (unfinished, will be resumed)", "yellow"),
+    "repair": ("~ {} (has problems)", "yellow"),
+    "remove": ("- {}", "red"),
+}
+
+
+@reads
+async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument = None) -> int:
+    """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
+
+    The column `pending` names the command to run next: `retire` ends the credential from before the last rotation.
+    `provision`, `repair` or `rotate` finishes what was begun.
+
+    Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
+    """
+    place, _ = resolved(place, words, 0)
+    async with open_records(place) as opened:
+        found = {role: (await opened.on_record(role)).records.values() for role in Role}
+    rows = [_line(record, role, printed) for role, records in found.items() for record in records]
+    rows.sort(key=lambda row: str(row["name"]))
+    none = f"{place.store} has no tenants"
+    print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=_LAST, none=none)
+    return opened.end(DONE)
+
+
+def _line(record: Record, role: Role, printed: Table) -> dict[str, object]:
+    now = record.current
+    state = {"state": "begun" if now is None else "ready" if now.suspended is None else "suspended"}
+    left = {"pending": ", ".join(pending(record)) or None}
+    return {"name": record.name, "role": role.value} | state | _age(now, printed) | left | _login(now, printed)
+
+
+def _age(now: Credential | None, printed: Table) -> dict[str, object]:
+    """How old the credential is: for people, or as a time for programs."""
+    if printed.as_json or now is None or now.since is None:
+        return {} if printed.as_json else {"age": None}
+    return {"age": span((datetime.now(UTC) - now.since).total_seconds())}
+
+
+def _login(now: Credential | None, printed: Table) -> dict[str, object]:
+    login: dict[str, object] = {"username": None if now is None else now.username}
+    return login | ({"since": None if now is None else since_of(now)} if printed.as_json or printed.wide else {})
+
+
+@reads
+async def show_tenants(
+    chosen: Chosen,
+    place: Recorded,
+    printed: Shown,
+    role: RoleOption = Role.OWNER,
+    show: ShowOption = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca-file",
+            metavar="FILE",
+            help="Print URIs that verify the server by the CA in this file. The file is written if it is not there; "
+            "with -o k8s it is the path of the mounted ca.crt, and nothing is written.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    """Print the stored credentials of the names, or of all. Sends nothing if CLUSTER is an id.
+
+    Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --show
+    Example: aiodbclient tenants show alpha --cluster tenants-prod --store tenants.db --output env --ca-file ca.pem
+    """
+    place, words = resolved(place, chosen.names, None)
+    wanted = named(words, chosen.file, chosen.everybody or not (words or chosen.file))
+    if printed.output == "env" and (wanted is None or len(wanted) != 1):
+        raise InvalidArgumentError("-o env prints the variables of one tenant: give one name")
+    async with open_records(place) as opened:
+        names, missing = await opened.select(wanted, role)
+        found = {name: await opened.tenants.role(role).get(name) for name in names}
+        begun = "no credential is stored, since its creation or removal is not finished"
+        missing |= {name: begun for name, each in found.items() if each is None and wanted is not None}
+    credentials = [each for each in found.values() if each is not None]
+    if wanted is None and not credentials:
+        note(f"{place.store} has no tenants")
+    _print_credentials(credentials, printed, ca_file, show=show)
+    for name, why in missing.items():
+        note(f"{safe(name)}: {why}")
+    return opened.end(SOME_FAILED if missing else DONE)
+
+
+def _print_credentials(credentials: list[Credential], printed: Shown, ca_file: Path | None, *, show: bool) -> None:
+    check_stdout("")
+    if ca_file is not None and printed.output != "k8s" and credentials:
+        write_ca(credentials[0], ca_file)
+    path = None if ca_file is None else str(ca_file)
+    prints_uris = show or printed.output in ("env", "uri", "k8s")
+    if prints_uris and path is None and any(each.ca is not None for each in credentials):
+        note("the URIs encrypt the connection but do not verify the server: for that, add --ca-file ca.pem")
+    match printed.output:
+        case "uri":
+            write("".join(f"{uri_of(each, path)}\n" for each in credentials))
+        case "env":
+            write("".join(as_shell(each, path) for each in credentials))
+        case "k8s":
+            write("---\n".join(as_secret(each, path) for each in credentials))
+        case _:
+            rows = (row_of(each, path, show=show, as_object=printed.as_json) for each in credentials)
+            print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("role", "engine", "port", "database"))
+
+
+@reads
+async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: RoleOption = Role.OWNER) -> int:
+    """Find out whether tenants work, and change nothing. Without names: all. Exits with 5 if one has a problem.
+
+    A tenant that another command works on is no problem.
+
+    Example: aiodbclient tenants check --cluster tenants-prod --store tenants.db
+    """
+    place, words = resolved(place, chosen.names, None)
+    wanted = named(words, chosen.file, chosen.everybody or not (words or chosen.file))
+    broken, busy, rows = dict[str, TenantChecked](), set[str](), list[dict[str, Any]]()
+
+    def row(outcome: TenantChecked) -> dict[str, Any]:
+        problems = list(outcome.problems)
+        state = "in progress" if outcome.name in busy else "problems" if problems else "ok"
+        return (
+            {"role": role.value, "state": state}
+            | _age(outcome.credential, printed)
+            | {"problems": problems if printed.as_json else ", ".join(problems)}
+            | _login(outcome.credential, printed)
+        )
+
+    def details(outcome: TenantChecked) -> str:
+        if printed.output in ("table", "wide"):
+            rows.append({"name": outcome.name} | row(outcome))
+            return ""
+        if outcome.name in busy:
+            return f"{safe(outcome.name)}: in progress"
+        return f"{safe(outcome.name)}: {', '.join(outcome.problems)}" if outcome.problems else ""
+
+    async def settle(outcome: TenantChecked) -> TenantChecked:
+        if _UNFINISHED.intersection(outcome.problems) and await _is_claimed(opened.store, outcome.name, role):
+            busy.add(outcome.name)
+            return evolve(outcome, problems=())
+        if outcome.problems:
+            broken[outcome.name] = outcome
+        return outcome
+
+    async with open_place(place) as opened:
+        names, missing = await opened.select(wanted, role)
+        report = Report(
+            as_objects=printed.as_json,
+            row=row,
+            details=details,
+            settle=settle,
+            summary=lambda: "" if broken or missing else ": all well",
+        )
+        run = {"": opened.tenants.role(role).check(names)}
+        code = await follow(run, total=len(names), budget=opened.budget, report=report, limited=False, missing=missing)
+    print_rows(rows, as_objects=False, wide=printed.wide, last=_LAST)
+    if broken and code in (DONE, SOME_FAILED):
+        which = list(broken) if len(broken) <= _FEW else ["--all"]
+        note(f"{len(broken)} with problems. To repair them: {opened.command('repair', *which, role=role)}")
+        if any(_UNFINISHED.intersection(each.problems) for each in broken.values()):
+            note(f"to see which command finishes what was begun: {opened.command('list')}")
+        code = DIFFERENT if code == DONE else code
+    return opened.end(code)
+
+
+async def _is_claimed(store: Store, name: str, role: Role) -> bool:
+    """Whether a process works on the tenant. To find out, this claims it for a moment."""
+    claim = await store.claim(record_name(name, role), 10.0)
+    if claim is not None:
+        await store.release(claim)
+    return claim is None
+
+
+@reads
+async def plan_tenants(
+    listed: Listed,
+    place: Place,
+    pruning: Pruning,
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    adopt: AdoptOption = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Check the tenants in the store too.")] = False,
+) -> int:
+    """Compare the names with the store and the cluster, and change nothing. Exits with 5 if something differs.
+
+    Example: aiodbclient tenants plan --from names.csv --cluster tenants-prod --store tenants.db
+    """
+    place, words = resolved(place, listed.names, None)
+    wanted = locate_names(words, listed.file)
+    async with open_place(place, IfMissing.EMPTY) as opened:
+        opened.check(wanted)
+        plan = await opened.tenants.role(role).plan(
+            wanted, prune=pruning.prune, refresh=refresh, if_exists="adopt" if adopt else "error"
+        )
+    if printed.as_json:
+        print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_objects=True)
+    else:
+        _print_plan(plan)
+    if plan.repair and not printed.as_json:
+        which = plan.repair if len(plan.repair) <= _FEW else ["--all"]
+        note(f"to see the problems: {opened.command('check', *which, role=role)}")
+    if pruning.prune:
+        check_most(len(plan.extra), pruning.most)
+    differs = plan.create or plan.adopt or plan.conflict or plan.resume or plan.repair or (plan.prune and plan.extra)
+    return DIFFERENT if differs else DONE
+
+
+def _changes(plan: Plan) -> list[tuple[str, str]]:
+    """Each name with its change: a key of ``_SIGNS``, "keep" or "extra"."""
+    kinds = {
+        "create": plan.create,
+        "adopt": plan.adopt,
+        "conflict": plan.conflict,
+        "resume": plan.resume,
+        "repair": plan.repair,
+        "remove" if plan.prune else "extra": plan.extra,
+        "keep": plan.keep,
+    }
+    return [(name, kind) for kind, names in kinds.items() for name in names]
+
+
+def _print_plan(plan: Plan) -> None:
+    """Print a line for each name that differs, and then the number of each kind."""
+    console = stdout_console()
+    with console.capture() as captured:
+        for name, change in _changes(plan):
+            if change in _SIGNS:
+                sign, style = _SIGNS[change]
+                shut_out = plan.shut_out.get(name)
+                more = f"; {', '.join(map(safe, shut_out))} can no longer use it" if shut_out else ""
+                console.print(printable(sign.format(safe(name), more)), style=style, soft_wrap=True)
+        counts = [
+            f"{len(plan.create)} to create",
+            f"{len(plan.resume)} to resume",
+            f"{len(plan.extra) if plan.prune else 0} to remove",
+            f"{len(plan.keep)} to keep",
+        ]
+        others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
+        others["others on record left alone"] = () if plan.prune else plan.extra
+        counts += [f"{len(names)} {what}" for what, names in others.items() if names]
+        console.print(", ".join(counts), soft_wrap=True)
+    write(captured.get())

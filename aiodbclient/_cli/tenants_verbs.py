@@ -1,0 +1,243 @@
+"""The commands that change tenants: provision, repair, rotate, retire and remove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ..errors import InvalidArgumentError
+from ..tenants import Role
+from .arguments import (
+    AdoptOption,
+    AfterOption,
+    Chosen,
+    Listed,
+    OlderOption,
+    Place,
+    Printed,
+    Pruning,
+    RoleOption,
+    RolesOption,
+    ShowOption,
+    YesOption,
+    resolved,
+)
+from .asking import check_most, confirm, some
+from .following import follow
+from .names import locate_names
+from .running import writes
+from .stores import IfMissing
+from .tenants_place import Opened, do, open_place, report_of
+
+
+class IfExists(StrEnum):
+    """What happens to a login or a database that exists and is not on record."""
+
+    ADOPT = "adopt"
+    RESET = "reset"
+    ERROR = "error"
+
+
+@writes
+async def provision_tenants(
+    listed: Listed,
+    place: Place,
+    pruning: Pruning,
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    adopt: AdoptOption = False,
+    if_exists: Annotated[
+        IfExists,
+        typer.Option(
+            metavar="error|adopt|reset",
+            help="What to do with a login or database that exists and is not on record: fail, take it over, or take it "
+            "over and give the login a new password.",
+        ),
+    ] = IfExists.ERROR,
+    yes: YesOption = False,
+    show: ShowOption = False,
+) -> int:
+    """Create a database and a login for each name, and store the credentials. Tenants in the store are kept.
+
+    With --role reader or writer: create such a login for tenants that are in the store.
+
+    Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
+    """
+    if adopt and if_exists is IfExists.RESET:
+        raise InvalidArgumentError("--adopt keeps passwords and --if-exists reset replaces them: give one of them")
+    action = IfExists.ADOPT if adopt else if_exists
+    place, words = resolved(place, listed.names, None)
+    wanted = locate_names(words, listed.file)
+    if action is IfExists.RESET:
+        logins = f"each login of {place.cluster} that exists and is not on record"
+        confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
+    missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
+    async with open_place(place, missing) as opened:
+        tenants, report = opened.tenants.role(role), report_of(printed, show=show)
+        if not pruning.prune:
+            kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
+            run = tenants.provision(wanted, if_exists=action.value)
+            work = len(set(wanted) - kept)
+            return await follow({"": run}, total=len(wanted), budget=opened.budget, report=report, work=work)
+        opened.check(wanted)
+        plan = await tenants.plan(wanted, prune=True, if_exists=action.value)
+        check_most(len(plan.extra), pruning.most)
+        if plan.extra:
+            confirm(_removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes)
+        changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
+        return await follow({"": plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report)
+
+
+@writes
+async def repair_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    recreate: Annotated[
+        bool, typer.Option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
+    ] = False,
+    show: ShowOption = False,
+) -> int:
+    """Repair the problems that `check` finds. Never drops data.
+
+    Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
+    """
+    return await do(
+        place, chosen, [role], lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show
+    )
+
+
+@writes
+async def rotate_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    role: RolesOption = None,
+    older_than: OlderOption = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Rotate also tenants that are not retired yet. Programs may still use what this ends.",
+        ),
+    ] = False,
+    yes: YesOption = False,
+    show: ShowOption = False,
+) -> int:
+    """Give each tenant a new credential, with its other login. The old one works until `retire`.
+
+    Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants rotate --all --older-than 30d --yes --cluster tenants-prod --store tenants.db
+    """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        total = sum(map(len, names.values()))
+        ends = sum(each.previous is not None for found in opened.found.values() for each in found.records.values())
+        ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
+        confirm(f"Give {total} logins on {opened.cluster} new credentials? {ended}", yes=yes)
+
+    return await do(
+        place,
+        chosen,
+        role or [Role.OWNER],
+        lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
+        printed,
+        show=show,
+        once=older_than is None,
+        ask=ask if chosen.everybody else None,
+    )
+
+
+@writes
+async def retire_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    role: RolesOption = None,
+    after: AfterOption = None,
+    end_sessions: Annotated[
+        bool,
+        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the old login."),
+    ] = True,
+    yes: YesOption = False,
+) -> int:
+    """End the credential from before `rotate`: its password and its sessions.
+
+    Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants retire --all --after 1d --yes --cluster tenants-prod --store tenants.db
+    """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
+        if olds:
+            sessions = " and end their open sessions" if end_sessions else ""
+            confirm(f"Retire the old logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
+
+    return await do(
+        place,
+        chosen,
+        role or [Role.OWNER],
+        lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions),
+        printed,
+        ask=ask if chosen.everybody else None,
+    )
+
+
+@writes
+async def remove_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    keep_database: Annotated[
+        bool, typer.Option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
+    ] = False,
+    ignore_absent: Annotated[
+        bool, typer.Option("--ignore-absent", help="Names that are not on record are no failure.")
+    ] = False,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            "--max", metavar="N", min=0, help="Refuse to remove more than N. --all --yes needs it.", show_default=False
+        ),
+    ] = None,
+    yes: YesOption = False,
+) -> int:
+    """Remove tenants: their logins, their databases with all data, and their records.
+
+    With --all, type the number of tenants or the name of the cluster. With --role reader or writer: remove only such
+    logins.
+
+    Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
+    """
+    if chosen.everybody and yes and most is None:
+        raise InvalidArgumentError("--all --yes removes everything: add --max N, the most to remove. Nothing was sent")
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        check_most(len(names[role]), most)
+        absent = f" Not on record: {some(list(missing))}." if missing else ""
+        what = "logins and records; the databases stay" if keep_database else ""
+        words = [str(len(names[role])), opened.cluster] if chosen.everybody else []
+        confirm(f"{_removal(names[role], opened.cluster, role, what)}{absent}", yes=yes, words=words)
+
+    return await do(
+        place,
+        chosen,
+        [role],
+        lambda tenants, names: tenants.remove(names, keep_database=keep_database),
+        printed,
+        ask=ask,
+        ignore_absent=ignore_absent,
+    )
+
+
+def _removal(names: Sequence[str], cluster: str, role: Role, what: str) -> str:
+    """The question before tenants are removed."""
+    number = f" ({len(names)})" if len(names) > 1 else ""
+    if role is not Role.OWNER:
+        return f"Remove the {role} logins of {some(names)}{number} from {cluster}?"
+    return f"Remove {some(names)}{number} from {cluster}: {what or 'logins, databases with all data, and records'}?"

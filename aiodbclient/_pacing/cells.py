@@ -1,0 +1,52 @@
+"""One text in a server, which many processes change: in Valkey or Redis, or in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from ..errors import ConfigurationError
+
+T = TypeVar("T")
+Step = Callable[[str, float], tuple[str, T]]
+
+
+class Cell(Protocol):
+    """A text that is read, changed and written at once, whoever else does that at the same time."""
+
+    where: str  # names the server, for the log
+
+    async def change(self, step: Step[T]) -> T:
+        """Change the text.
+
+        Args:
+            step: Gets the text, empty if there is none, and the server's clock. Returns the new text and a result. It
+                may run several times, and what it raises leaves the text as it was.
+
+        Returns:
+            The result.
+
+        Raises:
+            CellError: The server cannot be used. The change may have been made all the same, as it may after a
+                cancellation.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Disconnect."""
+
+
+def cell_at(url: str, key: str, lives: float, timeout: float) -> Cell:
+    """Return the cell named ``key`` in the server at ``url``, which keeps it for ``lives`` seconds."""
+    is_postgres = url.startswith(("postgresql://", "postgres://"))
+    try:
+        if is_postgres:
+            from .postgres_cell import PostgresCell
+
+            return PostgresCell(url, key, timeout)
+        from .valkey_cell import ValkeyCell
+
+        return ValkeyCell(url, key, lives)
+    except ImportError:
+        server, extra = ("PostgreSQL", "tenants") if is_postgres else ("Valkey or Redis", "valkey")
+        raise ConfigurationError(f"a budget in {server} needs the extra: pip install 'aiodbclient[{extra}]'") from None

@@ -1,0 +1,135 @@
+"""A text in PostgreSQL. Needs psycopg, of the extra ``tenants``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from typing import LiteralString
+
+import psycopg
+from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg.conninfo import make_conninfo
+
+from .._libpq import one_line, options_of
+from ..errors import InvalidArgumentError
+from .cells import Step, T
+from .state import LARGEST, CellError
+
+# Not logged: after a crash it is empty, and the processes report again.
+_CREATE: LiteralString = (
+    'CREATE UNLOGGED TABLE IF NOT EXISTS aiodbclient_budgets (key text COLLATE "C" PRIMARY KEY, state text NOT NULL)'
+)
+_SETTINGS = (
+    "SELECT set_config('lock_timeout', %(ms)s, false), set_config('statement_timeout', %(ms)s, false),"
+    " set_config('idle_in_transaction_session_timeout', %(ms)s, false), set_config('synchronous_commit', 'off', false),"
+    " to_regclass('aiodbclient_budgets') IS NOT NULL"
+)
+_INSERT = "INSERT INTO aiodbclient_budgets VALUES (%s, '') ON CONFLICT DO NOTHING"
+# The clock is read when the row is locked.
+_BEGIN = (
+    "BEGIN; WITH held AS MATERIALIZED (SELECT state FROM aiodbclient_budgets WHERE key = %s FOR UPDATE)"
+    " SELECT left(state, %s), extract(epoch FROM clock_timestamp())::float8 FROM held"
+)
+_COMMIT = "UPDATE aiodbclient_budgets SET state = %s WHERE key = %s; COMMIT"
+_MISTAKES = ("28000", "28P01", "3D000", "3F000", "42501")
+# Where the server refuses a connection, libpq has only its text.
+_REFUSALS = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied",
+    "certificate",
+    "does not support SSL",
+)
+
+
+class PostgresCell:
+    """The text in one row of the table ``aiodbclient_budgets``, which is locked while it is changed."""
+
+    def __init__(self, url: str, key: str, timeout: float) -> None:
+        options = options_of(url)
+        if options is None:
+            raise InvalidArgumentError(
+                "url must be like postgresql://USER:PASSWORD@HOST/DB, with @ and / in the password written as %40 and "
+                "%2F"
+            )
+        self.where = f"{options.get('host', 'localhost')}:{options.get('port', 5432)}"
+        self._dsn = make_conninfo("", **{"application_name": "aiodbclient-budget", **options})
+        self._key = key
+        self._milliseconds = str(max(1, round(timeout * 1000)))
+        self._connection: AsyncConnection[tuple[object, ...]] | None = None
+
+    async def change(self, step: Step[T]) -> T:
+        """As for ``Cell``."""
+        # psycopg does not give up at once what it waits for, but it sees the end of its socket.
+        changing = asyncio.create_task(self._change(step))
+        try:
+            return await asyncio.shield(changing)
+        except asyncio.CancelledError:
+            if self._connection is None:
+                changing.cancel()
+            else:
+                _shut_down(self._connection)
+            await asyncio.wait([changing])
+            if not changing.cancelled():
+                changing.exception()
+            raise
+
+    async def aclose(self) -> None:
+        """As for ``Cell``."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _change(self, step: Step[T]) -> T:
+        try:
+            connection = await self._connected()
+            text, result = step(*await self._begin(connection))
+            await connection.execute(_COMMIT, [text, self._key])
+        except (psycopg.Error, OSError, UnicodeError) as error:
+            await self.aclose()
+            raise _cell_error(error) from None
+        except BaseException:
+            await self.aclose()
+            raise
+        return result
+
+    async def _begin(self, connection: AsyncConnection[tuple[object, ...]]) -> tuple[str, float]:
+        """Lock the row, and return its text and the time."""
+        while True:
+            cursor = await connection.execute(_BEGIN, [self._key, LARGEST + 1])
+            cursor.nextset()
+            if (row := await cursor.fetchone()) is not None:
+                return str(row[0]), float(str(row[1]))
+            await connection.execute(f"{_INSERT}; COMMIT", [self._key])
+
+    async def _connected(self) -> AsyncConnection[tuple[object, ...]]:
+        if self._connection is None or self._connection.closed:
+            # This cursor sends two statements in one round trip.
+            connection = await AsyncConnection.connect(self._dsn, autocommit=True, cursor_factory=AsyncClientCursor)
+            self._connection = connection
+            row = await (await connection.execute(_SETTINGS, {"ms": self._milliseconds})).fetchone()
+            if row is None or not row[-1]:
+                async with connection.transaction():
+                    # CREATE TABLE IF NOT EXISTS fails if two sessions run it at once.
+                    await connection.execute("SELECT pg_advisory_xact_lock(hashtext('aiodbclient'), 0)")
+                    await connection.execute(_CREATE)
+        return self._connection
+
+
+def _shut_down(connection: AsyncConnection[tuple[object, ...]]) -> None:
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as link:
+        link.shutdown(socket.SHUT_RDWR)
+
+
+def _cell_error(error: Exception) -> CellError:
+    why = one_line(error)
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        why = f"{error.diag.message_primary} (SQLSTATE {state})"  # without its DETAIL, which may quote a row
+    if state == "42501":
+        why += f"; as a role that may: {_CREATE}; GRANT SELECT, INSERT, UPDATE ON aiodbclient_budgets TO ..."
+    refused = isinstance(error, psycopg.OperationalError) and state is None and any(t in why for t in _REFUSALS)
+    return CellError(why, lasting=refused or state in _MISTAKES)

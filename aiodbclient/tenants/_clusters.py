@@ -1,0 +1,177 @@
+"""``JobClusters``: the clusters of one job. One that is away fails its own tenants, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from time import monotonic
+
+from .._request.call import Meter
+from ..clusters import ClusterClient, for_work
+from ..engines import CAPABILITIES
+from ..errors import (
+    ConfigurationError,
+    DatabaseClientError,
+    GrantError,
+    InvalidArgumentError,
+    InvalidResponseError,
+    NoRoomError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ServerError,
+    TransportError,
+)
+from ._events import Spent
+from ._listing import Listing
+from ._rooms import Seat
+from ._site import Site
+from ._stores import Record
+from ._tenancy import Tenancy, check_engines
+
+_AWAY = (
+    ConfigurationError,
+    GrantError,
+    InvalidResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ServerError,
+    TransportError,
+)
+_UNANSWERED = (TransportError, ServerError, InvalidResponseError)
+_OUTAGE = 5  # tenants of one cluster in a row without an answer
+_AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
+
+
+class JobClusters:
+    """The clusters of one job: the facts about each, its turns, and its list of users and databases."""
+
+    def __init__(self, tenancy: Tenancy, *, bulk: bool) -> None:
+        self.bulk = bulk
+        self._tenancy = tenancy
+        self._turns = {id: site.turns for id, site in tenancy.sites.items()}
+        self._listings = defaultdict[str, Listing](Listing)
+        self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        self._away: dict[str, tuple[DatabaseClientError, float]] = {}
+        self._unanswered = Counter[str]()
+
+    @property
+    def are_many(self) -> bool:
+        """Whether one may be away while others are not."""
+        return len(self._turns) > 1
+
+    def calls(self, cluster: str, meter: Meter, tenant: str | None = None) -> ClusterClient:
+        """The cluster, in the lane of this job. ``meter`` counts the requests."""
+        return for_work(self._tenancy.sites[cluster].cluster, meter=meter, bulk=self.bulk, tenant=tenant)
+
+    def turns(self, cluster: str) -> asyncio.Semaphore:
+        """How many tenants of the cluster to work on at a time."""
+        return self._turns[cluster]
+
+    def listing(self, cluster: str) -> Listing:
+        """The users and databases of the cluster, listed once for this job."""
+        return self._listings[cluster]
+
+    async def begin(self, meter: Meter) -> int:
+        """Return how many tenants each cluster takes at a time. Raises as ``any_site``."""
+        at_a_time = CAPABILITIES[(await self.any_site(meter)).engine].concurrent_user_writes
+        self._turns = {id: asyncio.Semaphore(at_a_time) for id in self._turns}
+        return at_a_time
+
+    async def any_site(self, meter: Meter) -> Site:
+        """The facts about the first cluster that can be reached. Raises the first error if none can."""
+        failure: DatabaseClientError | None = None
+        for cluster in self._turns:
+            try:
+                return await self.site(cluster, meter)
+            except _AWAY as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
+
+    async def site(self, cluster: str, meter: Meter) -> Site:
+        """The facts about the cluster. For some seconds after a failure it raises the same error, and sends nothing."""
+        async with self._reading[cluster]:
+            self.check_away(cluster)
+            try:
+                site = await self._tenancy.sites[cluster].read(self.calls(cluster, meter))
+            except _AWAY as error:
+                self._away[cluster] = error, monotonic()
+                raise
+        check_engines(self._tenancy.sites)
+        return site
+
+    async def locate(self, name: str, record: Record | None, spent: Spent, *, places: bool) -> tuple[Site, Seat | None]:
+        """The site of the tenant's cluster. If it has none yet and the job ``places`` tenants, also its new seat there.
+
+        A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
+        """
+        cluster = await self._tenancy.home(name, record, spent)
+        if cluster is None and not places:
+            cluster = next(iter(self._turns))
+        if cluster is not None:
+            return await self.site(cluster, spent.meter), None
+        away: dict[str, DatabaseClientError] = {}
+        rooms = self._tenancy.rooms
+        while True:
+            try:
+                seat = await rooms.take(name, away)
+            except NoRoomError:
+                if away:
+                    raise next(iter(away.values())) from None
+                raise
+            try:
+                return await self.site(seat.cluster, spent.meter), seat
+            except BaseException as error:
+                rooms.give_back(seat)
+                if not isinstance(error, _AWAY) or rooms.place is not None or not self.are_many:
+                    raise
+                away[seat.cluster] = error
+
+    @contextmanager
+    def watched(self, cluster: str) -> Generator[None]:
+        """Notice if tenant after tenant of one of many clusters gets no answer. Then the cluster is away."""
+        try:
+            yield
+        except _UNANSWERED as error:
+            self._unanswered[cluster] += 1
+            if self.are_many and self._unanswered[cluster] >= _OUTAGE:
+                self._away[cluster] = error, monotonic()
+            raise
+        self._unanswered[cluster] = 0
+
+    def check_away(self, cluster: str) -> None:
+        """Raise what the cluster failed with, if that was a moment ago."""
+        if cluster in self._away:
+            error, since = self._away[cluster]
+            if monotonic() - since < _AWAY_SECONDS:
+                raise copy(error)  # each outcome has its own, since raising it adds to its traceback
+            del self._away[cluster]
+
+
+def checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
+    """Return the clusters as a list. Raises InvalidArgumentError if it is none, or has one twice."""
+    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
+    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
+        raise InvalidArgumentError(
+            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
+        )
+    if len({each.id for each in clusters}) < len(clusters):
+        raise InvalidArgumentError("cluster has the same cluster twice")
+    return clusters
+
+
+def checked_admins(admin: str | Mapping[str, str] | None, clusters: list[ClusterClient]) -> dict[str, str | None]:
+    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
+    ids = [each.id for each in clusters]
+    if isinstance(admin, Mapping):
+        if unknown := [id for id in admin if id not in ids]:
+            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
+        return {id: admin.get(id) for id in ids}
+    if admin is not None and len(ids) > 1:
+        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
+    return dict.fromkeys(ids, admin)

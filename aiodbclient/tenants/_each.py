@@ -1,0 +1,42 @@
+"""Call the caller's own function with the credential of each tenant: migrations, reports, deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from .._request.call import Meter
+from ..errors import StoreError
+from ._credential import Credential
+from ._events import Spent
+from ._loop import TenantJob
+from ._outcomes import TenantResult
+from ._tenancy import Tenancy, required
+
+T = TypeVar("T")
+
+
+class EachTenant(TenantJob[TenantResult[T]]):
+    """Call ``work`` for each tenant. See ``Tenants.each``."""
+
+    def __init__(self, tenancy: Tenancy, work: Callable[[Credential], Awaitable[T]]) -> None:
+        super().__init__(tenancy)
+        self._work = work
+        self._lost: StoreError | None = None
+
+    async def prepare(self, meter: Meter) -> int:
+        return 1  # the caller of the run gives the number
+
+    async def do_one(self, name: str, spent: Spent) -> TenantResult[T]:
+        try:
+            record = await self.tenancy.record(name, spent)
+        except StoreError as error:
+            self._lost = error
+            raise
+        credential = required(name, record, self.tenancy.role)
+        spent.meter.begun = True
+        return TenantResult(name=name, value=await spent.on_setup(self._work(credential)))
+
+    def ends_run(self, error: Exception) -> bool:
+        """Whether the store cannot be read. An error of ``work`` ends no run, of whatever type it is."""
+        return error is self._lost

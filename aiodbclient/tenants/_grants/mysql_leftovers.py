@@ -1,0 +1,130 @@
+"""What a tenant leaves on the server that acts after its sessions have ended.
+
+- Code that runs as a login: events, routines, views and triggers. It keeps the name of the login, even of a deleted
+  one. The API gives a new login all rights for a moment, and such code would have them too.
+- Events that set the password of a login. They run even while the login is locked.
+- Prepared transactions, which keep their locks.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pymysql
+
+from ...errors import GrantError
+from .mysql_server import MySQLSession, Work, quoted, reason_of
+
+# These set a password: SET PASSWORD, ALTER USER ... IDENTIFIED, or a statement that is built at run time.
+# Functions and triggers cannot do any of this.
+_SETS = re.compile(r"\b(PASSWORD|IDENTIFIED|PREPARE|EXECUTE)\b", re.IGNORECASE)
+# These begin an event of one statement, which calls no procedure. None of the words can be a label or a procedure.
+_ONE_STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_LOCKED = 1205
+_TABLES = 100  # how many tables one statement locks
+_SHOWN = 3  # how many objects an error names
+
+# Where each kind of code names who it runs as. Only a login with rights on every schema could leave routines and events
+# elsewhere. A search of all views and triggers would open each table of the server.
+_CODE = (
+    ("ROUTINE_TYPE", "ROUTINE_SCHEMA", "ROUTINE_NAME", "ROUTINES", ""),
+    ("'EVENT'", "EVENT_SCHEMA", "EVENT_NAME", "EVENTS", ""),
+    ("'VIEW'", "TABLE_SCHEMA", "TABLE_NAME", "VIEWS", "TABLE_SCHEMA"),
+    ("'TRIGGER'", "TRIGGER_SCHEMA", "TRIGGER_NAME", "TRIGGERS", "TRIGGER_SCHEMA"),
+)
+
+
+async def check_code(work: Work, username: str) -> None:
+    """Refuse to make a login that code on the server runs as."""
+    found: list[str] = []
+    for kind, schema, name, table, where in _CODE:
+        query = f"SELECT {kind}, {schema}, {name} FROM information_schema.{table} WHERE DEFINER = %s"
+        rows = await work.rows(
+            f"{query} AND {where} = %s" if where else query, f"{username}@%", *([work.schema] if where else [])
+        )
+        found += [f"{kind} `{schema}`.`{name}`" for kind, schema, name in rows]
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise GrantError(
+            f"tenant {work.tenant!r}: the login {username!r} does not exist, and {', '.join(found[:_SHOWN])}{more} run "
+            "as it: a new login has all rights in every schema for a moment, and they would have them too. Rotate the "
+            f"tenant to its other login, or drop them (DROP {found[0]}), and run it again",
+            tenant=work.tenant,
+        )
+
+
+async def check_events(work: Work, username: str) -> None:
+    """Refuse a locked login if an event that runs as it could set its password, alone or with a routine's help.
+
+    Unless the event is one statement, it may call any routine of the schema: a call has many forms.
+    """
+    query = "SELECT EVENT_SCHEMA, EVENT_NAME, EVENT_DEFINITION FROM information_schema.EVENTS WHERE DEFINER = %s"
+    events = await work.rows(query, f"{username}@%")
+    if not events:
+        return
+    query = "SELECT ROUTINE_DEFINITION FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s"
+    routines = [text for (text,) in await work.rows(query, work.schema)]
+    for schema, name, text in events:
+        runs = [text] if text and _ONE_STATEMENT.match(text) else [text, *routines]
+        if any(each is None or _SETS.search(each) for each in runs):
+            raise GrantError(
+                f"tenant {work.tenant!r}: the event {name!r} runs as the login {username!r} and could set its "
+                f"password, so the login stays locked: drop the event (DROP EVENT `{schema}`.`{name}`) and run it "
+                "again",
+                tenant=work.tenant,
+            )
+
+
+async def roll_back_prepared(work: Work) -> None:
+    """Roll back prepared transactions whose session has ended, until no table of the schema is locked.
+
+    After ``XA PREPARE`` a transaction keeps its locks, and ``DROP DATABASE`` waits for them. The server does not report
+    which tables it changed. So this rolls them back one by one. The data of the schema is about to be deleted.
+    """
+    if not await _has_locks(work):
+        return
+    try:
+        prepared = await _prepared(work.server)
+    except pymysql.Error as error:
+        reason = f"the prepared transactions cannot be listed: {reason_of(error)} (MySQL asks for XA_RECOVER_ADMIN)"
+    else:
+        for xid in prepared:
+            try:
+                await work.server.raw(f"XA ROLLBACK {xid}")
+            except pymysql.Error:  # its session is open, or it has ended meanwhile
+                continue
+            if not await _has_locks(work):
+                return
+        reason = "no prepared transaction could be rolled back"
+    raise GrantError(
+        f"tenant {work.tenant!r}: a transaction holds tables of the schema {work.schema!r}, so it cannot be deleted: "
+        f"{reason}; end that transaction and run it again",
+        tenant=work.tenant,
+    )
+
+
+async def _prepared(server: MySQLSession) -> list[str]:
+    """Return the names of the prepared transactions in the form of XA ROLLBACK."""
+    if server.is_mariadb:
+        return [str(row[3]).replace("%", "%%") for row in await server.raw("XA RECOVER FORMAT='SQL'")]
+    found = []
+    for number, first, second, data in await server.raw("XA RECOVER CONVERT XID"):
+        digits = str(data).removeprefix("0x")
+        found.append(f"X'{digits[: 2 * first]}',X'{digits[2 * first : 2 * (first + second)]}',{number}")
+    return found
+
+
+async def _has_locks(work: Work) -> bool:
+    query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_TYPE = 'BASE TABLE'"
+    tables = [f"{quoted(work.schema)}.{quoted(table)} WRITE" for (table,) in await work.rows(query, work.schema)]
+    # Without autocommit InnoDB locks the table too. A prepared transaction may hold only that lock.
+    await work.rows("SET SESSION autocommit = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1")
+    try:
+        for start in range(0, len(tables), _TABLES):
+            await work.server.raw("LOCK TABLES " + ", ".join(tables[start : start + _TABLES]))
+        return False
+    except pymysql.Error as error:
+        return bool(error.args) and error.args[0] == _LOCKED
+    finally:
+        await work.rows("SET SESSION autocommit = 1")
+        await work.rows("UNLOCK TABLES")

@@ -1,0 +1,218 @@
+"""Test a login's password on PostgreSQL without libpq, which counts as many SCRAM rounds as the login asks for.
+
+A tenant chooses the number of rounds of its own password. libpq computes them in the event loop: 2,147,483,647 rounds
+take 40 minutes. This reads the number first, refuses more than ``_MOST_ROUNDS``, and computes them in a thread. From 18
+on libpq takes the result. An older one computes again, and a login that sets passwords all the time can win that race.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import ssl
+import struct
+import unicodedata
+from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from attrs import field, frozen
+
+from ..._libpq import one_line
+from .._credential import verifying_context
+from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
+
+_MOST_ROUNDS = 100_000  # 50 ms of one processor; PostgreSQL's default is 4,096
+_PROTOCOL, _SSL_REQUEST = 3 << 16, 80877103
+_MOST_BYTES = 100_000  # of one message during a login
+_KEYS_SINCE = 18_00_00  # the first libpq that takes the keys, and then computes nothing
+
+_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
+
+
+@frozen
+class Address:
+    """Where the administrator's session found the server."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None
+
+
+@frozen
+class _Keys:
+    client: bytes = field(repr=False)
+    server: bytes = field(repr=False)
+
+
+def context_of(options: dict[str, Any]) -> ssl.SSLContext:
+    """The TLS context that verifies as much as libpq does with these ``options`` of the administrator."""
+    mode, root = str(options.get("sslmode") or ""), str(options.get("sslrootcert") or "~/.postgresql/root.crt")
+    if root == "system":
+        return ssl.create_default_context()
+    if mode.startswith("verify"):
+        context = verifying_context(Path(root).expanduser().read_text())
+        context.check_hostname = mode == "verify-full"
+        return context
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def authenticate(address: Address, user: str, password: str, database: str | None) -> dict[str, Any]:
+    """Test the password of ``user``, and return the options with which libpq then logs in without computing.
+
+    Raises:
+        LoginRefusedError: The server refuses the login or its password, or the password has too many rounds.
+        ServerAwayError: The server did not answer in time, or asks for something else than a password.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS), _opened(address) as wire:
+            keys = await wire.log_in(user, password, database or user)
+    except TimeoutError:
+        reason = f"the server did not answer within {CONNECT_SECONDS} s"
+    except (OSError, EOFError, ValueError, KeyError, struct.error) as error:
+        reason = f"the login failed: {one_line(error)}"
+    else:
+        if keys is None or psycopg.pq.version() < _KEYS_SINCE:
+            return {"user": user, "password": password}
+        encoded = {"scram_client_key": keys.client, "scram_server_key": keys.server}
+        return {"user": user, "password": password} | {name: b64encode(key).decode() for name, key in encoded.items()}
+    raise ServerAwayError(reason)
+
+
+@asynccontextmanager
+async def _opened(address: Address) -> AsyncGenerator[_Wire]:
+    """Connect, with TLS where the administrator's session has it. Closes the connection at once at the end."""
+    if address.host.startswith(("/", "@")):
+        name = f"{address.host}/.s.PGSQL.{address.port}"
+        reader, writer = await asyncio.open_unix_connection(name.replace("@", "\0", 1) if name[0] == "@" else name)
+    else:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        if address.context is not None and not address.host.startswith(("/", "@")):
+            writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
+            if await reader.readexactly(1) != b"S":
+                raise ServerAwayError("the server does not support TLS")
+            await writer.start_tls(address.context, server_hostname=address.host)
+        yield _Wire(reader, writer)
+        writer.write(b"X\0\0\0\4")
+    finally:
+        writer.transport.abort()
+
+
+class _Wire:
+    """The messages of a login. See "Message Formats" in PostgreSQL's manual."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._answered = False  # whether the server got a password
+
+    async def log_in(self, user: str, password: str, database: str) -> _Keys | None:
+        """Authenticate; the keys of the password if the server uses SCRAM."""
+        options = b"\0".join(each.encode() for each in ("user", user, "database", database)) + b"\0\0"
+        self._writer.write(struct.pack("!ii", 8 + len(options), _PROTOCOL) + options)
+        keys: _Keys | None = None
+        kind, content = await self._authentication()
+        if kind == _SASL:
+            keys = await self._scram(content, password)
+            kind, _ = await self._authentication()
+        elif kind in {_CLEARTEXT, _MD5}:
+            self._send(_hashed(user, password, content) if kind == _MD5 else password.encode() + b"\0")
+            kind, _ = await self._authentication()
+        if kind != _OK:
+            raise ServerAwayError(f"the server asks for an authentication ({kind}) that is not supported")
+        while (message := await self._message())[0] not in b"EZ":
+            pass
+        if message[0] == b"E"[0] and _sqlstate(message[1]).startswith("28"):  # such as NOLOGIN
+            raise LoginRefusedError(_text(message[1]))
+        return keys  # another error, such as a full database, says that the password was right
+
+    async def _scram(self, mechanisms: bytes, password: str) -> _Keys:
+        if b"SCRAM-SHA-256" not in mechanisms.split(b"\0"):
+            raise ServerAwayError("the server asks for a SASL mechanism other than SCRAM-SHA-256")
+        nonce = secrets.token_urlsafe(18)
+        first = f"n=,r={nonce}"
+        initial = f"n,,{first}".encode()
+        self._send(b"SCRAM-SHA-256\0" + struct.pack("!i", len(initial)) + initial)
+        self._answered = False
+        challenge = (await self._expect(_SASL_CONTINUE)).decode()
+        fields = dict(part.split("=", 1) for part in challenge.split(","))
+        rounds = int(fields["i"])
+        if rounds > _MOST_ROUNDS:
+            raise LoginRefusedError(
+                f"its password has {rounds:,} rounds of SCRAM, and at most {_MOST_ROUNDS:,} are tried"
+            )
+        if not fields["r"].startswith(nonce):
+            raise ServerAwayError("the server answered with another nonce")
+        salted = await asyncio.to_thread(
+            hashlib.pbkdf2_hmac, "sha256", _normalized(password), b64decode(fields["s"]), rounds
+        )
+        keys = _Keys(_hmac(salted, b"Client Key"), _hmac(salted, b"Server Key"))
+        final = f"c=biws,r={fields['r']}"
+        signed = f"{first},{challenge},{final}".encode()
+        proof = _hmac(hashlib.sha256(keys.client).digest(), signed)
+        proof = bytes(a ^ b for a, b in zip(keys.client, proof, strict=True))
+        self._send(f"{final},p={b64encode(proof).decode()}".encode())
+        verifier = dict(part.split("=", 1) for part in (await self._expect(_SASL_FINAL)).decode().split(","))
+        if not hmac.compare_digest(b64decode(verifier["v"]), _hmac(keys.server, signed)):
+            raise ServerAwayError("the server does not know the password's verifier")
+        return keys
+
+    async def _expect(self, wanted: int) -> bytes:
+        kind, content = await self._authentication()
+        if kind != wanted:
+            raise ServerAwayError(f"the server answered with authentication {kind} instead of {wanted}")
+        return content
+
+    async def _authentication(self) -> tuple[int, bytes]:
+        kind, content = await self._message()
+        while kind == b"N"[0] or kind == b"v"[0]:  # a notice, or older protocol
+            kind, content = await self._message()
+        if kind == b"E"[0]:
+            refused = self._answered and _sqlstate(content).startswith("28")
+            raise LoginRefusedError(_text(content)) if refused else ServerAwayError(_text(content))
+        if kind != b"R"[0]:
+            raise ServerAwayError("the server does not speak PostgreSQL's protocol")
+        return struct.unpack_from("!i", content)[0], content[4:]
+
+    async def _message(self) -> tuple[int, bytes]:
+        kind, length = struct.unpack("!Bi", await self._reader.readexactly(5))
+        if not 4 <= length <= _MOST_BYTES:
+            raise ServerAwayError("the server does not speak PostgreSQL's protocol")
+        return kind, await self._reader.readexactly(length - 4)
+
+    def _send(self, content: bytes) -> None:
+        self._answered = True
+        self._writer.write(b"p" + struct.pack("!i", 4 + len(content)) + content)
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")
+
+
+def _normalized(password: str) -> bytes:
+    """The password as SCRAM hashes it. The API's passwords are ASCII."""
+    return unicodedata.normalize("NFKC", password).encode()
+
+
+def _hashed(user: str, password: str, salt: bytes) -> bytes:
+    inner = hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest().encode()
+    return b"md5" + hashlib.md5(inner + salt, usedforsecurity=False).hexdigest().encode() + b"\0"
+
+
+def _sqlstate(error: bytes) -> str:
+    return _fields(error).get("C", "")
+
+
+def _text(error: bytes) -> str:
+    return " ".join(_fields(error).get("M", "the server refused the login").split())
+
+
+def _fields(error: bytes) -> dict[str, str]:
+    return {part[:1]: part[1:] for part in error.decode(errors="replace").split("\0") if part}

@@ -1,0 +1,148 @@
+"""Find and take back what others own in a tenant's PostgreSQL database, and what its logins may beyond their role.
+
+A function runs with the rights of its owner if that says so, a view always does. So an object of the administrator in a
+tenant's database, where the tenant may call it, is a way out of the database.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from psycopg.sql import SQL, Identifier
+
+from ...errors import GrantError
+from .._problems import Problem
+from .postgres_leaving import open_to
+from .postgres_objects import HARMLESS, hand_over, owners
+from .postgres_owner import members
+from .postgres_sessions import Opener, Session
+
+# Who can become a login of the tenant. Whoever made the login has ADMIN alone.
+_MEMBERS_OF_LOGINS = SQL("""
+SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), pg_get_userbyid(grantor)
+FROM pg_auth_members a WHERE pg_get_userbyid(roleid) = ANY (%s) AND pg_get_userbyid(member) <> current_user
+  AND coalesce((to_jsonb(a) ->> 'inherit_option')::bool OR (to_jsonb(a) ->> 'set_option')::bool, true)
+""")
+# The server's roles with rights everywhere, and the administrator: a member of one has them too.
+_POWERFUL = """
+(p.rolname = current_user OR p.rolname ~ '^pg_' AND p.rolname NOT IN
+    ('pg_database_owner', 'pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables'))
+"""
+_POWERS = SQL(f"""
+SELECT r.rolname, p.rolname FROM pg_roles r, pg_roles p WHERE r.rolname = ANY (%s) AND r.rolname <> current_user
+  AND NOT p.rolsuper AND {_POWERFUL} AND pg_has_role(r.oid, p.oid, 'MEMBER')
+UNION ALL SELECT rolname, 'an attribute' FROM pg_roles
+WHERE rolname = ANY (%s) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls)
+""")
+_GRANTED_POWERS = SQL(f"""
+SELECT p.rolname, pg_get_userbyid(member), pg_get_userbyid(grantor)
+FROM pg_auth_members JOIN pg_roles p ON p.oid = roleid WHERE pg_get_userbyid(member) = ANY (%s) AND {_POWERFUL}
+""")
+# Where else the owner role owns more than large objects. Another tenant could call a function there, with its rights.
+_ELSEWHERE = SQL(f"""
+SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database d ON d.oid = dbid
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s) AND deptype = 'o'
+  AND datname <> %s AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {HARMLESS} ORDER BY 1
+""")
+
+
+async def strangers(session: Session) -> frozenset[Problem]:
+    """Return what is others' in the tenant's database, and what its logins have beyond their role."""
+    found = set[Problem]()
+    if await _owners(session):
+        found.add(Problem.OWNED_BY_OTHERS)
+    if await session.run(_MEMBERS_OF_LOGINS, _family(session)):
+        found.add(Problem.OPEN_TO_OTHERS)
+    if await session.run(_POWERS, _roles(session), _roles(session)):
+        found.add(Problem.TOO_MANY_RIGHTS)
+    if await session.run(_ELSEWHERE, session.names.owner, session.names.database):
+        found.add(Problem.OWNED_BY_OTHERS)
+    return frozenset(found)
+
+
+async def reclaim(open_session: Opener) -> None:
+    """Make the owner role the owner of others' objects in the tenant's database, and revoke what is too much.
+
+    Raises:
+        GrantError: Something is left that the administrator cannot change. The message says what.
+    """
+    async with open_session() as session:
+        names, database = session.names, session.names.database or ""
+        if not await strangers(session):
+            return
+        await drop_elsewhere(open_session)
+        memberships = await session.run(_MEMBERS_OF_LOGINS, _family(session))
+        memberships += await session.run(_GRANTED_POWERS, _roles(session))
+        for role, member, grantor in memberships:
+            by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
+            with suppress(GrantError):
+                await session.run(SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by))
+        others, reasons = await _owners(session), list[str]()
+        if others and await members(session, names.owner) is not None:
+            await open_to(session, database, session.login)
+            reasons = await _hand_over_all(open_session, database, others)
+        if not await strangers(session):
+            return
+        left = [f"objects of {name!r}" for name in await _owners(session)]
+        left += [
+            f"{member!r} is a member of {role!r}"
+            for role, member, _ in await session.run(_MEMBERS_OF_LOGINS, _family(session))
+        ]
+        left += [
+            f"{role!r} has the rights of {power!r}"
+            for role, power in await session.run(_POWERS, _roles(session), _roles(session))
+        ]
+    raise GrantError(
+        f"tenant {names.tenant!r}: the administrator cannot change all that is others' in the database {database!r}: "
+        f"{'; '.join(left + reasons)}: a superuser has to, or the owner of these objects, by REASSIGN OWNED",
+        tenant=names.tenant,
+    )
+
+
+async def drop_elsewhere(open_session: Opener) -> None:
+    """Drop what the owner role owns in other databases, such as a function that an intruder left with a neighbour.
+
+    Raises:
+        GrantError: Something was refused.
+    """
+    async with open_session() as session:
+        names = session.names
+        databases = [name for (name,) in await session.run(_ELSEWHERE, names.owner, names.database)]
+        for database in databases:
+            await open_to(session, database, session.login)
+    for database in databases:
+        async with open_session(dbname=database) as session:
+            await session.become(names.owner)
+            await session.run(SQL("DROP OWNED BY CURRENT_USER CASCADE"))
+
+
+async def _hand_over_all(open_session: Opener, database: str, others: list[str]) -> list[str]:
+    """Give the owner role what these roles own in the tenant's database; the reasons why some of it was refused."""
+    reasons = list[str]()
+    async with open_session(dbname=database) as session:
+        owner, options = Identifier(session.names.owner), session.knows_options
+        if options:  # whoever alters an owner needs the right to create in the schema, and here it is the owner role's
+            await session.run(SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(owner))
+        try:
+            for other in others:
+                try:
+                    await hand_over(session, other, session.login)
+                except GrantError as refused:
+                    reasons.append(str(refused))
+        finally:
+            if options:
+                await session.run(SQL("GRANT {} TO CURRENT_USER WITH INHERIT FALSE").format(owner))
+    return reasons
+
+
+async def _owners(session: Session) -> list[str]:
+    ours = {session.names.owner, *session.names.groups, *session.names.family}
+    return [name for name in await owners(session) if name not in ours]
+
+
+def _family(session: Session) -> list[str]:
+    return sorted(session.names.family)
+
+
+def _roles(session: Session) -> list[str]:
+    return sorted({session.names.owner, *session.names.groups, *session.names.family})

@@ -1,0 +1,122 @@
+"""``Intent``: what a process is about to do to a tenant. A store keeps it as one text. Pure.
+
+The text is ``pg_intent VERB CLUSTER LOGIN``. No login begins like that: ``names_of`` refuses each name that begins with
+``pg_``, on every engine, and what it derives from the name ``pg`` goes on with a digest. Version 1.0 stored the login
+alone, which reads as ``make``.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Self
+
+from attrs import frozen
+
+from ..errors import StoreError
+from ._stores import Record
+
+_MARK = "pg_intent "
+_TEXT = re.compile(_MARK + r"([a-z]+) (\S+) (.+)", re.DOTALL)
+_NO_CLUSTER = "-"
+
+
+class Verb(StrEnum):
+    """What is about to happen.
+
+    Attributes:
+        MAKE: The login is created.
+        RESET: The login, which exists, gets another password.
+        END: The login is ended, and the tenant stays.
+        REMOVE: The tenant is removed.
+        RELEASE: The tenant is removed, and its database stays.
+        SUSPEND: All logins of the tenant are ended, and its database stays.
+    """
+
+    MAKE = "make"
+    RESET = "reset"
+    END = "end"
+    REMOVE = "remove"
+    RELEASE = "release"
+    SUSPEND = "suspend"
+
+
+@frozen
+class Intent:
+    """What a process is about to do to a tenant.
+
+    Attributes:
+        verb: What it does.
+        login: The login that changes first.
+        cluster: The id of the cluster; None if version 1.0 stored it.
+    """
+
+    verb: Verb
+    login: str
+    cluster: str | None = None
+
+    def __str__(self) -> str:
+        return f"{_MARK}{self.verb} {self.cluster or _NO_CLUSTER} {self.login}"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what ``str`` of an intent returned, or the login that version 1.0 stored.
+
+        Raises:
+            StoreError: A later version wrote it.
+        """
+        if not text.startswith(_MARK):
+            return cls(Verb.MAKE, text)
+        match = _TEXT.fullmatch(text)
+        if match is None or match[1] not in list(Verb):
+            raise StoreError(
+                f"the intent {text!r} has a form that this version of aiodbclient does not support: use the newer one"
+            )
+        return cls(Verb(match[1]), match[3], None if match[2] == _NO_CLUSTER else match[2])
+
+    @property
+    def removes(self) -> bool:
+        """Whether the tenant is being removed."""
+        return self.verb in (Verb.REMOVE, Verb.RELEASE)
+
+
+def intent_of(record: Record | None) -> Intent | None:
+    """Return the intent on ``record``, or None. Raises as ``Intent.read``."""
+    return None if record is None or record.intended is None else Intent.read(record.intended)
+
+
+def cluster_of(record: Record | None) -> str | None:
+    """Return the id of the cluster that ``record`` names; None if it names none. Raises as ``Intent.read``."""
+    if record is None:
+        return None
+    intent = intent_of(record)
+    named = [each.cluster for each in (intent, record.current, record.previous) if each is not None]
+    return next((cluster for cluster in named if cluster is not None), None)
+
+
+def is_empty(record: Record) -> bool:
+    """Whether nothing was begun for the name: it is, or was, only claimed."""
+    return record.current is None and record.previous is None and record.intended is None
+
+
+def intended_login(record: Record | None) -> str | None:
+    """Return the login that the intent on ``record`` names, or None. Raises as ``Intent.read``."""
+    intent = intent_of(record)
+    return None if intent is None else intent.login
+
+
+def pending(record: Record) -> list[str]:
+    """Return the verbs to run next, in their order: they finish what was begun. Raises as ``Intent.read``."""
+    intent, current = intent_of(record), record.current
+    if intent is not None and intent.removes:
+        return ["remove"]
+    if intent is not None and intent.verb is Verb.SUSPEND:
+        return ["suspend"]
+    if current is None:
+        return ["provision"]
+    if current.suspended is not None:
+        return [] if intent is None else ["resume"]
+    begun = ["repair"] if intent is not None and intent.login == current.username else []
+    if record.previous is not None:
+        return [*begun, "retire"]
+    return begun or ([] if intent is None else ["rotate"])  # a rotation, before its new credential was stored

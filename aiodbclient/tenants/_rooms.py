@@ -1,0 +1,165 @@
+"""``Rooms``: how many tenants each cluster has, and which cluster gets the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from math import inf
+from time import monotonic
+from typing import TypeAlias
+
+from attrs import define, frozen
+
+from ..clusters import ClusterClient
+from ..errors import InvalidArgumentError, NoRoomError
+from ._intent import cluster_of, is_empty
+from ._naming import tenant_of
+from ._roles import Role
+from ._stores import Store
+
+_FRESH = 30.0  # s for which the store is not read again
+
+
+@frozen
+class Room:
+    """A cluster, and how many tenants it has.
+
+    Attributes:
+        cluster: The id of the cluster.
+        tenants: How many tenants are on record for it, whatever their prefix.
+        most: How many it may have; None if there is no limit.
+    """
+
+    cluster: str
+    tenants: int
+    most: int | None
+
+    @property
+    def free(self) -> int | None:
+        """How many more tenants it may have, at least 0; None if there is no limit."""
+        return None if self.most is None else max(0, self.most - self.tenants)
+
+
+PlaceTenant: TypeAlias = Callable[[str, Sequence[Room]], Awaitable[ClusterClient | str]]
+
+
+@define(eq=False)
+class Seat:
+    """The place of a new tenant on a cluster, from before its first request until it is on record."""
+
+    name: str
+    cluster: str
+    holders: int = 0  # tasks of this process that make the same tenant
+    on_record: bool = False
+
+
+class Rooms:
+    """Counts the tenants of each cluster: those in the store, and those that this process has added since."""
+
+    def __init__(
+        self,
+        store: Store,
+        clusters: Sequence[str],
+        most: int | None,
+        place: PlaceTenant | None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.place = place
+        self._store = store
+        self._clusters = tuple(clusters)
+        self._most = most
+        self._clock = clock
+        self._counts = len(clusters) > 1 or most is not None or place is not None
+        self._tenants = Counter[str]()
+        self._seats: dict[str, Seat] = {}  # not counted when the store was read
+        self._read_at = -inf
+        self._choosing = asyncio.Lock()
+
+    def anew(self) -> Rooms:
+        """The same rooms without the seats, for a plan."""
+        return Rooms(self._store, self._clusters, self._most, self.place, self._clock)
+
+    async def read(self) -> list[Room]:
+        """Read the store, and return the rooms in the order of the clusters."""
+        async with self._choosing:
+            await self._count()
+            return self._rooms()
+
+    def reread(self) -> None:
+        """Make the next ``take`` read the store."""
+        self._read_at = -inf
+
+    async def take(self, name: str, without: Collection[str] = ()) -> Seat:
+        """Choose a cluster for the new tenant ``name``. Return the seat with ``give_back``."""
+        if not self._counts:
+            return Seat(name, self._clusters[0], 1)
+        async with self._choosing:
+            seat = self._seats.get(name)
+            if seat is not None and seat.cluster in without:
+                self._drop(seat)
+                seat = None
+            if seat is None:
+                if self._clock() - self._read_at >= _FRESH:
+                    await self._count()
+                seat = Seat(name, await self._choose(name, without))
+                self._seats[name] = seat
+                self._tenants[seat.cluster] += 1
+            seat.holders += 1
+            return seat
+
+    def give_back(self, seat: Seat, *, on_record: bool = False) -> None:
+        """Return a seat. The tenant is counted from now on if it is ``on_record``."""
+        seat.holders -= 1
+        seat.on_record |= on_record
+        if not seat.holders and not seat.on_record and self._seats.get(seat.name) is seat:
+            self._drop(seat)
+
+    def removed(self, name: str, cluster: str) -> None:
+        """Count a tenant of ``cluster`` less: it is not on record any more."""
+        self._tenants[cluster] -= 1
+        self._seats.pop(name, None)
+
+    def _drop(self, seat: Seat) -> None:
+        self._tenants[seat.cluster] -= 1
+        del self._seats[seat.name]
+
+    async def _count(self) -> None:
+        """Count the records. Nobody takes a seat meanwhile, and the seats that are taken are counted as such."""
+        self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
+        found = Counter[str]()
+        async for record in self._store.records():
+            name, role = tenant_of(record.name)
+            cluster = cluster_of(record)
+            if cluster is None and len(self._clusters) == 1 and not is_empty(record):
+                cluster = self._clusters[0]  # an earlier version did not store it
+            if role is Role.OWNER and name not in self._seats and cluster is not None:
+                found[cluster] += 1
+        self._tenants = found + Counter(seat.cluster for seat in self._seats.values())
+        self._read_at = self._clock()
+
+    def _rooms(self) -> list[Room]:
+        return [Room(each, self._tenants[each], self._most) for each in self._clusters]
+
+    async def _choose(self, name: str, without: Collection[str]) -> str:
+        rooms = [room for room in self._rooms() if room.cluster not in without]
+        free = {room.cluster: room for room in rooms if room.free != 0}
+        if not free:
+            raise NoRoomError(
+                f"there is no room for the tenant {name!r}: each cluster has its {self._most} tenants; nothing was "
+                "sent, and nothing is on record; give Tenants another cluster, or a larger most"
+            )
+        if self.place is None:
+            return min(free.values(), key=lambda room: room.tenants).cluster
+        chosen = await self.place(name, rooms)
+        cluster = chosen.id if isinstance(chosen, ClusterClient) else chosen
+        if cluster not in self._clusters:
+            raise InvalidArgumentError(
+                f"place must return one of the clusters of these tenants, or its id, not {cluster!r}; nothing was sent"
+            )
+        if cluster not in free:
+            raise NoRoomError(
+                f"there is no room for the tenant {name!r} on the cluster {cluster} that place chose: it has its "
+                f"{self._most} tenants; nothing was sent, and nothing is on record"
+            )
+        return cluster

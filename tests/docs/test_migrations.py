@@ -1,0 +1,63 @@
+"""The recipes of docs/how-to/migrations.md with 50 tenants at once: each migrates its own database."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+
+from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Credential, SQLiteStore, Tenants
+
+from .test_guides import blocks_of
+
+NAMES = [f"t{n:02}" for n in range(50)]
+TABLES = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = 'public' ORDER BY 1"
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the page defines, in an empty folder."""
+    pytest.importorskip("alembic")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "guide"}
+    for block in blocks_of("how-to/migrations.md"):
+        definitions = block.partition("\nasync for ")[0]
+        if "await tenants.ensure" not in block and "failed" not in block and "AsyncExitStack" not in block:
+            exec(definitions, names)
+    return names
+
+
+async def tables(credential: Credential) -> list[str]:
+    async with await AsyncConnection.connect(credential.uri) as connection:
+        return [name for (name,) in await (await connection.execute(TABLES)).fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("migrate", ["alembic_version", "notes"]),
+        ("migrate_by_sql", ["tags"]),
+        pytest.param("migrate_in_a_process", ["alembic_version", "notes"], marks=pytest.mark.thorough),
+    ],
+)
+async def test_50_at_once_each_in_its_own_database(
+    page: dict[str, Any], tmp_path: Path, recipe: str, expected: list[str]
+) -> None:
+    async with (
+        Sandbox(windows=[]) as sandbox,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        SQLiteStore(tmp_path / "tenants.db") as store,
+    ):
+        tenants = Tenants(client.cluster(await sandbox.add_cluster("pg", backend="postgres")), store)
+        assert all([outcome.ok async for outcome in tenants.provision(NAMES)])
+        began = asyncio.get_running_loop().time()
+        outcomes = [outcome async for outcome in tenants.each(page[recipe], at_a_time=50)]
+        print(f"{recipe}: {asyncio.get_running_loop().time() - began:.1f} s")
+        assert [(outcome.name, outcome.error) for outcome in outcomes if not outcome.ok] == []
+        there = {outcome.name: outcome.value async for outcome in tenants.each(tables)}
+        assert there == dict.fromkeys(NAMES, expected)

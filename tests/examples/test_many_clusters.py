@@ -1,0 +1,69 @@
+"""The example signs up customers over three clusters: killed twice, resumed, full, and with a fourth cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import many_clusters
+from aiodbclient import DatabaseClient, RateBudget
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import SQLiteStore, Tenants
+
+SOURCE = Path(many_clusters.__file__).read_text()
+CUSTOMERS, MOST = 90, 25  # instead of 6,000 and 2,000
+
+
+async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(sandbox: Sandbox, tmp_path: Path) -> None:
+    assert len(SOURCE.splitlines()) <= 25
+    program = tmp_path / "many_clusters.py"
+    program.write_text(SOURCE.replace("6000", str(CUSTOMERS)).replace("2000", str(MOST)))
+    clusters = [await sandbox.add_cluster("mongodb") for _ in range(4)]
+    three = clusters[:3]
+
+    async def start(*ids: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, str(program), *ids),
+            cwd=tmp_path,
+            env=os.environ | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    for made in (15, 40):
+        process = await start(*three)
+        while sandbox.counts["users.create", 201] < made and process.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        await process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    printed, errors = await (await start(*three)).communicate()
+    assert errors == b""
+    lines = printed.decode().splitlines()
+    assert (
+        len(re.findall(r"^customer_\d+ there is no room for the tenant", printed.decode(), re.M))
+        == CUSTOMERS - 3 * MOST
+    )
+    assert lines[-3:] == [f"{id} has {MOST} of {MOST}" for id in three]
+
+    printed, errors = await (await start(*clusters)).communicate()
+    assert errors == b""
+    assert printed.decode().splitlines() == [
+        *(f"{id} has {MOST} of {MOST}" for id in three),
+        f"{clusters[3]} has {CUSTOMERS - 3 * MOST} of {MOST}",
+    ]
+
+    assert sandbox.counts["users.create", 201] == sandbox.counts["dbs.create", 201] == CUSTOMERS
+    async with (
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        SQLiteStore(tmp_path / "customers.db") as store,
+    ):
+        tenants = Tenants([client.cluster(id) for id in clusters], store)
+        checked = [outcome async for outcome in tenants.check()]
+        assert len(checked) == CUSTOMERS
+        assert Counter(outcome.problems for outcome in checked) == {(): CUSTOMERS}

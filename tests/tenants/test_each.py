@@ -1,0 +1,220 @@
+"""``tenants.each``: the caller's own function for each tenant, some at a time, whose failures stop no other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from aiodbclient import Action, DatabaseClient, RateBudget, Window
+from aiodbclient.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidArgumentError,
+    RateLimitError,
+    StoreError,
+    TenantNotFoundError,
+)
+from aiodbclient.tenants import Credential, SQLiteStore, TenantEvent, Tenants
+
+from .conftest import Place, only
+from .programs import ask
+
+
+@pytest.fixture
+async def place(mongodb_place: Place) -> Place:
+    await asyncio.gather(*(mongodb_place.tenants().ensure(name) for name in "abcdef"))
+    return mongodb_place
+
+
+async def test_each_tenant_has_its_value_and_no_request_is_sent(place: Place) -> None:
+    async def work(credential: Credential) -> str | None:
+        return credential.database
+
+    before = len(place.sent())
+    outcomes = {each.name: each async for each in place.tenants().each(work)}
+    assert {name: each.value for name, each in outcomes.items()} == {name: place.prefix + name for name in "abcdef"}
+    assert {(each.action, each.ok, each.error, each.tries) for each in outcomes.values()} == {
+        (Action.DONE, True, None, 0)
+    }
+    assert [each.name async for each in place.tenants().each(work, ["c", "a"], at_a_time=1)] == ["c", "a"]
+    assert len(place.sent()) == before
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), AuthenticationError("x"), ConfigurationError("x"), StoreError("x")]
+)
+async def test_an_exception_of_the_work_fails_one_tenant_and_the_others_go_on(place: Place, error: Exception) -> None:
+    async def work(credential: Credential) -> int:
+        if credential.name in "bc":
+            raise error
+        return 1
+
+    outcomes = {each.name: each async for each in place.tenants().each(work, [*"abcdef", "nobody"])}
+    failed = {name: each for name, each in outcomes.items() if not each.ok}
+    assert set(failed) == {"b", "c", "nobody"}
+    assert failed["b"].error is error
+    assert (failed["b"].value, failed["b"].action) == (None, Action.FAILED)
+    assert isinstance(failed["nobody"].error, TenantNotFoundError)
+
+
+async def test_outcomes_come_as_they_are_known_and_few_at_a_time_are_in_progress(place: Place) -> None:
+    running, most, slow = 0, 0, asyncio.Event()
+
+    async def work(credential: Credential) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await (slow.wait() if credential.name == "a" else asyncio.sleep(0.01))
+        finally:
+            running -= 1
+
+    order = []
+    async for outcome in place.tenants().each(work, at_a_time=2):
+        order.append(outcome.name)
+        if len(order) == 5:
+            slow.set()
+    assert order[-1] == "a"
+    assert most == 2
+
+
+async def test_a_cancellation_ends_all_of_it(place: Place) -> None:
+    begun, ended = set[str](), set[str]()
+
+    async def work(credential: Credential) -> None:
+        begun.add(credential.name)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.add(credential.name)
+
+    async def loop() -> None:
+        async for _ in place.tenants().each(work, at_a_time=4):
+            pass
+
+    task = asyncio.create_task(loop())
+    while len(begun) < 4:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert begun == ended
+    assert len(begun) == 4
+
+
+async def test_stop_lets_the_calls_in_progress_finish(place: Place) -> None:
+    begun = list[str]()
+
+    async def work(credential: Credential) -> str:
+        begun.append(credential.name)
+        await asyncio.sleep(0.05)
+        return "done"
+
+    run = place.tenants().each(work, at_a_time=2)
+    outcomes = []
+    async for outcome in run:
+        outcomes.append(outcome)
+        run.stop()
+    assert sorted(each.name for each in outcomes) == sorted(begun)
+    assert {each.value for each in outcomes} == {"done"}
+    assert len(begun) < 6
+
+
+async def test_a_store_that_cannot_be_read_ends_the_run(place: Place) -> None:
+    async def work(_: Credential) -> None:
+        raise AssertionError
+
+    closed = SQLiteStore(place.path)
+    with pytest.raises(StoreError, match="not open"):
+        _ = [each async for each in Tenants(place.cluster, closed, place.prefix).each(work, ["a", "b"])]
+
+
+async def test_a_reader_works_too(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    await tenants.ensure("alpha")
+    reader = await tenants.role("reader").ensure("alpha")
+
+    async def work(credential: Credential) -> Any:
+        return credential, [] if anywhere.cluster.engine == "mongodb" else await ask(credential, "SELECT 1")
+
+    outcome = await only(tenants.role("reader").each(work))
+    assert outcome.value in ((reader, []), (reader, [(1,)]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("x",), "work must be"), ((print, "x"), "iterable of names"), ((print, None, 0), "at_a_time must be an int")],
+)
+async def test_wrong_arguments_are_named(place: Place, arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        place.tenants().each(*arguments)
+
+
+async def test_an_event_says_for_what_the_time_went(place: Place) -> None:
+    events = list[TenantEvent]()
+
+    async def work(_: Credential) -> None:
+        await asyncio.sleep(0.1)
+
+    assert (await only(place.tenants(on_event=events.append).each(work, ["a"]))).ok
+    claim = await place.store.claim("a", 60.0)
+    assert claim is not None
+    rotation = asyncio.create_task(only(place.tenants(on_event=events.append).rotate(["a"])))
+    await asyncio.sleep(0.2)
+    await place.store.release(claim)
+    assert (await rotation).ok
+    async with DatabaseClient(
+        place.sandbox.token, base_url=place.sandbox.url, budget=RateBudget([Window(1, 0.3)])
+    ) as client:
+        paced = Tenants(client.cluster(place.cluster.id), place.store, place.prefix, on_event=events.append)
+        assert [each.ok async for each in paced.rotate(["b", "c"])] == [True, True]
+
+    done, rotated, *two = events
+    assert (done.action, done.error) == (Action.DONE, None)
+    assert 0.1 <= done.setup <= done.duration
+    assert 0.1 < rotated.claim < rotated.duration
+    assert rotated.setup == 0.0
+    assert rotated.budget < 0.1
+    assert max(each.budget for each in two) > 0.1
+    assert max(each.turn for each in two) > 0.1  # MongoDB takes one at a time
+    for each in events:
+        parts = each.api + each.sql + each.store + each.turn + each.claim + each.setup
+        assert each.budget <= each.api
+        assert parts <= each.duration + 0.01
+        assert each.duration - parts < 0.1, evolve(each)
+
+
+@pytest.mark.parametrize("verb", ["rotate", "retire", "repair", "check", "remove", "provision"])
+async def test_max_wait_applies_to_one_tenant_that_somebody_waits_for(place: Place, verb: str) -> None:
+    async with DatabaseClient(
+        place.sandbox.token, base_url=place.sandbox.url, budget=RateBudget([Window(1, 60.0)]), max_wait=0.1
+    ) as client:
+        tenants = Tenants(client.cluster(place.cluster.id), place.store, place.prefix)
+        name = "new" if verb == "provision" else "a"
+        await only(place.tenants().rotate([name])) if verb == "retire" else None
+        await client.clusters.list()  # which uses the budget up
+        async with asyncio.timeout(5):
+            with pytest.raises(RateLimitError, match="nothing was sent"):
+                _ = [each async for each in getattr(tenants, verb)([name])]
+
+
+async def use_up(client: DatabaseClient) -> None:
+    while True:
+        await client.clusters.list()
+
+
+async def test_a_rotation_in_a_web_request_fails_as_soon_as_ensure_does(place: Place) -> None:
+    async with DatabaseClient(
+        place.sandbox.token, base_url=place.sandbox.url, budget=RateBudget([Window(20, 60.0)]), max_wait=0.1
+    ) as client:
+        tenants = Tenants(client.cluster(place.cluster.id), place.store, place.prefix)
+        await tenants.ensure("new")
+        with pytest.raises(RateLimitError):
+            await use_up(client)
+        async with asyncio.timeout(5):
+            rotated = await only(tenants.rotate(["a"]))
+        assert isinstance(rotated.error, RateLimitError)
+        assert rotated.error.retry_after is not None

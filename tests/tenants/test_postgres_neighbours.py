@@ -1,0 +1,167 @@
+"""A tenant on PostgreSQL does not keep its neighbours from being retired and removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants._grants import postgres_leaving
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._grants.postgres_sessions import Session
+from aiodbclient.tenants._naming import Names
+
+from .managed import PASSWORD, Managed, ready
+
+_used = iter(range(10**6))
+
+
+@pytest.fixture
+def grants(managed: Managed) -> PostgresGrants:
+    return managed.grants()
+
+
+@pytest.fixture
+async def names(managed: Managed, grants: PostgresGrants) -> Names:
+    return await managed.tenant(f"calm{next(_used)}", grants)
+
+
+@pytest.fixture
+async def evil(managed: Managed, grants: PostgresGrants) -> Names:
+    return await managed.tenant(f"evil{next(_used)}", grants)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_leaving, "_LOOKS", 2)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_error_names_whose_open_transaction_keeps_a_login_and_its_retirement_is_the_way_out(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    login = names.logins[0]
+    with closing(managed.open(evil.logins[0], evil.whole)) as session:
+        session.execute("CREATE TABLE public.t (x int)")
+        session.execute("BEGIN")
+        session.execute(SQL("GRANT SELECT ON public.t TO {}").format(Identifier(login)))
+        began = time.monotonic()
+        with pytest.raises(
+            GrantError,
+            match=f"'{login}' cannot be deleted, because an open transaction of the login '{evil.logins[0]}' in the"
+            f" database '{evil.whole}' holds a lock on it: rotate and retire",
+        ):
+            await grants.end_login(names, login, PASSWORD, managed.deletes(login))
+        assert time.monotonic() - began < 5
+        assert not managed.lets_in(login, names.whole)  # its sessions and its password are ended all the same
+
+        assert await grants.end_login(evil, evil.logins[0], PASSWORD, managed.deletes(evil.logins[0])) is None
+    managed.reset(login, "reset")
+    assert await grants.end_login(names, login, "reset", managed.deletes(login)) is None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_error_names_whose_transaction_keeps_a_database(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    with managed.open(evil.logins[0], "defaultdb") as session:
+        session.execute("SET ROLE NONE; BEGIN")
+        setting = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'")
+        session.execute(setting.format(Identifier(names.whole)))
+        with pytest.raises(GrantError, match=f"'{names.whole}' cannot be dropped, .* login '{evil.logins[0]}'"):
+            await grants.before_removal(names)
+        session.execute("PREPARE TRANSACTION 'held'")
+    with pytest.raises(GrantError, match="prepared transaction 'held' in the database 'defaultdb'"):
+        await grants.before_removal(names)
+    with managed.open(evil.logins[0], "defaultdb") as session:
+        session.execute("SET ROLE NONE")
+        session.execute("ROLLBACK PREPARED 'held'")
+    await grants.before_removal(names)
+
+
+async def test_a_transaction_that_a_login_prepared_where_it_then_closed_the_door_is_ended_with_it(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    login = names.logins[0]
+    for database in (names.whole, "defaultdb"):
+        with managed.open(login, database) as session:
+            session.execute("SET ROLE NONE")
+            session.execute("BEGIN; SELECT 1")
+            session.execute(f"PREPARE TRANSACTION 'of {database}'".encode())
+    with managed.open(login, "defaultdb") as session:
+        session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(names.whole)))
+    assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+    assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
+    await grants.before_removal(names)
+
+
+async def test_a_prepared_transaction_of_a_deleted_login_is_an_error_that_says_so(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    login = names.logins[0]
+    with managed.open(login, names.whole) as session:
+        session.execute("SET ROLE NONE; BEGIN; SELECT 1; PREPARE TRANSACTION 'orphan'")
+    managed.delete(login)
+    with pytest.raises(GrantError, match="the prepared transaction 'orphan' of a deleted login"):
+        await grants.before_removal(names)
+    managed.api("ROLLBACK PREPARED 'orphan'", names.whole)
+    await grants.before_removal(names)
+
+
+@pytest.fixture
+def closed(managed: Managed) -> Iterator[None]:
+    yield
+    managed.api("GRANT CONNECT, TEMPORARY ON DATABASE defaultdb TO PUBLIC")
+
+
+@pytest.mark.usefixtures("closed")
+async def test_a_closed_defaultdb_keeps_tenants_out_and_every_verb_works(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    login, other = names.logins
+    assert {"defaultdb", "template1"} <= set(await grants.open_databases())
+    await grants.close_database("defaultdb")
+
+    assert "defaultdb" not in await grants.open_databases()
+    assert not managed.lets_in(login, "defaultdb")
+    with pytest.raises(GrantError, match="'template1' was not closed to other logins: only its owner may"):
+        await grants.close_database("template1")
+    await ready(grants, names, other)
+    # An intruder closes its own database too, or takes all of its connections.
+    with managed.open(login, names.whole) as session:
+        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 1").format(Identifier(names.whole)))
+        assert await grants.log_in(names, other, PASSWORD) is None
+        assert await grants.problems(names, names.logins) == frozenset()
+        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(Identifier(names.whole)))
+        assert await grants.accepts(names, login, PASSWORD) is None
+        assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+    await ready(grants, names, other)
+
+
+async def test_many_grants_of_a_neighbour_are_revoked_by_few_statements(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with managed.open(evil.logins[0], evil.whole) as session:
+        session.execute("SET search_path = public")
+        for number in range(2_000):
+            session.execute(f"CREATE TABLE t{number} ()".encode())
+        session.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(names.owner)))
+    for login in names.logins:
+        managed.delete(login)
+    managed.drop(names.whole)
+    statements = list[Any]()
+    run = Session.run
+
+    async def counted(self: Session, statement: Any, *values: Any) -> list[Any]:
+        statements.append(statement)
+        return await run(self, statement, *values)
+
+    monkeypatch.setattr(Session, "run", counted)
+    await grants.forget(names)
+    assert len(statements) < 40
+    assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(names.owner)) == []

@@ -1,0 +1,164 @@
+"""Passwords are tested on PostgreSQL without blocking the process, whatever a tenant made of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Problem
+from aiodbclient.tenants._grants import postgres_password, postgres_sessions
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._naming import Names
+
+from .conftest import Place, only
+from .managed import PASSWORD, Managed, ready
+
+_used = iter(range(10**6))
+
+# A verifier that the tenant made itself. The salt and the keys are any.
+ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" + "A" * 43 + "="
+
+
+@pytest.fixture
+def grants(managed: Managed) -> PostgresGrants:
+    return managed.grants()
+
+
+@pytest.fixture
+async def names(managed: Managed, grants: PostgresGrants) -> Names:
+    return await managed.tenant(f"scram{next(_used)}", grants)
+
+
+@asynccontextmanager
+async def never_blocked() -> AsyncIterator[None]:
+    """The event loop goes on meanwhile."""
+    longest, last = 0.0, time.monotonic()
+
+    async def beat() -> None:
+        nonlocal longest, last
+        while True:
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+
+    beating = asyncio.create_task(beat())
+    try:
+        async with asyncio.timeout(30):
+            yield
+    finally:
+        beating.cancel()
+    assert longest < 1.5
+
+
+@pytest.mark.parametrize("rounds", [100_001, 3_000_000, 2_147_483_647])
+async def test_a_password_with_too_many_rounds_is_a_refused_one(
+    managed: Managed, grants: PostgresGrants, names: Names, rounds: int
+) -> None:
+    # A tenant waits 40 minutes for the server to take the longest, so a superuser writes it here.
+    verifier = ENDLESS.format(rounds=rounds)
+    managed.api(SQL("UPDATE pg_authid SET rolpassword = {} WHERE rolname = {}").format(verifier, names.logins[0]))
+
+    async with never_blocked():
+        for refused in (
+            await grants.accepts(names, names.logins[0], PASSWORD),
+            await grants.log_in(names, names.logins[0], PASSWORD),
+            await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])),
+        ):
+            assert refused is not None
+            assert f"{rounds:,} rounds of SCRAM" in refused
+
+    managed.reset(names.logins[0], "reset")
+    assert await grants.end_login(names, names.logins[0], "reset", managed.deletes(names.logins[0])) is None
+
+
+async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(place: Place) -> None:
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    with psycopg.connect(credential.uri, autocommit=True) as session:
+        session.execute("SET ROLE NONE")
+        session.execute(f"ALTER ROLE CURRENT_USER PASSWORD '{ENDLESS.format(rounds=1_000_000)}'".encode())
+
+    async with never_blocked():
+        assert (await only(tenants.check(["alpha"]))).problems == (Problem.PASSWORD_REFUSED,)
+        assert (await only(tenants.repair(["alpha"]))).error is None
+        assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_a_login_is_locked_out_with_few_rounds_whatever_it_set(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    if managed.version < 16:
+        pytest.skip("there is no such setting")
+    with managed.open(names.logins[0], names.database) as session:
+        session.execute("SET ROLE NONE; ALTER ROLE CURRENT_USER SET scram_iterations = 2147483647")
+        session.execute(SQL("SET ROLE {}").format(Identifier(names.owner)))
+        session.execute(SQL("ALTER DATABASE {} SET scram_iterations = 2147483647").format(Identifier(names.whole)))
+        session.execute("SET ROLE NONE; SELECT lo_create(0)")  # so that the login enters again with its new password
+
+    async with never_blocked():
+        assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+
+
+@pytest.mark.parametrize("method", ["md5", "password", "trust"])
+async def test_other_authentications_with_a_password_work_too(
+    managed: Managed, grants: PostgresGrants, names: Names, method: str
+) -> None:
+    login = names.logins[0]
+    hba = managed.server.hba
+    before = hba.read_text()
+    managed.api(SQL("SET password_encryption = md5; ALTER ROLE {} PASSWORD 'secret'").format(Identifier(login)))
+    hba.write_text(f'host all "{login}" all {method}\n{before}')
+    managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    try:
+        await ready(grants, names, login)
+        assert await grants.accepts(names, login, PASSWORD) is None
+        assert (await grants.accepts(names, login, "wrong") is None) == (method == "trust")
+    finally:
+        hba.write_text(before)
+        managed.api("SELECT pg_reload_conf(), pg_sleep(0.2)")
+
+
+@pytest.fixture
+def hanging(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server's kernel takes connections, and nobody answers."""
+    monkeypatch.setattr(postgres_password, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(postgres_sessions, "CONNECT_SECONDS", 2)  # libpq's least
+    process = managed.server.process
+    os.kill(process.pid, signal.SIGSTOP)
+    yield
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def open_sockets() -> int:
+    return sum(os.path.realpath(f"/proc/self/fd/{fd}").startswith("/proc") for fd in os.listdir("/proc/self/fd"))
+
+
+async def test_a_server_that_hangs_leaves_no_connection_open(
+    managed: Managed, grants: PostgresGrants, names: Names, hanging: None
+) -> None:
+    before = open_sockets()
+    errors = list[GrantError]()  # kept, as an outcome keeps its error
+    for call in (
+        grants.accepts(names, names.logins[0], PASSWORD),
+        grants.check(),
+        grants.problems(names, names.logins),
+        grants.log_in(names, names.logins[0], PASSWORD),
+    ):
+        with pytest.raises(GrantError) as failed:
+            await call
+        errors.append(failed.value)
+    task = asyncio.create_task(grants.check())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert open_sockets() == before

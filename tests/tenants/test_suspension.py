@@ -1,0 +1,283 @@
+"""A suspended tenant keeps its data, and no login of it enters, whatever it did before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from attrs import evolve
+from psycopg import AsyncConnection
+
+from aiodbclient import Action, errors
+from aiodbclient.engines import Engine
+from aiodbclient.errors import InvalidArgumentError, SuspendedError, TenantNotFoundError
+from aiodbclient.tenants import Credential, Problem, TenantPools, Tenants
+from aiodbclient.tenants._intent import Intent, Verb
+from aiodbclient.tenants.testing import LONG
+
+from .conftest import Place, only
+from .programs import ask, refusal
+from .test_policies import opened
+
+ENDED = r"(?i)clos|terminat|lost|gone|away|connect|exceeded|no longer|killed|interrupted"
+
+
+async def suspended(tenants: Tenants, name: str = "alpha") -> Credential:
+    outcome = await only(tenants.suspend([name]))
+    assert outcome.error is None, outcome.error
+    assert outcome.action is Action.SUSPENDED
+    assert outcome.credential.suspended is not None
+    return outcome.credential
+
+
+async def put(place: Place, intent: Intent, name: str = "alpha") -> None:
+    """A process stored this intent, and died."""
+    claim = await place.store.claim(name, LONG)
+    assert claim is not None
+    await place.store.intend(claim, str(intent))
+    await place.store.release(claim)
+
+
+async def test_a_suspended_tenant_keeps_its_data_and_comes_back_with_another_password(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    first = await tenants.ensure("alpha")
+    has_sql = first.engine != Engine.MONGODB
+    if has_sql:
+        await ask(first, "CREATE TABLE t (x int)", "INSERT INTO t VALUES (1)")
+    second = (await only(tenants.rotate(["alpha"]))).credential
+    assert second is not None
+    started = datetime.now(UTC)
+
+    credential = await suspended(tenants)
+
+    assert credential.suspended is not None
+    assert abs(credential.suspended - started) < timedelta(minutes=1)
+    assert await tenants.get("alpha") is None
+    if has_sql:
+        assert await refusal(first)
+        assert await refusal(second)
+    [record] = [record async for record in tenants.records()]
+    assert record.current == credential
+    assert record.previous is None
+    with pytest.raises(SuspendedError, match=r"'alpha' is suspended since .*: resume it first"):
+        await tenants.ensure("alpha")
+    checked = await only(tenants.check(["alpha"]))
+    assert (checked.problems, checked.credential) == ((), credential)
+    for run in (tenants.repair(["alpha"]), tenants.rotate(["alpha"]), tenants.retire(["alpha"])):
+        assert (await only(run)).action is Action.KEPT
+    assert (await only(tenants.suspend(["alpha"]))).action is Action.KEPT
+    assert (await tenants.plan(["alpha"])).keep == ("alpha",)
+
+    resumed = await only(tenants.resume(["alpha"]))
+
+    assert resumed.action is Action.RESUMED
+    assert resumed.credential is not None
+    assert resumed.credential.suspended is None
+    assert resumed.credential.password not in (first.password, second.password)
+    assert await tenants.get("alpha") == resumed.credential
+    if has_sql:
+        assert await ask(resumed.credential, "SELECT x FROM t") == [(1,)]
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+    assert (await only(tenants.resume(["alpha"]))).action is Action.KEPT
+    assert (await only(tenants.rotate(["alpha"]))).action is Action.ROTATED
+
+
+async def test_its_readers_are_suspended_and_resumed_with_it(anywhere: Place) -> None:
+    tenants, readers = anywhere.tenants(), anywhere.tenants().role("reader")
+    await tenants.ensure("alpha")
+    reader = await readers.ensure("alpha")
+
+    await suspended(tenants)
+
+    assert await readers.get("alpha") is None
+    for work in (readers.ensure("alpha"), anywhere.tenants().role("writer").ensure("alpha")):
+        with pytest.raises(SuspendedError, match="suspended"):
+            await work
+    alone = await only(readers.resume(["alpha"]))
+    assert isinstance(alone.error, SuspendedError)
+    assert (await only(readers.check(["alpha"]))).problems == ()
+    if reader.engine != Engine.MONGODB:
+        assert await refusal(reader)
+
+    assert (await only(tenants.resume(["alpha"]))).action is Action.RESUMED
+
+    now = await readers.get("alpha")
+    assert now is not None
+    assert now.password != reader.password
+    assert (await only(readers.check(["alpha"]))).problems == ()
+    if reader.engine != Engine.MONGODB:
+        assert not await refusal(now, "SELECT 1")
+
+
+async def test_a_reader_can_be_suspended_alone(place: Place) -> None:
+    tenants, readers = place.tenants(), place.tenants().role("reader")
+    owner, reader = await tenants.ensure("alpha"), await readers.ensure("alpha")
+
+    await suspended(readers)
+
+    assert await refusal(reader)
+    assert not await refusal(owner, "SELECT 1")
+    assert (await only(readers.resume(["alpha"]))).action is Action.RESUMED
+
+
+async def test_nothing_that_a_tenant_planted_survives_its_suspension(anywhere: Place) -> None:
+    """Its open sessions, and a right that it granted to a neighbour. See ``test_postgres_leaving`` for transactions."""
+    tenants = anywhere.tenants()
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    if alpha.engine == Engine.MONGODB:
+        return
+    reader = await tenants.role("reader").ensure("alpha")
+    await ask(alpha, "CREATE TABLE t (x int)")
+    is_postgres = alpha.engine == Engine.PG
+    if is_postgres:
+        await ask(
+            alpha,
+            f'GRANT ALL ON DATABASE "{alpha.database}" TO "{beta.username}" WITH GRANT OPTION',
+        )
+        assert not await refusal(beta, database=alpha.database)
+    async with opened(alpha) as session, opened(reader) as reading:
+        for each in (session, reading):
+            await each("SELECT 1")
+
+        await suspended(tenants)
+
+        for each in (session, reading):
+            with pytest.raises(Exception, match=ENDED):
+                await each("SELECT 1")
+    assert await refusal(beta, database=alpha.database)
+    resumed = (await only(tenants.resume(["alpha"]))).credential
+    assert resumed is not None
+    assert await ask(resumed, "SELECT x FROM t") in ([], ())
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_a_session_that_sets_passwords_is_ended(place: Place) -> None:
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    async with opened(credential) as session:
+        await session("SET ROLE NONE")
+        await session("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+
+        await suspended(tenants)
+
+        with pytest.raises(psycopg.OperationalError):
+            await session("SELECT 1")
+    assert await refusal(evolve(credential, uri=credential.uri.replace(credential.password or "", "mine")))
+
+
+async def test_a_session_of_a_neighbour_in_its_database_is_named(place: Place) -> None:
+    tenants = place.tenants()
+    alpha, beta = await tenants.ensure("alpha"), await tenants.ensure("beta")
+    await ask(alpha, f'GRANT CONNECT ON DATABASE "{alpha.database}" TO "{beta.username}"')
+    inside = await AsyncConnection.connect(beta.uri, dbname=alpha.database)
+    async with inside:
+        failed = await only(tenants.suspend(["alpha"]))
+
+        assert beta.username in str(failed.error)
+        assert "still has a session there" in str(failed.error)
+        assert await refusal(alpha)
+        assert await tenants.get("alpha") is None
+        assert (await only(tenants.check(["alpha"]))).problems == (Problem.UNFINISHED,)
+    assert (await only(tenants.repair(["alpha"]))).action is Action.SUSPENDED
+
+
+async def test_a_tenant_is_removed_when_it_is_suspended_for_so_long(anywhere: Place) -> None:
+    tenants = anywhere.tenants()
+    for name in ("alpha", "beta"):
+        await tenants.ensure(name)
+    await suspended(tenants)
+    names = ["alpha", "beta", "nobody"]
+
+    young = [outcome.action async for outcome in tenants.remove(names, suspended_for=timedelta(days=30))]
+    actions = {outcome.name: outcome.action async for outcome in tenants.remove(names, suspended_for=timedelta(0))}
+
+    assert sorted(young) == [Action.ABSENT, Action.KEPT, Action.KEPT]
+    assert actions == {"alpha": Action.DELETED, "beta": Action.KEPT, "nobody": Action.ABSENT}
+    assert await anywhere.store.get("alpha") is None
+    assert await tenants.get("beta") is not None
+    with pytest.raises(InvalidArgumentError, match="suspended_for must be a timedelta"):
+        tenants.remove(names, suspended_for=timedelta(days=-1))
+
+
+@pytest.mark.parametrize("finish", ["suspend", "repair"])
+async def test_a_suspension_that_did_not_finish_is_finished_and_not_undone(place: Place, finish: str) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    place.sandbox.faults.add("users.delete", status=403, times=1)
+    failed = await only(tenants.suspend(["alpha"]))
+    assert isinstance(failed.error, errors.PermissionDeniedError)
+    assert await tenants.get("alpha") is None
+    assert (await only(tenants.check(["alpha"]))).problems == (Problem.UNFINISHED,)
+    with pytest.raises(SuspendedError, match=r"suspension of .* unfinished"):
+        await tenants.ensure("alpha")
+    assert isinstance((await only(tenants.rotate(["alpha"]))).error, SuspendedError)
+
+    run = tenants.suspend(["alpha"]) if finish == "suspend" else tenants.repair(["alpha"])
+    assert (await only(run)).action is Action.SUSPENDED
+
+    assert await tenants.get("alpha") is None
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_resume_takes_a_suspension_back_that_did_not_finish(place: Place) -> None:
+    tenants = place.tenants()
+    first = await tenants.ensure("alpha")
+    await put(place, Intent(Verb.SUSPEND, first.username, place.cluster.id))
+
+    resumed = await only(tenants.resume(["alpha"]))
+
+    assert resumed.action is Action.RESUMED
+    assert await refusal(first)
+    assert resumed.credential is not None
+    assert not await refusal(resumed.credential, "SELECT 1")
+
+
+@pytest.mark.parametrize("finish", ["resume", "repair"])
+async def test_a_resumption_that_did_not_finish_counts_as_suspended(place: Place, finish: str) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    await tenants.role("reader").ensure("alpha")
+    await suspended(tenants)
+    place.sandbox.faults.add("users.create", name=f"{place.prefix}alpha", status=403, times=1)
+    failed = await only(tenants.resume(["alpha"]))
+    assert failed.error is not None
+    assert await tenants.get("alpha") is None
+    with pytest.raises(SuspendedError):
+        await tenants.ensure("alpha")
+    assert (await only(tenants.check(["alpha"]))).problems == (Problem.UNFINISHED,)
+
+    run = tenants.resume(["alpha"]) if finish == "resume" else tenants.repair(["alpha"])
+    assert (await only(run)).action is Action.RESUMED
+
+    for each in (tenants, tenants.role("reader")):
+        credential = await each.get("alpha")
+        assert credential is not None
+        assert not await refusal(credential, "SELECT 1")
+
+
+async def test_who_is_not_on_record_or_half_removed_is_neither_suspended_nor_resumed(place: Place) -> None:
+    tenants = place.tenants()
+    for run in (tenants.suspend(["nobody"]), tenants.resume(["nobody"])):
+        assert isinstance((await only(run)).error, TenantNotFoundError)
+    credential = await tenants.ensure("alpha")
+    await put(place, Intent(Verb.REMOVE, credential.username, place.cluster.id))
+    for run in (tenants.suspend(["alpha"]), tenants.resume(["alpha"])):
+        failed = await only(run)
+        assert isinstance(failed.error, TenantNotFoundError)
+        assert "the removal of the tenant 'alpha' is unfinished: run remove" in str(failed.error)
+    assert not await refusal(credential, "SELECT 1")
+
+
+async def test_pools_say_that_a_tenant_is_suspended(place: Place) -> None:
+    tenants = place.tenants()
+    await tenants.ensure("alpha")
+    await suspended(tenants)
+
+    async def never(_: object) -> None:
+        raise AssertionError
+
+    async with TenantPools(tenants, open=never, close=never) as pools:
+        with pytest.raises(SuspendedError, match="'alpha' is suspended"):
+            async with pools.use("alpha"):
+                pass
