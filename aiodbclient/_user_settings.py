@@ -146,11 +146,7 @@ class UserSettings:
 def check_settings(
     mysql_settings: object = None, settings: UserSettings | None = None, readonly: object = None
 ) -> None:
-    """Check the types of a user's settings, each of which may be None.
-
-    Raises:
-        InvalidArgumentError: One has a wrong type. The message names it.
-    """
+    """Check the types of a user's settings, each of which may be None."""
     _check("mysql_settings", mysql_settings, MySQLSettings)
     _check("readonly", readonly, bool)
     _check("settings", settings, UserSettings)

@@ -53,7 +53,8 @@ class DatabaseClient:
         budget: The rate budget, which keeps the requests within the API's limits. Clients with the same token can share
             it. None: a budget with the documented limits, for this client alone.
         max_wait: Seconds that a call may wait for the budget and, on MongoDB, for the cluster's other user writes. If
-            it would wait longer, it raises RateLimitError. None: as long as it takes.
+            it would wait longer, it raises RateLimitError. A bulk run only waits so long for a cluster that refuses
+            changes. None: as long as it takes, for such a cluster 15 minutes.
         on_event: A function that the client calls with a RequestEvent after each request, for metrics. It must not
             block; if it raises, the client logs that.
         app: Your application, like ``"billing/2.1"``, appended to the User-Agent.
@@ -61,6 +62,8 @@ class DatabaseClient:
             If you pass a session, set the proxy there.
         trust_env: Whether to read the proxy from the environment's ``HTTPS_PROXY``, unless ``NO_PROXY`` names the
             API's host. The client ignores the environment's other network settings, such as a netrc file.
+        user_writes: How many user writes to have in flight on each cluster, at most. None: as many as its engine takes,
+            1 on MongoDB and 16 names of a run on the others.
 
     Attributes:
         clusters: The account's database clusters, read-only.
@@ -87,6 +90,7 @@ class DatabaseClient:
         app: str | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
+        user_writes: int | None = None,
     ) -> None:
         options = Options(max_wait=max_wait, timeout=timeout, retry=retry)
         if session is not None and not hasattr(session, "request"):
@@ -97,6 +101,8 @@ class DatabaseClient:
             raise InvalidArgumentError(f"budget must be a RateBudget or another Budget, not {budget!r}")
         if session is not None and (proxy is not None or trust_env):
             raise InvalidArgumentError("proxy and trust_env are for a session of the client's own: give them to yours")
+        if user_writes is not None and (type(user_writes) is not int or user_writes < 1):
+            raise InvalidArgumentError(f"user_writes must be an int of at least 1, or None, not {user_writes!r}")
         url = _checked_base_url(base_url)
         self._transport = Transport(
             token=environment_token() if token is None else token,
@@ -107,7 +113,7 @@ class DatabaseClient:
             app=_checked_app(app),
             proxy=chosen_proxy(proxy, trust_env, url),
         )
-        self._use(ClusterMemory(), options)
+        self._use(ClusterMemory(user_writes), options)
 
     def _use(self, memory: ClusterMemory, options: Options) -> None:
         self._memory = memory

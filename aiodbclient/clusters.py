@@ -17,16 +17,17 @@ from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
 from ._request.pages import read_all
 from ._request.paths import CLUSTERS, check_name, checked_cluster_id, tag_query
-from ._request.raw import JSON, Params, prepared, send
+from ._request.pause import Pause, until_online
+from ._request.raw import JSON, Params, prepared
 from ._request.retry import RetryPolicy
 from ._request.transport import Transport
 from .dbs import DatabasesAPI
 from .engines import Engine
-from .errors import ClusterNotOnlineError, InvalidArgumentError
+from .errors import ClusterNotOnlineError, InvalidArgumentError, NotFoundError
 from .models import Cluster, ClusterStatus
 from .users import UsersAPI
 
-_SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
+_MAY_BE_MISSING = 60.0  # seconds for which reads of a new cluster may be a 404 (terraform-provider-digitalocean #361)
 
 
 class ClustersAPI:
@@ -121,7 +122,8 @@ class ClusterClient:
     async def wait_online(self, timeout: float = 900.0) -> Cluster:  # noqa: ASYNC109 - the error names it
         """Wait until the cluster is online. A new one takes some minutes. Safe to repeat and to cancel.
 
-        It reads the cluster at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s.
+        It reads the cluster at once, then at growing intervals of 1 to 30 s: 40 requests in 900 s. For the first 60 s a
+        404 means "not there yet", unless this client has seen the cluster.
 
         Args:
             timeout: Seconds, including the waits for the rate budget.
@@ -131,7 +133,7 @@ class ClusterClient:
 
         Raises:
             ClusterNotOnlineError: It is not online after ``timeout`` seconds; ``status`` is the last one that was read.
-            NotFoundError: There is no such cluster.
+            NotFoundError: There is no such cluster, or not any more.
             InvalidArgumentError: ``timeout`` is not a positive number; nothing was sent.
         """
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < inf:
@@ -141,12 +143,17 @@ class ClusterClient:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                while True:
-                    cluster = await self.info()
-                    status = cluster.status
-                    if status == ClusterStatus.ONLINE:
-                        return cluster
-                    await asyncio.sleep(min(max((monotonic() - start) / 2, _SHORTEST), _LONGEST))
+                for pause in until_online():
+                    try:
+                        cluster = await self.info()
+                    except NotFoundError:
+                        if self._context.was_seen or monotonic() - start > _MAY_BE_MISSING:
+                            raise
+                    else:
+                        status = cluster.status
+                        if status == ClusterStatus.ONLINE:
+                            return cluster
+                    await asyncio.sleep(pause)
         except TimeoutError:
             if not limit.expired():  # it is a read's RequestTimeoutError
                 raise
@@ -177,14 +184,14 @@ async def request_below(
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     target = "/".join((CLUSTERS, context.cluster_id, *(quote(segment, safe="") for segment in path)))
     call = prepared(context.transport, context.options, method, target, params, json, meter=context.meter)
-    return await send(context.transport, call)
+    return (await context.deliver(call)).read_json()
 
 
 def for_work(
     cluster: ClusterClient,
     *,
     meter: Meter | None = None,
-    bulk: bool = False,
+    pause: Pause | None = None,
     tenant: str | None = None,
     before_sending: Callable[[], object] | None = None,
 ) -> ClusterClient:
@@ -193,13 +200,13 @@ def for_work(
     Args:
         cluster: The cluster.
         meter: Counts the requests. None: the meter of ``cluster``.
-        bulk: Whether the requests wait in the bulk lane of the budget.
+        pause: The pause of the run that the work is part of. Its requests wait in the bulk lane of the budget.
         tenant: The tenant that the requests are for.
         before_sending: A function that is called right before each request. If it raises, the request is not sent.
     """
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
-    if bulk:
-        context = context.for_bulk(meter or context.meter or Meter())
+    if pause is not None:
+        context = context.for_bulk(meter or context.meter or Meter(), pause)
     elif meter is not None:
         context = context._replace(meter=meter)
     options = evolve(context.options, before_sending=before_sending, tenant=tenant)

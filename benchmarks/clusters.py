@@ -26,6 +26,7 @@ from typing import Any
 from attrs import evolve
 
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget, Window
+from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 CLUSTERS, TENANTS, MOST = 3, 6_000, 2_000
@@ -41,10 +42,8 @@ def names(prefix: str, count: int) -> Iterator[str]:
 @asynccontextmanager
 async def sandbox(engine: str, rate: str, budget: RateBudget) -> AsyncIterator[list[ClusterClient]]:
     """Start a sandbox in another process. Yields its clusters."""
-    clusters = [argument for _ in range(CLUSTERS) for argument in ("--cluster", engine)]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "aiodbclient.sandbox", "--json", *clusters, "--rate-limit", rate),
-        stdout=asyncio.subprocess.PIPE,
+        *(sys.executable, __file__, engine, rate), stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
@@ -54,6 +53,16 @@ async def sandbox(engine: str, rate: str, budget: RateBudget) -> AsyncIterator[l
     finally:
         process.terminate()
         await process.wait()
+
+
+async def serve(engine: str, rate: str) -> None:
+    """Be the sandbox of a measurement."""
+    windows = [] if rate == "none" else [Window(BURST, SECONDS)]
+    async with Sandbox(windows=windows) as running:
+        for _ in range(CLUSTERS):
+            await running.add_cluster(engine, backend="postgres" if engine == "pg" else "memory")
+        print(json.dumps({"url": running.url, "token": running.token}), flush=True)
+        await asyncio.Event().wait()
 
 
 async def timed(what: str, count: int, run: AsyncIterator[Any]) -> float:
@@ -73,7 +82,7 @@ async def paced(path: Path) -> bool:
     """Put all on record under a rate limit, list and check them."""
     least = (2 * TENANTS - 1) // BURST * SECONDS
     budget = RateBudget([Window(BURST, SECONDS)])
-    async with sandbox("mongodb", f"{BURST}/{SECONDS:g}", budget) as clusters, SQLiteStore(path) as store:
+    async with sandbox("mongodb", "paced", budget) as clusters, SQLiteStore(path) as store:
         tenants = Tenants(clusters, store, most=MOST)
         await asyncio.sleep(SECONDS)  # the window is empty again
         ratio = await timed("put on record", TENANTS, tenants.provision(names("tenant", TENANTS))) / least
@@ -149,4 +158,4 @@ async def measure() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(measure()))
+    sys.exit(asyncio.run(serve(*sys.argv[1:]) if sys.argv[1:] else measure()))

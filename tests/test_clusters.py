@@ -178,3 +178,52 @@ async def test_a_timeout_that_cannot_be_is_refused(server: Server, make_client: 
         await make_client().cluster(CLUSTER).wait_online(seconds)
 
     assert server.requests == []
+
+
+async def test_a_404_of_a_new_cluster_means_not_there_yet(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiodbclient._request.pause._SHORTEST", 0.01)
+    server.will(fails(404), fails(404), says(200, document(status="creating")), says(200, document(status="online")))
+
+    assert (await make_client().cluster(CLUSTER).wait_online()).status is ClusterStatus.ONLINE
+    assert len(server.requests) == 4
+
+
+async def test_a_404_of_a_cluster_that_was_seen_is_raised(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiodbclient._request.pause._SHORTEST", 0.01)
+    server.will(says(200, document(status="creating")), fails(404))
+    with pytest.raises(errors.NotFoundError):
+        await make_client().cluster(CLUSTER).wait_online()  # it was deleted meanwhile
+
+    client = make_client()
+    server.will(says(200, {"databases": [document()["database"]]}), fails(404))
+    await client.clusters.list()
+    with pytest.raises(errors.NotFoundError):
+        await client.cluster(CLUSTER).wait_online()
+
+
+async def test_a_404_is_raised_after_a_minute(
+    server: Server, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiodbclient._request.pause._SHORTEST", 0.01)
+    monkeypatch.setattr("aiodbclient.clusters._MAY_BE_MISSING", 0.2)
+    server.otherwise = fails(404)
+    started = time.monotonic()
+
+    with pytest.raises(errors.NotFoundError):
+        await make_client().cluster(CLUSTER).wait_online()
+
+    assert 0.2 < time.monotonic() - started < 5.0
+    assert len(server.requests) > 1
+
+
+async def test_a_replica_works_with_its_engine_and_says_so_without(server: Server, make_client: MakeClient) -> None:
+    server.will(says(201, {"user": {"name": "alice", "password": "x"}}), fails(404))
+    client = make_client()
+
+    assert (await client.cluster(CLUSTER, engine="pg").users.create("alice")).password == "x"
+    with pytest.raises(errors.NotFoundError, match=r"id of a replica, pass its engine: client\.cluster\(id, engine="):
+        await client.cluster(CLUSTER).users.create("bob")

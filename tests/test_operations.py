@@ -23,13 +23,14 @@ from aiodbclient import (
     User,
     UserRole,
     UserSettings,
+    errors,
 )
 from aiodbclient._request.call import Call, Options
 from aiodbclient._request.operations import Kind, Operation
 from aiodbclient._request.retry import Failure, Then
 
 from .conftest import MakeClient
-from .server import CLUSTER, Server, says
+from .server import CLUSTER, Reply, Server, says
 
 USER = {"name": "alice", "role": "normal", "password": "hunter2"}
 ALICE = User("alice", UserRole.NORMAL, "hunter2")
@@ -216,6 +217,48 @@ async def test_a_list_goes_on_where_the_answer_says(server: Server, make_client:
 
     assert [user.name for user in users] == ["a", "b"]
     assert server.calls[1] == ("GET", f"{ROOT}/users?page=2")
+
+
+async def test_a_list_with_pages_of_the_usual_size_is_read_in_the_largest(
+    server: Server, make_client: MakeClient
+) -> None:
+    def page(first: int, count: int, following: str | None) -> Reply:
+        links = {} if following is None else {"next": f"{server.url}{ROOT}/users?{following}"}
+        return says(200, {"users": [{"name": f"u{first + n}"} for n in range(count)], "links": {"pages": links}})
+
+    server.will(
+        page(0, 20, "page=2&per_page=20"),
+        page(0, 200, "page=2&per_page=200"),
+        page(200, 50, None),
+    )
+
+    users = await make_client().cluster(CLUSTER, engine="pg").users.list()
+
+    assert [user.name for user in users] == [f"u{n}" for n in range(250)]
+    assert [path for _, path in server.calls] == [
+        f"{ROOT}/users",
+        f"{ROOT}/users?per_page=200",
+        f"{ROOT}/users?page=2&per_page=200",
+    ]
+    server.will(says(200, {"databases": [], "links": {"pages": {}}}))
+    await make_client().clusters.list("blue")
+    assert server.calls[-1] == ("GET", "/v2/databases?tag_name=blue")
+
+
+async def test_dbs_may_come_under_databases(server: Server, make_client: MakeClient) -> None:
+    server.will(
+        says(200, {"databases": [{"name": "a"}]}),
+        says(200, {"databases": [{"name": "a"}], "dbs": [{"name": "b"}]}),
+        says(200, {"databases": None}),
+        says(200, {"bases": []}),
+    )
+    dbs = make_client().cluster(CLUSTER, engine="pg").dbs
+
+    assert [db.name for db in await dbs.list()] == ["a"]
+    assert [db.name for db in await dbs.list()] == ["b"]
+    assert await dbs.list() == []
+    with pytest.raises(errors.InvalidResponseError, match="not the documented JSON object with 'dbs'"):
+        await dbs.list()
 
 
 def test_an_operation_is_one_line_and_the_rest_follows_from_it() -> None:

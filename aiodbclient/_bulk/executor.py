@@ -30,12 +30,6 @@ class Executor(Generic[DoneT]):
 
     It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
 
-    Args:
-        job: What to do for each name.
-        source: The specs of the names.
-        wake: Set when ``next`` must look again; ``source`` sets it too.
-        concurrency: How many names to process at a time. None: as many as ``job.prepare`` returns.
-
     Attributes:
         awaited: Whether ``next`` is waiting. Otherwise the executor starts nothing.
         closed: Whether ``close`` was called.
@@ -57,15 +51,13 @@ class Executor(Generic[DoneT]):
         self._failure: BaseException | None = None  # what ended the run
         self._stopped = False
 
+    @property
+    def waiting(self) -> str | None:
+        """What the run waits for, or None."""
+        return self._job.pause.waiting
+
     async def next(self) -> Any:
-        """Wait for the next outcome.
-
-        Returns:
-            The outcome (``DoneT | Failed``), or None if there are no more.
-
-        Raises:
-            BaseException: The error that ended the run, after ``next`` has returned every outcome.
-        """
+        """Wait for the next outcome."""
         while True:
             self._wake.clear()
             self._begin()

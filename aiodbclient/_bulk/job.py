@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
+from .._request.pause import Pause
 from ..engines import Capabilities
 from ..errors import AuthenticationError, ConfigurationError, NotFoundError
 from .outcomes import Action, Done, Removed
@@ -17,7 +18,14 @@ DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
 
 
 class Job(ABC, Generic[SpecT, DoneT_co]):
-    """The work of a bulk run: once at its start, and for each name. Each run has its own object."""
+    """The work of a bulk run: once at its start, and for each name. Each run has its own object.
+
+    Attributes:
+        pause: How the run waits while a cluster refuses changes.
+    """
+
+    def __init__(self) -> None:
+        self.pause: Pause = Pause()
 
     @abstractmethod
     def check(self, given: object) -> SpecT:
@@ -65,8 +73,9 @@ class ClusterJob(Job[SpecT, DoneT_co]):
     """A job on one cluster."""
 
     def __init__(self, context: ClusterContext) -> None:
+        super().__init__()
         self.retry = context.options.retry
-        self._context = context.for_bulk(Meter())
+        self._context = context.for_bulk(Meter(), self.pause)
 
     async def prepare(self, meter: Meter) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""

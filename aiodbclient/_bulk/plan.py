@@ -91,13 +91,7 @@ class UserPlan:
 
 
 class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
-    """Create or update the users given as NewUser, then delete those given as names.
-
-    Args:
-        context: The cluster.
-        first: The users to create or update.
-        last: The names to delete.
-    """
+    """Create or update the users given as NewUser, then delete those given as names."""
 
     def __init__(
         self,
@@ -105,6 +99,8 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
         first: Sequence[NewUser],
         last: Sequence[str],
     ) -> None:
+        super().__init__()
+        context = context.for_bulk(Meter(), self.pause)
         self._provision = ProvisionUsers(context, "update")
         self._deprovision = DeprovisionUsers(context)
         self._first = first
@@ -181,11 +177,7 @@ async def plan_users(
 
 
 async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]) -> dict[str, NewUser]:
-    """Return copies of the specs by name, so that the caller cannot change them later.
-
-    Raises:
-        InvalidArgumentError: One is neither a name nor a NewUser, or its name is invalid or a duplicate.
-    """
+    """Return copies of the specs by name, so that the caller cannot change them later."""
     specs: dict[str, NewUser] = {}
     for spec in map(user_spec, await listed(given)):
         check_name(spec.name)

@@ -45,6 +45,10 @@ class Run(Generic[OutcomeT_co]):
 
     A request that was cancelled may have been applied.
 
+    If the cluster refuses changes with a 412, because it is being resized or made, the run pauses: it reads the cluster
+    at the intervals of ``wait_online``, and continues when it is online. After the client's ``max_wait``, or 15
+    minutes, its names fail with ClusterNotOnlineError.
+
     A run works once: iterating over it after it has ended raises ConfigurationError.
     """
 
@@ -95,6 +99,11 @@ class Run(Generic[OutcomeT_co]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    @property
+    def waiting(self) -> str | None:
+        """What the run waits for now, such as "the cluster is resizing"; None while the cluster accepts changes."""
+        return self._executor.waiting
 
     def stop(self) -> None:
         """Start no more names. The loop ends after the outcomes of the names in flight.

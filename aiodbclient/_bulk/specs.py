@@ -18,17 +18,10 @@ _END = object()
 class Source:
     """The specs of a run. It pulls at most one ahead.
 
-    Args:
-        specs: The iterable of the caller. A task awaits the next item of an async iterable.
-        wake: Set when that task has ended.
-
     Attributes:
         ready: The spec that was pulled but not started, if any.
         pulling: The task that awaits the next one, or None.
         failure: The error that the iterable raised, or None.
-
-    Raises:
-        InvalidArgumentError: ``specs`` is not an iterable, or is a string.
     """
 
     def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
@@ -77,11 +70,7 @@ class Source:
 
 
 async def listed(specs: Iterable[Any] | AsyncIterable[Any]) -> list[Any]:
-    """Return the specs of a plan as a list.
-
-    Raises:
-        InvalidArgumentError: ``specs`` is not an iterable, or is a string.
-    """
+    """Return the specs of a plan as a list."""
     _refuse_no_iterable(specs, "a plan")
     return [each async for each in specs] if isinstance(specs, AsyncIterable) else list(specs)
 
@@ -122,22 +111,14 @@ def shown_name(given: object) -> str:
 
 
 def name_spec(given: object) -> str:
-    """Return ``given`` if it is a name.
-
-    Raises:
-        InvalidArgumentError: It is not a string.
-    """
+    """Return ``given`` if it is a name."""
     if isinstance(given, str):
         return given
     raise InvalidArgumentError(f"this run takes names (str), not {given!r}; nothing was sent")
 
 
 def user_spec(given: object) -> NewUser:
-    """Return ``given`` as a NewUser.
-
-    Raises:
-        InvalidArgumentError: It is neither a name nor a NewUser, or its settings have wrong types.
-    """
+    """Return ``given`` as a NewUser."""
     spec = NewUser(given) if isinstance(given, str) else given
     if isinstance(spec, NewUser) and isinstance(spec.name, str):
         check_settings(spec.mysql_settings, spec.settings, spec.readonly)

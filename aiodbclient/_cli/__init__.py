@@ -9,11 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 
 def main() -> None:
-    """Run the command with the arguments of the process, and exit with its exit code.
-
-    Raises:
-        SystemExit: Always.
-    """
+    """Run the command with the arguments of the process, and exit with its exit code."""
     try:
         from .app import run
     except ModuleNotFoundError as error:

@@ -82,6 +82,8 @@ def row_of(credential: Credential, ca_file: str | None, *, show: bool, as_object
         "port": credential.port,
         "host": credential.host,
     }
+    if credential.prefix is not None:
+        row["prefix"] = credential.prefix
     if as_object:
         row |= {"cluster": credential.cluster, "since": since_of(credential)}
     if show:

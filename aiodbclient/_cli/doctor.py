@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ..engines import POSTGRESQL
 from .arguments import STORE_VARIABLE, AdminOption, ClusterArgument, OnCluster, Printed, PrivateOption, split
-from .doctor_checks import Findings, check_budget, check_cluster, check_servers, check_store, check_token
+from .doctor_checks import check_budget, check_cluster, check_open_databases, check_servers, check_token
+from .doctor_findings import Figures, Findings, print_report
+from .doctor_store import check_store
 from .doctor_trial import live
 from .opening import find_cluster, open_client
 from .running import DONE, SOME_FAILED, writes
@@ -31,22 +34,36 @@ async def examine(
     attempt: Annotated[
         bool,
         typer.Option(
-            "--try", help="Take a throw-away tenant through its whole life: created, rotated, retired, removed."
+            "--try",
+            help="Prove what this package assumes of the provider: make logins, and take a throw-away tenant through "
+            "its whole life.",
         ),
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Print a block to paste into an issue, without secrets and host names."),
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
+    close_defaultdb: Annotated[
+        bool,
+        typer.Option(
+            "--close-defaultdb",
+            help="PostgreSQL: shut every login without a grant of its own out of defaultdb, for good.",
+        ),
+    ] = False,
 ) -> int:
     """Check everything that tenants need. Prints a line for each check: ok, or what to do.
 
-    Without --try it only reads. With it, it creates one tenant called doctor-..., and removes it whatever happens.
+    Without --try it only reads, and writes a record into the store, which it removes. With it, it creates logins and a
+    tenant called doctor-..., and removes them whatever happens: within two minutes and 60 requests.
 
     Example: aiodbclient doctor tenants-prod
-    Example: aiodbclient doctor tenants-prod --try
+    Example: aiodbclient doctor tenants-prod --try --report
     """
     cluster, _ = split(words, place.cluster, 0)
-    findings = Findings(as_json=printed.as_json)
-    async with open_client(place) as (client, paced):
+    findings, figures = Findings(as_json=printed.as_json), Figures()
+    async with open_client(place, on_event=figures.count) as (client, paced):
         if not await check_budget(findings, paced):
             return SOME_FAILED
         if not await check_token(findings, client):
@@ -54,11 +71,15 @@ async def examine(
         found = await find_cluster(client, cluster)
         if store is not None:
             await check_store(findings, store, found.id)
-        info = await check_cluster(findings, found, private=private, admin=admin)
+        info, server = await check_cluster(findings, found, private=private, admin=admin), None
         if info is not None:
-            await check_servers(findings, found, info, private=private, admin=admin)
-        if attempt and not findings.failed:
-            await live(findings, found, private=private, admin=admin)
+            sql, server = await check_servers(findings, found, info, private=private, admin=admin)
+            if sql is not None and info.engine in POSTGRESQL and server is not None and (attempt or close_defaultdb):
+                await check_open_databases(findings, sql, close=close_defaultdb)
+        if attempt and info is not None and not findings.failed:
+            await live(findings, found, info, paced, private=private, admin=admin)
         elif attempt:
             findings.skip("--try", "fix what failed above first")
+        if report:
+            print_report(findings, figures, client, info, server)
     return SOME_FAILED if findings.failed else DONE

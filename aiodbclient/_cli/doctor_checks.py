@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from .. import Cluster, ClusterClient, Connection, DatabaseClient, RateBudget
 from ..engines import CAPABILITIES, MYSQL, POSTGRESQL
@@ -15,86 +17,19 @@ from ..errors import (
     ConfigurationError,
     DatabaseClientError,
     GrantError,
-    InvalidArgumentError,
     PermissionDeniedError,
-    StoreError,
     UnsupportedOperationError,
 )
 from ..tenants._credential import verifying_context
-from ..tenants._grants import sql_grants
+from ..tenants._grants import Grants, sql_grants
+from ..tenants._prefixes import list_objects
 from ..tenants._site import connection_of
+from .doctor_findings import Findings
 from .opening import AnyBudget
-from .output import printable, stdout_console, write
-from .stores import KEY_VARIABLE, has_no_folder, is_missing, keys, open_store
 
 _CONNECT_SECONDS = 10.0
 _SKEW = 30.0  # s between two clocks that nobody needs to hear of
-
-
-class Findings:
-    """Prints a line for each check as soon as it is done.
-
-    Args:
-        as_json: Whether each line is a JSON object.
-
-    Attributes:
-        failed: How many checks failed.
-    """
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self.failed = 0
-
-    def ok(self, check: str, found: str) -> None:
-        """Print that a check found nothing wrong."""
-        self._print("ok", check, found, "", "green")
-
-    def fail(self, check: str, found: object, advice: str) -> None:
-        """Print what is wrong, and what to do about it."""
-        self.failed += 1
-        self._print("FAIL", check, str(found), advice, "red")
-
-    def skip(self, check: str, why: str) -> None:
-        """Print that a check was not made."""
-        self._print("skip", check, why, "", "yellow")
-
-    def _print(self, result: str, check: str, found: str, advice: str, style: str) -> None:
-        if self._as_json:
-            members = {"check": check, "result": result.lower(), "found": found} | ({"do": advice} if advice else {})
-            write(f"{json.dumps(members)}\n")
-            return
-        console = stdout_console()
-        with console.capture() as captured:
-            console.print(f"{result:<4}", style=style, end="")
-            console.print(f"  {check}: {printable(found)}{f'. {advice}' if advice else ''}", soft_wrap=True)
-        write(captured.get())
-
-
-async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
-    """Whether the store can be opened, its key fits, and its tenants are those of the cluster. None is made."""
-    try:
-        encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
-    except (InvalidArgumentError, ConfigurationError) as error:
-        findings.fail("store", error, f"set ${KEY_VARIABLE} to what `aiodbclient store keygen` prints")
-        return
-    if has_no_folder(where):
-        findings.fail("store", f"the folder of {where} does not exist", "create it, or use another --store")
-        return
-    if is_missing(where):
-        findings.ok("store", f"{where} does not exist yet and will be created, {encrypted}")
-        return
-    try:
-        async with open_store(where) as store:
-            found = [record.current.cluster if record.current else None async for record in store.records()]
-    except (StoreError, ConfigurationError) as error:
-        findings.fail("store", error, f"check --store and ${KEY_VARIABLE}")
-    else:
-        if others := {each for each in found if each is not None} - {cluster_id}:
-            findings.fail(
-                "store", f"{where} has tenants of the cluster {min(others)}", "Give each cluster its own store"
-            )
-        else:
-            findings.ok("store", f"{where} can be read, {len(found)} records, {encrypted}")
+_FULL = re.compile("too many|connection slots", re.IGNORECASE)  # what a server without a free connection says
 
 
 async def check_budget(findings: Findings, budget: AnyBudget) -> bool:
@@ -125,7 +60,10 @@ async def check_token(findings: Findings, client: DatabaseClient) -> bool:
     except DatabaseClientError as error:
         findings.fail("API", error, "Check the network, the proxy (HTTPS_PROXY) and DIGITALOCEAN_API_URL")
     else:
-        findings.ok("token", "accepted, and has the scope database:read")
+        findings.ok("token", "accepted, and has the scope database:read. Only --try shows whether it may write")
+        limit = client.rate_limit
+        if limit is not None and limit.limit is not None:
+            findings.ok("rate limit", f"{limit.limit} requests an hour, {limit.remaining} left")
         return True
     return False
 
@@ -147,11 +85,10 @@ async def check_cluster(
     findings.ok("cluster", f"{info.name} is online, {info.engine} {info.version}")
     reads: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
         ("users", cluster.users.list),
-        ("databases", cluster.dbs.list),
+        *([("databases", cluster.dbs.list)] if known.tenants == "database" else []),
+        *([("topics", partial(list_objects, cluster, info.engine))] if known.tenants == "prefix" else []),
     )
     for what, read in reads:
-        if what == "databases" and not known.dbs:
-            continue
         try:
             await read()
         except PermissionDeniedError as error:
@@ -181,32 +118,65 @@ async def check_cluster(
 
 async def check_servers(
     findings: Findings, cluster: ClusterClient, info: Cluster, *, private: bool, admin: str | None
-) -> None:
-    """Whether the database server can be reached and verified, and what the administrator may do there."""
+) -> tuple[Grants[Any] | None, str | None]:
+    """Check the connection, TLS and the administrator, and return the server's SQL and version if they are usable."""
     connection = connection_of(info, private=private)
-    if not await _check_port(findings, connection):
-        return
+    by_sql = info.engine in POSTGRESQL | MYSQL
+    reachable = await _check_port(findings, connection, needed=by_sql)
+    if by_sql and not reachable:
+        return None, None
     ca = await _check_ca(findings, cluster) if connection.ssl else None
     if connection.ssl and ca is None:
-        return
+        return None, None
     if not connection.ssl:
         findings.ok("TLS", "the cluster speaks none")
     try:
         sql = sql_grants(info.engine, connection, ca, admin, None)
     except (ConfigurationError, UnsupportedOperationError) as error:
         findings.fail("administrator", error, "Set AIODBCLIENT_ADMIN to the DSN of an administrator")
+        return None, None
+    if sql is not None:
+        return sql, await _check_administrator(findings, sql, tls=ca is not None)
+    if ca is not None and reachable:
+        await _check_tls(findings, connection, ca)
+    findings.ok("rights", f"on {info.engine} the API grants them: no administrator is needed")
+    return None, None
+
+
+async def check_open_databases(findings: Findings, sql: Grants[Any], *, close: bool) -> None:
+    """Whether tenants may enter databases that are nobody's. ``close`` shuts them out of ``defaultdb``."""
+    check = "open databases"
+    try:
+        if close:
+            await sql.close_database("defaultdb")
+            findings.ok("defaultdb", "is closed. A program that needs it needs GRANT CONNECT ON DATABASE defaultdb")
+        opened = await sql.open_databases()
+    except GrantError as error:
+        findings.fail(check, error, "Ask the provider's support to close it")
         return
-    if sql is None:
-        if ca is not None:
-            await _check_tls(findings, connection, ca)
-        findings.ok("rights", f"on {info.engine} the API grants them: no administrator is needed")
-        return
+    if "template1" in opened:
+        found = "every login may enter template1, stop each creation of a database, and put objects into all new ones"
+        findings.fail(check, found, "Ask the provider's support to close it")
+    elif "defaultdb" in opened:
+        findings.ok(check, "every login may enter defaultdb, and take connections there. --close-defaultdb ends that")
+    else:
+        findings.ok(check, "no login enters defaultdb or template1")
+
+
+async def _check_administrator(findings: Findings, sql: Grants[Any], *, tls: bool) -> str | None:
     try:
         found = await sql.administrator()
     except GrantError as error:
-        findings.fail("administrator", error, "Check the password and the cluster's trusted sources")
-        return
-    if ca is not None:
+        full = _FULL.search(str(error))
+        findings.fail(
+            "administrator",
+            error,
+            "Close connections, or use a larger cluster"
+            if full
+            else "Check the password and the cluster's trusted sources",
+        )
+        return None
+    if tls:
         findings.ok("TLS", "the server's certificate and name are verified by the cluster's CA")
     if found.lacks:
         findings.fail(
@@ -219,9 +189,10 @@ async def check_servers(
         findings.fail("clock", f"it differs from the server's by {skew:.0f} s", "Set it by NTP: it measures ages")
     else:
         findings.ok("clock", "is that of the server")
+    return found.server
 
 
-async def _check_port(findings: Findings, connection: Connection) -> bool:
+async def _check_port(findings: Findings, connection: Connection, *, needed: bool) -> bool:
     address = f"{connection.host}:{connection.port}"
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
@@ -229,11 +200,12 @@ async def _check_port(findings: Findings, connection: Connection) -> bool:
         writer.close()
     except (OSError, TimeoutError) as error:
         reason = getattr(error, "strerror", None) or "it does not answer"
-        findings.fail(
-            "connection",
-            f"{address} cannot be reached: {reason}",
-            "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC",
-        )
+        found = f"{address} cannot be reached: {reason}"
+        if needed:
+            advice = "Add this machine to the cluster's trusted sources; --private needs a machine in its VPC"
+            findings.fail("connection", found, advice)
+        else:
+            findings.skip("connection", f"{found}. Tenants are made without it; their programs need it")
         return False
     findings.ok("connection", f"{address} can be reached")
     return True

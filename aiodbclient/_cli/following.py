@@ -131,7 +131,7 @@ async def follow(
             for behind, run in runs.items():
                 if tally.stopped or tally.error is not None or lines.failure is not None:
                     break
-                stopping.run = run
+                stopping.run = bar.run = run
                 async with run:
                     try:
                         async for outcome in run:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from .. import ClusterClient, DatabaseClient, RateBudget
+from .. import ClusterClient, DatabaseClient, RateBudget, RequestEvent
 from ..client import environment_token
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
 from .arguments import Api
@@ -27,7 +27,9 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @asynccontextmanager
-async def open_client(api: Api, *, offline: bool = False) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
+async def open_client(
+    api: Api, *, offline: bool = False, on_event: Callable[[RequestEvent], object] | None = None
+) -> AsyncGenerator[tuple[DatabaseClient, AnyBudget]]:
     """Open a client with the environment's token and proxy. ``offline``: it needs no token and sends nothing."""
     token = "unused" if offline else _token()
     async with AsyncExitStack() as stack:
@@ -36,7 +38,7 @@ async def open_client(api: Api, *, offline: bool = False) -> AsyncGenerator[tupl
             budget = RateBudget(windows=_no_windows())
         elif api.budget is not None and not offline:
             budget = await stack.enter_async_context(_shared(api.budget, token))
-        client = DatabaseClient(token, budget=budget, app="aiodbclient-command", trust_env=True)
+        client = DatabaseClient(token, budget=budget, on_event=on_event, app="aiodbclient-command", trust_env=True)
         yield await stack.enter_async_context(client), budget
 
 

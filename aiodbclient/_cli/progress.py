@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from math import ceil
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from attrs import define, field, frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
-from .. import Window
+from .. import Run, Window
 from .opening import AnyBudget
 from .output import NAME, error_console, note, printable, span, speaks_json, write_error
 
@@ -39,6 +39,8 @@ class Bar:
         *,
         limited: bool = True,
     ) -> None:
+        self.run: Run[Any] | None = None
+        self._waits_for: str | None = None
         self._budget = budget
         self._clock = clock
         self._limited = limited
@@ -121,6 +123,12 @@ class Bar:
         kept = f"{self._untouched} kept" if self._untouched else ""
         failures = f"{self._failed} failed" if self._failed else ""
         limit = self._limit.format(span(budget.next_slot)) if waits else ""
+        waits_for = None if self.run is None else self.run.waiting
+        if waits_for is not None:
+            limit = f"waiting: {waits_for}"
+        if self._progress.disable and waits_for not in (None, self._waits_for):
+            note(limit)
+        self._waits_for = waits_for
         if self._progress.disable:
             if now - self._said >= LINE_EVERY:
                 self._said = now

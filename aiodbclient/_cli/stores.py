@@ -62,12 +62,12 @@ async def open_store(
                 if _NO_TABLE not in str(error):
                     raise
         if opened is None and if_missing is IfMissing.EMPTY:
-            note(f"{_shown(where)} does not exist yet: provisioning creates it")
+            note(f"{shown(where)} does not exist yet: provisioning creates it")
             folder = stack.enter_context(TemporaryDirectory())
             opened = await stack.enter_async_context(SQLiteStore(Path(folder) / "nothing.db"))
         if opened is None:
             raise StoreError(
-                f"{_shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
+                f"{shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
             )
         yield opened
 
@@ -94,6 +94,11 @@ def is_missing(where: str) -> bool:
     return _scheme_of(where) is None and not Path(where).exists()
 
 
+def is_postgresql(where: str) -> bool:
+    """Whether the store is in PostgreSQL."""
+    return _scheme_of(where) in _POSTGRESQL
+
+
 def has_no_folder(where: str) -> bool:
     """Whether the store is a file in a folder that does not exist."""
     return _scheme_of(where) is None and not Path(where).absolute().parent.is_dir()
@@ -104,6 +109,6 @@ def _scheme_of(where: str) -> str | None:
     return urlsplit(where).scheme if "://" in where else None
 
 
-def _shown(where: str) -> str:
+def shown(where: str) -> str:
     """The store as a message names it: a URL may hold a password."""
     return f"the store {where}" if _scheme_of(where) is None else "the table of the store in PostgreSQL"

@@ -77,10 +77,11 @@ def decoded(body: bytes, key: str, model: type[T]) -> T:
     return value
 
 
-def decoded_page(body: bytes, key: str, model: type[T]) -> tuple[list[T], str | None]:
+def decoded_page(body: bytes, key: str, model: type[T], other_key: str = "") -> tuple[list[T], str | None]:
     """Read a list of ``model``, and the URL of its next page or None. Raises as ``decoded``."""
     payload = parsed(body)
-    return _hook(list[model])(payload[key], list[model]), _next_page(payload)  # type: ignore[valid-type]
+    page = payload[other_key if key not in payload and other_key in payload else key]
+    return _hook(list[model])(page, list[model]), _next_page(payload)  # type: ignore[valid-type]
 
 
 def write(value: NewUser | UserSettings | MySQLSettings) -> dict[str, Any]:

@@ -18,13 +18,7 @@ class TooManyValuesError(ValueError):
 
 
 def parsed(body: bytes) -> Any:
-    """Return the value of the JSON in ``body``.
-
-    Raises:
-        ValueError: It is not JSON in UTF-8, or holds a lone surrogate (which cannot be encoded), a number that is too
-            long, or too many values.
-        RecursionError: It is nested too deeply.
-    """
+    """Return the value of the JSON in ``body``."""
     # A value takes at least two bytes, so most bodies need no count.
     if len(body) > 2 * MOST_VALUES and values_in(body) > MOST_VALUES:
         raise TooManyValuesError

@@ -17,19 +17,7 @@ class Cell(Protocol):
     where: str  # names the server, for the log
 
     async def change(self, step: Step[T]) -> T:
-        """Change the text.
-
-        Args:
-            step: Gets the text, empty if there is none, and the server's clock. Returns the new text and a result. It
-                may run several times, and what it raises leaves the text as it was.
-
-        Returns:
-            The result.
-
-        Raises:
-            CellError: The server cannot be used. The change may have been made all the same, as it may after a
-                cancellation.
-        """
+        """Change the text."""
         ...
 
     async def aclose(self) -> None:

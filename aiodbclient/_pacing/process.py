@@ -126,11 +126,7 @@ class Process:
             window.answers.extend([now] * (window.limit - window.used(now) - self.ledger.in_flight - free))
 
     def warn(self, error: CellError, now: float) -> None:
-        """Log why the budget is not shared: once for each outage, once a minute if waiting does not help.
-
-        Raises:
-            ConfigurationError: It is the first contact, and waiting does not help.
-        """
+        """Log why the budget is not shared: once for each outage, once a minute if waiting does not help."""
         where, share = self._where, self._terms.share
         if error.lasting:
             if self.reply is None:

@@ -132,12 +132,7 @@ class State:
 
 
 def load(text: str, windows: Sequence[Window], now: float) -> State:
-    """Read the state from ``text``; empty if it is too old to count.
-
-    Raises:
-        NonsenseError: It is no state.
-        NewerError: It is one of a later version.
-    """
+    """Read the state from ``text``; empty if it is too old to count."""
     state = State(Account(sliding(windows)))
     account, longest = state.account, windows[-1]
     try:

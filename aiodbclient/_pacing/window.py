@@ -191,11 +191,6 @@ def seconds_for(requests: int, windows: Sequence[Window], used: Iterable[int] = 
     seconds_for(10_000, [Window(250, 60.0), Window(5000, 3600.0)])  # 4740.0: 79 minutes
     seconds_for(names_left, budget.windows, budget.snapshot().used)
     ```
-
-    Args:
-        requests: How many requests there are to send.
-        windows: The limits, the shortest window first, as ``RateBudget.windows`` has them.
-        used: How many requests are spent in each window, as ``Snapshot.used`` says. Empty: none.
     """
     spent = list(used) or [0] * len(windows)
     if not windows or requests <= 0:

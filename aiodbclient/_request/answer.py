@@ -70,11 +70,7 @@ class Answer:
         return self._error_text().request_id or None
 
     def read(self, model: type[T]) -> T:
-        """Return the ``model`` in the answer.
-
-        Raises:
-            InvalidResponseError: The answer has another shape, or is about another user, db or cluster.
-        """
+        """Return the ``model`` in the answer."""
         # Raised outside the handlers, so that it is not chained: errors of the decoder and of cattrs quote credentials.
         try:
             value = decoded(self.body, self.call.operation.key, model)
@@ -92,7 +88,8 @@ class Answer:
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
         """Return the models on this page of a list, and the URL of the next page or None. Raises as ``read``."""
         try:
-            page, following = decoded_page(self.body, self.call.operation.key, model)
+            operation = self.call.operation
+            page, following = decoded_page(self.body, operation.key, model, operation.other_key)
         except TooManyValuesError:
             problem = _TOO_MANY
         except SHAPE_ERRORS:
@@ -106,11 +103,7 @@ class Answer:
         raise self.invalid(problem)
 
     def read_json(self) -> Any:
-        """Return the JSON of the answer, or None if it has no body.
-
-        Raises:
-            InvalidResponseError: The body is not JSON.
-        """
+        """Return the JSON of the answer, or None if it has no body."""
         if not self.body.strip():
             return None
         try:
@@ -127,11 +120,7 @@ class Answer:
         raise self.invalid(problem)
 
     def read_nothing(self) -> None:
-        """Check that the answer confirms the operation: the documented 204, or another success without a body.
-
-        Raises:
-            InvalidResponseError: The answer is another one, such as the error page of a proxy.
-        """
+        """Check that the answer confirms the operation: the documented 204, or another success without a body."""
         if self.status in _NOT_DONE or self.body.strip():
             raise self.invalid("is not empty, as documented" if self.body else "does not confirm that it is done")
 

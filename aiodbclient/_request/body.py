@@ -31,14 +31,6 @@ async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes
 
     aiohttp decompresses in bounded pieces since 3.14.1. But it does not notice that a gzip body is cut off, does not
     know ``x-gzip``, and reports an encoding that it does not support as a broken connection, which we would retry.
-
-    Args:
-        response: The response to a request with ``auto_decompress=False``.
-        deadline: When to stop decompressing, in seconds of ``perf_counter``. aiohttp limits the time of reading.
-
-    Raises:
-        BodyError: The body is larger than ``LONGEST``, or cannot be decompressed.
-        TimeoutError: ``deadline`` has passed.
     """
     content = response.content
     encoding = response.headers.get("Content-Encoding", "identity")

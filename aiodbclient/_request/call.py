@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from asyncio import Lock
+from asyncio import Semaphore
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import Attribute, field, frozen
 
 from ..errors import APIError, DatabaseClientError, InvalidArgumentError, InvalidResponseError, ServerError
 from .operations import Operation
 from .retry import RULES, Failure, RetryPolicy, Then
+
+if TYPE_CHECKING:
+    from .pause import Pause
 
 
 class Meter:
@@ -73,44 +76,20 @@ def _own_copy(value: Any) -> Any:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Options:
-    """The options of a call, as its caller set them.
-
-    Args:
-        max_wait: How many seconds a call may wait for the rate budget. None: no limit.
-        timeout: How many seconds one try may take, including the connect.
-        retry: How often to retry, and how long to wait in between.
-        headers: Additional headers of each request. They may hold secrets.
-        bulk: Whether the call waits in the bulk lane of the budget.
-        before_sending: Called right before each request, after all waits. If it raises, the request is not sent and
-            the call raises the same error.
-        tenant: The tenant that the call is for, or None.
-
-    Raises:
-        InvalidArgumentError: A value is invalid; the message names the argument.
-    """
+    """The options of a call, as its caller set them."""
 
     max_wait: float | None = field(default=None, validator=_checked_max_wait)
     timeout: float = field(default=30.0, validator=_checked_timeout)
     retry: RetryPolicy = field(factory=RetryPolicy, validator=_checked_retry)
     headers: Mapping[str, str] = field(factory=dict[str, str], converter=_own_copy, validator=_checked_headers)
     bulk: bool = False
+    pause: Pause | None = None
     before_sending: Callable[[], object] | None = None
     tenant: str | None = None
 
 
 class Call:
     """One call: what to send, and its state so far.
-
-    Args:
-        operation: The operation.
-        path: The percent-encoded path, with the query.
-        options: The options of the caller.
-        meter: Counts the requests, or None.
-        cluster_id: The id of the cluster, or None.
-        name: The user or db, or None.
-        exact_name: Whether names on this cluster are case-sensitive.
-        body: The body, to be encoded as JSON or already encoded, or None.
-        write_lock: Held while a request is in flight, if the cluster supports only one user write at a time.
 
     Attributes:
         requests: How many requests were made so far.
@@ -123,9 +102,6 @@ class Call:
         request_id: The id of the last answer, or None.
         closed_for: How many seconds the last 429 closed the gate, or None.
         patience: The rest of ``max_wait`` in seconds, or None for no limit.
-
-    Raises:
-        InvalidArgumentError: JSON cannot represent ``body``.
     """
 
     requests: int = 0
@@ -149,7 +125,7 @@ class Call:
         name: str | None = None,
         exact_name: bool = False,
         body: Mapping[str, Any] | bytes | None = None,
-        write_lock: Lock | None = None,
+        write_lock: Semaphore | None = None,
     ) -> None:
         self.operation = operation
         self.path = path
@@ -160,7 +136,7 @@ class Call:
         self.exact_name = exact_name
         self.body: bytes | None = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
         self.write_lock = write_lock
-        self.patience = options.max_wait
+        self.patience = None if options.bulk else options.max_wait
 
     def begin(self, waited: float) -> None:
         """Note that a request is sent now, after it waited ``waited`` seconds for its slot."""

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from .._json.converter import Authority, ClusterEngine
 from ..engines import Engine, guard, is_case_sensitive
-from ..errors import PermissionDeniedError
+from ..errors import NotFoundError, PermissionDeniedError
 from ..models import Cluster
 from .answer import Answer
 from .call import Call, Meter, Options
@@ -21,12 +21,14 @@ from .events import logger
 from .operations import GET_CA, GET_CLUSTER, Operation
 from .pages import read_all
 from .paths import check_name
+from .pause import Pause
 from .transport import Transport
 
 T = TypeVar("T")
 
 # The engine of a cluster that the token may not read. The guard passes it, like every unknown engine.
 _UNREADABLE = "unreadable"
+_REPLICA = "if this is the id of a replica, pass its engine: client.cluster(id, engine=...)"
 
 
 class ClusterMemory:
@@ -37,19 +39,26 @@ class ClusterMemory:
         reads: A future for each cluster whose engine is being read. Other calls await it.
         cas: The CA certificates, as PEM.
         ca_locks: Held while a CA is read.
-        write_locks: Held during a user write, if the cluster supports only one at a time.
+        user_writes: How many user writes each cluster gets at a time; None for as many as its engine takes.
+        write_locks: Held during a user write, if the cluster takes only so many at a time.
         deletions: The users that were deleted recently.
     """
 
-    __slots__ = ("ca_locks", "cas", "deletions", "engines", "reads", "write_locks")
+    __slots__ = ("ca_locks", "cas", "deletions", "engines", "reads", "user_writes", "write_locks")
 
-    def __init__(self) -> None:
+    def __init__(self, user_writes: int | None = None) -> None:
+        self.user_writes: int | None = user_writes
         self.ca_locks: dict[str, asyncio.Lock] = {}
         self.cas: dict[str, str] = {}
         self.engines: dict[str, Engine | str] = {}
         self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}
-        self.write_locks: dict[str, asyncio.Lock] = {}
+        self.write_locks: dict[str, asyncio.Semaphore] = {}
         self.deletions: Deletions = Deletions()
+
+    def write_lock(self, cluster_id: str, *, one_at_a_time: bool) -> asyncio.Semaphore | None:
+        """Return what a user write on the cluster has to hold, or None."""
+        limit = 1 if one_at_a_time else self.user_writes
+        return None if limit is None else self.write_locks.setdefault(cluster_id, asyncio.Semaphore(limit))
 
 
 class ClusterContext(NamedTuple):
@@ -79,6 +88,11 @@ class ClusterContext(NamedTuple):
         learned = self.memory.engines.get(self.cluster_id)
         return None if learned == _UNREADABLE else learned
 
+    @property
+    def was_seen(self) -> bool:
+        """Whether this client has read the cluster, or is not allowed to."""
+        return self.cluster_id in self.memory.engines
+
     async def send(
         self,
         operation: Operation,
@@ -88,30 +102,16 @@ class ClusterContext(NamedTuple):
     ) -> Answer:
         """Send an operation on the user or db ``name``, if the cluster's engine supports it.
 
-        If the engine supports only one user write at a time, a user write waits for the others.
-
-        Args:
-            operation: The operation.
-            name: The user or db.
-            body: The body, to be encoded as JSON.
-            settings: The settings in ``body``, by their names in ``Capabilities.user_settings``.
-
-        Returns:
-            The successful answer, not read yet.
-
-        Raises:
-            InvalidArgumentError: The name is invalid in a URL. Nothing was sent.
-            UnsupportedOperationError: The engine does not support this. Nothing was sent.
-            DatabaseClientError: As ``Transport.send``.
+        If the cluster takes only so many user writes at a time, a user write waits for the others.
         """
         check_name(name)
         path = operation.path(self.cluster_id, name)
         engine = await self.learn_engine()
         capabilities = guard(engine, operation.name, settings)
         lock = None
-        one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
-        if one_at_a_time and operation.writes and operation.on == "users":
-            lock = self.memory.write_locks.setdefault(self.cluster_id, asyncio.Lock())
+        if operation.writes and operation.on == "users":
+            one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
+            lock = self.memory.write_lock(self.cluster_id, one_at_a_time=one_at_a_time)
         call = Call(
             operation,
             path,
@@ -123,7 +123,12 @@ class ClusterContext(NamedTuple):
             body=body,
             write_lock=lock,
         )
-        return await self.transport.send(call)
+        return await self.deliver(call)
+
+    async def deliver(self, call: Call) -> Answer:
+        """Send ``call``; within a run also after the cluster refused it with 412. Raises as ``Transport.send``."""
+        pause = self.options.pause
+        return await (self.transport.send(call) if pause is None else pause.send(self, call))
 
     async def list(self, operation: Operation, model: type[T]) -> list[T]:
         """Read all users or dbs of the cluster, if its engine supports them. Raises as ``send``."""
@@ -163,13 +168,9 @@ class ClusterContext(NamedTuple):
             engine = self.memory.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, meter: Meter) -> ClusterContext:
-        """Return this context for one name of a bulk run: its calls wait in the bulk lane without a limit.
-
-        Args:
-            meter: Counts the requests.
-        """
-        options = self.options if self.options.bulk else evolve(self.options, max_wait=None, bulk=True)
+    def for_bulk(self, meter: Meter, pause: Pause | None = None) -> ClusterContext:
+        """Return this context for one name of a bulk run, whose ``pause`` it may have already."""
+        options = self.options if self.options.bulk else evolve(self.options, bulk=True, pause=pause)
         return self._replace(options=options, meter=meter)
 
     async def _read_engine(self) -> None:
@@ -193,6 +194,8 @@ class ClusterContext(NamedTuple):
             )
             self.memory.engines[self.cluster_id] = _UNREADABLE
         except Exception as error:
+            if isinstance(error, NotFoundError):
+                error.args = (f"{error.args[0]}; {_REPLICA}",)
             done.set_exception(error)
             done.exception()  # retrieved, so that asyncio does not warn if no call waits
             raise

@@ -17,13 +17,7 @@ class Deletions:
         self._sent: dict[tuple[str, str], float] = {}  # the oldest first
 
     def note(self, cluster_id: str, name: str, now: float) -> None:
-        """Note that the client sends a deletion.
-
-        Args:
-            cluster_id: The cluster.
-            name: The user.
-            now: The time, in seconds of a monotonic clock.
-        """
+        """Note that the client sends a deletion."""
         self._sent.pop((cluster_id, name), None)
         self._sent[cluster_id, name] = now
         # Each call drops at most two old entries: this bounds both the size and the time of a call.

@@ -47,16 +47,7 @@ class RequestEvent:
 def event_of(
     call: Call, answer: Answer | None, failure: DatabaseClientError | None, asked: float, granted: float, started: float
 ) -> RequestEvent:
-    """Return the event for the last request of ``call``.
-
-    Args:
-        call: The call.
-        answer: Its answer, or None.
-        failure: The error if there is no answer, else None.
-        asked: When it asked for its slot, in seconds of ``perf_counter``.
-        granted: When it got the slot.
-        started: When it was sent.
-    """
+    """Return the event for the last request of ``call``."""
     return RequestEvent(
         operation=call.operation.name,
         method=call.operation.method,

@@ -29,11 +29,6 @@ def without_answer(call: Call, error: BaseException, secrets: Secrets) -> Databa
     """Make the error for a request without a complete answer, and store in ``call`` how it failed.
 
     aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
-
-    Args:
-        call: The call that sent it.
-        error: One of FAILURES.
-        secrets: Masks secrets in the message.
     """
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT

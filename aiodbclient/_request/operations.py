@@ -27,18 +27,20 @@ class Operation:
         template: Its path, with the placeholders ``{cluster}`` and ``{name}``.
         kind: Its column in ``retry.RULES``.
         key: The member of the answer that holds the result; empty if the answer has no body.
+        other_key: The same by another sentence of the API description, or empty.
         on: Its resource: ``"users"``, ``"dbs"`` or ``"clusters"``.
         writes: Whether it changes something on the server.
     """
 
-    __slots__ = ("key", "kind", "method", "name", "on", "template", "writes")
+    __slots__ = ("key", "kind", "method", "name", "on", "other_key", "template", "writes")
 
-    def __init__(self, name: str, method: str, template: str, kind: Kind, key: str = "") -> None:
+    def __init__(self, name: str, method: str, template: str, kind: Kind, key: str = "", other_key: str = "") -> None:
         self.name: str = name
         self.method: str = method
         self.template: str = template
         self.kind: Kind = kind
         self.key: str = key
+        self.other_key: str = other_key
         self.on: str = name.partition(".")[0]
         self.writes: bool = kind is not Kind.READ
 
@@ -61,7 +63,7 @@ GET_USER = Operation("users.get", "GET", _USER, Kind.READ, "user")
 UPDATE_USER = Operation("users.update", "PUT", _USER, Kind.UPDATE, "user")
 DELETE_USER = Operation("users.delete", "DELETE", _USER, Kind.DELETE)
 RESET_AUTH = Operation("users.reset_auth", "POST", _USER + "/reset_auth", Kind.RESET_AUTH, "user")
-LIST_DBS = Operation("dbs.list", "GET", _DBS, Kind.READ, "dbs")
+LIST_DBS = Operation("dbs.list", "GET", _DBS, Kind.READ, "dbs", "databases")
 CREATE_DB = Operation("dbs.create", "POST", _DBS, Kind.CREATE, "db")
 GET_DB = Operation("dbs.get", "GET", _DB, Kind.READ, "db")
 DELETE_DB = Operation("dbs.delete", "DELETE", _DB, Kind.DELETE)

@@ -27,9 +27,6 @@ def check_name(name: object) -> None:
     - An empty name.
     - ``.`` and ``..``: proxies and URL libraries resolve them. A DELETE of the user ``..`` would delete the cluster.
     - A name with a NUL, or with lone surrogates, which UTF-8 cannot encode.
-
-    Raises:
-        InvalidArgumentError: The name is one of these, or is not a string.
     """
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")

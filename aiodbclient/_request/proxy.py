@@ -14,15 +14,6 @@ def chosen_proxy(proxy: str | None, trust_env: bool, base_url: URL) -> URL | Non
     """Return the proxy for ``base_url``, or None.
 
     An API with plain http (on loopback) never gets a proxy, because the proxy could read the token.
-
-    Args:
-        proxy: The proxy that the caller gave, or None.
-        trust_env: Whether to read ``HTTPS_PROXY`` and ``NO_PROXY`` from the environment.
-        base_url: The address of the API.
-
-    Raises:
-        InvalidArgumentError: The address is invalid. The message does not quote it, because it may hold a password.
-        ConfigurationError: There is a ``proxy``, and the API uses plain http.
     """
     if proxy is not None:
         if base_url.scheme == "http":

@@ -75,11 +75,7 @@ def connection_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:
 
 
 def check_session(session: aiohttp.ClientSession, base_url: URL) -> None:
-    """Refuse a session that would replace the token or show it to a proxy.
-
-    Raises:
-        ConfigurationError: The session has ``auth=``, or would send plain http to loopback through a proxy.
-    """
+    """Refuse a session that would replace the token or show it to a proxy."""
     if session.auth is not None:
         raise ConfigurationError("the given aiohttp.ClientSession has auth=, which would replace the token: remove it")
     if base_url.scheme == "http" and _has_proxy(session, base_url.host or ""):

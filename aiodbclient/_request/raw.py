@@ -67,11 +67,7 @@ async def send(transport: Transport, call: Call) -> Any:
 
 
 def _checked_path(path: object) -> str:
-    """Return ``path`` if every server and proxy resolves it to the same path below ``/v2/``.
-
-    Raises:
-        InvalidArgumentError: It is not such a path.
-    """
+    """Return ``path`` if every server and proxy resolves it to the same path below ``/v2/``."""
     if not isinstance(path, str):
         raise InvalidArgumentError(f"path must be a string, not {type(path).__name__}; nothing was sent")
     if not _PATH.fullmatch(path):
@@ -113,11 +109,7 @@ def _query(params: Params | None) -> str:
 
 
 def _encoded(json: JSON) -> bytes:
-    """Encode the body of a request.
-
-    Raises:
-        InvalidArgumentError: JSON cannot represent it, or it is too long. The message does not quote it.
-    """
+    """Encode the body of a request."""
     try:
         encoded = json_module.dumps(json, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:

@@ -115,11 +115,7 @@ _LONGEST_RETRY_AFTER = 60.0  # seconds
 
 
 class Pauses:
-    """The waits between the tries of one call.
-
-    Args:
-        policy: The policy of the call.
-    """
+    """The waits between the tries of one call."""
 
     __slots__ = ("_longest",)
 

@@ -12,13 +12,7 @@ from .quirks import check_session
 
 
 class Session:
-    """The session that a client sends through. It belongs to the event loop of the client's first call.
-
-    Args:
-        given: The caller's session, which this class never closes. None: the client makes its own on the first call.
-        base_url: The address of the API.
-        proxy: The proxy of the client's own session, or None.
-    """
+    """The session that a client sends through. It belongs to the event loop of the client's first call."""
 
     __slots__ = ("_base_url", "_is_own", "_loop", "_proxy", "_session", "is_closed")
 
@@ -31,12 +25,7 @@ class Session:
         self.is_closed = False
 
     def opened(self) -> aiohttp.ClientSession:
-        """Return the session. The first call makes the client's own.
-
-        Raises:
-            ConfigurationError: The client is closed or was first used on another event loop, or the caller's session
-                would replace the token or show it to a proxy.
-        """
+        """Return the session. The first call makes the client's own."""
         if self.is_closed:
             raise ConfigurationError("this DatabaseClient is closed")
         loop = asyncio.get_running_loop()

@@ -10,11 +10,7 @@ TokenProvider = Callable[[], Awaitable[str]]
 
 
 class Token:
-    """A token that its repr hides, so that a traceback with local variables hides it too.
-
-    Raises:
-        ConfigurationError: The token is invalid in a header. The message does not quote it.
-    """
+    """A token that its repr hides, so that a traceback with local variables hides it too."""
 
     __slots__ = ("value",)
 

@@ -39,15 +39,6 @@ _CONNECTING = 0.9
 class Transport:
     """Sends the calls of one client, with its token, session and budget.
 
-    Args:
-        token: The token, or an async callable that returns it.
-        base_url: The address of the API.
-        session: The caller's session; None to make one.
-        budget: Paces the requests.
-        on_event: Called after each request.
-        app: The name of the application for the User-Agent, or None.
-        proxy: The proxy of the client's own session, or None.
-
     Attributes:
         base_url: The address of the API.
         budget: Paces the requests.
@@ -108,14 +99,7 @@ class Transport:
         await self._session.aclose()
 
     async def send(self, call: Call) -> Answer:
-        """Send one call, and retry it as ``RULES`` and its retry policy say.
-
-        Returns:
-            The unread, successful answer.
-
-        Raises:
-            DatabaseClientError: The error of the last try. Its message and ``may_have_applied`` describe all tries.
-        """
+        """Send one call, and retry it as ``RULES`` and its retry policy say."""
         if call.meter is None:
             return await self._send(call)
         started = perf_counter()
@@ -149,11 +133,7 @@ class Transport:
         raise AssertionError("the last try returns or raises")
 
     async def _renewed_token(self, call: Call, stale: Token | None) -> Token:
-        """Return a token other than ``stale``. Asks the provider, unless another call already did.
-
-        Raises:
-            RequestTimeoutError: The provider took longer than ``timeout``.
-        """
+        """Return a token other than ``stale``. Asks the provider, unless another call already did."""
         limit = asyncio.timeout(call.options.timeout)
         try:
             async with limit, self._token_lock:
@@ -178,11 +158,7 @@ class Transport:
         self.secrets.learn_token(token.value)
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
-        """Wait for a slot of the budget, send one request, and read the whole answer.
-
-        Raises:
-            DatabaseClientError: There was no slot in time, the session is closed, or the answer is incomplete.
-        """
+        """Wait for a slot of the budget, send one request, and read the whole answer."""
         session = self._session.opened()
         asked = perf_counter()
         try:
@@ -272,23 +248,14 @@ class Transport:
 
 
 @asynccontextmanager
-async def _alone(call: Call, lock: asyncio.Lock, waited: float) -> AsyncGenerator[None]:
-    """Hold the lock of a cluster that supports only one user write at a time.
-
-    Args:
-        call: The call. Its patience limits the wait for the lock.
-        lock: The lock.
-        waited: How many seconds of the patience are already used.
-
-    Raises:
-        RateLimitError: The wait would take longer. This try was not sent.
-    """
+async def _alone(call: Call, lock: asyncio.Semaphore, waited: float) -> AsyncGenerator[None]:
+    """Hold the lock of a cluster that takes only so many user writes at a time."""
     patience = None if call.patience is None else max(call.patience - waited, 0.0)
     try:
         async with asyncio.timeout(patience):
             await lock.acquire()
     except TimeoutError:
-        text = "another user write on this cluster, which takes one at a time, takes longer than max_wait allows"
+        text = "another user write on this cluster takes longer than max_wait allows"
         raise RateLimitError(f"{call.what}: {text}") from None
     try:
         yield

@@ -33,14 +33,6 @@ class MySQLBackend:
     ``doadmin``; the sandbox creates it if it does not exist. It has all rights in every schema, and may grant them, but
     is not an administrator. Users created through the API have the same rights, as at the provider. MariaDB has no
     ``caching_sha2_password``: there every user gets ``mysql_native_password``, and the API returns that.
-
-    Args:
-        engine: The cluster's engine.
-        dsn: The server, as ``MySQLServer`` reads it.
-        secrets: For each user: the secret that the server stores, and the password behind it.
-
-    Raises:
-        ValueError: ``dsn`` is not the URL of a MySQL server.
     """
 
     def __init__(self, engine: str, dsn: str, secrets: MutableMapping[str, tuple[str, str]]) -> None:
@@ -120,16 +112,7 @@ class MySQLBackend:
         await self._run(self._delete_db(name), "db", name)
 
     async def _run(self, work: Coroutine[Any, Any, T], kind: str = "", name: str = "") -> T:
-        """Run ``work`` to its end, even if this is cancelled: a half-made user would have no rights.
-
-        Args:
-            work: The statements.
-            kind: ``"user"`` or ``"db"`` for a change. Changes of one user or db run one at a time. "" for a read.
-            name: The name of the user or db to change.
-
-        Raises:
-            Refusal: Also for an unexpected error of the server.
-        """
+        """Run ``work`` to its end, even if this is cancelled: a half-made user would have no rights."""
         task = asyncio.ensure_future(self._answered(work, kind, name))
         self._running.add(task)
         task.add_done_callback(self._running.discard)

@@ -54,10 +54,6 @@ class MySQLAccount:
 class MySQLServer:
     """At most ``_CONNECTIONS`` connections to the server. A lost connection is opened again.
 
-    Args:
-        dsn: ``mysql://USER:PASSWORD@HOST:PORT`` of an administrator. ``?ssl-ca=FILE`` verifies the server;
-            ``?ssl-mode=DISABLED`` connects without TLS.
-
     Attributes:
         host: The host of the DSN.
         port: The port of the DSN, or 3306.
@@ -66,9 +62,6 @@ class MySQLServer:
         password: The password of the primary user.
         version: The version of the server, such as ``"11.8.2-MariaDB"``; "" before ``open``.
         tls: Whether the connection has TLS.
-
-    Raises:
-        ValueError: ``dsn`` is not such a URL.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -92,13 +85,7 @@ class MySQLServer:
         self._turns = asyncio.Semaphore(_CONNECTIONS)
 
     async def open(self) -> None:
-        """Connect, and create the primary user if it does not exist.
-
-        Raises:
-            pymysql.Error: The server cannot be reached, or refuses the login.
-            OSError: The file of certificates cannot be read.
-            RuntimeError: The primary user exists with another password.
-        """
+        """Connect, and create the primary user if it does not exist."""
         if not self._without_tls:
             self._context = _context(self.ca_file)
         self.version = str((await self.rows("SELECT VERSION()"))[0][0])

@@ -33,13 +33,6 @@ class HeldClaim:
     It is an async context manager: entering it starts to renew the lease, and leaving it releases the claim unless
     ``keep`` or ``forget`` has ended it.
 
-    Args:
-        store: The store of the claim.
-        claim: The claim.
-        lease: The length of the lease in seconds, also for each renewal.
-        since: ``HeldClaim.now()`` just before it was claimed.
-        spent: Counts the time in the store.
-
     Attributes:
         leaves_nothing: Whether nothing is on record for the name, as far as this claim has changed it.
         wrote: The logins whose passwords may have been changed by a request under this claim.
@@ -75,11 +68,7 @@ class HeldClaim:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Release the claim.
-
-        Raises:
-            ClaimLostError: An error ends the work, a password may have changed, and the claim was lost meanwhile.
-        """
+        """Release the claim."""
         assert self._renewing is not None
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
@@ -99,11 +88,7 @@ class HeldClaim:
                 raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
 
     def check_lease(self) -> None:
-        """Check that the lease has not expired, by the clock alone. Called right before each request.
-
-        Raises:
-            ClaimLostError: It has expired, for example because the process was stopped for too long.
-        """
+        """Check that the lease has not expired, by the clock alone. Called right before each request."""
         if _now() >= self._until:
             raise ClaimLostError(
                 f"the lease on {self.claim.name!r} ran out before the request was sent (was the process stopped?); "
@@ -111,12 +96,7 @@ class HeldClaim:
             )
 
     async def renew(self) -> None:
-        """Extend the claim by another lease.
-
-        Raises:
-            ClaimLostError: Another process has taken it over.
-            StoreError: The store cannot be used.
-        """
+        """Extend the claim by another lease."""
         since = _now()
         await self._spent.on_store(self.store.renew(self.claim, self._lease))
         self._until = since + self._lease

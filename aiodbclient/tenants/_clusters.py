@@ -10,6 +10,7 @@ from copy import copy
 from time import monotonic
 
 from .._request.call import Meter
+from .._request.pause import Pause
 from ..clusters import ClusterClient, for_work
 from ..engines import CAPABILITIES
 from ..errors import (
@@ -50,8 +51,8 @@ _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 class JobClusters:
     """The clusters of one job: the facts about each, its turns, and its list of users and databases."""
 
-    def __init__(self, tenancy: Tenancy, *, bulk: bool) -> None:
-        self.bulk = bulk
+    def __init__(self, tenancy: Tenancy, pause: Pause | None) -> None:
+        self.pause = pause
         self._tenancy = tenancy
         self._turns = {id: site.turns for id, site in tenancy.sites.items()}
         self._listings = defaultdict[str, Listing](Listing)
@@ -66,7 +67,7 @@ class JobClusters:
 
     def calls(self, cluster: str, meter: Meter, tenant: str | None = None) -> ClusterClient:
         """The cluster, in the lane of this job. ``meter`` counts the requests."""
-        return for_work(self._tenancy.sites[cluster].cluster, meter=meter, bulk=self.bulk, tenant=tenant)
+        return for_work(self._tenancy.sites[cluster].cluster, meter=meter, pause=self.pause, tenant=tenant)
 
     def turns(self, cluster: str) -> asyncio.Semaphore:
         """How many tenants of the cluster to work on at a time."""

@@ -36,6 +36,7 @@ class Credential:
         since: When it was stored, in UTC. None on records of version 0.1.
         role: The rights of the login.
         suspended: When the tenant was suspended, in UTC. None if it is not. Then no login of it enters.
+        prefix: Kafka and OpenSearch: what the names of the tenant's topics or indexes begin with. Elsewhere None.
         spare: Whether the tenant's other login exists, ended: the next rotation resets it instead of creating it.
     """
 
@@ -54,6 +55,7 @@ class Credential:
     since: datetime | None = None
     role: Role = Role.OWNER
     suspended: datetime | None = None
+    prefix: str | None = None
     spare: bool = field(default=False, eq=False, repr=False)
 
     def uri_for(self, *, ca_file: str | os.PathLike[str]) -> str:

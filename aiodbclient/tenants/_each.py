@@ -31,7 +31,7 @@ class EachTenant(TenantJob[TenantResult[T]]):
         try:
             record = await self.tenancy.record(name, spent)
         except StoreError as error:
-            self._lost = error
+            self._lost = None if error.damaged else error
             raise
         credential = required(name, record, self.tenancy.role)
         spent.meter.begun = True

@@ -60,11 +60,7 @@ class Intent:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read what ``str`` of an intent returned, or the login that version 1.0 stored.
-
-        Raises:
-            StoreError: A later version wrote it.
-        """
+        """Read what ``str`` of an intent returned, or the login that version 1.0 stored."""
         if not text.startswith(_MARK):
             return cls(Verb.MAKE, text)
         match = _TEXT.fullmatch(text)

@@ -51,16 +51,12 @@ class Doubt:
 
 
 class TenantJob(Job[str, DoneT]):
-    """A job on tenants, given by name. ``do_one`` is the work on one of them.
-
-    Args:
-        tenancy: The cluster and the store.
-        bulk: Whether its requests wait in the bulk lane, as long as necessary.
-    """
+    """A job on tenants, given by name. ``do_one`` is the work on one of them."""
 
     def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
+        super().__init__()
         self.tenancy = tenancy
-        self.clusters = JobClusters(tenancy, bulk=bulk)
+        self.clusters = JobClusters(tenancy, self.pause if bulk else None)
 
     def check(self, given: object) -> str:
         return name_spec(given)
@@ -157,7 +153,7 @@ class ClaimingJob(TenantJob[DoneT]):
             tenancy = self.tenancy.for_role(role)
             if await tenancy.record(tenant.names.tenant, tenant.spent) is not None:
                 of_role = job(tenancy)
-                of_role.clusters.bulk = self.clusters.bulk
+                of_role.clusters.pause = self.clusters.pause
                 await of_role.do_one(tenant.names.tenant, tenant.spent)
 
     @asynccontextmanager

@@ -21,6 +21,16 @@ from ._roles import Role
 _DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner|wa|wb|writer|ra|rb|reader)")
 OF_A_GROUP = "_[0-9a-f]{16}_(owner|writer|reader)$"  # the end of the names of PostgreSQL's roles, also for its ``~``
 _OF_A_ROLE = re.compile(r"(.+)_([0-9a-f]{16})_(writer|reader)", re.DOTALL)
+_HAS_DIGEST = re.compile(r"-(?=([0-9a-f]{8}))")
+# What the topics and indexes of a tenant can begin with: Kafka's org.apache.kafka.common.internals.Topic, and
+# OpenSearch's manual, "Create index", which has no upper case.
+_PREFIXED: dict[str, tuple[re.Pattern[str], str]] = {
+    Engine.KAFKA: (re.compile(r"[a-zA-Z0-9_-]+"), "letters, digits, _ and - alone"),
+    Engine.OPENSEARCH: (
+        re.compile(r"[a-z0-9][a-z0-9_-]*"),
+        "a letter or digit first, and lower-case letters, digits, _ and - alone",
+    ),
+}
 _MAX_BYTES = 63  # PostgreSQL truncates longer names (NAMEDATALEN)
 _MAX_USER = 32  # characters; MySQL 8 manual, "Identifier Length Limits" and 6.2.3 "Grant Tables"
 _MAX_SCHEMA = 64  # characters; same
@@ -44,7 +54,8 @@ class Names:
     Attributes:
         tenant: The tenant.
         role: The role.
-        whole: The tenant's name with the prefix. On Kafka and OpenSearch its topics or indexes begin with it and a dot.
+        whole: The tenant's name with the prefix of the ``Tenants``.
+        objects: What the names of its topics or indexes begin with, on Kafka and OpenSearch; None elsewhere.
         database: Its database; None on Kafka and OpenSearch.
         logins: The two logins of the role. ``provision`` creates the first, the first ``rotate`` creates the second.
         family: The logins of all roles of the tenant.
@@ -58,6 +69,7 @@ class Names:
     tenant: str
     role: Role
     whole: str
+    objects: str | None
     database: str | None
     logins: tuple[str, str]
     family: frozenset[str]
@@ -74,11 +86,7 @@ class Names:
 
 
 def check_tenant(name: object) -> str:
-    """Return ``name`` if it can be a tenant's name on some engine.
-
-    Raises:
-        InvalidArgumentError: It is not a string, only has spaces, or a URL cannot contain it.
-    """
+    """Return ``name`` if it can be a tenant's name on some engine."""
     check_name(name)
     assert isinstance(name, str)
     if not name.strip():
@@ -100,19 +108,7 @@ def tenant_of(record: str) -> tuple[str, Role]:
 
 
 def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = Role.OWNER) -> Names:
-    """Return the names of ``tenant`` on a cluster of ``engine``.
-
-    Args:
-        tenant: The tenant.
-        engine: The cluster's engine.
-        prefix: The prefix of the names.
-        role: The role of the logins.
-
-    Raises:
-        InvalidArgumentError: With its prefix the name is too long for the engine, reserved, of the form of a derived
-            name, or has a character that the engine's patterns cannot hold.
-        UnsupportedOperationError: The engine can have no tenants, or is not known.
-    """
+    """Return the names of ``tenant`` on a cluster of ``engine``."""
     by_prefix = guard_tenants(engine).tenants == "prefix"
     whole = prefix + check_tenant(tenant)
     check_name(whole)
@@ -133,16 +129,14 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
         raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_BYTES} bytes of PostgreSQL; nothing was sent")
     if engine in MYSQL and len(whole) > _MAX_SCHEMA:
         raise InvalidArgumentError(f"{whole!r} is longer than the {_MAX_SCHEMA} characters of MySQL; nothing was sent")
-    if by_prefix and not re.fullmatch(r"[a-zA-Z0-9_-]+", whole):
-        # The dot ends the prefix of a tenant's topics or indexes, so a name cannot contain it.
-        raise InvalidArgumentError(
-            f"{whole!r}: on {engine} a tenant's name has letters, digits, _ and - alone; nothing was sent"
-        )
+    if by_prefix:
+        _check_prefix(whole, engine)
     logins = {each: _logins(whole, engine, each) for each in Role}
     return Names(
         tenant=tenant,
         role=role,
         whole=whole,
+        objects=f"{whole}-{_digest(whole)[:8]}." if by_prefix else None,
         database=None if by_prefix else whole,
         logins=logins[role],
         family=frozenset(login for both in logins.values() for login in both),
@@ -166,6 +160,19 @@ def mysql_logins(names: Names) -> frozenset[str]:
     fits = len(names.whole) <= _MAX_USER
     derived = {_derived(names.whole, Engine.MYSQL, what) for what in ("a", "b", "wa", "wb", "ra", "rb")}
     return frozenset(derived | {names.whole} if fits else derived)
+
+
+def _check_prefix(whole: str, engine: Engine | str) -> None:
+    """Refuse a name with which ``Names.objects`` would be no prefix of its own. Raises InvalidArgumentError.
+
+    The pattern of ``alpha`` is ``alpha-5306d220.*``. As a regular expression it also matches the names of a tenant
+    whose own name begins with ``alpha-5306d220``. A dot in a name would end the prefix early.
+    """
+    pattern, allowed = _PREFIXED[engine]
+    if not pattern.fullmatch(whole):
+        raise InvalidArgumentError(f"{whole!r}: on {engine} a tenant's name has {allowed}; nothing was sent")
+    if any(match[1] == _digest(whole[: match.start()])[:8] for match in _HAS_DIGEST.finditer(whole)):
+        raise InvalidArgumentError(f"{whole!r} begins as the topics of another tenant do; nothing was sent")
 
 
 def _derived(whole: str, engine: Engine | str, what: str) -> str:

@@ -114,11 +114,14 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
     """Remove extra tenants, repair those with problems, and provision the others."""
 
     def __init__(self, tenancy: Tenancy, plan: Plan) -> None:
+        super().__init__()
         self._extra = frozenset(plan.extra)
         self._broken = frozenset(plan.repair)
         self._provision = ProvisionTenants(tenancy, plan.if_exists)
         self._repair = RepairTenants(tenancy)
         self._removal = RemoveTenants(tenancy)
+        for job in (self._provision, self._repair, self._removal):
+            job.clusters.pause = self.pause
 
     def check(self, given: object) -> str:
         return self._provision.check(given)
@@ -144,7 +147,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
     check_if_exists(if_exists)
     itself, tenancy = tenancy, evolve(tenancy, rooms=tenancy.rooms.anew())  # its seats are for the plan alone
     wanted = await listed(names)
-    clusters = JobClusters(tenancy, bulk=False)
+    clusters = JobClusters(tenancy, None)
     engine = (await clusters.any_site(Meter())).engine
     unseen = {names_of(name, engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()

@@ -1,4 +1,4 @@
-"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant. Their names begin with its name and a dot.
+"""The topics of a Kafka tenant and the indexes of an OpenSearch tenant. Their names begin with ``Names.objects``.
 
 When the API deletes a login, these stay. So the next tenant of the same name could read them.
 """
@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from .._request.pages import PER_PAGE, is_usual
 from .._request.waits import waits
 from ..clusters import ClusterClient, request_below
 from ..engines import Engine
@@ -26,19 +27,14 @@ _GONE = 30.0  # s for which a deleted topic may still be listed: Kafka deletes i
 
 
 async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str]:
-    """List the names of all topics or indexes of a cluster. On an engine with databases the list is empty. Only reads.
-
-    Raises:
-        InvalidResponseError: The list has another form.
-        DatabaseClientError: As ``DatabaseClient.request``.
-    """
+    """List the names of all topics or indexes of a cluster. On an engine with databases the list is empty."""
     return await _listed(cluster, *_LISTS[engine]) if engine in _LISTS else []
 
 
 def objects_of(names: Names, listed: Iterable[str]) -> list[str]:
     """Filter ``listed`` for the tenant's topics or indexes."""
-    prefix = f"{names.whole}."
-    return [name for name in listed if name.startswith(prefix) and not _PATTERN.search(name)]
+    prefix = names.objects
+    return [name for name in listed if prefix and name.startswith(prefix) and not _PATTERN.search(name)]
 
 
 async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
@@ -47,20 +43,7 @@ async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) 
 
 
 async def delete_leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
-    """Delete the tenant's topics or indexes, and wait until none is listed. Safe to repeat and to cancel.
-
-    Args:
-        cluster: The cluster.
-        engine: Its engine.
-        names: The tenant's names.
-
-    Returns:
-        The names that are still listed after half a minute.
-
-    Raises:
-        InvalidResponseError: The list has another form.
-        DatabaseClientError: As ``DatabaseClient.request``.
-    """
+    """Delete the tenant's topics or indexes, and wait until none is listed. Safe to repeat and to cancel."""
     deleted = set[str]()
     for wait in waits(_GONE):
         await asyncio.sleep(wait)
@@ -89,6 +72,8 @@ async def _listed(cluster: ClusterClient, kind: str, member: str) -> list[str]:
             return found
         if following == params:
             break
+        if params is None and is_usual(found):
+            following, found = {"per_page": [str(PER_PAGE)]}, []
         params = following
     raise InvalidResponseError(f"the API's list of {kind} has another form than it documents")
 

@@ -12,11 +12,11 @@ from typing import TypeAlias
 from attrs import define, frozen
 
 from ..clusters import ClusterClient
-from ..errors import InvalidArgumentError, NoRoomError
+from ..errors import InvalidArgumentError, NoRoomError, StoreError
 from ._intent import cluster_of, is_empty
 from ._naming import tenant_of
 from ._roles import Role
-from ._stores import Store
+from ._stores import Store, entries_of
 
 _FRESH = 30.0  # s for which the store is not read again
 
@@ -128,7 +128,9 @@ class Rooms:
         """Count the records. Nobody takes a seat meanwhile, and the seats that are taken are counted as such."""
         self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
         found = Counter[str]()
-        async for record in self._store.records():
+        async for record in entries_of(self._store):
+            if isinstance(record, StoreError):
+                continue
             name, role = tenant_of(record.name)
             cluster = cluster_of(record)
             if cluster is None and len(self._clusters) == 1 and not is_empty(record):

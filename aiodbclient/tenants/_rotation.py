@@ -72,10 +72,6 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
     """Create or reset the tenant's other login, and store its credential as the current one.
 
     The login in use is not touched and still works.
-
-    Raises:
-        RotationPendingError: The previous credential is not retired, and ``force`` is false. Not raised if there is an
-            intent: then a ``retire`` or a forced rotation has begun to end it.
     """
     record = tenant.held.record
     current, previous = required(tenant.names.tenant, record), record.previous

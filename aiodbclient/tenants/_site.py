@@ -66,6 +66,7 @@ class Site:
             cluster=self.cluster_id,
             since=since,
             role=names.role,
+            prefix=names.objects,
         )
 
 

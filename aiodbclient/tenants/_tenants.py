@@ -204,9 +204,7 @@ class Tenants:
         return self._tenancy.records()
 
     async def rooms(self) -> list[Room]:
-        """Return how many tenants each cluster has, in the order of the clusters. Sends no request.
-
-        Safe to repeat and to cancel.
+        """Return how many tenants each cluster has, in their order. Sends no request; safe to repeat and to cancel.
 
         Raises:
             StoreError: The store cannot be read.
@@ -438,7 +436,7 @@ class Tenants:
     def _run(self, names: GivenNames | None, job: TenantJob[DoneT]) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.clusters.bulk = False
+            job.clusters.pause = None
         return Run(self._names(names), job)
 
     def _names(self, names: GivenNames | None) -> GivenNames:

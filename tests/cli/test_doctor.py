@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import sqlite3
+import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from aiodbclient import DatabaseClient
+from aiodbclient import DatabaseClient, errors
+from aiodbclient._cli.assumptions import ASSUMPTIONS
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import PostgresStore
 from aiodbclient.tenants._grants.administrator import Administrator, on_mysql
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 
 from ..mysql import SERVERS, running
 from .conftest import SIGNALS, Command
+
+ROTATION = 8  # the creation of a login that a rotation makes: after two of one, four at once, and the tenant's first
 
 
 def results(out: str) -> dict[str, str]:
@@ -70,7 +78,17 @@ def test_a_trial_takes_a_tenant_through_its_life_and_leaves_nothing(command: Com
     done = command("doctor", command.cluster, "--try")
 
     assert (done.code, done.err) == (0, "")
-    assert list(results(done.out))[-9:] == [
+    assert list(results(done.out))[-17:] == [
+        *(
+            "login",
+            "reads",
+            "passwords on reads",
+            "taken name",
+            "reset",
+            "deletion",
+            "longest name",
+            "writes at a time",
+        ),
         *("created", "isolated", "rotated", "both work", "retired", "still works", "reader", "reader works", "removed"),
     ]
     assert set(results(done.out).values()) == {"ok"}
@@ -90,7 +108,7 @@ def test_a_trial_on_mysql(command: Command, server: str, tmp_path: Path) -> None
 
 
 def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command) -> None:
-    made = command.sandbox.faults.add("users.create", status=403, nth=2)
+    made = command.sandbox.faults.add("users.create", status=403, nth=ROTATION)
 
     done = command("doctor", command.cluster, "--try")
 
@@ -105,20 +123,24 @@ def test_a_trial_that_fails_is_cleaned_up_and_says_why(command: Command) -> None
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_trial_that_is_stopped_is_cleaned_up(command: Command, number: signal.Signals) -> None:
-    delayed = command.sandbox.faults.add("users.create", delay=5.0, nth=2)
+@pytest.mark.parametrize(("nth", "made"), [(1, 1), (ROTATION, 7)], ids=["the first login", "a rotation"])
+def test_a_trial_that_is_stopped_while_a_login_is_made_removes_that_too(
+    command: Command, number: signal.Signals, nth: int, made: int
+) -> None:
+    delayed = command.sandbox.faults.add("users.create", delay=4.0, nth=nth)
+    before = command.sandbox.counts["users.create", 201]
     process = command.start("doctor", command.cluster, "--try")
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(12)]
     while not delayed.fired:
-        lines.append(process.stdout.readline())
+        time.sleep(0.02)
 
     process.send_signal(number)
     ended = command.end(process)
 
     assert ended.code == 3
+    assert "wait: a creation has no answer and may still be performed" in ended.err
     assert "removed: nothing of doctor-" in ended.out
     assert left(command) == []
+    assert command.sandbox.counts["users.create", 201] - before == made  # the delayed one was performed, and removed
 
 
 def test_each_failed_check_says_what_to_do(command: Command) -> None:
@@ -146,6 +168,9 @@ def test_each_failed_check_says_what_to_do(command: Command) -> None:
     done = command("doctor", command.cluster, "--store", f"{command.folder}/none/tenants.db")
     assert (done.code, results(done.out)["store"]) == (1, "FAIL")
     assert "/none/tenants.db does not exist. create it" in done.out
+    done = command("doctor", command.cluster, "--store", "/proc/tenants.db")
+    assert (done.code, results(done.out)["store"]) == (1, "FAIL")
+    assert "/proc/tenants.db cannot be created" in done.out
     Path(command.store).write_bytes(b"this is no database " * 100)
     done = command("doctor", command.cluster, "--store", command.store)
     assert (done.code, results(done.out)["store"]) == (1, "FAIL")
@@ -156,13 +181,11 @@ def test_each_failed_check_says_what_to_do(command: Command) -> None:
 def test_a_cluster_that_cannot_be_used_is_said(command: Command) -> None:
     with Sandbox(windows=[]) as other:
         asyncio.run(other.add_cluster("redis", "cache"))
-        asyncio.run(other.add_cluster("kafka", "events"))
         asyncio.run(other.add_cluster("pg", "young", online_after=600.0))
         command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
         for cluster, check, found in (
             ("cache", "cluster", "cache is a redis"),
             ("young", "cluster", "young is not online, its status is creating"),
-            ("events", "connection", "cannot be reached"),
         ):
             done = command("doctor", cluster, "--try", "--json")
             failed = {each["check"]: each for each in done.objects() if each["result"] == "fail"}
@@ -196,3 +219,201 @@ async def test_missing_rights_of_the_administrator_are_reported(command: Command
         ),
         clock.replace(tzinfo=UTC),
     )
+
+
+@pytest.mark.parametrize("engine", ["mongodb", "kafka", "opensearch"])
+def test_a_trial_proves_what_the_api_does_on_each_engine(command: Command, engine: str) -> None:
+    with Sandbox() as other:
+        asyncio.run(other.add_cluster(engine, "secret-name"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        started = time.monotonic()
+        done = command.process("doctor", "secret-name", "--try", "--report")
+        seconds, requests = time.monotonic() - started, len(other.requests)
+        command.sandbox, command.cluster = other, "secret-name"
+        assert left(command) == []
+
+    assert (done.code, done.err) == (0, "")
+    assert seconds < 120.0
+    assert requests <= 60
+    found = results(done.out)
+    assert "FAIL" not in found.values()
+    assert found["connection"] == "skip"
+    assert found["passwords on reads"] == found["settings on reads"] == found["isolated"] == found["removed"] == "ok"
+    report = done.out.partition("```\n")[2].partition("```")[0]
+    assert re.search(rf"^requests    {requests}: ", report, re.MULTILINE)
+    assert "rate limit  5000 an hour" in report
+    assert "reads 0." in report
+    for hidden in ("secret-name", "127.0.0.1", ".invalid", "doctor-", "doadmin@", other.token):
+        assert hidden not in report
+    held = {each.id for each in ASSUMPTIONS if f"held        {each.id}: {each.sentence}" in report}
+    once = {"password-once"} if engine == "mongodb" else {"password-on-reads", "writes-at-once", "objects"}
+    assert held >= once | {"hourly-limit", "taken-names", "deletes", "read-lag", "reset", "settings-on-reads"}
+    for each in ASSUMPTIONS:
+        assert (f" {each.id}: " in report) == (not each.engines or engine in each.engines)
+
+
+def test_defaultdb_is_closed_when_asked(command: Command) -> None:
+    with Sandbox(windows=[]) as other:
+        asyncio.run(other.add_cluster("pg", "main", backend="postgres"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        before = command("doctor", "main", "--try")
+        closed = command("doctor", "main", "--close-defaultdb")
+        after = command("doctor", "main", "--try")
+
+    assert (before.code, closed.code, after.code) == (0, 0, 0)
+    assert "open databases: every login may enter defaultdb" in before.out
+    assert results(closed.out)["defaultdb"] == "ok"
+    for done in (closed, after):
+        assert "open databases: no login enters defaultdb or template1" in done.out
+
+
+def test_a_report_names_what_failed(command: Command) -> None:
+    command.sandbox.faults.add("users.create", status=403, nth=1)
+    done = command("doctor", command.cluster, "--try", "--report", "--json")
+
+    report = done.objects()[-1]["report"]
+    assert (done.code, left(command)) == (1, [])
+    assert (
+        "failed      password-on-create: The answer to a create has the password. (PermissionDeniedError 403)" in report
+    )
+    assert any(line.startswith("not tried   reset: ") for line in report)
+
+
+def test_settings_that_reads_leave_out_are_no_failure(command: Command) -> None:
+    with Sandbox(windows=[], returns_settings=False) as other:
+        asyncio.run(other.add_cluster("mongodb", "documents"))
+        command.environment |= {"DIGITALOCEAN_TOKEN": other.token, "DIGITALOCEAN_API_URL": other.url}
+        done = command("doctor", "documents", "--try")
+
+    assert done.code == 0
+    assert "ok    settings on reads: are left out" in done.out
+
+
+def test_a_token_that_may_not_create_is_found_by_the_trial_and_the_line_says_so(command: Command) -> None:
+    scopes = ["database:read", "database:view_credentials", "database:update", "database:delete"]
+    command.environment["DIGITALOCEAN_TOKEN"] = command.sandbox.add_token(scopes)
+
+    done = command("doctor", command.cluster)
+    assert done.code == 0
+    assert "Only --try shows whether it may write" in done.out
+    done = command("doctor", command.cluster, "--try")
+    assert (done.code, results(done.out)["login"], results(done.out)["removed"]) == (1, "FAIL", "ok")
+    assert "Give the token the scope database:create" in done.out
+
+
+@pytest.mark.parametrize("operation", ["users.reset_auth", "users.get", "dbs.create"])
+def test_a_trial_removes_what_it_made_whatever_the_api_refuses(command: Command, operation: str) -> None:
+    command.sandbox.faults.add(operation, status=403)
+
+    done = command("doctor", command.cluster, "--try")
+
+    command.sandbox.faults.clear()
+    assert done.code == 1
+    assert left(command) == []
+    assert results(done.out)["removed"] == "ok"
+
+
+def test_a_login_that_cannot_be_deleted_is_named(command: Command) -> None:
+    command.sandbox.faults.add("users.delete", status=403)
+
+    done = command("doctor", command.cluster, "--try")
+
+    command.sandbox.faults.clear()
+    names = left(command)
+    assert (done.code, results(done.out)["removed"]) == (1, "FAIL")
+    assert "Look for doctor-" in done.out
+    assert names
+
+    async def clean() -> None:
+        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
+            [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+            cluster = client.cluster(cluster_id)
+            for name in names:
+                for delete in (cluster.users.delete, cluster.dbs.delete):
+                    with suppress(errors.NotFoundError):
+                        await delete(name)
+
+    asyncio.run(clean())
+
+
+def test_what_is_deleted_and_still_listed_is_looked_at_again(command: Command) -> None:
+    command.sandbox.faults.add("users.delete", still_listed_for=1.0)
+
+    done = command("doctor", command.cluster, "--try")
+
+    assert (done.code, results(done.out)["removed"]) == (0, "ok")
+    assert left(command) == []
+
+
+def test_a_server_without_a_free_connection_is_no_wrong_password(command: Command) -> None:
+    command.sandbox.faults.add("sql.login", sqlstate="53300")
+
+    done = command("doctor", command.cluster)
+
+    assert (done.code, results(done.out)["administrator"]) == (1, "FAIL")
+    assert "Close connections, or use a larger cluster" in done.out
+    assert "password" not in done.out.partition("administrator")[2]
+
+
+def test_a_store_is_written_and_left_as_it_was(command: Command) -> None:
+    names = ["--cluster", command.cluster, "--store", command.store]
+    assert command("tenants", "provision", "alpha", *names).code == 0
+    with sqlite3.connect(command.store) as store:
+        before = store.execute("SELECT * FROM credentials").fetchall()
+
+    done = command("doctor", command.cluster, "--store", command.store)
+    assert (done.code, results(done.out)["store"]) == (0, "ok")
+    assert "can be read and written, 1 records" in done.out
+    with sqlite3.connect(command.store) as store:
+        assert store.execute("SELECT * FROM credentials").fetchall() == before
+        store.execute("CREATE TRIGGER full BEFORE INSERT ON credentials BEGIN SELECT RAISE(ABORT, 'no room'); END")
+
+    done = command("doctor", command.cluster, "--store", command.store)
+    assert (done.code, results(done.out)["store"]) == (1, "FAIL")
+    assert "no room" in done.out
+    with sqlite3.connect(command.store) as store:
+        store.execute("DROP TRIGGER full")
+    assert command("tenants", "remove", "alpha", *names, "--yes").code == 0
+
+
+def test_a_new_store_in_postgresql_is_as_fine_as_a_new_file(command: Command) -> None:
+    async def prepared() -> tuple[str, str]:
+        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
+            [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+            cluster = client.cluster(cluster_id)
+            info = await cluster.info()
+            await cluster.dbs.create("doctors-store")
+            user = await cluster.users.create("doctors-reader")
+            admin = next(each for each in await cluster.users.list() if each.name == "doadmin")
+            return info.connection.uri_for(admin, "doctors-store"), info.connection.uri_for(user, "doctors-store")
+
+    async def forget() -> None:
+        async with DatabaseClient(command.sandbox.token, base_url=command.sandbox.url) as client:
+            [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+            await client.cluster(cluster_id).dbs.delete("doctors-store")
+            await client.cluster(cluster_id).users.delete("doctors-reader")
+
+    writer, reader = asyncio.run(prepared())
+    try:
+        done = command("doctor", command.cluster, "--store", writer)
+        assert (done.code, results(done.out)["store"]) == (0, "ok")
+        assert "the table of the store in PostgreSQL does not exist yet and will be created" in done.out
+        done = command("doctor", command.cluster, "--store", reader)
+        assert (done.code, results(done.out)["store"]) == (1, "FAIL")
+        with psycopg.connect(writer, autocommit=True) as store:
+            assert store.execute("SELECT to_regclass('aiodbclient_credentials')").fetchone() == (None,)
+        asyncio.run(opened(writer))
+        done = command("doctor", command.cluster, "--store", writer)
+        assert (done.code, results(done.out)["store"]) == (0, "ok")
+        with psycopg.connect(writer, autocommit=True) as store:
+            store.execute('GRANT SELECT ON aiodbclient_credentials TO "doctors-reader"')
+        done = command("doctor", command.cluster, "--store", reader)
+        assert (done.code, results(done.out)["store"]) == (1, "FAIL")
+        assert "permission denied" in done.out
+    finally:
+        asyncio.run(forget())
+
+
+async def opened(dsn: str) -> None:
+    async with PostgresStore(dsn):
+        pass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_right
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,8 @@ pytest.importorskip("typer", reason="needs the cli extra")
 
 from aiodbclient import RateBudget, Window
 from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace, Taken, seconds_left
+
+from .conftest import Command
 
 MINUTE, HOUR = Window(250, 60.0), Window(5000, 3600.0)
 
@@ -102,3 +106,38 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
 
     assert printed == "aiodbclient: 6 of 10 done, 2 kept, 8/min, 30s left\n"
     assert capsys.readouterr().err == "e: refused\n"
+
+
+async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    class Paused:
+        waiting: str | None = None
+
+    run: Any = Paused()
+    with Bar(10, 10, RateBudget(), Clock()) as bar:
+        bar.run = run
+        for run.waiting in (
+            None,
+            "the cluster is resizing",
+            "the cluster is resizing",
+            None,
+            "the cluster is resizing",
+        ):
+            bar._draw()
+
+    assert capsys.readouterr().err.count("waiting: the cluster is resizing\n") == 2
+
+
+def test_a_command_says_that_its_cluster_is_resized(command: Command) -> None:
+    [cluster_id] = [id for id, name in command.sandbox.clusters.items() if name == command.cluster]
+    command.sandbox.set_status(cluster_id, "resizing")
+    place = ["--cluster", command.cluster, "--store", command.store, "--prefix", "wait-"]
+
+    process = command.start("tenants", "provision", "a", "b", *place)
+    while not any(status == 412 for _, status in command.sandbox.counts) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.3)  # for the timer of the progress line
+    command.sandbox.set_status(cluster_id, "online")
+    done = command.end(process)
+
+    assert (done.code, done.err.count("waiting: the cluster is resizing\n")) == (0, 1)
+    assert command("tenants", "remove", "a", "b", *place, "--yes").code == 0

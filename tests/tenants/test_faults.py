@@ -262,7 +262,8 @@ async def test_topics_and_indexes_are_given_by_prefix(place: Place, engine: str)
     assert settings is not None
     acl: list[tuple[str | None, str | None]] = [(entry.topic, entry.permission) for entry in settings.acl or ()]
     acl += [(entry.index, entry.permission) for entry in settings.opensearch_acl or ()]
-    assert acl == [(r"alpha\..*", "admin")]
+    assert acl == [("alpha-5306d220.*", "admin")]
+    assert credential.prefix == "alpha-5306d220."
     assert credential.database is None
     assert credential.env()
 

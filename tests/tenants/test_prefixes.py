@@ -15,8 +15,12 @@ from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._prefixes import delete_leftovers, leftovers
 
 # The first two belong to the tenant. The others only look like it.
-MINE = ["alpha.events", "alpha.a.b"]
-OTHERS = ["alpha", "alpha-2.events", "alphabet.events", "alphaxevents", "x.alpha.events", "alpha_.events"]
+MINE = ["alpha-5306d220.events", "alpha-5306d220.a.b"]
+ALPHABET = "alphabet-da9db9f8.events"
+OTHERS = [
+    *("alpha", "alpha.events", "alpha-5306d220", "alpha-5306d220xevents", "alpha-5306d221.events"),
+    *(ALPHABET, "x.alpha-5306d220.events", "alpha_-5306d220.events"),
+]
 
 
 @frozen
@@ -52,7 +56,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         yield Place(sandbox, client.cluster(cluster), request.param)
 
 
-async def test_only_what_begins_with_the_name_and_a_dot_is_deleted(place: Place) -> None:
+async def test_only_what_begins_with_the_prefix_is_deleted(place: Place) -> None:
     assert await place.left() == []
     place.make(*MINE, *OTHERS)
     assert sorted(await place.left()) == sorted(MINE)
@@ -60,16 +64,15 @@ async def test_only_what_begins_with_the_name_and_a_dot_is_deleted(place: Place)
     assert await place.delete() == []
 
     assert await place.left() == []
-    other = [await leftovers(place.cluster, place.engine, names_of(each, place.engine)) for each in ("alphabet", "x")]
-    assert other == [["alphabet.events"], ["x.alpha.events"]]
+    assert await leftovers(place.cluster, place.engine, names_of("alphabet", place.engine)) == [ALPHABET]
     deleted = [each.name for each in place.sandbox.requests if each.operation == f"{place.kind}.delete"]
     assert sorted(filter(None, deleted)) == sorted(MINE)
 
 
 async def test_a_prefix_of_the_names_counts(place: Place) -> None:
-    place.make("alpha.events", "live_alpha.events")
+    place.make("alpha-5306d220.events", "live_alpha-8108748f.events")
     names = names_of("alpha", place.engine, "live_")
-    assert await leftovers(place.cluster, place.engine, names) == ["live_alpha.events"]
+    assert await leftovers(place.cluster, place.engine, names) == ["live_alpha-8108748f.events"]
 
 
 async def test_lost_answers_and_errors_in_between_are_survived(place: Place) -> None:
@@ -117,10 +120,13 @@ async def test_the_next_pages_are_read_too(place: Place, monkeypatch: pytest.Mon
     pages = iter(
         [
             {
-                place.kind: [{member: "alpha.one"}],
+                place.kind: [{member: "alpha-5306d220.one"}],
                 "links": {"pages": {"next": "https://api.digitalocean.com/v2/databases/x/topics?page=2&per_page=20"}},
             },
-            {place.kind: [{member: "alpha.two"}], "links": {"pages": {"prev": "https://api.digitalocean.com/x"}}},
+            {
+                place.kind: [{member: "alpha-5306d220.two"}],
+                "links": {"pages": {"prev": "https://api.digitalocean.com/x"}},
+            },
         ]
     )
     asked: list[object] = []
@@ -131,13 +137,13 @@ async def test_the_next_pages_are_read_too(place: Place, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(prefixes, "request_below", paged)
 
-    assert await place.left() == ["alpha.one", "alpha.two"]
+    assert await place.left() == ["alpha-5306d220.one", "alpha-5306d220.two"]
     assert asked == [None, {"page": ["2"], "per_page": ["20"]}]
 
 
 async def test_a_topic_that_is_still_being_deleted_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "_GONE", 0.2)
-    listings = iter([["alpha.one"], ["alpha.one"], []])
+    listings = iter([["alpha-5306d220.one"], ["alpha-5306d220.one"], []])
     deletes: list[str] = []
     member = "name" if place.engine == "kafka" else "index_name"
 
@@ -150,10 +156,10 @@ async def test_a_topic_that_is_still_being_deleted_is_waited_for(place: Place, m
     monkeypatch.setattr(prefixes, "request_below", slow)
 
     assert await place.delete() == []
-    assert deletes == ["alpha.one"]
+    assert deletes == ["alpha-5306d220.one"]
 
-    listings = iter([["alpha.one"]] * 9)
-    assert await place.delete() == ["alpha.one"]
+    listings = iter([["alpha-5306d220.one"]] * 9)
+    assert await place.delete() == ["alpha-5306d220.one"]
 
 
 async def test_a_name_that_the_server_would_take_for_a_pattern_is_never_sent(
@@ -162,10 +168,10 @@ async def test_a_name_that_the_server_would_take_for_a_pattern_is_never_sent(
     member = "name" if place.engine == "kafka" else "index_name"
 
     async def answered(*_: object, **__: object) -> object:
-        return {place.kind: [{member: name} for name in ("alpha.*", "alpha.x,beta.y", "alpha.?", "alpha.z")]}
+        return {place.kind: [{member: f"alpha-5306d220.{end}"} for end in ("*", "x,beta.y", "?", "z")]}
 
     monkeypatch.setattr(prefixes, "request_below", answered)
-    assert await place.left() == ["alpha.z"]
+    assert await place.left() == ["alpha-5306d220.z"]
 
 
 async def test_engines_with_databases_leave_nothing_and_are_not_asked(place: Place) -> None:

@@ -192,10 +192,10 @@ async def test_leftovers_of_a_tenant_are_refused_and_removed_with_the_next_one(p
     cluster = place.client.cluster(await place.sandbox.add_cluster(engine))
     add = place.sandbox.add_topic if engine == "kafka" else place.sandbox.add_index
     tenants = Tenants(cluster, place.store)
-    add(cluster.id, "alpha.events")
-    add(cluster.id, "alphabet.events")
+    add(cluster.id, "alpha-5306d220.events")
+    add(cluster.id, "alphabet-da9db9f8.events")
 
-    with pytest.raises(ConflictError, match=r"'alpha\.events' exists and is not on record"):
+    with pytest.raises(ConflictError, match=r"'alpha-5306d220\.events' exists and is not on record"):
         await tenants.ensure("alpha")
     failed = await only(tenants.provision(["alpha"]))
     assert isinstance(failed.error, ConflictError)
@@ -207,7 +207,7 @@ async def test_leftovers_of_a_tenant_are_refused_and_removed_with_the_next_one(p
     assert adopted.action is Action.ADOPTED
     assert (await only(tenants.remove(["alpha"]))).action is Action.DELETED
     assert (await only(tenants.provision(["alpha"]))).action is Action.CREATED  # nothing is left of the old one
-    with pytest.raises(ConflictError, match=r"'alphabet\.events'"):
+    with pytest.raises(ConflictError, match=r"'alphabet-da9db9f8\.events'"):
         await tenants.ensure("alphabet")
 
 

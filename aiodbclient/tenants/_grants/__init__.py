@@ -45,9 +45,6 @@ class Grants(ABC, Generic[ServerT]):
 
     Every method is safe to repeat and to cancel, leaves no connection open (see ``shared``), and ends within a bounded
     time. Each raises GrantError if the server is unreachable, or refuses the administrator or a statement.
-
-    Args:
-        admin: The driver's options for the login of the administrator.
     """
 
     needs_password: ClassVar[bool]
@@ -71,11 +68,7 @@ class Grants(ABC, Generic[ServerT]):
         return ()
 
     async def close_database(self, database: str) -> None:
-        """Shut every login without a grant of its own out of ``database``, for good. Other users may need such a grant.
-
-        Raises:
-            GrantError: The administrator may not close it.
-        """
+        """Shut every login without a grant of its own out of ``database``, for good. Others may need one."""
         raise NotImplementedError
 
     async def check(self) -> None:
@@ -166,11 +159,7 @@ class Grants(ABC, Generic[ServerT]):
         """
 
     async def reclaim(self, names: Names) -> None:
-        """Repair OWNED_BY_OTHERS and TOO_MANY_RIGHTS, and revoke who can become a login of the tenant.
-
-        Raises:
-            GrantError: Something is left that the administrator cannot change. The message says what.
-        """
+        """Repair OWNED_BY_OTHERS and TOO_MANY_RIGHTS, and revoke who can become a login of the tenant."""
 
     @abstractmethod
     async def shut_out(self, names: Names) -> tuple[str, ...]:
@@ -252,19 +241,7 @@ class Grants(ABC, Generic[ServerT]):
 def sql_grants(
     engine: Engine | str, connection: Connection, ca: str | None, admin: str | None, connection_limit: int | None
 ) -> Grants[Any] | None:
-    """Return the SQL for a cluster, or None if the API gives the rights (``SETTINGS``). This imports the driver.
-
-    Args:
-        engine: The cluster's engine.
-        connection: Where it listens, and its primary user.
-        ca: Its CA certificate as PEM; None without TLS.
-        admin: The DSN of an administrator; None for the primary user.
-        connection_limit: How many connections a tenant may have; None for a part of those that the server takes.
-
-    Raises:
-        UnsupportedOperationError: Tenants are not supported on this engine.
-        ConfigurationError: The driver is missing, the administrator's password is unknown, or ``admin`` is not a DSN.
-    """
+    """Return the SQL for a cluster, or None if the API gives the rights (``SETTINGS``). This imports the driver."""
     if engine in SETTINGS:
         return None
     if engine not in POSTGRESQL | MYSQL:

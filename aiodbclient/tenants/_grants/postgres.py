@@ -53,18 +53,7 @@ ORDER BY datname
 
 
 class PostgresGrants(Grants[AsyncConnection[Any]]):
-    """The SQL of one PostgreSQL cluster. See ``Grants``.
-
-    Args:
-        admin: The DSN of an administrator. Logins are tested on its server.
-        ca: The cluster's CA certificate as PEM, to verify the server, unless ``admin`` has an ``sslmode``. None: use
-            the default of libpq.
-        connection_limit: How many connections a tenant's database may have; None for half of the server's limit. The
-            tenant can raise it, and the next ``give`` sets it again.
-
-    Raises:
-        ConfigurationError: ``admin`` is not a DSN.
-    """
+    """The SQL of one PostgreSQL cluster. See ``Grants``."""
 
     needs_password = True
 
@@ -296,12 +285,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     async def _entered(
         self, names: Names, username: str, password: str, *, testing: bool = False
     ) -> AsyncGenerator[Session]:
-        """Log in as a login of the tenant: to its database or, if that is full or closed, to the administrator's.
-
-        Raises:
-            LoginRefusedError: The server refuses the login or its password or, if ``testing``, its right to enter.
-            ServerAwayError: The server is unreachable, or has no room for the login.
-        """
+        """Log in as a login of the tenant: to its database or, if that is full or closed, to the administrator's."""
         login = self._admin | await authenticate(await self._where(), username, password, names.database)
         seconds, reason = SESSION_SECONDS if testing else ENDING_SECONDS, ""
         async with AsyncExitStack() as stack:

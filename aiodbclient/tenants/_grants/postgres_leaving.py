@@ -41,11 +41,7 @@ ORDER BY 1, 2, 3 LIMIT 1
 
 
 async def wait_until_free(session: Session, *, role: str | None = None, database: str | None = None) -> None:
-    """Wait until no other transaction prevents the role or the database from being dropped.
-
-    Raises:
-        GrantError: One does. The message says whose.
-    """
+    """Wait until no other transaction prevents the role or the database from being dropped."""
     kind = "pg_authid" if role is not None else "pg_database"
     held: tuple[str | None, str | None, str | None] | None = None
     for _ in range(_LOOKS):
@@ -72,11 +68,7 @@ async def wait_until_free(session: Session, *, role: str | None = None, database
 
 
 async def make_removable(open_session: Opener) -> None:
-    """Remove what prevents the API from dropping the tenant's database.
-
-    Raises:
-        GrantError: Something is left that the administrator cannot remove. The message says what.
-    """
+    """Remove what prevents the API from dropping the tenant's database."""
     async with open_session() as session:
         names = session.names
         if not await has_database(session):
@@ -116,11 +108,7 @@ async def _roll_back_prepared(open_session: Opener) -> None:
 
 
 async def shut(open_session: Opener, limit: int | None) -> None:
-    """Roll back prepared transactions in the database of a tenant without logins, and close it to everybody else.
-
-    Raises:
-        GrantError: A session of another login is open there. Only that login can end it.
-    """
+    """Roll back prepared transactions in the database of a tenant without logins, and close it to everybody else."""
     async with open_session() as session:
         names = session.names
         if not await has_database(session):
@@ -161,9 +149,6 @@ async def forget_role(open_session: Opener, role: str) -> None:
 
     Another tenant can grant it rights that only that tenant's login can revoke, for example on a large object. Then the
     role stays, renamed and without members.
-
-    Raises:
-        GrantError: It is the owner of a database that still exists, or the server is unreachable.
     """
     for _ in range(_TRIES):
         async with open_session() as session:

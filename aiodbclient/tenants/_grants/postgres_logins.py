@@ -202,11 +202,7 @@ class LoginEnd:
     async def _disown(
         self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]] | None
     ) -> None:
-        """Let the login own nothing in any database, by sessions with its rights that ``entered`` opens.
-
-        Raises:
-            KeptLoginError: It still owns something.
-        """
+        """Let the login own nothing in any database, by sessions with its rights that ``entered`` opens."""
         databases = [name for (name,) in await session.run(_OWNS_IN, self.role, self.role)]
         if not databases:
             return

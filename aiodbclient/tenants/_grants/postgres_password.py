@@ -65,12 +65,7 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
 
 
 async def authenticate(address: Address, user: str, password: str, database: str | None) -> dict[str, Any]:
-    """Test the password of ``user``, and return the options with which libpq then logs in without computing.
-
-    Raises:
-        LoginRefusedError: The server refuses the login or its password, or the password has too many rounds.
-        ServerAwayError: The server did not answer in time, or asks for something else than a password.
-    """
+    """Test the password of ``user``, and return the options with which libpq then logs in without computing."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS), _opened(address) as wire:
             keys = await wire.log_in(user, password, database or user)

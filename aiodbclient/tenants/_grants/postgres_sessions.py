@@ -144,13 +144,7 @@ class Session:
         return self.server.info.server_version >= WITH_OPTIONS
 
     async def run(self, statement: Composed | SQL, *values: Any) -> list[Any]:
-        """Execute ``statement`` and return its rows.
-
-        Raises:
-            BlockedError: Another session holds a lock that it needs.
-            SessionLostError: The connection broke.
-            GrantError: PostgreSQL refuses it.
-        """
+        """Execute ``statement`` and return its rows."""
         kind: type[GrantError] = GrantError
         try:
             cursor = await self.server.execute(statement, values or None)

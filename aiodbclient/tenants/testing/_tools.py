@@ -36,6 +36,7 @@ def a_credential(name: str, password: str = "hunter2") -> Credential:
         access_key=f"key-{password}",
         cluster="9cc10173-e9ea-4176-9dbc-a4cee4c4ff30",
         since=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+        prefix=f"{name}-5306d220.",
     )
 
 

@@ -1,0 +1,139 @@
+"""``Pause``: a run waits while a cluster refuses writes with 412. The API did not apply such a write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from ..errors import APIError, ClusterNotOnlineError, PreconditionFailedError
+from ..models import ClusterStatus
+from .answer import Answer
+from .call import Call
+
+if TYPE_CHECKING:
+    from .context import ClusterContext
+
+_SHORTEST, _LONGEST = 1.0, 30.0  # seconds between two reads of a cluster that is not online yet
+_PATIENCE = 900.0  # seconds that a run waits unless the client has a max_wait: as ``wait_online``
+
+
+def until_online() -> Iterator[float]:
+    """Yield the seconds to wait before each further read of a cluster that is not online yet."""
+    start = monotonic()
+    while True:
+        yield min(max((monotonic() - start) / 2, _SHORTEST), _LONGEST)
+
+
+@define(eq=False)
+class _Cluster:
+    """What a run knows of one cluster.
+
+    Attributes:
+        turn: Held by the one name that asks whether the cluster accepts writes again.
+        since: When it began to refuse writes; None while it accepts them.
+        status: The last status that was read while it refused.
+        reason: What the run waits for, once the status was read.
+        openings: How often it has accepted writes again.
+        failure: Why the run waits no longer, or None.
+    """
+
+    turn: asyncio.Lock = field(factory=asyncio.Lock)
+    since: float | None = None
+    status: ClusterStatus | str | None = None
+    reason: str | None = None
+    openings: int = 0
+    failure: str | None = None
+
+    def open(self) -> None:
+        """Note that it accepts writes again."""
+        self.since = self.reason = None
+        self.openings += 1
+
+
+class Pause:
+    """The waits of one run for its clusters.
+
+    The first name that is refused reads the cluster until it is online, then repeats its request. The others wait:
+    those in flight after one refusal each, later ones before they send anything.
+    """
+
+    __slots__ = ("_clusters",)
+
+    def __init__(self) -> None:
+        self._clusters: dict[str, _Cluster] = {}
+
+    @property
+    def waiting(self) -> str | None:
+        """What the run waits for, or None."""
+        return next((cluster.reason for cluster in self._clusters.values() if cluster.reason is not None), None)
+
+    async def send(self, context: ClusterContext, call: Call) -> Answer:
+        """Send ``call``, and again after each 412, when the cluster accepts writes."""
+        cluster = self._clusters.setdefault(context.cluster_id, _Cluster())
+        while True:
+            if cluster.turn.locked():
+                async with cluster.turn:
+                    pass
+            if cluster.failure is not None:
+                raise _not_online(cluster, call)
+            openings = cluster.openings
+            try:
+                return await context.transport.send(call)
+            except PreconditionFailedError:
+                pass
+            async with cluster.turn:
+                if cluster.openings == openings and cluster.failure is None:
+                    return await _send_when_online(cluster, context, call)
+
+
+async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Call) -> Answer:
+    """Send the refused ``call`` whenever the cluster is online, until it is not refused. The caller holds the turn."""
+    if cluster.since is None:
+        cluster.since = monotonic()
+    patience = _PATIENCE if context.options.max_wait is None else context.options.max_wait
+    for pause in until_online():
+        try:
+            cluster.status = (await context.read_cluster()).status
+        except APIError:  # the write itself shows what is wrong
+            cluster.status = None
+        if cluster.status in (None, ClusterStatus.ONLINE):
+            try:
+                return await _reopened(cluster, context, call)
+            except PreconditionFailedError:  # such as during the first backup of a new cluster
+                pass
+            cluster.reason = "the cluster accepts no changes at the moment"
+        else:
+            cluster.reason = f"the cluster is {cluster.status}"
+        left = cluster.since + patience - monotonic()
+        if left <= 0:
+            break
+        await asyncio.sleep(min(pause, left))
+    cluster.reason = None
+    cluster.failure = (
+        f"the cluster {context.cluster_id} has refused changes for {patience:g} s (412), and its status is "
+        f"{cluster.status or 'not known'}: run it again when the cluster is online"
+    )
+    raise _not_online(cluster, call)
+
+
+def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
+    error = ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
+    call.complete(error)
+    return error
+
+
+async def _reopened(cluster: _Cluster, context: ClusterContext, call: Call) -> Answer:
+    """Send ``call``. Every answer of the API but another 412 lets the other names continue."""
+    try:
+        answer = await context.transport.send(call)
+    except PreconditionFailedError:
+        raise
+    except APIError:
+        cluster.open()
+        raise
+    cluster.open()
+    return answer

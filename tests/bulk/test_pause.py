@@ -1,0 +1,155 @@
+"""A cluster that refuses changes with 412, because it is being resized or made: a run waits, and asks once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from aiodbclient import Action, ClusterClient, DatabaseClient, errors
+from aiodbclient.sandbox import Sandbox
+
+
+@pytest.fixture(autouse=True)
+def reads_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiodbclient._request.pause._SHORTEST", 0.1)
+
+
+def refused(sandbox: Sandbox) -> int:
+    return sum(count for (_, status), count in sandbox.counts.items() if status == 412)
+
+
+async def test_a_run_pauses_and_continues_when_the_cluster_is_online(sandbox: Sandbox, pg: ClusterClient) -> None:
+    waited: set[str | None] = set()
+    sandbox.set_status(pg.id, "resizing", online_after=0.9)
+    run = pg.users.provision(f"t{n}" for n in range(300))
+
+    async def watch() -> None:
+        while True:
+            waited.add(run.waiting)
+            await asyncio.sleep(0.05)
+
+    watching = asyncio.create_task(watch())
+    outcomes = [outcome async for outcome in run]
+    watching.cancel()
+
+    assert {outcome.action for outcome in outcomes} == {Action.CREATED}
+    assert len({outcome.name for outcome in outcomes}) == 300
+    assert refused(sandbox) <= 16
+    assert waited == {None, "the cluster is resizing"}
+    assert run.waiting is None
+    reads = sandbox.counts["clusters.get", 200]
+    assert 3 <= reads <= 12  # the engine; then at once, and each 0.1 s or at half of the time that has passed
+
+
+async def test_a_cluster_that_is_online_and_still_refuses_is_asked_once_at_a_time(
+    sandbox: Sandbox, pg: ClusterClient
+) -> None:
+    backup = sandbox.faults.add("dbs.create", status=412, lasts=0.5)  # as during the first backup of a new cluster
+
+    outcomes = [outcome async for outcome in pg.dbs.provision(f"t{n}" for n in range(200))]
+
+    assert {outcome.action for outcome in outcomes} == {Action.CREATED}
+    assert 16 <= backup.fired <= 25  # one refusal of each name in flight, then one at a time
+
+
+async def test_every_write_of_a_run_waits(sandbox: Sandbox, pg: ClusterClient) -> None:
+    names = [f"t{n}" for n in range(20)]
+    for make, action in (
+        (pg.users.provision, Action.CREATED),
+        (pg.users.rotate, Action.RESET),
+        (pg.users.deprovision, Action.DELETED),
+        (pg.dbs.provision, Action.CREATED),
+        (pg.dbs.deprovision, Action.DELETED),
+    ):
+        sandbox.set_status(pg.id, "migrating", online_after=0.5)
+        before = refused(sandbox)
+        assert {outcome.action async for outcome in make(names)} == {action}
+        assert 1 <= refused(sandbox) - before <= 16
+
+
+async def test_mongodb_waits_with_its_one_write(sandbox: Sandbox, mongodb: ClusterClient) -> None:
+    sandbox.set_status(mongodb.id, "creating", online_after=0.5)
+
+    outcomes = [outcome async for outcome in mongodb.users.provision(["a", "b", "c"])]
+
+    assert [outcome.action for outcome in outcomes] == [Action.CREATED] * 3
+    assert refused(sandbox) == 1
+
+
+async def test_names_fail_after_max_wait_and_nothing_more_is_sent(
+    sandbox: Sandbox, client: DatabaseClient, pg: ClusterClient
+) -> None:
+    sandbox.set_status(pg.id, "forking")
+    cluster = client.with_options(max_wait=0.2).cluster(pg.id)
+    started = time.monotonic()
+
+    outcomes = [outcome async for outcome in cluster.users.provision(f"t{n}" for n in range(300))]
+
+    assert time.monotonic() - started < 10.0
+    assert len(outcomes) == 300
+    for outcome in outcomes:
+        assert isinstance(outcome.error, errors.ClusterNotOnlineError)
+        assert outcome.error.status == "forking"
+        assert not outcome.error.may_have_applied
+        assert "run it again when the cluster is online" in str(outcome.error)
+    assert refused(sandbox) <= 16
+    sandbox.set_status(pg.id, "online")
+    assert {outcome.action async for outcome in cluster.users.provision(["t1"])} == {Action.CREATED}
+
+
+async def test_a_run_that_pauses_can_be_closed(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.set_status(pg.id, "resizing")
+    run = pg.users.provision(["a", "b"])
+    waiting = asyncio.create_task(run.__anext__())
+    while run.waiting is None:  # noqa: ASYNC110 - it is no event
+        await asyncio.sleep(0.01)
+    await run.aclose()
+    assert (await asyncio.gather(waiting, return_exceptions=True))[0].__class__ is StopAsyncIteration
+    assert [user.name for user in await pg.users.list()] == ["doadmin"]
+
+
+async def test_another_refusal_than_412_ends_the_pause(sandbox: Sandbox, pg: ClusterClient) -> None:
+    await pg.info()
+    sandbox.faults.add("users.create", status=412, times=2)
+    sandbox.faults.add("users.create", status=422, name="a")
+
+    outcomes = {outcome.name: outcome async for outcome in pg.users.provision(["a", "b"])}
+
+    assert isinstance(outcomes["a"].error, errors.UnprocessableEntityError)
+    assert outcomes["b"].ok
+
+
+async def test_a_token_that_may_not_read_the_cluster_waits_too(sandbox: Sandbox) -> None:
+    cluster_id = await sandbox.add_cluster("pg", backend="memory")
+    sandbox.set_status(cluster_id, "resizing", online_after=0.2)
+    token = sandbox.add_token(["database:create"])
+
+    async with DatabaseClient(token, base_url=sandbox.url) as client:
+        run = client.cluster(cluster_id, engine="pg").dbs.provision(["a", "b"])
+        assert {outcome.action async for outcome in run} == {Action.CREATED}
+
+
+async def test_a_plan_waits_too(sandbox: Sandbox, pg: ClusterClient) -> None:
+    plan = await pg.users.plan(["a", "b"])
+    sandbox.set_status(pg.id, "resizing", online_after=1.0)
+    run = plan.apply()
+
+    waiting = asyncio.create_task(run.__anext__())
+    while run.waiting is None and not waiting.done():  # noqa: ASYNC110 - it is no event
+        await asyncio.sleep(0.01)
+
+    assert run.waiting == "the cluster is resizing"
+    assert (await waiting).ok
+    assert all([outcome.ok async for outcome in run])
+
+
+async def test_a_single_call_raises(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.set_status(pg.id, "resizing")
+
+    with pytest.raises(errors.PreconditionFailedError) as caught:
+        await pg.users.create("a")
+
+    assert not caught.value.may_have_applied
+    assert refused(sandbox) == 1

@@ -1,0 +1,37 @@
+"""The page about the provider has each assumption that ``doctor`` knows, and names the line that shows it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer", reason="needs the cli extra")
+
+from aiodbclient._cli.assumptions import ASSUMPTIONS
+
+FOLDER = Path(__file__).parents[2]
+PAGE = (FOLDER / "docs" / "why" / "provider.md").read_text()
+ROWS = {row[0].strip("` "): row[1:] for row in (line.strip("| ").split(" | ") for line in PAGE.splitlines()) if row[1:]}
+
+
+def test_the_page_has_a_row_for_each_assumption_and_no_other() -> None:
+    assert [name for name in ROWS if name not in ("id", "---")] == [each.id for each in ASSUMPTIONS]
+
+
+@pytest.mark.parametrize("assumption", ASSUMPTIONS, ids=lambda each: each.id)
+def test_a_row_has_the_sentence_a_source_a_consequence_and_the_line_of_doctor(assumption: object) -> None:
+    [each] = [each for each in ASSUMPTIONS if each is assumption]
+    sentence, source, consequence, shown = ROWS[each.id]
+    assert sentence == each.sentence
+    assert source
+    assert consequence
+    assert shown.startswith(f"`{each.check}`" if each.check else "not tried")
+
+
+def test_each_line_of_doctor_that_an_assumption_names_is_printed() -> None:
+    code = "".join(path.read_text() for path in (FOLDER / "aiodbclient" / "_cli").glob("doctor*.py"))
+    printed = {*re.findall(r'"([a-z ]+)"', code)} | {"TLS"}
+    for each in ASSUMPTIONS:
+        assert not each.check or each.check in printed, each
