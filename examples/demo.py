@@ -1,6 +1,6 @@
 """Tenants on a real PostgreSQL, through the SDK, over real HTTP: ``make demo``.
 
-It starts the sandbox with an embedded PostgreSQL, and gives each of TENANTS a database and a login that owns it. Then
+It starts the sandbox with an embedded PostgreSQL, and gives each of TENANTS a database and a login of its own. Then
 it shows what you get:
 
 - A process that is killed in the middle loses nothing.
@@ -56,7 +56,7 @@ async def demo(console: Console, folder: Path) -> Table:
         console.print(f"PostgreSQL started in {since(started)}; the API sandbox is at {sandbox.url}")
         console.print(
             "It has no rate limit. The provider's 250 requests a minute would make "
-            f"two minutes of {len(TENANTS)} tenants.\n"
+            f"a minute of {len(TENANTS)} tenants.\n"
         )
 
         killed_at = await kill_in_the_middle(sandbox, cluster_id, path, console)
@@ -84,7 +84,7 @@ async def demo(console: Console, folder: Path) -> Table:
             queries = await rotate_under_load(tenants, credentials[0], store)
             summary.add_row("rotated", f"{credentials[0].name}, while a client sent {queries} queries: none failed")
             await retire(tenants, credentials[0])
-            summary.add_row("retired", "its old credential: it can no longer log in")
+            summary.add_row("retired", "its previous credential: it can no longer log in")
 
             before = len(sandbox.requests)
             await expect_refused(Tenants(client.cluster(cache, engine=Engine.REDIS), store))
@@ -206,7 +206,7 @@ async def rotate_under_load(tenants: Tenants, credential: Credential, store: SQL
         async for outcome in tenants.rotate([credential.name]):
             if outcome.error is not None:
                 raise Unexpected(f"{outcome.name} was not rotated: {outcome.error}")
-        await own_query(credential)  # the credential from before still works
+        await own_query(credential)  # the previous credential still works
         rotated.set()
     return queries
 
@@ -226,7 +226,7 @@ async def retire(tenants: Tenants, old: Credential) -> None:
         if "password authentication failed" not in str(error):
             raise
     else:
-        raise Unexpected("the old credential still works")
+        raise Unexpected("the previous credential still works")
 
 
 async def expect_refused(tenants: Tenants) -> None:
