@@ -24,6 +24,7 @@ from time import perf_counter
 from typing import TypeVar
 
 import psycopg
+from cryptography.fernet import Fernet
 from psycopg import AsyncConnection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -36,6 +37,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 T = TypeVar("T")
 
+KEY = Fernet.generate_key().decode()
 TENANTS = [f"tenant_{number:03}" for number in range(1, 201)]
 BY_THE_KILLED = 0.3  # the share of tenants that another process creates before it is killed
 LOGINS_AT_A_TIME = 8
@@ -65,7 +67,7 @@ async def demo(console: Console, folder: Path) -> Table:
         budget = RateBudget([])
         async with (
             DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client,
-            SQLiteStore(path) as store,
+            SQLiteStore(path, key=KEY) as store,
         ):
             tenants = Tenants(client.cluster(cluster_id), store)
             with progress(console) as bars:
@@ -102,7 +104,9 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "aiodbclient", "tenants", "provision", "--from", str(names)),
         *("--cluster", cluster_id, "--store", str(path)),
-        env=os.environ | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url},
+        env=os.environ
+        | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
+        | {"AIODBCLIENT_STORE_KEY": KEY},
         stdout=asyncio.subprocess.DEVNULL,
     )
     enough = BY_THE_KILLED * len(TENANTS)
@@ -113,7 +117,7 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
     if await process.wait() != -signal.SIGKILL:
         raise Unexpected(f"the process ended with {process.returncode} before it was killed")
     created = sandbox.counts["users.create", 201]
-    async with SQLiteStore(path) as store:
+    async with SQLiteStore(path, key=KEY) as store:
         stored = [record.name async for record in store.records() if record.current is not None]
     console.print(f"killed a process: it had created {created} logins and stored {len(stored)} of them\n")
     return len(stored)
