@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from .._request.call import Meter
 from ..errors import GrantError, ServerError, TransportError
 from ..models import User
 from ._claims import Tenant
@@ -27,10 +26,10 @@ _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 class CheckTenants(TenantJob[TenantChecked]):
     """Find the problems of each tenant. See ``Tenants.check``."""
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""
         try:
-            return await super().prepare(meter)
+            return await super().prepare()
         except (GrantError, TransportError, ServerError):
             return 1
 

@@ -77,18 +77,18 @@ class JobClusters:
         """The users and databases of the cluster, listed once for this job."""
         return self._listings[cluster]
 
-    async def begin(self, meter: Meter) -> int:
+    async def begin(self) -> int:
         """Return how many tenants each cluster takes at a time. Raises as ``any_site``."""
-        at_a_time = CAPABILITIES[(await self.any_site(meter)).engine].concurrent_user_writes
+        at_a_time = CAPABILITIES[(await self.any_site()).engine].concurrent_user_writes
         self._turns = {id: asyncio.Semaphore(at_a_time) for id in self._turns}
         return at_a_time
 
-    async def any_site(self, meter: Meter) -> Site:
+    async def any_site(self) -> Site:
         """The facts about the first cluster that can be reached. Raises the first error if none can."""
         failure: DatabaseClientError | None = None
         for cluster in self._turns:
             try:
-                return await self.site(cluster, meter)
+                return await self.site(cluster, Meter())
             except _AWAY as error:
                 failure = failure or error
         assert failure is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from .._request.call import Meter
 from ..errors import StoreError
 from ._credential import Credential
 from ._events import Spent
@@ -24,7 +23,7 @@ class EachTenant(TenantJob[TenantResult[T]]):
         self._work = work
         self._lost: StoreError | None = None
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         return 1  # the caller of the run gives the number
 
     async def do_one(self, name: str, spent: Spent) -> TenantResult[T]:

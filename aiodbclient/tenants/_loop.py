@@ -61,13 +61,13 @@ class TenantJob(Job[str, DoneT]):
     def check(self, given: object) -> str:
         return name_spec(given)
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time.
 
         This is more than it works on at a time, because other processes may hold the claims of some.
         """
         self.tenancy.rooms.reread()
-        return _BEGUN * await self.clusters.begin(meter) * len(self.tenancy.sites)
+        return _BEGUN * await self.clusters.begin() * len(self.tenancy.sites)
 
     async def do(self, spec: str, meter: Meter) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
@@ -230,10 +230,10 @@ class AgedJob(ClaimingJob[DoneT]):
         self._age = age
         self._now: datetime | None = None
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         if self._age is not None:
             self._now = await now_of(self.tenancy.store)
-        return await super().prepare(meter)
+        return await super().prepare()
 
     def is_young(self, since: datetime | None) -> bool:
         """Whether ``since`` is less than the age ago. A credential of version 0.1 has no date, and is old."""

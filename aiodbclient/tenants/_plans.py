@@ -126,10 +126,10 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
     def check(self, given: object) -> str:
         return self._provision.check(given)
 
-    async def prepare(self, meter: Meter) -> int:
-        await self._removal.prepare(meter)
-        await self._repair.prepare(meter)
-        return await self._provision.prepare(meter)
+    async def prepare(self) -> int:
+        await self._removal.prepare()
+        await self._repair.prepare()
+        return await self._provision.prepare()
 
     async def do(self, spec: str, meter: Meter) -> TenantDone | TenantRemoved:
         if spec in self._extra:
@@ -148,7 +148,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
     itself, tenancy = tenancy, evolve(tenancy, rooms=tenancy.rooms.anew())  # its seats are for the plan alone
     wanted = await listed(names)
     clusters = JobClusters(tenancy, None)
-    engine = (await clusters.any_site(Meter())).engine
+    engine = (await clusters.any_site()).engine
     unseen = {names_of(name, engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()
     async for record, reason in tenancy.all_records():
