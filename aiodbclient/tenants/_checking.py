@@ -14,8 +14,7 @@ from ._listing import Listing, has_database, read_user
 from ._logins import has_other_settings, works
 from ._loop import TenantJob
 from ._naming import names_of
-from ._outcomes import TenantChecked
-from ._problems import Problem
+from ._outcomes import Problem, TenantChecked
 from ._site import Site
 from ._stores import Record
 from ._tenancy import suspended, unusable, usable

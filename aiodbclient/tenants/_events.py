@@ -13,7 +13,7 @@ from attrs import frozen
 from .._bulk.outcomes import Action
 from .._request.call import Meter
 from .._request.events import logger
-from ._roles import Role
+from ._naming import Role
 
 T = TypeVar("T")
 

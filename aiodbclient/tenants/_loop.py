@@ -24,8 +24,7 @@ from ._credential import Credential
 from ._events import Spent
 from ._intent import Verb, cluster_of, intended_login, is_empty
 from ._logins import end_login, working_credential, works
-from ._naming import check_tenant, names_of
-from ._roles import Role
+from ._naming import ROLES, Role, check_tenant, names_of
 from ._rooms import Seat
 from ._stores import Record
 from ._tenancy import Tenancy, check_login, now_of, usable
@@ -149,7 +148,7 @@ class ClaimingJob(TenantJob[DoneT]):
         """Do the work of another job on the readers and writers that the tenant has on record."""
         if self.tenancy.role is not Role.OWNER:
             return
-        for role in (Role.WRITER, Role.READER):
+        for role in ROLES:
             tenancy = self.tenancy.for_role(role)
             if await tenancy.record(tenant.names.tenant, tenant.spent) is not None:
                 of_role = job(tenancy)

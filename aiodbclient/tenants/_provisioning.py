@@ -28,10 +28,9 @@ from ._intent import Verb
 from ._listing import Listing, has_database, read_user
 from ._logins import TakenError, create_ours, credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
-from ._naming import record_name
+from ._naming import Role, record_name
 from ._outcomes import TenantDone
 from ._removal import remove
-from ._roles import Role
 from ._stores import Record
 from ._tenancy import Setup, Tenancy, no_roles, unusable, usable
 

@@ -13,9 +13,9 @@ from ._credential import Credential
 from ._intent import Verb, intended_login, intent_of
 from ._logins import delete_login, end_login, if_there
 from ._loop import AgedJob, ClaimingJob
+from ._naming import Role
 from ._outcomes import TenantRemoved
 from ._prefixes import delete_leftovers
-from ._roles import Role
 from ._stores import Record
 from ._tenancy import Tenancy, suspended
 

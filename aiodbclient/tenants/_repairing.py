@@ -14,12 +14,10 @@ from ._intent import Verb, intended_login
 from ._listing import read_user
 from ._logins import credential_of, end_login, grant, refused_login, working_credential
 from ._loop import ClaimingJob
-from ._naming import names_of
-from ._outcomes import TenantRepaired
-from ._problems import Problem
+from ._naming import ROLES, Role, names_of
+from ._outcomes import Problem, TenantRepaired
 from ._provisioning import ensure_database, provision, refuse_role, run_setup
 from ._removal import remove
-from ._roles import Role
 from ._stores import Record
 from ._suspension import resume, suspend
 from ._tenancy import Tenancy, suspended, unusable
@@ -94,7 +92,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         """Give the readers and writers their rights on a new database."""
         if tenant.site.sql is None:
             return
-        for role in (Role.WRITER, Role.READER):
+        for role in ROLES:
             tenancy = self.tenancy.for_role(role)
             record = await tenancy.record(tenant.names.tenant, tenant.spent)
             names = names_of(tenant.names.tenant, tenant.site.engine, tenancy.prefix, tenancy.role)

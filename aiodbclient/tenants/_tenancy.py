@@ -14,8 +14,7 @@ from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import Spent, TenantEvent
 from ._intent import Verb, cluster_of, intended_login, intent_of, is_empty
-from ._naming import Names, names_of, record_name, tenant_of
-from ._roles import Role
+from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._rooms import Rooms
 from ._site import SiteReader
 from ._stores import Record, Store, entries_of, readable

@@ -17,13 +17,12 @@ from ._credential import Credential
 from ._each import EachTenant
 from ._events import Spent, TenantEvent
 from ._loop import TenantJob
-from ._naming import check_tenant
+from ._naming import Role, check_tenant
 from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome, TenantResult
 from ._plans import GivenNames, Plan, make_plan
 from ._provisioning import IfExists, ProvisionTenants
 from ._removal import RemoveTenants
 from ._repairing import RepairTenants
-from ._roles import Role
 from ._rooms import PlaceTenant, Room, Rooms
 from ._rotation import RetireTenants, RotateTenants
 from ._site import SiteReader

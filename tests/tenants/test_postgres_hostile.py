@@ -14,11 +14,10 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import GrantError
-from aiodbclient.tenants import Role
+from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants import postgres, postgres_logins, postgres_sessions
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._problems import Problem
 
 from .managed import PASSWORD, Managed, ready
 

@@ -10,9 +10,9 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Role
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._roles import Role
 
 from .managed import Managed
 

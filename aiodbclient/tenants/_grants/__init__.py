@@ -18,7 +18,7 @@ from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
 from .._credential import Secret
 from .._naming import Names
-from .._problems import Problem
+from .._outcomes import Problem
 from .administrator import Administrator
 from .readers import Readers
 from .settings import SETTINGS

@@ -7,8 +7,7 @@ import re
 from attrs import frozen
 
 from ...errors import GrantError
-from .._naming import mysql_logins
-from .._roles import Role
+from .._naming import Role, mysql_logins
 from .mysql_server import Work, quoted
 
 # The rights of each role in the tenant's schema, by their names in GRANT.

@@ -18,9 +18,8 @@ from typing import LiteralString
 from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier
 
-from .._naming import Names
-from .._problems import Problem
-from .._roles import Role
+from .._naming import Names, Role
+from .._outcomes import Problem
 from .postgres_owner import Step, members, membership_steps, read_database
 from .postgres_sessions import Session, quoted
 

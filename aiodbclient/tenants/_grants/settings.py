@@ -14,8 +14,7 @@ from ...models import (
     OpenSearchPermission,
     UserSettings,
 )
-from .._naming import Names
-from .._roles import Role
+from .._naming import Names, Role
 
 # What each role may do.
 _MONGODB = {Role.OWNER: MongoRole.READ_WRITE, Role.WRITER: MongoRole.READ_WRITE, Role.READER: MongoRole.READ_ONLY}
