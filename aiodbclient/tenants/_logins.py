@@ -34,7 +34,7 @@ from ..errors import (
 from ..models import NewUser, User
 from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential, Secret
-from ._grants.settings import settings_for
+from ._grants.rights import settings_for
 from ._listing import read_user
 from ._tenancy import now_of, usable
 
