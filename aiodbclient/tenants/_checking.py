@@ -42,7 +42,7 @@ class CheckTenants(TenantJob[TenantChecked]):
         names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
         calls = self.clusters.calls(site.cluster_id, spent.meter, name)
         tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
-        listing = self.clusters.listing(site.cluster_id)
+        listing = self.clusters.listings[site.cluster_id]
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
             if record is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import copy
 from time import monotonic
@@ -17,7 +17,6 @@ from ..errors import (
     ConfigurationError,
     DatabaseClientError,
     GrantError,
-    InvalidArgumentError,
     InvalidResponseError,
     NoRoomError,
     NotFoundError,
@@ -49,13 +48,19 @@ _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
 class JobClusters:
-    """The clusters of one job: the facts about each, its turns, and its list of users and databases."""
+    """The clusters of one job, by id.
+
+    Attributes:
+        pause: The pause of the run; None for the work on a single name.
+        turns: How many tenants of each cluster to work on at a time.
+        listings: The users and databases of each cluster, listed once for this job.
+    """
 
     def __init__(self, tenancy: Tenancy, pause: Pause | None) -> None:
         self.pause = pause
         self._tenancy = tenancy
-        self._turns = {id: site.turns for id, site in tenancy.sites.items()}
-        self._listings = defaultdict[str, Listing](Listing)
+        self.turns = {id: site.turns for id, site in tenancy.sites.items()}
+        self.listings = defaultdict[str, Listing](Listing)
         self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._away: dict[str, tuple[DatabaseClientError, float]] = {}
         self._unanswered = Counter[str]()
@@ -63,30 +68,29 @@ class JobClusters:
     @property
     def are_many(self) -> bool:
         """Whether one may be away while others are not."""
-        return len(self._turns) > 1
+        return len(self.turns) > 1
 
-    def calls(self, cluster: str, meter: Meter, tenant: str | None = None) -> ClusterClient:
+    def calls(
+        self,
+        cluster: str,
+        meter: Meter,
+        tenant: str | None = None,
+        before_sending: Callable[[], object] | None = None,
+    ) -> ClusterClient:
         """The cluster, in the lane of this job. ``meter`` counts the requests."""
-        return for_work(self._tenancy.sites[cluster].cluster, meter=meter, pause=self.pause, tenant=tenant)
-
-    def turns(self, cluster: str) -> asyncio.Semaphore:
-        """How many tenants of the cluster to work on at a time."""
-        return self._turns[cluster]
-
-    def listing(self, cluster: str) -> Listing:
-        """The users and databases of the cluster, listed once for this job."""
-        return self._listings[cluster]
+        given = self._tenancy.sites[cluster].cluster
+        return for_work(given, meter=meter, pause=self.pause, tenant=tenant, before_sending=before_sending)
 
     async def begin(self) -> int:
         """Return how many tenants each cluster takes at a time. Raises as ``any_site``."""
         at_a_time = CAPABILITIES[(await self.any_site()).engine].concurrent_user_writes
-        self._turns = {id: asyncio.Semaphore(at_a_time) for id in self._turns}
+        self.turns = {id: asyncio.Semaphore(at_a_time) for id in self.turns}
         return at_a_time
 
     async def any_site(self) -> Site:
         """The facts about the first cluster that can be reached. Raises the first error if none can."""
         failure: DatabaseClientError | None = None
-        for cluster in self._turns:
+        for cluster in self.turns:
             try:
                 return await self.site(cluster, Meter())
             except _AWAY as error:
@@ -113,7 +117,7 @@ class JobClusters:
         """
         cluster = await self._tenancy.home(name, record, spent)
         if cluster is None and not places:
-            cluster = next(iter(self._turns))
+            cluster = next(iter(self.turns))
         if cluster is not None:
             return await self.site(cluster, spent.meter), None
         away: dict[str, DatabaseClientError] = {}
@@ -152,27 +156,3 @@ class JobClusters:
             if monotonic() - since < _AWAY_SECONDS:
                 raise copy(error)  # each outcome has its own, since raising it adds to its traceback
             del self._away[cluster]
-
-
-def checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
-    """Return the clusters as a list. Raises InvalidArgumentError if it is none, or has one twice."""
-    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
-    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
-        raise InvalidArgumentError(
-            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
-        )
-    if len({each.id for each in clusters}) < len(clusters):
-        raise InvalidArgumentError("cluster has the same cluster twice")
-    return clusters
-
-
-def checked_admins(admin: str | Mapping[str, str] | None, clusters: list[ClusterClient]) -> dict[str, str | None]:
-    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
-    ids = [each.id for each in clusters]
-    if isinstance(admin, Mapping):
-        if unknown := [id for id in admin if id not in ids]:
-            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
-        return {id: admin.get(id) for id in ids}
-    if admin is not None and len(ids) > 1:
-        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
-    return dict.fromkeys(ids, admin)

@@ -16,7 +16,6 @@ from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
 from .._request.call import Meter
 from .._request.waits import waits
-from ..clusters import for_work
 from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from ._claims import ClaimedTenant, HeldClaim
 from ._clusters import JobClusters
@@ -163,13 +162,13 @@ class ClaimingJob(TenantJob[DoneT]):
         id, held = site.cluster_id, None
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-            async with spent.in_turn(clusters.turns(id)):
+            async with spent.in_turn(clusters.turns[id]):
                 clusters.check_away(id)  # it may have failed while we waited
                 held = await tenancy.claim(names, spent)
                 if held is None:
                     yield None
                     return
-                calls = for_work(clusters.calls(id, spent.meter), tenant=name, before_sending=held.check_lease)
+                calls = clusters.calls(id, spent.meter, name, held.check_lease)
                 with clusters.watched(id):
                     async with held:
                         yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, spent=spent)

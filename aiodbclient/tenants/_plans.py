@@ -191,7 +191,7 @@ async def _taken(
         its_names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
         cluster = clusters.calls(site.cluster_id, spent.meter)
         tenant = Tenant(site=site, cluster=cluster, names=its_names, spent=spent)
-        if found := await find(tenant, clusters.listing(site.cluster_id)):
+        if found := await find(tenant, clusters.listings[site.cluster_id]):
             yield name, await site.sql.shut_out(its_names) if found.database and site.sql is not None else ()
 
 

@@ -70,7 +70,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             await remove(self, tenant, intent.verb)
             return None
         await refuse_role(self.tenancy, tenant)
-        listing = self.clusters.listing(tenant.cluster.id) if self.clusters.pause is not None else None
+        listing = self.clusters.listings[tenant.cluster.id] if self.clusters.pause is not None else None
         action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 

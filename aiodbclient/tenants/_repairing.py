@@ -46,7 +46,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
             return done
         await refuse_role(self.tenancy, tenant)
         name, record, setup = tenant.names.tenant, tenant.held.record, self.tenancy.setup
-        listing = self.clusters.listing(tenant.cluster.id)
+        listing = self.clusters.listings[tenant.cluster.id]
         if record.current is None:  # its creation was not finished
             _, credential = await provision(tenant, "error", listing, setup)
             return TenantRepaired(

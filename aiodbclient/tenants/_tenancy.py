@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from attrs import evolve, frozen
 
+from ..clusters import ClusterClient
 from ..engines import Engine
 from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
@@ -127,6 +128,30 @@ class Tenancy:
     def _engine(self) -> Engine | str | None:
         """The engine of the clusters, if it is known."""
         return next((site.engine for site in self.sites.values() if site.engine is not None), None)
+
+
+def checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
+    """Return the clusters as a list. Raises InvalidArgumentError if it is none, or has one twice."""
+    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
+    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
+        raise InvalidArgumentError(
+            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
+        )
+    if len({each.id for each in clusters}) < len(clusters):
+        raise InvalidArgumentError("cluster has the same cluster twice")
+    return clusters
+
+
+def checked_admins(admin: str | Mapping[str, str] | None, clusters: list[ClusterClient]) -> dict[str, str | None]:
+    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
+    ids = [each.id for each in clusters]
+    if isinstance(admin, Mapping):
+        if unknown := [id for id in admin if id not in ids]:
+            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
+        return {id: admin.get(id) for id in ids}
+    if admin is not None and len(ids) > 1:
+        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
+    return dict.fromkeys(ids, admin)
 
 
 def check_engines(sites: Mapping[str, SiteReader]) -> None:

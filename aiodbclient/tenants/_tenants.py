@@ -12,7 +12,6 @@ from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
-from ._clusters import checked_admins, checked_clusters
 from ._credential import Credential
 from ._each import EachTenant
 from ._events import Spent, TenantEvent
@@ -29,7 +28,7 @@ from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
 from ._suspension import ResumeTenants, SuspendTenants
-from ._tenancy import Setup, Tenancy, check_engines, required, usable
+from ._tenancy import Setup, Tenancy, check_engines, checked_admins, checked_clusters, required, usable
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -430,16 +429,15 @@ class Tenants:
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
         if type(at_a_time) is not int or at_a_time < 1:
             raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
-        return Run(self._names(names), EachTenant(self._tenancy, work), at_a_time)
+        return self._run(names, EachTenant(self._tenancy, work), at_a_time)
 
-    def _run(self, names: GivenNames | None, job: TenantJob[DoneT]) -> Run[DoneT | Failed]:
+    def _run(
+        self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None
+    ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
             job.clusters.pause = None
-        return Run(self._names(names), job)
-
-    def _names(self, names: GivenNames | None) -> GivenNames:
-        return self._tenancy.names() if names is None else names
+        return Run(self._tenancy.names() if names is None else names, job, at_a_time)
 
 
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
