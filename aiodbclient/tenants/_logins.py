@@ -18,9 +18,8 @@ from functools import partial
 from typing import TypeVar
 
 from .._bulk.settings import differences
-from .._bulk.settle import FRESH, Request, create_new, readable, says_taken
+from .._bulk.settle import FRESH, TakenError, create_new, readable, says_taken
 from .._request.reset import with_password
-from .._request.retry import RetryPolicy
 from .._request.waits import until_seen, waits
 from ..clusters import retry_policy
 from ..errors import (
@@ -44,14 +43,6 @@ SOON = 2.0  # seconds until a server accepts a new password and the API returns 
 _VISIBLE = 1.0  # seconds until a new name no longer answers 404
 _PASSWORDS = 3  # refused passwords of one login before giving up
 _ENDINGS = 10  # passwords of a login with hostile sessions before giving up
-
-
-class TakenError(Exception):
-    """The user or database exists already, or is refused for another reason. Nothing was created."""
-
-    def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
 
 
 async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
@@ -206,17 +197,6 @@ async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | Non
     return None if seen is None else seen[0]
 
 
-async def create_ours(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a name that must not exist yet, as ``create_settled``. Raises TakenError if it is refused."""
-    try:
-        return await create_new(create, read, retry)
-    except (ConflictError, UnprocessableEntityError) as error:
-        if error.may_have_applied:
-            raise
-        refusal = error
-    raise TakenError(refusal)
-
-
 async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
     """Create ``login``, or reset it if it exists, until its password is known. Return whether it was created, and it.
 
@@ -237,7 +217,7 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
         if sql is not None:
             await tenant.spent.on_sql(sql.before_creation(tenant.names, login))
         try:
-            return True, await _with_password(tenant, await create_ours(create, read, retry))
+            return True, await _with_password(tenant, await create_new(create, read, retry))
         except TakenError as taken:
             if not (ours or there):
                 raise

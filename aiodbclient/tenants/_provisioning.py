@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from attrs import frozen
 
 from .._bulk.outcomes import Action
-from .._bulk.settle import FRESH, create_settled, says_taken
+from .._bulk.settle import FRESH, TakenError, create_new, create_settled, says_taken
 from .._request.waits import waits
 from ..clusters import retry_policy
 from ..errors import (
@@ -26,7 +26,7 @@ from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential
 from ._intent import Verb
 from ._listing import Listing, has_database, read_user
-from ._logins import TakenError, create_ours, credential_of, grant, if_there, refused_login, working_credential
+from ._logins import credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
 from ._naming import Role, record_name
 from ._outcomes import TenantDone
@@ -157,7 +157,7 @@ async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
     if ours:
         made, _ = await create_settled(create, read, retry)
         return made
-    await create_ours(create, read, retry)
+    await create_new(create, read, retry)
     return True
 
 
