@@ -25,7 +25,7 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from ._events import Spent
+from ._events import Timer
 from ._listing import Listing
 from ._rooms import Seat
 from ._site import Site
@@ -110,16 +110,16 @@ class JobClusters:
         check_engines(self._tenancy.sites)
         return site
 
-    async def locate(self, name: str, record: Record | None, spent: Spent, *, places: bool) -> tuple[Site, Seat | None]:
+    async def locate(self, name: str, record: Record | None, timer: Timer, *, places: bool) -> tuple[Site, Seat | None]:
         """The site of the tenant's cluster. If it has none yet and the job ``places`` tenants, also its new seat there.
 
         A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
         """
-        cluster = await self._tenancy.home(name, record, spent)
+        cluster = await self._tenancy.home(name, record, timer)
         if cluster is None and not places:
             cluster = next(iter(self.turns))
         if cluster is not None:
-            return await self.site(cluster, spent.meter), None
+            return await self.site(cluster, timer.meter), None
         away: dict[str, DatabaseClientError] = {}
         rooms = self._tenancy.rooms
         while True:
@@ -130,7 +130,7 @@ class JobClusters:
                     raise next(iter(away.values())) from None
                 raise
             try:
-                return await self.site(seat.cluster, spent.meter), seat
+                return await self.site(seat.cluster, timer.meter), seat
             except BaseException as error:
                 rooms.give_back(seat)
                 if not isinstance(error, _AWAY) or rooms.place is not None or not self.are_many:

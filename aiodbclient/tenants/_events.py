@@ -53,7 +53,7 @@ class TenantEvent:
     setup: float = 0.0
 
 
-class Spent:
+class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
     __slots__ = ("claim", "meter", "setup", "sql", "start", "store", "turn")

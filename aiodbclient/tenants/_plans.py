@@ -17,7 +17,7 @@ from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
 from ._claims import Tenant
 from ._clusters import JobClusters
-from ._events import Spent
+from ._events import Timer
 from ._intent import is_empty
 from ._naming import names_of
 from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
@@ -186,11 +186,11 @@ async def _taken(
     Each name is looked for on the cluster where it would go now.
     """
     for name in names:
-        spent = Spent(Meter())
-        site, _ = await clusters.locate(name, None, spent, places=True)
+        timer = Timer(Meter())
+        site, _ = await clusters.locate(name, None, timer, places=True)
         its_names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-        cluster = clusters.calls(site.cluster_id, spent.meter)
-        tenant = Tenant(site=site, cluster=cluster, names=its_names, spent=spent)
+        cluster = clusters.calls(site.cluster_id, timer.meter)
+        tenant = Tenant(site=site, cluster=cluster, names=its_names, timer=timer)
         if found := await find(tenant, clusters.listings[site.cluster_id]):
             yield name, await site.sql.shut_out(its_names) if found.database and site.sql is not None else ()
 

@@ -34,7 +34,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         super().__init__(tenancy)
         self._recreate = recreate
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantRepaired | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantRepaired | None:
         if record is None:
             raise unusable(name, record, self.tenancy.role)
         credential = suspended(record)
@@ -60,10 +60,10 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         if Problem.DATABASE_MISSING in problems:
             _refuse_loss(tenant, recreate=self._recreate)
             await tenant.intend(Verb.RESET, record.current.username)
-            new = await ensure_database(tenant, ours=True)
+            new = await ensure_database(tenant, may_exist=True)
         credential, previous = await repair(tenant, record.current, problems)
         if tenant.site.sql is not None and _OF_STRANGERS.intersection(problems):
-            await tenant.spent.on_sql(tenant.site.sql.reclaim(tenant.names))
+            await tenant.timer.on_sql(tenant.site.sql.reclaim(tenant.names))
         if new:
             await self._give_roles(tenant)
             await run_setup(tenant, setup, credential)
@@ -94,11 +94,11 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
             return
         for role in ROLES:
             tenancy = self.tenancy.for_role(role)
-            record = await tenancy.record(tenant.names.tenant, tenant.spent)
+            record = await tenancy.record(tenant.names.tenant, tenant.timer)
             names = names_of(tenant.names.tenant, tenant.site.engine, tenancy.prefix, tenancy.role)
             for credential in (record.current, record.previous) if record else ():
                 if credential is not None and await read_user(tenant.cluster, credential.username) is not None:
-                    await tenant.spent.on_sql(tenant.site.sql.give(names, credential.username))
+                    await tenant.timer.on_sql(tenant.site.sql.give(names, credential.username))
 
 
 async def repair(
@@ -121,7 +121,7 @@ async def repair(
     missing = Problem.LOGIN_MISSING in problems
     if missing or Problem.PASSWORD_REFUSED in problems or intended == current.username:
         await tenant.intend(Verb.MAKE if missing else Verb.RESET, current.username)
-        credential = await working_credential(tenant, current.username, there=not missing)
+        credential = await working_credential(tenant, current.username, exists=not missing)
         return evolve(credential, spare=current.spare), previous
     await _give_rights(tenant, current)
     return current, previous
@@ -131,7 +131,7 @@ async def _give_rights(tenant: ClaimedTenant, credential: Credential) -> None:
     """Give a working login its rights again. Its password stays."""
     user = None if tenant.site.sql is not None else await read_user(tenant.cluster, credential.username)
     user = evolve(user or User(credential.username), password=credential.password)
-    refused = await grant(tenant, user, made=False)
+    refused = await grant(tenant, user, is_new=False)
     if refused is not None:
         raise refused_login(tenant, credential.username, refused)
 

@@ -14,7 +14,7 @@ from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
 from ._credential import Credential
 from ._each import EachTenant
-from ._events import Spent, TenantEvent
+from ._events import TenantEvent, Timer
 from ._loop import TenantJob
 from ._naming import Role, check_tenant
 from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome, TenantResult
@@ -191,7 +191,7 @@ class Tenants:
             UnsupportedOperationError: The credential on record is of an engine without tenants.
             StoreError: The store cannot be read.
         """
-        return usable(await self._tenancy.record(check_tenant(name), Spent(Meter())))
+        return usable(await self._tenancy.record(check_tenant(name), Timer(Meter())))
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -443,4 +443,4 @@ class Tenants:
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
     tenancy = tenants._tenancy  # pyright: ignore[reportPrivateUsage]
-    return required(name, await tenancy.record(check_tenant(name), Spent(Meter())), tenancy.role)
+    return required(name, await tenancy.record(check_tenant(name), Timer(Meter())), tenancy.role)
