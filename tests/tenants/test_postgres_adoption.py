@@ -33,11 +33,6 @@ BEFORE: list[LiteralString] = [
 
 
 @pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
 def names(managed: Managed) -> Names:
     """A login that works in the administrator's database, and the second login."""
     names = managed.make(f"older{next(_used)}")

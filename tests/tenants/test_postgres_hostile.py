@@ -24,17 +24,6 @@ from .managed import PASSWORD, Managed, ready
 _used = iter(range(10**6))
 
 
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    """A tenant, with both of its logins."""
-    return await managed.tenant(f"victim{next(_used)}", grants)
-
-
 # What a database's owner may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.
 SET = {
     "read-only": "ALTER DATABASE {d} SET default_transaction_read_only = on",

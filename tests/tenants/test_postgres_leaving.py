@@ -19,21 +19,6 @@ from .managed import Managed
 _used = iter(range(10**6))
 
 
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"leaves{next(_used)}", grants)
-
-
-@pytest.fixture
-async def evil(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"evil{next(_used)}", grants)
-
-
 def left(managed: Managed, names: Names) -> list[Any]:
     """The existing roles of the tenant."""
     rows = managed.api(SQL("SELECT rolname FROM pg_roles WHERE starts_with(rolname, {})").format(names.whole))
