@@ -70,16 +70,6 @@ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AN
 """)
 
 
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"heir{next(_used)}", grants)
-
-
 def lent(managed: Managed, names: Names, login: str) -> None:
     """As the owner role, let a login make objects of its own: it does so after ``SET ROLE NONE``."""
     managed.api("CREATE FOREIGN DATA WRAPPER lent; GRANT USAGE ON FOREIGN DATA WRAPPER lent TO PUBLIC", names.whole)
