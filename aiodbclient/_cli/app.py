@@ -29,8 +29,8 @@ app = typer.Typer(
     f"\n\n{EXIT_CODES}",
 )
 tenants = group(
-    "Manage tenants: each has a database, and a login that owns it and reaches nothing else. The credentials are in a "
-    "store. Every command can be stopped and run again: it continues."
+    "Manage tenants: each has a database, and a login with all rights in it alone. The credentials are in a store. "
+    "Every command can be stopped and run again: it continues."
 )
 tenants.command("list", cls=Command)(tenants_look.list_tenants)
 tenants.command("rooms", cls=Command)(tenants_look.list_rooms)

@@ -15,7 +15,7 @@ import typer
 from attrs import frozen
 
 from ..errors import InvalidArgumentError
-from ..tenants._roles import Role
+from ..tenants import Role
 from .completion import cluster_names, words
 from .output import this_is_json
 

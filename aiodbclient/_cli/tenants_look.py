@@ -57,7 +57,7 @@ _SIGNS = {
 async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument = None) -> int:
     """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
-    The column `pending` names the command to run next: `retire` ends the credential from before the last rotation.
+    The column `pending` names the command to run next: `retire` revokes the previous credential.
     `provision`, `repair` or `rotate` finishes what was begun.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db

@@ -164,11 +164,11 @@ async def retire_tenants(
     after: AfterOption = None,
     end_sessions: Annotated[
         bool,
-        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the old login."),
+        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
     ] = True,
     yes: YesOption = False,
 ) -> int:
-    """End the credential from before `rotate`: its password and its sessions.
+    """Revoke the previous credential, and end its sessions.
 
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants retire --all --after 1d --yes --cluster tenants-prod --store tenants.db
@@ -178,7 +178,7 @@ async def retire_tenants(
         olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
         if olds:
             sessions = " and end their open sessions" if end_sessions else ""
-            confirm(f"Retire the old logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
+            confirm(f"Retire the previous logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
 
     return await do(
         place,
