@@ -41,6 +41,8 @@ def steps() -> list[tuple[str, str]]:
 def write_files(folder: Path) -> None:
     """The files that the guide's commands read."""
     (folder / "names.csv").write_text("name,plan\nalpha,gold\nbeta,silver\ngamma,gold\n")
+    missing = """echo 'ERROR: relation "orders" does not exist' >&2; exit 3"""
+    (folder / "migrate.sh").write_text(f"test $PGUSER != beta || {{ {missing}; }}\n")
     (folder / "users.yaml").write_text("users:\n- name: replica\n  settings: {pg_allow_replication: true}\n")
 
 
