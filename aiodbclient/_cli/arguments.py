@@ -134,7 +134,9 @@ class Api:
         ),
     ] = None
     timeout: Annotated[timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.")] = None
-    verbose: Annotated[bool, _option("--verbose", help="Print errors with the request and its id.")] = False
+    verbose: Annotated[
+        bool, _option("--verbose", help="Print errors with the request and its id, and the seconds of each tenant.")
+    ] = False
 
 
 @frozen(kw_only=True)

@@ -44,13 +44,14 @@ class Command(TyperCommand):
         formatter.write(help_of(self, ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        arguments = [_metavar(param) for param in self.params if param.param_type_name == "argument"]
-        first, dashes, after = " ".join(arguments).partition("-- ")
-        return [part for part in (first.strip(), "[OPTIONS]", dashes + after) if part]
+        return [*(_metavar(param) for param in self.params if param.param_type_name == "argument"), "[OPTIONS]"]
 
 
 class ProgramCommand(Command):
     """A command that ends with another program's command line, after ``--``. It is in ``meta`` of the context."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "-- PROGRAM..."]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--" in args:
