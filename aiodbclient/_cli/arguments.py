@@ -16,7 +16,8 @@ from attrs import frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .completion import clusters, words
+from .completion import clusters as cluster_names
+from .completion import words
 from .output import this_is_json
 
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
@@ -142,7 +143,8 @@ class OnCluster(Api):
     """The cluster of a command, which takes it as its first argument too."""
 
     cluster: Annotated[
-        str | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=clusters, hidden=True)
+        str | None,
+        _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=cluster_names, hidden=True),
     ] = None
 
 
@@ -151,7 +153,7 @@ class Recorded(Api):
     """The store of a command, and the clusters of its tenants."""
 
     clusters: Annotated[
-        list[str] | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTERS_HELP, autocompletion=clusters)
+        list[str] | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTERS_HELP, autocompletion=cluster_names)
     ] = None
     store: Annotated[
         str,
@@ -243,13 +245,13 @@ class Pruning:
 
 
 COMMON = (Printed, Api)  # the sets that most commands have: a page says them once
-ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=clusters)]
+ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
 NamedArgument = Annotated[
     list[str] | None,
     _argument(
         "CLUSTER NAME",
         f"The cluster's name or id, and the name. Default of CLUSTER: ${CLUSTER_VARIABLE}.",
-        autocompletion=clusters,
+        autocompletion=cluster_names,
     ),
 ]
 ShowOption = Annotated[bool, _option("--show", help="Print secrets too.")]

@@ -122,7 +122,8 @@ def test_a_signal_ends_all_programs_and_what_they_started(
     command.environment["FOLDER"] = str(command.folder)
     left = command.folder / "left.csv"
     process = command.start(
-        "tenants", "exec", "--all", "--failed", str(left), "--at-a-time", "2", *command.place, "--", "sh", "-c", STUBBORN
+        *("tenants", "exec", "--all", "--failed", str(left), "--at-a-time", "2", *command.place),
+        *("--", "sh", "-c", STUBBORN),
     )
     deadline = time.monotonic() + 30
     while len(begun := [name for name in tenants if (command.folder / name).exists()]) < 2:

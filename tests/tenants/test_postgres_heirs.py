@@ -16,8 +16,8 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient import Action
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._grants import postgres_logins
 from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._grants.postgres_leaving import wait_until_free
 from aiodbclient.tenants._grants.postgres_sessions import Session
 from aiodbclient.tenants._naming import Names
 
@@ -329,15 +329,14 @@ async def test_nothing_that_is_committed_while_a_login_waits_to_be_deleted_becom
         session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
         session.execute("BEGIN; SET ROLE NONE; " + UP)
         session.execute(SQL("SET ROLE {}; PREPARE TRANSACTION 'late'").format(Identifier(names.owner)))
-    wait = postgres_logins.wait_until_free
 
     async def committed(session: Session, **what: str) -> None:
         with managed.open(other, names.whole) as its:
             for (gid,) in its.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
                 its.execute(f"COMMIT PREPARED '{gid}'".encode())
-        await wait(session, **what)
+        await wait_until_free(session, **what)
 
-    monkeypatch.setattr(postgres_logins, "wait_until_free", committed)
+    monkeypatch.setattr("aiodbclient.tenants._grants.postgres_logins.wait_until_free", committed)
     assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
 
     assert owners(managed, names.whole) == {names.owner}
