@@ -60,11 +60,11 @@ def interruptible() -> Generator[None]:
             signal.signal(number, handler)
 
 
-def check_most(removed: int, most: int | None) -> None:
-    """Raise InvalidArgumentError if ``removed`` is more than ``--max`` allows."""
-    if most is not None and removed > most:
+def check_most(number: int, most: int | None, done: str = "removed") -> None:
+    """Raise InvalidArgumentError if ``number`` is more than ``--max`` allows."""
+    if most is not None and number > most:
         raise InvalidArgumentError(
-            f"{removed} would be removed, which is more than --max {most}: is the file complete? Nothing was changed"
+            f"{number} would be {done}, which is more than --max {most}: is the file complete? Nothing was changed"
         )
 
 

@@ -18,7 +18,11 @@ from .tenants_place import Opened, do
 MaxOption = Annotated[
     int | None,
     typer.Option(
-        "--max", metavar="N", min=0, help="Refuse to do it to more than N. --all --yes needs it.", show_default=False
+        "--max",
+        metavar="N",
+        min=0,
+        help="Refuse to do it to more than N tenants. --all --yes needs it.",
+        show_default=False,
     ),
 ]
 
@@ -37,7 +41,7 @@ async def suspend_tenants(
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
         going = names[Role.OWNER]
-        check_most(len(going), most)
+        check_most(len(going), most, "suspended")
         if chosen.everybody:
             question = f"Suspend {some(going)} ({len(going)}) on {opened.cluster}: end all their logins and sessions?"
             confirm(question, yes=yes, words=_typed(opened, going))

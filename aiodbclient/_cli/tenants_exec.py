@@ -82,8 +82,7 @@ async def exec_tenants(
         names, missing = await opened.select([name], role)
         credential = await opened.tenants.role(role).get(name) if names else None
     if credential is None:
-        why = missing.get(name, "no credential is stored, since its creation or removal is not finished")
-        complain(f"{safe(name)}: {why}", SOME_FAILED)
+        complain(f"{safe(name)}: {missing.get(name) or opened.unusable(name, role)}", SOME_FAILED)
         return SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credential, Path(folder)))
@@ -114,9 +113,10 @@ async def _exec_each(
     def again() -> str:
         if failed is None and len(left) > _FEW:
             return this_command()
-        roles = [] if role is Role.OWNER else ["--role", role.value]
+        options = [] if role is Role.OWNER else ["--role", role.value]
+        options += ["--json"] if printed.as_json else []
         which = [*left] if failed is None else ["--from", str(failed), "--failed", str(failed)]
-        options = ["--at-a-time", str(at_a_time), *roles, *given_options(opened.place, Recorded)]
+        options += ["--at-a-time", str(at_a_time), *given_options(opened.place, Recorded)]
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 
     async def settle(outcome: Any) -> Any:
@@ -131,7 +131,7 @@ async def _exec_each(
         events=opened.events,
     )
     try:
-        return await follow(
+        code = await follow(
             {"": opened.tenants.role(role).each(work, names, at_a_time)},
             total=len(names),
             budget=opened.budget,
@@ -141,6 +141,7 @@ async def _exec_each(
             missing=missing,
             at_once=True,
         )
+        return opened.end(code)
     finally:
         if failed is not None:
             write_names(failed, left)

@@ -152,8 +152,8 @@ async def show_tenants(
     async with open_records(place) as opened:
         names, missing = await opened.select(wanted, role)
         found = {name: await opened.tenants.role(role).get(name) for name in names}
-        begun = "no credential is stored, since its creation or removal is not finished"
-        missing |= {name: begun for name, each in found.items() if each is None and wanted is not None}
+        unusable = [name for name, each in found.items() if each is None and wanted is not None]
+        missing |= {name: opened.unusable(name, role) for name in unusable}
     credentials = [each for each in found.values() if each is not None]
     if wanted is None and not credentials:
         note(f"{place.store} has no tenants")

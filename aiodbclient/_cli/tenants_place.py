@@ -95,6 +95,13 @@ class Opened:
         like = [alike] if alike in owners else get_close_matches(name, owners, 1)
         return f"not on record{f'. Did you mean {safe(like[0])}?' if like else ''}"
 
+    def unusable(self, name: str, role: Role) -> str:
+        """Why a tenant on record has no credential to use."""
+        record = self.found[role].records.get(name)
+        if record is not None and record.current is not None and record.current.suspended is not None:
+            return f"it is suspended. To give it its login back: {self.command('resume', name)}"
+        return "no credential is stored, since its creation or removal is not finished"
+
     def command(self, verb: str, *words: str, role: Role = Role.OWNER) -> str:
         """Another command on the same tenants, to be copied."""
         roles = [] if role is Role.OWNER else ["--role", role.value]

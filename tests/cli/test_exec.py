@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,20 @@ def test_a_program_or_a_file_that_is_not_there_is_noticed_first(command: Command
     assert (missing.code, missing.out) == (127, "")
     nowhere = command("tenants", "exec", "--all", "--failed", "/no/such/folder/f", *command.place, *RUN)
     assert (nowhere.code, "/no/such/folder/f cannot be written" in nowhere.err) == (2, True)
+
+
+def test_a_damaged_record_is_named(command: Command, tenants: list[str]) -> None:
+    with closing(sqlite3.connect(command.store)) as store:
+        [before] = store.execute("SELECT record FROM credentials WHERE name = ?", [tenants[1]]).fetchone()
+        store.execute("UPDATE credentials SET record = 'v1.plain.0.{}' WHERE name = ?", [tenants[1]])
+        store.commit()
+
+        done = command("tenants", "exec", "--all", *command.place, "--", "true")
+
+        store.execute("UPDATE credentials SET record = ? WHERE name = ?", [before, tenants[1]])
+        store.commit()
+    assert (done.code, done.out.splitlines()[-1]) == (4, "2 done")
+    assert f"{tenants[1]}: its record is damaged" in done.err
 
 
 def test_as_many_run_at_a_time_as_asked(command: Command, tenants: list[str]) -> None:

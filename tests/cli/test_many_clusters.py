@@ -130,6 +130,11 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert many("tenants", "suspend", "a", "b").out == "2 suspended\n"
 
     assert not enters(old)
+    for arguments in (["show", "a"], ["exec", "a", "--", "true"]):
+        refused = many("tenants", *arguments)
+        assert (refused.code, "a: it is suspended. To give it its login back: aiodbclient" in refused.err) == (1, True)
+    each = many("tenants", "exec", "--all", "--", "true")
+    assert (each.code, each.out.splitlines()[-1]) == (1, "1 done, 2 failed")
     states = [line.split()[3:5] for line in many("tenants", "list").out.splitlines()[1:]]
     assert [state[0] for state in states] == ["suspended", "suspended", "ready"]
     assert states[0][1].endswith("s")
@@ -157,7 +162,7 @@ def test_all_tenants_are_suspended_by_their_number_alone(many: Command) -> None:
     unasked = many("tenants", "suspend", "--all", "--yes")
     assert (unasked.code, "add --max N" in unasked.err) == (2, True)
     fewer = many("tenants", "suspend", "--all", "--yes", "--max", "1")
-    assert (fewer.code, "2 would be" in fewer.err) == (2, True)
+    assert (fewer.code, "2 would be suspended, which is more than --max 1" in fewer.err) == (2, True)
 
     for answer, code in (("y", 3), ("2", 0)):
         terminal = many.terminal("tenants", "suspend", "--all")
