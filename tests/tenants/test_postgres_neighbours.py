@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -151,6 +152,20 @@ async def test_a_session_that_a_neighbour_was_let_into_is_reported_after_the_ret
             await grants.reclaim(names)
         assert await grants.end_login(evil, evil.logins[0], PASSWORD, managed.deletes(evil.logins[0])) is None
     assert await grants.problems(names, [new]) == frozenset()
+
+
+async def test_a_tenant_that_takes_all_locks_stops_everybody_until_its_session_ends(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    with managed.open(evil.logins[0], evil.whole) as session:
+        with pytest.raises(psycopg.errors.OutOfMemory):
+            session.execute("SELECT pg_advisory_lock(g) FROM generate_series(1, 1000000) AS g")
+        with pytest.raises(GrantError, match="out of shared memory"):
+            await grants.give(names, names.logins[0])
+    until = time.monotonic() + 10
+    while not managed.lets_in(names.logins[0], names.whole):  # its process is ending
+        assert time.monotonic() < until
+    await grants.give(names, names.logins[0])
 
 
 async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
