@@ -1,13 +1,15 @@
-"""Build the DSN for a driver from the parts of a connection. Pure."""
+"""Build the DSN for a driver, and find URLs with another host than their author meant. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
-from ._hosts import is_host
 from .engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
 from .errors import InvalidArgumentError, UnsupportedOperationError
+
+# In a URI they end the host, begin its options, name a second host or stand for another character.
+_NEVER_IN_A_HOST = frozenset(" /@?&=#%,;\\'\"")
 
 
 def dsn(
@@ -60,6 +62,39 @@ def dsn(
     if engine == Engine.MONGODB:
         return _mongodb(login, host, address, path or "admin", template, ssl=ssl, protocol=protocol, ca_file=ca_file)
     raise _unknown(engine)
+
+
+def is_host(text: str | None) -> bool:
+    """Whether ``text`` can be the name or address of a host. For other texts Python's sockets raise UnicodeError."""
+    if not text or not text.isprintable() or not _NEVER_IN_A_HOST.isdisjoint(text):
+        return False
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def has_late_at(url: str) -> bool:
+    """Whether ``url`` has an ``@`` after its host. Raises ValueError if it is not a URL.
+
+    If a password has an ``@`` and then an unescaped ``/``, ``?`` or ``#``, a part of it becomes the host, and the ``@``
+    that was to end the password comes later. The value of an option may have an ``@``.
+    """
+    parts = urlsplit(url)
+    return "@" in parts.path + parts.query.partition("=")[0] + parts.fragment
+
+
+def mysql_parts(url: str) -> SplitResult | None:
+    """Return the parts of ``url`` if it names a MySQL server, with its host, a valid port if any, and a user."""
+    try:
+        parts, late = urlsplit(url), has_late_at(url)
+        is_mysql = parts.scheme in ("mysql", "mariadb") and (parts.port is None or parts.port > 0)
+        if is_mysql and is_host(parts.hostname) and parts.username and not late:
+            return parts
+    except ValueError:  # its message may quote the password
+        pass
+    return None
 
 
 def _unknown(engine: str | None) -> InvalidArgumentError:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from ._hosts import is_host
+from ._dsn import is_host
 
 
 def options_of(dsn: str) -> dict[str, Any] | None:

@@ -34,15 +34,15 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         super().__init__(context)
         self._existing: frozenset[str] = frozenset()
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Read which databases exist.
 
         If the token may not list them, the run sends each create and its answer shows whether the name is taken. If the
         engine has no databases, each name fails with the same error.
         """
-        at_a_time = await super().prepare(meter)
+        at_a_time = await super().prepare()
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            self._existing = frozenset(db.name for db in await readable(self.calls(meter).list, self.retry))
+            self._existing = frozenset(db.name for db in await readable(DatabaseCalls(self._context).list, self.retry))
         return at_a_time
 
     async def do(self, spec: str, meter: Meter) -> DatabaseDone:

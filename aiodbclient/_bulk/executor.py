@@ -117,7 +117,7 @@ class Executor(Generic[DoneT]):
                 self._running[task] = Meter()
                 task.add_done_callback(self._ended)
         elif self._preparing is None and not self._stopped:
-            self._preparing = asyncio.create_task(self._job.prepare(Meter()))
+            self._preparing = asyncio.create_task(self._job.prepare())
             self._preparing.add_done_callback(self._prepared)
 
     def _next_is_ready(self, running: int) -> bool:
@@ -130,7 +130,7 @@ class Executor(Generic[DoneT]):
     def _prepared(self, task: asyncio.Task[int]) -> None:
         if task.cancelled():
             if not self._stopped:
-                self._failure = _cancelled_elsewhere(Meter())
+                self._failure = _cancelled_elsewhere(0)
         elif (error := task.exception()) is not None:
             self._failure = error
         else:
@@ -168,7 +168,7 @@ class Executor(Generic[DoneT]):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return Failed(name=name, error=_cancelled_elsewhere(meter), tries=meter.requests)
+            return Failed(name=name, error=_cancelled_elsewhere(meter.requests), tries=meter.requests)
 
     def _add(self, outcome: DoneT | Failed) -> None:
         """Keep ``outcome`` for ``next``. Stop the run if every other name would fail in the same way."""
@@ -191,9 +191,9 @@ class Executor(Generic[DoneT]):
             self.stop()
 
 
-def _cancelled_elsewhere(meter: Meter) -> DatabaseClientError:
+def _cancelled_elsewhere(requests: int) -> DatabaseClientError:
     """Return the error for a job that awaited a task that other code cancelled, such as the token provider's."""
-    return DatabaseClientError("a task that this call waited for was cancelled", may_have_applied=meter.requests > 0)
+    return DatabaseClientError("a task that this call waited for was cancelled", may_have_applied=requests > 0)
 
 
 def _ending(error: Exception, why: str) -> Exception:

@@ -36,11 +36,8 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
         """
 
     @abstractmethod
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Do the work before the first name, such as reading what exists. May be cancelled at any await.
-
-        Args:
-            meter: Counts the requests; pass it to the calls.
 
         Returns:
             How many names to process at a time, unless the caller of the run gave a number.
@@ -77,9 +74,9 @@ class ClusterJob(Job[SpecT, DoneT_co]):
         self.retry = context.options.retry
         self._context = context.for_bulk(Meter(), self.pause)
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
-        engine = await self._context.for_bulk(meter).learn_engine()
+        engine = await self._context.learn_engine()
         return (Capabilities.of(engine) or Capabilities()).concurrent_user_writes
 
 

@@ -120,8 +120,8 @@ class ApplyPlan(Job[NewUser | str, UserDone | Removed]):
     def check(self, given: object) -> NewUser | str:
         return given if isinstance(given, str) else user_spec(given)
 
-    async def prepare(self, meter: Meter) -> int:
-        return await self._provision.prepare(meter)
+    async def prepare(self) -> int:
+        return await self._provision.prepare()
 
     async def do(self, spec: NewUser | str, meter: Meter) -> UserDone | Removed:
         if isinstance(spec, str):

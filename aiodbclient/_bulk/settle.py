@@ -57,6 +57,14 @@ _TAKEN = ("already", "exists", "taken", "in use", "duplicate", "not available")
 Request = Callable[[], Awaitable[T]]
 
 
+class TakenError(Exception):
+    """The user or database exists already, or is refused for another reason. Nothing was created."""
+
+    def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
 async def create_settled(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
     """Create a user or database by the rules above, and return whether it is ours, and it.
 
@@ -65,25 +73,25 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
     """
     try:
         return True, await create_new(create, read, retry)
-    except (ConflictError, UnprocessableEntityError) as error:
-        if error.may_have_applied:
-            raise
-        refusal = error
+    except TakenError as taken:
+        refusal = taken.refusal
     return False, await _taken(read, refusal, retry)
 
 
 async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a user or database, and settle it if the answer is lost: rules 1, 3, 4 and 5. It raises a refusal.
+    """Create a user or database that must not exist yet: rules 1, 3, 4 and 5. Raises TakenError if it is refused.
 
     The arguments are those of ``create_settled``.
     """
     try:
         return await create()
     except DatabaseClientError as error:
-        if not was_lost(error):
-            raise
-        lost = error
-    return await _settle(create, read, lost, retry)
+        failure = error
+    if was_lost(failure):
+        return await _settle(create, read, failure, retry)
+    if isinstance(failure, ConflictError | UnprocessableEntityError):
+        raise TakenError(failure)
+    raise failure
 
 
 async def readable(request: Request[T], retry: RetryPolicy) -> T:

@@ -93,15 +93,15 @@ class ProvisionUsers(UserJob[UserDone]):
         self._returned = NOTHING_SHOWN
         self._listed = False
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Read which users exist.
 
         If the token may not list them, the run sends each create, and its answer shows whether the name is taken. If
         the engine has no users, each name fails with the same error.
         """
-        at_a_time = await super().prepare(meter)
+        at_a_time = await super().prepare()
         with suppress(UnsupportedOperationError, PermissionDeniedError):
-            existing = await readable(self.calls(meter).list, self.retry)
+            existing = await readable(UserCalls(self._context).list, self.retry)
             self._existing = {user.name: user for user in existing}
             self._listed = True
             self._returned = Returned.by(existing)

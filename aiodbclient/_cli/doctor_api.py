@@ -18,7 +18,7 @@ from ..errors import (
     ServerError,
     UnprocessableEntityError,
 )
-from ..tenants._grants.settings import settings_for
+from ..tenants._grants.rights import settings_for
 from ..tenants._naming import names_of
 from .doctor_findings import Findings
 

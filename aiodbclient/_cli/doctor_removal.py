@@ -10,10 +10,9 @@ from .._request.waits import waits
 from ..clusters import request_below
 from ..engines import CAPABILITIES, Engine
 from ..errors import DatabaseClientError, NotFoundError
-from ..tenants import Tenants
+from ..tenants import Role, Tenants
 from ..tenants._naming import names_of
 from ..tenants._prefixes import list_objects
-from ..tenants._roles import Role
 from .doctor_findings import Findings
 from .output import note
 

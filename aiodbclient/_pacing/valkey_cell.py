@@ -12,7 +12,7 @@ from typing import Any
 from valkey.asyncio import Valkey
 from valkey.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError, ValkeyError
 
-from .._hosts import has_late_at
+from .._dsn import has_late_at
 from ..errors import InvalidArgumentError
 from .cells import Step, T
 from .state import LARGEST, CellError

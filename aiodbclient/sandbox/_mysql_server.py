@@ -17,7 +17,7 @@ from attrs import frozen
 from pymysql.constants import CR, ER
 
 from .._aiomysql import NOT_MYSQL, Connection, Cursor
-from .._hosts import mysql_parts
+from .._dsn import mysql_parts
 from ..models import MySQLAuthPlugin
 from ._backends import PRIMARY
 

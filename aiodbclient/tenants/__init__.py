@@ -1,4 +1,4 @@
-"""Tenants of a cluster: each has a database, a login that owns it and reaches no other, and a record of both.
+"""Tenants of a cluster: each has a database, a login with all rights in it alone, and a record of both.
 
 ``Tenants`` creates, rotates and removes them. A store (``SQLiteStore``, ``PostgresStore``, or one of your own that fits
 ``Store``) keeps the records.
@@ -6,7 +6,9 @@
 
 from ._credential import Credential
 from ._events import TenantEvent
+from ._naming import Role
 from ._outcomes import (
+    Problem,
     TenantChecked,
     TenantCheckOutcome,
     TenantDone,
@@ -20,8 +22,6 @@ from ._outcomes import (
 )
 from ._plans import Plan
 from ._pools import TenantPools
-from ._problems import Problem
-from ._roles import Role
 from ._rooms import Room
 from ._stores import Claim, Record, Store
 from ._stores.moving import copy_records, rewrite_records

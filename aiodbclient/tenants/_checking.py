@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from .._request.call import Meter
 from ..errors import GrantError, ServerError, TransportError
 from ..models import User
 from ._claims import Tenant
 from ._credential import Credential
-from ._events import Spent
+from ._events import Timer
 from ._intent import intended_login, intent_of
 from ._listing import Listing, has_database, read_user
 from ._logins import has_other_settings, works
 from ._loop import TenantJob
 from ._naming import names_of
-from ._outcomes import TenantChecked
-from ._problems import Problem
+from ._outcomes import Problem, TenantChecked
 from ._site import Site
 from ._stores import Record
 from ._tenancy import suspended, unusable, usable
@@ -27,30 +25,30 @@ _LOOKS = 3  # how often to check a tenant whose record changes meanwhile
 class CheckTenants(TenantJob[TenantChecked]):
     """Find the problems of each tenant. See ``Tenants.check``."""
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Read a cluster. If none can be reached, no tenant can be checked, and each fails with that error."""
         try:
-            return await super().prepare(meter)
+            return await super().prepare()
         except (GrantError, TransportError, ServerError):
             return 1
 
-    async def do_one(self, name: str, spent: Spent) -> TenantChecked:
-        record = await self.tenancy.record(name, spent)
-        site, _ = await self.clusters.locate(name, record, spent, places=False)
+    async def do_one(self, name: str, timer: Timer) -> TenantChecked:
+        record = await self.tenancy.record(name, timer)
+        site, _ = await self.clusters.locate(name, record, timer, places=False)
         with self.clusters.watched(site.cluster_id):
-            return await self._check(name, record, site, spent)
+            return await self._check(name, record, site, timer)
 
-    async def _check(self, name: str, record: Record | None, site: Site, spent: Spent) -> TenantChecked:
+    async def _check(self, name: str, record: Record | None, site: Site, timer: Timer) -> TenantChecked:
         names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
-        calls = self.clusters.calls(site.cluster_id, spent.meter, name)
-        tenant = Tenant(site=site, cluster=calls, names=names, spent=spent)
-        listing = self.clusters.listing(site.cluster_id)
+        calls = self.clusters.calls(site.cluster_id, timer.meter, name)
+        tenant = Tenant(site=site, cluster=calls, names=names, timer=timer)
+        listing = self.clusters.listings[site.cluster_id]
         problems: tuple[Problem, ...] = ()
         for _ in range(_LOOKS):
             if record is None:
                 raise unusable(name, record, self.tenancy.role)
             problems = await examine(tenant, record, listing)
-            before, record = record, await self.tenancy.record(name, spent) if problems else record
+            before, record = record, await self.tenancy.record(name, timer) if problems else record
             if record == before:
                 break
         return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
@@ -75,7 +73,7 @@ async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[P
     database = names.database is None or await _has_database(tenant, listing)
     if not database:
         found.add(Problem.DATABASE_MISSING)
-    there = list[str]()
+    existing = list[str]()
     for credential in (record.current, record.previous):
         if credential is None or credential.username == intended:
             continue
@@ -84,13 +82,13 @@ async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[P
         if user is None:
             found.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
             continue
-        there.append(user.name)
+        existing.append(user.name)
         if database and not await _is_accepted(tenant, credential, user):
             found.add(Problem.PASSWORD_REFUSED if is_current else Problem.PREVIOUS_REFUSED)
         if is_current and await _are_settings_known(tenant, listing, user) and has_other_settings(tenant, user):
             found.add(Problem.SETTINGS_DIFFER)
-    if sql is not None and database and there:
-        found |= await tenant.spent.on_sql(sql.problems(names, there))
+    if sql is not None and database and existing:
+        found |= await tenant.timer.on_sql(sql.problems(names, existing))
     return tuple(problem for problem in Problem if problem in found)
 
 

@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from ..clusters import ClusterClient
 from ..errors import ClaimLostError, DatabaseClientError, StoreError
 from ._credential import Credential
-from ._events import Spent
+from ._events import Timer
 from ._intent import Intent, Verb, cluster_of, intent_of, is_empty
 from ._naming import Names
 from ._site import Site
@@ -40,13 +40,13 @@ class HeldClaim:
 
     now = staticmethod(_now)
 
-    def __init__(self, store: Store, claim: Claim, lease: float, since: float, spent: Spent) -> None:
+    def __init__(self, store: Store, claim: Claim, lease: float, since: float, timer: Timer) -> None:
         self.store = store
         self.claim = claim
         self.wrote = set[str]()
         self._lease = lease
         self._until = since + lease
-        self._spent = spent
+        self._timer = timer
         self._ended = False
         self.leaves_nothing = is_empty(claim.record)
         self._renewing: asyncio.Task[None] | None = None
@@ -78,9 +78,9 @@ class HeldClaim:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
             if self.leaves_nothing:  # no work began for the name, so it need not stay on record
-                await self._spent.on_store(self.store.forget(self.claim))
+                await self._timer.on_store(self.store.forget(self.claim))
             else:
-                await self._spent.on_store(self.store.release(self.claim))
+                await self._timer.on_store(self.store.release(self.claim))
         except ClaimLostError:
             raise
         except StoreError:
@@ -98,7 +98,7 @@ class HeldClaim:
     async def renew(self) -> None:
         """Extend the claim by another lease."""
         since = _now()
-        await self._spent.on_store(self.store.renew(self.claim, self._lease))
+        await self._timer.on_store(self.store.renew(self.claim, self._lease))
         self._until = since + self._lease
 
     async def may_write(self, login: str) -> None:
@@ -108,17 +108,17 @@ class HeldClaim:
 
     async def intend(self, intent: Intent | None) -> None:
         """Store the intent; None ends it."""
-        await self._spent.on_store(self.store.intend(self.claim, None if intent is None else str(intent)))
+        await self._timer.on_store(self.store.intend(self.claim, None if intent is None else str(intent)))
         self.leaves_nothing = intent is None and is_empty(evolve(self.record, intended=None))
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""
-        await self._spent.on_store(self.store.keep(self.claim, current, previous))
+        await self._timer.on_store(self.store.keep(self.claim, current, previous))
         self._ended, self.leaves_nothing = True, False
 
     async def forget(self) -> None:
         """Remove the record, and end the claim."""
-        await self._spent.on_store(self.store.forget(self.claim))
+        await self._timer.on_store(self.store.forget(self.claim))
         self._ended = self.leaves_nothing = True
 
     async def _renew(self) -> None:
@@ -142,13 +142,13 @@ class Tenant:
         site: The facts about the cluster.
         cluster: Makes the calls.
         names: The tenant's names.
-        spent: Counts the time in SQL.
+        timer: Counts the time in SQL.
     """
 
     site: Site
     cluster: ClusterClient
     names: Names
-    spent: Spent
+    timer: Timer
 
 
 @frozen(kw_only=True)

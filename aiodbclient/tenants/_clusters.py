@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import copy
 from time import monotonic
@@ -17,7 +17,6 @@ from ..errors import (
     ConfigurationError,
     DatabaseClientError,
     GrantError,
-    InvalidArgumentError,
     InvalidResponseError,
     NoRoomError,
     NotFoundError,
@@ -26,7 +25,7 @@ from ..errors import (
     ServerError,
     TransportError,
 )
-from ._events import Spent
+from ._events import Timer
 from ._listing import Listing
 from ._rooms import Seat
 from ._site import Site
@@ -49,13 +48,19 @@ _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
 class JobClusters:
-    """The clusters of one job: the facts about each, its turns, and its list of users and databases."""
+    """The clusters of one job, by id.
+
+    Attributes:
+        pause: The pause of the run; None for the work on a single name.
+        turns: How many tenants of each cluster to work on at a time.
+        listings: The users and databases of each cluster, listed once for this job.
+    """
 
     def __init__(self, tenancy: Tenancy, pause: Pause | None) -> None:
         self.pause = pause
         self._tenancy = tenancy
-        self._turns = {id: site.turns for id, site in tenancy.sites.items()}
-        self._listings = defaultdict[str, Listing](Listing)
+        self.turns = {id: site.turns for id, site in tenancy.sites.items()}
+        self.listings = defaultdict[str, Listing](Listing)
         self._reading = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._away: dict[str, tuple[DatabaseClientError, float]] = {}
         self._unanswered = Counter[str]()
@@ -63,32 +68,31 @@ class JobClusters:
     @property
     def are_many(self) -> bool:
         """Whether one may be away while others are not."""
-        return len(self._turns) > 1
+        return len(self.turns) > 1
 
-    def calls(self, cluster: str, meter: Meter, tenant: str | None = None) -> ClusterClient:
+    def calls(
+        self,
+        cluster: str,
+        meter: Meter,
+        tenant: str | None = None,
+        before_sending: Callable[[], object] | None = None,
+    ) -> ClusterClient:
         """The cluster, in the lane of this job. ``meter`` counts the requests."""
-        return for_work(self._tenancy.sites[cluster].cluster, meter=meter, pause=self.pause, tenant=tenant)
+        given = self._tenancy.sites[cluster].cluster
+        return for_work(given, meter=meter, pause=self.pause, tenant=tenant, before_sending=before_sending)
 
-    def turns(self, cluster: str) -> asyncio.Semaphore:
-        """How many tenants of the cluster to work on at a time."""
-        return self._turns[cluster]
-
-    def listing(self, cluster: str) -> Listing:
-        """The users and databases of the cluster, listed once for this job."""
-        return self._listings[cluster]
-
-    async def begin(self, meter: Meter) -> int:
+    async def begin(self) -> int:
         """Return how many tenants each cluster takes at a time. Raises as ``any_site``."""
-        at_a_time = CAPABILITIES[(await self.any_site(meter)).engine].concurrent_user_writes
-        self._turns = {id: asyncio.Semaphore(at_a_time) for id in self._turns}
+        at_a_time = CAPABILITIES[(await self.any_site()).engine].concurrent_user_writes
+        self.turns = {id: asyncio.Semaphore(at_a_time) for id in self.turns}
         return at_a_time
 
-    async def any_site(self, meter: Meter) -> Site:
+    async def any_site(self) -> Site:
         """The facts about the first cluster that can be reached. Raises the first error if none can."""
         failure: DatabaseClientError | None = None
-        for cluster in self._turns:
+        for cluster in self.turns:
             try:
-                return await self.site(cluster, meter)
+                return await self.site(cluster, Meter())
             except _AWAY as error:
                 failure = failure or error
         assert failure is not None
@@ -106,16 +110,16 @@ class JobClusters:
         check_engines(self._tenancy.sites)
         return site
 
-    async def locate(self, name: str, record: Record | None, spent: Spent, *, places: bool) -> tuple[Site, Seat | None]:
+    async def locate(self, name: str, record: Record | None, timer: Timer, *, places: bool) -> tuple[Site, Seat | None]:
         """The site of the tenant's cluster. If it has none yet and the job ``places`` tenants, also its new seat there.
 
         A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
         """
-        cluster = await self._tenancy.home(name, record, spent)
+        cluster = await self._tenancy.home(name, record, timer)
         if cluster is None and not places:
-            cluster = next(iter(self._turns))
+            cluster = next(iter(self.turns))
         if cluster is not None:
-            return await self.site(cluster, spent.meter), None
+            return await self.site(cluster, timer.meter), None
         away: dict[str, DatabaseClientError] = {}
         rooms = self._tenancy.rooms
         while True:
@@ -126,7 +130,7 @@ class JobClusters:
                     raise next(iter(away.values())) from None
                 raise
             try:
-                return await self.site(seat.cluster, spent.meter), seat
+                return await self.site(seat.cluster, timer.meter), seat
             except BaseException as error:
                 rooms.give_back(seat)
                 if not isinstance(error, _AWAY) or rooms.place is not None or not self.are_many:
@@ -152,27 +156,3 @@ class JobClusters:
             if monotonic() - since < _AWAY_SECONDS:
                 raise copy(error)  # each outcome has its own, since raising it adds to its traceback
             del self._away[cluster]
-
-
-def checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
-    """Return the clusters as a list. Raises InvalidArgumentError if it is none, or has one twice."""
-    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
-    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
-        raise InvalidArgumentError(
-            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
-        )
-    if len({each.id for each in clusters}) < len(clusters):
-        raise InvalidArgumentError("cluster has the same cluster twice")
-    return clusters
-
-
-def checked_admins(admin: str | Mapping[str, str] | None, clusters: list[ClusterClient]) -> dict[str, str | None]:
-    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
-    ids = [each.id for each in clusters]
-    if isinstance(admin, Mapping):
-        if unknown := [id for id in admin if id not in ids]:
-            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
-        return {id: admin.get(id) for id in ids}
-    if admin is not None and len(ids) > 1:
-        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
-    return dict.fromkeys(ids, admin)

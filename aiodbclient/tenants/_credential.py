@@ -12,7 +12,7 @@ from .._dsn import dsn
 from ..engines import Engine
 from ..errors import ConfigurationError
 from ..models import masked
-from ._roles import Role
+from ._naming import Role
 
 
 @frozen(kw_only=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from .._request.call import Meter
 from ..errors import StoreError
 from ._credential import Credential
-from ._events import Spent
+from ._events import Timer
 from ._loop import TenantJob
 from ._outcomes import TenantResult
 from ._tenancy import Tenancy, required
@@ -24,18 +23,18 @@ class EachTenant(TenantJob[TenantResult[T]]):
         self._work = work
         self._lost: StoreError | None = None
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         return 1  # the caller of the run gives the number
 
-    async def do_one(self, name: str, spent: Spent) -> TenantResult[T]:
+    async def do_one(self, name: str, timer: Timer) -> TenantResult[T]:
         try:
-            record = await self.tenancy.record(name, spent)
+            record = await self.tenancy.record(name, timer)
         except StoreError as error:
             self._lost = None if error.damaged else error
             raise
         credential = required(name, record, self.tenancy.role)
-        spent.meter.begun = True
-        return TenantResult(name=name, value=await spent.on_setup(self._work(credential)))
+        timer.meter.begun = True
+        return TenantResult(name=name, value=await timer.on_setup(self._work(credential)))
 
     def ends_run(self, error: Exception) -> bool:
         """Whether the store cannot be read. An error of ``work`` ends no run, of whatever type it is."""

@@ -13,7 +13,7 @@ from attrs import frozen
 from .._bulk.outcomes import Action
 from .._request.call import Meter
 from .._request.events import logger
-from ._roles import Role
+from ._naming import Role
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class TenantEvent:
     setup: float = 0.0
 
 
-class Spent:
+class Timer:
     """Counts the seconds and the requests of the work on one tenant."""
 
     __slots__ = ("claim", "meter", "setup", "sql", "start", "store", "turn")

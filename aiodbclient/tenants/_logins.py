@@ -18,9 +18,8 @@ from functools import partial
 from typing import TypeVar
 
 from .._bulk.settings import differences
-from .._bulk.settle import FRESH, Request, create_new, readable, says_taken
+from .._bulk.settle import FRESH, TakenError, create_new, readable, says_taken
 from .._request.reset import with_password
-from .._request.retry import RetryPolicy
 from .._request.waits import until_seen, waits
 from ..clusters import retry_policy
 from ..errors import (
@@ -34,7 +33,7 @@ from ..errors import (
 from ..models import NewUser, User
 from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential, Secret
-from ._grants.settings import settings_for
+from ._grants.rights import settings_for
 from ._listing import read_user
 from ._tenancy import now_of, usable
 
@@ -46,48 +45,40 @@ _PASSWORDS = 3  # refused passwords of one login before giving up
 _ENDINGS = 10  # passwords of a login with hostile sessions before giving up
 
 
-class TakenError(Exception):
-    """The user or database exists already, or is refused for another reason. Nothing was created."""
-
-    def __init__(self, refusal: ConflictError | UnprocessableEntityError) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
-
-
-async def working_credential(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool = True) -> Credential:
+async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool, may_exist: bool = True) -> Credential:
     """Create or reset ``login``, grant its rights, test its password, and return its credential.
 
-    It resets the login first if it is ``there``, otherwise it creates it first. Raises TakenError if it exists and is
-    not ``ours``. If the server refuses the password, this resets it again: after a lost answer two resets were sent,
-    and the server may have performed the first one last. Before the last attempt it ends the login.
+    It resets the login first if it ``exists``, otherwise it creates it first. Raises TakenError if it exists and must
+    not (``may_exist``). If the server refuses the password, this resets it again: after a lost answer two resets were
+    sent, and the server may have performed the first one last. Before the last attempt it ends the login.
     """
     reason = ""
     for turn in range(_PASSWORDS):
         if turn == _PASSWORDS - 1:  # an open session of the login may set passwords faster than the API does
-            there = await end_login(tenant, login, certain=True)
-        made, user = await _make_or_reset(tenant, login, there=there, ours=ours)
-        refused = await grant(tenant, user, made=made)
+            exists = await end_login(tenant, login, certain=True)
+        is_new, user = await _make_or_reset(tenant, login, exists=exists, may_exist=may_exist)
+        refused = await grant(tenant, user, is_new=is_new)
         if refused is None:
             return await credential_of(tenant, user)
-        reason, there, ours = refused, True, True
+        reason, exists, may_exist = refused, True, True
     raise refused_login(tenant, login, reason)
 
 
 async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
     """The credential with the login ``user``, to be stored next."""
-    since = await tenant.spent.on_store(now_of(tenant.held.store))
+    since = await tenant.timer.on_store(now_of(tenant.held.store))
     return tenant.site.credential(tenant.names, user, since)
 
 
-async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
+async def grant(tenant: ClaimedTenant, user: User, *, is_new: bool) -> str | None:
     """Grant a login its rights and, on SQL engines, test its password by logging in. Return why it is refused, or None.
 
-    One that was just ``made`` has the right settings. A refused login is tested again for some seconds, since a server
+    One that ``is_new`` has the right settings. A refused login is tested again for some seconds, since a server
     may know a new password a moment later.
     """
     names, sql = tenant.names, tenant.site.sql
     wanted = settings_for(tenant.site.engine, names)
-    if wanted is not None and not made and (user.settings is None or has_other_settings(tenant, user)):
+    if wanted is not None and not is_new and (user.settings is None or has_other_settings(tenant, user)):
         await tenant.cluster.users.update(user.name, wanted)
     if sql is None:
         return None
@@ -95,11 +86,11 @@ async def grant(tenant: ClaimedTenant, user: User, *, made: bool) -> str | None:
 
     async def look() -> bool | None:
         nonlocal refused
-        refused = await tenant.spent.on_sql(sql.log_in(names, user.name, Secret(user.password or "")))
+        refused = await tenant.timer.on_sql(sql.log_in(names, user.name, Secret(user.password or "")))
         return True if refused is None else None
 
     try:
-        await tenant.spent.on_sql(sql.give(names, user.name))
+        await tenant.timer.on_sql(sql.give(names, user.name))
         await until_seen(look, SOON)
     except GrantError as error:
         error.on_record = _on_record_text(tenant, user.name)
@@ -115,7 +106,7 @@ async def works(tenant: Tenant, credential: Credential) -> bool:
     names, sql = tenant.names, tenant.site.sql
     if sql is not None and credential.password is not None:
         accepts = sql.accepts(names, credential.username, Secret(credential.password))
-        return await tenant.spent.on_sql(accepts) is None
+        return await tenant.timer.on_sql(accepts) is None
     user = await read_user(tenant.cluster, credential.username)
     return user is not None and user.password is not None and user.password == credential.password
 
@@ -169,11 +160,11 @@ async def end_login(
                 known = User(login)
             if known is None:
                 return False
-            known = await _told(tenant, known)
+            known = await _read_password(tenant, known)
         await tenant.held.may_write(login)
         by_login = known if ending < _ENDINGS // 2 else None
         password = Secret(by_login.password) if by_login is not None and by_login.password is not None else None
-        refused = await tenant.spent.on_sql(sql.end_login(names, login, password, delete))
+        refused = await tenant.timer.on_sql(sql.end_login(names, login, password, delete))
         if refused is None:
             return exists
         reason, known = refused, None
@@ -206,18 +197,7 @@ async def if_there(end: Callable[[], Awaitable[T]], *, certain: bool) -> T | Non
     return None if seen is None else seen[0]
 
 
-async def create_ours(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a name that must not exist yet, as ``create_settled``. Raises TakenError if it is refused."""
-    try:
-        return await create_new(create, read, retry)
-    except (ConflictError, UnprocessableEntityError) as error:
-        if error.may_have_applied:
-            raise
-        refusal = error
-    raise TakenError(refusal)
-
-
-async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours: bool) -> tuple[bool, User]:
+async def _make_or_reset(tenant: ClaimedTenant, login: str, *, exists: bool, may_exist: bool) -> tuple[bool, User]:
     """Create ``login``, or reset it if it exists, until its password is known. Return whether it was created, and it.
 
     A lost create is settled by the rules of ``create_settled``. A 404 to a reset means that the login does not
@@ -228,21 +208,21 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, there: bool, ours
     refusal: ConflictError | UnprocessableEntityError | None = None
     for wait in waits(FRESH):
         await asyncio.sleep(wait)
-        if there:
+        if exists:
             try:
                 return False, await _with_password(tenant, await readable(partial(_reset, tenant, login), retry))
             except NotFoundError:
                 if refusal is not None and not says_taken(refusal):
                     raise refusal from None
         if sql is not None:
-            await tenant.spent.on_sql(sql.before_creation(tenant.names, login))
+            await tenant.timer.on_sql(sql.before_creation(tenant.names, login))
         try:
-            return True, await _with_password(tenant, await create_ours(create, read, retry))
+            return True, await _with_password(tenant, await create_new(create, read, retry))
         except TakenError as taken:
-            if not (ours or there):
+            if not (may_exist or exists):
                 raise
             refusal = taken.refusal
-        there = True
+        exists = True
     assert refusal is not None
     raise refusal
 
@@ -257,7 +237,7 @@ async def _reset(tenant: ClaimedTenant, login: str) -> User:
     return await tenant.cluster.users.reset_auth(login)
 
 
-async def _told(tenant: Tenant, user: User) -> User:
+async def _read_password(tenant: Tenant, user: User) -> User:
     """Return ``user`` with its password, if the API returns one within some seconds."""
     if not tenant.site.returns_passwords:
         return user
@@ -266,7 +246,7 @@ async def _told(tenant: Tenant, user: User) -> User:
 
 async def _with_password(tenant: ClaimedTenant, user: User) -> User:
     """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more."""
-    user = await _told(tenant, user)
+    user = await _read_password(tenant, user)
     if not user.password:
         user = await readable(partial(_reset, tenant, user.name), retry_policy(tenant.cluster))
     if user.password:
@@ -287,4 +267,4 @@ def _on_record_text(tenant: ClaimedTenant, login: str) -> str:
         return "the name is on record, without a credential"
     if current.username == login:
         return "the credential on record is being replaced and may no longer work: repair the tenant"
-    return "the credential from before is on record, and was not touched"
+    return "the previous credential is on record, and was not touched"

@@ -16,16 +16,14 @@ from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
 from .._request.call import Meter
 from .._request.waits import waits
-from ..clusters import for_work
 from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from ._claims import ClaimedTenant, HeldClaim
 from ._clusters import JobClusters
 from ._credential import Credential
-from ._events import Spent
+from ._events import Timer
 from ._intent import Verb, cluster_of, intended_login, is_empty
 from ._logins import end_login, working_credential, works
-from ._naming import check_tenant, names_of
-from ._roles import Role
+from ._naming import ROLES, Role, check_tenant, names_of
 from ._rooms import Seat
 from ._stores import Record
 from ._tenancy import Tenancy, check_login, now_of, usable
@@ -34,12 +32,12 @@ DoneT = TypeVar("DoneT", bound=Done)
 
 _BEGUN = 4  # names begun for each that is worked on. The others wait for a turn, or for a claim of another process
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0  # s between two looks at a record that another process has claimed
-_LOSSES = 5  # lost claims of one name before it fails, unless a request of ours may have changed a password (``Doubt``)
+_LOSSES = 5  # lost claims of one name before it fails, unless a request of ours may change a password (``LateWrites``)
 
 
 @define
-class Doubt:
-    """The open questions of a process that lost its claim.
+class LateWrites:
+    """What a process that lost its claim may still do, by requests that the server has not performed yet.
 
     Attributes:
         logins: Its requests may change the passwords of these logins later than the requests of the next claimant.
@@ -61,24 +59,24 @@ class TenantJob(Job[str, DoneT]):
     def check(self, given: object) -> str:
         return name_spec(given)
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         """Read a cluster, and return how many names to begin at a time.
 
         This is more than it works on at a time, because other processes may hold the claims of some.
         """
         self.tenancy.rooms.reread()
-        return _BEGUN * await self.clusters.begin(meter) * len(self.tenancy.sites)
+        return _BEGUN * await self.clusters.begin() * len(self.tenancy.sites)
 
     async def do(self, spec: str, meter: Meter) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
-        spent = Spent(meter)
+        timer = Timer(meter)
         on_event, role = self.tenancy.on_event, self.tenancy.role
         try:
-            done = evolve(await self.do_one(check_tenant(spec), spent), tries=meter.requests)
+            done = evolve(await self.do_one(check_tenant(spec), timer), tries=meter.requests)
         except Exception as error:
-            spent.report(on_event, spec, role, Action.FAILED, type(error).__name__)
+            timer.report(on_event, spec, role, Action.FAILED, type(error).__name__)
             raise
-        spent.report(on_event, spec, role, done.action, None)
+        timer.report(on_event, spec, role, done.action, None)
         return done
 
     def ends_run(self, error: Exception) -> bool:
@@ -90,12 +88,12 @@ class TenantJob(Job[str, DoneT]):
         return super().ends_run(error)
 
     @abstractmethod
-    async def do_one(self, name: str, spent: Spent) -> DoneT:
+    async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Do the work on one tenant, and return its outcome, without ``tries``."""
 
 
 class ClaimingJob(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass with the methods ``known`` and ``work``.
+    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``.
 
     Attributes:
         places: Whether it gives a new tenant its cluster.
@@ -103,7 +101,7 @@ class ClaimingJob(TenantJob[DoneT]):
 
     places: ClassVar[bool] = False
 
-    async def do_one(self, name: str, spent: Spent) -> DoneT:
+    async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do.
 
         While another process works on it, this waits and reads the record repeatedly. After a lost claim it claims
@@ -111,69 +109,69 @@ class ClaimingJob(TenantJob[DoneT]):
         process stored since. Then it runs ``_verify_credential`` first.
         """
         tenancy = self.tenancy
-        record = await tenancy.record(name, spent)
+        record = await tenancy.record(name, timer)
         before = usable(record)
-        if (known := self.known(name, record, before)) is not None:
-            return known
-        losses, doubt = 0, Doubt()
+        if (done := self.done_already(name, record, before)) is not None:
+            return done
+        losses, late = 0, LateWrites()
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
             tenant: ClaimedTenant | None = None
             try:
-                async with self._claimed(name, record, spent) as tenant:
+                async with self._claimed(name, record, timer) as tenant:
                     if tenant is not None:
                         if tenant.is_elsewhere:  # another process chose another cluster meanwhile
                             record = tenant.held.record
                             tenancy.check_record(record)
-                        elif doubt.logins:
-                            await _verify_credential(tenant, doubt)
-                            doubt = Doubt()
+                        elif late.logins:
+                            await _verify_credential(tenant, late)
+                            late = LateWrites()
                         elif (done := await self._under(tenant, before)) is not None:
                             return done
                         else:
-                            record = await tenancy.record(name, spent)
+                            record = await tenancy.record(name, timer)
                 if tenant is not None:
                     continue
             except ClaimLostError:
                 losses += 1
-                doubt.logins |= set() if tenant is None else tenant.held.wrote
-                if losses >= _LOSSES and not doubt.logins:
+                late.logins |= set() if tenant is None else tenant.held.wrote
+                if losses >= _LOSSES and not late.logins:
                     raise
-            await spent.wait_for_claim(uniform(0.0, next(looks)))
-            record = await tenancy.record(name, spent)
-            if not doubt.logins and (known := self.known(name, record, before)) is not None:
-                return known
+            await timer.wait_for_claim(uniform(0.0, next(looks)))
+            record = await tenancy.record(name, timer)
+            if not late.logins and (done := self.done_already(name, record, before)) is not None:
+                return done
 
     async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:
         """Do the work of another job on the readers and writers that the tenant has on record."""
         if self.tenancy.role is not Role.OWNER:
             return
-        for role in (Role.WRITER, Role.READER):
+        for role in ROLES:
             tenancy = self.tenancy.for_role(role)
-            if await tenancy.record(tenant.names.tenant, tenant.spent) is not None:
+            if await tenancy.record(tenant.names.tenant, tenant.timer) is not None:
                 of_role = job(tenancy)
                 of_role.clusters.pause = self.clusters.pause
-                await of_role.do_one(tenant.names.tenant, tenant.spent)
+                await of_role.do_one(tenant.names.tenant, tenant.timer)
 
     @asynccontextmanager
-    async def _claimed(self, name: str, record: Record | None, spent: Spent) -> AsyncGenerator[ClaimedTenant | None]:
+    async def _claimed(self, name: str, record: Record | None, timer: Timer) -> AsyncGenerator[ClaimedTenant | None]:
         """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
         tenancy, clusters = self.tenancy, self.clusters
-        site, seat = await clusters.locate(name, record, spent, places=self.places)
+        site, seat = await clusters.locate(name, record, timer, places=self.places)
         id, held = site.cluster_id, None
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-            async with spent.in_turn(clusters.turns(id)):
+            async with timer.in_turn(clusters.turns[id]):
                 clusters.check_away(id)  # it may have failed while we waited
-                held = await tenancy.claim(names, spent)
+                held = await tenancy.claim(names, timer)
                 if held is None:
                     yield None
                     return
-                calls = for_work(clusters.calls(id, spent.meter), tenant=name, before_sending=held.check_lease)
+                calls = clusters.calls(id, timer.meter, name, held.check_lease)
                 with clusters.watched(id):
                     async with held:
-                        yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, spent=spent)
+                        yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, timer=timer)
         except GrantError:
             tenancy.sites[id].reread()
             raise
@@ -192,11 +190,11 @@ class ClaimingJob(TenantJob[DoneT]):
         record = evolve(tenant.held.record, name=tenant.names.tenant)
         self.tenancy.check_record(record)
         check_login(tenant.names, intended_login(record))
-        known = self.known(record.name, record, before)
-        return await self.work(tenant) if known is None else known
+        done = self.done_already(record.name, record, before)
+        return await self.work(tenant) if done is None else done
 
     @abstractmethod
-    def known(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
         """The outcome, if the record shows that there is nothing to do; otherwise None.
 
         Args:
@@ -230,10 +228,10 @@ class AgedJob(ClaimingJob[DoneT]):
         self._age = age
         self._now: datetime | None = None
 
-    async def prepare(self, meter: Meter) -> int:
+    async def prepare(self) -> int:
         if self._age is not None:
             self._now = await now_of(self.tenancy.store)
-        return await super().prepare(meter)
+        return await super().prepare()
 
     def is_young(self, since: datetime | None) -> bool:
         """Whether ``since`` is less than the age ago. A credential of version 0.1 has no date, and is old."""
@@ -242,7 +240,7 @@ class AgedJob(ClaimingJob[DoneT]):
         return self._now - since < self._age
 
 
-async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
+async def _verify_credential(tenant: ClaimedTenant, late: LateWrites) -> None:
     """Make sure that the credential on record works, and replace it if it does not.
 
     A process runs this after it sent a request that changes a password and then lost its claim. The server may have
@@ -251,7 +249,7 @@ async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
     record = tenant.held.record
     current = record.current
     if current is not None and current.suspended is not None:
-        for login in doubt.logins:
+        for login in late.logins:
             await tenant.intend(Verb.SUSPEND, login)
             await end_login(tenant, login, certain=False)
         await tenant.held.keep(current)
@@ -259,13 +257,13 @@ async def _verify_credential(tenant: ClaimedTenant, doubt: Doubt) -> None:
     if current is None and record.intended is None:
         await tenant.held.forget()  # the tenant was removed; our claim created this record
         return
-    if current is None or current.username not in doubt.logins:
+    if current is None or current.username not in late.logins:
         return
     # By us, or by another process that began other work.
     is_intended = intended_login(record) == current.username
-    leave = not doubt.replacing if is_intended else await works(tenant, current)
+    leave = not late.replacing if is_intended else await works(tenant, current)
     if leave:
         return
     await tenant.intend(Verb.RESET, current.username)
-    doubt.replacing = True
-    await tenant.held.keep(await working_credential(tenant, current.username, there=True), record.previous)
+    late.replacing = True
+    await tenant.held.keep(await working_credential(tenant, current.username, exists=True), record.previous)

@@ -9,6 +9,7 @@ must not have that form, so it never equals a derived name of another tenant.
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from hashlib import blake2b
 
 from attrs import frozen
@@ -16,11 +17,29 @@ from attrs import frozen
 from .._request.paths import check_name
 from ..engines import MYSQL, POSTGRESQL, Engine, guard_tenants
 from ..errors import InvalidArgumentError
-from ._roles import Role
 
-_DERIVED = re.compile(r"_[0-9a-f]{16}_(a|b|owner|wa|wb|writer|ra|rb|reader)")
-OF_A_GROUP = "_[0-9a-f]{16}_(owner|writer|reader)$"  # the end of the names of PostgreSQL's roles, also for its ``~``
-_OF_A_ROLE = re.compile(r"(.+)_([0-9a-f]{16})_(writer|reader)", re.DOTALL)
+
+class Role(StrEnum):
+    """The rights of a tenant's login in the tenant's database.
+
+    Attributes:
+        OWNER: All rights: it owns the database.
+        WRITER: Read and change data. It creates no tables.
+        READER: Read data.
+    """
+
+    OWNER = "owner"
+    WRITER = "writer"
+    READER = "reader"
+
+
+ROLES = tuple(role for role in Role if role is not Role.OWNER)  # those that a tenant may have besides its owner
+# How the names of the two logins of each role end.
+_LOGINS = {Role.OWNER: ("a", "b"), Role.WRITER: ("wa", "wb"), Role.READER: ("ra", "rb")}
+_ENDINGS = tuple(ending for both in _LOGINS.values() for ending in both)
+_DERIVED = re.compile(f"_[0-9a-f]{{16}}_({'|'.join((*_ENDINGS, *Role))})")
+OF_A_GROUP = f"_[0-9a-f]{{16}}_({'|'.join(Role)})$"  # the end of the names of PostgreSQL's roles, also for its ``~``
+_OF_A_ROLE = re.compile(f"(.+)_([0-9a-f]{{16}})_({'|'.join(ROLES)})", re.DOTALL)
 _HAS_DIGEST = re.compile(r"-(?=([0-9a-f]{8}))")
 # What the topics and indexes of a tenant can begin with: Kafka's org.apache.kafka.common.internals.Topic, and
 # OpenSearch's manual, "Create index", which has no upper case.
@@ -143,22 +162,21 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
         owner_logins=logins[Role.OWNER],
         owner=_derived(whole, engine, "owner"),
         group=_derived(whole, engine, role),
-        groups=tuple(_derived(whole, engine, each) for each in Role if each is not Role.OWNER),
+        groups=tuple(_derived(whole, engine, each) for each in ROLES),
         record=record_name(tenant, role),
     )
 
 
 def _logins(whole: str, engine: Engine | str, role: Role) -> tuple[str, str]:
     fits = engine not in MYSQL or len(whole) <= _MAX_USER
-    letter = "" if role is Role.OWNER else role[0]  # reader: ra and rb
-    first = whole if fits and role is Role.OWNER else _derived(whole, engine, f"{letter}a")
-    return first, _derived(whole, engine, f"{letter}b")
+    first, second = (_derived(whole, engine, ending) for ending in _LOGINS[role])
+    return whole if fits and role is Role.OWNER else first, second
 
 
 def mysql_logins(names: Names) -> frozenset[str]:
     """The logins of all roles of a tenant on MySQL."""
     fits = len(names.whole) <= _MAX_USER
-    derived = {_derived(names.whole, Engine.MYSQL, what) for what in ("a", "b", "wa", "wb", "ra", "rb")}
+    derived = {_derived(names.whole, Engine.MYSQL, ending) for ending in _ENDINGS}
     return frozenset(derived | {names.whole} if fits else derived)
 
 

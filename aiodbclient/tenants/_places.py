@@ -1,13 +1,25 @@
-"""``Places``: a semaphore that reports how many wait, and that can be resized. First come, first served."""
+"""How many pools may be open. ``ServerPlaces`` has the ``Places`` for the pools on each server."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
+from math import inf
+
+from attrs import define, field
+
+from ..errors import ConfigurationError, GrantError
+from ._credential import Credential
+from ._site import connections_of
+
+_SHARE = 0.8  # of the connections that a server allows. The others are for rotations, migrations and operators
+_UNKNOWN = 125  # connections, on engines that report no limit
+_ASK_AGAIN = 10.0  # s after which a server that did not answer is asked again
 
 
 class Places:
-    """A number of places, and the waiters for one."""
+    """A semaphore that reports how many wait, and that can be resized. First come, first served."""
 
     def __init__(self, most: int) -> None:
         self.closing = 0  # about to be given back; whoever gives them back counts them
@@ -60,3 +72,40 @@ class Places:
             if not place.done():
                 self._taken += 1
                 place.set_result(None)
+
+
+@define(eq=False)
+class _Server:
+    """The places for the pools on one server, and when to ask it how many connections it allows."""
+
+    places: Places
+    ask_at: float = -inf
+    asking: asyncio.Lock = field(factory=asyncio.Lock)
+
+
+class ServerPlaces:
+    """The places for the pools on each server. With ``most`` all servers share these, and none is asked."""
+
+    def __init__(self, most: int | None, size: int) -> None:
+        self._most, self._size = most, size
+        self._servers: dict[tuple[str, int], _Server] = {}
+
+    async def on_server_of(self, credential: Credential) -> Places:
+        """The places on the server of ``credential``. Its first use asks the server how many connections it allows."""
+        server, now = self._server_of(credential), asyncio.get_running_loop().time
+        async with server.asking:
+            if now() >= server.ask_at:
+                server.ask_at = now() + _ASK_AGAIN
+                with suppress(GrantError, ConfigurationError):  # opening the pool raises what is wrong
+                    server.places.resize(self._fit(await connections_of(credential) or _UNKNOWN))
+                    server.ask_at = inf
+        return server.places
+
+    def _server_of(self, credential: Credential) -> _Server:
+        if self._most is not None:
+            return self._servers.setdefault(("", 0), _Server(Places(self._most), ask_at=inf))
+        return self._servers.setdefault((credential.host, credential.port), _Server(Places(self._fit(_UNKNOWN))))
+
+    def _fit(self, connections: int) -> int:
+        """How many pools fit into the ``connections`` of a server."""
+        return max(1, int(connections * _SHARE) // self._size)

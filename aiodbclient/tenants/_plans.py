@@ -17,7 +17,7 @@ from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
 from ._claims import Tenant
 from ._clusters import JobClusters
-from ._events import Spent
+from ._events import Timer
 from ._intent import is_empty
 from ._naming import names_of
 from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
@@ -126,10 +126,10 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
     def check(self, given: object) -> str:
         return self._provision.check(given)
 
-    async def prepare(self, meter: Meter) -> int:
-        await self._removal.prepare(meter)
-        await self._repair.prepare(meter)
-        return await self._provision.prepare(meter)
+    async def prepare(self) -> int:
+        await self._removal.prepare()
+        await self._repair.prepare()
+        return await self._provision.prepare()
 
     async def do(self, spec: str, meter: Meter) -> TenantDone | TenantRemoved:
         if spec in self._extra:
@@ -148,7 +148,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
     itself, tenancy = tenancy, evolve(tenancy, rooms=tenancy.rooms.anew())  # its seats are for the plan alone
     wanted = await listed(names)
     clusters = JobClusters(tenancy, None)
-    engine = (await clusters.any_site(Meter())).engine
+    engine = (await clusters.any_site()).engine
     unseen = {names_of(name, engine, tenancy.prefix, tenancy.role).tenant: None for name in wanted}
     resume, keep, extra = list[str](), list[str](), list[str]()
     async for record, reason in tenancy.all_records():
@@ -186,12 +186,12 @@ async def _taken(
     Each name is looked for on the cluster where it would go now.
     """
     for name in names:
-        spent = Spent(Meter())
-        site, _ = await clusters.locate(name, None, spent, places=True)
+        timer = Timer(Meter())
+        site, _ = await clusters.locate(name, None, timer, places=True)
         its_names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-        cluster = clusters.calls(site.cluster_id, spent.meter)
-        tenant = Tenant(site=site, cluster=cluster, names=its_names, spent=spent)
-        if found := await find(tenant, clusters.listing(site.cluster_id)):
+        cluster = clusters.calls(site.cluster_id, timer.meter)
+        tenant = Tenant(site=site, cluster=cluster, names=its_names, timer=timer)
+        if found := await find(tenant, clusters.listings[site.cluster_id]):
             yield name, await site.sql.shut_out(its_names) if found.database and site.sql is not None else ()
 
 

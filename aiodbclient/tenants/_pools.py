@@ -11,20 +11,15 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from attrs import define, field
 
-from ..errors import ConfigurationError, GrantError, InvalidArgumentError, StoreError
+from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ._credential import Credential
-from ._places import Places
-from ._site import connections_of
+from ._places import Places, ServerPlaces
 from ._tenancy import unusable
 from ._tenants import Tenants, credential_to_use
 
 PoolT = TypeVar("PoolT")
 
 _logger = logging.getLogger("aiodbclient")
-
-_SHARE = 0.8  # of the connections that a server allows. The others are for rotations, migrations and operators
-_UNKNOWN = 125  # connections, on engines that report no limit
-_ASK_AGAIN = 10.0  # s after which a server that did not answer is asked again
 
 
 class HasCredentials(Protocol):
@@ -45,15 +40,6 @@ class _Pool(Generic[PoolT]):
     stale_at: float  # from then on, a use reads the record first
     uses: int = 0
     unused_since: float = 0.0
-
-
-@define(eq=False)
-class _Server:
-    """The places for the pools on one server, and when to ask it how many connections it allows."""
-
-    places: Places
-    ask_at: float = -inf
-    asking: asyncio.Lock = field(factory=asyncio.Lock)
 
 
 @define(eq=False)
@@ -127,7 +113,6 @@ class TenantPools(Generic[PoolT]):
         self._idle, self._refresh = idle, refresh
         self._is_open = False
         self._most, self._size = most, size
-        self._servers: dict[tuple[str, int], _Server] = {}
         self._current: dict[str, _Pool[PoolT]] = {}  # by tenant
         self._unused: dict[_Pool[PoolT], None] = {}  # in ``_current`` and without a use, least recently used first
         self._every: set[_Pool[PoolT]] = set()  # also those of an earlier credential that are still in use
@@ -149,7 +134,7 @@ class TenantPools(Generic[PoolT]):
             raise ConfigurationError("these pools are open already")
         self._loop = asyncio.get_running_loop()
         self._is_open = True
-        self._servers = {}
+        self._places = ServerPlaces(self._most, self._size)
         self._some_unused, self._all_done = asyncio.Event(), asyncio.Event()
         self._spawn(self._close_idle())
         return self
@@ -298,7 +283,7 @@ class TenantPools(Generic[PoolT]):
             if not pool.uses:
                 self._close_soon(pool)
         checked = credential or await self._required(name)
-        places = await self._places_for(checked)
+        places = await self._places.on_server_of(checked)
         if await self._place(places, update):
             stale_at = self._loop.time() + self._refresh
             try:
@@ -316,27 +301,6 @@ class TenantPools(Generic[PoolT]):
         if credential is None:
             raise unusable(name, None)
         return credential
-
-    async def _places_for(self, credential: Credential) -> Places:
-        """The places for all pools or, without ``most``, for those on the server of ``credential``."""
-        server = self._server_of(credential)
-        async with server.asking:
-            if self._loop.time() >= server.ask_at:
-                server.ask_at = self._loop.time() + _ASK_AGAIN
-                with suppress(GrantError, ConfigurationError):  # ``open`` raises what is wrong
-                    server.places.resize(self._fit(await connections_of(credential) or _UNKNOWN))
-                    server.ask_at = inf
-        return server.places
-
-    def _server_of(self, credential: Credential) -> _Server:
-        """The server of ``credential``. With ``most`` all servers share one, which is not asked."""
-        if self._most is not None:
-            return self._servers.setdefault(("", 0), _Server(Places(self._most), ask_at=inf))
-        return self._servers.setdefault((credential.host, credential.port), _Server(Places(self._fit(_UNKNOWN))))
-
-    def _fit(self, connections: int) -> int:
-        """How many pools fit into the ``connections`` of a server."""
-        return max(1, int(connections * _SHARE) // self._size)
 
     async def _place(self, places: Places, update: _Update[PoolT]) -> bool:
         """Take one of ``places``. Return whether it had to wait."""

@@ -23,7 +23,7 @@ from ._naming import Names
 _LISTS: Mapping[str, tuple[str, str]] = {Engine.KAFKA: ("topics", "name"), Engine.OPENSEARCH: ("indexes", "index_name")}
 _PATTERN = re.compile(r"[*?,]")  # OpenSearch reads these as a pattern or a list. No name of an index has them.
 _MOST_PAGES = 1_000
-_GONE = 30.0  # s for which a deleted topic may still be listed: Kafka deletes it in the background
+_LISTED_AFTER_DELETION = 30.0  # s for which a deleted topic may still be listed: Kafka deletes it in the background
 
 
 async def list_objects(cluster: ClusterClient, engine: Engine | str) -> list[str]:
@@ -45,7 +45,7 @@ async def leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) 
 async def delete_leftovers(cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
     """Delete the tenant's topics or indexes, and wait until none is listed. Safe to repeat and to cancel."""
     deleted = set[str]()
-    for wait in waits(_GONE):
+    for wait in waits(_LISTED_AFTER_DELETION):
         await asyncio.sleep(wait)
         left = await leftovers(cluster, engine, names)
         if not left:

@@ -1,4 +1,4 @@
-"""Provision a tenant: give it a database and a login that owns it, and store its credential."""
+"""Provision a tenant: give it a database and a login of its own, and store its credential."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from attrs import frozen
 
 from .._bulk.outcomes import Action
-from .._bulk.settle import FRESH, create_settled, says_taken
+from .._bulk.settle import FRESH, TakenError, create_new, create_settled, says_taken
 from .._request.waits import waits
 from ..clusters import retry_policy
 from ..errors import (
@@ -26,18 +26,18 @@ from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential
 from ._intent import Verb
 from ._listing import Listing, has_database, read_user
-from ._logins import TakenError, create_ours, credential_of, grant, if_there, refused_login, working_credential
+from ._logins import credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
-from ._naming import record_name
+from ._naming import Role, record_name
 from ._outcomes import TenantDone
 from ._removal import remove
-from ._roles import Role
 from ._stores import Record
 from ._tenancy import Setup, Tenancy, no_roles, unusable, usable
 
 IfExists = Literal["error", "adopt", "reset"]
 
-_GONE = 30.0  # s for which the API may still return a deleted user (Aiven's documentation of its API)
+# Seconds for which the API may still return a deleted user (Aiven's documentation of its API).
+_RETURNED_AFTER_DELETION = 30.0
 
 
 def check_if_exists(if_exists: IfExists) -> IfExists:
@@ -48,7 +48,7 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 
 
 class ProvisionTenants(ClaimingJob[TenantDone]):
-    """Give each tenant a database and a login that owns it. See ``Tenants.provision``."""
+    """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
     places = True
 
@@ -56,7 +56,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         super().__init__(tenancy, bulk=bulk)
         self._if_exists: IfExists = check_if_exists(if_exists)
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
         if credential is not None:
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
@@ -71,7 +71,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             await remove(self, tenant, intent.verb)
             return None
         await refuse_role(self.tenancy, tenant)
-        listing = self.clusters.listing(tenant.cluster.id) if self.clusters.pause is not None else None
+        listing = self.clusters.listings[tenant.cluster.id] if self.clusters.pause is not None else None
         action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
@@ -81,10 +81,10 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
     if tenancy.role is Role.OWNER:
         return
     name, site = tenant.names.tenant, tenant.site
-    owner = await tenant.spent.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
+    owner = await tenant.timer.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
     if usable(owner) is None:
         error: Exception = no_roles(name, tenancy.role) if owner is None else unusable(name, owner)
-    elif site.sql is not None and (reason := await tenant.spent.on_sql(site.sql.why_no_roles(tenant.names))):
+    elif site.sql is not None and (reason := await tenant.timer.on_sql(site.sql.why_no_roles(tenant.names))):
         error = UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
             engine=site.engine,
@@ -118,20 +118,20 @@ class Found:
 async def provision(
     tenant: ClaimedTenant, if_exists: IfExists, listing: Listing | None, setup: Setup | None
 ) -> tuple[Action, Credential]:
-    """Give the tenant a database and a login that owns it, and store its credential.
+    """Give the tenant a database and a login of its own, and store its credential.
 
     The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
     existing objects are ours. Without an intent they are somebody else's.
     """
     held, login = tenant.held, tenant.names.logins[0]
     if held.intent is not None:
-        there = held.intent.verb is Verb.RESET
-        return await _make(tenant, held.intent.login, Action.CREATED, setup, ours=True, there=there)
+        exists = held.intent.verb is Verb.RESET
+        return await _make(tenant, held.intent.login, Action.CREATED, setup, may_exist=True, exists=exists)
     found = await find(tenant, listing)
     if not found:
         await tenant.intend(Verb.MAKE, login)
         try:
-            return await _make(tenant, login, Action.CREATED, setup, ours=False)
+            return await _make(tenant, login, Action.CREATED, setup, may_exist=False)
         except TakenError as taken:  # somebody created it a moment ago
             found = await _find_fresh(tenant, taken.refusal)
     if if_exists == "error":
@@ -139,26 +139,29 @@ async def provision(
         raise _conflict(tenant, found)
     if found.user is None:
         await tenant.intend(Verb.MAKE, login)
-        return await _make(tenant, login, Action.ADOPTED, setup, ours=True)
+        return await _make(tenant, login, Action.ADOPTED, setup, may_exist=True)
     if if_exists == "adopt":
         return await _adopt(tenant, found.user, setup)
-    await ensure_database(tenant, ours=True)
+    await ensure_database(tenant, may_exist=True)
     await _take_over(tenant, login)
     await tenant.intend(Verb.RESET, login)
-    return await _make(tenant, login, Action.RESET, setup, ours=True, there=True)
+    return await _make(tenant, login, Action.RESET, setup, may_exist=True, exists=True)
 
 
-async def ensure_database(tenant: ClaimedTenant, *, ours: bool) -> bool:
-    """Create the tenant's database, and return whether it was created now. It may exist already if it is ``ours``."""
+async def ensure_database(tenant: ClaimedTenant, *, may_exist: bool) -> bool:
+    """Create the tenant's database, and return whether it was created now.
+
+    Raises TakenError if it exists and must not (``may_exist``).
+    """
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
         return False
     create, read = partial(tenant.cluster.dbs.create, name), partial(tenant.cluster.dbs.get, name)
     retry = retry_policy(tenant.cluster)
-    if ours:
-        made, _ = await create_settled(create, read, retry)
-        return made
-    await create_ours(create, read, retry)
+    if may_exist:
+        created, _ = await create_settled(create, read, retry)
+        return created
+    await create_new(create, read, retry)
     return True
 
 
@@ -203,20 +206,20 @@ def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
 
 
 async def _make(
-    tenant: ClaimedTenant, login: str, action: Action, setup: Setup | None, *, ours: bool, there: bool = False
+    tenant: ClaimedTenant, login: str, action: Action, setup: Setup | None, *, may_exist: bool, exists: bool = False
 ) -> tuple[Action, Credential]:
-    """Create the database and ``login``, or reset the login if it is ``there``, and store its credential.
+    """Create the database and ``login``, or reset the login if it ``exists``, and store its credential.
 
-    If one of them existed and is not ``ours``, this raises TakenError, after it removed what it created and ended the
-    intent: otherwise the next process would treat what exists as ours.
+    If one of them existed and must not (``may_exist``), this raises TakenError, after it removed what it created and
+    ended the intent: otherwise the next process would treat what exists as ours.
     """
-    made = False
+    created = False
     try:
-        made = await ensure_database(tenant, ours=ours)
-        credential = await working_credential(tenant, login, there=there, ours=ours)
+        created = await ensure_database(tenant, may_exist=may_exist)
+        credential = await working_credential(tenant, login, exists=exists, may_exist=may_exist)
     except TakenError:
         await tenant.held.intend(None)
-        if made and tenant.names.database is not None:
+        if created and tenant.names.database is not None:
             await if_there(partial(tenant.cluster.dbs.delete, tenant.names.database), certain=True)
         raise
     await run_setup(tenant, setup, credential)
@@ -228,20 +231,20 @@ async def _make(
 async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
     """Call ``setup`` for a new database, before the credential is stored."""
     if setup is not None and tenant.names.role is Role.OWNER:
-        await tenant.spent.on_setup(setup(credential))
+        await tenant.timer.on_setup(setup(credential))
         await tenant.held.renew()
 
 
 async def _take_over(tenant: ClaimedTenant, login: str) -> None:
     if tenant.site.sql is not None:
-        await tenant.spent.on_sql(tenant.site.sql.take_over(tenant.names, login))
+        await tenant.timer.on_sql(tenant.site.sql.take_over(tenant.names, login))
 
 
 async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tuple[Action, Credential]:
     """Give an existing login its rights, and store the password that the API returns for it."""
-    await ensure_database(tenant, ours=True)
+    await ensure_database(tenant, may_exist=True)
     refused: str | None = ""
-    for wait in waits(_GONE):
+    for wait in waits(_RETURNED_AFTER_DELETION):
         await asyncio.sleep(wait)
         if not user.password:
             raise InvalidResponseError(
@@ -250,7 +253,7 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
                 advice='if_exists="reset" gives it a new one, which ends the old one',
             )
         await _take_over(tenant, user.name)
-        refused = await grant(tenant, user, made=False)
+        refused = await grant(tenant, user, is_new=False)
         if refused is None:
             credential = await credential_of(tenant, user)
             await run_setup(tenant, setup, credential)
@@ -259,6 +262,6 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
         found = await read_user(tenant.cluster, user.name)
         if found is None:  # it was being deleted
             await tenant.intend(Verb.MAKE, user.name)
-            return await _make(tenant, user.name, Action.CREATED, setup, ours=True)
+            return await _make(tenant, user.name, Action.CREATED, setup, may_exist=True)
         user = found
     raise refused_login(tenant, user.name, refused or "")

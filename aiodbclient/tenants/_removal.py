@@ -13,9 +13,9 @@ from ._credential import Credential
 from ._intent import Verb, intended_login, intent_of
 from ._logins import delete_login, end_login, if_there
 from ._loop import AgedJob, ClaimingJob
+from ._naming import Role
 from ._outcomes import TenantRemoved
 from ._prefixes import delete_leftovers
-from ._roles import Role
 from ._stores import Record
 from ._tenancy import Tenancy, suspended
 
@@ -30,7 +30,7 @@ class RemoveTenants(AgedJob[TenantRemoved]):
         self._verb = Verb.RELEASE if keep_database else Verb.REMOVE
         self._only_suspended = suspended_for is not None
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantRemoved | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantRemoved | None:
         if record is None:
             return TenantRemoved(name=name, action=Action.ABSENT)
         intent, credential = intent_of(record), suspended(record)
@@ -65,7 +65,7 @@ async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> No
     if names.role is Role.OWNER:
         await _remove_data(tenant, verb)
     if sql is not None and not (verb is Verb.RELEASE and names.role is Role.OWNER):
-        await tenant.spent.on_sql(sql.forget(names))
+        await tenant.timer.on_sql(sql.forget(names))
     await tenant.held.forget()
 
 
@@ -73,12 +73,12 @@ async def _remove_data(tenant: ClaimedTenant, verb: Verb) -> None:
     names, sql = tenant.names, tenant.site.sql
     if verb is Verb.RELEASE:
         if sql is not None:
-            await tenant.spent.on_sql(sql.release(names))
+            await tenant.timer.on_sql(sql.release(names))
     elif names.database is None:
         await _delete_objects(tenant)
     else:
         if sql is not None:
-            await tenant.spent.on_sql(sql.before_removal(names))
+            await tenant.timer.on_sql(sql.before_removal(names))
         await tenant.held.renew()
         await if_there(partial(tenant.cluster.dbs.delete, names.database), certain=True)
 

@@ -14,12 +14,10 @@ from ._intent import Verb, intended_login
 from ._listing import read_user
 from ._logins import credential_of, end_login, grant, refused_login, working_credential
 from ._loop import ClaimingJob
-from ._naming import names_of
-from ._outcomes import TenantRepaired
-from ._problems import Problem
+from ._naming import ROLES, Role, names_of
+from ._outcomes import Problem, TenantRepaired
 from ._provisioning import ensure_database, provision, refuse_role, run_setup
 from ._removal import remove
-from ._roles import Role
 from ._stores import Record
 from ._suspension import resume, suspend
 from ._tenancy import Tenancy, suspended, unusable
@@ -36,7 +34,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         super().__init__(tenancy)
         self._recreate = recreate
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantRepaired | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantRepaired | None:
         if record is None:
             raise unusable(name, record, self.tenancy.role)
         credential = suspended(record)
@@ -48,7 +46,7 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
             return done
         await refuse_role(self.tenancy, tenant)
         name, record, setup = tenant.names.tenant, tenant.held.record, self.tenancy.setup
-        listing = self.clusters.listing(tenant.cluster.id)
+        listing = self.clusters.listings[tenant.cluster.id]
         if record.current is None:  # its creation was not finished
             _, credential = await provision(tenant, "error", listing, setup)
             return TenantRepaired(
@@ -62,10 +60,10 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         if Problem.DATABASE_MISSING in problems:
             _refuse_loss(tenant, recreate=self._recreate)
             await tenant.intend(Verb.RESET, record.current.username)
-            new = await ensure_database(tenant, ours=True)
+            new = await ensure_database(tenant, may_exist=True)
         credential, previous = await repair(tenant, record.current, problems)
         if tenant.site.sql is not None and _OF_STRANGERS.intersection(problems):
-            await tenant.spent.on_sql(tenant.site.sql.reclaim(tenant.names))
+            await tenant.timer.on_sql(tenant.site.sql.reclaim(tenant.names))
         if new:
             await self._give_roles(tenant)
             await run_setup(tenant, setup, credential)
@@ -94,13 +92,13 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
         """Give the readers and writers their rights on a new database."""
         if tenant.site.sql is None:
             return
-        for role in (Role.WRITER, Role.READER):
+        for role in ROLES:
             tenancy = self.tenancy.for_role(role)
-            record = await tenancy.record(tenant.names.tenant, tenant.spent)
+            record = await tenancy.record(tenant.names.tenant, tenant.timer)
             names = names_of(tenant.names.tenant, tenant.site.engine, tenancy.prefix, tenancy.role)
             for credential in (record.current, record.previous) if record else ():
                 if credential is not None and await read_user(tenant.cluster, credential.username) is not None:
-                    await tenant.spent.on_sql(tenant.site.sql.give(names, credential.username))
+                    await tenant.timer.on_sql(tenant.site.sql.give(names, credential.username))
 
 
 async def repair(
@@ -123,7 +121,7 @@ async def repair(
     missing = Problem.LOGIN_MISSING in problems
     if missing or Problem.PASSWORD_REFUSED in problems or intended == current.username:
         await tenant.intend(Verb.MAKE if missing else Verb.RESET, current.username)
-        credential = await working_credential(tenant, current.username, there=not missing)
+        credential = await working_credential(tenant, current.username, exists=not missing)
         return evolve(credential, spare=current.spare), previous
     await _give_rights(tenant, current)
     return current, previous
@@ -133,7 +131,7 @@ async def _give_rights(tenant: ClaimedTenant, credential: Credential) -> None:
     """Give a working login its rights again. Its password stays."""
     user = None if tenant.site.sql is not None else await read_user(tenant.cluster, credential.username)
     user = evolve(user or User(credential.username), password=credential.password)
-    refused = await grant(tenant, user, made=False)
+    refused = await grant(tenant, user, is_new=False)
     if refused is not None:
         raise refused_login(tenant, credential.username, refused)
 

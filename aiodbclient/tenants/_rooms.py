@@ -14,8 +14,7 @@ from attrs import define, frozen
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError, NoRoomError, StoreError
 from ._intent import cluster_of, is_empty
-from ._naming import tenant_of
-from ._roles import Role
+from ._naming import Role, tenant_of
 from ._stores import Store, entries_of
 
 _FRESH = 30.0  # s for which the store is not read again

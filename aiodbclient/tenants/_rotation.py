@@ -26,7 +26,7 @@ class RotateTenants(AgedJob[TenantDone]):
         super().__init__(tenancy, older_than, what="older_than")
         self._force = force
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = suspended(record)
         if credential is None:
             credential = required(name, record, self.tenancy.role)
@@ -48,7 +48,7 @@ class RetireTenants(AgedJob[TenantDone]):
         super().__init__(tenancy, after, what="after")
         self._end_sessions = end_sessions
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = suspended(record)
         if credential is None:
             credential = required(name, record, self.tenancy.role)
@@ -78,7 +78,7 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
     other = tenant.names.other(current.username)
     if previous is not None and record.intended is None and not force:
         raise RotationPendingError(
-            f"the tenant {tenant.names.tenant!r} was rotated and the credential from before is not retired: rotating "
+            f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
             "again would end it while programs may still use it",
             advice="retire it first, or pass force=True",
         )
@@ -87,7 +87,7 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
     if previous is not None and tenant.site.sql is not None:
         # Without this, an open session of the other login could set its password after us.
         exists = await end_login(tenant, other, certain=True, stored=previous)
-    credential = await working_credential(tenant, other, there=exists)
+    credential = await working_credential(tenant, other, exists=exists)
     await tenant.held.keep(credential, current)
     return credential
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .._dsn import dsn
-from .._hosts import is_host
+from .._dsn import dsn, is_host
 from ..clusters import ClusterClient
 from ..engines import CAPABILITIES, Capabilities, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError

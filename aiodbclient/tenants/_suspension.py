@@ -23,7 +23,7 @@ from ._tenancy import now_of, suspended, unusable, usable
 class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         if not _has_logins(record):
             raise unusable(name, record, self.tenancy.role)
         credential = suspended(record)
@@ -37,7 +37,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
 class ResumeTenants(ClaimingJob[TenantDone]):
     """Give each suspended tenant, with its readers and writers, a new password. See ``Tenants.resume``."""
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
         credential = usable(record)
         if credential is not None:
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
@@ -58,7 +58,7 @@ class ResumeTenants(ClaimingJob[TenantDone]):
 class SuspendRole(ClaimingJob[Done]):
     """Suspend the reader or writer of a tenant that is being suspended. One that was never finished is removed."""
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> Done | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> Done | None:
         return Done(name=name, action=Action.KEPT) if record is None or suspended(record) is not None else None
 
     async def work(self, tenant: ClaimedTenant) -> Done:
@@ -72,7 +72,7 @@ class SuspendRole(ClaimingJob[Done]):
 class ResumeRole(ClaimingJob[Done]):
     """Resume the reader or writer of a tenant that is being resumed."""
 
-    def known(self, name: str, record: Record | None, before: Credential | None) -> Done | None:
+    def done_already(self, name: str, record: Record | None, before: Credential | None) -> Done | None:
         is_suspended = _has_logins(record) and isinstance(unusable(name, record), SuspendedError)
         return None if is_suspended and usable(record) is None else Done(name=name, action=Action.KEPT)
 
@@ -97,8 +97,8 @@ async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     await end_login(tenant, current.username, certain=False, stored=current)
     exists = await end_login(tenant, other, certain=False, stored=kept.get(other))
     if tenant.site.sql is not None:
-        await tenant.spent.on_sql(tenant.site.sql.shut(names))
-    since = current.suspended or await tenant.spent.on_store(now_of(tenant.held.store))
+        await tenant.timer.on_sql(tenant.site.sql.shut(names))
+    since = current.suspended or await tenant.timer.on_store(now_of(tenant.held.store))
     credential = evolve(current, suspended=since, spare=exists and (other in kept or current.spare))
     await tenant.held.keep(credential)
     return credential
@@ -113,7 +113,7 @@ async def resume(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     assert current is not None
     exists = sql is None or not sql.needs_password
     await tenant.intend(Verb.RESET if exists else Verb.MAKE, current.username)
-    credential = await working_credential(tenant, current.username, there=exists)
+    credential = await working_credential(tenant, current.username, exists=exists)
     credential = evolve(credential, spare=current.spare)
     await job.on_roles(ResumeRole, tenant)
     await tenant.held.keep(credential)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from attrs import evolve, frozen
 
+from ..clusters import ClusterClient
 from ..engines import Engine
 from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
 from ._credential import Credential
-from ._events import Spent, TenantEvent
+from ._events import TenantEvent, Timer
 from ._intent import Verb, cluster_of, intended_login, intent_of, is_empty
-from ._naming import Names, names_of, record_name, tenant_of
-from ._roles import Role
+from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._rooms import Rooms
 from ._site import SiteReader
 from ._stores import Record, Store, entries_of, readable
@@ -40,17 +40,17 @@ class Tenancy:
         """The same for another role."""
         return evolve(self, role=role)
 
-    async def record(self, name: str, spent: Spent) -> Record | None:
+    async def record(self, name: str, timer: Timer) -> Record | None:
         """Read the record of a tenant. Raises as ``check_record``."""
-        record = await spent.on_store(self.store.get(record_name(name, self.role)))
+        record = await timer.on_store(self.store.get(record_name(name, self.role)))
         self.check_record(record)
         return record
 
-    async def home(self, name: str, record: Record | None, spent: Spent) -> str | None:
+    async def home(self, name: str, record: Record | None, timer: Timer) -> str | None:
         """The cluster of a tenant with this ``record``; None for one that is new."""
         cluster = cluster_of(record)
         if cluster is None and self.role is not Role.OWNER:
-            owner = await self.for_role(Role.OWNER).record(name, spent)
+            owner = await self.for_role(Role.OWNER).record(name, timer)
             cluster = cluster_of(owner)
             if cluster is None and len(self.sites) > 1:
                 raise no_roles(name, self.role)
@@ -86,11 +86,11 @@ class Tenancy:
             if role is self.role:
                 yield evolve(entry, name=name) if isinstance(entry, Record) else entry
 
-    async def claim(self, names: Names, spent: Spent) -> HeldClaim | None:
+    async def claim(self, names: Names, timer: Timer) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
         since = HeldClaim.now()
-        claim = await spent.on_store(self.store.claim(names.record, self.lease))
-        return None if claim is None else HeldClaim(self.store, claim, self.lease, since, spent)
+        claim = await timer.on_store(self.store.claim(names.record, self.lease))
+        return None if claim is None else HeldClaim(self.store, claim, self.lease, since, timer)
 
     def check_record(self, record: Record | None) -> None:
         """Make sure that ``record`` belongs to these clusters and this prefix. Raises InvalidArgumentError."""
@@ -109,9 +109,9 @@ class Tenancy:
         """Why ``record`` belongs to another cluster or prefix; "" if it does not."""
         name, cluster = tenant_of(record.name)[0], cluster_of(record)
         if cluster is not None and cluster not in self.sites:
-            ours = f"{'this is' if len(self.sites) == 1 else 'these are'} {', '.join(self.sites)}"
+            own = f"{'this is' if len(self.sites) == 1 else 'these are'} {', '.join(self.sites)}"
             return (
-                f"the tenant {name!r} is on record for the cluster {cluster}, but {ours}: a name is taken in the whole "
+                f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: a name is taken in the whole "
                 "store, so choose another one, or give Tenants that cluster too; nothing was sent"
             )
         kept = [each for each in (record.current, record.previous) if each is not None]
@@ -128,6 +128,30 @@ class Tenancy:
     def _engine(self) -> Engine | str | None:
         """The engine of the clusters, if it is known."""
         return next((site.engine for site in self.sites.values() if site.engine is not None), None)
+
+
+def checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
+    """Return the clusters as a list. Raises InvalidArgumentError if it is none, or has one twice."""
+    clusters = [given] if isinstance(given, ClusterClient) else list(given) if isinstance(given, Iterable) else []
+    if not clusters or not all(isinstance(each, ClusterClient) for each in clusters):
+        raise InvalidArgumentError(
+            f"cluster must be what DatabaseClient.cluster returns, or a list of those, not {given!r:.200}"
+        )
+    if len({each.id for each in clusters}) < len(clusters):
+        raise InvalidArgumentError("cluster has the same cluster twice")
+    return clusters
+
+
+def checked_admins(admin: str | Mapping[str, str] | None, clusters: list[ClusterClient]) -> dict[str, str | None]:
+    """Return the DSN of the administrator of each cluster. Raises InvalidArgumentError; no message has a DSN."""
+    ids = [each.id for each in clusters]
+    if isinstance(admin, Mapping):
+        if unknown := [id for id in admin if id not in ids]:
+            raise InvalidArgumentError(f"admin has a DSN for {unknown[0]!r}, which is none of the clusters")
+        return {id: admin.get(id) for id in ids}
+    if admin is not None and len(ids) > 1:
+        raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
+    return dict.fromkeys(ids, admin)
 
 
 def check_engines(sites: Mapping[str, SiteReader]) -> None:

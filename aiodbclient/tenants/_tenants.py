@@ -12,32 +12,30 @@ from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
-from ._clusters import checked_admins, checked_clusters
 from ._credential import Credential
 from ._each import EachTenant
-from ._events import Spent, TenantEvent
+from ._events import TenantEvent, Timer
 from ._loop import TenantJob
-from ._naming import check_tenant
+from ._naming import Role, check_tenant
 from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, TenantRepairOutcome, TenantResult
 from ._plans import GivenNames, Plan, make_plan
 from ._provisioning import IfExists, ProvisionTenants
 from ._removal import RemoveTenants
 from ._repairing import RepairTenants
-from ._roles import Role
 from ._rooms import PlaceTenant, Room, Rooms
 from ._rotation import RetireTenants, RotateTenants
 from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
 from ._suspension import ResumeTenants, SuspendTenants
-from ._tenancy import Setup, Tenancy, check_engines, required, usable
+from ._tenancy import Setup, Tenancy, check_engines, checked_admins, checked_clusters, required, usable
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
 
 
 class Tenants:
-    """The tenants of one or more clusters: each has a database and a login that owns it and reaches no other.
+    """The tenants of one or more clusters: each has a database, and a login with all rights in it alone.
 
     It stores a tenant's name before it sends anything for it, and its credential before it returns it. Every method is
     safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
@@ -193,7 +191,7 @@ class Tenants:
             UnsupportedOperationError: The credential on record is of an engine without tenants.
             StoreError: The store cannot be read.
         """
-        return usable(await self._tenancy.record(check_tenant(name), Spent(Meter())))
+        return usable(await self._tenancy.record(check_tenant(name), Timer(Meter())))
 
     def records(self) -> AsyncIterator[Record]:
         """Yield the record of each tenant of these clusters, in the order of their names. Sends no request.
@@ -277,11 +275,11 @@ class Tenants:
         Args:
             names: The tenants. May be long, lazy or async. None: all on record.
             older_than: Leave tenants alone whose credential is younger, by the store's clock.
-            force: Whether to rotate a tenant again that is not retired yet, which ends the credential from before.
+            force: Whether to rotate a tenant again that is not retired yet, which ends the previous credential.
 
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
-            it meanwhile), or FAILED: with RotationPendingError if the credential from before is not retired, with
+            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not retired, with
             InvalidArgumentError if the tenant has no credential on record, or with an error of ``ensure``.
 
         Raises:
@@ -293,7 +291,7 @@ class Tenants:
     def retire(
         self, names: GivenNames | None = None, after: timedelta | None = None, end_sessions: bool = True
     ) -> Run[TenantOutcome]:
-        """End the credential from before ``rotate``: its password and its sessions.
+        """Revoke the previous credential, and end its sessions.
 
         PostgreSQL: its login is deleted. MySQL: its login is locked. Otherwise its login gets a random password.
 
@@ -431,19 +429,18 @@ class Tenants:
             raise InvalidArgumentError(f"work must be an async function, not {work!r}")
         if type(at_a_time) is not int or at_a_time < 1:
             raise InvalidArgumentError(f"at_a_time must be an int of at least 1, not {at_a_time!r}")
-        return Run(self._names(names), EachTenant(self._tenancy, work), at_a_time)
+        return self._run(names, EachTenant(self._tenancy, work), at_a_time)
 
-    def _run(self, names: GivenNames | None, job: TenantJob[DoneT]) -> Run[DoneT | Failed]:
+    def _run(
+        self, names: GivenNames | None, job: TenantJob[DoneT], at_a_time: int | None = None
+    ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
             job.clusters.pause = None
-        return Run(self._names(names), job)
-
-    def _names(self, names: GivenNames | None) -> GivenNames:
-        return self._tenancy.names() if names is None else names
+        return Run(self._tenancy.names() if names is None else names, job, at_a_time)
 
 
 async def credential_to_use(tenants: Tenants, name: str) -> Credential:
     """As ``Tenants.get``. Raises TenantNotFoundError or SuspendedError if there is none to use."""
     tenancy = tenants._tenancy  # pyright: ignore[reportPrivateUsage]
-    return required(name, await tenancy.record(check_tenant(name), Spent(Meter())), tenancy.role)
+    return required(name, await tenancy.record(check_tenant(name), Timer(Meter())), tenancy.role)

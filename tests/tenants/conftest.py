@@ -16,6 +16,8 @@ from aiodbclient import ClusterClient, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox._embedded import SUPERUSER, EmbeddedPostgres
 from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._naming import Names
 
 from ..mysql import PATTERNS, SERVERS, running
 from .managed import INSTALLED, Managed
@@ -94,6 +96,23 @@ def managed(request: pytest.FixtureRequest) -> Iterator[Managed]:
 
 
 _used = iter(range(10**6))
+
+
+@pytest.fixture
+def grants(managed: Managed) -> PostgresGrants:
+    return managed.grants()
+
+
+@pytest.fixture
+async def names(managed: Managed, grants: PostgresGrants) -> Names:
+    """A tenant, with both of its logins. Its name begins no other one."""
+    return await managed.tenant(f"victim{next(_used):04}", grants)
+
+
+@pytest.fixture
+async def evil(managed: Managed, grants: PostgresGrants) -> Names:
+    """Another tenant, who attacks it."""
+    return await managed.tenant(f"rival{next(_used):04}", grants)
 
 
 @asynccontextmanager

@@ -14,9 +14,9 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from aiodbclient import Engine
 from aiodbclient.sandbox._embedded import binaries
+from aiodbclient.tenants import Role
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._roles import Role
 
 from .servers import RestartablePostgres
 

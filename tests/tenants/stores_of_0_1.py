@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from attrs import asdict, evolve
 from cryptography.fernet import Fernet
 
-from aiodbclient.tenants import Record, Store
-from aiodbclient.tenants._roles import Role
+from aiodbclient.tenants import Record, Role, Store
 from aiodbclient.tenants.testing import LONG, a_credential
 
 NEWER = ("since", "role", "suspended", "spare")  # members that 0.1 did not have

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from aiodbclient.engines import CAPABILITIES, Engine
 from aiodbclient.errors import InvalidArgumentError, StoreError
-from aiodbclient.tenants import Credential, Record
+from aiodbclient.tenants import Credential, Record, Role
 from aiodbclient.tenants._intent import Intent, Verb, pending
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._roles import Role
 from aiodbclient.tenants.testing import a_credential
 
 ENGINES = st.sampled_from([engine for engine, capabilities in CAPABILITIES.items() if capabilities.tenants])

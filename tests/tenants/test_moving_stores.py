@@ -12,9 +12,8 @@ from attrs import evolve
 from cryptography.fernet import Fernet
 
 from aiodbclient.errors import StoreError
-from aiodbclient.tenants import Claim, PostgresStore, Record, SQLiteStore, Store, copy_records, rewrite_records
+from aiodbclient.tenants import Claim, PostgresStore, Record, Role, SQLiteStore, Store, copy_records, rewrite_records
 from aiodbclient.tenants._naming import record_name
-from aiodbclient.tenants._roles import Role
 from aiodbclient.tenants.testing import LONG, a_credential
 
 from .processes import claimer, keep, line

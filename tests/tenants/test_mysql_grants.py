@@ -85,7 +85,8 @@ async def test_an_administrator_who_cannot_log_in_is_met_before_anything_is_made
 async def test_a_login_that_the_server_refuses_is_not_put_on_record(
     cluster: ClusterClient, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provisioning, "_GONE", 0.2)  # seconds of retries, since it may be about to be deleted
+    # Seconds of retries, since it may be about to be deleted.
+    monkeypatch.setattr(provisioning, "_RETURNED_AFTER_DELETION", 0.2)
     monkeypatch.setattr(logins, "SOON", 0.2)  # and since the server may accept its password a moment later
     monkeypatch.setattr(mariadb_sessions, "END_SECONDS", 1.0)
     monkeypatch.setattr(mysql_sessions, "END_SECONDS", 1.0)

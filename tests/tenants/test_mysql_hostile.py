@@ -21,11 +21,10 @@ from pymysql.cursors import Cursor
 from aiodbclient import ClusterClient, DatabaseClient, RateBudget
 from aiodbclient.errors import GrantError
 from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants import mysql_server
 from aiodbclient.tenants._grants.mysql import MySQLGrants
 from aiodbclient.tenants._naming import Names, names_of
-from aiodbclient.tenants._problems import Problem
-from aiodbclient.tenants._roles import Role
 
 from ..mysql import administrator, in_grant
 

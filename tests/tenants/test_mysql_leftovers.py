@@ -17,11 +17,9 @@ import pytest
 from aiodbclient import Action
 from aiodbclient.errors import ConfigurationError, GrantError
 from aiodbclient.models import Connection
-from aiodbclient.tenants import SQLiteStore, Tenants
+from aiodbclient.tenants import Problem, Role, SQLiteStore, Tenants
 from aiodbclient.tenants._grants import sql_grants
 from aiodbclient.tenants._grants.mysql import MySQLGrants
-from aiodbclient.tenants._problems import Problem
-from aiodbclient.tenants._roles import Role
 
 from .conftest import only
 from .test_mysql_hostile import DENIED, Server, nothing, refused, run, server

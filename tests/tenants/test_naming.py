@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from aiodbclient import Engine
 from aiodbclient.engines import CAPABILITIES
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants._grants.settings import SETTINGS, settings_for
+from aiodbclient.tenants import Role
+from aiodbclient.tenants._grants.rights import SETTINGS, settings_for
 from aiodbclient.tenants._naming import Names, check_tenant, mysql_logins, names_of, record_name, tenant_of
-from aiodbclient.tenants._roles import Role
 
 WITH_DATABASES = [Engine.PG, Engine.ADVANCED_PG, Engine.MYSQL, Engine.ADVANCED_MYSQL, Engine.MONGODB]
 BY_PREFIX = [Engine.KAFKA, Engine.OPENSEARCH]

@@ -10,9 +10,9 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Problem
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._problems import Problem
 
 from .managed import PASSWORD, Managed, ready
 
@@ -30,11 +30,6 @@ BEFORE: list[LiteralString] = [
     "SELECT * FROM s.made_later",
     "ALTER TABLE its_own ADD y int",
 ]
-
-
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient import Action
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
-from aiodbclient.tenants._grants import postgres_logins
 from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._grants.postgres_leaving import wait_until_free
 from aiodbclient.tenants._grants.postgres_sessions import Session
 from aiodbclient.tenants._naming import Names
 
@@ -70,16 +70,6 @@ SELECT DISTINCT rolname::text FROM pg_shdepend JOIN pg_roles r ON r.oid = refobj
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND refclassid = 'pg_authid'::regclass
   AND deptype = 'o' AND rolname <> 'lender'
 """)
-
-
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"heir{next(_used)}", grants)
 
 
 def lent(managed: Managed, names: Names, login: str) -> None:
@@ -339,15 +329,14 @@ async def test_nothing_that_is_committed_while_a_login_waits_to_be_deleted_becom
         session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
         session.execute("BEGIN; SET ROLE NONE; " + UP)
         session.execute(SQL("SET ROLE {}; PREPARE TRANSACTION 'late'").format(Identifier(names.owner)))
-    wait = postgres_logins.wait_until_free
 
     async def committed(session: Session, **what: str) -> None:
         with managed.open(other, names.whole) as its:
             for (gid,) in its.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
                 its.execute(f"COMMIT PREPARED '{gid}'".encode())
-        await wait(session, **what)
+        await wait_until_free(session, **what)
 
-    monkeypatch.setattr(postgres_logins, "wait_until_free", committed)
+    monkeypatch.setattr("aiodbclient.tenants._grants.postgres_logins.wait_until_free", committed)
     assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
 
     assert owners(managed, names.whole) == {names.owner}

@@ -14,26 +14,14 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
 from aiodbclient.errors import GrantError
-from aiodbclient.tenants import Role
+from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants import postgres, postgres_logins, postgres_sessions
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._problems import Problem
 
 from .managed import PASSWORD, Managed, ready
 
 _used = iter(range(10**6))
-
-
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    """A tenant, with both of its logins."""
-    return await managed.tenant(f"victim{next(_used)}", grants)
 
 
 # What a database's owner may set on it. ``{d}`` is the database, ``{owner}`` its owner, ``{login}`` the login.

@@ -10,28 +10,13 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Role
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._roles import Role
 
 from .managed import Managed
 
 _used = iter(range(10**6))
-
-
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"leaves{next(_used)}", grants)
-
-
-@pytest.fixture
-async def evil(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"evil{next(_used)}", grants)
 
 
 def left(managed: Managed, names: Names) -> list[Any]:

@@ -21,23 +21,6 @@ from aiodbclient.tenants._naming import Names, names_of
 
 from .managed import PASSWORD, Managed, ready
 
-_used = iter(range(10**6))
-
-
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"calm{next(_used)}", grants)
-
-
-@pytest.fixture
-async def evil(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"evil{next(_used)}", grants)
-
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:

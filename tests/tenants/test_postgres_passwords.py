@@ -22,20 +22,8 @@ from aiodbclient.tenants._naming import Names
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ready
 
-_used = iter(range(10**6))
-
 # A verifier that the tenant made itself. The salt and the keys are any.
 ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" + "A" * 43 + "="
-
-
-@pytest.fixture
-def grants(managed: Managed) -> PostgresGrants:
-    return managed.grants()
-
-
-@pytest.fixture
-async def names(managed: Managed, grants: PostgresGrants) -> Names:
-    return await managed.tenant(f"scram{next(_used)}", grants)
 
 
 @asynccontextmanager

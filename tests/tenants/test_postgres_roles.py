@@ -10,11 +10,10 @@ from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.sql import SQL, Identifier
 
+from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants import postgres_members
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
-from aiodbclient.tenants._problems import Problem
-from aiodbclient.tenants._roles import Role
 
 from .managed import PASSWORD, Managed, ready
 

@@ -142,7 +142,7 @@ async def test_the_next_pages_are_read_too(place: Place, monkeypatch: pytest.Mon
 
 
 async def test_a_topic_that_is_still_being_deleted_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefixes, "_GONE", 0.2)
+    monkeypatch.setattr(prefixes, "_LISTED_AFTER_DELETION", 0.2)
     listings = iter([["alpha-5306d220.one"], ["alpha-5306d220.one"], []])
     deletes: list[str] = []
     member = "name" if place.engine == "kafka" else "index_name"

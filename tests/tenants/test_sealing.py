@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from aiodbclient import Engine
 from aiodbclient.errors import ConfigurationError, InvalidArgumentError, StoreError
-from aiodbclient.tenants import Credential, Record, Seal
-from aiodbclient.tenants._roles import Role
+from aiodbclient.tenants import Credential, Record, Role, Seal
 from aiodbclient.tenants._stores.sealing import check_lease, check_storable
 from aiodbclient.tenants.testing import a_credential
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from aiodbclient import Engine, KafkaPermission, MongoRole, OpenSearchPermission
 from aiodbclient.errors import InvalidArgumentError
-from aiodbclient.tenants._grants.settings import settings_for
+from aiodbclient.tenants import Role
+from aiodbclient.tenants._grants.rights import settings_for
 from aiodbclient.tenants._naming import _digest, names_of
 from aiodbclient.tenants._prefixes import objects_of
-from aiodbclient.tenants._roles import Role
 
 
 @pytest.mark.parametrize(

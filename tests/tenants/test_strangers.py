@@ -24,10 +24,10 @@ from aiodbclient.errors import (
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._claims import ClaimedTenant, HeldClaim
-from aiodbclient.tenants._events import Spent
+from aiodbclient.tenants._events import Timer
 from aiodbclient.tenants._grants import ServerAwayError, postgres
 from aiodbclient.tenants._grants.postgres import PostgresGrants
-from aiodbclient.tenants._loop import Doubt, _verify_credential
+from aiodbclient.tenants._loop import LateWrites, _verify_credential
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._site import SiteReader
 from aiodbclient.tenants.testing import LONG
@@ -186,13 +186,13 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
 
     since, claim = HeldClaim.now(), await place.store.claim("alpha", LONG)
     assert claim is not None
-    async with HeldClaim(place.store, claim, LONG, since, Spent(Meter())) as held:
+    async with HeldClaim(place.store, claim, LONG, since, Timer(Meter())) as held:
         with monkeypatch.context() as patched:
             patched.setattr(postgres, "authenticate", away)
             with pytest.raises(GrantError, match="connection refused"):
                 await _verify_credential(
-                    ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, spent=Spent(Meter())),
-                    Doubt({credential.username}),
+                    ClaimedTenant(site=site, cluster=place.cluster, names=names, held=held, timer=Timer(Meter())),
+                    LateWrites({credential.username}),
                 )
 
     assert "users.reset_auth" not in {what for what, _ in place.sent()}

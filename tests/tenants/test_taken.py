@@ -35,7 +35,7 @@ async def test_an_existing_name_is_refused_and_nothing_is_changed_or_stored(anyw
     before = await everything(place)
     sent = len(place.sent())
 
-    with pytest.raises(ConflictError, match=r"so somebody else created this: nothing was changed") as caught:
+    with pytest.raises(ConflictError, match=r"so somebody else created this; nothing was changed") as caught:
         await tenants.ensure("shop")
     assert not caught.value.may_have_applied
     for _ in range(2):  # nothing is stored that a second run would reset

@@ -1,7 +1,7 @@
 """Give a tenant's login its rights: all rights on its own database, none on any other.
 
 ``postgres.py`` and ``mysql.py`` do it by SQL, as subclasses of ``Grants``. On the other engines the API does it, with
-the settings from ``settings.py``.
+the settings from ``rights.py``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
 from .._credential import Secret
 from .._naming import Names
-from .._problems import Problem
+from .._outcomes import Problem
 from .administrator import Administrator
 from .readers import Readers
-from .settings import SETTINGS
+from .rights import SETTINGS
 
 # How many connections to one server at a time. The rate limit allows two tenants a second, and each needs a connection
 # for some milliseconds.

@@ -23,9 +23,8 @@ from typing import Any
 
 from ...errors import GrantError
 from .._credential import Secret, verifying_context
-from .._naming import Names
-from .._problems import Problem
-from .._roles import Role
+from .._naming import Names, Role
+from .._outcomes import Problem
 from . import Grants, LoginRefusedError, ServerAwayError
 from .administrator import MYSQL_PRIVILEGES, MYSQL_STATEMENT, Administrator, on_mysql
 from .mariadb_sessions import end_on_mariadb

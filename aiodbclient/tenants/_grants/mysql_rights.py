@@ -7,16 +7,10 @@ import re
 from attrs import frozen
 
 from ...errors import GrantError
-from .._naming import mysql_logins
-from .._roles import Role
+from .._naming import Role, mysql_logins
 from .mysql_server import Work, quoted
+from .rights import RIGHTS
 
-# The rights of each role in the tenant's schema, by their names in GRANT.
-RIGHTS = {
-    Role.OWNER: frozenset({"ALL PRIVILEGES"}),
-    Role.WRITER: frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE"}),
-    Role.READER: frozenset({"SELECT", "SHOW VIEW"}),
-}
 _NO_SUCH_GRANT = (1141, 1147, 1403)
 _NAME = r"`(?:[^`]|``)*`"
 _GRANT = re.compile(
@@ -123,7 +117,7 @@ async def set_rights(work: Work, username: str) -> None:
             await _revoke_beyond(work, username, one)
     except GrantError:  # a right that the administrator does not have itself; this takes the others too
         await work.rows("REVOKE ALL PRIVILEGES, GRANT OPTION FROM %s@'%%'", username)
-    rights = ", ".join(sorted(RIGHTS[work.names.role]))
+    rights = ", ".join(sorted(RIGHTS[work.names.role].mysql))
     await work.rows(f"GRANT {rights} ON {quoted(work.schema_in_grant)}.* TO %s@'%%'", username)
 
 
@@ -131,7 +125,7 @@ async def has_exactly(work: Work, username: str) -> bool:
     """Whether a login has the rights of its role on the tenant's schema, and no other rights."""
     if await _server_roles(work, username):
         return False
-    return await _held(work, username) == [Held(RIGHTS[work.names.role], _own(work), grantable=False)]
+    return await _held(work, username) == [Held(RIGHTS[work.names.role].mysql, _own(work), grantable=False)]
 
 
 async def _server_roles(work: Work, username: str) -> list[Grantee]:
@@ -168,8 +162,8 @@ async def _revoke_beyond(work: Work, username: str, one: Held) -> None:
     """Revoke what ``one`` has beyond the rights of the role."""
     beyond = one.rights
     if one.on == _own(work):
-        wanted = RIGHTS[work.names.role]
-        beyond = frozenset() if wanted == RIGHTS[Role.OWNER] else beyond - wanted
+        wanted = RIGHTS[work.names.role].mysql
+        beyond = frozenset() if wanted == RIGHTS[Role.OWNER].mysql else beyond - wanted
     for what in (["GRANT OPTION"] if one.grantable else []) + ([", ".join(sorted(beyond))] if beyond else []):
         statement = f"REVOKE {what} ON {one.on}".replace("%", "%%")
         await work.rows(f"{statement} FROM %s@'%%'", username)

@@ -17,7 +17,7 @@ import pymysql
 from attrs import frozen
 
 from ..._aiomysql import NOT_MYSQL, Connection, Cursor
-from ..._hosts import mysql_parts
+from ..._dsn import mysql_parts
 from ...errors import ConfigurationError, GrantError
 from .._credential import Secret
 from .._naming import Names

@@ -21,9 +21,8 @@ from psycopg.sql import SQL, Identifier
 from ..._libpq import one_line
 from ...errors import GrantError
 from .._credential import verifying_context
-from .._naming import Names
-from .._problems import Problem
-from .._roles import Role
+from .._naming import Names, Role
+from .._outcomes import Problem
 from . import Grants, LoginRefusedError, ServerAwayError
 from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
 from .postgres_adoption import carry_over, shut_out

@@ -19,10 +19,10 @@ from attrs import frozen
 from psycopg.sql import SQL, Composed, Identifier
 
 from .._naming import Names
-from .._problems import Problem
-from .._roles import Role
+from .._outcomes import Problem
 from .postgres_owner import Step, members, membership_steps, read_database
 from .postgres_sessions import Session, quoted
+from .rights import RIGHTS
 
 _AT_ONCE = 500  # how many objects one GRANT names
 
@@ -74,15 +74,7 @@ ORDER BY n.oid
 """,
     "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')",
 )
-_RIGHTS: dict[Role, dict[_Kind, tuple[LiteralString, ...]]] = {
-    Role.READER: {_SCHEMA: ("USAGE",), _TABLE: ("SELECT",), _SEQUENCE: ("SELECT",)},
-    Role.WRITER: {
-        _SCHEMA: ("USAGE",),
-        _TABLE: ("SELECT", "INSERT", "UPDATE", "DELETE"),
-        _SEQUENCE: ("USAGE", "SELECT"),
-        _ROUTINE: ("EXECUTE",),
-    },
-}
+_KINDS = (_SCHEMA, _TABLE, _SEQUENCE, _ROUTINE)
 _DEFAULTS = SQL("""
 SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
 WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
@@ -128,11 +120,16 @@ async def lacking_inside(session: Session) -> list[Step]:
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
         steps.append(Step(Problem.RIGHTS_MISSING, revoke, as_owner=True))
     defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, names.group)}
-    for kind, privileges in _RIGHTS[names.role].items():
+    for kind in _KINDS:
+        privileges = RIGHTS[names.role].postgresql.get(kind.word)
+        if privileges is None:
+            continue
         lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
         rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, names.group)
         targets = [_target(kind, row) for row in rows]
-        steps += [Step(Problem.RIGHTS_MISSING, each, as_owner=True) for each in _grants(names, kind, targets)]
+        steps += [
+            Step(Problem.RIGHTS_MISSING, each, as_owner=True) for each in _grants(names, kind, privileges, targets)
+        ]
         if not {(kind.letter, privilege) for privilege in privileges} <= defaults:
             text = f"ALTER DEFAULT PRIVILEGES GRANT {', '.join(privileges)} ON {kind.word}S TO {{}}"
             steps.append(Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(names.group)), as_owner=True))
@@ -145,11 +142,12 @@ def _target(kind: _Kind, row: tuple[str, ...]) -> Composed:
     return SQL("{}").format(Identifier(*row))
 
 
-def _grants(names: Names, kind: _Kind, targets: list[Composed]) -> Iterator[Composed]:
-    privileges = SQL(", ".join(_RIGHTS[names.role][kind]))
+def _grants(
+    names: Names, kind: _Kind, privileges: Sequence[LiteralString], targets: list[Composed]
+) -> Iterator[Composed]:
     for start in range(0, len(targets), _AT_ONCE):
         yield SQL("GRANT {} ON {} {} TO {}").format(
-            privileges,
+            SQL(", ".join(privileges)),
             SQL(kind.word),
             SQL(", ").join(targets[start : start + _AT_ONCE]),
             Identifier(names.group),

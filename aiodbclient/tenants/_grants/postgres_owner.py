@@ -27,7 +27,7 @@ from attrs import field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...errors import GrantError
-from .._problems import Problem
+from .._outcomes import Problem
 from .postgres_sessions import Session
 
 PUBLIC = ""  # no role can have this name

@@ -11,7 +11,7 @@ from contextlib import suppress
 from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
-from .._problems import Problem
+from .._outcomes import Problem
 from .postgres_leaving import open_to, sessions_of_others
 from .postgres_objects import HARMLESS, hand_over, owners
 from .postgres_owner import members
