@@ -1,6 +1,6 @@
 """Tenants on a real PostgreSQL, through the SDK, over real HTTP: ``make demo``.
 
-It starts the sandbox with an embedded PostgreSQL, and gives each of TENANTS a database and a login that owns it. Then
+It starts the sandbox with an embedded PostgreSQL, and gives each of TENANTS a database and a login of its own. Then
 it shows what you get:
 
 - A process that is killed in the middle loses nothing.
@@ -24,6 +24,7 @@ from time import perf_counter
 from typing import TypeVar
 
 import psycopg
+from cryptography.fernet import Fernet
 from psycopg import AsyncConnection
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -36,6 +37,7 @@ from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 
 T = TypeVar("T")
 
+KEY = Fernet.generate_key().decode()
 TENANTS = [f"tenant_{number:03}" for number in range(1, 201)]
 BY_THE_KILLED = 0.3  # the share of tenants that another process creates before it is killed
 LOGINS_AT_A_TIME = 8
@@ -56,7 +58,7 @@ async def demo(console: Console, folder: Path) -> Table:
         console.print(f"PostgreSQL started in {since(started)}; the API sandbox is at {sandbox.url}")
         console.print(
             "It has no rate limit. The provider's 250 requests a minute would make "
-            f"two minutes of {len(TENANTS)} tenants.\n"
+            f"a minute of {len(TENANTS)} tenants.\n"
         )
 
         killed_at = await kill_in_the_middle(sandbox, cluster_id, path, console)
@@ -65,7 +67,7 @@ async def demo(console: Console, folder: Path) -> Table:
         budget = RateBudget([])
         async with (
             DatabaseClient(sandbox.token, base_url=sandbox.url, budget=budget) as client,
-            SQLiteStore(path) as store,
+            SQLiteStore(path, key=KEY) as store,
         ):
             tenants = Tenants(client.cluster(cluster_id), store)
             with progress(console) as bars:
@@ -84,7 +86,7 @@ async def demo(console: Console, folder: Path) -> Table:
             queries = await rotate_under_load(tenants, credentials[0], store)
             summary.add_row("rotated", f"{credentials[0].name}, while a client sent {queries} queries: none failed")
             await retire(tenants, credentials[0])
-            summary.add_row("retired", "its old credential: it can no longer log in")
+            summary.add_row("retired", "its previous credential: it can no longer log in")
 
             before = len(sandbox.requests)
             await expect_refused(Tenants(client.cluster(cache, engine=Engine.REDIS), store))
@@ -102,7 +104,9 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "aiodbclient", "tenants", "provision", "--from", str(names)),
         *("--cluster", cluster_id, "--store", str(path)),
-        env=os.environ | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url},
+        env=os.environ
+        | {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
+        | {"AIODBCLIENT_STORE_KEY": KEY},
         stdout=asyncio.subprocess.DEVNULL,
     )
     enough = BY_THE_KILLED * len(TENANTS)
@@ -113,7 +117,7 @@ async def kill_in_the_middle(sandbox: Sandbox, cluster_id: str, path: Path, cons
     if await process.wait() != -signal.SIGKILL:
         raise Unexpected(f"the process ended with {process.returncode} before it was killed")
     created = sandbox.counts["users.create", 201]
-    async with SQLiteStore(path) as store:
+    async with SQLiteStore(path, key=KEY) as store:
         stored = [record.name async for record in store.records() if record.current is not None]
     console.print(f"killed a process: it had created {created} logins and stored {len(stored)} of them\n")
     return len(stored)
@@ -206,7 +210,7 @@ async def rotate_under_load(tenants: Tenants, credential: Credential, store: SQL
         async for outcome in tenants.rotate([credential.name]):
             if outcome.error is not None:
                 raise Unexpected(f"{outcome.name} was not rotated: {outcome.error}")
-        await own_query(credential)  # the credential from before still works
+        await own_query(credential)  # the previous credential still works
         rotated.set()
     return queries
 
@@ -226,7 +230,7 @@ async def retire(tenants: Tenants, old: Credential) -> None:
         if "password authentication failed" not in str(error):
             raise
     else:
-        raise Unexpected("the old credential still works")
+        raise Unexpected("the previous credential still works")
 
 
 async def expect_refused(tenants: Tenants) -> None:

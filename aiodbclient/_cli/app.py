@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import doctor, single, store, tenants_exec, tenants_look, tenants_verbs
+from . import doctor, single, store, tenants_endings, tenants_exec, tenants_look, tenants_verbs
 from .completion import COMPLETES, complete
 from .help import EXIT_CODES, HELP_OPTIONS, Command, Everything, ProgramCommand, group
 from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
@@ -29,19 +29,22 @@ app = typer.Typer(
     f"\n\n{EXIT_CODES}",
 )
 tenants = group(
-    "Manage tenants: each has a database, and a login that owns it and reaches nothing else. The credentials are in a "
-    "store. Every command can be stopped and run again: it continues."
+    "Manage tenants: each has a database, and a login with all rights in it alone. The credentials are in a store. "
+    "Every command can be stopped and run again: it continues."
 )
 tenants.command("list", cls=Command)(tenants_look.list_tenants)
+tenants.command("rooms", cls=Command)(tenants_look.list_rooms)
 tenants.command("plan", cls=Command)(tenants_look.plan_tenants)
 tenants.command("provision", cls=Command)(tenants_verbs.provision_tenants)
 tenants.command("check", cls=Command)(tenants_look.check_tenants)
 tenants.command("repair", cls=Command)(tenants_verbs.repair_tenants)
 tenants.command("rotate", cls=Command)(tenants_verbs.rotate_tenants)
 tenants.command("retire", cls=Command)(tenants_verbs.retire_tenants)
-tenants.command("remove", cls=Command)(tenants_verbs.remove_tenants)
+tenants.command("suspend", cls=Command)(tenants_endings.suspend_tenants)
+tenants.command("resume", cls=Command)(tenants_endings.resume_tenants)
+tenants.command("remove", cls=Command)(tenants_endings.remove_tenants)
 tenants.command("show", cls=Command)(tenants_look.show_tenants)
-tenants.command("exec", cls=ProgramCommand)(tenants_exec.exec_tenant)
+tenants.command("exec", cls=ProgramCommand)(tenants_exec.exec_tenants)
 app.add_typer(single.clusters, name="clusters")
 app.add_typer(single.users, name="users")
 app.add_typer(single.dbs, name="dbs")

@@ -16,13 +16,15 @@ from attrs import frozen
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .completion import clusters, words
+from .completion import clusters as cluster_names
+from .completion import words
 from .output import this_is_json
 
 CLUSTER_VARIABLE = "AIODBCLIENT_CLUSTER"
 STORE_VARIABLE = "AIODBCLIENT_STORE"
 _CLUSTER_HELP = f"The cluster's name or id. Default: ${CLUSTER_VARIABLE}."
-PlaceT = TypeVar("PlaceT", bound="OnCluster | Recorded")
+_CLUSTERS_HELP = f"The cluster's name or id. Repeat it for several. Default: ${CLUSTER_VARIABLE}, such as a,b."
+PlaceT = TypeVar("PlaceT", bound="Recorded")
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
@@ -42,7 +44,8 @@ def _duration(text: str) -> timedelta:
     return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
 
 
-def _duration_option(name: str, help: str) -> Any:
+def duration_option(name: str, help: str) -> Any:
+    """An option that takes a duration."""
     return _option(name, metavar="DURATION", help=help, parser=_duration)
 
 
@@ -131,7 +134,7 @@ class Api:
             "password into the variable: other users of the machine can read arguments.",
         ),
     ] = None
-    timeout: Annotated[timedelta | None, _duration_option("--timeout", "Stop after so long, such as 30s.")] = None
+    timeout: Annotated[timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.")] = None
     verbose: Annotated[bool, _option("--verbose", help="Print errors with the request and its id.")] = False
 
 
@@ -140,16 +143,17 @@ class OnCluster(Api):
     """The cluster of a command, which takes it as its first argument too."""
 
     cluster: Annotated[
-        str | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=clusters, hidden=True)
+        str | None,
+        _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=cluster_names, hidden=True),
     ] = None
 
 
 @frozen(kw_only=True)
 class Recorded(Api):
-    """The store of a command, and the cluster of its tenants."""
+    """The store of a command, and the clusters of its tenants."""
 
-    cluster: Annotated[
-        str | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=clusters)
+    clusters: Annotated[
+        list[str] | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTERS_HELP, autocompletion=cluster_names)
     ] = None
     store: Annotated[
         str,
@@ -241,13 +245,13 @@ class Pruning:
 
 
 COMMON = (Printed, Api)  # the sets that most commands have: a page says them once
-ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=clusters)]
+ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
 NamedArgument = Annotated[
     list[str] | None,
     _argument(
         "CLUSTER NAME",
         f"The cluster's name or id, and the name. Default of CLUSTER: ${CLUSTER_VARIABLE}.",
-        autocompletion=clusters,
+        autocompletion=cluster_names,
     ),
 ]
 ShowOption = Annotated[bool, _option("--show", help="Print secrets too.")]
@@ -290,10 +294,13 @@ RolesOption = Annotated[
 ]
 OlderOption = Annotated[
     timedelta | None,
-    _duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),
+    duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),
+]
+MostOption = Annotated[
+    int | None, _option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
 ]
 AfterOption = Annotated[
-    timedelta | None, _duration_option("--after", "Skip tenants that were rotated more recently, such as 1d.")
+    timedelta | None, duration_option("--after", "Skip tenants that were rotated more recently, such as 1d.")
 ]
 
 
@@ -327,16 +334,28 @@ def _members(kind: Any) -> Iterator[inspect.Parameter]:
 
 
 def split(words: list[str] | None, option: str | None, count: int | None) -> tuple[str, list[str]]:
-    """The cluster, which may come from an option, the first word or the environment, and the names.
+    """The only cluster, and the names, as ``split_clusters`` finds them."""
+    clusters, names = split_clusters(words, None if option is None else [option], count)
+    if len(clusters) > 1:
+        raise InvalidArgumentError(
+            f"{', '.join(clusters)}: this command is for one cluster. Give it as CLUSTER or --cluster. Nothing was sent"
+        )
+    return clusters[0], names
+
+
+def split_clusters(
+    words: list[str] | None, options: list[str] | None, count: int | None
+) -> tuple[list[str], list[str]]:
+    """The clusters, which may come from options, the first word or the environment, and the names.
 
     ``count`` is the number of names that the command takes; None for any number. Then the first word is the cluster
-    only where neither the option nor the variable names it.
+    only where neither the options nor the variable name it.
     """
-    names = list(words or ())
-    cluster = option or os.environ.get(CLUSTER_VARIABLE)
-    if option is None and names and (not cluster or len(names) == (-1 if count is None else count + 1)):
-        cluster, *names = names
-    if not cluster:
+    names, given = list(words or ()), ",".join(options or ())
+    clusters = given or os.environ.get(CLUSTER_VARIABLE, "")
+    if not given and names and (not clusters or len(names) == (-1 if count is None else count + 1)):
+        clusters, *names = names
+    if not (found := [each for each in clusters.split(",") if each]):
         raise InvalidArgumentError(
             f"which cluster? Give its name or id as CLUSTER or --cluster, or set ${CLUSTER_VARIABLE}. Nothing was sent"
         )
@@ -344,13 +363,13 @@ def split(words: list[str] | None, option: str | None, count: int | None) -> tup
         raise InvalidArgumentError("NAME is missing; nothing was sent")
     if count is not None and len(names) > count:
         raise InvalidArgumentError(f"unexpected extra argument: {names[-1]!r}; nothing was sent")
-    return cluster, names
+    return found, names
 
 
 def resolved(place: PlaceT, words: list[str] | None, count: int | None) -> tuple[PlaceT, list[str]]:
-    """``place`` with the cluster that the options, the words or the environment name, and the names."""
-    cluster, names = split(words, place.cluster, count)
-    return attrs.evolve(place, cluster=cluster), names
+    """``place`` with the clusters that the options, the words or the environment name, and the names."""
+    clusters, names = split_clusters(words, place.clusters, count)
+    return attrs.evolve(place, clusters=clusters), names
 
 
 def given_options(place: Api, kind: type[Api]) -> list[str]:
@@ -358,10 +377,12 @@ def given_options(place: Api, kind: type[Api]) -> list[str]:
     options = list[str]()
     for member in attrs.fields(attrs.resolve_types(kind)):
         info, value = member.type.__metadata__[0], getattr(place, member.name)
-        variable = CLUSTER_VARIABLE if member.name == "cluster" else info.envvar
+        variable = CLUSTER_VARIABLE if member.name == "clusters" else info.envvar
         if member.name in ("timeout", "verbose") or value == member.default:
             continue
-        if variable is None or value != os.environ.get(variable):
+        values = value if isinstance(value, list) else [value]
+        if variable is None or ",".join(map(str, values)) != os.environ.get(variable):
             name = str(info.default)  # where Typer keeps the first name of an option that is an annotation
-            options += [name] if value is True else [name, str(value)]
+            for each in values:
+                options += [name] if each is True else [name, str(each)]
     return options

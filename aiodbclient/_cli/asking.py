@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import typer
 
 from ..errors import InvalidArgumentError
+from ..tenants import Role
 from .output import note, printable, safe, write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -71,3 +72,11 @@ def some(names: Sequence[str]) -> str:
     """The first of the names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(map(safe, names[:_SHOWN]))}{more}"
+
+
+def removal(names: Sequence[str], cluster: str, role: Role, what: str) -> str:
+    """The question before tenants are removed."""
+    number = f" ({len(names)})" if len(names) > 1 else ""
+    if role is not Role.OWNER:
+        return f"Remove the {role} logins of {some(names)}{number} from {cluster}?"
+    return f"Remove {some(names)}{number} from {cluster}: {what or 'logins, databases with all data, and records'}?"

@@ -37,9 +37,9 @@ def complete(answer: Callable[[], object]) -> int:
 
 
 def clusters(context: typer.Context, incomplete: str) -> list[str]:
-    """The clusters: $AIODBCLIENT_CLUSTER, and those of the API if $AIODBCLIENT_COMPLETE_CLUSTERS is set."""
+    """The clusters: those of $AIODBCLIENT_CLUSTER, and those of the API if $AIODBCLIENT_COMPLETE_CLUSTERS is set."""
     _asked.set(True)
-    known = [os.environ.get("AIODBCLIENT_CLUSTER", "")]
+    known = os.environ.get("AIODBCLIENT_CLUSTER", "").split(",")
     if os.environ.get(ASKS_THE_API):
         known += _within(_clusters)
     return [name for name in dict.fromkeys(known) if name.startswith(incomplete) and is_safe(name)]

@@ -7,7 +7,6 @@ import secrets
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from .._libpq import one_line
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import Store
 from .doctor_findings import Findings
@@ -17,7 +16,7 @@ _ROOM = bytes(1 << 16)  # a new store needs less
 
 
 async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
-    """Whether the store can be opened and written, its key fits, and its tenants are those of the cluster."""
+    """Whether the store can be opened and written, its key fits, and how many of its tenants are of other clusters."""
     try:
         encrypted = "encrypted" if keys() else f"not encrypted: set ${KEY_VARIABLE} to encrypt a new one"
     except (InvalidArgumentError, ConfigurationError) as error:
@@ -42,12 +41,9 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, f"check --store, its rights and ${KEY_VARIABLE}")
     else:
-        if others := {each for each in found if each is not None} - {cluster_id}:
-            findings.fail(
-                "store", f"{shown(where)} has tenants of the cluster {min(others)}", "Give each cluster its own store"
-            )
-        else:
-            findings.ok("store", f"{shown(where)} can be read and written, {len(found)} records, {encrypted}")
+        others = sum(each not in (None, cluster_id) for each in found)
+        records = f"{len(found)} records{f', {others} of them of other clusters' if others else ''}"
+        findings.ok("store", f"{shown(where)} can be read and written, {records}, {encrypted}")
 
 
 def _write_beside(path: Path) -> None:
@@ -61,6 +57,8 @@ def _write_beside(path: Path) -> None:
 async def _has_no_table(where: str) -> bool:
     """Whether a store in PostgreSQL has no table yet. Then its role can create it, or this raises StoreError."""
     from psycopg import AsyncConnection, Error
+
+    from .._libpq import one_line
 
     try:
         async with await AsyncConnection.connect(where, connect_timeout=10) as connection:

@@ -69,13 +69,13 @@ def _is_lost(error: object) -> bool:
 async def _steps(findings: Findings, tenants: Tenants, name: str, *, by_sql: bool) -> None:
     readers = tenants.role("reader")
     made = await _step(findings, "created", tenants.provision([name]), name + ", with the login {}")
-    rights = "the login owns its database, and nobody else can use it" if by_sql else "its settings are its own"
+    rights = "the login has all rights in its database, and others have none" if by_sql else "its settings are its own"
     await _check(findings, "isolated", tenants, name, rights)
     await try_pattern(findings, made)
     after = await _step(findings, "rotated", tenants.rotate([name]), "the new login is {}")
     enter = "log in" if by_sql else "have the passwords that the API knows; no connection was tried"
     await _check(findings, "both work", tenants, name, f"{made.username} and {after.username} {enter}")
-    await _step(findings, "retired", tenants.retire([name]), f"{made.username} has a password that nobody has")
+    await _step(findings, "retired", tenants.retire([name]), f"{made.username} has no password that works")
     enters = "logs in" if by_sql else "is unchanged"
     await _check(findings, "still works", tenants, name, f"{after.username} {enters}")
     await _step(findings, "reader", readers.provision([name]), "the login {} only reads")

@@ -19,9 +19,11 @@ from ..errors import (
     SettingsDifferError,
     UnsupportedOperationError,
 )
+from ..tenants import TenantEvent
 from .opening import AnyBudget
 from .output import Lines, as_json, complain, note, safe, this_command
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, message_of, on_signals
+from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
     from .progress import Bar
@@ -41,6 +43,7 @@ class Report:
         details: Makes what is printed of a success otherwise, before the end of the line; empty for nothing.
         summary: Makes what is printed behind the numbers at the end.
         settle: Looks at a success once more before it is counted.
+        events: Where the seconds of each tenant are, with ``--verbose``.
     """
 
     as_objects: bool
@@ -48,6 +51,7 @@ class Report:
     details: Callable[[Any], str] = lambda outcome: ""
     summary: Callable[[], str] = lambda: ""
     settle: Callable[[Any], Awaitable[Any]] | None = None
+    events: dict[str, TenantEvent] = field(factory=dict[str, TenantEvent])
 
 
 class Stopping:
@@ -69,7 +73,12 @@ class Stopping:
             self._tally.stopped = True
             if self.run is not None:
                 self.run.stop()
-        elif self._task is not None:
+        else:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End what is in flight."""
+        if self._task is not None:
             self._task.cancel()
 
 
@@ -80,7 +89,7 @@ class Tally:
     Attributes:
         total: The number of its names.
         once: Whether the work must not be done twice, so that running the command again must skip what is done.
-        again: Options of the command that goes on.
+        again: Options of the command that goes on, or what makes the whole command.
         started: When it began.
         counts: How many outcomes there are of each action.
         hopeful: How many of those that failed may succeed if the same command is run again.
@@ -91,7 +100,7 @@ class Tally:
 
     total: int
     once: bool = False
-    again: Sequence[str] = ()
+    again: Sequence[str] | Callable[[], str] = ()
     started: float = field(factory=monotonic)
     counts: Counter[Action] = field(factory=Counter[Action])
     hopeful: int = 0
@@ -115,17 +124,18 @@ async def follow(
     work: int | None = None,
     limited: bool = True,
     once: bool = False,
-    again: Sequence[str] = (),
+    again: Sequence[str] | Callable[[], str] = (),
     missing: Mapping[str, str] = {},
+    at_once: bool = False,
 ) -> int:
-    """Do runs one after the other, and print their progress and their outcomes."""
+    """Do runs one after the other, and print their progress and their outcomes. ``at_once``: a signal cancels them."""
     from .progress import Bar  # slow to import, and not needed for help
 
     tally, lines = Tally(total + len(missing), once, again), Lines()
     try:
         with Bar(tally.total, total if work is None else work, budget, limited=limited) as bar:
             stopping = Stopping(bar, tally)
-            on_signals(stopping.stop)
+            on_signals(stopping.cancel if at_once else stopping.stop)
             for name, why in missing.items():
                 _take(Failed(name=name, error=InvalidArgumentError(why)), "", tally, bar, report, lines)
             for behind, run in runs.items():
@@ -157,12 +167,24 @@ def _take(outcome: Any, behind: str, tally: Tally, bar: Bar, report: Report, lin
     tally.count(outcome)
     bar.advance(outcome.tries, untouched=outcome.action in _UNTOUCHED)
     if failed:
-        bar.fail(f"{safe(outcome.name)}{behind}", message_of(outcome.error, retried=True))
+        bar.fail(f"{safe(outcome.name)}{behind}", _reasons(outcome.error))
+    event = report.events.pop(outcome.name, None)
     if report.as_objects:
         members = _failure(outcome.error) if failed else report.row(outcome)
-        lines.write(as_json({"name": outcome.name, "action": outcome.action, **members}))
-    elif not failed and (details := report.details(outcome)):
+        seconds = {} if event is None else {"seconds": _seconds(event)}
+        lines.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
+        return
+    if not failed and (details := report.details(outcome)):
         lines.write(details)
+    if event is not None:
+        spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
+        bar.say(f"{safe(outcome.name)}{behind}: {spent}, {event.requests} requests")
+
+
+def _seconds(event: TenantEvent) -> dict[str, float]:
+    """Where the time of a tenant went, in seconds."""
+    parts = ("duration", "budget", "turn", "claim", "setup", "api", "sql", "store")
+    return {part: round(getattr(event, part), 3) for part in parts}
 
 
 def _end(tally: Tally, lines: Lines) -> int:
@@ -193,13 +215,21 @@ def _end(tally: Tally, lines: Lines) -> int:
 
 def _again(tally: Tally) -> str:
     """The command that goes on: this one, which skips what is done."""
+    if callable(tally.again):
+        return tally.again()
     if not tally.once or not tally.counts.total():
         return this_command(*tally.again)
     hours = int((monotonic() - tally.started) / 3600) + 2  # it may be run again some time later
     return this_command("--older-than", f"{hours}h")
 
 
+def _reasons(error: Exception) -> list[str]:
+    return error.lines() if isinstance(error, ProgramError) else [message_of(error, retried=True)]
+
+
 def _failure(error: Exception) -> dict[str, Any]:
+    if isinstance(error, ProgramError):
+        return error.ran.as_object()
     return {
         "error": message_of(error, retried=True),
         "type": type(error).__name__,

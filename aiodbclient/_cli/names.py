@@ -84,6 +84,15 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
     return names
 
 
+def write_names(file: Path, names: Iterable[str]) -> None:
+    """Write a file that ``locate_names`` reads."""
+    try:
+        with file.open("w", newline="") as opened:
+            csv.writer(opened).writerows([["name"], *([name] for name in names)])
+    except OSError as error:
+        raise InvalidArgumentError(f"{file} cannot be written: {error.strerror}") from None
+
+
 def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str) -> None:
     """Check that all names can be tenants' names."""
     problems = list[str]()

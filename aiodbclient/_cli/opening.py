@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from .. import ClusterClient, DatabaseClient, RateBudget, RequestEvent
+from .. import Cluster, ClusterClient, DatabaseClient, RateBudget, RequestEvent
 from ..client import environment_token
 from ..errors import ConfigurationError, InvalidArgumentError, NotFoundError, PermissionDeniedError
 from .arguments import Api
@@ -92,11 +92,19 @@ async def _say_that_it_waits() -> None:
         write_error("\r\x1b[K")
 
 
+async def find_clusters(client: DatabaseClient, wanted: Sequence[str]) -> list[ClusterClient]:
+    """Find clusters by their ids or names: with a request for each id, and one for all names. Returns engines too."""
+    listed = await client.clusters.list() if not all(map(is_id, wanted)) else []
+    return [await _by_id(client, each) if is_id(each) else _by_name(client, listed, each) for each in wanted]
+
+
 async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
-    """Find a cluster by its id or its name, with one request, which returns its engine too."""
-    cluster = cluster_by_id(client, wanted)
-    if cluster is None:
-        return await _cluster_by_name(client, wanted)
+    """Find one cluster, as ``find_clusters`` does."""
+    return (await find_clusters(client, [wanted]))[0]
+
+
+async def _by_id(client: DatabaseClient, wanted: str) -> ClusterClient:
+    cluster = client.cluster(UUID(wanted))
     try:
         return client.cluster(cluster.id, (await cluster.info()).engine)
     except PermissionDeniedError:
@@ -105,11 +113,6 @@ async def find_cluster(client: DatabaseClient, wanted: str) -> ClusterClient:
         raise InvalidArgumentError(
             f"no cluster has the id {wanted}: `aiodbclient clusters list` lists them. Nothing was changed"
         ) from None
-
-
-def cluster_by_id(client: DatabaseClient, wanted: str) -> ClusterClient | None:
-    """The cluster with the id ``wanted``; None if that is no id. Sends nothing."""
-    return client.cluster(UUID(wanted)) if is_id(wanted) else None
 
 
 def is_id(cluster: str) -> bool:
@@ -121,8 +124,7 @@ def is_id(cluster: str) -> bool:
     return True
 
 
-async def _cluster_by_name(client: DatabaseClient, wanted: str) -> ClusterClient:
-    clusters = await client.clusters.list()
+def _by_name(client: DatabaseClient, clusters: Sequence[Cluster], wanted: str) -> ClusterClient:
     found = [cluster for cluster in clusters if cluster.name == wanted]
     if not found:
         names = ", ".join(sorted(safe(cluster.name) for cluster in clusters)) or "none"

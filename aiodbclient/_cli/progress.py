@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from time import monotonic
 from types import TracebackType
@@ -87,12 +87,12 @@ class Bar:
             self._pace.count(requests)
         self._progress.advance(self._task)
 
-    def fail(self, name: str, reason: str) -> None:
+    def fail(self, name: str, reasons: Sequence[str]) -> None:
         """Print above the bar why a name failed. With ``--json`` it is on the standard output already."""
         self._failed += 1
         if speaks_json():
             return
-        text = f"{name}: {printable(reason)}"
+        text = "\n".join(f"{name}: {printable(reason)}" for reason in reasons)
         if self._progress.disable:
             write_error(f"{text}\n")
         else:

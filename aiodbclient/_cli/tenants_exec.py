@@ -1,4 +1,4 @@
-"""Run a program with the credential of a tenant: ``tenants exec``."""
+"""Run a program with the credentials of tenants: ``tenants exec``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import sys
 from asyncio.subprocess import Process, create_subprocess_exec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
-from .arguments import Recorded, RoleOption, resolved
-from .completion import words as completed
+from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, resolved
 from .delivery import environment_of
+from .following import Report, follow
 from .help import PROGRAM
-from .output import complain, safe
+from .names import write_names
+from .output import command_line, complain, safe, this_command
 from .running import SOME_FAILED, writes
-from .tenants_place import open_records
+from .tenants_place import Opened, named, open_records
+from .tenants_programs import Ran, run_quietly
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
 # begin with AIODBCLIENT_ too.
@@ -32,34 +34,50 @@ _NOT_PASSED_ON = frozenset(
     }
 )
 _NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
+_FEW = 10  # names that a suggested command repeats
 
 
 @writes
-async def exec_tenant(
+async def exec_tenants(
     context: typer.Context,
+    chosen: Chosen,
     place: Recorded,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME -- PROGRAM...",
-            help="The tenant, and after -- the program with its arguments.",
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    at_a_time: Annotated[
+        int, typer.Option("--at-a-time", metavar="N", min=1, help="How many programs run at a time, for several NAMEs.")
+    ] = 8,
+    failed: Annotated[
+        Path | None,
+        typer.Option(
+            "--failed",
+            metavar="FILE",
+            help="Write the names for which the program has not succeeded, for --from.",
             show_default=False,
-            autocompletion=completed,
         ),
     ] = None,
-    role: RoleOption = Role.OWNER,
 ) -> int:
-    """Run a program as a tenant: the credential is in its environment, and nowhere else.
+    """Run a program as a tenant, or once for each of several: the credential is in its environment, and nowhere else.
 
     The variables are those of `show --output env`. The program verifies the server if it heeds them, as psql does. It
-    does not get your API token, your store or its key. Exits with the program's exit code.
+    does not get your API token, your store or its key. For one NAME it has your terminal, and this exits with its exit
+    code.
+
+    For several it has no input, and its output is kept back: a line for each tenant says how long it took, and the
+    last lines of its standard error why it failed. -o json prints the last MiB of its output. Ctrl-C ends all of them.
 
     Example: aiodbclient tenants exec alpha --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
+    Example: aiodbclient tenants exec --all --cluster tenants-prod --store tenants.db -- psql -c "SELECT 1"
     """
     program: list[str] = context.meta.get(PROGRAM, [])
-    place, [name] = resolved(place, words, 1)
+    place, words = resolved(place, chosen.names, None)
+    wanted = named(words, chosen.file, chosen.everybody)
     if not program:
         raise InvalidArgumentError("PROGRAM is missing: put it after --, such as -- psql. Nothing was done")
+    if len(words) > 1 or wanted is None or chosen.file is not None or printed.as_json or failed is not None:
+        async with open_records(place) as opened:
+            return await _exec_each(opened, program, wanted, printed, role, at_a_time, failed)
+    [name] = words
     async with open_records(place) as opened:
         names, missing = await opened.select([name], role)
         credential = await opened.tenants.role(role).get(name) if names else None
@@ -69,6 +87,63 @@ async def exec_tenant(
         return SOME_FAILED
     with TemporaryDirectory() as folder:
         return await _run(program, _environment(credential, Path(folder)))
+
+
+async def _exec_each(
+    opened: Opened,
+    program: list[str],
+    wanted: list[str] | None,
+    printed: Printed,
+    role: Role,
+    at_a_time: int,
+    failed: Path | None,
+) -> int:
+    """Run the program for each tenant, some at a time, and write the names for which it did not succeed."""
+    if not _exists(program[0], dict(os.environ)):
+        complain(f"{program[0]}: no such program", _NOT_FOUND)
+        return _NOT_FOUND
+    names, missing = await opened.select(wanted, role)
+    left = dict.fromkeys([*names, *missing])
+    if failed is not None:
+        write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
+
+    async def work(credential: Credential) -> Ran:
+        with TemporaryDirectory() as folder:
+            return await run_quietly(program, _environment(credential, Path(folder)), Path(folder))
+
+    def again() -> str:
+        if failed is None and len(left) > _FEW:
+            return this_command()
+        roles = [] if role is Role.OWNER else ["--role", role.value]
+        which = [*left] if failed is None else ["--from", str(failed), "--failed", str(failed)]
+        options = ["--at-a-time", str(at_a_time), *roles, *given_options(opened.place, Recorded)]
+        return command_line(["tenants", "exec", *which, *options, "--", *program])
+
+    async def settle(outcome: Any) -> Any:
+        del left[outcome.name]
+        return outcome
+
+    report = Report(
+        as_objects=printed.as_json,
+        row=lambda outcome: outcome.value.as_object(),
+        details=lambda outcome: f"{safe(outcome.name)}: {outcome.value.seconds:.1f} s",
+        settle=settle,
+        events=opened.events,
+    )
+    try:
+        return await follow(
+            {"": opened.tenants.role(role).each(work, names, at_a_time)},
+            total=len(names),
+            budget=opened.budget,
+            report=report,
+            limited=False,
+            again=again,
+            missing=missing,
+            at_once=True,
+        )
+    finally:
+        if failed is not None:
+            write_names(failed, left)
 
 
 def _environment(credential: Credential, folder: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""The commands that only look at tenants: list, show, check and plan."""
+"""The commands that only look at tenants: list, rooms, show, check and plan."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from attrs import evolve
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Plan, Problem, Record, Role, Store, TenantChecked
-from ..tenants._intent import pending
+from ..tenants._intent import cluster_of, pending
 from ..tenants._naming import record_name
 from .arguments import (
     AdoptOption,
@@ -19,6 +20,7 @@ from .arguments import (
     Chosen,
     ClusterArgument,
     Listed,
+    MostOption,
     Place,
     Printed,
     Pruning,
@@ -55,7 +57,7 @@ _SIGNS = {
 async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument = None) -> int:
     """List the tenants in the store, with their readers and writers. Sends nothing if CLUSTER is an id.
 
-    The column `pending` names the command to run next: `retire` ends the credential from before the last rotation.
+    The column `pending` names the command to run next: `retire` revokes the previous credential.
     `provision`, `repair` or `rotate` finishes what was begun.
 
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
@@ -63,30 +65,61 @@ async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument =
     place, _ = resolved(place, words, 0)
     async with open_records(place) as opened:
         found = {role: (await opened.on_record(role)).records.values() for role in Role}
-    rows = [_line(record, role, printed) for role, records in found.items() for record in records]
+        called = opened.called
+    rows = [_line(record, role, printed, called) for role, records in found.items() for record in records]
     rows.sort(key=lambda row: str(row["name"]))
     none = f"{place.store} has no tenants"
     print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=_LAST, none=none)
     return opened.end(DONE)
 
 
-def _line(record: Record, role: Role, printed: Table) -> dict[str, object]:
+def _line(record: Record, role: Role, printed: Table, called: Mapping[str, str]) -> dict[str, object]:
     now = record.current
-    state = {"state": "begun" if now is None else "ready" if now.suspended is None else "suspended"}
-    left = {"pending": ", ".join(pending(record)) or None}
-    return {"name": record.name, "role": role.value} | state | _age(now, printed) | left | _login(now, printed)
+    row: dict[str, object] = {"name": record.name, "role": role.value}
+    if len(called) > 1:
+        row["cluster"] = called.get(cluster_of(record) or "")
+    if now is None or now.suspended is None:
+        row["state"] = "begun" if now is None else "ready"
+    elif printed.as_json:
+        row |= {"state": "suspended", "suspended": now.suspended.isoformat(timespec="seconds")}
+    else:
+        row["state"] = f"suspended {_since(now.suspended)}"
+    return row | _age(now, printed) | {"pending": ", ".join(pending(record)) or None} | _login(now, printed)
+
+
+def _since(time: datetime) -> str:
+    return span((datetime.now(UTC) - time).total_seconds())
 
 
 def _age(now: Credential | None, printed: Table) -> dict[str, object]:
     """How old the credential is: for people, or as a time for programs."""
     if printed.as_json or now is None or now.since is None:
         return {} if printed.as_json else {"age": None}
-    return {"age": span((datetime.now(UTC) - now.since).total_seconds())}
+    return {"age": _since(now.since)}
 
 
 def _login(now: Credential | None, printed: Table) -> dict[str, object]:
     login: dict[str, object] = {"username": None if now is None else now.username}
     return login | ({"since": None if now is None else since_of(now)} if printed.as_json or printed.wide else {})
+
+
+@reads
+async def list_rooms(
+    printed: Table, place: Recorded, capacity: MostOption = None, words: ClusterArgument = None
+) -> int:
+    """List how many tenants each cluster has, and how many more it may have. Sends nothing if CLUSTER is an id.
+
+    Example: aiodbclient tenants rooms --most 2000 --cluster tenants-prod --store tenants.db
+    """
+    place, _ = resolved(place, words, 0)
+    async with open_records(place, capacity) as opened:
+        rooms = await opened.tenants.rooms()
+    rows = [
+        {"cluster": opened.called[room.cluster], "tenants": room.tenants, "most": room.most, "free": room.free}
+        for room in rooms
+    ]
+    print_rows(rows, as_objects=printed.as_json, wide=printed.wide)
+    return DONE
 
 
 @reads
@@ -196,6 +229,7 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
             details=details,
             settle=settle,
             summary=lambda: "" if broken or missing else ": all well",
+            events=opened.events,
         )
         run = {"": opened.tenants.role(role).check(names)}
         code = await follow(run, total=len(names), budget=opened.budget, report=report, limited=False, missing=missing)
@@ -226,6 +260,7 @@ async def plan_tenants(
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Check the tenants in the store too.")] = False,
+    capacity: MostOption = None,
 ) -> int:
     """Compare the names with the store and the cluster, and change nothing. Exits with 5 if something differs.
 
@@ -233,7 +268,7 @@ async def plan_tenants(
     """
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
-    async with open_place(place, IfMissing.EMPTY) as opened:
+    async with open_place(place, IfMissing.EMPTY, capacity) as opened:
         opened.check(wanted)
         plan = await opened.tenants.role(role).plan(
             wanted, prune=pruning.prune, refresh=refresh, if_exists="adopt" if adopt else "error"

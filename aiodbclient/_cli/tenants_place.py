@@ -7,19 +7,20 @@ from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from attrs import field, frozen
 
-from .. import Run
+from .. import ClusterClient, Run
 from ..engines import Engine, guard_tenants
 from ..errors import InvalidArgumentError, StoreError
-from ..tenants import Record, Role, Store, Tenants
+from ..tenants import Record, Role, Store, TenantEvent, Tenants
 from ..tenants._naming import tenant_of
 from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved
 from .delivery import lines_of, row_of
 from .following import Report, follow
 from .names import check_tenants, read_names
-from .opening import AnyBudget, cluster_by_id, find_cluster, is_id, open_client, patiently
+from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
 from .output import command_line, complain, safe
 from .running import DONE, SOME_FAILED, UNUSABLE
 from .stores import IfMissing, open_store
@@ -37,19 +38,26 @@ class OnRecord:
 
 @frozen
 class Opened:
-    """The tenants of a cluster, which the options of a command name."""
+    """The tenants of the clusters that the options of a command name.
+
+    Attributes:
+        called: What the operator calls each cluster, by its id.
+        events: What ``--verbose`` prints of each tenant that was worked on, by its name.
+    """
 
     tenants: Tenants
     store: Store
     budget: AnyBudget
     engine: Engine | str | None
     place: Recorded
+    called: Mapping[str, str]
+    events: dict[str, TenantEvent]
     found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
 
     @property
     def cluster(self) -> str:
-        """The cluster, as the operator named it."""
-        return self.place.cluster or ""
+        """The cluster or clusters, as the operator named them."""
+        return ", ".join(self.called.values())
 
     def check(self, names: Mapping[str, str]) -> None:
         """Check that all names can be tenants' names. Raises as ``check_tenants``."""
@@ -104,38 +112,51 @@ class Opened:
 
 
 @asynccontextmanager
-async def open_place(place: Place, if_missing: IfMissing = IfMissing.FAIL) -> AsyncGenerator[Opened]:
-    """Find the cluster, then open the store, so that a cluster which can have no tenants leaves no new store behind."""
-    wanted = place.cluster or ""
+async def open_place(
+    place: Place, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None
+) -> AsyncGenerator[Opened]:
+    """Find the clusters, then open the store, so that clusters which can have no tenants leave no new store behind."""
+    if place.admin is not None and len(place.clusters or ()) > 1:
+        raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
     async with open_client(place) as (client, budget):
         async with patiently():
-            cluster = await find_cluster(client, wanted)
-        if cluster.engine is not None:
-            guard_tenants(cluster.engine)
-        async with open_store(place.store, if_missing) as store:
-            tenants = Tenants(
-                cluster,
-                store,
-                prefix=place.prefix,
-                private=place.private,
-                admin=place.admin,
-                connection_limit=place.connection_limit,
-            )
-            yield Opened(tenants, store, budget, cluster.engine, place)
+            clusters = await find_clusters(client, place.clusters or ())
+        options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
+        async with _open(place, clusters, budget, if_missing, most=most, **options) as opened:
+            yield opened
 
 
 @asynccontextmanager
-async def open_records(place: Recorded) -> AsyncGenerator[Opened]:
-    """Open the store to read it. Sends nothing and needs no token if the cluster is given by its id."""
-    wanted = place.cluster or ""
-    async with open_client(place, offline=is_id(wanted)) as (client, budget):
+async def open_records(place: Recorded, most: int | None = None) -> AsyncGenerator[Opened]:
+    """Open the store to read it. Sends nothing and needs no token if the clusters are given by their ids."""
+    wanted = place.clusters or ()
+    offline = all(map(is_id, wanted))
+    async with open_client(place, offline=offline) as (client, budget):
         async with patiently():
-            cluster = cluster_by_id(client, wanted) or await find_cluster(client, wanted)
-        if cluster.engine is not None:
-            guard_tenants(cluster.engine)
-        async with open_store(place.store) as store:
-            tenants = Tenants(cluster, store, prefix=place.prefix)
-            yield Opened(tenants, store, budget, cluster.engine, place)
+            known = [client.cluster(UUID(each)) for each in wanted if offline]
+            clusters = known or await find_clusters(client, wanted)
+        async with _open(place, clusters, budget, IfMissing.FAIL, most=most) as opened:
+            yield opened
+
+
+@asynccontextmanager
+async def _open(
+    place: Recorded, clusters: Sequence[ClusterClient], budget: AnyBudget, if_missing: IfMissing, **options: Any
+) -> AsyncGenerator[Opened]:
+    engine = next((each.engine for each in clusters if each.engine is not None), None)
+    for each in clusters:
+        if each.engine is not None:
+            guard_tenants(each.engine)
+    called = {each.id: name for each, name in zip(clusters, place.clusters or (), strict=True)}
+    events = dict[str, TenantEvent]()
+
+    def keep(event: TenantEvent) -> None:
+        events[event.name] = event
+
+    async with open_store(place.store, if_missing) as store:
+        on_event = keep if place.verbose else None
+        tenants = Tenants(clusters, store, prefix=place.prefix, on_event=on_event, **options)
+        yield Opened(tenants, store, budget, engine, place, called, events)
 
 
 def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
@@ -159,9 +180,10 @@ async def do(
     show: bool = False,
     once: bool = False,
     ask: Callable[[Opened, Mapping[Role, list[str]], Mapping[str, str]], None] | None = None,
+    among: Callable[[Record], bool] | None = None,
     ignore_absent: bool | None = None,
 ) -> int:
-    """Do ``verb`` for the chosen tenants, in each of the roles."""
+    """Do ``verb`` for the chosen tenants, in each of the roles. ``among`` says which of the records ``--all`` means."""
     place, words = resolved(place, chosen.names, None)
     wanted = named(words, chosen.file, chosen.everybody)
     async with open_place(place) as opened:
@@ -170,6 +192,8 @@ async def do(
             names[role], lacking = await opened.select(wanted, role)
             if role is roles[0]:  # with --role all, not each tenant has each role
                 missing = lacking
+            if wanted is None and among is not None:
+                names[role] = [name for name, record in opened.found[role].records.items() if among(record)]
         if ignore_absent:
             names[roles[0]] += missing
             missing = {}
@@ -184,7 +208,7 @@ async def do(
             runs,
             total=sum(map(len, names.values())),
             budget=opened.budget,
-            report=report_of(printed, show=show),
+            report=report_of(printed, opened, show=show),
             once=once,
             again=() if ignore_absent is None else ["--ignore-absent"],
             missing=missing,
@@ -192,7 +216,7 @@ async def do(
         return opened.end(code)
 
 
-def report_of(printed: Printed, *, show: bool) -> Report:
+def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
     """What is printed of tenants: their credentials with ``show``, what was repaired, and each that was removed."""
 
     def row(outcome: Any) -> dict[str, Any]:
@@ -210,4 +234,4 @@ def report_of(printed: Printed, *, show: bool) -> Report:
             lines.append(lines_of(outcome.credential))
         return "\n".join(lines)
 
-    return Report(as_objects=printed.as_json, row=row, details=details)
+    return Report(as_objects=printed.as_json, row=row, details=details, events=opened.events)

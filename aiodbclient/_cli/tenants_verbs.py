@@ -1,4 +1,4 @@
-"""The commands that change tenants: provision, repair, rotate, retire and remove."""
+"""The commands that change tenants: provision, repair, rotate and retire."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .arguments import (
     AfterOption,
     Chosen,
     Listed,
+    MostOption,
     OlderOption,
     Place,
     Printed,
@@ -25,7 +26,7 @@ from .arguments import (
     YesOption,
     resolved,
 )
-from .asking import check_most, confirm, some
+from .asking import check_most, confirm, removal, some
 from .following import follow
 from .names import locate_names
 from .running import writes
@@ -57,12 +58,14 @@ async def provision_tenants(
             "over and give the login a new password.",
         ),
     ] = IfExists.ERROR,
+    capacity: MostOption = None,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
     """Create a database and a login for each name, and store the credentials. Tenants in the store are kept.
 
-    With --role reader or writer: create such a login for tenants that are in the store.
+    With several clusters, a new tenant goes to the one with the fewest. With --role reader or writer: create such a
+    login for tenants that are in the store.
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
@@ -72,11 +75,11 @@ async def provision_tenants(
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
     if action is IfExists.RESET:
-        logins = f"each login of {place.cluster} that exists and is not on record"
+        logins = f"each login of {', '.join(place.clusters or ())} that exists and is not on record"
         confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
-    async with open_place(place, missing) as opened:
-        tenants, report = opened.tenants.role(role), report_of(printed, show=show)
+    async with open_place(place, missing, capacity) as opened:
+        tenants, report = opened.tenants.role(role), report_of(printed, opened, show=show)
         if not pruning.prune:
             kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
             run = tenants.provision(wanted, if_exists=action.value)
@@ -86,7 +89,7 @@ async def provision_tenants(
         plan = await tenants.plan(wanted, prune=True, if_exists=action.value)
         check_most(len(plan.extra), pruning.most)
         if plan.extra:
-            confirm(_removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes)
+            confirm(removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
         return await follow({"": plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report)
 
@@ -161,11 +164,11 @@ async def retire_tenants(
     after: AfterOption = None,
     end_sessions: Annotated[
         bool,
-        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the old login."),
+        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
     ] = True,
     yes: YesOption = False,
 ) -> int:
-    """End the credential from before `rotate`: its password and its sessions.
+    """Revoke the previous credential, and end its sessions.
 
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants retire --all --after 1d --yes --cluster tenants-prod --store tenants.db
@@ -175,7 +178,7 @@ async def retire_tenants(
         olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
         if olds:
             sessions = " and end their open sessions" if end_sessions else ""
-            confirm(f"Retire the old logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
+            confirm(f"Retire the previous logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
 
     return await do(
         place,
@@ -185,59 +188,3 @@ async def retire_tenants(
         printed,
         ask=ask if chosen.everybody else None,
     )
-
-
-@writes
-async def remove_tenants(
-    chosen: Chosen,
-    place: Place,
-    printed: Printed,
-    role: RoleOption = Role.OWNER,
-    keep_database: Annotated[
-        bool, typer.Option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
-    ] = False,
-    ignore_absent: Annotated[
-        bool, typer.Option("--ignore-absent", help="Names that are not on record are no failure.")
-    ] = False,
-    most: Annotated[
-        int | None,
-        typer.Option(
-            "--max", metavar="N", min=0, help="Refuse to remove more than N. --all --yes needs it.", show_default=False
-        ),
-    ] = None,
-    yes: YesOption = False,
-) -> int:
-    """Remove tenants: their logins, their databases with all data, and their records.
-
-    With --all, type the number of tenants or the name of the cluster. With --role reader or writer: remove only such
-    logins.
-
-    Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
-    """
-    if chosen.everybody and yes and most is None:
-        raise InvalidArgumentError("--all --yes removes everything: add --max N, the most to remove. Nothing was sent")
-
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        check_most(len(names[role]), most)
-        absent = f" Not on record: {some(list(missing))}." if missing else ""
-        what = "logins and records; the databases stay" if keep_database else ""
-        words = [str(len(names[role])), opened.cluster] if chosen.everybody else []
-        confirm(f"{_removal(names[role], opened.cluster, role, what)}{absent}", yes=yes, words=words)
-
-    return await do(
-        place,
-        chosen,
-        [role],
-        lambda tenants, names: tenants.remove(names, keep_database=keep_database),
-        printed,
-        ask=ask,
-        ignore_absent=ignore_absent,
-    )
-
-
-def _removal(names: Sequence[str], cluster: str, role: Role, what: str) -> str:
-    """The question before tenants are removed."""
-    number = f" ({len(names)})" if len(names) > 1 else ""
-    if role is not Role.OWNER:
-        return f"Remove the {role} logins of {some(names)}{number} from {cluster}?"
-    return f"Remove {some(names)}{number} from {cluster}: {what or 'logins, databases with all data, and records'}?"

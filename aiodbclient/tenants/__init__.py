@@ -1,4 +1,4 @@
-"""Tenants of a cluster: each has a database, a login that owns it and reaches no other, and a record of both.
+"""Tenants of a cluster: each has a database, a login with all rights in it alone, and a record of both.
 
 ``Tenants`` creates, rotates and removes them. A store (``SQLiteStore``, ``PostgresStore``, or one of your own that fits
 ``Store``) keeps the records.

@@ -267,4 +267,4 @@ def _on_record_text(tenant: ClaimedTenant, login: str) -> str:
         return "the name is on record, without a credential"
     if current.username == login:
         return "the credential on record is being replaced and may no longer work: repair the tenant"
-    return "the credential from before is on record, and was not touched"
+    return "the previous credential is on record, and was not touched"

@@ -26,7 +26,7 @@ class Problem(StrEnum):
             or the tenant owns something in another database.
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.
         SETTINGS_DIFFER: The API reports other settings for the login than its role has.
-        PREVIOUS_REFUSED: The server refuses the credential from before the last rotation, which is not retired yet.
+        PREVIOUS_REFUSED: The server refuses the previous credential, which is not retired yet.
         UNFINISHED: A process started to change the tenant and did not finish.
         REMOVAL_UNFINISHED: A process started to remove the tenant and did not finish: run ``remove``.
     """

@@ -1,4 +1,4 @@
-"""Provision a tenant: give it a database and a login that owns it, and store its credential."""
+"""Provision a tenant: give it a database and a login of its own, and store its credential."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 
 
 class ProvisionTenants(ClaimingJob[TenantDone]):
-    """Give each tenant a database and a login that owns it. See ``Tenants.provision``."""
+    """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
     places = True
 
@@ -118,7 +118,7 @@ class Found:
 async def provision(
     tenant: ClaimedTenant, if_exists: IfExists, listing: Listing | None, setup: Setup | None
 ) -> tuple[Action, Credential]:
-    """Give the tenant a database and a login that owns it, and store its credential.
+    """Give the tenant a database and a login of its own, and store its credential.
 
     The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
     existing objects are ours. Without an intent they are somebody else's.

@@ -78,7 +78,7 @@ async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
     other = tenant.names.other(current.username)
     if previous is not None and record.intended is None and not force:
         raise RotationPendingError(
-            f"the tenant {tenant.names.tenant!r} was rotated and the credential from before is not retired: rotating "
+            f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
             "again would end it while programs may still use it",
             advice="retire it first, or pass force=True",
         )

@@ -35,7 +35,7 @@ DoneT = TypeVar("DoneT", bound=Done)
 
 
 class Tenants:
-    """The tenants of one or more clusters: each has a database and a login that owns it and reaches no other.
+    """The tenants of one or more clusters: each has a database, and a login with all rights in it alone.
 
     It stores a tenant's name before it sends anything for it, and its credential before it returns it. Every method is
     safe to repeat and to cancel: if a process dies or is cancelled, the next call for the same name continues. Any
@@ -275,11 +275,11 @@ class Tenants:
         Args:
             names: The tenants. May be long, lazy or async. None: all on record.
             older_than: Leave tenants alone whose credential is younger, by the store's clock.
-            force: Whether to rotate a tenant again that is not retired yet, which ends the credential from before.
+            force: Whether to rotate a tenant again that is not retired yet, which ends the previous credential.
 
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
-            it meanwhile), or FAILED: with RotationPendingError if the credential from before is not retired, with
+            it meanwhile), or FAILED: with RotationPendingError if the previous credential is not retired, with
             InvalidArgumentError if the tenant has no credential on record, or with an error of ``ensure``.
 
         Raises:
@@ -291,7 +291,7 @@ class Tenants:
     def retire(
         self, names: GivenNames | None = None, after: timedelta | None = None, end_sessions: bool = True
     ) -> Run[TenantOutcome]:
-        """End the credential from before ``rotate``: its password and its sessions.
+        """Revoke the previous credential, and end its sessions.
 
         PostgreSQL: its login is deleted. MySQL: its login is locked. Otherwise its login gets a random password.
 

@@ -25,19 +25,22 @@ ARGUMENTS = {
     "dbs create": ["C", "something"],
     "dbs delete": ["C", "nothing", "--yes"],
     "tenants list": ["--cluster", "C", "--store", "S"],
+    "tenants rooms": ["--cluster", "C", "--store", "S"],
     "tenants plan": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants provision": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants check": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants repair": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants rotate": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants retire": ["nobody", "--cluster", "C", "--store", "S"],
+    "tenants suspend": ["nobody", "--cluster", "C", "--store", "S"],
+    "tenants resume": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants remove": ["nobody", "--yes", "--cluster", "C", "--store", "S"],
     "tenants show": ["nobody", "--cluster", "C", "--store", "S"],
     "tenants exec": ["nobody", "--cluster", "C", "--store", "S", "--", "true"],
     "doctor": ["C"],
 }
 OF_STORES = ("store list", "store keygen", "store rekey", "store copy", "store forget", "sandbox")
-STORED = ("list", "check", "repair", "rotate", "retire", "remove", "show", "exec")
+STORED = ("list", "rooms", "check", "repair", "rotate", "retire", "suspend", "resume", "remove", "show", "exec")
 
 
 def line(command: Command, name: str, cluster: str = "tenants-prod") -> list[str]:
@@ -91,7 +94,7 @@ def test_a_name_that_is_not_there_is_1_and_a_store_that_is_not_there_is_4(comman
 
     del command.environment["AIODBCLIENT_STORE_KEY"]
     assert command("tenants", "provision", "exit-codes", *command.place).code == 0
-    for verb in ("check", "repair", "rotate", "show", "exec"):
+    for verb in ("check", "repair", "rotate", "suspend", "resume", "show", "exec"):
         assert command(*line(command, f"tenants {verb}")).code == 1, verb
     for verb in ("retire", "remove"):
         done = command(*line(command, f"tenants {verb}"))

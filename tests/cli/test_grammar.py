@@ -53,7 +53,8 @@ def examples() -> list[str]:
         "tenants provision",
         "store copy",
     ]
-    last = ["store forget", "dbs delete", "users delete", "tenants rotate", "tenants retire", "tenants remove"]
+    last = ["store forget", "dbs delete", "users delete", "tenants rotate", "tenants retire"]
+    last += ["tenants suspend", "tenants resume", "tenants remove"]
 
     def place(example: str) -> tuple[int, int]:
         late = [at for at, verb in enumerate(last) if example.startswith(f"aiodbclient {verb}")]

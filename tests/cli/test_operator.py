@@ -108,7 +108,7 @@ def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: lis
     assert command("tenants", "rotate", names[0], *command.place).code == 0
     for verb, question in (
         ("rotate", "Give 2 logins on tenants-prod new credentials? The old ones keep working."),
-        ("retire", f"Retire the old logins of {names[0]} on tenants-prod and end their open sessions?"),
+        ("retire", f"Retire the previous logins of {names[0]} on tenants-prod and end their open sessions?"),
     ):
         terminal = command.terminal("tenants", verb, "--all", *command.place, columns=200)
         assert question in terminal.expect("[y/N]")

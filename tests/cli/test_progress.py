@@ -102,7 +102,7 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
         while "done" not in (printed := capsys.readouterr().err):  # noqa: ASYNC110 - its timer is no event
             await asyncio.sleep(0.01)
         clock.now += LINE_EVERY / 2
-        bar.fail("e", "refused")
+        bar.fail("e", ["refused"])
 
     assert printed == "aiodbclient: 6 of 10 done, 2 kept, 8/min, 30s left\n"
     assert capsys.readouterr().err == "e: refused\n"

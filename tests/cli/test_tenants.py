@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -449,8 +450,10 @@ def test_an_api_that_cannot_be_used_is_4(command: Command) -> None:
     assert (wrong.code, wrong.out) == (4, "")
     assert "401" in wrong.err
 
-    command.environment["DIGITALOCEAN_API_URL"] = "http://127.0.0.1:1"
-    gone = command("users", "list", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
+    with socket.socket() as closed:  # bound, and it does not listen
+        closed.bind(("127.0.0.1", 0))
+        command.environment["DIGITALOCEAN_API_URL"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        gone = command("users", "list", "9cc10173-e9ea-4176-9dbc-a4cee4c4ff30")
     assert (gone.code, gone.out) == (4, "")
     assert "no connection" in gone.err
 

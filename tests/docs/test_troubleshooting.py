@@ -1,18 +1,26 @@
-"""The troubleshooting page has the messages of the code, and all errors that operators meet."""
+"""The troubleshooting page has the messages of the code, all errors that operators meet, and commands that run."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from aiodbclient.sandbox import Sandbox
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
-QUOTED = re.findall(r"^> (.+)$", PAGE, re.MULTILINE)
-# Messages of PostgreSQL itself.
-OF_THE_SERVER = {
+MESSAGES = re.findall(r"^### (.+)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+# Messages of PostgreSQL and of aiohttp.
+OF_OTHERS = {
+    "Cannot connect to host",
     "password authentication failed for user",
     "permission denied for database",
     "too many connections for database",
@@ -39,9 +47,9 @@ def texts() -> list[str]:
 TEXTS = texts()
 
 
-@pytest.mark.parametrize("message", QUOTED)
+@pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_is_one_of_the_code(message: str) -> None:
-    assert message in OF_THE_SERVER or any(message in text for text in TEXTS)
+    assert message in OF_OTHERS or any(message in text for text in TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +57,19 @@ def test_a_message_is_one_of_the_code(message: str) -> None:
 )
 def test_an_error_that_operators_meet_has_a_section(error: str) -> None:
     assert re.search(rf"^## .*\b{error}\b", PAGE, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("_aiodbclient_servers")
+def test_its_commands_run_from_its_top(tmp_path: Path) -> None:
+    with Sandbox(windows=[]) as sandbox:
+        asyncio.run(sandbox.add_cluster("pg", "tenants-prod", backend="postgres"))
+        place = {"DIGITALOCEAN_TOKEN": sandbox.token, "DIGITALOCEAN_API_URL": sandbox.url}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | place | {"PATH": path}
+        exported = ""
+        for block in ["aiodbclient tenants provision alpha beta --cluster tenants-prod --store tenants.db", *COMMANDS]:
+            script = ["bash", "-euc", exported + block]
+            done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, (block, done.stderr)
+            exported += "".join(re.findall(r"^export .*\n", block, re.MULTILINE))
+    assert len(COMMANDS) > 8

@@ -35,7 +35,7 @@ def test_the_demo_shows_it_all() -> None:
     assert "logins created exactly once: 200 of 200" in printed
     assert "each tenant was refused at another tenant's database (200 tried)" in printed
     assert re.search(r"rotated +tenant_\d+, while a client sent \d+ queries: none failed", printed)
-    assert "its old credential: it can no longer log in" in printed
+    assert "its previous credential: it can no longer log in" in printed
     assert "a tenant on Redis, before a request was sent (0 requests)" in printed
 
 

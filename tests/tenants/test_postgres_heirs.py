@@ -17,6 +17,8 @@ from aiodbclient import Action
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._grants.postgres_leaving import wait_until_free
+from aiodbclient.tenants._grants.postgres_sessions import Session
 from aiodbclient.tenants._naming import Names
 
 from .conftest import Place, only
@@ -316,6 +318,30 @@ async def test_a_tenant_does_not_become_the_administrator_by_a_rotation_and_a_re
     with psycopg.connect(current.uri) as session:
         assert session.execute("SELECT public.up() = current_user").fetchone() == (True,)
     assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
+async def test_nothing_that_is_committed_while_a_login_waits_to_be_deleted_becomes_the_administrators(
+    managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login prepares a transaction as the owner role, so the tenant's other login may commit it."""
+    login, other = names.logins
+    with managed.open(login, names.whole) as session:
+        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
+        session.execute("BEGIN; SET ROLE NONE; " + UP)
+        session.execute(SQL("SET ROLE {}; PREPARE TRANSACTION 'late'").format(Identifier(names.owner)))
+
+    async def committed(session: Session, **what: str) -> None:
+        with managed.open(other, names.whole) as its:
+            for (gid,) in its.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
+                its.execute(f"COMMIT PREPARED '{gid}'".encode())
+        await wait_until_free(session, **what)
+
+    monkeypatch.setattr("aiodbclient.tenants._grants.postgres_logins.wait_until_free", committed)
+    assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+
+    assert owners(managed, names.whole) == {names.owner}
+    with managed.open(other, names.whole) as session:
+        assert session.execute("SELECT public.up()").fetchone() == (names.owner,)
 
 
 async def test_a_reader_does_not_become_the_administrator_when_it_is_removed(place: Place) -> None:

@@ -175,8 +175,7 @@ class LoginEnd:
         """
         ((self.role, _),) = await session.run(_END_OTHERS_FIRST)
         await self._end_others(session)
-        await self._disown(session, self._entered)
-        await self._delete(session)
+        await self._delete(session, self._entered)
         await self._end_others(session)
 
     async def run_as_administrator(self, session: Session) -> None:
@@ -188,14 +187,19 @@ class LoginEnd:
                 await session.run(SQL("ALTER ROLE {} NOLOGIN").format(login))
                 await session.run(SQL("GRANT {} TO CURRENT_USER").format(login))
                 await session.run(_END_OTHERS, self.role)
-            await self._disown(session, None if session.knows_options else self._administered)
-        await self._delete(session)
+        await self._delete(session, None if session.knows_options else self._administered)
 
-    async def _delete(self, session: Session) -> None:
+    async def _delete(
+        self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]] | None
+    ) -> None:
+        await self._disown(session, entered)
         try:
             await wait_until_free(session, role=self.username)
         except GrantError as held:
             raise self._kept(session, str(held)) from None
+        # A transaction that held the lock may have made something that the login owns. Another login of the tenant may
+        # commit a prepared one.
+        await self._disown(session, entered)
         self.deleted = True
         await self.delete()
 

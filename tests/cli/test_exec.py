@@ -1,0 +1,143 @@
+"""A program that runs once for each tenant: ``tenants exec`` of several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import SIGNALS, Command
+
+_used = iter(range(10**6))
+# It fails for the tenants in $FAIL, and says who it is.
+PROGRAM = """
+import os, sys
+name = os.environ["PGUSER"]
+print("I am", name)
+if name in os.environ.get("FAIL", "").split():
+    print("one\\n\\ntwo\\nthree", file=sys.stderr)
+    raise SystemExit(3)
+"""
+RUN = ["--", sys.executable, "-c", PROGRAM]
+# It ignores SIGTERM, and so does what it started.
+STUBBORN = """
+trap "" TERM
+sleep 60 &
+echo $$ $! > "$FOLDER/$PGUSER"
+wait
+"""
+
+
+@pytest.fixture
+def tenants(command: Command) -> Iterator[list[str]]:
+    """The test's own tenants on the shared server."""
+    test = next(_used)
+    names = [f"x{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{letter}" for letter in "abc"]
+    assert command("tenants", "provision", *names, *command.place).code == 0
+    yield names
+    assert command("tenants", "remove", "--all", "--yes", "--max", "3", *command.place).code == 0
+
+
+def test_it_prints_a_line_for_each_and_goes_on_with_those_that_failed(command: Command, tenants: list[str]) -> None:
+    a, b, c = tenants
+    left = command.folder / "left.csv"
+    command.environment["FAIL"] = f"{b} {c}"
+
+    done = command.process("tenants", "exec", "--all", "--failed", str(left), *command.place, *RUN)
+
+    assert done.code == 1
+    [line, last] = done.out.splitlines()
+    assert (line.startswith(f"{a}: 0."), last) == (True, "1 done, 2 failed")
+    for name in (b, c):
+        lines = [line for line in done.err.splitlines() if line.startswith(f"{name}: ")]
+        assert lines[0].startswith(f"{name}: exit code 3 after 0.")
+        assert lines[1:] == [f"{name}: one", f"{name}: two", f"{name}: three"]
+    assert left.read_text().split() == ["name", b, c]
+    assert f"tenants exec --from {left} --failed {left}" in done.err
+
+    command.environment["FAIL"] = c
+    again = command.process("tenants", "exec", "--from", str(left), "--failed", str(left), *command.place, *RUN)
+    assert (again.code, left.read_text().split()) == (1, ["name", c])
+    command.environment["FAIL"] = ""
+    assert command.process("tenants", "exec", a, b, *command.place, *RUN).out.endswith("2 done\n")
+
+
+def test_objects_have_the_exit_code_and_the_output(command: Command, tenants: list[str]) -> None:
+    a, b, _ = tenants
+    command.environment["FAIL"] = b
+
+    done = command.process("tenants", "exec", a, b, "nobody", "-o", "json", *command.place, *RUN)
+
+    found = {each["name"]: each for each in done.objects()}
+    assert done.code == 1
+    assert {key: found[a][key] for key in ("action", "exit_code", "output", "errors")} == {
+        "action": "done",
+        "exit_code": 0,
+        "output": f"I am {a}\n",
+        "errors": "",
+    }
+    assert found[a]["seconds"] > 0
+    assert (found[b]["exit_code"], found[b]["errors"]) == (3, "one\n\ntwo\nthree\n")
+    assert found["nobody"]["error"].startswith("not on record")
+    [alone] = command.process("tenants", "exec", a, "--json", *command.place, *RUN).objects()
+    assert alone["output"] == f"I am {a}\n"
+
+
+def test_a_program_or_a_file_that_is_not_there_is_noticed_first(command: Command, tenants: list[str]) -> None:
+    missing = command("tenants", "exec", "--all", *command.place, "--", "no-such-program")
+    assert (missing.code, missing.out) == (127, "")
+    nowhere = command("tenants", "exec", "--all", "--failed", "/no/such/folder/f", *command.place, *RUN)
+    assert (nowhere.code, "/no/such/folder/f cannot be written" in nowhere.err) == (2, True)
+
+
+def test_as_many_run_at_a_time_as_asked(command: Command, tenants: list[str]) -> None:
+    """Each waits for a file of another: with one at a time, nobody comes."""
+    command.environment["FOLDER"] = str(command.folder)
+    meet = 'touch "$FOLDER/$PGUSER.here"; for i in $(seq 100); do test $(ls "$FOLDER" | grep -c here) -ge 3 && exit; '
+    meet += "sleep 0.02; done; exit 1"
+    assert command("tenants", "exec", "--all", *command.place, "--", "sh", "-c", meet).code == 0
+    for file in command.folder.glob("*.here"):
+        file.unlink()
+    alone = f'rm -f "$FOLDER"/*.here; {meet}'
+    done = command("tenants", "exec", "--all", "--at-a-time", "1", *command.place, "--", "sh", "-c", alone)
+    assert (done.code, done.out) == (1, "3 failed\n")
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_all_programs_and_what_they_started(
+    command: Command, tenants: list[str], number: signal.Signals
+) -> None:
+    command.environment["FOLDER"] = str(command.folder)
+    left = command.folder / "left.csv"
+    process = command.start(
+        *("tenants", "exec", "--all", "--failed", str(left), "--at-a-time", "2", *command.place),
+        *("--", "sh", "-c", STUBBORN),
+    )
+    deadline = time.monotonic() + 30
+    while len(begun := [name for name in tenants if (command.folder / name).exists()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.1)  # the shells write their files
+    running = [int(each) for name in begun for each in (command.folder / name).read_text().split()]
+    assert len(running) == 4
+    assert all(map(is_running, running))
+
+    process.send_signal(number)
+    done = command.end(process)
+
+    assert done.code == 3
+    assert "stopped early: 0 are done, 3 are left. To go on, run it again: aiodbclient tenants exec --from" in done.err
+    assert not any(map(is_running, running))
+    assert left.read_text().split() == ["name", *tenants]

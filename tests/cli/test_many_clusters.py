@@ -1,0 +1,191 @@
+"""Tenants of several clusters, and tenants that are suspended, from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from aiodbclient.sandbox import Sandbox
+
+from .conftest import Command
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Sandbox]:
+    with Sandbox(windows=[], token="t0ken-secret") as fleet:
+        for name in ("east", "west"):
+            asyncio.run(fleet.add_cluster("pg", name, backend="postgres"))
+        yield fleet
+
+
+@pytest.fixture
+def many(command: Command, fleet: Sandbox) -> Command:
+    """The command, with two clusters in its environment, and a store of its own."""
+    command.sandbox = fleet
+    command.before = len(fleet.requests)
+    command.environment |= {
+        "DIGITALOCEAN_API_URL": fleet.url,
+        "AIODBCLIENT_CLUSTER": "east,west",
+        "AIODBCLIENT_STORE": command.store,
+    }
+    return command
+
+
+def remove_all(command: Command) -> None:
+    assert command("tenants", "remove", "--all", "--yes", "--max", "99").code == 0
+
+
+def on(command: Command, *options: str) -> dict[str, str]:
+    """The cluster of each tenant."""
+    listed = command("tenants", "list", *options, "--json").objects()
+    return {each["name"]: each["cluster"] for each in listed}
+
+
+def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> None:
+    assert many("tenants", "provision", "a", "b", "c", "d", "--cluster", "east", "--cluster", "west").code == 0
+
+    homes = on(many)
+    assert sorted(homes.values()) == ["east", "east", "west", "west"]
+    [eastern, *_] = [name for name, cluster in homes.items() if cluster == "east"]
+    table = many("tenants", "list").out.splitlines()
+    assert table[0].split() == ["name", "role", "cluster", "state", "age", "pending", "username"]
+    assert many("tenants", "check").out == "4 checked: all well\n"
+    assert many("tenants", "rotate", "--all", "--yes").out == "4 rotated\n"
+    assert many("tenants", "retire", "--all", "--yes").out == "4 retired\n"
+
+    one = many("tenants", "list", "--cluster", "east", "--json").objects()
+    assert ([each["name"] for each in one], "cluster" in one[0]) == ([n for n in homes if homes[n] == "east"], False)
+    assert many("tenants", "check", "--cluster", "east").out == "2 checked: all well\n"
+    foreign = many("tenants", "check", eastern, "--cluster", "west")
+    assert (foreign.code, "not on record" in foreign.err) == (1, True)
+    taken = many("tenants", "provision", eastern, "--cluster", "west")
+    assert (taken.code, "is on record for the cluster" in taken.err) == (1, True)
+    remove_all(many)
+
+
+def test_rooms_are_counted_and_bounded(many: Command) -> None:
+    assert many("tenants", "provision", "a", "b", "c", "--most", "2").code == 0
+
+    rooms = many("tenants", "rooms", "--most", "2", "--json").objects()
+    assert sorted(each["tenants"] for each in rooms) == [1, 2]
+    assert [(each["cluster"], each["most"], each["free"]) for each in rooms] == [
+        (name, 2, 2 - each["tenants"]) for name, each in zip(["east", "west"], rooms, strict=True)
+    ]
+    assert many("tenants", "rooms").out.splitlines()[0].split() == ["cluster", "tenants", "most", "free"]
+    full = many("tenants", "provision", "d", "e", "--most", "2")
+    assert (full.code, full.out) == (1, "1 created, 1 failed\n")
+    assert "there is no room for the tenant" in full.err
+    planned = many("tenants", "plan", "e", "f", "--most", "2")
+    assert (planned.code, "no room" in planned.err) == (4, True)
+
+    ids = [each["id"] for each in many("clusters", "--json").objects()]
+    before = len(many.sandbox.requests)
+    by_id = many("tenants", "rooms", "--cluster", ids[0], "--cluster", ids[1], "--json").objects()
+    assert ([each["cluster"] for each in by_id], len(many.sandbox.requests)) == (ids, before)
+    remove_all(many)
+
+
+def test_several_clusters_are_refused_where_one_is_meant(many: Command) -> None:
+    for arguments in (["users", "list"], ["doctor"], ["dbs", "create", "x"]):
+        refused = many(*arguments)
+        assert (refused.code, "this command is for one cluster" in refused.err) == (2, True)
+    assert many("users", "list", "west").code == 0
+    twice = many("tenants", "provision", "a", "--cluster", "east", "--cluster", "east")
+    assert (twice.code, "the same cluster twice" in twice.err) == (2, True)
+    admin = many("tenants", "provision", "a", "--admin", "postgresql://x:hunter2@host/db")
+    assert (admin.code, "--admin is for one cluster" in admin.err) == (2, True)
+
+
+def test_doctor_leaves_tenants_of_other_clusters_alone(many: Command) -> None:
+    assert many("tenants", "provision", "a", "b").code == 0
+
+    done = many("doctor", "east")
+
+    assert done.code == 0, done.out
+    assert "2 records, 1 of them of other clusters" in done.out
+    remove_all(many)
+
+
+def login(command: Command, name: str) -> str:
+    """A URI of the tenant, which a program has."""
+    return command("tenants", "show", name, "-o", "uri", shows=True).out.strip()
+
+
+def enters(uri: str) -> bool:
+    with suppress(psycopg.OperationalError), psycopg.connect(uri):
+        return True
+    return False
+
+
+def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
+    assert many("tenants", "provision", "a", "b", "c").code == 0
+    old = login(many, "a")
+
+    assert many("tenants", "suspend", "a", "b").out == "2 suspended\n"
+
+    assert not enters(old)
+    states = [line.split()[3:5] for line in many("tenants", "list").out.splitlines()[1:]]
+    assert [state[0] for state in states] == ["suspended", "suspended", "ready"]
+    assert states[0][1].endswith("s")
+    listed = many("tenants", "list", "--json").objects()
+    assert [each["state"] for each in listed] == ["suspended", "suspended", "ready"]
+    assert "+00:00" in listed[0]["suspended"]
+    assert many("tenants", "check").out == "3 checked: all well\n"
+    early = many("tenants", "remove", "--all", "--suspended-for", "30d", "--yes", "--max", "0")
+    assert (early.code, early.out) == (0, "nothing to do\n")
+    assert many("tenants", "remove", "a", "c", "--suspended-for", "30d", "--yes").out == "2 kept\n"
+
+    resumed = many("tenants", "resume", "--all", "--yes", "--json")
+    assert [(each["name"], each["action"]) for each in resumed.objects()] == [("a", "resumed"), ("b", "resumed")]
+    assert enters(login(many, "a"))
+    assert not enters(old)
+
+    assert many("tenants", "suspend", "b").code == 0
+    removed = many("tenants", "remove", "--all", "--suspended-for", "0s", "--yes", "--max", "1")
+    assert removed.out == "b: deleted\n1 deleted\n"
+    remove_all(many)
+
+
+def test_all_tenants_are_suspended_by_their_number_alone(many: Command) -> None:
+    assert many("tenants", "provision", "a", "b").code == 0
+    unasked = many("tenants", "suspend", "--all", "--yes")
+    assert (unasked.code, "add --max N" in unasked.err) == (2, True)
+    fewer = many("tenants", "suspend", "--all", "--yes", "--max", "1")
+    assert (fewer.code, "2 would be" in fewer.err) == (2, True)
+
+    for answer, code in (("y", 3), ("2", 0)):
+        terminal = many.terminal("tenants", "suspend", "--all")
+        assert "Suspend a, b (2) on east, west" in terminal.expect("Type 2 to go on")
+        terminal.type(f"{answer}\n")
+        ended, seen = terminal.end()
+        assert (ended, "2 suspended" in seen) == (code, code == 0)
+
+    alone = many.terminal("tenants", "resume", "--all", "--cluster", "east")
+    alone.expect("Resume")
+    alone.type("y\n")
+    assert alone.end()[0] == 0
+    remove_all(many)
+
+
+def test_verbose_says_where_the_time_goes(many: Command) -> None:
+    done = many("tenants", "provision", "a", "b", "--verbose")
+    assert (done.code, done.out) == (0, "2 created\n")
+    for name in "ab":
+        [line] = [line for line in done.err.splitlines() if line.startswith(f"aiodbclient: {name}: ")]
+        for part in ("duration", "budget", "turn", "claim", "setup", "api", "sql", "store"):
+            assert f"{part} " in line
+
+    checked = many("tenants", "check", "--verbose", "--json").objects()
+    for each in checked:
+        parts = each["seconds"]
+        assert parts["duration"] >= parts["sql"] > 0
+    quiet = many("tenants", "check", "--json").objects()
+    assert "seconds" not in json.dumps(quiet)
+    assert Path(many.store).exists()
+    remove_all(many)
