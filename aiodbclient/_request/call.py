@@ -130,7 +130,7 @@ class Call:
         self.operation = operation
         self.path = path
         self.options = options
-        self.meter = options.meter
+        self.meter: Meter | None = options.meter
         self.cluster_id = cluster_id
         self.name = name
         self.exact_name = exact_name
