@@ -187,8 +187,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             return found | {Problem.RIGHTS_MISSING} if closed else found
 
         if names.role is Role.OWNER:
-            return await self._readers.read(of_owner)
-        found = await self._readers.read(of_group)
+            return await self._sessions.read(of_owner)
+        found = await self._sessions.read(of_group)
         if Problem.RIGHTS_MISSING in found:
             return found
         async with self._session(names, dbname=names.database) as session:
