@@ -183,7 +183,7 @@ async def request_below(
         check_name(segment)
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     target = "/".join((CLUSTERS, context.cluster_id, *(quote(segment, safe="") for segment in path)))
-    call = prepared(context.transport, context.options, method, target, params, json, meter=context.meter)
+    call = prepared(context.transport, context.options, method, target, params, json)
     return (await context.deliver(call)).read_json()
 
 
@@ -205,12 +205,10 @@ def for_work(
         before_sending: A function that is called right before each request. If it raises, the request is not sent.
     """
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
-    if pause is not None:
-        context = context.for_bulk(meter or context.meter or Meter(), pause)
-    elif meter is not None:
-        context = context._replace(meter=meter)
-    options = evolve(context.options, before_sending=before_sending, tenant=tenant)
-    return ClusterClient(context._replace(options=options))
+    options = context.options
+    options = evolve(options, meter=meter or options.meter, tenant=tenant, before_sending=before_sending)
+    context = context._replace(options=options)
+    return ClusterClient(context if pause is None else context.for_bulk(options.meter, pause))
 
 
 def retry_policy(cluster: ClusterClient) -> RetryPolicy:

@@ -288,4 +288,5 @@ class GrantError(DatabaseClientError):
             parts.append(f"the statement was: {self.statement}")
         if self.on_record:
             parts.append(self.on_record)
-        return "; ".join(parts)
+        text = "; ".join(parts)  # a tenant chooses names in it, and a terminal would obey their escape sequences
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

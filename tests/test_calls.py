@@ -26,7 +26,7 @@ LIST = "users.create (POST /p)"
 
 
 def call_of(operation: Operation = CREATE_USER, max_wait: float | None = None, meter: Meter | None = None) -> Call:
-    return Call(operation, "/p", Options(max_wait=max_wait, timeout=2.5), meter)
+    return Call(operation, "/p", Options(max_wait=max_wait, timeout=2.5, meter=meter))
 
 
 def secrets() -> Secrets:

@@ -15,8 +15,8 @@ from attrs import evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
-from .._request.reset import with_password
 from .._request.user_calls import UserCalls
+from .._request.waits import with_password
 from ..errors import (
     ConflictError,
     DatabaseClientError,

@@ -76,12 +76,13 @@ def _own_copy(value: Any) -> Any:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Options:
-    """The options of a call, as its caller set them."""
+    """The options of a call: those that its caller set, and those of the run or tenant that it is part of."""
 
     max_wait: float | None = field(default=None, validator=_checked_max_wait)
     timeout: float = field(default=30.0, validator=_checked_timeout)
     retry: RetryPolicy = field(factory=RetryPolicy, validator=_checked_retry)
     headers: Mapping[str, str] = field(factory=dict[str, str], converter=_own_copy, validator=_checked_headers)
+    meter: Meter | None = None
     bulk: bool = False
     pause: Pause | None = None
     before_sending: Callable[[], object] | None = None
@@ -119,7 +120,6 @@ class Call:
         operation: Operation,
         path: str,
         options: Options,
-        meter: Meter | None = None,
         *,
         cluster_id: str | None = None,
         name: str | None = None,
@@ -130,7 +130,7 @@ class Call:
         self.operation = operation
         self.path = path
         self.options = options
-        self.meter = meter
+        self.meter: Meter | None = options.meter
         self.cluster_id = cluster_id
         self.name = name
         self.exact_name = exact_name

@@ -70,7 +70,6 @@ class ClusterContext(NamedTuple):
         cluster_id: The cluster's UUID, in the API's spelling.
         given_engine: The engine that the caller gave, or None.
         options: The options of the caller.
-        meter: Counts the requests, or None.
     """
 
     transport: Transport
@@ -78,7 +77,6 @@ class ClusterContext(NamedTuple):
     cluster_id: str
     given_engine: Engine | str | None
     options: Options
-    meter: Meter | None = None
 
     @property
     def engine(self) -> Engine | str | None:
@@ -116,7 +114,6 @@ class ClusterContext(NamedTuple):
             operation,
             path,
             self.options,
-            self.meter,
             cluster_id=self.cluster_id,
             name=name,
             exact_name=is_case_sensitive(engine, operation.on),
@@ -134,11 +131,11 @@ class ClusterContext(NamedTuple):
         """Read all users or dbs of the cluster, if its engine supports them. Raises as ``send``."""
         guard(await self.learn_engine(), operation.name)
         path = operation.path(self.cluster_id)
-        return await read_all(self.transport, operation, path, model, self.options, self.meter)
+        return await read_all(self.transport, operation, path, model, self.options)
 
     async def read(self, operation: Operation, model: type[T]) -> T:
         """Send an operation on the cluster itself, and return the ``model`` in the answer."""
-        call = Call(operation, operation.path(self.cluster_id), self.options, self.meter, cluster_id=self.cluster_id)
+        call = Call(operation, operation.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
         return (await self.transport.send(call)).read(model)
 
     async def read_cluster(self) -> Cluster:
@@ -152,7 +149,7 @@ class ClusterContext(NamedTuple):
         cas = self.memory.cas
         async with self.memory.ca_locks.setdefault(self.cluster_id, asyncio.Lock()):
             if self.cluster_id not in cas:
-                call = Call(GET_CA, GET_CA.path(self.cluster_id), self.options, self.meter, cluster_id=self.cluster_id)
+                call = Call(GET_CA, GET_CA.path(self.cluster_id), self.options, cluster_id=self.cluster_id)
                 answer = await self.transport.send(call)
                 pem = _pem(answer.read(Authority).certificate)
                 if pem is None:
@@ -168,10 +165,10 @@ class ClusterContext(NamedTuple):
             engine = self.memory.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, meter: Meter, pause: Pause | None = None) -> ClusterContext:
+    def for_bulk(self, meter: Meter | None, pause: Pause | None = None) -> ClusterContext:
         """Return this context for one name of a bulk run, whose ``pause`` it may have already."""
-        options = self.options if self.options.bulk else evolve(self.options, bulk=True, pause=pause)
-        return self._replace(options=options, meter=meter)
+        pause = self.options.pause if self.options.bulk else pause
+        return self._replace(options=evolve(self.options, meter=meter, bulk=True, pause=pause))
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for another call that already reads it with the same options.

@@ -9,7 +9,7 @@ from yarl import URL
 
 from .._json.parsing import values_in
 from .answer import Answer
-from .call import Call, Meter, Options
+from .call import Call, Options
 from .operations import Operation
 from .transport import Transport
 
@@ -29,7 +29,6 @@ async def read_all(
     path: str,
     model: type[T],
     options: Options,
-    meter: Meter | None = None,
 ) -> list[T]:
     """Read the whole list at ``path``, page by page (``links.pages.next``).
 
@@ -41,7 +40,7 @@ async def read_all(
     seen = {path}
     size = values = 0
     while True:
-        answer = await transport.send(Call(operation, path, options, meter))
+        answer = await transport.send(Call(operation, path, options))
         page, following = answer.read_page(model)
         items += page
         size += len(answer.body)

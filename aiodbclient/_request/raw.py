@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlencode
 
 from ..errors import InvalidArgumentError
-from .call import Call, Meter, Options
+from .call import Call, Options
 from .operations import Kind, Operation
 from .transport import Transport
 
@@ -42,8 +42,6 @@ def prepared(
     path: str,
     params: Params | None = None,
     json: JSON = None,
-    *,
-    meter: Meter | None = None,
 ) -> Call:
     """Make a call of the arguments of ``DatabaseClient.request``. Sends nothing."""
     operation = _OPERATIONS.get(method.upper()) if isinstance(method, str) else None
@@ -52,7 +50,7 @@ def prepared(
     target = _checked_path(path) + _query(params)
     if len(target) > _LONGEST_PATH:
         raise InvalidArgumentError(f"path and params are longer than {_LONGEST_PATH:,} characters; nothing was sent")
-    call = Call(operation, target, options, meter, body=None if json is None else _encoded(json))
+    call = Call(operation, target, options, body=None if json is None else _encoded(json))
     if call.body is not None:
         transport.secrets.keep(call.body)
     return call

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from attrs import evolve
+
 from .._json.converter import setting_names, write
 from .._user_settings import check_settings
+from ..engines import Capabilities
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..models import MySQLSettings, NewUser, User, UserSettings
 from .context import ClusterContext
-from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, UPDATE_USER
+from .operations import CREATE_USER, DELETE_USER, GET_USER, LIST_USERS, RESET_AUTH, UPDATE_USER
 from .paths import check_name
-from .reset import reset_password
+from .waits import with_password
+
+_LONGEST = 10.0  # seconds to wait for a lost reset that the server may still perform
+_LOOKS = 4  # how long to read the password, which can be empty right after a reset: 0 + 1 + 2 + 4 times ``base_delay``
 
 
 class UserCalls:
@@ -141,4 +148,23 @@ class UserCalls:
                 token without the scope): ``may_have_applied`` is set. Or the answer is not the documented one.
         """
         check_settings(mysql_settings)
-        return await reset_password(self._context, name, mysql_settings)
+        body = {} if mysql_settings is None else {"mysql_settings": write(mysql_settings)}
+        context = self._context
+        answer = await context.send(RESET_AUTH, name, body, setting_names(mysql_settings, None))
+        user = answer.read(User)
+        if not answer.call.lost or user.password is None:
+            return user
+        # Wait for the lost reset, then read which password is valid. A reset that the server performs even later is not
+        # noticed.
+        options = answer.call.options
+        delay = options.retry.base_delay
+        await asyncio.sleep(min(options.timeout if answer.call.timed_out else 2 * delay, _LONGEST))
+        user = evolve(user, password=None)
+        if (Capabilities.of(context.engine or "") or Capabilities()).returns_passwords:
+            user = await with_password(user, lambda: self.get(name), _LOOKS * delay, first=delay)
+        if user.password is None:
+            raise answer.invalid(
+                "followed another reset whose answer was lost. The server may have performed the two in either order, "
+                "and the password could not be read back"
+            )
+        return user

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from math import inf
 from typing import TypeVar
+
+from attrs import evolve
+
+from ..errors import DatabaseClientError
+from ..models import User
 
 T = TypeVar("T")
 
@@ -30,3 +36,20 @@ async def until_seen(look: Callable[[], Awaitable[T | None]], seconds: float, *,
         if (seen := await look()) is not None:
             return seen
     return None
+
+
+async def with_password(
+    user: User, read: Callable[[], Awaitable[User]], seconds: float, *, first: float = FIRST
+) -> User:
+    """Return ``user`` with its password: read it until the API returns one, which may take a moment after a change.
+
+    Without a password the user comes back as it was. An error of a read does not count: the caller has a better one.
+    """
+
+    async def look() -> User | None:
+        with suppress(DatabaseClientError):
+            found = await read()
+            return evolve(user, password=found.password) if found.password else None
+        return None
+
+    return user if user.password else await until_seen(look, seconds, first=first) or user

@@ -19,8 +19,7 @@ from typing import TypeVar
 
 from .._bulk.settings import differences
 from .._bulk.settle import FRESH, TakenError, create_new, readable, says_taken
-from .._request.reset import with_password
-from .._request.waits import until_seen, waits
+from .._request.waits import until_seen, waits, with_password
 from ..clusters import retry_policy
 from ..errors import (
     ConfigurationError,

@@ -21,7 +21,7 @@ class Problem(StrEnum):
         PASSWORD_REFUSED: The server refuses the stored password.
         DATABASE_MISSING: The database does not exist. Its data is lost.
         RIGHTS_MISSING: The tenant's owner does not own the database, or the login lacks rights of its role.
-        OPEN_TO_OTHERS: A login of another tenant or person can connect to the database.
+        OPEN_TO_OTHERS: A login of another tenant or person can connect to the database, or has a session there.
         OWNED_BY_OTHERS: The administrator or a stranger owns something in the database, which runs with their rights,
             or the tenant owns something in another database.
         TOO_MANY_RIGHTS: A login has rights outside of its role, such as those of ``pg_read_all_data``.

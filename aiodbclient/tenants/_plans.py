@@ -145,7 +145,7 @@ class ApplyTenantPlan(Job[str, TenantDone | TenantRemoved]):
 async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh: bool, if_exists: IfExists) -> Plan:
     """Compare ``names`` with the store and the cluster. Raises as ``Tenants.plan``."""
     check_if_exists(if_exists)
-    itself, tenancy = tenancy, evolve(tenancy, rooms=tenancy.rooms.anew())  # its seats are for the plan alone
+    itself, tenancy = tenancy, evolve(tenancy, rooms=tenancy.rooms.without_seats())  # its seats are for the plan alone
     wanted = await listed(names)
     clusters = JobClusters(tenancy, None)
     engine = (await clusters.any_site()).engine

@@ -75,7 +75,7 @@ class Rooms:
         self._read_at = -inf
         self._choosing = asyncio.Lock()
 
-    def anew(self) -> Rooms:
+    def without_seats(self) -> Rooms:
         """The same rooms without the seats, for a plan."""
         return Rooms(self._store, self._clusters, self._most, self.place, self._clock)
 
@@ -124,7 +124,7 @@ class Rooms:
         del self._seats[seat.name]
 
     async def _count(self) -> None:
-        """Count the records. Nobody takes a seat meanwhile, and the seats that are taken are counted as such."""
+        """Count the records. No seat is taken meanwhile, and those that are taken are counted as such."""
         self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
         found = Counter[str]()
         async for record in entries_of(self._store):

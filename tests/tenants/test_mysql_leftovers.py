@@ -367,3 +367,33 @@ async def test_what_a_reader_may_lock(server: Server) -> None:
     run(own, "UPDATE t SET a = a")
     for each in (own, reader):
         each.close()
+
+
+async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Server) -> None:
+    """``LOCK TABLES`` locks what a trigger names too, and asks for no right on it. No statement may be run there."""
+    _, login, password = await server.make()
+    names, victim, secret = await server.make()
+    theirs = server.connect(victim, secret, names.database)
+    run(theirs, "CREATE TABLE t (a INT)")
+    run(theirs, "SET SESSION lock_wait_timeout = 1")
+    own = server.connect(login, password, login)
+    for table, change in ((f"`{names.database}`.t", "a = 1"), (ACCOUNTS[server.is_mariadb()], "User = User")):
+        run(own, "CREATE TABLE mine (a INT)")
+        body = f"BEGIN IF new.a = 1 THEN UPDATE {table} SET {change}; END IF; END"
+        run(own, f"CREATE TRIGGER tr BEFORE INSERT ON mine FOR EACH ROW {body}")
+        assert refused(own, "INSERT INTO mine VALUES (1)") in DENIED
+
+        run(own, "LOCK TABLES mine WRITE")
+        if table == ACCOUNTS[server.is_mariadb()]:
+            with pytest.raises(GrantError, match="Lock wait timeout"):
+                await server.grants.give(names, victim)
+        else:
+            assert refused(theirs, "ALTER TABLE t ADD b INT") == 1205
+        run(own, "UNLOCK TABLES")
+        run(own, "DROP TABLE mine")
+    await server.grants.give(names, victim)
+    for each in (own, theirs):
+        each.close()
+
+
+ACCOUNTS = {True: "mysql.global_priv", False: "mysql.user"}  # whether it is MariaDB

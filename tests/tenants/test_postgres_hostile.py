@@ -246,8 +246,16 @@ async def test_sessions_that_only_a_superuser_can_end_are_an_error(
         if managed.version < 16:
             assert await grants.end_login(names, login, None, managed.deletes(login)) is None
         else:
+            session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
+
+            async def late() -> None:
+                session.execute("SET ROLE NONE; CREATE FUNCTION public.up() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+                managed.delete(login)
+
             with pytest.raises(GrantError, match="still open"):
-                await grants.end_login(names, login, None, managed.deletes(login))
+                await grants.end_login(names, login, None, late)
+            owner = "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'up'"
+            assert managed.api(owner, names.whole) == [(names.owner,)]
             with pytest.raises(psycopg.errors.InternalError):
                 session.execute("SET ROLE NONE; ALTER ROLE CURRENT_USER PASSWORD 'mine'")
 

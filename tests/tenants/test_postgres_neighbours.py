@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
+from aiodbclient import Engine
 from aiodbclient.errors import GrantError
+from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants import postgres_leaving
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._grants.postgres_sessions import Session
-from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._naming import Names, names_of
 
 from .managed import PASSWORD, Managed, ready
 
@@ -81,6 +84,89 @@ async def test_a_transaction_that_a_login_prepared_where_it_then_closed_the_door
     assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
     assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
     await grants.before_removal(names)
+
+
+async def test_what_a_removed_tenant_prepared_in_defaultdb_as_its_owner_role_keeps_no_neighbour(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    login = names.logins[0]
+    with managed.open(evil.logins[0], "defaultdb") as session:
+        session.execute("BEGIN; SELECT lo_create(4712)")
+        session.execute(SQL("GRANT SELECT ON LARGE OBJECT 4712 TO {}").format(Identifier(login)))
+        session.execute("PREPARE TRANSACTION 'held'")
+    for each in evil.logins:
+        assert await grants.end_login(evil, each, PASSWORD, managed.deletes(each)) is None
+    await grants.before_removal(evil)
+    managed.drop(evil.whole)
+    await grants.forget(evil)
+
+    assert managed.api("SELECT FROM pg_prepared_xacts") == []
+    assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(evil.owner))) == []
+    assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+
+
+async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted_however_many(
+    managed: Managed, grants: PostgresGrants, evil: Names
+) -> None:
+    with managed.open(evil.logins[0], "defaultdb") as session:
+        session.execute("SET ROLE NONE")
+        for _ in range(8):  # more than a server has locks
+            session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 4000)")
+    for each in evil.logins:
+        assert await grants.end_login(evil, each, PASSWORD, managed.deletes(each)) is None
+    managed.drop(evil.whole)
+    await grants.forget(evil)
+    assert managed.api("SELECT FROM pg_largeobject_metadata", "defaultdb") == []
+    assert managed.api("SELECT FROM pg_roles WHERE starts_with(rolname, 'aiodbclient_gone_')") == []
+
+
+async def test_a_session_that_a_neighbour_was_let_into_is_reported_after_the_retirement(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    """An intruder with a leaked credential lets a login of its own in, whose open session outlives the credential."""
+    old, new = names.logins
+    with managed.open(old, names.whole) as session:
+        grant = SQL("GRANT CONNECT ON DATABASE {} TO {}")
+        session.execute(grant.format(Identifier(names.whole), Identifier(evil.logins[0])))
+    with closing(managed.open(evil.logins[0], names.whole)):
+        assert await grants.end_login(names, old, PASSWORD, managed.deletes(old)) is None
+        assert await grants.problems(names, [new]) == {Problem.OPEN_TO_OTHERS}
+        with pytest.raises(GrantError, match=f"'{evil.logins[0]}' has an open session there: rotate and retire"):
+            await grants.reclaim(names)
+        assert await grants.end_login(evil, evil.logins[0], PASSWORD, managed.deletes(evil.logins[0])) is None
+    assert await grants.problems(names, [new]) == frozenset()
+
+
+async def test_a_tenant_that_takes_all_locks_stops_everybody_until_its_session_ends(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names
+) -> None:
+    with managed.open(evil.logins[0], evil.whole) as session:
+        with pytest.raises(psycopg.errors.OutOfMemory):
+            session.execute("SELECT pg_advisory_lock(g) FROM generate_series(1, 1000000) AS g")
+        with pytest.raises(GrantError, match="out of shared memory"):
+            await grants.give(names, names.logins[0])
+    until = time.monotonic() + 10
+    while not managed.lets_in(names.logins[0], names.whole):  # its process is ending
+        assert time.monotonic() < until
+    await grants.give(names, names.logins[0])
+
+
+async def test_a_name_in_an_error_is_nothing_that_a_terminal_obeys(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    if managed.version == 14:
+        pytest.skip("there are no readers there")
+    reader = names_of(names.tenant, Engine.PG, role=Role.READER)
+    managed.make_login(reader.logins[0])
+    name = Identifier("\x1b]0;mine\x07\nall retired")
+    with managed.open(names.logins[0], names.whole) as session:
+        session.execute(SQL("CREATE SCHEMA {}").format(name))
+        session.execute(SQL("GRANT CREATE ON SCHEMA {} TO PUBLIC").format(name))
+        session.execute(SQL("BEGIN; ALTER SCHEMA {} RENAME TO locked").format(name))
+        with pytest.raises(GrantError) as refused:
+            await grants.give(reader, reader.logins[0])
+    assert str(refused.value).isprintable()
+    assert "mine" in str(refused.value)
 
 
 async def test_a_prepared_transaction_of_a_deleted_login_is_an_error_that_says_so(

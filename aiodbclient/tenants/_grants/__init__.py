@@ -20,8 +20,8 @@ from .._credential import Secret
 from .._naming import Names
 from .._outcomes import Problem
 from .administrator import Administrator
-from .readers import Readers
 from .rights import SETTINGS
+from .shared_sessions import SharedSessions
 
 # How many connections to one server at a time. The rate limit allows two tenants a second, and each needs a connection
 # for some milliseconds.
@@ -53,7 +53,7 @@ class Grants(ABC, Generic[ServerT]):
     def __init__(self, admin: dict[str, Any]) -> None:
         self._admin = admin
         self._turns = asyncio.Semaphore(_CONNECTIONS)
-        self._readers = Readers(self._log_in, self._close)
+        self._sessions = SharedSessions(self._log_in, self._close)
 
     async def why_no_roles(self, names: Names) -> str:
         """Why the tenant's database cannot keep readers and writers within their rights; "" if it can."""
@@ -82,7 +82,7 @@ class Grants(ABC, Generic[ServerT]):
 
     def shared(self) -> AbstractAsyncContextManager[None]:
         """Keep the sessions of ``problems`` open for the next tenant, while any task is in such a block."""
-        return self._readers.shared()
+        return self._sessions.shared()
 
     @abstractmethod
     async def administrator(self) -> Administrator:

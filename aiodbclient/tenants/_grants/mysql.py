@@ -118,7 +118,7 @@ class MySQLGrants(Grants[MySQLSession]):
         return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        return await self._readers.read(lambda server: _problems(Work(server, names), usernames))
+        return await self._sessions.read(lambda server: _problems(Work(server, names), usernames))
 
     async def shut_out(self, names: Names) -> tuple[str, ...]:
         async with self._work(names) as work:

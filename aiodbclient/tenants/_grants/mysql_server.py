@@ -22,7 +22,7 @@ from ...errors import ConfigurationError, GrantError
 from .._credential import Secret
 from .._naming import Names
 from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
-from .readers import SessionLostError
+from .shared_sessions import SessionLostError
 
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
 STATEMENT_SECONDS = 10  # the longest wait for the answer to a statement

@@ -187,8 +187,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             return found | {Problem.RIGHTS_MISSING} if closed else found
 
         if names.role is Role.OWNER:
-            return await self._readers.read(of_owner)
-        found = await self._readers.read(of_group)
+            return await self._sessions.read(of_owner)
+        found = await self._sessions.read(of_group)
         if Problem.RIGHTS_MISSING in found:
             return found
         async with self._session(names, dbname=names.database) as session:
@@ -219,6 +219,9 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 reason = str(error)
         if not ending.deleted:
             return reason or None
+        if password is None:  # the login's own sessions could make something until it was deleted
+            with suppress(GrantError):  # ``check`` reports what is left
+                await self.reclaim(names)
         async with self._session(names) as session:
             await ending.verify(session)
             if names.role is Role.OWNER and await has_database(session):
@@ -227,9 +230,6 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                     await take(session, await lacking(session, others, self._limit))
         if names.role is Role.OWNER:
             await drop_elsewhere(partial(self._session, names))
-        if password is None:  # the login's own sessions could make something until it was deleted
-            with suppress(GrantError):  # ``check`` reports what is left
-                await self.reclaim(names)
         return None
 
     async def take_over(self, names: Names, username: str) -> None:

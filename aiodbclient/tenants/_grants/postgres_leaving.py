@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
+from itertools import groupby
 
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -16,10 +17,16 @@ from .postgres_sessions import Opener, Session
 _TRIES = 3  # because another tenant may keep granting rights to the role
 _LOOKS, _LOOK_SECONDS = 10, 0.2  # how often, and how far apart, to look whether a lock is free
 
-_PREPARED = SQL("SELECT gid, owner FROM pg_prepared_xacts WHERE database = %s")
+# Those in the tenant's database, and those that the owner role left elsewhere.
+_PREPARED = SQL("SELECT database, gid, owner FROM pg_prepared_xacts WHERE database = %s OR owner = %s ORDER BY 1, 2")
 _SESSIONS = SQL("""
 SELECT DISTINCT usename FROM pg_stat_activity JOIN pg_roles r ON r.oid = usesysid
-WHERE datname = %s AND NOT rolsuper AND usename <> current_user
+WHERE datname = %s AND NOT rolsuper AND usename <> current_user ORDER BY 1
+""")
+_UNLINKED = 1_000  # large objects at once: each takes a lock, and a server has some thousands
+_UNLINK = SQL("""
+SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata
+    WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = %s) LIMIT %s) AS few
 """)
 _SLOTS = SQL("SELECT slot_name FROM pg_replication_slots WHERE database = %s")
 _WHERE = SQL("""
@@ -90,12 +97,12 @@ async def make_removable(open_session: Opener) -> None:
 async def _roll_back_prepared(open_session: Opener) -> None:
     async with open_session() as session:
         names = session.names
-        prepared = await session.run(_PREPARED, names.database)
-        if prepared:
-            await open_to(session, names.database or "", session.login)
-    if prepared:
-        async with open_session(dbname=names.database) as session:
-            for gid, owner in prepared:
+        prepared = await session.run(_PREPARED, names.database, names.owner)
+        for where in {where for where, *_ in prepared}:
+            await open_to(session, where, session.login)
+    for where, of_database in groupby(prepared, key=lambda row: str(row[0])):
+        async with open_session(dbname=where) as session:
+            for _, gid, owner in of_database:
                 if owner is None:
                     raise GrantError(
                         f"tenant {names.tenant!r}: the database {names.database!r} has the prepared transaction "
@@ -105,6 +112,12 @@ async def _roll_back_prepared(open_session: Opener) -> None:
                     )
                 await session.become(owner)  # only the owner may end it
                 await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+
+
+async def sessions_of_others(session: Session) -> list[str]:
+    """Return the logins, other than the tenant's and superusers, that have a session in its database."""
+    rows = await session.run(_SESSIONS, session.names.database)
+    return [login for (login,) in rows if login not in session.names.family]
 
 
 async def shut(open_session: Opener, limit: int | None) -> None:
@@ -182,6 +195,8 @@ async def _clear(open_session: Opener, role: str, database: str) -> None:
     async with open_session(dbname=database) as session:
         await revoke_all(session, role)
         await session.become(role)
+        while await session.run(_UNLINK, role, _UNLINKED) != [(0,)]:
+            pass
         await session.run(SQL("DROP OWNED BY CURRENT_USER").format())
 
 

@@ -24,7 +24,7 @@ from ..._libpq import one_line, options_of
 from ...errors import ConfigurationError, GrantError
 from .._naming import Names
 from . import CONNECT_SECONDS
-from .readers import SessionLostError
+from .shared_sessions import SessionLostError
 
 WITH_OPTIONS = 16_00_00  # the first server version with WITH INHERIT and WITH SET
 SESSION_SECONDS = 30.0  # s for everything in one session

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
 from .._outcomes import Problem
-from .postgres_leaving import open_to
+from .postgres_leaving import open_to, sessions_of_others
 from .postgres_objects import HARMLESS, hand_over, owners
 from .postgres_owner import members
 from .postgres_sessions import Opener, Session
@@ -51,7 +51,7 @@ async def strangers(session: Session) -> frozenset[Problem]:
     found = set[Problem]()
     if await _owners(session):
         found.add(Problem.OWNED_BY_OTHERS)
-    if await session.run(_MEMBERS_OF_LOGINS, _family(session)):
+    if await session.run(_MEMBERS_OF_LOGINS, _family(session)) or await sessions_of_others(session):
         found.add(Problem.OPEN_TO_OTHERS)
     if await session.run(_POWERS, _roles(session), _roles(session)):
         found.add(Problem.TOO_MANY_RIGHTS)
@@ -87,6 +87,10 @@ async def reclaim(open_session: Opener) -> None:
         left += [
             f"{role!r} has the rights of {power!r}"
             for role, power in await session.run(_POWERS, _roles(session), _roles(session))
+        ]
+        left += [
+            f"{login!r} has an open session there: rotate and retire its tenant"
+            for login in await sessions_of_others(session)
         ]
     raise GrantError(
         f"tenant {names.tenant!r}: the administrator cannot change all that is others' in the database {database!r}: "

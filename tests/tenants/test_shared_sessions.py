@@ -10,8 +10,8 @@ import pytest
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Credential
-from aiodbclient.tenants._grants import Grants, readers
-from aiodbclient.tenants._grants.readers import Readers, SessionLostError
+from aiodbclient.tenants._grants import Grants, shared_sessions
+from aiodbclient.tenants._grants.shared_sessions import SessionLostError, SharedSessions
 from aiodbclient.tenants._naming import names_of
 from aiodbclient.tenants._site import SiteReader
 
@@ -89,7 +89,7 @@ class Sessions:
         self.made = 0
         self.closing = asyncio.Event()
         self.closing.set()
-        self.readers = Readers(self.log_in, self.close)
+        self.sessions = SharedSessions(self.log_in, self.close)
 
     async def log_in(self) -> int:
         await asyncio.sleep(0)
@@ -111,15 +111,15 @@ class Sessions:
                 raise error
             return session
 
-        return await self.readers.read(work)
+        return await self.sessions.read(work)
 
 
 async def test_a_session_stays_open_as_long_as_somebody_shares_it() -> None:
     here = Sessions()
     assert await here.read() == 1
     assert here.open == set()
-    async with here.readers.shared():
-        async with here.readers.shared():
+    async with here.sessions.shared():
+        async with here.sessions.shared():
             assert [await here.read(), await here.read()] == [2, 2]
         assert await here.read() == 2
     assert here.open == set()
@@ -127,7 +127,7 @@ async def test_a_session_stays_open_as_long_as_somebody_shares_it() -> None:
 
 async def test_a_session_that_was_lost_is_replaced_once_and_no_refused_statement_is_sent_again() -> None:
     here = Sessions()
-    async with here.readers.shared():
+    async with here.sessions.shared():
         await here.read()
         with pytest.raises(SessionLostError):
             await here.read(error=SessionLostError("gone"))
@@ -139,7 +139,7 @@ async def test_a_session_that_was_lost_is_replaced_once_and_no_refused_statement
 
 
 async def cancel_reading(here: Sessions) -> None:
-    async with here.readers.shared():
+    async with here.sessions.shared():
         await here.read(until=asyncio.Event())
 
 
@@ -149,8 +149,8 @@ async def cancel_closing(here: Sessions) -> None:
     async def work(session: int) -> None:
         await both.wait()
 
-    async with here.readers.shared():
-        await asyncio.gather(here.readers.read(work), here.readers.read(work))
+    async with here.sessions.shared():
+        await asyncio.gather(here.sessions.read(work), here.sessions.read(work))
         assert len(here.open) == 2
         here.closing.clear()
 
@@ -174,9 +174,9 @@ async def test_cancelled_anywhere_no_session_stays_open(cancelled: Callable[[Ses
 async def test_a_server_that_does_not_answer_delays_its_own_reader_for_a_bounded_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(readers, "_SECONDS", 0.05)
+    monkeypatch.setattr(shared_sessions, "_SECONDS", 0.05)
     here = Sessions()
-    async with here.readers.shared():
+    async with here.sessions.shared():
         hanging = asyncio.ensure_future(here.read(until=asyncio.Event()))
         await asyncio.sleep(0.01)
         assert await here.read() == 2

@@ -1,4 +1,4 @@
-"""``Readers``: sessions of the administrator that only read, which the checks of many tenants share.
+"""``SharedSessions``: sessions of the administrator that only read, which the checks of many tenants share.
 
 A login costs both sides more than the reads of a check: TLS, a password exchange, and a new server process.
 """
@@ -23,7 +23,7 @@ class SessionLostError(GrantError):
     """The session ended before the answer to a statement came."""
 
 
-class Readers(Generic[ServerT]):
+class SharedSessions(Generic[ServerT]):
     """Sessions of the administrator that only read. See ``Grants.shared``."""
 
     def __init__(self, log_in: Callable[[], Awaitable[ServerT]], close: Callable[[ServerT], Awaitable[None]]) -> None:
