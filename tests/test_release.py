@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ CHECKS = [step["run"] for step in RELEASE["jobs"]["build"]["steps"] if "GITHUB_R
 @pytest.mark.parametrize("check", CHECKS, ids=["version", "changelog"])
 def test_a_tag_must_be_the_version_and_have_a_section_of_the_changelog(check: str) -> None:
     for tag, accepted in ((f"v{aiodbclient.__version__}", True), ("v0.0.0", False)):
-        environment = os.environ | {"GITHUB_REF_NAME": tag}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"GITHUB_REF_NAME": tag, "PATH": path}
         done = subprocess.run(["bash", "-c", check], cwd=ROOT, env=environment, capture_output=True)
         assert (done.returncode == 0) is accepted, (tag, done.stderr)
 
