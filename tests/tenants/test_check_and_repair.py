@@ -44,21 +44,30 @@ async def admin_of(place: Place, database: str | None = None) -> Credential:
     )
 
 
+async def grant(place: Place, credential: Credential, statement: str) -> None:
+    """Run a statement on the tenant's schema as the administrator of a MySQL, where ``_`` may be a pattern."""
+    admin = await admin_of(place)
+    literal = await ask(admin, "SHOW VARIABLES LIKE 'partial_revokes'", database="mysql") == [("partial_revokes", "ON")]
+    schema = credential.database or ""
+    await ask(
+        admin, statement.format(f"`{schema if literal else schema.replace('_', chr(92) + '_')}`"), database="mysql"
+    )
+
+
 async def open_to_others(place: Place, credential: Credential) -> None:
     other = f"{place.prefix}stranger"
     await place.cluster.users.create(other)
     if credential.engine == Engine.PG:
         await ask(credential, f'GRANT CONNECT ON DATABASE "{credential.database}" TO "{other}"')
     else:
-        schema = (credential.database or "").replace("_", "\\_")
-        await ask(await admin_of(place), f"GRANT SELECT ON `{schema}`.* TO '{other}'@'%'", database="mysql")
+        await grant(place, credential, f"GRANT SELECT ON {{}}.* TO '{other}'@'%'")
 
 
 async def take_rights(place: Place, credential: Credential) -> None:
     if credential.engine == Engine.PG:
         await ask(credential, f'REVOKE ALL ON DATABASE "{credential.database}" FROM CURRENT_USER')
         return
-    await ask(await admin_of(place), f"REVOKE ALL, GRANT OPTION FROM '{credential.username}'@'%'", database="mysql")
+    await grant(place, credential, f"REVOKE ALL ON {{}}.* FROM '{credential.username}'@'%'")
 
 
 async def make_as_administrator(place: Place, credential: Credential) -> None:
