@@ -32,7 +32,7 @@ from ._site import Site
 from ._stores import Record
 from ._tenancy import Tenancy, check_engines
 
-_AWAY = (
+AWAY = (
     ConfigurationError,
     GrantError,
     InvalidResponseError,
@@ -93,7 +93,7 @@ class JobClusters:
         for cluster in self.turns:
             try:
                 return await self.site(cluster, Meter())
-            except _AWAY as error:
+            except AWAY as error:
                 failure = failure or error
         assert failure is not None
         raise failure
@@ -104,7 +104,7 @@ class JobClusters:
             self.check_away(cluster)
             try:
                 site = await self._tenancy.sites[cluster].read(self.calls(cluster, meter))
-            except _AWAY as error:
+            except AWAY as error:
                 self._away[cluster] = error, monotonic()
                 raise
         check_engines(self._tenancy.sites)
@@ -133,7 +133,7 @@ class JobClusters:
                 return await self.site(seat.cluster, timer.meter), seat
             except BaseException as error:
                 rooms.give_back(seat)
-                if not isinstance(error, _AWAY) or rooms.place is not None or not self.are_many:
+                if not isinstance(error, AWAY) or rooms.place is not None or not self.are_many:
                     raise
                 away[seat.cluster] = error
 

@@ -23,6 +23,7 @@ from ..errors import (
 )
 from ..models import User
 from ._claims import ClaimedTenant, Tenant
+from ._clusters import AWAY
 from ._credential import Credential
 from ._intent import Verb
 from ._listing import Listing, has_database, read_user
@@ -71,9 +72,34 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             await remove(self, tenant, intent.verb)
             return None
         await refuse_role(self.tenancy, tenant)
-        listing = self.clusters.listings[tenant.cluster.id] if self.clusters.pause is not None else None
+        if intent is None and tenant.names.role is Role.OWNER:
+            await self._refuse_elsewhere(tenant)
+        listing = self._listing(tenant.cluster.id)
         action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
+
+    def _listing(self, cluster: str) -> Listing | None:
+        """What is on a cluster, listed for the whole run; None for a single tenant."""
+        return None if self.clusters.pause is None else self.clusters.listings[cluster]
+
+    async def _refuse_elsewhere(self, tenant: ClaimedTenant) -> None:
+        """Raise ConflictError if another of the clusters has the tenant's names, as after a store was lost.
+
+        A cluster that is away is left out.
+        """
+        for id in self.tenancy.sites:
+            if id == tenant.cluster.id:
+                continue
+            calls = self.clusters.calls(id, tenant.timer.meter, tenant.names.tenant, tenant.held.check_lease)
+            there = Tenant(site=tenant.site, cluster=calls, names=tenant.names, timer=tenant.timer)
+            try:
+                self.clusters.check_away(id)
+                found = await find(there, self._listing(id))
+            except AWAY:
+                continue
+            if found:
+                await tenant.held.forget()
+                raise _conflict(there, found)
 
 
 async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
@@ -188,7 +214,7 @@ async def _find_fresh(tenant: ClaimedTenant, refusal: ConflictError | Unprocessa
     raise refusal
 
 
-def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
+def _conflict(tenant: Tenant, found: Found) -> ConflictError:
     if found.user is not None and found.database:
         what = f"the login {found.user.name!r} and the database {tenant.names.database!r} exist and are"
     elif found.user is not None:
@@ -198,10 +224,13 @@ def _conflict(tenant: ClaimedTenant, found: Found) -> ConflictError:
     else:
         first, more = found.objects[0], len(found.objects) - 1
         what = f"{first!r}{f' and {more} more' if more else ''} exists and is"
+    elsewhere = tenant.cluster.id != tenant.site.cluster_id
+    where = f" on the cluster {tenant.cluster.id}" if elsewhere else ""
+    alone = " and that cluster alone" if elsewhere else ""
     return ConflictError(
-        f"{what} not on record, so somebody else created this; nothing was changed",
+        f"{what} not on record{where}, so somebody else created this; nothing was changed",
         status=409,
-        advice='choose another name, or take over what exists with if_exists="adopt"',
+        advice=f'choose another name, or take over what exists with if_exists="adopt"{alone}',
     )
 
 

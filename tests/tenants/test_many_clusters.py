@@ -75,6 +75,15 @@ async def outcomes_of(run: AsyncIterator[Any]) -> dict[str, Any]:
     return {outcome.name: outcome async for outcome in run}
 
 
+def to(cluster: ClusterClient) -> Any:
+    """A ``place`` that sends every tenant to one cluster."""
+
+    async def place(name: str, rooms: Sequence[Room]) -> ClusterClient:
+        return cluster
+
+    return place
+
+
 def names(count: int, letter: str = "t") -> list[str]:
     return [f"{letter}{n}" for n in range(count)]
 
@@ -112,6 +121,27 @@ async def test_without_most_they_are_spread(fleet: Fleet) -> None:
     await asyncio.gather(*(tenants.ensure(name) for name in names(9)))
     assert await tenants.rooms() == [Room(each.id, 3, None) for each in clusters]
     assert [room.free for room in await tenants.rooms()] == [None] * 3
+
+
+@pytest.mark.parametrize("if_exists", ["error", "adopt", "reset"])
+async def test_a_name_that_another_cluster_has_is_refused_after_the_store_was_lost(
+    fleet: Fleet, tmp_path: Path, if_exists: Any
+) -> None:
+    a, b = [await fleet.cluster() for _ in range(2)]
+    for name in ("n1", "n2"):
+        await fleet.tenants(a, b).ensure(name)
+    before = {each.id: fleet.writes(each) for each in (a, b)}
+    async with SQLiteStore(tmp_path / "new.db") as store:
+        tenants = Tenants([a, b], store)
+        for name, cluster in (("n1", a), ("n2", b)):
+            with pytest.raises(ConflictError, match="on record") as refused:
+                await Tenants([a, b], store, place=to(b if cluster is a else a)).ensure(name, if_exists=if_exists)
+            assert cluster.id in str(refused.value)
+            assert await store.get(name) is None
+        found = await outcomes_of(tenants.provision(["n1", "n2"]))
+        assert {type(each.error) for each in found.values()} == {ConflictError}
+        assert {each.id: fleet.writes(each) for each in (a, b)} == before
+        assert (await Tenants(b, store).ensure("n2", if_exists="reset")).cluster == b.id
 
 
 async def test_most_holds_for_one_cluster_too(fleet: Fleet) -> None:
