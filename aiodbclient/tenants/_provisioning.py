@@ -228,7 +228,7 @@ def _conflict(tenant: Tenant, found: Found) -> ConflictError:
     where = f" on the cluster {tenant.cluster.id}" if elsewhere else ""
     alone = " and that cluster alone" if elsewhere else ""
     return ConflictError(
-        f"{what} not on record{where}, so somebody else created this; nothing was changed",
+        f"{what} not on record, so somebody else created this{where}; nothing was changed",
         status=409,
         advice=f'choose another name, or take over what exists with if_exists="adopt"{alone}',
     )
