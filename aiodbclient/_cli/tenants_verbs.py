@@ -105,7 +105,7 @@ async def repair_tenants(
     ] = False,
     show: ShowOption = False,
 ) -> int:
-    """Repair the problems that `check` finds. Never drops data.
+    """Repair the problems that `check` finds. Drops no data, except that it finishes a removal that began.
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """

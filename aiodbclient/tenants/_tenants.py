@@ -246,7 +246,9 @@ class Tenants:
         return self._run(names, CheckTenants(self._tenancy))
 
     def repair(self, names: GivenNames | None = None, recreate: bool = False) -> Run[TenantRepairOutcome]:
-        """Repair what ``check`` finds, in place. It never drops data. Safe to repeat after an error and to cancel.
+        """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
+
+        It drops no data, with one exception: it finishes a removal that began.
 
         It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
         began.
