@@ -7,7 +7,7 @@ import re
 import signal
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -358,20 +358,20 @@ def test_a_server_without_a_free_connection_is_no_wrong_password(command: Comman
 def test_a_store_is_written_and_left_as_it_was(command: Command) -> None:
     names = ["--cluster", command.cluster, "--store", command.store]
     assert command("tenants", "provision", "alpha", *names).code == 0
-    with sqlite3.connect(command.store) as store:
+    with closing(sqlite3.connect(command.store)) as store, store:
         before = store.execute("SELECT * FROM credentials").fetchall()
 
     done = command("doctor", command.cluster, "--store", command.store)
     assert (done.code, results(done.out)["store"]) == (0, "ok")
     assert "can be read and written, 1 records" in done.out
-    with sqlite3.connect(command.store) as store:
+    with closing(sqlite3.connect(command.store)) as store, store:
         assert store.execute("SELECT * FROM credentials").fetchall() == before
         store.execute("CREATE TRIGGER full BEFORE INSERT ON credentials BEGIN SELECT RAISE(ABORT, 'no room'); END")
 
     done = command("doctor", command.cluster, "--store", command.store)
     assert (done.code, results(done.out)["store"]) == (1, "FAIL")
     assert "no room" in done.out
-    with sqlite3.connect(command.store) as store:
+    with closing(sqlite3.connect(command.store)) as store, store:
         store.execute("DROP TRIGGER full")
     assert command("tenants", "remove", "alpha", *names, "--yes").code == 0
 

@@ -60,6 +60,8 @@ async def opensearch() -> AsyncIterator[tuple[TestServer, list[str]]]:
         yield server, patterns
 
 
+# From Python 3.13 on aiohttp warns about an option that opensearch-py passes.
+@pytest.mark.filterwarnings("ignore:enable_cleanup_closed:DeprecationWarning")
 @pytest.mark.parametrize(
     ("patterns", "line"),
     [
