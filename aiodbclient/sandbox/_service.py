@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,7 +66,10 @@ class Service:
         runner, self._runner, self._loop, self.url = self._runner, None, None, None
         try:
             if runner is not None:
-                await runner.cleanup()
+                # aiohttp 3.12 can wait forever for a request whose client was killed.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(10 * _STOP_SECONDS):
+                        await runner.cleanup()
         finally:
             await self._api.stop()
             await self._close()
