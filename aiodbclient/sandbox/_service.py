@@ -66,7 +66,7 @@ class Service:
         runner, self._runner, self._loop, self.url = self._runner, None, None, None
         try:
             if runner is not None:
-                # aiohttp 3.12 can wait forever for a request whose client was killed.
+                # Seen once on aiohttp 3.12: the stop did not end. The cause is not known.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(10 * _STOP_SECONDS):
                         await runner.cleanup()
