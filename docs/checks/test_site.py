@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import re
@@ -159,6 +160,26 @@ def test_the_reference_has_every_public_name_by_its_public_path(site: Path) -> N
             is_alias = not callable(getattr(module, name))  # such as UserOutcome: it is in a table
             assert name in measured if is_alias else f"{module.__name__}.{name}" in anchors, name
     assert not {anchor for anchor in anchors if "._" in anchor}
+
+
+def test_an_exception_of_a_raises_section_links_to_its_class(site: Path) -> None:
+    linked, plain = set[str](), set[str]()
+    for page in pages(site):
+        for section in re.findall(r"Raises:</span></p>(.*?)</ul>", (site / page).read_text(), re.DOTALL):
+            for item in re.findall(r'<li class="doc-section-item.*?<code>(.*?)</code>', section, re.DOTALL):
+                name = re.sub(r"<[^>]+>", "", item).strip()
+                (linked if f'href="errors.html#aiodbclient.errors.{name}"' in item else plain).add(name)
+    assert {"InvalidArgumentError", "NotFoundError", "SuspendedError"} <= linked
+    assert {name for name in plain if not hasattr(builtins, name)} == set()
+
+
+def test_an_alias_in_a_signature_is_explained_on_its_page(site: Path) -> None:
+    for page in pages(site):
+        if page.startswith("reference/"):
+            html = (site / page).read_text()
+            aliases = set(re.findall(r'title="aiodbclient\.[\w.]*\._[\w.]+">([A-Z][a-z]+\w*)<', html))
+            explained = set(re.findall(r"<code>(\w+)</code>", html))
+            assert {name for name in aliases if not name.endswith(("T", "T_co"))} <= explained, page
 
 
 def test_a_field_and_a_member_have_an_anchor(site: Path) -> None:
