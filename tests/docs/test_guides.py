@@ -59,7 +59,7 @@ NEEDS = {
     "how-to/fleet.md": "valkey",
     "how-to/observe.md": "as_it_was",
     "how-to/pools.md": "drivers",
-    "how-to/web-backend.md": "as_it_was",
+    "how-to/web-backend.md": "as_it_was drivers",
     "how-to/your-own-store.md": "vault",
 }
 
@@ -128,8 +128,8 @@ def test_the_prompt_refuses_a_statement_right_after_a_loop() -> None:
 
 @pytest.fixture
 def prepared(page: str, namespace: Namespace, request: pytest.FixtureRequest) -> Namespace:
-    if page in NEEDS:
-        request.getfixturevalue(NEEDS[page])
+    for fixture in NEEDS.get(page, "").split():
+        request.getfixturevalue(fixture)
     if page in WITH_TENANTS:
         request.getfixturevalue("empty_folder")
     return namespace
