@@ -15,9 +15,7 @@ from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrument
 import aiodbclient
 from aiodbclient import DatabaseClient
 from aiodbclient.sandbox import Sandbox
-from valkey_server import BINARY, ValkeyServer
 
-from ..requirements import no_server
 from ..tenants.vault import Vault
 
 Namespace = dict[str, Any]
@@ -80,15 +78,6 @@ async def vault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         monkeypatch.setenv("VAULT_ADDR", vault.url)
         monkeypatch.setenv("VAULT_TOKEN", vault.token)
         yield vault
-
-
-@pytest.fixture
-def valkey(monkeypatch: pytest.MonkeyPatch) -> Iterator[ValkeyServer]:
-    if BINARY is None:
-        no_server("valkey", "there is no valkey-server: apt-get install valkey-server")
-    with ValkeyServer() as server:
-        monkeypatch.setenv("VALKEY_URL", server.url)
-        yield server
 
 
 @pytest.fixture

@@ -56,7 +56,6 @@ INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
 NEEDS = {
     "how-to/bulk.md": "no_signals",
     "how-to/connect.md": "drivers",
-    "how-to/fleet.md": "valkey",
     "how-to/observe.md": "as_it_was",
     "how-to/pools.md": "drivers",
     "how-to/web-backend.md": "as_it_was drivers",
