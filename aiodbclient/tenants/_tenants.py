@@ -248,10 +248,8 @@ class Tenants:
     def repair(self, names: GivenNames | None = None, recreate: bool = False) -> Run[TenantRepairOutcome]:
         """Repair what ``check`` finds, in place. Safe to repeat after an error and to cancel.
 
-        It drops no data, with one exception: it finishes a removal that began.
-
         It creates a missing login, replaces a refused password, gives rights again, and finishes what a dead process
-        began.
+        began. It drops no data, except that it finishes a removal.
 
         Args:
             names: The tenants. None: all on record.
@@ -270,14 +268,14 @@ class Tenants:
     ) -> Run[TenantOutcome]:
         """Give each tenant a credential with its other login, and leave the one in use as it is.
 
-        The new credential is tested by a login (PostgreSQL and MySQL) and stored before the outcome is yielded. The old
-        one works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may run the
-        same at once: each tenant is rotated once.
+        The new credential is tested by a login (PostgreSQL and MySQL) and stored before the outcome is yielded. The
+        previous one works until ``retire``. Safe to repeat after an error and to cancel. Any number of processes may
+        run the same at once: each tenant is rotated once.
 
         Args:
             names: The tenants. May be long, lazy or async. None: all on record.
             older_than: Leave tenants alone whose credential is younger, by the store's clock.
-            force: Whether to rotate a tenant again that is not retired yet, which ends the previous credential.
+            force: Whether to rotate a tenant again that is not retired yet, which revokes the previous credential.
 
         Returns:
             The run. Its outcomes are ROTATED, with the new credential, KEPT (it is younger, or another process rotated
@@ -306,8 +304,8 @@ class Tenants:
                 open and can set another password for the login.
 
         Returns:
-            The run. Its outcomes are RETIRED, KEPT (there was no credential to end, or the rotation is younger) or
-            FAILED.
+            The run. Its outcomes are RETIRED, KEPT (there was no previous credential, or the rotation is younger)
+            or FAILED.
 
         Raises:
             InvalidArgumentError: ``names`` is not an iterable, or ``after`` is not a timedelta of 0 or more.

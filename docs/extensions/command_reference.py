@@ -17,7 +17,7 @@ from aiodbclient._cli.help import about_of, help_of, is_common, option_of
 PAGE = Path(__file__).parents[1] / "reference" / "command.md"
 _COLUMNS = "78"
 _BEGIN = """\
-# The command
+# Command reference
 
 What `aiodbclient` and each of its commands print with `--help`. [Operate from a terminal](../how-to/operate.md) shows
 how to use them. This page is made from the command: `make command-reference`.
