@@ -1,10 +1,8 @@
-"""What is around the guides: a sandbox instead of the provider, a Vault, a Valkey."""
+"""What is around the guides: a sandbox instead of the provider, a Vault."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ WITH_TENANTS = {
     "how-to/rotate.md",
     "how-to/tenants.md",
     "how-to/web-backend.md",
-    "why/claims.md",
 }
 
 
@@ -102,9 +99,3 @@ def as_it_was() -> Iterator[None]:
     logger.setLevel(logging.NOTSET)
     for each in list(logger.filters):
         logger.removeFilter(each)
-
-
-@pytest.fixture
-async def no_signals() -> AsyncIterator[None]:
-    yield
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)

@@ -54,7 +54,6 @@ FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INCLUDE = re.compile(r'^ *--8<-- "(.*\.py)"$', re.MULTILINE)
 # What a page needs besides the common names.
 NEEDS = {
-    "how-to/bulk.md": "no_signals",
     "how-to/connect.md": "drivers",
     "how-to/observe.md": "as_it_was",
     "how-to/pools.md": "drivers",
@@ -85,10 +84,9 @@ def test_no_block_of_python_escapes() -> None:
         assert kinds.count("python") == len(blocks_of(page)), page
         assert kinds.count("{.python}") == len(INCLUDE.findall(PAGES[page])), page
     assert len(PROGRAMS) == len(TESTS) == 1
-    assert {page for page in PAGES if page.startswith(("how-to/", "why/"))} <= {
+    assert {page for page in PAGES if page.startswith("how-to/")} <= {
         *(*CODE, *TESTS),
         *("how-to/operate.md", "how-to/back-up.md", "how-to/troubleshooting.md"),  # of commands
-        "why/provider.md",
     }
 
 
