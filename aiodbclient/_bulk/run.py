@@ -45,11 +45,10 @@ class Run(Generic[OutcomeT_co]):
 
     A request that was cancelled may have been applied.
 
-    If the cluster refuses changes with a 412, because it is being resized or made, the run pauses: it reads the cluster
-    at the intervals of ``wait_online``, and continues when it is online. After the client's ``max_wait``, or 15
-    minutes, its names fail with ClusterNotOnlineError.
+    If the cluster refuses changes with a 412, because it is being resized or made, the run pauses until it is online.
+    After the client's ``max_wait``, or 15 minutes, its names fail with ClusterNotOnlineError.
 
-    A run works once: iterating over it after it has ended raises ConfigurationError.
+    A run works once.
     """
 
     __slots__ = ("__weakref__", "_ended", "_executor")

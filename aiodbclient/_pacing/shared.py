@@ -47,15 +47,13 @@ class SharedRateBudget:
     """Share one token's rate limit among all processes that use the same ``url`` and ``key``.
 
     Use it in place of ``RateBudget``. Each process serves its calls in order, bulk calls last. Processes that wait
-    share the shortest window equally. A 429 in one process makes all of them wait. Then one request goes first, and
-    each answer lets one more go.
+    share the shortest window equally. A 429 in one process makes all of them wait.
 
     The slots of a killed process are free again half a shortest window later than usual. If the process was waiting,
     its ``fallback_share`` stays reserved for five shortest windows: the process may be alive but disconnected.
 
-    While the server does not answer, each process uses its ``fallback_share``, and a task asks the server again until
-    it answers. What each process sent counts afterwards. If the server lost its data, the processes report it again.
-    The log says once that an outage began, and once that it ended.
+    While the server does not answer, each process uses its ``fallback_share``. What it sent counts afterwards. The log
+    says once that an outage began, and once that it ended.
 
     The constructor does no I/O and needs no event loop. Use the budget on one event loop, and close it with
     ``async with`` or ``aclose``. Not thread-safe.
