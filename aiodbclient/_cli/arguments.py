@@ -223,6 +223,11 @@ class Chosen:
     file: FromOption = None
     everybody: Annotated[bool, _option("--all", help="All tenants in the store.")] = False
 
+    @property
+    def typed(self) -> bool:
+        """Whether each name was typed on the command line."""
+        return not self.everybody and self.file is None
+
 
 @frozen(kw_only=True)
 class Listed:
@@ -234,15 +239,23 @@ class Listed:
     file: FromOption = None
 
 
+MaxOption = Annotated[
+    int | None,
+    _option(
+        "--max",
+        metavar="N",
+        min=0,
+        help="Refuse to end more than N, in case a file was cut short. With --all, --from or --prune, --yes needs it.",
+    ),
+]
+
+
 @frozen(kw_only=True)
 class Pruning:
     """Whether a command removes what is not among the names, and how much at most."""
 
     prune: Annotated[bool, _option("--prune", help="Remove what is there and not among the names.")] = False
-    most: Annotated[
-        int | None,
-        _option("--max", metavar="N", min=0, help="Refuse to remove more than N, in case the file was cut short."),
-    ] = None
+    most: MaxOption = None
 
 
 COMMON = (Printed, Api)  # the sets that most commands have: a page says them once

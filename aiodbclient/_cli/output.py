@@ -152,12 +152,12 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 86400)}d"
 
 
-def this_command(*more: str, without: Sequence[str] = ()) -> str:
+def this_command(*more: str) -> str:
     """The command line of this process, to be copied, with ``more`` options unless it has them."""
     given = sys.argv[1:]
     end = given.index("--") if "--" in given else len(given)
     added = [] if more and more[0] in given[:end] else more
-    return command_line([*(each for each in given[:end] if each not in without), *added, *given[end:]])
+    return command_line([*given[:end], *added, *given[end:]])
 
 
 def command_line(arguments: Iterable[str]) -> str:

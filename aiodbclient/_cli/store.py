@@ -15,9 +15,7 @@ from .asking import confirm
 from .help import Command, group
 from .output import as_json, command_line, complain, print_rows, safe, write
 from .running import DONE, UNUSABLE, reads, writes
-from .stores import KEY_VARIABLE, IfMissing, keys, open_store
-
-TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
+from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, keys, open_store
 
 app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
 
@@ -66,8 +64,14 @@ async def list_store(store: StoreArgument, printed: Table) -> int:
 @app.command("forget", cls=Command)
 @writes
 async def forget_record(
-    store: StoreArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The tenant.", show_default=False)],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STORE NAME",
+            help=f"The store, and the tenant. Default of STORE: ${STORE_VARIABLE}.",
+            show_default=False,
+        ),
+    ],
     printed: Printed,
     role: RoleOption = Role.OWNER,
     yes: YesOption = False,
@@ -78,6 +82,7 @@ async def forget_record(
 
     Example: aiodbclient store forget copy.db beta --yes
     """
+    store, name = _store_and_name(words)
     question = f"Remove the record of {safe(name)} from {store}? Its password is lost, its logins and database stay."
     async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, SQLiteStore | PostgresStore):
@@ -89,6 +94,19 @@ async def forget_record(
     else:
         write(f"{safe(name)}: forgotten\n")
     return DONE
+
+
+def _store_and_name(words: list[str]) -> tuple[str, str]:
+    default = os.environ.get(STORE_VARIABLE)
+    match words:
+        case [store, name]:
+            return store, name
+        case [name] if default:
+            return default, name
+        case [_]:
+            raise InvalidArgumentError(f"give STORE and NAME, or set ${STORE_VARIABLE} and give NAME")
+        case _:
+            raise InvalidArgumentError(f"unexpected extra argument: {words[2]!r}")
 
 
 @app.command("keygen", cls=Command)

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Seal, SQLiteStore, Store
-from .output import note
+from .output import NAME, command_line, note
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
+TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
 _NO_TABLE = "SQLSTATE 42P01"
@@ -51,9 +52,12 @@ async def open_store(
         key = keys() if key is None else (key or None)
         store = _store(where, key, make=if_missing is IfMissing.MAKE)
         if if_missing is IfMissing.MAKE and key is None and is_missing(where):
+            path = Path(where)
+            encrypted = path.with_name(f"{path.stem}-encrypted{path.suffix}")
+            copy = command_line(["store", "copy", where, str(encrypted)])
             note(
-                f"the new store {where} holds passwords as plain text. To encrypt it, remove it, set ${KEY_VARIABLE} "
-                "to what `aiodbclient store keygen` prints, and begin again"
+                f"the new store {where} holds passwords as plain text. To encrypt it: export {TARGET_KEY_VARIABLE}="
+                f"$({NAME} store keygen); {copy}. Then keep that key, and use the copy with it as ${KEY_VARIABLE}"
             )
         if if_missing is IfMissing.MAKE or not is_missing(where):
             try:

@@ -8,23 +8,11 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InvalidArgumentError
-from ..tenants import Record, Role
-from .arguments import Chosen, Place, Printed, RoleOption, ShowOption, YesOption, duration_option
-from .asking import check_most, confirm, removal, some
+from ..tenants import Role
+from .arguments import Chosen, MaxOption, Place, Printed, RoleOption, ShowOption, YesOption, duration_option
+from .asking import confirm, confirm_ending, removal, some
 from .running import writes
-from .tenants_place import Opened, do
-
-MaxOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max",
-        metavar="N",
-        min=0,
-        help="Refuse to do it to more than N tenants. --all --yes needs it.",
-        show_default=False,
-    ),
-]
+from .tenants_place import Opened, do, is_suspended
 
 
 @writes
@@ -33,18 +21,17 @@ async def suspend_tenants(
 ) -> int:
     """Suspend tenants: end all their logins and sessions, and keep their data. `resume` gives them back.
 
-    With --all, type the number of tenants or the name of the cluster.
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster.
 
-    Example: aiodbclient tenants suspend gamma --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
     """
-    _check_all(chosen, most, yes=yes)
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
         going = names[Role.OWNER]
-        check_most(len(going), most, "suspended")
-        if chosen.everybody:
-            question = f"Suspend {some(going)} ({len(going)}) on {opened.cluster}: end all their logins and sessions?"
-            confirm(question, yes=yes, words=_typed(opened, going))
+        question = f"Suspend {some(going)} ({len(going)}) on {opened.cluster}: end all their logins and sessions?"
+        confirm_ending(
+            question, len(going), typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes, done="suspended"
+        )
 
     return await do(
         place,
@@ -53,7 +40,7 @@ async def suspend_tenants(
         lambda tenants, names: tenants.suspend(names),
         printed,
         ask=ask,
-        among=lambda record: not _suspended(record),
+        among=lambda record: not is_suspended(record),
     )
 
 
@@ -67,8 +54,8 @@ async def resume_tenants(
     """
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        going = names[Role.OWNER]
-        confirm(f"Resume {some(going)} ({len(going)}) on {opened.cluster}?", yes=yes)
+        if going := names[Role.OWNER]:
+            confirm(f"Resume {some(going)} ({len(going)}) on {opened.cluster}?", yes=yes)
 
     return await do(
         place,
@@ -78,7 +65,7 @@ async def resume_tenants(
         printed,
         show=show,
         ask=ask if chosen.everybody else None,
-        among=_suspended,
+        among=is_suspended,
     )
 
 
@@ -92,7 +79,7 @@ async def remove_tenants(
         bool, typer.Option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
     ] = False,
     ignore_absent: Annotated[
-        bool, typer.Option("--ignore-absent", help="Names that are not on record are no failure.")
+        bool, typer.Option("--ignore-absent", help="Leave out names that are not on record.")
     ] = False,
     suspended_for: Annotated[
         timedelta | None, duration_option("--suspended-for", "Remove only tenants that are suspended for so long.")
@@ -102,21 +89,19 @@ async def remove_tenants(
 ) -> int:
     """Remove tenants: their logins, their databases with all data, and their records.
 
-    With --all, type the number of tenants or the name of the cluster. With --role reader or writer: remove only such
-    logins.
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster. If a name is not on
+    record, nothing is removed. With --role reader or writer: remove only such logins.
 
     Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
     Example: aiodbclient tenants remove --all --suspended-for 30d --cluster tenants-prod --store tenants.db
     """
-    _check_all(chosen, most, yes=yes)
     now = datetime.now(UTC)
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        check_most(len(names[role]), most)
-        absent = f" Not on record: {some(list(missing))}." if missing else ""
         what = "logins and records; the databases stay" if keep_database else ""
-        words = _typed(opened, names[role]) if chosen.everybody else []
-        confirm(f"{removal(names[role], opened.cluster, role, what)}{absent}", yes=yes, words=words)
+        absent = f" Not on record: {some(list(missing))}." if missing else ""
+        question, number = f"{removal(names[role], opened.cluster, role, what)}{absent}", len(names[role])
+        confirm_ending(question, number, typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes)
 
     return await do(
         place,
@@ -125,22 +110,6 @@ async def remove_tenants(
         lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=suspended_for),
         printed,
         ask=ask,
-        among=None if suspended_for is None else lambda record: _suspended(record, now - suspended_for),
+        among=None if suspended_for is None else lambda record: is_suspended(record, now - suspended_for),
         ignore_absent=ignore_absent,
     )
-
-
-def _check_all(chosen: Chosen, most: int | None, *, yes: bool) -> None:
-    if chosen.everybody and yes and most is None:
-        raise InvalidArgumentError("--all --yes takes everything: add --max N, the most to take. Nothing was sent")
-
-
-def _typed(opened: Opened, names: Sequence[str]) -> list[str]:
-    """What to type before something is done to all: their number, or the name of the only cluster."""
-    return [str(len(names)), *(opened.called.values() if len(opened.called) == 1 else ())]
-
-
-def _suspended(record: Record, before: datetime | None = None) -> bool:
-    """Whether a tenant is suspended, or was by then."""
-    since = None if record.current is None else record.current.suspended
-    return since is not None and (before is None or since <= before)

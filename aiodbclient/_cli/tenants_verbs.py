@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from ..errors import InvalidArgumentError
-from ..tenants import Role
+from ..tenants import Record, Role
 from .arguments import (
     AdoptOption,
     AfterOption,
@@ -26,12 +27,12 @@ from .arguments import (
     YesOption,
     resolved,
 )
-from .asking import check_most, confirm, removal, some
+from .asking import confirm, confirm_ending, has_terminal, removal, some
 from .following import follow
 from .names import locate_names
 from .running import writes
 from .stores import IfMissing
-from .tenants_place import Opened, do, open_place, report_of
+from .tenants_place import Opened, do, is_suspended, open_place, report_of
 
 
 class IfExists(StrEnum):
@@ -84,14 +85,15 @@ async def provision_tenants(
             kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
             run = tenants.provision(wanted, if_exists=action.value)
             work = len(set(wanted) - kept)
-            return await follow({"": run}, total=len(wanted), budget=opened.budget, report=report, work=work)
+            return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
         opened.check(wanted)
         plan = await tenants.plan(wanted, prune=True, if_exists=action.value)
-        check_most(len(plan.extra), pruning.most)
-        if plan.extra:
-            confirm(removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes)
+        question = removal(plan.extra, opened.cluster, role)
+        confirm_ending(question, len(plan.extra), typed=False, cluster=opened.cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
-        return await follow({"": plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report)
+        return await follow(
+            {role.value: plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report
+        )
 
 
 @writes
@@ -103,14 +105,37 @@ async def repair_tenants(
     recreate: Annotated[
         bool, typer.Option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
     ] = False,
+    yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
-    """Repair the problems that `check` finds. Drops no data, except that it finishes a removal that began.
+    """Repair the problems that `check` finds. Drops no data, except that it finishes removals that began.
+
+    On a terminal it asks before it finishes removals. Without a terminal it goes on: each was confirmed when it began,
+    and `check` names them.
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        going = opened.half_removed(names[role], role)
+        question = removal(going, opened.cluster, role, "finish their removal, which deletes their data")
+        confirm_ending(
+            question,
+            len(going),
+            typed=chosen.typed,
+            cluster=opened.cluster,
+            most=len(names[role]),
+            yes=yes or not has_terminal(),
+        )
+
     return await do(
-        place, chosen, [role], lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show
+        place,
+        chosen,
+        [role],
+        lambda tenants, names: tenants.repair(names, recreate=recreate),
+        printed,
+        show=show,
+        ask=ask,
     )
 
 
@@ -136,12 +161,20 @@ async def rotate_tenants(
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants rotate --all --older-than 30d --yes --cluster tenants-prod --store tenants.db
     """
+    young = None if older_than is None else datetime.now(UTC) - older_than
+
+    def is_due(record: Record) -> bool:
+        since = None if record.current is None else record.current.since
+        return not is_suspended(record) and (young is None or since is None or since <= young)
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        total = sum(map(len, names.values()))
-        ends = sum(each.previous is not None for found in opened.found.values() for each in found.records.values())
+        due = [record for found in opened.found.values() for record in found.records.values() if is_due(record)]
+        ends = sum(record.previous is not None for record in due)
         ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
-        confirm(f"Give {total} logins on {opened.cluster} new credentials? {ended}", yes=yes)
+        asleep = [name for name, record in opened.found[Role.OWNER].records.items() if is_suspended(record)]
+        ended += f" {some(asleep)} {'is' if len(asleep) == 1 else 'are'} suspended and left alone." if asleep else ""
+        if due:
+            confirm(f"Give {len(due)} logins on {opened.cluster} new credentials? {ended}", yes=yes)
 
     return await do(
         place,
@@ -176,8 +209,8 @@ async def retire_tenants(
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
         olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
+        sessions = " and end their open sessions" if end_sessions else ""
         if olds:
-            sessions = " and end their open sessions" if end_sessions else ""
             confirm(f"Retire the previous logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
 
     return await do(

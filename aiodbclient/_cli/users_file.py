@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import (
+    ClusterClient,
     KafkaACL,
     KafkaPermission,
     MongoRole,
@@ -24,8 +25,9 @@ from .. import (
 )
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
+from ..tenants._naming import is_derived
 from .arguments import ClusterArgument, OnCluster, Printed, Pruning, ShowOption, UsersFileOption, YesOption, split
-from .asking import check_most, confirm, interruptible, some
+from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, open_client, patiently
@@ -53,11 +55,13 @@ async def plan_users(
     cluster, _ = split(words, place.cluster, 0)
     wanted = _wanted(file, pruning)
     async with open_client(place) as (client, _), patiently():
-        plan = await (await find_cluster(client, cluster)).users.plan(wanted, prune=pruning.prune)
+        found = await find_cluster(client, cluster)
+        plan = await found.users.plan(wanted, prune=pruning.prune)
+        of_tenants = await _tenants_logins(found, plan)
     if printed.as_json:
         print_rows(_changes(plan), as_objects=True)
     else:
-        _print(plan)
+        _print(plan, of_tenants)
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     return DIFFERENT if plan else DONE
@@ -75,7 +79,8 @@ async def apply_users(
 ) -> int:
     """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
 
-    It prints the plan first, and asks unless it only creates. --show prints the passwords of new users. `users get
+    It prints the plan first, and asks unless it only creates. --prune deletes the logins of tenants too: the plan marks
+    what looks like one. --show prints the passwords of new users. `users get
     --show` prints them later, except on MongoDB, where creating users needs --show.
 
     Example: aiodbclient users apply tenants-prod --from users.yaml --yes
@@ -93,18 +98,21 @@ async def apply_users(
                 "--show. Nothing was changed"
             )
         if not printed.as_json:
-            _print(plan)
+            _print(plan, await _tenants_logins(found, plan))
         extra = plan.extra if plan.prune else ()
-        check_most(len(extra), pruning.most)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
-        if changes:
-            confirm(f"On {cluster}: {' and '.join(changes)}?", yes=yes)
+        question = f"On {cluster}: {' and '.join(changes)}?"
+        if pruning.prune:
+            number, most = len(extra), pruning.most
+            confirm_ending(question, number, typed=False, cluster=cluster, most=most, yes=yes, done="deleted")
+        if plan.update and not extra:
+            confirm(question, yes=yes)
 
-        def row(outcome: Any) -> dict[str, Any]:
+        def row(outcome: Any, role: str) -> dict[str, Any]:
             return {"password": outcome.user.password} if show and outcome.user is not None else {}
 
-        def details(outcome: Any) -> str:
-            password = row(outcome).get("password")
+        def details(outcome: Any, role: str) -> str:
+            password = row(outcome, role).get("password")
             return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
 
         report = Report(as_objects=printed.as_json, row=row, details=details)
@@ -130,14 +138,27 @@ def _changes(plan: UserPlan) -> list[dict[str, Any]]:
     ]
 
 
-def _print(plan: UserPlan) -> None:
+async def _tenants_logins(cluster: ClusterClient, plan: UserPlan) -> set[str]:
+    """The users to delete that look like tenants' logins: by the form of their names, or since a database has them."""
+    extra = plan.extra if plan.prune else ()
+    known = None if cluster.engine is None else CAPABILITIES.get(cluster.engine)
+    has_databases = bool(extra) and known is not None and known.tenants == "database"
+    databases = {db.name for db in await cluster.dbs.list()} if has_databases else set[str]()
+    return {name for name in extra if name in databases or is_derived(name)}
+
+
+def _print(plan: UserPlan, of_tenants: Collection[str]) -> None:
     """Print a line for each user that changes, and the numbers."""
     signs = {"create": "+", "update": "~", "delete": "-"}
     console = stdout_console()
     with console.capture() as captured:
         for change in _changes(plan):
             if sign := signs.get(change["change"]):
-                lines = [f"{sign} {safe(change['name'])}", *(f"    {each}" for each in change.get("differs", ()))]
+                warning = "  (looks like a tenant's login)" if change["name"] in of_tenants else ""
+                lines = [
+                    f"{sign} {safe(change['name'])}{warning}",
+                    *(f"    {each}" for each in change.get("differs", ())),
+                ]
                 console.print("\n".join(map(printable, lines)), style=_STYLES[sign], soft_wrap=True)
         kept = f"{len(plan.keep)} as asked for"
         if plan.unknown:
