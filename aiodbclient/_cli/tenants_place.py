@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -106,9 +106,8 @@ class Opened:
     def _missing(self, name: str, role: Role, owners: set[str], others: set[str]) -> str:
         if name in owners:
             return f"it has no {role}. To create one: {self.command('provision', name, role=role)}"
-        alike = name.translate(_ALIKE)
-        like = [alike] if alike in others else get_close_matches(name, others, 2, _NEAR)
-        return f"not on record{f'. Did you mean {safe(like[0])}?' if len(like) == 1 else ''}"
+        meant = _nearest(name, others)
+        return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
 
     def ways(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
         """The commands that help tenants that failed, where running the same one again does not."""
@@ -166,6 +165,14 @@ class Opened:
             forget = command_line(["store", "forget", self.place.store, name, *roles])
             complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
         return UNUSABLE if damaged and code in (DONE, SOME_FAILED) else code
+
+
+def _nearest(name: str, others: Collection[str]) -> str | None:
+    """The one of ``others`` that is nearest to ``name``; None if several are as near, or all are far."""
+    if alike := [each for each in others if each.translate(_ALIKE) == name.translate(_ALIKE)]:
+        return alike[0]
+    near = [(SequenceMatcher(None, each, name).ratio(), each) for each in get_close_matches(name, others, 2, _NEAR)]
+    return None if not near or (len(near) > 1 and near[0][0] == near[1][0]) else near[0][1]
 
 
 def _ways(error: Exception, pending: Sequence[str]) -> Sequence[str]:

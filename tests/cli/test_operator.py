@@ -54,7 +54,7 @@ def damage(command: Command, name: str) -> None:
 def test_remove_all_asks_for_more_than_a_y(command: Command, names: list[str]) -> None:
     provision(command, *names[:3])
     unbounded = command("tenants", "remove", "--all", *command.place, "--yes")
-    assert (unbounded.code, "--yes needs --max N here. 3 would be removed now: aiodbclient" in unbounded.err) == (2, True)
+    assert (unbounded.code, "--yes needs --max N here. 3 would be removed now: aio" in unbounded.err) == (2, True)
 
     terminal = command.terminal("tenants", "remove", "--all", *command.place)
     terminal.expect("Type 3 or tenants-prod to go on: ")
@@ -135,12 +135,18 @@ def test_all_roles_are_rotated_and_retired_at_once(command: Command, names: list
 
 def run_suggested(command: Command, more: str, *options: str) -> set[str]:
     """Run every command that a screen suggested. Returns which commands these were."""
-    found = re.findall(r"`(aiodbclient [^`\n]+)`|: (aiodbclient .+?)(?:\. |\n|$)", "".join([*command.printed, more]))
+    found = re.findall(
+        r"`(aiodbclient [^`\n]+)`|: ((?:export|aiodbclient) .+?)(?:\. |\n|$)", "".join([*command.printed, more])
+    )
     suggested = sorted({quoted or last for quoted, last in found})
+    path = f"{Path(COMMAND).parent}:{command.environment['PATH']}"
     for each in suggested:
+        if each.startswith("export"):
+            subprocess.run(["bash", "-ec", each], env=command.environment | {"PATH": path}, check=True)
+            continue
         done = command(*shlex.split(each)[1:], *options, shows=True)
         assert done.code in (0, 1, 5), (each, done.err)
-    return {" ".join(each.split()[1:3]) for each in suggested}
+    return {" ".join(re.sub(".*aiodbclient", "", each).split()[:2]) for each in suggested}
 
 
 def test_every_suggested_command_works(command: Command, names: list[str]) -> None:
@@ -164,8 +170,11 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     verbs = run_suggested(command, lost.err)
     assert verbs >= {
         *("tenants provision", "tenants repair", "tenants check", "tenants list", "tenants rotate", "users get"),
-        *("users create", "clusters list", "store keygen"),
+        *("users create", "clusters list", "store copy"),
     }
+    assert {each["name"] for each in command("store", "list", command.store, "--json").objects()} == {a, b, c}
+    encrypted = Path(command.store).with_name("tenants-encrypted.db").read_bytes()
+    assert (a.encode() in encrypted, b"AVNS_" in encrypted) == (True, False)
     command.printed.clear()
     damage(command, a)
     command("tenants", "list", *command.place)
