@@ -352,7 +352,7 @@ def split(words: list[str] | None, option: str | None, count: int | None) -> tup
     clusters, names = split_clusters(words, None if option is None else [option], count)
     if len(clusters) > 1:
         raise InvalidArgumentError(
-            f"{', '.join(clusters)}: this command is for one cluster. Give it as CLUSTER or --cluster. Nothing was sent"
+            f"{', '.join(clusters)}: this command is for one cluster: add --cluster {clusters[0]}. Nothing was sent"
         )
     return clusters[0], names
 

@@ -24,6 +24,7 @@ dbs = group("List, create and delete the databases of a cluster.")
 
 _SECRETS = ("password", "access_cert", "access_key")
 _LAST = ("host", "id")
+_KINDS = {"db": "database", "user": "user"}
 
 
 @asynccontextmanager
@@ -119,7 +120,7 @@ async def create_db(printed: Printed, place: OnCluster, words: NamedArgument = N
     check_name(name)
     async with _opened(place, cluster, f"db {name}") as found:
         await found.dbs.create(name)
-    _print_done(name, "created", "database", as_object=printed.as_json)
+    _print_done(name, f"created the database {safe(name)}", printed)
     return DONE
 
 
@@ -130,12 +131,7 @@ async def delete_db(printed: Printed, place: OnCluster, words: NamedArgument = N
 
     Example: aiodbclient dbs delete tenants-prod archive --yes
     """
-    cluster, [name] = split(words, place.cluster, 1)
-    confirm(f"Delete the database {safe(name)} of {cluster} and all its data?", yes=yes)
-    async with _opened(place, cluster, f"db {name}") as found:
-        await found.dbs.delete(name)
-    _print_done(name, "deleted", "database", as_object=printed.as_json)
-    return DONE
+    return await _delete("db", printed, place, words, yes=yes)
 
 
 @users.command("list", cls=Command)
@@ -189,11 +185,16 @@ async def delete_user(printed: Printed, place: OnCluster, words: NamedArgument =
 
     Example: aiodbclient users delete tenants-prod reporting --yes
     """
+    return await _delete("user", printed, place, words, yes=yes)
+
+
+async def _delete(kind: str, printed: Printed, place: OnCluster, words: list[str] | None, *, yes: bool) -> int:
     cluster, [name] = split(words, place.cluster, 1)
-    confirm(f"Delete the user {safe(name)} of {cluster}?", yes=yes)
-    async with _opened(place, cluster, f"user {name}") as found:
-        await found.users.delete(name)
-    _print_done(name, "deleted", "user", as_object=printed.as_json)
+    what = f"the {_KINDS[kind]} {safe(name)}"
+    confirm(f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?", yes=yes)
+    async with _opened(place, cluster, f"{kind} {name}") as found:
+        await (found.dbs if kind == "db" else found.users).delete(name)
+    _print_done(name, f"deleted {what}", printed)
     return DONE
 
 
@@ -245,11 +246,11 @@ def _user(user: User, show: bool) -> dict[str, object]:
     return {"name": row.pop("name"), "role": row.pop("role", None)} | row
 
 
-def _print_done(name: str, action: str, what: str, *, as_object: bool) -> None:
-    if as_object:
-        write(f"{as_json({'name': name, 'action': action})}\n")
+def _print_done(name: str, done: str, printed: Printed) -> None:
+    if printed.as_json:
+        write(f"{as_json({'name': name, 'action': done.partition(' ')[0]})}\n")
     else:
-        note(f"{action} the {what} {safe(name)}")
+        note(done)
 
 
 users.command("plan", cls=Command)(plan_users)

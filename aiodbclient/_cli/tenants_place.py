@@ -21,9 +21,11 @@ from ..errors import (
     NoRoomError,
     NotFoundError,
     RotationPendingError,
+    ServerError,
     StoreError,
     SuspendedError,
     TenantNotFoundError,
+    TransportError,
 )
 from ..tenants import Record, Role, Store, TenantEvent, Tenants
 from ..tenants._intent import Verb, intent_of, pending
@@ -223,7 +225,12 @@ async def open_records(place: Recorded, most: int | None = None) -> AsyncGenerat
     async with open_client(place, offline=offline) as (client, budget):
         async with patiently():
             known = [client.cluster(UUID(each)) for each in wanted if offline]
-            clusters = known or await find_clusters(client, wanted)
+            try:
+                clusters = known or await find_clusters(client, wanted)
+            except (ServerError, TransportError):
+                ids = command_line(["store", "list", place.store, "-o", "wide"])
+                note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
+                raise
         async with _open(place, clusters, budget, IfMissing.FAIL, most=most) as opened:
             yield opened
 

@@ -154,7 +154,7 @@ def _print(plan: UserPlan, of_tenants: Collection[str]) -> None:
     with console.capture() as captured:
         for change in _changes(plan):
             if sign := signs.get(change["change"]):
-                warning = "  (looks like a tenant's login)" if change["name"] in of_tenants else ""
+                warning = " (looks like a tenant's login)" if change["name"] in of_tenants else ""
                 lines = [
                     f"{sign} {safe(change['name'])}{warning}",
                     *(f"    {each}" for each in change.get("differs", ())),
