@@ -59,6 +59,9 @@ def _output(forms: str, help: str) -> Any:
     return _option("--output", "-o", metavar=forms, help=help, callback=check)
 
 
+ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
+
+
 @frozen(kw_only=True)
 class Printed:
     """How a command prints what it did: lines of text, or an object for each."""
@@ -147,6 +150,38 @@ class OnCluster(Api):
         str | None,
         _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=cluster_names, hidden=True),
     ] = None
+
+
+@frozen(kw_only=True)
+class ListedOn(OnCluster):
+    """The cluster of a command on all of it."""
+
+    words: ClusterArgument = None
+
+    @property
+    def target(self) -> str:
+        """The cluster."""
+        return split(self.words, self.cluster, 0)[0]
+
+
+@frozen(kw_only=True)
+class NamedOn(OnCluster):
+    """The cluster of a command on one user or database of it, and the name."""
+
+    words: Annotated[
+        list[str] | None,
+        _argument(
+            "CLUSTER NAME",
+            f"The cluster's name or id, and the name. Default of CLUSTER: ${CLUSTER_VARIABLE}.",
+            autocompletion=cluster_names,
+        ),
+    ] = None
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The cluster and the name."""
+        cluster, [name] = split(self.words, self.cluster, 1)
+        return cluster, name
 
 
 @frozen(kw_only=True)
@@ -259,15 +294,6 @@ class Pruning:
 
 
 COMMON = (Printed, Api)  # the sets that most commands have: a page says them once
-ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
-NamedArgument = Annotated[
-    list[str] | None,
-    _argument(
-        "CLUSTER NAME",
-        f"The cluster's name or id, and the name. Default of CLUSTER: ${CLUSTER_VARIABLE}.",
-        autocompletion=cluster_names,
-    ),
-]
 ShowOption = Annotated[bool, _option("--show", help="Print secrets too.")]
 YesOption = Annotated[bool, _option("--yes", "-y", help="Do not ask.")]
 AdoptOption = Annotated[
@@ -281,14 +307,13 @@ UsersFileOption = Annotated[
         help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
     ),
 ]
-RoleOption = Annotated[
-    Role,
-    _option(
-        "--role",
-        metavar="owner|writer|reader",
-        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
-    ),
-]
+_ROLE_HELP = "Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner."
+RoleOption = Annotated[Role, _option("--role", metavar="owner|writer|reader", help=_ROLE_HELP)]
+
+
+def role_options(role: Role) -> list[str]:
+    """The options that lead another command to the same role."""
+    return [] if role is Role.OWNER else ["--role", role.value]
 
 
 def _roles(text: str) -> list[Role]:
@@ -297,15 +322,7 @@ def _roles(text: str) -> list[Role]:
     return list(Role) if text == "all" else [Role(text)]
 
 
-RolesOption = Annotated[
-    Any,
-    _option(
-        "--role",
-        metavar="owner|writer|reader|all",
-        parser=_roles,
-        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
-    ),
-]
+RolesOption = Annotated[Any, _option("--role", metavar="owner|writer|reader|all", parser=_roles, help=_ROLE_HELP)]
 OlderOption = Annotated[
     timedelta | None,
     duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),

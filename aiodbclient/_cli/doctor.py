@@ -7,10 +7,16 @@ from typing import Annotated
 import typer
 
 from ..engines import POSTGRESQL
-from .arguments import STORE_VARIABLE, AdminOption, ClusterArgument, OnCluster, Printed, PrivateOption, split
-from .doctor_checks import check_budget, check_cluster, check_open_databases, check_servers, check_token
+from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption
+from .doctor_checks import (
+    check_budget,
+    check_cluster,
+    check_open_databases,
+    check_servers,
+    check_store,
+    check_token,
+)
 from .doctor_findings import Figures, Findings, print_report
-from .doctor_store import check_store
 from .doctor_trial import live
 from .opening import find_cluster, open_client
 from .running import DONE, SOME_FAILED, writes
@@ -18,9 +24,8 @@ from .running import DONE, SOME_FAILED, writes
 
 @writes
 async def examine(
-    place: OnCluster,
+    place: ListedOn,
     printed: Printed,
-    words: ClusterArgument = None,
     store: Annotated[
         str | None,
         typer.Option(
@@ -61,8 +66,7 @@ async def examine(
     Example: aiodbclient doctor tenants-prod
     Example: aiodbclient doctor tenants-prod --try --report
     """
-    cluster, _ = split(words, place.cluster, 0)
-    findings, figures = Findings(as_json=printed.as_json), Figures()
+    cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
     async with open_client(place, on_event=figures.count) as (client, paced):
         if not await check_budget(findings, paced):
             return SOME_FAILED

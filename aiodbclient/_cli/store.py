@@ -13,9 +13,9 @@ from ..tenants._naming import record_name, tenant_of
 from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption
 from .asking import confirm
 from .help import Command, group
-from .output import as_json, command_line, complain, print_rows, safe, write
+from .output import as_json, print_rows, safe, write
 from .running import DONE, UNUSABLE, reads, writes
-from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, keys, open_store
+from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, complain_damaged, keys, open_store
 
 app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
 
@@ -54,10 +54,7 @@ async def list_store(store: StoreArgument, printed: Table) -> int:
     none = "" if damaged else f"{store} has no records"
     print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("username", "cluster"), none=none)
     for each in damaged:
-        name, role = tenant_of(each)
-        roles = [] if role is Role.OWNER else ["--role", role.value]
-        forget = command_line(["store", "forget", store, name, *roles])
-        complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+        complain_damaged(store, *tenant_of(each))
     return UNUSABLE if damaged else DONE
 
 

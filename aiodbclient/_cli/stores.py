@@ -12,8 +12,10 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
-from ..tenants import PostgresStore, Seal, SQLiteStore, Store
-from .output import NAME, command_line, note
+from ..tenants import PostgresStore, Role, Seal, SQLiteStore, Store
+from .arguments import role_options
+from .output import NAME, command_line, complain, note, safe
+from .running import UNUSABLE
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
 TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
@@ -74,6 +76,12 @@ async def open_store(
                 f"{shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
             )
         yield opened
+
+
+def complain_damaged(where: str, name: str, role: Role) -> None:
+    """Print that a record is damaged, and the command that removes it."""
+    forget = command_line(["store", "forget", where, name, *role_options(role)])
+    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
 
 
 def _store(where: str, key: list[str] | None, *, make: bool) -> Store:

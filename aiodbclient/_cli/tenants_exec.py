@@ -15,7 +15,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
-from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, resolved
+from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, resolved, role_options
 from .asking import FEW, SIGNALS
 from .delivery import environment_of
 from .following import Report, follow
@@ -117,8 +117,7 @@ async def _exec_each(
             os.close(handle)
             saved = Path(path)
             write_names(saved, left)
-        options = [] if role is Role.OWNER else ["--role", role.value]
-        options += ["--json"] if printed.as_json else []
+        options = [*role_options(role), *(["--json"] if printed.as_json else [])]
         which = [*left] if saved is None else ["--from", str(saved), "--failed", str(saved)]
         options += ["--at-a-time", str(at_a_time), *given_options(opened.place, Recorded)]
         return command_line(["tenants", "exec", *which, *options, "--", *program])

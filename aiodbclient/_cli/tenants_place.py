@@ -30,15 +30,15 @@ from ..errors import (
 from ..tenants import Record, Role, Store, TenantEvent, Tenants
 from ..tenants._intent import Verb, intent_of, pending
 from ..tenants._naming import tenant_of
-from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved
+from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
 from .asking import FEW, some
 from .delivery import lines_of, row_of
 from .following import Report, follow
 from .names import check_tenants, read_names
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
-from .output import command_line, complain, note, safe, this_command
+from .output import command_line, note, safe, this_command
 from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
-from .stores import IfMissing, open_store
+from .stores import IfMissing, complain_damaged, open_store
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how near a name must be to the one that was meant
@@ -155,17 +155,14 @@ class Opened:
 
     def command(self, verb: str, *words: str, role: Role = Role.OWNER) -> str:
         """Another command on the same tenants, to be copied."""
-        roles = [] if role is Role.OWNER else ["--role", role.value]
-        kind = Recorded if verb == "list" else type(self.place)
-        return command_line(["tenants", verb, *words, *roles, *given_options(self.place, kind)])
+        kind = Recorded if verb in ("list", "rooms") else type(self.place)
+        return command_line(["tenants", verb, *words, *role_options(role), *given_options(self.place, kind)])
 
     def end(self, code: int) -> int:
         """Report the damaged records, if a command was for all. Returns the exit code."""
         damaged = [(name, role) for role, found in self.found.items() for name in found.damaged]
         for name, role in damaged:
-            roles = [] if role is Role.OWNER else ["--role", role.value]
-            forget = command_line(["store", "forget", self.place.store, name, *roles])
-            complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+            complain_damaged(self.place.store, name, role)
         return UNUSABLE if damaged and code in (DONE, SOME_FAILED) else code
 
 

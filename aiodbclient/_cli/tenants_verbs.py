@@ -1,21 +1,22 @@
-"""The commands that change tenants: provision, repair, rotate and retire."""
+"""The commands that change tenants: provision, repair, rotate and retire, suspend, resume and remove."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Record, Role
+from ..tenants._provisioning import IfExists
 from .arguments import (
     AdoptOption,
     AfterOption,
     Chosen,
     Listed,
+    MaxOption,
     MostOption,
     OlderOption,
     Place,
@@ -25,6 +26,7 @@ from .arguments import (
     RolesOption,
     ShowOption,
     YesOption,
+    duration_option,
     resolved,
 )
 from .asking import confirm, confirm_ending, has_terminal, removal, some
@@ -33,14 +35,6 @@ from .names import locate_names
 from .running import writes
 from .stores import IfMissing
 from .tenants_place import Opened, do, is_suspended, open_place, report_of
-
-
-class IfExists(StrEnum):
-    """What happens to a login or a database that exists and is not on record."""
-
-    ADOPT = "adopt"
-    RESET = "reset"
-    ERROR = "error"
 
 
 @writes
@@ -58,7 +52,7 @@ async def provision_tenants(
             help="What to do with a login or database that exists and is not on record: fail, take it over, or take it "
             "over and give the login a new password.",
         ),
-    ] = IfExists.ERROR,
+    ] = "error",
     capacity: MostOption = None,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -70,12 +64,12 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
-    if adopt and if_exists is IfExists.RESET:
+    if adopt and if_exists == "reset":
         raise InvalidArgumentError("--adopt keeps passwords and --if-exists reset replaces them: give one of them")
-    action = IfExists.ADOPT if adopt else if_exists
+    action: IfExists = "adopt" if adopt else if_exists
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
-    if action is IfExists.RESET:
+    if action == "reset":
         logins = f"each login of {', '.join(place.clusters or ())} that exists and is not on record"
         confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
@@ -83,11 +77,11 @@ async def provision_tenants(
         tenants, report = opened.tenants.role(role), report_of(printed, opened, show=show)
         if not pruning.prune:
             kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
-            run = tenants.provision(wanted, if_exists=action.value)
+            run = tenants.provision(wanted, if_exists=action)
             work = len(set(wanted) - kept)
             return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
         opened.check(wanted)
-        plan = await tenants.plan(wanted, prune=True, if_exists=action.value)
+        plan = await tenants.plan(wanted, prune=True, if_exists=action)
         question = removal(plan.extra, opened.cluster, role)
         confirm_ending(question, len(plan.extra), typed=False, cluster=opened.cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
@@ -220,4 +214,104 @@ async def retire_tenants(
         lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions),
         printed,
         ask=ask if chosen.everybody else None,
+    )
+
+
+@writes
+async def suspend_tenants(
+    chosen: Chosen, place: Place, printed: Printed, most: MaxOption = None, yes: YesOption = False
+) -> int:
+    """Suspend tenants: end all their logins and sessions, and keep their data. `resume` gives them back.
+
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster.
+
+    Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
+    """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        going = names[Role.OWNER]
+        question = f"Suspend {some(going)} ({len(going)}) on {opened.cluster}: end all their logins and sessions?"
+        confirm_ending(
+            question, len(going), typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes, done="suspended"
+        )
+
+    return await do(
+        place,
+        chosen,
+        [Role.OWNER],
+        lambda tenants, names: tenants.suspend(names),
+        printed,
+        ask=ask,
+        among=lambda record: not is_suspended(record),
+    )
+
+
+@writes
+async def resume_tenants(
+    chosen: Chosen, place: Place, printed: Printed, yes: YesOption = False, show: ShowOption = False
+) -> int:
+    """Give suspended tenants their logins back, with new passwords.
+
+    Example: aiodbclient tenants resume gamma --cluster tenants-prod --store tenants.db
+    """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        if going := names[Role.OWNER]:
+            confirm(f"Resume {some(going)} ({len(going)}) on {opened.cluster}?", yes=yes)
+
+    return await do(
+        place,
+        chosen,
+        [Role.OWNER],
+        lambda tenants, names: tenants.resume(names),
+        printed,
+        show=show,
+        ask=ask if chosen.everybody else None,
+        among=is_suspended,
+    )
+
+
+@writes
+async def remove_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    keep_database: Annotated[
+        bool, typer.Option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
+    ] = False,
+    ignore_absent: Annotated[
+        bool, typer.Option("--ignore-absent", help="Leave out names that are not on record.")
+    ] = False,
+    suspended_for: Annotated[
+        timedelta | None, duration_option("--suspended-for", "Remove only tenants that are suspended for so long.")
+    ] = None,
+    most: MaxOption = None,
+    yes: YesOption = False,
+) -> int:
+    """Remove tenants: their logins, their databases with all data, and their records.
+
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster. If a name is not on
+    record, nothing is removed. With --role reader or writer: remove only such logins.
+
+    Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
+    Example: aiodbclient tenants remove --all --suspended-for 30d --cluster tenants-prod --store tenants.db
+    """
+    now = datetime.now(UTC)
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        what = "logins and records; the databases stay" if keep_database else ""
+        absent = f" Not on record: {some(list(missing))}." if missing else ""
+        question, number = f"{removal(names[role], opened.cluster, role, what)}{absent}", len(names[role])
+        confirm_ending(question, number, typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes)
+
+    return await do(
+        place,
+        chosen,
+        [role],
+        lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=suspended_for),
+        printed,
+        ask=ask,
+        among=None if suspended_for is None else lambda record: is_suspended(record, now - suspended_for),
+        ignore_absent=ignore_absent,
     )

@@ -26,7 +26,7 @@ from .. import (
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
 from ..tenants._naming import is_derived
-from .arguments import ClusterArgument, OnCluster, Printed, Pruning, ShowOption, UsersFileOption, YesOption, split
+from .arguments import ListedOn, Printed, Pruning, ShowOption, UsersFileOption, YesOption
 from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Report, follow
 from .names import read_text, shown
@@ -45,14 +45,12 @@ _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a 
 
 
 @reads
-async def plan_users(
-    printed: Printed, place: OnCluster, pruning: Pruning, file: UsersFileOption, words: ClusterArgument = None
-) -> int:
+async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: UsersFileOption) -> int:
     """Compare the users of a cluster with a file, and change nothing. Exits with 5 if something differs.
 
     Example: aiodbclient users plan tenants-prod --from users.yaml
     """
-    cluster, _ = split(words, place.cluster, 0)
+    cluster = place.target
     wanted = _wanted(file, pruning)
     async with open_client(place) as (client, _), patiently():
         found = await find_cluster(client, cluster)
@@ -70,10 +68,9 @@ async def plan_users(
 @writes
 async def apply_users(
     printed: Printed,
-    place: OnCluster,
+    place: ListedOn,
     pruning: Pruning,
     file: UsersFileOption,
-    words: ClusterArgument = None,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
@@ -85,7 +82,7 @@ async def apply_users(
 
     Example: aiodbclient users apply tenants-prod --from users.yaml --yes
     """
-    cluster, _ = split(words, place.cluster, 0)
+    cluster = place.target
     wanted = _wanted(file, pruning)
     async with open_client(place) as (client, limit):
         async with patiently():
