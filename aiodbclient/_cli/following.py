@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class Report:
     details: Callable[[Any, str], str] = lambda outcome, role: ""
     summary: Callable[[], str] = lambda: ""
     settle: Callable[[Any, str], Awaitable[Any]] | None = None
-    ways: Callable[[Sequence[tuple[Failed, str]]], Sequence[str]] = lambda failed: ()
+    ways: Callable[[Sequence[tuple[Failed, str]]], Iterable[str]] = lambda failed: ()
     events: dict[str, TenantEvent] = field(factory=dict[str, TenantEvent])
 
 
@@ -85,31 +85,18 @@ class Stopping:
 
 @define
 class Tally:
-    """What became of a command so far.
-
-    Attributes:
-        total: The number of its names.
-        once: Whether the work must not be done twice, so that running the command again must skip what is done.
-        again: Options of the command that goes on, or what makes the whole command.
-        started: When it began.
-        counts: How many outcomes there are of each action.
-        failed: Those that failed, each with its role.
-        alike: The names that failed for the same reasons, by these.
-        error: What ended the whole run, if anything did.
-        stopped: Whether a signal stopped it.
-        at_once: Whether a second signal or ``--timeout`` ended it.
-    """
+    """What became of a command so far."""
 
     total: int
-    once: bool = False
-    again: Sequence[str] | Callable[[], str] = ()
+    once: bool = False  # whether the work must not be done twice, so that a second run must skip what is done
+    again: Callable[[], str] = this_command
     started: float = field(factory=monotonic)
     counts: Counter[Action] = field(factory=Counter[Action])
-    failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])
-    alike: dict[tuple[str, ...], list[str]] = field(factory=dict[tuple[str, ...], list[str]])
-    error: DatabaseClientError | None = None
+    failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles
+    alike: dict[tuple[str, ...], list[str]] = field(factory=dict[tuple[str, ...], list[str]])  # by their reasons
+    error: DatabaseClientError | None = None  # ended the whole run
     stopped: bool = False
-    at_once: bool = False
+    at_once: bool = False  # ended by a second signal, or by --timeout
 
 
 async def follow(
@@ -121,7 +108,7 @@ async def follow(
     work: int | None = None,
     limited: bool = True,
     once: bool = False,
-    again: Sequence[str] | Callable[[], str] = (),
+    again: Callable[[], str] = this_command,
     missing: Mapping[str, str] = {},
     at_once: bool = False,
 ) -> int:
@@ -229,10 +216,8 @@ def _is_final(error: Exception) -> bool:
 
 def _again(tally: Tally) -> str:
     """The command that goes on: this one, which skips what is done."""
-    if callable(tally.again):
-        return tally.again()
     if not tally.once or not tally.counts.total():
-        return this_command(*tally.again)
+        return tally.again()
     hours = int((monotonic() - tally.started) / 3600) + 2  # it may be run again some time later
     return this_command("--older-than", f"{hours}h")
 

@@ -36,7 +36,7 @@ from .asking import FEW, check_most, some
 from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import Report, follow
 from .names import locate_names
-from .output import check_stdout, note, print_rows, printable, safe, span, stdout_console, write
+from .output import check_stdout, note, print_rows, printable, safe, span, write, write_styled
 from .running import DIFFERENT, DONE, SOME_FAILED, reads
 from .stores import IfMissing
 from .tenants_place import Opened, is_suspended, named, open_place, open_records, selected
@@ -323,22 +323,20 @@ def _changes(plan: Plan) -> list[tuple[str, str]]:
 
 def _print_plan(plan: Plan, suspended: Sequence[str], half_removed: Sequence[str]) -> None:
     """Print a line for each name that differs, and then the number of each kind."""
-    console = stdout_console()
-    with console.capture() as captured:
-        for name, change in _changes(plan):
-            if change in _SIGNS:
-                sign, style = _SIGNS["renew" if name in half_removed else change]
-                shut_out = plan.shut_out.get(name)
-                more = f"; {', '.join(map(safe, shut_out))} can no longer use it" if shut_out else ""
-                console.print(printable(sign.format(safe(name), more)), style=style, soft_wrap=True)
-        counts = [
-            f"{len(plan.create)} to create",
-            f"{len(plan.resume)} to resume",
-            f"{len(plan.extra) if plan.prune else 0} to remove",
-            f"{len(plan.keep)} to keep{f' (suspended: {some(suspended)})' if suspended else ''}",
-        ]
-        others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
-        others["others on record left alone"] = () if plan.prune else plan.extra
-        counts += [f"{len(names)} {what}" for what, names in others.items() if names]
-        console.print(", ".join(counts), soft_wrap=True)
-    write(captured.get())
+    lines = list[tuple[str, str]]()
+    for name, change in _changes(plan):
+        if change in _SIGNS:
+            sign, style = _SIGNS["renew" if name in half_removed else change]
+            shut_out = plan.shut_out.get(name)
+            more = f"; {', '.join(map(safe, shut_out))} can no longer use it" if shut_out else ""
+            lines.append((printable(sign.format(safe(name), more)), style))
+    counts = [
+        f"{len(plan.create)} to create",
+        f"{len(plan.resume)} to resume",
+        f"{len(plan.extra) if plan.prune else 0} to remove",
+        f"{len(plan.keep)} to keep{f' (suspended: {some(suspended)})' if suspended else ''}",
+    ]
+    others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
+    others["others on record left alone"] = () if plan.prune else plan.extra
+    counts += [f"{len(names)} {what}" for what, names in others.items() if names]
+    write_styled([*lines, (", ".join(counts), "")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from difflib import SequenceMatcher, get_close_matches
@@ -111,34 +111,34 @@ class Opened:
         meant = _nearest(name, others)
         return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
 
-    def ways(self, failed: Sequence[tuple[Failed, str]]) -> list[str]:
-        """The commands that help tenants that failed, where running the same one again does not."""
-        groups = defaultdict[tuple[str, Role], list[str]](list)
+    def ways(self, failed: Sequence[tuple[Failed, str]]) -> Iterator[str]:
+        """Yield the commands that help tenants that failed, where running the same one again does not."""
+        groups = defaultdict[tuple[type[Exception], Role, str], list[str]](list)
         for outcome, label in failed:
             role = Role(label or Role.OWNER)
             record = self.found[role].records.get(outcome.name) if role in self.found else None
-            for way in _ways(outcome.error, [] if record is None else pending(record)):
-                groups[way, role].append(outcome.name)
-        return [f"{some(names)}: {self._way(way, names, role)}" for (way, role), names in groups.items()]
+            begun = pending(record) if record is not None and isinstance(outcome.error, TenantNotFoundError) else []
+            if begun or has_way_out(outcome.error):
+                groups[type(outcome.error), role, "".join(begun[:1])].append(outcome.name)
+        for (kind, role, verb), names in groups.items():
+            for way in self._ways(kind, names if len(names) <= FEW else ["--all"], role, verb):
+                yield f"{some(names)}: {way}"
 
-    def _way(self, way: str, names: list[str], role: Role) -> str:
-        which = names if len(names) <= FEW else ["--all"]
-        match way:
-            case "adopt":
-                return f"not on record, and on the cluster. To take over what exists: {this_command('--adopt')}"
-            case "force":
-                return f"to rotate nevertheless, which ends what is not retired: {this_command('--force')}"
-            case "rooms":
-                return f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
-            case "recreate":
-                recreate = self.command("repair", *which, "--recreate", role=role)
-                return f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
-            case "resume":
-                return f"suspended. To give the logins back: {self.command('resume', *which)}"
-            case "retire":
-                return f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
-            case _:
-                return f"begun, and not finished. To finish: {self.command(way, *which, role=role)}"
+    def _ways(self, kind: type[Exception], which: list[str], role: Role, verb: str) -> Iterator[str]:
+        if kind is RotationPendingError:
+            yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
+            yield f"to rotate nevertheless, which ends what is not retired: {this_command('--force')}"
+        elif kind is SuspendedError:
+            yield f"suspended. To give the logins back: {self.command('resume', *which)}"
+        elif kind is NoRoomError:
+            yield f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+        elif kind is ConflictError:
+            yield f"not on record, and on the cluster. To take over what exists: {this_command('--adopt')}"
+        elif kind is NotFoundError:
+            recreate = self.command("repair", *which, "--recreate", role=role)
+            yield f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
+        else:
+            yield f"begun, and not finished. To finish: {self.command(verb, *which, role=role)}"
 
     def half_removed(self, names: Sequence[str], role: Role) -> list[str]:
         """Those of the names whose removal, with all data, was begun and not finished."""
@@ -172,25 +172,6 @@ def _nearest(name: str, others: Collection[str]) -> str | None:
         return alike[0]
     near = [(SequenceMatcher(None, each, name).ratio(), each) for each in get_close_matches(name, others, 2, _NEAR)]
     return None if not near or (len(near) > 1 and near[0][0] == near[1][0]) else near[0][1]
-
-
-def _ways(error: Exception, pending: Sequence[str]) -> Sequence[str]:
-    """What helps against ``error`` for a tenant for which these verbs are to be run."""
-    match error:
-        case RotationPendingError():
-            return ["retire", "force"]
-        case SuspendedError():
-            return ["resume"]
-        case NoRoomError():
-            return ["rooms"]
-        case TenantNotFoundError():
-            return pending[:1]
-        case ConflictError() if has_way_out(error):
-            return ["adopt"]
-        case NotFoundError() if has_way_out(error):
-            return ["recreate"]
-        case _:
-            return []
 
 
 def is_suspended(record: Record, before: datetime | None = None) -> bool:
@@ -314,7 +295,7 @@ async def do(
             budget=opened.budget,
             report=report_of(printed, opened, show=show),
             once=once,
-            again=() if ignore_absent is None else ["--ignore-absent"],
+            again=this_command if ignore_absent is None else lambda: this_command("--ignore-absent"),
             missing=missing,
         )
         if ignore_absent is False and missing:

@@ -31,7 +31,7 @@ from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, open_client, patiently
-from .output import print_rows, printable, safe, stdout_console, write
+from .output import print_rows, printable, safe, write_styled
 from .running import DIFFERENT, DONE, reads, writes
 
 T = TypeVar("T")
@@ -147,26 +147,18 @@ async def _tenants_logins(cluster: ClusterClient, plan: UserPlan) -> set[str]:
 def _print(plan: UserPlan, of_tenants: Collection[str]) -> None:
     """Print a line for each user that changes, and the numbers."""
     signs = {"create": "+", "update": "~", "delete": "-"}
-    console = stdout_console()
-    with console.capture() as captured:
-        for change in _changes(plan):
-            if sign := signs.get(change["change"]):
-                warning = " (looks like a tenant's login)" if change["name"] in of_tenants else ""
-                lines = [
-                    f"{sign} {safe(change['name'])}{warning}",
-                    *(f"    {each}" for each in change.get("differs", ())),
-                ]
-                console.print("\n".join(map(printable, lines)), style=_STYLES[sign], soft_wrap=True)
-        kept = f"{len(plan.keep)} as asked for"
-        if plan.unknown:
-            kept += f" ({len(plan.unknown)} with settings that the API does not return)"
-        deleted, left = (len(plan.extra), 0) if plan.prune else (0, len(plan.extra))
-        console.print(
-            f"{len(plan.create)} to create, {len(plan.update)} to update, {deleted} to delete, {kept}, "
-            f"{left} others left alone",
-            soft_wrap=True,
-        )
-    write(captured.get())
+    lines = list[tuple[str, str]]()
+    for change in _changes(plan):
+        if sign := signs.get(change["change"]):
+            mark = " (looks like a tenant's login)" if change["name"] in of_tenants else ""
+            texts = [f"{sign} {safe(change['name'])}{mark}", *(f"    {each}" for each in change.get("differs", ()))]
+            lines += [(printable(text), _STYLES[sign]) for text in texts]
+    kept = f"{len(plan.keep)} as asked for"
+    if plan.unknown:
+        kept += f" ({len(plan.unknown)} with settings that the API does not return)"
+    deleted, left = (len(plan.extra), 0) if plan.prune else (0, len(plan.extra))
+    counts = f"{len(plan.create)} to create, {len(plan.update)} to update, {deleted} to delete, {kept}"
+    write_styled([*lines, (f"{counts}, {left} others left alone", "")])
 
 
 def read_users(file: Path) -> list[NewUser]:
