@@ -127,7 +127,9 @@ class Opened:
     def _ways(self, kind: type[Exception], which: list[str], role: Role, verb: str) -> Iterator[str]:
         if kind is RotationPendingError:
             yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
-            yield f"to rotate nevertheless, which ends what is not retired: {this_command('--force')}"
+            if which != ["--all"]:  # the others would be rotated again
+                forced = self.command("rotate", *which, "--force", role=role)
+                yield f"to rotate nevertheless, which ends what is not retired: {forced}"
         elif kind is SuspendedError:
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NoRoomError:

@@ -94,11 +94,13 @@ async def apply_users(
                 f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. Repeat with "
                 "--show. Nothing was changed"
             )
+        of_tenants = await _tenants_logins(found, plan)
         if not printed.as_json:
-            _print(plan, await _tenants_logins(found, plan))
+            _print(plan, of_tenants)
         extra = plan.extra if plan.prune else ()
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
-        question = f"On {cluster}: {' and '.join(changes)}?"
+        warning = f" {len(of_tenants)} of these look like tenants' logins." if of_tenants else ""
+        question = f"On {cluster}: {' and '.join(changes)}?{warning}"
         if pruning.prune:
             number, most = len(extra), pruning.most
             confirm_ending(question, number, typed=False, cluster=cluster, most=most, yes=yes, done="deleted")

@@ -45,7 +45,7 @@ def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, name
 
     assert "run it again" not in refused.err
     retire, force = suggested(refused)
-    assert (retire[:4], force[-1]) == (["tenants", "retire", a, b], "--force")
+    assert (retire[:4], force[:5]) == (["tenants", "retire", a, b], ["tenants", "rotate", a, b, "--force"])
     assert command(*force).out == "2 rotated\n"
     assert command(*retire).out == "2 retired\n"
     remove_all(command)
