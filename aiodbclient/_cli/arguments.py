@@ -280,7 +280,8 @@ MaxOption = Annotated[
         "--max",
         metavar="N",
         min=0,
-        help="Refuse to end more than N, in case a file was cut short. With --all, --from or --prune, --yes needs it.",
+        help="Refuse to remove or suspend more than N, in case a file was cut short. With --all, --from or --prune, --yes "
+        "needs it.",
     ),
 ]
 
@@ -359,7 +360,8 @@ def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Call
 def _members(kind: Any) -> Iterator[inspect.Parameter]:
     for member in attrs.fields(attrs.resolve_types(kind)):
         default = inspect.Parameter.empty if member.default is attrs.NOTHING else member.default
-        if issubclass(kind, COMMON) and (member.name != "output" or kind in (Printed, Table)):
+        own = member.name == "words" or (member.name == "output" and kind not in (Printed, Table))
+        if issubclass(kind, COMMON) and not own:
             member.type.__metadata__[0].rich_help_panel = "common"
         yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
 

@@ -31,7 +31,7 @@ from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, open_client, patiently
-from .output import print_rows, printable, safe, write_styled
+from .output import print_rows, printable, safe, this_command, write_styled
 from .running import DIFFERENT, DONE, reads, writes
 
 T = TypeVar("T")
@@ -91,8 +91,8 @@ async def apply_users(
         known = None if found.engine is None else CAPABILITIES.get(found.engine)
         if plan.create and not show and known is not None and not known.returns_passwords:
             raise InvalidArgumentError(
-                f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. Repeat with "
-                "--show. Nothing was changed"
+                f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. To print "
+                f"them: {this_command('--show')}. Nothing was changed"
             )
         of_tenants = await _tenants_logins(found, plan)
         if not printed.as_json:
