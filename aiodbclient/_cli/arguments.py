@@ -280,8 +280,8 @@ MaxOption = Annotated[
         "--max",
         metavar="N",
         min=0,
-        help="Refuse to remove or suspend more than N, in case a file was cut short. With --all, --from or --prune, --yes "
-        "needs it.",
+        help="Refuse to remove or suspend more than N, in case a file was cut short. --yes needs it beside --all, "
+        "--from and --prune.",
     ),
 ]
 

@@ -239,8 +239,8 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
         unchecked = {its: list((await opened.on_record(its)).records) for its in Role if its not in roles}
     print_rows(rows, as_objects=False, wide=printed.wide, last=_LAST)
     if wanted is None and any(unchecked.values()):
-        others = " and ".join(f"{len(each)} {its}s" for its, each in unchecked.items() if each)
-        note(f"{others} were not checked. To check all: {opened.command('check', '--role', 'all')}")
+        others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
+        note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
     if broken and code in (DONE, SOME_FAILED):
         _say_what_helps(opened, broken)
         code = DIFFERENT if code == DONE else code
