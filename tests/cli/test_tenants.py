@@ -99,7 +99,7 @@ def test_a_life(command: Command, names: list[str]) -> None:
         (b, "remove"),
         (c, "create"),
     }
-    assert command("tenants", "provision", a, c, *command.place, "--prune", "--yes").code == 0
+    assert command("tenants", "provision", a, c, *command.place, "--prune", "--yes", "--max", "1").code == 0
     assert set(on_record(command)) == {a, c}
 
     assert command("tenants", "remove", a, c, *command.place, "--yes").out.endswith("\n2 deleted\n")
