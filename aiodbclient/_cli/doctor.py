@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ..engines import POSTGRESQL
-from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption
+from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
 from .doctor_checks import (
     check_budget,
     check_cluster,
@@ -28,17 +26,16 @@ async def examine(
     printed: Printed,
     store: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--store",
             envvar=STORE_VARIABLE,
             metavar="STORE",
             help="Check this store and its key too.",
-            show_default=False,
         ),
     ] = None,
     attempt: Annotated[
         bool,
-        typer.Option(
+        option(
             "--try",
             help="Prove what this package assumes of the provider: make logins, and take a throw-away tenant through "
             "its whole life.",
@@ -46,13 +43,13 @@ async def examine(
     ] = False,
     report: Annotated[
         bool,
-        typer.Option("--report", help="Print a block to paste into an issue, without secrets and host names."),
+        option("--report", help="Print a block to paste into an issue, without secrets and host names."),
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
     close_defaultdb: Annotated[
         bool,
-        typer.Option(
+        option(
             "--close-defaultdb",
             help="PostgreSQL: shut every login without a grant of its own out of defaultdb, for good.",
         ),

@@ -178,27 +178,22 @@ def _seconds(event: TenantEvent) -> dict[str, float]:
 
 def _end(tally: Tally, lines: Lines, report: Report) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
-    done, failed = tally.counts.total(), len(tally.failed)
-    left = tally.total - done
-    progress = f"{done - failed} are done, {f'{failed} failed, ' if failed else ''}{left} are left. "
-    progress += (
-        "Do not run it again" if tally.once and not left + failed else f"To go on, run it again: {_again(tally)}"
-    )
+    done = tally.counts.total()
     for names in () if report.as_objects else tally.alike.values():
         if len(names) > _SHOWN:
             note(f"{len(names) - _SHOWN} more failed as {names[0]} did: {some(names[_SHOWN:])}")
     if tally.error is not None:
         code = code_of(tally.error)
         code = UNUSABLE if code == SOME_FAILED else code
-        complain(message_of(tally.error, retried=True) + (f"; {progress}" if done else ""), code)
+        complain(message_of(tally.error, retried=True) + (f"; {_progress(tally)}" if done else ""), code)
         return code
     if lines.failure is not None and not lines.failure.gone:
-        complain(f"{lines.failure}; {progress}", UNUSABLE)
+        complain(f"{lines.failure}; {_progress(tally)}", UNUSABLE)
         return UNUSABLE
-    if tally.at_once or (left > 0 and (tally.stopped or lines.failure is not None)):
-        complain(f"stopped early: {progress}", STOPPED)
+    if tally.at_once or (done < tally.total and (tally.stopped or lines.failure is not None)):
+        complain(f"stopped early: {_progress(tally)}", STOPPED)
         return STOPPED
-    if not failed:
+    if not tally.failed:
         return DONE
     if hopeful := sum(not _is_final(each.error) for each, _ in tally.failed):
         note(f"{hopeful} failed. To try again, run it again: {_again(tally)}")
@@ -211,6 +206,15 @@ def _is_final(error: Exception) -> bool:
     """Whether running the same command again does not help."""
     return has_way_out(error) or isinstance(
         error, ConflictError | InvalidArgumentError | SettingsDifferError | UnsupportedOperationError
+    )
+
+
+def _progress(tally: Tally) -> str:
+    """How far a run came that did not end, and how to go on."""
+    failed, left = len(tally.failed), tally.total - tally.counts.total()
+    done = f"{tally.counts.total() - failed} are done, {f'{failed} failed, ' if failed else ''}{left} are left. "
+    return done + (
+        "Do not run it again" if tally.once and not left + failed else f"To go on, run it again: {_again(tally)}"
     )
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import typer
-
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Role, SQLiteStore
 from ..tenants._naming import record_name, tenant_of
-from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption
+from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption, argument
 from .asking import confirm
 from .help import Command, group
 from .output import as_json, print_rows, safe, write
@@ -21,12 +19,7 @@ app = group("Look into a store of tenants, change its key, copy it, or remove a 
 
 StoreArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="STORE",
-        envvar=STORE_VARIABLE,
-        help="A file, or postgresql://user@host/db.",
-        show_default=False,
-    ),
+    argument("STORE", help="A file, or postgresql://user@host/db.", envvar=STORE_VARIABLE),
 ]
 
 
@@ -63,10 +56,9 @@ async def list_store(store: StoreArgument, printed: Table) -> int:
 async def forget_record(
     words: Annotated[
         list[str],
-        typer.Argument(
-            metavar="STORE NAME",
+        argument(
+            "STORE NAME",
             help=f"The store, and the tenant. Default of STORE: ${STORE_VARIABLE}.",
-            show_default=False,
         ),
     ],
     printed: Printed,
@@ -144,12 +136,10 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
 @app.command("copy", cls=Command)
 @writes
 async def copy_store(
-    source: Annotated[str, typer.Argument(metavar="STORE", help="The store to read.", show_default=False)],
+    source: Annotated[str, argument("STORE", help="The store to read.")],
     target: Annotated[
         str,
-        typer.Argument(
-            metavar="TARGET", help="The store to write. It is created if it does not exist.", show_default=False
-        ),
+        argument("TARGET", help="The store to write. It is created if it does not exist."),
     ],
     printed: Printed,
 ) -> int:

@@ -15,7 +15,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
-from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, resolved, role_options
+from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, resolved, role_options
 from .asking import FEW, SIGNALS
 from .delivery import environment_of
 from .following import Report, follow
@@ -23,7 +23,7 @@ from .help import PROGRAM
 from .names import write_names
 from .output import command_line, complain, safe
 from .running import SOME_FAILED, writes
-from .tenants_place import Opened, named, open_records
+from .tenants_place import Opened, is_suspended, named, open_records
 from .tenants_programs import Ran, run_quietly
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
@@ -45,15 +45,20 @@ async def exec_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     at_a_time: Annotated[
-        int, typer.Option("--at-a-time", metavar="N", min=1, help="How many programs run at a time, for several NAMEs.")
+        int,
+        option(
+            "--at-a-time",
+            metavar="N",
+            min=1,
+            help="How many programs run at a time, for several NAMEs. Default: 8.",
+        ),
     ] = 8,
     failed: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--failed",
             metavar="FILE",
             help="Write the names for which the program has not succeeded, for --from.",
-            show_default=False,
         ),
     ] = None,
 ) -> int:
@@ -102,7 +107,7 @@ async def _exec_each(
         complain(f"{program[0]}: no such program", _NOT_FOUND)
         return _NOT_FOUND
     names, missing = await opened.select(wanted, role)
-    left = dict.fromkeys([*names, *missing])
+    left, records = dict.fromkeys([*names, *missing]), opened.found[role].records
     if failed is not None:
         write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
 
@@ -111,14 +116,14 @@ async def _exec_each(
             return await run_quietly(program, _environment(credential, Path(folder)), Path(folder))
 
     def again() -> str:
-        saved = failed
-        if failed is None and len(left) > FEW:
+        saved, able = failed, [name for name in left if name in records and not is_suspended(records[name])]
+        if saved is None and len(able) > FEW:
             handle, path = mkstemp(prefix="aiodbclient-failed-", suffix=".csv")
             os.close(handle)
             saved = Path(path)
-            write_names(saved, left)
+            write_names(saved, able)
         options = [*role_options(role), *(["--json"] if printed.as_json else [])]
-        which = [*left] if saved is None else ["--from", str(saved), "--failed", str(saved)]
+        which = able if saved is None else ["--from", str(saved), "--failed", str(saved)]
         options += ["--at-a-time", str(at_a_time), *given_options(opened.place, Recorded)]
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from attrs import evolve
 
 from ..errors import InvalidArgumentError
@@ -30,6 +29,7 @@ from .arguments import (
     Shown,
     ShowOption,
     Table,
+    option,
     resolved,
 )
 from .asking import FEW, check_most, some
@@ -132,12 +132,11 @@ async def show_tenants(
     show: ShowOption = False,
     ca_file: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--ca-file",
             metavar="FILE",
             help="Print URIs that verify the server by the CA in this file. The file is written if it is not there; "
             "with -o k8s it is the path of the mounted ca.crt, and nothing is written.",
-            show_default=False,
         ),
     ] = None,
 ) -> int:
@@ -277,7 +276,7 @@ async def plan_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Check the tenants in the store too.")] = False,
+    refresh: Annotated[bool, option("--refresh", help="Check the tenants in the store too.")] = False,
     capacity: MostOption = None,
 ) -> int:
     """Compare the names with the store and the cluster, and change nothing. Exits with 5 if something differs.

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-import typer
-
 from ..errors import InvalidArgumentError
 from ..tenants import Record, Role
 from ..tenants._provisioning import IfExists
@@ -27,6 +25,7 @@ from .arguments import (
     ShowOption,
     YesOption,
     duration_option,
+    option,
     resolved,
 )
 from .asking import confirm, confirm_ending, has_terminal, removal, some
@@ -47,10 +46,10 @@ async def provision_tenants(
     adopt: AdoptOption = False,
     if_exists: Annotated[
         IfExists,
-        typer.Option(
+        option(
             metavar="error|adopt|reset",
             help="What to do with a login or database that exists and is not on record: fail, take it over, or take it "
-            "over and give the login a new password.",
+            "over and give the login a new password. Default: error.",
         ),
     ] = "error",
     capacity: MostOption = None,
@@ -97,7 +96,7 @@ async def repair_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     recreate: Annotated[
-        bool, typer.Option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
+        bool, option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
     ] = False,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -142,7 +141,7 @@ async def rotate_tenants(
     older_than: OlderOption = None,
     force: Annotated[
         bool,
-        typer.Option(
+        option(
             "--force",
             help="Rotate also tenants that are not retired yet. Programs may still use what this ends.",
         ),
@@ -191,7 +190,7 @@ async def retire_tenants(
     after: AfterOption = None,
     end_sessions: Annotated[
         bool,
-        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
+        option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
     ] = True,
     yes: YesOption = False,
 ) -> int:
@@ -278,11 +277,9 @@ async def remove_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     keep_database: Annotated[
-        bool, typer.Option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
+        bool, option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
     ] = False,
-    ignore_absent: Annotated[
-        bool, typer.Option("--ignore-absent", help="Leave out names that are not on record.")
-    ] = False,
+    ignore_absent: Annotated[bool, option("--ignore-absent", help="Leave out names that are not on record.")] = False,
     suspended_for: Annotated[
         timedelta | None, duration_option("--suspended-for", "Remove only tenants that are suspended for so long.")
     ] = None,

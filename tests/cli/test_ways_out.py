@@ -59,6 +59,9 @@ def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> 
 
     assert (refused.code, "run it again" in refused.err) == (1, False)
     [resume] = suggested(refused)
+    both = command("tenants", "exec", a, b, *command.place, "--", "false")
+    [again, _] = suggested(both)
+    assert again[:3] == ["tenants", "exec", b]
     assert command(*resume).out == "1 resumed\n"
     remove_all(command)
 
