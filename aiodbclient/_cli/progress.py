@@ -90,7 +90,7 @@ class Bar:
     def fail(self, name: str, reasons: Sequence[str]) -> None:
         """Print above the bar why a name failed. With ``--json`` it is on the standard output already."""
         self._failed += 1
-        if speaks_json():
+        if speaks_json() or not reasons:
             return
         text = "\n".join(f"{name}: {printable(reason)}" for reason in reasons)
         if self._progress.disable:

@@ -1,20 +1,20 @@
-"""The commands that change tenants: provision, repair, rotate and retire."""
+"""The commands that change tenants: provision, repair, rotate and retire, suspend, resume and remove."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-import typer
-
 from ..errors import InvalidArgumentError
-from ..tenants import Role
+from ..tenants import Record, Role
+from ..tenants._provisioning import IfExists
 from .arguments import (
     AdoptOption,
     AfterOption,
     Chosen,
     Listed,
+    MaxOption,
     MostOption,
     OlderOption,
     Place,
@@ -24,22 +24,16 @@ from .arguments import (
     RolesOption,
     ShowOption,
     YesOption,
+    duration_option,
+    option,
     resolved,
 )
-from .asking import check_most, confirm, removal, some
+from .asking import confirm, confirm_ending, has_terminal, removal, some
 from .following import follow
 from .names import locate_names
 from .running import writes
 from .stores import IfMissing
-from .tenants_place import Opened, do, open_place, report_of
-
-
-class IfExists(StrEnum):
-    """What happens to a login or a database that exists and is not on record."""
-
-    ADOPT = "adopt"
-    RESET = "reset"
-    ERROR = "error"
+from .tenants_place import Opened, do, is_suspended, open_place, report_of
 
 
 @writes
@@ -52,12 +46,12 @@ async def provision_tenants(
     adopt: AdoptOption = False,
     if_exists: Annotated[
         IfExists,
-        typer.Option(
+        option(
             metavar="error|adopt|reset",
             help="What to do with a login or database that exists and is not on record: fail, take it over, or take it "
-            "over and give the login a new password.",
+            "over and give the login a new password. Default: error.",
         ),
-    ] = IfExists.ERROR,
+    ] = "error",
     capacity: MostOption = None,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -69,12 +63,12 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
-    if adopt and if_exists is IfExists.RESET:
+    if adopt and if_exists == "reset":
         raise InvalidArgumentError("--adopt keeps passwords and --if-exists reset replaces them: give one of them")
-    action = IfExists.ADOPT if adopt else if_exists
+    action: IfExists = "adopt" if adopt else if_exists
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
-    if action is IfExists.RESET:
+    if action == "reset":
         logins = f"each login of {', '.join(place.clusters or ())} that exists and is not on record"
         confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
@@ -82,16 +76,17 @@ async def provision_tenants(
         tenants, report = opened.tenants.role(role), report_of(printed, opened, show=show)
         if not pruning.prune:
             kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
-            run = tenants.provision(wanted, if_exists=action.value)
+            run = tenants.provision(wanted, if_exists=action)
             work = len(set(wanted) - kept)
-            return await follow({"": run}, total=len(wanted), budget=opened.budget, report=report, work=work)
+            return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
         opened.check(wanted)
-        plan = await tenants.plan(wanted, prune=True, if_exists=action.value)
-        check_most(len(plan.extra), pruning.most)
-        if plan.extra:
-            confirm(removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes)
+        plan = await tenants.plan(wanted, prune=True, if_exists=action)
+        question = removal(plan.extra, opened.cluster, role)
+        confirm_ending(question, len(plan.extra), typed=False, cluster=opened.cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
-        return await follow({"": plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report)
+        return await follow(
+            {role.value: plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report
+        )
 
 
 @writes
@@ -101,16 +96,39 @@ async def repair_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     recreate: Annotated[
-        bool, typer.Option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
+        bool, option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
     ] = False,
+    yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
-    """Repair the problems that `check` finds. Drops no data, except that it finishes a removal that began.
+    """Repair the problems that `check` finds. Drops no data, except that it finishes removals that began.
+
+    On a terminal it asks before it finishes removals. Without a terminal it goes on: each was confirmed when it began,
+    and `check` names them.
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        going = opened.half_removed(names[role], role)
+        question = removal(going, opened.cluster, role, "finish their removal, which deletes their data")
+        confirm_ending(
+            question,
+            len(going),
+            typed=chosen.typed,
+            cluster=opened.cluster,
+            most=len(names[role]),
+            yes=yes or not has_terminal(),
+        )
+
     return await do(
-        place, chosen, [role], lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show
+        place,
+        chosen,
+        [role],
+        lambda tenants, names: tenants.repair(names, recreate=recreate),
+        printed,
+        show=show,
+        ask=ask,
     )
 
 
@@ -123,7 +141,7 @@ async def rotate_tenants(
     older_than: OlderOption = None,
     force: Annotated[
         bool,
-        typer.Option(
+        option(
             "--force",
             help="Rotate also tenants that are not retired yet. Programs may still use what this ends.",
         ),
@@ -136,12 +154,20 @@ async def rotate_tenants(
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants rotate --all --older-than 30d --yes --cluster tenants-prod --store tenants.db
     """
+    young = None if older_than is None else datetime.now(UTC) - older_than
+
+    def is_due(record: Record) -> bool:
+        since = None if record.current is None else record.current.since
+        return not is_suspended(record) and (young is None or since is None or since <= young)
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        total = sum(map(len, names.values()))
-        ends = sum(each.previous is not None for found in opened.found.values() for each in found.records.values())
+        due = [record for found in opened.found.values() for record in found.records.values() if is_due(record)]
+        ends = sum(record.previous is not None for record in due)
         ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
-        confirm(f"Give {total} logins on {opened.cluster} new credentials? {ended}", yes=yes)
+        asleep = [name for name, record in opened.found[Role.OWNER].records.items() if is_suspended(record)]
+        ended += f" {some(asleep)} {'is' if len(asleep) == 1 else 'are'} suspended and left alone." if asleep else ""
+        if due:
+            confirm(f"Give {len(due)} logins on {opened.cluster} new credentials? {ended}", yes=yes)
 
     return await do(
         place,
@@ -164,7 +190,7 @@ async def retire_tenants(
     after: AfterOption = None,
     end_sessions: Annotated[
         bool,
-        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
+        option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
     ] = True,
     yes: YesOption = False,
 ) -> int:
@@ -176,8 +202,8 @@ async def retire_tenants(
 
     def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
         olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
+        sessions = " and end their open sessions" if end_sessions else ""
         if olds:
-            sessions = " and end their open sessions" if end_sessions else ""
             confirm(f"Retire the previous logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
 
     return await do(
@@ -187,4 +213,102 @@ async def retire_tenants(
         lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions),
         printed,
         ask=ask if chosen.everybody else None,
+    )
+
+
+@writes
+async def suspend_tenants(
+    chosen: Chosen, place: Place, printed: Printed, most: MaxOption = None, yes: YesOption = False
+) -> int:
+    """Suspend tenants: end all their logins and sessions, and keep their data. `resume` gives them back.
+
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster.
+
+    Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
+    """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        going = names[Role.OWNER]
+        question = f"Suspend {some(going)} ({len(going)}) on {opened.cluster}: end all their logins and sessions?"
+        confirm_ending(
+            question, len(going), typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes, done="suspended"
+        )
+
+    return await do(
+        place,
+        chosen,
+        [Role.OWNER],
+        lambda tenants, names: tenants.suspend(names),
+        printed,
+        ask=ask,
+        among=lambda record: not is_suspended(record),
+    )
+
+
+@writes
+async def resume_tenants(
+    chosen: Chosen, place: Place, printed: Printed, yes: YesOption = False, show: ShowOption = False
+) -> int:
+    """Give suspended tenants their logins back, with new passwords.
+
+    Example: aiodbclient tenants resume gamma --cluster tenants-prod --store tenants.db
+    """
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        if going := names[Role.OWNER]:
+            confirm(f"Resume {some(going)} ({len(going)}) on {opened.cluster}?", yes=yes)
+
+    return await do(
+        place,
+        chosen,
+        [Role.OWNER],
+        lambda tenants, names: tenants.resume(names),
+        printed,
+        show=show,
+        ask=ask if chosen.everybody else None,
+        among=is_suspended,
+    )
+
+
+@writes
+async def remove_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    keep_database: Annotated[
+        bool, option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
+    ] = False,
+    ignore_absent: Annotated[bool, option("--ignore-absent", help="Leave out names that are not on record.")] = False,
+    suspended_for: Annotated[
+        timedelta | None, duration_option("--suspended-for", "Remove only tenants that are suspended for so long.")
+    ] = None,
+    most: MaxOption = None,
+    yes: YesOption = False,
+) -> int:
+    """Remove tenants: their logins, their databases with all data, and their records.
+
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster. If a name is not on
+    record, nothing is removed. With --role reader or writer: remove only such logins.
+
+    Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
+    Example: aiodbclient tenants remove --all --suspended-for 30d --cluster tenants-prod --store tenants.db
+    """
+    now = datetime.now(UTC)
+
+    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
+        what = "logins and records; the databases stay" if keep_database else ""
+        absent = f" Not on record: {some(list(missing))}." if missing else ""
+        question, number = f"{removal(names[role], opened.cluster, role, what)}{absent}", len(names[role])
+        confirm_ending(question, number, typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes)
+
+    return await do(
+        place,
+        chosen,
+        [role],
+        lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=suspended_for),
+        printed,
+        ask=ask,
+        among=None if suspended_for is None else lambda record: is_suspended(record, now - suspended_for),
+        ignore_absent=ignore_absent,
     )
