@@ -20,6 +20,7 @@ from .owners import Owner, refuse_files_of_others, refuse_links_of_others, sweep
 T = TypeVar("T")
 
 _LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
+_PAGE = 16384  # bytes: a record fits into a quarter of it, so that it needs no page of its own
 _COLUMNS = "name", "record", "token", "owner", "expires"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS credentials (
@@ -103,6 +104,7 @@ class SQLiteConnection:
         refuse_files_of_others(self._path)
         self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         self._database.text_factory = _text
+        self._database.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file; it has no effect on another
         self._refuse_other_programs(self._database)
         if status.st_mode & 0o077:
             os.chmod(self._path, 0o600)
