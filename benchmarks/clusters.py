@@ -10,7 +10,7 @@ The sandbox is another process with three clusters.
 - List and check: the same tenants. With fewer than 6,000 the seconds are those of 6,000 at that pace.
 - With SQL: 200 tenants on three PostgreSQLs, checked. The seconds are those of 6,000 at that pace.
 - A sign-up on PostgreSQL, without a rate limit: in turn with a store that is empty, with one that has all tenants, each
-  by a new ``Tenants`` that opens the store, and with that one by a ``Tenants`` that runs. The least of 30 rounds counts,
+  by a new ``Tenants`` that opens the store, and with that one by a ``Tenants`` that runs. The least of 30 counts,
   because other programs can only make a round slower.
 """
 

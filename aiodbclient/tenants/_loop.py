@@ -163,7 +163,7 @@ class ClaimingJob(TenantJob[DoneT]):
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
             async with timer.in_turn(clusters.turns[id]):
-                clusters.check_away(id)  # it may have failed while we waited
+                site = await clusters.site(id, timer.meter)  # it may have failed, or was read again, while we waited
                 held = await tenancy.claim(names, timer)
                 if held is None:
                     yield None
