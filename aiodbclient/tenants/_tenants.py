@@ -337,7 +337,8 @@ class Tenants:
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
 
-        Safe to repeat and to cancel.
+        It does not call ``setup``: run the migrations that the tenant missed with ``each(migrate, names)``. Safe to
+        repeat and to cancel.
 
         Args:
             names: The tenants. May be long, lazy or async.
