@@ -138,6 +138,8 @@ async def test_a_name_that_another_cluster_has_is_refused_after_the_store_was_lo
                 await Tenants([a, b], store, place=to(b if cluster is a else a)).ensure(name, if_exists=if_exists)
             assert cluster.id in str(refused.value)
             assert await store.get(name) is None
+        plan = await Tenants([a, b], store, place=to(b)).plan(["n1", "n3"], if_exists=if_exists)
+        assert (plan.create, plan.adopt, plan.conflict) == (("n3",), (), ("n1",))
         found = await outcomes_of(tenants.provision(["n1", "n2"]))
         assert {type(each.error) for each in found.values()} == {ConflictError}
         assert {each.id: fleet.writes(each) for each in (a, b)} == before
