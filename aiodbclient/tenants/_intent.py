@@ -77,8 +77,14 @@ class Intent:
 
 
 def intent_of(record: Record | None) -> Intent | None:
-    """Return the intent on ``record``, or None. Raises as ``Intent.read``."""
-    return None if record is None or record.intended is None else Intent.read(record.intended)
+    """Return the intent on ``record``, or None. Raises as ``Intent.read``: then the record counts as damaged."""
+    if record is None or record.intended is None:
+        return None
+    try:
+        return Intent.read(record.intended)
+    except StoreError as error:
+        error.damaged = (record.name,)
+        raise
 
 
 def cluster_of(record: Record | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from time import monotonic
@@ -141,9 +142,11 @@ class Rooms:
         self._read_at = self._clock()
 
     def _home(self, record: Record) -> str | None:
-        if is_empty(record) or len(self._clusters) > 1:
-            return cluster_of(record)
-        return cluster_of(record) or self._clusters[0]  # an earlier version did not store it
+        with suppress(StoreError):  # an intent of a newer version
+            if is_empty(record) or len(self._clusters) > 1:
+                return cluster_of(record)
+            return cluster_of(record) or self._clusters[0]  # an earlier version did not store it
+        return None
 
     def _rooms(self) -> list[Room]:
         return [Room(each, self._tenants[each], self._most) for each in self._clusters]
