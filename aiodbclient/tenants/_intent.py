@@ -43,17 +43,11 @@ class Verb(StrEnum):
 
 @frozen
 class Intent:
-    """What a process is about to do to a tenant.
-
-    Attributes:
-        verb: What it does.
-        login: The login that changes first.
-        cluster: The id of the cluster; None if version 1.0 stored it.
-    """
+    """What a process is about to do to a tenant."""
 
     verb: Verb
-    login: str
-    cluster: str | None = None
+    login: str  # the one that changes first
+    cluster: str | None = None  # None: version 1.0 stored it
 
     def __str__(self) -> str:
         return f"{_MARK}{self.verb} {self.cluster or _NO_CLUSTER} {self.login}"

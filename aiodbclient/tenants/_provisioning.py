@@ -127,17 +127,11 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
 
 @frozen
 class Found:
-    """The objects with a tenant's names that somebody else created.
-
-    Attributes:
-        user: The login, or None.
-        database: Whether the database exists.
-        objects: The topics or indexes of its prefix.
-    """
+    """The objects with a tenant's names that somebody else created."""
 
     user: User | None
     database: bool = False
-    objects: Sequence[str] = ()
+    objects: Sequence[str] = ()  # topics or indexes
 
     def __bool__(self) -> bool:
         return self.user is not None or self.database or bool(self.objects)
