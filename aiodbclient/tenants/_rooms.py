@@ -134,7 +134,9 @@ class Rooms:
         async for entry in entries():
             if isinstance(entry, StoreError):
                 continue
-            record_name, cluster = entry if isinstance(entry, tuple) else (entry.name, self._home(entry))
+            if isinstance(entry, Record):
+                entry = entry.name, self._home(entry)
+            record_name, cluster = entry
             name, role = tenant_of(record_name)
             if role is Role.OWNER and name not in self._seats and cluster is not None:
                 found[cluster] += 1
@@ -143,9 +145,10 @@ class Rooms:
 
     def _home(self, record: Record) -> str | None:
         with suppress(StoreError):  # an intent of a newer version
-            if is_empty(record) or len(self._clusters) > 1:
-                return cluster_of(record)
-            return cluster_of(record) or self._clusters[0]  # an earlier version did not store it
+            cluster = cluster_of(record)
+            if cluster is None and len(self._clusters) == 1 and not is_empty(record):
+                return self._clusters[0]  # an earlier version did not store it
+            return cluster
         return None
 
     def _rooms(self) -> list[Room]:

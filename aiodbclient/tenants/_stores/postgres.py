@@ -12,7 +12,7 @@ from .sealing import Key
 if TYPE_CHECKING:
     from .postgres_connection import PostgresConnection
 
-_PER_PAGE = 500  # records that ``records`` reads at once
+_PER_PAGE = 2000  # records that ``records`` reads at once
 
 _GET = "SELECT record FROM {table} WHERE name = %(name)s"
 _PAGE = "SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s"

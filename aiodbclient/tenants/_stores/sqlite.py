@@ -19,7 +19,7 @@ from .sealing import Key, unwrap
 if TYPE_CHECKING:
     from .sqlite_connection import SQLiteConnection
 
-_PER_PAGE = 500  # records that ``records`` reads at once
+_PER_PAGE = 2000  # records that ``records`` reads at once
 _OWN = "WHERE name = :name AND token = :token"
 
 
@@ -127,7 +127,7 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
             return
         if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise StoreError(f"the store {self._path} is damaged: restore it from a backup")
-        for name, text in database.execute("SELECT name, record FROM credentials"):
+        for name, text in () if self._intact else database.execute("SELECT name, record FROM credentials"):
             try:
                 unwrap(name, text)
             except StoreError as error:  # of the whole store: no name is new until this row is mended
