@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, LiteralString
 
@@ -27,7 +26,6 @@ from aiodbclient.tenants._naming import Names
 
 from .conftest import Place, only
 from .managed import PASSWORD, Managed, ready
-from .slow_logins import slow_login
 
 _used = iter(range(10**6))
 
@@ -440,60 +438,3 @@ async def test_nothing_of_a_kept_database_runs_as_the_administrator(place: Place
     assert again.credential is not None
     with psycopg.connect(again.credential.uri) as session:
         session.execute("ALTER TABLE public.t ADD y int")
-
-
-@pytest.fixture
-def brief(managed: Managed) -> Iterator[None]:
-    """A server that waits a second for a client that logs in, not a minute."""
-    managed.api("ALTER SYSTEM SET authentication_timeout = '1s'")
-    managed.api("SELECT pg_reload_conf()")
-    yield
-    managed.api("ALTER SYSTEM RESET authentication_timeout")
-    managed.api("SELECT pg_reload_conf()")
-
-
-@pytest.mark.usefixtures("brief")
-@pytest.mark.parametrize("database", ["its own", "defaultdb"])
-async def test_who_began_to_log_in_before_a_login_is_ended_leaves_the_administrator_nothing(
-    managed: Managed, grants: PostgresGrants, names: Names, database: str
-) -> None:
-    login = names.logins[0]
-    where = names.whole if database == "its own" else database
-    schema = "public" if database == "its own" else "pg_temp"
-    with managed.open(login, names.whole) as session:
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
-    with slow_login(managed.superuser, login, PASSWORD, where) as slow:
-        entered = list[Connection[Any]]()
-
-        async def late() -> None:
-            session = slow.finish()
-            if session is not None:
-                entered.append(session)
-                session.execute("SET ROLE NONE; " + UP.replace("public", schema))
-            managed.delete(login)
-
-        assert await grants.end_login(names, login, PASSWORD, late) is None
-        assert entered == []
-    assert owners(managed, names.whole) <= {names.owner}
-
-
-async def test_who_finishes_to_log_in_while_a_login_is_ended_is_ended_too(
-    managed: Managed, grants: PostgresGrants, names: Names
-) -> None:
-    login = names.logins[0]
-    with managed.open(login, names.whole) as session:
-        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
-    with slow_login(managed.superuser, login, PASSWORD, names.whole) as slow:
-
-        async def intrude() -> None:
-            while managed.lets_in(login, names.whole):
-                await asyncio.sleep(0.01)
-            session = slow.finish()
-            with suppress(psycopg.OperationalError):  # ended already
-                assert session is not None
-                session.execute("SET ROLE NONE; " + UP)
-
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(intrude())
-            assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
-    assert owners(managed, names.whole) <= {names.owner}
