@@ -66,9 +66,10 @@ SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s), EXISTS (SELE
 """)
 _PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database = current_database()")
 # The databases in which a login owns something or has prepared a transaction. "": all of them, such as a database.
+# One with a limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
 _OWNS_IN = SQL("""
 SELECT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s AND deptype = 'o'
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s AND deptype = 'o' AND datconnlimit IS DISTINCT FROM -2
 UNION SELECT database FROM pg_prepared_xacts WHERE owner = pg_get_userbyid(%s) ORDER BY 1
 """)
 _INHERITS = SQL("SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = %s")
