@@ -10,15 +10,18 @@ from contextlib import suppress
 
 import psycopg
 import pytest
+from attrs import frozen
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier, Literal
 
+from aiodbclient import Action, Engine
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants import postgres, postgres_sessions
 from aiodbclient.tenants._grants.postgres import PostgresGrants
-from aiodbclient.tenants._naming import Names
+from aiodbclient.tenants._naming import Names, names_of
 
+from .conftest import Place, only
 from .managed import PASSWORD, Managed, ready
 
 _used = iter(range(10**6))
@@ -178,8 +181,15 @@ ORPHANS = "SELECT * FROM pg_stat_activity WHERE usesysid IS NOT NULL AND usename
 class Fighter:
     """A hostile program: ``sessions`` of a login that each repeat an attack until they are ended."""
 
-    def __init__(self, managed: Managed, names: Names, login: str, act: Callable[[Fighter, Connection], None]) -> None:
-        self.managed, self.names, self.login, self.password = managed, names, login, PASSWORD
+    def __init__(
+        self,
+        managed: Managed | Programs,
+        names: Names,
+        login: str,
+        act: Callable[[Fighter, Connection], None],
+        password: str | None = PASSWORD,
+    ) -> None:
+        self.managed, self.names, self.login, self.password = managed, names, login, password or ""
         self._stop, self._act = threading.Event(), act
         self._threads = [threading.Thread(target=self._fight) for _ in range(3)]
 
@@ -241,6 +251,35 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
         await asyncio.sleep(0.1)
         assert not managed.lets_in(login, names.database, "mine")
     assert managed.lets_in(names.logins[1], names.database)
+
+
+@frozen
+class Programs:
+    """What ``Fighter`` needs to connect to a tenant of a sandbox."""
+
+    uri: str
+
+    def open(self, login: str, database: str | None, password: str) -> Connection:
+        return Connection.connect(self.uri, user=login, password=password, dbname=database, autocommit=True)
+
+
+def sets_many_passwords(fighter: Fighter, session: Connection) -> None:
+    for _ in range(30):
+        sets_passwords(fighter, session)
+
+
+async def test_a_tenant_that_keeps_its_login_by_setting_passwords_is_removed(place: Place) -> None:
+    tenants = place.tenants()
+    credential = await tenants.ensure("alpha")
+    names = names_of(f"{place.prefix}alpha", Engine.PG)
+    programs, password = Programs(credential.uri), credential.password
+    with Fighter(programs, names, credential.username, sets_many_passwords, password) as fighter:
+        async with asyncio.timeout(10):
+            while fighter.password == password:
+                await asyncio.sleep(0.01)
+        outcome = await only(tenants.remove(["alpha"]))
+    assert outcome.action is Action.DELETED, outcome.error
+    assert await place.cluster.users.list() == [await place.cluster.users.get("doadmin")]
 
 
 async def test_a_login_whose_sessions_nobody_can_end_is_not_deleted(
