@@ -213,7 +213,7 @@ class LoginEnd:
         # A transaction that held the lock may have made something that the login owns. Another login of the tenant may
         # commit a prepared one.
         await self._disown(session, entered)
-        if not session.grants_itself:
+        if self.role is None or not session.grants_itself:
             self.deleted = True
             await self.delete()
             return
