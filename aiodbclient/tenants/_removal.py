@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from .._bulk.outcomes import Action
-from ..errors import ConflictError
+from ..errors import ConflictError, GrantError
 from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._intent import Verb, intended_login, intent_of
@@ -58,15 +59,29 @@ async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> No
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(verb, record.current.username if record.current else intended or names.logins[0])
     await job.on_roles(RemoveTenants, tenant)
-    for login in names.logins:
-        certain = not ended and (login in kept or login == intended)
-        if sql is None or await end_login(tenant, login, certain=certain, stored=kept.get(login)):
-            await delete_login(tenant, login, certain=certain)
-    if names.role is Role.OWNER:
+    whole = names.role is Role.OWNER
+    certain = {login for login in names.logins if not ended and (login in kept or login == intended)}
+    try:
+        await _end_logins(tenant, kept, certain)
+    except GrantError:
+        if not whole or verb is Verb.RELEASE:
+            raise
+        # The deletion of the database ends the sessions in it, and what is in it, which may be what kept a login.
         await _remove_data(tenant, verb)
-    if sql is not None and not (verb is Verb.RELEASE and names.role is Role.OWNER):
+        await _end_logins(tenant, {}, set())
+    else:
+        if whole:
+            await _remove_data(tenant, verb)
+    if sql is not None and not (verb is Verb.RELEASE and whole):
         await tenant.timer.on_sql(sql.forget(names))
     await tenant.held.forget()
+
+
+async def _end_logins(tenant: ClaimedTenant, kept: Mapping[str, Credential], certain: Container[str]) -> None:
+    for login in tenant.names.logins:
+        exists, stored = login in certain, kept.get(login)
+        if tenant.site.sql is None or await end_login(tenant, login, certain=exists, stored=stored):
+            await delete_login(tenant, login, certain=exists)
 
 
 async def _remove_data(tenant: ClaimedTenant, verb: Verb) -> None:

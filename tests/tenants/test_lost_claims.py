@@ -13,6 +13,7 @@ from aiodbclient import Action, DatabaseClient, RateBudget, RetryPolicy
 from aiodbclient.errors import ClaimLostError, InvalidResponseError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, SQLiteStore, Tenants
+from aiodbclient.tenants._naming import names_of
 
 from .conftest import Place, only
 from .programs import refusal
@@ -86,6 +87,34 @@ async def test_a_rotation_that_loses_its_claims_leaves_a_credential_that_works(p
     assert not await refusal(credential)
     assert not await refusal(before)
     assert (await only(place.tenants().check())).problems == ()
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+async def test_a_rotation_that_loses_its_claim_to_a_suspension_leaves_the_tenant_suspended(
+    place: Place, losses: int
+) -> None:
+    before = await place.tenants().ensure("alpha")
+    async with LosingStore(place.path) as store:
+
+        async def others() -> None:
+            assert (await only(place.tenants().suspend(["alpha"]))).action is Action.SUSPENDED
+            await place.cluster.users.create(
+                names_of(f"{place.prefix}alpha", "pg").logins[1]
+            )  # our request, performed late
+
+        store.after_the_first = others
+        store.renewals = losses
+
+        outcome = await only(Tenants(place.cluster, store, place.prefix).rotate(["alpha"]))
+
+    assert outcome.action is Action.KEPT, outcome.error
+    assert await place.tenants().get("alpha") is None
+    assert [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)] == []
+    assert (await only(place.tenants().check())).problems == ()
+    assert (await only(place.tenants().resume(["alpha"]))).action is Action.RESUMED
+    credential = await place.tenants().ensure("alpha")
+    assert credential.password != before.password
+    assert not await refusal(credential)
 
 
 @pytest.mark.parametrize("operation", ["users.create", "users.reset_auth", "users.get"])

@@ -198,6 +198,21 @@ async def test_the_logins_of_a_tenant_share_its_connections(server: Server) -> N
     assert _held(server, {login: password, reading: readers}) == server.limit
 
 
+@pytest.mark.parametrize("connections", [0, 13])
+async def test_a_limit_that_is_too_high_is_reported_and_repaired(server: Server, connections: int) -> None:
+    names, login, _ = await server.make()
+    with server.as_root() as root:
+        how = "GRANT USAGE ON *.* TO" if server.is_mariadb() else "ALTER USER"
+        root.execute(f"{how} %s@'%%' WITH MAX_USER_CONNECTIONS {connections}", [login])
+    assert await server.grants.problems(names, [login]) == {Problem.RIGHTS_MISSING}
+    higher = MySQLGrants(server.doadmin, await server.cluster.ca(), connection_limit=20)
+    assert await higher.problems(names, [login]) == ({Problem.RIGHTS_MISSING} if connections == 0 else frozenset())
+
+    await server.grants.give(names, login)
+
+    assert await server.grants.problems(names, [login]) == frozenset()
+
+
 async def test_a_lower_limit_stays_where_none_is_asked_for(server: Server) -> None:
     """As for a program that was not given the limit of the service."""
     names, login, password = await server.make()

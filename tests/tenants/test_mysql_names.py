@@ -2,23 +2,22 @@ r"""Names with ``_``, ``%`` and ``\`` on MySQL and MariaDB, where GRANT takes pa
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pymysql
 import pytest
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
+from aiodbclient import Action, ClusterClient
 from aiodbclient.errors import GrantError
-from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, Problem, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, Problem, Tenants
 from aiodbclient.tenants._grants import mysql as grants
 from aiodbclient.tenants._grants.mysql_server import Work
 
 from ..mysql import PATTERNS, SERVERS, administrator, in_grant
 from .conftest import only
-from .test_mysql_tenants import once
+from .test_mysql_tenants import cluster, once, tenants
+
+__all__ = ["cluster", "tenants"]
 
 PAIRS = [
     ("a_b", "axb"),
@@ -28,35 +27,15 @@ PAIRS = [
         for pair in (("a\\_b", "a_b"), ("p_q_r", "pxqxr"), ("%", "_"), ("tenant_1", "tenant91"))
     ),
 ]
-MODES = [*SERVERS, *([PATTERNS] if "mysql" in SERVERS else [])]
+pytestmark = pytest.mark.parametrize(
+    "mysql_cluster", [*SERVERS, *([PATTERNS] if "mysql" in SERVERS else [])], indirect=True
+)
 DENIED = "denied"
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture
 def its_dsn(request: pytest.FixtureRequest, mysql: Callable[[str], str]) -> str:
-    return mysql(request.param)
-
-
-@pytest.fixture(scope="module")
-def sandboxed(its_dsn: str) -> Iterator[tuple[Sandbox, str]]:
-    with Sandbox(windows=[]) as sandbox:
-        yield sandbox, asyncio.run(sandbox.add_cluster("mysql", dsn=its_dsn))
-
-
-@pytest.fixture
-async def cluster(sandboxed: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
-    sandbox, cluster_id = sandboxed
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
-        yield client.cluster(cluster_id)
-
-
-_used = iter(range(10**6))
-
-
-@pytest.fixture
-async def tenants(cluster: ClusterClient, tmp_path: Path) -> AsyncIterator[Tenants]:
-    async with SQLiteStore(tmp_path / "tenants.db") as store:
-        yield Tenants(cluster, store, f"n{next(_used)}_")
+    return mysql(request.node.callspec.params["mysql_cluster"])
 
 
 def refused(credential: Credential, statement: str) -> None:

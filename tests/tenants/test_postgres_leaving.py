@@ -225,3 +225,27 @@ async def test_what_a_suspended_tenant_prepared_and_granted_ends(managed: Manage
     owner = SQL("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {}").format(names.database)
     assert managed.api(owner) == [(names.owner,)]
     await grants.shut(names)
+
+
+@pytest.mark.parametrize("whose", ["its own", "a neighbour's"])
+async def test_a_database_whose_deletion_was_interrupted_does_not_keep_a_login(
+    managed: Managed, grants: PostgresGrants, names: Names, evil: Names, whose: str
+) -> None:
+    """PostgreSQL lets nobody into it: all that is left to do is to drop it."""
+    with session(managed, evil) as connection:
+        name, owner, login = Identifier(evil.whole), Identifier(names.owner), Identifier(names.logins[0])
+        connection.execute(SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, login))
+        connection.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}, {}").format(owner, login))
+    with session(managed, names, evil.whole) as connection:
+        connection.execute("CREATE TABLE public.t (x int); SET ROLE NONE; CREATE TABLE public.u (x int)")
+    with session(managed, names) as connection:
+        connection.execute("CREATE TABLE public.t (x int)")
+    invalid = names.whole if whose == "its own" else evil.whole
+    managed.api(SQL("UPDATE pg_database SET datconnlimit = -2 WHERE datname = {}").format(invalid))
+
+    async def delete() -> None:
+        if invalid == evil.whole:
+            managed.drop(invalid)
+        managed.delete(names.logins[0])
+
+    assert await grants.end_login(names, names.logins[0], "secret", delete) is None

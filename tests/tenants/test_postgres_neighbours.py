@@ -234,3 +234,20 @@ async def test_many_grants_of_a_neighbour_are_revoked_by_few_statements(
     await grants.forget(names)
     assert len(statements) < 40
     assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(names.owner)) == []
+
+
+async def test_rights_that_a_thousand_roles_may_pass_on_delay_nobody(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('CREATE ROLE many%s', i); END LOOP; END $$")
+    try:
+        with managed.open(names.logins[0], names.whole) as session:
+            everybody = SQL(", ").join(Identifier(f"many{i}") for i in range(1, 1501))
+            grant = SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {} WITH GRANT OPTION")
+            session.execute(grant.format(Identifier(names.whole), everybody))
+        began = time.monotonic()
+        await grants.give(names, names.logins[0])
+        assert time.monotonic() - began < 3
+        assert await grants.problems(names, names.logins) == frozenset()
+    finally:
+        managed.api("DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE format('DROP ROLE many%s', i); END LOOP; END $$")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
 from aiodbclient import Action
 from aiodbclient.engines import MYSQL, Engine
-from aiodbclient.errors import PermissionDeniedError
+from aiodbclient.errors import APIError
 from aiodbclient.tenants import Credential, Problem
 from aiodbclient.tenants import _logins as logins
 
@@ -162,23 +164,28 @@ async def test_a_removal_of_what_is_fought_for_ends_it(place: Place) -> None:
     await gone(place)
 
 
-async def half_removed(place: Place) -> Credential:
+async def half_removed(place: Place, **fault: Any) -> Credential:
     """A tenant with a reader and some data, whose database could not be deleted."""
     tenants = place.tenants()
     credential = await tenants.ensure("alpha")
     if credential.engine != Engine.MONGODB:
         await ask(credential, "CREATE TABLE t (x int)")
     await tenants.role("reader").ensure("alpha")
-    place.sandbox.faults.add("dbs.delete", status=403, times=1)
+    fault = {"status": 403} | fault
+    place.sandbox.faults.add("dbs.delete", **fault)
     failed = await only(tenants.remove(["alpha"]))
-    assert isinstance(failed.error, PermissionDeniedError)
+    assert isinstance(failed.error, APIError)
+    assert failed.error.status == fault["status"]
     place.sandbox.faults.clear()
     return credential
 
 
-async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(anywhere: Place) -> None:
+@pytest.mark.parametrize("fault", [{"status": 403}, {"status": 503}, {"status": 503, "after": True}], ids=str)
+async def test_a_removal_that_failed_is_finished_by_a_repair_and_never_undone(
+    anywhere: Place, fault: dict[str, Any]
+) -> None:
     tenants = anywhere.tenants()
-    credential = await half_removed(anywhere)
+    credential = await half_removed(anywhere, **fault)
     assert await tenants.get("alpha") is None
     assert (await only(tenants.check())).problems == (Problem.REMOVAL_UNFINISHED,)
     for run in (tenants.rotate(), tenants.retire()):

@@ -118,7 +118,7 @@ class MySQLGrants(Grants[MySQLSession]):
         return None
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        return await self._sessions.read(lambda server: _problems(Work(server, names), usernames))
+        return await self._sessions.read(lambda server: self._problems(Work(server, names), usernames))
 
     async def shut_out(self, names: Names) -> tuple[str, ...]:
         async with self._work(names) as work:
@@ -202,6 +202,17 @@ class MySQLGrants(Grants[MySQLSession]):
     def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
         return connected(options, self._tls)
 
+    async def _problems(self, work: Work, usernames: Sequence[str]) -> frozenset[Problem]:
+        found, most, limits = set[Problem](), await self._most(work), await unlocked(work)
+        for username in usernames:
+            if await hosts(work, username) - {"%"}:
+                found.add(Problem.OPEN_TO_OTHERS)
+            if not await has_exactly(work, username) or not 0 < limits.get(username, 1) <= most:
+                found.add(Problem.RIGHTS_MISSING)
+        if await access_of_others(work):
+            found.add(Problem.OPEN_TO_OTHERS)
+        return frozenset(found)
+
     async def _check_locked(self, work: Work, username: str) -> None:
         """Before a locked login is used again: make sure that no event of it runs, or could, that sets its password."""
         await check_events(work, username)
@@ -263,15 +274,3 @@ class MySQLGrants(Grants[MySQLSession]):
     def _own(self, username: str, password: Secret) -> AbstractAsyncContextManager[MySQLSession]:
         """Log in as a tenant's login, without a schema and without a statement."""
         return connected(self._admin | {"user": username, "password": password}, self._tls, prepared=False)
-
-
-async def _problems(work: Work, usernames: Sequence[str]) -> frozenset[Problem]:
-    found = set[Problem]()
-    for username in usernames:
-        if await hosts(work, username) - {"%"}:
-            found.add(Problem.OPEN_TO_OTHERS)
-        if not await has_exactly(work, username):
-            found.add(Problem.RIGHTS_MISSING)
-    if await access_of_others(work):
-        found.add(Problem.OPEN_TO_OTHERS)
-    return frozenset(found)

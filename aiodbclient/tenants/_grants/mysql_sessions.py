@@ -36,6 +36,7 @@ END_SECONDS = 20.0  # how long to repeat ending the sessions
 PAUSE = 0.02  # s between two checks whether a killed session is gone
 _NO_SUCH_THREAD = 1094
 _EVENT = "Connect"  # the command of a thread that runs an event; those continue
+_PENDING = "unauthenticated user"  # the user of a connection that logs in, on MySQL
 _KILLED = "Killed"  # the command of a thread that ends with its statement
 _PATIENCE = 2.0  # s to wait for such a thread
 
@@ -79,19 +80,24 @@ async def kill_others(work: Work, own: MySQLSession, username: str, until: float
 
     The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
     statement, so this waits for it only some seconds. On MySQL only the administrator sees the threads of events.
+
+    MySQL reads the account when a client begins to log in. Whoever began before ``own`` may still enter a locked
+    account, until the server ends the connection after its ``connect_timeout`` (10 s).
     """
     ((mine,),) = await own.rows("SELECT CONNECTION_ID()")
     patience = monotonic() + _PATIENCE
     while monotonic() < until:
+        threads = [*await own.threads(), *await work.server.threads()]
+        pending = later and any(user == _PENDING and thread < mine for thread, user, _ in threads)
         others = {
             thread: command
-            for thread, user, command in [*await own.threads(), *await work.server.threads()]
+            for thread, user, command in threads
             if user == username and thread != mine and (later or thread < mine)
         }
         for thread in others:
             await own.rows("KILL %s", thread, fine=(_NO_SUCH_THREAD,))
         left = [command for command in others.values() if command != _EVENT]
-        if not left or (monotonic() > patience and all(command == _KILLED for command in left)):
+        if not pending and (not left or (monotonic() > patience and all(command == _KILLED for command in left))):
             return True
         await asyncio.sleep(PAUSE)
     return False

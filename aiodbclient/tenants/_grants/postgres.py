@@ -219,9 +219,6 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 reason = str(error)
         if not ending.deleted:
             return reason or None
-        if password is None:  # the login's own sessions could make something until it was deleted
-            with suppress(GrantError):  # ``check`` reports what is left
-                await self.reclaim(names)
         async with self._session(names) as session:
             await ending.verify(session)
             if names.role is Role.OWNER and await has_database(session):

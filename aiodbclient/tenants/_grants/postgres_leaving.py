@@ -184,8 +184,12 @@ async def forget_role(open_session: Opener, role: str) -> None:
                 await session.run(SQL("DROP ROLE {}").format(Identifier(role)))
                 return
     async with open_session() as session:
-        name = f"aiodbclient_gone_{secrets.token_hex(16)}"
-        await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), Identifier(name)))
+        await session.run(SQL("ALTER ROLE {} RENAME TO {}").format(Identifier(role), Identifier(gone_name())))
+
+
+def gone_name() -> str:
+    """A new name for a role of nobody, which is dropped as soon as no other tenant prevents it."""
+    return f"aiodbclient_gone_{secrets.token_hex(16)}"
 
 
 async def _clear(open_session: Opener, role: str, database: str) -> None:

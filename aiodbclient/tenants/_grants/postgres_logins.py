@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
 from . import LoginRefusedError, ServerAwayError
-from .postgres_leaving import open_to, wait_until_free
+from .postgres_leaving import forget_role, gone_name, open_to, wait_until_free
 from .postgres_objects import hand_over
 from .postgres_owner import members, membership_steps, take
 from .postgres_sessions import BlockedError, Opener, Session
@@ -55,14 +55,21 @@ SELECT r.oid, (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE usesysid = r.oid AND pid <> pg_backend_pid())
 FROM pg_roles r WHERE rolname = session_user
 """)
+# The transactions in which connections log in. The server read the password at their start, and the client may take
+# its time to answer. Those connections are no sessions yet: 18 lists them without a user, older servers do not.
+_PENDING = SQL("""
+SELECT virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+WHERE locktype = 'virtualxid' AND l.pid IS NOT NULL AND usesysid IS NULL AND datid IS NULL
+""")
 _LEFT = SQL("""
-SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s), EXISTS (SELECT FROM pg_roles WHERE oid = %s)
+SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s), EXISTS (SELECT FROM pg_roles WHERE rolname = %s)
 """)
 _PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database = current_database()")
 # The databases in which a login owns something or has prepared a transaction. "": all of them, such as a database.
+# One with a limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
 _OWNS_IN = SQL("""
 SELECT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s AND deptype = 'o'
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s AND deptype = 'o' AND datconnlimit IS DISTINCT FROM -2
 UNION SELECT database FROM pg_prepared_xacts WHERE owner = pg_get_userbyid(%s) ORDER BY 1
 """)
 _INHERITS = SQL("SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = %s")
@@ -179,15 +186,21 @@ class LoginEnd:
         await self._end_others(session)
 
     async def run_as_administrator(self, session: Session) -> None:
-        """End the login without one of its sessions. Since PostgreSQL 16 its open sessions stay."""
+        """End the login without one of its sessions, as PostgreSQL 15 and older allow."""
         for (role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
+            if session.knows_options:
+                tenant = session.names.tenant
+                raise KeptLoginError(
+                    f"tenant {tenant!r}: the login {self.username!r} was not deleted: its sessions change its password "
+                    "before the client can log in, and what they make until it is deleted would become the "
+                    "administrator's: only a superuser can end them, by pg_terminate_backend: ask the provider, and "
+                    "run this again",
+                    tenant=tenant,
+                )
             self.role = role
-            if not session.knows_options:
-                login = Identifier(self.username)
-                await session.run(SQL("ALTER ROLE {} NOLOGIN").format(login))
-                await session.run(SQL("GRANT {} TO CURRENT_USER").format(login))
-                await session.run(_END_OTHERS, self.role)
-        await self._delete(session, None if session.knows_options else self._administered)
+            await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
+            await self._end_others(session)
+        await self._delete(session, self._administered)
 
     async def _delete(
         self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]] | None
@@ -196,12 +209,25 @@ class LoginEnd:
         try:
             await wait_until_free(session, role=self.username)
         except GrantError as held:
-            raise self._kept(session, str(held)) from None
+            raise KeptLoginError(str(held), tenant=session.names.tenant) from None
         # A transaction that held the lock may have made something that the login owns. Another login of the tenant may
         # commit a prepared one.
         await self._disown(session, entered)
+        if self.role is None or not session.grants_itself:
+            self.deleted = True
+            await self.delete()
+            return
+        gone = gone_name()
+        async with self.open_session() as administrator:
+            await self._replace(administrator, gone)
         self.deleted = True
         await self.delete()
+        await forget_role(self.open_session, gone)
+
+    async def _replace(self, session: Session, gone: str) -> None:
+        """Let the API delete a new login of that name, since sessions of other logins may act as this one."""
+        text = SQL("ALTER ROLE {0} RENAME TO {1}; ALTER ROLE {1} NOLOGIN; CREATE ROLE {0} NOLOGIN")
+        await session.run(text.format(Identifier(self.username), Identifier(gone)))
 
     async def _disown(
         self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]] | None
@@ -221,20 +247,17 @@ class LoginEnd:
                 except (GrantError, LoginRefusedError, ServerAwayError) as error:
                     reasons.append(str(error))
         left = [name for (name,) in await session.run(_OWNS_IN, self.role, self.role)]
-        if left:
+        if left and (reasons or not session.grants_itself):  # else what others make as this login is dropped later
             if entered is not None:
                 await self._leave_owner()
             where = ", ".join(repr(name) if name else "the whole server" for name in left)
             why = f": {'; '.join(reasons)}" if reasons else ""
-            raise self._kept(
-                session,
+            raise KeptLoginError(
                 f"tenant {session.names.tenant!r}: the login {self.username!r} was not deleted, because what it owns "
                 f"(in {where}) would become the administrator's{why}; nobody knows its password: drop or give "
                 "away what it owns there, and run this again",
+                tenant=session.names.tenant,
             )
-
-    def _kept(self, session: Session, message: str) -> KeptLoginError:
-        return KeptLoginError(message, tenant=session.names.tenant)
 
     async def _join_owner(self) -> None:
         """Make the login a member of the owner role, with its rights, until it is deleted or the next ``give``."""
@@ -284,7 +307,7 @@ class LoginEnd:
         """As the administrator: check that the login and all of its sessions are gone. Raises GrantError if not."""
         tenant, sessions, present = session.names.tenant, 0, False
         for _ in range(_ROUNDS):
-            ((sessions, present),) = await session.run(_LEFT, self.role, self.role)
+            ((sessions, present),) = await session.run(_LEFT, self.role, self.username)
             if not sessions and not present:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
@@ -300,25 +323,36 @@ class LoginEnd:
         )
 
     async def _end_others(self, session: Session) -> None:
-        """End the login's other sessions until there are none, and set a random password that is not stored."""
-        quiet, locked_out = 0, self.deleted
-        for _ in range(_ROUNDS):
+        """End the login's other sessions until there are none, and none can begin."""
+        began: set[str] | None = set() if self.deleted else None
+        looks = 0
+        while looks < _ROUNDS:
+            # A login that began before the last change of the password may still finish with the old one. It counts
+            # as a session before it is no longer pending, so this order misses none.
+            pending = began and began & await self._pending(session)
             ((others,),) = await session.run(_END_OTHERS, self.role)
-            quiet = 0 if others else quiet + 1
-            if quiet > 1 and locked_out:
+            if others == 0 and began is not None and not pending:
                 return
-            if not self.deleted and (others or not locked_out):
+            if not self.deleted and (others or began is None):
                 with suppress(BlockedError):  # by a session that is about to end, or a prepared transaction
                     await self._lock_out(session)
-                    locked_out = True
+                    began = await self._pending(session)
+            looks += not pending  # the server ends a pending login after its authentication_timeout
             await asyncio.sleep(_LOOK_SECONDS)
         raise GrantError(
-            f"tenant {session.names.tenant!r}: new sessions of the login {session.login!r} keep appearing: "
+            f"tenant {session.names.tenant!r}: new sessions of the login {self.username!r} keep appearing: "
             "run it again",
             tenant=session.names.tenant,
         )
 
+    async def _pending(self, session: Session) -> set[str]:
+        return {transaction for (transaction,) in await session.run(_PENDING)}
+
     async def _lock_out(self, session: Session) -> None:
+        """Let nobody log in: with a random password that is not stored or, as the administrator, at all."""
+        if session.login != self.username:
+            await session.run(SQL("ALTER ROLE {} NOLOGIN").format(Identifier(self.username)))
+            return
         for (gid,) in await session.run(_PREPARED, self.username):  # one may hold a lock on the login
             await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
         if session.knows_options:  # libpq hashes with as many rounds as the server says

@@ -91,8 +91,9 @@ class Member:
 
 
 async def has_database(session: Session) -> bool:
-    """Whether the tenant's database exists."""
-    return bool(await session.run(SQL("SELECT FROM pg_database WHERE datname = %s"), session.names.database))
+    """Whether the tenant's database exists, and is not left of an interrupted ``DROP DATABASE``."""
+    valid = SQL("SELECT FROM pg_database WHERE datname = %s AND datconnlimit <> -2")
+    return bool(await session.run(valid, session.names.database))
 
 
 async def read_database(session: Session) -> Database:
@@ -217,12 +218,12 @@ def _database_steps(session: Session, database: Database, usernames: Sequence[st
 
 def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Iterator[Step]:
     """Yield the missing statements so that only ``keep`` has privileges on the database, and no role may grant them."""
-    for grantee in sorted(database.granting):
-        text = SQL("REVOKE GRANT OPTION FOR ALL ON DATABASE {} FROM {} CASCADE")
-        yield Step(Problem.OPEN_TO_OTHERS, text.format(name, _grantee(grantee)), as_owner=True)
-    for grantee in sorted(set(database.privileges) - keep):
-        text = SQL("REVOKE ALL ON DATABASE {} FROM {} CASCADE")
-        yield Step(Problem.OPEN_TO_OTHERS, text.format(name, _grantee(grantee)), as_owner=True)
+    others = set(database.privileges) - keep
+    for what, grantees in (("GRANT OPTION FOR ALL", database.granting), ("ALL", others)):
+        if grantees:
+            whom = SQL(", ").join(map(_grantee, sorted(grantees)))
+            text = f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE"
+            yield Step(Problem.OPEN_TO_OTHERS, SQL(text).format(name, whom), as_owner=True)
 
 
 def _grantee(name: str) -> Composed:

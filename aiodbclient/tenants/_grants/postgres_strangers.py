@@ -42,7 +42,8 @@ FROM pg_auth_members JOIN pg_roles p ON p.oid = roleid WHERE pg_get_userbyid(mem
 _ELSEWHERE = SQL(f"""
 SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database d ON d.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s) AND deptype = 'o'
-  AND datname <> %s AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {HARMLESS} ORDER BY 1
+  AND datname <> %s AND datconnlimit <> -2 AND classid <> 'pg_largeobject'::regclass AND classid NOT IN {HARMLESS}
+ORDER BY 1
 """)
 
 

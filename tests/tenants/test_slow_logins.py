@@ -1,0 +1,181 @@
+"""A client begins to log in, and finishes after the login has been ended.
+
+PostgreSQL and MySQL read the password when the client begins. So they accept it until they end the connection, after
+their timeout for logins, whatever happened to the login in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from psycopg import Connection, pq
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from aiodbclient.tenants._grants.postgres import PostgresGrants
+from aiodbclient.tenants._naming import Names
+
+from .managed import PASSWORD, Managed
+from .test_mysql_hostile import Server, server
+from .test_postgres_heirs import UP, owners
+
+__all__ = ["server"]
+
+_DONE = {pq.PollingStatus.OK, pq.PollingStatus.FAILED}
+
+
+class SlowLogin:
+    """A login that began."""
+
+    def __init__(self, dsn: str, login: str, password: str, database: str | None) -> None:
+        options = {"sslmode": "disable", "gssencmode": "disable"}
+        conninfo = make_conninfo(dsn, user=login, password=password, dbname=database, **options)
+        self._connection = pq.PGconn.connect_start(conninfo.encode())
+        while self._connection.connect_poll() != pq.PollingStatus.READING:
+            select.select([], [self._connection.socket], [])
+        select.select([self._connection.socket], [], [])  # the server asks for the password's proof
+
+    def finish(self) -> Connection | None:
+        """Log in; None if the server refuses it by now."""
+        try:
+            while (status := self._connection.connect_poll()) not in _DONE:
+                select.select([self._connection.socket], [], [])
+        except psycopg.OperationalError:
+            return None
+        if status == pq.PollingStatus.FAILED:
+            return None
+        session = Connection(self._connection)
+        session.autocommit = True
+        return session
+
+    def close(self) -> None:
+        self._connection.finish()
+
+
+@contextmanager
+def slow_login(dsn: str, login: str, password: str, database: str | None) -> Iterator[SlowLogin]:
+    slow = SlowLogin(dsn, login, password, database)
+    try:
+        yield slow
+    finally:
+        slow.close()
+
+
+@pytest.fixture
+def brief_postgres(managed: Managed) -> Iterator[None]:
+    """A server that waits a second for a client that logs in, not a minute."""
+    managed.api("ALTER SYSTEM SET authentication_timeout = '1s'")
+    managed.api("SELECT pg_reload_conf()")
+    yield
+    managed.api("ALTER SYSTEM RESET authentication_timeout")
+    managed.api("SELECT pg_reload_conf()")
+
+
+@pytest.mark.usefixtures("brief_postgres")
+@pytest.mark.parametrize("database", ["its own", "defaultdb"])
+async def test_who_began_to_log_in_before_a_login_is_ended_leaves_the_administrator_nothing(
+    managed: Managed, grants: PostgresGrants, names: Names, database: str
+) -> None:
+    login = names.logins[0]
+    where = names.whole if database == "its own" else database
+    schema = "public" if database == "its own" else "pg_temp"
+    with managed.open(login, names.whole) as session:
+        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
+    with slow_login(managed.superuser, login, PASSWORD, where) as slow:
+        entered = list[Connection[Any]]()
+
+        async def late() -> None:
+            session = slow.finish()
+            if session is not None:
+                entered.append(session)
+                session.execute("SET ROLE NONE; " + UP.replace("public", schema))
+            managed.delete(login)
+
+        assert await grants.end_login(names, login, PASSWORD, late) is None
+        assert entered == []
+    assert owners(managed, names.whole) <= {names.owner}
+
+
+async def test_who_finishes_to_log_in_while_a_login_is_ended_is_ended_too(
+    managed: Managed, grants: PostgresGrants, names: Names
+) -> None:
+    login = names.logins[0]
+    with managed.open(login, names.whole) as session:
+        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
+    with slow_login(managed.superuser, login, PASSWORD, names.whole) as slow:
+
+        async def intrude() -> None:
+            while managed.lets_in(login, names.whole):
+                await asyncio.sleep(0.01)
+            session = slow.finish()
+            with suppress(psycopg.OperationalError):  # ended already
+                assert session is not None
+                session.execute("SET ROLE NONE; " + UP)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(intrude())
+            assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+    assert owners(managed, names.whole) <= {names.owner}
+
+
+class SlowMySQLLogin(pymysql.connections.Connection):
+    """A login that begins with another authentication plugin than its account's, and finishes when ``go`` is set.
+
+    The server reads the account, and asks for its plugin.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        super().__init__(**options)
+
+    def _get_server_information(self) -> None:
+        super()._get_server_information()  # type: ignore[misc]
+        is_mariadb = "MariaDB" in self.get_server_info()  # type: ignore[no-untyped-call]
+        self._auth_plugin_name = "caching_sha2_password" if is_mariadb else "mysql_native_password"
+
+    def _process_auth(self, *args: Any) -> Any:
+        self.began.set()
+        self.go.wait()
+        return super()._process_auth(*args)  # type: ignore[misc]
+
+
+@pytest.fixture
+def brief_mysql(server: Server) -> Iterator[None]:
+    with server.as_root() as cursor:
+        cursor.execute("SET GLOBAL connect_timeout = 2")
+        yield
+        cursor.execute("SET GLOBAL connect_timeout = DEFAULT")
+
+
+@pytest.mark.usefixtures("brief_mysql")
+async def test_who_began_to_log_in_to_mysql_before_a_login_is_ended_does_not_enter(server: Server) -> None:
+    names, login, password = await server.make()
+    slow = SlowMySQLLogin(
+        host=server.grants._admin["host"],
+        port=server.grants._admin["port"],
+        user=login,
+        password=password,
+        ssl={"check_hostname": False},
+        defer_connect=True,
+    )
+    connecting = asyncio.create_task(asyncio.to_thread(slow.connect))
+    assert await asyncio.to_thread(slow.began.wait, 10)
+    try:
+        assert await server.grants.end_login(names, login, None, _nothing) is None
+    finally:
+        slow.go.set()
+    with pytest.raises(pymysql.MySQLError):
+        await connecting
+    assert server.sessions(login) == []
+
+
+async def _nothing() -> None:
+    raise AssertionError("MySQL's logins are locked, not deleted")
