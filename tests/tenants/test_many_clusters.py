@@ -398,7 +398,7 @@ async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, t
             **dict.fromkeys(["m1", "m2"], type(None)),
             **dict.fromkeys(["damaged", "newer"], StoreError),
         }
-    assert [room.tenants for room in await fleet.tenants(a, b).rooms()] == [3, 2]  # also the one with a prefix
+    assert [room.tenants for room in await fleet.tenants(a, b).rooms()] == [4, 2]  # damaged too, and prefixed
     listing = tenants.records()
     assert [(await anext(listing)).name for _ in range(2)] == ["m1", "m2"]
     with pytest.raises(StoreError, match="'damaged' is damaged"):

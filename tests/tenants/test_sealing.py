@@ -59,16 +59,14 @@ def test_a_record_comes_back_as_it_was(seal: Seal, record: Record) -> None:
 @given(SEALS, RECORDS)
 def test_the_cluster_is_found_without_decoding_the_record(seal: Seal, record: Record) -> None:
     clusters = [each.cluster for each in (record.current, record.previous) if each is not None and each.cluster]
-    found = seal.find_cluster(record.name, seal.seal(record))
+    found = seal.find_cluster(seal.seal(record))
     assert found == (clusters[0] if clusters and clusters[0].isalnum() and clusters[0].isascii() else found)
     assert found is None or found in clusters
 
 
 @pytest.mark.parametrize("text", ["", "v1.plain.x.y", "v1.fernet.x.y", b"v1"])
 def test_no_cluster_is_found_in_what_is_no_record(text: Any) -> None:
-    for seal in (Seal(), Seal(Fernet.generate_key())):
-        with pytest.raises(StoreError, match="damaged"):
-            seal.find_cluster("alpha", text)
+    assert Seal().find_cluster(text) is Seal(Fernet.generate_key()).find_cluster(text) is None
 
 
 @given(SEALS, RECORDS, TEXT)

@@ -50,7 +50,6 @@ class BaseStore(ABC, Generic[ConnectionT]):
 
     def __init__(self, key: Key) -> None:
         self._seal = Seal(key)
-        self._intact = False  # all records were read, and none was damaged
         self._connection: ConnectionT | None = None
 
     async def __aenter__(self) -> Self:
@@ -107,21 +106,17 @@ class BaseStore(ABC, Generic[ConnectionT]):
     async def homes(self) -> AsyncIterator[tuple[str, str] | Record]:
         """Yield the name of each record and the id of its cluster, or the record if no credential names a cluster.
 
-        This takes a quarter of the time of ``records``. Records that cannot be read are left out.
+        This takes a fifth of the time of ``records``. Records that cannot be read are left out.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        intact = True
         async for name, text in self._rows():
-            try:
-                cluster = self._seal.find_cluster(name, text)
-                home = self._seal.open(name, text) if cluster is None else (name, cluster)
-            except StoreError:
-                intact = False
+            if (cluster := self._seal.find_cluster(text)) is not None:
+                yield name, cluster
             else:
-                yield home
-        self._intact = intact
+                with suppress(StoreError):
+                    yield self._seal.open(name, text)
 
     async def _rows(self) -> AsyncIterator[tuple[str, str]]:
         after = ""

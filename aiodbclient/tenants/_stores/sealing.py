@@ -98,18 +98,16 @@ class Seal:
             raise StoreError(f"the record of {name!r} belongs to another name")
         return record
 
-    def find_cluster(self, name: str, text: str) -> str | None:
-        """Return the id of the cluster that a credential in ``text`` names, without decoding the rest.
+    def find_cluster(self, text: str) -> str | None:
+        """Return the cluster that a credential in ``text`` names, without decoding the rest. It verifies no checksum.
 
         Returns:
-            The id. None if it is not found so: ``open`` the text.
-
-        Raises:
-            StoreError: ``text`` is damaged, or belongs to another name.
+            The id of the cluster. None if it is not found so: ``open`` the text.
         """
-        _, body = unwrap(name, text)
-        opened = body if self._fernet is None else _decrypted(self._fernet, body)
-        found = None if opened is None else _CLUSTER.search(opened)
+        body: str | None = text if isinstance(text, str) else None
+        if body is not None and self._fernet is not None:
+            body = _decrypted(self._fernet, body.rpartition(".")[2])
+        found = None if body is None else _CLUSTER.search(body)
         return None if found is None else found[1]
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:

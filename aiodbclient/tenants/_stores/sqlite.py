@@ -6,13 +6,14 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
 from ...errors import ConfigurationError, InvalidArgumentError, StoreError
+from . import Record
 from .base import BaseStore, Changes, Value
 from .sealing import Key, unwrap
 
@@ -66,6 +67,12 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
+
+    async def homes(self) -> AsyncIterator[tuple[str, str] | Record]:
+        """Yield what ``BaseStore.homes`` does, and then begin to verify the file, which the first new name needs."""
+        async for home in super().homes():
+            yield home
+        self._opened().submit(self._verify)  # its caller waits for the API now; an error is that of the claim
 
     async def now(self) -> datetime:
         """Return the time by the machine's clock, in UTC."""
@@ -127,7 +134,7 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
             return
         if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise StoreError(f"the store {self._path} is damaged: restore it from a backup")
-        for name, text in () if self._intact else database.execute("SELECT name, record FROM credentials"):
+        for name, text in database.execute("SELECT name, record FROM credentials"):
             try:
                 unwrap(name, text)
             except StoreError as error:  # of the whole store: no name is new until this row is mended
