@@ -28,9 +28,12 @@ from .conftest import ROOMY, caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
 
+# In the background of a shell, a program ignores SIGINT, and so do those that it starts.
 SCRIPT = """
-import asyncio
+import asyncio, signal
 from aiodbclient.sandbox import Sandbox
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main():
     async with Sandbox() as sandbox:
