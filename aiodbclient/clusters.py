@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from attrs import evolve
-
 from ._request.call import Meter, Options
 from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
@@ -206,9 +204,13 @@ def for_work(
     """
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     options = context.options
-    options = evolve(options, meter=meter or options.meter, tenant=tenant, before_sending=before_sending)
-    context = context._replace(options=options)
-    return ClusterClient(context if pause is None else context.for_bulk(options.meter, pause))
+    return ClusterClient(
+        context._replace(
+            options=options._replace(
+                meter=meter or options.meter, pause=options.pause or pause, tenant=tenant, before_sending=before_sending
+            )
+        )
+    )
 
 
 def retry_policy(cluster: ClusterClient) -> RetryPolicy:

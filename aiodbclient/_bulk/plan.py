@@ -12,6 +12,7 @@ from .._json.converter import setting_names
 from .._request.call import Meter
 from .._request.context import ClusterContext
 from .._request.paths import check_name
+from .._request.pause import Pause
 from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError, NotFoundError
@@ -142,10 +143,11 @@ async def plan_users(
 ) -> UserPlan:
     """Compare the users of a cluster with the requested ones. See ``UsersAPI.plan``."""
     specs = await _checked(given)
-    engine = await context.for_bulk(Meter()).learn_engine()
+    in_bulk = context.for_bulk(Meter(), Pause())
+    engine = await in_bulk.learn_engine()
     for spec in specs.values():
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
-    users = UserCalls(context.for_bulk(Meter()))
+    users = UserCalls(in_bulk)
     there = {user.name: user for user in await readable(users.list, context.options.retry)}
     list_shows = Returned.by(there.values())
     spellings = {_spelling(name) for name in there}

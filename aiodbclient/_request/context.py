@@ -8,8 +8,6 @@ import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from attrs import evolve
-
 from .._json.converter import Authority, ClusterEngine
 from ..engines import Engine, guard, is_case_sensitive
 from ..errors import NotFoundError, PermissionDeniedError
@@ -165,10 +163,9 @@ class ClusterContext(NamedTuple):
             engine = self.memory.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, meter: Meter | None, pause: Pause | None = None) -> ClusterContext:
-        """Return this context for one name of a bulk run, whose ``pause`` it may have already."""
-        pause = self.options.pause if self.options.bulk else pause
-        return self._replace(options=evolve(self.options, meter=meter, bulk=True, pause=pause))
+    def for_bulk(self, meter: Meter, pause: Pause | None = None) -> ClusterContext:
+        """Return this context for one name of a run; ``pause`` is that of the run, unless the context has one."""
+        return self._replace(options=self.options._replace(meter=meter, pause=self.options.pause or pause))
 
     async def _read_engine(self) -> None:
         """Read the cluster, or wait for another call that already reads it with the same options.
