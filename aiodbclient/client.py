@@ -19,11 +19,10 @@ from ._request.call import Options, checked
 from ._request.context import ClusterContext, ClusterMemory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
-from ._request.proxy import chosen_proxy
 from ._request.raw import JSON, Params, prepared, send
 from ._request.retry import RetryPolicy
-from ._request.token import TokenProvider
-from ._request.transport import Transport
+from ._request.session import chosen_proxy
+from ._request.transport import TokenProvider, Transport
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError

@@ -35,12 +35,9 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         self._existing: frozenset[str] = frozenset()
 
     async def prepare(self) -> int:
-        """Read which databases exist.
-
-        If the token may not list them, the run sends each create and its answer shows whether the name is taken. If the
-        engine has no databases, each name fails with the same error.
-        """
+        """Read which databases exist."""
         at_a_time = await super().prepare()
+        # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
             self._existing = frozenset(db.name for db in await readable(DatabaseCalls(self._context).list, self.retry))
         return at_a_time

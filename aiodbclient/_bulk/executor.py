@@ -26,17 +26,12 @@ _OUTAGE = 5
 
 
 class Executor(Generic[DoneT]):
-    """Start names while ``next`` waits for an outcome, and keep the outcomes until ``next`` returns them.
+    """Start names while ``next`` waits for an outcome, and keep the outcomes until ``next`` returns them."""
 
-    It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
-
-    Attributes:
-        awaited: Whether ``next`` is waiting. Otherwise the executor starts nothing.
-        closed: Whether ``close`` was called.
-    """
+    # It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
 
     def __init__(self, job: Job[Any, DoneT], source: Source, wake: asyncio.Event, concurrency: int | None) -> None:
-        self.awaited = False
+        self.awaited = False  # whether ``next`` is waiting; otherwise it starts nothing
         self.closed = False
         self._job = job
         self._source = source
@@ -121,10 +116,7 @@ class Executor(Generic[DoneT]):
             self._preparing.add_done_callback(self._prepared)
 
     def _next_is_ready(self, running: int) -> bool:
-        """Whether the next spec may start, as number ``running`` of the names in progress.
-
-        At most twice ``_room`` names are in progress or have an outcome that the caller has not taken.
-        """
+        """Whether the next spec may start, as number ``running`` of the names in progress."""
         return running + len(self._done) <= 2 * self._room and not self._stopped and self._source.has_next()
 
     def _prepared(self, task: asyncio.Task[int]) -> None:

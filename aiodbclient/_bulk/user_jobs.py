@@ -47,13 +47,9 @@ IfExists = Literal["keep", "reset", "error", "update"]
 
 
 class UserJob(ClusterJob[NewUser, DoneT_co]):
-    """A job on users, given by name or as NewUser.
+    """A job on users, given by name or as NewUser."""
 
-    Attributes:
-        returns_passwords: Whether reads return passwords, as far as the run knows.
-    """
-
-    returns_passwords = True
+    returns_passwords = True  # whether reads return passwords, as far as the run knows
 
     def calls(self, meter: Meter) -> UserCalls:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
@@ -94,12 +90,9 @@ class ProvisionUsers(UserJob[UserDone]):
         self._listed = False
 
     async def prepare(self) -> int:
-        """Read which users exist.
-
-        If the token may not list them, the run sends each create, and its answer shows whether the name is taken. If
-        the engine has no users, each name fails with the same error.
-        """
+        """Read which users exist."""
         at_a_time = await super().prepare()
+        # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
             existing = await readable(UserCalls(self._context).list, self.retry)
             self._existing = {user.name: user for user in existing}
@@ -133,17 +126,13 @@ class ProvisionUsers(UserJob[UserDone]):
         return Action.KEPT, user
 
     async def _there_before(self, users: UserCalls, name: str) -> User | None:
-        """Return the user if it existed before: from the list, or by a read if the list may be wrong.
-
-        The list may still contain a user that this client deleted recently. If the API returns no passwords, a user
-        that the list lacks is read too; ``settle`` explains why.
-        """
+        """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
             deletions = self._context.memory.deletions
             list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
         else:
-            list_is_right = self.returns_passwords or not self._listed
+            list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why
         if list_is_right:
             return user
         try:
@@ -169,11 +158,9 @@ class ProvisionUsers(UserJob[UserDone]):
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
     async def _update(self, users: UserCalls, spec: NewUser, user: User, returned: Returned) -> tuple[Action, User]:
-        """Give ``user`` the settings of ``spec`` if its own differ or are unknown.
-
-        This does not change an unknown authentication plugin, because that would reset the password. It does not change
-        MongoDB's ``readonly`` alone, because an update without the user's databases would remove them.
-        """
+        """Give ``user`` the settings of ``spec`` if its own differ or are unknown."""
+        # Not an unknown authentication plugin, which would reset the password, nor MongoDB's ``readonly`` alone: an
+        # update without the user's databases would remove them.
         differ = {difference.setting for difference in differences(spec, user, returned)}
         if spec.settings is not None and "settings" in unknown_settings(spec, user, returned):
             differ.add("settings")

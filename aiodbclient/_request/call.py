@@ -18,19 +18,13 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Counts the requests of one name, and the seconds of its calls, with those that they ``waited`` for the budget.
-
-    Attributes:
-        begun: Whether ``Run.stop`` must let the name finish.
-    """
-
-    __slots__ = ("begun", "requests", "seconds", "waited")
+    """Counts the requests of one name, and the seconds of its calls, with those that they ``waited`` for the budget."""
 
     def __init__(self) -> None:
-        self.begun: bool = False
-        self.requests: int = 0
-        self.seconds: float = 0.0
-        self.waited: float = 0.0
+        self.begun = False  # if so, ``Run.stop`` lets the name finish
+        self.requests = 0
+        self.seconds = 0.0
+        self.waited = 0.0
 
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
@@ -85,30 +79,17 @@ def checked(options: Options) -> Options:
 
 
 class Call:
-    """One call: what to send, and its state so far.
+    """One call: what to send, and its state so far."""
 
-    Attributes:
-        requests: How many requests were made so far.
-        sent: How many of them may have reached the server.
-        lost: Whether one of them lost its answer.
-        timed_out: Whether a lost answer was a timeout, so that the server may still work on the request.
-        status: The status of the last answer, or 0 if there is none.
-        failure: How the last try failed.
-        may_have_applied: Whether a failed try may have taken effect on the server.
-        request_id: The id of the last answer, or None.
-        closed_for: How many seconds the last 429 closed the gate, or None.
-        patience: The rest of ``max_wait`` in seconds, or None for no limit.
-    """
-
-    requests: int = 0
-    sent: int = 0
-    lost = False
-    timed_out = False
-    status = 0
-    failure = Failure.REFUSED
+    requests = 0
+    sent = 0  # how many of the requests may have reached the server
+    lost = False  # whether one of them lost its answer
+    timed_out = False  # whether that was a timeout, so that the server may still work on the request
+    status = 0  # of the last answer; 0 if there is none
+    failure = Failure.REFUSED  # of the last try
     may_have_applied: bool = False
-    request_id: str | None = None
-    closed_for: float | None = None
+    request_id: str | None = None  # of the last answer
+    closed_for: float | None = None  # for how many seconds the last 429 closed the gate
 
     def __init__(
         self,
@@ -131,7 +112,7 @@ class Call:
         self.exact_name = exact_name
         self.body: bytes | None = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
         self.write_lock = write_lock
-        self.patience = None if options.bulk else options.max_wait
+        self.patience = None if options.bulk else options.max_wait  # the rest of it, in seconds
 
     def begin(self, waited: float) -> None:
         """Note that a request is sent now, after it waited ``waited`` seconds for its slot."""
@@ -160,10 +141,7 @@ class Call:
         return RULES[Failure.LOST][self.operation.kind] is Then.RETRY_GONE_IS_DONE
 
     def complete(self, error: DatabaseClientError) -> None:
-        """Make ``error`` describe the whole call: the number of requests, and whether it may have been applied.
-
-        Every error of a request passes through here.
-        """
+        """Make ``error`` describe the whole call: the number of requests, and whether it may have been applied."""
         is_unclear = self.failure is Failure.LOST or isinstance(error, ServerError | InvalidResponseError)
         self.may_have_applied |= is_unclear and self.operation.writes
         error.may_have_applied = self.may_have_applied

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
@@ -27,39 +27,36 @@ from .failures import FAILURES, no_slot, refused, without_answer
 from .quirks import connection_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
 from .session import Session
-from .token import Token, TokenProvider
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
+
+TokenProvider = Callable[[], Awaitable[str]]
 
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that
 # ("nothing was sent"), and not as a request that timed out.
 _CONNECTING = 0.9
 
 
+class Token:
+    """A token that its repr hides, so that a traceback with local variables hides it too."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        fits = isinstance(value, str) and value.isascii() and value.isprintable() and value and " " not in value
+        if not fits:
+            del value
+            raise ConfigurationError(
+                "the token must be a non-empty string of printable ASCII characters without spaces"
+            )
+        self.value = str(value)
+
+    def __repr__(self) -> str:
+        return "Token('********')"
+
+
 class Transport:
-    """Sends the calls of one client, with its token, session and budget.
-
-    Attributes:
-        base_url: The address of the API.
-        budget: Paces the requests.
-        secrets: Masks secrets in errors and logs.
-    """
-
-    __slots__ = (
-        "_app",
-        "_ask_token",
-        "_base",
-        "_headers_token",
-        "_made_headers",
-        "_newest_headers",
-        "_on_event",
-        "_session",
-        "_token",
-        "_token_lock",
-        "base_url",
-        "budget",
-        "secrets",
-    )
+    """Sends the calls of one client, with its token, session and budget."""
 
     def __init__(
         self,
@@ -178,10 +175,7 @@ class Transport:
     async def _request(
         self, call: Call, token: Token, session: aiohttp.ClientSession, asked: float, granted: float
     ) -> Answer:
-        """Send one request now, read the whole answer, and let the budget learn from it.
-
-        ``asked`` and ``granted`` are when it asked for its slot and got it, in seconds of ``perf_counter``.
-        """
+        """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
         if self._session.is_closed or session.closed:
             raise self._session.closed_error()
         if call.options.before_sending is not None:
