@@ -1,4 +1,4 @@
-"""The events that a client reports for metrics and the log, one for each request. Pure, except that it logs."""
+"""The events that a client reports for metrics and the log, one for each request."""
 
 from __future__ import annotations
 
