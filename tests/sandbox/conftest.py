@@ -19,9 +19,7 @@ from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres_server as postgres_server
 
 from ..mysql import SERVERS, running
-
-# In memory, if there is room: a PostgreSQL writes 30 MB when it starts for the first time, and a MariaDB 140.
-ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else "/tmp"
+from ..requirements import ROOMY
 
 
 @define

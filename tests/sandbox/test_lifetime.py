@@ -23,8 +23,9 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
+from ..requirements import ROOMY
 from ..tenants.servers import copied
-from .conftest import ROOMY, caller
+from .conftest import caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
 
