@@ -48,11 +48,8 @@ class Data:
 
 
 def _refuse_detours(path: Path) -> None:
-    """Stop root from using a path on which another user can put a symbolic link.
-
-    Root gives a folder on this path to the user ``nobody`` and opens it to all users. With a link, another user could
-    choose which folder that is.
-    """
+    """Stop root from using a path on which another user can put a symbolic link."""
+    # Root gives a folder on this path to the user ``nobody``. With a link, another user could choose which folder.
     if os.geteuid() != 0:
         return
     for place in (*reversed(path.parents), path):

@@ -27,13 +27,10 @@ _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of error
 
 
 class MySQLBackend:
-    """Maps the API's users to the server's accounts, and its dbs to the server's schemas.
+    """Maps the API's users to the server's accounts, and its dbs to the server's schemas."""
 
-    The account of the DSN belongs to the sandbox. It is hidden unless it is ``doadmin``. The primary user is
-    ``doadmin``; the sandbox creates it if it does not exist. It has all rights in every schema, and may grant them, but
-    is not an administrator. Users created through the API have the same rights, as at the provider. MariaDB has no
-    ``caching_sha2_password``: there every user gets ``mysql_native_password``, and the API returns that.
-    """
+    # The account of the DSN is hidden unless it is ``doadmin``, which has all rights in every schema, and may grant
+    # them, but is not an administrator. Users created through the API have the same rights, as at the provider.
 
     def __init__(self, engine: str, dsn: str, secrets: MutableMapping[str, tuple[str, str]]) -> None:
         self.engine = engine

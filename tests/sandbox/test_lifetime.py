@@ -243,8 +243,11 @@ async def test_cancelling_the_start_in_another_thread_leaves_nothing(private_tmp
     assert left(private_tmp) == []
 
 
-async def test_a_server_that_does_not_start_says_why(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: private_tmp)
+@pytest.mark.usefixtures("private_tmp")
+async def test_a_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "pginstall" / "bin"
+    programs.mkdir(parents=True)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: programs)
     async with Sandbox() as sandbox:
         with pytest.raises(RuntimeError, match=r"did not start: .*No such file"):
             await sandbox.add_cluster("pg")
