@@ -221,11 +221,7 @@ class DatabaseClient:
 
 
 def environment_token() -> str:
-    """Return the token that a client without ``token=`` uses.
-
-    Raises:
-        ConfigurationError: The environment has no token.
-    """
+    """Return the token that a client without ``token=`` uses."""
     for name in _TOKEN_VARIABLES:
         if token := os.environ.get(name):
             return token

@@ -172,16 +172,9 @@ class SlidingWindow:
 
 
 def seconds_for(requests: int, windows: Sequence[Window], used: Iterable[int] = ()) -> float:
-    """Return how many seconds pass until the last of ``requests`` may be sent, in all windows together.
-
-    It is what a run takes at least. It assumes that a request itself takes no time, that nobody else spends from now
-    on, and that what is spent already stays spent for a whole window.
-
-    ```python
-    seconds_for(10_000, [Window(250, 60.0), Window(5000, 3600.0)])  # 4740.0: 79 minutes
-    seconds_for(names_left, budget.windows, budget.snapshot().used)
-    ```
-    """
+    """Return how many seconds pass at least until the last of ``requests`` may be sent, in all windows together."""
+    # It assumes that a request itself takes no time, that nobody else spends from now on, and that what is spent
+    # already stays spent for a whole window. 10,000 requests in the documented windows take 4740.0: 79 minutes.
     spent = list(used) or [0] * len(windows)
     if not windows or requests <= 0:
         return 0.0

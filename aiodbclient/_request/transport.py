@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, Re
 from .answer import Answer
 from .body import ACCEPTED, whole_body
 from .call import Call
-from .events import RequestEvent, event_of, logger, report
+from .events import RequestEvent, logger, report
 from .failures import FAILURES, no_slot, refused, without_answer
 from .quirks import connection_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
@@ -200,7 +200,7 @@ class Transport:
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            report(event_of(call, answer, failure, asked, granted, started), call.path, self._on_event)
+            report(call, answer, failure, asked, granted, started, self._on_event)
         if answer is not None:
             return answer
         assert failure is not None

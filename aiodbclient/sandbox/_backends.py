@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -36,38 +37,50 @@ class Front(Protocol):
     async def let_in(self, clients: bool, *, graceful: bool = False) -> None: ...
 
 
-class Backend(Protocol):
-    """The server behind one cluster.
+class Backend(ABC):
+    """The server behind one cluster. Its users are JSON objects as the API returns them. The methods raise Refusal."""
 
-    Users are JSON objects as the API returns them, with the known secrets. Every method raises Refusal where the API
-    answers with an error.
-    """
+    async def start(self) -> None:  # noqa: B027
+        """Start the server, or connect to it."""
 
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    def front(self) -> Front | None: ...
+    async def stop(self) -> None:  # noqa: B027
+        """Stop what ``start`` started."""
 
-    def connection(self) -> JSON: ...
-    def ca(self) -> str | None:
-        """The certificates that verify the server, as PEM; None if none are known."""
-        ...
+    def front(self) -> Front | None:
+        """The sandbox's own front of the server; None if there is none."""
+        return None
 
     def has_failed(self) -> bool:
         """Whether a server that the sandbox started has ended unexpectedly."""
-        ...
+        return False
 
     def version(self) -> str | None:
         """The version of the server; None if there is no server."""
-        ...
+        return None
 
+    @abstractmethod
+    def connection(self) -> JSON: ...
+    @abstractmethod
+    def ca(self) -> str | None:
+        """The certificates that verify the server, as PEM; None if none are known."""
+
+    @abstractmethod
     async def users(self) -> list[JSON]: ...
+    @abstractmethod
     async def user(self, name: str) -> JSON: ...
+    @abstractmethod
     async def create_user(self, new: RequestedUser) -> JSON: ...
+    @abstractmethod
     async def update_user(self, name: str, settings: JSON) -> JSON: ...
+    @abstractmethod
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON: ...
+    @abstractmethod
     async def delete_user(self, name: str) -> None: ...
+    @abstractmethod
     async def dbs(self) -> list[str]: ...
+    @abstractmethod
     async def create_db(self, name: str) -> None: ...
+    @abstractmethod
     async def delete_db(self, name: str) -> None: ...
 
 
@@ -106,7 +119,7 @@ def refuse_primary(name: str, primary: str) -> None:
         raise Refusal(422, "the primary user cannot be deleted")
 
 
-class MemoryBackend:
+class MemoryBackend(Backend):
     """Users and dbs in dictionaries. Nothing listens at its address. Without ``authority`` it has no TLS."""
 
     def __init__(
@@ -136,18 +149,6 @@ class MemoryBackend:
         if self._default_db:
             self._dbs[self._default_db] = None
 
-    async def start(self) -> None:
-        pass
-
-    async def stop(self) -> None:
-        pass
-
-    def front(self) -> None:
-        return None
-
-    def version(self) -> str | None:
-        return None
-
     def connection(self) -> JSON:
         return {
             "scheme": _SCHEMES.get(self.engine, self.engine),
@@ -161,9 +162,6 @@ class MemoryBackend:
 
     def ca(self) -> str | None:
         return self._authority.certificate() if self._authority else None
-
-    def has_failed(self) -> bool:
-        return False
 
     async def users(self) -> list[JSON]:
         return list(self._users.values())

@@ -15,7 +15,7 @@ from pymysql.constants import ER
 
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
+from ._backends import PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
 from ._mysql_server import SYSTEM_DBS, MySQLAccount, MySQLServer, quoted
 from ._validation import JSON, RequestedUser
 
@@ -26,7 +26,7 @@ _BLANKS = " \t\n\v\f\r"  # MySQL strips these from both ends of an account's nam
 _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of errors
 
 
-class MySQLBackend:
+class MySQLBackend(Backend):
     """Maps the API's users to the server's accounts, and its dbs to the server's schemas."""
 
     # The account of the DSN is hidden unless it is ``doadmin``, which has all rights in every schema, and may grant
@@ -53,9 +53,6 @@ class MySQLBackend:
         await asyncio.gather(*self._running, return_exceptions=True)
         self._server.close()
 
-    def front(self) -> None:
-        return None
-
     def version(self) -> str | None:
         return self._server.version.partition("-")[0]
 
@@ -72,9 +69,6 @@ class MySQLBackend:
 
     def ca(self) -> str | None:
         return self._server.ca_file and Path(self._server.ca_file).read_text()
-
-    def has_failed(self) -> bool:
-        return False
 
     async def users(self) -> list[JSON]:
         return await self._run(self._users())

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..models import UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import DEFAULT_DB, PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
+from ._backends import DEFAULT_DB, PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
 from ._embedded import EmbeddedPostgres
 from ._postgres_server import PostgresServer, Row, rows
 from ._validation import JSON, RequestedUser
@@ -30,7 +30,7 @@ _WHERE_IT_OWNS = SQL(
 )
 
 
-class PostgresBackend:
+class PostgresBackend(Backend):
     """Maps the API's users to the server's roles, and its dbs to the server's databases."""
 
     # On an embedded PostgreSQL the roles have the rights of a managed cluster. The primary user is LOGIN CREATEDB
