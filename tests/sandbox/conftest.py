@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
 from attrs import define
 from yarl import URL
@@ -98,6 +100,14 @@ class caller:
             text = await response.text()
             json = await response.json() if text and response.content_type == "application/json" else text or None
             return Answer(response.status, json, {key.lower(): value for key, value in response.headers.items()})
+
+
+async def until_it_sleeps(uri: str) -> None:
+    """Wait until another session of this login runs ``pg_sleep``."""
+    async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as session:
+        query = "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
+        while not (await session.execute(query)).rowcount:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
