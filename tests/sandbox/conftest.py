@@ -105,8 +105,9 @@ class caller:
 async def until_it_sleeps(uri: str) -> None:
     """Wait until another session of this login runs ``pg_sleep``."""
     async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as session:
-        query = "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
-        while not (await session.execute(query)).rowcount:  # noqa: ASYNC110
+        others = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
+        asleep = f"{others} AND query LIKE '%pg_sleep(60)%'"
+        while not (await session.execute(asleep.encode())).rowcount:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
