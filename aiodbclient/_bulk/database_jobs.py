@@ -46,8 +46,8 @@ class ProvisionDatabases(DatabaseJob[DatabaseDone]):
         if spec in self._existing:
             return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
         dbs = self.calls(meter)
-        ours, db = await create_settled(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
-        action = Action.CREATED if ours else Action.KEPT
+        is_new, db = await create_settled(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
+        action = Action.CREATED if is_new else Action.KEPT
         return DatabaseDone(name=spec, action=action, db=db, tries=meter.requests)
 
 

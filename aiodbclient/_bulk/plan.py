@@ -148,18 +148,18 @@ async def plan_users(
     for spec in specs.values():
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
     users = UserCalls(in_bulk)
-    there = {user.name: user for user in await readable(users.list, context.options.retry)}
-    list_shows = Returned.by(there.values())
-    spellings = {_spelling(name) for name in there}
+    existing = {user.name: user for user in await readable(users.list, context.options.retry)}
+    list_shows = Returned.by(existing.values())
+    spellings = {_spelling(name) for name in existing}
     asked = {_spelling(name) for name in specs}
     deletions, now = context.memory.deletions, monotonic()
-    deleted = {name for name in there if deletions.may_be_listed_still(context.cluster_id, name, now)}
+    deleted = {name for name in existing if deletions.may_be_listed_still(context.cluster_id, name, now)}
     update: dict[str, list[Difference]] = {}
     create: list[str] = []
     keep: list[str] = []
     unknown: list[str] = []
     for name, spec in specs.items():
-        user, returned = there.get(name), list_shows
+        user, returned = existing.get(name), list_shows
         if name in deleted or (user is None and _spelling(name) in spellings):
             user, returned = await _read(users, name), NOTHING_SHOWN
         if user is None:
@@ -172,7 +172,7 @@ async def plan_users(
                 unknown.append(name)
     extra = [
         name
-        for name, user in there.items()
+        for name, user in existing.items()
         if _spelling(name) not in asked and name not in deleted and not is_provider_own(user)
     ]
     return UserPlan(create, list(update), keep, extra, prune, update, unknown, list(specs.values()), context)

@@ -92,11 +92,11 @@ def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
     """Return the settings for an update of ``user`` to ``spec``; None if ``spec`` has none."""
     if spec.readonly is None or (spec.settings is not None and spec.settings.mongo_user_settings is not None):
         return spec.settings
-    there = (user.settings and user.settings.mongo_user_settings) or MongoUserSettings()
-    if spec.readonly == (_role(there.role) == MongoRole.READ_ONLY):
+    current = (user.settings and user.settings.mongo_user_settings) or MongoUserSettings()
+    if spec.readonly == (_role(current.role) == MongoRole.READ_ONLY):
         return user.settings
     role = MongoRole.READ_ONLY if spec.readonly else MongoRole.READ_WRITE
-    return UserSettings(mongo_user_settings=MongoUserSettings(there.databases or _EVERY_DATABASE, role))
+    return UserSettings(mongo_user_settings=MongoUserSettings(current.databases or _EVERY_DATABASE, role))
 
 
 def _texts(settings: UserSettings) -> dict[str, str]:

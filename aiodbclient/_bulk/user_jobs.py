@@ -108,13 +108,13 @@ class ProvisionUsers(UserJob[UserDone]):
     async def _provision(self, users: UserCalls, spec: NewUser) -> tuple[Action, User]:
         before, returned = await self._there_before(users, spec.name), NOTHING_SHOWN
         if before is not None:
-            ours, user = False, before
+            is_new, user = False, before
             if before is self._existing.get(spec.name):  # a single read does not show which members the API returns
                 returned = self._returned
         else:
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
-            ours, user = await create_settled(create, partial(users.get, spec.name), self.retry)
-        if ours:
+            is_new, user = await create_settled(create, partial(users.get, spec.name), self.retry)
+        if is_new:
             return Action.CREATED, await self._with_password(users, spec, user)
         if self._if_exists == "error":
             raise ConflictError(f"the user {spec.name!r} exists, and was not changed", status=409)

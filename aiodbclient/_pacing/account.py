@@ -68,7 +68,7 @@ class Gate:
             self.at_most = math.inf
 
 
-class Ours(NamedTuple):
+class OwnRequests(NamedTuple):
     """Our own requests at one moment, as one budget knows them."""
 
     # Which ones the server had counted is not known exactly: requests arrive and slots expire while the answer travels.
@@ -110,23 +110,23 @@ class Account:
             if gate.at_most != math.inf:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
-    def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
+    def hear(self, limit: int | None, remaining: int | None, own: OwnRequests, now: float) -> None:
         """Learn from an answer's headers the longest window's limit, and how many slots others hold."""
         if self._take_over(limit, remaining):
             if remaining:
-                self._compare(remaining, ours, now)
+                self._compare(remaining, own, now)
             else:
-                self._meet_full_window(ours, now, self.windows, refused=False)
+                self._meet_full_window(own, now, self.windows, refused=False)
         self.alone = self.other_limit is None and not any(window.others.level for window in self.windows)
 
-    def _compare(self, remaining: int, ours: Ours, now: float) -> None:
+    def _compare(self, remaining: int, own: OwnRequests, now: float) -> None:
         """Find out how many of the counted requests were others'."""
-        # Those beyond ``ours.most`` were. Those beyond ``ours.least`` may be; if the estimate was higher than that, the
+        # Those beyond ``own.most`` were. Those beyond ``own.least`` may be; if the estimate was higher than that, the
         # difference has expired.
         longest, shorter = self.windows[-1], self.windows[:-1]
         counted = longest.limit - remaining
-        least = max(0, counted - ours.most)
-        most = max(least, counted - ours.least)
+        least = max(0, counted - own.most)
+        most = max(least, counted - own.least)
         since, self.last_count = self.last_count, now
         if now - since > self.windows[0].seconds:
             level = most if least else 0  # nobody knows how old those are
@@ -144,21 +144,21 @@ class Account:
             self.gate.careful()
 
     def refuse(
-        self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
+        self, limit: int | None, remaining: int | None, own: OwnRequests, wait: float | None, *, burst: bool, now: float
     ) -> None:
         """Learn from a 429, and close the gate for ``wait`` seconds; None: for a random time."""
-        # ``ours`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
+        # ``own`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
         # shorter window has.
         shorter = self.windows[:-1] or self.windows
         if remaining == 0 and not burst and self._take_over(limit, remaining):
-            self._meet_full_window(ours, now, self.windows[-1:], refused=True)
+            self._meet_full_window(own, now, self.windows[-1:], refused=True)
         elif remaining and self._take_over(limit, remaining):
-            self._compare(remaining, ours, now)
+            self._compare(remaining, own, now)
             # Others hold no more slots of a shorter window than of the longest one.
-            at_most = self.windows[-1].others.at(now) + ours.in_flight
-            self._meet_full_window(ours, now, shorter, refused=True, at_most=at_most)
+            at_most = self.windows[-1].others.at(now) + own.in_flight
+            self._meet_full_window(own, now, shorter, refused=True, at_most=at_most)
         else:
-            self._meet_full_window(ours, now, shorter, refused=True)
+            self._meet_full_window(own, now, shorter, refused=True)
         self.gate.close(wait, now)
         self.alone = False
 
@@ -179,7 +179,7 @@ class Account:
 
     def _meet_full_window(
         self,
-        ours: Ours,
+        own: OwnRequests,
         now: float,
         suspects: Iterable[SlidingWindow],
         *,
@@ -189,11 +189,11 @@ class Account:
         """Learn that one of ``suspects`` is full: probably the one with the fewest free slots as far as we know."""
         # Its slots that we do not hold count as others', up to ``at_most``. A share stays ours all the same: without a
         # request of ours we would not learn when the others stop.
-        not_ours = {w: w.limit - used - ours.in_flight for w, used in zip(self.windows, ours.used, strict=True)}
-        fullest = min(suspects, key=lambda window: not_ours[window] - window.others.at(now), default=None)
+        not_own = {w: w.limit - used - own.in_flight for w, used in zip(self.windows, own.used, strict=True)}
+        fullest = min(suspects, key=lambda window: not_own[window] - window.others.at(now), default=None)
         if fullest is None:
             return
-        missing = not_ours[fullest] + refused
+        missing = not_own[fullest] + refused
         level = min(missing, at_most, _all_but_a_share(fullest) if fullest.others.steady else fullest.limit)
         if level > 0 and level >= fullest.others.at(now):
             fullest.others.believe(int(level), now, sure=True)

@@ -233,10 +233,10 @@ class Transport:
             agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller may set one
             bare["User-Agent"] = agent if self._app is None else f"{agent} {self._app}"
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
-        made = self._made_headers[call.body is not None]
+        headers = self._made_headers[call.body is not None]
         if not call.options.headers:
-            return made
-        headers = made.copy()
+            return headers
+        headers = headers.copy()
         headers.update(call.options.headers)
         return headers
 

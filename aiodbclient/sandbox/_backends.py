@@ -143,9 +143,9 @@ class MemoryBackend(Backend):
             self._set_up()
 
     def _set_up(self) -> None:
-        self._users[PRIMARY] = self._kept(self._made(PRIMARY, UserRole.PRIMARY, None, {}))
+        self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, {}))
         if self.engine == Engine.MONGODB:
-            self._users[MONGODB_READ_ONLY] = self._kept(self._made(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
+            self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
         if self._default_db:
             self._dbs[self._default_db] = None
 
@@ -177,9 +177,9 @@ class MemoryBackend(Backend):
         await self._write()
         if new.name in self._users:
             raise name_taken("user")
-        made = self._made(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
-        self._users[new.name] = self._kept(made)
-        return made
+        user = self._new(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
+        self._users[new.name] = self._stored(user)
+        return user
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
         await self._write()
@@ -196,7 +196,7 @@ class MemoryBackend(Backend):
             user["mysql_settings"] = {"auth_plugin": auth_plugin}
         if "access_key" in user:
             user.update(_certificate())
-        self._users[name] = self._kept(user)
+        self._users[name] = self._stored(user)
         return user
 
     async def delete_user(self, name: str) -> None:
@@ -227,7 +227,7 @@ class MemoryBackend(Backend):
         if self._write_seconds:  # long enough for writes to overlap
             await asyncio.sleep(self._write_seconds)
 
-    def _made(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
+    def _new(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
         user: JSON = {"name": name, "role": role.value, "password": new_password()}
         if self.engine in MYSQL:
             # the default as of MySQL 8.0 (API description, mysql_settings.auth_plugin)
@@ -239,7 +239,7 @@ class MemoryBackend(Backend):
             user["settings"] = self._completed(settings)
         return user
 
-    def _kept(self, user: JSON) -> JSON:
+    def _stored(self, user: JSON) -> JSON:
         if self._keep_password:
             return user
         return {key: value for key, value in user.items() if key != "password"}

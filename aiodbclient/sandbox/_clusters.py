@@ -133,14 +133,13 @@ class SandboxCluster:
     lag: Lag = field(factory=Lag, init=False, repr=False)
 
     def record(self) -> JSON:
-        """The fields to store for ``restored``."""
+        """The fields to store for ``restore``."""
         return self.options.record() | {key: getattr(self, key) for key in _IDENTITY}
 
-    @staticmethod
-    def restored(name: str, backend: Backend, topics: Topics, options: NewCluster, record: JSON) -> SandboxCluster:
-        """Create a cluster from its stored ``record``."""
-        identity = {key: record[key] for key in _IDENTITY}
-        return SandboxCluster(name=name, backend=backend, topics=topics, options=options, **identity)
+    def restore(self, record: JSON) -> None:
+        """Take over the identity in a stored ``record``."""
+        for key in _IDENTITY:
+            setattr(self, key, record[key])
 
     @property
     def engine(self) -> str:

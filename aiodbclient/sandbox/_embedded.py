@@ -131,10 +131,10 @@ class EmbeddedPostgres:
 
     @property
     def is_new(self) -> bool:
-        """Whether ``made`` was never called. Until then, each start begins with an empty server."""
+        """Whether ``mark_filled`` was never called. Until then, each start begins with an empty server."""
         return "made" not in self._kept
 
-    def made(self) -> None:
+    def mark_filled(self) -> None:
         """Record that the new server has its users and databases."""
         self._kept["made"] = True
 
@@ -143,7 +143,7 @@ class EmbeddedPostgres:
         """Whether its data stays after it stops."""
         return self._data is not None
 
-    def emptied(self) -> None:
+    def mark_empty(self) -> None:
         """Record that the server is empty, as if it were new."""
         self._kept.pop("made", None)
 

@@ -59,7 +59,7 @@ class PostgresBackend(Backend):
                 await self._close_system_databases()
             if embedded is not None and embedded.is_new:
                 await self._make_primary()
-                embedded.made()
+                embedded.mark_filled()
         except BaseException:
             await self.stop()
             raise

@@ -55,8 +55,8 @@ class Registry(Mapping[str, SandboxCluster]):
         self._is_open = False
         clusters = list(self._clusters.values())
         self._faults.detach()
-        for known in (self._clusters, self._taken, self._restored):
-            known.clear()
+        for forgotten in (self._clusters, self._taken, self._restored):
+            forgotten.clear()
         try:
             await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
         finally:
@@ -72,8 +72,7 @@ class Registry(Mapping[str, SandboxCluster]):
         cluster_id = _uuid(new.cluster_id or self._kept.get(name, {}).get("id"))
         if cluster_id in self._taken.values():
             raise ValueError(f"a cluster with the id {cluster_id} exists already")
-        backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
-        cluster = SandboxCluster(cluster_id, name, backend, self._topics(new.engine, cluster_id), new)
+        cluster = self._made(new, name, cluster_id)
         self._taken[name] = cluster_id
         try:
             await self._start(cluster)
@@ -82,7 +81,7 @@ class Registry(Mapping[str, SandboxCluster]):
             raise
         if new.online_after > 0:
             cluster.set_status("creating", new.online_after)
-        kind = "memory" if isinstance(backend, MemoryBackend) else "postgres"
+        kind = "memory" if isinstance(cluster.backend, MemoryBackend) else "postgres"
         self._kept[name] = cluster.record() | {"backend": kind}
         return cluster_id
 
@@ -96,16 +95,16 @@ class Registry(Mapping[str, SandboxCluster]):
         self._clusters[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:
-        kept = NewCluster.restored(record)
-        backend = behind(kept, name, record["id"], self._authority, self._data, self._reach)
-        topics = self._topics(record["engine"], record["id"])
-        cluster = SandboxCluster.restored(name, backend, topics, kept, record)
+        cluster = self._made(NewCluster.restored(record), name, record["id"])
+        cluster.restore(record)
         self._taken[name] = cluster.id
         self._restored.add(name)
         await self._start(cluster)
 
-    def _topics(self, engine: str, cluster_id: str) -> Topics:
-        return Topics(engine, mapping(self._data, f"topics of {cluster_id}"))
+    def _made(self, new: NewCluster, name: str, cluster_id: str) -> SandboxCluster:
+        backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
+        topics = Topics(new.engine, mapping(self._data, f"topics of {cluster_id}"))
+        return SandboxCluster(cluster_id, name, backend, topics, new)
 
     def _kept_id(self, name: str, new: NewCluster) -> str:
         """The id of a restored cluster that is added for the first time in this run."""
