@@ -23,8 +23,8 @@ class Meter:
     def __init__(self) -> None:
         self.begun = False  # if so, ``Run.stop`` lets the name finish
         self.requests = 0
-        self.seconds = 0.0
-        self.waited = 0.0
+        self.seconds: float = 0.0
+        self.waited: float = 0.0
 
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
@@ -81,8 +81,8 @@ def checked(options: Options) -> Options:
 class Call:
     """One call: what to send, and its state so far."""
 
-    requests = 0
-    sent = 0  # how many of the requests may have reached the server
+    requests: int = 0
+    sent: int = 0  # how many of the requests may have reached the server
     lost = False  # whether one of them lost its answer
     timed_out = False  # whether that was a timeout, so that the server may still work on the request
     status = 0  # of the last answer; 0 if there is none

@@ -70,7 +70,7 @@ class ClusterMemory:
         self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}  # of engines; other calls await them
         self.cas: dict[str, str] = {}  # as PEM
         self.ca_locks: dict[str, asyncio.Lock] = {}
-        self.deletions = Deletions()
+        self.deletions: Deletions = Deletions()
 
     def write_lock(self, cluster_id: str, *, one_at_a_time: bool) -> asyncio.Semaphore | None:
         """Return what a user write on the cluster has to hold, or None."""

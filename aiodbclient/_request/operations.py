@@ -28,8 +28,8 @@ class Operation:
         self.kind = kind
         self.key = key  # the member of the answer that holds the result; empty if the answer has no body
         self.other_key = other_key  # the same by another sentence of the API description
-        self.on = name.partition(".")[0]
-        self.writes = kind is not Kind.READ
+        self.on: str = name.partition(".")[0]
+        self.writes: bool = kind is not Kind.READ
 
     def path(self, cluster_id: str = "", name: str = "") -> str:
         """Return the percent-encoded path for a ``name`` that ``check_name`` accepts."""
