@@ -18,12 +18,12 @@ from ..engines import guard
 from ..errors import InvalidArgumentError, NotFoundError
 from ..models import NewUser, User
 from .job import Job
+from .jobs import DeprovisionUsers, ProvisionUsers
 from .outcomes import PlanOutcome, Removed, UserDone
 from .run import Run
 from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
 from .settle import readable
 from .specs import listed, user_spec
-from .user_jobs import DeprovisionUsers, ProvisionUsers
 
 
 @frozen(eq=False)

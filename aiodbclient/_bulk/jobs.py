@@ -1,4 +1,4 @@
-"""The jobs of bulk runs over users.
+"""The jobs of bulk runs over users and databases.
 
 A user that existed before the run may belong to somebody else. So a run resets its password only if the caller requests
 that.
@@ -15,6 +15,7 @@ from attrs import evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
+from .._request.db_calls import DatabaseCalls
 from .._request.user_calls import UserCalls
 from .._request.waits import with_password
 from ..errors import (
@@ -27,10 +28,10 @@ from ..errors import (
     SettingsDifferError,
     UnsupportedOperationError,
 )
-from ..models import NewUser, User
+from ..models import Database, NewUser, User
 from . import settle
 from .job import ClusterJob, DoneT_co, removed
-from .outcomes import Action, Removed, UserDone
+from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .settings import (
     AUTH_PLUGIN,
     NOTHING_SHOWN,
@@ -41,7 +42,7 @@ from .settings import (
     wanted_settings,
 )
 from .settle import create_settled, readable, unsettled
-from .specs import user_spec
+from .specs import name_spec, user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
 
@@ -196,6 +197,48 @@ class DeprovisionUsers(UserJob[Removed]):
 
     async def do(self, spec: NewUser, meter: Meter) -> Removed:
         return await removed(self.calls(meter).delete, spec.name, meter)
+
+
+class DatabaseJob(ClusterJob[str, DoneT_co]):
+    """A job on databases, given by name."""
+
+    def calls(self, meter: Meter) -> DatabaseCalls:
+        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
+        return DatabaseCalls(self._context.for_bulk(meter))
+
+    def check(self, given: object) -> str:
+        return name_spec(given)
+
+
+class ProvisionDatabases(DatabaseJob[DatabaseDone]):
+    """Create each database that does not exist."""
+
+    def __init__(self, context: ClusterContext) -> None:
+        super().__init__(context)
+        self._existing: frozenset[str] = frozenset()
+
+    async def prepare(self) -> int:
+        """Read which databases exist."""
+        at_a_time = await super().prepare()
+        # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
+        with suppress(UnsupportedOperationError, PermissionDeniedError):
+            self._existing = frozenset(db.name for db in await readable(DatabaseCalls(self._context).list, self.retry))
+        return at_a_time
+
+    async def do(self, spec: str, meter: Meter) -> DatabaseDone:
+        if spec in self._existing:
+            return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
+        dbs = self.calls(meter)
+        is_new, db = await create_settled(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
+        action = Action.CREATED if is_new else Action.KEPT
+        return DatabaseDone(name=spec, action=action, db=db, tries=meter.requests)
+
+
+class DeprovisionDatabases(DatabaseJob[Removed]):
+    """Delete each database that exists."""
+
+    async def do(self, spec: str, meter: Meter) -> Removed:
+        return await removed(self.calls(meter).delete, spec, meter)
 
 
 def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, reset_follows: bool) -> None:
