@@ -25,10 +25,7 @@ def dsn(
     protocol: str | None = None,
     ca_file: str | None = None,
 ) -> str:
-    """Return the DSN of ``username`` on a cluster of ``engine``. Raises as ``Connection.uri_for``.
-
-    With ``ca_file`` the driver verifies the server by the CA in that file, if a URI of the engine supports that.
-    """
+    """Return the DSN of ``username`` on a cluster of ``engine``, as ``Connection.uri_for`` does."""
     if engine is None or engine not in CAPABILITIES:
         raise _unknown(engine)
     if not CAPABILITIES[engine].users:
@@ -76,11 +73,9 @@ def is_host(text: str | None) -> bool:
 
 
 def has_late_at(url: str) -> bool:
-    """Whether ``url`` has an ``@`` after its host. Raises ValueError if it is not a URL.
-
-    If a password has an ``@`` and then an unescaped ``/``, ``?`` or ``#``, a part of it becomes the host, and the ``@``
-    that was to end the password comes later. The value of an option may have an ``@``.
-    """
+    """Whether ``url`` has an ``@`` after its host. Raises ValueError if it is not a URL."""
+    # If a password has an ``@`` and then an unescaped ``/``, ``?`` or ``#``, a part of it becomes the host, and the
+    # ``@`` that was to end the password comes later. The value of an option may have an ``@``.
     parts = urlsplit(url)
     return "@" in parts.path + parts.query.partition("=")[0] + parts.fragment
 

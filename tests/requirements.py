@@ -1,4 +1,4 @@
-"""Requirements of some tests besides Python packages: servers, and the provider's API description."""
+"""Requirements of some tests besides Python packages: servers, the provider's API description, and a fast folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import NoReturn
 
 import pytest
 
+from aiodbclient.sandbox import _embedded as embedded
+
+# In memory, if there is room: a store waits until the disk has each change, a PostgreSQL writes 30 MB when it first
+# starts, and a MariaDB 140.
+ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else "/tmp"
 DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
 
 

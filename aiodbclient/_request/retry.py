@@ -20,33 +20,19 @@ from .operations import Kind
 
 
 class Failure(Enum):
-    """The kinds of failure that the retry rules distinguish.
+    """The kinds of failure that the retry rules distinguish."""
 
-    Attributes:
-        NOT_SENT: The client could not connect.
-        THROTTLED: The API answered 429.
-        LOST: The connection broke or timed out after sending, or the API answered with one of ``LOST_STATUSES``. The
-            request may have taken effect.
-        REFUSED: Anything else: another error, no slot in time, a closed client, an unreadable body.
-    """
-
-    NOT_SENT = auto()
-    THROTTLED = auto()
-    LOST = auto()
-    REFUSED = auto()
+    NOT_SENT = auto()  # the client could not connect
+    THROTTLED = auto()  # a 429
+    LOST = auto()  # the connection broke or timed out after sending, or one of ``LOST_STATUSES``
+    REFUSED = auto()  # anything else: another error, no slot in time, a closed client, an unreadable body
 
 
 class Then(Enum):
-    """The action after a failure.
-
-    Attributes:
-        RETRY: Retry.
-        RETRY_GONE_IS_DONE: Retry. A 404 then means that an earlier try succeeded.
-        RAISE: Raise the error.
-    """
+    """The action after a failure."""
 
     RETRY = auto()
-    RETRY_GONE_IS_DONE = auto()
+    RETRY_GONE_IS_DONE = auto()  # a 404 then means that an earlier try succeeded
     RAISE = auto()
 
 
@@ -71,10 +57,7 @@ LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
 
 
 def was_lost(error: DatabaseClientError) -> bool:
-    """Whether the answer to a write was lost or unreadable, so that only a read shows if the write was applied.
-
-    Other 5xx statuses, such as 501, are final: neither calls nor bulk runs retry them.
-    """
+    """Whether the answer to a write was lost or unreadable, so that only a read shows if the write was applied."""
     return error.may_have_applied and (not isinstance(error, ServerError) or error.status in LOST_STATUSES)
 
 

@@ -43,11 +43,8 @@ class Reach:
         return tuple(dict.fromkeys((LOOPBACK, "localhost", self.address, *self.hosts)))
 
     def allows(self, host: str | None) -> bool:
-        """Whether to answer a request with this Host header. None: the request has none, so no browser sent it.
-
-        A web page can send requests to any address through its own host name (DNS rebinding). So only the given names
-        and this machine's loopback are allowed.
-        """
+        """Whether to answer a request with this Host header. None: the request has none, so no browser sent it."""
+        # A web page can send requests to any address through its own host name (DNS rebinding).
         if host is None:
             return True
         try:

@@ -227,7 +227,7 @@ class Api:
         tags = parse_qs(request.query_string).get("tag_name")
         if tags is not None:
             _require(READ_TAGS, view.scopes)
-        chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.tags]
+        chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.options.tags]
         return SandboxAnswer(200, {"databases": [await cluster.document(view) for cluster in chosen]})
 
 

@@ -15,7 +15,7 @@ from aiodbclient.errors import ConflictError
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
 
-from ..mysql import in_grant
+from ..mysql import in_grant, run
 from .conftest import only
 
 Open = Callable[[Credential], "pymysql.Connection[Cursor]"]
@@ -47,12 +47,6 @@ def connect(credential: Credential, password: str | None = None) -> pymysql.Conn
         autocommit=True,
         ssl={"check_hostname": False},
     )
-
-
-def run(connection: pymysql.Connection[Cursor], statement: str) -> list[tuple[object, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return list(cursor.fetchall())
 
 
 @pytest.fixture
