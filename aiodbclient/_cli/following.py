@@ -33,23 +33,14 @@ _UNTOUCHED = (Action.KEPT, Action.ABSENT)
 
 @frozen(kw_only=True)
 class Report:
-    """What is printed of each outcome. Its functions get the role that the run is for, or an empty text.
-
-    Attributes:
-        as_objects: Whether to print each outcome as a JSON object.
-        row: Makes what is printed of a success besides its name and action.
-        details: Makes what is printed of a success otherwise, before the end of the line; empty for nothing.
-        summary: Makes what is printed behind the numbers at the end.
-        settle: Looks at a success once more before it is counted.
-        ways: Finds the commands that help those that failed, where running this one again does not.
-        events: Where the seconds of each tenant are, with ``--verbose``.
-    """
+    """What is printed of each outcome. Its functions get the role that the run is for, or an empty text."""
 
     as_objects: bool
-    row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}
-    details: Callable[[Any, str], str] = lambda outcome, role: ""
-    summary: Callable[[], str] = lambda: ""
-    settle: Callable[[Any, str], Awaitable[Any]] | None = None
+    row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}  # of a success, beside its name and action
+    details: Callable[[Any, str], str] = lambda outcome, role: ""  # lines about a success, if any
+    summary: Callable[[], str] = lambda: ""  # behind the numbers at the end
+    settle: Callable[[Any, str], Awaitable[Any]] | None = None  # looks at a success once more before it is counted
+    # The commands that help those that failed, where running this one again does not.
     ways: Callable[[Sequence[tuple[Failed, str]]], Iterable[str]] = lambda failed: ()
     events: dict[str, TenantEvent] = field(factory=dict[str, TenantEvent])
 

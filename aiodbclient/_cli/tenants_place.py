@@ -54,20 +54,15 @@ class OnRecord:
 
 @frozen
 class Opened:
-    """The tenants of the clusters that the options of a command name.
-
-    Attributes:
-        called: What the operator calls each cluster, by its id.
-        events: What ``--verbose`` prints of each tenant that was worked on, by its name.
-    """
+    """The tenants of the clusters that the options of a command name."""
 
     tenants: Tenants
     store: Store
     budget: AnyBudget
     engine: Engine | str | None
     place: Recorded
-    called: Mapping[str, str]
-    events: dict[str, TenantEvent]
+    called: Mapping[str, str]  # what the operator calls each cluster, by its id
+    events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
 
     @property
