@@ -129,6 +129,8 @@ class Opened:
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NoRoomError:
             yield f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+        elif kind is ConflictError and len(self.called) > 1:
+            yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
         elif kind is ConflictError:
             yield f"not on record, and on the cluster. To take over what exists: {this_command('--adopt')}"
         elif kind is NotFoundError:
