@@ -55,7 +55,7 @@ class Bar:
             TextColumn("{task.fields[limit]}", style="yellow"),
             console=self._console,
             auto_refresh=False,
-            disable=not self._console.is_terminal or speaks_json(),
+            disable=not self._console.is_terminal or speaks_json() or not work,
             expand=wide,
         )
         self._task = self._progress.add_task("", total=total, rate="", left="", failures="", limit="")

@@ -108,6 +108,8 @@ def test_one_typo_removes_nothing(command: Command, three: list[str]) -> None:
     assert (refused.code, refused.out) == (1, "1 failed\n")
     assert refused.err.startswith(f"{typo}: not on record")
     assert listed(command) == three
+    code, screen = command.terminal("tenants", "remove", typo, *command.place, "--yes").end()
+    assert (code, "/min" in screen) == (1, False)  # nothing was done, so it has no progress
     [rest] = re.findall(r": (aiodbclient .*)\n", refused.err)
     assert command(*shlex.split(rest)[1:]).out.endswith("1 absent, 2 deleted\n")
     command.remove_all()
