@@ -29,28 +29,18 @@ if TYPE_CHECKING:
     from .progress import Bar
 
 _UNTOUCHED = (Action.KEPT, Action.ABSENT)
-_SHOWN = 3  # names for which the same error is printed
 
 
 @frozen(kw_only=True)
 class Report:
-    """What is printed of each outcome. Its functions get the role that the run is for, or an empty text.
-
-    Attributes:
-        as_objects: Whether to print each outcome as a JSON object.
-        row: Makes what is printed of a success besides its name and action.
-        details: Makes what is printed of a success otherwise, before the end of the line; empty for nothing.
-        summary: Makes what is printed behind the numbers at the end.
-        settle: Looks at a success once more before it is counted.
-        ways: Finds the commands that help those that failed, where running this one again does not.
-        events: Where the seconds of each tenant are, with ``--verbose``.
-    """
+    """What is printed of each outcome. Its functions get the role that the run is for, or an empty text."""
 
     as_objects: bool
-    row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}
-    details: Callable[[Any, str], str] = lambda outcome, role: ""
-    summary: Callable[[], str] = lambda: ""
-    settle: Callable[[Any, str], Awaitable[Any]] | None = None
+    row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}  # of a success, beside its name and action
+    details: Callable[[Any, str], str] = lambda outcome, role: ""  # lines about a success, if any
+    summary: Callable[[], str] = lambda: ""  # behind the numbers at the end
+    settle: Callable[[Any, str], Awaitable[Any]] | None = None  # looks at a success once more before it is counted
+    # The commands that help those that failed, where running this one again does not.
     ways: Callable[[Sequence[tuple[Failed, str]]], Iterable[str]] = lambda failed: ()
     events: dict[str, TenantEvent] = field(factory=dict[str, TenantEvent])
 
@@ -149,13 +139,14 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, l
     """Count an outcome and print it."""
     tally.counts[outcome.action] += 1
     bar.advance(outcome.tries, untouched=outcome.action in _UNTOUCHED)
-    called = f"{safe(outcome.name)} ({role})" if role not in ("", "owner") else safe(outcome.name)
+    called = f"{outcome.name} ({role})" if role not in ("", "owner") else outcome.name
     if isinstance(outcome, Failed):
         tally.failed.append((outcome, role))
         reasons = _reasons(outcome.error)
         alike = tally.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
-        alike.append(called)
-        bar.fail(called, reasons if len(alike) <= _SHOWN else ())
+        if not isinstance(outcome.error, ProgramError):  # each program has its say
+            alike.append(called)
+        bar.fail(safe(called), reasons if len(alike) <= 1 else ())
     event = report.events.pop(outcome.name, None)
     if report.as_objects:
         members = _failure(outcome.error) if isinstance(outcome, Failed) else report.row(outcome, role)
@@ -167,7 +158,7 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, l
         lines.write(details)
     if event is not None:
         spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
-        bar.say(f"{called}: {spent}, {event.requests} requests")
+        bar.say(f"{safe(called)}: {spent}, {event.requests} requests")
 
 
 def _seconds(event: TenantEvent) -> dict[str, float]:
@@ -179,9 +170,9 @@ def _seconds(event: TenantEvent) -> dict[str, float]:
 def _end(tally: Tally, lines: Lines, report: Report) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
     done = tally.counts.total()
-    for names in () if report.as_objects else tally.alike.values():
-        if len(names) > _SHOWN:
-            note(f"{len(names) - _SHOWN} more failed as {names[0]} did: {some(names[_SHOWN:])}")
+    for first, *others in () if report.as_objects else filter(None, tally.alike.values()):
+        if others:
+            note(f"{len(others)} more failed as {safe(first)} did: {some(others)}")
     if tally.error is not None:
         code = code_of(tally.error)
         code = UNUSABLE if code == SOME_FAILED else code

@@ -39,7 +39,7 @@ from .names import locate_names
 from .output import check_stdout, note, print_rows, printable, safe, span, write, write_styled
 from .running import DIFFERENT, DONE, SOME_FAILED, reads
 from .stores import IfMissing
-from .tenants_place import Opened, is_suspended, named, open_place, open_records, selected
+from .tenants_place import Opened, is_suspended, named, open_place, open_records, open_selection
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
 _LAST = ("since", "username")
@@ -191,8 +191,6 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
 
     Example: aiodbclient tenants check --role all --cluster tenants-prod --store tenants.db
     """
-    place, words = resolved(place, chosen.names, None)
-    wanted = named(words, chosen.file, chosen.everybody or not (words or chosen.file))
     roles: list[Role] = role or [Role.OWNER]
     broken, busy, rows = dict[tuple[str, str], TenantChecked](), set[tuple[str, str]](), list[dict[str, Any]]()
 
@@ -221,8 +219,8 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
             broken[outcome.name, role] = outcome
         return outcome
 
-    async with open_place(place) as opened:
-        names, missing = await selected(opened, wanted, roles)
+    async with open_selection(place, chosen, roles, default_all=True) as selected:
+        opened, missing = selected.opened, selected.missing
         report = Report(
             as_objects=printed.as_json,
             row=row,
@@ -232,12 +230,12 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
             ways=opened.ways,
             events=opened.events,
         )
-        runs = {its.value: opened.tenants.role(its).check(each) for its, each in names.items()}
-        total = sum(map(len, names.values()))
-        code = await follow(runs, total=total, budget=opened.budget, report=report, limited=False, missing=missing)
+        runs = {its.value: opened.tenants.role(its).check(names) for its, names in selected.names.items()}
+        total, budget = selected.total, opened.budget
+        code = await follow(runs, total=total, budget=budget, report=report, limited=False, missing=missing)
         unchecked = {its: list((await opened.on_record(its)).records) for its in Role if its not in roles}
     print_rows(rows, as_objects=False, wide=printed.wide, last=_LAST)
-    if wanted is None and any(unchecked.values()):
+    if selected.wanted is None and any(unchecked.values()):
         others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
         note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
     if broken and code in (DONE, SOME_FAILED):

@@ -31,7 +31,7 @@ from ..tenants import Record, Role, Store, TenantEvent, Tenants
 from ..tenants._intent import Verb, intent_of, pending
 from ..tenants._naming import tenant_of
 from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
-from .asking import FEW, some
+from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of
 from .following import Report, follow
 from .names import check_tenants, read_names
@@ -54,20 +54,15 @@ class OnRecord:
 
 @frozen
 class Opened:
-    """The tenants of the clusters that the options of a command name.
-
-    Attributes:
-        called: What the operator calls each cluster, by its id.
-        events: What ``--verbose`` prints of each tenant that was worked on, by its name.
-    """
+    """The tenants of the clusters that the options of a command name."""
 
     tenants: Tenants
     store: Store
     budget: AnyBudget
     engine: Engine | str | None
     place: Recorded
-    called: Mapping[str, str]
-    events: dict[str, TenantEvent]
+    called: Mapping[str, str]  # what the operator calls each cluster, by its id
+    events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
 
     @property
@@ -134,6 +129,8 @@ class Opened:
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NoRoomError:
             yield f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+        elif kind is ConflictError and len(self.called) > 1:
+            yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
         elif kind is ConflictError:
             yield f"not on record, and on the cluster. To take over what exists: {this_command('--adopt')}"
         elif kind is NotFoundError:
@@ -246,63 +243,70 @@ def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | N
     return None
 
 
-async def selected(
-    opened: Opened, wanted: Sequence[str] | None, roles: Sequence[Role]
-) -> tuple[dict[Role, list[str]], dict[str, str]]:
-    """The names of ``wanted`` that have each role, and why the others are missing. None: all."""
-    names, missing = dict[Role, list[str]](), dict[str, str]()
-    for role in roles:
-        names[role], lacking = await opened.select(wanted, role)
-        if role is roles[0]:  # with --role all, not each tenant has each role
-            missing = lacking
-    return names, missing
+@frozen
+class Selection:
+    """The tenants that a command is for: their names by role, and why others that were given are missing."""
 
+    opened: Opened
+    wanted: Sequence[str] | None
+    typed: bool
+    names: Mapping[Role, Sequence[str]]
+    missing: Mapping[str, str]
 
-async def do(
-    place: Place,
-    chosen: Chosen,
-    roles: Sequence[Role],
-    verb: Callable[[Tenants, list[str]], Run[Any]],
-    printed: Printed,
-    *,
-    show: bool = False,
-    once: bool = False,
-    ask: Callable[[Opened, Mapping[Role, list[str]], Mapping[str, str]], None] | None = None,
-    among: Callable[[Record], bool] | None = None,
-    ignore_absent: bool | None = None,
-) -> int:
-    """Do ``verb`` for the chosen tenants, in each of the roles. ``among`` says which of the records ``--all`` means.
+    @property
+    def total(self) -> int:
+        """How many names there are, each counted for each of its roles."""
+        return sum(map(len, self.names.values()))
 
-    ``ignore_absent``: whether names that are not on record are no failure. If False, nothing is done if there are any.
-    """
-    place, words = resolved(place, chosen.names, None)
-    wanted = named(words, chosen.file, chosen.everybody)
-    async with open_place(place) as opened:
-        names, missing = await selected(opened, wanted, roles)
-        if wanted is None and among is not None:
-            names = {
-                role: [name for name, record in opened.found[role].records.items() if among(record)] for role in roles
-            }
-        if ignore_absent is False and missing:
-            names = {}
-        elif ask is not None:
-            ask(opened, names, missing)
-        if ignore_absent:
-            names[roles[0]] += missing
-            missing = {}
-        runs = {role.value: verb(opened.tenants.role(role), its) for role, its in names.items() if its}
+    def confirm_ending(self, question: str, number: int, *, most: int | None, yes: bool, done: str = "removed") -> None:
+        """Ask before so many of them are deleted or suspended."""
+        cluster = self.opened.cluster
+        confirm_ending(question, number, typed=self.typed, cluster=cluster, most=most, yes=yes, done=done)
+
+    async def run(
+        self,
+        verb: Callable[[Tenants, Sequence[str]], Run[Any]],
+        printed: Printed,
+        *,
+        show: bool = False,
+        once: bool = False,
+        again: Callable[[], str] = this_command,
+    ) -> int:
+        """Do ``verb`` for each role, and print what becomes of it. Returns the exit code."""
+        opened = self.opened
         code = await follow(
-            runs,
-            total=sum(map(len, names.values())),
+            {role.value: verb(opened.tenants.role(role), its) for role, its in self.names.items() if its},
+            total=self.total,
             budget=opened.budget,
             report=report_of(printed, opened, show=show),
             once=once,
-            again=this_command if ignore_absent is None else lambda: this_command("--ignore-absent"),
-            missing=missing,
+            again=again,
+            missing=self.missing,
         )
-        if ignore_absent is False and missing:
-            note(f"nothing was changed. To leave out what is not on record: {this_command('--ignore-absent')}")
         return opened.end(code)
+
+
+@asynccontextmanager
+async def open_selection(
+    place: Place,
+    chosen: Chosen,
+    roles: Sequence[Role],
+    *,
+    among: Callable[[Record], bool] | None = None,
+    default_all: bool = False,
+) -> AsyncGenerator[Selection]:
+    """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means."""
+    place, words = resolved(place, chosen.names, None)
+    wanted = named(words, chosen.file, chosen.everybody or (default_all and not (words or chosen.file)))
+    async with open_place(place) as opened:
+        names, missing = dict[Role, list[str]](), dict[str, str]()
+        for role in roles:
+            names[role], lacking = await opened.select(wanted, role)
+            if role is roles[0]:  # with --role all, not each tenant has each role
+                missing = lacking
+            if wanted is None and among is not None:
+                names[role] = [name for name, record in opened.found[role].records.items() if among(record)]
+        yield Selection(opened, wanted, chosen.typed, names, missing)
 
 
 def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:

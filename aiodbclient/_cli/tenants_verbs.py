@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated
+
+from attrs import evolve
 
 from ..errors import InvalidArgumentError
 from ..tenants import Record, Role
@@ -31,9 +33,10 @@ from .arguments import (
 from .asking import confirm, confirm_ending, has_terminal, removal, some
 from .following import follow
 from .names import locate_names
+from .output import note, this_command
 from .running import writes
 from .stores import IfMissing
-from .tenants_place import Opened, do, is_suspended, open_place, report_of
+from .tenants_place import is_suspended, open_place, open_selection, report_of
 
 
 @writes
@@ -108,28 +111,12 @@ async def repair_tenants(
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """
-
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        going = opened.half_removed(names[role], role)
+    async with open_selection(place, chosen, [role]) as selected:
+        names, opened = selected.names[role], selected.opened
+        going = opened.half_removed(names, role)
         question = removal(going, opened.cluster, role, "finish their removal, which deletes their data")
-        confirm_ending(
-            question,
-            len(going),
-            typed=chosen.typed,
-            cluster=opened.cluster,
-            most=len(names[role]),
-            yes=yes or not has_terminal(),
-        )
-
-    return await do(
-        place,
-        chosen,
-        [role],
-        lambda tenants, names: tenants.repair(names, recreate=recreate),
-        printed,
-        show=show,
-        ask=ask,
-    )
+        selected.confirm_ending(question, len(going), most=len(names), yes=yes or not has_terminal())
+        return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show)
 
 
 @writes
@@ -160,25 +147,21 @@ async def rotate_tenants(
         since = None if record.current is None else record.current.since
         return not is_suspended(record) and (young is None or since is None or since <= young)
 
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        due = [record for found in opened.found.values() for record in found.records.values() if is_due(record)]
-        ends = sum(record.previous is not None for record in due)
-        ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
-        asleep = [name for name, record in opened.found[Role.OWNER].records.items() if is_suspended(record)]
-        ended += f" {some(asleep)} {'is' if len(asleep) == 1 else 'are'} suspended and left alone." if asleep else ""
-        if due:
-            confirm(f"Give {len(due)} logins on {opened.cluster} new credentials? {ended}", yes=yes)
-
-    return await do(
-        place,
-        chosen,
-        role or [Role.OWNER],
-        lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
-        printed,
-        show=show,
-        once=older_than is None,
-        ask=ask if chosen.everybody else None,
-    )
+    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
+        found, cluster = selected.opened.found, selected.opened.cluster
+        due = [record for its in found.values() for record in its.records.values() if is_due(record)]
+        if chosen.everybody and due:
+            ends = sum(record.previous is not None for record in due)
+            ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
+            asleep = [record.name for record in found[Role.OWNER].records.values() if is_suspended(record)]
+            left = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
+            confirm(f"Give {len(due)} logins on {cluster} new credentials? {ended}{left}", yes=yes)
+        return await selected.run(
+            lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
+            printed,
+            show=show,
+            once=older_than is None,
+        )
 
 
 @writes
@@ -199,21 +182,15 @@ async def retire_tenants(
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants retire --all --after 1d --yes --cluster tenants-prod --store tenants.db
     """
-
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
-        sessions = " and end their open sessions" if end_sessions else ""
-        if olds:
-            confirm(f"Retire the previous logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
-
-    return await do(
-        place,
-        chosen,
-        role or [Role.OWNER],
-        lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions),
-        printed,
-        ask=ask if chosen.everybody else None,
-    )
+    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
+        found, cluster = selected.opened.found, selected.opened.cluster
+        olds = [name for its in found.values() for name, record in its.records.items() if record.previous]
+        if chosen.everybody and olds:
+            sessions = " and end their open sessions" if end_sessions else ""
+            confirm(f"Retire the previous logins of {some(olds)} on {cluster}{sessions}?", yes=yes)
+        return await selected.run(
+            lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions), printed
+        )
 
 
 @writes
@@ -226,23 +203,11 @@ async def suspend_tenants(
 
     Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
     """
-
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        going = names[Role.OWNER]
-        question = f"Suspend {some(going)} ({len(going)}) on {opened.cluster}: end all their logins and sessions?"
-        confirm_ending(
-            question, len(going), typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes, done="suspended"
-        )
-
-    return await do(
-        place,
-        chosen,
-        [Role.OWNER],
-        lambda tenants, names: tenants.suspend(names),
-        printed,
-        ask=ask,
-        among=lambda record: not is_suspended(record),
-    )
+    async with open_selection(place, chosen, [Role.OWNER], among=lambda record: not is_suspended(record)) as selected:
+        going, cluster = selected.names[Role.OWNER], selected.opened.cluster
+        question = f"Suspend {some(going)} ({len(going)}) on {cluster}: end all their logins and sessions?"
+        selected.confirm_ending(question, len(going), most=most, yes=yes, done="suspended")
+        return await selected.run(lambda tenants, names: tenants.suspend(names), printed)
 
 
 @writes
@@ -253,21 +218,11 @@ async def resume_tenants(
 
     Example: aiodbclient tenants resume gamma --cluster tenants-prod --store tenants.db
     """
-
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        if going := names[Role.OWNER]:
-            confirm(f"Resume {some(going)} ({len(going)}) on {opened.cluster}?", yes=yes)
-
-    return await do(
-        place,
-        chosen,
-        [Role.OWNER],
-        lambda tenants, names: tenants.resume(names),
-        printed,
-        show=show,
-        ask=ask if chosen.everybody else None,
-        among=is_suspended,
-    )
+    async with open_selection(place, chosen, [Role.OWNER], among=is_suspended) as selected:
+        going = selected.names[Role.OWNER]
+        if chosen.everybody and going:
+            confirm(f"Resume {some(going)} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
+        return await selected.run(lambda tenants, names: tenants.resume(names), printed, show=show)
 
 
 @writes
@@ -294,21 +249,23 @@ async def remove_tenants(
     Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
     Example: aiodbclient tenants remove --all --suspended-for 30d --cluster tenants-prod --store tenants.db
     """
-    now = datetime.now(UTC)
-
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        what = "logins and records; the databases stay" if keep_database else ""
-        absent = f" Not on record: {some(list(missing))}." if missing else ""
-        question, number = f"{removal(names[role], opened.cluster, role, what)}{absent}", len(names[role])
-        confirm_ending(question, number, typed=chosen.typed, cluster=opened.cluster, most=most, yes=yes)
-
-    return await do(
-        place,
-        chosen,
-        [role],
-        lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=suspended_for),
-        printed,
-        ask=ask,
-        among=None if suspended_for is None else lambda record: is_suspended(record, now - suspended_for),
-        ignore_absent=ignore_absent,
-    )
+    before = None if suspended_for is None else datetime.now(UTC) - suspended_for
+    among = None if before is None else partial(is_suspended, before=before)
+    async with open_selection(place, chosen, [role], among=among) as selected:
+        going, missing = selected.names[role], selected.missing
+        if missing and not ignore_absent:
+            going = []  # nothing half done
+        else:
+            what = "logins and records; the databases stay" if keep_database else ""
+            absent = f" Not on record: {some(list(missing))}." if missing else ""
+            question = f"{removal(going, selected.opened.cluster, role, what)}{absent}"
+            selected.confirm_ending(question, len(going), most=most, yes=yes)
+            going, missing = [*going, *missing], {}
+        code = await evolve(selected, names={role: going}, missing=missing).run(
+            lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=suspended_for),
+            printed,
+            again=lambda: this_command("--ignore-absent"),
+        )
+        if missing:
+            note(f"nothing was changed. To leave out what is not on record: {this_command('--ignore-absent')}")
+        return code

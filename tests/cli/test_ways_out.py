@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
 from pathlib import Path
 
-import pytest
-
 from aiodbclient.sandbox import Sandbox
 
 from .conftest import Command, Done
-
-_used = iter(range(10**6))
-
-
-@pytest.fixture
-def names() -> list[str]:
-    """The test's own tenants."""
-    test = next(_used)
-    return [f"way-{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(12)]
-
-
-def provision(command: Command, *names: str) -> None:
-    assert command("tenants", "provision", *names, *command.place).code == 0
-
-
-def remove_all(command: Command) -> None:
-    assert command("tenants", "remove", "--all", *command.place, "--yes", "--max", "99").code == 0
 
 
 def suggested(done: Done) -> list[list[str]]:
@@ -39,7 +19,7 @@ def suggested(done: Done) -> list[list[str]]:
 
 def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    provision(command, a, b)
+    command.provision(a, b)
     assert command("tenants", "rotate", a, b, *command.place).code == 0
     refused = command("tenants", "rotate", a, b, *command.place)
 
@@ -48,12 +28,12 @@ def test_a_rotation_that_waits_for_retire_names_both_ways(command: Command, name
     assert (retire[:4], force[:5]) == (["tenants", "retire", a, b], ["tenants", "rotate", a, b, "--force"])
     assert command(*force).out == "2 rotated\n"
     assert command(*retire).out == "2 retired\n"
-    remove_all(command)
+    command.remove_all()
 
 
 def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> None:
     a, b = names[:2]
-    provision(command, a, b)
+    command.provision(a, b)
     assert command("tenants", "suspend", a, *command.place, "--yes").code == 0
     refused = command("tenants", "exec", a, b, *command.place, "--", "true")
 
@@ -63,19 +43,19 @@ def test_a_suspended_tenant_names_resume(command: Command, names: list[str]) -> 
     [again, _] = suggested(both)
     assert again[:3] == ["tenants", "exec", b]
     assert command(*resume).out == "1 resumed\n"
-    remove_all(command)
+    command.remove_all()
 
 
 def test_a_missing_database_names_recreate(command: Command, names: list[str]) -> None:
     a = names[0]
-    provision(command, a)
+    command.provision(a)
     assert command("dbs", "delete", command.cluster, a, "--yes").code == 0
     refused = command("tenants", "repair", a, *command.place)
 
     assert (refused.code, "run it again" in refused.err) == (1, False)
     [recreate] = suggested(refused)
     assert command(*recreate).code == 0
-    remove_all(command)
+    command.remove_all()
 
 
 def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: Command, names: list[str]) -> None:
@@ -90,11 +70,11 @@ def test_what_exists_already_names_adopt_and_full_clusters_their_rooms(command: 
     assert (full.code, "run it again" in full.err) == (1, False)
     [rooms] = suggested(full)
     assert command(*rooms).code == 0
-    remove_all(command)
+    command.remove_all()
 
 
 def test_exec_goes_on_with_those_that_failed_alone(command: Command, names: list[str]) -> None:
-    provision(command, *names)
+    command.provision(*names)
     command.environment |= {"GOOD": names[0]}
     program = ["--", sys.executable, "-c", "import os, sys; sys.exit(os.environ['PGUSER'] != os.environ['GOOD'])"]
     done = command("tenants", "exec", "--all", *command.place, *program)
@@ -109,11 +89,11 @@ def test_exec_goes_on_with_those_that_failed_alone(command: Command, names: list
     nothing = command(*again)
     assert (nothing.code, "holds no name, so there is nothing to do" in nothing.err) == (2, True)
     file.unlink()
-    remove_all(command)
+    command.remove_all()
 
 
 def test_without_the_api_the_store_is_read_by_ids(command: Command, names: list[str]) -> None:
-    provision(command, names[0])
+    command.provision(names[0])
     with Sandbox(windows=[]) as gone:
         command.environment["DIGITALOCEAN_API_URL"] = gone.url
     dead = command("tenants", "list", *command.place)
@@ -122,11 +102,11 @@ def test_without_the_api_the_store_is_read_by_ids(command: Command, names: list[
     [cluster_id] = re.findall(r"[0-9a-f-]{36}", command(*ids).out)
     assert names[0] in command("tenants", "list", "--cluster", cluster_id, "--store", command.store).out
     command.environment["DIGITALOCEAN_API_URL"] = command.sandbox.url
-    remove_all(command)
+    command.remove_all()
 
 
 def test_a_record_is_forgotten_in_the_store_of_the_environment(command: Command, names: list[str]) -> None:
-    provision(command, names[0], names[1])
+    command.provision(names[0], names[1])
     copy = str(command.folder / "copy.db")
     assert command("store", "copy", command.store, copy).code == 0
     alone = command("store", "forget", names[0], "--yes")
@@ -135,7 +115,7 @@ def test_a_record_is_forgotten_in_the_store_of_the_environment(command: Command,
     assert command("store", "forget", names[0], "--yes").out == f"{names[0]}: forgotten\n"
     assert command("store", "forget", copy, names[1], "--yes").out == f"{names[1]}: forgotten\n"
     del command.environment["AIODBCLIENT_STORE"]
-    remove_all(command)
+    command.remove_all()
 
 
 def test_a_command_for_one_cluster_says_how_to_choose_it(command: Command) -> None:
@@ -147,7 +127,7 @@ def test_a_command_for_one_cluster_says_how_to_choose_it(command: Command) -> No
 
 def test_users_that_look_like_a_tenants_are_marked(command: Command, names: list[str]) -> None:
     a = names[0]
-    provision(command, a)
+    command.provision(a)
     assert command("tenants", "rotate", a, *command.place).code == 0
     assert command("users", "create", command.cluster, f"{a}-plain", "--show").code == 0
     file = command.folder / "users.yaml"
@@ -161,4 +141,4 @@ def test_users_that_look_like_a_tenants_are_marked(command: Command, names: list
     unbounded = command("users", "apply", command.cluster, "--from", str(file), "--prune", "--yes")
     assert (unbounded.code, "--yes needs --max N here" in unbounded.err) == (2, True)
     assert command("users", "delete", command.cluster, f"{a}-plain", "--yes").code == 0
-    remove_all(command)
+    command.remove_all()
