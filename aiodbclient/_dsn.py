@@ -1,8 +1,9 @@
-"""Build the DSN for a driver, and find URLs with another host than their author meant. Pure."""
+"""Build the DSN for a driver, and look at the hosts of URLs. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from .engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
@@ -70,6 +71,14 @@ def is_host(text: str | None) -> bool:
     except UnicodeError:
         return False
     return True
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether ``host`` is this machine's loopback."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def has_late_at(url: str) -> bool:

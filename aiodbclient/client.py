@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
-from ipaddress import ip_address
 from types import EllipsisType, TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -14,6 +13,7 @@ from uuid import UUID
 import aiohttp
 from yarl import URL
 
+from ._dsn import is_loopback
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
 from ._request.call import Options, checked
 from ._request.context import ClusterContext, ClusterMemory
@@ -248,16 +248,9 @@ def _checked_base_url(given: str | None) -> URL:
         raise ConfigurationError(
             f"{name} must be like https://host[:port][/path], without credentials, query or fragment"
         )
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"{name} is plain http to {host}: the token would travel in the clear; use https")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # One or more products, each with an optional version (RFC 9110, 10.1.5).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +13,7 @@ from aiodbclient.sandbox import _embedded as embedded
 
 # In memory, if there is room: a store waits until the disk has each change, a PostgreSQL writes 30 MB when it first
 # starts, and a MariaDB 140.
-ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else "/tmp"
+ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else tempfile.gettempdir()
 DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
 
 

@@ -19,14 +19,17 @@ _MOMENT = 1e-6  # seconds
 _PIECES = 32  # Requests seen within one such piece of a window share an entry.
 
 
-def _whole(_: object, attribute: Attribute[int], value: int) -> None:
+def whole(of: object, attribute: Attribute[int], value: int) -> None:
+    """Validate a count."""
     if type(value) is not int or value < 1:
-        raise InvalidArgumentError(f"Window: {attribute.name} must be an int of at least 1, not {value!r}")
+        raise InvalidArgumentError(f"{type(of).__name__}: {attribute.name} must be an int of at least 1, not {value!r}")
 
 
-def _positive(_: object, attribute: Attribute[float], value: float) -> None:
+def positive(of: object, attribute: Attribute[float], value: float) -> None:
+    """Validate a time."""
     if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise InvalidArgumentError(f"Window: {attribute.name} must be a positive number of seconds, not {value!r}")
+        name = f"{type(of).__name__}: {attribute.name}"
+        raise InvalidArgumentError(f"{name} must be a positive number of seconds, not {value!r}")
 
 
 @frozen
@@ -41,8 +44,8 @@ class Window:
         InvalidArgumentError: ``limit`` is not a positive int, or ``seconds`` not a positive finite number.
     """
 
-    limit: int = field(validator=_whole)
-    seconds: float = field(validator=_positive)
+    limit: int = field(validator=whole)
+    seconds: float = field(validator=positive)
 
 
 class Others:

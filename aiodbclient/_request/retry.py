@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from math import inf
 from types import MappingProxyType
-from typing import Any
 
 import backoff
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
-from ..errors import DatabaseClientError, InvalidArgumentError, RateLimitError, ServerError
+from .._pacing.window import positive, whole
+from ..errors import DatabaseClientError, RateLimitError, ServerError
 from .operations import Kind
 
 
@@ -61,16 +60,6 @@ def was_lost(error: DatabaseClientError) -> bool:
     return error.may_have_applied and (not isinstance(error, ServerError) or error.status in LOST_STATUSES)
 
 
-def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
-    if not (isinstance(value, int | float) and 0 < value < inf):
-        raise InvalidArgumentError(f"RetryPolicy: {attribute.name} must be a positive number, not {value!r}")
-
-
-def _whole(_: object, attribute: Attribute[Any], value: int) -> None:
-    if type(value) is not int or value < 1:
-        raise InvalidArgumentError(f"RetryPolicy: {attribute.name} must be an int of at least 1, not {value!r}")
-
-
 @frozen
 class RetryPolicy:
     """How often a failed call is retried, and after how long. It does not choose which failures are retried.
@@ -89,9 +78,9 @@ class RetryPolicy:
         InvalidArgumentError: A value is not a positive number, or ``max_tries`` is not an int.
     """
 
-    max_tries: int = field(default=5, validator=_whole)
-    base_delay: float = field(default=0.5, validator=_positive)
-    max_delay: float = field(default=30.0, validator=_positive)
+    max_tries: int = field(default=5, validator=whole)
+    base_delay: float = field(default=0.5, validator=positive)
+    max_delay: float = field(default=30.0, validator=positive)
 
 
 _LONGEST_RETRY_AFTER = 60.0  # seconds

@@ -17,9 +17,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from .._dsn import is_loopback
 from .._pacing.budget import Window
 from . import _option_text as option_text
-from ._reach import LOOPBACK, is_loopback
+from ._reach import LOOPBACK
 from ._sandbox import Sandbox
 from ._server import STEERING
 from ._tokens import DOCUMENTED, Remaining

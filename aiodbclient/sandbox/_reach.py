@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, MutableMapping
-from ipaddress import AddressValueError, IPv4Address, ip_address
+from ipaddress import AddressValueError, IPv4Address
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from .._dsn import is_loopback
 
 if TYPE_CHECKING:
     import trustme
@@ -52,14 +54,6 @@ class Reach:
         except ValueError:
             return False
         return name in (self.address, *self.hosts) or is_loopback(name)
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether ``host`` is this machine's loopback."""
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 class SandboxCA:

@@ -116,7 +116,7 @@ async def test_a_name_that_a_process_works_on_is_refused(stores: Stores) -> None
 
 @pytest.mark.parametrize("steps", range(8))
 async def test_a_run_that_is_cancelled_is_repeated(stores: Stores, steps: int) -> None:
-    many = [evolve(EVERY_SHAPE[1], name=f"t{number:03}") for number in range(230)]
+    many = [evolve(EVERY_SHAPE[1], name=f"t{number:03}") for number in range(130)]
     async with stores.store("a", OLD) as source, AsyncExitStack() as stack:
         await asyncio.gather(*(put(source, record) for record in many))
         async with stores.store("b") as target:
