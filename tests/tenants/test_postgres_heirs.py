@@ -351,11 +351,11 @@ async def test_a_function_that_runs_as_a_login_while_it_is_retired_makes_nothing
         with suppress(psycopg.Error), psycopg.connect(second.uri, autocommit=True) as session:
             session.execute("SELECT public.go(%s)", [wait])
 
-    threads = [threading.Thread(target=go, args=[0.01 * number]) for number in range(1, 12)]
+    threads = [threading.Thread(target=go, args=[0.05 * number]) for number in range(1, 13)]
     for thread in threads:
         thread.start()
     await asyncio.sleep(0.2)
-    place.sandbox.faults.add("users.delete", delay=0.1)
+    place.sandbox.faults.add("users.delete", delay=0.3)
     assert (await only(tenants.retire(["delta"]))).error is None
     for thread in threads:
         thread.join()
