@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,10 +65,7 @@ class Service:
         runner, self._runner, self._loop, self.url = self._runner, None, None, None
         try:
             if runner is not None:
-                # Seen once on aiohttp 3.12: the stop did not end. The cause is not known.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(10 * _STOP_SECONDS):
-                        await runner.cleanup()
+                await runner.cleanup()
         finally:
             await self._api.stop()
             await self._close()

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem
-from aiodbclient.tenants._grants import postgres_password, postgres_sessions
+from aiodbclient.tenants._grants import postgres_password, postgres_sessions, shared_sessions
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
@@ -150,3 +150,25 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
         await task
     await asyncio.sleep(0)
     assert open_sockets() == before
+
+
+@pytest.mark.thorough
+async def test_a_server_that_stops_in_an_open_session_ends_the_call(
+    managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection stands and nobody answers, the cancellation neither: the driver waits 5 s for it."""
+    await ready(grants, names, names.logins[0])
+    async with grants.shared():
+        await grants.problems(names, names.logins)
+        backends = [pid for (pid,) in managed.api("SELECT pid FROM pg_stat_activity WHERE usename = 'doadmin'")]
+        assert backends
+        monkeypatch.setattr(shared_sessions, "_SECONDS", 0.5)
+        for backend in backends:
+            os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(GrantError, match="did not answer within"):
+                async with asyncio.timeout(20):
+                    await grants.problems(names, names.logins)
+        finally:
+            for backend in backends:
+                os.kill(backend, signal.SIGCONT)
