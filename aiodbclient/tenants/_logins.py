@@ -143,13 +143,8 @@ async def end_login(
     names, sql = tenant.names, tenant.site.sql
     if sql is None or not end_sessions:
         return await if_there(partial(_reset, tenant, login), certain=certain) is not None
-    exists, reason = True, ""
+    reason = ""
     known: User | Credential | None = stored
-
-    async def delete() -> None:
-        nonlocal exists
-        await delete_login(tenant, login, certain=certain)
-        exists = False
 
     for ending in range(_ENDINGS):
         if known is None and sql.needs_password:
@@ -163,9 +158,9 @@ async def end_login(
         await tenant.held.may_write(login)
         by_login = known if ending < _ENDINGS // 2 else None
         password = Secret(by_login.password) if by_login is not None and by_login.password is not None else None
-        refused = await tenant.timer.on_sql(sql.end_login(names, login, password, delete))
+        refused = await tenant.timer.on_sql(sql.end_login(names, login, password))
         if refused is None:
-            return exists
+            return True
         reason, known = refused, None
     raise GrantError(
         f"tenant {names.tenant!r}: an open session of the login {login!r} keeps it from being ended: {reason}; run "
@@ -175,7 +170,9 @@ async def end_login(
 
 
 async def delete_login(tenant: ClaimedTenant, login: str, *, certain: bool) -> None:
-    """Delete ``login``. Does nothing if it is gone."""
+    """Delete ``login``, which was ended. Does nothing if it is gone."""
+    if tenant.site.sql is not None:
+        await tenant.timer.on_sql(tenant.site.sql.before_deletion(tenant.names, login))
     await tenant.held.may_write(login)
     await if_there(partial(tenant.cluster.users.delete, login), certain=certain)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -58,30 +58,42 @@ async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> No
     ended = suspended(record) is not None or (intent is not None and intent.removes)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(verb, record.current.username if record.current else intended or names.logins[0])
-    await job.on_roles(RemoveTenants, tenant)
-    whole = names.role is Role.OWNER
     certain = {login for login in names.logins if not ended and (login in kept or login == intended)}
-    try:
-        await _end_logins(tenant, kept, certain)
-    except GrantError:
-        if not whole or verb is Verb.RELEASE:
-            raise
-        # The deletion of the database ends the sessions in it, and what is in it, which may be what kept a login.
+    whole, failed = names.role is Role.OWNER, False
+    present: Sequence[str] = names.logins
+    if sql is not None:
+        try:
+            present = await _end_logins(tenant, certain, kept)
+        except GrantError:
+            if not whole or verb is Verb.RELEASE:
+                raise
+            failed = True  # the deletion of the database ends what is in it, such as sessions that keep the login
+    await job.on_roles(RemoveTenants, tenant)
+    if sql is None:  # a login could make its database again
+        await _delete_logins(tenant, present, certain)
+    if whole:
         await _remove_data(tenant, verb)
-        await _end_logins(tenant, {}, set())
-    else:
-        if whole:
-            await _remove_data(tenant, verb)
+    if failed:
+        present = await _end_logins(tenant, certain, {})
+    if sql is not None:  # last: no session can act as a login while it is deleted
+        await _delete_logins(tenant, present, certain)
     if sql is not None and not (verb is Verb.RELEASE and whole):
         await tenant.timer.on_sql(sql.forget(names))
     await tenant.held.forget()
 
 
-async def _end_logins(tenant: ClaimedTenant, kept: Mapping[str, Credential], certain: Container[str]) -> None:
-    for login in tenant.names.logins:
-        exists, stored = login in certain, kept.get(login)
-        if tenant.site.sql is None or await end_login(tenant, login, certain=exists, stored=stored):
-            await delete_login(tenant, login, certain=exists)
+async def _end_logins(tenant: ClaimedTenant, certain: Container[str], kept: Mapping[str, Credential]) -> Sequence[str]:
+    """End the logins, and return those that exist."""
+    return [
+        login
+        for login in tenant.names.logins
+        if await end_login(tenant, login, certain=login in certain, stored=kept.get(login))
+    ]
+
+
+async def _delete_logins(tenant: ClaimedTenant, logins: Sequence[str], certain: Container[str]) -> None:
+    for login in logins:
+        await delete_login(tenant, login, certain=login in certain)
 
 
 async def _remove_data(tenant: ClaimedTenant, verb: Verb) -> None:

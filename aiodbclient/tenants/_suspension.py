@@ -109,11 +109,10 @@ async def resume(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
 
     Its own credential is stored last. So until its roles have theirs, it counts as suspended.
     """
-    current, sql = tenant.held.record.current, tenant.site.sql
+    current = tenant.held.record.current
     assert current is not None
-    exists = sql is None or not sql.needs_password
-    await tenant.intend(Verb.RESET if exists else Verb.MAKE, current.username)
-    credential = await working_credential(tenant, current.username, exists=exists)
+    await tenant.intend(Verb.RESET, current.username)
+    credential = await working_credential(tenant, current.username, exists=True)
     credential = evolve(credential, spare=current.spare)
     await job.on_roles(ResumeRole, tenant)
     await tenant.held.keep(credential)

@@ -125,3 +125,14 @@ async def ready(grants: PostgresGrants, names: Names, login: str, password: str 
     await grants.give(names, login)
     assert await grants.log_in(names, login, password) is None
     assert await grants.problems(names, [login]) == frozenset()
+
+
+async def ended(
+    grants: PostgresGrants, names: Names, login: str, password: str | None, delete: Callable[[], Awaitable[None]]
+) -> str | None:
+    """End a login and delete it, as ``remove`` does. Returns why it was unusable."""
+    refused = await grants.end_login(names, login, password)
+    if refused is None:
+        await grants.before_deletion(names, login)
+        await delete()
+    return refused

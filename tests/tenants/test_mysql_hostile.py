@@ -344,10 +344,6 @@ class Fighter:
                     return
 
 
-async def nothing() -> None:
-    raise AssertionError("MySQL needs no deletion")
-
-
 async def test_a_login_is_ended_although_its_sessions_fight_back(server: Server) -> None:
     names, login, password = await server.make()
     with Fighter(server, login, password, names.database):
@@ -355,7 +351,7 @@ async def test_a_login_is_ended_although_its_sessions_fight_back(server: Server)
         secret = (await server.cluster.users.reset_auth(login)).password
         assert secret is not None
 
-        assert await asyncio.wait_for(server.grants.end_login(names, login, secret, nothing), 30) is None
+        assert await asyncio.wait_for(server.grants.end_login(names, login, secret), 30) is None
 
         assert server.sessions(login) == []
         for tried in (password, secret, "Mine-1-Mine", ""):
@@ -377,7 +373,7 @@ async def test_an_end_that_is_cancelled_leaves_nothing_half_done(server: Server)
     names, login, password = await server.make()
     held = [server.connect(login, password) for _ in range(3)]
     for wait in (0.0, 0.005, 0.01, 0.02, 0.04):
-        ending = asyncio.create_task(server.grants.end_login(names, login, password, nothing))
+        ending = asyncio.create_task(server.grants.end_login(names, login, password))
         await asyncio.sleep(wait)
         ending.cancel()
         with suppress(asyncio.CancelledError):
@@ -385,7 +381,7 @@ async def test_an_end_that_is_cancelled_leaves_nothing_half_done(server: Server)
         with server.as_root() as cursor:
             cursor.execute("SELECT Host, max_questions, max_user_connections FROM mysql.user WHERE User = %s", (login,))
             assert cursor.fetchall() == (("%", 0, server.limit),)
-    await server.grants.end_login(names, login, password, nothing)
+    await server.grants.end_login(names, login, password)
     assert server.sessions(login) == []
     for each in held:
         each.close()
@@ -418,7 +414,7 @@ async def test_locks_of_a_tenant_delay_nobody(server: Server) -> None:
     )
 
     assert time.monotonic() - started < 5
-    await server.grants.end_login(names, login, password, nothing)
+    await server.grants.end_login(names, login, password)
     for thread in stuck:
         thread.join()
 
@@ -436,7 +432,7 @@ async def test_a_login_with_all_its_connections_in_use_is_ended(server: Server) 
     assert await server.grants.log_in(names, login, password) is None  # the server accepts the password
     assert "denied" in (await server.grants.log_in(names, login, "wrong") or "")
 
-    await server.grants.end_login(names, login, password, nothing)
+    await server.grants.end_login(names, login, password)
 
     assert server.sessions(login) == []
     for each in held:
@@ -452,7 +448,7 @@ async def test_views_and_procedures_of_an_ended_login_go_on(server: Server) -> N
     second = await server.cluster.users.create(names.logins[1])
     await server.grants.give(names, second.name)
 
-    await server.grants.end_login(names, login, password, nothing)
+    await server.grants.end_login(names, login, password)
 
     other = server.connect(second.name, second.password or "", names.database)
     assert run(other, "SELECT a FROM v") == [(7,)]
@@ -473,7 +469,7 @@ async def test_an_event_that_sets_the_password_of_an_ended_login_keeps_it_locked
     run(own, f"CREATE EVENT planted {every} {setting if hides == 'event' else 'CALL p()'}")
     run(own, f"CREATE EVENT harmless {every} DELETE FROM t")
     await server.grants.give(names, login)  # it is in use: its events are its own
-    await server.grants.end_login(names, login, password, nothing)
+    await server.grants.end_login(names, login, password)
 
     with pytest.raises(GrantError, match=f"'planted' runs as the login '{login}'.*DROP EVENT"):
         await server.grants.give(names, login)

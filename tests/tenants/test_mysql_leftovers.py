@@ -23,7 +23,7 @@ from aiodbclient.tenants._grants.mysql import MySQLGrants
 
 from ..mysql import run
 from .conftest import only
-from .test_mysql_hostile import DENIED, Server, nothing, refused, server
+from .test_mysql_hostile import DENIED, Server, refused, server
 
 __all__ = ["server"]
 
@@ -124,7 +124,7 @@ async def test_a_statement_that_is_no_text_stops_nothing(server: Server) -> None
 
     await server.grants.before_removal(neighbour)
     await server.grants.forget(neighbour)
-    assert await server.grants.end_login(names, login, None, nothing) is None
+    assert await server.grants.end_login(names, login, None) is None
 
     running.join()
     assert server.sessions(login) == []
@@ -145,7 +145,7 @@ async def test_an_event_that_calls_without_the_word_keeps_an_ended_login_locked(
     run(own, "SET SESSION sql_mode = 'ORACLE'")
     run(own, "CREATE EVENT o ON SCHEDULE EVERY 1 YEAR STARTS NOW() + INTERVAL 1 YEAR DO BEGIN p; END")
     own.close()
-    await server.grants.end_login(names, login, None, nothing)
+    await server.grants.end_login(names, login, None)
 
     with pytest.raises(GrantError, match=f"'o' runs as the login '{login}'.*DROP EVENT"):
         await server.grants.give(names, login)
@@ -164,7 +164,7 @@ async def test_an_event_that_runs_and_dropped_itself_is_ended_before_its_login_i
         planted = f"BEGIN DROP EVENT o; DO SLEEP(600); {setting}; END"
         run(own, f"CREATE EVENT o ON SCHEDULE AT NOW() + INTERVAL 2 SECOND DO {planted}")
         own.close()
-        await server.grants.end_login(names, login, None, nothing)
+        await server.grants.end_login(names, login, None)
         until = time.monotonic() + 20
         while not (
             server.sessions(login)
@@ -195,7 +195,7 @@ async def test_the_logins_of_a_tenant_share_its_connections(server: Server) -> N
     held = _held(server, {login: password, writing: writers, reading: readers})
 
     assert held == server.limit
-    await server.grants.end_login(writer, writing, None, nothing)
+    await server.grants.end_login(writer, writing, None)
     assert _held(server, {login: password, reading: readers}) == server.limit
 
 
@@ -296,7 +296,7 @@ async def test_no_frame_of_a_traceback_shows_a_password(server: Server) -> None:
         lambda: server.grants.log_in(names, login, password),
         lambda: server.grants.accepts(names, login, password),
         lambda: server.grants.give(names, login),
-        lambda: server.grants.end_login(names, login, password, nothing),
+        lambda: server.grants.end_login(names, login, password),
         lambda: server.grants.problems(names, [login]),
         lambda: server.grants.take_over(names, login),
     ]

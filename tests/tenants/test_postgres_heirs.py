@@ -20,12 +20,10 @@ from aiodbclient import Action
 from aiodbclient.errors import GrantError
 from aiodbclient.tenants import Problem, Role
 from aiodbclient.tenants._grants.postgres import PostgresGrants
-from aiodbclient.tenants._grants.postgres_leaving import wait_until_free
-from aiodbclient.tenants._grants.postgres_sessions import Session
 from aiodbclient.tenants._naming import Names
 
 from .conftest import Place, only
-from .managed import PASSWORD, Managed, ready
+from .managed import PASSWORD, Managed, ended, ready
 
 _used = iter(range(10**6))
 
@@ -111,7 +109,7 @@ async def test_what_a_login_owned_is_the_owner_roles(
     make_all(managed, names, login)
     assert login in owners(managed, names.whole)
 
-    assert await grants.end_login(of_role, login, PASSWORD, managed.deletes(login)) is None
+    assert await ended(grants, of_role, login, PASSWORD, managed.deletes(login)) is None
 
     assert owners(managed, names.whole) == {names.owner}
     assert await grants.problems(names, [names.logins[1]]) == frozenset()
@@ -131,14 +129,14 @@ async def test_without_the_password_a_login_that_owns_something_is_deleted_only_
     make_all(managed, names, login)
 
     if managed.version < 16:  # the administrator may become the login
-        assert await grants.end_login(names, login, None, managed.deletes(login)) is None
+        assert await ended(grants, names, login, None, managed.deletes(login)) is None
         assert owners(managed, names.whole) == {names.owner}
         return
-    with pytest.raises(GrantError, match=f"'{login}' was not deleted"):
-        await grants.end_login(names, login, None, managed.deletes(login))
+    with pytest.raises(GrantError, match=f"'{login}' was not ended: its sessions"):
+        await ended(grants, names, login, None, managed.deletes(login))
     assert owners(managed, names.whole) == {names.owner, login}
     managed.reset(login, "reset")
-    assert await grants.end_login(names, login, "reset", managed.deletes(login)) is None
+    assert await ended(grants, names, login, "reset", managed.deletes(login)) is None
     assert owners(managed, names.whole) == {names.owner}
 
 
@@ -174,7 +172,7 @@ async def test_what_a_login_owns_in_another_database_is_nobodys_either(
             )
             session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(evil.whole)))
 
-    assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+    assert await ended(grants, names, login, PASSWORD, managed.deletes(login)) is None
 
     assert owners(managed, database) <= before | {names.owner}
     assert "doadmin" not in owners(managed, database) - before
@@ -194,7 +192,7 @@ async def test_a_function_that_an_intruder_left_with_a_neighbour_is_dropped(
     assert await grants.problems(names, names.logins) == {Problem.OWNED_BY_OTHERS}
     assert names.owner in owners(managed, evil.whole)
 
-    assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+    assert await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
 
     assert names.owner not in owners(managed, evil.whole)
     assert await grants.problems(names, names.logins[1:]) == frozenset()
@@ -211,7 +209,7 @@ async def test_what_a_login_cannot_give_away_keeps_it_from_being_deleted(
         session.execute("SET ROLE NONE; CREATE FUNCTION theirs.f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 
     with pytest.raises(GrantError, match=r"was not deleted.*permission denied for schema theirs.*run this again"):
-        await grants.end_login(names, login, PASSWORD, managed.deletes(login))
+        await ended(grants, names, login, PASSWORD, managed.deletes(login))
 
     assert owners(managed, names.whole) == {login}
     assert not managed.lets_in(login, names.whole)  # its password is unknown
@@ -219,7 +217,7 @@ async def test_what_a_login_cannot_give_away_keeps_it_from_being_deleted(
 
     managed.reset(login, "reset")
     managed.api("DROP FUNCTION theirs.f()", names.whole)
-    assert await grants.end_login(names, login, "reset", managed.deletes(login)) is None
+    assert await ended(grants, names, login, "reset", managed.deletes(login)) is None
 
 
 async def test_what_is_not_the_tenants_is_reported_and_taken_back(
@@ -323,8 +321,54 @@ async def test_a_tenant_does_not_become_the_administrator_by_a_rotation_and_a_re
     assert (await only(tenants.check(["alpha"]))).problems == ()
 
 
+GO: LiteralString = """
+CREATE FUNCTION public.go(wait float) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+    WHILE (SELECT pg_get_userbyid(proowner) FROM pg_catalog.pg_proc WHERE proname = 'go') = current_user LOOP
+        PERFORM pg_catalog.pg_sleep(0.001);
+    END LOOP;
+    PERFORM pg_catalog.pg_sleep(wait);
+    EXECUTE pg_catalog.format(
+        'CREATE FUNCTION public.up%s() RETURNS name LANGUAGE sql SECURITY DEFINER AS ''SELECT current_user''',
+        (wait * 1000)::int);
+END $$
+"""
+
+
+async def test_a_function_that_runs_as_a_login_while_it_is_retired_makes_nothing_of_the_administrators(
+    place: Place,
+) -> None:
+    """It runs in a session of the tenant's other login, which is in use."""
+    tenants = place.tenants()
+    first = await tenants.ensure("delta")
+    with psycopg.connect(first.uri, autocommit=True) as session:
+        session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(first.username)))
+        session.execute("SET ROLE NONE")
+        session.execute(GO)
+    second = (await only(tenants.rotate(["delta"]))).credential
+    assert second is not None
+
+    def go(wait: float) -> None:
+        with suppress(psycopg.Error), psycopg.connect(second.uri, autocommit=True) as session:
+            session.execute("SELECT public.go(%s)", [wait])
+
+    threads = [threading.Thread(target=go, args=[0.05 * number]) for number in range(1, 13)]
+    for thread in threads:
+        thread.start()
+    await asyncio.sleep(0.2)
+    place.sandbox.faults.add("users.delete", delay=0.3)
+    assert (await only(tenants.retire(["delta"]))).error is None
+    for thread in threads:
+        thread.join()
+
+    assert Problem.OWNED_BY_OTHERS not in (await only(tenants.check(["delta"]))).problems
+    with psycopg.connect(second.uri, autocommit=True) as session:
+        made = session.execute("SELECT DISTINCT pg_get_userbyid(proowner) FROM pg_proc WHERE proname ~ '^up[0-9]'")
+        assert "doadmin" not in {owner for (owner,) in made}
+    assert (await only(tenants.remove(["delta"]))).action is Action.DELETED
+
+
 async def test_nothing_that_is_committed_while_a_login_waits_to_be_deleted_becomes_the_administrators(
-    managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
+    managed: Managed, grants: PostgresGrants, names: Names
 ) -> None:
     """A login prepares a transaction as the owner role, so the tenant's other login may commit it."""
     login, other = names.logins
@@ -333,14 +377,22 @@ async def test_nothing_that_is_committed_while_a_login_waits_to_be_deleted_becom
         session.execute("BEGIN; SET ROLE NONE; " + UP)
         session.execute(SQL("SET ROLE {}; PREPARE TRANSACTION 'late'").format(Identifier(names.owner)))
 
-    async def committed(session: Session, **what: str) -> None:
+    async def committed() -> None:
         with managed.open(other, names.whole) as its:
             for (gid,) in its.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
                 its.execute(f"COMMIT PREPARED '{gid}'".encode())
-        await wait_until_free(session, **what)
 
-    monkeypatch.setattr("aiodbclient.tenants._grants.postgres_logins.wait_until_free", committed)
-    assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+    assert await grants.end_login(names, login, PASSWORD) is None
+    await committed()
+    if managed.version < 16:
+        await grants.before_deletion(names, login)
+        managed.delete(login)
+        assert "doadmin" not in owners(managed, names.whole)
+        return
+    with pytest.raises(GrantError, match="was not deleted, because what it owns"):
+        await grants.before_deletion(names, login)
+    managed.reset(login, "reset")
+    assert await ended(grants, names, login, "reset", managed.deletes(login)) is None
 
     assert owners(managed, names.whole) == {names.owner}
     with managed.open(other, names.whole) as session:
@@ -377,7 +429,7 @@ async def test_a_session_that_became_the_login_before_it_is_deleted_leaves_the_a
     thread = threading.Thread(target=make)
     thread.start()
     try:
-        assert await grants.end_login(names, login, password, late) is None
+        assert await ended(grants, names, login, password, late) is None
     finally:
         stop.set()
         thread.join()

@@ -22,7 +22,7 @@ from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names, names_of
 
 from .conftest import Place, only
-from .managed import PASSWORD, Managed, ready
+from .managed import PASSWORD, Managed, ended, ready
 
 _used = iter(range(10**6))
 
@@ -143,7 +143,7 @@ async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
     for names in hostile:
         assert await grants.log_in(names, names.logins[1], PASSWORD) is None
         assert await grants.problems(names, names.logins) == {Problem.RIGHTS_MISSING}
-        assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+        assert await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
         assert await grants.problems(names, [names.logins[1]]) == frozenset()
 
 
@@ -237,15 +237,15 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
         for number in range(20):
             with suppress(psycopg.errors.InternalError):  # two changes of one role at the same time
                 managed.reset(login, f"reset{number}")
-            if await grants.end_login(names, login, f"reset{number}", managed.deletes(login)) is None:
+            if await ended(grants, names, login, f"reset{number}", managed.deletes(login)) is None:
                 break
         else:
             assert act is sets_passwords
             if managed.version >= 16:
                 with pytest.raises(GrantError, match="was not deleted: its sessions change its password"):
-                    await grants.end_login(names, login, None, managed.deletes(login))
+                    await ended(grants, names, login, None, managed.deletes(login))
                 return
-            assert await grants.end_login(names, login, None, managed.deletes(login)) is None
+            assert await ended(grants, names, login, None, managed.deletes(login)) is None
         assert managed.api(ORPHANS) == []
         assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(login))) == []
         await asyncio.sleep(0.1)
@@ -299,12 +299,12 @@ async def test_a_login_whose_sessions_nobody_can_end_is_not_deleted(
 
         if managed.version >= 16:
             with pytest.raises(GrantError, match=r"only a superuser can end them.*run this again"):
-                await grants.end_login(names, login, None, late)
+                await ended(grants, names, login, None, late)
             assert managed.lets_in(login, names.database)
             session.close()
-            assert await grants.end_login(names, login, PASSWORD, late) is None
+            assert await ended(grants, names, login, PASSWORD, late) is None
         else:
-            assert await grants.end_login(names, login, None, late) is None
+            assert await ended(grants, names, login, None, late) is None
         assert made == []
 
 
@@ -313,7 +313,7 @@ async def test_a_login_is_ended_though_its_database_lets_nobody_in(
 ) -> None:
     with managed.open(names.logins[0], "defaultdb") as session:
         session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(names.whole)))
-        assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+        assert await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
 

@@ -14,7 +14,7 @@ from aiodbclient.tenants import Role
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
-from .managed import Managed
+from .managed import Managed, ended
 
 _used = iter(range(10**6))
 
@@ -141,7 +141,7 @@ async def test_a_released_database_keeps_its_data_and_lets_nobody_in(
     for of_role in (reader, names):
         for login in of_role.logins:
             password = "secret" if managed.lets_in(login, "defaultdb") else None
-            assert await grants.end_login(of_role, login, password, managed.deletes(login)) is None
+            assert await ended(grants, of_role, login, password, managed.deletes(login)) is None
     for _ in range(2):
         await grants.forget(reader)
         await grants.release(names)
@@ -196,7 +196,7 @@ async def test_prepared_transactions_do_not_keep_a_database(managed: Managed, gr
             connection.execute("SELECT lo_create(0)")
             connection.execute(SQL("PREPARE TRANSACTION {}").format(f"it's {number}"))
 
-    assert await grants.end_login(names, names.logins[0], "secret", managed.deletes(names.logins[0])) is None
+    assert await ended(grants, names, names.logins[0], "secret", managed.deletes(names.logins[0])) is None
     await removed(managed, grants, names)
 
 
@@ -216,7 +216,7 @@ async def test_what_a_suspended_tenant_prepared_and_granted_ends(managed: Manage
         connection.execute(grant.format(database, Identifier(neighbour.logins[0])))
     assert managed.lets_in(neighbour.logins[0], names.database)
     for login in names.logins:
-        assert await grants.end_login(names, login, "secret", managed.deletes(login)) is None
+        assert await ended(grants, names, login, "secret", managed.deletes(login)) is None
 
     await grants.shut(names)
 
@@ -248,4 +248,4 @@ async def test_a_database_whose_deletion_was_interrupted_does_not_keep_a_login(
             managed.drop(invalid)
         managed.delete(names.logins[0])
 
-    assert await grants.end_login(names, names.logins[0], "secret", delete) is None
+    assert await ended(grants, names, names.logins[0], "secret", delete) is None

@@ -19,7 +19,7 @@ from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._grants.postgres_sessions import Session
 from aiodbclient.tenants._naming import Names, names_of
 
-from .managed import PASSWORD, Managed, ready
+from .managed import PASSWORD, Managed, ended, ready
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ async def test_the_error_names_whose_open_transaction_keeps_a_login_and_its_reti
             match=f"'{login}' cannot be deleted, because an open transaction of the login '{evil.logins[0]}' in the"
             f" database '{evil.whole}' holds a lock on it: rotate and retire",
         ):
-            await grants.end_login(names, login, PASSWORD, managed.deletes(login))
+            await ended(grants, names, login, PASSWORD, managed.deletes(login))
         assert time.monotonic() - began < 5
         assert not managed.lets_in(login, names.whole)  # its sessions and its password are ended all the same
 
-        assert await grants.end_login(evil, evil.logins[0], PASSWORD, managed.deletes(evil.logins[0])) is None
+        assert await ended(grants, evil, evil.logins[0], PASSWORD, managed.deletes(evil.logins[0])) is None
     managed.reset(login, "reset")
-    assert await grants.end_login(names, login, "reset", managed.deletes(login)) is None
+    assert await ended(grants, names, login, "reset", managed.deletes(login)) is None
 
 
 @pytest.mark.usefixtures("impatient")
@@ -81,7 +81,7 @@ async def test_a_transaction_that_a_login_prepared_where_it_then_closed_the_door
             session.execute(f"PREPARE TRANSACTION 'of {database}'".encode())
     with managed.open(login, "defaultdb") as session:
         session.execute(SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(Identifier(names.whole)))
-    assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+    assert await ended(grants, names, login, PASSWORD, managed.deletes(login)) is None
     assert managed.api("SELECT gid FROM pg_prepared_xacts") == []
     await grants.before_removal(names)
 
@@ -95,14 +95,14 @@ async def test_what_a_removed_tenant_prepared_in_defaultdb_as_its_owner_role_kee
         session.execute(SQL("GRANT SELECT ON LARGE OBJECT 4712 TO {}").format(Identifier(login)))
         session.execute("PREPARE TRANSACTION 'held'")
     for each in evil.logins:
-        assert await grants.end_login(evil, each, PASSWORD, managed.deletes(each)) is None
+        assert await ended(grants, evil, each, PASSWORD, managed.deletes(each)) is None
     await grants.before_removal(evil)
     managed.drop(evil.whole)
     await grants.forget(evil)
 
     assert managed.api("SELECT FROM pg_prepared_xacts") == []
     assert managed.api(SQL("SELECT FROM pg_roles WHERE rolname = {}").format(Literal(evil.owner))) == []
-    assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+    assert await ended(grants, names, login, PASSWORD, managed.deletes(login)) is None
 
 
 async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted_however_many(
@@ -113,7 +113,7 @@ async def test_large_objects_that_a_removed_tenant_left_in_defaultdb_are_deleted
         for _ in range(8):  # more than a server has locks
             session.execute("SELECT count(lo_create(0)) FROM generate_series(1, 4000)")
     for each in evil.logins:
-        assert await grants.end_login(evil, each, PASSWORD, managed.deletes(each)) is None
+        assert await ended(grants, evil, each, PASSWORD, managed.deletes(each)) is None
     managed.drop(evil.whole)
     await grants.forget(evil)
     assert managed.api("SELECT FROM pg_largeobject_metadata", "defaultdb") == []
@@ -129,11 +129,11 @@ async def test_a_session_that_a_neighbour_was_let_into_is_reported_after_the_ret
         grant = SQL("GRANT CONNECT ON DATABASE {} TO {}")
         session.execute(grant.format(Identifier(names.whole), Identifier(evil.logins[0])))
     with closing(managed.open(evil.logins[0], names.whole)):
-        assert await grants.end_login(names, old, PASSWORD, managed.deletes(old)) is None
+        assert await ended(grants, names, old, PASSWORD, managed.deletes(old)) is None
         assert await grants.problems(names, [new]) == {Problem.OPEN_TO_OTHERS}
         with pytest.raises(GrantError, match=f"'{evil.logins[0]}' has an open session there: rotate and retire"):
             await grants.reclaim(names)
-        assert await grants.end_login(evil, evil.logins[0], PASSWORD, managed.deletes(evil.logins[0])) is None
+        assert await ended(grants, evil, evil.logins[0], PASSWORD, managed.deletes(evil.logins[0])) is None
     assert await grants.problems(names, [new]) == frozenset()
 
 
@@ -208,7 +208,7 @@ async def test_a_closed_defaultdb_keeps_tenants_out_and_every_verb_works(
         assert await grants.problems(names, names.logins) == frozenset()
         session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(Identifier(names.whole)))
         assert await grants.accepts(names, login, PASSWORD) is None
-        assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+        assert await ended(grants, names, login, PASSWORD, managed.deletes(login)) is None
     await ready(grants, names, other)
 
 

@@ -20,7 +20,7 @@ from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
 from .conftest import Place, only
-from .managed import PASSWORD, Managed, ready
+from .managed import PASSWORD, Managed, ended, ready
 
 # A verifier that the tenant made itself. The salt and the keys are any.
 ENDLESS = "SCRAM-SHA-256${rounds}:c2FsdHNhbHRzYWx0c2FsdA==$" + "A" * 43 + "=:" + "A" * 43 + "="
@@ -58,13 +58,13 @@ async def test_a_password_with_too_many_rounds_is_a_refused_one(
         for refused in (
             await grants.accepts(names, names.logins[0], PASSWORD),
             await grants.log_in(names, names.logins[0], PASSWORD),
-            await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])),
+            await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])),
         ):
             assert refused is not None
             assert f"{rounds:,} rounds of SCRAM" in refused
 
     managed.reset(names.logins[0], "reset")
-    assert await grants.end_login(names, names.logins[0], "reset", managed.deletes(names.logins[0])) is None
+    assert await ended(grants, names, names.logins[0], "reset", managed.deletes(names.logins[0])) is None
 
 
 async def test_check_reports_such_a_password_as_refused_and_repair_resets_it(place: Place) -> None:
@@ -92,7 +92,7 @@ async def test_a_login_is_locked_out_with_few_rounds_whatever_it_set(
         session.execute("SET ROLE NONE; SELECT lo_create(0)")  # so that the login enters again with its new password
 
     async with never_blocked():
-        assert await grants.end_login(names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+        assert await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
 
 
 @pytest.mark.parametrize("method", ["md5", "password", "trust"])

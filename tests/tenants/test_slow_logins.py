@@ -23,7 +23,7 @@ from psycopg.sql import SQL, Identifier
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._naming import Names
 
-from .managed import PASSWORD, Managed
+from .managed import PASSWORD, Managed, ended
 from .test_mysql_hostile import Server, server
 from .test_postgres_heirs import UP, owners
 
@@ -99,7 +99,7 @@ async def test_who_began_to_log_in_before_a_login_is_ended_leaves_the_administra
                 session.execute("SET ROLE NONE; " + UP.replace("public", schema))
             managed.delete(login)
 
-        assert await grants.end_login(names, login, PASSWORD, late) is None
+        assert await ended(grants, names, login, PASSWORD, late) is None
         assert entered == []
     assert owners(managed, names.whole) <= {names.owner}
 
@@ -122,7 +122,7 @@ async def test_who_finishes_to_log_in_while_a_login_is_ended_is_ended_too(
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(intrude())
-            assert await grants.end_login(names, login, PASSWORD, managed.deletes(login)) is None
+            assert await ended(grants, names, login, PASSWORD, managed.deletes(login)) is None
     assert owners(managed, names.whole) <= {names.owner}
 
 
@@ -169,13 +169,9 @@ async def test_who_began_to_log_in_to_mysql_before_a_login_is_ended_does_not_ent
     connecting = asyncio.create_task(asyncio.to_thread(slow.connect))
     assert await asyncio.to_thread(slow.began.wait, 10)
     try:
-        assert await server.grants.end_login(names, login, None, _nothing) is None
+        assert await server.grants.end_login(names, login, None) is None
     finally:
         slow.go.set()
     with pytest.raises(pymysql.MySQLError):
         await connecting
     assert server.sessions(login) == []
-
-
-async def _nothing() -> None:
-    raise AssertionError("MySQL's logins are locked, not deleted")

@@ -204,7 +204,7 @@ async def test_a_tenant_is_removed_when_it_is_suspended_for_so_long(anywhere: Pl
 async def test_a_suspension_that_did_not_finish_is_finished_and_not_undone(place: Place, finish: str) -> None:
     tenants = place.tenants()
     await tenants.ensure("alpha")
-    place.sandbox.faults.add("users.delete", status=403, times=1)
+    place.sandbox.faults.add("users.reset_auth", status=403, times=1)
     failed = await only(tenants.suspend(["alpha"]))
     assert isinstance(failed.error, errors.PermissionDeniedError)
     assert await tenants.get("alpha") is None
@@ -239,7 +239,7 @@ async def test_a_resumption_that_did_not_finish_counts_as_suspended(place: Place
     await tenants.ensure("alpha")
     await tenants.role("reader").ensure("alpha")
     await suspended(tenants)
-    place.sandbox.faults.add("users.create", name=f"{place.prefix}alpha", status=403, times=1)
+    place.sandbox.faults.add("users.reset_auth", name=f"{place.prefix}alpha", status=403, times=1)
     failed = await only(tenants.resume(["alpha"]))
     assert failed.error is not None
     assert await tenants.get("alpha") is None

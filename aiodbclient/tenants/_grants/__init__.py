@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -125,26 +125,30 @@ class Grants(ABC, Generic[ServerT]):
         """
 
     @abstractmethod
-    async def end_login(
-        self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
-    ) -> str | None:
-        """End every session of ``username``, and prevent new ones, even if a session resists.
+    async def end_login(self, names: Names, username: str, password: str | None) -> str | None:
+        """End every session of ``username``, and prevent new ones, even if a session resists. The login stays.
 
         Args:
             names: The tenant's names for one role.
             username: One of its logins.
             password: Its password, new from the API and known to nobody else. None: do not log in as ``username``,
                 because its other sessions change the password faster than the API does, or ``needs_password`` is false.
-            delete: Deletes the login by the API. Called at most once, and only if the engine needs it.
 
         Returns:
             None if no session is left. Otherwise why the login was unusable: one of its sessions was faster, and set
             another password or ended ours. Reset the login and call this again. After some attempts, pass None.
 
         Raises:
-            GrantError: Sessions of the login are left, and only the provider can end them. Or it was not deleted,
-                because it still owns something, or a transaction of another login holds a lock on it.
+            GrantError: Sessions of the login are left, and only the provider can end them. Or it still owns something.
         """
+
+    async def before_deletion(self, names: Names, username: str) -> None:
+        """Make sure that nothing of an ended login becomes the administrator's when the API deletes it.
+
+        Raises:
+            GrantError: It owns something, or a transaction of another login holds a lock on it.
+        """
+        return
 
     @abstractmethod
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:

@@ -17,7 +17,7 @@ transaction if it knows its name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -107,9 +107,7 @@ class MySQLGrants(Grants[MySQLSession]):
         password = Secret(password)
         return await self._test(names, username, password, access=False)
 
-    async def end_login(
-        self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
-    ) -> str | None:
+    async def end_login(self, names: Names, username: str, password: str | None) -> str | None:
         """Lock the account and kill its sessions. Do not delete it, because its events and views must keep working."""
         del password  # not needed, and a traceback would show it
         async with self._work(names, self._long_turns) as work:

@@ -27,7 +27,16 @@ from . import Grants, LoginRefusedError, ServerAwayError
 from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
 from .postgres_adoption import carry_over, shut_out
 from .postgres_leaving import forget_role, make_removable, open_to, release, shut
-from .postgres_logins import KeptLoginError, LoginEnd, Prepared, cannot_enter, is_full, prepare, present_logins
+from .postgres_logins import (
+    KeptLoginError,
+    LoginEnd,
+    Prepared,
+    cannot_enter,
+    is_full,
+    prepare,
+    prepare_deletion,
+    present_logins,
+)
 from .postgres_members import lacking_inside, lacking_outside, open_schemas_of_others
 from .postgres_owner import Step, has_database, inherit_step, lacking, take
 from .postgres_password import Address, authenticate, context_of
@@ -197,11 +206,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     async def reclaim(self, names: Names) -> None:
         await reclaim(partial(self._session, names))
 
-    async def end_login(
-        self, names: Names, username: str, password: str | None, delete: Callable[[], Awaitable[None]]
-    ) -> str | None:
-        reason = ""
-        ending = LoginEnd(username, delete, partial(self._session, names), partial(self._as, names, username))
+    async def end_login(self, names: Names, username: str, password: str | None) -> str | None:
+        ending = LoginEnd(username, partial(self._session, names), partial(self._as, names, username))
         async with self._ending:
             try:
                 if password is None:
@@ -210,24 +216,25 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 else:
                     async with self._entered(names, username, password) as session:
                         await ending.run(session)
-            except LoginRefusedError as refused:
-                return str(refused)
             except KeptLoginError:
                 raise
-            except (GrantError, ServerAwayError) as error:
-                # Another session of the login ended ours, or the API did by deleting the login.
-                reason = str(error)
-        if not ending.deleted:
-            return reason or None
+            except (LoginRefusedError, GrantError, ServerAwayError) as error:
+                return str(error)  # another session of the login may have ended ours
         async with self._session(names) as session:
-            await ending.verify(session)
-            if names.role is Role.OWNER and await has_database(session):
+            if await has_database(session):
+                others = [login for login in await present_logins(session) if login != username]
                 with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
-                    others = await present_logins(session)
-                    await take(session, await lacking(session, others, self._limit))
+                    if names.role is Role.OWNER:
+                        await take(session, await lacking(session, others, self._limit, ended=username))
+                    else:
+                        await take(session, await lacking(session, (), self._limit))
+                        await take(session, await lacking_outside(session, others, ended=username))
         if names.role is Role.OWNER:
             await drop_elsewhere(partial(self._session, names))
         return None
+
+    async def before_deletion(self, names: Names, username: str) -> None:
+        await prepare_deletion(partial(self._session, names), username)
 
     async def take_over(self, names: Names, username: str) -> None:
         async with self._session(names, dbname=names.database) as session:

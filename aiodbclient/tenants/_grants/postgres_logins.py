@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import Any
@@ -60,9 +60,6 @@ FROM pg_roles r WHERE rolname = session_user
 _PENDING = SQL("""
 SELECT virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
 WHERE locktype = 'virtualxid' AND l.pid IS NOT NULL AND usesysid IS NULL AND datid IS NULL
-""")
-_LEFT = SQL("""
-SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s), EXISTS (SELECT FROM pg_roles WHERE rolname = %s)
 """)
 _PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database = current_database()")
 # The databases in which a login owns something or has prepared a transaction. "": all of them, such as a database.
@@ -147,43 +144,75 @@ async def give_up(session: Session, login: str) -> None:
 
 
 class KeptLoginError(GrantError):
-    """A login was not deleted, because what it owns would become the administrator's, or a lock prevents it."""
+    """A login was not ended or deleted, because what it owns would become the administrator's."""
+
+
+async def prepare_deletion(open_session: Opener, username: str) -> None:
+    """As the administrator, before the API deletes an ended login: let nothing of it become the administrator's.
+
+    Before PostgreSQL 16 the API deletes a new login of that name, so what others make as the old one stays nobody's.
+    """
+    async with open_session() as session:
+        rows = await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), username)
+        if not rows:
+            return
+        ((role,),) = rows
+        await wait_until_free(session, role=username)
+        if session.knows_options:
+            if left := await _databases(session, role):
+                raise _kept(session, username, left, [])
+            return
+        gone = gone_name()
+        text = SQL("ALTER ROLE {0} RENAME TO {1}; ALTER ROLE {1} NOLOGIN; CREATE ROLE {0} NOLOGIN")
+        await session.run(text.format(Identifier(username), Identifier(gone)))
+    await forget_role(open_session, gone)
+
+
+async def _databases(session: Session, role: int | None) -> list[str]:
+    return [name for (name,) in await session.run(_OWNS_IN, role, role)]
+
+
+def _kept(session: Session, username: str, databases: list[str], reasons: list[str]) -> KeptLoginError:
+    where = ", ".join(repr(name) if name else "the whole server" for name in databases)
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    return KeptLoginError(
+        f"tenant {session.names.tenant!r}: the login {username!r} was not deleted, because what it owns (in {where}) "
+        f"would become the administrator's{why}; nobody knows its password: drop or give away what it owns there, and "
+        "run this again",
+        tenant=session.names.tenant,
+    )
 
 
 @define
 class LoginEnd:
     """Ends a login: its sessions, every way to open another, and what it owns.
 
-    What a login owns when the API deletes it becomes the administrator's: a function of the tenant would run with the
-    administrator's rights. So it is deleted only if it owns nothing in any database.
+    The login stays. What a login owns when the API deletes it becomes the administrator's: a function of the tenant
+    would run with the administrator's rights. Another session of the tenant may run a function of the login at that
+    moment, and make more. So it is deleted only when its tenant is removed.
 
     Attributes:
         username: The login.
-        delete: Deletes the login by the API.
         open_session: Opens sessions of the administrator.
         enter: Opens a session of the login in a database, with a password.
         role: The number (OID) of the login, once it is known.
         password: The random password that it has once all of its sessions are ended.
-        deleted: Whether ``delete`` was called.
     """
 
     username: str
-    delete: Callable[[], Awaitable[None]]
     open_session: Opener
     enter: Callable[[str, str], AbstractAsyncContextManager[Session]]
     role: int | None = None
     password: str = field(default="", repr=False)
-    deleted: bool = False
 
     async def run(self, session: Session) -> None:
-        """End the login from one of its own sessions, which keeps its rights after the login is deleted.
+        """End the login from one of its own sessions.
 
         Another session of the login may set a password or end this session first. Then this fails half done.
         """
         ((self.role, _),) = await session.run(_END_OTHERS_FIRST)
         await self._end_others(session)
-        await self._delete(session, self._entered)
-        await self._end_others(session)
+        await self._disown(session, self._entered)
 
     async def run_as_administrator(self, session: Session) -> None:
         """End the login without one of its sessions, as PostgreSQL 15 and older allow."""
@@ -191,73 +220,33 @@ class LoginEnd:
             if session.knows_options:
                 tenant = session.names.tenant
                 raise KeptLoginError(
-                    f"tenant {tenant!r}: the login {self.username!r} was not deleted: its sessions change its password "
-                    "before the client can log in, and what they make until it is deleted would become the "
-                    "administrator's: only a superuser can end them, by pg_terminate_backend: ask the provider, and "
-                    "run this again",
+                    f"tenant {tenant!r}: the login {self.username!r} was not ended: its sessions change its password "
+                    "before the client can log in: only a superuser can end them, by pg_terminate_backend: ask the "
+                    "provider, and run this again",
                     tenant=tenant,
                 )
             self.role = role
             await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
             await self._end_others(session)
-        await self._delete(session, self._administered)
+            await self._disown(session, self._administered)
 
-    async def _delete(
-        self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]] | None
-    ) -> None:
-        await self._disown(session, entered)
-        try:
-            await wait_until_free(session, role=self.username)
-        except GrantError as held:
-            raise KeptLoginError(str(held), tenant=session.names.tenant) from None
-        # A transaction that held the lock may have made something that the login owns. Another login of the tenant may
-        # commit a prepared one.
-        await self._disown(session, entered)
-        if self.role is None or not session.grants_itself:
-            self.deleted = True
-            await self.delete()
-            return
-        gone = gone_name()
-        async with self.open_session() as administrator:
-            await self._replace(administrator, gone)
-        self.deleted = True
-        await self.delete()
-        await forget_role(self.open_session, gone)
-
-    async def _replace(self, session: Session, gone: str) -> None:
-        """Let the API delete a new login of that name, since sessions of other logins may act as this one."""
-        text = SQL("ALTER ROLE {0} RENAME TO {1}; ALTER ROLE {1} NOLOGIN; CREATE ROLE {0} NOLOGIN")
-        await session.run(text.format(Identifier(self.username), Identifier(gone)))
-
-    async def _disown(
-        self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]] | None
-    ) -> None:
+    async def _disown(self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]]) -> None:
         """Let the login own nothing in any database, by sessions with its rights that ``entered`` opens."""
-        databases = [name for (name,) in await session.run(_OWNS_IN, self.role, self.role)]
+        databases, reasons = await _databases(session, self.role), list[str]()
         if not databases:
             return
-        reasons = list[str]()
-        if entered is not None:
-            await self._join_owner()
-            own = session.names.database or ""
-            for database in dict.fromkeys([own if name == "" else name for name in databases]):
-                try:
-                    async with entered(database) as there:
-                        await self._leave(there)
-                except (GrantError, LoginRefusedError, ServerAwayError) as error:
-                    reasons.append(str(error))
-        left = [name for (name,) in await session.run(_OWNS_IN, self.role, self.role)]
-        if left and (reasons or not session.grants_itself):  # else what others make as this login is dropped later
-            if entered is not None:
-                await self._leave_owner()
-            where = ", ".join(repr(name) if name else "the whole server" for name in left)
-            why = f": {'; '.join(reasons)}" if reasons else ""
-            raise KeptLoginError(
-                f"tenant {session.names.tenant!r}: the login {self.username!r} was not deleted, because what it owns "
-                f"(in {where}) would become the administrator's{why}; nobody knows its password: drop or give "
-                "away what it owns there, and run this again",
-                tenant=session.names.tenant,
-            )
+        await self._join_owner()
+        own = session.names.database or ""
+        for database in dict.fromkeys([own if name == "" else name for name in databases]):
+            try:
+                async with entered(database) as there:
+                    await self._leave(there)
+            except (GrantError, LoginRefusedError, ServerAwayError) as error:
+                reasons.append(str(error))
+        left = await _databases(session, self.role)
+        if left and (reasons or session.knows_options):  # before 16, ``prepare_deletion`` drops what others make
+            await self._leave_owner()
+            raise _kept(session, self.username, left, reasons)
 
     async def _join_owner(self) -> None:
         """Make the login a member of the owner role, with its rights, until it is deleted or the next ``give``."""
@@ -303,28 +292,9 @@ class LoginEnd:
             await session.become(self.username)
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
 
-    async def verify(self, session: Session) -> None:
-        """As the administrator: check that the login and all of its sessions are gone. Raises GrantError if not."""
-        tenant, sessions, present = session.names.tenant, 0, False
-        for _ in range(_ROUNDS):
-            ((sessions, present),) = await session.run(_LEFT, self.role, self.username)
-            if not sessions and not present:
-                return
-            await asyncio.sleep(_LOOK_SECONDS)
-        if present:
-            raise GrantError(
-                f"tenant {tenant!r}: the API deleted the login, and the server still has it: run it again",
-                tenant=tenant,
-            )
-        raise GrantError(
-            f"tenant {tenant!r}: the login was deleted, and {sessions} of its sessions are still open: only a "
-            "superuser can end them, by pg_terminate_backend",
-            tenant=tenant,
-        )
-
     async def _end_others(self, session: Session) -> None:
         """End the login's other sessions until there are none, and none can begin."""
-        began: set[str] | None = set() if self.deleted else None
+        began: set[str] | None = None
         looks = 0
         while looks < _ROUNDS:
             # A login that began before the last change of the password may still finish with the old one. It counts
@@ -333,7 +303,7 @@ class LoginEnd:
             ((others,),) = await session.run(_END_OTHERS, self.role)
             if others == 0 and began is not None and not pending:
                 return
-            if not self.deleted and (others or began is None):
+            if others or began is None:
                 with suppress(BlockedError):  # by a session that is about to end, or a prepared transaction
                     await self._lock_out(session)
                     began = await self._pending(session)
@@ -349,15 +319,14 @@ class LoginEnd:
         return {transaction for (transaction,) in await session.run(_PENDING)}
 
     async def _lock_out(self, session: Session) -> None:
-        """Let nobody log in: with a random password that is not stored or, as the administrator, at all."""
-        if session.login != self.username:
-            await session.run(SQL("ALTER ROLE {} NOLOGIN").format(Identifier(self.username)))
-            return
-        for (gid,) in await session.run(_PREPARED, self.username):  # one may hold a lock on the login
-            await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
+        """Set a random password that is not stored. Only the login itself may end its prepared transactions."""
+        if session.login == self.username:
+            for (gid,) in await session.run(_PREPARED, self.username):  # one may hold a lock on the login
+                await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
         if session.knows_options:  # libpq hashes with as many rounds as the server says
             await session.run(_ROUNDS_OF_SCRAM)
         password = secrets.token_urlsafe(32)
-        hashed = session.server.pgconn.encrypt_password(password.encode(), session.login.encode(), b"scram-sha-256")
-        await session.run(SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(Literal(hashed.decode())))
+        hashed = session.server.pgconn.encrypt_password(password.encode(), self.username.encode(), b"scram-sha-256")
+        text = SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(self.username), Literal(hashed.decode()))
+        await session.run(text)
         self.password = password

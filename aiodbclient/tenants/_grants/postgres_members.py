@@ -87,12 +87,13 @@ WHERE nspname !~ '^pg_' AND EXISTS (
 """)
 
 
-async def lacking_outside(session: Session, usernames: Sequence[str]) -> list[Step]:
+async def lacking_outside(session: Session, usernames: Sequence[str], *, ended: str = "") -> list[Step]:
     """Return the missing statements for the group and its logins, as seen from the administrator's database."""
     names = session.names
     database, name = await read_database(session), Identifier(names.database or "")
     present = await members(session, names.group)
-    steps = list(membership_steps(session, names.group, present, usernames, inherit=True, keep=names.logins))
+    keep = {*names.logins} - {ended}
+    steps = list(membership_steps(session, names.group, present, usernames, inherit=True, keep=keep))
     privileges = database.privileges.get(names.group, set())
     if privileges - {"CONNECT"}:
         revoke = SQL("REVOKE ALL ON DATABASE {} FROM {}").format(name, Identifier(names.group))

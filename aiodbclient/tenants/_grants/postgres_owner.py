@@ -21,7 +21,7 @@ database.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from attrs import field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -129,19 +129,21 @@ async def members(session: Session, role: str) -> list[Member] | None:
     ]
 
 
-async def lacking(session: Session, usernames: Sequence[str], limit: int | None) -> list[Step]:
+async def lacking(session: Session, usernames: Sequence[str], limit: int | None, *, ended: str = "") -> list[Step]:
     """Return the missing statements for the database, the owner role and these logins. Changes nothing.
 
-    In their order a login may connect before it stops inheriting, so no program is refused in between.
+    A login that was ``ended`` gets none, and loses what it has. In their order a login may connect before it stops
+    inheriting, so no program is refused in between.
     """
     names = session.names
     database, present = await read_database(session), await members(session, names.owner)
-    member = list(membership_steps(session, names.owner, present, usernames, keep=names.owner_logins))
+    keep = {*names.owner_logins} - {ended}
+    member = list(membership_steps(session, names.owner, present, usernames, keep=keep))
     if database.owner in usernames and session.knows_options:  # only that login can give it back, when it logs in
         return [*member, inherit_step(session, database.owner)]
     return [
         *(step for step in member if not step.of_login),
-        *_database_steps(session, database, usernames, limit or database.half),
+        *_database_steps(session, database, usernames, limit or database.half, keep),
         *(step for step in member if step.of_login),
     ]
 
@@ -153,7 +155,7 @@ def membership_steps(
     usernames: Sequence[str],
     *,
     inherit: bool = False,
-    keep: Sequence[str] = (),
+    keep: Collection[str] = (),
 ) -> Iterator[Step]:
     """Yield the missing statements so that ``role`` exists, and the administrator and only these logins are members.
 
@@ -184,7 +186,9 @@ def inherit_step(session: Session, username: str) -> Step:
     return Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(session.names.owner), Identifier(username)))
 
 
-def _database_steps(session: Session, database: Database, usernames: Sequence[str], limit: int) -> Iterator[Step]:
+def _database_steps(
+    session: Session, database: Database, usernames: Sequence[str], limit: int, keep: set[str]
+) -> Iterator[Step]:
     names = session.names
     name, owner, admin = Identifier(names.database or ""), Identifier(names.owner), session.login
     if database.owner != names.owner:
@@ -213,7 +217,7 @@ def _database_steps(session: Session, database: Database, usernames: Sequence[st
             grant = SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, Identifier(member))
             yield Step(Problem.RIGHTS_MISSING, grant, as_owner=True, of_login=member != admin)
     # Last, so that the administrator can still connect if the process is killed in between.
-    yield from closing_steps(database, name, {database.owner, names.owner, admin, *names.owner_logins, *names.groups})
+    yield from closing_steps(database, name, {database.owner, names.owner, admin, *keep, *names.groups})
 
 
 def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Iterator[Step]:

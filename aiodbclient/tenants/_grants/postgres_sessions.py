@@ -143,11 +143,6 @@ class Session:
         """Whether the server supports ``WITH INHERIT`` and ``WITH SET``. Without them, members inherit and may set."""
         return self.server.info.server_version >= WITH_OPTIONS
 
-    @property
-    def grants_itself(self) -> bool:
-        """Whether a login may make another one its member, as before PostgreSQL 15."""
-        return self.server.info.server_version < 15_00_00
-
     async def run(self, statement: Composed | SQL, *values: Any) -> list[Any]:
         """Execute ``statement`` and return its rows."""
         kind: type[GrantError] = GrantError
