@@ -96,71 +96,33 @@ class Grants(ABC, Generic[ServerT]):
     async def give(self, names: Names, username: str) -> None:
         """As the administrator: give ``username`` the rights of ``names.role`` on the tenant's database, and no others.
 
-        It also undoes changes of the tenant to its own database that would keep the login out: settings, a connection
-        limit, another owner.
-
-        Args:
-            names: The tenant's names for one role. Its database exists.
-            username: An existing login of that role.
+        It also undoes changes of the tenant to its own database that would keep the login out, such as settings.
         """
 
     @abstractmethod
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
-        """Log in to the tenant's database as ``username``, and run the statements that only the login itself may run.
-
-        Returns:
-            None if it worked, otherwise why the server refuses this login or password. (A server that is unreachable or
-            has no free connection is a GrantError.)
-        """
+        """Log in as ``username``, and run what only it may run. Return why the server refuses it, or None."""
 
     @abstractmethod
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
-        """Test the password of ``username``: log in to the tenant's database, or to none if its rights are missing.
-
-        Returns:
-            None if the server accepts the password, otherwise why it refuses it.
-
-        Raises:
-            GrantError: The server is unreachable or has no free connection.
-        """
+        """Test a password, also if rights of ``username`` are missing. Return why the server refuses it, or None."""
 
     @abstractmethod
     async def end_login(self, names: Names, username: str, password: str | None) -> str | None:
         """End every session of ``username``, and prevent new ones, even if a session resists. The login stays.
 
-        Args:
-            names: The tenant's names for one role.
-            username: One of its logins.
-            password: Its password, new from the API and known to nobody else. None: do not log in as ``username``,
-                because its other sessions change the password faster than the API does, or ``needs_password`` is false.
-
-        Returns:
-            None if no session is left. Otherwise why the login was unusable: one of its sessions was faster, and set
-            another password or ended ours. Reset the login and call this again. After some attempts, pass None.
-
-        Raises:
-            GrantError: Sessions of the login are left, and only the provider can end them. Or it still owns something.
+        ``password`` is new from the API, or None if ``needs_password`` is false, or if sessions of the login change it
+        faster than the API does. Returns None, or why the login was unusable because one of its sessions was faster:
+        reset it and call this again. GrantError: only the provider can end its sessions, or it still owns something.
         """
 
     async def before_deletion(self, names: Names, username: str) -> None:
-        """Make sure that nothing of an ended login becomes the administrator's when the API deletes it.
-
-        Raises:
-            GrantError: It owns something, or a transaction of another login holds a lock on it.
-        """
+        """Refuse to let the API delete an ended login of which something would become the administrator's."""
         return
 
     @abstractmethod
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        """Compare the rights on the server with those that ``give`` gives. Changes nothing.
-
-        Args:
-            names: The tenant's names for one role. Its database exists.
-            usernames: The existing logins of the role.
-
-        Returns:
-            RIGHTS_MISSING, OPEN_TO_OTHERS, OWNED_BY_OTHERS, TOO_MANY_RIGHTS, or none.
-        """
+        """Compare the rights on the server, of these existing logins, with those that ``give`` gives."""
 
     async def reclaim(self, names: Names) -> None:
         """Repair OWNED_BY_OTHERS and TOO_MANY_RIGHTS, and revoke who can become a login of the tenant."""
@@ -171,12 +133,7 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def take_over(self, names: Names, username: str) -> None:
-        """Before ``give`` adopts an existing login: give both logins all rights that it has now.
-
-        Args:
-            names: The tenant's names.
-            username: The adopted login. It is the first of ``names.logins``.
-        """
+        """Before ``give`` adopts an existing login, the first one: give both logins all rights that it has now."""
 
     @abstractmethod
     async def before_removal(self, names: Names) -> None:
@@ -186,10 +143,8 @@ class Grants(ABC, Generic[ServerT]):
     async def shut(self, names: Names) -> None:
         """After the logins of a role were ended: let nobody else keep access to what was theirs.
 
-        This rolls back prepared transactions and revokes the rights of others, as far as the role has any.
-
-        Raises:
-            GrantError: A session of another login is open in the tenant's database.
+        This rolls back prepared transactions and revokes the rights of others, as far as the role has any. Raises
+        GrantError if a session of another login is open in the tenant's database.
         """
 
     @abstractmethod
@@ -208,12 +163,7 @@ class Grants(ABC, Generic[ServerT]):
 
     @abstractmethod
     async def _open(self, options: dict[str, Any]) -> ServerT:
-        """Connect with these options of the driver.
-
-        Raises:
-            LoginRefusedError: The server refuses the login.
-            ServerAwayError: The server is unreachable or has no free connection.
-        """
+        """Connect with these options of the driver. Raises LoginRefusedError or ServerAwayError."""
 
     @abstractmethod
     async def _close(self, server: ServerT) -> None:

@@ -9,19 +9,12 @@ from attrs import frozen
 
 @frozen
 class Administrator:
-    """The administrator's login, as the server reports it.
-
-    Attributes:
-        name: The login.
-        server: The version of the server.
-        lacks: The missing rights that tenants need, by the engine's names.
-        clock: The time of the server, in UTC.
-    """
+    """The administrator's login, as the server reports it."""
 
     name: str
     server: str
-    lacks: tuple[str, ...]
-    clock: datetime
+    lacks: tuple[str, ...]  # the missing rights that tenants need, by the engine's names
+    clock: datetime  # of the server, in UTC
 
 
 # PostgreSQL: a superuser may do everything.

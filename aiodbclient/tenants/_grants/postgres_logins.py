@@ -190,20 +190,13 @@ class LoginEnd:
     The login stays. What a login owns when the API deletes it becomes the administrator's: a function of the tenant
     would run with the administrator's rights. Another session of the tenant may run a function of the login at that
     moment, and make more. So it is deleted only when its tenant is removed.
-
-    Attributes:
-        username: The login.
-        open_session: Opens sessions of the administrator.
-        enter: Opens a session of the login in a database, with a password.
-        role: The number (OID) of the login, once it is known.
-        password: The random password that it has once all of its sessions are ended.
     """
 
     username: str
     open_session: Opener
-    enter: Callable[[str, str], AbstractAsyncContextManager[Session]]
-    role: int | None = None
-    password: str = field(default="", repr=False)
+    enter: Callable[[str, str], AbstractAsyncContextManager[Session]]  # as the login: a database, a password
+    role: int | None = None  # its number (OID), once it is known
+    password: str = field(default="", repr=False)  # the random one, once its sessions are ended
 
     async def run(self, session: Session) -> None:
         """End the login from one of its own sessions.

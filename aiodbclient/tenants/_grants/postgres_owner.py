@@ -28,7 +28,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from ...errors import GrantError
 from .._outcomes import Problem
-from .postgres_sessions import Session
+from .postgres_sessions import Session, quoted
 
 PUBLIC = ""  # no role can have this name
 
@@ -227,7 +227,7 @@ def closing_steps(database: Database, name: Identifier, keep: set[str]) -> Itera
         if grantees:
             whom = SQL(", ").join(map(_grantee, sorted(grantees)))
             text = f"REVOKE {what} ON DATABASE {{}} FROM {{}} CASCADE"
-            yield Step(Problem.OPEN_TO_OTHERS, SQL(text).format(name, whom), as_owner=True)
+            yield Step(Problem.OPEN_TO_OTHERS, quoted(text).format(name, whom), as_owner=True)
 
 
 def _grantee(name: str) -> Composed:
