@@ -96,12 +96,15 @@ class BaseStore(ABC, Generic[ConnectionT]):
         Raises:
             StoreError: The store cannot be read.
         """
-        async for name, text in self._rows():
-            try:
-                entry: Record | StoreError = self._seal.open(name, text)
-            except StoreError as error:
-                entry = error
-            yield entry
+        after = ""
+        while page := await self._read_page(after):
+            for name, text in page:
+                after = name
+                try:
+                    entry: Record | StoreError = self._seal.open(name, text)
+                except StoreError as error:
+                    entry = error
+                yield entry
 
     async def homes(self) -> AsyncIterator[tuple[str, str] | Record]:
         """Yield the name of each record and the id of its cluster, or the record if no credential names a cluster.
@@ -111,19 +114,16 @@ class BaseStore(ABC, Generic[ConnectionT]):
         Raises:
             StoreError: The store cannot be read.
         """
-        async for name, text in self._rows():
-            if (cluster := self._seal.find_cluster(text)) is not None:
-                yield name, cluster
-            else:
-                with suppress(StoreError):
-                    yield self._seal.open(name, text)
-
-    async def _rows(self) -> AsyncIterator[tuple[str, str]]:
         after = ""
         while page := await self._read_page(after):
-            for row in page:
-                yield row
             after = page[-1][0]
+            for name, text in page:
+                if (cluster := self._seal.find_cluster(text)) is not None:
+                    yield name, cluster
+                else:
+                    with suppress(StoreError):
+                        yield self._seal.open(name, text)
+        self._counted()
 
     async def claim(self, name: str, lease: float) -> Claim | None:
         """Claim ``name``, and create its record if there is none. A cancelled call holds no claim.
@@ -211,6 +211,9 @@ class BaseStore(ABC, Generic[ConnectionT]):
     @abstractmethod
     async def _read_page(self, after: str) -> list[tuple[str, str]]:
         """Return the next names after ``after``, in their order, each with its sealed record."""
+
+    def _counted(self) -> None:
+        """Called after ``homes``: a new name may be claimed soon."""
 
     @abstractmethod
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:

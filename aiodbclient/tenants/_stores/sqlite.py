@@ -6,14 +6,13 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
 from ...errors import ConfigurationError, InvalidArgumentError, StoreError
-from . import Record
 from .base import BaseStore, Changes, Value
 from .sealing import Key, unwrap
 
@@ -68,12 +67,6 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._path)!r})"
 
-    async def homes(self) -> AsyncIterator[tuple[str, str] | Record]:
-        """Yield what ``BaseStore.homes`` does, and then begin to verify the file, which the first new name needs."""
-        async for home in super().homes():
-            yield home
-        self._opened().submit(self._verify)  # its caller waits for the API now; an error is that of the claim
-
     async def now(self) -> datetime:
         """Return the time by the machine's clock, in UTC."""
         return datetime.fromtimestamp(time.time(), UTC)
@@ -94,6 +87,9 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
 
     async def _read_page(self, after: str) -> list[tuple[str, str]]:
         return await self._opened().read(partial(_page, after))
+
+    def _counted(self) -> None:
+        self._opened().submit(self._verify)  # the caller waits for the API now; an error is that of the claim
 
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
         connection = self._opened()
