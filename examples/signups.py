@@ -13,8 +13,10 @@ from aiodbclient.errors import (
     BadRequestError,
     DatabaseClientError,
     InvalidArgumentError,
+    NoRoomError,
     RateLimitError,
     ServerError,
+    SuspendedError,
     TenantNotFoundError,
     TransportError,
     UnprocessableEntityError,
@@ -22,6 +24,9 @@ from aiodbclient.errors import (
 from aiodbclient.tenants import Credential, SQLiteStore, TenantPools, Tenants
 
 PATIENCE = 2.0  # seconds that a visitor's request may wait for the rate budget
+CONNECTIONS = int(os.environ.get("TENANTS_CONNECTIONS", "97"))  # that the database server allows, here one of 4 GB
+PROCESSES = int(os.environ.get("WEB_CONCURRENCY", "1"))  # of this program
+POOL_SIZE = 5
 
 
 @asynccontextmanager
@@ -35,13 +40,14 @@ async def tenants_from_environment() -> AsyncGenerator[Tenants]:
 
 def pools_of(tenants: Tenants) -> TenantPools[Any]:
     """An asyncpg pool for each tenant that visitors use. For other drivers see docs/how-to/pools.md."""
-    return TenantPools(tenants, open=_open_pool, close=_close_pool, most=50)
+    most = max(1, int(CONNECTIONS * 0.8) // POOL_SIZE // PROCESSES)  # a fifth is left for migrations and rotations
+    return TenantPools(tenants, open=_open_pool, close=_close_pool, most=most)
 
 
 async def _open_pool(credential: Credential) -> Any:
     import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # imported here, so that signups work without it
 
-    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=1, max_size=5)
+    return await asyncpg.create_pool(credential.uri, ssl=credential.ssl_context(), min_size=1, max_size=POOL_SIZE)
 
 
 async def _close_pool(pool: Any) -> None:
@@ -55,6 +61,10 @@ def status_of(error: DatabaseClientError) -> tuple[int, dict[str, str]]:
             return 503, {"retry-after": str(math.ceil(error.retry_after or 1))}
         case TransportError() | ServerError():
             return 503, {"retry-after": "1"}
+        case NoRoomError():  # until the operator adds a cluster
+            return 503, {"retry-after": "60"}
+        case SuspendedError():
+            return 403, {}
         case TenantNotFoundError():
             return 404, {}
         case InvalidArgumentError() | BadRequestError() | UnprocessableEntityError():

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import doctor, single, store, tenants_endings, tenants_exec, tenants_look, tenants_verbs
+from . import doctor, single, store, tenants_exec, tenants_look, tenants_verbs
 from .completion import COMPLETES, complete
 from .help import EXIT_CODES, HELP_OPTIONS, Command, Everything, ProgramCommand, group
 from .output import NAME, OutputError, complain, discard_stdout, this_is_json, write
@@ -40,9 +40,9 @@ tenants.command("check", cls=Command)(tenants_look.check_tenants)
 tenants.command("repair", cls=Command)(tenants_verbs.repair_tenants)
 tenants.command("rotate", cls=Command)(tenants_verbs.rotate_tenants)
 tenants.command("retire", cls=Command)(tenants_verbs.retire_tenants)
-tenants.command("suspend", cls=Command)(tenants_endings.suspend_tenants)
-tenants.command("resume", cls=Command)(tenants_endings.resume_tenants)
-tenants.command("remove", cls=Command)(tenants_endings.remove_tenants)
+tenants.command("suspend", cls=Command)(tenants_verbs.suspend_tenants)
+tenants.command("resume", cls=Command)(tenants_verbs.resume_tenants)
+tenants.command("remove", cls=Command)(tenants_verbs.remove_tenants)
 tenants.command("show", cls=Command)(tenants_look.show_tenants)
 tenants.command("exec", cls=ProgramCommand)(tenants_exec.exec_tenants)
 app.add_typer(single.clusters, name="clusters")

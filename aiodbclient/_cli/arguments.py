@@ -27,11 +27,13 @@ PlaceT = TypeVar("PlaceT", bound="Recorded")
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def _option(*names: str, **settings: Any) -> Any:
+def option(*names: str, **settings: Any) -> Any:
+    """An option. Its help says what its default is."""
     return typer.Option(*names, show_default=False, **settings)
 
 
-def _argument(metavar: str, help: str, **settings: Any) -> Any:
+def argument(metavar: str, help: str, **settings: Any) -> Any:
+    """An argument."""
     return typer.Argument(metavar=metavar, help=help, show_default=False, **settings)
 
 
@@ -45,7 +47,7 @@ def _duration(text: str) -> timedelta:
 
 def duration_option(name: str, help: str) -> Any:
     """An option that takes a duration."""
-    return _option(name, metavar="DURATION", help=help, parser=_duration)
+    return option(name, metavar="DURATION", help=help, parser=_duration)
 
 
 def _output(forms: str, help: str) -> Any:
@@ -56,7 +58,10 @@ def _output(forms: str, help: str) -> Any:
             raise typer.BadParameter(f"{value!r} is not one of {forms.replace('|', ', ')}")
         return value
 
-    return _option("--output", "-o", metavar=forms, help=help, callback=check)
+    return option("--output", "-o", metavar=forms, help=help, callback=check)
+
+
+ClusterArgument = Annotated[list[str] | None, argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
 
 
 @frozen(kw_only=True)
@@ -64,7 +69,7 @@ class Printed:
     """How a command prints what it did: lines of text, or an object for each."""
 
     output: Annotated[str | None, _output("text|json", "json prints an object a line, and errors as objects.")] = None
-    json: Annotated[bool, _option("--json", help="The same as -o json.")] = False
+    json: Annotated[bool, option("--json", help="The same as -o json.")] = False
 
     def __attrs_post_init__(self) -> None:
         this_is_json(self.as_json)
@@ -124,7 +129,7 @@ class Api:
 
     budget: Annotated[
         str | None,
-        _option(
+        option(
             "--budget",
             envvar="AIODBCLIENT_BUDGET",
             metavar="URL",
@@ -135,7 +140,7 @@ class Api:
     ] = None
     timeout: Annotated[timedelta | None, duration_option("--timeout", "Stop after so long, such as 30s.")] = None
     verbose: Annotated[
-        bool, _option("--verbose", help="Print errors with the request and its id, and the seconds of each tenant.")
+        bool, option("--verbose", help="Print errors with the request and its id, and the seconds of each tenant.")
     ] = False
 
 
@@ -145,8 +150,40 @@ class OnCluster(Api):
 
     cluster: Annotated[
         str | None,
-        _option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=cluster_names, hidden=True),
+        option("--cluster", metavar="CLUSTER", help=_CLUSTER_HELP, autocompletion=cluster_names, hidden=True),
     ] = None
+
+
+@frozen(kw_only=True)
+class ListedOn(OnCluster):
+    """The cluster of a command on all of it."""
+
+    words: ClusterArgument = None
+
+    @property
+    def target(self) -> str:
+        """The cluster."""
+        return split(self.words, self.cluster, 0)[0]
+
+
+@frozen(kw_only=True)
+class NamedOn(OnCluster):
+    """The cluster of a command on one user or database of it, and the name."""
+
+    words: Annotated[
+        list[str] | None,
+        argument(
+            "CLUSTER NAME",
+            f"The cluster's name or id, and the name. Default of CLUSTER: ${CLUSTER_VARIABLE}.",
+            autocompletion=cluster_names,
+        ),
+    ] = None
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The cluster and the name."""
+        cluster, [name] = split(self.words, self.cluster, 1)
+        return cluster, name
 
 
 @frozen(kw_only=True)
@@ -154,11 +191,11 @@ class Recorded(Api):
     """The store of a command, and the clusters of its tenants."""
 
     clusters: Annotated[
-        list[str] | None, _option("--cluster", metavar="CLUSTER", help=_CLUSTERS_HELP, autocompletion=cluster_names)
+        list[str] | None, option("--cluster", metavar="CLUSTER", help=_CLUSTERS_HELP, autocompletion=cluster_names)
     ] = None
     store: Annotated[
         str,
-        _option(
+        option(
             "--store",
             envvar=STORE_VARIABLE,
             metavar="STORE",
@@ -168,14 +205,14 @@ class Recorded(Api):
         ),
     ]
     prefix: Annotated[
-        str, _option("--prefix", metavar="TEXT", help="The prefix of the tenants' databases and logins.")
+        str, option("--prefix", metavar="TEXT", help="The prefix of the tenants' databases and logins.")
     ] = ""
 
 
-PrivateOption = Annotated[bool, _option("--private", help="Use the cluster's private connection.")]
+PrivateOption = Annotated[bool, option("--private", help="Use the cluster's private connection.")]
 AdminOption = Annotated[
     str | None,
-    _option(
+    option(
         "--admin",
         envvar="AIODBCLIENT_ADMIN",
         metavar="DSN",
@@ -193,7 +230,7 @@ class Place(Recorded):
     admin: AdminOption = None
     connection_limit: Annotated[
         int | None,
-        _option(
+        option(
             "--connection-limit",
             metavar="N",
             min=1,
@@ -205,7 +242,7 @@ class Place(Recorded):
 
 FromOption = Annotated[
     Path | None,
-    _option(
+    option(
         "--from",
         metavar="FILE",
         help="Read the names from a CSV file: its column `name`, or its only column. - is the standard input.",
@@ -218,64 +255,68 @@ class Chosen:
     """The tenants that a command is for."""
 
     names: Annotated[
-        list[str] | None, _argument("[NAME]...", "The tenants. Names, --from or --all.", autocompletion=words)
+        list[str] | None, argument("[NAME]...", "The tenants. Names, --from or --all.", autocompletion=words)
     ] = None
     file: FromOption = None
-    everybody: Annotated[bool, _option("--all", help="All tenants in the store.")] = False
+    everybody: Annotated[bool, option("--all", help="All tenants in the store.")] = False
+
+    @property
+    def typed(self) -> bool:
+        """Whether each name was typed on the command line."""
+        return not self.everybody and self.file is None
 
 
 @frozen(kw_only=True)
 class Listed:
     """The tenants that a command is for, none of which has to be in the store."""
 
-    names: Annotated[
-        list[str] | None, _argument("[NAME]...", "The tenants. Names or --from.", autocompletion=words)
-    ] = None
+    names: Annotated[list[str] | None, argument("[NAME]...", "The tenants. Names or --from.", autocompletion=words)] = (
+        None
+    )
     file: FromOption = None
+
+
+MaxOption = Annotated[
+    int | None,
+    option(
+        "--max",
+        metavar="N",
+        min=0,
+        help="Refuse to remove or suspend more than N, in case a file was cut short. --yes needs it beside --all, "
+        "--from and --prune.",
+    ),
+]
 
 
 @frozen(kw_only=True)
 class Pruning:
     """Whether a command removes what is not among the names, and how much at most."""
 
-    prune: Annotated[bool, _option("--prune", help="Remove what is there and not among the names.")] = False
-    most: Annotated[
-        int | None,
-        _option("--max", metavar="N", min=0, help="Refuse to remove more than N, in case the file was cut short."),
-    ] = None
+    prune: Annotated[bool, option("--prune", help="Remove what is there and not among the names.")] = False
+    most: MaxOption = None
 
 
 COMMON = (Printed, Api)  # the sets that most commands have: a page says them once
-ClusterArgument = Annotated[list[str] | None, _argument("CLUSTER", _CLUSTER_HELP, autocompletion=cluster_names)]
-NamedArgument = Annotated[
-    list[str] | None,
-    _argument(
-        "CLUSTER NAME",
-        f"The cluster's name or id, and the name. Default of CLUSTER: ${CLUSTER_VARIABLE}.",
-        autocompletion=cluster_names,
-    ),
-]
-ShowOption = Annotated[bool, _option("--show", help="Print secrets too.")]
-YesOption = Annotated[bool, _option("--yes", "-y", help="Do not ask.")]
+ShowOption = Annotated[bool, option("--show", help="Print secrets too.")]
+YesOption = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 AdoptOption = Annotated[
-    bool, _option("--adopt", help="Take over logins and databases that exist and are not on record.")
+    bool, option("--adopt", help="Take over logins and databases that exist and are not on record.")
 ]
 UsersFileOption = Annotated[
     Path,
-    _option(
+    option(
         "--from",
         metavar="FILE",
         help="A list of users in YAML or JSON, as the API's POST takes them. - is the standard input.",
     ),
 ]
-RoleOption = Annotated[
-    Role,
-    _option(
-        "--role",
-        metavar="owner|writer|reader",
-        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
-    ),
-]
+_ROLE_HELP = "Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner."
+RoleOption = Annotated[Role, option("--role", metavar="owner|writer|reader", help=_ROLE_HELP)]
+
+
+def role_options(role: Role) -> list[str]:
+    """The options that lead another command to the same role."""
+    return [] if role is Role.OWNER else ["--role", role.value]
 
 
 def _roles(text: str) -> list[Role]:
@@ -284,21 +325,13 @@ def _roles(text: str) -> list[Role]:
     return list(Role) if text == "all" else [Role(text)]
 
 
-RolesOption = Annotated[
-    Any,
-    _option(
-        "--role",
-        metavar="owner|writer|reader|all",
-        parser=_roles,
-        help="Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner.",
-    ),
-]
+RolesOption = Annotated[Any, option("--role", metavar="owner|writer|reader|all", parser=_roles, help=_ROLE_HELP)]
 OlderOption = Annotated[
     timedelta | None,
     duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),
 ]
 MostOption = Annotated[
-    int | None, _option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
+    int | None, option("--most", metavar="N", min=1, help="How many tenants each cluster may have. Default: no limit.")
 ]
 AfterOption = Annotated[
     timedelta | None, duration_option("--after", "Skip tenants that were rotated more recently, such as 1d.")
@@ -329,7 +362,8 @@ def expanded(command: Callable[..., Any]) -> tuple[list[inspect.Parameter], Call
 def _members(kind: Any) -> Iterator[inspect.Parameter]:
     for member in attrs.fields(attrs.resolve_types(kind)):
         default = inspect.Parameter.empty if member.default is attrs.NOTHING else member.default
-        if issubclass(kind, COMMON) and (member.name != "output" or kind in (Printed, Table)):
+        own = member.name == "words" or (member.name == "output" and kind not in (Printed, Table))
+        if issubclass(kind, COMMON) and not own:
             member.type.__metadata__[0].rich_help_panel = "common"
         yield inspect.Parameter(member.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=member.type)
 
@@ -339,7 +373,7 @@ def split(words: list[str] | None, option: str | None, count: int | None) -> tup
     clusters, names = split_clusters(words, None if option is None else [option], count)
     if len(clusters) > 1:
         raise InvalidArgumentError(
-            f"{', '.join(clusters)}: this command is for one cluster. Give it as CLUSTER or --cluster. Nothing was sent"
+            f"{', '.join(clusters)}: this command is for one cluster: add --cluster {clusters[0]}. Nothing was sent"
         )
     return clusters[0], names
 

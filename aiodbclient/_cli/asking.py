@@ -1,4 +1,4 @@
-"""Ask on the terminal, and the bounds of what is removed."""
+"""Ask on the terminal, and the one rule of everything that deletes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Role
-from .output import note, printable, safe, write_error
+from .output import note, printable, safe, this_command, write_error
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SHOWN = 10  # names that a question lists at most
+FEW = 10  # names that a question or a suggested command lists at most
 
 
 class DeclinedError(typer.Abort):
     """The answer was no."""
 
 
-def confirm(what: str, *, yes: bool, words: Sequence[str] = ()) -> None:
+def confirm(what: str, *, yes: bool, words: Sequence[str] = (), options: Sequence[str] = ()) -> None:
     """Ask on the terminal whether to go on, unless ``yes``. With ``words``, one of them has to be typed."""
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise InvalidArgumentError(f"{what} There is no terminal to ask on: repeat with --yes. Nothing was changed")
+    if not has_terminal():
+        again = this_command("--yes", *options)
+        raise InvalidArgumentError(f"{what} There is no terminal to ask on. To go on: {again}. Nothing was changed")
     while True:
         answer = _answer(f"{what} Type {' or '.join(words)} to go on: " if words else f"{what} [y/N]: ")
         if answer in words or (not words and answer.lower() in ("y", "yes")):
@@ -34,6 +35,30 @@ def confirm(what: str, *, yes: bool, words: Sequence[str] = ()) -> None:
         if words or answer.lower() in ("n", "no", ""):
             raise DeclinedError
         note("answer y or n")
+
+
+def confirm_ending(
+    what: str, number: int, *, typed: bool, cluster: str, most: int | None, yes: bool, done: str = "removed"
+) -> None:
+    """Ask before so many names are deleted or suspended: the rule of every command that does that.
+
+    Names that were ``typed`` on the command line need a y, or --yes. Names that come from elsewhere (--all, --from,
+    --prune) need their number or the cluster's name, or --yes with --max.
+    """
+    check_most(number, most, done)
+    bound = ["--max", str(number)] if most is None and not typed else []
+    if yes and bound:
+        raise InvalidArgumentError(
+            f"--yes needs --max N here. {number} would be {done} now: {this_command(*bound)}. Nothing was changed"
+        )
+    if number:
+        words = [] if typed else [str(number), *([] if ", " in cluster else [cluster])]
+        confirm(what, yes=yes, words=words, options=bound)
+
+
+def has_terminal() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _answer(question: str) -> str:
@@ -51,11 +76,13 @@ def _answer(question: str) -> str:
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Make SIGINT and SIGTERM raise KeyboardInterrupt in code that waits without the event loop."""
+    """Make SIGINT and SIGTERM raise KeyboardInterrupt in code that waits without the event loop, which misses them."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    wakeup = signal.set_wakeup_fd(-1)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -70,11 +97,11 @@ def check_most(number: int, most: int | None, done: str = "removed") -> None:
 
 def some(names: Sequence[str]) -> str:
     """The first of the names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(map(safe, names[:_SHOWN]))}{more}"
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f"{', '.join(map(safe, names[:FEW]))}{more}"
 
 
-def removal(names: Sequence[str], cluster: str, role: Role, what: str) -> str:
+def removal(names: Sequence[str], cluster: str, role: Role, what: str = "") -> str:
     """The question before tenants are removed."""
     number = f" ({len(names)})" if len(names) > 1 else ""
     if role is not Role.OWNER:

@@ -19,6 +19,8 @@ from .output import is_safe
 _SECONDS = 2.0  # nobody waits longer for a word
 ASKS_THE_API = "AIODBCLIENT_COMPLETE_CLUSTERS"
 COMPLETES = "_AIODBCLIENT_COMPLETE"  # set by the shell that asks how a word goes on
+# Where bash gets no word, it offers files. Of two words that begin differently it inserts nothing, and shows them.
+_NOTHING = "(no name is known here)\n \n"
 _asked = ContextVar("_asked", default=False)
 
 
@@ -30,9 +32,12 @@ def complete(answer: Callable[[], object]) -> int:
             answer()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
+    text = printed.getvalue()
     if _asked.get():  # zsh offers files if it is told to, and fish where nothing is said
-        code, printed = 0, StringIO("" if printed.getvalue().strip() == "_files" else printed.getvalue())
-    sys.stdout.write(printed.getvalue())
+        code, text = 0, "" if text.strip() == "_files" else text
+        if not text.strip() and os.environ[COMPLETES] == "complete_bash":
+            text = _NOTHING
+    sys.stdout.write(text)
     return code
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ..engines import POSTGRESQL
-from .arguments import STORE_VARIABLE, AdminOption, ClusterArgument, OnCluster, Printed, PrivateOption, split
-from .doctor_checks import check_budget, check_cluster, check_open_databases, check_servers, check_token
+from .arguments import STORE_VARIABLE, AdminOption, ListedOn, Printed, PrivateOption, option
+from .doctor_checks import (
+    check_budget,
+    check_cluster,
+    check_open_databases,
+    check_servers,
+    check_store,
+    check_token,
+)
 from .doctor_findings import Figures, Findings, print_report
-from .doctor_store import check_store
 from .doctor_trial import live
 from .opening import find_cluster, open_client
 from .running import DONE, SOME_FAILED, writes
@@ -18,22 +22,20 @@ from .running import DONE, SOME_FAILED, writes
 
 @writes
 async def examine(
-    place: OnCluster,
+    place: ListedOn,
     printed: Printed,
-    words: ClusterArgument = None,
     store: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--store",
             envvar=STORE_VARIABLE,
             metavar="STORE",
             help="Check this store and its key too.",
-            show_default=False,
         ),
     ] = None,
     attempt: Annotated[
         bool,
-        typer.Option(
+        option(
             "--try",
             help="Prove what this package assumes of the provider: make logins, and take a throw-away tenant through "
             "its whole life.",
@@ -41,13 +43,13 @@ async def examine(
     ] = False,
     report: Annotated[
         bool,
-        typer.Option("--report", help="Print a block to paste into an issue, without secrets and host names."),
+        option("--report", help="Print a block to paste into an issue, without secrets and host names."),
     ] = False,
     private: PrivateOption = False,
     admin: AdminOption = None,
     close_defaultdb: Annotated[
         bool,
-        typer.Option(
+        option(
             "--close-defaultdb",
             help="PostgreSQL: shut every login without a grant of its own out of defaultdb, for good.",
         ),
@@ -61,8 +63,7 @@ async def examine(
     Example: aiodbclient doctor tenants-prod
     Example: aiodbclient doctor tenants-prod --try --report
     """
-    cluster, _ = split(words, place.cluster, 0)
-    findings, figures = Findings(as_json=printed.as_json), Figures()
+    cluster, findings, figures = place.target, Findings(as_json=printed.as_json), Figures()
     async with open_client(place, on_event=figures.count) as (client, paced):
         if not await check_budget(findings, paced):
             return SOME_FAILED

@@ -14,23 +14,18 @@ from .. import Cluster, DatabaseClient, RequestEvent
 from .._version import __version__
 from ..errors import APIError
 from .assumptions import ASSUMPTIONS
-from .output import printable, stdout_console, write
+from .output import printable, write, write_styled
 
-_STYLES = {"ok": "green", "FAIL": "red", "skip": "yellow"}
+_STYLES = {"ok": "", "FAIL": "red", "skip": "yellow"}
 
 
 @define
 class Findings:
-    """Prints a line for each check as soon as it is done.
-
-    Attributes:
-        as_json: Whether each line is a JSON object.
-        failed: How many checks failed.
-        results: The result of each check, by its name: ``held`` or ``failed``, and the type of the error.
-    """
+    """Prints a line for each check as soon as it is done."""
 
     as_json: bool
     failed: int = 0
+    # By the name of the check: ``held`` or ``failed``, and the type of the error.
     results: dict[str, tuple[str, str]] = field(factory=dict[str, tuple[str, str]])
 
     def ok(self, check: str, found: str) -> None:
@@ -53,12 +48,9 @@ class Findings:
         if self.as_json:
             members = {"check": check, "result": result.lower(), "found": found} | ({"do": advice} if advice else {})
             write(f"{json.dumps(members)}\n")
-            return
-        console = stdout_console()
-        with console.capture() as captured:
-            console.print(f"{result:<4}", style=_STYLES[result], end="")
-            console.print(f"  {check}: {printable(found)}{f'. {advice}' if advice else ''}", soft_wrap=True)
-        write(captured.get())
+        else:
+            text = f"{result:<4}  {check}: {printable(found)}{f'. {advice}' if advice else ''}"
+            write_styled([(text, _STYLES[result])])
 
 
 @define

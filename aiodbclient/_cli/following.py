@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,42 +15,33 @@ from ..errors import (
     ConflictError,
     DatabaseClientError,
     InvalidArgumentError,
-    RotationPendingError,
     SettingsDifferError,
     UnsupportedOperationError,
 )
 from ..tenants import TenantEvent
+from .asking import some
 from .opening import AnyBudget
 from .output import Lines, as_json, complain, note, safe, this_command
-from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, message_of, on_signals
+from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, has_way_out, message_of, on_signals
 from .tenants_programs import ProgramError
 
 if TYPE_CHECKING:
     from .progress import Bar
 
-# Running the same command again does not help against these.
-_FINAL = (ConflictError, InvalidArgumentError, RotationPendingError, SettingsDifferError, UnsupportedOperationError)
 _UNTOUCHED = (Action.KEPT, Action.ABSENT)
 
 
 @frozen(kw_only=True)
 class Report:
-    """What is printed of each outcome.
-
-    Attributes:
-        as_objects: Whether to print each outcome as a JSON object.
-        row: Makes what is printed of a success besides its name and action.
-        details: Makes what is printed of a success otherwise, before the end of the line; empty for nothing.
-        summary: Makes what is printed behind the numbers at the end.
-        settle: Looks at a success once more before it is counted.
-        events: Where the seconds of each tenant are, with ``--verbose``.
-    """
+    """What is printed of each outcome. Its functions get the role that the run is for, or an empty text."""
 
     as_objects: bool
-    row: Callable[[Any], dict[str, Any]] = lambda outcome: {}
-    details: Callable[[Any], str] = lambda outcome: ""
-    summary: Callable[[], str] = lambda: ""
-    settle: Callable[[Any], Awaitable[Any]] | None = None
+    row: Callable[[Any, str], dict[str, Any]] = lambda outcome, role: {}  # of a success, beside its name and action
+    details: Callable[[Any, str], str] = lambda outcome, role: ""  # lines about a success, if any
+    summary: Callable[[], str] = lambda: ""  # behind the numbers at the end
+    settle: Callable[[Any, str], Awaitable[Any]] | None = None  # looks at a success once more before it is counted
+    # The commands that help those that failed, where running this one again does not.
+    ways: Callable[[Sequence[tuple[Failed, str]]], Iterable[str]] = lambda failed: ()
     events: dict[str, TenantEvent] = field(factory=dict[str, TenantEvent])
 
 
@@ -84,35 +75,18 @@ class Stopping:
 
 @define
 class Tally:
-    """What became of a command so far.
-
-    Attributes:
-        total: The number of its names.
-        once: Whether the work must not be done twice, so that running the command again must skip what is done.
-        again: Options of the command that goes on, or what makes the whole command.
-        started: When it began.
-        counts: How many outcomes there are of each action.
-        hopeful: How many of those that failed may succeed if the same command is run again.
-        error: What ended the whole run, if anything did.
-        stopped: Whether a signal stopped it.
-        at_once: Whether a second signal or ``--timeout`` ended it.
-    """
+    """What became of a command so far."""
 
     total: int
-    once: bool = False
-    again: Sequence[str] | Callable[[], str] = ()
+    once: bool = False  # whether the work must not be done twice, so that a second run must skip what is done
+    again: Callable[[], str] = this_command
     started: float = field(factory=monotonic)
     counts: Counter[Action] = field(factory=Counter[Action])
-    hopeful: int = 0
-    error: DatabaseClientError | None = None
+    failed: list[tuple[Failed, str]] = field(factory=list[tuple[Failed, str]])  # with their roles
+    alike: dict[tuple[str, ...], list[str]] = field(factory=dict[tuple[str, ...], list[str]])  # by their reasons
+    error: DatabaseClientError | None = None  # ended the whole run
     stopped: bool = False
-    at_once: bool = False
-
-    def count(self, outcome: Outcome) -> None:
-        """Count an outcome."""
-        self.counts[outcome.action] += 1
-        if isinstance(outcome, Failed):
-            self.hopeful += not isinstance(outcome.error, _FINAL)
+    at_once: bool = False  # ended by a second signal, or by --timeout
 
 
 async def follow(
@@ -124,7 +98,7 @@ async def follow(
     work: int | None = None,
     limited: bool = True,
     once: bool = False,
-    again: Sequence[str] | Callable[[], str] = (),
+    again: Callable[[], str] = this_command,
     missing: Mapping[str, str] = {},
     at_once: bool = False,
 ) -> int:
@@ -138,7 +112,7 @@ async def follow(
             on_signals(stopping.cancel if at_once else stopping.stop)
             for name, why in missing.items():
                 _take(Failed(name=name, error=InvalidArgumentError(why)), "", tally, bar, report, lines)
-            for behind, run in runs.items():
+            for role, run in runs.items():
                 if tally.stopped or tally.error is not None or lines.failure is not None:
                     break
                 stopping.run = bar.run = run
@@ -146,8 +120,8 @@ async def follow(
                     try:
                         async for outcome in run:
                             if report.settle is not None and not isinstance(outcome, Failed):
-                                outcome = await report.settle(outcome)
-                            _take(outcome, behind, tally, bar, report, lines)
+                                outcome = await report.settle(outcome, role)
+                            _take(outcome, role, tally, bar, report, lines)
                             if lines.failure is not None:  # nobody can read the outcomes any more
                                 run.stop()
                     except DatabaseClientError as error:
@@ -158,27 +132,33 @@ async def follow(
         if not report.as_objects and (tally.counts or not tally.total):
             done = ", ".join(f"{count} {action}" for action, count in sorted(tally.counts.items()))
             lines.write((done or "nothing to do") + ("" if tally.error else report.summary()))
-    return _end(tally, lines)
+    return _end(tally, lines, report)
 
 
-def _take(outcome: Any, behind: str, tally: Tally, bar: Bar, report: Report, lines: Lines) -> None:
+def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, lines: Lines) -> None:
     """Count an outcome and print it."""
-    failed = isinstance(outcome, Failed)
-    tally.count(outcome)
+    tally.counts[outcome.action] += 1
     bar.advance(outcome.tries, untouched=outcome.action in _UNTOUCHED)
-    if failed:
-        bar.fail(f"{safe(outcome.name)}{behind}", _reasons(outcome.error))
+    called = f"{outcome.name} ({role})" if role not in ("", "owner") else outcome.name
+    if isinstance(outcome, Failed):
+        tally.failed.append((outcome, role))
+        reasons = _reasons(outcome.error)
+        alike = tally.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
+        if not isinstance(outcome.error, ProgramError):  # each program has its say
+            alike.append(called)
+        bar.fail(safe(called), reasons if len(alike) <= 1 else ())
     event = report.events.pop(outcome.name, None)
     if report.as_objects:
-        members = _failure(outcome.error) if failed else report.row(outcome)
+        members = _failure(outcome.error) if isinstance(outcome, Failed) else report.row(outcome, role)
+        members = {"role": role} | members if role else members
         seconds = {} if event is None else {"seconds": _seconds(event)}
         lines.write(as_json({"name": outcome.name, "action": outcome.action, **members, **seconds}))
         return
-    if not failed and (details := report.details(outcome)):
+    if not isinstance(outcome, Failed) and (details := report.details(outcome, role)):
         lines.write(details)
     if event is not None:
         spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
-        bar.say(f"{safe(outcome.name)}{behind}: {spent}, {event.requests} requests")
+        bar.say(f"{safe(called)}: {spent}, {event.requests} requests")
 
 
 def _seconds(event: TenantEvent) -> dict[str, float]:
@@ -187,38 +167,52 @@ def _seconds(event: TenantEvent) -> dict[str, float]:
     return {part: round(getattr(event, part), 3) for part in parts}
 
 
-def _end(tally: Tally, lines: Lines) -> int:
+def _end(tally: Tally, lines: Lines, report: Report) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
-    done, failed = tally.counts.total(), tally.counts[Action.FAILED]
-    left = tally.total - done
-    progress = f"{done - failed} are done, {f'{failed} failed, ' if failed else ''}{left} are left. "
-    progress += (
-        "Do not run it again" if tally.once and not left + failed else f"To go on, run it again: {_again(tally)}"
-    )
+    done = tally.counts.total()
+    for first, *others in () if report.as_objects else filter(None, tally.alike.values()):
+        if others:
+            note(f"{len(others)} more failed as {safe(first)} did: {some(others)}")
     if tally.error is not None:
         code = code_of(tally.error)
         code = UNUSABLE if code == SOME_FAILED else code
-        complain(message_of(tally.error, retried=True) + (f"; {progress}" if done else ""), code)
+        complain(message_of(tally.error, retried=True) + (f"; {_progress(tally)}" if done else ""), code)
         return code
     if lines.failure is not None and not lines.failure.gone:
-        complain(f"{lines.failure}; {progress}", UNUSABLE)
+        complain(f"{lines.failure}; {_progress(tally)}", UNUSABLE)
         return UNUSABLE
-    if tally.at_once or (left > 0 and (tally.stopped or lines.failure is not None)):
-        complain(f"stopped early: {progress}", STOPPED)
+    if tally.at_once or (done < tally.total and (tally.stopped or lines.failure is not None)):
+        complain(f"stopped early: {_progress(tally)}", STOPPED)
         return STOPPED
-    if not tally.counts[Action.FAILED]:
+    if not tally.failed:
         return DONE
-    if tally.hopeful:
-        note(f"{tally.hopeful} failed. To try again, run it again: {_again(tally)}")
+    if hopeful := sum(not _is_final(each.error) for each, _ in tally.failed):
+        note(f"{hopeful} failed. To try again, run it again: {_again(tally)}")
+    for way in report.ways(tally.failed):
+        note(way)
     return SOME_FAILED
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether running the same command again does not help."""
+    return has_way_out(error) or isinstance(
+        error, ConflictError | InvalidArgumentError | SettingsDifferError | UnsupportedOperationError
+    )
+
+
+def _progress(tally: Tally) -> str:
+    """How far a run came that did not end, and how to go on."""
+    failed, left = len(tally.failed), tally.total - tally.counts.total()
+    done = f"{tally.counts.total() - failed} are done, {f'{failed} failed, ' if failed else ''}{left} are left. "
+    return done + (
+        "Do not run it again" if tally.once and not left + failed else f"To go on, run it again: {_again(tally)}"
+    )
 
 
 def _again(tally: Tally) -> str:
     """The command that goes on: this one, which skips what is done."""
-    if callable(tally.again):
-        return tally.again()
     if not tally.once or not tally.counts.total():
-        return this_command(*tally.again)
+        return tally.again()
     hours = int((monotonic() - tally.started) / 3600) + 2  # it may be run again some time later
     return this_command("--older-than", f"{hours}h")
 

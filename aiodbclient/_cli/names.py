@@ -80,7 +80,7 @@ def locate_names(arguments: list[str] | None, file: Path | None) -> dict[str, st
         raise InvalidArgumentError("give names or --from, not both")
     names = _unique(_cells(shown(file), read_text(file).rstrip()))
     if not names:
-        raise InvalidArgumentError(f"{shown(file)} holds no name")
+        raise InvalidArgumentError(f"{shown(file)} holds no name, so there is nothing to do")
     return names
 
 

@@ -94,9 +94,13 @@ class Lines:
                 self.failure = error
 
 
-def stdout_console() -> Console:
-    """A console on the standard output."""
-    return _console()
+def write_styled(lines: Iterable[tuple[str, str]]) -> None:
+    """Print lines on the standard output, each in a style where that has colours."""
+    console = _console()
+    with console.capture() as captured:
+        for text, style in lines:
+            console.print(text, style=style, soft_wrap=True)
+    write(captured.get())
 
 
 def error_console() -> Console:
@@ -152,12 +156,12 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 86400)}d"
 
 
-def this_command(*more: str, without: Sequence[str] = ()) -> str:
+def this_command(*more: str) -> str:
     """The command line of this process, to be copied, with ``more`` options unless it has them."""
     given = sys.argv[1:]
     end = given.index("--") if "--" in given else len(given)
     added = [] if more and more[0] in given[:end] else more
-    return command_line([*(each for each in given[:end] if each not in without), *added, *given[end:]])
+    return command_line([*given[:end], *added, *given[end:]])
 
 
 def command_line(arguments: Iterable[str]) -> str:
@@ -201,7 +205,7 @@ def print_rows(
 def _table(rows: Sequence[Mapping[str, object]], last: Sequence[str], *, wide: bool) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = [[name, *(_cell(name, row.get(name)) for row in rows)] for name in names]
-    console = stdout_console()
+    console = _console()
     narrow = console.is_terminal and not wide
     for name in reversed(last):
         if narrow and _width(columns) > console.width:

@@ -55,7 +55,7 @@ class Bar:
             TextColumn("{task.fields[limit]}", style="yellow"),
             console=self._console,
             auto_refresh=False,
-            disable=not self._console.is_terminal or speaks_json(),
+            disable=not self._console.is_terminal or speaks_json() or not work,
             expand=wide,
         )
         self._task = self._progress.add_task("", total=total, rate="", left="", failures="", limit="")
@@ -90,7 +90,7 @@ class Bar:
     def fail(self, name: str, reasons: Sequence[str]) -> None:
         """Print above the bar why a name failed. With ``--json`` it is on the standard output already."""
         self._failed += 1
-        if speaks_json():
+        if speaks_json() or not reasons:
             return
         text = "\n".join(f"{name}: {printable(reason)}" for reason in reasons)
         if self._progress.disable:
@@ -178,20 +178,12 @@ def _limited(requests: int, short: Taken, long: Taken) -> float:
 
 @define
 class Pace:
-    """How a run gets on. Names that are left as they are do not count.
+    """How a run gets on. Names that are left as they are do not count."""
 
-    Attributes:
-        names: The number of names that take work, as far as is known.
-        done: The number of those that are done.
-        requests: The number of those requests.
-        active: The seconds in which the rate limit did not make the run wait.
-        clock: Tells the seconds that have passed.
-    """
-
-    names: int
+    names: int  # that take work, as far as is known
     done: int = 0
-    requests: int = 0
-    active: float = 0.0
+    requests: int = 0  # of those that are done
+    active: float = 0.0  # s in which the rate limit did not make the run wait
     clock: Callable[[], float] = field(kw_only=True, repr=False)
     _sent: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]], init=False)
 

@@ -20,12 +20,14 @@ from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
     InvalidResponseError,
+    NoRoomError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     RotationPendingError,
     ServerError,
     StoreError,
+    SuspendedError,
     UnsupportedOperationError,
 )
 from .arguments import expanded
@@ -74,7 +76,10 @@ def _exit_code(work: Callable[[], Coroutine[Any, Any, int]], limit: timedelta | 
             write_error("\n")  # end the line of the question
         complain("stopped: nothing was changed", STOPPED)
         return STOPPED
-    except (asyncio.CancelledError, KeyboardInterrupt):
+    except KeyboardInterrupt:  # while a file or a pipe was read: asyncio turns all other signals into a cancellation
+        complain("stopped: nothing was changed", STOPPED)
+        return STOPPED
+    except asyncio.CancelledError:
         complain(f"stopped{unclear}", STOPPED)
         return STOPPED
     except OutputError as error:
@@ -124,20 +129,25 @@ def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
     match error:
         case AuthenticationError():
             return "check $DIGITALOCEAN_TOKEN"
-        case _ if not error.advice:
+        case _ if not error.advice or has_way_out(error):
             return ""
-        case RotationPendingError():
-            return "retire it first, or use --force"
-        case ConflictError(id=""):
-            return "choose another name, or take over what exists with --adopt"
-        case NotFoundError(id=""):
-            return "restore it from a backup of the cluster, or make an empty one with --recreate"
         case InvalidResponseError(status=0):
             return "--if-exists reset gives it a new one, which ends the old one"
         case StoreError():
             return _ABOUT_KEYS
         case _:
             return "" if retried else "look before you run it again"
+
+
+def has_way_out(error: Exception) -> bool:
+    """Whether another command than this one is the way out. ``Opened.ways`` names it, once for all tenants."""
+    match error:
+        case NoRoomError() | RotationPendingError() | SuspendedError():
+            return True
+        case ConflictError(id="") | NotFoundError(id=""):
+            return bool(error.advice)
+        case _:
+            return False
 
 
 _ABOUT_KEYS = (

@@ -9,7 +9,7 @@ from attrs import asdict
 
 from .. import Cluster, ClusterClient, User
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
-from .arguments import Api, ClusterArgument, NamedArgument, OnCluster, Printed, ShowOption, Table, YesOption, split
+from .arguments import Api, ListedOn, NamedOn, OnCluster, Printed, ShowOption, Table, YesOption
 from .asking import confirm
 from .help import Command, ListGroup, group
 from .names import check_name
@@ -24,6 +24,7 @@ dbs = group("List, create and delete the databases of a cluster.")
 
 _SECRETS = ("password", "access_cert", "access_key")
 _LAST = ("host", "id")
+_KINDS = {"db": "database", "user": "user"}
 
 
 @asynccontextmanager
@@ -59,12 +60,12 @@ async def list_clusters(printed: Table, api: Api) -> int:
 
 @clusters.command("get", cls=Command)
 @reads
-async def get_cluster(printed: Table, place: OnCluster, words: ClusterArgument = None) -> int:
+async def get_cluster(printed: Table, place: ListedOn) -> int:
     """Read one cluster, and where it listens.
 
     Example: aiodbclient clusters get tenants-prod
     """
-    cluster, _ = split(words, place.cluster, 0)
+    cluster = place.target
     async with _opened(place, cluster) as found:
         info = await found.info()
     row = _cluster(info)
@@ -82,12 +83,12 @@ def _cluster(cluster: Cluster) -> dict[str, object]:
 
 @dbs.command("list", cls=Command)
 @reads
-async def list_dbs(printed: Table, place: OnCluster, words: ClusterArgument = None) -> int:
+async def list_dbs(printed: Table, place: ListedOn) -> int:
     """List the databases of a cluster.
 
     Example: aiodbclient dbs list tenants-prod
     """
-    cluster, _ = split(words, place.cluster, 0)
+    cluster = place.target
     async with _opened(place, cluster) as found:
         rows = [{"name": db.name} for db in await found.dbs.list()]
     print_rows(rows, as_objects=printed.as_json, none=f"{cluster} has no databases")
@@ -96,12 +97,12 @@ async def list_dbs(printed: Table, place: OnCluster, words: ClusterArgument = No
 
 @dbs.command("get", cls=Command)
 @reads
-async def get_db(printed: Table, place: OnCluster, words: NamedArgument = None) -> int:
+async def get_db(printed: Table, place: NamedOn) -> int:
     """Read one database: exits with 1 if it does not exist.
 
     Example: aiodbclient dbs get tenants-prod defaultdb
     """
-    cluster, [name] = split(words, place.cluster, 1)
+    cluster, name = place.target
     async with _opened(place, cluster, f"db {name}") as found:
         db = await found.dbs.get(name)
     print_rows([{"name": db.name}], as_objects=printed.as_json)
@@ -110,42 +111,37 @@ async def get_db(printed: Table, place: OnCluster, words: NamedArgument = None) 
 
 @dbs.command("create", cls=Command)
 @writes
-async def create_db(printed: Printed, place: OnCluster, words: NamedArgument = None) -> int:
+async def create_db(printed: Printed, place: NamedOn) -> int:
     """Create a database.
 
     Example: aiodbclient dbs create tenants-prod archive
     """
-    cluster, [name] = split(words, place.cluster, 1)
+    cluster, name = place.target
     check_name(name)
     async with _opened(place, cluster, f"db {name}") as found:
         await found.dbs.create(name)
-    _print_done(name, "created", "database", as_object=printed.as_json)
+    _print_done(name, f"created the database {safe(name)}", printed)
     return DONE
 
 
 @dbs.command("delete", cls=Command)
 @writes
-async def delete_db(printed: Printed, place: OnCluster, words: NamedArgument = None, yes: YesOption = False) -> int:
+async def delete_db(printed: Printed, place: NamedOn, yes: YesOption = False) -> int:
     """Delete a database and all its data.
 
     Example: aiodbclient dbs delete tenants-prod archive --yes
     """
-    cluster, [name] = split(words, place.cluster, 1)
-    confirm(f"Delete the database {safe(name)} of {cluster} and all its data?", yes=yes)
-    async with _opened(place, cluster, f"db {name}") as found:
-        await found.dbs.delete(name)
-    _print_done(name, "deleted", "database", as_object=printed.as_json)
-    return DONE
+    return await _delete("db", printed, place, yes=yes)
 
 
 @users.command("list", cls=Command)
 @reads
-async def list_users(printed: Table, place: OnCluster, words: ClusterArgument = None, show: ShowOption = False) -> int:
+async def list_users(printed: Table, place: ListedOn, show: ShowOption = False) -> int:
     """List the users of a cluster.
 
     Example: aiodbclient users list tenants-prod
     """
-    cluster, _ = split(words, place.cluster, 0)
+    cluster = place.target
     async with _opened(place, cluster) as found:
         rows = [_user(user, show) for user in await found.users.list()]
     _print_users(rows, printed, none=f"{cluster} has no users")
@@ -154,12 +150,12 @@ async def list_users(printed: Table, place: OnCluster, words: ClusterArgument = 
 
 @users.command("get", cls=Command)
 @reads
-async def get_user(printed: Table, place: OnCluster, words: NamedArgument = None, show: ShowOption = False) -> int:
+async def get_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
     """Read one user.
 
     Example: aiodbclient users get tenants-prod reporting --show
     """
-    cluster, [name] = split(words, place.cluster, 1)
+    cluster, name = place.target
     async with _opened(place, cluster, f"user {name}") as found:
         user = await found.users.get(name)
     _print_users([_user(user, show)], printed)
@@ -168,12 +164,12 @@ async def get_user(printed: Table, place: OnCluster, words: NamedArgument = None
 
 @users.command("create", cls=Command)
 @writes
-async def create_user(printed: Table, place: OnCluster, words: NamedArgument = None, show: ShowOption = False) -> int:
+async def create_user(printed: Table, place: NamedOn, show: ShowOption = False) -> int:
     """Create a user. It needs --show, because the password is printed once and not stored.
 
     Example: aiodbclient users create tenants-prod reporting --show
     """
-    cluster, [name] = split(words, place.cluster, 1)
+    cluster, name = place.target
     check_name(name)
     _check_shown(show)
     async with _opened(place, cluster, f"user {name}") as found:
@@ -184,16 +180,21 @@ async def create_user(printed: Table, place: OnCluster, words: NamedArgument = N
 
 @users.command("delete", cls=Command)
 @writes
-async def delete_user(printed: Printed, place: OnCluster, words: NamedArgument = None, yes: YesOption = False) -> int:
+async def delete_user(printed: Printed, place: NamedOn, yes: YesOption = False) -> int:
     """Delete a user.
 
     Example: aiodbclient users delete tenants-prod reporting --yes
     """
-    cluster, [name] = split(words, place.cluster, 1)
-    confirm(f"Delete the user {safe(name)} of {cluster}?", yes=yes)
-    async with _opened(place, cluster, f"user {name}") as found:
-        await found.users.delete(name)
-    _print_done(name, "deleted", "user", as_object=printed.as_json)
+    return await _delete("user", printed, place, yes=yes)
+
+
+async def _delete(kind: str, printed: Printed, place: NamedOn, *, yes: bool) -> int:
+    cluster, name = place.target
+    what = f"the {_KINDS[kind]} {safe(name)}"
+    confirm(f"Delete {what} of {cluster}{' and all its data' if kind == 'db' else ''}?", yes=yes)
+    async with _opened(place, cluster, f"{kind} {name}") as found:
+        await (found.dbs if kind == "db" else found.users).delete(name)
+    _print_done(name, f"deleted {what}", printed)
     return DONE
 
 
@@ -201,8 +202,7 @@ async def delete_user(printed: Printed, place: OnCluster, words: NamedArgument =
 @writes
 async def reset_user(
     printed: Table,
-    place: OnCluster,
-    words: NamedArgument = None,
+    place: NamedOn,
     show: ShowOption = False,
     yes: YesOption = False,
 ) -> int:
@@ -212,7 +212,7 @@ async def reset_user(
 
     Example: aiodbclient users reset tenants-prod reporting --show --yes
     """
-    cluster, [name] = split(words, place.cluster, 1)
+    cluster, name = place.target
     _check_shown(show)
     question = f"Give the user {safe(name)} of {cluster} a new password? The old one stops working at once."
     confirm(question, yes=yes)
@@ -245,11 +245,11 @@ def _user(user: User, show: bool) -> dict[str, object]:
     return {"name": row.pop("name"), "role": row.pop("role", None)} | row
 
 
-def _print_done(name: str, action: str, what: str, *, as_object: bool) -> None:
-    if as_object:
-        write(f"{as_json({'name': name, 'action': action})}\n")
+def _print_done(name: str, done: str, printed: Printed) -> None:
+    if printed.as_json:
+        write(f"{as_json({'name': name, 'action': done.partition(' ')[0]})}\n")
     else:
-        note(f"{action} the {what} {safe(name)}")
+        note(done)
 
 
 users.command("plan", cls=Command)(plan_users)

@@ -5,30 +5,21 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import typer
-
 from ..errors import ConfigurationError, InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Role, SQLiteStore
 from ..tenants._naming import record_name, tenant_of
-from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption
+from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption, argument
 from .asking import confirm
 from .help import Command, group
-from .output import as_json, command_line, complain, print_rows, safe, write
+from .output import as_json, print_rows, safe, write
 from .running import DONE, UNUSABLE, reads, writes
-from .stores import KEY_VARIABLE, IfMissing, keys, open_store
-
-TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
+from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, complain_damaged, keys, open_store
 
 app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
 
 StoreArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="STORE",
-        envvar=STORE_VARIABLE,
-        help="A file, or postgresql://user@host/db.",
-        show_default=False,
-    ),
+    argument("STORE", help="A file, or postgresql://user@host/db.", envvar=STORE_VARIABLE),
 ]
 
 
@@ -56,18 +47,20 @@ async def list_store(store: StoreArgument, printed: Table) -> int:
     none = "" if damaged else f"{store} has no records"
     print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("username", "cluster"), none=none)
     for each in damaged:
-        name, role = tenant_of(each)
-        roles = [] if role is Role.OWNER else ["--role", role.value]
-        forget = command_line(["store", "forget", store, name, *roles])
-        complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+        complain_damaged(store, *tenant_of(each))
     return UNUSABLE if damaged else DONE
 
 
 @app.command("forget", cls=Command)
 @writes
 async def forget_record(
-    store: StoreArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The tenant.", show_default=False)],
+    words: Annotated[
+        list[str],
+        argument(
+            "STORE NAME",
+            help=f"The store, and the tenant. Default of STORE: ${STORE_VARIABLE}.",
+        ),
+    ],
     printed: Printed,
     role: RoleOption = Role.OWNER,
     yes: YesOption = False,
@@ -78,6 +71,7 @@ async def forget_record(
 
     Example: aiodbclient store forget copy.db beta --yes
     """
+    store, name = _store_and_name(words)
     question = f"Remove the record of {safe(name)} from {store}? Its password is lost, its logins and database stay."
     async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, SQLiteStore | PostgresStore):
@@ -89,6 +83,19 @@ async def forget_record(
     else:
         write(f"{safe(name)}: forgotten\n")
     return DONE
+
+
+def _store_and_name(words: list[str]) -> tuple[str, str]:
+    default = os.environ.get(STORE_VARIABLE)
+    match words:
+        case [store, name]:
+            return store, name
+        case [name] if default:
+            return default, name
+        case [_]:
+            raise InvalidArgumentError(f"give STORE and NAME, or set ${STORE_VARIABLE} and give NAME")
+        case _:
+            raise InvalidArgumentError(f"unexpected extra argument: {words[2]!r}")
 
 
 @app.command("keygen", cls=Command)
@@ -129,12 +136,10 @@ async def rekey_store(store: StoreArgument, printed: Printed) -> int:
 @app.command("copy", cls=Command)
 @writes
 async def copy_store(
-    source: Annotated[str, typer.Argument(metavar="STORE", help="The store to read.", show_default=False)],
+    source: Annotated[str, argument("STORE", help="The store to read.")],
     target: Annotated[
         str,
-        typer.Argument(
-            metavar="TARGET", help="The store to write. It is created if it does not exist.", show_default=False
-        ),
+        argument("TARGET", help="The store to write. It is created if it does not exist."),
     ],
     printed: Printed,
 ) -> int:

@@ -12,10 +12,13 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from ..errors import InvalidArgumentError, StoreError
-from ..tenants import PostgresStore, Seal, SQLiteStore, Store
-from .output import note
+from ..tenants import PostgresStore, Role, Seal, SQLiteStore, Store
+from .arguments import role_options
+from .output import NAME, command_line, complain, note, safe
+from .running import UNUSABLE
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
+TARGET_KEY_VARIABLE = "AIODBCLIENT_STORE_KEY_TO"
 ENTRY_POINTS = "aiodbclient.stores"
 _POSTGRESQL = ("postgresql", "postgres")
 _NO_TABLE = "SQLSTATE 42P01"
@@ -51,9 +54,12 @@ async def open_store(
         key = keys() if key is None else (key or None)
         store = _store(where, key, make=if_missing is IfMissing.MAKE)
         if if_missing is IfMissing.MAKE and key is None and is_missing(where):
+            path = Path(where)
+            encrypted = path.with_name(f"{path.stem}-encrypted{path.suffix}")
+            copy = command_line(["store", "copy", where, str(encrypted)])
             note(
-                f"the new store {where} holds passwords as plain text. To encrypt it, remove it, set ${KEY_VARIABLE} "
-                "to what `aiodbclient store keygen` prints, and begin again"
+                f"the new store {where} holds passwords as plain text. To encrypt it: export {TARGET_KEY_VARIABLE}="
+                f"$({NAME} store keygen); {copy}. Then keep that key, and use the copy with it as ${KEY_VARIABLE}"
             )
         if if_missing is IfMissing.MAKE or not is_missing(where):
             try:
@@ -70,6 +76,12 @@ async def open_store(
                 f"{shown(where)} does not exist: check {called}. Only provisioning and `store copy` create a store"
             )
         yield opened
+
+
+def complain_damaged(where: str, name: str, role: Role) -> None:
+    """Print that a record is damaged, and the command that removes it."""
+    forget = command_line(["store", "forget", where, name, *role_options(role)])
+    complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
 
 
 def _store(where: str, key: list[str] | None, *, make: bool) -> Store:

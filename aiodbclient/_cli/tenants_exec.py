@@ -8,21 +8,22 @@ import signal
 import sys
 from asyncio.subprocess import Process, create_subprocess_exec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkstemp
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
-from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, resolved
+from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, resolved, role_options
+from .asking import FEW, SIGNALS
 from .delivery import environment_of
 from .following import Report, follow
 from .help import PROGRAM
 from .names import write_names
-from .output import command_line, complain, safe, this_command
+from .output import command_line, complain, safe
 from .running import SOME_FAILED, writes
-from .tenants_place import Opened, named, open_records
+from .tenants_place import Opened, is_suspended, named, open_records
 from .tenants_programs import Ran, run_quietly
 
 # What the program does not get: our secrets, and what would lead libpq to another server or login. All variables that
@@ -34,7 +35,6 @@ _NOT_PASSED_ON = frozenset(
     }
 )
 _NOT_FOUND, _NOT_RUN = 127, 126  # as shells have them
-_FEW = 10  # names that a suggested command repeats
 
 
 @writes
@@ -45,15 +45,20 @@ async def exec_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     at_a_time: Annotated[
-        int, typer.Option("--at-a-time", metavar="N", min=1, help="How many programs run at a time, for several NAMEs.")
+        int,
+        option(
+            "--at-a-time",
+            metavar="N",
+            min=1,
+            help="How many programs run at a time, for several NAMEs. Default: 8.",
+        ),
     ] = 8,
     failed: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--failed",
             metavar="FILE",
             help="Write the names for which the program has not succeeded, for --from.",
-            show_default=False,
         ),
     ] = None,
 ) -> int:
@@ -102,7 +107,7 @@ async def _exec_each(
         complain(f"{program[0]}: no such program", _NOT_FOUND)
         return _NOT_FOUND
     names, missing = await opened.select(wanted, role)
-    left = dict.fromkeys([*names, *missing])
+    left, records = dict.fromkeys([*names, *missing]), opened.found[role].records
     if failed is not None:
         write_names(failed, left)  # now, so that a file that cannot be written is noticed, and a crash loses nothing
 
@@ -111,28 +116,32 @@ async def _exec_each(
             return await run_quietly(program, _environment(credential, Path(folder)), Path(folder))
 
     def again() -> str:
-        if failed is None and len(left) > _FEW:
-            return this_command()
-        options = [] if role is Role.OWNER else ["--role", role.value]
-        options += ["--json"] if printed.as_json else []
-        which = [*left] if failed is None else ["--from", str(failed), "--failed", str(failed)]
+        saved, able = failed, [name for name in left if name in records and not is_suspended(records[name])]
+        if saved is None and len(able) > FEW:
+            handle, path = mkstemp(prefix="aiodbclient-failed-", suffix=".csv")
+            os.close(handle)
+            saved = Path(path)
+            write_names(saved, able)
+        options = [*role_options(role), *(["--json"] if printed.as_json else [])]
+        which = able if saved is None else ["--from", str(saved), "--failed", str(saved)]
         options += ["--at-a-time", str(at_a_time), *given_options(opened.place, Recorded)]
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 
-    async def settle(outcome: Any) -> Any:
+    async def settle(outcome: Any, role: str) -> Any:
         del left[outcome.name]
         return outcome
 
     report = Report(
         as_objects=printed.as_json,
-        row=lambda outcome: outcome.value.as_object(),
-        details=lambda outcome: f"{safe(outcome.name)}: {outcome.value.seconds:.1f} s",
+        row=lambda outcome, role: outcome.value.as_object(),
+        details=lambda outcome, role: f"{safe(outcome.name)}: {outcome.value.seconds:.1f} s",
         settle=settle,
+        ways=opened.ways,
         events=opened.events,
     )
     try:
         code = await follow(
-            {"": opened.tenants.role(role).each(work, names, at_a_time)},
+            {role.value: opened.tenants.role(role).each(work, names, at_a_time)},
             total=len(names),
             budget=opened.budget,
             report=report,
@@ -162,6 +171,9 @@ def _environment(credential: Credential, folder: Path) -> dict[str, str]:
 
 async def _run(program: list[str], environment: dict[str, str]) -> int:
     """Run the program to its end. Returns its exit code, or as shells do 128 and the signal that killed it."""
+    early, loop = list[int](), asyncio.get_running_loop()
+    for number in SIGNALS:  # before the program starts: a signal that comes meanwhile is its, too
+        loop.add_signal_handler(number, early.append, number)
     try:
         process = await create_subprocess_exec(*program, env=environment)
     except OSError as error:
@@ -172,6 +184,8 @@ async def _run(program: list[str], environment: dict[str, str]) -> int:
         return _NOT_RUN
     except ValueError:
         raise InvalidArgumentError("the arguments of a program have no NUL") from None
+    for each in early:
+        process.send_signal(each)
     _pass_on_signals(process)
     try:
         code = await process.wait()

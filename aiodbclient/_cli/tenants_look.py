@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from attrs import evolve
 
 from ..errors import InvalidArgumentError
@@ -26,28 +25,30 @@ from .arguments import (
     Pruning,
     Recorded,
     RoleOption,
+    RolesOption,
     Shown,
     ShowOption,
     Table,
+    option,
     resolved,
 )
-from .asking import check_most
+from .asking import FEW, check_most, some
 from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
 from .following import Report, follow
 from .names import locate_names
-from .output import check_stdout, note, print_rows, printable, safe, span, stdout_console, write
+from .output import check_stdout, note, print_rows, printable, safe, span, write, write_styled
 from .running import DIFFERENT, DONE, SOME_FAILED, reads
 from .stores import IfMissing
-from .tenants_place import named, open_place, open_records
+from .tenants_place import Opened, is_suspended, named, open_place, open_records, open_selection
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
-_FEW = 10  # names that a suggested command repeats
 _LAST = ("since", "username")
 _SIGNS = {
     "create": ("+ {}", "green"),
     "adopt": ("+ {} (adopted: its login or database exists{})", "yellow"),
     "conflict": ("! {} (in conflict: its login or database exists and is not on record; --adopt takes it over)", "red"),
     "resume": ("~ {} (unfinished, will be resumed)", "yellow"),
+    "renew": ("~ {} (half removed: its removal is finished, with all data, and it is created again)", "red"),
     "repair": ("~ {} (has problems)", "yellow"),
     "remove": ("- {}", "red"),
 }
@@ -131,12 +132,11 @@ async def show_tenants(
     show: ShowOption = False,
     ca_file: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--ca-file",
             metavar="FILE",
             help="Print URIs that verify the server by the CA in this file. The file is written if it is not there; "
             "with -o k8s it is the path of the mounted ca.crt, and nothing is written.",
-            show_default=False,
         ),
     ] = None,
 ) -> int:
@@ -184,63 +184,78 @@ def _print_credentials(credentials: list[Credential], printed: Shown, ca_file: P
 
 
 @reads
-async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: RoleOption = Role.OWNER) -> int:
+async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: RolesOption = None) -> int:
     """Find out whether tenants work, and change nothing. Without names: all. Exits with 5 if one has a problem.
 
-    A tenant that another command works on is no problem.
+    A tenant that another command works on is no problem. Readers and writers are checked with --role.
 
-    Example: aiodbclient tenants check --cluster tenants-prod --store tenants.db
+    Example: aiodbclient tenants check --role all --cluster tenants-prod --store tenants.db
     """
-    place, words = resolved(place, chosen.names, None)
-    wanted = named(words, chosen.file, chosen.everybody or not (words or chosen.file))
-    broken, busy, rows = dict[str, TenantChecked](), set[str](), list[dict[str, Any]]()
+    roles: list[Role] = role or [Role.OWNER]
+    broken, busy, rows = dict[tuple[str, str], TenantChecked](), set[tuple[str, str]](), list[dict[str, Any]]()
 
-    def row(outcome: TenantChecked) -> dict[str, Any]:
+    def row(outcome: TenantChecked, role: str) -> dict[str, Any]:
         problems = list(outcome.problems)
-        state = "in progress" if outcome.name in busy else "problems" if problems else "ok"
+        state = "in progress" if (outcome.name, role) in busy else "problems" if problems else "ok"
         return (
-            {"role": role.value, "state": state}
+            {"role": role, "state": state}
             | _age(outcome.credential, printed)
             | {"problems": problems if printed.as_json else ", ".join(problems)}
             | _login(outcome.credential, printed)
         )
 
-    def details(outcome: TenantChecked) -> str:
+    def details(outcome: TenantChecked, role: str) -> str:
         if printed.output in ("table", "wide"):
-            rows.append({"name": outcome.name} | row(outcome))
+            rows.append({"name": outcome.name} | row(outcome, role))
             return ""
-        if outcome.name in busy:
-            return f"{safe(outcome.name)}: in progress"
-        return f"{safe(outcome.name)}: {', '.join(outcome.problems)}" if outcome.problems else ""
+        found = "in progress" if (outcome.name, role) in busy else ", ".join(outcome.problems)
+        return f"{safe(outcome.name)}{'' if role == Role.OWNER else f' ({role})'}: {found}" if found else ""
 
-    async def settle(outcome: TenantChecked) -> TenantChecked:
-        if _UNFINISHED.intersection(outcome.problems) and await _is_claimed(opened.store, outcome.name, role):
-            busy.add(outcome.name)
+    async def settle(outcome: TenantChecked, role: str) -> TenantChecked:
+        if _UNFINISHED.intersection(outcome.problems) and await _is_claimed(opened.store, outcome.name, Role(role)):
+            busy.add((outcome.name, role))
             return evolve(outcome, problems=())
         if outcome.problems:
-            broken[outcome.name] = outcome
+            broken[outcome.name, role] = outcome
         return outcome
 
-    async with open_place(place) as opened:
-        names, missing = await opened.select(wanted, role)
+    async with open_selection(place, chosen, roles, default_all=True) as selected:
+        opened, missing = selected.opened, selected.missing
         report = Report(
             as_objects=printed.as_json,
             row=row,
             details=details,
             settle=settle,
             summary=lambda: "" if broken or missing else ": all well",
+            ways=opened.ways,
             events=opened.events,
         )
-        run = {"": opened.tenants.role(role).check(names)}
-        code = await follow(run, total=len(names), budget=opened.budget, report=report, limited=False, missing=missing)
+        runs = {its.value: opened.tenants.role(its).check(names) for its, names in selected.names.items()}
+        total, budget = selected.total, opened.budget
+        code = await follow(runs, total=total, budget=budget, report=report, limited=False, missing=missing)
+        unchecked = {its: list((await opened.on_record(its)).records) for its in Role if its not in roles}
     print_rows(rows, as_objects=False, wide=printed.wide, last=_LAST)
+    if selected.wanted is None and any(unchecked.values()):
+        others = ", ".join(f"{len(each)} {its}{'s' * (len(each) > 1)}" for its, each in unchecked.items() if each)
+        note(f"not checked: {others}. To check all: {opened.command('check', '--role', 'all')}")
     if broken and code in (DONE, SOME_FAILED):
-        which = list(broken) if len(broken) <= _FEW else ["--all"]
-        note(f"{len(broken)} with problems. To repair them: {opened.command('repair', *which, role=role)}")
-        if any(_UNFINISHED.intersection(each.problems) for each in broken.values()):
-            note(f"to see which command finishes what was begun: {opened.command('list')}")
+        _say_what_helps(opened, broken)
         code = DIFFERENT if code == DONE else code
     return opened.end(code)
+
+
+def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantChecked]) -> None:
+    """Print the commands that repair these tenants, and which of them such a repair deletes."""
+    for role in Role:
+        names = [name for name, its in broken if its == role]
+        which = names if len(names) <= FEW else ["--all"]
+        if names:
+            note(f"{len(names)} with problems. To repair them: {opened.command('repair', *which, role=role)}")
+        if going := opened.half_removed(names, role):
+            what = "deletes their data" if role is Role.OWNER else f"deletes the {role}"
+            note(f"repair finishes removals that began, which {what}: {some(going)}")
+    if any(Problem.UNFINISHED in each.problems for each in broken.values()):
+        note(f"to see which command finishes what was begun: {opened.command('list')}")
 
 
 async def _is_claimed(store: Store, name: str, role: Role) -> bool:
@@ -259,7 +274,7 @@ async def plan_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     adopt: AdoptOption = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Check the tenants in the store too.")] = False,
+    refresh: Annotated[bool, option("--refresh", help="Check the tenants in the store too.")] = False,
     capacity: MostOption = None,
 ) -> int:
     """Compare the names with the store and the cluster, and change nothing. Exits with 5 if something differs.
@@ -273,12 +288,15 @@ async def plan_tenants(
         plan = await opened.tenants.role(role).plan(
             wanted, prune=pruning.prune, refresh=refresh, if_exists="adopt" if adopt else "error"
         )
+        records = (await opened.on_record(role)).records
+        asleep = [name for name in plan.keep if name in records and is_suspended(records[name])]
+        removed = opened.half_removed([*wanted], role)
     if printed.as_json:
         print_rows(({"name": name, "change": change} for name, change in _changes(plan)), as_objects=True)
     else:
-        _print_plan(plan)
+        _print_plan(plan, asleep, removed)
     if plan.repair and not printed.as_json:
-        which = plan.repair if len(plan.repair) <= _FEW else ["--all"]
+        which = plan.repair if len(plan.repair) <= FEW else ["--all"]
         note(f"to see the problems: {opened.command('check', *which, role=role)}")
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
@@ -300,24 +318,22 @@ def _changes(plan: Plan) -> list[tuple[str, str]]:
     return [(name, kind) for kind, names in kinds.items() for name in names]
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: Plan, suspended: Sequence[str], half_removed: Sequence[str]) -> None:
     """Print a line for each name that differs, and then the number of each kind."""
-    console = stdout_console()
-    with console.capture() as captured:
-        for name, change in _changes(plan):
-            if change in _SIGNS:
-                sign, style = _SIGNS[change]
-                shut_out = plan.shut_out.get(name)
-                more = f"; {', '.join(map(safe, shut_out))} can no longer use it" if shut_out else ""
-                console.print(printable(sign.format(safe(name), more)), style=style, soft_wrap=True)
-        counts = [
-            f"{len(plan.create)} to create",
-            f"{len(plan.resume)} to resume",
-            f"{len(plan.extra) if plan.prune else 0} to remove",
-            f"{len(plan.keep)} to keep",
-        ]
-        others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
-        others["others on record left alone"] = () if plan.prune else plan.extra
-        counts += [f"{len(names)} {what}" for what, names in others.items() if names]
-        console.print(", ".join(counts), soft_wrap=True)
-    write(captured.get())
+    lines = list[tuple[str, str]]()
+    for name, change in _changes(plan):
+        if change in _SIGNS:
+            sign, style = _SIGNS["renew" if name in half_removed else change]
+            shut_out = plan.shut_out.get(name)
+            more = f"; {', '.join(map(safe, shut_out))} can no longer use it" if shut_out else ""
+            lines.append((printable(sign.format(safe(name), more)), style))
+    counts = [
+        f"{len(plan.create)} to create",
+        f"{len(plan.resume)} to resume",
+        f"{len(plan.extra) if plan.prune else 0} to remove",
+        f"{len(plan.keep)} to keep{f' (suspended: {some(suspended)})' if suspended else ''}",
+    ]
+    others = {"to adopt": plan.adopt, "in conflict": plan.conflict, "to repair": plan.repair}
+    others["others on record left alone"] = () if plan.prune else plan.extra
+    counts += [f"{len(names)} {what}" for what, names in others.items() if names]
+    write_styled([*lines, (", ".join(counts), "")])

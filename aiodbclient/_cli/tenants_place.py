@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from difflib import get_close_matches
+from datetime import datetime
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from attrs import field, frozen
 
-from .. import ClusterClient, Run
+from .. import ClusterClient, Failed, Run
 from ..engines import Engine, guard_tenants
-from ..errors import InvalidArgumentError, StoreError
+from ..errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NoRoomError,
+    NotFoundError,
+    RotationPendingError,
+    ServerError,
+    StoreError,
+    SuspendedError,
+    TenantNotFoundError,
+    TransportError,
+)
 from ..tenants import Record, Role, Store, TenantEvent, Tenants
+from ..tenants._intent import Verb, intent_of, pending
 from ..tenants._naming import tenant_of
-from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved
+from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
+from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of
 from .following import Report, follow
 from .names import check_tenants, read_names
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
-from .output import command_line, complain, safe
-from .running import DONE, SOME_FAILED, UNUSABLE
-from .stores import IfMissing, open_store
+from .output import command_line, note, safe, this_command
+from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
+from .stores import IfMissing, complain_damaged, open_store
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
+_NEAR = 0.75  # how near a name must be to the one that was meant
 
 
 @frozen
@@ -38,20 +54,15 @@ class OnRecord:
 
 @frozen
 class Opened:
-    """The tenants of the clusters that the options of a command name.
-
-    Attributes:
-        called: What the operator calls each cluster, by its id.
-        events: What ``--verbose`` prints of each tenant that was worked on, by its name.
-    """
+    """The tenants of the clusters that the options of a command name."""
 
     tenants: Tenants
     store: Store
     budget: AnyBudget
     engine: Engine | str | None
     place: Recorded
-    called: Mapping[str, str]
-    events: dict[str, TenantEvent]
+    called: Mapping[str, str]  # what the operator calls each cluster, by its id
+    events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
     found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
 
     @property
@@ -85,15 +96,54 @@ class Opened:
             return list(found.records), {}
         there = {*found.records, *found.damaged}
         owners = there if role is Role.OWNER else set((await self.on_record(Role.OWNER)).records)
-        missing = {name: self._missing(name, role, owners) for name in wanted if name not in there}
+        others = owners.difference(wanted)  # a name that was given too is not the one that was meant
+        missing = {name: self._missing(name, role, owners, others) for name in wanted if name not in there}
         return [name for name in wanted if name in there], missing
 
-    def _missing(self, name: str, role: Role, owners: set[str]) -> str:
+    def _missing(self, name: str, role: Role, owners: set[str], others: set[str]) -> str:
         if name in owners:
             return f"it has no {role}. To create one: {self.command('provision', name, role=role)}"
-        alike = name.translate(_ALIKE)
-        like = [alike] if alike in owners else get_close_matches(name, owners, 1)
-        return f"not on record{f'. Did you mean {safe(like[0])}?' if like else ''}"
+        meant = _nearest(name, others)
+        return f"not on record{'' if meant is None else f'. Did you mean {safe(meant)}?'}"
+
+    def ways(self, failed: Sequence[tuple[Failed, str]]) -> Iterator[str]:
+        """Yield the commands that help tenants that failed, where running the same one again does not."""
+        groups = defaultdict[tuple[type[Exception], Role, str], list[str]](list)
+        for outcome, label in failed:
+            role = Role(label or Role.OWNER)
+            record = self.found[role].records.get(outcome.name) if role in self.found else None
+            begun = pending(record) if record is not None and isinstance(outcome.error, TenantNotFoundError) else []
+            if begun or has_way_out(outcome.error):
+                groups[type(outcome.error), role, "".join(begun[:1])].append(outcome.name)
+        for (kind, role, verb), names in groups.items():
+            for way in self._ways(kind, names if len(names) <= FEW else ["--all"], role, verb):
+                yield f"{some(names)}: {way}"
+
+    def _ways(self, kind: type[Exception], which: list[str], role: Role, verb: str) -> Iterator[str]:
+        if kind is RotationPendingError:
+            yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
+            if which != ["--all"]:  # the others would be rotated again
+                forced = self.command("rotate", *which, "--force", role=role)
+                yield f"to rotate nevertheless, which ends what is not retired: {forced}"
+        elif kind is SuspendedError:
+            yield f"suspended. To give the logins back: {self.command('resume', *which)}"
+        elif kind is NoRoomError:
+            yield f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
+        elif kind is ConflictError and len(self.called) > 1:
+            yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
+        elif kind is ConflictError:
+            yield f"not on record, and on the cluster. To take over what exists: {this_command('--adopt')}"
+        elif kind is NotFoundError:
+            recreate = self.command("repair", *which, "--recreate", role=role)
+            yield f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
+        else:
+            yield f"begun, and not finished. To finish: {self.command(verb, *which, role=role)}"
+
+    def half_removed(self, names: Sequence[str], role: Role) -> list[str]:
+        """Those of the names whose removal, with all data, was begun and not finished."""
+        records = self.found[role].records
+        intents = {name: intent_of(records.get(name)) for name in names}
+        return [name for name, intent in intents.items() if intent is not None and intent.verb is Verb.REMOVE]
 
     def unusable(self, name: str, role: Role) -> str:
         """Why a tenant on record has no credential to use."""
@@ -104,18 +154,29 @@ class Opened:
 
     def command(self, verb: str, *words: str, role: Role = Role.OWNER) -> str:
         """Another command on the same tenants, to be copied."""
-        roles = [] if role is Role.OWNER else ["--role", role.value]
-        kind = Recorded if verb == "list" else type(self.place)
-        return command_line(["tenants", verb, *words, *roles, *given_options(self.place, kind)])
+        kind = Recorded if verb in ("list", "rooms") else type(self.place)
+        return command_line(["tenants", verb, *words, *role_options(role), *given_options(self.place, kind)])
 
     def end(self, code: int) -> int:
         """Report the damaged records, if a command was for all. Returns the exit code."""
         damaged = [(name, role) for role, found in self.found.items() for name in found.damaged]
         for name, role in damaged:
-            roles = [] if role is Role.OWNER else ["--role", role.value]
-            forget = command_line(["store", "forget", self.place.store, name, *roles])
-            complain(f"{safe(name)}: its record is damaged. Restore the store, or remove it: {forget}", UNUSABLE)
+            complain_damaged(self.place.store, name, role)
         return UNUSABLE if damaged and code in (DONE, SOME_FAILED) else code
+
+
+def _nearest(name: str, others: Collection[str]) -> str | None:
+    """The one of ``others`` that is nearest to ``name``; None if several are as near, or all are far."""
+    if alike := [each for each in others if each.translate(_ALIKE) == name.translate(_ALIKE)]:
+        return alike[0]
+    near = [(SequenceMatcher(None, each, name).ratio(), each) for each in get_close_matches(name, others, 2, _NEAR)]
+    return None if not near or (len(near) > 1 and near[0][0] == near[1][0]) else near[0][1]
+
+
+def is_suspended(record: Record, before: datetime | None = None) -> bool:
+    """Whether a tenant is suspended, or was by then."""
+    since = None if record.current is None else record.current.suspended
+    return since is not None and (before is None or since <= before)
 
 
 @asynccontextmanager
@@ -141,7 +202,12 @@ async def open_records(place: Recorded, most: int | None = None) -> AsyncGenerat
     async with open_client(place, offline=offline) as (client, budget):
         async with patiently():
             known = [client.cluster(UUID(each)) for each in wanted if offline]
-            clusters = known or await find_clusters(client, wanted)
+            try:
+                clusters = known or await find_clusters(client, wanted)
+            except (ServerError, TransportError):
+                ids = command_line(["store", "list", place.store, "-o", "wide"])
+                note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
+                raise
         async with _open(place, clusters, budget, IfMissing.FAIL, most=most) as opened:
             yield opened
 
@@ -177,22 +243,61 @@ def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | N
     return None
 
 
-async def do(
+@frozen
+class Selection:
+    """The tenants that a command is for: their names by role, and why others that were given are missing."""
+
+    opened: Opened
+    wanted: Sequence[str] | None
+    typed: bool
+    names: Mapping[Role, Sequence[str]]
+    missing: Mapping[str, str]
+
+    @property
+    def total(self) -> int:
+        """How many names there are, each counted for each of its roles."""
+        return sum(map(len, self.names.values()))
+
+    def confirm_ending(self, question: str, number: int, *, most: int | None, yes: bool, done: str = "removed") -> None:
+        """Ask before so many of them are deleted or suspended."""
+        cluster = self.opened.cluster
+        confirm_ending(question, number, typed=self.typed, cluster=cluster, most=most, yes=yes, done=done)
+
+    async def run(
+        self,
+        verb: Callable[[Tenants, Sequence[str]], Run[Any]],
+        printed: Printed,
+        *,
+        show: bool = False,
+        once: bool = False,
+        again: Callable[[], str] = this_command,
+    ) -> int:
+        """Do ``verb`` for each role, and print what becomes of it. Returns the exit code."""
+        opened = self.opened
+        code = await follow(
+            {role.value: verb(opened.tenants.role(role), its) for role, its in self.names.items() if its},
+            total=self.total,
+            budget=opened.budget,
+            report=report_of(printed, opened, show=show),
+            once=once,
+            again=again,
+            missing=self.missing,
+        )
+        return opened.end(code)
+
+
+@asynccontextmanager
+async def open_selection(
     place: Place,
     chosen: Chosen,
     roles: Sequence[Role],
-    verb: Callable[[Tenants, list[str]], Run[Any]],
-    printed: Printed,
     *,
-    show: bool = False,
-    once: bool = False,
-    ask: Callable[[Opened, Mapping[Role, list[str]], Mapping[str, str]], None] | None = None,
     among: Callable[[Record], bool] | None = None,
-    ignore_absent: bool | None = None,
-) -> int:
-    """Do ``verb`` for the chosen tenants, in each of the roles. ``among`` says which of the records ``--all`` means."""
+    default_all: bool = False,
+) -> AsyncGenerator[Selection]:
+    """Find the chosen tenants in each of the roles. ``among`` says which of the records ``--all`` means."""
     place, words = resolved(place, chosen.names, None)
-    wanted = named(words, chosen.file, chosen.everybody)
+    wanted = named(words, chosen.file, chosen.everybody or (default_all and not (words or chosen.file)))
     async with open_place(place) as opened:
         names, missing = dict[Role, list[str]](), dict[str, str]()
         for role in roles:
@@ -201,44 +306,35 @@ async def do(
                 missing = lacking
             if wanted is None and among is not None:
                 names[role] = [name for name, record in opened.found[role].records.items() if among(record)]
-        if ignore_absent:
-            names[roles[0]] += missing
-            missing = {}
-        if ask is not None and any(names.values()):
-            ask(opened, names, missing)
-        runs = {
-            "" if role is Role.OWNER else f" ({role})": verb(opened.tenants.role(role), names[role])
-            for role in roles
-            if names[role]
-        }
-        code = await follow(
-            runs,
-            total=sum(map(len, names.values())),
-            budget=opened.budget,
-            report=report_of(printed, opened, show=show),
-            once=once,
-            again=() if ignore_absent is None else ["--ignore-absent"],
-            missing=missing,
-        )
-        return opened.end(code)
+        yield Selection(opened, wanted, chosen.typed, names, missing)
 
 
 def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
     """What is printed of tenants: their credentials with ``show``, what was repaired, and each that was removed."""
+    left = list[str]()
 
-    def row(outcome: Any) -> dict[str, Any]:
+    def row(outcome: Any, role: str) -> dict[str, Any]:
         credential = outcome.credential
         members = {} if credential is None else row_of(credential, None, show=show, as_object=True)
         return members | ({"problems": list(outcome.problems)} if hasattr(outcome, "problems") else {})
 
-    def details(outcome: Any) -> str:
+    def details(outcome: Any, role: str) -> str:
         lines = list[str]()
-        if outcome.action == "deleted":
-            lines.append(f"{safe(outcome.name)}: deleted")
+        if outcome.action == "kept" and outcome.credential is not None and outcome.credential.suspended is not None:
+            left.append(outcome.name)
         if problems := getattr(outcome, "problems", ()):
             lines.append(f"{safe(outcome.name)}: {outcome.action}: {', '.join(problems)}")
+        elif outcome.action == "deleted":
+            lines.append(f"{safe(outcome.name)}: deleted")
         if show and outcome.credential is not None:
             lines.append(lines_of(outcome.credential))
         return "\n".join(lines)
 
-    return Report(as_objects=printed.as_json, row=row, details=details, events=opened.events)
+    return Report(
+        as_objects=printed.as_json,
+        row=row,
+        details=details,
+        summary=lambda: f" ({some(left)}: suspended)" if left else "",
+        ways=opened.ways,
+        events=opened.events,
+    )

@@ -1,20 +1,22 @@
-"""The commands that change tenants: provision, repair, rotate and retire."""
+"""The commands that change tenants: provision, repair, rotate and retire, suspend, resume and remove."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated
 
-import typer
+from attrs import evolve
 
 from ..errors import InvalidArgumentError
-from ..tenants import Role
+from ..tenants import Record, Role
+from ..tenants._provisioning import IfExists
 from .arguments import (
     AdoptOption,
     AfterOption,
     Chosen,
     Listed,
+    MaxOption,
     MostOption,
     OlderOption,
     Place,
@@ -24,22 +26,17 @@ from .arguments import (
     RolesOption,
     ShowOption,
     YesOption,
+    duration_option,
+    option,
     resolved,
 )
-from .asking import check_most, confirm, removal, some
+from .asking import confirm, confirm_ending, has_terminal, removal, some
 from .following import follow
 from .names import locate_names
+from .output import note, this_command
 from .running import writes
 from .stores import IfMissing
-from .tenants_place import Opened, do, open_place, report_of
-
-
-class IfExists(StrEnum):
-    """What happens to a login or a database that exists and is not on record."""
-
-    ADOPT = "adopt"
-    RESET = "reset"
-    ERROR = "error"
+from .tenants_place import is_suspended, open_place, open_selection, report_of
 
 
 @writes
@@ -52,12 +49,12 @@ async def provision_tenants(
     adopt: AdoptOption = False,
     if_exists: Annotated[
         IfExists,
-        typer.Option(
+        option(
             metavar="error|adopt|reset",
             help="What to do with a login or database that exists and is not on record: fail, take it over, or take it "
-            "over and give the login a new password.",
+            "over and give the login a new password. Default: error.",
         ),
-    ] = IfExists.ERROR,
+    ] = "error",
     capacity: MostOption = None,
     yes: YesOption = False,
     show: ShowOption = False,
@@ -69,12 +66,12 @@ async def provision_tenants(
 
     Example: aiodbclient tenants provision --from names.csv --cluster tenants-prod --store tenants.db
     """
-    if adopt and if_exists is IfExists.RESET:
+    if adopt and if_exists == "reset":
         raise InvalidArgumentError("--adopt keeps passwords and --if-exists reset replaces them: give one of them")
-    action = IfExists.ADOPT if adopt else if_exists
+    action: IfExists = "adopt" if adopt else if_exists
     place, words = resolved(place, listed.names, None)
     wanted = locate_names(words, listed.file)
-    if action is IfExists.RESET:
+    if action == "reset":
         logins = f"each login of {', '.join(place.clusters or ())} that exists and is not on record"
         confirm(f"Give {logins} a new password? The old ones stop working.", yes=yes)
     missing = IfMissing.MAKE if role is Role.OWNER else IfMissing.FAIL
@@ -82,16 +79,17 @@ async def provision_tenants(
         tenants, report = opened.tenants.role(role), report_of(printed, opened, show=show)
         if not pruning.prune:
             kept = {name for name, each in (await opened.on_record(role)).records.items() if each.current is not None}
-            run = tenants.provision(wanted, if_exists=action.value)
+            run = tenants.provision(wanted, if_exists=action)
             work = len(set(wanted) - kept)
-            return await follow({"": run}, total=len(wanted), budget=opened.budget, report=report, work=work)
+            return await follow({role.value: run}, total=len(wanted), budget=opened.budget, report=report, work=work)
         opened.check(wanted)
-        plan = await tenants.plan(wanted, prune=True, if_exists=action.value)
-        check_most(len(plan.extra), pruning.most)
-        if plan.extra:
-            confirm(removal(plan.extra, opened.cluster, Role.OWNER, ""), yes=yes)
+        plan = await tenants.plan(wanted, prune=True, if_exists=action)
+        question = removal(plan.extra, opened.cluster, role)
+        confirm_ending(question, len(plan.extra), typed=False, cluster=opened.cluster, most=pruning.most, yes=yes)
         changed = (plan.create, plan.adopt, plan.conflict, plan.resume, plan.repair, plan.extra)
-        return await follow({"": plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report)
+        return await follow(
+            {role.value: plan.apply()}, total=sum(map(len, changed)), budget=opened.budget, report=report
+        )
 
 
 @writes
@@ -101,17 +99,24 @@ async def repair_tenants(
     printed: Printed,
     role: RoleOption = Role.OWNER,
     recreate: Annotated[
-        bool, typer.Option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
+        bool, option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
     ] = False,
+    yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
-    """Repair the problems that `check` finds. Drops no data, except that it finishes a removal that began.
+    """Repair the problems that `check` finds. Drops no data, except that it finishes removals that began.
+
+    On a terminal it asks before it finishes removals. Without a terminal it goes on: each was confirmed when it began,
+    and `check` names them.
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """
-    return await do(
-        place, chosen, [role], lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show
-    )
+    async with open_selection(place, chosen, [role]) as selected:
+        names, opened = selected.names[role], selected.opened
+        going = opened.half_removed(names, role)
+        question = removal(going, opened.cluster, role, "finish their removal, which deletes their data")
+        selected.confirm_ending(question, len(going), most=len(names), yes=yes or not has_terminal())
+        return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show)
 
 
 @writes
@@ -123,7 +128,7 @@ async def rotate_tenants(
     older_than: OlderOption = None,
     force: Annotated[
         bool,
-        typer.Option(
+        option(
             "--force",
             help="Rotate also tenants that are not retired yet. Programs may still use what this ends.",
         ),
@@ -136,23 +141,27 @@ async def rotate_tenants(
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants rotate --all --older-than 30d --yes --cluster tenants-prod --store tenants.db
     """
+    young = None if older_than is None else datetime.now(UTC) - older_than
 
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        total = sum(map(len, names.values()))
-        ends = sum(each.previous is not None for found in opened.found.values() for each in found.records.values())
-        ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
-        confirm(f"Give {total} logins on {opened.cluster} new credentials? {ended}", yes=yes)
+    def is_due(record: Record) -> bool:
+        since = None if record.current is None else record.current.since
+        return not is_suspended(record) and (young is None or since is None or since <= young)
 
-    return await do(
-        place,
-        chosen,
-        role or [Role.OWNER],
-        lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
-        printed,
-        show=show,
-        once=older_than is None,
-        ask=ask if chosen.everybody else None,
-    )
+    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
+        found, cluster = selected.opened.found, selected.opened.cluster
+        due = [record for its in found.values() for record in its.records.values() if is_due(record)]
+        if chosen.everybody and due:
+            ends = sum(record.previous is not None for record in due)
+            ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
+            asleep = [record.name for record in found[Role.OWNER].records.values() if is_suspended(record)]
+            left = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
+            confirm(f"Give {len(due)} logins on {cluster} new credentials? {ended}{left}", yes=yes)
+        return await selected.run(
+            lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
+            printed,
+            show=show,
+            once=older_than is None,
+        )
 
 
 @writes
@@ -164,7 +173,7 @@ async def retire_tenants(
     after: AfterOption = None,
     end_sessions: Annotated[
         bool,
-        typer.Option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
+        option("--end-sessions/--no-end-sessions", help="Whether to end open sessions of the previous login."),
     ] = True,
     yes: YesOption = False,
 ) -> int:
@@ -173,18 +182,90 @@ async def retire_tenants(
     Example: aiodbclient tenants retire alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants retire --all --after 1d --yes --cluster tenants-prod --store tenants.db
     """
-
-    def ask(opened: Opened, names: Mapping[Role, Sequence[str]], missing: Mapping[str, str]) -> None:
-        olds = [name for found in opened.found.values() for name, each in found.records.items() if each.previous]
-        if olds:
+    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
+        found, cluster = selected.opened.found, selected.opened.cluster
+        olds = [name for its in found.values() for name, record in its.records.items() if record.previous]
+        if chosen.everybody and olds:
             sessions = " and end their open sessions" if end_sessions else ""
-            confirm(f"Retire the previous logins of {some(olds)} on {opened.cluster}{sessions}?", yes=yes)
+            confirm(f"Retire the previous logins of {some(olds)} on {cluster}{sessions}?", yes=yes)
+        return await selected.run(
+            lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions), printed
+        )
 
-    return await do(
-        place,
-        chosen,
-        role or [Role.OWNER],
-        lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions),
-        printed,
-        ask=ask if chosen.everybody else None,
-    )
+
+@writes
+async def suspend_tenants(
+    chosen: Chosen, place: Place, printed: Printed, most: MaxOption = None, yes: YesOption = False
+) -> int:
+    """Suspend tenants: end all their logins and sessions, and keep their data. `resume` gives them back.
+
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster.
+
+    Example: aiodbclient tenants suspend gamma --yes --cluster tenants-prod --store tenants.db
+    """
+    async with open_selection(place, chosen, [Role.OWNER], among=lambda record: not is_suspended(record)) as selected:
+        going, cluster = selected.names[Role.OWNER], selected.opened.cluster
+        question = f"Suspend {some(going)} ({len(going)}) on {cluster}: end all their logins and sessions?"
+        selected.confirm_ending(question, len(going), most=most, yes=yes, done="suspended")
+        return await selected.run(lambda tenants, names: tenants.suspend(names), printed)
+
+
+@writes
+async def resume_tenants(
+    chosen: Chosen, place: Place, printed: Printed, yes: YesOption = False, show: ShowOption = False
+) -> int:
+    """Give suspended tenants their logins back, with new passwords.
+
+    Example: aiodbclient tenants resume gamma --cluster tenants-prod --store tenants.db
+    """
+    async with open_selection(place, chosen, [Role.OWNER], among=is_suspended) as selected:
+        going = selected.names[Role.OWNER]
+        if chosen.everybody and going:
+            confirm(f"Resume {some(going)} ({len(going)}) on {selected.opened.cluster}?", yes=yes)
+        return await selected.run(lambda tenants, names: tenants.resume(names), printed, show=show)
+
+
+@writes
+async def remove_tenants(
+    chosen: Chosen,
+    place: Place,
+    printed: Printed,
+    role: RoleOption = Role.OWNER,
+    keep_database: Annotated[
+        bool, option("--keep-database", help="Keep the databases and their data, for the administrator alone.")
+    ] = False,
+    ignore_absent: Annotated[bool, option("--ignore-absent", help="Leave out names that are not on record.")] = False,
+    suspended_for: Annotated[
+        timedelta | None, duration_option("--suspended-for", "Remove only tenants that are suspended for so long.")
+    ] = None,
+    most: MaxOption = None,
+    yes: YesOption = False,
+) -> int:
+    """Remove tenants: their logins, their databases with all data, and their records.
+
+    It asks first. With --all or --from, type the number of tenants or the name of the cluster. If a name is not on
+    record, nothing is removed. With --role reader or writer: remove only such logins.
+
+    Example: aiodbclient tenants remove gamma --cluster tenants-prod --store tenants.db --yes
+    Example: aiodbclient tenants remove --all --suspended-for 30d --cluster tenants-prod --store tenants.db
+    """
+    before = None if suspended_for is None else datetime.now(UTC) - suspended_for
+    among = None if before is None else partial(is_suspended, before=before)
+    async with open_selection(place, chosen, [role], among=among) as selected:
+        going, missing = selected.names[role], selected.missing
+        if missing and not ignore_absent:
+            going = []  # nothing half done
+        else:
+            what = "logins and records; the databases stay" if keep_database else ""
+            absent = f" Not on record: {some(list(missing))}." if missing else ""
+            question = f"{removal(going, selected.opened.cluster, role, what)}{absent}"
+            selected.confirm_ending(question, len(going), most=most, yes=yes)
+            going, missing = [*going, *missing], {}
+        code = await evolve(selected, names={role: going}, missing=missing).run(
+            lambda tenants, names: tenants.remove(names, keep_database=keep_database, suspended_for=suspended_for),
+            printed,
+            again=lambda: this_command("--ignore-absent"),
+        )
+        if missing:
+            note(f"nothing was changed. To leave out what is not on record: {this_command('--ignore-absent')}")
+        return code

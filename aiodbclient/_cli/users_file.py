@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import (
+    ClusterClient,
     KafkaACL,
     KafkaPermission,
     MongoRole,
@@ -24,12 +25,13 @@ from .. import (
 )
 from ..engines import CAPABILITIES
 from ..errors import InvalidArgumentError
-from .arguments import ClusterArgument, OnCluster, Printed, Pruning, ShowOption, UsersFileOption, YesOption, split
-from .asking import check_most, confirm, interruptible, some
+from ..tenants._naming import is_derived
+from .arguments import ListedOn, Printed, Pruning, ShowOption, UsersFileOption, YesOption
+from .asking import check_most, confirm, confirm_ending, interruptible, some
 from .following import Report, follow
 from .names import read_text, shown
 from .opening import find_cluster, open_client, patiently
-from .output import print_rows, printable, safe, stdout_console, write
+from .output import print_rows, printable, safe, this_command, write_styled
 from .running import DIFFERENT, DONE, reads, writes
 
 T = TypeVar("T")
@@ -43,21 +45,21 @@ _TAGS = {"str": "text", "bool": "true or false", "int": "a number", "float": "a 
 
 
 @reads
-async def plan_users(
-    printed: Printed, place: OnCluster, pruning: Pruning, file: UsersFileOption, words: ClusterArgument = None
-) -> int:
+async def plan_users(printed: Printed, place: ListedOn, pruning: Pruning, file: UsersFileOption) -> int:
     """Compare the users of a cluster with a file, and change nothing. Exits with 5 if something differs.
 
     Example: aiodbclient users plan tenants-prod --from users.yaml
     """
-    cluster, _ = split(words, place.cluster, 0)
+    cluster = place.target
     wanted = _wanted(file, pruning)
     async with open_client(place) as (client, _), patiently():
-        plan = await (await find_cluster(client, cluster)).users.plan(wanted, prune=pruning.prune)
+        found = await find_cluster(client, cluster)
+        plan = await found.users.plan(wanted, prune=pruning.prune)
+        of_tenants = await _tenants_logins(found, plan)
     if printed.as_json:
         print_rows(_changes(plan), as_objects=True)
     else:
-        _print(plan)
+        _print(plan, of_tenants)
     if pruning.prune:
         check_most(len(plan.extra), pruning.most)
     return DIFFERENT if plan else DONE
@@ -66,21 +68,21 @@ async def plan_users(
 @writes
 async def apply_users(
     printed: Printed,
-    place: OnCluster,
+    place: ListedOn,
     pruning: Pruning,
     file: UsersFileOption,
-    words: ClusterArgument = None,
     yes: YesOption = False,
     show: ShowOption = False,
 ) -> int:
     """Bring the users of a cluster in line with a file: create and update them, and with --prune delete all others.
 
-    It prints the plan first, and asks unless it only creates. --show prints the passwords of new users. `users get
+    It prints the plan first, and asks unless it only creates. --prune deletes the logins of tenants too: the plan marks
+    what looks like one. --show prints the passwords of new users. `users get
     --show` prints them later, except on MongoDB, where creating users needs --show.
 
     Example: aiodbclient users apply tenants-prod --from users.yaml --yes
     """
-    cluster, _ = split(words, place.cluster, 0)
+    cluster = place.target
     wanted = _wanted(file, pruning)
     async with open_client(place) as (client, limit):
         async with patiently():
@@ -89,22 +91,27 @@ async def apply_users(
         known = None if found.engine is None else CAPABILITIES.get(found.engine)
         if plan.create and not show and known is not None and not known.returns_passwords:
             raise InvalidArgumentError(
-                f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. Repeat with "
-                "--show. Nothing was changed"
+                f"the passwords of {some(plan.create)} would be lost: {found.engine} returns them once. To print "
+                f"them: {this_command('--show')}. Nothing was changed"
             )
+        of_tenants = await _tenants_logins(found, plan)
         if not printed.as_json:
-            _print(plan)
+            _print(plan, of_tenants)
         extra = plan.extra if plan.prune else ()
-        check_most(len(extra), pruning.most)
         changes = [f"{what} {some(names)}" for what, names in (("update", plan.update), ("delete", extra)) if names]
-        if changes:
-            confirm(f"On {cluster}: {' and '.join(changes)}?", yes=yes)
+        warning = f" {len(of_tenants)} of these look like tenants' logins." if of_tenants else ""
+        question = f"On {cluster}: {' and '.join(changes)}?{warning}"
+        if pruning.prune:
+            number, most = len(extra), pruning.most
+            confirm_ending(question, number, typed=False, cluster=cluster, most=most, yes=yes, done="deleted")
+        if plan.update and not extra:
+            confirm(question, yes=yes)
 
-        def row(outcome: Any) -> dict[str, Any]:
+        def row(outcome: Any, role: str) -> dict[str, Any]:
             return {"password": outcome.user.password} if show and outcome.user is not None else {}
 
-        def details(outcome: Any) -> str:
-            password = row(outcome).get("password")
+        def details(outcome: Any, role: str) -> str:
+            password = row(outcome, role).get("password")
             return "" if password is None else f"name: {safe(outcome.name)}\npassword: {password}\n"
 
         report = Report(as_objects=printed.as_json, row=row, details=details)
@@ -130,25 +137,30 @@ def _changes(plan: UserPlan) -> list[dict[str, Any]]:
     ]
 
 
-def _print(plan: UserPlan) -> None:
+async def _tenants_logins(cluster: ClusterClient, plan: UserPlan) -> set[str]:
+    """The users to delete that look like tenants' logins: by the form of their names, or since a database has them."""
+    extra = plan.extra if plan.prune else ()
+    known = None if cluster.engine is None else CAPABILITIES.get(cluster.engine)
+    has_databases = bool(extra) and known is not None and known.tenants == "database"
+    databases = {db.name for db in await cluster.dbs.list()} if has_databases else set[str]()
+    return {name for name in extra if name in databases or is_derived(name)}
+
+
+def _print(plan: UserPlan, of_tenants: Collection[str]) -> None:
     """Print a line for each user that changes, and the numbers."""
     signs = {"create": "+", "update": "~", "delete": "-"}
-    console = stdout_console()
-    with console.capture() as captured:
-        for change in _changes(plan):
-            if sign := signs.get(change["change"]):
-                lines = [f"{sign} {safe(change['name'])}", *(f"    {each}" for each in change.get("differs", ()))]
-                console.print("\n".join(map(printable, lines)), style=_STYLES[sign], soft_wrap=True)
-        kept = f"{len(plan.keep)} as asked for"
-        if plan.unknown:
-            kept += f" ({len(plan.unknown)} with settings that the API does not return)"
-        deleted, left = (len(plan.extra), 0) if plan.prune else (0, len(plan.extra))
-        console.print(
-            f"{len(plan.create)} to create, {len(plan.update)} to update, {deleted} to delete, {kept}, "
-            f"{left} others left alone",
-            soft_wrap=True,
-        )
-    write(captured.get())
+    lines = list[tuple[str, str]]()
+    for change in _changes(plan):
+        if sign := signs.get(change["change"]):
+            mark = " (looks like a tenant's login)" if change["name"] in of_tenants else ""
+            texts = [f"{sign} {safe(change['name'])}{mark}", *(f"    {each}" for each in change.get("differs", ()))]
+            lines += [(printable(text), _STYLES[sign]) for text in texts]
+    kept = f"{len(plan.keep)} as asked for"
+    if plan.unknown:
+        kept += f" ({len(plan.unknown)} with settings that the API does not return)"
+    deleted, left = (len(plan.extra), 0) if plan.prune else (0, len(plan.extra))
+    counts = f"{len(plan.create)} to create, {len(plan.update)} to update, {deleted} to delete, {kept}"
+    write_styled([*lines, (f"{counts}, {left} others left alone", "")])
 
 
 def read_users(file: Path) -> list[NewUser]:

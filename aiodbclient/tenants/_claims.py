@@ -136,14 +136,7 @@ class HeldClaim:
 
 @frozen(kw_only=True)
 class Tenant:
-    """One tenant, with everything that is needed to check it.
-
-    Attributes:
-        site: The facts about the cluster.
-        cluster: Makes the calls.
-        names: The tenant's names.
-        timer: Counts the time in SQL.
-    """
+    """One tenant, with everything that is needed to check it."""
 
     site: Site
     cluster: ClusterClient
@@ -156,9 +149,6 @@ class ClaimedTenant(Tenant):
     """One tenant under its claim, with everything that the steps of a verb need.
 
     Once the lease has expired, calls of ``cluster`` raise ClaimLostError and send nothing.
-
-    Attributes:
-        held: The claim.
     """
 
     held: HeldClaim

@@ -43,17 +43,11 @@ class Verb(StrEnum):
 
 @frozen
 class Intent:
-    """What a process is about to do to a tenant.
-
-    Attributes:
-        verb: What it does.
-        login: The login that changes first.
-        cluster: The id of the cluster; None if version 1.0 stored it.
-    """
+    """What a process is about to do to a tenant."""
 
     verb: Verb
-    login: str
-    cluster: str | None = None
+    login: str  # the one that changes first
+    cluster: str | None = None  # None: version 1.0 stored it
 
     def __str__(self) -> str:
         return f"{_MARK}{self.verb} {self.cluster or _NO_CLUSTER} {self.login}"
@@ -77,8 +71,14 @@ class Intent:
 
 
 def intent_of(record: Record | None) -> Intent | None:
-    """Return the intent on ``record``, or None. Raises as ``Intent.read``."""
-    return None if record is None or record.intended is None else Intent.read(record.intended)
+    """Return the intent on ``record``, or None. Raises as ``Intent.read``: then the record counts as damaged."""
+    if record is None or record.intended is None:
+        return None
+    try:
+        return Intent.read(record.intended)
+    except StoreError as error:
+        error.damaged = (record.name,)
+        raise
 
 
 def cluster_of(record: Record | None) -> str | None:

@@ -264,7 +264,7 @@ async def _with_password(tenant: ClaimedTenant, user: User) -> User:
 def _on_record_text(tenant: ClaimedTenant, login: str) -> str:
     current = usable(tenant.held.record)
     if current is None:
-        return "the name is on record, without a credential"
+        return f"the name is on record for the cluster {tenant.cluster.id}, without a credential"
     if current.username == login:
         return "the credential on record is being replaced and may no longer work: repair the tenant"
     return "the previous credential is on record, and was not touched"

@@ -37,15 +37,10 @@ _LOSSES = 5  # lost claims of one name before it fails, unless a request of ours
 
 @define
 class LateWrites:
-    """What a process that lost its claim may still do, by requests that the server has not performed yet.
+    """What a process that lost its claim may still do, by requests that the server has not performed yet."""
 
-    Attributes:
-        logins: Its requests may change the passwords of these logins later than the requests of the next claimant.
-        replacing: Whether it may have left an intent of ``_verify_credential`` on record.
-    """
-
-    logins: set[str] = field(factory=set[str])
-    replacing: bool = False
+    logins: set[str] = field(factory=set[str])  # whose passwords they may change after the next claimant
+    replacing: bool = False  # it may have left an intent of ``_verify_credential`` on record
 
 
 class TenantJob(Job[str, DoneT]):
@@ -93,13 +88,9 @@ class TenantJob(Job[str, DoneT]):
 
 
 class ClaimingJob(TenantJob[DoneT]):
-    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``.
+    """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``."""
 
-    Attributes:
-        places: Whether it gives a new tenant its cluster.
-    """
-
-    places: ClassVar[bool] = False
+    places: ClassVar[bool] = False  # whether it gives a new tenant its cluster
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
         """Claim the tenant and do the work, unless its record shows that there is nothing to do.
@@ -163,7 +154,7 @@ class ClaimingJob(TenantJob[DoneT]):
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
             async with timer.in_turn(clusters.turns[id]):
-                clusters.check_away(id)  # it may have failed while we waited
+                site = await clusters.site(id, timer.meter)  # it may have failed, or was read again, while we waited
                 held = await tenancy.claim(names, timer)
                 if held is None:
                     yield None
@@ -195,16 +186,7 @@ class ClaimingJob(TenantJob[DoneT]):
 
     @abstractmethod
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
-        """The outcome, if the record shows that there is nothing to do; otherwise None.
-
-        Args:
-            name: The tenant.
-            record: The record now.
-            before: The usable credential that was on record when the work began.
-
-        Raises:
-            InvalidArgumentError: The work is not possible with this record.
-        """
+        """The outcome, if the record shows that there is nothing to do. ``before``: what was usable when work began."""
 
     @abstractmethod
     async def work(self, tenant: ClaimedTenant) -> DoneT | None:

@@ -126,6 +126,11 @@ def tenant_of(record: str) -> tuple[str, Role]:
     return record, Role.OWNER
 
 
+def is_derived(name: str) -> bool:
+    """Whether a name has the form of one that is derived from a tenant's, such as its second login."""
+    return _DERIVED.search(name) is not None
+
+
 def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = Role.OWNER) -> Names:
     """Return the names of ``tenant`` on a cluster of ``engine``."""
     by_prefix = guard_tenants(engine).tenants == "prefix"
@@ -139,7 +144,7 @@ def names_of(tenant: str, engine: Engine | str, prefix: str = "", role: Role = R
             f"{whole!r} is invalid as a tenant's name: MariaDB opens the schema test, and those whose names begin with "
             "test_, to every login; nothing was sent"
         )
-    if _DERIVED.search(whole):
+    if is_derived(whole):
         raise InvalidArgumentError(
             f"{whole!r} has the form of a name that is derived from a tenant's, such as its second login, and cannot "
             "be a tenant's; nothing was sent"

@@ -21,7 +21,7 @@ from ._events import Timer
 from ._intent import is_empty
 from ._naming import names_of
 from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
-from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find
+from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere
 from ._removal import RemoveTenants
 from ._repairing import RepairTenants
 from ._tenancy import Tenancy, suspended, usable
@@ -41,7 +41,8 @@ class Plan:
         create: Names that are not stored, and free on the cluster.
         adopt: Names that are not stored, with a login or database that somebody else created: ``apply`` adopts them,
             as ``if_exists`` allows.
-        conflict: The same, where ``if_exists`` is ``"error"``: ``apply`` leaves them alone, and they fail.
+        conflict: The same, where ``if_exists`` is ``"error"``, or another of the clusters has the login or database:
+            ``apply`` leaves them alone, and they fail.
         resume: Names that are stored without a credential: their creation or removal was not finished.
         keep: Names that are stored with a credential. It may be suspended.
         repair: Names that are stored with a credential, and for which ``refresh=True`` found problems.
@@ -160,39 +161,40 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
             raise InvalidArgumentError(reason)
         del unseen[record.name]
         (resume if (usable(record) or suspended(record)) is None else keep).append(record.name)
-    taken = {name: shut_out async for name, shut_out in _taken(tenancy, clusters, unseen)}
-    create = tuple(name for name in unseen if name not in taken)
+    create, adopt, conflict = list[str](), dict[str, tuple[str, ...]](), list[str]()
+    for name in unseen:
+        tenant = await _placed(tenancy, clusters, name)
+        sql, listing = tenant.site.sql, clusters.listings[tenant.cluster.id]
+        if await find_elsewhere(clusters, tenant, clusters.listings.__getitem__) is not None:
+            conflict.append(name)
+        elif not (found := await find(tenant, listing)):
+            create.append(name)
+        elif if_exists == "error":
+            conflict.append(name)
+        else:
+            adopt[name] = await sql.shut_out(tenant.names) if found.database and sql is not None else ()
     broken = await _broken(tenancy, keep) if refresh else frozenset[str]()
     return Plan(
-        create=create,
-        adopt=() if if_exists == "error" else tuple(taken),
-        conflict=tuple(taken) if if_exists == "error" else (),
+        create=tuple(create),
+        adopt=tuple(adopt),
+        conflict=tuple(conflict),
         resume=tuple(resume),
         keep=tuple(name for name in keep if name not in broken),
         repair=tuple(name for name in keep if name in broken),
         extra=tuple(extra),
-        shut_out={} if if_exists == "error" else {name: logins for name, logins in taken.items() if logins},
+        shut_out={name: logins for name, logins in adopt.items() if logins},
         prune=prune,
         if_exists=if_exists,
         tenancy=itself,
     )
 
 
-async def _taken(
-    tenancy: Tenancy, clusters: JobClusters, names: Iterable[str]
-) -> AsyncIterable[tuple[str, tuple[str, ...]]]:
-    """Yield the names with an existing login or database, each with the logins that an adoption shuts out.
-
-    Each name is looked for on the cluster where it would go now.
-    """
-    for name in names:
-        timer = Timer(Meter())
-        site, _ = await clusters.locate(name, None, timer, places=True)
-        its_names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-        cluster = clusters.calls(site.cluster_id, timer.meter)
-        tenant = Tenant(site=site, cluster=cluster, names=its_names, timer=timer)
-        if found := await find(tenant, clusters.listings[site.cluster_id]):
-            yield name, await site.sql.shut_out(its_names) if found.database and site.sql is not None else ()
+async def _placed(tenancy: Tenancy, clusters: JobClusters, name: str) -> Tenant:
+    """A new tenant on the cluster where it would go now."""
+    timer = Timer(Meter())
+    site, _ = await clusters.locate(name, None, timer, places=True)
+    names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+    return Tenant(site=site, cluster=clusters.calls(site.cluster_id, timer.meter), names=names, timer=timer)
 
 
 async def _broken(tenancy: Tenancy, names: list[str]) -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from attrs import define, field
 
-from ..errors import ConfigurationError, InvalidArgumentError, StoreError
+from ..errors import ConfigurationError, InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._credential import Credential
 from ._places import Places, ServerPlaces
 from ._tenancy import unusable
@@ -73,7 +73,9 @@ class TenantPools(Generic[PoolT]):
     A pool in use is never closed: that waits for its last use.
 
     If the store cannot be read, uses continue with the open pool. If a block ends with an exception, such as a
-    refused login, the next use of that tenant reads the record at once.
+    refused login, the record is read at once: if the tenant is suspended or removed, its pool is closed, and the block
+    raises SuspendedError or TenantNotFoundError instead. A pool that nobody uses is closed after ``idle`` seconds,
+    so until then a driver that reconnects by itself may try the logins of a suspended tenant.
 
     Args:
         tenants: The tenants. Only their ``get`` is called.
@@ -181,8 +183,9 @@ class TenantPools(Generic[PoolT]):
             The pool that ``open`` returned.
 
         Raises:
-            TenantNotFoundError: The tenant has no credential on record.
-            SuspendedError: It is suspended.
+            TenantNotFoundError: The tenant has no credential on record. Also if the block failed, and it has none any
+                more; the cause is the exception of the block.
+            SuspendedError: It is suspended. Also if the block failed, as above.
             StoreError: The store cannot be read, and no pool is open for the tenant.
             ConfigurationError: It is used outside of ``async with pools``.
             Exception: What ``open`` raised.
@@ -196,11 +199,22 @@ class TenantPools(Generic[PoolT]):
             self._begin(pool)
         try:
             yield pool.pool
-        except Exception:
+        except Exception as error:
             pool.stale_at = -inf
+            await self._check_ended(pool, error)
             raise
         finally:
             self._end(pool)
+
+    async def _check_ended(self, pool: _Pool[PoolT], error: Exception) -> None:
+        """After a use ended with ``error``: raise why the tenant has no credential to use, and drop the pool."""
+        with suppress(StoreError):
+            try:
+                await self._required(pool.name)
+            except (SuspendedError, TenantNotFoundError) as ended:
+                if self._current.get(pool.name) is pool:
+                    del self._current[pool.name]
+                raise ended from error
 
     def _begin(self, pool: _Pool[PoolT]) -> None:
         pool.uses += 1
@@ -320,11 +334,14 @@ class TenantPools(Generic[PoolT]):
         try:
             try:
                 opened = await self._open(credential)
-            except Exception:
-                stale_at, another = self._loop.time() + self._refresh, None
+            except Exception as error:
+                stale_at, another = self._loop.time() + self._refresh, credential
                 with suppress(StoreError):
-                    another = await self._tenants.get(name)
-                if another is None or another == credential:
+                    try:
+                        another = await self._required(name)
+                    except (SuspendedError, TenantNotFoundError) as ended:
+                        raise ended from error
+                if another == credential:
                     raise
                 credential = another
                 opened = await self._open(credential)

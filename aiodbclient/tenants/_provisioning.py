@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal, get_args
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .._bulk.outcomes import Action
 from .._bulk.settle import FRESH, TakenError, create_new, create_settled, says_taken
@@ -23,7 +24,7 @@ from ..errors import (
 )
 from ..models import User
 from ._claims import ClaimedTenant, Tenant
-from ._clusters import AWAY
+from ._clusters import AWAY, JobClusters
 from ._credential import Credential
 from ._intent import Verb
 from ._listing import Listing, has_database, read_user
@@ -72,8 +73,9 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             await remove(self, tenant, intent.verb)
             return None
         await refuse_role(self.tenancy, tenant)
-        if intent is None and tenant.names.role is Role.OWNER:
-            await self._refuse_elsewhere(tenant)
+        if intent is None and (conflict := await find_elsewhere(self.clusters, tenant, self._listing)) is not None:
+            await tenant.held.forget()
+            raise conflict
         listing = self._listing(tenant.cluster.id)
         action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
@@ -82,24 +84,24 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         """What is on a cluster, listed for the whole run; None for a single tenant."""
         return None if self.clusters.pause is None else self.clusters.listings[cluster]
 
-    async def _refuse_elsewhere(self, tenant: ClaimedTenant) -> None:
-        """Raise ConflictError if another of the clusters has the tenant's names, as after a store was lost.
 
-        A cluster that is away is left out.
-        """
-        for id in self.tenancy.sites:
-            if id == tenant.cluster.id:
-                continue
-            calls = self.clusters.calls(id, tenant.timer.meter, tenant.names.tenant, tenant.held.check_lease)
-            there = Tenant(site=tenant.site, cluster=calls, names=tenant.names, timer=tenant.timer)
-            try:
-                self.clusters.check_away(id)
-                found = await find(there, self._listing(id))
-            except AWAY:
-                continue
-            if found:
-                await tenant.held.forget()
-                raise _conflict(there, found)
+async def find_elsewhere(
+    clusters: JobClusters, tenant: Tenant, listing: Callable[[str], Listing | None]
+) -> ConflictError | None:
+    """The error for a new tenant whose names another of the clusters has, as after a store was lost.
+
+    A cluster that is away is left out.
+    """
+    if tenant.names.role is not Role.OWNER:
+        return None
+    for id in clusters.turns:
+        if id != tenant.cluster.id:
+            there = evolve(tenant, cluster=clusters.calls(id, tenant.timer.meter, tenant.names.tenant))
+            with suppress(*AWAY):
+                clusters.check_away(id)
+                if found := await find(there, listing(id)):
+                    return _conflict(there, found)
+    return None
 
 
 async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
@@ -125,17 +127,11 @@ async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
 
 @frozen
 class Found:
-    """The objects with a tenant's names that somebody else created.
-
-    Attributes:
-        user: The login, or None.
-        database: Whether the database exists.
-        objects: The topics or indexes of its prefix.
-    """
+    """The objects with a tenant's names that somebody else created."""
 
     user: User | None
     database: bool = False
-    objects: Sequence[str] = ()
+    objects: Sequence[str] = ()  # topics or indexes
 
     def __bool__(self) -> bool:
         return self.user is not None or self.database or bool(self.objects)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import TypeAlias
@@ -15,7 +17,7 @@ from ..clusters import ClusterClient
 from ..errors import InvalidArgumentError, NoRoomError, StoreError
 from ._intent import cluster_of, is_empty
 from ._naming import Role, tenant_of
-from ._stores import Store, entries_of
+from ._stores import Record, Store, entries_of
 
 _FRESH = 30.0  # s for which the store is not read again
 
@@ -127,17 +129,27 @@ class Rooms:
         """Count the records. No seat is taken meanwhile, and those that are taken are counted as such."""
         self._seats = {name: seat for name, seat in self._seats.items() if seat.holders}
         found = Counter[str]()
-        async for record in entries_of(self._store):
-            if isinstance(record, StoreError):
+        entries: Callable[[], AsyncIterator[tuple[str, str] | Record | StoreError]]
+        entries = getattr(self._store, "homes", partial(entries_of, self._store))
+        async for entry in entries():
+            if isinstance(entry, StoreError):
                 continue
-            name, role = tenant_of(record.name)
-            cluster = cluster_of(record)
-            if cluster is None and len(self._clusters) == 1 and not is_empty(record):
-                cluster = self._clusters[0]  # an earlier version did not store it
+            if isinstance(entry, Record):
+                entry = entry.name, self._home(entry)
+            record_name, cluster = entry
+            name, role = tenant_of(record_name)
             if role is Role.OWNER and name not in self._seats and cluster is not None:
                 found[cluster] += 1
         self._tenants = found + Counter(seat.cluster for seat in self._seats.values())
         self._read_at = self._clock()
+
+    def _home(self, record: Record) -> str | None:
+        with suppress(StoreError):  # an intent of a newer version
+            cluster = cluster_of(record)
+            if cluster is None and len(self._clusters) == 1 and not is_empty(record):
+                return self._clusters[0]  # an earlier version did not store it
+            return cluster
+        return None
 
     def _rooms(self) -> list[Room]:
         return [Room(each, self._tenants[each], self._most) for each in self._clusters]

@@ -36,8 +36,27 @@ class RotateTenants(AgedJob[TenantDone]):
         return TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
+        """Create or reset the tenant's other login, and store its credential as the current one.
+
+        The login in use is not touched and still works.
+        """
         await refuse_role(self.tenancy, tenant)
-        credential = await rotate(tenant, force=self._force)
+        record = tenant.held.record
+        current, previous = required(tenant.names.tenant, record), record.previous
+        other = tenant.names.other(current.username)
+        if previous is not None and record.intended is None and not self._force:
+            raise RotationPendingError(
+                f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
+                "again would end it while programs may still use it",
+                advice="retire it first, or pass force=True",
+            )
+        exists = current.spare or previous is not None
+        await tenant.intend(Verb.RESET if exists else Verb.MAKE, other)
+        if previous is not None and tenant.site.sql is not None:
+            # Without this, an open session of the other login could set its password after us.
+            exists = await end_login(tenant, other, certain=True, stored=previous)
+        credential = await working_credential(tenant, other, exists=exists)
+        await tenant.held.keep(credential, current)
         return TenantDone(name=tenant.names.tenant, action=Action.ROTATED, credential=credential)
 
 
@@ -62,43 +81,15 @@ class RetireTenants(AgedJob[TenantDone]):
         return TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        # Without a previous credential, this only cleans up after an unfinished rotation.
-        action = Action.KEPT if tenant.held.record.previous is None else Action.RETIRED
-        credential = await retire(tenant, end_sessions=self._end_sessions)
-        return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
-
-
-async def rotate(tenant: ClaimedTenant, *, force: bool) -> Credential:
-    """Create or reset the tenant's other login, and store its credential as the current one.
-
-    The login in use is not touched and still works.
-    """
-    record = tenant.held.record
-    current, previous = required(tenant.names.tenant, record), record.previous
-    other = tenant.names.other(current.username)
-    if previous is not None and record.intended is None and not force:
-        raise RotationPendingError(
-            f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
-            "again would end it while programs may still use it",
-            advice="retire it first, or pass force=True",
+        """End the previous credential, or what an unfinished rotation left on its login."""
+        record = tenant.held.record
+        current, previous = required(tenant.names.tenant, record), record.previous
+        other = tenant.names.other(current.username)
+        await tenant.intend(Verb.END, other)
+        exists = await end_login(
+            tenant, other, certain=previous is not None, stored=previous, end_sessions=self._end_sessions
         )
-    exists = current.spare or previous is not None
-    await tenant.intend(Verb.RESET if exists else Verb.MAKE, other)
-    if previous is not None and tenant.site.sql is not None:
-        # Without this, an open session of the other login could set its password after us.
-        exists = await end_login(tenant, other, certain=True, stored=previous)
-    credential = await working_credential(tenant, other, exists=exists)
-    await tenant.held.keep(credential, current)
-    return credential
-
-
-async def retire(tenant: ClaimedTenant, *, end_sessions: bool) -> Credential:
-    """End the previous credential, or what an unfinished rotation left on its login. Return the one in use."""
-    record = tenant.held.record
-    current, previous = required(tenant.names.tenant, record), record.previous
-    other = tenant.names.other(current.username)
-    await tenant.intend(Verb.END, other)
-    exists = await end_login(tenant, other, certain=previous is not None, stored=previous, end_sessions=end_sessions)
-    current = evolve(current, spare=exists)
-    await tenant.held.keep(current)
-    return current
+        current = evolve(current, spare=exists)
+        await tenant.held.keep(current)
+        action = Action.KEPT if previous is None else Action.RETIRED
+        return TenantDone(name=tenant.names.tenant, action=action, credential=current)

@@ -119,7 +119,7 @@ class SiteReader:
             try:
                 await sql.check()  # before creating anything that could then not get its rights
             except GrantError as error:
-                error.may_have_applied = False
+                error.may_have_applied, error.on_record = False, f"nothing was changed on the cluster {cluster.id}"
                 raise
         return Site(cluster.id, info.engine, connection, ca, sql)
 

@@ -84,6 +84,10 @@ class Tenancy:
         async for entry in entries_of(self.store):
             name, role = tenant_of(entry.damaged[0] if isinstance(entry, StoreError) else entry.name)
             if role is self.role:
+                try:
+                    intent_of(entry if isinstance(entry, Record) else None)
+                except StoreError as error:  # of a newer version
+                    entry = error
                 yield evolve(entry, name=name) if isinstance(entry, Record) else entry
 
     async def claim(self, names: Names, timer: Timer) -> HeldClaim | None:

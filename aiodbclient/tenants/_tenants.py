@@ -102,13 +102,10 @@ class Tenants:
         for name, value in (("setup", setup), ("on_event", on_event), ("place", place)):
             if value is not None and not callable(value):
                 raise InvalidArgumentError(f"{name} must be callable, not {value!r}")
-        if connection_limit is not None and (type(connection_limit) is not int or connection_limit < 1):
-            raise InvalidArgumentError(
-                f"connection_limit must be an int of at least 1 or None, not {connection_limit!r}"
-            )
+        for name, number in (("connection_limit", connection_limit), ("most", most)):
+            if number is not None and (type(number) is not int or number < 1):
+                raise InvalidArgumentError(f"{name} must be an int of at least 1 or None, not {number!r}")
         check_lease(lease)
-        if most is not None and (type(most) is not int or most < 1):
-            raise InvalidArgumentError(f"most must be an int of at least 1 or None, not {most!r}")
         admins = checked_admins(admin, clusters)
         sites = {
             each.id: SiteReader(each, private=private, admin=admins[each.id], connection_limit=connection_limit)
@@ -337,7 +334,8 @@ class Tenants:
     def resume(self, names: GivenNames) -> Run[TenantOutcome]:
         """Give each suspended tenant, and its readers and writers, their logins back, with new passwords.
 
-        Safe to repeat and to cancel.
+        It does not call ``setup``: run the migrations that the tenant missed with ``each(migrate, names)``. Safe to
+        repeat and to cancel.
 
         Args:
             names: The tenants. May be long, lazy or async.

@@ -34,6 +34,7 @@ from aiodbclient._cli.app import run
 
 COMMAND = shutil.which("aiodbclient", path=str(Path(sys.executable).parent)) or "aiodbclient"
 SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+_used = iter(range(10**6))
 PATIENCE = 60.0  # seconds that a command may take on a busy machine
 
 
@@ -155,8 +156,22 @@ class Command:
     def terminal(self, *arguments: str, columns: int = 100, **environment: str) -> Terminal:
         return Terminal([COMMAND, *arguments], self.environment | {"TERM": "xterm-256color"} | environment, columns)
 
+    def provision(self, *names: str) -> None:
+        assert self("tenants", "provision", *names, *self.place).code == 0
+
+    def remove_all(self) -> None:
+        done = self("tenants", "remove", "--all", *self.place, "--yes", "--max", "99")
+        assert done.code == 0, done.err
+
     def sent(self) -> list[tuple[str | None, str | None]]:
         return [(request.operation, request.name) for request in self.sandbox.requests[self.before :]]
+
+
+@pytest.fixture
+def names() -> list[str]:
+    """The test's own tenants on the shared server."""
+    test = next(_used)
+    return [f"t{os.environ.get('PYTEST_XDIST_WORKER', 'w')}-{test}-{n}" for n in range(12)]
 
 
 @pytest.fixture(scope="session")

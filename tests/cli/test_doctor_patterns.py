@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 pytest.importorskip("typer", reason="needs the cli extra")
 
 from aiodbclient._cli.doctor_findings import Findings
-from aiodbclient._cli.doctor_patterns import try_pattern
+from aiodbclient._cli.doctor_trial import try_pattern
 from aiodbclient.tenants import Credential
 
 PREFIX = "alpha-5306d220."

@@ -127,7 +127,7 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert many("tenants", "provision", "a", "b", "c").code == 0
     old = login(many, "a")
 
-    assert many("tenants", "suspend", "a", "b").out == "2 suspended\n"
+    assert many("tenants", "suspend", "a", "b", "--yes").out == "2 suspended\n"
 
     assert not enters(old)
     for arguments in (["show", "a"], ["exec", "a", "--", "true"]):
@@ -151,7 +151,7 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     assert enters(login(many, "a"))
     assert not enters(old)
 
-    assert many("tenants", "suspend", "b").code == 0
+    assert many("tenants", "suspend", "b", "--yes").code == 0
     removed = many("tenants", "remove", "--all", "--suspended-for", "0s", "--yes", "--max", "1")
     assert removed.out == "b: deleted\n1 deleted\n"
     remove_all(many)
@@ -160,7 +160,7 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
 def test_all_tenants_are_suspended_by_their_number_alone(many: Command) -> None:
     assert many("tenants", "provision", "a", "b").code == 0
     unasked = many("tenants", "suspend", "--all", "--yes")
-    assert (unasked.code, "add --max N" in unasked.err) == (2, True)
+    assert (unasked.code, "--yes needs --max N here" in unasked.err) == (2, True)
     fewer = many("tenants", "suspend", "--all", "--yes", "--max", "1")
     assert (fewer.code, "2 would be suspended, which is more than --max 1" in fewer.err) == (2, True)
 

@@ -10,19 +10,29 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import many_clusters
 from aiodbclient import DatabaseClient, RateBudget
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import SQLiteStore, Tenants
 
 SOURCE = Path(many_clusters.__file__).read_text()
-CUSTOMERS, MOST = 90, 25  # instead of 6,000 and 2,000
 
 
-async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("customers", [90, pytest.param(6_000, marks=pytest.mark.thorough)])
+async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(
+    sandbox: Sandbox, tmp_path: Path, customers: int
+) -> None:
     assert len(SOURCE.splitlines()) <= 25
+    most = customers * 3 // 10  # so three clusters are too few
     program = tmp_path / "many_clusters.py"
-    program.write_text(SOURCE.replace("6000", str(CUSTOMERS)).replace("2000", str(MOST)))
+    program.write_text(
+        SOURCE.replace("6000", str(customers))
+        .replace("2000", str(most))
+        .replace("DatabaseClient() ", "DatabaseClient(budget=RateBudget([])) ")
+        .replace("import DatabaseClient", "import DatabaseClient, RateBudget")
+    )
     clusters = [await sandbox.add_cluster("mongodb") for _ in range(4)]
     three = clusters[:3]
 
@@ -35,7 +45,7 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(san
             stderr=asyncio.subprocess.PIPE,
         )
 
-    for made in (15, 40):
+    for made in (customers // 6, customers // 2):
         process = await start(*three)
         while sandbox.counts["users.create", 201] < made and process.returncode is None:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -45,25 +55,23 @@ async def test_it_is_killed_twice_continues_and_goes_on_with_another_cluster(san
     printed, errors = await (await start(*three)).communicate()
     assert errors == b""
     lines = printed.decode().splitlines()
-    assert (
-        len(re.findall(r"^customer_\d+ there is no room for the tenant", printed.decode(), re.M))
-        == CUSTOMERS - 3 * MOST
-    )
-    assert lines[-3:] == [f"{id} has {MOST} of {MOST}" for id in three]
+    full = re.findall(r"^customer_\d+ there is no room for the tenant", printed.decode(), re.MULTILINE)
+    assert len(full) == customers - 3 * most
+    assert lines[-3:] == [f"{id} has {most} of {most}" for id in three]
 
     printed, errors = await (await start(*clusters)).communicate()
     assert errors == b""
     assert printed.decode().splitlines() == [
-        *(f"{id} has {MOST} of {MOST}" for id in three),
-        f"{clusters[3]} has {CUSTOMERS - 3 * MOST} of {MOST}",
+        *(f"{id} has {most} of {most}" for id in three),
+        f"{clusters[3]} has {customers - 3 * most} of {most}",
     ]
 
-    assert sandbox.counts["users.create", 201] == sandbox.counts["dbs.create", 201] == CUSTOMERS
+    assert sandbox.counts["users.create", 201] == sandbox.counts["dbs.create", 201] == customers
     async with (
         DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
         SQLiteStore(tmp_path / "customers.db") as store,
     ):
         tenants = Tenants([client.cluster(id) for id in clusters], store)
         checked = [outcome async for outcome in tenants.check()]
-        assert len(checked) == CUSTOMERS
-        assert Counter(outcome.problems for outcome in checked) == {(): CUSTOMERS}
+        assert len(checked) == customers
+        assert Counter(outcome.problems for outcome in checked) == {(): customers}

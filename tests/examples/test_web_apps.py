@@ -217,6 +217,8 @@ async def test_a_token_that_is_withdrawn_is_ours_to_repair(visitor: Visitor, san
         (errors.ServerError("", status=502), 503),
         (errors.InvalidArgumentError(""), 422),
         (errors.TenantNotFoundError(""), 404),
+        (errors.SuspendedError(""), 403),
+        (errors.NoRoomError(""), 503),
         (errors.UnprocessableEntityError("", status=422), 422),
         (errors.GrantError(""), 500),
         (errors.StoreError(""), 500),

@@ -179,7 +179,8 @@ async def test_missing_rights_of_the_administrator_are_reported_with_the_stateme
     error = caught.value
     assert error.tenant == "alpha"
     assert error.statement.startswith("CREATE ROLE")
-    assert "the name is on record, without a credential" in str(error)
+    assert "the name is on record for the cluster " in str(error)
+    assert ", without a credential" in str(error)
     assert plain.password is not None
     assert plain.password not in str(error)
     await works(await place.tenants().ensure("alpha"))

@@ -6,8 +6,10 @@ The clusters are in memory, of Kafka or MongoDB, so that a test has many of them
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +25,12 @@ from aiodbclient.errors import (
     NoRoomError,
     PermissionDeniedError,
     ServerError,
+    StoreError,
     TenantNotFoundError,
 )
 from aiodbclient.sandbox import Sandbox
 from aiodbclient.tenants import Problem, Record, Room, SQLiteStore, Tenants
-from aiodbclient.tenants._intent import Intent
+from aiodbclient.tenants._intent import Intent, Verb
 from aiodbclient.tenants._rooms import Rooms
 from aiodbclient.tenants._stores import Store
 from aiodbclient.tenants.testing import a_credential
@@ -138,6 +141,8 @@ async def test_a_name_that_another_cluster_has_is_refused_after_the_store_was_lo
                 await Tenants([a, b], store, place=to(b if cluster is a else a)).ensure(name, if_exists=if_exists)
             assert cluster.id in str(refused.value)
             assert await store.get(name) is None
+        plan = await Tenants([a, b], store, place=to(b)).plan(["n1", "n3"], if_exists=if_exists)
+        assert (plan.create, plan.adopt, plan.conflict) == (("n3",), (), ("n1",))
         found = await outcomes_of(tenants.provision(["n1", "n2"]))
         assert {type(each.error) for each in found.values()} == {ConflictError}
         assert {each.id: fleet.writes(each) for each in (a, b)} == before
@@ -364,6 +369,47 @@ async def test_a_name_that_is_only_claimed_is_left_to_who_claimed_it(fleet: Flee
         assert await outcomes_of(tenants.repair()) == {}
         assert (await tenants.plan([], prune=True)).extra == ()
     assert [each.action async for each in fleet.tenants(a, b).remove(["alpha"])] == [Action.ABSENT]
+
+
+async def test_what_belongs_to_others_or_is_damaged_ends_no_verb(fleet: Fleet, tmp_path: Path) -> None:
+    a, b, kafka = await fleet.cluster(), await fleet.cluster(), await fleet.cluster("kafka")
+    tenants = fleet.tenants(a)
+    for name in ("m1", "m2", "damaged"):
+        await tenants.ensure(name)
+    await fleet.tenants(b).ensure("elsewhere")
+    await fleet.tenants(kafka).ensure("of_kafka")
+    await fleet.tenants(a, prefix="pre_").ensure("prefixed")
+    others = ["elsewhere", "of_kafka", "prefixed", "begun"]
+    for name, intent in (("begun", Intent(Verb.MAKE, "begun", b.id)), ("newer", "pg_intent fly away newer")):
+        claim = await fleet.store.claim(name, 60.0)
+        assert claim is not None
+        await fleet.store.intend(claim, str(intent))
+        await fleet.store.release(claim)
+    with closing(sqlite3.connect(tmp_path / "tenants.db")) as file:
+        file.execute("UPDATE credentials SET record = replace(record, 'damaged', 'dumaged') WHERE name = 'damaged'")
+        file.commit()
+
+    async def work(_: object) -> None:
+        pass
+
+    for run in (tenants.check, tenants.repair, tenants.rotate, tenants.retire, lambda: tenants.each(work)):
+        outcomes = await outcomes_of(run())
+        assert {name: type(each.error) for name, each in outcomes.items()} == {
+            **dict.fromkeys(["m1", "m2"], type(None)),
+            **dict.fromkeys(["damaged", "newer"], StoreError),
+        }
+    assert [room.tenants for room in await fleet.tenants(a, b).rooms()] == [4, 2]  # damaged too, and prefixed
+    listing = tenants.records()
+    assert [(await anext(listing)).name for _ in range(2)] == ["m1", "m2"]
+    with pytest.raises(StoreError, match="'damaged' is damaged"):
+        await anext(listing)
+    for verb in (tenants.suspend, tenants.resume, tenants.remove):
+        outcomes = await outcomes_of(verb(["damaged", "newer", *others, "m1", "m2"]))
+        assert {name: type(each.error) for name, each in outcomes.items()} == {
+            **dict.fromkeys(["damaged", "newer"], StoreError),
+            **dict.fromkeys(others, InvalidArgumentError),
+            **dict.fromkeys(["m1", "m2"], type(None)),
+        }
 
 
 async def test_clusters_of_two_engines_are_refused(fleet: Fleet) -> None:

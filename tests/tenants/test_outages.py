@@ -11,8 +11,10 @@ from urllib.parse import quote, urlsplit
 import pytest
 from attrs import define, field
 
-from aiodbclient import Action
+from aiodbclient import Action, DatabaseClient, RateBudget
 from aiodbclient.errors import GrantError, ServerError
+from aiodbclient.sandbox import Sandbox
+from aiodbclient.tenants import Tenants
 
 from .conftest import SQL, Place, only
 from .test_check_and_repair import admin_of
@@ -120,6 +122,27 @@ async def test_each_tenant_has_its_own_error_when_the_server_is_away(anywhere: P
         assert len({id(error) for error in errors}) == len(NAMES)
         assert len({str(error) for error in errors}) == 1
         assert {isinstance(error, GrantError) for error in errors} == {True}
+
+
+async def test_new_tenants_avoid_a_cluster_whose_server_is_away_while_its_api_answers(place: Place) -> None:
+    async with (
+        Sandbox(windows=[]) as sandbox,
+        DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client,
+        gated(place) as (gate, admin),
+    ):
+        a, b = place.cluster, client.cluster(await sandbox.add_cluster("pg", backend="postgres"))
+        tenants = Tenants([a, b], place.store, prefix=place.prefix, admin={a.id: admin})
+        for name in NAMES:
+            await tenants.ensure(name)
+        gate.close()
+        with pytest.raises(GrantError, match=f"on record for the cluster {a.id}, without a credential"):
+            await tenants.ensure("begun")
+        for name in ("next", "last"):  # a has as few tenants as b
+            assert (await tenants.ensure(name)).cluster == b.id
+        with pytest.raises(GrantError, match=f"nothing was changed on the cluster {a.id}"):
+            await tenants.ensure("begun")
+        gate.open()
+        assert (await tenants.ensure("begun")).cluster == a.id
 
 
 @pytest.mark.parametrize("its_cluster", SQL, indirect=True)

@@ -265,6 +265,37 @@ async def test_an_exception_in_the_block_reads_the_record_at_the_next_use(world:
 
 
 @in_virtual_time
+async def test_a_block_that_fails_for_a_removed_tenant_says_so_and_its_pool_is_closed(world: World) -> None:
+    async with world.pools(refresh=inf) as pools:
+        await use(pools, "alpha")
+        await use(pools, "beta")
+        del world.on_record["alpha"]
+        with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential") as ended:
+            async with pools.use("alpha"):
+                raise Refused
+        assert isinstance(ended.value.__cause__, Refused)
+        await asyncio.sleep(1)
+        assert world.open_names() == ["beta"]
+        world.broken = "store"
+        with pytest.raises(Refused):
+            async with pools.use("beta"):
+                raise Refused
+        assert world.open_names() == ["beta"]
+
+
+@in_virtual_time
+async def test_a_tenant_that_is_removed_while_its_pool_is_opened_is_not_on_record(world: World) -> None:
+    async def removed_meanwhile(credential: Credential) -> Pool:
+        del world.on_record["alpha"]
+        world.refused.add("alpha-1")
+        return await world.open(credential)
+
+    async with TenantPools(world, open=removed_meanwhile, close=world.close, most=3) as pools:
+        with pytest.raises(TenantNotFoundError, match="'alpha' has no usable credential"):
+            await use(pools, "alpha")
+
+
+@in_virtual_time
 async def test_a_tenant_without_a_credential_takes_nobodys_place(world: World) -> None:
     async with world.pools(refresh=5.0) as pools:
         for name in ("alpha", "beta", "gamma"):

@@ -107,11 +107,30 @@ async def test_the_database_of_another_program_is_left_as_it_is(path: Path, tabl
     assert stat.S_IMODE(path.stat().st_mode) == 0o664
 
 
-async def test_an_empty_file_becomes_a_store(path: Path) -> None:
-    path.touch(0o644)
+async def test_an_empty_file_is_a_store_that_was_lost(path: Path) -> None:
+    """Otherwise all tenants would be off record, and the next sign-ups would begin a second store."""
     async with SQLiteStore(path) as store:
         await keep(store, "alpha")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.truncate(path, 0)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"is empty: it lost its records, .*from a backup or, if it nev"):
+            await SQLiteStore(path).__aenter__()
+    assert path.read_bytes() == b""
+    path.unlink()
+    async with SQLiteStore(path) as store:
+        await keep(store, "beta")
+
+
+async def test_all_who_make_a_store_at_once_have_the_same(path: Path) -> None:
+    for _ in range(10):
+        stores = [SQLiteStore(path) for _ in range(8)]
+        await asyncio.gather(*(store.__aenter__() for store in stores))
+        await asyncio.gather(*(keep(store, f"tenant-{n}") for n, store in enumerate(stores)))
+        assert len([record async for record in stores[0].records()]) == len(stores)
+        for store in stores:
+            await store.__aexit__(None, None, None)
+        assert {each.name for each in path.parent.iterdir()} <= {path.name, f"{path.name}-journal"}
+        path.unlink()
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
@@ -600,9 +619,13 @@ async def test_a_damaged_record_is_listed_after_the_others_and_can_be_discarded(
             await copy_records(store, copy)
         assert [record.name async for record in copy.records()] == ["alpha", "gamma"]
 
+    for counted in (True, False):  # the tenants of each cluster, which verifies the file
+        async with SQLiteStore(path) as store:
+            if counted:
+                assert len([home async for home in store.homes()]) == 4
+            with pytest.raises(StoreError, match=r"no new name can be stored while the record of 'beta' is damaged"):
+                await store.claim("epsilon", LONG)
     async with SQLiteStore(path) as store:
-        with pytest.raises(StoreError, match=r"no new name can be stored while the record of 'beta' is damaged"):
-            await store.claim("epsilon", LONG)
         for name in ("beta", "delta"):
             await store.discard(name)
         with pytest.raises(StoreError, match="'nobody' is not on record"):

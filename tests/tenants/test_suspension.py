@@ -281,3 +281,25 @@ async def test_pools_say_that_a_tenant_is_suspended(place: Place) -> None:
         with pytest.raises(SuspendedError, match="'alpha' is suspended"):
             async with pools.use("alpha"):
                 pass
+
+
+async def test_the_first_use_of_an_open_pool_after_a_suspension_says_so(place: Place) -> None:
+    await place.tenants().ensure("alpha")
+
+    async def connect(credential: Credential) -> AsyncConnection[object]:
+        return await AsyncConnection.connect(credential.uri, autocommit=True)
+
+    async def close(connection: AsyncConnection[object]) -> None:
+        await connection.close()
+
+    async with TenantPools(place.tenants(), open=connect, close=close) as pools:
+        async with pools.use("alpha") as pool:
+            await pool.execute("SELECT 1")
+        await suspended(place.tenants())  # by another process
+        with pytest.raises(SuspendedError, match="'alpha' is suspended since") as refused:
+            async with pools.use("alpha") as pool:
+                await pool.execute("SELECT 1")
+        assert isinstance(refused.value.__cause__, psycopg.Error)
+        await only(place.tenants().resume(["alpha"]))
+        async with pools.use("alpha") as pool:
+            await pool.execute("SELECT 1")

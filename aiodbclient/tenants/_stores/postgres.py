@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, LiteralString
 
@@ -11,9 +10,9 @@ from .base import BaseStore, Changes, Value
 from .sealing import Key
 
 if TYPE_CHECKING:
-    from .postgres_connection import PostgresConnection, Rows
+    from .postgres_connection import PostgresConnection
 
-_PER_PAGE = 500  # records that ``records`` reads at once
+_PER_PAGE = 2000  # records that ``records`` reads at once
 
 _GET = "SELECT record FROM {table} WHERE name = %(name)s"
 _PAGE = "SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s"
@@ -93,7 +92,7 @@ class PostgresStore(BaseStore["PostgresConnection"]):
 
     async def now(self) -> datetime:
         """Return the time of the server, in UTC. Raises StoreError."""
-        rows = await self._opened().submit(_NOW)
+        rows = await self._opened().run(_NOW)
         return datetime.fromtimestamp(float(str(rows[0][0])), UTC)
 
     def _make_connection(self) -> PostgresConnection:
@@ -104,29 +103,22 @@ class PostgresStore(BaseStore["PostgresConnection"]):
         return PostgresConnection(self._dsn, self._table, make=self._make)
 
     async def _open(self, connection: PostgresConnection) -> None:
-        self._seal.check_key((str(name), str(record)) for name, record in await connection.submit(_SOME))
+        self._seal.check_key((str(name), str(record)) for name, record in await connection.run(_SOME))
 
     async def _read(self, name: str) -> str | None:
-        rows = await self._opened().submit(_GET, name=name)
+        rows = await self._opened().run(_GET, name=name)
         return str(rows[0][0]) if rows else None
 
     async def _read_page(self, after: str) -> list[tuple[str, str]]:
-        rows = await self._opened().submit(_PAGE, after=after, limit=_PER_PAGE)
+        rows = await self._opened().run(_PAGE, after=after, limit=_PER_PAGE)
         return [(str(name), str(text)) for name, text in rows]
 
     async def _claim(self, name: str, token: str, lease: float, new: str) -> str | None:
-        rows = await self._opened().submit(_CLAIM, name=name, record=new, token=token, lease=lease)
+        rows = await self._opened().run(_CLAIM, name=name, record=new, token=token, lease=lease)
         return str(rows[0][0]) if rows else None
 
     async def _run_change(self, sql: LiteralString, **values: Value) -> bool:
-        return bool(await self._opened().submit(sql, **values))
+        return bool(await self._opened().run(sql, **values))
 
     def _release_soon(self, name: str, token: str) -> None:
-        done = self._opened().submit(self._changes.release, name=name, token=token)
-        done.add_done_callback(_ignore_result)
-
-
-def _ignore_result(done: asyncio.Future[Rows]) -> None:
-    """Retrieve the exception, so that asyncio does not log it. If the release failed, the lease ends the claim."""
-    if not done.cancelled():
-        done.exception()
+        self._opened().submit(self._changes.release, name=name, token=token)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import LiteralString, TypeAlias
 
 import psycopg
-from attrs import field, frozen
 from psycopg import AsyncConnection, errors
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
@@ -43,18 +42,11 @@ CREATE TABLE IF NOT EXISTS {table} (
 """
 
 
-@frozen
-class _Statement:
-    sql: LiteralString
-    values: dict[str, Value]
-    done: asyncio.Future[Rows] = field(factory=lambda: asyncio.get_running_loop().create_future())
-
-
 class PostgresConnection:
-    """Runs statements one after the other on one connection, in a task that lives until ``aclose``.
+    """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary.
 
-    It connects when necessary. A caller that is cancelled does not disturb the statement that runs. With ``make`` it
-    creates the table if there is none. Raises InvalidArgumentError if ``dsn`` is not a connection string.
+    With ``make`` it creates the table if there is none. Raises InvalidArgumentError if ``dsn`` is not a connection
+    string.
     """
 
     def __init__(self, dsn: str, table: str, *, make: bool = True) -> None:
@@ -63,56 +55,53 @@ class PostgresConnection:
         self._make = make
         self._owner = secrets.randbits(63)  # the connection holds an advisory lock on it
         self._connection: AsyncConnection[tuple[object, ...]] | None = None
-        self._waiting: asyncio.Queue[_Statement | None] = asyncio.Queue()
-        self._task = asyncio.create_task(self._work(), name="aiodbclient-store")
+        self._turn = asyncio.Lock()
+        self._running = set[asyncio.Task[Rows]]()
+        self._closing: asyncio.Task[None] | None = None
 
-    def submit(self, sql: LiteralString, **values: Value) -> asyncio.Future[Rows]:
-        """Run ``sql``, with the table for ``{table}`` and this store's number for ``%(owner)s``.
+    async def run(self, sql: LiteralString, **values: Value) -> Rows:
+        """Run ``sql`` and return its rows, once it is committed. If this is cancelled, it is run all the same."""
+        return await asyncio.shield(self.submit(sql, **values))
 
-        The result is its rows, once it is committed, or a StoreError. Raises StoreError if the connection is closed.
-        """
-        if self._task.done():
+    def submit(self, sql: LiteralString, **values: Value) -> asyncio.Task[Rows]:
+        """Run ``sql`` as a task, with the table for ``{table}`` and this store's number for ``%(owner)s``."""
+        if self._closing is not None:
             raise StoreError("the store in PostgreSQL is closed")
-        statement = _Statement(sql, values)
-        self._waiting.put_nowait(statement)
-        return statement.done
+        task = asyncio.create_task(self._run(sql, values), name="aiodbclient-store")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     async def aclose(self) -> None:
         """Finish what was submitted, and disconnect."""
-        self._waiting.put_nowait(None)
-        await asyncio.shield(self._task)
+        self._closing = self._closing or asyncio.create_task(self._close(), name="aiodbclient-store")
+        await asyncio.shield(self._closing)
 
-    async def _work(self) -> None:
+    async def _close(self) -> None:
         try:
-            while (statement := await self._waiting.get()) is not None:
-                if not statement.done.done():
-                    await self._run(statement)
+            if self._running:
+                await asyncio.wait(self._running)
         finally:
-            while not self._waiting.empty():
-                if (left := self._waiting.get_nowait()) is not None:
-                    left.done.cancel()
             await self._disconnect()
 
-    async def _run(self, statement: _Statement) -> None:
-        """Run ``statement``, and give its caller the rows or the error."""
-        done = statement.done
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                connection = await self._connected()
-                cursor = await connection.execute(
-                    self._query(statement.sql), {**statement.values, "owner": self._owner}
-                )
-                rows = await cursor.fetchall()
-        except TimeoutError:
-            await self._disconnect()
-            _fail(done, f"no answer within {_TIMEOUT:.0f} s")
-        except (psycopg.Error, OSError, ValueError) as error:
-            _fail(done, _reason(error))
-        else:
-            if not done.done():
-                done.set_result(rows)
-        finally:
-            done.cancel()  # if this task is cancelled
+    def _ended(self, task: asyncio.Task[Rows]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not log it, if its caller was cancelled
+
+    async def _run(self, sql: LiteralString, values: dict[str, Value]) -> Rows:
+        async with self._turn:
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    connection = await self._connected()
+                    cursor = await connection.execute(self._query(sql), {**values, "owner": self._owner})
+                    return await cursor.fetchall()
+            except TimeoutError:
+                await self._disconnect()
+                reason = f"no answer within {_TIMEOUT:.0f} s"
+            except (psycopg.Error, OSError, ValueError) as error:
+                reason = _reason(error)
+        raise StoreError(f"the store in PostgreSQL cannot be used: {reason}")
 
     def _query(self, sql: LiteralString) -> bytes:
         return SQL(sql).format(table=self._table).as_bytes(None)
@@ -168,11 +157,6 @@ def _is_readable(connection: AsyncConnection[tuple[object, ...]]) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(connection.fileno(), selectors.EVENT_READ)
         return bool(selector.select(0))
-
-
-def _fail(done: asyncio.Future[Rows], why: str) -> None:
-    if not done.done():
-        done.set_exception(StoreError(f"the store in PostgreSQL cannot be used: {why}"))
 
 
 def _reason(error: Exception) -> str:

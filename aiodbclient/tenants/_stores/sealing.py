@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Key = str | bytes | Sequence[str | bytes] | None
 
+_CLUSTER = re.compile(r'"cluster": "([^"\\]+)"')  # of a credential, in JSON: a quote inside of a string is escaped
 _KEY = re.compile(rb"\s*[A-Za-z0-9_+/-]{43}=\s*")
 
 
@@ -96,6 +97,18 @@ class Seal:
         if record.name != name:
             raise StoreError(f"the record of {name!r} belongs to another name")
         return record
+
+    def find_cluster(self, text: str) -> str | None:
+        """Return the cluster that a credential in ``text`` names, without decoding the rest. It verifies no checksum.
+
+        Returns:
+            The id of the cluster. None if it is not found so: ``open`` the text.
+        """
+        body: str | None = text if isinstance(text, str) else None
+        if body is not None and self._fernet is not None:
+            body = _decrypted(self._fernet, body.rpartition(".")[2])
+        found = None if body is None else _CLUSTER.search(body)
+        return None if found is None else found[1]
 
     def check_key(self, rows: Iterable[tuple[str, str]]) -> None:
         """Check before any work whether the key opens the store, by its first undamaged record.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sqlite3
 import stat
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TypeVar
 
 from ...errors import StoreError
@@ -20,9 +20,10 @@ from .owners import Owner, refuse_files_of_others, refuse_links_of_others, sweep
 T = TypeVar("T")
 
 _LOCK_TIMEOUT = 10.0  # s that another process may keep the file locked
+_PAGE = 16384  # bytes: a record fits into a quarter of it, so that it needs no page of its own
 _COLUMNS = "name", "record", "token", "owner", "expires"
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS credentials (
+CREATE TABLE credentials (
     name TEXT PRIMARY KEY,
     record TEXT NOT NULL,
     token TEXT,
@@ -38,9 +39,6 @@ _ADVICE = {
     sqlite3.SQLITE_READONLY: "the file cannot be written",
 }
 _MOVED = "its file was moved, replaced or removed while it was open"
-# On POSIX, closing a file drops all locks of this process on it. So only one store at a time makes its file, and closes
-# the descriptor before another store of this process lets SQLite lock the same file.
-_making = Lock()
 
 
 class SQLiteConnection:
@@ -95,12 +93,17 @@ class SQLiteConnection:
 
     def _open(self) -> None:
         refuse_links_of_others(self._given)
-        with _making, suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        if not self._path.exists():
+            _make_file(self._path)
         status = os.stat(self._path)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"the store {self._path} cannot be used: it is a folder or a device, not a file")
         refuse_files_of_others(self._path)
+        if not status.st_size:
+            raise StoreError(
+                f"the store {self._path} is empty: it lost its records, or something else made the file: restore it "
+                "from a backup or, if it never was a store, remove the file"
+            )
         self._database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
         self._database.text_factory = _text
         self._refuse_other_programs(self._database)
@@ -110,13 +113,10 @@ class SQLiteConnection:
         self._database.execute("PRAGMA journal_mode = TRUNCATE")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("PRAGMA secure_delete = ON")  # overwrites replaced data
-        self._database.execute(_SCHEMA)
         sweep(self._path)
 
     def _refuse_other_programs(self, database: sqlite3.Connection) -> None:
         """Raise StoreError, before any change, if the file belongs to another program."""
-        if database.execute("SELECT name FROM sqlite_master").fetchone() is None:
-            return  # checked in this order, because another process may be making the table
         columns = tuple(name for (name,) in database.execute("SELECT name FROM pragma_table_info('credentials')"))
         if columns != _COLUMNS:
             raise StoreError(f"{self._path} is not a store: it is the SQLite database of another program, or damaged")
@@ -158,6 +158,23 @@ class SQLiteConnection:
             if code == sqlite3.SQLITE_READONLY_DBMOVED:
                 reason, advice = _MOVED, ""
             raise StoreError(f"the store {self._path} cannot be used: {reason}{advice}") from None
+
+
+def _make_file(path: Path) -> None:
+    """Make the file of a new store beside ``path``, and link it there if no other process was faster.
+
+    So an empty file is never a store that is being made: it is one that lost its records.
+    """
+    made = f"{path}.new-{secrets.token_hex(8)}"
+    os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with closing(sqlite3.connect(made, isolation_level=None)) as database:
+            database.execute(f"PRAGMA page_size = {_PAGE}")
+            database.execute(_SCHEMA)
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        os.unlink(made)
 
 
 def _text(value: bytes) -> str:

@@ -1,0 +1,220 @@
+"""What ends or deletes something: one rule for every command, and nothing half done."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from aiodbclient._cli import tenants_exec
+
+from .conftest import Command
+
+
+@pytest.fixture
+def three(command: Command, names: list[str]) -> list[str]:
+    """Three tenants, on record."""
+    command.provision(*names[:3])
+    return names[:3]
+
+
+def listed(command: Command) -> list[str]:
+    return [each["name"] for each in command("tenants", "list", *command.place, "--json").objects()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "done"),
+    [
+        (["tenants", "remove", "--from", "FILE"], "1 deleted"),
+        (["tenants", "remove", "--all"], "3 deleted"),
+        (["tenants", "provision", "--from", "FILE", "--prune"], "2 deleted"),
+        (["tenants", "suspend", "--from", "FILE"], "1 suspended"),
+        (["tenants", "suspend", "--all"], "3 suspended"),
+    ],
+    ids=" ".join,
+)
+def test_names_that_nobody_typed_need_a_bound(
+    command: Command, three: list[str], arguments: list[str], done: str
+) -> None:
+    file = command.folder / "names.csv"
+    file.write_text(f"name\n{three[0]}\n")
+    line = [str(file) if each == "FILE" else each for each in arguments] + command.place
+
+    for options in (["--yes"], []):
+        refused = command(*line, *options)
+        assert (refused.code, refused.out) == (2, ""), refused.err
+    assert "--yes needs --max N here" in command(*line, "--yes").err
+    assert listed(command) == three
+    [bounded] = re.findall(r": (aiodbclient .*)\. Nothing was changed", refused.err)
+    assert "--yes --max" in bounded
+    ran = command(*shlex.split(bounded)[1:])
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, done)
+    command.remove_all()
+
+
+def test_names_of_a_file_are_confirmed_by_their_number(command: Command, three: list[str]) -> None:
+    file = command.folder / "names.csv"
+    file.write_text(f"name\n{three[0]}\n{three[1]}\n")
+    for answer, code in (("y", 3), ("2", 0)):
+        terminal = command.terminal("tenants", "remove", "--from", str(file), *command.place, columns=200)
+        terminal.expect("Type 2 or tenants-prod to go on: ")
+        terminal.type(f"{answer}\n")
+        assert terminal.end()[0] == code
+    assert listed(command) == three[2:]
+    command.remove_all()
+
+
+def test_typed_names_need_a_y_and_no_bound(command: Command, three: list[str]) -> None:
+    terminal = command.terminal("tenants", "suspend", three[0], *command.place, columns=200)
+    terminal.expect("end all their logins and sessions? [y/N]")
+    terminal.type("n\n")
+    assert terminal.end()[0] == 3
+    assert command("tenants", "suspend", three[0], *command.place, "--yes").out == "1 suspended\n"
+    assert command("tenants", "remove", three[0], *command.place, "--yes").code == 0
+    command.remove_all()
+
+
+def test_ctrl_c_at_a_question_says_that_nothing_was_changed(command: Command, three: list[str]) -> None:
+    terminal = command.terminal("tenants", "remove", *three, *command.place, columns=200)
+    terminal.expect("[y/N]")
+    terminal.process.send_signal(signal.SIGINT)
+    code, screen = terminal.end()
+    assert (code, screen.endswith("aiodbclient: stopped: nothing was changed\r\n")) == (3, True), screen
+    command.remove_all()
+
+
+def test_ctrl_c_while_names_are_read_says_that_nothing_was_changed(command: Command) -> None:
+    pipe = command.folder / "names"
+    os.mkfifo(pipe)
+    process = command.start("tenants", "remove", "--from", str(pipe), *command.place)
+    writer = os.open(pipe, os.O_WRONLY)  # waits until the command reads
+    process.send_signal(signal.SIGINT)
+    done = command.end(process)
+    os.close(writer)
+    assert (done.code, done.err) == (3, "aiodbclient: stopped: nothing was changed\n")
+
+
+def test_one_typo_removes_nothing(command: Command, three: list[str]) -> None:
+    typo = f"{three[0]}x"
+    refused = command("tenants", "remove", three[0], three[1], typo, *command.place, "--yes")
+
+    assert (refused.code, refused.out) == (1, "1 failed\n")
+    assert refused.err.startswith(f"{typo}: not on record")
+    assert listed(command) == three
+    code, screen = command.terminal("tenants", "remove", typo, *command.place, "--yes").end()
+    assert (code, "/min" in screen) == (1, False)  # nothing was done, so it has no progress
+    [rest] = re.findall(r": (aiodbclient .*)\n", refused.err)
+    assert command(*shlex.split(rest)[1:]).out.endswith("1 absent, 2 deleted\n")
+    command.remove_all()
+
+
+def test_the_name_that_was_meant_is_another_one_than_those_given(command: Command, three: list[str]) -> None:
+    typo = f"t{three[0]}"
+    assert f"Did you mean {three[0]}?" in command("tenants", "show", typo, *command.place).err
+    both = command("tenants", "remove", three[0], typo, *command.place, "--yes")
+    assert three[0] not in both.err.partition("Did you mean")[2].partition("?")[0]
+    as_near_to_all = f"{three[0][:-1]}9"
+    assert "Did you mean" not in command("tenants", "show", as_near_to_all, *command.place).err
+    command.remove_all()
+
+
+def half_remove(command: Command, name: str) -> None:
+    command.sandbox.faults.add("dbs.delete", status=403, times=1)
+    assert command("tenants", "remove", name, *command.place, "--yes").code == 1
+
+
+def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command, three: list[str]) -> None:
+    a = three[0]
+    half_remove(command, a)
+    checked = command("tenants", "check", *command.place)
+    assert f"repair finishes removals that began, which deletes their data: {a}\n" in checked.err
+    planned = command("tenants", "plan", *three, *command.place)
+    assert planned.out.startswith(f"~ {a} (half removed: its removal is finished, with all data, and it is created ")
+
+    terminal = command.terminal("tenants", "repair", "--all", *command.place, columns=200)
+    screen = terminal.expect("Type 1 or tenants-prod to go on: ")
+    assert f"Remove {a} from tenants-prod: finish their removal, which deletes their data?" in screen
+    terminal.type("y\n")
+    assert terminal.end()[0] == 3
+
+    repaired = command("tenants", "repair", "--all", *command.place)
+    assert (repaired.code, repaired.out) == (0, f"{a}: deleted: removal_unfinished\n1 deleted, 2 kept\n")
+    command.remove_all()
+
+
+def test_check_says_what_it_did_not_check(command: Command, three: list[str]) -> None:
+    a = three[0]
+    assert command("tenants", "provision", a, *command.place, "--role", "reader").code == 0
+    alone = command("tenants", "check", *command.place)
+    assert (alone.code, alone.out) == (0, "3 checked: all well\n")
+    assert "not checked: 1 reader. To check all: aiodbclient tenants check --role all" in alone.err
+    assert command("tenants", "check", a, *command.place).err == ""
+
+    everything = command("tenants", "check", *command.place, "--role", "all", "--json")
+    assert sorted((each["name"], each["role"]) for each in everything.objects()) == sorted(
+        [*((name, "owner") for name in three), (a, "reader")]
+    )
+    [reader] = command("tenants", "show", a, *command.place, "--role", "reader", "--json").objects()
+    assert command("users", "delete", command.cluster, reader["username"], "--yes").code == 0
+    broken = command("tenants", "check", *command.place, "--role", "all")
+    assert (broken.code, broken.out) == (5, f"{a} (reader): login_missing\n4 checked\n")
+    assert f"To repair them: aiodbclient tenants repair {a} --role reader" in broken.err
+    command.remove_all()
+
+
+def test_suspended_tenants_are_counted_and_named_apart(command: Command, three: list[str]) -> None:
+    a = three[0]
+    assert command("tenants", "suspend", a, *command.place, "--yes").code == 0
+    planned = command("tenants", "plan", *three, *command.place)
+    assert (planned.code, planned.out) == (
+        0,
+        f"0 to create, 0 to resume, 0 to remove, 3 to keep (suspended: {a})\n",
+    )
+    terminal = command.terminal("tenants", "rotate", "--all", *command.place, columns=200)
+    screen = terminal.expect("[y/N]")
+    assert "Give 2 logins on tenants-prod new credentials? The old ones keep working." in screen
+    assert f"Suspended, and left alone: {a}. [y/N]" in screen
+    terminal.type("n\n")
+    assert terminal.end()[0] == 3
+    rotated = command("tenants", "rotate", "--all", *command.place, "--yes")
+    assert (rotated.code, rotated.out) == (0, f"1 kept, 2 rotated ({a}: suspended)\n")
+    command.remove_all()
+
+
+def test_many_failures_for_one_reason_are_counted(command: Command, three: list[str]) -> None:
+    new = [f"{three[0]}-{n}" for n in range(12)]
+    command.sandbox.faults.add("dbs.create", status=403)
+    command.sandbox.faults.add("users.create", status=403)
+
+    done = command("tenants", "provision", *new, *command.place)
+
+    command.sandbox.faults.clear()
+    assert (done.code, done.out) == (1, "12 failed\n")
+    lines = done.err.splitlines()
+    assert sum("the API answered 403" in line for line in lines) == 1
+    assert sum("11 more failed as" in line for line in lines) == 1
+    assert len(lines) == 3
+    assert command("tenants", "remove", "--all", *command.place, "--yes", "--max", "15").code == 0
+
+
+def test_a_signal_in_the_moment_of_the_start_is_the_programs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = asyncio.create_subprocess_exec
+
+    async def start(*program: str, **options: Any) -> Any:
+        process = await create(*program, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)  # the event loop handles it
+        return process
+
+    monkeypatch.setattr(tenants_exec, "create_subprocess_exec", start)
+    program = [sys.executable, "-c", "import time; time.sleep(60)"]
+    started = time.monotonic()
+    assert asyncio.run(tenants_exec._run(program, dict(os.environ))) == 128 + signal.SIGTERM
+    assert time.monotonic() - started < 30
