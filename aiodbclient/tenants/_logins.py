@@ -54,7 +54,11 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool,
     reason = ""
     for turn in range(_PASSWORDS):
         if turn == _PASSWORDS - 1:  # an open session of the login may set passwords faster than the API does
-            exists = await end_login(tenant, login, certain=True)
+            if tenant.site.sql is not None and await tenant.site.sql.has_expired(tenant.names, login):
+                await delete_login(tenant, login, certain=True)
+                exists = False
+            else:
+                exists = await end_login(tenant, login, certain=True)
         is_new, user = await _make_or_reset(tenant, login, exists=exists, may_exist=may_exist)
         refused = await grant(tenant, user, is_new=is_new)
         if refused is None:

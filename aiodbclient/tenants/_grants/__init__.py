@@ -116,6 +116,10 @@ class Grants(ABC, Generic[ServerT]):
         reset it and call this again. GrantError: only the provider can end its sessions, or it still owns something.
         """
 
+    async def has_expired(self, names: Names, username: str) -> bool:
+        """Whether no password of ``username`` is accepted any more, so that it has to be made again."""
+        return False
+
     async def before_deletion(self, names: Names, username: str) -> None:
         """Refuse to let the API delete an ended login of which something would become the administrator's."""
         return

@@ -233,6 +233,11 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             await drop_elsewhere(partial(self._session, names))
         return None
 
+    async def has_expired(self, names: Names, username: str) -> bool:
+        async with self._session(names) as session:
+            expired = SQL("SELECT FROM pg_roles WHERE rolname = %s AND rolvaliduntil < now()")
+            return bool(await session.run(expired, username))
+
     async def before_deletion(self, names: Names, username: str) -> None:
         await prepare_deletion(partial(self._session, names), username)
 

@@ -161,6 +161,13 @@ async def prepare_deletion(open_session: Opener, username: str) -> None:
         if session.knows_options:
             if left := await _databases(session, role):
                 raise _kept(session, username, left, [])
+            if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usesysid = %s"), role):
+                tenant = session.names.tenant
+                raise KeptLoginError(
+                    f"tenant {tenant!r}: the login {username!r} was not deleted, because it has a session: end that "
+                    "session, and run this again",
+                    tenant=tenant,
+                )
             return
         gone = gone_name()
         text = SQL("ALTER ROLE {0} RENAME TO {1}; ALTER ROLE {1} NOLOGIN; CREATE ROLE {0} NOLOGIN")
