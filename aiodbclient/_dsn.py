@@ -1,8 +1,9 @@
-"""Build the DSN for a driver, and find URLs with another host than their author meant. Pure."""
+"""Build the DSN for a driver, and look at the hosts of URLs. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from .engines import CAPABILITIES, MYSQL, POSTGRESQL, Engine
@@ -25,10 +26,7 @@ def dsn(
     protocol: str | None = None,
     ca_file: str | None = None,
 ) -> str:
-    """Return the DSN of ``username`` on a cluster of ``engine``. Raises as ``Connection.uri_for``.
-
-    With ``ca_file`` the driver verifies the server by the CA in that file, if a URI of the engine supports that.
-    """
+    """Return the DSN of ``username`` on a cluster of ``engine``, as ``Connection.uri_for`` does."""
     if engine is None or engine not in CAPABILITIES:
         raise _unknown(engine)
     if not CAPABILITIES[engine].users:
@@ -75,12 +73,18 @@ def is_host(text: str | None) -> bool:
     return True
 
 
-def has_late_at(url: str) -> bool:
-    """Whether ``url`` has an ``@`` after its host. Raises ValueError if it is not a URL.
+def is_loopback(host: str | None) -> bool:
+    """Whether ``host`` is this machine's loopback."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
-    If a password has an ``@`` and then an unescaped ``/``, ``?`` or ``#``, a part of it becomes the host, and the ``@``
-    that was to end the password comes later. The value of an option may have an ``@``.
-    """
+
+def has_late_at(url: str) -> bool:
+    """Whether ``url`` has an ``@`` after its host. Raises ValueError if it is not a URL."""
+    # If a password has an ``@`` and then an unescaped ``/``, ``?`` or ``#``, a part of it becomes the host, and the
+    # ``@`` that was to end the password comes later. The value of an option may have an ``@``.
     parts = urlsplit(url)
     return "@" in parts.path + parts.query.partition("=")[0] + parts.fragment
 

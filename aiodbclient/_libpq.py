@@ -11,12 +11,9 @@ from ._dsn import is_host
 
 
 def options_of(dsn: str) -> dict[str, Any] | None:
-    """Return the options of the connection string ``dsn``, or None if it is invalid.
-
-    If the password in a URI has an unescaped ``@`` or ``/``, libpq takes a part of it for the host, the port or the
-    database. It connects to that host, and quotes it in its errors. So this refuses a URI with an unescaped ``@`` in
-    one of these.
-    """
+    """Return the options of the connection string ``dsn``, or None if it is invalid."""
+    # If the password in a URI has an unescaped ``@`` or ``/``, libpq takes a part of it for the host, the port or the
+    # database, connects to that host, and quotes it in its errors.
     if "\0" in dsn or _has_second_at(dsn):
         return None
     try:

@@ -6,25 +6,23 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
-from ipaddress import ip_address
 from types import EllipsisType, TracebackType
 from typing import Any, Self
 from uuid import UUID
 
 import aiohttp
-from attrs import evolve
 from yarl import URL
 
+from ._dsn import is_loopback
 from ._pacing.budget import Budget, RateBudget, RateLimitStatus
-from ._request.call import Options
+from ._request.call import Options, checked
 from ._request.context import ClusterContext, ClusterMemory
 from ._request.events import RequestEvent
 from ._request.paths import checked_cluster_id
-from ._request.proxy import chosen_proxy
 from ._request.raw import JSON, Params, prepared, send
 from ._request.retry import RetryPolicy
-from ._request.token import TokenProvider
-from ._request.transport import Transport
+from ._request.session import chosen_proxy
+from ._request.transport import TokenProvider, Transport
 from .clusters import ClusterClient, ClustersAPI
 from .engines import Engine
 from .errors import ConfigurationError, InvalidArgumentError
@@ -92,7 +90,7 @@ class DatabaseClient:
         trust_env: bool = False,
         user_writes: int | None = None,
     ) -> None:
-        options = Options(max_wait=max_wait, timeout=timeout, retry=retry)
+        options = checked(Options(max_wait, timeout, retry))
         if session is not None and not hasattr(session, "request"):
             raise InvalidArgumentError(f"session must be an aiohttp.ClientSession, not {session!r}")
         if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
@@ -218,16 +216,12 @@ class DatabaseClient:
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not ...}
         client = object.__new__(DatabaseClient)
         client._transport = self._transport
-        client._use(self._memory, evolve(self._options, **changes))
+        client._use(self._memory, checked(self._options._replace(**changes)))
         return client
 
 
 def environment_token() -> str:
-    """Return the token that a client without ``token=`` uses.
-
-    Raises:
-        ConfigurationError: The environment has no token.
-    """
+    """Return the token that a client without ``token=`` uses."""
     for name in _TOKEN_VARIABLES:
         if token := os.environ.get(name):
             return token
@@ -254,16 +248,9 @@ def _checked_base_url(given: str | None) -> URL:
         raise ConfigurationError(
             f"{name} must be like https://host[:port][/path], without credentials, query or fragment"
         )
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"{name} is plain http to {host}: the token would travel in the clear; use https")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # One or more products, each with an optional version (RFC 9110, 10.1.5).

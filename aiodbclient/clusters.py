@@ -10,8 +10,6 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from attrs import evolve
-
 from ._request.call import Meter, Options
 from ._request.context import ClusterContext, ClusterMemory
 from ._request.operations import LIST_CLUSTERS
@@ -166,19 +164,7 @@ class ClusterClient:
 async def request_below(
     cluster: ClusterClient, method: str, *path: str, params: Params | None = None, json: JSON = None
 ) -> Any:
-    """Send a request below the path of ``cluster``, like ``DatabaseClient.request``.
-
-    Args:
-        cluster: The cluster. Its options, lane and meter apply to this call too.
-        method: The HTTP method.
-        path: The segments of the path, not encoded: ``"topics", name``.
-        params: The query.
-        json: The body.
-
-    Raises:
-        InvalidArgumentError: A URL cannot hold a segment of the path; nothing was sent.
-        DatabaseClientError: As ``DatabaseClient.request``.
-    """
+    """Send a request below the path of ``cluster``, like ``DatabaseClient.request``. The segments are not encoded."""
     for segment in path:
         check_name(segment)
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
@@ -195,20 +181,16 @@ def for_work(
     tenant: str | None = None,
     before_sending: Callable[[], object] | None = None,
 ) -> ClusterClient:
-    """Return ``cluster`` for the work on one name.
-
-    Args:
-        cluster: The cluster.
-        meter: Counts the requests. None: the meter of ``cluster``.
-        pause: The pause of the run that the work is part of. Its requests wait in the bulk lane of the budget.
-        tenant: The tenant that the requests are for.
-        before_sending: A function that is called right before each request. If it raises, the request is not sent.
-    """
+    """Return ``cluster`` for the work on one name of a run, which has a ``pause``, or on one tenant."""
     context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
     options = context.options
-    options = evolve(options, meter=meter or options.meter, tenant=tenant, before_sending=before_sending)
-    context = context._replace(options=options)
-    return ClusterClient(context if pause is None else context.for_bulk(options.meter, pause))
+    return ClusterClient(
+        context._replace(
+            options=options._replace(
+                meter=meter or options.meter, pause=options.pause or pause, tenant=tenant, before_sending=before_sending
+            )
+        )
+    )
 
 
 def retry_policy(cluster: ClusterClient) -> RetryPolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 
-from ._bulk.database_jobs import DeprovisionDatabases, ProvisionDatabases
+from ._bulk.jobs import DeprovisionDatabases, ProvisionDatabases
 from ._bulk.outcomes import DatabaseOutcome, RemovalOutcome
 from ._bulk.run import Run
 from ._request.db_calls import DatabaseCalls

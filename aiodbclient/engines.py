@@ -114,32 +114,14 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
 
 
 def is_case_sensitive(engine: Engine | str, on: str) -> bool:
-    """Whether the engine distinguishes names that differ only in case.
-
-    Args:
-        engine: The engine of the cluster. An unknown one counts as case-insensitive.
-        on: ``"users"`` or ``"dbs"``. MySQL ignores the case of databases if ``lower_case_table_names`` is set.
-    """
+    """Whether the engine distinguishes the names of users or dbs (``on``) that differ only in case."""
+    # MySQL ignores the case of databases if ``lower_case_table_names`` is set.
     return engine in CAPABILITIES and not (on == "dbs" and engine in MYSQL)
 
 
 def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) -> Capabilities | None:
-    """Refuse an operation that ``engine`` does not support. Does no I/O. An unknown engine passes.
-
-    It refuses a setting of another engine because the API would ignore it. An ignored ACL would leave a login with more
-    rights than intended.
-
-    Args:
-        engine: The engine of the cluster.
-        operation: Like ``"users.create"``, on users or dbs.
-        settings: The settings in the call's arguments, by their names in ``Capabilities.user_settings``.
-
-    Returns:
-        The capabilities of the engine, or None if it is unknown.
-
-    Raises:
-        UnsupportedOperationError: The engine does not support users or dbs, or one of the settings.
-    """
+    """Refuse an operation that ``engine`` does not support. An unknown engine passes: its capabilities are None."""
+    # The API would ignore a setting of another engine. An ignored ACL leaves a login with more rights than intended.
     capabilities = Capabilities.of(engine)
     if capabilities is None:
         return None
@@ -164,17 +146,7 @@ def guard(engine: Engine | str, operation: str, settings: Iterable[str] = ()) ->
 
 
 def guard_tenants(engine: Engine | str) -> Capabilities:
-    """Refuse an engine that does not support tenants, or that is unknown. Does no I/O.
-
-    Args:
-        engine: The engine of the cluster.
-
-    Returns:
-        The capabilities of the engine.
-
-    Raises:
-        UnsupportedOperationError: The engine does not support tenants, or is unknown.
-    """
+    """Refuse an engine that does not support tenants, or that is unknown."""
     capabilities = CAPABILITIES.get(engine)
     if capabilities is not None and capabilities.tenants is not None:
         return capabilities

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 
+from ._bulk.jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._bulk.outcomes import RemovalOutcome, UserOutcome
 from ._bulk.plan import UserPlan, plan_users
 from ._bulk.run import Run
-from ._bulk.user_jobs import DeprovisionUsers, IfExists, ProvisionUsers, RotateUsers
 from ._request.user_calls import UserCalls
 from .models import NewUser
 

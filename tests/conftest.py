@@ -11,8 +11,10 @@ from aiodbclient import DatabaseClient, RateBudget, RetryPolicy
 from budget_servers import PostgresServer
 from valkey_server import BINARY, ValkeyServer
 
-from .requirements import no_description, no_server
+from .requirements import ROOMY, no_description, no_server
 from .server import Server, serve
+
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", ROOMY)  # where tmp_path is
 
 MakeClient = Callable[..., DatabaseClient]
 

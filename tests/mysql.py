@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pymysql
@@ -85,6 +86,13 @@ def administrator(dsn: str) -> Iterator[Cursor]:
         connection.cursor() as cursor,
     ):
         yield cursor
+
+
+def run(connection: pymysql.Connection[Cursor], statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run one statement, and return its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values or None)
+        return list(cursor.fetchall())
 
 
 def in_grant(cursor: Cursor, schema: str) -> str:

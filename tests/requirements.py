@@ -1,13 +1,19 @@
-"""Requirements of some tests besides Python packages: servers, and the provider's API description."""
+"""Requirements of some tests besides Python packages: servers, the provider's API description, and a fast folder."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from aiodbclient.sandbox import _embedded as embedded
+
+# In memory, if there is room: a store waits until the disk has each change, a PostgreSQL writes 30 MB when it first
+# starts, and a MariaDB 140.
+ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else tempfile.gettempdir()
 DESCRIPTION = Path(os.environ.get("AIODBCLIENT_SPEC") or Path(__file__).parents[2] / "shared" / "spec")
 
 

@@ -26,17 +26,12 @@ _OUTAGE = 5
 
 
 class Executor(Generic[DoneT]):
-    """Start names while ``next`` waits for an outcome, and keep the outcomes until ``next`` returns them.
+    """Start names while ``next`` waits for an outcome, and keep the outcomes until ``next`` returns them."""
 
-    It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
-
-    Attributes:
-        awaited: Whether ``next`` is waiting. Otherwise the executor starts nothing.
-        closed: Whether ``close`` was called.
-    """
+    # It has no reference to its ``Run``. So an abandoned run is garbage-collected, and that cancels its tasks.
 
     def __init__(self, job: Job[Any, DoneT], source: Source, wake: asyncio.Event, concurrency: int | None) -> None:
-        self.awaited = False
+        self.awaited = False  # whether ``next`` is waiting; otherwise it starts nothing
         self.closed = False
         self._job = job
         self._source = source
@@ -112,20 +107,19 @@ class Executor(Generic[DoneT]):
     def _begin(self) -> None:
         """Start names while there is room. The first time, prepare the job."""
         if self._room:
-            while len(self._running) < self._room and self._next_is_ready(len(self._running) + 1):
-                task = asyncio.create_task(self._work(self._source.ready.popleft()))
-                self._running[task] = Meter()
+            # At most twice ``_room`` names are in progress or have an outcome that the caller has not taken.
+            while (
+                len(self._running) < min(self._room, 2 * self._room - len(self._done))
+                and not self._stopped
+                and self._source.has_next()
+            ):
+                meter = Meter()
+                task = asyncio.create_task(self._work(self._source.ready.popleft(), meter))
+                self._running[task] = meter
                 task.add_done_callback(self._ended)
         elif self._preparing is None and not self._stopped:
             self._preparing = asyncio.create_task(self._job.prepare())
             self._preparing.add_done_callback(self._prepared)
-
-    def _next_is_ready(self, running: int) -> bool:
-        """Whether the next spec may start, as number ``running`` of the names in progress.
-
-        At most twice ``_room`` names are in progress or have an outcome that the caller has not taken.
-        """
-        return running + len(self._done) <= 2 * self._room and not self._stopped and self._source.has_next()
 
     def _prepared(self, task: asyncio.Task[int]) -> None:
         if task.cancelled():
@@ -142,16 +136,8 @@ class Executor(Generic[DoneT]):
         del self._running[task]
         self._wake.set()
 
-    async def _work(self, given: Any) -> None:
-        """Process a name, then further names in the same task, because a task for each name costs more."""
-        task = asyncio.current_task()
-        assert task is not None
-        while True:
-            meter = self._running[task] = Meter()
-            self._add(await self._outcome(given, meter))
-            if not (self.awaited and self._next_is_ready(len(self._running))):
-                return
-            given = self._source.ready.popleft()
+    async def _work(self, given: Any, meter: Meter) -> None:
+        self._add(await self._outcome(given, meter))
 
     async def _outcome(self, given: Any, meter: Meter) -> DoneT | Failed:
         name = shown_name(given)

@@ -12,17 +12,18 @@ from .._json.converter import setting_names
 from .._request.call import Meter
 from .._request.context import ClusterContext
 from .._request.paths import check_name
+from .._request.pause import Pause
 from .._request.user_calls import UserCalls
 from ..engines import guard
 from ..errors import InvalidArgumentError, NotFoundError
 from ..models import NewUser, User
 from .job import Job
+from .jobs import DeprovisionUsers, ProvisionUsers
 from .outcomes import PlanOutcome, Removed, UserDone
 from .run import Run
 from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
 from .settle import readable
 from .specs import listed, user_spec
-from .user_jobs import DeprovisionUsers, ProvisionUsers
 
 
 @frozen(eq=False)
@@ -142,22 +143,23 @@ async def plan_users(
 ) -> UserPlan:
     """Compare the users of a cluster with the requested ones. See ``UsersAPI.plan``."""
     specs = await _checked(given)
-    engine = await context.for_bulk(Meter()).learn_engine()
+    in_bulk = context.for_bulk(Meter(), Pause())
+    engine = await in_bulk.learn_engine()
     for spec in specs.values():
         guard(engine, "users.create", setting_names(spec.mysql_settings, spec.settings, spec.readonly))
-    users = UserCalls(context.for_bulk(Meter()))
-    there = {user.name: user for user in await readable(users.list, context.options.retry)}
-    list_shows = Returned.by(there.values())
-    spellings = {_spelling(name) for name in there}
+    users = UserCalls(in_bulk)
+    existing = {user.name: user for user in await readable(users.list, context.options.retry)}
+    list_shows = Returned.by(existing.values())
+    spellings = {_spelling(name) for name in existing}
     asked = {_spelling(name) for name in specs}
     deletions, now = context.memory.deletions, monotonic()
-    deleted = {name for name in there if deletions.may_be_listed_still(context.cluster_id, name, now)}
+    deleted = {name for name in existing if deletions.may_be_listed_still(context.cluster_id, name, now)}
     update: dict[str, list[Difference]] = {}
     create: list[str] = []
     keep: list[str] = []
     unknown: list[str] = []
     for name, spec in specs.items():
-        user, returned = there.get(name), list_shows
+        user, returned = existing.get(name), list_shows
         if name in deleted or (user is None and _spelling(name) in spellings):
             user, returned = await _read(users, name), NOTHING_SHOWN
         if user is None:
@@ -170,7 +172,7 @@ async def plan_users(
                 unknown.append(name)
     extra = [
         name
-        for name, user in there.items()
+        for name, user in existing.items()
         if _spelling(name) not in asked and name not in deleted and not is_provider_own(user)
     ]
     return UserPlan(create, list(update), keep, extra, prune, update, unknown, list(specs.values()), context)

@@ -44,15 +44,7 @@ class Difference(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """Which members of a user the API returns.
-
-    If the API returns a member for any user, then a user without this member has none. If it returns the member for no
-    user, the member of each user is unknown.
-
-    Attributes:
-        settings: Whether it returns ``settings``.
-        mysql_settings: Whether it returns ``mysql_settings``.
-    """
+    """Which members of a user the API returns: a user without one of these has none; others are unknown."""
 
     settings: bool = True
     mysql_settings: bool = True
@@ -60,11 +52,8 @@ class Returned(NamedTuple):
     @classmethod
     def by(cls, users: Iterable[User]) -> Returned:
         """Return the members that at least one of ``users`` has: these are what the API returns."""
-        settings = mysql_settings = False
-        for user in users:
-            settings = settings or user.settings is not None
-            mysql_settings = mysql_settings or user.mysql_settings is not None
-        return cls(settings, mysql_settings)
+        seen = [(user.settings is not None, user.mysql_settings is not None) for user in users]
+        return cls(any(settings for settings, _ in seen), any(mysql for _, mysql in seen))
 
 
 ALL_SHOWN = Returned()
@@ -103,11 +92,11 @@ def wanted_settings(spec: NewUser, user: User) -> UserSettings | None:
     """Return the settings for an update of ``user`` to ``spec``; None if ``spec`` has none."""
     if spec.readonly is None or (spec.settings is not None and spec.settings.mongo_user_settings is not None):
         return spec.settings
-    there = (user.settings and user.settings.mongo_user_settings) or MongoUserSettings()
-    if spec.readonly == (_role(there.role) == MongoRole.READ_ONLY):
+    current = (user.settings and user.settings.mongo_user_settings) or MongoUserSettings()
+    if spec.readonly == (_role(current.role) == MongoRole.READ_ONLY):
         return user.settings
     role = MongoRole.READ_ONLY if spec.readonly else MongoRole.READ_WRITE
-    return UserSettings(mongo_user_settings=MongoUserSettings(there.databases or _EVERY_DATABASE, role))
+    return UserSettings(mongo_user_settings=MongoUserSettings(current.databases or _EVERY_DATABASE, role))
 
 
 def _texts(settings: UserSettings) -> dict[str, str]:
@@ -147,8 +136,5 @@ def _set(texts: Iterable[str]) -> str:
 
 
 def is_provider_own(user: User) -> bool:
-    """Whether ``user`` came with the cluster, so that the client must not change or delete it.
-
-    A user with an unknown role counts as one of these.
-    """
+    """Whether ``user`` came with the cluster, or has an unknown role: the client must not change or delete it."""
     return user.name in _PROVIDER_USERS or user.role not in (UserRole.NORMAL, None)

@@ -66,11 +66,7 @@ class TakenError(Exception):
 
 
 async def create_settled(create: Request[T], read: Request[T], retry: RetryPolicy) -> tuple[bool, T]:
-    """Create a user or database by the rules above, and return whether it is ours, and it.
-
-    ``read`` reads the name that ``create`` makes, and raises NotFoundError if the name is not there. ``retry`` says how
-    often and how long to wait until a lost create is visible. A cancelled call may have been applied.
-    """
+    """Create a user or database by the rules above, and return whether it is ours, and it."""
     try:
         return True, await create_new(create, read, retry)
     except TakenError as taken:
@@ -79,10 +75,7 @@ async def create_settled(create: Request[T], read: Request[T], retry: RetryPolic
 
 
 async def create_new(create: Request[T], read: Request[T], retry: RetryPolicy) -> T:
-    """Create a user or database that must not exist yet: rules 1, 3, 4 and 5. Raises TakenError if it is refused.
-
-    The arguments are those of ``create_settled``.
-    """
+    """Create a user or database that must not exist yet: rules 1, 3, 4 and 5. Raises TakenError if it is refused."""
     try:
         return await create()
     except DatabaseClientError as error:

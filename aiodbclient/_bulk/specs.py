@@ -16,19 +16,13 @@ _END = object()
 
 
 class Source:
-    """The specs of a run. It pulls at most one ahead.
-
-    Attributes:
-        ready: The spec that was pulled but not started, if any.
-        pulling: The task that awaits the next one, or None.
-        failure: The error that the iterable raised, or None.
-    """
+    """The specs of a run. It pulls at most one ahead."""
 
     def __init__(self, specs: Iterable[Any] | AsyncIterable[Any], wake: asyncio.Event) -> None:
         _refuse_no_iterable(specs, "a run")
-        self.ready: deque[Any] = deque(maxlen=1)
-        self.pulling: asyncio.Future[Any] | None = None
-        self.failure: BaseException | None = None
+        self.ready: deque[Any] = deque(maxlen=1)  # the spec that was pulled but not started, if any
+        self.pulling: asyncio.Future[Any] | None = None  # awaits the next one
+        self.failure: BaseException | None = None  # that the iterable raised
         self._specs = aiter(specs) if isinstance(specs, AsyncIterable) else iter(specs)
         self._wake = wake
         self._ended = False
@@ -85,11 +79,10 @@ async def _next(specs: AsyncIterator[Any]) -> Any:
 
 
 class Seen:
-    """The names that a run has started, in a few bytes each, because a run can be long.
+    """The names that a run has started, in a few bytes each, because a run can be long."""
 
-    It stores a 128-bit digest of each name, in one of many buckets. Equal digests of two names, or a match across the
-    border of two stored digests, are too improbable to matter.
-    """
+    # A 128-bit digest of each name, in one of many buckets. Equal digests of two names, or a match across the border of
+    # two stored digests, are too improbable to matter.
 
     def __init__(self) -> None:
         self._buckets = [bytearray() for _ in range(4096)]

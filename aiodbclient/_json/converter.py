@@ -36,7 +36,6 @@ from ..models import (
 )
 from . import hooks
 from .parsing import parsed
-from .user_hooks import settings_hook, users_hook
 
 T = TypeVar("T")
 
@@ -141,7 +140,7 @@ def _converter() -> Converter:
     register(dict[str, int], hooks.ports)
     register(list[str], hooks.list_of(hook_for(str)))
     acls = (hooks.list_of(hooks.an_object(hook_for(acl))) for acl in (KafkaACL, OpenSearchACL))
-    users = users_hook(settings_hook(*acls))
+    users = hooks.users(hooks.user_settings(*acls))
     converter.register_structure_hook(User, lambda value, _: users([value], None)[0])
     register(list[User], users)
     register(list[Database], hooks.list_of(hook_for(Database)))

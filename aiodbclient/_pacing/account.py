@@ -1,7 +1,5 @@
 """What the answers say about a token: its limit, how many slots others hold, when to wait. Pure.
 
-It gets our own requests as ``Ours``.
-
 By the provider's API description, ``ratelimit-limit`` and ``ratelimit-remaining`` are about the longest window, but
 ``remaining`` may also be 0 because a shorter window is full. ``retry-after`` comes only with the 429 of a shorter
 window.
@@ -41,13 +39,10 @@ class Gate:
         self.strikes = 0  # how many 429s came in a row
 
     def close(self, wait: float | None, now: float) -> None:
-        """Close the gate after a 429, for ``wait`` seconds. None: for a random time that grows with each 429 in a row.
-
-        A 429 that comes while the gate is closed is not another strike: its request was in flight already.
-        """
+        """Close the gate after a 429, for ``wait`` seconds; None: for a random time that grows with each in a row."""
         if wait is None:
             wait = self.backoff(now)
-        if now >= self.until:
+        if now >= self.until:  # otherwise its request was in flight already: not another strike
             self.strikes = self._next_strike(now)
         self.until = max(self.until, now + wait)
         self.at_most = 1
@@ -73,13 +68,10 @@ class Gate:
             self.at_most = math.inf
 
 
-class Ours(NamedTuple):
-    """Our own requests at one moment, as one budget knows them.
+class OwnRequests(NamedTuple):
+    """Our own requests at one moment, as one budget knows them."""
 
-    The server counted some of our requests when it answered. We do not know exactly which ones, since requests arrive
-    and slots expire while the answer travels.
-    """
-
+    # Which ones the server had counted is not known exactly: requests arrive and slots expire while the answer travels.
     # For each window, the shortest first: how many of our answered requests the server probably counted. These held a
     # slot when we sent the request that is now answered.
     used: tuple[int, ...]
@@ -89,11 +81,10 @@ class Ours(NamedTuple):
 
 
 class Account:
-    """What we know about a token, beside our own requests.
+    """What we know about a token, beside our own requests."""
 
-    Every slot is used as soon as it is free while nobody else uses the token. Only answers show whether somebody does.
-    So only a few requests may be in flight at first, after a pause, and while somebody does.
-    """
+    # Every slot is used as soon as it is free while nobody else uses the token. Only answers show whether somebody
+    # does. So only a few requests may be in flight at first, after a pause, and while somebody does.
 
     __slots__ = ("alone", "gate", "last_answer", "last_count", "other_limit", "windows")
 
@@ -119,25 +110,23 @@ class Account:
             if gate.at_most != math.inf:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
-    def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
+    def hear(self, limit: int | None, remaining: int | None, own: OwnRequests, now: float) -> None:
         """Learn from an answer's headers the longest window's limit, and how many slots others hold."""
         if self._take_over(limit, remaining):
             if remaining:
-                self._compare(remaining, ours, now)
+                self._compare(remaining, own, now)
             else:
-                self._meet_full_window(ours, now, self.windows, refused=False)
+                self._meet_full_window(own, now, self.windows, refused=False)
         self.alone = self.other_limit is None and not any(window.others.level for window in self.windows)
 
-    def _compare(self, remaining: int, ours: Ours, now: float) -> None:
-        """Find out how many of the counted requests were others'.
-
-        Those beyond ``ours.most`` were. Those beyond ``ours.least`` may be; if the estimate was higher than that, the
-        difference has expired.
-        """
+    def _compare(self, remaining: int, own: OwnRequests, now: float) -> None:
+        """Find out how many of the counted requests were others'."""
+        # Those beyond ``own.most`` were. Those beyond ``own.least`` may be; if the estimate was higher than that, the
+        # difference has expired.
         longest, shorter = self.windows[-1], self.windows[:-1]
         counted = longest.limit - remaining
-        least = max(0, counted - ours.most)
-        most = max(least, counted - ours.least)
+        least = max(0, counted - own.most)
+        most = max(least, counted - own.least)
         since, self.last_count = self.last_count, now
         if now - since > self.windows[0].seconds:
             level = most if least else 0  # nobody knows how old those are
@@ -155,23 +144,21 @@ class Account:
             self.gate.careful()
 
     def refuse(
-        self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
+        self, limit: int | None, remaining: int | None, own: OwnRequests, wait: float | None, *, burst: bool, now: float
     ) -> None:
-        """Learn from a 429, and close the gate for ``wait`` seconds; None: for a random time.
-
-        ``ours`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
-        shorter window has.
-        """
+        """Learn from a 429, and close the gate for ``wait`` seconds; None: for a random time."""
+        # ``own`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
+        # shorter window has.
         shorter = self.windows[:-1] or self.windows
         if remaining == 0 and not burst and self._take_over(limit, remaining):
-            self._meet_full_window(ours, now, self.windows[-1:], refused=True)
+            self._meet_full_window(own, now, self.windows[-1:], refused=True)
         elif remaining and self._take_over(limit, remaining):
-            self._compare(remaining, ours, now)
+            self._compare(remaining, own, now)
             # Others hold no more slots of a shorter window than of the longest one.
-            at_most = self.windows[-1].others.at(now) + ours.in_flight
-            self._meet_full_window(ours, now, shorter, refused=True, at_most=at_most)
+            at_most = self.windows[-1].others.at(now) + own.in_flight
+            self._meet_full_window(own, now, shorter, refused=True, at_most=at_most)
         else:
-            self._meet_full_window(ours, now, shorter, refused=True)
+            self._meet_full_window(own, now, shorter, refused=True)
         self.gate.close(wait, now)
         self.alone = False
 
@@ -192,23 +179,21 @@ class Account:
 
     def _meet_full_window(
         self,
-        ours: Ours,
+        own: OwnRequests,
         now: float,
         suspects: Iterable[SlidingWindow],
         *,
         refused: bool,
         at_most: float = math.inf,
     ) -> None:
-        """Learn that one of ``suspects`` is full: probably the one with the fewest free slots as far as we know.
-
-        Its slots that we do not hold count as others', up to ``at_most``. A share stays ours all the same: without any
-        request of ours we would not learn when the others stop.
-        """
-        not_ours = {w: w.limit - used - ours.in_flight for w, used in zip(self.windows, ours.used, strict=True)}
-        fullest = min(suspects, key=lambda window: not_ours[window] - window.others.at(now), default=None)
+        """Learn that one of ``suspects`` is full: probably the one with the fewest free slots as far as we know."""
+        # Its slots that we do not hold count as others', up to ``at_most``. A share stays ours all the same: without a
+        # request of ours we would not learn when the others stop.
+        not_own = {w: w.limit - used - own.in_flight for w, used in zip(self.windows, own.used, strict=True)}
+        fullest = min(suspects, key=lambda window: not_own[window] - window.others.at(now), default=None)
         if fullest is None:
             return
-        missing = not_ours[fullest] + refused
+        missing = not_own[fullest] + refused
         level = min(missing, at_most, _all_but_a_share(fullest) if fullest.others.steady else fullest.limit)
         if level > 0 and level >= fullest.others.at(now):
             fullest.others.believe(int(level), now, sure=True)

@@ -17,7 +17,7 @@ from ..errors import InvalidArgumentError
 from .account import Account, sliding
 from .headers import RateLimitStatus, limit_and_remaining, retry_after, seconds_to_wait
 from .ledger import Ledger
-from .queue import Queue, refusal
+from .queue import Queue, Waiter, refusal
 from .window import Window
 
 __all__ = ["Budget", "RateBudget", "RateLimitStatus", "Snapshot", "Window"]
@@ -166,17 +166,7 @@ class RateBudget:
                 raise refusal(wait)
         waiter = queue.enter(bulk, max_wait, now)
         _arm(queue, ledger, self.reserve, now)
-        try:
-            await waiter.sleep()
-        except BaseException:
-            queue.leave(waiter)
-            if waiter.granted:  # and cancelled before it woke
-                self.release(sent=False)
-            else:
-                serve(queue, ledger, self.reserve, self._clock())
-            raise
-        if waiter.wait is not None:
-            raise refusal(waiter.wait)
+        await queue.decision(waiter, self._on_leaving)
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot.
@@ -219,6 +209,12 @@ class RateBudget:
             waiting=len(self._queue),
             next_slot=ledger.opens(now, 0, 0) - now,
         )
+
+    def _on_leaving(self, waiter: Waiter) -> None:
+        if waiter.granted:  # and cancelled before it woke
+            self.release(sent=False)
+        else:
+            serve(self._queue, self._ledger, self.reserve, self._clock())
 
     def _on_timer(self, now: float) -> None:
         for waiter in self._queue.overdue(now):

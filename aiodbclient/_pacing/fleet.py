@@ -106,10 +106,7 @@ class Reply:
 
 
 def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
-    """Do what ``ask`` asks for to the state ``text``, at the time ``now``.
-
-    Raises NewerError: A later version wrote the state.
-    """
+    """Do what ``ask`` asks for to the state ``text``, at the time ``now``. Raises NewerError."""
     state, lost, nonsense = _read(terms, ask, text, now)
     _recover(state, terms, ask, lost or nonsense is not None, now)
     me = state.members.setdefault(ask.process, Member())

@@ -65,11 +65,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_wait(headers: Mapping[str, str], longest: float) -> float | None:
-    """Return how many seconds a 429 asks us to wait, or None if it does not say.
-
-    This is ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Either counts if it
-    is above 0 and at most ``longest``. Dates are compared with the answer's own ``date``, so our clock does not matter.
-    """
+    """Return how many seconds a 429 asks us to wait, or None if it does not say."""
+    # ``retry-after``, or the time until ``ratelimit-reset`` if the hour has no requests left. Either counts if it is
+    # above 0 and at most ``longest``. Dates are compared with the answer's own ``date``: our clock does not matter.
     reset = None if _whole(headers.get("ratelimit-remaining")) else _moment(headers.get("ratelimit-reset"))
     for wait in (retry_after(headers), _until(reset, headers)):
         if wait is not None and 0 < wait <= longest:

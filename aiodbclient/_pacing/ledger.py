@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .account import Account, Ours
+from .account import Account, OwnRequests
 
 _LATENCY = 30.0  # seconds; an answer takes less
 
@@ -113,7 +113,7 @@ class Ledger:
             and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
         ):
             return  # nothing new, as nearly always; this saves the rest
-        self.account.hear(limit, remaining, self._ours(now, begun or self.begun(now)), now)
+        self.account.hear(limit, remaining, self._own_requests(now, begun or self.begun(now)), now)
 
     def refuse(
         self,
@@ -126,22 +126,22 @@ class Ledger:
         begun: Begun | None = None,
     ) -> None:
         """Learn from a 429, before its request has ended. The arguments are those of ``Account.refuse``."""
-        ours = self._ours(now, begun or self.begun(now))
-        self.account.refuse(limit, remaining, ours, wait, burst=burst, now=now)
+        own = self._own_requests(now, begun or self.begun(now))
+        self.account.refuse(limit, remaining, own, wait, burst=burst, now=now)
         self.refused()
 
     def refused(self) -> None:
         """Note that a 429 answered a request: the next one that ends."""
         self._refused = min(self._refused + 1, self.in_flight)
 
-    def _ours(self, now: float, begun: Begun) -> Ours:
+    def _own_requests(self, now: float, begun: Begun) -> OwnRequests:
         # The server counted the answered request after it was sent.
         answers, longest = self._countable, self.longest
         in_flight = self.unanswered
         used = tuple(len(answers) - bisect(answers, begun.probably - window.seconds) for window in self.windows)
         counted_before = bisect(answers, begun.after - longest)
         surely = bisect(answers, begun.after) - bisect(answers, now - longest + min(_LATENCY, longest / 10))
-        return Ours(
+        return OwnRequests(
             used,
             in_flight,
             least=max(0, surely) + min(1, in_flight),

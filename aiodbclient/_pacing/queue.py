@@ -1,7 +1,4 @@
-"""The calls that wait for a slot: two lanes, the patience of each call, and one timer for all.
-
-A call's patience is its ``max_wait``: for how many seconds it may wait.
-"""
+"""The calls that wait for a slot: two lanes, the patience of each call (its ``max_wait``), and one timer for all."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from heapq import heapify, heappop, heappush
 from itertools import chain, count
 
@@ -24,8 +22,6 @@ _TIMER_STEP = 1e-4  # seconds; the timer takes at least this long, since roundin
 class Waiter:
     """A call that waits until it is granted a slot, or refused one because the wait would be too long."""
 
-    __slots__ = ("_woken", "bulk", "deadline", "error", "estimated", "granted", "wait")
-
     def __init__(self, bulk: bool, deadline: float, woken: asyncio.Future[None]) -> None:
         self.bulk = bulk  # whether it is in the bulk lane
         self.deadline = deadline  # when its patience ends
@@ -33,7 +29,7 @@ class Waiter:
         self.wait: float | None = None  # how many seconds it would have had to wait, if it was refused
         self.estimated = False  # whether its wait was compared with its patience
         self.error: BaseException | None = None  # why it waits in vain
-        self._woken = woken
+        self.woken = woken
 
     @property
     def decided(self) -> bool:
@@ -43,32 +39,16 @@ class Waiter:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop on which it waits."""
-        return self._woken.get_loop()
+        return self.woken.get_loop()
 
     def wake(self) -> None:
-        """End its ``sleep``."""
-        if not self._woken.done():
-            self._woken.set_result(None)
-
-    async def sleep(self) -> None:
-        """Wait for ``wake``."""
-        await self._woken
+        """Let it see what was decided."""
+        if not self.woken.done():
+            self.woken.set_result(None)
 
 
 class Queue:
     """The calls that wait for one budget, in the order in which they came, bulk calls behind all others."""
-
-    __slots__ = (
-        "_announced",
-        "_clock",
-        "_deadlines",
-        "_on_timer",
-        "_tickets",
-        "_timer",
-        "_timer_at",
-        "bulk",
-        "interactive",
-    )
 
     def __init__(self, clock: Callable[[], float], on_timer: Callable[[float], None]) -> None:
         self.interactive: OrderedDict[Waiter, None] = OrderedDict()
@@ -93,10 +73,7 @@ class Queue:
         return len(self) if bulk else len(self.interactive)
 
     def enter(self, bulk: bool, max_wait: float | None, now: float) -> Waiter:
-        """Put a call at the end of its lane, for ``max_wait`` seconds; None: for as long as it takes.
-
-        Raises ConfigurationError if the calls that wait are on another event loop.
-        """
+        """Put a call at the end of its lane, for ``max_wait`` seconds; None: for as long as it takes."""
         loop = asyncio.get_running_loop()
         if (other := self.first()) is not None and other.loop is not loop:
             raise ConfigurationError(
@@ -107,6 +84,19 @@ class Queue:
             heappush(self._deadlines, (waiter.deadline, next(self._tickets), waiter))
         self._lane(bulk)[waiter] = None
         return waiter
+
+    async def decision(self, waiter: Waiter, on_leaving: Callable[[Waiter], None]) -> None:
+        """Wait until the call is granted a slot, or raise why not. ``on_leaving``: for a call that is cancelled."""
+        try:
+            await waiter.woken
+        except BaseException:
+            self.leave(waiter)
+            on_leaving(waiter)
+            raise
+        if waiter.error is not None:
+            raise copy(waiter.error)
+        if waiter.wait is not None:
+            raise refusal(waiter.wait)
 
     def leave(self, waiter: Waiter) -> None:
         """Take a call out of its lane, if it is still there."""

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from copy import copy
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +24,7 @@ from .cells import Cell, cell_at
 from .fleet import Ask, Place, Reply, Terms, change
 from .headers import limit_and_remaining, retry_after, seconds_to_wait
 from .process import Process
-from .queue import Queue, Waiter, refusal
+from .queue import Queue, Waiter
 from .state import CellError, NewerError
 from .window import Window
 
@@ -133,19 +132,7 @@ class SharedRateBudget:
             queue.arm(now, math.inf)
             if max_wait is not None or queue.first() is waiter:
                 self._ask_by(now)
-        try:
-            await waiter.sleep()
-        except BaseException:
-            queue.leave(waiter)
-            if waiter.granted:  # and cancelled before it woke
-                self.release(sent=False)
-            else:
-                self._report_by(now + self._terms.longest_pause)
-            raise
-        if waiter.error is not None:
-            raise copy(waiter.error)
-        if waiter.wait is not None:
-            raise refusal(waiter.wait)
+        await queue.decision(waiter, self._on_leaving)
 
     def release(self, *, sent: bool = True) -> None:
         """Return a slot. The server learns of it within a tenth of the shortest window.
@@ -346,6 +333,12 @@ class SharedRateBudget:
         now, waiting = time.monotonic(), {*self._unestimated}
         places = enumerate([*self._queue.interactive, *self._queue.bulk])
         return [(w, Place(n, w.bulk, w.deadline - now)) for n, w in places if w in waiting]
+
+    def _on_leaving(self, waiter: Waiter) -> None:
+        if waiter.granted:  # and cancelled before it woke
+            self.release(sent=False)
+        else:
+            self._report_by(time.monotonic() + self._terms.longest_pause)
 
     def _on_timer(self, now: float) -> None:
         for waiter in self._queue.overdue(now):

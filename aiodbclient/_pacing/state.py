@@ -167,10 +167,10 @@ def load(text: str, windows: Sequence[Window], now: float) -> State:
     account.last_answer, account.last_count = min(token.last_answer, now), min(token.last_count, now)
     account.windows[-1].limit = token.limit
     for window in account.windows:
-        if (known := token.others.get(f"{window.seconds:g}")) is not None:
+        if (estimate := token.others.get(f"{window.seconds:g}")) is not None:
             others = window.others
-            others.level, others.since, others.sure = known.level, min(known.since, now), known.sure
-            others.seen.extend((min(begin, now), min(to, now), count) for begin, to, count in known.seen)
+            others.level, others.since, others.sure = estimate.level, min(estimate.since, now), estimate.sure
+            others.seen.extend((min(begin, now), min(to, now), count) for begin, to, count in estimate.seen)
     return state
 
 

@@ -19,14 +19,17 @@ _MOMENT = 1e-6  # seconds
 _PIECES = 32  # Requests seen within one such piece of a window share an entry.
 
 
-def _whole(_: object, attribute: Attribute[int], value: int) -> None:
+def whole(of: object, attribute: Attribute[int], value: int) -> None:
+    """Validate a count."""
     if type(value) is not int or value < 1:
-        raise InvalidArgumentError(f"Window: {attribute.name} must be an int of at least 1, not {value!r}")
+        raise InvalidArgumentError(f"{type(of).__name__}: {attribute.name} must be an int of at least 1, not {value!r}")
 
 
-def _positive(_: object, attribute: Attribute[float], value: float) -> None:
+def positive(of: object, attribute: Attribute[float], value: float) -> None:
+    """Validate a time."""
     if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise InvalidArgumentError(f"Window: {attribute.name} must be a positive number of seconds, not {value!r}")
+        name = f"{type(of).__name__}: {attribute.name}"
+        raise InvalidArgumentError(f"{name} must be a positive number of seconds, not {value!r}")
 
 
 @frozen
@@ -41,16 +44,15 @@ class Window:
         InvalidArgumentError: ``limit`` is not a positive int, or ``seconds`` not a positive finite number.
     """
 
-    limit: int = field(validator=_whole)
-    seconds: float = field(validator=_positive)
+    limit: int = field(validator=whole)
+    seconds: float = field(validator=positive)
 
 
 class Others:
-    """How many slots others probably hold, and how that changes until the next answer.
+    """How many slots others probably hold, and how that changes until the next answer."""
 
-    Two answers show how many requests of others the server counted between them. The estimate spreads these evenly over
-    that time. Each holds its slot for one window.
-    """
+    # Two answers show how many requests of others the server counted between them. The estimate spreads these evenly
+    # over that time. Each holds its slot for one window.
 
     __slots__ = ("level", "seconds", "seen", "since", "steady", "sure")
 
@@ -94,13 +96,9 @@ class Others:
         return self.since + passed * self.seconds
 
     def believe(self, level: int, now: float, *, sure: bool = False) -> None:
-        """Set the estimate to ``level`` slots of unknown age.
-
-        If others are ``steady``, their requests count as spread evenly over the window. Otherwise they count as new,
-        since later answers show when they expire.
-        """
+        """Set the estimate to ``level`` slots of unknown age."""
         self.seen.clear()
-        if level:
+        if level:  # steady ones are spread evenly over the window, others are new: later answers show when they expire
             self.seen.append((now - (self.seconds if self.steady else _MOMENT), now, level))
         self.level, self.since, self.sure = level, now, sure
 
@@ -112,11 +110,9 @@ class Others:
         return sum(count * min(1.0, (to - start) / max(to - begin, _MOMENT)) for begin, to, count in seen)
 
     def saw(self, count: float, since: float, now: float, at_most: float) -> None:
-        """Learn that they sent at least ``count`` requests since ``since``, and hold at most ``at_most`` slots.
-
-        This raises an estimate that is too low at once. It lowers one no further than to ``at_most``, since the seen
-        requests may be younger than they seem.
-        """
+        """Learn that they sent at least ``count`` requests since ``since``, and hold at most ``at_most`` slots."""
+        # This raises an estimate that is too low at once. It lowers one no further than to ``at_most``, since the seen
+        # requests may be younger than they seem.
         begin = max(since, self.since)
         if count > 0 and now > begin:
             self._remember(begin, now, count * (now - begin) / (now - since))
@@ -162,10 +158,7 @@ class SlidingWindow:
         return self.used(now) + in_flight < self.room(now, reserve)
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
-        """When a request with ``ahead`` others before it in the queue may go.
-
-        This assumes that the requests in flight are answered now, and that those ahead go as soon as they may.
-        """
+        """When a request with ``ahead`` others before it may go, if those in flight are answered now."""
         # Line up those that hold slots: our answered requests, those in flight, those ahead. A request may go when the
         # one ``room`` places before it gives up its slot. So every ``room`` requests ahead take one window.
         used = self.used(now)
@@ -182,16 +175,9 @@ class SlidingWindow:
 
 
 def seconds_for(requests: int, windows: Sequence[Window], used: Iterable[int] = ()) -> float:
-    """Return how many seconds pass until the last of ``requests`` may be sent, in all windows together.
-
-    It is what a run takes at least. It assumes that a request itself takes no time, that nobody else spends from now
-    on, and that what is spent already stays spent for a whole window.
-
-    ```python
-    seconds_for(10_000, [Window(250, 60.0), Window(5000, 3600.0)])  # 4740.0: 79 minutes
-    seconds_for(names_left, budget.windows, budget.snapshot().used)
-    ```
-    """
+    """Return how many seconds pass at least until the last of ``requests`` may be sent, in all windows together."""
+    # It assumes that a request itself takes no time, that nobody else spends from now on, and that what is spent
+    # already stays spent for a whole window. 10,000 requests in the documented windows take 4740.0: 79 minutes.
     spent = list(used) or [0] * len(windows)
     if not windows or requests <= 0:
         return 0.0

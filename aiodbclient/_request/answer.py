@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from .._json.converter import SHAPE_ERRORS, ClusterEngine, decoded, decoded_page
@@ -24,9 +24,6 @@ T = TypeVar("T")
 
 # Success statuses that do not confirm a DELETE: 202 means "not done yet"; 205 and 206 make no sense for a DELETE.
 _NOT_DONE = frozenset({202, 205, 206})
-
-_TOO_MUCH = "does not fit into memory"
-_TOO_MANY = f"holds more than {MOST_VALUES:,} values"
 
 
 class Closable(Protocol):
@@ -71,53 +68,25 @@ class Answer:
 
     def read(self, model: type[T]) -> T:
         """Return the ``model`` in the answer."""
-        # Raised outside the handlers, so that it is not chained: errors of the decoder and of cattrs quote credentials.
-        try:
-            value = decoded(self.body, self.call.operation.key, model)
-        except TooManyValuesError:
-            problem = _TOO_MANY
-        except SHAPE_ERRORS:
-            problem = self._other_shape
-        except MemoryError:
-            problem = _TOO_MUCH
-        else:
-            self._check_subject(value)
-            return value
-        raise self.invalid(problem)
+        value = self._decoded(lambda: decoded(self.body, self.call.operation.key, model))
+        self._check_subject(value)
+        return value
 
     def read_page(self, model: type[T]) -> tuple[list[T], str | None]:
-        """Return the models on this page of a list, and the URL of the next page or None. Raises as ``read``."""
-        try:
-            operation = self.call.operation
-            page, following = decoded_page(self.body, operation.key, model, operation.other_key)
-        except TooManyValuesError:
-            problem = _TOO_MANY
-        except SHAPE_ERRORS:
-            problem = self._other_shape
-        except MemoryError:
-            problem = _TOO_MUCH
-        else:
-            if model is User:
-                self._secrets.keep(self.body)
-            return page, following
-        raise self.invalid(problem)
+        """Return the models on this page of a list, and the URL of the next page or None."""
+        operation = self.call.operation
+        page = self._decoded(lambda: decoded_page(self.body, operation.key, model, operation.other_key))
+        if model is User:
+            self._secrets.keep(self.body)
+        return page
 
     def read_json(self) -> Any:
         """Return the JSON of the answer, or None if it has no body."""
         if not self.body.strip():
             return None
-        try:
-            value = parsed(self.body)
-        except TooManyValuesError:
-            problem = _TOO_MANY
-        except (ValueError, RecursionError):
-            problem = "is not JSON"
-        except MemoryError:
-            problem = _TOO_MUCH
-        else:
-            self._secrets.keep(self.body)
-            return value
-        raise self.invalid(problem)
+        value = self._decoded(lambda: parsed(self.body))
+        self._secrets.keep(self.body)
+        return value
 
     def read_nothing(self) -> None:
         """Check that the answer confirms the operation: the documented 204, or another success without a body."""
@@ -148,9 +117,18 @@ class Answer:
             self._error = error_text(self.headers, self.body, self._secrets)
         return self._error
 
-    @property
-    def _other_shape(self) -> str:
-        return f"is not the documented JSON object with {self.call.operation.key!r}"
+    def _decoded(self, decode: Callable[[], T]) -> T:  # not a partial: its repr would show the body
+        try:
+            return decode()
+        except TooManyValuesError:
+            problem = f"holds more than {MOST_VALUES:,} values"
+        except MemoryError:
+            problem = "does not fit into memory"
+        except SHAPE_ERRORS:
+            key = self.call.operation.key
+            problem = f"is not the documented JSON object with {key!r}" if key else "is not JSON"
+        # Not in the handlers, where it would be chained: errors of the decoder and of cattrs quote credentials.
+        raise self.invalid(problem)
 
     def _check_subject(self, value: object) -> None:
         found: str | None

@@ -27,11 +27,9 @@ class BodyError(Exception):
 
 
 async def whole_body(response: aiohttp.ClientResponse, deadline: float) -> bytes:
-    """Read the body of ``response`` and decompress it.
-
-    aiohttp decompresses in bounded pieces since 3.14.1. But it does not notice that a gzip body is cut off, does not
-    know ``x-gzip``, and reports an encoding that it does not support as a broken connection, which we would retry.
-    """
+    """Read the body of ``response`` and decompress it."""
+    # aiohttp does not notice that a gzip body is cut off, does not know ``x-gzip``, and reports an unsupported encoding
+    # as a broken connection, which we would retry.
     content = response.content
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding == "identity":

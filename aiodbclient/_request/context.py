@@ -6,9 +6,8 @@ import asyncio
 import binascii
 import ssl
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
-
-from attrs import evolve
 
 from .._json.converter import Authority, ClusterEngine
 from ..engines import Engine, guard, is_case_sensitive
@@ -16,7 +15,6 @@ from ..errors import NotFoundError, PermissionDeniedError
 from ..models import Cluster
 from .answer import Answer
 from .call import Call, Meter, Options
-from .deletions import Deletions
 from .events import logger
 from .operations import GET_CA, GET_CLUSTER, Operation
 from .pages import read_all
@@ -31,28 +29,47 @@ _UNREADABLE = "unreadable"
 _REPLICA = "if this is the id of a replica, pass its engine: client.cluster(id, engine=...)"
 
 
+# Twice the 30 s for which the API may still list a deleted user (Aiven's documentation; Aiven runs the databases).
+_LISTED = 60.0
+
+
+class Deletions:
+    """The users whose deletion the client sent less than a minute ago, by cluster and name."""
+
+    __slots__ = ("_sent",)
+
+    def __init__(self) -> None:
+        self._sent: dict[tuple[str, str], float] = {}  # the oldest first
+
+    def note(self, cluster_id: str, name: str, now: float) -> None:
+        """Note that the client sends a deletion."""
+        self._sent.pop((cluster_id, name), None)
+        self._sent[cluster_id, name] = now
+        # Each call drops at most two old entries: this bounds both the size and the time of a call.
+        for old in tuple(islice(self._sent, 2)):
+            if self._sent[old] <= now - _LISTED:
+                del self._sent[old]
+
+    def forget(self, cluster_id: str, name: str) -> None:
+        """Forget a deletion: the API refused it, or the user was created again."""
+        self._sent.pop((cluster_id, name), None)
+
+    def may_be_listed_still(self, cluster_id: str, name: str, now: float) -> bool:
+        """Whether the API may still list the user although it was deleted."""
+        sent = self._sent.get((cluster_id, name))
+        return sent is not None and sent > now - _LISTED
+
+
 class ClusterMemory:
-    """What a client knows about clusters, by id, and the locks for reading it and for user writes.
-
-    Attributes:
-        engines: The engines.
-        reads: A future for each cluster whose engine is being read. Other calls await it.
-        cas: The CA certificates, as PEM.
-        ca_locks: Held while a CA is read.
-        user_writes: How many user writes each cluster gets at a time; None for as many as its engine takes.
-        write_locks: Held during a user write, if the cluster takes only so many at a time.
-        deletions: The users that were deleted recently.
-    """
-
-    __slots__ = ("ca_locks", "cas", "deletions", "engines", "reads", "user_writes", "write_locks")
+    """What a client knows about clusters, by id, and the locks for reading it and for user writes."""
 
     def __init__(self, user_writes: int | None = None) -> None:
-        self.user_writes: int | None = user_writes
-        self.ca_locks: dict[str, asyncio.Lock] = {}
-        self.cas: dict[str, str] = {}
-        self.engines: dict[str, Engine | str] = {}
-        self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}
+        self.user_writes = user_writes  # how many each cluster gets at a time; None for as many as its engine takes
         self.write_locks: dict[str, asyncio.Semaphore] = {}
+        self.engines: dict[str, Engine | str] = {}
+        self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}  # of engines; other calls await them
+        self.cas: dict[str, str] = {}  # as PEM
+        self.ca_locks: dict[str, asyncio.Lock] = {}
         self.deletions: Deletions = Deletions()
 
     def write_lock(self, cluster_id: str, *, one_at_a_time: bool) -> asyncio.Semaphore | None:
@@ -62,19 +79,11 @@ class ClusterMemory:
 
 
 class ClusterContext(NamedTuple):
-    """One cluster, from the view of its calls.
-
-    Attributes:
-        transport: Sends the calls.
-        memory: What the client knows about clusters.
-        cluster_id: The cluster's UUID, in the API's spelling.
-        given_engine: The engine that the caller gave, or None.
-        options: The options of the caller.
-    """
+    """One cluster, from the view of its calls."""
 
     transport: Transport
     memory: ClusterMemory
-    cluster_id: str
+    cluster_id: str  # in the API's spelling
     given_engine: Engine | str | None
     options: Options
 
@@ -98,10 +107,7 @@ class ClusterContext(NamedTuple):
         body: Mapping[str, Any] | None = None,
         settings: Iterable[str] = (),
     ) -> Answer:
-        """Send an operation on the user or db ``name``, if the cluster's engine supports it.
-
-        If the cluster takes only so many user writes at a time, a user write waits for the others.
-        """
+        """Send an operation on the user or db ``name``, if the cluster's engine supports it."""
         check_name(name)
         path = operation.path(self.cluster_id, name)
         engine = await self.learn_engine()
@@ -165,16 +171,12 @@ class ClusterContext(NamedTuple):
             engine = self.memory.engines.get(self.cluster_id)
         return engine
 
-    def for_bulk(self, meter: Meter | None, pause: Pause | None = None) -> ClusterContext:
-        """Return this context for one name of a bulk run, whose ``pause`` it may have already."""
-        pause = self.options.pause if self.options.bulk else pause
-        return self._replace(options=evolve(self.options, meter=meter, bulk=True, pause=pause))
+    def for_bulk(self, meter: Meter, pause: Pause | None = None) -> ClusterContext:
+        """Return this context for one name of a run; ``pause`` is that of the run, unless the context has one."""
+        return self._replace(options=self.options._replace(meter=meter, pause=self.options.pause or pause))
 
     async def _read_engine(self) -> None:
-        """Read the cluster, or wait for another call that already reads it with the same options.
-
-        If the read fails, all waiting calls raise its error. If it is cancelled, one of them reads instead.
-        """
+        """Read the cluster, or wait for another call that already reads it with the same options."""
         options = self.options
         reading = (self.cluster_id, options.max_wait, options.timeout, options.retry, options.bulk)
         reads = self.memory.reads
@@ -198,7 +200,7 @@ class ClusterContext(NamedTuple):
             raise
         finally:
             del reads[reading]
-            if not done.done():
+            if not done.done():  # cancelled, perhaps: then one of the waiting calls reads instead
                 done.set_result(None)
 
 

@@ -44,11 +44,17 @@ class RequestEvent:
     tenant: str | None = None
 
 
-def event_of(
-    call: Call, answer: Answer | None, failure: DatabaseClientError | None, asked: float, granted: float, started: float
-) -> RequestEvent:
-    """Return the event for the last request of ``call``."""
-    return RequestEvent(
+def report(
+    call: Call,
+    answer: Answer | None,
+    failure: DatabaseClientError | None,
+    asked: float,
+    granted: float,
+    started: float,
+    on_event: Callable[[RequestEvent], object] | None,
+) -> None:
+    """Report the last request of ``call`` to the log, and to the caller's hook if there is one."""
+    event = RequestEvent(
         operation=call.operation.name,
         method=call.operation.method,
         status=None if answer is None else answer.status,
@@ -60,14 +66,10 @@ def event_of(
         request_id=None if answer is None else answer.request_id,
         tenant=call.options.tenant,
     )
-
-
-def report(event: RequestEvent, path: str, on_event: Callable[[RequestEvent], object] | None) -> None:
-    """Report a request to ``path`` to the log, and to the caller's hook if there is one."""
     logger.debug(
         "%s %s: %s in %.3f s, try %d",
         event.method,
-        path,
+        call.path,
         event.status or event.error,
         event.duration,
         event.attempt,

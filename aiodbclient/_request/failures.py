@@ -26,10 +26,8 @@ _TIMED_OUT_STATUSES = frozenset({504, 522, 524})
 
 
 def without_answer(call: Call, error: BaseException, secrets: Secrets) -> DatabaseClientError:
-    """Make the error for a request without a complete answer, and store in ``call`` how it failed.
-
-    aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
-    """
+    """Make the error for a request without a complete answer, and store in ``call`` how it failed."""
+    # aiohttp's exceptions can hold the request headers. So our error masks secrets and is not chained.
     if isinstance(error, NOT_SENT):
         call.failure = Failure.NOT_SENT
         call.sent -= 1

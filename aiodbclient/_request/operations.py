@@ -19,28 +19,15 @@ class Kind(Enum):
 
 
 class Operation:
-    """One operation of the API.
-
-    Attributes:
-        name: Its name in errors, logs and events, like ``"users.create"``.
-        method: The HTTP method.
-        template: Its path, with the placeholders ``{cluster}`` and ``{name}``.
-        kind: Its column in ``retry.RULES``.
-        key: The member of the answer that holds the result; empty if the answer has no body.
-        other_key: The same by another sentence of the API description, or empty.
-        on: Its resource: ``"users"``, ``"dbs"`` or ``"clusters"``.
-        writes: Whether it changes something on the server.
-    """
-
-    __slots__ = ("key", "kind", "method", "name", "on", "other_key", "template", "writes")
+    """One operation of the API."""
 
     def __init__(self, name: str, method: str, template: str, kind: Kind, key: str = "", other_key: str = "") -> None:
-        self.name: str = name
-        self.method: str = method
-        self.template: str = template
-        self.kind: Kind = kind
-        self.key: str = key
-        self.other_key: str = other_key
+        self.name = name  # in errors, logs and events
+        self.method = method
+        self.template = template  # the path, with the placeholders ``{cluster}`` and ``{name}``
+        self.kind = kind
+        self.key = key  # the member of the answer that holds the result; empty if the answer has no body
+        self.other_key = other_key  # the same by another sentence of the API description
         self.on: str = name.partition(".")[0]
         self.writes: bool = kind is not Kind.READ
 

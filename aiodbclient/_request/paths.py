@@ -22,12 +22,8 @@ def checked_cluster_id(cluster_id: object) -> str:
 
 
 def check_name(name: object) -> None:
-    """Refuse a name that cannot be a segment of a URL's path.
-
-    - An empty name.
-    - ``.`` and ``..``: proxies and URL libraries resolve them. A DELETE of the user ``..`` would delete the cluster.
-    - A name with a NUL, or with lone surrogates, which UTF-8 cannot encode.
-    """
+    """Refuse a name that cannot be a segment of a URL's path."""
+    # Proxies and URL libraries resolve dots: a DELETE of the user ``..`` would delete the cluster.
     if not isinstance(name, str):
         raise InvalidArgumentError(f"a name is a string, not {name!r}; nothing was sent")
     if name in ("", ".", "..") or "\0" in name:

@@ -30,23 +30,14 @@ def until_online() -> Iterator[float]:
 
 @define(eq=False)
 class _Cluster:
-    """What a run knows of one cluster.
+    """What a run knows of one cluster."""
 
-    Attributes:
-        turn: Held by the one name that asks whether the cluster accepts writes again.
-        since: When it began to refuse writes; None while it accepts them.
-        status: The last status that was read while it refused.
-        reason: What the run waits for, once the status was read.
-        openings: How often it has accepted writes again.
-        failure: Why the run waits no longer, or None.
-    """
-
-    turn: asyncio.Lock = field(factory=asyncio.Lock)
-    since: float | None = None
-    status: ClusterStatus | str | None = None
-    reason: str | None = None
-    openings: int = 0
-    failure: str | None = None
+    turn: asyncio.Lock = field(factory=asyncio.Lock)  # of the one name that asks whether it accepts writes again
+    since: float | None = None  # when it began to refuse writes; None while it accepts them
+    status: ClusterStatus | str | None = None  # the last one that was read while it refused
+    reason: str | None = None  # what the run waits for, once the status was read
+    openings: int = 0  # how often it has accepted writes again
+    failure: str | None = None  # why the run waits no longer
 
     def open(self) -> None:
         """Note that it accepts writes again."""

@@ -21,10 +21,7 @@ NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohtt
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-    """Stop aiohttp from resending a request when a connection breaks: the server may have performed it.
-
-    aiohttp resends idempotent methods only, so POST does not need this.
-    """
+    """Stop aiohttp from resending a request when a connection breaks: the server may have performed it."""
     try:
         return await handler(request)
     except NOT_SENT:
@@ -36,7 +33,7 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
 
 def send_once_through(session: aiohttp.ClientSession) -> tuple[ClientMiddlewareType, ...]:
     """Return the middlewares of a request that aiohttp must send only once: the session's and ours."""
-    # The middlewares of a request replace those of its session.
+    # They replace those of its session. aiohttp resends idempotent methods only, so POST does not need them.
     return (*getattr(session, "_middlewares", ()), _send_once)
 
 
@@ -56,15 +53,12 @@ def text_of(error: BaseException) -> str:
 
 
 def drop_unasked(session: aiohttp.ClientSession) -> None:
-    """Close idle connections that received data: aiohttp would take it for the answer to the next request.
-
-    aiohttp uses the first open connection, so the loop stops there.
-    """
+    """Close idle connections that received data: aiohttp would take it for the answer to the next request."""
     connections: dict[object, Iterable[tuple[ResponseHandler, float]]] = getattr(session.connector, "_conns", {})
     for kept in connections.values():
         for connection, _ in kept:
             if not connection.should_close:
-                break
+                break  # aiohttp uses this one
             connection.close()
 
 

@@ -57,10 +57,8 @@ def prepared(
 
 
 async def send(transport: Transport, call: Call) -> Any:
-    """Send what ``prepared`` made, and return the JSON of the answer.
-
-    The body is not an argument here: it may hold a secret, and a traceback may show local variables.
-    """
+    """Send what ``prepared`` made, and return the JSON of the answer."""
+    # The body is not an argument: it may hold a secret, and a traceback may show local variables.
     return (await transport.send(call)).read_json()
 
 

@@ -8,45 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from math import inf
 from types import MappingProxyType
-from typing import Any
 
 import backoff
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
-from ..errors import DatabaseClientError, InvalidArgumentError, RateLimitError, ServerError
+from .._pacing.window import positive, whole
+from ..errors import DatabaseClientError, RateLimitError, ServerError
 from .operations import Kind
 
 
 class Failure(Enum):
-    """The kinds of failure that the retry rules distinguish.
+    """The kinds of failure that the retry rules distinguish."""
 
-    Attributes:
-        NOT_SENT: The client could not connect.
-        THROTTLED: The API answered 429.
-        LOST: The connection broke or timed out after sending, or the API answered with one of ``LOST_STATUSES``. The
-            request may have taken effect.
-        REFUSED: Anything else: another error, no slot in time, a closed client, an unreadable body.
-    """
-
-    NOT_SENT = auto()
-    THROTTLED = auto()
-    LOST = auto()
-    REFUSED = auto()
+    NOT_SENT = auto()  # the client could not connect
+    THROTTLED = auto()  # a 429
+    LOST = auto()  # the connection broke or timed out after sending, or one of ``LOST_STATUSES``
+    REFUSED = auto()  # anything else: another error, no slot in time, a closed client, an unreadable body
 
 
 class Then(Enum):
-    """The action after a failure.
-
-    Attributes:
-        RETRY: Retry.
-        RETRY_GONE_IS_DONE: Retry. A 404 then means that an earlier try succeeded.
-        RAISE: Raise the error.
-    """
+    """The action after a failure."""
 
     RETRY = auto()
-    RETRY_GONE_IS_DONE = auto()
+    RETRY_GONE_IS_DONE = auto()  # a 404 then means that an earlier try succeeded
     RAISE = auto()
 
 
@@ -71,21 +56,8 @@ LOST_STATUSES = frozenset({500, 502, 503, 504, *range(520, 525)})
 
 
 def was_lost(error: DatabaseClientError) -> bool:
-    """Whether the answer to a write was lost or unreadable, so that only a read shows if the write was applied.
-
-    Other 5xx statuses, such as 501, are final: neither calls nor bulk runs retry them.
-    """
+    """Whether the answer to a write was lost or unreadable, so that only a read shows if the write was applied."""
     return error.may_have_applied and (not isinstance(error, ServerError) or error.status in LOST_STATUSES)
-
-
-def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
-    if not (isinstance(value, int | float) and 0 < value < inf):
-        raise InvalidArgumentError(f"RetryPolicy: {attribute.name} must be a positive number, not {value!r}")
-
-
-def _whole(_: object, attribute: Attribute[Any], value: int) -> None:
-    if type(value) is not int or value < 1:
-        raise InvalidArgumentError(f"RetryPolicy: {attribute.name} must be an int of at least 1, not {value!r}")
 
 
 @frozen
@@ -106,9 +78,9 @@ class RetryPolicy:
         InvalidArgumentError: A value is not a positive number, or ``max_tries`` is not an int.
     """
 
-    max_tries: int = field(default=5, validator=_whole)
-    base_delay: float = field(default=0.5, validator=_positive)
-    max_delay: float = field(default=30.0, validator=_positive)
+    max_tries: int = field(default=5, validator=whole)
+    base_delay: float = field(default=0.5, validator=positive)
+    max_delay: float = field(default=30.0, validator=positive)
 
 
 _LONGEST_RETRY_AFTER = 60.0  # seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
@@ -22,44 +22,41 @@ from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, Re
 from .answer import Answer
 from .body import ACCEPTED, whole_body
 from .call import Call
-from .events import RequestEvent, event_of, logger, report
+from .events import RequestEvent, logger, report
 from .failures import FAILURES, no_slot, refused, without_answer
 from .quirks import connection_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
 from .session import Session
-from .token import Token, TokenProvider
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
+
+TokenProvider = Callable[[], Awaitable[str]]
 
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that
 # ("nothing was sent"), and not as a request that timed out.
 _CONNECTING = 0.9
 
 
+class Token:
+    """A token that its repr hides, so that a traceback with local variables hides it too."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        fits = isinstance(value, str) and value.isascii() and value.isprintable() and value and " " not in value
+        if not fits:
+            del value
+            raise ConfigurationError(
+                "the token must be a non-empty string of printable ASCII characters without spaces"
+            )
+        self.value = str(value)
+
+    def __repr__(self) -> str:
+        return "Token('********')"
+
+
 class Transport:
-    """Sends the calls of one client, with its token, session and budget.
-
-    Attributes:
-        base_url: The address of the API.
-        budget: Paces the requests.
-        secrets: Masks secrets in errors and logs.
-    """
-
-    __slots__ = (
-        "_app",
-        "_ask_token",
-        "_base",
-        "_headers_token",
-        "_made_headers",
-        "_newest_headers",
-        "_on_event",
-        "_session",
-        "_token",
-        "_token_lock",
-        "base_url",
-        "budget",
-        "secrets",
-    )
+    """Sends the calls of one client, with its token, session and budget."""
 
     def __init__(
         self,
@@ -178,10 +175,7 @@ class Transport:
     async def _request(
         self, call: Call, token: Token, session: aiohttp.ClientSession, asked: float, granted: float
     ) -> Answer:
-        """Send one request now, read the whole answer, and let the budget learn from it.
-
-        ``asked`` and ``granted`` are when it asked for its slot and got it, in seconds of ``perf_counter``.
-        """
+        """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
         if self._session.is_closed or session.closed:
             raise self._session.closed_error()
         if call.options.before_sending is not None:
@@ -206,7 +200,7 @@ class Transport:
                 self.budget.observe(answer.headers)
             self._newest_headers = answer.headers
         if self._on_event is not None or logger.isEnabledFor(logging.DEBUG):
-            report(event_of(call, answer, failure, asked, granted, started), call.path, self._on_event)
+            report(call, answer, failure, asked, granted, started, self._on_event)
         if answer is not None:
             return answer
         assert failure is not None
@@ -239,10 +233,10 @@ class Transport:
             agent = session.headers.get("User-Agent", _USER_AGENT)  # a session of the caller may set one
             bare["User-Agent"] = agent if self._app is None else f"{agent} {self._app}"
             self._made_headers = CIMultiDict(bare), CIMultiDict(bare | {"Content-Type": "application/json"})
-        made = self._made_headers[call.body is not None]
+        headers = self._made_headers[call.body is not None]
         if not call.options.headers:
-            return made
-        headers = made.copy()
+            return headers
+        headers = headers.copy()
         headers.update(call.options.headers)
         return headers
 

@@ -41,13 +41,10 @@ async def until_seen(look: Callable[[], Awaitable[T | None]], seconds: float, *,
 async def with_password(
     user: User, read: Callable[[], Awaitable[User]], seconds: float, *, first: float = FIRST
 ) -> User:
-    """Return ``user`` with its password: read it until the API returns one, which may take a moment after a change.
-
-    Without a password the user comes back as it was. An error of a read does not count: the caller has a better one.
-    """
+    """Return ``user`` with its password, read until the API returns one; without it if the API returns none."""
 
     async def look() -> User | None:
-        with suppress(DatabaseClientError):
+        with suppress(DatabaseClientError):  # the caller has a better error
             found = await read()
             return evolve(user, password=found.password) if found.password else None
         return None

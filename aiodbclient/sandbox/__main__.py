@@ -17,9 +17,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from .._dsn import is_loopback
 from .._pacing.budget import Window
 from . import _option_text as option_text
-from ._reach import LOOPBACK, is_loopback
+from ._reach import LOOPBACK
 from ._sandbox import Sandbox
 from ._server import STEERING
 from ._tokens import DOCUMENTED, Remaining
@@ -235,12 +236,9 @@ def _windows(text: str) -> list[Window]:
         return []
     limit, _, seconds = text.partition("/")
     try:
-        burst = Window(int(limit), float(seconds))
-        if burst.limit < 1 or burst.seconds <= 0:
-            raise ValueError
+        return [Window(int(limit), float(seconds)), DOCUMENTED[1]]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither REQUESTS/SECONDS, such as 250/60, nor none") from None
-    return [burst, DOCUMENTED[1]]
 
 
 async def _serve(options: argparse.Namespace) -> int:
@@ -314,8 +312,7 @@ def _greet(sandbox: Sandbox, clusters: list[dict[str, str]], data: str | None, *
         print(f"  {cluster['engine']:<12} {cluster['name']:<20} {cluster['id']}")
     if not clusters:
         print("  It has no clusters; add one with --cluster pg or --cluster pg=tenants.")
-    left = f"keeps its data in {data}" if data else "deletes its data"
-    print(f"\nCtrl-C stops it and {left}.", flush=True)
+    print(f"\nCtrl-C stops it and {f'keeps its data in {data}' if data else 'deletes its data'}.", flush=True)
 
 
 if __name__ == "__main__":

@@ -82,17 +82,10 @@ def not_found() -> Refusal:
 
 
 def name_taken(kind: str) -> Refusal:
-    """The answer to a create with a taken name.
-
-    The API description has none. For a connection pool the provider answers 422 "pool name is not available"
-    (terraform-provider-digitalocean #925).
-    """
+    """The answer to a create with a taken name, as the provider's for a pool (terraform-provider-digitalocean #925)."""
     return Refusal(422, f"{kind} name is not available")
 
 
 def unsupported() -> Refusal:
-    """The answer for an engine without users or dbs.
-
-    The provider answers the pools of a MySQL cluster with this status and message (terraformer #1905).
-    """
+    """The answer for an engine without users or dbs, as the provider's for the pools of MySQL (terraformer #1905)."""
     return Refusal(422, "operation is not supported for this cluster type")

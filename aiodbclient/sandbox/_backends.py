@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -36,38 +37,50 @@ class Front(Protocol):
     async def let_in(self, clients: bool, *, graceful: bool = False) -> None: ...
 
 
-class Backend(Protocol):
-    """The server behind one cluster.
+class Backend(ABC):
+    """The server behind one cluster. Its users are JSON objects as the API returns them. The methods raise Refusal."""
 
-    Users are JSON objects as the API returns them, with the known secrets. Every method raises Refusal where the API
-    answers with an error.
-    """
+    async def start(self) -> None:  # noqa: B027
+        """Start the server, or connect to it."""
 
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    def front(self) -> Front | None: ...
+    async def stop(self) -> None:  # noqa: B027
+        """Stop what ``start`` started."""
 
-    def connection(self) -> JSON: ...
-    def ca(self) -> str | None:
-        """The certificates that verify the server, as PEM; None if none are known."""
-        ...
+    def front(self) -> Front | None:
+        """The sandbox's own front of the server; None if there is none."""
+        return None
 
     def has_failed(self) -> bool:
         """Whether a server that the sandbox started has ended unexpectedly."""
-        ...
+        return False
 
     def version(self) -> str | None:
         """The version of the server; None if there is no server."""
-        ...
+        return None
 
+    @abstractmethod
+    def connection(self) -> JSON: ...
+    @abstractmethod
+    def ca(self) -> str | None:
+        """The certificates that verify the server, as PEM; None if none are known."""
+
+    @abstractmethod
     async def users(self) -> list[JSON]: ...
+    @abstractmethod
     async def user(self, name: str) -> JSON: ...
+    @abstractmethod
     async def create_user(self, new: RequestedUser) -> JSON: ...
+    @abstractmethod
     async def update_user(self, name: str, settings: JSON) -> JSON: ...
+    @abstractmethod
     async def reset_auth(self, name: str, auth_plugin: str | None) -> JSON: ...
+    @abstractmethod
     async def delete_user(self, name: str) -> None: ...
+    @abstractmethod
     async def dbs(self) -> list[str]: ...
+    @abstractmethod
     async def create_db(self, name: str) -> None: ...
+    @abstractmethod
     async def delete_db(self, name: str) -> None: ...
 
 
@@ -106,7 +119,7 @@ def refuse_primary(name: str, primary: str) -> None:
         raise Refusal(422, "the primary user cannot be deleted")
 
 
-class MemoryBackend:
+class MemoryBackend(Backend):
     """Users and dbs in dictionaries. Nothing listens at its address. Without ``authority`` it has no TLS."""
 
     def __init__(
@@ -130,23 +143,11 @@ class MemoryBackend:
             self._set_up()
 
     def _set_up(self) -> None:
-        self._users[PRIMARY] = self._kept(self._made(PRIMARY, UserRole.PRIMARY, None, {}))
+        self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, {}))
         if self.engine == Engine.MONGODB:
-            self._users[MONGODB_READ_ONLY] = self._kept(self._made(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
+            self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
         if self._default_db:
             self._dbs[self._default_db] = None
-
-    async def start(self) -> None:
-        pass
-
-    async def stop(self) -> None:
-        pass
-
-    def front(self) -> None:
-        return None
-
-    def version(self) -> str | None:
-        return None
 
     def connection(self) -> JSON:
         return {
@@ -162,9 +163,6 @@ class MemoryBackend:
     def ca(self) -> str | None:
         return self._authority.certificate() if self._authority else None
 
-    def has_failed(self) -> bool:
-        return False
-
     async def users(self) -> list[JSON]:
         return list(self._users.values())
 
@@ -179,9 +177,9 @@ class MemoryBackend:
         await self._write()
         if new.name in self._users:
             raise name_taken("user")
-        made = self._made(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
-        self._users[new.name] = self._kept(made)
-        return made
+        user = self._new(new.name, UserRole.NORMAL, new.auth_plugin, new.settings)
+        self._users[new.name] = self._stored(user)
+        return user
 
     async def update_user(self, name: str, settings: JSON) -> JSON:
         await self._write()
@@ -198,7 +196,7 @@ class MemoryBackend:
             user["mysql_settings"] = {"auth_plugin": auth_plugin}
         if "access_key" in user:
             user.update(_certificate())
-        self._users[name] = self._kept(user)
+        self._users[name] = self._stored(user)
         return user
 
     async def delete_user(self, name: str) -> None:
@@ -229,7 +227,7 @@ class MemoryBackend:
         if self._write_seconds:  # long enough for writes to overlap
             await asyncio.sleep(self._write_seconds)
 
-    def _made(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
+    def _new(self, name: str, role: UserRole, auth_plugin: str | None, settings: JSON) -> JSON:
         user: JSON = {"name": name, "role": role.value, "password": new_password()}
         if self.engine in MYSQL:
             # the default as of MySQL 8.0 (API description, mysql_settings.auth_plugin)
@@ -241,7 +239,7 @@ class MemoryBackend:
             user["settings"] = self._completed(settings)
         return user
 
-    def _kept(self, user: JSON) -> JSON:
+    def _stored(self, user: JSON) -> JSON:
         if self._keep_password:
             return user
         return {key: value for key, value in user.items() if key != "password"}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
 
 from attrs import field, fields, frozen
+from attrs.converters import optional
 
 from ..engines import MYSQL, POSTGRESQL, Engine
 from ._backends import Backend, MemoryBackend, require
@@ -14,14 +13,6 @@ from ._data import Data, mapping
 from ._embedded import DRIVERS, POOL, EmbeddedPostgres, can_embed
 from ._reach import Reach, SandboxCA
 from ._validation import JSON
-
-
-def _path(given: str | PathLike[str] | None) -> str | None:
-    return None if given is None else str(given)
-
-
-def _list(given: Iterable[str]) -> list[str]:
-    return list(given)
 
 
 @frozen
@@ -32,13 +23,13 @@ class NewCluster:
     name: str | None = None
     dsn: str | None = field(default=None, repr=False)
     backend: str | None = None
-    server: str | None = field(default=None, converter=_path)
+    server: str | None = field(default=None, converter=optional(str))
     tls: bool = True
     version: str | None = None
     num_nodes: int = 1
     region: str = "nyc3"
     size: str = "db-s-1vcpu-1gb"
-    tags: list[str] = field(factory=list[str], converter=_list)
+    tags: list[str] = field(factory=list[str], converter=list)
     cluster_id: str | None = None
     online_after: float = 0.0
 
@@ -60,10 +51,7 @@ _KEPT: list[str] = [attribute.name for attribute in fields(NewCluster) if attrib
 def behind(
     new: NewCluster, name: str, cluster_id: str, authority: SandboxCA, data: Data | None, reach: Reach
 ) -> Backend:
-    """Return the backend that ``new`` asks for, not yet started. Without ``data`` it stores nothing.
-
-    Raises ValueError if the options contradict each other, and RuntimeError if a package is missing.
-    """
+    """Return the backend that ``new`` asks for, not yet started. Without ``data`` it stores nothing."""
     _check(new)
     engine = Engine.parse(new.engine)
     signing = authority if new.tls else None

@@ -80,8 +80,8 @@ class Lag:
     def users(self, users: list[JSON]) -> list[JSON]:
         """``users`` as a list returns them now, with deleted users that are still listed."""
         now = time.monotonic()
-        there = {user["name"] for user in users}
-        self._ghosts = {name: ghost for name, ghost in self._ghosts.items() if now < ghost[0] and name not in there}
+        names = {user["name"] for user in users}
+        self._ghosts = {name: ghost for name, ghost in self._ghosts.items() if now < ghost[0] and name not in names}
         return [self.user(user) for user in users] + [ghost for _, ghost in self._ghosts.values()]
 
     def user(self, user: JSON) -> JSON:
@@ -133,22 +133,17 @@ class SandboxCluster:
     lag: Lag = field(factory=Lag, init=False, repr=False)
 
     def record(self) -> JSON:
-        """The fields to store for ``restored``."""
+        """The fields to store for ``restore``."""
         return self.options.record() | {key: getattr(self, key) for key in _IDENTITY}
 
-    @staticmethod
-    def restored(name: str, backend: Backend, topics: Topics, options: NewCluster, record: JSON) -> SandboxCluster:
-        """Create a cluster from its stored ``record``."""
-        identity = {key: record[key] for key in _IDENTITY}
-        return SandboxCluster(name=name, backend=backend, topics=topics, options=options, **identity)
+    def restore(self, record: JSON) -> None:
+        """Take over the identity in a stored ``record``."""
+        for key in _IDENTITY:
+            setattr(self, key, record[key])
 
     @property
     def engine(self) -> str:
         return self.options.engine
-
-    @property
-    def tags(self) -> list[str]:
-        return list(self.options.tags)
 
     @property
     def status(self) -> Status:
@@ -157,10 +152,6 @@ class SandboxCluster:
     def set_status(self, status: Status, online_after: float | None) -> None:
         self._status = status
         self._online_at = inf if online_after is None else time.monotonic() + online_after
-
-    def add_topic(self, kind: str, name: str) -> None:
-        """Create a topic or an index. Raises ValueError if the cluster does not support it."""
-        self.topics.add(kind, name, _now())
 
     async def users(self) -> list[JSON]:
         return self.lag.users(await self.backend.users())
@@ -184,16 +175,11 @@ class SandboxCluster:
             "created_at": self.created_at,
             "private_network_uuid": self.private_network_uuid,
             "project_id": self.project_id,
-            "tags": self.tags if READ_TAGS in view.scopes else None,
+            "tags": self.options.tags if READ_TAGS in view.scopes else None,
             "storage_size_mib": 61440,
             "db_names": await self.backend.dbs() if capabilities.dbs else None,
             "users": [view.user(user) for user in await self.users()] if capabilities.users else None,
-            "maintenance_window": {
-                "day": "saturday",
-                "hour": "08:45:12",
-                "pending": False,
-                "description": [],
-            },
+            "maintenance_window": {"day": "saturday", "hour": "08:45:12", "pending": False, "description": []},
             "rules": [],
             "connection": _connection(connection, "", credentials),
             "private_connection": _connection(connection, "private-", credentials),

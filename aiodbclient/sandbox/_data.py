@@ -48,27 +48,24 @@ class Data:
 
 
 def _refuse_detours(path: Path) -> None:
-    """Stop root from using a path on which another user can put a symbolic link.
-
-    Root gives a folder on this path to the user ``nobody`` and opens it to all users. With a link, another user could
-    choose which folder that is.
-    """
+    """Stop root from using a path on which another user can put a symbolic link."""
+    # Root gives a folder on this path to the user ``nobody``. With a link, another user could choose which folder.
     if os.geteuid() != 0:
         return
-    for place in (*reversed(path.parents), path):
+    for part in (*reversed(path.parents), path):
         try:
-            found = place.lstat()
+            found = part.lstat()
         except FileNotFoundError:
             return
         is_link = stat.S_ISLNK(found.st_mode)
         others_write = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
         if found.st_uid != 0 or (others_write and not found.st_mode & stat.S_ISVTX and not is_link):
             raise RuntimeError(
-                f"{path} is not safe for root: another user owns {place}, or can write there; "
+                f"{path} is not safe for root: another user owns {part}, or can write there; "
                 "choose a folder that root owns, or start the sandbox as the folder's owner"
             )
         if is_link:
-            _refuse_detours(place.parent / place.readlink())
+            _refuse_detours(part.parent / part.readlink())
 
 
 def mapping(data: Data | None, kind: str) -> MutableMapping[str, Any]:

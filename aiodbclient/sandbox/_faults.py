@@ -294,8 +294,8 @@ def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
     operations = (named - {"sql"}) | (_SQL if "sql" in named else frozenset())
     unknown = operations - OPERATIONS - _SQL
     if unknown:
-        known = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
-        raise ValueError(f"unknown operation {', '.join(sorted(unknown))}; the operations are {known}")
+        every = ", ".join(sorted(OPERATIONS | _SQL | {"sql"}))
+        raise ValueError(f"unknown operation {', '.join(sorted(unknown))}; the operations are {every}")
     if operations & _SQL and operations - _SQL:
         raise ValueError("a fault is for the API or for SQL, not both: add two faults")
     return operations
@@ -303,15 +303,15 @@ def _operations(operation: str | Collection[str]) -> frozenset[str] | None:
 
 def _checked(operations: frozenset[str] | None, given: Mapping[str, Any]) -> frozenset[str] | None:
     """Check the options, and return the operations that the fault applies to. Raises ValueError."""
-    somewhere = {effect: there for effect, there in _HAPPENS_IN.items() if given[effect]}
+    somewhere = {effect: operations for effect, operations in _HAPPENS_IN.items() if given[effect]}
     if given["breaks_after"] == 0:
         somewhere["breaks_after"] = _HAPPENS_IN["breaks_after"]
     anywhere = any(given[effect] for effect in _ANYWHERE)
     if not (anywhere or somewhere):
         raise ValueError("this fault has no effect: pass cut, delay, status, headers, html, truncate, ...")
-    for effect, there in somewhere.items():
-        if operations is not None and not operations & there:
-            raise ValueError(f"{effect} has no effect there; it applies to {', '.join(sorted(there))}")
+    for effect, possible in somewhere.items():
+        if operations is not None and not operations & possible:
+            raise ValueError(f"{effect} has no effect there; it applies to {', '.join(sorted(possible))}")
     if operations is None and not anywhere:
         operations = frozenset[str]().union(*somewhere.values())
     if operations is not None and operations & _SQL:

@@ -15,7 +15,7 @@ from pymysql.constants import ER
 
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
+from ._backends import PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
 from ._mysql_server import SYSTEM_DBS, MySQLAccount, MySQLServer, quoted
 from ._validation import JSON, RequestedUser
 
@@ -26,14 +26,11 @@ _BLANKS = " \t\n\v\f\r"  # MySQL strips these from both ends of an account's nam
 _NO_SUCH_PLUGIN = 1524  # ER_PLUGIN_IS_NOT_LOADED, in the manual's list of errors
 
 
-class MySQLBackend:
-    """Maps the API's users to the server's accounts, and its dbs to the server's schemas.
+class MySQLBackend(Backend):
+    """Maps the API's users to the server's accounts, and its dbs to the server's schemas."""
 
-    The account of the DSN belongs to the sandbox. It is hidden unless it is ``doadmin``. The primary user is
-    ``doadmin``; the sandbox creates it if it does not exist. It has all rights in every schema, and may grant them, but
-    is not an administrator. Users created through the API have the same rights, as at the provider. MariaDB has no
-    ``caching_sha2_password``: there every user gets ``mysql_native_password``, and the API returns that.
-    """
+    # The account of the DSN is hidden unless it is ``doadmin``, which has all rights in every schema, and may grant
+    # them, but is not an administrator. Users created through the API have the same rights, as at the provider.
 
     def __init__(self, engine: str, dsn: str, secrets: MutableMapping[str, tuple[str, str]]) -> None:
         self.engine = engine
@@ -56,9 +53,6 @@ class MySQLBackend:
         await asyncio.gather(*self._running, return_exceptions=True)
         self._server.close()
 
-    def front(self) -> None:
-        return None
-
     def version(self) -> str | None:
         return self._server.version.partition("-")[0]
 
@@ -75,9 +69,6 @@ class MySQLBackend:
 
     def ca(self) -> str | None:
         return self._server.ca_file and Path(self._server.ca_file).read_text()
-
-    def has_failed(self) -> bool:
-        return False
 
     async def users(self) -> list[JSON]:
         return await self._run(self._users())

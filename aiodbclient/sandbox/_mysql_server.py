@@ -52,17 +52,7 @@ class MySQLAccount:
 
 
 class MySQLServer:
-    """At most ``_CONNECTIONS`` connections to the server. A lost connection is opened again.
-
-    Attributes:
-        host: The host of the DSN.
-        port: The port of the DSN, or 3306.
-        database: The database of the DSN, or "".
-        ca_file: The file of certificates that verify the server; None if the DSN names none.
-        password: The password of the primary user.
-        version: The version of the server, such as ``"11.8.2-MariaDB"``; "" before ``open``.
-        tls: Whether the connection has TLS.
-    """
+    """At most ``_CONNECTIONS`` connections to the server. A lost connection is opened again."""
 
     def __init__(self, dsn: str) -> None:
         parts = mysql_parts(dsn)
@@ -74,11 +64,11 @@ class MySQLServer:
         options = dict(parse_qsl(parts.query))
         self.host, self.port = parts.hostname or "", parts.port or 3306
         self.database = unquote(parts.path.removeprefix("/"))
-        self.ca_file = options.get("ssl-ca")
+        self.ca_file = options.get("ssl-ca")  # verifies the server
         self._login, self._login_password = unquote(parts.username or ""), unquote(parts.password or "")
-        own = self._login == PRIMARY
-        self.password = self._login_password if own else _derived(self._login, self._login_password)
-        self.version, self.tls, self._partial_revokes = "", False, False
+        is_primary = self._login == PRIMARY  # its password:
+        self.password = self._login_password if is_primary else _derived(self._login, self._login_password)
+        self.version, self.tls, self._partial_revokes = "", False, False  # read by ``open``
         self._without_tls = options.get("ssl-mode", "").upper() == "DISABLED"
         self._context: ssl.SSLContext | None = None
         self._idle: list[Any] = []
@@ -149,13 +139,10 @@ class MySQLServer:
         return f"IDENTIFIED WITH {plugin or MySQLAuthPlugin.CACHING_SHA2_PASSWORD.value} BY %s"
 
     async def kill(self, which: str, value: str) -> None:
-        """End the connections that have this value in this column of the process list.
-
-        The comparison is done here: the server would ignore case and accents, and end connections of other users.
-        """
+        """End the connections that have this value in this column of the process list."""
         schema = "information_schema" if self.is_mariadb else "performance_schema"
         for process, found in await self.rows(f"SELECT ID, {which} FROM {schema}.processlist"):
-            if found != value:
+            if found != value:  # the server would ignore case and accents, and end connections of other users
                 continue
             try:
                 await self.rows("KILL %s", process)

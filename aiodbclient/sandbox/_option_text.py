@@ -11,12 +11,10 @@ from ._faults import Faults
 
 
 def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
-    """Read ``OPTION...`` as keyword arguments of ``function``. Raises ValueError.
-
-    An option is ``name=value``, or only the name of a boolean. Repeat ``name=KEY:VALUE`` for a mapping, and
-    ``name=VALUE`` for a list. Put quotes around a value with spaces.
-    """
-    known = {
+    """Read ``OPTION...`` as keyword arguments of ``function``. Raises ValueError."""
+    # An option is ``name=value``, or only the name of a boolean. ``name=KEY:VALUE`` for a mapping, and ``name=VALUE``
+    # for a list, may be repeated. A value with spaces has quotes.
+    readers = {
         name: _OF_TYPE.get(str(parameter.annotation), str)
         for name, parameter in signature(function).parameters.items()
         if parameter.kind is Parameter.KEYWORD_ONLY
@@ -24,9 +22,9 @@ def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for word in shlex.split(text):
         name, equals, value = word.partition("=")
-        if name not in known:
-            raise ValueError(f"unknown option {name!r}; the options are {', '.join(known)}")
-        read = known[name]
+        if name not in readers:
+            raise ValueError(f"unknown option {name!r}; the options are {', '.join(readers)}")
+        read = readers[name]
         try:
             if not equals and read is not _flag:
                 raise ValueError
@@ -37,10 +35,7 @@ def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
 
 
 def read_fault(text: str, clusters: Mapping[str, str] | None = None) -> tuple[str | list[str], dict[str, Any]]:
-    """Read ``OPERATION[,OPERATION...]: OPTION...`` as the arguments of ``Faults.add``. Raises ValueError.
-
-    With ``clusters``, the names of the clusters by their ids, the option ``cluster`` may be one of either.
-    """
+    """Read ``OPERATION[,OPERATION...]: OPTION...`` as the arguments of ``Faults.add``. Raises ValueError."""
     where, colon, what = text.partition(":")
     names = where.replace(",", " ").split()
     if not colon or not names:

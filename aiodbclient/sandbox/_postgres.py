@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..models import UserRole
 from ._answers import Refusal, name_taken, not_found
-from ._backends import DEFAULT_DB, PRIMARY, check_db_name, check_user_name, new_password, refuse_primary
+from ._backends import DEFAULT_DB, PRIMARY, Backend, check_db_name, check_user_name, new_password, refuse_primary
 from ._embedded import EmbeddedPostgres
 from ._postgres_server import PostgresServer, Row, rows
 from ._validation import JSON, RequestedUser
@@ -30,17 +30,12 @@ _WHERE_IT_OWNS = SQL(
 )
 
 
-class PostgresBackend:
-    """Maps the API's users to the server's roles, and its dbs to the server's databases.
+class PostgresBackend(Backend):
+    """Maps the API's users to the server's roles, and its dbs to the server's databases."""
 
-    The API returns a password as long as the server has the one that was set here.
-
-    On an embedded PostgreSQL the roles have the rights of a managed cluster. The primary user is LOGIN CREATEDB
-    CREATEROLE and owns the databases. A role that clients cannot use creates the users. Only the owner of a database
-    may create in its ``public`` schema.
-
-    The server of a DSN keeps its own rights. Its primary user is the superuser of the DSN.
-    """
+    # On an embedded PostgreSQL the roles have the rights of a managed cluster. The primary user is LOGIN CREATEDB
+    # CREATEROLE and owns the databases. A role that clients cannot use creates the users. The server of a DSN keeps its
+    # own rights. Its primary user is the superuser of the DSN.
 
     def __init__(
         self,
@@ -64,7 +59,7 @@ class PostgresBackend:
                 await self._close_system_databases()
             if embedded is not None and embedded.is_new:
                 await self._make_primary()
-                embedded.made()
+                embedded.mark_filled()
         except BaseException:
             await self.stop()
             raise
@@ -166,9 +161,9 @@ class PostgresBackend:
             await connection.execute(_TERMINATE, [name])
             for (database,) in await rows(connection, _WHERE_IT_OWNS.format(Literal(name))):
                 # As at the provider: the primary user becomes the owner of its objects, and its grants are revoked.
-                async with await self._server.connect(database) as there:
-                    await there.execute(SQL("REASSIGN OWNED BY {} TO {}").format(role, primary))
-                    await there.execute(SQL("DROP OWNED BY {}").format(role))
+                async with await self._server.connect(database) as inside:
+                    await inside.execute(SQL("REASSIGN OWNED BY {} TO {}").format(role, primary))
+                    await inside.execute(SQL("DROP OWNED BY {}").format(role))
             await connection.execute(SQL("DROP ROLE {}").format(role))
             self._secrets.pop(name, None)
 
@@ -179,8 +174,8 @@ class PostgresBackend:
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
-        known = int((self._server.version or "0").partition(".")[0]) >= 15
-        strategy = SQL("STRATEGY FILE_COPY") if self._server.embedded is not None and known else SQL("")
+        has_strategies = int((self._server.version or "0").partition(".")[0]) >= 15
+        strategy = SQL("STRATEGY FILE_COPY") if self._server.embedded is not None and has_strategies else SQL("")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
             Identifier(name), Identifier(self._server.primary), strategy
         )
@@ -190,8 +185,8 @@ class PostgresBackend:
             except (errors.DuplicateDatabase, errors.UniqueViolation):
                 raise name_taken("database") from None
             if self._open_public:
-                async with await self._server.connect(name) as there:
-                    await there.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+                async with await self._server.connect(name) as inside:
+                    await inside.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
 
     async def delete_db(self, name: str) -> None:
         async with self._server.connection() as connection:
@@ -218,9 +213,9 @@ class PostgresBackend:
     def _user(self, name: str, replication: bool, verifier: str | None) -> JSON:
         role = UserRole.PRIMARY if name == self._server.primary else UserRole.NORMAL
         user: JSON = {"name": name, "role": role.value, "settings": {"pg_allow_replication": replication}}
-        known = self._secrets.get(name)
-        if known is not None and known[0] == verifier:
-            user["password"] = known[1]
+        stored, password = self._secrets.get(name, (None, None))
+        if stored is not None and stored == verifier:  # otherwise somebody else has set another password
+            user["password"] = password
         elif name == self._server.primary and self._server.embedded is None and self._server.password:
             user["password"] = self._server.password
         return user

@@ -94,7 +94,7 @@ class PostgresServer:
         except (psycopg.Error, TimeoutError, RuntimeError) as error:
             _log.info("cannot empty an embedded PostgreSQL, so it is stopped: %s", type(error).__name__)
             return False
-        embedded.emptied()
+        embedded.mark_empty()
         return True
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:

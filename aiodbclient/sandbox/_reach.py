@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, MutableMapping
-from ipaddress import AddressValueError, IPv4Address, ip_address
+from ipaddress import AddressValueError, IPv4Address
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from .._dsn import is_loopback
 
 if TYPE_CHECKING:
     import trustme
@@ -43,11 +45,8 @@ class Reach:
         return tuple(dict.fromkeys((LOOPBACK, "localhost", self.address, *self.hosts)))
 
     def allows(self, host: str | None) -> bool:
-        """Whether to answer a request with this Host header. None: the request has none, so no browser sent it.
-
-        A web page can send requests to any address through its own host name (DNS rebinding). So only the given names
-        and this machine's loopback are allowed.
-        """
+        """Whether to answer a request with this Host header. None: the request has none, so no browser sent it."""
+        # A web page can send requests to any address through its own host name (DNS rebinding).
         if host is None:
             return True
         try:
@@ -55,14 +54,6 @@ class Reach:
         except ValueError:
             return False
         return name in (self.address, *self.hosts) or is_loopback(name)
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether ``host`` is this machine's loopback."""
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 class SandboxCA:

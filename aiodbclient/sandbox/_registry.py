@@ -18,14 +18,13 @@ from ._topics import Topics
 
 
 class Registry(Mapping[str, SandboxCluster]):
-    """The running clusters, by id. A name and an id are taken as soon as ``add`` begins."""
+    """The running clusters, by id."""
 
     def __init__(self, reach: Reach, faults: Faults) -> None:
         self._reach = reach
         self._faults = faults
         self._clusters: dict[str, SandboxCluster] = {}
-        self._names: set[str] = set()
-        self._ids: set[str] = set()
+        self._taken: dict[str, str] = {}  # ids by name, from the moment in which ``add`` begins
         self._restored: set[str] = set()  # names that were restored and not yet added in this run
         self._is_open = False
         self._data: Data | None = None
@@ -56,8 +55,8 @@ class Registry(Mapping[str, SandboxCluster]):
         self._is_open = False
         clusters = list(self._clusters.values())
         self._faults.detach()
-        for taken in (self._clusters, self._names, self._ids, self._restored):
-            taken.clear()
+        for forgotten in (self._clusters, self._taken, self._restored):
+            forgotten.clear()
         try:
             await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
         finally:
@@ -68,24 +67,21 @@ class Registry(Mapping[str, SandboxCluster]):
         name = self._free_name(new.engine) if new.name is None else new.name
         if name in self._restored:
             return self._kept_id(name, new)
-        if not name or name in self._names:
+        if not name or name in self._taken:
             raise ValueError(f"a cluster named {name!r} exists already" if name else "name must not be empty")
         cluster_id = _uuid(new.cluster_id or self._kept.get(name, {}).get("id"))
-        if cluster_id in self._ids:
+        if cluster_id in self._taken.values():
             raise ValueError(f"a cluster with the id {cluster_id} exists already")
-        backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
-        cluster = SandboxCluster(cluster_id, name, backend, self._topics(new.engine, cluster_id), new)
-        self._names.add(name)
-        self._ids.add(cluster_id)
+        cluster = self._made(new, name, cluster_id)
+        self._taken[name] = cluster_id
         try:
             await self._start(cluster)
         except BaseException:
-            self._names.discard(name)
-            self._ids.discard(cluster_id)
+            self._taken.pop(name, None)
             raise
         if new.online_after > 0:
             cluster.set_status("creating", new.online_after)
-        kind = "memory" if isinstance(backend, MemoryBackend) else "postgres"
+        kind = "memory" if isinstance(cluster.backend, MemoryBackend) else "postgres"
         self._kept[name] = cluster.record() | {"backend": kind}
         return cluster_id
 
@@ -99,28 +95,27 @@ class Registry(Mapping[str, SandboxCluster]):
         self._clusters[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:
-        kept = NewCluster.restored(record)
-        backend = behind(kept, name, record["id"], self._authority, self._data, self._reach)
-        topics = self._topics(record["engine"], record["id"])
-        cluster = SandboxCluster.restored(name, backend, topics, kept, record)
-        self._names.add(name)
-        self._ids.add(cluster.id)
+        cluster = self._made(NewCluster.restored(record), name, record["id"])
+        cluster.restore(record)
+        self._taken[name] = cluster.id
         self._restored.add(name)
         await self._start(cluster)
 
-    def _topics(self, engine: str, cluster_id: str) -> Topics:
-        return Topics(engine, mapping(self._data, f"topics of {cluster_id}"))
+    def _made(self, new: NewCluster, name: str, cluster_id: str) -> SandboxCluster:
+        backend = behind(new, name, cluster_id, self._authority, self._data, self._reach)
+        topics = Topics(new.engine, mapping(self._data, f"topics of {cluster_id}"))
+        return SandboxCluster(cluster_id, name, backend, topics, new)
 
     def _kept_id(self, name: str, new: NewCluster) -> str:
         """The id of a restored cluster that is added for the first time in this run."""
-        [kept] = [cluster for cluster in self._clusters.values() if cluster.name == name]
+        kept = self._clusters[self._taken[name]]
         if kept.engine != new.engine or (new.cluster_id is not None and _uuid(new.cluster_id) != kept.id):
             raise ValueError(f"{name!r} is stored as a {kept.engine} cluster with the id {kept.id}")
         self._restored.discard(name)
         return kept.id
 
     def _free_name(self, engine: str) -> str:
-        taken = self._names - self._restored
+        taken = self._taken.keys() - self._restored
         return next(name for number in itertools.count(1) if (name := f"{engine}-{number}") not in taken)
 
 

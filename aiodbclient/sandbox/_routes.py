@@ -90,13 +90,13 @@ def paged(answer: SandboxAnswer, key: str, url: str, query_string: str, page_siz
     everything: list[Any] = answer.payload[key]
     last = max(1, -(-len(everything) // size))
     links: dict[str, str] = {}
-    for label, number, there in (
+    for label, number, exists in (
         ("first", 1, page > 1),
         ("prev", page - 1, page > 1),
         ("next", page + 1, page < last),
         ("last", last, page < last),
     ):
-        if there:
+        if exists:
             links[label] = _link(url, query, page=number, per_page=size)
     answer.payload = {
         key: everything[(page - 1) * size : page * size],

@@ -260,7 +260,7 @@ class Sandbox:
         Raises:
             ValueError: There is no such cluster, it is not Kafka, or the name is invalid.
         """
-        self._cluster(cluster_id).add_topic("topics", name)
+        self._cluster(cluster_id).topics.add("topics", name)
 
     def add_index(self, cluster_id: str, name: str) -> None:
         """Create an index in an OpenSearch cluster, as a client would. It exists until the API deletes it.
@@ -272,7 +272,7 @@ class Sandbox:
         Raises:
             ValueError: There is no such cluster, it is not OpenSearch, or the name is invalid.
         """
-        self._cluster(cluster_id).add_topic("indexes", name)
+        self._cluster(cluster_id).topics.add("indexes", name)
 
     def _cluster(self, cluster_id: str) -> SandboxCluster:
         if cluster_id not in self._clusters:

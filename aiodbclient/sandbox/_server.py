@@ -12,12 +12,13 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from .._dsn import is_loopback
 from . import _validation as validation
 from ._answers import HTML, Refusal, SandboxAnswer, error, not_found, not_implemented, phrase
 from ._clusters import SandboxCluster, View, perform
 from ._faults import Fault, Faults
 from ._option_text import read_fault
-from ._reach import Reach, is_loopback
+from ._reach import Reach
 from ._records import RecordedRequest, Records, masked_headers, masked_json
 from ._routes import LISTS, Route, endless, match, paged
 from ._tokens import READ_TAGS, Tokens
@@ -227,7 +228,7 @@ class Api:
         tags = parse_qs(request.query_string).get("tag_name")
         if tags is not None:
             _require(READ_TAGS, view.scopes)
-        chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.tags]
+        chosen = [cluster for cluster in self._clusters.values() if tags is None or tags[0] in cluster.options.tags]
         return SandboxAnswer(200, {"databases": [await cluster.document(view) for cluster in chosen]})
 
 

@@ -30,13 +30,10 @@ as ``refused``, and 0 with the answer that fills a shorter window.
 
 
 class RateLimiter:
-    """Counts the accepted requests of one token in every window. Refused requests do not count.
+    """Counts the accepted requests of one token in every window, and makes the API's headers."""
 
-    It sets the API's headers. ``ratelimit-limit`` and ``ratelimit-remaining`` describe the longest window.
-    ``ratelimit-reset`` is the unix time at which the oldest request leaves that window. A refusal by a shorter window,
-    or by the only one, has ``retry-after``: in whole seconds, rounded up. For a window under a minute, which only tests
-    use, it has three decimals.
-    """
+    # ``ratelimit-limit`` and ``ratelimit-remaining`` describe the longest window; ``ratelimit-reset`` is the unix time
+    # at which the oldest request leaves it. A refusal by a shorter window, or by the only one, has ``retry-after``.
 
     def __init__(self, windows: Sequence[Window], remaining: Remaining = "refused") -> None:
         self._windows = [(window, deque[float]()) for window in sorted(windows, key=lambda window: window.seconds)]
@@ -73,7 +70,7 @@ class RateLimiter:
 
 
 def _seconds(wait: float, window: Window) -> str:
-    if window.seconds >= 60:
+    if window.seconds >= 60:  # only tests use a shorter one
         return str(math.ceil(wait))
     return f"{math.ceil(wait * 1000) / 1000:.3f}"
 
@@ -117,13 +114,10 @@ class Tokens(Mapping[str, Rights]):
         return token
 
     def open(self, kept: MutableMapping[str, Any]) -> None:
-        """Accept the tokens of ``kept`` too, and store all tokens there from now on.
-
-        A token passed to the sandbox replaces the stored token with all scopes.
-        """
+        """Accept the tokens of ``kept`` too, and store all tokens there from now on."""
         self._kept = kept
         mains = {token for token, scopes in kept.items() if scopes is None}
-        if self._given is None and mains:
+        if self._given is None and mains:  # a given token replaces the stored one
             del self._rights[self.main]
             [self.main] = mains
         for token in mains - {self.main}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ..engines import Engine
@@ -25,13 +26,13 @@ class Topics:
         self._engine = engine
         self._created = created
 
-    def add(self, kind: str, name: str, now: str) -> None:
+    def add(self, kind: str, name: str) -> None:
         """Create the topic or index ``name``. Does nothing if it exists."""
         if self._engine != _ENGINE_OF[kind]:
             raise ValueError(f"a {self._engine} cluster has no {kind}; only {_ENGINE_OF[kind]} clusters do")
         if not _NAMES[kind].fullmatch(name):
             raise ValueError(f"{name!r} is not a valid name for {kind} of {_ENGINE_OF[kind]}")
-        self._created.setdefault(name, now)
+        self._created.setdefault(name, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def answer(self, kind: str, verb: str, name: str) -> SandboxAnswer:
         """Answer ``list``, or ``delete`` of ``name``. Raises Refusal for an error answer."""
@@ -39,21 +40,21 @@ class Topics:
             raise unsupported()
         if verb == "list":
             described = _topic if kind == "topics" else _index
-            return SandboxAnswer(200, {kind: [described(each, made) for each, made in self._created.items()]})
+            return SandboxAnswer(200, {kind: [described(each, at) for each, at in self._created.items()]})
         if name not in self._created:
             raise not_found()
         del self._created[name]
         return SandboxAnswer(204)
 
 
-def _topic(name: str, made: str) -> JSON:
+def _topic(name: str, _: str) -> JSON:
     return {"name": name, "state": "active", "replication_factor": 2, "partition_count": 3}
 
 
-def _index(name: str, made: str) -> JSON:
+def _index(name: str, created: str) -> JSON:
     return {
         "index_name": name,
-        "created_time": made,
+        "created_time": created,
         "number_of_shards": 1,
         "number_of_replicas": 1,
         "size": 208,

@@ -17,7 +17,7 @@ from aiodbclient._request.waits import waits
 RETRY = RetryPolicy(max_tries=3, base_delay=0.0001)
 
 
-class Server:
+class ScriptedName:
     """Answers creates and reads of one name as scripted, and repeats the last answer."""
 
     def __init__(self, creates: list[Any], reads: list[Any]) -> None:
@@ -62,20 +62,20 @@ UNREADABLE = errors.InvalidResponseError("HTML", status=200)
 
 
 async def test_a_create_that_succeeds_is_ours_and_read_by_nobody() -> None:
-    server = Server(["made"], [])
+    server = ScriptedName(["made"], [])
     assert await server.settled() == (True, "made")
     assert server.requests == ["create"]
 
 
 async def test_a_name_that_is_taken_is_read_until_it_can_be_seen() -> None:
-    server = Server([taken()], [NOT_FOUND, NOT_FOUND, UNREADABLE, "theirs"])
+    server = ScriptedName([taken()], [NOT_FOUND, NOT_FOUND, UNREADABLE, "theirs"])
     assert await server.settled() == (False, "theirs")
     assert server.requests == ["create", "read", "read", "read", "read"]
 
 
 async def test_a_name_that_is_taken_and_never_seen_raises_the_refusal() -> None:
     refusal = taken()
-    server = Server([refusal], [NOT_FOUND])
+    server = ScriptedName([refusal], [NOT_FOUND])
     with pytest.raises(errors.ConflictError) as caught:
         await server.settled()
     assert caught.value is refusal
@@ -88,16 +88,16 @@ async def test_a_refusal_says_that_the_name_is_taken_in_its_id_or_its_message(te
         errors.UnprocessableEntityError("422", status=422, id=text),
         errors.UnprocessableEntityError("422", status=422, message=text),
     ):
-        assert await Server([refusal], [NOT_FOUND, "theirs"]).settled() == (False, "theirs")
+        assert await ScriptedName([refusal], [NOT_FOUND, "theirs"]).settled() == (False, "theirs")
 
 
 async def test_after_another_refusal_the_name_is_read_once() -> None:
-    server = Server([refused()], ["theirs"])
+    server = ScriptedName([refused()], ["theirs"])
     assert await server.settled() == (False, "theirs")
     assert server.requests == ["create", "read"]
 
     refusal = refused()
-    server = Server([refusal], [UNREADABLE, NOT_FOUND, "too late"])
+    server = ScriptedName([refusal], [UNREADABLE, NOT_FOUND, "too late"])
     with pytest.raises(errors.UnprocessableEntityError) as caught:
         await server.settled()
     assert caught.value is refusal
@@ -108,7 +108,7 @@ async def test_after_another_refusal_the_name_is_read_once() -> None:
 
 async def test_an_error_of_an_unapplied_request_is_raised() -> None:
     error = errors.PermissionDeniedError("403", status=403)
-    server = Server([error], ["theirs"])
+    server = ScriptedName([error], ["theirs"])
     with pytest.raises(errors.PermissionDeniedError) as caught:
         await server.settled()
     assert caught.value is error
@@ -119,7 +119,7 @@ async def test_an_error_of_an_unapplied_request_is_raised() -> None:
 @pytest.mark.parametrize("status", [501, 505, 507, 508, 599])
 async def test_a_status_that_is_no_lost_answer_is_raised_and_nothing_sent_again(status: int) -> None:
     error = errors.ServerError(str(status), status=status, may_have_applied=True)
-    server = Server([error], ["theirs"])
+    server = ScriptedName([error], ["theirs"])
     with pytest.raises(errors.ServerError) as caught:
         await server.settled()
     assert caught.value is error
@@ -129,32 +129,32 @@ async def test_a_status_that_is_no_lost_answer_is_raised_and_nothing_sent_again(
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 524])
 async def test_a_status_that_is_a_lost_answer_is_settled(status: int) -> None:
     error = errors.ServerError(str(status), status=status, may_have_applied=True)
-    server = Server([error], ["ours"])
+    server = ScriptedName([error], ["ours"])
     assert await server.settled() == (True, "ours")
     assert server.requests == ["create", "read"]
 
 
 async def test_a_lost_create_that_can_be_seen_is_ours() -> None:
-    server = Server([lost()], [UNREADABLE, "ours"])
+    server = ScriptedName([lost()], [UNREADABLE, "ours"])
     assert await server.settled() == (True, "ours")
     assert server.requests == ["create", "read", "read"]
 
 
 async def test_a_lost_create_that_is_not_there_is_made_again() -> None:
-    server = Server([lost(), lost(), "made"], [NOT_FOUND])
+    server = ScriptedName([lost(), lost(), "made"], [NOT_FOUND])
     assert await server.settled() == (True, "made")
     assert server.requests == ["create", "read", "create", "read", "create"]
 
 
 @pytest.mark.parametrize("refusal", [taken, refused])
 async def test_a_lost_create_that_is_refused_the_next_time_was_done(refusal: Callable[[], errors.APIError]) -> None:
-    server = Server([lost(), refusal()], [NOT_FOUND, NOT_FOUND, "ours"])
+    server = ScriptedName([lost(), refusal()], [NOT_FOUND, NOT_FOUND, "ours"])
     assert await server.settled() == (True, "ours")
     assert server.requests == ["create", "read", "create", "read", "read"]
 
 
 async def test_a_create_that_is_lost_each_time_is_reported_as_unsettled() -> None:
-    server = Server([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
+    server = ScriptedName([lost(), lost(), lost(), lost("the last one was lost")], [NOT_FOUND])
     with pytest.raises(errors.ConnectionLostError) as caught:
         await server.settled()
     assert str(caught.value) == "it is unknown whether it was created: the last one was lost"
@@ -176,27 +176,27 @@ async def test_however_settling_ends_the_first_create_may_have_been_applied(
     creates: list[Any], reads: list[Any]
 ) -> None:
     with pytest.raises(errors.DatabaseClientError, match="it is unknown whether it was created: the end") as caught:
-        await Server(creates, reads).settled()
+        await ScriptedName(creates, reads).settled()
     assert caught.value.may_have_applied
 
 
 async def test_an_answer_that_cannot_be_read_is_asked_for_again() -> None:
-    server = Server([], [UNREADABLE, UNREADABLE, "there"])
+    server = ScriptedName([], [UNREADABLE, UNREADABLE, "there"])
     assert await readable(server.request("read"), RETRY) == "there"
 
-    server = Server([], [UNREADABLE])
+    server = ScriptedName([], [UNREADABLE])
     with pytest.raises(errors.InvalidResponseError):
         await readable(server.request("read"), RETRY)
     assert len(server.requests) == RETRY.max_tries
 
-    server = Server([], [NOT_FOUND])
+    server = ScriptedName([], [NOT_FOUND])
     with pytest.raises(errors.NotFoundError):
         await readable(server.request("read"), RETRY)
     assert len(server.requests) == 1
 
 
 async def test_the_first_try_is_followed_by_a_wait_of_the_schedule() -> None:
-    server = Server([lost()], ["ours"])
+    server = ScriptedName([lost()], ["ours"])
     slow = RetryPolicy(max_tries=2, base_delay=1000.0, max_delay=1000.0)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(create_settled(server.request("create"), server.request("read"), slow), 0.05)
@@ -206,7 +206,7 @@ async def test_the_first_try_is_followed_by_a_wait_of_the_schedule() -> None:
 async def test_a_wait_that_a_5xx_asks_for_comes_before_the_name_is_read() -> None:
     asking = errors.ServerError("503", status=503, may_have_applied=True)
     asking.retry_after = 30.0
-    server = Server([asking], ["ours"])
+    server = ScriptedName([asking], ["ours"])
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(server.settled(), 0.05)
     assert server.requests == ["create"]

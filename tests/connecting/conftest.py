@@ -8,12 +8,12 @@ from . import servers
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[servers.Server]:
+def postgresql() -> Iterator[servers.TLSServer]:
     with servers.postgresql() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[servers.Server]:
+def mariadb() -> Iterator[servers.TLSServer]:
     with servers.mariadb() as server:
         yield server

@@ -28,7 +28,7 @@ START_SECONDS = 60.0
 
 
 @frozen
-class Server:
+class TLSServer:
     """A server with TLS where ALICE may log in, and the files of its CA and of another one."""
 
     connection: Connection
@@ -57,7 +57,7 @@ def _folder() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 @contextmanager
-def postgresql() -> Iterator[Server]:
+def postgresql() -> Iterator[TLSServer]:
     """Debian's PostgreSQL: the one that comes as a wheel has no TLS."""
     # The client's package has a folder there too.
     servers = [initdb.parent for initdb in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
@@ -88,7 +88,7 @@ def postgresql() -> Iterator[Server]:
 
 
 @contextmanager
-def mariadb() -> Iterator[Server]:
+def mariadb() -> Iterator[TLSServer]:
     if not (shutil.which("mariadbd") and shutil.which("mariadb-install-db")):
         no_server("mariadb", "no MariaDB is on PATH (apt-get install mariadb-server)")
     with _folder() as (folder, process):
@@ -125,9 +125,9 @@ def _free_port() -> int:
         return port
 
 
-def _server(folder: Path, engine: Engine, port: int, database: str) -> Server:
+def _server(folder: Path, engine: Engine, port: int, database: str) -> TLSServer:
     connection = Connection(host="localhost", port=port, ssl=True, engine=engine, database=database)
-    return Server(connection, str(folder / "ca.pem"), str(folder / "wrong.pem"))
+    return TLSServer(connection, str(folder / "ca.pem"), str(folder / "wrong.pem"))
 
 
 @contextmanager

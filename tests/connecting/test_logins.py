@@ -15,7 +15,7 @@ import sqlalchemy
 import sqlalchemy.ext.asyncio as sqlalchemy_asyncio
 from attrs import evolve
 
-from .servers import ALICE, Server
+from .servers import ALICE, TLSServer
 
 make_url = sqlalchemy.engine.make_url
 
@@ -23,26 +23,26 @@ REFUSED = (ssl.SSLCertVerificationError, psycopg.OperationalError, sqlalchemy.ex
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
 
-def with_the_wrong_ca(server: Server) -> Server:
+def with_the_wrong_ca(server: TLSServer) -> TLSServer:
     return evolve(server, ca_file=server.wrong_ca_file)
 
 
-def with_the_wrong_host(server: Server) -> Server:
+def with_the_wrong_host(server: TLSServer) -> TLSServer:
     """The certificate is for localhost, not for its address."""
     return evolve(server, connection=evolve(server.connection, host="127.0.0.1"))
 
 
-def uri(server: Server) -> str:
+def uri(server: TLSServer) -> str:
     return server.connection.uri_for(ALICE, ca_file=server.ca_file)
 
 
-async def by_psycopg(server: Server) -> None:
+async def by_psycopg(server: TLSServer) -> None:
     async with await psycopg.AsyncConnection.connect(uri(server)) as connection:
         cursor = await connection.execute(ENCRYPTED)
         assert await cursor.fetchone() == (True,)
 
 
-async def by_asyncpg(server: Server) -> None:
+async def by_asyncpg(server: TLSServer) -> None:
     connection = await asyncpg.connect(uri(server))
     try:
         assert await connection.fetchval(ENCRYPTED)
@@ -50,43 +50,43 @@ async def by_asyncpg(server: Server) -> None:
         await connection.close()
 
 
-async def by_sqlalchemy_and_psycopg(server: Server) -> None:
+async def by_sqlalchemy_and_psycopg(server: TLSServer) -> None:
     await _by_sqlalchemy(make_url(uri(server)).set(drivername="postgresql+psycopg"))
 
 
-async def by_sqlalchemy_and_asyncpg(server: Server) -> None:
+async def by_sqlalchemy_and_asyncpg(server: TLSServer) -> None:
     context = ssl.create_default_context(cafile=server.ca_file)
     url = make_url(uri(server)).set(drivername="postgresql+asyncpg", query={})
     await _by_sqlalchemy(url, connect_args={"ssl": context})
 
 
-async def by_pymysql(server: Server) -> None:
+async def by_pymysql(server: TLSServer) -> None:
     pymysql.connect(**_arguments(server), database=server.connection.database).close()
 
 
-async def by_aiomysql(server: Server) -> None:
+async def by_aiomysql(server: TLSServer) -> None:
     connection = await aiomysql.connect(**_arguments(server), db=server.connection.database)
     connection.close()
 
 
-async def by_asyncmy(server: Server) -> None:
+async def by_asyncmy(server: TLSServer) -> None:
     connection = await asyncmy.connect(**_arguments(server), db=server.connection.database)
     connection.close()
 
 
-async def by_sqlalchemy_and_aiomysql(server: Server) -> None:
+async def by_sqlalchemy_and_aiomysql(server: TLSServer) -> None:
     context = ssl.create_default_context(cafile=server.ca_file)
     url = make_url(uri(server)).set(drivername="mysql+aiomysql", query={})
     await _by_sqlalchemy(url, connect_args={"ssl": context})
 
 
-async def by_sqlalchemy_and_asyncmy(server: Server) -> None:
+async def by_sqlalchemy_and_asyncmy(server: TLSServer) -> None:
     context = ssl.create_default_context(cafile=server.ca_file)
     url = make_url(uri(server)).set(drivername="mysql+asyncmy", query={})
     await _by_sqlalchemy(url, connect_args={"ssl": context})
 
 
-async def by_sqlalchemy_and_pymysql(server: Server) -> None:
+async def by_sqlalchemy_and_pymysql(server: TLSServer) -> None:
     context = ssl.create_default_context(cafile=server.ca_file)
     engine = sqlalchemy.create_engine(
         make_url(uri(server)).set(drivername="mysql+pymysql", query={}), connect_args={"ssl": context}
@@ -98,7 +98,7 @@ async def by_sqlalchemy_and_pymysql(server: Server) -> None:
         engine.dispose()
 
 
-def _arguments(server: Server) -> dict[str, Any]:
+def _arguments(server: TLSServer) -> dict[str, Any]:
     where = server.connection
     return {
         "host": where.host,
@@ -121,7 +121,7 @@ async def _by_sqlalchemy(url: Any, **options: Any) -> None:
 @pytest.mark.parametrize(
     "log_in", [by_psycopg, by_asyncpg, by_sqlalchemy_and_psycopg, by_sqlalchemy_and_asyncpg], ids=lambda f: f.__name__
 )
-async def test_a_driver_of_postgresql_verifies_the_server(postgresql: Server, log_in: Any) -> None:
+async def test_a_driver_of_postgresql_verifies_the_server(postgresql: TLSServer, log_in: Any) -> None:
     await log_in(postgresql)
 
     for server in (with_the_wrong_ca(postgresql), with_the_wrong_host(postgresql)):
@@ -144,7 +144,7 @@ async def test_a_driver_of_postgresql_verifies_the_server(postgresql: Server, lo
     ],
     ids=lambda f: f.__name__,
 )
-async def test_a_driver_of_mysql_verifies_the_server(mariadb: Server, log_in: Any) -> None:
+async def test_a_driver_of_mysql_verifies_the_server(mariadb: TLSServer, log_in: Any) -> None:
     await log_in(mariadb)
 
     for server in (with_the_wrong_ca(mariadb), with_the_wrong_host(mariadb)):

@@ -191,7 +191,7 @@ async def admin(postgres_url: str) -> AsyncIterator[AsyncConnection[Any]]:
 async def role(admin: AsyncConnection[Any], postgres_url: str) -> AsyncIterator[str]:
     """The DSN of a login in a schema of its own, where it may make nothing."""
     name = f"fleet_{secrets.token_hex(4)}"
-    await run(
+    await execute(
         admin,
         "CREATE ROLE {name} LOGIN PASSWORD 'hunter2'",
         "CREATE SCHEMA {name}",
@@ -200,10 +200,10 @@ async def role(admin: AsyncConnection[Any], postgres_url: str) -> AsyncIterator[
         name=name,
     )
     yield re.sub("//[^@]*@", f"//{name}:hunter2@", postgres_url)
-    await run(admin, "DROP SCHEMA {name} CASCADE", "DROP OWNED BY {name}", "DROP ROLE {name}", name=name)
+    await execute(admin, "DROP SCHEMA {name} CASCADE", "DROP OWNED BY {name}", "DROP ROLE {name}", name=name)
 
 
-async def run(admin: AsyncConnection[Any], *statements: LiteralString, name: str) -> None:
+async def execute(admin: AsyncConnection[Any], *statements: LiteralString, name: str) -> None:
     for statement in statements:
         await admin.execute(psycopg.sql.SQL(statement).format(name=psycopg.sql.Identifier(name)))
 
@@ -218,7 +218,7 @@ def name_in(url: str) -> str:
 
 
 async def test_the_table_is_made_on_first_use_by_whoever_comes_first(role: str, admin: AsyncConnection[Any]) -> None:
-    await run(admin, "GRANT CREATE ON SCHEMA {name} TO {name}", name=name_in(role))
+    await execute(admin, "GRANT CREATE ON SCHEMA {name} TO {name}", name=name_in(role))
     budgets = [SharedRateBudget(role, LONG, timeout=10.0) for _ in range(4)]
     await asyncio.gather(*(answer(budget) for budget in budgets))
     for budget in budgets:
@@ -312,12 +312,12 @@ async def test_a_table_that_is_dropped_is_made_again(
     role: str, admin: AsyncConnection[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     name = name_in(role)
-    await run(admin, "GRANT CREATE ON SCHEMA {name} TO {name}", name=name)
+    await execute(admin, "GRANT CREATE ON SCHEMA {name} TO {name}", name=name)
     caplog.set_level("INFO", "aiodbclient")
     windows = [Window(10, 2.0)]  # so that it asks again soon
     async with SharedRateBudget(role, windows, timeout=5.0) as budget:
         await answer(budget)
-        await run(admin, "DROP TABLE {name}.aiodbclient_budgets", name=name)
+        await execute(admin, "DROP TABLE {name}.aiodbclient_budgets", name=name)
         await answer(budget)
         async with asyncio.timeout(10.0):
             await until(lambda: "shared again" in caplog.text)

@@ -12,7 +12,7 @@ from aiodbclient import RateBudget, Window, errors
 from aiodbclient.shared_budget import SharedRateBudget
 
 from ..pacing.virtual_fleet import ROUND_TRIP, VirtualFleet, now, virtually
-from ..pacing.world import Client, Server
+from ..pacing.world import Client, LimitingServer
 
 
 async def granted_at_once(budget: SharedRateBudget, many: int) -> int:
@@ -54,7 +54,7 @@ async def test_a_slot_counts_for_its_window_from_the_answer_on(fleet: VirtualFle
 @virtually
 async def test_no_request_meets_a_429_and_no_slot_stays_idle(fleet: VirtualFleet, latency: float) -> None:
     async def run(*budgets: SharedRateBudget | RateBudget) -> float:
-        api = Server(now, ((20, 15.0),))
+        api = LimitingServer(now, ((20, 15.0),))
         clients = [Client(budget, api, lambda: latency / 2) for budget in budgets]
         started = now()
         await asyncio.gather(*(client.calls(42 // len(budgets), 100) for client in clients))
@@ -68,7 +68,7 @@ async def test_no_request_meets_a_429_and_no_slot_stays_idle(fleet: VirtualFleet
 @virtually
 async def test_40_processes_use_the_documented_limits_and_ask_little(fleet: VirtualFleet) -> None:
     windows = Window(250, 60.0), Window(5000, 3600.0)
-    api = Server(now)
+    api = LimitingServer(now)
     budgets = [(await fleet.connect(*windows, fallback_share=1 / 40))[0] for _ in range(40)]
     clients = [Client(budget, api, lambda: 0.05) for budget in budgets]
     started = now()
@@ -363,7 +363,7 @@ async def test_a_waiter_learns_its_wait_although_the_call_before_it_left(fleet: 
 @virtually
 async def test_the_longest_window_is_counted_by_its_3600th_part_and_never_too_low(fleet: VirtualFleet) -> None:
     windows = Window(150, 60.0), Window(400, 600.0)
-    api = Server(now, ((150, 60.0), (400, 600.0)))
+    api = LimitingServer(now, ((150, 60.0), (400, 600.0)))
     client = Client((await fleet.connect(*windows))[0], api, lambda: 0.01)
     started = now()
     await client.calls(500, 16)

@@ -13,7 +13,7 @@ from aiodbclient import Window, errors
 from aiodbclient.shared_budget import SharedRateBudget
 
 from ..pacing.virtual_fleet import VirtualFleet, now, virtually
-from ..pacing.world import Client, Latency, Server
+from ..pacing.world import Client, Latency, LimitingServer
 from .test_shared_budget import answer, granted_at_once
 
 
@@ -231,7 +231,7 @@ async def test_where_the_shares_are_no_more_than_one_at_most_1_in_100_meets_a_42
     fleet: VirtualFleet, cut_off: int
 ) -> None:
     windows = Window(60, 60.0), Window(5000, 3600.0)
-    api = Server(now, tuple((window.limit, window.seconds) for window in windows))
+    api = LimitingServer(now, tuple((window.limit, window.seconds) for window in windows))
     budgets, links = zip(*[await fleet.connect(*windows, fallback_share=0.2) for _ in range(5)], strict=True)
     latency = Latency(random.Random(1), 0.05, 0.5)
     clients = [Client(budget, api, latency) for budget in budgets]

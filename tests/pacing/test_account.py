@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, Ours, sliding
+from aiodbclient._pacing.account import Account, OwnRequests, sliding
 
 DOCUMENTED = (250, 60.0), (5000, 3600.0)
 
@@ -17,10 +17,10 @@ def account_of(*windows: tuple[int, float]) -> Account:
     return Account(sliding(Window(*window) for window in windows))
 
 
-def ours(*used: int, in_flight: int = 0, least: int | None = None, most: int | None = None) -> Ours:
+def ours(*used: int, in_flight: int = 0, least: int | None = None, most: int | None = None) -> OwnRequests:
     """Our answered requests, by window. By default the server counted exactly these."""
     counted = used[-1] + in_flight
-    return Ours(used, in_flight, counted if least is None else least, counted if most is None else most)
+    return OwnRequests(used, in_flight, counted if least is None else least, counted if most is None else most)
 
 
 def held(account: Account, now: float) -> list[int]:
@@ -28,7 +28,7 @@ def held(account: Account, now: float) -> list[int]:
     return [window.others.at(now) for window in account.windows]
 
 
-def counted(account: Account, many: int, mine: Ours, now: float) -> None:
+def counted(account: Account, many: int, mine: OwnRequests, now: float) -> None:
     """Receive an answer that shows this count in the longest window."""
     account.hear(account.windows[-1].limit, account.windows[-1].limit - many, mine, now)
 
@@ -177,9 +177,9 @@ def test_of_three_windows_the_headers_are_about_the_longest() -> None:
 def test_without_windows_nothing_is_learned_but_when_to_stay_away() -> None:
     account = account_of()
     account.starts(0.0)
-    account.hear(5000, 0, Ours((), 1, 0, 0), 0.0)
+    account.hear(5000, 0, OwnRequests((), 1, 0, 0), 0.0)
     assert (account.alone, account.gate.at_most) == (True, math.inf)
-    account.refuse(5000, 0, Ours((), 1, 0, 0), 7.0, burst=True, now=0.0)
+    account.refuse(5000, 0, OwnRequests((), 1, 0, 0), 7.0, burst=True, now=0.0)
     assert (account.gate.until, account.gate.at_most) == (7.0, 1)
 
 

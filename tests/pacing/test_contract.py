@@ -16,7 +16,7 @@ from aiodbclient._pacing.budget import Budget
 
 from .conftest import Pairs
 from .virtual_fleet import ROUND_TRIP, AnyBudget, VirtualFleet, now, virtually
-from .world import Client, Latency, Perfect, Server, optimum
+from .world import Client, Latency, LimitingServer, Perfect, optimum
 
 MINUTE = 60.0
 LONG = Window(250, MINUTE), Window(5000, 3600.0)
@@ -50,7 +50,7 @@ async def go_at_once(budget: AnyBudget, many: int) -> int:
     return verdicts.count(None)
 
 
-async def run(ends: tuple[Budget, Budget], server: Server, count: int) -> tuple[float, list[Client]]:
+async def run(ends: tuple[Budget, Budget], server: LimitingServer, count: int) -> tuple[float, list[Client]]:
     """Make ``count`` calls, half of them through each end, and return the seconds that they take."""
     latency = Latency(random.Random(1), 0.002, 0.01)
     clients = [Client(end, server, latency) for end in ends]
@@ -64,7 +64,7 @@ async def run(ends: tuple[Budget, Budget], server: Server, count: int) -> tuple[
 async def run_perfectly(limit: int, count: int) -> float:
     """Do the same with a perfect budget of ``limit`` requests, and return the seconds."""
     perfect = Perfect(limit, MINUTE, lambda: asyncio.sleep(ROUND_TRIP))
-    server = Server(now, ((limit, MINUTE),))
+    server = LimitingServer(now, ((limit, MINUTE),))
     best, _ = await run((perfect, perfect), server, count)
     assert best >= optimum(count, server.windows)
     return best
@@ -84,7 +84,7 @@ def least_share(done: list[float], best: float, limit: int) -> float:
 @virtually
 async def test_alone_it_takes_the_least_time_and_meets_no_429(fleet: VirtualFleet, zero: bool) -> None:
     best = await run_perfectly(250, 1000)
-    server = Server(now, tuple((w.limit, w.seconds) for w in LONG), zero=zero)
+    server = LimitingServer(now, tuple((w.limit, w.seconds) for w in LONG), zero=zero)
     one, other = [(await fleet.connect(*LONG))[0] for _ in range(2)]
     started = now()
     took, clients = await run((one, other), server, 1000)
@@ -98,7 +98,7 @@ async def test_alone_it_takes_the_least_time_and_meets_no_429(fleet: VirtualFlee
 @virtually
 async def test_beside_somebody_who_spends_half_it_takes_its_share(fleet: VirtualFleet, zero: bool) -> None:
     best = await run_perfectly(125, 500)
-    server = Server(now, tuple((w.limit, w.seconds) for w in LONG), zero=zero)
+    server = LimitingServer(now, tuple((w.limit, w.seconds) for w in LONG), zero=zero)
 
     async def spend() -> None:
         while True:

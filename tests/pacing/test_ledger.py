@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, Ours, sliding
+from aiodbclient._pacing.account import Account, OwnRequests, sliding
 from aiodbclient._pacing.ledger import Ledger
 
 
 class Listening(Account):
     """An account that notes what it learns of our own requests."""
 
-    heard: Ours
+    heard: OwnRequests
 
-    def hear(self, limit: int | None, remaining: int | None, ours: Ours, now: float) -> None:
-        self.heard = ours
+    def hear(self, limit: int | None, remaining: int | None, own: OwnRequests, now: float) -> None:
+        self.heard = own
 
     def refuse(
-        self, limit: int | None, remaining: int | None, ours: Ours, wait: float | None, *, burst: bool, now: float
+        self, limit: int | None, remaining: int | None, own: OwnRequests, wait: float | None, *, burst: bool, now: float
     ) -> None:
-        self.heard = ours
+        self.heard = own
 
 
 def ledger_of(*answered_at: float) -> tuple[Ledger, Listening]:
@@ -39,7 +39,7 @@ def test_the_first_answer_counts_its_own_request() -> None:
     ledger, account = ledger_of()
     ledger.take(0.0, 0)
     hear(ledger, 1.0)
-    assert account.heard == Ours((0, 0), in_flight=1, least=1, most=1)
+    assert account.heard == OwnRequests((0, 0), in_flight=1, least=1, most=1)
 
 
 def test_the_server_counted_what_held_a_slot_at_some_moment_since_the_request_was_sent() -> None:
@@ -49,7 +49,7 @@ def test_the_server_counted_what_held_a_slot_at_some_moment_since_the_request_wa
     hear(ledger, 115.0)
     # Two and seven held a slot at 110.0. Those up to 25.0 expire within a tenth of the window, so the server
     # may have dropped them already.
-    assert account.heard == Ours((2, 7), in_flight=2, least=4 + 1, most=7 + 2)
+    assert account.heard == OwnRequests((2, 7), in_flight=2, least=4 + 1, most=7 + 2)
 
 
 def test_a_refused_request_is_in_flight_but_was_not_counted() -> None:
@@ -59,13 +59,13 @@ def test_a_refused_request_is_in_flight_but_was_not_counted() -> None:
     ledger.refuse(1000, 500, 7.0, burst=True, now=1.0)
     assert account.heard.in_flight == 3  # the account knows that one of them was refused
     hear(ledger, 1.0)
-    assert account.heard == Ours((0, 0), in_flight=2, least=1, most=3)
+    assert account.heard == OwnRequests((0, 0), in_flight=2, least=1, most=3)
     ledger.end(1.0, sent=True)
     hear(ledger, 1.0)
-    assert account.heard == Ours((0, 0), in_flight=2, least=1, most=2)
+    assert account.heard == OwnRequests((0, 0), in_flight=2, least=1, most=2)
 
 
 def test_an_answer_that_is_read_after_its_request_ended_is_understood() -> None:
     ledger, account = ledger_of(0.0)
     hear(ledger, 5.0)
-    assert account.heard == Ours((1, 1), in_flight=0, least=1, most=1)
+    assert account.heard == OwnRequests((1, 1), in_flight=0, least=1, most=1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aiodbclient import RateBudget, Window
 
-from .world import Client, Latency, Server, VirtualLoop, live, optimum
+from .world import Client, Latency, LimitingServer, VirtualLoop, live, optimum
 
 
 @define
@@ -43,7 +43,7 @@ several_windows = st.lists(
 )
 
 
-async def carry_out(plan: list[Request], budget: RateBudget, server: Server, loop: VirtualLoop) -> None:
+async def carry_out(plan: list[Request], budget: RateBudget, server: LimitingServer, loop: VirtualLoop) -> None:
     async def call(request: Request) -> None:
         request.wanted = loop.time()
         try:
@@ -115,7 +115,7 @@ def test_alone_no_request_meets_a_429_and_no_slot_is_idle_for_longer_than_a_roun
 ) -> None:
     async def main(loop: VirtualLoop) -> None:
         by_length = sorted(windows, key=lambda window: window.seconds)
-        server = Server(loop.time, tuple((window.limit, window.seconds) for window in by_length), skew=skew)
+        server = LimitingServer(loop.time, tuple((window.limit, window.seconds) for window in by_length), skew=skew)
         budget = RateBudget(windows, clock=loop.time)
         await carry_out(plan, budget, server, loop)
         assert (budget.snapshot().in_flight, budget.snapshot().waiting, loop.timers()) == (0, 0, 0)
@@ -138,7 +138,7 @@ def test_all_calls_go_soon_after_others_stop(
     by_length = tuple((w.limit, w.seconds) for w in sorted(windows, key=lambda window: window.seconds))
 
     async def main(loop: VirtualLoop) -> None:
-        server = Server(loop.time, by_length, skew=skew)
+        server = LimitingServer(loop.time, by_length, skew=skew)
         budget = RateBudget(windows, clock=loop.time)
 
         async def call(request: Request) -> None:
@@ -172,7 +172,7 @@ def test_all_calls_go_soon_after_others_stop(
     live(main)
 
 
-Traffic = Callable[[Server], Coroutine[None, None, None]]
+Traffic = Callable[[LimitingServer], Coroutine[None, None, None]]
 
 
 @define
@@ -198,7 +198,7 @@ def batch(
     windows = ((limit, 60.0 * scale), (5000, 3600.0 * scale))
 
     async def main(loop: VirtualLoop) -> Run:
-        server = Server(loop.time, windows, headers=headers, zero=zero)
+        server = LimitingServer(loop.time, windows, headers=headers, zero=zero)
         latency = Latency(random.Random(seed), 0.05 * scale, 0.3 * scale)
         client = Client(RateBudget([Window(*window) for window in windows], clock=loop.time), server, latency)
         traffic = asyncio.create_task(others(server)) if others else None
@@ -228,7 +228,7 @@ def test_a_batch_takes_the_least_time_that_the_limits_allow(count: int, scale: f
 def evenly(scale: float) -> Traffic:
     """Half of the minute's limit, one request after the other."""
 
-    async def send(server: Server) -> None:
+    async def send(server: LimitingServer) -> None:
         while True:
             server.hit()
             await asyncio.sleep(scale * 60 / 125)
@@ -239,7 +239,7 @@ def evenly(scale: float) -> Traffic:
 def in_bursts(scale: float) -> Traffic:
     """Half of the minute's limit, all of it as soon as it can be had."""
 
-    async def send(server: Server) -> None:
+    async def send(server: LimitingServer) -> None:
         sent = 0
         while True:
             refused = server.hit()[0] == 429
@@ -252,7 +252,7 @@ def in_bursts(scale: float) -> Traffic:
 def at_random(scale: float) -> Traffic:
     draw = random.Random(5)
 
-    async def send(server: Server) -> None:
+    async def send(server: LimitingServer) -> None:
         while True:
             server.hit()
             await asyncio.sleep(draw.expovariate(125 / (60 * scale)))
@@ -281,7 +281,7 @@ def test_with_half_of_the_budget_spent_by_others_at_most_5_in_100_requests_meet_
 def test_beside_somebody_who_spends_half_evenly_a_batch_takes_its_share(
     limit: int, count: int, scale: float, at_once: int, zero: bool
 ) -> None:
-    async def others(server: Server) -> None:
+    async def others(server: LimitingServer) -> None:
         while True:
             server.hit()
             await asyncio.sleep(scale * 60 * 2 / limit)
@@ -310,7 +310,7 @@ def test_a_429_is_enough_where_answers_have_no_headers(traffic: Callable[[float]
 @pytest.mark.parametrize("headers", [True, False])
 def test_a_429_for_no_reason_costs_no_more_than_two_windows(headers: bool) -> None:
     async def main(loop: VirtualLoop) -> None:
-        server = Server(loop.time, headers=headers, spurious=1)
+        server = LimitingServer(loop.time, headers=headers, spurious=1)
         client = Client(RateBudget(clock=loop.time), server, Latency(random.Random(1)))
         start = loop.time()
         await client.calls(1500, 100)

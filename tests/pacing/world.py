@@ -76,7 +76,7 @@ def live(main: Callable[[VirtualLoop], Awaitable[T]]) -> T:
 
 
 @define
-class Server:
+class LimitingServer:
     """The provider's limits: sliding windows of accepted requests, with a wall clock that may be wrong."""
 
     now: Callable[[], float]
@@ -165,7 +165,7 @@ class Client:
     """Calls the server as the transport does: acquire, send, read, observe or throttle, release; at most 5 tries."""
 
     budget: Budget
-    server: Server
+    server: LimitingServer
     latency: Callable[[], float]
     sent: int = 0
     refused: int = 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
 from attrs import define
 from yarl import URL
@@ -19,9 +21,7 @@ from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres_server as postgres_server
 
 from ..mysql import SERVERS, running
-
-# In memory, if there is room: a PostgreSQL writes 30 MB when it starts for the first time, and a MariaDB 140.
-ROOMY = "/dev/shm" if embedded._is_roomy("/dev/shm") else "/tmp"
+from ..requirements import ROOMY
 
 
 @define
@@ -100,6 +100,15 @@ class caller:
             text = await response.text()
             json = await response.json() if text and response.content_type == "application/json" else text or None
             return Answer(response.status, json, {key.lower(): value for key, value in response.headers.items()})
+
+
+async def until_it_sleeps(uri: str) -> None:
+    """Wait until another session of this login runs ``pg_sleep``."""
+    async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as session:
+        others = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND state = 'active'"
+        asleep = f"{others} AND query LIKE '%pg_sleep(60)%'"
+        while not (await session.execute(asleep.encode())).rowcount:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

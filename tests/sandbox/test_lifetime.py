@@ -23,14 +23,18 @@ from aiodbclient.sandbox import Sandbox
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox._embedded import EmbeddedPostgres, binaries
 
+from ..requirements import ROOMY
 from ..tenants.servers import copied
-from .conftest import ROOMY, caller
+from .conftest import caller
 
 pytestmark = pytest.mark.usefixtures("own_pool")
 
+# In the background of a shell, a program ignores SIGINT, and so do those that it starts.
 SCRIPT = """
-import asyncio
+import asyncio, signal
 from aiodbclient.sandbox import Sandbox
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main():
     async with Sandbox() as sandbox:
@@ -239,8 +243,11 @@ async def test_cancelling_the_start_in_another_thread_leaves_nothing(private_tmp
     assert left(private_tmp) == []
 
 
-async def test_a_server_that_does_not_start_says_why(private_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: private_tmp)
+@pytest.mark.usefixtures("private_tmp")
+async def test_a_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "pginstall" / "bin"
+    programs.mkdir(parents=True)
+    monkeypatch.setattr("aiodbclient.sandbox._embedded.binaries", lambda: programs)
     async with Sandbox() as sandbox:
         with pytest.raises(RuntimeError, match=r"did not start: .*No such file"):
             await sandbox.add_cluster("pg")

@@ -26,7 +26,7 @@ from aiodbclient.sandbox._embedded import EmbeddedPostgres
 from aiodbclient.sandbox._reach import SandboxCA
 
 from ..requirements import no_server
-from .conftest import Call, caller
+from .conftest import Call, caller, until_it_sleeps
 
 pytestmark = pytest.mark.usefixtures("own_pool")
 
@@ -182,7 +182,7 @@ async def test_copy_goes_through_both_ways_byte_by_byte(connection: JSON) -> Non
 async def test_a_cancel_goes_through(connection: JSON) -> None:
     async with await psycopg.AsyncConnection.connect(connection["uri"]) as session:
         sleeping = asyncio.ensure_future(session.execute("SELECT pg_sleep(60)"))
-        await asyncio.sleep(0.1)
+        await until_it_sleeps(connection["uri"])
         await session.cancel_safe()  # over TLS, as the session is
         with pytest.raises(psycopg.errors.QueryCanceled):
             await sleeping
@@ -191,7 +191,7 @@ async def test_a_cancel_goes_through(connection: JSON) -> None:
 async def test_a_cancel_in_the_clear_goes_through(connection: JSON) -> None:
     async with await psycopg.AsyncConnection.connect(connection["uri"]) as session:
         sleeping = asyncio.ensure_future(session.execute("SELECT pg_sleep(60)"))
-        await asyncio.sleep(0.1)
+        await until_it_sleeps(connection["uri"])
         await asyncio.to_thread(session.pgconn.get_cancel().cancel)
         with pytest.raises(psycopg.errors.QueryCanceled):
             await sleeping

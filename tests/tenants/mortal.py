@@ -1,9 +1,8 @@
-"""A process that works on one tenant, and dies before one of its SQL statements. The environment names the work."""
+"""A process that works on one tenant, and dies before one of its SQL statements."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -47,9 +46,7 @@ def die_at(statement: int) -> None:
     setattr(MySQLSession, "raw", mortal(MySQLSession.raw))  # noqa: B010
 
 
-async def main() -> None:
-    plan = json.loads(os.environ["MORTAL"])
-    die_at(plan["statement"])
+async def _work(plan: dict[str, Any]) -> None:
     budget, retry = RateBudget([]), RetryPolicy(base_delay=0.01)
     async with (
         DatabaseClient(plan["token"], base_url=plan["url"], budget=budget, retry=retry) as client,
@@ -58,5 +55,7 @@ async def main() -> None:
         await WORK[plan["verb"]](Tenants(client.cluster(plan["cluster"]), store, plan["prefix"]), plan["name"])
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+def work(plan: dict[str, Any]) -> None:
+    """Do the work of ``plan`` in this process, which dies at its statement."""
+    die_at(plan["statement"])
+    asyncio.run(_work(plan))

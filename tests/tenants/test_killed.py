@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
+import multiprocessing
 from itertools import count
 
 import pytest
 
 from .conftest import SQL, Place, only
-from .mortal import DIED, WORK
+from .mortal import DIED, WORK, work
 from .programs import ask, refusal
 from .test_taken import make
+
+# They are forked from one that has imported what they need.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.tenants.mortal"])
 
 
 async def prepare(place: Place, verb: str, name: str) -> None:
@@ -34,13 +36,11 @@ async def was_killed(place: Place, verb: str, name: str, statement: int) -> bool
     """Work in another process, and kill it before this statement. Returns False if it ends before."""
     plan = {"token": place.sandbox.token, "url": place.sandbox.url, "cluster": place.cluster.id}
     plan |= {"store": f"{place.path}", "prefix": place.prefix}
-    work = json.dumps(plan | {"verb": verb, "name": name, "statement": statement})
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.tenants.mortal", env=os.environ | {"MORTAL": work}
-    )
-    code = await process.wait()
-    assert code in (0, DIED)
-    return code == DIED
+    process = PROCESSES.Process(target=work, args=[plan | {"verb": verb, "name": name, "statement": statement}])
+    process.start()
+    await asyncio.to_thread(process.join)
+    assert process.exitcode in (0, DIED)
+    return process.exitcode == DIED
 
 
 # An adoption always runs, since the process that dies has not stored the login's password. The others are thorough.

@@ -26,7 +26,7 @@ from aiodbclient.tenants._grants import mysql_server
 from aiodbclient.tenants._grants.mysql import MySQLGrants
 from aiodbclient.tenants._naming import Names, names_of
 
-from ..mysql import administrator, in_grant
+from ..mysql import administrator, in_grant, run
 
 _used = iter(range(10**6))
 DENIED = (1044, 1142, 1143, 1227, 1370, 1410)
@@ -104,12 +104,6 @@ async def server(
         uri = (await cluster.info()).connection.uri_for(doadmin)
         grants = MySQLGrants(uri, await cluster.ca(), connection_limit=12)
         yield Server(cluster, grants, uri, mysql(request.node.callspec.params["mysql_cluster"]), 12)
-
-
-def run(connection: pymysql.Connection[Cursor], statement: str, *values: object) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values or None)
-        return list(cursor.fetchall())
 
 
 def refused(connection: pymysql.Connection[Cursor], statement: str) -> int:

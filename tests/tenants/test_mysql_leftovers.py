@@ -21,8 +21,9 @@ from aiodbclient.tenants import Problem, Role, SQLiteStore, Tenants
 from aiodbclient.tenants._grants import sql_grants
 from aiodbclient.tenants._grants.mysql import MySQLGrants
 
+from ..mysql import run
 from .conftest import only
-from .test_mysql_hostile import DENIED, Server, refused, run, server
+from .test_mysql_hostile import DENIED, Server, refused, server
 
 __all__ = ["server"]
 

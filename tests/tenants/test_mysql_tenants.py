@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 
 import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
-from aiodbclient import Action, ClusterClient, DatabaseClient, RateBudget
+from aiodbclient import Action, ClusterClient
 from aiodbclient.errors import ConflictError
-from aiodbclient.sandbox import Sandbox
-from aiodbclient.tenants import Credential, Problem, Role, SQLiteStore, Tenants
+from aiodbclient.tenants import Credential, Problem, Role, Tenants
 
-from ..mysql import in_grant
-from .conftest import only
+from ..mysql import in_grant, run
+from .conftest import Place, only
 
 Open = Callable[[Credential], "pymysql.Connection[Cursor]"]
 
 
 @pytest.fixture
-async def cluster(mysql_cluster: tuple[Sandbox, str]) -> AsyncIterator[ClusterClient]:
-    sandbox, cluster_id = mysql_cluster
-    async with DatabaseClient(sandbox.token, base_url=sandbox.url, budget=RateBudget([])) as client:
-        yield client.cluster(cluster_id)
-
-
-_used = iter(range(10**6))
+def cluster(my_place: Place) -> ClusterClient:
+    return my_place.cluster
 
 
 @pytest.fixture
-async def tenants(cluster: ClusterClient, tmp_path: Path) -> AsyncIterator[Tenants]:
-    async with SQLiteStore(tmp_path / "tenants.db") as store:
-        yield Tenants(cluster, store, f"m{next(_used)}_")
+def tenants(my_place: Place) -> Tenants:
+    return my_place.tenants()
 
 
 def connect(credential: Credential, password: str | None = None) -> pymysql.Connection[Cursor]:
@@ -47,12 +39,6 @@ def connect(credential: Credential, password: str | None = None) -> pymysql.Conn
         autocommit=True,
         ssl={"check_hostname": False},
     )
-
-
-def run(connection: pymysql.Connection[Cursor], statement: str) -> list[tuple[object, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return list(cursor.fetchall())
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def recipe(*headings: str) -> tuple[Any, Any]:
     return found["open"], found.get("close") or names["asyncpg"].Pool.close
 
 
-def credential_on(server: servers.Server, ca_file: str | None = None) -> Credential:
+def credential_on(server: servers.TLSServer, ca_file: str | None = None) -> Credential:
     connection = server.connection
     assert connection.port is not None
     return a_credential(
@@ -71,13 +71,13 @@ def a_credential(engine: Engine, port: int, ca: Path, database: str | None, name
 
 
 @pytest.fixture(scope="module")
-def postgresql() -> Iterator[servers.Server]:
+def postgresql() -> Iterator[servers.TLSServer]:
     with servers.postgresql() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def mariadb() -> Iterator[servers.Server]:
+def mariadb() -> Iterator[servers.TLSServer]:
     with servers.mariadb() as server:
         yield server
 
@@ -113,7 +113,7 @@ async def by_aiomysql(pool: Any) -> Any:
     ids=["asyncpg", "psycopg_pool", "SQLAlchemy, asyncpg", "SQLAlchemy, psycopg"],
 )
 async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
-    headings: list[str], query: Any, postgresql: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    headings: list[str], query: Any, postgresql: servers.TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     open_pool, close_pool = recipe(*headings)
@@ -133,7 +133,7 @@ async def test_a_pool_of_postgresql_verifies_the_server_and_follows_a_rotation(
     await is_refused(open_pool, close_pool, credential_on(postgresql, postgresql.wrong_ca_file))
 
 
-async def test_a_pool_of_mysql_verifies_the_server(mariadb: servers.Server) -> None:
+async def test_a_pool_of_mysql_verifies_the_server(mariadb: servers.TLSServer) -> None:
     open_pool, close_pool = recipe("### aiomysql")
     pools = TenantPools(Records(credential_on(mariadb)), open=open_pool, close=close_pool)
     async with pools, pools.use("alpha") as pool:
@@ -143,7 +143,7 @@ async def test_a_pool_of_mysql_verifies_the_server(mariadb: servers.Server) -> N
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 async def test_a_client_of_mongodb_verifies_the_server(
-    postgresql: servers.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: servers.TLSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No MongoDB is available. This server ends the connection after the first bytes over TLS."""
     monkeypatch.chdir(tmp_path)
@@ -186,7 +186,7 @@ async def tls_server(folder: Path) -> AsyncIterator[tuple[int, list[bytes]]]:
 async def test_without_most_there_are_as_many_pools_as_the_server_has_connections_for(
     engine: str, request: pytest.FixtureRequest
 ) -> None:
-    server: servers.Server = request.getfixturevalue(engine)
+    server: servers.TLSServer = request.getfixturevalue(engine)
     credential, most = credential_on(server), 0
 
     class Pool:

@@ -57,7 +57,7 @@ def server() -> Iterator[RestartablePostgres]:
     server.close()
 
 
-def run(dsn: str, statement: str) -> None:
+def execute(dsn: str, statement: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(statement.encode())
 
@@ -122,7 +122,9 @@ async def test_a_connection_that_broke_while_idle_costs_nobody_an_error(postgres
     async with PostgresStore(dsn, table) as store:
         claim = await store.claim("alpha", LONG)
         assert claim is not None
-        run(postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'")
+        execute(
+            postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'"
+        )
         await store.keep(claim, a_credential("alpha"))
         assert await password(store, "alpha") == "hunter2"
 
@@ -135,7 +137,9 @@ async def test_a_lost_connection_frees_the_claims_for_others(postgres: str, tabl
     ):
         claim = await store.claim("alpha", LONG)
         assert claim is not None
-        run(postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'")
+        execute(
+            postgres, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'"
+        )
         assert await other.claim("alpha", LONG) is not None
         with pytest.raises(ClaimLostError):
             await store.keep(claim, a_credential("alpha"))
@@ -171,8 +175,8 @@ async def test_a_server_that_says_nothing_is_an_error(monkeypatch: pytest.Monkey
 
 
 async def test_a_text_that_the_server_cannot_hold_fails_alone(postgres: str, table: str) -> None:
-    run(postgres, "DROP DATABASE IF EXISTS latin")
-    run(postgres, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+    execute(postgres, "DROP DATABASE IF EXISTS latin")
+    execute(postgres, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
     async with PostgresStore(make_conninfo(postgres, dbname="latin"), table) as store:
         calls = [store.claim(name, LONG) for name in ("alpha", "日本", "beta")]
         alpha, japan, beta = await asyncio.gather(*calls, return_exceptions=True)
@@ -185,13 +189,13 @@ async def test_a_role_needs_no_right_to_make_tables_where_there_is_one(postgres:
     role = f"app_{secrets.token_hex(4)}"
     async with PostgresStore(postgres, table) as store:
         await keep(store, "alpha")
-    run(postgres, f"CREATE ROLE {role} LOGIN PASSWORD 'hunter3'")
+    execute(postgres, f"CREATE ROLE {role} LOGIN PASSWORD 'hunter3'")
     dsn = make_conninfo(postgres, user=role, password="hunter3")
     with pytest.raises(StoreError, match=r"permission denied for table .* .SQLSTATE 42501"):
         async with PostgresStore(dsn, table):
             pass
     quoted = '"public"."{}"'.format(table.split(".", 1)[1].replace('"', '""'))
-    run(postgres, f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted} TO {role}")
+    execute(postgres, f"GRANT SELECT, INSERT, UPDATE, DELETE ON {quoted} TO {role}")
     async with PostgresStore(dsn, table) as store:
         await keep(store, "beta")
         assert await password(store, "alpha") == "hunter2"
@@ -218,7 +222,7 @@ async def test_no_secret_is_shown(postgres: str, table: str) -> None:
         claim = await store.claim("alpha", LONG)
         assert claim is not None
         quoted = '"public"."{}"'.format(table.split(".", 1)[1].replace('"', '""'))
-        run(postgres, f"ALTER TABLE {quoted} ADD CHECK (token IS NOT NULL) NOT VALID")
+        execute(postgres, f"ALTER TABLE {quoted} ADD CHECK (token IS NOT NULL) NOT VALID")
         with pytest.raises(StoreError, match="violates check constraint") as failed:
             await store.keep(claim, a_credential("alpha"))  # PostgreSQL's DETAIL quotes the row
         assert "hunter2" not in "".join(traceback.format_exception(failed.value))
@@ -266,9 +270,9 @@ async def test_a_store_of_0_1_is_read_and_brought_up_to_date_in_place(postgres: 
 
 
 async def test_the_time_is_the_servers(server: RestartablePostgres) -> None:
-    run(server.dsn, "ALTER SYSTEM SET timezone = 'Asia/Kathmandu'")
-    run(server.dsn, "ALTER SYSTEM SET datestyle = 'German'")
-    run(server.dsn, "SELECT pg_reload_conf()")
+    execute(server.dsn, "ALTER SYSTEM SET timezone = 'Asia/Kathmandu'")
+    execute(server.dsn, "ALTER SYSTEM SET datestyle = 'German'")
+    execute(server.dsn, "SELECT pg_reload_conf()")
     async with PostgresStore(server.dsn) as store:
         before = datetime.now(UTC)
         now = await store.now()
@@ -297,7 +301,7 @@ async def test_no_lock_of_a_stranger_stops_a_store(postgres: str, table: str) ->
             waits = asyncio.to_thread(stranger.execute, f"SELECT pg_advisory_lock({seen[0]})".encode())
             waiting = asyncio.create_task(waits)
             await asyncio.sleep(0.05)
-            run(
+            execute(
                 postgres,
                 f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'",
             )

@@ -24,7 +24,7 @@ OTHERS = [
 
 
 @frozen
-class Place:
+class Prefixed:
     sandbox: Sandbox
     cluster: ClusterClient
     engine: str
@@ -45,7 +45,7 @@ class Place:
 
 
 @pytest.fixture(params=["kafka", "opensearch"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[Prefixed]:
     async with (
         Sandbox(windows=[]) as sandbox,
         DatabaseClient(
@@ -53,10 +53,10 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
         ) as client,
     ):
         cluster = await sandbox.add_cluster(request.param)
-        yield Place(sandbox, client.cluster(cluster), request.param)
+        yield Prefixed(sandbox, client.cluster(cluster), request.param)
 
 
-async def test_only_what_begins_with_the_prefix_is_deleted(place: Place) -> None:
+async def test_only_what_begins_with_the_prefix_is_deleted(place: Prefixed) -> None:
     assert await place.left() == []
     place.make(*MINE, *OTHERS)
     assert sorted(await place.left()) == sorted(MINE)
@@ -69,13 +69,13 @@ async def test_only_what_begins_with_the_prefix_is_deleted(place: Place) -> None
     assert sorted(filter(None, deleted)) == sorted(MINE)
 
 
-async def test_a_prefix_of_the_names_counts(place: Place) -> None:
+async def test_a_prefix_of_the_names_counts(place: Prefixed) -> None:
     place.make("alpha-5306d220.events", "live_alpha-8108748f.events")
     names = names_of("alpha", place.engine, "live_")
     assert await leftovers(place.cluster, place.engine, names) == ["live_alpha-8108748f.events"]
 
 
-async def test_lost_answers_and_errors_in_between_are_survived(place: Place) -> None:
+async def test_lost_answers_and_errors_in_between_are_survived(place: Prefixed) -> None:
     place.make(*MINE, *OTHERS)
     place.sandbox.faults.add(f"{place.kind}.list", status=503, times=1)
     place.sandbox.faults.add(f"{place.kind}.delete", cut=True, after=True, times=1)
@@ -85,7 +85,7 @@ async def test_lost_answers_and_errors_in_between_are_survived(place: Place) -> 
     assert await place.left() == []
 
 
-async def test_a_lasting_refusal_of_the_api_is_raised_and_the_next_run_continues(place: Place) -> None:
+async def test_a_lasting_refusal_of_the_api_is_raised_and_the_next_run_continues(place: Prefixed) -> None:
     place.make(*MINE)
     place.sandbox.faults.add(f"{place.kind}.delete", status=403, times=1)
     with pytest.raises(APIError):
@@ -95,7 +95,7 @@ async def test_a_lasting_refusal_of_the_api_is_raised_and_the_next_run_continues
 
 
 async def test_a_list_of_another_form_is_not_taken_for_an_empty_one(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Prefixed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[object] = [
         {},
@@ -115,7 +115,7 @@ async def test_a_list_of_another_form_is_not_taken_for_an_empty_one(
             await place.left()
 
 
-async def test_the_next_pages_are_read_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_next_pages_are_read_too(place: Prefixed, monkeypatch: pytest.MonkeyPatch) -> None:
     member = "name" if place.engine == "kafka" else "index_name"
     pages = iter(
         [
@@ -141,7 +141,9 @@ async def test_the_next_pages_are_read_too(place: Place, monkeypatch: pytest.Mon
     assert asked == [None, {"page": ["2"], "per_page": ["20"]}]
 
 
-async def test_a_topic_that_is_still_being_deleted_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_topic_that_is_still_being_deleted_is_waited_for(
+    place: Prefixed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prefixes, "_LISTED_AFTER_DELETION", 0.2)
     listings = iter([["alpha-5306d220.one"], ["alpha-5306d220.one"], []])
     deletes: list[str] = []
@@ -163,7 +165,7 @@ async def test_a_topic_that_is_still_being_deleted_is_waited_for(place: Place, m
 
 
 async def test_a_name_that_the_server_would_take_for_a_pattern_is_never_sent(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Prefixed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member = "name" if place.engine == "kafka" else "index_name"
 
@@ -174,7 +176,7 @@ async def test_a_name_that_the_server_would_take_for_a_pattern_is_never_sent(
     assert await place.left() == ["alpha-5306d220.z"]
 
 
-async def test_engines_with_databases_leave_nothing_and_are_not_asked(place: Place) -> None:
+async def test_engines_with_databases_leave_nothing_and_are_not_asked(place: Prefixed) -> None:
     before = len(place.sandbox.requests)
     for engine in ("pg", "mysql", "mongodb"):
         assert await leftovers(place.cluster, engine, names_of("alpha", engine)) == []

@@ -12,30 +12,14 @@ from psycopg import AsyncConnection
 
 from aiodbclient import Action, Capabilities, DatabaseClient, RateBudget
 from aiodbclient.errors import ConflictError, InvalidArgumentError, UnsupportedOperationError
-from aiodbclient.tenants import Credential, Tenants
+from aiodbclient.tenants import Tenants
 
 from .conftest import Place, only
-
-
-async def run(credential: Credential, *statements: str) -> list[Any]:
-    """Run statements as the tenant's program, and return the rows of the last one."""
-    async with await AsyncConnection.connect(credential.uri, autocommit=True) as connection:
-        cursor = None
-        for statement in statements:
-            cursor = await connection.execute(statement)
-        return [] if cursor is None or cursor.description is None else await cursor.fetchall()
+from .programs import ask, refusal
 
 
 async def actions(outcomes: Any) -> dict[str, Action]:
     return {outcome.name: outcome.action async for outcome in outcomes}
-
-
-async def refused(credential: Credential) -> bool:
-    try:
-        await run(credential)
-    except psycopg.OperationalError:
-        return True
-    return False
 
 
 async def test_a_tenant_makes_a_table_in_its_own_database_and_nobody_else_gets_in(place: Place) -> None:
@@ -43,7 +27,7 @@ async def test_a_tenant_makes_a_table_in_its_own_database_and_nobody_else_gets_i
 
     alpha, beta = await asyncio.gather(tenants.ensure("alpha"), tenants.ensure("beta"))
 
-    assert await run(alpha, "CREATE TABLE mine (x int)", "INSERT INTO mine VALUES (1)", "TABLE mine") == [(1,)]
+    assert await ask(alpha, "CREATE TABLE mine (x int)", "INSERT INTO mine VALUES (1)", "TABLE mine") == [(1,)]
     assert alpha.name == "alpha"
     assert alpha.database == alpha.username == place.prefix + "alpha"
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
@@ -67,7 +51,7 @@ async def test_two_that_ask_at_once_make_one_login_and_both_get_it(place: Place)
 
     assert len(set(credentials)) == 1
     assert place.sent().count(("users.create", "alpha")) == 1
-    assert not await refused(credentials[0])
+    assert not await refusal(credentials[0])
 
 
 async def test_a_run_takes_two_requests_a_tenant(place: Place) -> None:
@@ -80,13 +64,13 @@ async def test_a_run_takes_two_requests_a_tenant(place: Place) -> None:
     assert len(place.sent()) == 2 * len(names) + 4  # plus the cluster, its CA, and the lists of its users and databases
     for outcome in outcomes.values():
         assert outcome.credential is not None
-        assert not await refused(outcome.credential)
+        assert not await refusal(outcome.credential)
 
 
 async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_retired(place: Place) -> None:
     tenants = place.tenants()
     old = await tenants.ensure("alpha")
-    await run(old, "CREATE TABLE t (x int)")
+    await ask(old, "CREATE TABLE t (x int)")
 
     rotated = await only(tenants.rotate(["alpha"]))
 
@@ -95,36 +79,36 @@ async def test_a_rotated_tenant_has_two_logins_that_work_until_the_old_one_is_re
     assert new is not None
     assert new == await tenants.get("alpha")
     assert new.username != old.username
-    await run(new, "ALTER TABLE t ADD y int", "CREATE TABLE made_by_the_second (x int)")
-    await run(old, "DROP TABLE made_by_the_second", "INSERT INTO t VALUES (1, 2)")
+    await ask(new, "ALTER TABLE t ADD y int", "CREATE TABLE made_by_the_second (x int)")
+    await ask(old, "DROP TABLE made_by_the_second", "INSERT INTO t VALUES (1, 2)")
 
     assert await actions(tenants.retire(["alpha"])) == {"alpha": Action.RETIRED}
-    assert await refused(old)
-    assert not await refused(new)
+    assert await refusal(old)
+    assert not await refusal(new)
     assert await actions(tenants.retire(["alpha"])) == {"alpha": Action.KEPT}
 
     third = (await only(tenants.rotate(["alpha"]))).credential
     assert third is not None
     assert third.username == old.username
-    assert await run(third, "TABLE t") == [(1, 2)]
-    assert not await refused(new)
+    assert await ask(third, "TABLE t") == [(1, 2)]
+    assert not await refusal(new)
 
 
 async def test_a_removed_tenant_is_gone_and_can_be_created_again(place: Place) -> None:
     tenants = place.tenants()
     old = await tenants.ensure("alpha")
     await actions(tenants.rotate(["alpha"]))
-    await run(old, "CREATE TABLE t (x int)")
+    await ask(old, "CREATE TABLE t (x int)")
 
     assert await actions(tenants.remove(["alpha", "never"])) == {"alpha": Action.DELETED, "never": Action.ABSENT}
 
-    assert await refused(old)
+    assert await refusal(old)
     assert await tenants.get("alpha") is None
     assert await place.store.get("alpha") is None
     assert not [user.name for user in await place.cluster.users.list() if user.name.startswith(place.prefix)]
     assert not [db.name for db in await place.cluster.dbs.list() if db.name.startswith(place.prefix)]
     again = await tenants.ensure("alpha")
-    assert await run(again, "CREATE TABLE t (x int)", "TABLE t") == []
+    assert await ask(again, "CREATE TABLE t (x int)", "TABLE t") == []
 
 
 async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place: Place) -> None:
@@ -147,7 +131,7 @@ async def test_a_login_that_was_there_before_is_adopted_with_what_it_made(place:
     assert outcome.credential.password == user.password
     rotated = (await only(place.tenants().rotate(["alpha"]))).credential
     assert rotated is not None
-    await run(rotated, "ALTER TABLE t ADD y int")
+    await ask(rotated, "ALTER TABLE t ADD y int")
 
 
 async def test_a_just_deleted_login_is_created_again_although_the_api_still_returns_it(
@@ -163,7 +147,7 @@ async def test_a_just_deleted_login_is_created_again_although_the_api_still_retu
 
     assert outcome.action is Action.CREATED
     assert outcome.credential is not None
-    assert not await refused(outcome.credential)
+    assert not await refusal(outcome.credential)
 
 
 async def test_a_login_that_was_there_before_is_left_alone_or_reset_if_asked(place: Place) -> None:
@@ -178,7 +162,7 @@ async def test_a_login_that_was_there_before_is_left_alone_or_reset_if_asked(pla
     assert reset.action is Action.RESET
     assert reset.credential is not None
     assert reset.credential.password != user.password
-    assert not await refused(reset.credential)
+    assert not await refusal(reset.credential)
 
 
 async def test_a_plan_sends_reads_alone_and_can_be_applied(place: Place) -> None:

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from .stream import LOGIN, STATEMENT, fatal
 
@@ -53,12 +53,11 @@ class Broken(Exception):
         self.answer = answer
 
 
-class SqlFault:
+class SqlFault(NamedTuple):
     """One fault, with the options of ``Faults.add`` that concern SQL, its ``id`` and its ``operations``."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
-        self.choice = Choice(options)
+    options: dict[str, Any]
+    choice: Choice
 
     def fires(self, operation: str, user: str) -> bool:
         matches = operation in self.options["operations"] and self.options["name"] in (None, user)
@@ -70,18 +69,15 @@ class SqlFaults:
 
     def __init__(self, stop: Callable[[float | None], None]) -> None:
         self._faults: dict[int, SqlFault] = {}
-        self._stop = stop
+        self.stop = stop
 
     def set(self, specs: list[dict[str, Any]]) -> None:
         """Replace the faults. A fault that stays keeps its counts."""
-        self._faults = {spec["id"]: self._faults.get(spec["id"]) or SqlFault(spec) for spec in specs}
+        self._faults = {spec["id"]: self._faults.get(spec["id"]) or SqlFault(spec, Choice(spec)) for spec in specs}
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """For each fault, by id: how many logins or statements it has matched, and how many it has failed."""
         return {number: (fault.choice.seen, fault.choice.fired) for number, fault in self._faults.items()}
-
-    def connection(self) -> Failures:
-        return Failures(self, self._stop)
 
     def meeting(self, operation: str, user: str) -> list[SqlFault]:
         return [fault for fault in self._faults.values() if fault.fires(operation, user)]
@@ -90,13 +86,11 @@ class SqlFaults:
 class Failures:
     """Applies the faults to one connection."""
 
-    def __init__(self, faults: SqlFaults, stop: Callable[[float | None], None]) -> None:
+    def __init__(self, faults: SqlFaults) -> None:
         self._faults = faults
-        self._stop = stop
         self._user = ""
         self._statements_left: int | None = None
-        self.after: list[SqlFault] = []
-        """The faults to apply after the server has answered."""
+        self.after: list[SqlFault] = []  # to apply after the server has answered
 
     async def login(self, user: str) -> None:
         """Apply the faults to a login. Raises Broken if the connection ends."""
@@ -128,7 +122,7 @@ class Failures:
         options = fault.options
         await asyncio.sleep(options["delay"])
         if options["stop"]:
-            self._stop(options["lasts"])
+            self._faults.stop(options["lasts"])
             raise Broken
         if options["sqlstate"] is not None:
             message = _MESSAGES.get(options["sqlstate"], _MESSAGE).format(user=self._user)

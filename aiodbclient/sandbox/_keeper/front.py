@@ -101,7 +101,7 @@ class Front:
         try:
             server_writer.write(start)
             reader, writer = await _streams(client, None if start else self._context)
-            failures = self._faults.connection() if self._faults and not start else None
+            failures = Failures(self._faults) if self._faults and not start else None
             async with asyncio.TaskGroup() as both:
                 both.create_task(_from_client(reader, server_writer, writer, failures))
                 both.create_task(_from_server(server_reader, writer, failures))

@@ -15,10 +15,7 @@ _UNUSED = ("include", "doc")  # folders
 
 
 class Archive:
-    """A tar archive of PostgreSQL's installation, in which everybody may read every file.
-
-    A child process writes it to a pipe. It keeps the rights that this process had when it made the archive.
-    """
+    """A tar archive of PostgreSQL's installation, which a child process with the rights of root writes to a pipe."""
 
     def __init__(self, binaries: Path) -> None:
         self._binaries = binaries
@@ -69,11 +66,7 @@ def _for_everybody(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def become_nobody(binaries: Path) -> Archive | None:
-    """If this process is root, become ``nobody`` for good.
-
-    If that user may not read the installation of PostgreSQL (it is in root's home, or root made it with ``umask 077``),
-    this returns an archive of it, to unpack where ``nobody`` may write.
-    """
+    """If this process is root, become ``nobody`` for good. Returns an archive of what that user may not read."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")

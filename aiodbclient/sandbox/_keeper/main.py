@@ -96,12 +96,8 @@ def _report(**fields: object) -> None:
 
 
 def _wait_for_the_end(stdin: BinaryIO, worker: socket.socket, starter: int) -> None:
-    """Forward ``stdin`` to the worker, until the starting process closes ``stdin`` or dies, or the worker dies.
-
-    A child of the starting process may hold the pipe open after its death. So this also checks that it is still the
-    parent.
-    """
-    while os.getppid() == starter:
+    """Forward ``stdin`` to the worker, until the starting process closes ``stdin`` or dies, or the worker dies."""
+    while os.getppid() == starter:  # a child of the starting process may hold the pipe open after its death
         ready = select.select([stdin.fileno(), worker.fileno()], [], [], _LOOK_AGAIN_SECONDS)[0]
         asked = os.read(stdin.fileno(), _CHUNK) if ready == [stdin.fileno()] else b""
         if ready and not asked:

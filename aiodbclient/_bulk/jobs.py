@@ -1,4 +1,4 @@
-"""The jobs of bulk runs over users.
+"""The jobs of bulk runs over users and databases.
 
 A user that existed before the run may belong to somebody else. So a run resets its password only if the caller requests
 that.
@@ -15,6 +15,7 @@ from attrs import evolve
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
+from .._request.db_calls import DatabaseCalls
 from .._request.user_calls import UserCalls
 from .._request.waits import with_password
 from ..errors import (
@@ -27,10 +28,10 @@ from ..errors import (
     SettingsDifferError,
     UnsupportedOperationError,
 )
-from ..models import NewUser, User
+from ..models import Database, NewUser, User
 from . import settle
 from .job import ClusterJob, DoneT_co, removed
-from .outcomes import Action, Removed, UserDone
+from .outcomes import Action, DatabaseDone, Removed, UserDone
 from .settings import (
     AUTH_PLUGIN,
     NOTHING_SHOWN,
@@ -41,19 +42,15 @@ from .settings import (
     wanted_settings,
 )
 from .settle import create_settled, readable, unsettled
-from .specs import user_spec
+from .specs import name_spec, user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
 
 
 class UserJob(ClusterJob[NewUser, DoneT_co]):
-    """A job on users, given by name or as NewUser.
+    """A job on users, given by name or as NewUser."""
 
-    Attributes:
-        returns_passwords: Whether reads return passwords, as far as the run knows.
-    """
-
-    returns_passwords = True
+    returns_passwords = True  # whether reads return passwords, as far as the run knows
 
     def calls(self, meter: Meter) -> UserCalls:
         """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
@@ -94,12 +91,9 @@ class ProvisionUsers(UserJob[UserDone]):
         self._listed = False
 
     async def prepare(self) -> int:
-        """Read which users exist.
-
-        If the token may not list them, the run sends each create, and its answer shows whether the name is taken. If
-        the engine has no users, each name fails with the same error.
-        """
+        """Read which users exist."""
         at_a_time = await super().prepare()
+        # Without the list, the answer to each create shows whether the name is taken, or why there are no users.
         with suppress(UnsupportedOperationError, PermissionDeniedError):
             existing = await readable(UserCalls(self._context).list, self.retry)
             self._existing = {user.name: user for user in existing}
@@ -115,13 +109,13 @@ class ProvisionUsers(UserJob[UserDone]):
     async def _provision(self, users: UserCalls, spec: NewUser) -> tuple[Action, User]:
         before, returned = await self._there_before(users, spec.name), NOTHING_SHOWN
         if before is not None:
-            ours, user = False, before
+            is_new, user = False, before
             if before is self._existing.get(spec.name):  # a single read does not show which members the API returns
                 returned = self._returned
         else:
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
-            ours, user = await create_settled(create, partial(users.get, spec.name), self.retry)
-        if ours:
+            is_new, user = await create_settled(create, partial(users.get, spec.name), self.retry)
+        if is_new:
             return Action.CREATED, await self._with_password(users, spec, user)
         if self._if_exists == "error":
             raise ConflictError(f"the user {spec.name!r} exists, and was not changed", status=409)
@@ -133,17 +127,13 @@ class ProvisionUsers(UserJob[UserDone]):
         return Action.KEPT, user
 
     async def _there_before(self, users: UserCalls, name: str) -> User | None:
-        """Return the user if it existed before: from the list, or by a read if the list may be wrong.
-
-        The list may still contain a user that this client deleted recently. If the API returns no passwords, a user
-        that the list lacks is read too; ``settle`` explains why.
-        """
+        """Return the user if it existed before: from the list, or by a read if the list may be wrong."""
         user = self._existing.get(name)
         if user is not None:
             deletions = self._context.memory.deletions
             list_is_right = not deletions.may_be_listed_still(self._context.cluster_id, name, monotonic())
         else:
-            list_is_right = self.returns_passwords or not self._listed
+            list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why
         if list_is_right:
             return user
         try:
@@ -169,11 +159,9 @@ class ProvisionUsers(UserJob[UserDone]):
         raise unsettled(failure, "it was created, but its password was lost and could not be reset")
 
     async def _update(self, users: UserCalls, spec: NewUser, user: User, returned: Returned) -> tuple[Action, User]:
-        """Give ``user`` the settings of ``spec`` if its own differ or are unknown.
-
-        This does not change an unknown authentication plugin, because that would reset the password. It does not change
-        MongoDB's ``readonly`` alone, because an update without the user's databases would remove them.
-        """
+        """Give ``user`` the settings of ``spec`` if its own differ or are unknown."""
+        # Not an unknown authentication plugin, which would reset the password, nor MongoDB's ``readonly`` alone: an
+        # update without the user's databases would remove them.
         differ = {difference.setting for difference in differences(spec, user, returned)}
         if spec.settings is not None and "settings" in unknown_settings(spec, user, returned):
             differ.add("settings")
@@ -209,6 +197,48 @@ class DeprovisionUsers(UserJob[Removed]):
 
     async def do(self, spec: NewUser, meter: Meter) -> Removed:
         return await removed(self.calls(meter).delete, spec.name, meter)
+
+
+class DatabaseJob(ClusterJob[str, DoneT_co]):
+    """A job on databases, given by name."""
+
+    def calls(self, meter: Meter) -> DatabaseCalls:
+        """Return the calls for the bulk lane of the rate budget. ``meter`` counts their requests."""
+        return DatabaseCalls(self._context.for_bulk(meter))
+
+    def check(self, given: object) -> str:
+        return name_spec(given)
+
+
+class ProvisionDatabases(DatabaseJob[DatabaseDone]):
+    """Create each database that does not exist."""
+
+    def __init__(self, context: ClusterContext) -> None:
+        super().__init__(context)
+        self._existing: frozenset[str] = frozenset()
+
+    async def prepare(self) -> int:
+        """Read which databases exist."""
+        at_a_time = await super().prepare()
+        # Without the list, the answer to each create shows whether the name is taken, or why there are no databases.
+        with suppress(UnsupportedOperationError, PermissionDeniedError):
+            self._existing = frozenset(db.name for db in await readable(DatabaseCalls(self._context).list, self.retry))
+        return at_a_time
+
+    async def do(self, spec: str, meter: Meter) -> DatabaseDone:
+        if spec in self._existing:
+            return DatabaseDone(name=spec, action=Action.KEPT, db=Database(spec))
+        dbs = self.calls(meter)
+        is_new, db = await create_settled(partial(dbs.create, spec), partial(dbs.get, spec), self.retry)
+        action = Action.CREATED if is_new else Action.KEPT
+        return DatabaseDone(name=spec, action=action, db=db, tries=meter.requests)
+
+
+class DeprovisionDatabases(DatabaseJob[Removed]):
+    """Delete each database that exists."""
+
+    async def do(self, spec: str, meter: Meter) -> Removed:
+        return await removed(self.calls(meter).delete, spec, meter)
 
 
 def _refuse_other_settings(spec: NewUser, user: User, returned: Returned, *, reset_follows: bool) -> None:
