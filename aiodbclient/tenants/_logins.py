@@ -1,8 +1,8 @@
 """The life cycle of a tenant's login: made, in use, previous, ended.
 
 ``working_credential`` makes a login or gives it a new password, gives it its rights, and tests its password.
-``end_login`` ends it. What "ended" means is the engine's: PostgreSQL deletes the login, MySQL locks it, and elsewhere
-it gets a random password. So the caller knows which request makes it work again.
+``end_login`` ends it: MySQL locks it, and elsewhere it gets a random password. It stays until its tenant is removed, so
+a reset makes it work again. If it is gone nevertheless (version 1.0 deleted it on PostgreSQL), it is created.
 
 The caller has stored the intent, and stores the returned credential. The claim is renewed before each request that
 changes a password. On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the
@@ -58,7 +58,7 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool,
                 await delete_login(tenant, login, certain=True)
                 exists = False
             else:
-                exists = await end_login(tenant, login, certain=True)
+                await end_login(tenant, login, certain=True)
         is_new, user = await _make_or_reset(tenant, login, exists=exists, may_exist=may_exist)
         refused = await grant(tenant, user, is_new=is_new)
         if refused is None:

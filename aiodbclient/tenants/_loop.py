@@ -111,18 +111,15 @@ class ClaimingJob(TenantJob[DoneT]):
             tenant: ClaimedTenant | None = None
             try:
                 async with self._claimed(name, record, timer) as tenant:
-                    if tenant is not None:
-                        if tenant.is_elsewhere:  # another process chose another cluster meanwhile
-                            record = tenant.held.record
-                            tenancy.check_record(record)
-                        elif late.logins:
-                            await _verify_credential(tenant, late)
-                            late = LateWrites()
-                        elif (done := await self._under(tenant, before)) is not None:
-                            return done
-                        else:
-                            record = await tenancy.record(name, timer)
+                    if tenant is None or tenant.is_elsewhere:  # another process works on it, or chose another cluster
+                        pass
+                    elif late.logins:
+                        await _verify_credential(tenant, late)
+                        late = LateWrites()
+                    elif (done := await self._under(tenant, before)) is not None:
+                        return done
                 if tenant is not None:
+                    record = await tenancy.record(name, timer)
                     continue
             except ClaimLostError:
                 losses += 1
@@ -236,10 +233,7 @@ async def _verify_credential(tenant: ClaimedTenant, late: LateWrites) -> None:
             await end_login(tenant, login, certain=False)
         await tenant.held.keep(current)
         return
-    if current is None and record.intended is None:
-        await tenant.held.forget()  # the tenant was removed; our claim created this record
-        return
-    if current is None or current.username not in late.logins:
+    if current is None or current.username not in late.logins:  # None: it was removed, or is not made yet
         return
     # By us, or by another process that began other work.
     is_intended = intended_login(record) == current.username

@@ -141,7 +141,7 @@ class Tenants:
             InvalidArgumentError: There is no such role.
         """
         if role not in list(Role):
-            raise InvalidArgumentError(f'role must be "reader", "writer" or "owner", not {role!r}')
+            raise InvalidArgumentError(f"role must be one of {', '.join(Role)}, not {role!r}")
         other = object.__new__(Tenants)
         other._tenancy = self._tenancy.for_role(Role(role))
         return other
