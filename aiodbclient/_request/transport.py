@@ -97,8 +97,6 @@ class Transport:
 
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
-        if call.meter is None:
-            return await self._send(call)
         started = perf_counter()
         try:
             return await self._send(call)
@@ -164,10 +162,10 @@ class Transport:
             raise no_slot(call, error.retry_after) from None
         granted, sent_before = perf_counter(), call.sent
         try:
-            if call.write_lock is None:
+            if call.writers is None:
                 return await self._request(call, token, session, asked, granted)
-            # Locked after the wait for a slot: a call that waits for its slot must not block the other writes.
-            async with _alone(call, call.write_lock, granted - asked):
+            # After the wait for a slot: a call that waits for its slot must not block the other writes.
+            async with _as_writer(call, call.writers, granted - asked):
                 return await self._request(call, token, session, asked, granted)
         finally:
             self.budget.release(sent=call.sent > sent_before)
@@ -180,7 +178,7 @@ class Transport:
             raise self._session.closed_error()
         if call.options.before_sending is not None:
             call.options.before_sending()
-        started = granted if call.write_lock is None else perf_counter()
+        started = granted if call.writers is None else perf_counter()
         call.begin(started - asked)
         drop_unasked(session)
         answer: Answer | None = None
@@ -242,19 +240,19 @@ class Transport:
 
 
 @asynccontextmanager
-async def _alone(call: Call, lock: asyncio.Semaphore, waited: float) -> AsyncGenerator[None]:
-    """Hold the lock of a cluster that takes only so many user writes at a time."""
+async def _as_writer(call: Call, writers: asyncio.Semaphore, waited: float) -> AsyncGenerator[None]:
+    """Be one of the user writes that the cluster takes at a time."""
     patience = None if call.patience is None else max(call.patience - waited, 0.0)
     try:
         async with asyncio.timeout(patience):
-            await lock.acquire()
+            await writers.acquire()
     except TimeoutError:
         text = "another user write on this cluster takes longer than max_wait allows"
         raise RateLimitError(f"{call.what}: {text}") from None
     try:
         yield
     finally:
-        lock.release()
+        writers.release()
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
-from ._faults import Faults
+from ._faults import Faults, check_fault
 
 
 def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def read_fault(text: str, clusters: Mapping[str, str] | None = None) -> tuple[st
     if not colon or not names:
         raise ValueError(f"{text!r} is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'")
     operation, options = "*" if names == ["*"] else names, read(Faults.add, what)
-    Faults().add(operation, **options)
+    check_fault(operation, options)
     if clusters is not None and "cluster" in options and options["cluster"] not in clusters:
         found = [cluster_id for cluster_id, name in clusters.items() if name == options["cluster"]]
         if not found:

@@ -210,14 +210,14 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, exists: bool, may
         await asyncio.sleep(wait)
         if exists:
             try:
-                return False, await _with_password(tenant, await readable(partial(_reset, tenant, login), retry))
+                return False, await _password_or_reset(tenant, await readable(partial(_reset, tenant, login), retry))
             except NotFoundError:
                 if refusal is not None and not says_taken(refusal):
                     raise refusal from None
         if sql is not None:
             await tenant.timer.on_sql(sql.before_creation(tenant.names, login))
         try:
-            return True, await _with_password(tenant, await create_new(create, read, retry))
+            return True, await _password_or_reset(tenant, await create_new(create, read, retry))
         except TakenError as taken:
             if not (may_exist or exists):
                 raise
@@ -244,7 +244,7 @@ async def _read_password(tenant: Tenant, user: User) -> User:
     return await with_password(user, partial(tenant.cluster.users.get, user.name), SOON)
 
 
-async def _with_password(tenant: ClaimedTenant, user: User) -> User:
+async def _password_or_reset(tenant: ClaimedTenant, user: User) -> User:
     """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more."""
     user = await _read_password(tenant, user)
     if not user.password:

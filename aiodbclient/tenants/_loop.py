@@ -46,10 +46,10 @@ class LateWrites:
 class TenantJob(Job[str, DoneT]):
     """A job on tenants, given by name. ``do_one`` is the work on one of them."""
 
-    def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
+    def __init__(self, tenancy: Tenancy) -> None:
         super().__init__()
         self.tenancy = tenancy
-        self.clusters = JobClusters(tenancy, self.pause if bulk else None)
+        self.clusters = JobClusters(tenancy, self.pause)
 
     def check(self, given: object) -> str:
         return name_spec(given)

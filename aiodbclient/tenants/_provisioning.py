@@ -54,8 +54,8 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
     places = True
 
-    def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
-        super().__init__(tenancy, bulk=bulk)
+    def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error") -> None:
+        super().__init__(tenancy)
         self._if_exists: IfExists = check_if_exists(if_exists)
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:

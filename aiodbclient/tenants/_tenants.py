@@ -170,7 +170,8 @@ class Tenants:
             StoreError: The store cannot be used. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = ProvisionTenants(self._tenancy, if_exists, bulk=False)
+        job = ProvisionTenants(self._tenancy, if_exists)
+        job.clusters.pause = None
         return (await job.do(job.check(name), Meter())).credential
 
     async def get(self, name: str) -> Credential | None:
