@@ -51,7 +51,7 @@ class JobClusters:
 
     Attributes:
         pause: The pause of the run; None for a single name, whose requests are not in the bulk lane.
-        turns: How many tenants of each cluster to work on at a time.
+        turns: How many tenants of each cluster to work on: all single calls together, or (``begin``) this run.
         listings: The users and databases of each cluster, listed once for this job.
     """
 
