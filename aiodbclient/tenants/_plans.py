@@ -21,7 +21,7 @@ from ._events import Timer
 from ._intent import is_empty
 from ._naming import names_of
 from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
-from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere
+from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere, will_shut_out
 from ._removal import RemoveTenants
 from ._repairing import RepairTenants
 from ._tenancy import Tenancy, suspended, usable
@@ -164,7 +164,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
     create, adopt, conflict = list[str](), dict[str, tuple[str, ...]](), list[str]()
     for name in unseen:
         tenant = await _placed(tenancy, clusters, name)
-        sql, listing = tenant.site.sql, clusters.listings[tenant.cluster.id]
+        listing = clusters.listings[tenant.cluster.id]
         if await find_elsewhere(clusters, tenant, clusters.listings.__getitem__) is not None:
             conflict.append(name)
         elif not (found := await find(tenant, listing)):
@@ -172,7 +172,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
         elif if_exists == "error":
             conflict.append(name)
         else:
-            adopt[name] = await sql.shut_out(tenant.names) if found.database and sql is not None else ()
+            adopt[name] = await will_shut_out(tenant, found, if_exists)
     broken = await _broken(tenancy, keep) if refresh else frozenset[str]()
     return Plan(
         create=tuple(create),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Literal, get_args
@@ -25,7 +25,7 @@ from ..errors import (
 from ..models import User
 from ._claims import ClaimedTenant, Tenant
 from ._clusters import AWAY, JobClusters
-from ._credential import Credential
+from ._credential import Credential, Secret
 from ._intent import Verb
 from ._listing import Listing, has_database, read_user
 from ._logins import credential_of, grant, if_there, refused_login, working_credential
@@ -126,6 +126,11 @@ class Found:
     user: User | None
     database: bool = False
     objects: Sequence[str] = ()  # topics or indexes
+    other: User | None = None  # the tenant's second login, if it was ever rotated
+
+    @property
+    def users(self) -> list[User]:
+        return [user for user in (self.user, self.other) if user is not None]
 
     def __bool__(self) -> bool:
         return self.user is not None or self.database or bool(self.objects)
@@ -152,11 +157,12 @@ async def provision(
             found = await _find_fresh(tenant, taken.refusal)
     if if_exists == "error":
         raise _conflict(tenant, found)
-    if found.user is None:
+    if if_exists == "adopt" and (adopted := await _adopt(tenant, found, setup)) is not None:
+        return Action.ADOPTED, adopted
+    if found.user is None or if_exists == "adopt":
         await tenant.intend(Verb.MAKE, login)
-        return await _make(tenant, login, Action.ADOPTED, setup, may_exist=True)
-    if if_exists == "adopt":
-        return await _adopt(tenant, found.user, setup)
+        action = Action.ADOPTED if found.user is None else Action.CREATED  # it was being deleted
+        return await _make(tenant, login, action, setup, may_exist=True)
     await ensure_database(tenant, may_exist=True)
     await _take_over(tenant, login)
     await tenant.intend(Verb.RESET, login)
@@ -182,9 +188,18 @@ async def ensure_database(tenant: ClaimedTenant, *, may_exist: bool) -> bool:
 
 async def find(tenant: Tenant, listing: Listing | None) -> Found:
     """Find what somebody else created. A listed name is read again, because the list may be old."""
-    login, database = tenant.names.logins[0], tenant.names.database
+    login, other = tenant.names.logins
     users = None if listing is None else await listing.users(tenant.cluster)
     user = await read_user(tenant.cluster, login) if users is None or login in users else None
+    found = await _find_beside(tenant, listing, user)
+    if found and (users is None or other in users):
+        return evolve(found, other=await read_user(tenant.cluster, other))
+    return found
+
+
+async def _find_beside(tenant: Tenant, listing: Listing | None, user: User | None) -> Found:
+    """Find the database, topics or indexes of a tenant, of which ``user`` is the first login."""
+    database = tenant.names.database
     if tenant.names.role is not Role.OWNER:
         return Found(user)
     if database is None:
@@ -253,33 +268,76 @@ async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Cred
         await tenant.held.renew()
 
 
-async def _take_over(tenant: ClaimedTenant, login: str) -> None:
+async def _take_over(tenant: ClaimedTenant, login: str, keep: Collection[str] = ()) -> None:
     if tenant.site.sql is not None:
-        await tenant.timer.on_sql(tenant.site.sql.take_over(tenant.names, login))
+        await tenant.timer.on_sql(tenant.site.sql.take_over(tenant.names, login, keep))
 
 
-async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tuple[Action, Credential]:
-    """Give an existing login its rights, and store the password that the API returns for it."""
-    await ensure_database(tenant, may_exist=True)
-    refused: str | None = ""
+async def will_shut_out(tenant: Tenant, found: Found, if_exists: IfExists) -> tuple[str, ...]:
+    """The logins that lose access to the database when the tenant is provisioned."""
+    if not found.database or tenant.site.sql is None:
+        return ()
+    keep: Collection[str] = tenant.names.family if found.user is None else tenant.names.logins[:1]
+    if if_exists == "adopt" and found.users:
+        keep = [user.name for user in await _working(tenant, found)]
+        if not keep:
+            return ()  # it will fail, and change nothing
+    return await tenant.timer.on_sql(tenant.site.sql.shut_out(tenant.names, keep))
+
+
+async def _working(tenant: Tenant, found: Found) -> list[User]:
+    """The tenant's logins whose password the API returns and the server accepts.
+
+    The second one comes first: if both work, the first rotation made it the current one.
+    """
+    known, sql = [user for user in reversed(found.users) if user.password], tenant.site.sql
+    if len(found.users) == 1 and sql is not None and not sql.needs_password:
+        return known  # a killed adoption may have locked it: ``grant`` unlocks it before its test
+    return [user for user in known if await _is_accepted(tenant, user)]
+
+
+async def _is_accepted(tenant: Tenant, user: User) -> bool:
+    sql, password = tenant.site.sql, Secret(user.password or "")
+    return sql is None or await tenant.timer.on_sql(sql.accepts(tenant.names, user.name, password)) is None
+
+
+async def _adopt(tenant: ClaimedTenant, found: Found, setup: Setup | None) -> Credential | None:
+    """Give the tenant's logins that work their rights, and store their passwords; None if it has no login.
+
+    If both work, it is unknown which is newer: one becomes the current credential, and the other the previous one.
+    """
+    working = await _working(tenant, found)
     for wait in waits(_RETURNED_AFTER_DELETION):
+        if working or not any(user.password for user in found.users):
+            break
         await asyncio.sleep(wait)
-        if not user.password:
-            raise InvalidResponseError(
-                f"the login {user.name!r} exists, and the API does not return its password (MongoDB never does; "
-                "elsewhere the token needs the scope database:view_credentials)",
-                advice='if_exists="reset" gives it a new one, which ends the old one',
-            )
-        await _take_over(tenant, user.name)
+        found = await find(tenant, None)  # a login that is refused may be being deleted
+        working = await _working(tenant, found)
+    if not found.users:
+        return None
+    if not working:
+        raise _unadoptable(tenant, found)
+    await ensure_database(tenant, may_exist=True)
+    kept = list[Credential]()
+    for user in working:
+        await _take_over(tenant, user.name, [each.name for each in working])
         refused = await grant(tenant, user, is_new=False)
-        if refused is None:
-            credential = await credential_of(tenant, user)
-            await run_setup(tenant, setup, credential)
-            await tenant.held.keep(credential)
-            return Action.ADOPTED, credential
-        found = await read_user(tenant.cluster, user.name)
-        if found is None:  # it was being deleted
-            await tenant.intend(Verb.MAKE, user.name)
-            return await _make(tenant, user.name, Action.CREATED, setup, may_exist=True)
-        user = found
-    raise refused_login(tenant, user.name, refused or "")
+        if refused is not None:
+            raise refused_login(tenant, user.name, refused)
+        kept.append(await credential_of(tenant, user))
+    current, *others = kept
+    current = evolve(current, spare=len(found.users) > len(kept))
+    await run_setup(tenant, setup, current)
+    await tenant.held.keep(current, *others)
+    return current
+
+
+def _unadoptable(tenant: Tenant, found: Found) -> InvalidResponseError:
+    logins = " and ".join(repr(user.name) for user in found.users)
+    why = "no password is returned, or the server refuses it"
+    if not tenant.site.returns_passwords:
+        why = "MongoDB never returns one; elsewhere the token needs the scope database:view_credentials"
+    return InvalidResponseError(
+        f"the API returns no password that works for {logins} ({why}); nothing was changed",
+        advice=f'if_exists="reset" gives {tenant.names.logins[0]!r} a new one, which locks out the tenant\'s programs',
+    )

@@ -215,7 +215,8 @@ class Tenants:
             if_exists: What happens if a login or a database of that name exists and is not on record. ``"error"``: the
                 name fails with ConflictError, and nothing is changed. ``"adopt"``: both become the tenant's; the login
                 keeps its password and all that it could do before, and other logins can no longer use the database.
-                ``"reset"``: the same, and the login gets a new password.
+                If the tenant had both of its logins and both work, one is stored as the previous credential, which
+                ``retire`` ends. ``"reset"``: its first login gets a new password, and no other login can use it.
 
         Returns:
             The run. Its outcomes are CREATED, KEPT (it was on record), ADOPTED, RESET, or FAILED with an error of

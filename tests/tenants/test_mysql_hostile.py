@@ -243,12 +243,12 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
         if server.is_mariadb():
             cursor.execute(f"GRANT SELECT ON {schema}.t TO PUBLIC")
     public = ("PUBLIC",) if server.is_mariadb() else ()
-    assert await server.grants.shut_out(names) == (*public, found)
+    assert await server.grants.shut_out(names, names.logins) == (*public, found)
     assert await server.grants.problems(names, [login]) == {Problem.OPEN_TO_OTHERS}
 
     await server.grants.give(names, login)
 
-    assert await server.grants.shut_out(names) == ()
+    assert await server.grants.shut_out(names, names.logins) == ()
     assert await server.grants.problems(names, [login]) == frozenset()
     stranger = server.connect(other, password)
     for statement in (f"SELECT * FROM {schema}.t", f"CALL {schema}.p()", f"SELECT b FROM {schema}.t"):
@@ -294,7 +294,7 @@ async def test_the_roles_of_a_tenant_are_no_others(server: Server) -> None:
     assert await server.grants.log_in(reader, reading, password) is None
     assert await server.grants.problems(reader, [reading]) == frozenset()
     assert await server.grants.problems(owner, [login]) == frozenset()
-    assert await server.grants.shut_out(owner) == ()
+    assert await server.grants.shut_out(owner, owner.logins) == ()
 
 
 async def test_an_account_of_the_same_name_for_one_host_is_found(server: Server) -> None:
@@ -612,7 +612,7 @@ async def test_a_schema_that_is_kept_is_open_to_the_administrator_alone(server: 
 
     await server.grants.release(names)
 
-    assert await server.grants.shut_out(names) == ()
+    assert await server.grants.shut_out(names, names.logins) == ()
     for who, secret in ((login, password), (reading, reader_password)):
         with pytest.raises(pymysql.MySQLError, match="denied"):
             server.connect(who, secret, names.database)

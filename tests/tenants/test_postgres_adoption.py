@@ -91,15 +91,15 @@ async def test_logins_that_will_be_shut_out_are_listed_and_no_others(
     await managed.tenant(f"other{next(_used)}", grants)
     managed.make_login("reporting")
     try:
-        assert "reporting" in await grants.shut_out(names)
-        assert not {name for name in await grants.shut_out(names) if name.startswith("other")}
+        assert "reporting" in await grants.shut_out(names, names.logins)
+        assert not {name for name in await grants.shut_out(names, names.logins) if name.startswith("other")}
         assert managed.lets_in("reporting", names.database)
 
         await grants.take_over(names, names.logins[0])
         await grants.give(names, names.logins[0])
 
         assert not managed.lets_in("reporting", names.database)
-        assert await grants.shut_out(names) == ()
+        assert await grants.shut_out(names, names.logins) == ()
     finally:
         managed.delete("reporting")
 

@@ -94,7 +94,7 @@ async def test_nothing_that_a_tenant_planted_runs_as_the_administrator(
         session.execute("CREATE TABLE public.pg_database (datname name)")
         session.execute(SQL("ALTER DATABASE {} SET search_path = public, pg_catalog").format(Identifier(names.whole)))
     reader = await managed.role(names.tenant, Role.READER, grants)
-    await grants.shut_out(names)
+    await grants.shut_out(names, names.logins)
     await grants.take_over(names, names.logins[0])
     managed.delete(reader.logins[0])
     await grants.forget(reader)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -132,12 +132,15 @@ class Grants(ABC, Generic[ServerT]):
         """Repair OWNED_BY_OTHERS and TOO_MANY_RIGHTS, and revoke who can become a login of the tenant."""
 
     @abstractmethod
-    async def shut_out(self, names: Names) -> tuple[str, ...]:
-        """Return the logins and roles, other than the tenant's, that lose access to the database with ``give``."""
+    async def shut_out(self, names: Names, keep: Collection[str]) -> tuple[str, ...]:
+        """Return the logins and roles that lose access to the database with ``take_over`` and ``give``."""
 
     @abstractmethod
-    async def take_over(self, names: Names, username: str) -> None:
-        """Before ``give`` adopts an existing login, the first one: give both logins all rights that it has now."""
+    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
+        """Before ``give`` adopts an existing login: give the tenant all rights that it has now.
+
+        Other logins of the tenant may lose their rights, except those in ``keep``.
+        """
 
     @abstractmethod
     async def before_removal(self, names: Names) -> None:

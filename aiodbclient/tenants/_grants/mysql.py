@@ -17,7 +17,7 @@ transaction if it knows its name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -118,17 +118,20 @@ class MySQLGrants(Grants[MySQLSession]):
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
         return await self._sessions.read(lambda server: self._problems(Work(server, names), usernames))
 
-    async def shut_out(self, names: Names) -> tuple[str, ...]:
+    async def shut_out(self, names: Names, keep: Collection[str]) -> tuple[str, ...]:
         async with self._work(names) as work:
             return tuple(sorted({str(one.grantee) for one in await access_of_others(work)}))
 
-    async def take_over(self, names: Names, username: str) -> None:
+    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
         """End the open sessions of the login. They still have its old rights, and could grant them again.
 
         Afterwards the login has all rights in its own schema only: the API gives each login all rights in every schema,
-        so it is unknown which of them were intended.
+        so it is unknown which of them were intended. A tenant that was rotated keeps its sessions, which have its
+        rights alone: a process that is killed leaves none of its logins locked.
         """
         async with self._work(names, self._long_turns) as work:
+            if keep and await hosts(work, names.other(username)):
+                return
             await drop_helpers(work, username)
             await check_hosts(work, username)
             await to_its_end(self._end_old_sessions(work, username))

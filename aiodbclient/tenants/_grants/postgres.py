@@ -9,7 +9,7 @@ what. ``postgres_sessions`` connects, and ``postgres_password`` tests a password
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -244,13 +244,14 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     async def before_deletion(self, names: Names, username: str) -> None:
         await prepare_deletion(partial(self._session, names), username)
 
-    async def take_over(self, names: Names, username: str) -> None:
-        async with self._session(names, dbname=names.database) as session:
-            await carry_over(session, username)
+    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
+        if names.role is Role.OWNER:  # what a reader or writer may do is in its group
+            async with self._session(names, dbname=names.database) as session:
+                await carry_over(session, username, keep)
 
-    async def shut_out(self, names: Names) -> tuple[str, ...]:
+    async def shut_out(self, names: Names, keep: Collection[str]) -> tuple[str, ...]:
         async with self._session(names) as session:
-            return await shut_out(session)
+            return await shut_out(session, keep)
 
     async def before_removal(self, names: Names) -> None:
         await make_removable(partial(self._session, names))

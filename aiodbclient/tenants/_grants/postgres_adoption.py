@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import LiteralString
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -49,19 +49,20 @@ _USERS = SQL("""
 SELECT rolname FROM pg_roles r
 WHERE rolcanlogin AND NOT rolsuper AND rolname <> current_user AND has_database_privilege(oid, %s, 'CONNECT')
   AND NOT EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid
-                  AND pg_get_userbyid(roleid) ~ %s)
+                  AND pg_get_userbyid(roleid) ~ %s AND pg_get_userbyid(roleid) <> ALL (%s))
 ORDER BY rolname
 """)
 
 
-async def shut_out(session: Session) -> tuple[str, ...]:
-    """Return the logins that may enter the database now, except those of this and other tenants."""
+async def shut_out(session: Session, keep: Collection[str]) -> tuple[str, ...]:
+    """Return the logins that may enter the database now, except those in ``keep`` and of other tenants."""
     await read_database(session)
-    users = [name for (name,) in await session.run(_USERS, session.names.database, OF_A_GROUP)]
-    return tuple(name for name in users if name not in session.names.owner_logins)
+    own = [session.names.owner, *session.names.groups]
+    users = await session.run(_USERS, session.names.database, OF_A_GROUP, own)
+    return tuple(name for (name,) in users if name not in keep)
 
 
-async def carry_over(session: Session, username: str) -> None:
+async def carry_over(session: Session, username: str, keep: Collection[str]) -> None:
     """As the administrator, in the tenant's database: give the owner role the rights of ``username``.
 
     The objects that the login owns follow when it logs in. Raises GrantError, and changes nothing, if a right cannot be
@@ -88,7 +89,7 @@ async def carry_over(session: Session, username: str) -> None:
             tenant=names.tenant,
         )
 
-    await _shut_out_family(session, username)
+    await _shut_out_family(session, {username, *keep})
     for role, _ in roles:
         if role != names.owner:
             await session.run(SQL("GRANT {} TO {}").format(Identifier(role), owner))
@@ -103,16 +104,16 @@ async def carry_over(session: Session, username: str) -> None:
     await session.reset_role()
 
 
-async def _shut_out_family(session: Session, username: str) -> None:
+async def _shut_out_family(session: Session, keep: set[str]) -> None:
     """Take the rights of the tenant's other logins, which are on no record: somebody may know their passwords."""
     names = session.names
     for role in (names.owner, *names.groups):
         present = await members(session, role)
         if present is not None or role == names.owner:
-            await take(session, list(membership_steps(session, role, present, (), keep=[username])))
+            await take(session, list(membership_steps(session, role, present, (), keep=keep)))
     database = await read_database(session)
     await session.become(database.owner)
-    for login in names.family & set(database.privileges) - {username}:
+    for login in names.family & set(database.privileges) - keep:
         revoke = SQL("REVOKE ALL ON DATABASE {} FROM {}")
         await session.run(revoke.format(Identifier(names.database or ""), Identifier(login)))
     await session.reset_role()
