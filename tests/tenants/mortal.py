@@ -20,6 +20,7 @@ DIED = 9
 WORK: dict[str, Callable[[Tenants, str], Awaitable[Any]]] = {
     "ensure": lambda tenants, name: tenants.ensure(name),
     "adopt": lambda tenants, name: tenants.ensure(name, "adopt"),
+    "adopt both": lambda tenants, name: tenants.ensure(name, "adopt"),
     "reader": lambda tenants, name: tenants.role("reader").ensure(name),
     "rotate": lambda tenants, name: only(tenants.rotate([name], force=True)),
     "retire": lambda tenants, name: only(tenants.retire([name])),

@@ -24,8 +24,10 @@ async def prepare(place: Place, verb: str, name: str) -> None:
         await make(place.cluster, "both", place.prefix + name)
     elif verb != "ensure":
         await ask(await tenants.ensure(name), "CREATE TABLE t (x int)")
-    if verb == "retire":
+    if verb in ("retire", "adopt both"):
         assert (await only(tenants.rotate([name]))).ok
+    if verb == "adopt both":
+        await place.store.discard(name)
     if verb == "resume":
         assert (await only(tenants.suspend([name]))).ok
     if verb == "repair":
@@ -73,6 +75,11 @@ async def test_work_that_was_killed_at_any_statement_is_finished_by_the_next_run
             assert existing in (None, credential.password)
             assert not await refusal(credential, "SELECT 1" if verb in ("ensure", "adopt") else "SELECT x FROM t")
             assert (await only(tenants.check([name]))).problems == ()
+        if verb == "adopt both":
+            record = await anywhere.store.get(name)
+            assert record is not None
+            assert record.previous is not None
+            assert not await refusal(record.previous)
         if not killed:
             assert statement > step
             return
