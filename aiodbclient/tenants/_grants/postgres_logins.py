@@ -206,12 +206,13 @@ async def _wait_for_transactions(session: Session, username: str) -> None:
     """Wait until all transactions that are open now have ended: one may run a function as the login."""
     began: dict[str, tuple[str, str]] | None = None
     for _ in range(_ROUNDS):
-        is_open = {transaction: who for transaction, *who in await session.run(_OPEN)}
+        is_open = {transaction: (login, where) for transaction, login, where in await session.run(_OPEN)}
         began = is_open if began is None else {each: who for each, who in began.items() if each in is_open}
         if not began:
             return
         await asyncio.sleep(_LOOK_SECONDS)
-    (login, database), *_ = (began or {}).values()
+    assert began
+    login, database = next(iter(began.values()))
     tenant = session.names.tenant
     raise KeptLoginError(
         f"tenant {tenant!r}: the login {username!r} was not deleted, because its code may run in an open transaction "
