@@ -76,7 +76,9 @@ class Executor(Generic[DoneT]):
         if self._preparing is not None:
             self._preparing.cancel()
         for task, meter in self._running.items():
-            if not meter.begun:
+            if meter.begun:
+                meter.abandon = task.cancel
+            else:
                 task.cancel()
         self._wake.set()
 

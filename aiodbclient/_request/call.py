@@ -22,7 +22,9 @@ class Meter:
 
     def __init__(self) -> None:
         self.begun = False  # if so, ``Run.stop`` lets the name finish
+        self.abandon: Callable[[], object] | None = None  # set once the run is stopped
         self.requests = 0
+        self.writes = 0  # requests that may have changed something
         self.seconds: float = 0.0
         self.waited: float = 0.0
 
@@ -121,9 +123,18 @@ class Call:
         if self.meter is not None:
             self.meter.begun = True
             self.meter.requests += 1
+            self.meter.writes += self.operation.writes
             self.meter.waited += waited
         if self.patience is not None:
             self.patience = max(self.patience - waited, 0.0)
+
+    def not_counted(self) -> None:
+        """Note that a 429 refused the request. A name that has changed nothing is not in flight then."""
+        if self.meter is not None:
+            self.meter.writes -= self.operation.writes
+            self.meter.begun = self.meter.writes > 0
+            if self.meter.abandon is not None and not self.meter.begun:
+                self.meter.abandon()
 
     @property
     def what(self) -> str:

@@ -195,6 +195,7 @@ class Transport:
         else:
             if answer.status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
+                call.not_counted()
             elif answer.status < 500 and answer.status != 401:
                 # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
                 self.budget.observe(answer.headers)
