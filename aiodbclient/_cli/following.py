@@ -71,8 +71,7 @@ class Stopping:
         """Handle a signal."""
         if not self._tally.stopped:
             self._bar.say(
-                "stopping: what is in flight is finished, which may wait for the rate limit. Press Ctrl-C again, or "
-                "send the signal again, to end at once"
+                "stopping: what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once"
             )
             self._tally.stopped = True
             if self.run is not None:

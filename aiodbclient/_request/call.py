@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 class Meter:
     """Counts the requests of one name, and the seconds of its calls, with those that they ``waited`` for the budget."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, resumable: bool = False) -> None:
+        self.resumable = resumable  # running it again finishes what a stopped name has changed
         self.begun = False  # if so, ``Run.stop`` lets the name finish
-        self.abandon: Callable[[], object] | None = None  # set once the run is stopped
+        self.waiting = False  # for the budget
+        self.stop: Callable[[], object] | None = None  # ends the name, once its run is stopped
         self.requests = 0
-        self.writes = 0  # requests that may have changed something
+        self.writes = 0  # those that may have changed something
         self.seconds: float = 0.0
         self.waited: float = 0.0
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether the name may end now: it waits for the budget, and nothing that it changed would be lost."""
+        return not self.begun or (self.waiting and (self.resumable or not self.writes))
 
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
@@ -128,13 +135,10 @@ class Call:
         if self.patience is not None:
             self.patience = max(self.patience - waited, 0.0)
 
-    def not_counted(self) -> None:
-        """Note that a 429 refused the request. A name that has changed nothing is not in flight then."""
+    def refuse(self) -> None:
+        """Note that a 429 refused the request, which changed nothing."""
         if self.meter is not None:
             self.meter.writes -= self.operation.writes
-            self.meter.begun = self.meter.writes > 0
-            if self.meter.abandon is not None and not self.meter.begun:
-                self.meter.abandon()
 
     @property
     def what(self) -> str:

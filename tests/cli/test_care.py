@@ -200,7 +200,7 @@ def test_show_gives_a_credential_in_the_form_that_programs_take(command: Command
         (f"URI={uri.out}", {"URI": uri.out.strip()}),
     ):
         if not environment:
-            script = f"set -a\n{exports}exec {sys.executable} -c 'import psycopg; psycopg.connect(\"\")'"
+            script = f"{exports}exec {sys.executable} -c 'import psycopg; psycopg.connect(\"\")'"
         else:
             script = f"exec {sys.executable} -c 'import os, psycopg; psycopg.connect(os.environ[\"URI\"])'"
         subprocess.run(["sh", "-c", script], env={"PATH": os.environ["PATH"]} | environment, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from bisect import bisect_right
 from typing import Any
@@ -106,6 +107,17 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
 
     assert printed == "aiodbclient: 6 of 10 done, 2 kept, 8/min, 30s left\n"
     assert capsys.readouterr().err == "e: refused\n"
+
+
+async def test_the_rate_limit_stays_visible_while_no_request_waits_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    budget = RateBudget([Window(1, 60.0)])
+    await budget.acquire()
+    budget.release(sent=True)
+    with Bar(10, 10, budget, clock) as bar:
+        clock.now += LINE_EVERY
+        bar._draw()
+    assert re.fullmatch(r"aiodbclient: 0 of 10 done, rate limit: (59|60)s\n", capsys.readouterr().err)
 
 
 async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
