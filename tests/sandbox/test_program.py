@@ -112,8 +112,8 @@ def test_the_faults_of_a_running_sandbox_are_set_and_cleared(
         ):
             with pytest.raises(SystemExit) as ended:
                 fault(*arguments)
-            printed = capfd.readouterr()
-            assert (ended.value.code, said in printed.out + printed.err) == (end, True)
+            shown = capfd.readouterr()
+            assert (ended.value.code, said in shown.out + shown.err) == (end, True)
         assert [request.operation for request in sandbox.requests] == ["clusters.list"]
 
         monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.add_token())
