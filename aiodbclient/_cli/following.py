@@ -39,7 +39,8 @@ class Heard:
     last: RequestEvent | None = None
 
     def __call__(self, event: RequestEvent) -> None:
-        if event.status is None or event.status == 429 or event.status >= 500:
+        is_cause = event.status is None or event.status >= 500
+        if is_cause or (event.status == 429 and self.last is None):  # many failures lead to a 429, which hides them
             self.last = event
 
 

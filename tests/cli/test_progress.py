@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("typer", reason="needs the cli extra")
 
-from aiodbclient import RateBudget, Window
+from aiodbclient import RateBudget, RequestEvent, Window
+from aiodbclient._cli.following import Heard
 from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace, Taken, seconds_left
 
 from .conftest import Command
@@ -153,3 +154,11 @@ def test_a_command_says_that_its_cluster_is_resized(command: Command) -> None:
 
     assert (done.code, done.err.count("waiting: the cluster is resizing\n")) == (0, 1)
     assert command("tenants", "remove", "a", "b", *place, "--yes").code == 0
+
+
+def test_the_cause_of_a_stop_is_not_hidden_by_the_rate_limit() -> None:
+    heard = Heard()
+    for status in (200, 429, 503, 429, 200):
+        heard(RequestEvent("users.create", "POST", status, None, 1, 0.0, 0.1))
+    assert heard.last is not None
+    assert heard.last.status == 503
