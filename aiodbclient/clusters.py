@@ -175,22 +175,15 @@ async def request_below(
 
 def for_work(
     cluster: ClusterClient,
-    *,
-    meter: Meter | None = None,
+    meter: Meter,
     pause: Pause | None = None,
     tenant: str | None = None,
     before_sending: Callable[[], object] | None = None,
 ) -> ClusterClient:
-    """Return ``cluster`` for the work on one name of a run, which has a ``pause``, or on one tenant."""
-    context = cluster._context  # pyright: ignore[reportPrivateUsage]  # of the class above
-    options = context.options
-    return ClusterClient(
-        context._replace(
-            options=options._replace(
-                meter=meter or options.meter, pause=options.pause or pause, tenant=tenant, before_sending=before_sending
-            )
-        )
-    )
+    """Return ``cluster`` for the work on one tenant, as ``for_bulk`` does."""
+    context = cluster._context.for_bulk(meter, pause)  # pyright: ignore[reportPrivateUsage]  # of the class above
+    options = context.options._replace(tenant=tenant, before_sending=before_sending)
+    return ClusterClient(context._replace(options=options))
 
 
 def retry_policy(cluster: ClusterClient) -> RetryPolicy:

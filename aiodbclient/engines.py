@@ -113,6 +113,11 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
 )
 
 
+def capabilities_of(engine: Engine | str | None) -> Capabilities:
+    """Return the capabilities of ``engine``; the defaults if it is unknown."""
+    return CAPABILITIES.get(engine or "", Capabilities())
+
+
 def is_case_sensitive(engine: Engine | str, on: str) -> bool:
     """Whether the engine distinguishes the names of users or dbs (``on``) that differ only in case."""
     # MySQL ignores the case of databases if ``lower_case_table_names`` is set.

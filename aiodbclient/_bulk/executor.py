@@ -11,18 +11,12 @@ from .._request.call import Meter
 from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
-    InvalidResponseError,
-    ServerError,
-    TransportError,
 )
-from .job import Job
+from .job import OUTAGE, UNANSWERED, Job
 from .outcomes import Done, Failed
 from .specs import Seen, Source, shown_name
 
 DoneT = TypeVar("DoneT", bound=Done)
-
-# If this many names in a row fail without a usable answer, it is an outage: the next name would most likely fail too.
-_OUTAGE = 5
 
 
 class Executor(Generic[DoneT]):
@@ -164,13 +158,13 @@ class Executor(Generic[DoneT]):
         self._done.append(outcome)
         self._wake.set()
         error = outcome.error
-        if isinstance(error, TransportError | ServerError | InvalidResponseError) and outcome.tries:
+        if isinstance(error, UNANSWERED) and outcome.tries:
             self._unanswered += 1
         elif outcome.tries:
             self._unanswered = 0
         if error is None or self._failure is not None:
             return
-        if self._unanswered >= max(_OUTAGE, self._room):
+        if self._unanswered >= max(OUTAGE, self._room):
             self._failure = _ending(error, f"{self._unanswered} names in a row got no usable answer")
         elif self._job.ends_run(error):
             self._failure = _ending(error, "every other name would fail in the same way")

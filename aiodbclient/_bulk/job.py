@@ -9,12 +9,23 @@ from typing import ClassVar, Generic, TypeVar
 from .._request.call import Meter
 from .._request.context import ClusterContext
 from .._request.pause import Pause
-from ..engines import Capabilities
-from ..errors import AuthenticationError, ConfigurationError, NotFoundError
+from ..engines import capabilities_of
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidResponseError,
+    NotFoundError,
+    ServerError,
+    TransportError,
+)
 from .outcomes import Action, Done, Removed
 
 SpecT = TypeVar("SpecT")
 DoneT_co = TypeVar("DoneT_co", bound=Done, covariant=True)
+
+# If this many names in a row fail without a usable answer, it is an outage: the next name would most likely fail too.
+OUTAGE = 5
+UNANSWERED = (TransportError, ServerError, InvalidResponseError)
 
 
 class Job(ABC, Generic[SpecT, DoneT_co]):
@@ -80,7 +91,7 @@ class ClusterJob(Job[SpecT, DoneT_co]):
     async def prepare(self) -> int:
         """Read the engine if it is unknown, and return how many names at a time the engine supports."""
         engine = await self._context.learn_engine()
-        return (Capabilities.of(engine) or Capabilities()).concurrent_user_writes
+        return capabilities_of(engine).concurrent_user_writes
 
 
 async def removed(delete: Callable[[str], Awaitable[None]], name: str, meter: Meter) -> Removed:

@@ -23,7 +23,6 @@ from ..errors import (
     DatabaseClientError,
     InvalidArgumentError,
     InvalidResponseError,
-    NotFoundError,
     PermissionDeniedError,
     SettingsDifferError,
     UnsupportedOperationError,
@@ -41,7 +40,7 @@ from .settings import (
     unknown_settings,
     wanted_settings,
 )
-from .settle import create_settled, readable, unsettled
+from .settle import create_settled, if_found, readable, unsettled
 from .specs import name_spec, user_spec
 
 IfExists = Literal["keep", "reset", "error", "update"]
@@ -116,7 +115,7 @@ class ProvisionUsers(UserJob[UserDone]):
             create = partial(users.create, spec.name, spec.mysql_settings, spec.settings, spec.readonly)
             is_new, user = await create_settled(create, partial(users.get, spec.name), self.retry)
         if is_new:
-            return Action.CREATED, await self._with_password(users, spec, user)
+            return Action.CREATED, await self._password_or_reset(users, spec, user)
         if self._if_exists == "error":
             raise ConflictError(f"the user {spec.name!r} exists, and was not changed", status=409)
         if self._if_exists == "update":
@@ -136,12 +135,9 @@ class ProvisionUsers(UserJob[UserDone]):
             list_is_right = self.returns_passwords or not self._listed  # ``settle`` explains why
         if list_is_right:
             return user
-        try:
-            return await readable(partial(users.get, name), self.retry)
-        except NotFoundError:
-            return None
+        return await if_found(readable(partial(users.get, name), self.retry))
 
-    async def _with_password(self, users: UserCalls, spec: NewUser, user: User) -> User:
+    async def _password_or_reset(self, users: UserCalls, spec: NewUser, user: User) -> User:
         """Return a user that this run created, with its password. If the API does not return the password, reset it."""
         user = await self.read_password(users, user)
         if user.password is not None:

@@ -15,14 +15,14 @@ from .._request.paths import check_name
 from .._request.pause import Pause
 from .._request.user_calls import UserCalls
 from ..engines import guard
-from ..errors import InvalidArgumentError, NotFoundError
-from ..models import NewUser, User
+from ..errors import InvalidArgumentError
+from ..models import NewUser
 from .job import Job
 from .jobs import DeprovisionUsers, ProvisionUsers
 from .outcomes import PlanOutcome, Removed, UserDone
 from .run import Run
 from .settings import NOTHING_SHOWN, Difference, Returned, differences, is_provider_own, unknown_settings
-from .settle import readable
+from .settle import if_found, readable
 from .specs import listed, user_spec
 
 
@@ -161,7 +161,7 @@ async def plan_users(
     for name, spec in specs.items():
         user, returned = existing.get(name), list_shows
         if name in deleted or (user is None and _spelling(name) in spellings):
-            user, returned = await _read(users, name), NOTHING_SHOWN
+            user, returned = await if_found(users.get(name)), NOTHING_SHOWN
         if user is None:
             create.append(name)
         elif (differ := differences(spec, user, returned)) and not is_provider_own(user):
@@ -192,11 +192,3 @@ async def _checked(given: Iterable[str | NewUser] | AsyncIterable[str | NewUser]
 def _spelling(name: str) -> str:
     """Return ``name`` without case and surrounding white space, which a server may change."""
     return name.strip().lower()
-
-
-async def _read(users: UserCalls, name: str) -> User | None:
-    """Read a user that the list may show wrongly; None if it does not exist."""
-    try:
-        return await users.get(name)
-    except NotFoundError:
-        return None

@@ -99,6 +99,14 @@ async def readable(request: Request[T], retry: RetryPolicy) -> T:
     return await request()
 
 
+async def if_found(read: Awaitable[T]) -> T | None:
+    """Return the result of ``read``; None if the API answers 404."""
+    try:
+        return await read
+    except NotFoundError:
+        return None
+
+
 def says_taken(refusal: APIError) -> bool:
     """Whether ``refusal`` says that the name is taken."""
     text = f"{refusal.id} {refusal.message}".lower()
@@ -138,13 +146,7 @@ async def _taken(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
 
 async def _once_visible(read: Request[T], refusal: APIError, retry: RetryPolicy) -> T:
     """Read the name until it is visible. Raise ``refusal`` after ``FRESH`` seconds."""
-
-    async def look() -> T | None:
-        with suppress(NotFoundError):
-            return await readable(read, retry)
-        return None
-
-    seen = await until_seen(look, FRESH, first=LOOK)
+    seen = await until_seen(lambda: if_found(readable(read, retry)), FRESH, first=LOOK)
     if seen is None:
         raise refusal
     return seen

@@ -311,7 +311,8 @@ UsersFileOption = Annotated[
     ),
 ]
 _ROLE_HELP = "Which logins of the tenants: their owner, or one that writes or reads data only. Default: owner."
-RoleOption = Annotated[Role, option("--role", metavar="owner|writer|reader", help=_ROLE_HELP)]
+_ROLES = [role.value for role in Role]
+RoleOption = Annotated[Role, option("--role", metavar="|".join(_ROLES), help=_ROLE_HELP)]
 
 
 def role_options(role: Role) -> list[str]:
@@ -320,12 +321,12 @@ def role_options(role: Role) -> list[str]:
 
 
 def _roles(text: str) -> list[Role]:
-    if text != "all" and text not in list(Role):
-        raise typer.BadParameter(f"{text!r} is not one of owner, writer, reader, all")
+    if text not in (*_ROLES, "all"):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join((*_ROLES, 'all'))}")
     return list(Role) if text == "all" else [Role(text)]
 
 
-RolesOption = Annotated[Any, option("--role", metavar="owner|writer|reader|all", parser=_roles, help=_ROLE_HELP)]
+RolesOption = Annotated[Any, option("--role", metavar="|".join((*_ROLES, "all")), parser=_roles, help=_ROLE_HELP)]
 OlderOption = Annotated[
     timedelta | None,
     duration_option("--older-than", "Skip tenants whose credential is younger, such as 30d or 12h."),

@@ -21,6 +21,7 @@ from ..errors import (
 from ..tenants._grants.rights import settings_for
 from ..tenants._naming import names_of
 from .doctor_findings import Findings
+from .output import took
 
 REPORT = "This package assumes otherwise: please report it, with --report"
 T = TypeVar("T")
@@ -77,7 +78,7 @@ async def _first_read(findings: Findings, cluster: ClusterClient, login: str) ->
             read = await cluster.users.get(login)
         except NotFoundError:
             continue
-        findings.ok("reads", f"show the new login after {monotonic() - started:.1f} s")
+        findings.ok("reads", f"show the new login after {took(monotonic() - started)}")
         return read
     findings.fail("reads", f"do not show {login} within {_SETTLED:.0f} s of its creation", REPORT)
     return None
@@ -154,7 +155,7 @@ async def _try_deletion(findings: Findings, cluster: ClusterClient, login: str) 
         findings.fail("deletion", f"{login} is still read after {_SETTLED:.0f} s", REPORT)
         return
     if await _is_refused(cluster.users.delete(login)):
-        findings.ok("deletion", f"the login is gone after {monotonic() - started:.1f} s; deleting it again is a 404")
+        findings.ok("deletion", f"the login is gone after {took(monotonic() - started)}; deleting it again is a 404")
     else:
         findings.fail("deletion", "deleting it again is no 404", REPORT)
 

@@ -31,6 +31,7 @@ from ..tenants._credential import verifying_context
 from ..tenants._grants import Grants, sql_grants
 from ..tenants._prefixes import list_objects
 from ..tenants._site import connection_of
+from ..tenants._stores import SHORT_LEASE
 from .doctor_findings import Findings
 from .opening import AnyBudget
 from .stores import KEY_VARIABLE, has_no_folder, is_missing, is_postgresql, keys, open_store, shown
@@ -304,7 +305,7 @@ async def _has_no_table(where: str) -> bool:
 
 async def _write(store: Store) -> None:
     """Make a record, change it and remove it. Raises StoreError."""
-    claim = await store.claim(f"doctor-{secrets.token_hex(8)}", 60.0)
+    claim = await store.claim(f"doctor-{secrets.token_hex(8)}", SHORT_LEASE)
     if claim is None:
         raise StoreError("it does not give a claim on a new name")
     try:

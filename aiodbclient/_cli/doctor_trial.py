@@ -24,7 +24,7 @@ from ..tenants._prefixes import list_objects
 from .doctor_api import REPORT, try_api
 from .doctor_findings import Findings
 from .opening import AnyBudget
-from .output import note
+from .output import note, took
 from .running import on_signals
 
 
@@ -101,7 +101,7 @@ async def _step(findings: Findings, step: str, run: AsyncIterator[Any], found: s
     if error is not None:
         findings.fail(step, error, REPORT)
         raise _StepFailedError from error
-    findings.ok(step, f"{found.format(outcome.credential.username)} ({monotonic() - started:.1f} s)")
+    findings.ok(step, f"{found.format(outcome.credential.username)} ({took(monotonic() - started)})")
     credential: Credential = outcome.credential
     return credential
 

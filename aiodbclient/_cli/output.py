@@ -156,6 +156,11 @@ def span(seconds: float) -> str:
     return f"{round(seconds / 86400)}d"
 
 
+def took(seconds: float) -> str:
+    """A measured duration for people: ``0.3 s``, ``12m``."""
+    return f"{seconds:.1f} s" if seconds < 120 else span(seconds)
+
+
 def this_command(*more: str) -> str:
     """The command line of this process, to be copied, with ``more`` options unless it has them."""
     given = sys.argv[1:]

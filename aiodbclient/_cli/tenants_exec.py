@@ -21,7 +21,7 @@ from .delivery import environment_of
 from .following import Report, follow
 from .help import PROGRAM
 from .names import selecting, write_names
-from .output import command_line, complain, safe
+from .output import command_line, complain, safe, took
 from .running import SOME_FAILED, writes
 from .tenants_place import Opened, is_suspended, named, open_records
 from .tenants_programs import Ran, run_quietly
@@ -131,7 +131,7 @@ async def _exec_each(
     report = Report(
         as_objects=printed.as_json,
         row=lambda outcome, role: outcome.value.as_object(),
-        details=lambda outcome, role: f"{safe(outcome.name)}: {outcome.value.seconds:.1f} s",
+        details=lambda outcome, role: f"{safe(outcome.name)}: {took(outcome.value.seconds)}",
         settle=settle,
         ways=opened.ways,
         events=opened.events,

@@ -13,6 +13,8 @@ from typing import Any
 
 from attrs import frozen
 
+from .output import took
+
 _MOST_BYTES = 1 << 20  # of each output
 _LAST_LINES = 5
 _GRACE = 5.0  # s from SIGTERM to SIGKILL
@@ -41,7 +43,7 @@ class ProgramError(Exception):
     """A program that has failed."""
 
     def __init__(self, ran: Ran) -> None:
-        super().__init__(f"exit code {ran.exit_code} after {ran.seconds:.1f} s")
+        super().__init__(f"exit code {ran.exit_code} after {took(ran.seconds)}")
         self.ran = ran
 
     def lines(self) -> list[str]:

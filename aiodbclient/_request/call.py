@@ -110,35 +110,33 @@ class Call:
         name: str | None = None,
         exact_name: bool = False,
         body: Mapping[str, Any] | bytes | None = None,
-        write_lock: Semaphore | None = None,
+        writers: Semaphore | None = None,
     ) -> None:
         self.operation = operation
         self.path = path
         self.options = options
-        self.meter: Meter | None = options.meter
+        self.meter: Meter = options.meter or Meter()
         self.cluster_id = cluster_id
         self.name = name
         self.exact_name = exact_name
         self.body: bytes | None = body if body is None or isinstance(body, bytes) else _encoded(operation, body)
-        self.write_lock = write_lock
+        self.writers = writers  # limits the user writes on its cluster at a time
         self.patience = None if options.bulk else options.max_wait  # the rest of it, in seconds
 
     def begin(self, waited: float) -> None:
         """Note that a request is sent now, after it waited ``waited`` seconds for its slot."""
         self.requests += 1
         self.sent += 1
-        if self.meter is not None:
-            self.meter.begun = True
-            self.meter.requests += 1
-            self.meter.writes += self.operation.writes
-            self.meter.waited += waited
+        self.meter.begun = True
+        self.meter.requests += 1
+        self.meter.writes += self.operation.writes
+        self.meter.waited += waited
         if self.patience is not None:
             self.patience = max(self.patience - waited, 0.0)
 
     def refuse(self) -> None:
         """Note that a 429 refused the request, which changed nothing."""
-        if self.meter is not None:
-            self.meter.writes -= self.operation.writes
+        self.meter.writes -= self.operation.writes
 
     @property
     def what(self) -> str:

@@ -1,4 +1,4 @@
-"""What the calls on one cluster share: its id, its engine, the guard, and the lock for user writes."""
+"""What the calls on one cluster share: its id, its engine, the guard, and the limit of user writes at a time."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ class Deletions:
 
 
 class ClusterMemory:
-    """What a client knows about clusters, by id, and the locks for reading it and for user writes."""
+    """What a client knows about clusters, by id, the locks for reading it, and the limits of user writes at a time."""
 
     def __init__(self, user_writes: int | None = None) -> None:
         self.user_writes = user_writes  # how many each cluster gets at a time; None for as many as its engine takes
-        self.write_locks: dict[str, asyncio.Semaphore] = {}
+        self.writers: dict[str, asyncio.Semaphore] = {}
         self.engines: dict[str, Engine | str] = {}
         self.reads: dict[tuple[object, ...], asyncio.Future[None]] = {}  # of engines; other calls await them
         self.cas: dict[str, str] = {}  # as PEM
         self.ca_locks: dict[str, asyncio.Lock] = {}
         self.deletions: Deletions = Deletions()
 
-    def write_lock(self, cluster_id: str, *, one_at_a_time: bool) -> asyncio.Semaphore | None:
-        """Return what a user write on the cluster has to hold, or None."""
+    def writers_of(self, cluster_id: str, *, one_at_a_time: bool) -> asyncio.Semaphore | None:
+        """Return what limits the user writes on the cluster at a time; None if nothing does."""
         limit = 1 if one_at_a_time else self.user_writes
-        return None if limit is None else self.write_locks.setdefault(cluster_id, asyncio.Semaphore(limit))
+        return None if limit is None else self.writers.setdefault(cluster_id, asyncio.Semaphore(limit))
 
 
 class ClusterContext(NamedTuple):
@@ -112,10 +112,10 @@ class ClusterContext(NamedTuple):
         path = operation.path(self.cluster_id, name)
         engine = await self.learn_engine()
         capabilities = guard(engine, operation.name, settings)
-        lock = None
+        writers = None
         if operation.writes and operation.on == "users":
             one_at_a_time = capabilities is not None and capabilities.concurrent_user_writes == 1
-            lock = self.memory.write_lock(self.cluster_id, one_at_a_time=one_at_a_time)
+            writers = self.memory.writers_of(self.cluster_id, one_at_a_time=one_at_a_time)
         call = Call(
             operation,
             path,
@@ -124,7 +124,7 @@ class ClusterContext(NamedTuple):
             name=name,
             exact_name=is_case_sensitive(engine, operation.on),
             body=body,
-            write_lock=lock,
+            writers=writers,
         )
         return await self.deliver(call)
 

@@ -21,7 +21,7 @@ from .._version import __version__
 from ..errors import ConfigurationError, DatabaseClientError, RateLimitError, RequestTimeoutError
 from .answer import Answer
 from .body import ACCEPTED, whole_body
-from .call import Call, Meter
+from .call import Call
 from .events import RequestEvent, logger, report
 from .failures import FAILURES, no_slot, refused, without_answer
 from .quirks import connection_of, drop_unasked, send_once_through
@@ -98,8 +98,6 @@ class Transport:
 
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
-        if call.meter is None:
-            return await self._send(call)
         started = perf_counter()
         try:
             return await self._send(call)
@@ -165,17 +163,17 @@ class Transport:
             raise no_slot(call, error.retry_after) from None
         granted, sent_before = perf_counter(), call.sent
         try:
-            if call.write_lock is None:
+            if call.writers is None:
                 return await self._request(call, token, session, asked, granted)
-            # Locked after the wait for a slot: a call that waits for its slot must not block the other writes.
-            async with _alone(call, call.write_lock, granted - asked):
+            # After the wait for a slot: a call that waits for its slot must not block the other writes.
+            async with _as_writer(call, call.writers, granted - asked):
                 return await self._request(call, token, session, asked, granted)
         finally:
             self.budget.release(sent=call.sent > sent_before)
 
     async def _slot(self, call: Call) -> None:
         """Wait for a slot of the budget. A name of a stopped run does not wait, if it may end."""
-        meter = call.meter or Meter()
+        meter = call.meter
         meter.waiting = True
         stop = meter.stop if meter.is_unsent else None
         try:
@@ -196,7 +194,7 @@ class Transport:
             raise self._session.closed_error()
         if call.options.before_sending is not None:
             call.options.before_sending()
-        started = granted if call.write_lock is None else perf_counter()
+        started = granted if call.writers is None else perf_counter()
         call.begin(started - asked)
         drop_unasked(session)
         answer: Answer | None = None
@@ -259,19 +257,19 @@ class Transport:
 
 
 @asynccontextmanager
-async def _alone(call: Call, lock: asyncio.Semaphore, waited: float) -> AsyncGenerator[None]:
-    """Hold the lock of a cluster that takes only so many user writes at a time."""
+async def _as_writer(call: Call, writers: asyncio.Semaphore, waited: float) -> AsyncGenerator[None]:
+    """Be one of the user writes that the cluster takes at a time."""
     patience = None if call.patience is None else max(call.patience - waited, 0.0)
     try:
         async with asyncio.timeout(patience):
-            await lock.acquire()
+            await writers.acquire()
     except TimeoutError:
         text = "another user write on this cluster takes longer than max_wait allows"
         raise RateLimitError(f"{call.what}: {text}") from None
     try:
         yield
     finally:
-        lock.release()
+        writers.release()
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from .._json.converter import setting_names, write
 from .._user_settings import check_settings
-from ..engines import Capabilities
+from ..engines import capabilities_of
 from ..errors import DatabaseClientError, InvalidArgumentError, NotFoundError
 from ..models import MySQLSettings, NewUser, User, UserSettings
 from .context import ClusterContext
@@ -160,7 +160,7 @@ class UserCalls:
         delay = options.retry.base_delay
         await asyncio.sleep(min(options.timeout if answer.call.timed_out else 2 * delay, _LONGEST))
         user = evolve(user, password=None)
-        if (Capabilities.of(context.engine or "") or Capabilities()).returns_passwords:
+        if capabilities_of(context.engine).returns_passwords:
             user = await with_password(user, lambda: self.get(name), _LOOKS * delay, first=delay)
         if user.password is None:
             raise answer.invalid(

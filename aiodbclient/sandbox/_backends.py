@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-from ..engines import MYSQL, POSTGRESQL, Capabilities, Engine
+from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
 from ._reach import SandboxCA
@@ -133,8 +133,7 @@ class MemoryBackend(Backend):
         self.engine = engine
         self._authority = authority
         self._host = f"{cluster}.db.invalid"  # a name that never resolves (RFC 6761)
-        capabilities = Capabilities.of(engine) or Capabilities()
-        self._write_seconds = 0.005 if capabilities.concurrent_user_writes == 1 else 0.0
+        self._write_seconds = 0.005 if capabilities_of(engine).concurrent_user_writes == 1 else 0.0
         self._users = users
         self._dbs = dbs
         self._default_db = _DEFAULT_DBS.get(engine, "")

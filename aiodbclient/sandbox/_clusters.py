@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from attrs import Factory, define, field, frozen
 
-from ..engines import Capabilities, Engine
+from ..engines import Engine, capabilities_of
 from . import _validation as validation
 from ._answers import Refusal, SandboxAnswer, not_found, unsupported
 from ._backends import Backend
@@ -159,7 +159,7 @@ class SandboxCluster:
     async def document(self, view: View) -> JSON:
         """The cluster as ``clusters.get`` returns it."""
         credentials = VIEW_CREDENTIALS in view.scopes
-        capabilities = Capabilities.of(self.engine) or Capabilities()
+        capabilities = capabilities_of(self.engine)
         exact = self.options.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
         connection = self.backend.connection()
         document: JSON = {
@@ -191,7 +191,7 @@ class SandboxCluster:
 
     async def exclusive(self, work: Callable[[], Awaitable[SandboxAnswer]], *, overlap_fails: bool) -> SandboxAnswer:
         """Run a user write. With ``overlap_fails``, refuse it if the engine allows one at a time and one is running."""
-        capabilities = Capabilities.of(self.engine) or Capabilities()
+        capabilities = capabilities_of(self.engine)
         if overlap_fails and self._user_writes >= capabilities.concurrent_user_writes == 1:
             raise Refusal(500, "Unexpected server-side error")
         self._user_writes += 1
@@ -241,7 +241,7 @@ def _encodable(name: str) -> bool:
 
 async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any, view: View) -> SandboxAnswer:
     """Run ``operation`` on ``cluster`` and return the answer. Raises Refusal for an error answer."""
-    capabilities = Capabilities.of(cluster.engine) or Capabilities()
+    capabilities = capabilities_of(cluster.engine)
     backend = cluster.backend
     kind, _, verb = operation.partition(".")
     if operation == "clusters.get":

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from inspect import signature
+from inspect import Parameter, signature
 from math import inf
 from typing import Any
 
@@ -220,7 +220,7 @@ class Faults:
             ValueError: An operation does not exist, the fault has no effect there, or a number is out of range.
         """
         given: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "operation")}
-        operations = _checked(_operations(operation), given)
+        operations = check_fault(operation, given)
         if stop and times is None:
             given["times"] = 1  # otherwise the next login would stop it again
         given["headers"] = headers or {}
@@ -283,7 +283,16 @@ class Faults:
                 fault.learn(cluster, counts)
 
 
-_DEFAULTS = {name: parameter.default for name, parameter in signature(Faults.add).parameters.items()}
+_DEFAULTS: Mapping[str, Any] = {
+    name: parameter.default
+    for name, parameter in signature(Faults.add).parameters.items()
+    if parameter.kind is Parameter.KEYWORD_ONLY
+}
+
+
+def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) -> frozenset[str] | None:
+    """Check the arguments of ``Faults.add``, and return the operations that the fault applies to. Raises ValueError."""
+    return _checked(_operations(operation), {**_DEFAULTS, **options})
 
 
 def _operations(operation: str | Collection[str]) -> frozenset[str] | None:

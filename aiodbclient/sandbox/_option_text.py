@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
-from ._faults import Faults
+from ._faults import Faults, check_fault
 
 
 def options(function: Callable[..., Any]) -> dict[str, Callable[[str], Any]]:
@@ -46,7 +46,7 @@ def read_fault(text: str, clusters: Mapping[str, str] | None = None) -> tuple[st
     if not colon or not names:
         raise ValueError(f"{text!r} is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'")
     operation, given = "*" if names == ["*"] else names, read(Faults.add, what)
-    Faults().add(operation, **given)
+    check_fault(operation, given)
     if clusters is not None and "cluster" in given and given["cluster"] not in clusters:
         found = [cluster_id for cluster_id, name in clusters.items() if name == given["cluster"]]
         if not found:

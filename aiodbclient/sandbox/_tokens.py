@@ -18,7 +18,7 @@ SCOPES = frozenset(
     {"database:read", "database:create", "database:update", "database:delete", VIEW_CREDENTIALS, READ_TAGS}
 )
 
-
+# Not the client's constant, which is tested against it.
 DOCUMENTED = (Window(limit=250, seconds=60.0), Window(limit=5000, seconds=3600.0))
 
 Remaining = Literal["hour", "refused", "full"]

@@ -15,7 +15,6 @@ from ._logins import has_other_settings, works
 from ._loop import TenantJob
 from ._naming import names_of
 from ._outcomes import Problem, TenantChecked
-from ._site import Site
 from ._stores import Record
 from ._tenancy import suspended, unusable, usable
 
@@ -35,22 +34,21 @@ class CheckTenants(TenantJob[TenantChecked]):
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
         record = await self.tenancy.record(name, timer)
         site, _ = await self.clusters.locate(name, record, timer, places=False)
-        with self.clusters.watched(site.cluster_id):
-            return await self._check(name, record, site, timer)
-
-    async def _check(self, name: str, record: Record | None, site: Site, timer: Timer) -> TenantChecked:
         names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
         calls = self.clusters.calls(site.cluster_id, timer.meter, name)
         tenant = Tenant(site=site, cluster=calls, names=names, timer=timer)
         listing = self.clusters.listings[site.cluster_id]
         problems: tuple[Problem, ...] = ()
-        for _ in range(_LOOKS):
-            if record is None:
-                raise unusable(name, record, self.tenancy.role)
-            problems = await examine(tenant, record, listing)
-            before, record = record, await self.tenancy.record(name, timer) if problems else record
-            if record == before:
-                break
+        with self.clusters.watched(site.cluster_id):
+            for _ in range(_LOOKS):
+                if record is None:
+                    raise unusable(name, record, self.tenancy.role)
+                problems = await examine(tenant, record, listing)
+                if not problems:
+                    break
+                before, record = record, await self.tenancy.record(name, timer)
+                if record == before:
+                    break
         return TenantChecked(name=name, credential=usable(record) or suspended(record), problems=problems)
 
 

@@ -30,8 +30,8 @@ def _now() -> float:
 class HeldClaim:
     """A claim that this process holds.
 
-    It is an async context manager: entering it starts to renew the lease, and leaving it releases the claim unless
-    ``keep`` or ``forget`` has ended it.
+    It is an async context manager: entering it starts to renew the lease. Leaving it ends the claim, unless ``keep`` or
+    ``forget`` has: it forgets a name for which it ``leaves_nothing``, and releases the claim on others.
 
     Attributes:
         leaves_nothing: Whether nothing is on record for the name, as far as this claim has changed it.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from time import monotonic
 
+from .._bulk.job import OUTAGE, UNANSWERED
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..clusters import ClusterClient, for_work
@@ -42,8 +43,6 @@ AWAY = (
     ServerError,
     TransportError,
 )
-_UNANSWERED = (TransportError, ServerError, InvalidResponseError)
-_OUTAGE = 5  # tenants of one cluster in a row without an answer
 _AWAY_SECONDS = 30.0  # for which nothing is sent to a cluster that is away
 
 
@@ -51,8 +50,8 @@ class JobClusters:
     """The clusters of one job, by id.
 
     Attributes:
-        pause: The pause of the run; None for the work on a single name.
-        turns: How many tenants of each cluster to work on at a time.
+        pause: The pause of the run; None for a single name, whose requests are not in the bulk lane.
+        turns: How many tenants of each cluster to work on: all single calls together, or (``begin``) this run.
         listings: The users and databases of each cluster, listed once for this job.
     """
 
@@ -79,7 +78,7 @@ class JobClusters:
     ) -> ClusterClient:
         """The cluster, in the lane of this job. ``meter`` counts the requests."""
         given = self._tenancy.sites[cluster].cluster
-        return for_work(given, meter=meter, pause=self.pause, tenant=tenant, before_sending=before_sending)
+        return for_work(given, meter, self.pause, tenant, before_sending)
 
     async def begin(self) -> int:
         """Return how many tenants each cluster takes at a time. Raises as ``any_site``."""
@@ -142,9 +141,9 @@ class JobClusters:
         """Notice if tenant after tenant of one of many clusters gets no answer. Then the cluster is away."""
         try:
             yield
-        except _UNANSWERED as error:
+        except UNANSWERED as error:
             self._unanswered[cluster] += 1
-            if self.are_many and self._unanswered[cluster] >= _OUTAGE:
+            if self.are_many and self._unanswered[cluster] >= OUTAGE:
                 self._away[cluster] = error, monotonic()
             raise
         self._unanswered[cluster] = 0

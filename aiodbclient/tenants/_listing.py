@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from .._bulk.settle import if_found
 from ..clusters import ClusterClient
-from ..errors import NotFoundError, PermissionDeniedError
+from ..errors import PermissionDeniedError
 from ..models import User
 from ._claims import Tenant
 from ._prefixes import list_objects, objects_of
@@ -55,16 +56,9 @@ class Listing:
 
 async def read_user(cluster: ClusterClient, login: str) -> User | None:
     """The user ``login``, or None."""
-    try:
-        return await cluster.users.get(login)
-    except NotFoundError:
-        return None
+    return await if_found(cluster.users.get(login))
 
 
 async def has_database(cluster: ClusterClient, name: str) -> bool:
     """Whether the database ``name`` exists."""
-    try:
-        await cluster.dbs.get(name)
-    except NotFoundError:
-        return False
-    return True
+    return await if_found(cluster.dbs.get(name)) is not None

@@ -1,8 +1,8 @@
 """The life cycle of a tenant's login: made, in use, previous, ended.
 
 ``working_credential`` makes a login or gives it a new password, gives it its rights, and tests its password.
-``end_login`` ends it. What "ended" means is the engine's: PostgreSQL deletes the login, MySQL locks it, and elsewhere
-it gets a random password. So the caller knows which request makes it work again.
+``end_login`` ends it: MySQL locks it, and elsewhere it gets a random password. It stays until its tenant is removed, so
+a reset makes it work again. If it is gone nevertheless (version 1.0 deleted it on PostgreSQL), it is created.
 
 The caller has stored the intent, and stores the returned credential. The claim is renewed before each request that
 changes a password. On PostgreSQL and MySQL a password is tested by logging in to the server. On the other engines the
@@ -58,7 +58,7 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool,
                 await delete_login(tenant, login, certain=True)
                 exists = False
             else:
-                exists = await end_login(tenant, login, certain=True)
+                await end_login(tenant, login, certain=True)
         is_new, user = await _make_or_reset(tenant, login, exists=exists, may_exist=may_exist)
         refused = await grant(tenant, user, is_new=is_new)
         if refused is None:
@@ -210,14 +210,14 @@ async def _make_or_reset(tenant: ClaimedTenant, login: str, *, exists: bool, may
         await asyncio.sleep(wait)
         if exists:
             try:
-                return False, await _with_password(tenant, await readable(partial(_reset, tenant, login), retry))
+                return False, await _password_or_reset(tenant, await readable(partial(_reset, tenant, login), retry))
             except NotFoundError:
                 if refusal is not None and not says_taken(refusal):
                     raise refusal from None
         if sql is not None:
             await tenant.timer.on_sql(sql.before_creation(tenant.names, login))
         try:
-            return True, await _with_password(tenant, await create_new(create, read, retry))
+            return True, await _password_or_reset(tenant, await create_new(create, read, retry))
         except TakenError as taken:
             if not (may_exist or exists):
                 raise
@@ -244,7 +244,7 @@ async def _read_password(tenant: Tenant, user: User) -> User:
     return await with_password(user, partial(tenant.cluster.users.get, user.name), SOON)
 
 
-async def _with_password(tenant: ClaimedTenant, user: User) -> User:
+async def _password_or_reset(tenant: ClaimedTenant, user: User) -> User:
     """Return ``user`` with its password. If the API does not return it within some seconds, reset it once more."""
     user = await _read_password(tenant, user)
     if not user.password:

@@ -48,10 +48,10 @@ class TenantJob(Job[str, DoneT]):
 
     resumable = True  # what it changes is on record
 
-    def __init__(self, tenancy: Tenancy, *, bulk: bool = True) -> None:
+    def __init__(self, tenancy: Tenancy) -> None:
         super().__init__()
         self.tenancy = tenancy
-        self.clusters = JobClusters(tenancy, self.pause if bulk else None)
+        self.clusters = JobClusters(tenancy, self.pause)
 
     def check(self, given: object) -> str:
         return name_spec(given)
@@ -113,18 +113,15 @@ class ClaimingJob(TenantJob[DoneT]):
             tenant: ClaimedTenant | None = None
             try:
                 async with self._claimed(name, record, timer) as tenant:
-                    if tenant is not None:
-                        if tenant.is_elsewhere:  # another process chose another cluster meanwhile
-                            record = tenant.held.record
-                            tenancy.check_record(record)
-                        elif late.logins:
-                            await _verify_credential(tenant, late)
-                            late = LateWrites()
-                        elif (done := await self._under(tenant, before)) is not None:
-                            return done
-                        else:
-                            record = await tenancy.record(name, timer)
+                    if tenant is None or tenant.is_elsewhere:  # another process works on it, or chose another cluster
+                        pass
+                    elif late.logins:
+                        await _verify_credential(tenant, late)
+                        late = LateWrites()
+                    elif (done := await self._under(tenant, before)) is not None:
+                        return done
                 if tenant is not None:
+                    record = await tenancy.record(name, timer)
                     continue
             except ClaimLostError:
                 losses += 1
@@ -238,10 +235,7 @@ async def _verify_credential(tenant: ClaimedTenant, late: LateWrites) -> None:
             await end_login(tenant, login, certain=False)
         await tenant.held.keep(current)
         return
-    if current is None and record.intended is None:
-        await tenant.held.forget()  # the tenant was removed; our claim created this record
-        return
-    if current is None or current.username not in late.logins:
+    if current is None or current.username not in late.logins:  # None: it was removed, or is not made yet
         return
     # By us, or by another process that began other work.
     is_intended = intended_login(record) == current.username

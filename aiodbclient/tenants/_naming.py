@@ -178,13 +178,6 @@ def _logins(whole: str, engine: Engine | str, role: Role) -> tuple[str, str]:
     return whole if fits and role is Role.OWNER else first, second
 
 
-def mysql_logins(names: Names) -> frozenset[str]:
-    """The logins of all roles of a tenant on MySQL."""
-    fits = len(names.whole) <= _MAX_USER
-    derived = {_derived(names.whole, Engine.MYSQL, ending) for ending in _ENDINGS}
-    return frozenset(derived | {names.whole} if fits else derived)
-
-
 def _check_prefix(whole: str, engine: Engine | str) -> None:
     """Refuse a name with which ``Names.objects`` would be no prefix of its own. Raises InvalidArgumentError.
 

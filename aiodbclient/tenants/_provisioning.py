@@ -30,7 +30,7 @@ from ._intent import Verb
 from ._listing import Listing, has_database, read_user
 from ._logins import credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
-from ._naming import Role, record_name
+from ._naming import Role
 from ._outcomes import TenantDone
 from ._removal import remove
 from ._stores import Record
@@ -54,8 +54,8 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
     places = True
 
-    def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error", *, bulk: bool = True) -> None:
-        super().__init__(tenancy, bulk=bulk)
+    def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error") -> None:
+        super().__init__(tenancy)
         self._if_exists: IfExists = check_if_exists(if_exists)
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
@@ -74,7 +74,6 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
             return None
         await refuse_role(self.tenancy, tenant)
         if intent is None and (conflict := await find_elsewhere(self.clusters, tenant, self._listing)) is not None:
-            await tenant.held.forget()
             raise conflict
         listing = self._listing(tenant.cluster.id)
         action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
@@ -105,24 +104,19 @@ async def find_elsewhere(
 
 
 async def refuse_role(tenancy: Tenancy, tenant: ClaimedTenant) -> None:
-    """For a reader or writer: raise an error if the tenant cannot have one, and forget what was only claimed."""
+    """For a reader or writer: raise an error if the tenant cannot have one."""
     if tenancy.role is Role.OWNER:
         return
     name, site = tenant.names.tenant, tenant.site
-    owner = await tenant.timer.on_store(tenancy.store.get(record_name(name, Role.OWNER)))
+    owner = await tenancy.for_role(Role.OWNER).record(name, tenant.timer)
     if usable(owner) is None:
-        error: Exception = no_roles(name, tenancy.role) if owner is None else unusable(name, owner)
-    elif site.sql is not None and (reason := await tenant.timer.on_sql(site.sql.why_no_roles(tenant.names))):
-        error = UnsupportedOperationError(
+        raise no_roles(name, tenancy.role) if owner is None else unusable(name, owner)
+    if site.sql is not None and (reason := await tenant.timer.on_sql(site.sql.why_no_roles(tenant.names))):
+        raise UnsupportedOperationError(
             f"tenants: {reason}, so the tenant {name!r} can have no {tenancy.role}; nothing was created",
             engine=site.engine,
             operation="tenants.role",
         )
-    else:
-        return
-    if tenant.held.record.current is None and tenant.held.record.intended is None:
-        await tenant.held.forget()
-    raise error
 
 
 @frozen
@@ -157,7 +151,6 @@ async def provision(
         except TakenError as taken:  # somebody created it a moment ago
             found = await _find_fresh(tenant, taken.refusal)
     if if_exists == "error":
-        await held.forget()  # no request of ours created it
         raise _conflict(tenant, found)
     if found.user is None:
         await tenant.intend(Verb.MAKE, login)

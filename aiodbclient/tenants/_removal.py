@@ -11,7 +11,7 @@ from .._bulk.outcomes import Action
 from ..errors import ConflictError, GrantError
 from ._claims import ClaimedTenant
 from ._credential import Credential
-from ._intent import Verb, intended_login, intent_of
+from ._intent import Verb, intended_login, intent_of, is_empty
 from ._logins import delete_login, end_login, if_there
 from ._loop import AgedJob, ClaimingJob
 from ._naming import Role
@@ -43,8 +43,7 @@ class RemoveTenants(AgedJob[TenantRemoved]):
 
     async def work(self, tenant: ClaimedTenant) -> TenantRemoved:
         record, name = tenant.held.record, tenant.names.tenant
-        if record.current is None and record.intended is None:
-            await tenant.held.forget()  # nothing was ever created for it
+        if is_empty(record):
             return TenantRemoved(name=name, action=Action.ABSENT)
         await remove(self, tenant, self._verb)
         return TenantRemoved(name=name, action=Action.DELETED)

@@ -114,7 +114,8 @@ async def repair(
     if Problem.PREVIOUS_REFUSED in problems or intended == other:
         if intended != current.username:  # otherwise the login in use has an unknown password
             await tenant.intend(Verb.END, other)
-        current = evolve(current, spare=await end_login(tenant, other, certain=False))
+        await end_login(tenant, other, certain=False)
+        current = evolve(current, spare=True)
         previous = None
     elif previous is not None and tenant.site.sql is not None:
         await _give_rights(tenant, previous)

@@ -54,7 +54,7 @@ class RotateTenants(AgedJob[TenantDone]):
         await tenant.intend(Verb.RESET if exists else Verb.MAKE, other)
         if previous is not None and tenant.site.sql is not None:
             # Without this, an open session of the other login could set its password after us.
-            exists = await end_login(tenant, other, certain=True, stored=previous)
+            await end_login(tenant, other, certain=True, stored=previous)
         credential = await working_credential(tenant, other, exists=exists)
         await tenant.held.keep(credential, current)
         return TenantDone(name=tenant.names.tenant, action=Action.ROTATED, credential=credential)
@@ -86,10 +86,7 @@ class RetireTenants(AgedJob[TenantDone]):
         current, previous = required(tenant.names.tenant, record), record.previous
         other = tenant.names.other(current.username)
         await tenant.intend(Verb.END, other)
-        exists = await end_login(
-            tenant, other, certain=previous is not None, stored=previous, end_sessions=self._end_sessions
-        )
-        current = evolve(current, spare=exists)
-        await tenant.held.keep(current)
+        await end_login(tenant, other, certain=previous is not None, stored=previous, end_sessions=self._end_sessions)
+        await tenant.held.keep(evolve(current, spare=True))
         action = Action.KEPT if previous is None else Action.RETIRED
         return TenantDone(name=tenant.names.tenant, action=action, credential=current)

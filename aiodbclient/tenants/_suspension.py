@@ -95,11 +95,11 @@ async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     await tenant.intend(Verb.SUSPEND, current.username)
     await job.on_roles(SuspendRole, tenant)
     await end_login(tenant, current.username, certain=False, stored=current)
-    exists = await end_login(tenant, other, certain=False, stored=kept.get(other))
+    await end_login(tenant, other, certain=False, stored=kept.get(other))
     if tenant.site.sql is not None:
         await tenant.timer.on_sql(tenant.site.sql.shut(names))
     since = current.suspended or await tenant.timer.on_store(now_of(tenant.held.store))
-    credential = evolve(current, suspended=since, spare=exists and (other in kept or current.spare))
+    credential = evolve(current, suspended=since, spare=current.spare or other in kept)
     await tenant.held.keep(credential)
     return credential
 

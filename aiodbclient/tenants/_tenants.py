@@ -141,7 +141,7 @@ class Tenants:
             InvalidArgumentError: There is no such role.
         """
         if role not in list(Role):
-            raise InvalidArgumentError(f'role must be "reader", "writer" or "owner", not {role!r}')
+            raise InvalidArgumentError(f"role must be one of {', '.join(Role)}, not {role!r}")
         other = object.__new__(Tenants)
         other._tenancy = self._tenancy.for_role(Role(role))
         return other
@@ -170,7 +170,8 @@ class Tenants:
             StoreError: The store cannot be used. No request was sent that is not on record.
             DatabaseClientError: The API refused a request or did not answer.
         """
-        job = ProvisionTenants(self._tenancy, if_exists, bulk=False)
+        job = ProvisionTenants(self._tenancy, if_exists)
+        job.clusters.pause = None
         return (await job.do(job.check(name), Meter())).credential
 
     async def get(self, name: str) -> Credential | None:

@@ -334,6 +334,6 @@ async def test_nothing_is_sent_once_the_lease_has_run_out(place: Place) -> None:
     before = len(place.sent())
 
     with pytest.raises(ClaimLostError, match="was not sent"):
-        await for_work(place.cluster, before_sending=held.check_lease).users.create("alpha")
+        await for_work(place.cluster, Meter(), before_sending=held.check_lease).users.create("alpha")
 
     assert len(place.sent()) == before

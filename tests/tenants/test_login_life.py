@@ -112,6 +112,23 @@ async def test_a_record_of_1_0_does_not_say_that_the_other_login_is_there(anywhe
     assert sent.since() == ["users.reset_auth"]
 
 
+@pytest.mark.parametrize("retired", [True, False])
+async def test_a_login_that_is_gone_is_made_by_the_next_rotation(anywhere: Place, retired: bool) -> None:
+    """Version 1.0 deleted a retired login on PostgreSQL; elsewhere somebody may delete it by hand."""
+    tenants = anywhere.tenants()
+    first = await tenants.ensure("alpha")
+    await only(tenants.rotate(["alpha"]))
+    if retired:
+        await only(tenants.retire(["alpha"]))
+    await anywhere.cluster.users.delete(first.username)
+
+    rotated = await only(tenants.rotate(["alpha"], force=True))
+
+    assert rotated.credential is not None
+    assert rotated.credential.username == first.username
+    assert (await only(tenants.check(["alpha"]))).problems == ()
+
+
 async def test_a_removal_deletes_each_login_once(anywhere: Place) -> None:
     tenants = anywhere.tenants()
     credential = await tenants.ensure("alpha")

@@ -256,6 +256,23 @@ async def test_rights_of_others_on_the_schema_are_revoked(server: Server) -> Non
     stranger.close()
 
 
+async def test_a_login_that_only_looks_like_one_of_the_tenant_is_a_strangers(server: Server) -> None:
+    names, login, _ = await server.make()
+    assert names.logins[0] == names.whole  # so that no verb makes a login with this ending
+    similar = names.logins[1].removesuffix("_b") + "_a"
+    with server.as_root() as cursor:
+        cursor.execute("CREATE USER %s@'%%'", (similar,))
+        try:
+            cursor.execute(f"GRANT SELECT ON `{server.in_grant(names)}`.* TO %s@'%%'", (similar,))
+            assert await server.grants.problems(names, [login]) == {Problem.OPEN_TO_OTHERS}
+
+            await server.grants.give(names, login)
+
+            assert await server.grants.problems(names, [login]) == frozenset()
+        finally:
+            cursor.execute("DROP USER %s@'%%'", (similar,))
+
+
 async def test_a_pattern_that_reaches_the_schema_and_others_is_refused_and_named(server: Server) -> None:
     names, login, _ = await server.make()
     _, other, _ = await server.make()

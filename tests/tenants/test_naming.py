@@ -11,7 +11,7 @@ from aiodbclient.engines import CAPABILITIES
 from aiodbclient.errors import InvalidArgumentError, UnsupportedOperationError
 from aiodbclient.tenants import Role
 from aiodbclient.tenants._grants.rights import SETTINGS, settings_for
-from aiodbclient.tenants._naming import Names, check_tenant, mysql_logins, names_of, record_name, tenant_of
+from aiodbclient.tenants._naming import Names, check_tenant, names_of, record_name, tenant_of
 
 WITH_DATABASES = [Engine.PG, Engine.ADVANCED_PG, Engine.MYSQL, Engine.ADVANCED_MYSQL, Engine.MONGODB]
 BY_PREFIX = [Engine.KAFKA, Engine.OPENSEARCH]
@@ -198,8 +198,8 @@ def test_schemas_that_mariadb_opens_to_every_login_are_no_tenants(name: str) -> 
 @given(TENANTS, st.sampled_from(Role), st.sampled_from(Role))
 def test_the_logins_of_all_roles_are_known_on_mysql(tenant: str, one: Role, another: Role) -> None:
     first, second = names_of(tenant, Engine.MYSQL, role=one), names_of(tenant, Engine.MYSQL, role=another)
-    assert mysql_logins(first) == mysql_logins(second) >= {*first.logins, *second.logins}
-    assert len(mysql_logins(first)) == 6 + (len(tenant) <= 32)
+    assert first.family == second.family >= {*first.logins, *second.logins}
+    assert len(first.family) == 6
     assert (one is another) == bool({*first.logins} & {*second.logins})
 
 

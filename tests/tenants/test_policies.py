@@ -291,8 +291,11 @@ async def test_a_login_that_fights_back_all_the_time_is_retired(anywhere: Place)
         each.cancel()
     await asyncio.gather(*fights, return_exceptions=True)
 
-    assert retired.error is None
-    assert retired.action is Action.RETIRED
     assert await refusal(leaked)
     assert await refusal(own)
     assert not await refusal(current)
+    if retired.error is not None:  # since PostgreSQL 16 its sessions may win: then it has lost its rights, at least
+        assert leaked.engine == Engine.PG
+        assert "was not ended" in str(retired.error)
+        retired = await only(tenants.retire())
+    assert retired.action is Action.RETIRED

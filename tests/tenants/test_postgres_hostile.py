@@ -300,7 +300,7 @@ async def test_a_login_whose_sessions_nobody_can_end_is_not_deleted(
         if managed.version >= 16:
             with pytest.raises(GrantError, match=r"only a superuser can end them.*run this again"):
                 await ended(grants, names, login, None, late)
-            assert managed.lets_in(login, names.database)
+            assert not managed.lets_in(login, names.database)
             session.close()
             assert await ended(grants, names, login, PASSWORD, late) is None
         else:

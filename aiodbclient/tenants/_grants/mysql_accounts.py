@@ -1,7 +1,4 @@
-"""The accounts of a tenant's logins, and everything that a statement sets on one: limits, locks, passwords.
-
-MySQL and MariaDB differ in these statements, and only here.
-"""
+"""The accounts of a tenant's logins, and everything that a statement sets on one: limits, locks, passwords."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from typing import NamedTuple
 
 from ...errors import GrantError
 from .._credential import Secret
-from .._naming import mysql_logins
 from .mysql_server import Work, quoted
 
 HELPER = "made by aiodbclient to end the sessions of this user"  # the comment on an account of ``end_on_mysql``
@@ -64,7 +60,7 @@ async def limit(work: Work, username: str, *, connections: int, queries: int | N
 
 async def unlocked(work: Work) -> dict[str, int]:
     """Return the logins of the tenant, of all roles, that are not locked: how many connections each may have."""
-    logins = sorted(mysql_logins(work.names))
+    logins = sorted(work.names.family)
     if work.server.is_mariadb:
         query = (
             "SELECT User, COALESCE(JSON_VALUE(Priv, '$.max_user_connections'), 0) FROM mysql.global_priv "

@@ -7,7 +7,7 @@ import re
 from attrs import frozen
 
 from ...errors import GrantError
-from .._naming import Role, mysql_logins
+from .._naming import Role
 from .mysql_server import Work, quoted
 from .rights import RIGHTS
 
@@ -83,8 +83,7 @@ async def access(work: Work) -> list[Access]:
 
 async def access_of_others(work: Work) -> list[Access]:
     """List what ``access`` does, except the rights of the tenant's own logins."""
-    logins = mysql_logins(work.names)
-    return [one for one in await access(work) if one.grantee.user not in logins]
+    return [one for one in await access(work) if one.grantee.user not in work.names.family]
 
 
 async def revoke_others(work: Work) -> None:

@@ -208,6 +208,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
     async def end_login(self, names: Names, username: str, password: str | None) -> str | None:
         ending = LoginEnd(username, partial(self._session, names), partial(self._as, names, username))
+        kept: KeptLoginError | None = None
         async with self._ending:
             try:
                 if password is None:
@@ -216,8 +217,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 else:
                     async with self._entered(names, username, password) as session:
                         await ending.run(session)
-            except KeptLoginError:
-                raise
+            except KeptLoginError as error:
+                kept = error  # it loses its rights too
             except (LoginRefusedError, GrantError, ServerAwayError) as error:
                 return str(error)  # another session of the login may have ended ours
         async with self._session(names) as session:
@@ -229,6 +230,8 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                     else:
                         await take(session, await lacking(session, (), self._limit))
                         await take(session, await lacking_outside(session, others, ended=username))
+        if kept is not None:
+            raise kept
         if names.role is Role.OWNER:
             await drop_elsewhere(partial(self._session, names))
         return None

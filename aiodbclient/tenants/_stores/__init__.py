@@ -20,6 +20,8 @@ from attrs import frozen
 from ...errors import StoreError
 from .._credential import Credential
 
+SHORT_LEASE = 60.0  # s, of a claim that ends as soon as one record is changed
+
 
 @frozen(kw_only=True)
 class Record:

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from ...errors import ClaimLostError, ConfigurationError, StoreError
 from .._credential import Credential
-from . import Claim, Record, readable
+from . import SHORT_LEASE, Claim, Record, readable
 from .sealing import Key, Seal, check_lease, check_storable
 
 Value: TypeAlias = str | int | float
@@ -183,7 +183,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         if await self._read(check_storable(name)) is None:
             raise StoreError(f"{name!r} is not on record")
         token = secrets.token_hex(16)
-        if await self._claim(name, token, 60.0, self._seal.seal(Record(name=name))) is None:
+        if await self._claim(name, token, SHORT_LEASE, self._seal.seal(Record(name=name))) is None:
             raise ClaimLostError(f"a process works on {name!r}")
         await self._change(Claim(name=name, token=token, record=Record(name=name)), self._changes.forget)
 

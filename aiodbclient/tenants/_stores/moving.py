@@ -15,10 +15,9 @@ from typing import Any
 from attrs import evolve
 
 from ...errors import StoreError
-from . import Claim, Record, Store, entries_of, raise_first
+from . import SHORT_LEASE, Claim, Record, Store, entries_of, raise_first
 
 _AT_ONCE = 100  # records at a time
-_LEASE = 60.0  # s
 
 
 async def rewrite_records(store: Store) -> int:
@@ -113,7 +112,7 @@ async def _all(names: list[str], work: Callable[[str], Coroutine[Any, Any, bool]
 
 
 async def _claim(store: Store, name: str) -> Claim:
-    claim = await store.claim(name, _LEASE)
+    claim = await store.claim(name, SHORT_LEASE)
     if claim is None:
         raise StoreError(f"a process works on {name!r}: stop the processes that use the store, and run this again")
     return claim
