@@ -132,7 +132,7 @@ def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
         case _ if not error.advice or has_way_out(error):
             return ""
         case InvalidResponseError(status=0):
-            return "--if-exists reset gives it a new one, which ends the old one"
+            return "--if-exists reset gives it a new one, which revokes the old one"
         case StoreError():
             return _ABOUT_KEYS
         case _:

@@ -148,7 +148,7 @@ async def copy_store(
     """Copy all records of a store to another one, such as from a file to a PostgreSQL.
 
     $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set,
-    none if it is empty. Stop the processes that use the store first. Run it again if it was stopped.
+    none if it is empty. Before you move to the copy, stop the processes that use the store. Safe to repeat.
 
     Example: aiodbclient store copy tenants.db copy.db
     """

@@ -154,7 +154,7 @@ class Opened:
         if kind is RotationPendingError:
             yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
             forced = self.command("rotate", *which, "--force", role=role)
-            yield f"to rotate nevertheless, which ends what is not retired: {forced}"
+            yield f"to rotate nevertheless, which revokes what is not retired: {forced}"
         elif kind is SuspendedError:
             yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NotFoundError:

@@ -174,7 +174,7 @@ _NOTHING_SENT = "nothing was sent"
 _SETTLE = {
     "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
     "it again",
-    "users.reset_auth": "the old password may have ended, so reset_auth it again",
+    "users.reset_auth": "the old password may be revoked, so reset_auth it again",
     "dbs.create": "read the name back, and create it again if it is not there",
 }
 

@@ -268,7 +268,7 @@ async def _adopt(tenant: ClaimedTenant, user: User, setup: Setup | None) -> tupl
             raise InvalidResponseError(
                 f"the login {user.name!r} exists, and the API does not return its password (MongoDB never does; "
                 "elsewhere the token needs the scope database:view_credentials)",
-                advice='if_exists="reset" gives it a new one, which ends the old one',
+                advice='if_exists="reset" gives it a new one, which revokes the old one',
             )
         await _take_over(tenant, user.name)
         refused = await grant(tenant, user, is_new=False)
