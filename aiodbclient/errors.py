@@ -259,7 +259,7 @@ class SuspendedError(DatabaseClientError):
 
 
 class RotationPendingError(DatabaseClientError):
-    """The tenant's previous credential is not retired yet. Another rotation would end it.
+    """The tenant's previous credential is not retired yet. Another rotation would revoke it.
 
     Call ``retire`` when every program uses the new credential, then ``rotate``. Or call ``rotate(force=True)``.
     """

@@ -208,7 +208,7 @@ def test_some_answers_leave_the_request_lost(status: int, lost: bool, timed_out:
             "it, else create it again",
         ),
         (CREATE_DB, "it may have been applied: read the name back, and create it again if it is not there"),
-        (RESET_AUTH, "it may have been applied: the old password may have ended, so reset_auth it again"),
+        (RESET_AUTH, "it may have been applied: the old password may be revoked, so reset_auth it again"),
         (UPDATE_USER, "it may have been applied"),
     ],
 )

@@ -65,12 +65,13 @@ class Executor(Generic[DoneT]):
         raise failure
 
     def stop(self) -> None:
-        """Start nothing more, and cancel names that have not begun. Safe to repeat."""
+        """Start nothing more, and cancel names that only wait. Safe to repeat."""
         self._stopped = True
         if self._preparing is not None:
             self._preparing.cancel()
         for task, meter in self._running.items():
-            if not meter.begun:
+            meter.stop = task.cancel
+            if meter.is_unsent:
                 task.cancel()
         self._wake.set()
 
@@ -107,7 +108,7 @@ class Executor(Generic[DoneT]):
                 and not self._stopped
                 and self._source.has_next()
             ):
-                meter = Meter()
+                meter = Meter(resumable=self._job.resumable)
                 task = asyncio.create_task(self._work(self._source.ready.popleft(), meter))
                 self._running[task] = meter
                 task.add_done_callback(self._ended)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from .._request.call import Meter
 from .._request.context import ClusterContext
@@ -33,7 +33,10 @@ class Job(ABC, Generic[SpecT, DoneT_co]):
 
     Attributes:
         pause: How the run waits while a cluster refuses changes.
+        resumable: Whether a name that ends early loses nothing: the same run finishes it later.
     """
+
+    resumable: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.pause: Pause = Pause()

@@ -48,9 +48,9 @@ def confirm_ending(
     check_most(number, most, done)
     bound = ["--max", str(number)] if most is None and not typed else []
     if yes and bound:
-        raise InvalidArgumentError(
-            f"--yes needs --max N here. {number} would be {done} now: {this_command(*bound)}. Nothing was changed"
-        )
+        now = f". {number} would be {done} now" if number else f", the most that may be {done}, such as"
+        again = this_command("--max", str(number or FEW))
+        raise InvalidArgumentError(f"--yes needs --max N here{now}: {again}. Nothing was changed")
     if number:
         words = [] if typed else [str(number), *([] if ", " in cluster else [cluster])]
         confirm(what, yes=yes, words=words, options=bound)

@@ -43,8 +43,8 @@ def environment_of(credential: Credential, ca_file: str | None) -> dict[str, str
 
 
 def as_shell(credential: Credential, ca_file: str | None) -> str:
-    """Lines that a shell can read: ``set -a; . ./alpha.env``."""
-    return "".join(f"{name}={quoted(value)}\n" for name, value in environment_of(credential, ca_file).items())
+    """Lines for a shell, which export the variables: ``eval "$(aiodbclient tenants show alpha -o env)"``."""
+    return "".join(f"export {name}={quoted(value)}\n" for name, value in environment_of(credential, ca_file).items())
 
 
 def as_secret(credential: Credential, ca_file: str | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from .. import Action, Failed, Outcome, Run
+from .. import Action, Failed, Outcome, RequestEvent, Run
 from ..errors import (
     ConflictError,
     DatabaseClientError,
@@ -21,7 +21,7 @@ from ..errors import (
 from ..tenants import TenantEvent
 from .asking import some
 from .opening import AnyBudget
-from .output import Lines, as_json, complain, note, safe, this_command
+from .output import Lines, as_json, complain, note, safe, span, this_command
 from .running import DONE, SOME_FAILED, STOPPED, UNUSABLE, code_of, has_way_out, message_of, on_signals
 from .tenants_programs import ProgramError
 
@@ -29,6 +29,19 @@ if TYPE_CHECKING:
     from .progress import Bar
 
 _UNTOUCHED = (Action.KEPT, Action.ABSENT)
+_WORTH_SAYING = 1.0  # s until the rate limit allows a request
+
+
+@define
+class Heard:
+    """Keeps the last request that the API did not serve: why a run that is stopped got no further."""
+
+    last: RequestEvent | None = None
+
+    def __call__(self, event: RequestEvent) -> None:
+        is_cause = event.status is None or event.status >= 500
+        if is_cause or (event.status == 429 and self.last is None):  # many failures lead to a 429, which hides them
+            self.last = event
 
 
 @frozen(kw_only=True)
@@ -43,6 +56,7 @@ class Report:
     # The commands that help those that failed, where running this one again does not.
     ways: Callable[[Sequence[tuple[Failed, str]]], Iterable[str]] = lambda failed: ()
     events: dict[str, TenantEvent] = field(factory=dict[str, TenantEvent])
+    heard: Heard = field(factory=Heard)
 
 
 class Stopping:
@@ -58,8 +72,7 @@ class Stopping:
         """Handle a signal."""
         if not self._tally.stopped:
             self._bar.say(
-                "stopping: what is in flight is finished, which may wait for the rate limit. Press Ctrl-C again, or "
-                "send the signal again, to end at once"
+                "stopping: what is in flight is finished. Press Ctrl-C again, or send the signal again, to end at once"
             )
             self._tally.stopped = True
             if self.run is not None:
@@ -132,21 +145,21 @@ async def follow(
         if not report.as_objects and (tally.counts or not tally.total):
             done = ", ".join(f"{count} {action}" for action, count in sorted(tally.counts.items()))
             lines.write((done or "nothing to do") + ("" if tally.error else report.summary()))
-    return _end(tally, lines, report)
+    return _end(tally, lines, report, budget)
 
 
 def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, lines: Lines) -> None:
     """Count an outcome and print it."""
     tally.counts[outcome.action] += 1
     bar.advance(outcome.tries, untouched=outcome.action in _UNTOUCHED)
-    called = f"{outcome.name} ({role})" if role not in ("", "owner") else outcome.name
+    name = called(outcome.name, role)
     if isinstance(outcome, Failed):
         tally.failed.append((outcome, role))
         reasons = _reasons(outcome.error)
         alike = tally.alike.setdefault(tuple(each.replace(outcome.name, "") for each in reasons), [])
         if not isinstance(outcome.error, ProgramError):  # each program has its say
-            alike.append(called)
-        bar.fail(safe(called), reasons if len(alike) <= 1 else ())
+            alike.append(name)
+        bar.fail(safe(name), reasons if len(alike) <= 1 else ())
     event = report.events.pop(outcome.name, None)
     if report.as_objects:
         members = _failure(outcome.error) if isinstance(outcome, Failed) else report.row(outcome, role)
@@ -158,7 +171,12 @@ def _take(outcome: Outcome, role: str, tally: Tally, bar: Bar, report: Report, l
         lines.write(details)
     if event is not None:
         spent = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in _seconds(event).items())
-        bar.say(f"{safe(called)}: {spent}, {event.requests} requests")
+        bar.say(f"{safe(name)}: {spent}, {event.requests} requests")
+
+
+def called(name: str, role: str) -> str:
+    """A tenant's name, with the role unless that is its owner."""
+    return name if role in ("", "owner") else f"{name} ({role})"
 
 
 def _seconds(event: TenantEvent) -> dict[str, float]:
@@ -167,7 +185,7 @@ def _seconds(event: TenantEvent) -> dict[str, float]:
     return {part: round(getattr(event, part), 3) for part in parts}
 
 
-def _end(tally: Tally, lines: Lines, report: Report) -> int:
+def _end(tally: Tally, lines: Lines, report: Report, budget: AnyBudget) -> int:
     """Say how the run ended, and how to go on. Returns the exit code."""
     done = tally.counts.total()
     for first, *others in () if report.as_objects else filter(None, tally.alike.values()):
@@ -182,6 +200,10 @@ def _end(tally: Tally, lines: Lines, report: Report) -> int:
         complain(f"{lines.failure}; {_progress(tally)}", UNUSABLE)
         return UNUSABLE
     if tally.at_once or (done < tally.total and (tally.stopped or lines.failure is not None)):
+        if report.heard.last is not None:
+            note(f"the last request that failed: {_failed(report.heard.last)}")
+        if tally.counts.total() < tally.total and (wait := budget.snapshot().next_slot) > _WORTH_SAYING:
+            note(f"the rate limit allows the next request in {span(wait)}")
         complain(f"stopped early: {_progress(tally)}", STOPPED)
         return STOPPED
     if not tally.failed:
@@ -191,6 +213,11 @@ def _end(tally: Tally, lines: Lines, report: Report) -> int:
     for way in report.ways(tally.failed):
         note(way)
     return SOME_FAILED
+
+
+def _failed(event: RequestEvent) -> str:
+    answer = event.error if event.status is None else f"the API answered {event.status}"
+    return f"{event.operation}: {answer}" + (f" (request {event.request_id})" if event.request_id else "")
 
 
 def _is_final(error: Exception) -> bool:

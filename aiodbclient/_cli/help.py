@@ -125,7 +125,7 @@ def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
     parts = [_usage(command, ctx, width)]
     parts += [textwrap.fill(paragraph, width) for paragraph in text]
     if examples:
-        parts.append("\n".join(["Example:", *(f"  {example}" for example in examples)]))
+        parts.append("\n".join(["Example:", *(_folded(example, width) for example in examples)]))
     own = [each for each in options if not is_common(each)]
     shared = [each for each in options if is_common(each) and common]
     shown = [(name, _parts(each.help or "")[0][0]) for name, each in commands if not each.hidden]
@@ -158,7 +158,7 @@ def _usage(command: Any, ctx: Any, width: int) -> str:
 
 
 def _parts(help: str) -> tuple[list[str], list[str]]:
-    """The paragraphs of a docstring, and its examples, which are never folded."""
+    """The paragraphs of a docstring, and its examples."""
     text, examples = list[str](), list[str]()
     for paragraph in help.strip().split("\n\n"):
         if paragraph.startswith(_EXAMPLE):
@@ -166,6 +166,12 @@ def _parts(help: str) -> tuple[list[str], list[str]]:
         else:
             text.append(" ".join(paragraph.split()))
     return text, examples
+
+
+def _folded(example: str, width: int) -> str:
+    """A command line that a shell reads as one, also where it takes several lines."""
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "      "}
+    return " \\\n".join(textwrap.wrap(example, width - 2, initial_indent="  ", **options))
 
 
 def _table(rows: Iterable[tuple[str, str]], width: int, *, narrow: bool) -> Iterator[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import mkstemp
 
 from attrs import frozen
 
 from ..engines import Engine
 from ..errors import InvalidArgumentError
 from ..tenants._naming import names_of
-from .asking import interruptible
+from .asking import FEW, interruptible
 
 MOST_BYTES = 32 * 1024 * 1024
 _SHOWN = 10  # problems that a message lists at most
@@ -91,6 +93,16 @@ def write_names(file: Path, names: Iterable[str]) -> None:
             csv.writer(opened).writerows([["name"], *([name] for name in names)])
     except OSError as error:
         raise InvalidArgumentError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def selecting(names: Sequence[str]) -> list[str]:
+    """The arguments that select ``names``: a few of them as they are, more in a new file that only this user reads."""
+    if len(names) <= FEW:
+        return list(names)
+    handle, path = mkstemp(prefix="aiodbclient-failed-", suffix=".csv")
+    os.close(handle)
+    write_names(Path(path), names)
+    return ["--from", path]
 
 
 def check_tenants(names: Mapping[str, str], engine: Engine | str, prefix: str) -> None:

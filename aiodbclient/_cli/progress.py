@@ -111,7 +111,8 @@ class Bar:
 
     def _draw(self) -> None:
         now, budget = self._clock(), self._budget.snapshot()
-        waits = budget.waiting > 0 and budget.next_slot > _WORTH_SHOWING
+        shut = budget.next_slot > _WORTH_SHOWING
+        waits = shut and budget.waiting > 0
         if not waits:
             self._pace.active += now - self._ticked
         self._ticked = now
@@ -122,12 +123,12 @@ class Bar:
         rate = f"{60 * worked / max(now - self._started, 1e-3):.0f}/min" if worked else ""
         kept = f"{self._untouched} kept" if self._untouched else ""
         failures = f"{self._failed} failed" if self._failed else ""
-        limit = self._limit.format(span(budget.next_slot)) if waits else ""
+        limit = self._limit.format(span(budget.next_slot)) if waits or (shut and self._limited) else ""
         waits_for = None if self.run is None else self.run.waiting
         if waits_for is not None:
-            limit = f"waiting: {waits_for}"
+            limit = ", ".join(part for part in (f"waiting: {waits_for}", limit) if part)
         if self._progress.disable and waits_for not in (None, self._waits_for):
-            note(limit)
+            note(f"waiting: {waits_for}")
         self._waits_for = waits_for
         if self._progress.disable:
             if now - self._said >= LINE_EVERY:

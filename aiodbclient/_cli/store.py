@@ -11,9 +11,9 @@ from ..tenants._naming import record_name, tenant_of
 from .arguments import STORE_VARIABLE, Printed, RoleOption, Table, YesOption, argument
 from .asking import confirm
 from .help import Command, group
-from .output import as_json, print_rows, safe, write
+from .output import as_json, note, print_rows, quoted, safe, write
 from .running import DONE, UNUSABLE, reads, writes
-from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, complain_damaged, keys, open_store
+from .stores import KEY_VARIABLE, TARGET_KEY_VARIABLE, IfMissing, complain_damaged, is_file, keys, open_store, shown
 
 app = group("Look into a store of tenants, change its key, copy it, or remove a damaged record.")
 
@@ -44,7 +44,7 @@ async def list_store(store: StoreArgument, printed: Table) -> int:
             if not error.damaged:
                 raise
             damaged += error.damaged
-    none = "" if damaged else f"{store} has no records"
+    none = "" if damaged else f"{shown(store)} has no records"
     print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=("username", "cluster"), none=none)
     for each in damaged:
         complain_damaged(store, *tenant_of(each))
@@ -72,10 +72,12 @@ async def forget_record(
     Example: aiodbclient store forget copy.db beta --yes
     """
     store, name = _store_and_name(words)
-    question = f"Remove the record of {safe(name)} from {store}? Its password is lost, its logins and database stay."
+    question = (
+        f"Remove the record of {safe(name)} from {shown(store)}? Its password is lost, its logins and database stay."
+    )
     async with open_store(store, called="STORE") as opened:
         if not isinstance(opened, SQLiteStore | PostgresStore):
-            raise InvalidArgumentError(f"{store} has no way to remove a record. Nothing was changed")
+            raise InvalidArgumentError(f"{shown(store)} has no way to remove a record. Nothing was changed")
         confirm(question, yes=yes)
         await opened.discard(record_name(name, role))
     if printed.as_json:
@@ -146,7 +148,7 @@ async def copy_store(
     """Copy all records of a store to another one, such as from a file to a PostgreSQL.
 
     $AIODBCLIENT_STORE_KEY is the key of STORE. $AIODBCLIENT_STORE_KEY_TO is that of TARGET: the same if it is not set,
-    none if it is empty. Stop the processes that use the store first. Run it again if it was stopped.
+    none if it is empty. Before you move to the copy, stop the processes that use the store. Safe to repeat.
 
     Example: aiodbclient store copy tenants.db copy.db
     """
@@ -157,6 +159,9 @@ async def copy_store(
     to = keys(TARGET_KEY_VARIABLE if TARGET_KEY_VARIABLE in os.environ else KEY_VARIABLE) or []
     async with open_store(source, called="STORE") as read, open_store(target, IfMissing.MAKE, to) as written:
         _say_done(await copy_records(read, written), "copied", printed)
+    plain = " holds passwords as plain text and" if to and not keys() else ""
+    delete = f": rm {quoted(source)}" if is_file(source) else ""
+    note(f"{shown(source)}{plain} goes stale. Delete it when all processes use the copy{delete}")
     return DONE
 
 

@@ -111,6 +111,11 @@ def is_postgresql(where: str) -> bool:
     return _scheme_of(where) in _POSTGRESQL
 
 
+def is_file(where: str) -> bool:
+    """Whether the store is a file, or would be."""
+    return _scheme_of(where) is None
+
+
 def has_no_folder(where: str) -> bool:
     """Whether the store is a file in a folder that does not exist."""
     return _scheme_of(where) is None and not Path(where).absolute().parent.is_dir()

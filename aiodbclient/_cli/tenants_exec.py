@@ -8,7 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import Process, create_subprocess_exec
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkstemp
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +16,11 @@ import typer
 from ..errors import InvalidArgumentError
 from ..tenants import Credential, Role
 from .arguments import Chosen, Printed, Recorded, RoleOption, given_options, option, resolved, role_options
-from .asking import FEW, SIGNALS
+from .asking import SIGNALS
 from .delivery import environment_of
 from .following import Report, follow
 from .help import PROGRAM
-from .names import write_names
+from .names import selecting, write_names
 from .output import command_line, complain, safe, took
 from .running import SOME_FAILED, writes
 from .tenants_place import Opened, is_suspended, named, open_records
@@ -116,14 +116,11 @@ async def _exec_each(
             return await run_quietly(program, _environment(credential, Path(folder)), Path(folder))
 
     def again() -> str:
-        saved, able = failed, [name for name in left if name in records and not is_suspended(records[name])]
-        if saved is None and len(able) > FEW:
-            handle, path = mkstemp(prefix="aiodbclient-failed-", suffix=".csv")
-            os.close(handle)
-            saved = Path(path)
-            write_names(saved, able)
+        able = [name for name in left if name in records and not is_suspended(records[name])]
+        which = selecting(able) if failed is None else ["--from", str(failed)]
+        if which[:1] == ["--from"]:
+            which += ["--failed", which[1]]
         options = [*role_options(role), *(["--json"] if printed.as_json else [])]
-        which = able if saved is None else ["--from", str(saved), "--failed", str(saved)]
         options += ["--at-a-time", str(at_a_time), *given_options(opened.place, Recorded)]
         return command_line(["tenants", "exec", *which, *options, "--", *program])
 
@@ -138,6 +135,7 @@ async def _exec_each(
         settle=settle,
         ways=opened.ways,
         events=opened.events,
+        heard=opened.heard,
     )
     try:
         code = await follow(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from attrs import evolve
 
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, StoreError
 from ..tenants import Credential, Plan, Problem, Record, Role, Store, TenantChecked
-from ..tenants._intent import cluster_of, pending
+from ..tenants._intent import cluster_of, intent_of, pending
 from ..tenants._naming import record_name
 from .arguments import (
     AdoptOption,
@@ -29,16 +30,17 @@ from .arguments import (
     Shown,
     ShowOption,
     Table,
+    given_options,
     option,
     resolved,
 )
 from .asking import FEW, check_most, some
 from .delivery import as_secret, as_shell, row_of, since_of, uri_of, write_ca
-from .following import Report, follow
+from .following import Report, called, follow
 from .names import locate_names
-from .output import check_stdout, note, print_rows, printable, safe, span, write, write_styled
+from .output import check_stdout, command_line, note, print_rows, printable, safe, span, write, write_styled
 from .running import DIFFERENT, DONE, SOME_FAILED, reads
-from .stores import IfMissing
+from .stores import IfMissing, open_store, shown
 from .tenants_place import Opened, is_suspended, named, open_place, open_records, open_selection
 
 _UNFINISHED = {Problem.UNFINISHED, Problem.REMOVAL_UNFINISHED}
@@ -64,14 +66,29 @@ async def list_tenants(printed: Table, place: Recorded, words: ClusterArgument =
     Example: aiodbclient tenants list --cluster tenants-prod --store tenants.db
     """
     place, _ = resolved(place, words, 0)
-    async with open_records(place) as opened:
-        found = {role: (await opened.on_record(role)).records.values() for role in Role}
-        called = opened.called
-    rows = [_line(record, role, printed, called) for role, records in found.items() for record in records]
+    try:
+        async with open_records(place) as opened:
+            found = {role: (await opened.on_record(role)).records.values() for role in Role}
+            none = "" if any(found.values()) else await opened.elsewhere()
+    except InvalidArgumentError:
+        await _say_if_tenant(place, words)
+        raise
+    rows = [_line(record, role, printed, opened.called) for role, records in found.items() for record in records]
     rows.sort(key=lambda row: str(row["name"]))
-    none = f"{place.store} has no tenants"
+    none = none or f"{shown(place.store)} has no tenants"
     print_rows(rows, as_objects=printed.as_json, wide=printed.wide, last=_LAST, none=none)
     return opened.end(DONE)
+
+
+async def _say_if_tenant(place: Recorded, words: list[str] | None) -> None:
+    """Say how to show a tenant, if CLUSTER is the name of one."""
+    record = None
+    with suppress(StoreError):
+        async with open_store(place.store) as store:
+            record = await store.get(record_name(words[0], Role.OWNER)) if words else None
+    if words and (cluster := cluster_of(record)) is not None:
+        options = given_options(evolve(place, clusters=[cluster]), Recorded)
+        note(f"{safe(words[0])} is a tenant. To show it: {command_line(['tenants', 'show', words[0], *options])}")
 
 
 def _line(record: Record, role: Role, printed: Table, called: Mapping[str, str]) -> dict[str, object]:
@@ -79,7 +96,9 @@ def _line(record: Record, role: Role, printed: Table, called: Mapping[str, str])
     row: dict[str, object] = {"name": record.name, "role": role.value}
     if len(called) > 1:
         row["cluster"] = called.get(cluster_of(record) or "")
-    if now is None or now.suspended is None:
+    if (intent := intent_of(record)) is not None and intent.removes:
+        row["state"] = "removing"
+    elif now is None or now.suspended is None:
         row["state"] = "begun" if now is None else "ready"
     elif printed.as_json:
         row |= {"state": "suspended", "suspended": now.suspended.isoformat(timespec="seconds")}
@@ -156,7 +175,7 @@ async def show_tenants(
         missing |= {name: opened.unusable(name, role) for name in unusable}
     credentials = [each for each in found.values() if each is not None]
     if wanted is None and not credentials:
-        note(f"{place.store} has no tenants")
+        note(f"{shown(place.store)} has no tenants")
     _print_credentials(credentials, printed, ca_file, show=show)
     for name, why in missing.items():
         note(f"{safe(name)}: {why}")
@@ -209,7 +228,7 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
             rows.append({"name": outcome.name} | row(outcome, role))
             return ""
         found = "in progress" if (outcome.name, role) in busy else ", ".join(outcome.problems)
-        return f"{safe(outcome.name)}{'' if role == Role.OWNER else f' ({role})'}: {found}" if found else ""
+        return f"{safe(called(outcome.name, role))}: {found}" if found else ""
 
     async def settle(outcome: TenantChecked, role: str) -> TenantChecked:
         if _UNFINISHED.intersection(outcome.problems) and await _is_claimed(opened.store, outcome.name, Role(role)):
@@ -221,14 +240,17 @@ async def check_tenants(chosen: Chosen, place: Place, printed: Checked, role: Ro
 
     async with open_selection(place, chosen, roles, default_all=True) as selected:
         opened, missing = selected.opened, selected.missing
+        owners = opened.found[Role.OWNER].records if Role.OWNER in roles else {}
+        asleep = sum(is_suspended(owners[name]) for name in selected.names.get(Role.OWNER, ()) if name in owners)
         report = Report(
             as_objects=printed.as_json,
             row=row,
             details=details,
             settle=settle,
-            summary=lambda: "" if broken or missing else ": all well",
+            summary=lambda: ("" if broken or missing else ": all well") + (f", {asleep} suspended" if asleep else ""),
             ways=opened.ways,
             events=opened.events,
+            heard=opened.heard,
         )
         runs = {its.value: opened.tenants.role(its).check(names) for its, names in selected.names.items()}
         total, budget = selected.total, opened.budget
@@ -250,7 +272,8 @@ def _say_what_helps(opened: Opened, broken: Mapping[tuple[str, str], TenantCheck
         names = [name for name, its in broken if its == role]
         which = names if len(names) <= FEW else ["--all"]
         if names:
-            note(f"{len(names)} with problems. To repair them: {opened.command('repair', *which, role=role)}")
+            what = "" if role is Role.OWNER else f" {role}{'s' * (len(names) > 1)}"
+            note(f"{len(names)}{what} with problems. To repair them: {opened.command('repair', *which, role=role)}")
         if going := opened.half_removed(names, role):
             what = "deletes their data" if role is Role.OWNER else f"deletes the {role}"
             note(f"repair finishes removals that began, which {what}: {some(going)}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .. import ClusterClient, Failed, Run
 from ..engines import Engine, guard_tenants
@@ -28,17 +28,17 @@ from ..errors import (
     TransportError,
 )
 from ..tenants import Record, Role, Store, TenantEvent, Tenants
-from ..tenants._intent import Verb, intent_of, pending
+from ..tenants._intent import Verb, cluster_of, intent_of, pending
 from ..tenants._naming import tenant_of
 from .arguments import Chosen, Place, Printed, Recorded, given_options, resolved, role_options
 from .asking import FEW, confirm_ending, some
 from .delivery import lines_of, row_of
-from .following import Report, follow
-from .names import check_tenants, read_names
+from .following import Heard, Report, called, follow
+from .names import check_tenants, read_names, selecting
 from .opening import AnyBudget, find_clusters, is_id, open_client, patiently
 from .output import command_line, note, safe, this_command
 from .running import DONE, SOME_FAILED, UNUSABLE, has_way_out
-from .stores import IfMissing, complain_damaged, open_store
+from .stores import IfMissing, complain_damaged, open_store, shown
 
 _ALIKE = str.maketrans("lIOo", "1100")  # letters that look like digits
 _NEAR = 0.75  # how near a name must be to the one that was meant
@@ -63,6 +63,7 @@ class Opened:
     place: Recorded
     called: Mapping[str, str]  # what the operator calls each cluster, by its id
     events: dict[str, TenantEvent]  # of each tenant that was worked on, by its name, with --verbose
+    heard: Heard
     found: dict[Role, OnRecord] = field(factory=dict[Role, OnRecord], init=False)
 
     @property
@@ -93,12 +94,32 @@ class Opened:
         """The names of ``wanted`` that are on record, and why the others are not. None: all."""
         found = await self.on_record(role)
         if wanted is None:
+            if not found.records and not found.damaged and (why := await self.elsewhere()):
+                raise InvalidArgumentError(f"{why}. Nothing was changed")
             return list(found.records), {}
         there = {*found.records, *found.damaged}
         owners = there if role is Role.OWNER else set((await self.on_record(Role.OWNER)).records)
         others = owners.difference(wanted)  # a name that was given too is not the one that was meant
         missing = {name: self._missing(name, role, owners, others) for name in wanted if name not in there}
         return [name for name in wanted if name in there], missing
+
+    async def elsewhere(self) -> str:
+        """What the store has of other clusters, if it has nothing of these; otherwise an empty text."""
+        counts = Counter[str | None]()
+        with suppress(StoreError):  # a damaged record is reported by whoever uses it
+            async for record in self.store.records():
+                counts[cluster_of(record)] += 1
+        del counts[None]
+        if not counts or counts.keys() & self.called.keys():
+            return ""
+        ids = [f"{safe(cluster)} ({count})" for cluster, count in counts.most_common(FEW)]
+        more = f" and {len(counts) - FEW} more" if len(counts) > FEW else ""
+        place = evolve(self.place, clusters=list(map(str, counts))[:FEW])
+        return (
+            f"{shown(self.place.store)} has no tenants of {safe(self.cluster)}: its {counts.total()} records belong to "
+            f"other clusters: {', '.join(ids)}{more}. To see them: "
+            f"{command_line(['tenants', 'list', *given_options(place, Recorded)])}"
+        )
 
     def _missing(self, name: str, role: Role, owners: set[str], others: set[str]) -> str:
         if name in owners:
@@ -116,23 +137,26 @@ class Opened:
             if begun or has_way_out(outcome.error):
                 groups[type(outcome.error), role, "".join(begun[:1])].append(outcome.name)
         for (kind, role, verb), names in groups.items():
-            for way in self._ways(kind, names if len(names) <= FEW else ["--all"], role, verb):
+            for way in self._ways(kind, names, role, verb):
                 yield f"{some(names)}: {way}"
 
-    def _ways(self, kind: type[Exception], which: list[str], role: Role, verb: str) -> Iterator[str]:
-        if kind is RotationPendingError:
-            yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
-            if which != ["--all"]:  # the others would be rotated again
-                forced = self.command("rotate", *which, "--force", role=role)
-                yield f"to rotate nevertheless, which ends what is not retired: {forced}"
-        elif kind is SuspendedError:
-            yield f"suspended. To give the logins back: {self.command('resume', *which)}"
-        elif kind is NoRoomError:
+    def _ways(self, kind: type[Exception], names: list[str], role: Role, verb: str) -> Iterator[str]:
+        if kind is NoRoomError:
             yield f"no room. Use a higher --most, or add a --cluster. To see the rooms: {self.command('rooms')}"
         elif kind is ConflictError and len(self.called) > 1:
             yield "not on record, and on a cluster. To take over what exists, use --adopt and that --cluster alone"
         elif kind is ConflictError:
             yield f"not on record, and on the cluster. To take over what exists: {this_command('--adopt')}"
+        else:
+            yield from self._ways_of(kind, selecting(names), role, verb)
+
+    def _ways_of(self, kind: type[Exception], which: list[str], role: Role, verb: str) -> Iterator[str]:
+        if kind is RotationPendingError:
+            yield f"not retired yet. To revoke the previous logins: {self.command('retire', *which, role=role)}"
+            forced = self.command("rotate", *which, "--force", role=role)
+            yield f"to rotate nevertheless, which revokes what is not retired: {forced}"
+        elif kind is SuspendedError:
+            yield f"suspended. To give the logins back: {self.command('resume', *which)}"
         elif kind is NotFoundError:
             recreate = self.command("repair", *which, "--recreate", role=role)
             yield f"no database. Restore it from a backup of the cluster, or make an empty one: {recreate}"
@@ -179,6 +203,17 @@ def is_suspended(record: Record, before: datetime | None = None) -> bool:
     return since is not None and (before is None or since <= before)
 
 
+def is_young(record: Record, age: timedelta) -> bool:
+    """Whether the tenant's credential is younger than ``age``."""
+    since = None if record.current is None else record.current.since
+    return since is not None and datetime.now(UTC) - since < age
+
+
+def waits_for_retire(record: Record) -> bool:
+    """Whether the tenant was rotated, and its previous credential is not retired."""
+    return record.previous is not None and record.intended is None
+
+
 @asynccontextmanager
 async def open_place(
     place: Place, if_missing: IfMissing = IfMissing.FAIL, most: int | None = None
@@ -186,11 +221,12 @@ async def open_place(
     """Find the clusters, then open the store, so that clusters which can have no tenants leave no new store behind."""
     if place.admin is not None and len(place.clusters or ()) > 1:
         raise InvalidArgumentError("--admin is for one cluster, and several are given. Nothing was sent")
-    async with open_client(place) as (client, budget):
+    heard = Heard()
+    async with open_client(place, on_event=heard) as (client, budget):
         async with patiently():
             clusters = await find_clusters(client, place.clusters or ())
         options = {"private": place.private, "admin": place.admin, "connection_limit": place.connection_limit}
-        async with _open(place, clusters, budget, if_missing, most=most, **options) as opened:
+        async with _open(place, clusters, budget, heard, if_missing, most=most, **options) as opened:
             yield opened
 
 
@@ -208,13 +244,18 @@ async def open_records(place: Recorded, most: int | None = None) -> AsyncGenerat
                 ids = command_line(["store", "list", place.store, "-o", "wide"])
                 note(f"this needs no API where --cluster is an id. To see the ids on record: {ids}")
                 raise
-        async with _open(place, clusters, budget, IfMissing.FAIL, most=most) as opened:
+        async with _open(place, clusters, budget, Heard(), IfMissing.FAIL, most=most) as opened:
             yield opened
 
 
 @asynccontextmanager
 async def _open(
-    place: Recorded, clusters: Sequence[ClusterClient], budget: AnyBudget, if_missing: IfMissing, **options: Any
+    place: Recorded,
+    clusters: Sequence[ClusterClient],
+    budget: AnyBudget,
+    heard: Heard,
+    if_missing: IfMissing,
+    **options: Any,
 ) -> AsyncGenerator[Opened]:
     engine = next((each.engine for each in clusters if each.engine is not None), None)
     for each in clusters:
@@ -229,7 +270,7 @@ async def _open(
     async with open_store(place.store, if_missing) as store:
         on_event = keep if place.verbose else None
         tenants = Tenants(clusters, store, prefix=place.prefix, on_event=on_event, **options)
-        yield Opened(tenants, store, budget, engine, place, called, events)
+        yield Opened(tenants, store, budget, engine, place, called, events, heard)
 
 
 def named(names: list[str], file: Path | None, everybody: bool) -> list[str] | None:
@@ -323,7 +364,7 @@ def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
         if outcome.action == "kept" and outcome.credential is not None and outcome.credential.suspended is not None:
             left.append(outcome.name)
         if problems := getattr(outcome, "problems", ()):
-            lines.append(f"{safe(outcome.name)}: {outcome.action}: {', '.join(problems)}")
+            lines.append(f"{safe(called(outcome.name, role))}: {outcome.action}: {', '.join(problems)}")
         elif outcome.action == "deleted":
             lines.append(f"{safe(outcome.name)}: deleted")
         if show and outcome.credential is not None:
@@ -337,4 +378,5 @@ def report_of(printed: Printed, opened: Opened, *, show: bool) -> Report:
         summary=lambda: f" ({some(left)}: suspended)" if left else "",
         ways=opened.ways,
         events=opened.events,
+        heard=opened.heard,
     )

@@ -36,7 +36,9 @@ from .names import locate_names
 from .output import note, this_command
 from .running import writes
 from .stores import IfMissing
-from .tenants_place import is_suspended, open_place, open_selection, report_of
+from .tenants_place import is_suspended, is_young, open_place, open_selection, report_of, waits_for_retire
+
+_RUN_AGAIN = timedelta(hours=1)  # until then, a rotation that was killed is run again
 
 
 @writes
@@ -97,7 +99,7 @@ async def repair_tenants(
     chosen: Chosen,
     place: Place,
     printed: Printed,
-    role: RoleOption = Role.OWNER,
+    role: RolesOption = None,
     recreate: Annotated[
         bool, option("--recreate", help="Create missing databases again, empty. Their data is lost already.")
     ] = False,
@@ -111,11 +113,11 @@ async def repair_tenants(
 
     Example: aiodbclient tenants repair --all --cluster tenants-prod --store tenants.db
     """
-    async with open_selection(place, chosen, [role]) as selected:
-        names, opened = selected.names[role], selected.opened
-        going = opened.half_removed(names, role)
-        question = removal(going, opened.cluster, role, "finish their removal, which deletes their data")
-        selected.confirm_ending(question, len(going), most=len(names), yes=yes or not has_terminal())
+    async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
+        for its, names in selected.names.items():
+            going = selected.opened.half_removed(names, its)
+            question = removal(going, selected.opened.cluster, its, "finish their removal, which deletes their data")
+            selected.confirm_ending(question, len(going), most=len(names), yes=yes or not has_terminal())
         return await selected.run(lambda tenants, names: tenants.repair(names, recreate=recreate), printed, show=show)
 
 
@@ -138,24 +140,36 @@ async def rotate_tenants(
 ) -> int:
     """Give each tenant a new credential, with its other login. The old one works until `retire`.
 
+    After a crash, run it again: --all and --from leave out tenants that were rotated within the last hour and wait for
+    `retire`.
+
     Example: aiodbclient tenants rotate alpha beta --cluster tenants-prod --store tenants.db
     Example: aiodbclient tenants rotate --all --older-than 30d --yes --cluster tenants-prod --store tenants.db
     """
-    young = None if older_than is None else datetime.now(UTC) - older_than
+    again = older_than is None and not force and not chosen.typed
+
+    def is_fresh(record: Record | None) -> bool:
+        return again and record is not None and waits_for_retire(record) and is_young(record, _RUN_AGAIN)
 
     def is_due(record: Record) -> bool:
-        since = None if record.current is None else record.current.since
-        return not is_suspended(record) and (young is None or since is None or since <= young)
+        return not is_suspended(record) and (older_than is None or not is_young(record, older_than))
 
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
-        found, cluster = selected.opened.found, selected.opened.cluster
-        due = [record for its in found.values() for record in its.records.values() if is_due(record)]
-        if chosen.everybody and due:
-            ends = sum(record.previous is not None for record in due)
+        found, cluster, total = selected.opened.found, selected.opened.cluster, selected.total
+        records = {its: found[its].records for its in selected.names}
+        left = {its: [n for n in names if not is_fresh(records[its].get(n))] for its, names in selected.names.items()}
+        selected = evolve(selected, names=left)
+        if fresh := total - selected.total:
+            note(f"rotated within the last hour, and left alone until `retire`: {fresh}")
+        due = [record for its in left for name in left[its] if (record := records[its].get(name)) and is_due(record)]
+        ends = sum(map(waits_for_retire, due))
+        going = len(due) if force else len(due) - ends
+        if chosen.everybody and going:
             ended = f"This ends {ends} old ones that programs may still use." if force else "The old ones keep working."
+            refused = "" if force or not ends else f" {ends} more wait for `retire`, and are refused."
             asleep = [record.name for record in found[Role.OWNER].records.values() if is_suspended(record)]
-            left = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
-            confirm(f"Give {len(due)} logins on {cluster} new credentials? {ended}{left}", yes=yes)
+            alone = f" Suspended, and left alone: {some(asleep)}." if asleep else ""
+            confirm(f"Give {going} logins on {cluster} new credentials? {ended}{refused}{alone}", yes=yes)
         return await selected.run(
             lambda tenants, names: tenants.rotate(names, older_than=older_than, force=force),
             printed,
@@ -184,10 +198,13 @@ async def retire_tenants(
     """
     async with open_selection(place, chosen, role or [Role.OWNER]) as selected:
         found, cluster = selected.opened.found, selected.opened.cluster
-        olds = [name for its in found.values() for name, record in its.records.items() if record.previous]
+        records = [record for its in selected.names for record in found[its].records.values() if record.previous]
+        olds = [record.name for record in records if after is None or not is_young(record, after)]
         if chosen.everybody and olds:
+            names = list(dict.fromkeys(olds))
+            number = f" ({len(olds)} logins of {len(names)} tenants)" if len(olds) > 1 else ""
             sessions = " and end their open sessions" if end_sessions else ""
-            confirm(f"Retire the previous logins of {some(olds)} on {cluster}{sessions}?", yes=yes)
+            confirm(f"Retire the previous logins of {some(names)}{number} on {cluster}{sessions}?", yes=yes)
         return await selected.run(
             lambda tenants, names: tenants.retire(names, after=after, end_sessions=end_sessions), printed
         )

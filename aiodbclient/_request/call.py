@@ -20,11 +20,20 @@ if TYPE_CHECKING:
 class Meter:
     """Counts the requests of one name, and the seconds of its calls, with those that they ``waited`` for the budget."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, resumable: bool = False) -> None:
+        self.resumable = resumable  # running it again finishes what a stopped name has changed
         self.begun = False  # if so, ``Run.stop`` lets the name finish
+        self.waiting = False  # for the budget
+        self.stop: Callable[[], object] | None = None  # ends the name, once its run is stopped
         self.requests = 0
+        self.writes = 0  # those that may have changed something
         self.seconds: float = 0.0
         self.waited: float = 0.0
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether the name may end now: it waits for the budget, and nothing that it changed would be lost."""
+        return not self.begun or (self.waiting and (self.resumable or not self.writes))
 
 
 # The client sets these: another value would break the request, replace the token, or send it to another host.
@@ -120,9 +129,14 @@ class Call:
         self.sent += 1
         self.meter.begun = True
         self.meter.requests += 1
+        self.meter.writes += self.operation.writes
         self.meter.waited += waited
         if self.patience is not None:
             self.patience = max(self.patience - waited, 0.0)
+
+    def refuse(self) -> None:
+        """Note that a 429 refused the request, which changed nothing."""
+        self.meter.writes -= self.operation.writes
 
     @property
     def what(self) -> str:
@@ -160,7 +174,7 @@ _NOTHING_SENT = "nothing was sent"
 _SETTLE = {
     "users.create": "read the name back; if it is there without a password that you know, reset_auth it, else create "
     "it again",
-    "users.reset_auth": "the old password may have ended, so reset_auth it again",
+    "users.reset_auth": "the old password may be revoked, so reset_auth it again",
     "dbs.create": "read the name back, and create it again if it is not there",
 }
 

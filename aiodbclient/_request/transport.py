@@ -35,6 +35,7 @@ TokenProvider = Callable[[], Awaitable[str]]
 # The share of a try's timeout that the connect may take. Less than 1, so that a failed connect is reported as that
 # ("nothing was sent"), and not as a request that timed out.
 _CONNECTING = 0.9
+_STOPPING = 0.5  # s that a name of a stopped run waits for a slot
 
 
 class Token:
@@ -157,7 +158,7 @@ class Transport:
         session = self._session.opened()
         asked = perf_counter()
         try:
-            await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience)
+            await self._slot(call)
         except RateLimitError as error:
             raise no_slot(call, error.retry_after) from None
         granted, sent_before = perf_counter(), call.sent
@@ -169,6 +170,21 @@ class Transport:
                 return await self._request(call, token, session, asked, granted)
         finally:
             self.budget.release(sent=call.sent > sent_before)
+
+    async def _slot(self, call: Call) -> None:
+        """Wait for a slot of the budget. A name of a stopped run does not wait, if it may end."""
+        meter = call.meter
+        meter.waiting = True
+        stop = meter.stop if meter.is_unsent else None
+        try:
+            await self.budget.acquire(bulk=call.options.bulk, max_wait=call.patience if stop is None else _STOPPING)
+        except RateLimitError:
+            if stop is not None:
+                stop()
+                await asyncio.sleep(0)  # it is cancelled here
+            raise
+        finally:
+            meter.waiting = False
 
     async def _request(
         self, call: Call, token: Token, session: aiohttp.ClientSession, asked: float, granted: float
@@ -193,6 +209,7 @@ class Transport:
         else:
             if answer.status == 429:
                 call.closed_for = await self.budget.throttle(answer.headers)
+                call.refuse()
             elif answer.status < 500 and answer.status != 401:
                 # A 5xx or 401 may come from a proxy or concern another token, so its headers are not about our limit.
                 self.budget.observe(answer.headers)

@@ -20,6 +20,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from .._dsn import is_loopback
 from .._pacing.budget import Window
 from . import _option_text as option_text
+from ._faults import Faults
 from ._reach import LOOPBACK
 from ._sandbox import Sandbox
 from ._server import STEERING
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_fault,
         metavar="'OPERATION: OPTION...'",
         help="make requests fail, for example 'users.create: status=503 nth=3', 'users.get,users.list: delay=0.5' or "
-        "'*: cut probability=0.01'; the options are those of Faults.add (may be repeated)",
+        "'*: cut probability=0.01'; `aiodbclient sandbox fault --help` lists the options (may be repeated)",
     )
     parser.add_argument(
         "--dsn",
@@ -138,9 +139,12 @@ def _fault_parser() -> argparse.ArgumentParser:
         nargs="*",
         type=_fault,
         metavar="'OPERATION: OPTION...'",
-        help="a fault to set, for example 'users.create: status=423 times=3'; `aiodbclient sandbox --help` has more",
+        help="a fault to set, for example 'users.create: status=423 times=3', 'users.get,users.list: delay=0.5' or "
+        f"'*: cut probability=0.01'. OPTION: {', '.join(option_text.options(Faults.add))}; Faults.add explains them",
     )
-    parser.add_argument("--clear", nargs="?", const="", metavar="ID", help="first end the fault with this ID, or all")
+    parser.add_argument(
+        "--clear", nargs="?", const="all", type=_fault_id, metavar="ID", help="first end the fault with this ID, or all"
+    )
     return parser
 
 
@@ -162,7 +166,7 @@ def _steer(options: argparse.Namespace) -> int:
 
     try:
         if options.clear is not None:
-            send("DELETE", f"/{options.clear}")
+            send("DELETE", "/" if options.clear == "all" else f"/{options.clear}")
         for fault in options.fault:
             send("POST", body=fault)
         faults = send("GET")
@@ -221,6 +225,12 @@ def _fault(text: str) -> str:
         option_text.read_fault(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _fault_id(text: str) -> str:
+    if text != "all" and not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the ID of a fault; write --clear last to end all of them")
     return text
 
 

@@ -10,16 +10,21 @@ from typing import Any
 from ._faults import Faults, check_fault
 
 
-def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
-    """Read ``OPTION...`` as keyword arguments of ``function``. Raises ValueError."""
-    # An option is ``name=value``, or only the name of a boolean. ``name=KEY:VALUE`` for a mapping, and ``name=VALUE``
-    # for a list, may be repeated. A value with spaces has quotes.
-    readers = {
+def options(function: Callable[..., Any]) -> dict[str, Callable[[str], Any]]:
+    """The options that ``function`` takes, and what reads the value of each."""
+    return {
         name: _OF_TYPE.get(str(parameter.annotation), str)
         for name, parameter in signature(function).parameters.items()
         if parameter.kind is Parameter.KEYWORD_ONLY
     }
-    options: dict[str, Any] = {}
+
+
+def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
+    """Read ``OPTION...`` as keyword arguments of ``function``. Raises ValueError."""
+    # An option is ``name=value``, or only the name of a boolean. ``name=KEY:VALUE`` for a mapping, and ``name=VALUE``
+    # for a list, may be repeated. A value with spaces has quotes.
+    readers = options(function)
+    given: dict[str, Any] = {}
     for word in shlex.split(text):
         name, equals, value = word.partition("=")
         if name not in readers:
@@ -28,10 +33,10 @@ def read(function: Callable[..., Any], text: str) -> dict[str, Any]:
         try:
             if not equals and read is not _flag:
                 raise ValueError
-            options[name] = _joined(options.get(name), read(value if equals else "true"))
+            given[name] = _joined(given.get(name), read(value if equals else "true"))
         except ValueError:
             raise ValueError(f"{word!r} is not a valid value of {name}") from None
-    return options
+    return given
 
 
 def read_fault(text: str, clusters: Mapping[str, str] | None = None) -> tuple[str | list[str], dict[str, Any]]:
@@ -40,14 +45,14 @@ def read_fault(text: str, clusters: Mapping[str, str] | None = None) -> tuple[st
     names = where.replace(",", " ").split()
     if not colon or not names:
         raise ValueError(f"{text!r} is not OPERATION: OPTION..., such as 'users.create: status=503 nth=3'")
-    operation, options = "*" if names == ["*"] else names, read(Faults.add, what)
-    check_fault(operation, options)
-    if clusters is not None and "cluster" in options and options["cluster"] not in clusters:
-        found = [cluster_id for cluster_id, name in clusters.items() if name == options["cluster"]]
+    operation, given = "*" if names == ["*"] else names, read(Faults.add, what)
+    check_fault(operation, given)
+    if clusters is not None and "cluster" in given and given["cluster"] not in clusters:
+        found = [cluster_id for cluster_id, name in clusters.items() if name == given["cluster"]]
         if not found:
-            raise ValueError(f"the fault names no cluster: {options['cluster']}")
-        options["cluster"] = found[0]
-    return operation, options
+            raise ValueError(f"the fault names no cluster: {given['cluster']}")
+        given["cluster"] = found[0]
+    return operation, given
 
 
 def _joined(before: Any, value: Any) -> Any:

@@ -46,6 +46,8 @@ class LateWrites:
 class TenantJob(Job[str, DoneT]):
     """A job on tenants, given by name. ``do_one`` is the work on one of them."""
 
+    resumable = True  # what it changes is on record
+
     def __init__(self, tenancy: Tenancy) -> None:
         super().__init__()
         self.tenancy = tenancy

@@ -47,7 +47,7 @@ class RotateTenants(AgedJob[TenantDone]):
         if previous is not None and record.intended is None and not self._force:
             raise RotationPendingError(
                 f"the tenant {tenant.names.tenant!r} was rotated and the previous credential is not retired: rotating "
-                "again would end it while programs may still use it",
+                "again would revoke it while programs may still use it",
                 advice="retire it first, or pass force=True",
             )
         exists = current.spare or previous is not None

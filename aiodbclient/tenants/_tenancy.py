@@ -116,7 +116,7 @@ class Tenancy:
             own = f"{'this is' if len(self.sites) == 1 else 'these are'} {', '.join(self.sites)}"
             return (
                 f"the tenant {name!r} is on record for the cluster {cluster}, but {own}: a name is taken in the whole "
-                "store, so choose another one, or give Tenants that cluster too; nothing was sent"
+                "store, so choose another one, or name that cluster too; nothing was sent"
             )
         kept = [each for each in (record.current, record.previous) if each is not None]
         stored = [(each.engine, each.username) for each in kept]

@@ -292,7 +292,7 @@ class Tenants:
     ) -> Run[TenantOutcome]:
         """Revoke the previous credential, and end its sessions.
 
-        PostgreSQL: its login is deleted. MySQL: its login is locked. Otherwise its login gets a random password.
+        The login stays, with a random password. PostgreSQL: also without rights. MySQL: locked.
 
         Safe to repeat after an error and to cancel.
 

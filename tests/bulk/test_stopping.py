@@ -263,3 +263,19 @@ async def test_dropping_a_run_that_sets_up_cancels_what_it_reads(sandbox: Sandbo
         await asyncio.wait_for(anext(pg.users.provision(endless())), 0.1)
 
     await assert_quiet(sandbox)
+
+
+async def test_stop_does_not_wait_for_what_the_rate_limit_refused(sandbox: Sandbox, pg: ClusterClient) -> None:
+    sandbox.faults.add("users.create", status=429)
+    run = pg.users.provision(endless(), concurrency=4)
+
+    async def stop_when_refused() -> None:
+        while sandbox.counts.get(("users.create", 429), 0) < 1:  # noqa: ASYNC110 - it is the server that counts
+            await asyncio.sleep(0.005)
+        run.stop()
+
+    stopping = asyncio.create_task(stop_when_refused())
+    async with asyncio.timeout(5):  # the gate is closed for longer
+        assert [outcome async for outcome in run] == []
+    await stopping
+    assert our_tasks() == set()

@@ -135,6 +135,8 @@ def test_a_removal_that_repair_finishes_is_named_and_asked_for(command: Command,
     half_remove(command, a)
     checked = command("tenants", "check", *command.place)
     assert f"repair finishes removals that began, which deletes their data: {a}\n" in checked.err
+    states = {each["name"]: each["state"] for each in command("tenants", "list", *command.place, "--json").objects()}
+    assert (states.pop(a), set(states.values())) == ("removing", {"ready"})
     planned = command("tenants", "plan", *three, *command.place)
     assert planned.out.startswith(f"~ {a} (half removed: its removal is finished, with all data, and it is created ")
 
@@ -165,7 +167,17 @@ def test_check_says_what_it_did_not_check(command: Command, three: list[str]) ->
     assert command("users", "delete", command.cluster, reader["username"], "--yes").code == 0
     broken = command("tenants", "check", *command.place, "--role", "all")
     assert (broken.code, broken.out) == (5, f"{a} (reader): login_missing\n4 checked\n")
-    assert f"To repair them: aiodbclient tenants repair {a} --role reader" in broken.err
+    assert f"1 reader with problems. To repair them: aiodbclient tenants repair {a} --role reader" in broken.err
+    repaired = command("tenants", "repair", "--all", "--role", "all", *command.place)
+    assert (repaired.code, repaired.out) == (0, f"{a} (reader): repaired: login_missing\n3 kept, 1 repaired\n")
+    command.remove_all()
+
+
+def test_prune_without_anything_to_remove_names_a_bound_that_is_of_use(command: Command, three: list[str]) -> None:
+    unbounded = command("tenants", "provision", *three, "--prune", "--yes", *command.place)
+    assert unbounded.code == 2
+    assert "--yes needs --max N here, the most that may be removed, such as: aiodbclient tenants" in unbounded.err
+    assert "--max 10. Nothing was changed" in unbounded.err
     command.remove_all()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +68,27 @@ def test_new_tenants_are_spread_and_every_command_finds_them(many: Command) -> N
     assert (foreign.code, "not on record" in foreign.err) == (1, True)
     taken = many("tenants", "provision", eastern, "--cluster", "west")
     assert (taken.code, "is on record for the cluster" in taken.err) == (1, True)
+    remove_all(many)
+
+
+def test_a_cluster_that_was_made_again_is_not_found_well(many: Command) -> None:
+    assert many("tenants", "provision", "a", "b", "--cluster", "east").code == 0
+    assert many("tenants", "provision", "a", "--role", "reader", "--cluster", "east").code == 0
+    [east] = [each["id"] for each in many("clusters", "--json").objects() if each["name"] == "east"]
+
+    for arguments in (["check"], ["check", "--role", "all"], ["exec", "--all", "--", "true"], ["rotate", "--all"]):
+        done = many("tenants", *arguments[:1], "--cluster", "west", *arguments[1:])
+        assert (done.code, done.out) == (2, ""), done
+        assert f"has no tenants of west: its 3 records belong to other clusters: {east} (3). To see them: " in done.err
+    listed = many("tenants", "list", "--cluster", "west")
+    assert (listed.code, f"belong to other clusters: {east} (3)" in listed.err) == (0, True)
+    [see] = re.findall(r": (aiodbclient .*)", listed.err)
+    assert len(many(*shlex.split(see)[1:], "--json").objects()) == 3
+
+    by_name = many("tenants", "list", "a")
+    assert (by_name.code, "no cluster is called 'a'" in by_name.err) == (2, True)
+    [show] = re.findall(r"a is a tenant. To show it: (aiodbclient .*)", by_name.err)
+    assert many(*shlex.split(show)[1:]).out.splitlines()[1].startswith("a ")
     remove_all(many)
 
 
@@ -141,7 +164,7 @@ def test_a_suspended_tenant_comes_back_or_is_removed(many: Command) -> None:
     listed = many("tenants", "list", "--json").objects()
     assert [each["state"] for each in listed] == ["suspended", "suspended", "ready"]
     assert "+00:00" in listed[0]["suspended"]
-    assert many("tenants", "check").out == "3 checked: all well\n"
+    assert many("tenants", "check").out == "3 checked: all well, 2 suspended\n"
     early = many("tenants", "remove", "--all", "--suspended-for", "30d", "--yes", "--max", "0")
     assert (early.code, early.out) == (0, "nothing to do\n")
     assert many("tenants", "remove", "a", "c", "--suspended-for", "30d", "--yes").out == "2 kept\n"

@@ -105,7 +105,7 @@ def test_rotate_and_retire_of_all_say_what_will_end(command: Command, names: lis
     provision(command, *names[:2])
     assert command("tenants", "rotate", names[0], *command.place).code == 0
     for verb, question in (
-        ("rotate", "Give 2 logins on tenants-prod new credentials? The old ones keep working."),
+        ("rotate", "Give 1 logins on tenants-prod new credentials? The old ones keep working. [y/N]"),
         ("retire", f"Retire the previous logins of {names[0]} on tenants-prod and end their open sessions?"),
     ):
         terminal = command.terminal("tenants", verb, "--all", *command.place, columns=200)

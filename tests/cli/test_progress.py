@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from bisect import bisect_right
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 pytest.importorskip("typer", reason="needs the cli extra")
 
-from aiodbclient import RateBudget, Window
+from aiodbclient import RateBudget, RequestEvent, Window
+from aiodbclient._cli.following import Heard
 from aiodbclient._cli.progress import LINE_EVERY, Bar, Pace, Taken, seconds_left
 
 from .conftest import Command
@@ -108,6 +110,17 @@ async def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "e: refused\n"
 
 
+async def test_the_rate_limit_stays_visible_while_no_request_waits_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    budget = RateBudget([Window(1, 60.0)])
+    await budget.acquire()
+    budget.release(sent=True)
+    with Bar(10, 10, budget, clock) as bar:
+        clock.now += LINE_EVERY
+        bar._draw()
+    assert re.fullmatch(r"aiodbclient: 0 of 10 done, rate limit: (59|60)s\n", capsys.readouterr().err)
+
+
 async def test_a_line_says_what_a_run_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
     class Paused:
         waiting: str | None = None
@@ -141,3 +154,11 @@ def test_a_command_says_that_its_cluster_is_resized(command: Command) -> None:
 
     assert (done.code, done.err.count("waiting: the cluster is resizing\n")) == (0, 1)
     assert command("tenants", "remove", "a", "b", *place, "--yes").code == 0
+
+
+def test_the_cause_of_a_stop_is_not_hidden_by_the_rate_limit() -> None:
+    heard = Heard()
+    for status in (200, 429, 503, 429, 200):
+        heard(RequestEvent("users.create", "POST", status, None, 1, 0.0, 0.1))
+    assert heard.last is not None
+    assert heard.last.status == 503

@@ -106,6 +106,14 @@ def test_the_faults_of_a_running_sandbox_are_set_and_cleared(
         assert fault("--clear", second) == (1, f"the sandbox refuses it: there is no fault {second}\n")
         assert fault("*: cut cluster=none") == (1, "the sandbox refuses it: the fault names no cluster: none\n")
         assert fault("--clear") == (0, "no faults\n")
+        for arguments, end, said in (
+            (["--clear", "*: delay=0.5"], 2, "'*: delay=0.5' is not the ID of a fault; write --clear last"),
+            (["--help"], 0, "password_empty_for"),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                fault(*arguments)
+            shown = capfd.readouterr()
+            assert (ended.value.code, said in shown.out + shown.err) == (end, True)
         assert [request.operation for request in sandbox.requests] == ["clusters.list"]
 
         monkeypatch.setenv("DIGITALOCEAN_TOKEN", sandbox.add_token())

@@ -108,7 +108,7 @@ async def test_a_name_that_a_process_works_on_is_refused(stores: Stores) -> None
         await keep(source, "alpha")
         claim = await claimed(worker, "alpha")
         for moving in (rewrite_records(source), copy_records(source, target)):
-            with pytest.raises(StoreError, match="a process works on 'alpha': stop the processes that use the store"):
+            with pytest.raises(StoreError, match="a process works on 'alpha': run this again when it is done"):
                 await moving
         await worker.release(claim)
         assert await copy_records(source, target) == 1

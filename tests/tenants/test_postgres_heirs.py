@@ -213,7 +213,7 @@ async def test_what_a_login_cannot_give_away_keeps_it_from_being_deleted(
 
     assert owners(managed, names.whole) == {login}
     assert not managed.lets_in(login, names.whole)  # its password is unknown
-    assert await grants.problems(names, names.logins) == frozenset()
+    assert await grants.problems(names, names.logins[1:]) == frozenset()
 
     managed.reset(login, "reset")
     managed.api("DROP FUNCTION theirs.f()", names.whole)

@@ -143,7 +143,7 @@ async def test_four_tenants_that_hold_locks_do_not_stop_the_others(
     for names in hostile:
         assert await grants.log_in(names, names.logins[1], PASSWORD) is None
         assert await grants.problems(names, names.logins) == {Problem.RIGHTS_MISSING}
-        assert await ended(grants, names, names.logins[0], PASSWORD, managed.deletes(names.logins[0])) is None
+        assert await grants.end_login(names, names.logins[0], PASSWORD) is None
         assert await grants.problems(names, [names.logins[1]]) == frozenset()
 
 

@@ -150,7 +150,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
         try:
             async with self._logins, self._entered(names, username, password, testing=True) as session:
-                prepared = await prepare(session) if names.role is Role.OWNER else Prepared.DONE
+                prepared = await prepare(session)
             if prepared is Prepared.HAS_TO_INHERIT:
                 async with self._session(names) as session:
                     await take(session, [inherit_step(session, username)])
@@ -232,8 +232,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                         await take(session, await lacking_outside(session, others, ended=username))
         if kept is not None:
             raise kept
-        if names.role is Role.OWNER:
-            await drop_elsewhere(partial(self._session, names))
+        await drop_elsewhere(partial(self._session, names))
         return None
 
     async def has_expired(self, names: Names, username: str) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum, auto
 from typing import Any
 
@@ -17,6 +17,7 @@ from attrs import define, field
 from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
+from .._naming import Role
 from . import LoginRefusedError, ServerAwayError
 from .postgres_leaving import forget_role, gone_name, open_to, wait_until_free
 from .postgres_objects import hand_over
@@ -26,19 +27,25 @@ from .postgres_sessions import BlockedError, Opener, Session
 _ROUNDS_OF_SCRAM = SQL("SET scram_iterations = 4096")
 _ROUNDS = 100  # how often to look for other sessions of a login before giving up
 _LOOK_SECONDS = 0.05  # between two looks
+_BLOCKED_LOOKS = 5  # how often to wait for a lock on the password before saying who holds it
 
 _OWN = SQL("""
 WITH me AS (SELECT oid FROM pg_roles WHERE rolname = session_user),
      here AS (SELECT oid FROM pg_database WHERE datname = %s),
      owned AS (SELECT classid, objid FROM pg_shdepend, me WHERE refclassid = 'pg_authid'::regclass
                AND refobjid = me.oid AND deptype = 'o'
-               AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))),
-     settings AS (SELECT setdatabase, unnest(setconfig) AS setting FROM pg_db_role_setting, me WHERE setrole = me.oid)
-SELECT EXISTS (SELECT FROM settings WHERE setdatabase = 0 AND setting = %s),
-       EXISTS (SELECT FROM settings, here WHERE setdatabase = here.oid AND starts_with(setting, 'role=')),
-       EXISTS (SELECT FROM owned),
+               AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())))
+SELECT EXISTS (SELECT FROM owned),
        EXISTS (SELECT FROM owned, here WHERE classid = 'pg_database'::regclass AND objid = here.oid)
 """)
+# The login's settings in each database, None for all, that are not the wanted ones. One may keep programs out.
+_OTHER_SETTINGS = SQL("""
+SELECT datname FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole LEFT JOIN pg_database d ON d.oid = setdatabase
+WHERE rolname = session_user AND (setdatabase <> 0 OR setconfig <> %s)
+""")
+_SETTINGS = SQL(
+    "SELECT setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = setrole AND rolname = session_user"
+)
 # Sessions of this login with an uncommitted change of a role's password or settings.
 _END_BLOCKERS = SQL("""
 SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
@@ -49,7 +56,13 @@ WHERE usename = session_user AND pid <> pg_backend_pid() AND pid IN (
 _END_OTHERS = SQL("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usesysid = %s AND pid <> pg_backend_pid()
 """)
-# The same in one statement, the first of our session, because other sessions may be about to end ours.
+# Who holds a lock on a changed password: a prepared transaction of this login, or any open transaction.
+_CHANGING = SQL("""
+SELECT owner, database, gid FROM pg_prepared_xacts WHERE owner = %s UNION ALL
+SELECT usename, datname, NULL FROM pg_locks l JOIN pg_stat_activity USING (pid)
+WHERE relation = 'pg_authid'::regclass AND mode = 'RowExclusiveLock' AND granted AND pid <> pg_backend_pid()
+""")
+# ``_END_OTHERS`` in one statement, the first of our session, because other sessions may be about to end ours.
 _END_OTHERS_FIRST = SQL("""
 SELECT r.oid, (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE usesysid = r.oid AND pid <> pg_backend_pid())
@@ -60,6 +73,11 @@ FROM pg_roles r WHERE rolname = session_user
 _PENDING = SQL("""
 SELECT virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
 WHERE locktype = 'virtualxid' AND l.pid IS NOT NULL AND usesysid IS NULL AND datid IS NULL
+""")
+# The open transactions of tenants. In one that began while a login owned a function, that function may still run.
+_OPEN = SQL("""
+SELECT virtualtransaction, usename, datname FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+JOIN pg_roles r ON r.oid = usesysid WHERE locktype = 'virtualxid' AND NOT rolsuper AND usename <> current_user
 """)
 _PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database = current_database()")
 # The databases in which a login owns something or has prepared a transaction. "": all of them, such as a database.
@@ -89,14 +107,15 @@ class Prepared(Enum):
 
 
 async def prepare(session: Session) -> Prepared:
-    """As a login of the owner: let its sessions start as the owner role, and transfer its objects here to that role."""
+    """As a login: reset its settings. The owner's starts as the owner role, and gives that role its objects here."""
     names = session.names
-    ((begins, otherwise, owns, owns_database),) = await session.run(_OWN, names.database, f"role={names.owner}")
-    if not begins:
+    if names.role is not Role.OWNER:
+        await reset_settings(session)
+        return Prepared.DONE
+    await reset_settings(session, [f"role={names.owner}"])
+    if not await session.run(_SETTINGS):
         await _alter(session, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(Literal(names.owner)))
-    if otherwise:
-        database = Identifier(names.database or "")
-        await _alter(session, SQL("ALTER ROLE CURRENT_USER IN DATABASE {} RESET role").format(database))
+    ((owns, owns_database),) = await session.run(_OWN, names.database)
     if owns:
         ((inherits,),) = await session.run(_INHERITS, names.owner)
         if not inherits:
@@ -104,6 +123,13 @@ async def prepare(session: Session) -> Prepared:
         await give_up(session, session.login)
         await session.reset_role()
     return Prepared.GAVE_BACK if owns_database else Prepared.DONE
+
+
+async def reset_settings(session: Session, wanted: Sequence[str] = ()) -> None:
+    """As a login: reset its settings, unless they are the ``wanted`` ones."""
+    for (database,) in await session.run(_OTHER_SETTINGS, list(wanted)):
+        where = SQL("") if database is None else SQL("IN DATABASE {} ").format(Identifier(database))
+        await _alter(session, SQL("ALTER ROLE CURRENT_USER {}RESET ALL").format(where))
 
 
 async def present_logins(session: Session) -> list[str]:
@@ -159,6 +185,7 @@ async def prepare_deletion(open_session: Opener, username: str) -> None:
         ((role,),) = rows
         await wait_until_free(session, role=username)
         if session.knows_options:
+            await _wait_for_transactions(session, username)
             if left := await _databases(session, role):
                 raise _kept(session, username, left, [])
             if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usesysid = %s"), role):
@@ -173,6 +200,26 @@ async def prepare_deletion(open_session: Opener, username: str) -> None:
         text = SQL("ALTER ROLE {0} RENAME TO {1}; ALTER ROLE {1} NOLOGIN; CREATE ROLE {0} NOLOGIN")
         await session.run(text.format(Identifier(username), Identifier(gone)))
     await forget_role(open_session, gone)
+
+
+async def _wait_for_transactions(session: Session, username: str) -> None:
+    """Wait until all transactions that are open now have ended: one may run a function as the login."""
+    began: dict[str, tuple[str, str]] | None = None
+    for _ in range(_ROUNDS):
+        is_open = {transaction: (login, where) for transaction, login, where in await session.run(_OPEN)}
+        began = is_open if began is None else {each: who for each, who in began.items() if each in is_open}
+        if not began:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+    assert began
+    login, database = next(iter(began.values()))
+    tenant = session.names.tenant
+    raise KeptLoginError(
+        f"tenant {tenant!r}: the login {username!r} was not deleted, because its code may run in an open transaction "
+        f"of the login {login!r} in the database {database!r}: run this again when that has ended; to end it, rotate "
+        "and retire the tenant of that login",
+        tenant=tenant,
+    )
 
 
 async def _databases(session: Session, role: int | None) -> list[str]:
@@ -235,8 +282,12 @@ class LoginEnd:
         databases, reasons = await _databases(session, self.role), list[str]()
         if not databases:
             return
-        await self._join_owner()
         own = session.names.database or ""
+        is_owner = self.username in session.names.owner_logins
+        if is_owner or {own, ""} & {*databases}:
+            if not is_owner:
+                await _wait_for_transactions(session, self.username)  # one may use the rights
+            await self._join_owner()
         for database in dict.fromkeys([own if name == "" else name for name in databases]):
             try:
                 async with entered(database) as there:
@@ -287,7 +338,8 @@ class LoginEnd:
             await session.run(SQL("ROLLBACK PREPARED {}").format(Literal(gid)))
         if session.server.info.dbname == session.names.database:
             await give_up(session, self.username)
-        else:  # its large objects are data; the rest is code for others, who would have the tenant's rights
+        elif self.username in session.names.owner_logins:
+            # Its large objects are data; the rest is code for others, who would have the tenant's rights.
             await hand_over(session, self.username, self.username)
             await session.become(self.username)
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
@@ -295,7 +347,7 @@ class LoginEnd:
     async def _end_others(self, session: Session) -> None:
         """End the login's other sessions until there are none, and none can begin."""
         began: set[str] | None = None
-        looks = 0
+        looks = blocked = 0
         while looks < _ROUNDS:
             # A login that began before the last change of the password may still finish with the old one. It counts
             # as a session before it is no longer pending, so this order misses none.
@@ -304,15 +356,29 @@ class LoginEnd:
             if others == 0 and began is not None and not pending:
                 return
             if others or began is None:
-                with suppress(BlockedError):  # by a session that is about to end, or a prepared transaction
+                try:
                     await self._lock_out(session)
                     began = await self._pending(session)
+                except BlockedError:  # by a session that is about to end, a prepared transaction, or somebody else
+                    blocked += 1
+                    if blocked > _BLOCKED_LOOKS and (holders := await session.run(_CHANGING, self.username)):
+                        raise self._blocked(session, *holders[0]) from None
             looks += not pending  # the server ends a pending login after its authentication_timeout
             await asyncio.sleep(_LOOK_SECONDS)
         raise GrantError(
             f"tenant {session.names.tenant!r}: new sessions of the login {self.username!r} keep appearing: "
             "run it again",
             tenant=session.names.tenant,
+        )
+
+    def _blocked(self, session: Session, login: str, database: str, gid: str | None) -> KeptLoginError:
+        tenant = session.names.tenant
+        what = "an open transaction" if gid is None else f"the prepared transaction {gid!r}"
+        remedy = "rotate and retire the tenant of that login" if gid is None else "end it with ROLLBACK PREPARED"
+        return KeptLoginError(
+            f"tenant {tenant!r}: the login {self.username!r} was not ended, because {what} of the login {login!r} in "
+            f"the database {database!r} holds a lock on its password: {remedy}, and run this again",
+            tenant=tenant,
         )
 
     async def _pending(self, session: Session) -> set[str]:

@@ -114,7 +114,7 @@ async def _all(names: list[str], work: Callable[[str], Coroutine[Any, Any, bool]
 async def _claim(store: Store, name: str) -> Claim:
     claim = await store.claim(name, SHORT_LEASE)
     if claim is None:
-        raise StoreError(f"a process works on {name!r}: stop the processes that use the store, and run this again")
+        raise StoreError(f"a process works on {name!r}: run this again when it is done")
     return claim
 
 

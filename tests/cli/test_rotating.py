@@ -1,0 +1,72 @@
+"""A rotation that was killed is run again, and what it advises ends nothing else."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from aiodbclient._cli import tenants_verbs
+
+from .conftest import Command
+
+QUESTION = "Give 1 logins on tenants-prod new credentials? The old ones keep working."
+
+
+@pytest.fixture
+def half_rotated(command: Command, names: list[str]) -> list[str]:
+    """Twelve tenants. All but the last were rotated, and none was retired."""
+    command.provision(*names)
+    assert command("tenants", "rotate", *names[:-1], *command.place).code == 0
+    return names
+
+
+def test_a_rotation_that_was_killed_is_run_again(command: Command, half_rotated: list[str]) -> None:
+    file = command.folder / "names.csv"
+    file.write_text("\n".join(["name", *half_rotated]))
+    terminal = command.terminal("tenants", "rotate", "--all", *command.place, columns=200)
+    assert f"{QUESTION} [y/N]" in terminal.expect("[y/N]")
+    terminal.type("n\n")
+    terminal.end()
+
+    for number, done in ((11, "1 rotated"), (12, "nothing to do")):
+        again = command("tenants", "rotate", "--from", str(file), *command.place)
+        assert (again.code, again.out) == (0, f"{done}\n")
+        assert again.err == f"aiodbclient: rotated within the last hour, and left alone until `retire`: {number}\n"
+    command.remove_all()
+
+
+def test_those_that_wait_for_retire_are_retired_alone(
+    command: Command, half_rotated: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenants_verbs, "_RUN_AGAIN", timedelta(0))  # an hour later
+    old, [late] = half_rotated[:-1], half_rotated[-1:]
+
+    done = command("tenants", "rotate", "--all", *command.place, "--yes")
+    assert (done.code, done.out) == (1, "11 failed, 1 rotated\n")
+    asked = command("tenants", "rotate", "--all", *command.place, "--older-than", "0s")
+    assert "There is no terminal" not in asked.err  # all would be refused, so there is no question
+    retire, force = [shlex.split(each)[1:] for each in re.findall(r": (aiodbclient .*)", done.err)]
+    assert (retire[:3], force[:3]) == (["tenants", "retire", "--from"], ["tenants", "rotate", "--from"])
+    file = Path(retire[3])
+    assert file.stat().st_mode & 0o77 == 0
+    assert sorted(file.read_text().split()) == sorted(["name", *old])
+    assert command(*retire).out == "11 retired\n"
+    pending = {each["name"]: each["pending"] for each in command("tenants", "list", *command.place, "--json").objects()}
+    assert {name for name, what in pending.items() if what == "retire"} == {late}
+    file.unlink()
+    command.remove_all()
+
+
+def test_retire_counts_logins_and_tenants(command: Command, names: list[str]) -> None:
+    a, b = names[:2]
+    command.provision(a, b)
+    assert command("tenants", "provision", a, "--role", "reader", *command.place).code == 0
+    assert command("tenants", "rotate", "--all", "--role", "all", "--yes", *command.place).out == "3 rotated\n"
+    asked = command("tenants", "retire", "--all", "--role", "all", *command.place)
+    assert f"Retire the previous logins of {a}, {b} (3 logins of 2 tenants) on tenants-prod and end" in asked.err
+    assert command("tenants", "retire", "--all", "--role", "all", "--after", "1h", *command.place).out == "3 kept\n"
+    command.remove_all()
