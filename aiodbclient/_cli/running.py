@@ -132,7 +132,7 @@ def _advice_for(error: DatabaseClientError, *, retried: bool) -> str:
         case _ if not error.advice or has_way_out(error):
             return ""
         case InvalidResponseError(status=0):
-            return "--if-exists reset gives it a new password, which locks out the tenant's programs"
+            return "--if-exists reset sets a new password, and locks out the tenant's programs"
         case StoreError():
             return _ABOUT_KEYS
         case _:

@@ -339,5 +339,5 @@ def _unadoptable(tenant: Tenant, found: Found) -> InvalidResponseError:
         why = "MongoDB never returns one; elsewhere the token needs the scope database:view_credentials"
     return InvalidResponseError(
         f"the API returns no password that works for {logins} ({why}); nothing was changed",
-        advice=f'if_exists="reset" gives {tenant.names.logins[0]!r} a new one, which locks out the tenant\'s programs',
+        advice=f'if_exists="reset" gives {tenant.names.logins[0]!r} a new one, and locks out the tenant\'s programs',
     )
