@@ -146,7 +146,7 @@ def run_suggested(command: Command, more: str, *options: str) -> set[str]:
             continue
         done = command(*shlex.split(each)[1:], *options, shows=True)
         assert done.code in (0, 1, 5), (each, done.err)
-    return {" ".join(re.sub(".*aiodbclient", "", each).split()[:2]) for each in suggested}
+    return {" ".join(re.sub(".*aiodbclient ", "", each).split()[:2]) for each in suggested}
 
 
 def test_every_suggested_command_works(command: Command, names: list[str]) -> None:
