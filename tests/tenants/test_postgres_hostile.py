@@ -242,7 +242,7 @@ async def test_a_login_is_ended_though_its_sessions_fight_back(
         else:
             assert act is sets_passwords
             if managed.version >= 16:
-                with pytest.raises(GrantError, match="was not deleted: its sessions change its password"):
+                with pytest.raises(GrantError, match="was not ended: its sessions change its password"):
                     await ended(grants, names, login, None, managed.deletes(login))
                 return
             assert await ended(grants, names, login, None, managed.deletes(login)) is None
