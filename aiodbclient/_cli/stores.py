@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ..errors import InvalidArgumentError, StoreError
 from ..tenants import PostgresStore, Role, Seal, SQLiteStore, Store
 from .arguments import role_options
-from .output import NAME, command_line, complain, note, safe
+from .output import NAME, command_line, complain, note, quoted, safe
 from .running import UNUSABLE
 
 KEY_VARIABLE = "AIODBCLIENT_STORE_KEY"
@@ -56,10 +56,12 @@ async def open_store(
         if if_missing is IfMissing.MAKE and key is None and is_missing(where):
             path = Path(where)
             encrypted = path.with_name(f"{path.stem}-encrypted{path.suffix}")
+            file = quoted(str(path.with_name(f"{path.stem}.key")))
             copy = command_line(["store", "copy", where, str(encrypted)])
             note(
                 f"the new store {where} holds passwords as plain text. To encrypt it: export {TARGET_KEY_VARIABLE}="
-                f"$({NAME} store keygen); {copy}. Then keep that key, and use the copy with it as ${KEY_VARIABLE}"
+                f"$(umask 077; {NAME} store keygen | tee {file}); {copy}. Then use the copy with the key in {file} as "
+                f"${KEY_VARIABLE}, and keep that file: without the key, nobody can read the copy"
             )
         if if_missing is IfMissing.MAKE or not is_missing(where):
             try:

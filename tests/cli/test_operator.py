@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -175,6 +176,11 @@ def test_every_suggested_command_works(command: Command, names: list[str]) -> No
     assert {each["name"] for each in command("store", "list", command.store, "--json").objects()} == {a, b, c}
     encrypted = Path(command.store).with_name("tenants-encrypted.db").read_bytes()
     assert (a.encode() in encrypted, b"AVNS_" in encrypted) == (True, False)
+    key = Path(command.store).with_name("tenants.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    with patch.dict(command.environment, {"AIODBCLIENT_STORE_KEY": key.read_text().strip()}):
+        copied = ["--cluster", command.cluster, "--store", str(Path(command.store).with_name("tenants-encrypted.db"))]
+        assert command("tenants", "show", a, *copied).code == 0
     command.printed.clear()
     damage(command, a)
     command("tenants", "list", *command.place)
