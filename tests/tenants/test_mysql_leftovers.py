@@ -393,6 +393,8 @@ async def test_a_trigger_locks_tables_that_its_owner_may_not_touch(server: Serve
     run(theirs, "CREATE TABLE t (a INT)")
     run(theirs, "SET SESSION lock_wait_timeout = 1")
     own = server.connect(login, password, login)
+    with server.as_root() as root:
+        root.execute("SET GLOBAL log_bin_trust_function_creators = 1")
     for table, change in ((f"`{names.database}`.t", "a = 1"), (ACCOUNTS[server.is_mariadb()], "User = User")):
         run(own, "CREATE TABLE mine (a INT)")
         body = f"BEGIN IF new.a = 1 THEN UPDATE {table} SET {change}; END IF; END"
