@@ -110,12 +110,14 @@ async def test_who_finishes_to_log_in_while_a_login_is_ended_is_ended_too(
     login = names.logins[0]
     with managed.open(login, names.whole) as session:
         session.execute(SQL("GRANT CREATE, USAGE ON SCHEMA public TO {}").format(Identifier(login)))
+    entered = list[Connection | None]()  # they stay open, unless the server ends them
     with slow_login(managed.superuser, login, PASSWORD, names.whole) as slow:
 
         async def intrude() -> None:
             while managed.lets_in(login, names.whole):
                 await asyncio.sleep(0.01)
             session = slow.finish()
+            entered.append(session)
             with suppress(psycopg.OperationalError):  # ended already
                 assert session is not None
                 session.execute("SET ROLE NONE; " + UP)
