@@ -47,10 +47,20 @@ ORDER BY 1, 2, 3 LIMIT 1
 """)
 
 
+def describe_holder(login: str, database: str, gid: str | None) -> tuple[str, str]:
+    """Say which transaction prevents something, and how to end it. ``gid`` is that of a prepared one."""
+    if gid is not None:
+        return f"the prepared transaction {gid!r} in the database {database!r}", "end it with ROLLBACK PREPARED"
+    return (
+        f"an open transaction of the login {login!r} in the database {database!r}",
+        "rotate and retire the tenant of that login, which ends its sessions",
+    )
+
+
 async def wait_until_free(session: Session, *, role: str | None = None, database: str | None = None) -> None:
     """Wait until no other transaction prevents the role or the database from being dropped."""
     kind = "pg_authid" if role is not None else "pg_database"
-    held: tuple[str | None, str | None, str | None] | None = None
+    held: tuple[str, str, str | None] | None = None
     for _ in range(_LOOKS):
         rows = await session.run(_HOLDERS, kind, role, database)
         if not rows:
@@ -58,13 +68,7 @@ async def wait_until_free(session: Session, *, role: str | None = None, database
         held = rows[0]
         await asyncio.sleep(_LOOK_SECONDS)
     assert held is not None
-    login, where, gid = held
-    if gid is not None:
-        what = f"the prepared transaction {gid!r} in the database {where!r}"
-        remedy = "end it with ROLLBACK PREPARED"
-    else:
-        what = f"an open transaction of the login {login!r} in the database {where!r}"
-        remedy = "rotate and retire the tenant of that login, which ends its sessions"
+    what, remedy = describe_holder(*held)
     kept = (
         f"the login {role!r} cannot be deleted" if role is not None else f"the database {database!r} cannot be dropped"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum, auto
 from typing import Any
@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from ...errors import GrantError
 from .._naming import Role
 from . import LoginRefusedError, ServerAwayError
-from .postgres_leaving import forget_role, gone_name, open_to, wait_until_free
+from .postgres_leaving import describe_holder, forget_role, gone_name, open_to, wait_until_free
 from .postgres_objects import hand_over
 from .postgres_owner import members, membership_steps, take
 from .postgres_sessions import BlockedError, Opener, Session
@@ -38,14 +38,12 @@ WITH me AS (SELECT oid FROM pg_roles WHERE rolname = session_user),
 SELECT EXISTS (SELECT FROM owned),
        EXISTS (SELECT FROM owned, here WHERE classid = 'pg_database'::regclass AND objid = here.oid)
 """)
-# The login's settings in each database, None for all, that are not the wanted ones. One may keep programs out.
-_OTHER_SETTINGS = SQL("""
-SELECT datname FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole LEFT JOIN pg_database d ON d.oid = setdatabase
-WHERE rolname = session_user AND (setdatabase <> 0 OR setconfig <> %s)
+# The login's settings in each database, None for all, and whether they are the wanted ones.
+_SETTINGS = SQL("""
+SELECT datname, setdatabase = 0 AND setconfig = %s
+FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole LEFT JOIN pg_database d ON d.oid = setdatabase
+WHERE rolname = session_user
 """)
-_SETTINGS = SQL(
-    "SELECT setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = setrole AND rolname = session_user"
-)
 # Sessions of this login with an uncommitted change of a role's password or settings.
 _END_BLOCKERS = SQL("""
 SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
@@ -110,10 +108,9 @@ async def prepare(session: Session) -> Prepared:
     """As a login: reset its settings. The owner's starts as the owner role, and gives that role its objects here."""
     names = session.names
     if names.role is not Role.OWNER:
-        await reset_settings(session)
+        await _reset_settings(session, [])
         return Prepared.DONE
-    await reset_settings(session, [f"role={names.owner}"])
-    if not await session.run(_SETTINGS):
+    if not await _reset_settings(session, [f"role={names.owner}"]):
         await _alter(session, SQL("ALTER ROLE CURRENT_USER SET role = {}").format(Literal(names.owner)))
     ((owns, owns_database),) = await session.run(_OWN, names.database)
     if owns:
@@ -125,11 +122,14 @@ async def prepare(session: Session) -> Prepared:
     return Prepared.GAVE_BACK if owns_database else Prepared.DONE
 
 
-async def reset_settings(session: Session, wanted: Sequence[str] = ()) -> None:
-    """As a login: reset its settings, unless they are the ``wanted`` ones."""
-    for (database,) in await session.run(_OTHER_SETTINGS, list(wanted)):
-        where = SQL("") if database is None else SQL("IN DATABASE {} ").format(Identifier(database))
-        await _alter(session, SQL("ALTER ROLE CURRENT_USER {}RESET ALL").format(where))
+async def _reset_settings(session: Session, wanted: list[str]) -> bool:
+    """As a login: reset its settings, which may keep programs out. Return whether the ``wanted`` ones stay."""
+    settings = await session.run(_SETTINGS, wanted)
+    for database, is_wanted in settings:
+        if not is_wanted:
+            where = SQL("") if database is None else SQL("IN DATABASE {} ").format(Identifier(database))
+            await _alter(session, SQL("ALTER ROLE CURRENT_USER {}RESET ALL").format(where))
+    return any(is_wanted for _, is_wanted in settings)
 
 
 async def present_logins(session: Session) -> list[str]:
@@ -212,13 +212,11 @@ async def _wait_for_transactions(session: Session, username: str) -> None:
             return
         await asyncio.sleep(_LOOK_SECONDS)
     assert began
-    login, database = next(iter(began.values()))
-    tenant = session.names.tenant
+    what, remedy = describe_holder(*next(iter(began.values())), None)
     raise KeptLoginError(
-        f"tenant {tenant!r}: the login {username!r} was not deleted, because its code may run in an open transaction "
-        f"of the login {login!r} in the database {database!r}: run this again when that has ended; to end it, rotate "
-        "and retire the tenant of that login",
-        tenant=tenant,
+        f"tenant {session.names.tenant!r}: the login {username!r} was not deleted, because its code may run in {what}: "
+        f"run this again when that has ended; to end it, {remedy}",
+        tenant=session.names.tenant,
     )
 
 
@@ -372,13 +370,11 @@ class LoginEnd:
         )
 
     def _blocked(self, session: Session, login: str, database: str, gid: str | None) -> KeptLoginError:
-        tenant = session.names.tenant
-        what = "an open transaction" if gid is None else f"the prepared transaction {gid!r}"
-        remedy = "rotate and retire the tenant of that login" if gid is None else "end it with ROLLBACK PREPARED"
+        what, remedy = describe_holder(login, database, gid)
         return KeptLoginError(
-            f"tenant {tenant!r}: the login {self.username!r} was not ended, because {what} of the login {login!r} in "
-            f"the database {database!r} holds a lock on its password: {remedy}, and run this again",
-            tenant=tenant,
+            f"tenant {session.names.tenant!r}: the login {self.username!r} was not ended, because {what} holds a lock "
+            f"on its password: {remedy}, and run this again",
+            tenant=session.names.tenant,
         )
 
     async def _pending(self, session: Session) -> set[str]:
