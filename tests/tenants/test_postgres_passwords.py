@@ -156,7 +156,7 @@ async def test_a_server_that_hangs_leaves_no_connection_open(
 async def test_a_server_that_stops_in_an_open_session_ends_the_call(
     managed: Managed, grants: PostgresGrants, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection stands and nobody answers, the cancellation neither: the driver waits 5 s for it."""
+    """The connection is open, and the server answers neither the statement nor its cancellation (5 s)."""
     await ready(grants, names, names.logins[0])
     async with grants.shared():
         await grants.problems(names, names.logins)
