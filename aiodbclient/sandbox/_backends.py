@@ -7,13 +7,16 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
 from ._answers import Refusal, name_taken, not_found
 from ._reach import SandboxCA
 from ._validation import JSON, RequestedUser
+
+if TYPE_CHECKING:
+    from ._embedded import EmbeddedPostgres
 
 PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
@@ -30,15 +33,10 @@ _MAX_DB: dict[str, int] = {Engine.PG: 63, Engine.ADVANCED_PG: 63, Engine.MYSQL: 
 _MAX_OTHER = 255
 
 
-class Front(Protocol):
-    """The sandbox's own front of a server, which clients reach it through."""
-
-    def ask(self, **order: Any) -> dict[str, tuple[int, int]]: ...
-    async def let_in(self, clients: bool, *, graceful: bool = False) -> None: ...
-
-
 class Backend(ABC):
     """The server behind one cluster. Its users are JSON objects as the API returns them. The methods raise Refusal."""
+
+    embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
     async def start(self) -> None:  # noqa: B027
         """Start the server, or connect to it."""
@@ -46,13 +44,9 @@ class Backend(ABC):
     async def stop(self) -> None:  # noqa: B027
         """Stop what ``start`` started."""
 
-    def front(self) -> Front | None:
-        """The sandbox's own front of the server; None if there is none."""
-        return None
-
-    def has_failed(self) -> bool:
-        """Whether a server that the sandbox started has ended unexpectedly."""
-        return False
+    async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
+        """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
+        raise ValueError("the cluster has no embedded PostgreSQL to stop or start")
 
     def version(self) -> str | None:
         """The version of the server; None if there is no server."""

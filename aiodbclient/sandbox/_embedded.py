@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -20,9 +18,6 @@ from typing import Any
 from ._backends import new_password
 from ._reach import Reach, SandboxCA
 
-_log = logging.getLogger("aiodbclient.sandbox")
-_WARN_SECONDS = 5.0  # between two warnings that stopping takes long
-
 _MEMORY = "/dev/shm"
 _ROOM = 2**30
 DRIVERS = ("psycopg", "trustme")  # what it needs besides itself
@@ -32,7 +27,7 @@ SUPERUSER = "_dodb"
 """The sandbox's own role, named like the provider's own role."""
 
 # The keeper imports only the standard library, and not the rest of this package, so that it starts fast.
-_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper.main import main; main()"
+_RUN_KEEPER = "import sys; sys.path.append(sys.argv.pop(1)); from _keeper import main; getattr(main, sys.argv.pop(1))()"
 
 
 def binaries() -> Path | None:
@@ -90,17 +85,14 @@ class EmbeddedPostgres:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             await asyncio.wait([starting])
-            self._keeper = starting.result()[0]
             await self.stop()
             raise
-        self._keeper, line = starting.result()
-        report = json.loads(line or "{}")
+        report = starting.result()
         if "port" not in report:
             await self.stop()
             raise RuntimeError(f"embedded PostgreSQL did not start: {report.get('error', 'its keeper died')}")
         self.port = self._kept["port"] = report["port"]
         self.inner_port = report["inner"]
-        self.folder = Path(report["folder"])
         self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
@@ -111,12 +103,15 @@ class EmbeddedPostgres:
         """``stop`` without an event loop."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            _wait_for(keeper)
+            keeper.communicate()
+            if keeper.returncode < 0 and self.folder != Path():  # it was killed before it could clean up
+                kept = ["keep"] if self.keeps_data else []
+                subprocess.run(_keeper_command("sweep", self.folder, *kept))
         if self._data is not None and self.is_new:
             shutil.rmtree(self._data, ignore_errors=True)
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
-        """Send an order to the keeper (``Orders`` in ``_keeper/main.py``), and return the counts of its faults."""
+        """Send an order to the keeper (``_keeper/main.py``), and return the counts of its faults."""
         keeper = self._keeper
         answer = ""
         with self._asking, suppress(OSError, ValueError):
@@ -156,11 +151,11 @@ class EmbeddedPostgres:
         return mine == others and self._data is None
 
     def has_failed(self) -> bool:
-        """Whether the server has ended unexpectedly. Its files are gone then, or will be in a moment."""
+        """Whether the server has ended unexpectedly."""
         return self._keeper is not None and self._keeper.poll() is not None
 
-    def _launch(self, binaries: Path) -> tuple[subprocess.Popen[str], str]:
-        """Start the keeper, and wait for the line that it prints."""
+    def _launch(self, binaries: Path) -> dict[str, Any]:
+        """Start the keeper, and wait until it reports that the server is ready, or why it is not."""
         if self._data is not None:
             self._data.mkdir(mode=0o700, exist_ok=True)
             if os.geteuid() == 0:  # the keeper will run as the user nobody, which needs access
@@ -176,8 +171,8 @@ class EmbeddedPostgres:
             "certificate": self._authority.server_certificate(*self.reach.certified) if self._authority else None,
             "ca": self._authority.certificate() if self._authority else None,
         }
-        keeper = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _RUN_KEEPER, str(Path(__file__).parent), str(binaries), SUPERUSER],
+        self._keeper = keeper = subprocess.Popen(
+            _keeper_command("main", binaries, SUPERUSER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -188,7 +183,16 @@ class EmbeddedPostgres:
         with suppress(BrokenPipeError):  # the keeper has died; its output has the reason
             keeper.stdin.write(json.dumps(settings) + "\n")
             keeper.stdin.flush()
-        return keeper, keeper.stdout.readline()
+        report: dict[str, Any] = json.loads(keeper.stdout.readline() or "{}")
+        if "folder" in report:
+            self.folder = Path(report["folder"])
+            report = json.loads(keeper.stdout.readline() or "{}")
+        return report
+
+
+def _keeper_command(function: str, *arguments: str | Path) -> list[str | Path]:
+    """The command that runs a function of ``_keeper/main.py`` in a process of its own."""
+    return [sys.executable, "-I", "-S", "-c", _RUN_KEEPER, Path(__file__).parent, function, *arguments]
 
 
 def _is_roomy(folder: str) -> bool:
@@ -199,18 +203,6 @@ def _is_roomy(folder: str) -> bool:
         return False
     usable = os.access(folder, os.W_OK) and not system.f_flag & os.ST_NOEXEC
     return usable and "TMPDIR" not in os.environ and system.f_bavail * system.f_frsize >= _ROOM
-
-
-def _wait_for(keeper: subprocess.Popen[str]) -> None:
-    """Stop the keeper and wait for it. Logs a warning every few seconds: removing thousands of databases is slow."""
-    started = time.monotonic()
-    while True:
-        try:
-            keeper.communicate(timeout=_WARN_SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            seconds = time.monotonic() - started
-            _log.warning("still removing the files of the embedded PostgreSQL, %.0f s so far", seconds)
 
 
 class Pool:

@@ -90,8 +90,8 @@ class Registry(Mapping[str, SandboxCluster]):
         if not self._is_open:
             await cluster.backend.stop()
             raise RuntimeError("the sandbox stopped before the cluster was added")
-        if (front := cluster.backend.front()) is not None:
-            self._faults.attach(cluster.id, front)
+        if cluster.backend.embedded is not None:
+            self._faults.attach(cluster.id, cluster.backend.embedded)
         self._clusters[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:

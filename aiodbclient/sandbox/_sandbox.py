@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from .._pacing.budget import Window
-from ._backends import Front
 from ._behind import NewCluster
 from ._clusters import SandboxCluster, Status
 from ._faults import Faults
@@ -115,7 +114,8 @@ class Sandbox:
     @property
     def failed(self) -> list[str]:
         """The names of the clusters whose embedded PostgreSQL was killed."""
-        return [cluster.name for cluster in self._clusters.values() if cluster.backend.has_failed()]
+        clusters = [(cluster.name, cluster.backend.embedded) for cluster in self._clusters.values()]
+        return [name for name, server in clusters if server is not None and server.has_failed()]
 
     @property
     def faults(self) -> Faults:
@@ -228,7 +228,7 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._service.run(self._front(cluster_id).let_in(False, graceful=graceful))
+        await self._service.run(self._cluster(cluster_id).backend.let_in(False, graceful=graceful))
 
     async def start_database(self, cluster_id: str) -> None:
         """Restart the stopped PostgreSQL of a cluster, with its data, on the same port.
@@ -242,13 +242,7 @@ class Sandbox:
             ValueError: There is no such cluster, or it has no embedded PostgreSQL.
             RuntimeError: The sandbox is not running, or the server was killed.
         """
-        await self._service.run(self._front(cluster_id).let_in(True))
-
-    def _front(self, cluster_id: str) -> Front:
-        front = self._cluster(cluster_id).backend.front()
-        if front is None:
-            raise ValueError(f"the cluster {cluster_id} has no embedded PostgreSQL to stop or start")
-        return front
+        await self._service.run(self._cluster(cluster_id).backend.let_in(True))
 
     def add_topic(self, cluster_id: str, name: str) -> None:
         """Create a topic in a Kafka cluster, as a producer would. It exists until the API deletes it.

@@ -261,8 +261,8 @@ async def test_a_cluster_that_is_added_later_meets_the_faults_and_their_counts_s
 @pytest.mark.parametrize(
     ("operation", "options", "why"),
     [
-        ("sql", {"status": 503}, "status changes answers of the API"),
-        ("sql.login", {"cut": True, "html": True}, "html changes answers of the API"),
+        ("sql", {"status": 503}, "status has no effect there; it applies to the API"),
+        ("sql.login", {"cut": True, "html": True}, "html has no effect there; it applies to the API"),
         ("sql.statement", {"sqlstate": "53300"}, "it applies to sql.login"),
         ("users.get", {"stop": True}, "it applies to sql.login, sql.statement"),
         (["users.get", "sql.login"], {"cut": True}, "not both"),

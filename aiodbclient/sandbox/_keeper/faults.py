@@ -67,9 +67,10 @@ class SqlFault(NamedTuple):
 class SqlFaults:
     """The faults of one server. ``stop`` stops it, for so many seconds or, with None, for good."""
 
-    def __init__(self, stop: Callable[[float | None], None]) -> None:
+    stop: Callable[[float | None], None]
+
+    def __init__(self) -> None:
         self._faults: dict[int, SqlFault] = {}
-        self.stop = stop
 
     def set(self, specs: list[dict[str, Any]]) -> None:
         """Replace the faults. A fault that stays keeps its counts."""

@@ -65,8 +65,17 @@ def _for_everybody(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return member
 
 
-def become_nobody(binaries: Path) -> Archive | None:
-    """If this process is root, become ``nobody`` for good. Returns an archive of what that user may not read."""
+def become_nobody() -> None:
+    """If this process is root, become ``nobody`` for good."""
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
+
+
+def packed(binaries: Path) -> Archive | None:
+    """If this process is root, and ``nobody`` may not run the programs in ``binaries``, an archive of them."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
@@ -75,7 +84,5 @@ def become_nobody(binaries: Path) -> Archive | None:
     os.seteuid(nobody.pw_uid)
     readable = os.access(binaries / "postgres", os.R_OK | os.X_OK, effective_ids=True)
     os.seteuid(0)
-    archive = None if readable else Archive(binaries)
-    os.setgid(nobody.pw_gid)
-    os.setuid(nobody.pw_uid)
-    return archive
+    os.setegid(0)
+    return None if readable else Archive(binaries)
