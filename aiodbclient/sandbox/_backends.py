@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
@@ -76,12 +75,6 @@ class Backend(ABC):
     async def create_db(self, name: str) -> None: ...
     @abstractmethod
     async def delete_db(self, name: str) -> None: ...
-
-
-def require(module: str, extra: str) -> None:
-    """Raise RuntimeError, with the command to install it, if ``module`` is not installed."""
-    if find_spec(module) is None:
-        raise RuntimeError(f"this needs {module}: pip install 'aiodbclient[{extra}]'")
 
 
 def new_password() -> str:

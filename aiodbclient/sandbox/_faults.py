@@ -32,7 +32,7 @@ _APPLIES_TO: dict[str, frozenset[str]] = {
     "answer_name": frozenset(
         {"clusters.get", "users.get", "users.create", "users.update", "users.reset_auth", "dbs.get", "dbs.create"}
     ),
-    "endless": frozenset(LISTS),
+    "endless": LISTS,
     "unseen_for": frozenset({"users.get", "dbs.get"}),
     "password_empty_for": frozenset({"users.create", "users.reset_auth"}),
     "still_listed_for": frozenset({"users.delete"}),

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from .._pacing.budget import Window
-from ._behind import NewCluster
-from ._clusters import SandboxCluster, Status
+from ._clusters import NewCluster, SandboxCluster, Status
 from ._faults import Faults
 from ._reach import LOOPBACK, Reach
 from ._records import RecordedRequest

@@ -15,10 +15,10 @@ from attrs import define
 from yarl import URL
 
 from aiodbclient.sandbox import Sandbox
-from aiodbclient.sandbox import _behind as behind
 from aiodbclient.sandbox import _clusters as clusters
 from aiodbclient.sandbox import _embedded as embedded
 from aiodbclient.sandbox import _postgres_server as postgres_server
+from aiodbclient.sandbox import _registry as registry
 
 from ..mysql import SERVERS, running
 from ..requirements import ROOMY
@@ -46,7 +46,7 @@ def own_pool() -> Iterator[None]:
     """No servers of other tests of this process, which the fixtures of the package keep warm."""
     pool = embedded.Pool()
     with pytest.MonkeyPatch.context() as patched:
-        for module in (embedded, behind, postgres_server):
+        for module in (embedded, registry, postgres_server):
             patched.setattr(module, "POOL", pool)
         yield
 
