@@ -175,6 +175,8 @@ def _check(new: NewCluster) -> None:
         raise ValueError('server is the folder of programs for backend="postgres"; pass that too')
     if new.dsn is not None and not new.tls:
         raise ValueError("tls=False is not supported with dsn: the server of the DSN decides about TLS")
+    if not new.online_after >= 0:
+        raise ValueError(f"online_after must be at least 0, not {new.online_after}")
     if new.backend not in (None, "memory", "postgres"):
         raise ValueError(f"backend must be 'memory' or 'postgres', not {new.backend!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from base64 import b64decode
 
@@ -84,3 +85,11 @@ async def test_a_sandbox_has_a_certificate_authority_of_its_own(sandbox: Sandbox
     refused = await call("GET", f"/v2/databases/{cluster}/ca", token=sandbox.add_token(["database:update"]))
     assert (refused.status, "database:read" in refused.json["message"]) == (403, True)
     assert sandbox.counts["clusters.ca", 200] == 2
+
+
+async def test_without_the_extra_the_ca_says_what_to_install(
+    sandbox: Sandbox, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    answer = await call("GET", f"/v2/databases/{await sandbox.add_cluster('redis')}/ca")
+    assert (answer.status, answer.json["message"]) == (501, "this needs trustme: pip install 'aiodbclient[sandbox]'")

@@ -191,11 +191,12 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--fault", "users.create: status=99"], 2, "status must be from 200 to 599"),
         (["--fault", "users.create: statis=503"], 2, "unknown option 'statis'"),
         (["--fault", "users.create:"], 2, "this fault has no effect"),
-        (["--online-after", "soon"], 2, "is not a number of seconds"),
+        (["--online-after", "soon"], 2, "invalid float value: 'soon'"),
         (["@/nowhere"], 2, "No such file"),
-        (["--port", "70000"], 2, "not a number from 0 to 65535"),
-        (["--port", "-1"], 2, "not a number from 0 to 65535"),
-        (["--port", "http"], 2, "not a number from 0 to 65535"),
+        (["--port", "70000"], 2, "port must be from 0 to 65535, not 70000"),
+        (["--port", "-1"], 2, "port must be from 0 to 65535, not -1"),
+        (["--port", "http"], 2, "invalid int value: 'http'"),
+        (["--bind", "localhost"], 2, "bind must be an IPv4 address such as 0.0.0.0, not 'localhost'"),
     ],
 )
 def test_failures_have_an_exit_code(

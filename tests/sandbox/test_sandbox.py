@@ -80,6 +80,7 @@ async def test_a_request_under_way_does_not_hold_up_the_end() -> None:
         ({"engine": "pg", "dsn": "postgresql://h", "backend": "memory"}, "not both"),
         ({"engine": "pg", "name": "here"}, "'here' exists already"),
         ({"engine": "pg", "name": ""}, "must not be empty"),
+        ({"engine": "redis", "online_after": -1}, "online_after must be at least 0, not -1"),
     ],
 )
 async def test_a_cluster_that_makes_no_sense_is_refused(
