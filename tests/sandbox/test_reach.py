@@ -71,7 +71,7 @@ def test_invalid_addresses_and_hosts_are_refused(bind: str, hosts: list[str]) ->
         Sandbox(bind=bind, allow_hosts=hosts)
 
 
-def test_the_program_prints_what_a_client_needs() -> None:
+def test_the_printed_text_can_be_pasted_into_a_shell() -> None:
     arguments = ["--cluster", "redis: region=ams3 tags=a", "--cluster", "kafka", "--bind", "0.0.0.0"]
     with program(*arguments, "--allow-host", "sandbox", "--token", "mine") as process:
         assert process.stdout is not None
@@ -81,6 +81,7 @@ def test_the_program_prints_what_a_client_needs() -> None:
         exported = dict(re.findall(r"export (\w+)=(\S+)", printed))
         of_the_api = [f"DIGITALOCEAN_{name}" for name in ("API_URL", "TOKEN", "CLUSTER_ID")]
         assert list(exported) == [*of_the_api, "AIODBCLIENT_CLUSTER"]
+        assert exported["AIODBCLIENT_CLUSTER"] == "redis-1"
         url, cluster = exported["DIGITALOCEAN_API_URL"], exported["DIGITALOCEAN_CLUSTER_ID"]
         shown = get(f"{url}/v2/databases/{cluster}", "mine")["database"]
         assert (shown["engine"], shown["region"], shown["tags"]) == ("redis", "ams3", ["a"])
