@@ -21,27 +21,17 @@ PRIMARY = "doadmin"
 DEFAULT_DB = "defaultdb"
 MONGODB_READ_ONLY = "do-readonly"  # the second user of every MongoDB cluster
 
-# PostgreSQL truncates longer names (NAMEDATALEN); MySQL refuses them (manual, "Identifier Length Limits").
-_MAX_USER: dict[str, int] = {
-    Engine.PG: 63,
-    Engine.ADVANCED_PG: 63,
-    Engine.MYSQL: 32,
-    Engine.ADVANCED_MYSQL: 32,
-}
-_MAX_DB: dict[str, int] = {Engine.PG: 63, Engine.ADVANCED_PG: 63, Engine.MYSQL: 64, Engine.ADVANCED_MYSQL: 64}
-_MAX_OTHER = 255
-
 
 class Backend(ABC):
-    """The server behind one cluster. Its users are JSON objects as the API returns them. The methods raise Refusal."""
+    """The server behind one cluster; its users are JSON objects as the API returns them, its methods raise Refusal."""
 
     embedded: EmbeddedPostgres | None = None  # the server, if the sandbox runs it
 
     async def start(self) -> None:  # noqa: B027
-        """Start the server, or connect to it."""
+        """Start the server, or connect to it; if that fails, call ``stop``."""
 
     async def stop(self) -> None:  # noqa: B027
-        """Stop what ``start`` started."""
+        """Stop what ``start`` started, also if it failed."""
 
     async def let_in(self, clients: bool, *, graceful: bool = False) -> None:
         """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
@@ -87,18 +77,22 @@ def new_password() -> str:
 
 def check_user_name(engine: str, name: str) -> None:
     """Refuse with 422 a user name that the engine would truncate or refuse."""
-    _check_length(name, _MAX_USER.get(engine, _MAX_OTHER), engine, "user")
+    _check_length(engine, "user", name, mysql=32)
 
 
 def check_db_name(engine: str, name: str) -> None:
     """Refuse with 422 a db name that the engine would truncate or refuse."""
-    _check_length(name, _MAX_DB.get(engine, _MAX_OTHER), engine, "database")
+    _check_length(engine, "database", name, mysql=64)
 
 
-def _check_length(name: str, limit: int, engine: str, kind: str) -> None:
-    mysql = engine in MYSQL
-    if len(name if mysql else name.encode()) > limit:
-        raise Refusal(422, f"{kind} name must have at most {limit} {'characters' if mysql else 'bytes'}")
+def _check_length(engine: str, kind: str, name: str, *, mysql: int) -> None:
+    if engine in MYSQL:
+        if len(name) > mysql:  # MySQL refuses it (manual, "Identifier Length Limits")
+            raise Refusal(422, f"{kind} name must have at most {mysql} characters")
+        return
+    limit = 63 if engine in POSTGRESQL else 255  # PostgreSQL truncates a longer name (NAMEDATALEN)
+    if len(name.encode()) > limit:
+        raise Refusal(422, f"{kind} name must have at most {limit} bytes")
 
 
 def refuse_primary(name: str, primary: str) -> None:
@@ -107,7 +101,7 @@ def refuse_primary(name: str, primary: str) -> None:
 
 
 class MemoryBackend(Backend):
-    """Users and dbs in dictionaries. Nothing listens at its address. Without ``authority`` it has no TLS."""
+    """Users and dbs in dictionaries; nothing listens at its address."""
 
     def __init__(
         self,
@@ -255,7 +249,7 @@ _SCHEMES: dict[str, str] = {
 
 
 def _certificate() -> dict[str, Any]:
-    """A certificate and a key for a Kafka user. They look like PEM but are random, so they do not work for TLS."""
+    """A random certificate and key for a Kafka user, which look like PEM and do not work for TLS."""
     return {"access_cert": _pem("CERTIFICATE"), "access_key": _pem("PRIVATE KEY")}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import inf
@@ -46,7 +46,7 @@ Status = Literal["creating", "online", "resizing", "migrating", "forking"]
 
 @frozen
 class NewCluster:
-    """A cluster to add. ``Sandbox.add_cluster`` describes the fields, and has the same defaults."""
+    """A cluster to add: the arguments of ``Sandbox.add_cluster``, which describes them, with the same defaults."""
 
     engine: str = field(converter=str)
     name: str | None = None
@@ -63,13 +63,13 @@ class NewCluster:
     online_after: float = 0.0
 
     def record(self) -> JSON:
-        """The fields to store for ``restored``. The DSN is not stored: its server may have moved by then."""
+        """The fields to store for ``restored``, without the DSN, whose server may have moved by then."""
         kept = {name: getattr(self, name) for name in _KEPT}
         return kept | {"dsn": self.dsn is not None}
 
     @staticmethod
     def restored(record: JSON) -> NewCluster:
-        """Create it from a stored record. The record of an older sandbox may lack fields."""
+        """Create it from a stored record, in which fields may be missing if an older sandbox stored it."""
         return NewCluster(**{name: record[name] for name in _KEPT if name in record})
 
 
@@ -129,7 +129,7 @@ class Lag:
         self._born[kind, name] = time.monotonic()
 
     def deleted(self, kind: str, name: str) -> None:
-        """Forget a user or db. A list may still show it."""
+        """Forget a user or db, which a list may still show."""
         self._born.pop((kind, name), None)
         if kind == "users":
             self._empty.pop(name, None)
@@ -209,8 +209,8 @@ class SandboxCluster:
         return document
 
     @contextmanager
-    def user_write(self, *, overlap_fails: bool) -> Iterator[None]:
-        """Count a user write. With ``overlap_fails``, refuse a second one if the engine allows one at a time."""
+    def user_write(self, *, overlap_fails: bool) -> Generator[None]:
+        """Count a user write, and with ``overlap_fails`` refuse a second one if the engine allows one at a time."""
         if overlap_fails and self._user_writes >= capabilities_of(self.engine).concurrent_user_writes == 1:
             raise Refusal(500, "Unexpected server-side error")
         self._user_writes += 1
@@ -221,7 +221,7 @@ class SandboxCluster:
 
 
 def _connection(connection: JSON, prefix: str, credentials: bool) -> JSON:
-    """One connection of a cluster. ``prefix`` goes before its host name, unless that is the host of a real server."""
+    """One connection of a cluster, with ``prefix`` before its host name, unless that is the host of a real server."""
     host: str = connection["host"]
     if host.endswith(".invalid"):
         host = prefix + host
@@ -271,7 +271,7 @@ def _ca(backend: Backend) -> str:
 
 
 async def perform(operation: str, cluster: SandboxCluster, name: str, body: Any, view: View) -> SandboxAnswer:
-    """Run ``operation`` on ``cluster`` and return the answer. Raises Refusal for an error answer."""
+    """Run ``operation`` on ``cluster`` and return the answer, or raise Refusal."""
     capabilities = capabilities_of(cluster.engine)
     backend = cluster.backend
     kind, _, verb = operation.partition(".")

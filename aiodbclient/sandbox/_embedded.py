@@ -58,7 +58,7 @@ class EmbeddedPostgres:
         programs: Path | None = None,  # the folder of PostgreSQL's programs, instead of the wheel's
     ) -> None:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
-        self._data = folder
+        self.data = folder
         self.password: str = self._kept.setdefault("password", new_password())
         self.port = 0
         self.inner_port = 0  # for the sandbox itself; it stays open while clients are kept out
@@ -72,7 +72,7 @@ class EmbeddedPostgres:
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:
-        """Start the server unless it runs. Raises RuntimeError if it cannot. A cancelled call leaves nothing."""
+        """Start the server unless it runs, or raise RuntimeError; a call that fails or is cancelled leaves nothing."""
         if self._keeper is not None:
             return
         found = self._programs or binaries()
@@ -96,7 +96,7 @@ class EmbeddedPostgres:
         self.ca_file = f"{self.folder}/ca.pem" if self._authority else None
 
     async def stop(self) -> None:
-        """Stop the server and remove its temporary files. When this returns, both are gone."""
+        """Stop the server and remove its temporary files."""
         await asyncio.to_thread(self.end)
 
     def end(self) -> None:
@@ -105,10 +105,10 @@ class EmbeddedPostgres:
         if keeper is not None:
             keeper.communicate()
             if keeper.returncode < 0 and self.folder != Path():  # it was killed before it could clean up
-                kept = ["keep"] if self.keeps_data else []
+                kept = ["keep"] if self.data is not None else []
                 subprocess.run(_keeper_command("sweep", self.folder, *kept))
-        if self._data is not None and self.is_new:
-            shutil.rmtree(self._data, ignore_errors=True)
+        if self.data is not None and self.is_new:
+            shutil.rmtree(self.data, ignore_errors=True)
 
     def ask(self, **order: Any) -> dict[str, tuple[int, int]]:
         """Send an order to the keeper (``_keeper/main.py``), and return the counts of its faults."""
@@ -126,17 +126,12 @@ class EmbeddedPostgres:
 
     @property
     def is_new(self) -> bool:
-        """Whether ``mark_filled`` was never called. Until then, each start begins with an empty server."""
+        """Whether ``mark_filled`` was never called: until then, each start begins with an empty server."""
         return "made" not in self._kept
 
     def mark_filled(self) -> None:
         """Record that the new server has its users and databases."""
         self._kept["made"] = True
-
-    @property
-    def keeps_data(self) -> bool:
-        """Whether its data stays after it stops."""
-        return self._data is not None
 
     def mark_empty(self) -> None:
         """Record that the server is empty, as if it were new."""
@@ -145,10 +140,10 @@ class EmbeddedPostgres:
     def is_like(self, other: EmbeddedPostgres) -> bool:
         """Whether the two servers are interchangeable: the same options, and neither keeps its data."""
         mine, others = (
-            (server._data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
+            (server.data, server.reach.bind, server.reach.hosts, server._programs, server._authority is None)
             for server in (self, other)
         )
-        return mine == others and self._data is None
+        return mine == others and self.data is None
 
     def has_failed(self) -> bool:
         """Whether the server has ended unexpectedly."""
@@ -156,13 +151,13 @@ class EmbeddedPostgres:
 
     def _launch(self, binaries: Path) -> dict[str, Any]:
         """Start the keeper, and wait until it reports that the server is ready, or why it is not."""
-        if self._data is not None:
-            self._data.mkdir(mode=0o700, exist_ok=True)
+        if self.data is not None:
+            self.data.mkdir(mode=0o700, exist_ok=True)
             if os.geteuid() == 0:  # the keeper will run as the user nobody, which needs access
-                self._data.parent.chmod(0o711)
-                shutil.chown(self._data, "nobody")
+                self.data.parent.chmod(0o711)
+                shutil.chown(self.data, "nobody")
         settings = {
-            "folder": self._data and str(self._data),
+            "folder": self.data and str(self.data),
             "temporary": _MEMORY if self._in_memory and _is_roomy(_MEMORY) else None,
             "new": self.is_new,
             "host": self.reach.bind,
@@ -196,7 +191,7 @@ def _keeper_command(function: str, *arguments: str | Path) -> list[str | Path]:
 
 
 def _is_roomy(folder: str) -> bool:
-    """Whether temporary files fit in this folder in memory. If TMPDIR is set, the user has chosen another place."""
+    """Whether temporary files fit in this folder in memory, and the user has chosen no other place (TMPDIR)."""
     try:
         system = os.statvfs(folder)
     except OSError:
@@ -206,7 +201,7 @@ def _is_roomy(folder: str) -> bool:
 
 
 class Pool:
-    """The idle servers. Sandboxes in different threads share them."""
+    """The idle servers, which sandboxes in different threads share."""
 
     def __init__(self) -> None:
         self._idle: list[EmbeddedPostgres] = []
@@ -227,7 +222,7 @@ class Pool:
         return wanted
 
     def give(self, server: EmbeddedPostgres) -> bool:
-        """Put back an empty ``server``. Returns whether it is kept; if not, the caller must stop it."""
+        """Put back an empty ``server``, and return whether it is kept; if not, the caller must stop it."""
         with self._lock:
             kept = self.is_open and len(self._idle) < _MOST_IDLE
             if kept:

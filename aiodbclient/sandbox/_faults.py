@@ -106,8 +106,12 @@ class Fault:
         """Whether it affects SQL instead of requests to the API."""
         return bool(self.operations and self.operations & _SQL)
 
+    def learn(self, cluster: str, counts: tuple[int, int]) -> None:
+        """Take over how many requests a server has seen and failed."""
+        self._counts[cluster] = counts
+
     def fires(self, operation: str | None, cluster: str | None, name: str | None) -> bool:
-        """Return whether this fault fails the request. It also counts the request: call it once per request."""
+        """Count a request that matches, and return whether this fault fails it."""
         wanted, named = self.options["cluster"], self.options["name"]
         matches = self.operations is None or operation in self.operations
         if not matches or wanted not in (None, cluster) or named not in (None, name):
@@ -236,7 +240,7 @@ class Faults:
             self.remove(fault)
 
     def meeting(self, operation: str | None, cluster: str | None, name: str | None, *, limited: bool) -> list[Fault]:
-        """The faults that fire on this request. If the rate limit refused it, only those that change its headers."""
+        """The faults that fire on this request, or that change its headers if the rate limit refused it."""
         return [
             fault
             for fault in self._faults
@@ -261,7 +265,7 @@ class Faults:
             with suppress(RuntimeError):  # the server was killed
                 counts = server.ask(faults=orders)
                 for each in faults:
-                    each._counts[cluster] = counts[str(each.id)]
+                    each.learn(cluster, counts[str(each.id)])
 
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -272,7 +276,7 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the operations that a fault of ``Faults.add`` applies to; None for all of the API. Raises ValueError."""
+    """Return the operations that a fault applies to, None for all of the API, or raise ValueError."""
     given = {**_DEFAULTS, **options}
     effects = [effect for effect in _APPLIES_TO if given[effect] != _DEFAULTS[effect]]
     if not effects:
@@ -300,7 +304,7 @@ def check_fault(operation: str | Collection[str], options: Mapping[str, Any]) ->
 
 
 def _named(names: Collection[str]) -> frozenset[str]:
-    """The operations with these names. "sql" names all of SQL."""
+    """The operations with these names, of which "sql" names all of SQL."""
     operations = (frozenset(names) - {"sql"}) | (_SQL if "sql" in names else frozenset())
     unknown = operations - OPERATIONS - _SQL
     if unknown:

@@ -53,16 +53,12 @@ class PostgresBackend(Backend):
         self._roles = asyncio.Lock()  # concurrent changes of one role fail on PostgreSQL
 
     async def start(self) -> None:
-        try:
-            await self._server.start()
-            if self.embedded is not None:
-                await self._close_system_databases()
-            if self.embedded is not None and self.embedded.is_new:
-                await self._make_primary()
-                self.embedded.mark_filled()
-        except BaseException:
-            await self.stop()
-            raise
+        await self._server.start()
+        if self.embedded is not None:
+            await self._close_system_databases()
+        if self.embedded is not None and self.embedded.is_new:
+            await self._make_primary()
+            self.embedded.mark_filled()
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -218,7 +214,7 @@ class PostgresBackend(Backend):
 
 
 async def _alter(connection: AsyncConnection[Row], statement: Composed) -> None:
-    """Execute ``ALTER ROLE``. If a session changes the same role at that moment, try again."""
+    """Execute ``ALTER ROLE``, again if a session changes the same role at that moment."""
     for _ in range(_ALTER_TRIES - 1):
         try:
             await connection.execute(statement)
@@ -233,5 +229,5 @@ def _replication(settings: JSON) -> SQL:
 
 
 def _verifier(connection: AsyncConnection[Row], name: str, password: str) -> str:
-    """The SCRAM verifier of a password. With it, neither the server nor its log ever see the password."""
+    """The SCRAM verifier of a password, with which neither the server nor its log ever see the password."""
     return connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()

@@ -82,7 +82,7 @@ class PostgresServer:
             raise RuntimeError(f"the DSN's role {self.primary!r} must be a superuser to change other roles")
 
     async def stop(self) -> None:
-        """Close the connections. Stop the embedded server, or pool it for the next cluster. Safe to repeat."""
+        """Close the connections, and stop the embedded server or pool it for the next cluster."""
         embedded, kept = self.embedded, False
         try:
             while self._idle:
@@ -94,8 +94,8 @@ class PostgresServer:
                 await embedded.stop()
 
     async def _empty(self, embedded: EmbeddedPostgres) -> bool:
-        """Remove everything that was created on an embedded server. Returns False if that fails."""
-        if embedded.keeps_data:
+        """Remove everything that was created on an embedded server, or return False."""
+        if embedded.data is not None:
             return False
         try:
             embedded.ask(faults=[], open=True)
@@ -133,7 +133,7 @@ class PostgresServer:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection[Row]]:
-        """Borrow one of ``_CONNECTIONS`` connections. An unexpected error of PostgreSQL becomes the API's 500."""
+        """Borrow one of ``_CONNECTIONS`` connections, and turn an unexpected error of PostgreSQL into the API's 500."""
         async with self._turns:
             try:
                 connection = self._idle.pop() if self._idle else await self.connect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,19 @@ from ._reach import Reach, SandboxCA
 from ._topics import Topics
 
 
-class Registry(Mapping[str, SandboxCluster]):
-    """The running clusters, by id."""
+class Registry:
+    """The clusters of a sandbox."""
 
     def __init__(self, reach: Reach, faults: Faults) -> None:
         self._reach = reach
         self._faults = faults
-        self._clusters: dict[str, SandboxCluster] = {}
+        self.running: dict[str, SandboxCluster] = {}  # by id
         self._taken: dict[str, str] = {}  # ids by name, from the moment in which ``add`` begins
         self._restored: set[str] = set()  # names that were restored and not yet added in this run
         self._is_open = False
         self._data: Data | None = None
         self._kept: MutableMapping[str, Any] = {}
         self._authority = SandboxCA({})
-
-    def __getitem__(self, cluster_id: str) -> SandboxCluster:
-        return self._clusters[cluster_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._clusters)
-
-    def __len__(self) -> int:
-        return len(self._clusters)
 
     async def open(self, data: Data | None) -> None:
         """Start the clusters stored in ``data``, and store those that are added from now on."""
@@ -54,11 +45,11 @@ class Registry(Mapping[str, SandboxCluster]):
                 await self._restore(name, record)
 
     async def close(self) -> None:
-        """Stop and forget all clusters. ``data`` keeps them."""
+        """Stop and forget all clusters, which ``data`` keeps."""
         self._is_open = False
-        clusters = list(self._clusters.values())
+        clusters = list(self.running.values())
         self._faults.detach()
-        for forgotten in (self._clusters, self._taken, self._restored):
+        for forgotten in (self.running, self._taken, self._restored):
             forgotten.clear()
         try:
             await asyncio.gather(*(cluster.backend.stop() for cluster in clusters))
@@ -89,13 +80,16 @@ class Registry(Mapping[str, SandboxCluster]):
         return cluster_id
 
     async def _start(self, cluster: SandboxCluster) -> None:
-        await cluster.backend.start()
-        if not self._is_open:
+        try:
+            await cluster.backend.start()
+            if not self._is_open:
+                raise RuntimeError("the sandbox stopped before the cluster was added")
+        except BaseException:
             await cluster.backend.stop()
-            raise RuntimeError("the sandbox stopped before the cluster was added")
+            raise
         if cluster.backend.embedded is not None:
             self._faults.attach(cluster.id, cluster.backend.embedded)
-        self._clusters[cluster.id] = cluster
+        self.running[cluster.id] = cluster
 
     async def _restore(self, name: str, record: dict[str, Any]) -> None:
         cluster = self._made(NewCluster.restored(record), name, record["id"], created_at=record["created_at"])
@@ -108,7 +102,7 @@ class Registry(Mapping[str, SandboxCluster]):
         return SandboxCluster(cluster_id, name, self._backend(new, name, cluster_id), topics, new, **identity)
 
     def _backend(self, new: NewCluster, name: str, cluster_id: str) -> Backend:
-        """The backend that ``new`` asks for, not yet started. A driver is imported only when a cluster needs it."""
+        """The backend that ``new`` asks for, not yet started; a driver is imported only when a cluster needs it."""
         _check(new)
         engine = Engine.parse(new.engine)
         authority = self._authority if new.tls else None
@@ -141,7 +135,7 @@ class Registry(Mapping[str, SandboxCluster]):
 
     def _kept_id(self, name: str, new: NewCluster) -> str:
         """The id of a restored cluster that is added for the first time in this run."""
-        kept = self._clusters[self._taken[name]]
+        kept = self.running[self._taken[name]]
         if kept.engine != new.engine or (new.cluster_id is not None and _uuid(new.cluster_id) != kept.id):
             raise ValueError(f"{name!r} is stored as a {kept.engine} cluster with the id {kept.id}")
         self._restored.discard(name)

@@ -34,7 +34,7 @@ LISTS = frozenset(operation for operation in OPERATIONS if operation.endswith(".
 
 @frozen
 class Route:
-    """The target of a request. Without ``operation``, ``allow`` has the methods that the path supports, if any."""
+    """The target of a request; without ``operation``, ``allow`` has the methods that the path supports, if any."""
 
     operation: str | None = None
     cluster: str | None = None
@@ -46,7 +46,7 @@ NOWHERE = Route()
 
 
 def match(method: str, raw_path: str) -> Route:
-    """Find the route of ``raw_path``, still percent-encoded. The query is ignored."""
+    """Find the route of ``raw_path``, still percent-encoded and with its query."""
     segments = raw_path.partition("?")[0].split("/")
     if segments[:3] != ["", "v2", "databases"]:
         return NOWHERE
@@ -79,15 +79,12 @@ def paged(answer: SandboxAnswer, url: str, query_string: str, page_size: int) ->
     assert answer.payload is not None
     [(key, everything)] = answer.payload.items()
     last = max(1, -(-len(everything) // size))
-    links: dict[str, str] = {}
-    for label, number, exists in (
-        ("first", 1, page > 1),
-        ("prev", page - 1, page > 1),
-        ("next", page + 1, page < last),
-        ("last", last, page < last),
-    ):
-        if exists:
-            links[label] = _link(url, query, page=number, per_page=size)
+    numbers: dict[str, int] = {}
+    if page > 1:
+        numbers |= {"first": 1, "prev": page - 1}
+    if page < last:
+        numbers |= {"next": page + 1, "last": last}
+    links = {label: _link(url, query, page=number, per_page=size) for label, number in numbers.items()}
     answer.payload = {
         key: everything[(page - 1) * size : page * size],
         "links": {"pages": links} if links else {},

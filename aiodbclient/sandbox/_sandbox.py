@@ -79,11 +79,12 @@ class Sandbox:
             raise ValueError("token must not be empty; pass None for a random one")
         reach = Reach(bind, allow_hosts)
         faults = Faults()
-        self._clusters = Registry(reach, faults)
+        self._registry = Registry(reach, faults)
+        self._clusters = self._registry.running
         self._tokens = Tokens(token, DOCUMENTED if windows is None else tuple(windows), remaining)
         self._api = Api(faults, self._clusters, self._tokens, page_size, returns_settings, reach)
         folder = None if data is None else Path(data)
-        self._service = Service(self._api, self._clusters, self._tokens, reach, port, folder)
+        self._service = Service(self._api, self._registry, self._tokens, reach, port, folder)
 
     def __repr__(self) -> str:
         clusters = ", ".join(f"{cluster.engine}={cluster.name}" for cluster in self._clusters.values())
@@ -196,7 +197,7 @@ class Sandbox:
             RuntimeError: The sandbox is not running, or the server behind the cluster cannot be reached or started.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
-        return await self._service.run(self._clusters.add(NewCluster(**options)))
+        return await self._service.run(self._registry.add(NewCluster(**options)))
 
     def set_status(self, cluster_id: str, status: Status, *, online_after: float | None = None) -> None:
         """Change the status of a cluster. Unless it is ``online``, the API refuses writes (412).

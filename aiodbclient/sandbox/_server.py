@@ -36,7 +36,7 @@ CUT = SandboxAnswer(0)  # no answer: the connection is closed instead
 
 
 class Api:
-    """Answers requests. A list has ``page_size`` entries a page; None for a single page."""
+    """Answers requests; a list has ``page_size`` entries a page, or a single page with None."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Api:
     ) -> tuple[SandboxAnswer, Sequence[Fault]]:
         # A web page that gets here has no valid token. Without a token, the body is not read.
         stranger = not self._reach.allows(request.headers.get("host"))
-        rights = None if stranger else self._tokens.get(_bearer(request))
+        rights = None if stranger else self._tokens.rights.get(_bearer(request))
         try:
             body, unreadable = await _body(request) if rights else (None, None)
             record.body = masked_json(body)
@@ -259,7 +259,7 @@ async def _body(request: web.BaseRequest) -> tuple[Any, Refusal | None]:
 
 
 async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer | None:
-    """Apply the faults before or after the work. Return the answer of a fault that replaces the normal one."""
+    """Apply the faults before or after the work, and return the answer of one that replaces the normal answer."""
     for fault in faults:
         if fault.options["after"] is not after:
             continue
@@ -275,7 +275,7 @@ async def _interrupted(faults: Sequence[Fault], *, after: bool) -> SandboxAnswer
 
 
 async def deliver(request: web.BaseRequest, answer: SandboxAnswer, faults: Sequence[Fault]) -> web.StreamResponse:
-    """Turn ``answer`` into a response. ``CUT`` closes the connection instead."""
+    """Turn ``answer`` into a response, or for ``CUT`` close the connection."""
     if answer is CUT:
         _close(request)
         return web.Response(status=500)  # aiohttp requires a response, but does not send it

@@ -23,7 +23,7 @@ _STOP_SECONDS = 0.05  # how long stopping waits for answers that are about to be
 
 
 class Service:
-    """Runs the HTTP server of a sandbox, opens and closes what it serves. Without a ``folder`` it stores nothing."""
+    """Runs the HTTP server of a sandbox, and opens and closes what it serves."""
 
     def __init__(
         self, api: Api, clusters: Registry, tokens: Tokens, reach: Reach, port: int, folder: Path | None
@@ -41,7 +41,7 @@ class Service:
         self._thread: LoopThread | None = None
 
     async def start(self) -> None:
-        """Start to serve in the running event loop. Raises RuntimeError or OSError, as entering a ``Sandbox``."""
+        """Start to serve in the running event loop, or raise as on entering a ``Sandbox``."""
         if self._loop is not None:
             raise RuntimeError("the sandbox is running already")
         runner = web.ServerRunner(web.Server(self._api.handle, access_log=None), shutdown_timeout=_STOP_SECONDS)
@@ -90,7 +90,7 @@ class Service:
                 thread.stop()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run ``coroutine`` in the event loop of the sandbox. Raises RuntimeError if it is not running."""
+        """Run ``coroutine`` in the event loop of the sandbox, or raise RuntimeError if it is not running."""
         loop = self._loop
         if loop is asyncio.get_running_loop():
             return await coroutine
@@ -110,7 +110,7 @@ class Service:
 
 
 class LoopThread:
-    """Runs coroutines for callers without an event loop. It is a daemon thread, so it does not delay an exit."""
+    """Runs coroutines for callers without an event loop, in a daemon thread, which does not delay an exit."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

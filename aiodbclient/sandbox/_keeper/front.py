@@ -11,6 +11,8 @@ import asyncio
 import socket
 import ssl
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .faults import Broken, Failures, SqlFaults
@@ -38,7 +40,7 @@ def server_context(certificate: str | None, folder: Path) -> ssl.SSLContext | No
 
 
 class Front:
-    """Forwards connections to the socket ``server`` while it is open. With a ``context`` it requires TLS."""
+    """Forwards connections to the socket ``server`` while it is open, with TLS if there is a ``context``."""
 
     def __init__(
         self, context: ssl.SSLContext | None, server: str, host: str, port: int = 0, faults: SqlFaults | None = None
@@ -57,14 +59,14 @@ class Front:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Let clients in. Safe to repeat."""
+        """Let clients in, if they are kept out."""
         if self._listener is None:
             listener = asyncio.start_server(self._take, sock=self._socket, backlog=_BACKLOG, start_serving=False)
             self._listener = await listener
             await self._listener.start_serving()
 
     def shut(self, seconds: float | None = None, *, sessions: bool = True) -> None:
-        """Refuse new connections for so many seconds, and with ``sessions`` cut existing ones. The port stays ours."""
+        """Refuse new connections for so many seconds, and with ``sessions`` cut existing ones; the port stays ours."""
         if self._opening is not None:
             self._opening.cancel()
         if self._listener is not None:
@@ -109,7 +111,7 @@ class Front:
             writer.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: bytes) -> None:
-        """Forward bytes both ways until one side ends. ``start`` was read from the client already."""
+        """Forward ``start``, which was read from the client already, and then bytes both ways until one side ends."""
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
         try:
             server_writer.write(start)
@@ -123,7 +125,7 @@ class Front:
 
 
 async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> bytes | None:
-    """Begin TLS, and return b"". Return the whole message of a cancel request, and None for another one."""
+    """Begin TLS and return b"", return the whole message of a cancel request, or return None for another message."""
     while True:
         head = await reader.readexactly(8)
         length, code = struct.unpack("!II", head)
@@ -145,15 +147,31 @@ async def _start(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, con
         return None
 
 
+@contextmanager
+def _ending(client: asyncio.StreamWriter, to: asyncio.StreamWriter) -> Generator[None]:
+    """End one direction of a connection: close ``to``, which ends the other direction too."""
+    try:
+        yield
+    except Broken as broken:
+        if broken.answer:
+            client.write(broken.answer)
+        else:
+            client.transport.abort()
+    except OSError:
+        pass  # one side has disconnected
+    finally:
+        to.close()
+
+
 async def _from_client(
     reader: asyncio.StreamReader,
     server: asyncio.StreamWriter,
     client: asyncio.StreamWriter,
     failures: Failures | None,
 ) -> None:
-    """Forward everything from the client, then close ``server``, which ends the other direction too."""
+    """Forward everything from the client, unless a fault ends the connection."""
     stream = ClientStream()
-    try:
+    with _ending(client, server):
         while data := await reader.read(_CHUNK):
             if failures is None:
                 server.write(data)
@@ -165,18 +183,12 @@ async def _from_client(
                         await failures.statement()
                     server.write(piece)
             await server.drain()
-    except Broken as broken:
-        _break(client, broken)
-    except OSError:
-        pass  # one side has disconnected
-    finally:
-        server.close()
 
 
 async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWriter, failures: Failures | None) -> None:
-    """Forward everything from the server, then close ``client``, which ends the other direction too."""
+    """Forward everything from the server, unless a fault ends the connection."""
     held = ServerStream()
-    try:
+    with _ending(client, client):
         while data := await reader.read(_CHUNK):
             if failures is not None and failures.after:
                 if not held.feed(data):
@@ -185,20 +197,6 @@ async def _from_server(reader: asyncio.StreamReader, client: asyncio.StreamWrite
                 data, held = held.data, ServerStream()
             client.write(data)
             await client.drain()
-    except Broken as broken:
-        _break(client, broken)
-    except OSError:
-        pass
-    finally:
-        client.close()
-
-
-def _break(client: asyncio.StreamWriter, broken: Broken) -> None:
-    """End a connection for a fault: after an error of the server, or without one."""
-    if broken.answer:
-        client.write(broken.answer)
-    else:
-        client.transport.abort()
 
 
 def _refusal(startup: bytes) -> bytes:

@@ -34,7 +34,7 @@ class Archive:
         self._pipe = os.fdopen(reading, "rb")
 
     def unpack(self, target: Path) -> Path:
-        """Write the files to the folder ``target``, and return the folder of programs in it. Raises OSError."""
+        """Write the files to the folder ``target``, and return the folder of programs in it, or raise OSError."""
         try:
             with self._pipe, tarfile.open(fileobj=self._pipe, mode="r|") as members:
                 # Pythons from 3.11.4 on know filters, and some of them warn if none is named.

@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def sweep() -> None:
-    """Clean up after a keeper that was killed. The arguments are its folder, and ``keep`` if the data stays."""
+    """Clean up after a keeper that was killed; the arguments are its folder, and ``keep`` if the data stays."""
     become_nobody()
     postgres.clean(Path(sys.argv[1]), keep=sys.argv[2:] == ["keep"])
 

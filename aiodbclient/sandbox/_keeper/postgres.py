@@ -54,7 +54,7 @@ def version(binaries: Path) -> int:
 
 
 def initialise(binaries: Path, base: Path, superuser: str, password: str) -> None:
-    """Initialise the server's data. Raises RuntimeError with the output of initdb."""
+    """Initialise the server's data, or raise RuntimeError with the output of initdb."""
     secret = base / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
@@ -74,7 +74,7 @@ def initialise(binaries: Path, base: Path, superuser: str, password: str) -> Non
 
 
 def start(binaries: Path, base: Path, *, durable: bool) -> subprocess.Popen[bytes]:
-    """Start the server, and wait until it is ready. If it is ``durable``, what is committed survives its kill."""
+    """Start the server, and wait until it is ready; if it is ``durable``, what is committed survives its kill."""
     major = version(binaries)
     settings = {name: value for name, value in _SETTINGS.items() if major >= _SINCE.get(name, 0)}
     settings |= {"synchronous_commit": "on" if durable else "off"}
@@ -96,7 +96,7 @@ def _ready(status: Path) -> bool:
 
 
 def clean(base: Path, *, keep: bool) -> None:
-    """Stop the processes in ``base``, and remove it, or with ``keep`` all but the data. Safe to repeat."""
+    """Stop the processes in ``base``, if there are any, and remove it, or with ``keep`` all but the data."""
     server = int(_status(base, 0) or 0)
     if server in running_in(base, server):
         # Both signals end the server's processes at once. With SIGINT, it writes its data to disk first.
@@ -128,7 +128,7 @@ def _remove(base: Path) -> None:
 
 
 def _status(base: Path, line: int) -> str:
-    """A line of ``postmaster.pid``, or "". Line 0 is the server's process, line 6 its shared memory."""
+    """A line of ``postmaster.pid``, or "": line 0 is the server's process, line 6 its shared memory."""
     try:
         return (base / "data" / "postmaster.pid").read_text().splitlines()[line]
     except (FileNotFoundError, IndexError):
@@ -136,7 +136,7 @@ def _status(base: Path, line: int) -> str:
 
 
 def running_in(base: Path, server: int) -> list[int]:
-    """The other processes with a working folder in ``base``. Without /proc: ``server``, if it is alive."""
+    """The other processes with a working folder in ``base``; without /proc, ``server``, if it is alive."""
     if not os.path.exists("/proc/self/cwd"):
         return [server] if server and _kill(server, 0) else []
     found: list[int] = []
