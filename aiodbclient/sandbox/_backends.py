@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..engines import MYSQL, POSTGRESQL, Engine, capabilities_of
 from ..models import MySQLAuthPlugin, UserRole
@@ -37,10 +37,8 @@ class Backend(ABC):
         """Let clients in, or keep them out as if the server had stopped, with an error if ``graceful``."""
         raise ValueError("the cluster has no embedded PostgreSQL to stop or start")
 
-    def version(self) -> str | None:
-        """The version of the server; None if there is no server."""
-        return None
-
+    @abstractmethod
+    def version(self) -> str: ...
     @abstractmethod
     def connection(self) -> JSON: ...
     @abstractmethod
@@ -100,6 +98,28 @@ def refuse_primary(name: str, primary: str) -> None:
         raise Refusal(422, "the primary user cannot be deleted")
 
 
+class Shown(NamedTuple):
+    """What the API returns of a cluster in memory."""
+
+    version: str
+    scheme: str
+    database: str = ""
+    port: int = 25060
+
+
+_SHOWN: dict[str, Shown] = {
+    Engine.PG: Shown("18.0", "postgresql", DEFAULT_DB),
+    Engine.ADVANCED_PG: Shown("18.0", "postgresql", DEFAULT_DB),
+    Engine.MYSQL: Shown("8.0.36", "mysql", DEFAULT_DB),
+    Engine.ADVANCED_MYSQL: Shown("8.0.36", "mysql", DEFAULT_DB),
+    Engine.REDIS: Shown("7.0.15", "rediss"),
+    Engine.VALKEY: Shown("8.0.0", "rediss"),
+    Engine.MONGODB: Shown("8.0.0", "mongodb+srv", "admin", 27017),
+    Engine.KAFKA: Shown("3.8.0", "kafka"),
+    Engine.OPENSEARCH: Shown("2.19.0", "https"),
+}
+
+
 class MemoryBackend(Backend):
     """Users and dbs in dictionaries; nothing listens at its address."""
 
@@ -117,7 +137,7 @@ class MemoryBackend(Backend):
         self._write_seconds = 0.005 if capabilities_of(engine).concurrent_user_writes == 1 else 0.0
         self._users = users
         self._dbs = dbs
-        self._default_db = _DEFAULT_DBS.get(engine, "")
+        self._shown = _SHOWN.get(engine, Shown("1.0", engine))
         self._keep_password = engine != Engine.MONGODB
         if PRIMARY not in users:
             self._set_up()
@@ -126,15 +146,18 @@ class MemoryBackend(Backend):
         self._users[PRIMARY] = self._stored(self._new(PRIMARY, UserRole.PRIMARY, None, {}))
         if self.engine == Engine.MONGODB:
             self._users[MONGODB_READ_ONLY] = self._stored(self._new(MONGODB_READ_ONLY, UserRole.NORMAL, None, {}))
-        if self._default_db:
-            self._dbs[self._default_db] = None
+        if self._shown.database:
+            self._dbs[self._shown.database] = None
+
+    def version(self) -> str:
+        return self._shown.version
 
     def connection(self) -> JSON:
         return {
-            "scheme": _SCHEMES.get(self.engine, self.engine),
+            "scheme": self._shown.scheme,
             "host": self._host,
-            "port": 27017 if self.engine == Engine.MONGODB else 25060,
-            "database": self._default_db,
+            "port": self._shown.port,
+            "database": self._shown.database,
             "user": PRIMARY,
             "password": self._users[PRIMARY].get("password"),
             "ssl": self._authority is not None,
@@ -199,7 +222,7 @@ class MemoryBackend(Backend):
     async def delete_db(self, name: str) -> None:
         if name not in self._dbs:
             raise not_found()
-        if self.engine == Engine.MONGODB and name == self._default_db:
+        if self.engine == Engine.MONGODB and name == self._shown.database:
             raise Refusal(422, f"the database {name} cannot be deleted")
         del self._dbs[name]
 
@@ -232,20 +255,6 @@ class MemoryBackend(Backend):
             rules: list[JSON] = settings["acl"]
             return {"acl": [{**rule, "id": rule.get("id") or "acl" + secrets.token_hex(6)} for rule in rules]}
         return settings
-
-
-_DEFAULT_DBS: dict[str, str] = {**dict.fromkeys(POSTGRESQL | MYSQL, DEFAULT_DB), Engine.MONGODB: "admin"}
-_SCHEMES: dict[str, str] = {
-    Engine.PG: "postgresql",
-    Engine.ADVANCED_PG: "postgresql",
-    Engine.MYSQL: "mysql",
-    Engine.ADVANCED_MYSQL: "mysql",
-    Engine.REDIS: "rediss",
-    Engine.VALKEY: "rediss",
-    Engine.MONGODB: "mongodb+srv",
-    Engine.KAFKA: "kafka",
-    Engine.OPENSEARCH: "https",
-}
 
 
 def _certificate() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from attrs import Factory, define, field, fields, frozen
 from attrs.converters import optional
 
-from ..engines import Engine, capabilities_of
+from ..engines import capabilities_of
 from . import _validation as validation
 from ._answers import Refusal, SandboxAnswer, not_found, unsupported
 from ._backends import Backend
@@ -22,18 +22,6 @@ from ._tokens import READ_TAGS, VIEW_CREDENTIALS
 from ._topics import Topics
 from ._validation import JSON
 
-# The version of a cluster in memory.
-_VERSIONS: dict[str, str] = {
-    Engine.PG: "18.0",
-    Engine.ADVANCED_PG: "18.0",
-    Engine.MYSQL: "8.0.36",
-    Engine.ADVANCED_MYSQL: "8.0.36",
-    Engine.REDIS: "7.0.15",
-    Engine.VALKEY: "8.0.0",
-    Engine.MONGODB: "8.0.0",
-    Engine.KAFKA: "3.8.0",
-    Engine.OPENSEARCH: "2.19.0",
-}
 # The part of a URI that requires TLS, for libpq and for MySQL.
 _TLS_QUERIES = {"postgresql": "?sslmode=require", "mysql": "?ssl-mode=REQUIRED"}
 _CREDENTIALS = frozenset({"password", "access_cert", "access_key"})
@@ -179,7 +167,7 @@ class SandboxCluster:
         """The cluster as ``clusters.get`` returns it."""
         credentials = VIEW_CREDENTIALS in view.scopes
         capabilities = capabilities_of(self.engine)
-        exact = self.options.version or self.backend.version() or _VERSIONS.get(self.engine, "1.0")
+        exact = self.options.version or self.backend.version()
         connection = self.backend.connection()
         document: JSON = {
             "id": self.id,

@@ -49,7 +49,7 @@ class MySQLBackend(Backend):
         await asyncio.gather(*self._running, return_exceptions=True)
         self._server.close()
 
-    def version(self) -> str | None:
+    def version(self) -> str:
         return self._server.version.partition("-")[0]
 
     def connection(self) -> JSON:

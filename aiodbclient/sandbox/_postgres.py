@@ -85,7 +85,7 @@ class PostgresBackend(Backend):
         self._secrets[PRIMARY] = verifier, password
         await self.create_db(DEFAULT_DB)
 
-    def version(self) -> str | None:
+    def version(self) -> str:
         return self._server.version
 
     def connection(self) -> JSON:
@@ -166,7 +166,7 @@ class PostgresBackend(Backend):
     async def create_db(self, name: str) -> None:
         check_db_name(self.engine, name)
         # template0 has no sessions that would block the copy. Without fsync, copying files is faster than writing WAL.
-        has_strategies = int((self._server.version or "0").partition(".")[0]) >= 15
+        has_strategies = int(self._server.version.partition(".")[0]) >= 15
         strategy = SQL("STRATEGY FILE_COPY") if self.embedded is not None and has_strategies else SQL("")
         command = SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 {}").format(
             Identifier(name), Identifier(self._server.primary), strategy

@@ -46,7 +46,7 @@ class PostgresServer:
         self.host, self.port, self.database = LOOPBACK, 0, DEFAULT_DB
         self.primary = PRIMARY
         self.password: str | None = None
-        self.version: str | None = None
+        self.version = ""
         self.tls = False
         self.ca: str | None = None
         self._idle: list[AsyncConnection[Row]] = []
