@@ -19,7 +19,7 @@ from typing import Any
 from . import postgres
 from .faults import SqlFaults
 from .front import Front, server_context
-from .identity import become_nobody, packed
+from .identity import become_nobody, packed, unpack
 
 PREFIX = "aiodbclient-postgres-"
 _LOOK_AGAIN_SECONDS = 0.5
@@ -67,7 +67,7 @@ def main() -> None:
                 shutil.rmtree(base / "data", ignore_errors=True)
         _report(folder=f"{base}")
         if archive is not None:
-            binaries = archive.unpack(base / "install")
+            binaries = unpack(archive, binaries, base / "install")
         asyncio.run(_serve(binaries, superuser, settings, base, starter))
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         _report(error=f"{error}")
