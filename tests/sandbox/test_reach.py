@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -60,9 +61,11 @@ def own_address() -> str:
 
 
 async def test_by_default_it_is_reached_from_this_machine_alone() -> None:
-    async with Sandbox() as sandbox:
-        assert sandbox._service._runner is not None
-        assert [address[0] for address in sandbox._service._runner.addresses] == ["127.0.0.1"]
+    for bind, others in (("127.0.0.1", False), ("0.0.0.0", True)):
+        async with Sandbox(bind=bind) as sandbox:
+            port = int(sandbox.url.rpartition(":")[2])
+            with nullcontext() if others else pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", port)).close()
 
 
 @pytest.mark.parametrize(("bind", "hosts"), [("localhost", []), ("::1", []), ("0.0.0.0", ["a b"]), ("0.0.0.0", [""])])

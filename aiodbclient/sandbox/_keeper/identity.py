@@ -1,6 +1,6 @@
 """Change from root to the user ``nobody``. PostgreSQL refuses to run as root, and root must not write files here.
 
-Where ``nobody`` may not run the wheel's PostgreSQL, root packs it into a file without a name, and ``nobody`` unpacks it.
+Where ``nobody`` may not run the wheel's PostgreSQL, root packs it into an unnamed file, and ``nobody`` unpacks it.
 """
 
 from __future__ import annotations
