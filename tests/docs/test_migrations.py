@@ -90,5 +90,5 @@ async def test_the_command_migrates_each_tenant_in_a_process(page: dict[str, Any
         )
         said, _ = await process.communicate()
         assert process.returncode == 0, said.decode()
-        there = {outcome.name: outcome.value async for outcome in tenants.each(tables)}
-        assert there == dict.fromkeys(NAMES[:3], ["alembic_version", "notes"])
+        async for outcome in tenants.each(tables):
+            assert outcome.value == ["alembic_version", "notes"], outcome.name
