@@ -60,15 +60,15 @@ class EmbeddedPostgres:
         self._kept: MutableMapping[str, Any] = {} if kept is None else kept
         self.data = folder
         self.password: str = self._kept.setdefault("password", new_password())
-        self.port = 0
-        self.inner_port = 0  # for the sandbox itself; it stays open while clients are kept out
+        self.port: int = 0
+        self.inner_port: int = 0  # for the sandbox itself; it stays open while clients are kept out
         self._asking = Lock()
-        self.folder = Path()  # its files, while it runs
+        self.folder: Path = Path()  # its files, while it runs
         self.ca_file: str | None = None
         self._authority = authority
         self._in_memory = in_memory
         self._programs = programs
-        self.reach = reach or Reach()
+        self.reach: Reach = reach or Reach()
         self._keeper: subprocess.Popen[str] | None = None
 
     async def start(self) -> None:

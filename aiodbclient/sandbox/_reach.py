@@ -27,11 +27,11 @@ class Reach:
         except AddressValueError:
             raise ValueError(f"bind must be an IPv4 address such as 0.0.0.0, not {bind!r}") from None
         self.bind = bind
-        self.hosts = tuple(host.lower() for host in hosts)
+        self.hosts: tuple[str, ...] = tuple(host.lower() for host in hosts)
         for host in self.hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError(f"{host!r} is not a host name or IPv4 address")
-        self.address = LOOPBACK if address.is_unspecified else bind
+        self.address: str = LOOPBACK if address.is_unspecified else bind
         """An address of this machine that the sandbox listens on."""
 
     @property
