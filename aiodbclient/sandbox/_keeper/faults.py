@@ -58,9 +58,7 @@ SqlFault = dict[str, Any]
 
 
 class SqlFaults:
-    """The faults of one server, which ``stop`` stops, for so many seconds or, with None, for good."""
-
-    stop: Callable[[float | None], None]
+    """The faults of one server."""
 
     def __init__(self) -> None:
         self._faults: list[SqlFault] = []
@@ -82,10 +80,11 @@ class SqlFaults:
 
 
 class Failures:
-    """Applies the faults to one connection."""
+    """Applies the faults to one connection; ``stop`` stops the server, for so many seconds or, with None, for good."""
 
-    def __init__(self, faults: SqlFaults) -> None:
+    def __init__(self, faults: SqlFaults, stop: Callable[[float | None], None]) -> None:
         self._faults = faults
+        self._stop = stop
         self._user = ""
         self._statements_left: int | None = None
         self.after: list[SqlFault] = []  # to apply after the server has answered
@@ -119,7 +118,7 @@ class Failures:
     async def _apply(self, fault: SqlFault) -> None:
         await asyncio.sleep(fault["delay"])
         if fault["stop"]:
-            self._faults.stop(fault["lasts"])
+            self._stop(fault["lasts"])
             raise Broken
         if fault["sqlstate"] is not None:
             message = _MESSAGES.get(fault["sqlstate"], _MESSAGE).format(user=self._user)

@@ -115,7 +115,7 @@ class Front:
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
         try:
             server_writer.write(start)
-            failures = Failures(self._faults) if self._faults and not start else None
+            failures = Failures(self._faults, self.shut) if self._faults and not start else None
             async with asyncio.TaskGroup() as both:
                 both.create_task(_from_client(reader, server_writer, writer, failures))
                 both.create_task(_from_server(server_reader, writer, failures))

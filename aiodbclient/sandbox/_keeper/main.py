@@ -102,7 +102,6 @@ async def _serve(binaries: Path, superuser: str, settings: dict[str, Any], base:
     faults = SqlFaults()
     front = Front(context, postgres.SOCKET, settings["host"], settings["port"], faults)
     inner = Front(context, postgres.SOCKET, _LOOPBACK)
-    faults.stop = front.shut
     await front.open()
     await inner.open()
     _report(port=front.port, inner=inner.port)
