@@ -133,21 +133,20 @@ def help_of(command: Any, ctx: Any, about: Callable[[Any], str | None] = about_o
     text, examples = _parts(command.help or "")
     options = [param for param in command.get_params(ctx) if param.param_type_name == "option" and not param.hidden]
     listed = command.list_commands(ctx) if isinstance(command, TyperGroup) else []
-    commands = [command.commands[name] for name in listed]
+    commands = [(name, command.commands[name]) for name in listed]
     parts = [_usage(command, ctx, width)]
     parts += [textwrap.fill(paragraph, width) for paragraph in text]
     if examples:
         parts.append("\n".join(["Example:", *(_folded(example, width) for example in examples)]))
     if commands:
-        first = {each.name: _parts(each.help or "")[0][0].partition(". ")[0] for each in commands if not each.hidden}
-        rows = [(name, sentence.rstrip(".")) for name, sentence in first.items()]
-        parts.append("\n".join(["Commands:", *_table(rows, width, narrow=False)]))
+        summaries = [(name, _summary(each)) for name, each in commands if not each.hidden]
+        parts.append("\n".join(["Commands:", *_table(summaries, width, narrow=False)]))
     for title, params in (
         ("Arguments:", [param for param in command.params if param.param_type_name == "argument"]),
         ("Options:", [each for each in options if not is_common(each)]),
         ("Common options:", [each for each in options if is_common(each)]),
     ):
-        rows = [(name_of(param), said) for param in params if (said := about(param)) is not None]
+        rows = [(name_of(param), meaning) for param in params if (meaning := about(param)) is not None]
         if rows:
             parts.append("\n".join([title, *_table(rows, width)]))
     if command.epilog:
@@ -181,6 +180,11 @@ def _parts(help: str) -> tuple[list[str], list[str]]:
         else:
             text.append(" ".join(paragraph.split()))
     return text, examples
+
+
+def _summary(command: Any) -> str:
+    """The first sentence of what a command says about itself."""
+    return _parts(command.help or "")[0][0].partition(". ")[0].rstrip(".")
 
 
 def _folded(example: str, width: int) -> str:
