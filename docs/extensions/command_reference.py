@@ -70,7 +70,8 @@ def page() -> str:
         ),
     )
     sections = [
-        f"{'#' * each.level} {each.name}\n\n{_text(each, about)}\n"
+        f"{'#' * each.level} {each.name.removeprefix('aiodbclient ')}\n\n"
+        f"{_text(each, about)}\n"
         for each in places
     ]
     return "\n".join([begin, *sections])
