@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
@@ -38,10 +38,10 @@ _SAME = {"get": "show", "show": "get", "delete": "remove", "remove": "delete"}
 
 
 class Command(TyperCommand):
-    """A command. Its help is plain text: what it does, an example to copy, arguments, options, exit codes."""
+    """A command. Its help is plain text: what it does, an example to copy, arguments, options."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(f"{help_of(self, ctx)}\n{textwrap.fill(EXIT_CODES, _width())}\n")
+        formatter.write(help_of(self, ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [*(_metavar(param) for param in self.params if param.param_type_name == "argument"), "[OPTIONS]"]
@@ -114,23 +114,11 @@ def group(help: str, cls: type[Group] = Group) -> typer.Typer:
     return typer.Typer(cls=cls, help=help, rich_markup_mode=None, context_settings=HELP_OPTIONS)
 
 
-def about_of(param: Any) -> str:
-    about = str(param.help or "")
-    if param.name == "help":
-        about = "Print this help."
-    if param.envvar:
-        about += f" Default: ${param.envvar}."
-    elif param.required:
-        about += " Required."
-    elif param.default not in (None, "", False) and param.show_default and param.param_type_name == "option":
-        about += f" Default: {param.default}."
-    return about.strip()
-
-
-def help_of(command: Any, ctx: Any, about: Callable[[Any], str | None] = about_of) -> str:
-    """The help of a command. ``about`` says what a parameter means, or None to leave it out."""
-    width = _width()
+def help_of(command: Any, ctx: Any, *, common: bool = True) -> str:
+    """The help of a command, with the options that it has in common with others if ``common``."""
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
     text, examples = _parts(command.help or "")
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.get_params(ctx) if param.param_type_name == "option" and not param.hidden]
     listed = command.list_commands(ctx) if isinstance(command, TyperGroup) else []
     commands = [(name, command.commands[name]) for name in listed]
@@ -138,17 +126,19 @@ def help_of(command: Any, ctx: Any, about: Callable[[Any], str | None] = about_o
     parts += [textwrap.fill(paragraph, width) for paragraph in text]
     if examples:
         parts.append("\n".join(["Example:", *(_folded(example, width) for example in examples)]))
-    if commands:
-        summaries = [(name, _summary(each)) for name, each in commands if not each.hidden]
-        parts.append("\n".join(["Commands:", *_table(summaries, width, narrow=False)]))
-    for title, params in (
-        ("Arguments:", [param for param in command.params if param.param_type_name == "argument"]),
-        ("Options:", [each for each in options if not is_common(each)]),
-        ("Common options:", [each for each in options if is_common(each)]),
+    own = [each for each in options if not is_common(each)]
+    shared = [each for each in options if is_common(each) and common]
+    shown = [(name, _parts(each.help or "")[0][0]) for name, each in commands if not each.hidden]
+    for title, rows in (
+        ("Commands:", [(name, about.partition(". ")[0].rstrip(".")) for name, about in shown]),
+        ("Arguments:", [(_bare(param), about_of(param)) for param in arguments]),
+        ("Options:", [(option_of(param), about_of(param)) for param in own]),
+        ("Common options:", [(option_of(param), about_of(param)) for param in shared]),
     ):
-        rows = [(name_of(param), meaning) for param in params if (meaning := about(param)) is not None]
         if rows:
-            parts.append("\n".join([title, *_table(rows, width)]))
+            parts.append("\n".join([title, *_table(rows, width, narrow=title != "Commands:")]))
+    if common and not commands:
+        parts.append(textwrap.fill(EXIT_CODES, width))
     if command.epilog:
         parts += [textwrap.fill(paragraph, width) for paragraph in command.epilog.split("\n\n")]
     return "\n\n".join(parts) + "\n"
@@ -157,10 +147,6 @@ def help_of(command: Any, ctx: Any, about: Callable[[Any], str | None] = about_o
 def is_common(param: Any) -> bool:
     """Whether an option is one that most commands take. ``arguments`` marks them."""
     return getattr(param, "rich_help_panel", None) is not None and not param.hidden
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, _WIDEST)
 
 
 def _usage(command: Any, ctx: Any, width: int) -> str:
@@ -182,18 +168,13 @@ def _parts(help: str) -> tuple[list[str], list[str]]:
     return text, examples
 
 
-def _summary(command: Any) -> str:
-    """The first sentence of what a command says about itself."""
-    return _parts(command.help or "")[0][0].partition(". ")[0].rstrip(".")
-
-
 def _folded(example: str, width: int) -> str:
     """A command line that a shell reads as one, also where it takes several lines."""
     options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "      "}
     return " \\\n".join(textwrap.wrap(example, width - 2, initial_indent="  ", **options))
 
 
-def _table(rows: Iterable[tuple[str, str]], width: int, *, narrow: bool = True) -> Iterator[str]:
+def _table(rows: Iterable[tuple[str, str]], width: int, *, narrow: bool) -> Iterator[str]:
     listed = list(rows)
     if narrow and width < _TWO_COLUMNS:
         for name, about in listed:
@@ -215,9 +196,23 @@ def _metavar(param: Any) -> str:
     return str(param.metavar or param.name.upper())
 
 
-def name_of(param: Any) -> str:
-    """How a parameter is written: an argument, or an option with its value."""
-    if param.param_type_name == "argument":
-        return _metavar(param).strip("[]-. ")
+def _bare(param: Any) -> str:
+    return str(param.metavar or param.name.upper()).strip("[]-. ")
+
+
+def option_of(param: Any) -> str:
     names = ", ".join([*sorted(param.opts, key=len), *param.secondary_opts])
     return names if param.is_flag or param.metavar is None else f"{names} {param.metavar}"
+
+
+def about_of(param: Any) -> str:
+    about = str(param.help or "")
+    if param.name == "help":
+        about = "Print this help."
+    if param.envvar:
+        about += f" Default: ${param.envvar}."
+    elif param.required:
+        about += " Required."
+    elif param.default not in (None, "", False) and param.show_default and param.param_type_name == "option":
+        about += f" Default: {param.default}."
+    return about.strip()

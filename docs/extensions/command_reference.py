@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
 from aiodbclient._cli.app import app
-from aiodbclient._cli.help import about_of, help_of, is_common, name_of
+from aiodbclient._cli.help import about_of, help_of, is_common, option_of
 
 PAGE = Path(__file__).parents[1] / "reference" / "command.md"
 _COLUMNS = 78
@@ -50,28 +51,37 @@ class _Place(NamedTuple):
 def page() -> str:
     """The text of the page."""
     os.environ["COLUMNS"] = str(_COLUMNS)
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)  # made for this page alone
     context = root.make_context(
         "aiodbclient", ["--help"], resilient_parsing=True
     )
     places = list(_places(_Place(root, context, "aiodbclient", 2)))
-    shared = _shared(places)
-
-    def about(param: Any) -> str | None:
-        if _said(param) not in shared:
-            return about_of(param)
-        named = param.param_type_name == "option" and param.name != "help"
-        return "" if named and not is_common(param) else None
-
+    params = [
+        param
+        for place in places
+        for param in place.command.params
+        if not getattr(param, "hidden", False)
+    ]
+    often = Counter(map(_said, params))
+    shared = {
+        _said(each): is_common(each)
+        for each in params
+        if often[_said(each)] >= _MANY
+    }
     begin = _BEGIN.format(
-        common=_explained(each for each in shared.values() if is_common(each)),
+        common=_explained(each for each, common in shared.items() if common),
         named=_explained(
-            each for each in shared.values() if not is_common(each)
+            each for each, common in shared.items() if not common
         ),
     )
+    for place in places:
+        place.command.add_help_option = False
+        for param in place.command.params:
+            if _said(param) in shared:
+                _silence(param)
     sections = [
         f"{'#' * each.level} {each.name.removeprefix('aiodbclient ')}\n\n"
-        f"{_text(each, about)}\n"
+        f"{_text(each)}\n"
         for each in places
     ]
     return "\n".join([begin, *sections])
@@ -92,37 +102,33 @@ def _places(place: _Place) -> Iterator[_Place]:
 
 
 def _said(param: Any) -> tuple[str, str]:
-    return name_of(param), about_of(param)
+    """How a parameter is written, and what it means."""
+    is_option = param.param_type_name == "option"
+    name = option_of(param) if is_option else param.metavar or param.name.upper()
+    return name.strip("[]. "), about_of(param)
 
 
-def _shared(places: list[_Place]) -> dict[tuple[str, str], Any]:
-    """What many commands take, by what is said about it."""
-    params = [
-        param
-        for place in places
-        for param in place.command.get_params(place.context)
-        if not getattr(param, "hidden", False)
-    ]
-    often = Counter(map(_said, params))
-    return {
-        _said(each): each for each in params if often[_said(each)] >= _MANY
-    }
+def _silence(param: Any) -> None:
+    param.help, param.envvar, param.required, param.show_default = "", None, False, False
 
 
-def _explained(params: Iterator[Any]) -> str:
+def _explained(params: Iterable[tuple[str, str]]) -> str:
     indent = " " * 4
     return "\n".join(
         f"{name}\n{textwrap.fill(about, _COLUMNS, initial_indent=indent, subsequent_indent=indent)}"
-        for name, about in map(_said, params)
+        for name, about in params
     )
 
 
-def _text(place: _Place, about: Callable[[Any], str | None]) -> str:
+def _text(place: _Place) -> str:
     if place.name == "aiodbclient sandbox":  # it has a help of its own
         return "See [The sandbox](sandbox.md), and `aiodbclient sandbox --help`."
     if place.level > 2 and hasattr(place.command, "commands"):
         return textwrap.fill(place.command.help, 118)
-    return f"```text\n{help_of(place.command, place.context, about).strip()}\n```"
+    text = help_of(place.command, place.context, common=False)
+    # Arguments without an explanation are in the usage.
+    text = re.sub(r"^Arguments:\n(?:  [A-Z ]+\n)+\n?", "", text, flags=re.MULTILINE)
+    return f"```text\n{text.strip()}\n```"
 
 
 if __name__ == "__main__":
