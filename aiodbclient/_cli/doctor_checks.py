@@ -267,7 +267,7 @@ async def check_store(findings: Findings, where: str, cluster_id: str) -> None:
             found = [record.current.cluster if record.current else None async for record in store.records()]
             await _write(store)
     except OSError as error:
-        findings.fail("store", f"cannot create {where}: {error.strerror}", "make its folder writable, with room")
+        findings.fail("store", f"{where} cannot be created: {error.strerror}", "make its folder writable, with room")
     except (StoreError, ConfigurationError) as error:
         findings.fail("store", error, f"check --store, its rights and ${KEY_VARIABLE}")
     else:

@@ -44,7 +44,7 @@ class MySQLBackend(Backend):
             await self._server.open()
         except (pymysql.Error, OSError) as error:
             self._server.close()
-            raise RuntimeError(f"cannot use the MySQL server of the DSN: {error.__cause__ or error}") from None
+            raise RuntimeError(f"the MySQL server of the DSN cannot be used: {error.__cause__ or error}") from None
         except BaseException:
             self._server.close()
             raise

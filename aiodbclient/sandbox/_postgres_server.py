@@ -61,7 +61,7 @@ class PostgresServer:
                 await self._start(self.embedded)
         except psycopg.Error as error:
             which = "embedded PostgreSQL" if self.embedded else "the PostgreSQL server of the DSN"
-            raise RuntimeError(f"cannot use {which}: {error}") from None
+            raise RuntimeError(f"{which} cannot be used: {error}") from None
 
     async def stop(self) -> None:
         """Close the connections. Stop the embedded server, or pool it for the next cluster. Safe to repeat."""

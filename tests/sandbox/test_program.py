@@ -178,7 +178,7 @@ def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
         (["--rate-limit", "0/60"], 2, "REQUESTS/SECONDS"),
         (["--dsn", "postgresql://x"], 2, "NAME=DSN"),
         (["--dsn", "a=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "names no cluster: a"),
-        (["--cluster", "pg=a", "--dsn", "a=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "cannot use"),
+        (["--cluster", "pg=a", "--dsn", "a=postgresql://u:hunter2@127.0.0.1:1/x"], 1, "cannot be used"),
         (["--cluster", "redis=a", "--cluster", "redis=a"], 1, "'a' exists already"),
         (["--cluster", "redis", "--cluster-id", ID, "--cluster", "redis"], 1, "needs exactly one --cluster"),
         (["--cluster", "redis", "--cluster-id", f"a={ID}"], 1, "--cluster-id names no cluster: a"),

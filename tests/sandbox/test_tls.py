@@ -304,9 +304,9 @@ class TestByDSN:
         with pytest.raises(pymysql.OperationalError, match="certificate verify failed"):
             pymysql.connect(**login, ssl_ca=str(wrong), ssl_verify_identity=True)
         async with Sandbox() as other:
-            with pytest.raises(RuntimeError, match=r"cannot use .*certificate verify failed"):
+            with pytest.raises(RuntimeError, match=r"cannot be used: .*certificate verify failed"):
                 await other.add_cluster("mysql", dsn=f"{mysql_dsn.partition('?')[0]}?ssl-ca={wrong}")
-            with pytest.raises(RuntimeError, match=r"cannot use .*No such file"):
+            with pytest.raises(RuntimeError, match=r"cannot be used: .*No such file"):
                 await other.add_cluster("mysql", dsn=f"{mysql_dsn.partition('?')[0]}?ssl-ca={tmp_path}/missing.pem")
 
     @pytest.mark.parametrize(
