@@ -7,14 +7,16 @@ import os
 import secrets
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 from ...errors import StoreError
+from .base import Rows, Value
 from .owners import Owner, refuse_files_of_others, refuse_links_of_others, sweep
 
 T = TypeVar("T")
@@ -60,9 +62,17 @@ class SQLiteConnection:
         """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
         await self._in_thread(self._open)
 
-    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``read`` in the thread and return its result. Raises StoreError."""
-        return await self._in_thread(lambda: read(self._opened()))
+    async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
+        """Run a statement that only reads, and return its rows."""
+        return await self._in_thread(lambda: self._opened().execute(sql, values).fetchall())
+
+    async def change(self, sql: LiteralString, **values: Value) -> bool:
+        """Run a change, and return whether it affected a row. It may use ``:now``."""
+        return await asyncio.wrap_future(self.change_soon(sql, **values))
+
+    def change_soon(self, sql: LiteralString, **values: Value) -> Future[bool]:
+        """Submit a change without waiting for it."""
+        return self.submit(lambda database: database.execute(sql, {"now": time.time(), **values}).rowcount > 0)
 
     def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
