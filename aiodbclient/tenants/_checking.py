@@ -9,7 +9,7 @@ from ..models import User
 from ._claims import Tenant
 from ._credential import Credential
 from ._events import Timer
-from ._intent import intended_login, intent_of
+from ._intent import State, intended_login, state_of
 from ._listing import Listing, has_database, read_user
 from ._logins import has_other_settings, works
 from ._loop import TenantJob
@@ -33,13 +33,13 @@ class CheckTenants(TenantJob[TenantChecked]):
 
     async def do_one(self, name: str, timer: Timer) -> TenantChecked:
         record = await self.tenancy.record(name, timer)
-        site, _ = await self.clusters.locate(name, record, timer, places=False)
+        site, _ = await self.clusters.locate(self.tenancy, name, record, timer)
         names = names_of(name, site.engine, self.tenancy.prefix, self.tenancy.role)
         calls = self.clusters.calls(site.cluster_id, timer.meter, name)
         tenant = Tenant(site=site, cluster=calls, names=names, timer=timer)
         listing = self.clusters.listings[site.cluster_id]
         problems: tuple[Problem, ...] = ()
-        with self.clusters.watched(site.cluster_id):
+        with self.clusters.watched(site.cluster_id, name):
             for _ in range(_LOOKS):
                 if record is None:
                     raise unusable(name, record, self.tenancy.role)
@@ -54,10 +54,10 @@ class CheckTenants(TenantJob[TenantChecked]):
 
 async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
     """Compare the tenant's ``record`` with the cluster."""
-    intent, sql = intent_of(record), tenant.site.sql
-    if intent is not None and intent.removes:
+    state, sql = state_of(record), tenant.site.sql
+    if state is State.REMOVING:
         return (Problem.REMOVAL_UNFINISHED,)
-    if suspended(record) is not None:
+    if state is State.SUSPENDED:
         return ()
     async with nullcontext() if sql is None else sql.shared():
         return await _problems(tenant, record, listing)

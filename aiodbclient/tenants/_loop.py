@@ -16,6 +16,7 @@ from .._bulk.outcomes import Action, Done
 from .._bulk.specs import name_spec
 from .._request.call import Meter
 from .._request.waits import waits
+from ..engines import CAPABILITIES, Capabilities
 from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
 from ._claims import ClaimedTenant, HeldClaim
 from ._clusters import JobClusters
@@ -26,7 +27,7 @@ from ._logins import end_login, working_credential, works
 from ._naming import ROLES, Role, check_tenant, names_of
 from ._rooms import Seat
 from ._stores import Record
-from ._tenancy import Tenancy, check_login, now_of, usable
+from ._tenancy import Tenancy, now_of, turns_of, usable
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -51,18 +52,18 @@ class TenantJob(Job[str, DoneT]):
     def __init__(self, tenancy: Tenancy) -> None:
         super().__init__()
         self.tenancy = tenancy
-        self.clusters = JobClusters(tenancy, self.pause)
+        self.clusters = JobClusters(tenancy.sites, self.pause)
+        self.turns = turns_of(tenancy.sites, Capabilities().concurrent_user_writes)
 
     def check(self, given: object) -> str:
         return name_spec(given)
 
     async def prepare(self) -> int:
-        """Read a cluster, and return how many names to begin at a time.
-
-        This is more than it works on at a time, because other processes may hold the claims of some.
-        """
+        """Read a cluster, and return how many names to begin at a time."""
         self.tenancy.rooms.reread()
-        return _BEGUN * await self.clusters.begin() * len(self.tenancy.sites)
+        at_a_time = CAPABILITIES[(await self.clusters.any_site()).engine].concurrent_user_writes
+        self.turns = turns_of(self.tenancy.sites, at_a_time)
+        return _BEGUN * at_a_time * len(self.turns)
 
     async def do(self, spec: str, meter: Meter) -> DoneT:
         """Do the work on one tenant, and report it to ``on_event``."""
@@ -101,15 +102,14 @@ class ClaimingJob(TenantJob[DoneT]):
         again. If it had sent a request that changes a password, that request may have ended a password that another
         process stored since. Then it runs ``_verify_credential`` first.
         """
-        tenancy = self.tenancy
-        record = await tenancy.record(name, timer)
+        record = await self.tenancy.record(name, timer)
         before = usable(record)
-        if (done := self.done_already(name, record, before)) is not None:
-            return done
         losses, late = 0, LateWrites()
         looks = waits(first=_FIRST_LOOK, longest=_LONGEST_LOOK)
         next(looks)
         while True:
+            if not late.logins and (done := self.done_already(name, record, before)) is not None:
+                return done
             tenant: ClaimedTenant | None = None
             try:
                 async with self._claimed(name, record, timer) as tenant:
@@ -120,18 +120,15 @@ class ClaimingJob(TenantJob[DoneT]):
                         late = LateWrites()
                     elif (done := await self._under(tenant, before)) is not None:
                         return done
-                if tenant is not None:
-                    record = await tenancy.record(name, timer)
-                    continue
             except ClaimLostError:
                 losses += 1
                 late.logins |= set() if tenant is None else tenant.held.wrote
                 if losses >= _LOSSES and not late.logins:
                     raise
-            await timer.wait_for_claim(uniform(0.0, next(looks)))
-            record = await tenancy.record(name, timer)
-            if not late.logins and (done := self.done_already(name, record, before)) is not None:
-                return done
+                tenant = None
+            if tenant is None:
+                await timer.wait_for_claim(uniform(0.0, next(looks)))
+            record = await self.tenancy.record(name, timer)
 
     async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:
         """Do the work of another job on the readers and writers that the tenant has on record."""
@@ -141,25 +138,25 @@ class ClaimingJob(TenantJob[DoneT]):
             tenancy = self.tenancy.for_role(role)
             if await tenancy.record(tenant.names.tenant, tenant.timer) is not None:
                 of_role = job(tenancy)
-                of_role.clusters.pause = self.clusters.pause
+                of_role.clusters = self.clusters
                 await of_role.do_one(tenant.names.tenant, tenant.timer)
 
     @asynccontextmanager
     async def _claimed(self, name: str, record: Record | None, timer: Timer) -> AsyncGenerator[ClaimedTenant | None]:
         """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
         tenancy, clusters = self.tenancy, self.clusters
-        site, seat = await clusters.locate(name, record, timer, places=self.places)
+        site, seat = await clusters.locate(tenancy, name, record, timer, places=self.places)
         id, held = site.cluster_id, None
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-            async with timer.in_turn(clusters.turns[id]):
+            async with timer.in_turn(self.turns[id]):
                 site = await clusters.site(id, timer.meter)  # it may have failed, or was read again, while we waited
                 held = await tenancy.claim(names, timer)
                 if held is None:
                     yield None
                     return
                 calls = clusters.calls(id, timer.meter, name, held.check_lease)
-                with clusters.watched(id):
+                with clusters.watched(id, name):
                     async with held:
                         yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, timer=timer)
         except GrantError:
@@ -179,7 +176,6 @@ class ClaimingJob(TenantJob[DoneT]):
     async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT | None:
         record = evolve(tenant.held.record, name=tenant.names.tenant)
         self.tenancy.check_record(record)
-        check_login(tenant.names, intended_login(record))
         done = self.done_already(record.name, record, before)
         return await self.work(tenant) if done is None else done
 

@@ -18,7 +18,6 @@ from ..errors import (
     ConflictError,
     InvalidArgumentError,
     InvalidResponseError,
-    SuspendedError,
     UnprocessableEntityError,
     UnsupportedOperationError,
 )
@@ -26,7 +25,7 @@ from ..models import User
 from ._claims import ClaimedTenant, Tenant
 from ._clusters import AWAY, JobClusters
 from ._credential import Credential, Secret
-from ._intent import Verb
+from ._intent import Verb, state_of
 from ._listing import Listing, has_database, read_user
 from ._logins import credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
@@ -62,9 +61,8 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         credential = usable(record)
         if credential is not None:
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
-        error = unusable(name, record, self.tenancy.role)
-        if isinstance(error, SuspendedError):
-            raise error
+        if state_of(record).is_of_suspension:
+            raise unusable(name, record, self.tenancy.role)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
@@ -81,7 +79,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
     def _listing(self, cluster: str) -> Listing | None:
         """What is on a cluster, listed for the whole run; None for a single tenant."""
-        return None if self.clusters.pause is None else self.clusters.listings[cluster]
+        return self.clusters.listings[cluster] if self.clusters.bulk else None
 
 
 async def find_elsewhere(
@@ -93,7 +91,7 @@ async def find_elsewhere(
     """
     if tenant.names.role is not Role.OWNER:
         return None
-    for id in clusters.turns:
+    for id in clusters.sites:
         if id != tenant.cluster.id:
             there = evolve(tenant, cluster=clusters.calls(id, tenant.timer.meter, tenant.names.tenant))
             with suppress(*AWAY):

@@ -11,7 +11,7 @@ from .._bulk.outcomes import Action
 from ..errors import ConflictError, GrantError
 from ._claims import ClaimedTenant
 from ._credential import Credential
-from ._intent import Verb, intended_login, intent_of, is_empty
+from ._intent import State, Verb, intended_login, is_empty, state_of
 from ._logins import delete_login, end_login, if_there
 from ._loop import AgedJob, ClaimingJob
 from ._naming import Role
@@ -34,9 +34,9 @@ class RemoveTenants(AgedJob[TenantRemoved]):
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantRemoved | None:
         if record is None:
             return TenantRemoved(name=name, action=Action.ABSENT)
-        intent, credential = intent_of(record), suspended(record)
-        if not self._only_suspended or (intent is not None and intent.removes):
+        if not self._only_suspended or state_of(record) is State.REMOVING:
             return None
+        credential = suspended(record)
         if credential is None or self.is_young(credential.suspended):
             return TenantRemoved(name=name, action=Action.KEPT)
         return None
@@ -53,8 +53,8 @@ async def remove(job: ClaimingJob[Any], tenant: ClaimedTenant, verb: Verb) -> No
     """Remove a tenant or, if the job is on a role, its reader or writer. ``Verb.RELEASE`` keeps the database."""
     record, names, sql = tenant.held.record, tenant.names, tenant.site.sql
     kept = {each.username: each for each in (record.current, record.previous) if each is not None}
-    intended, intent = intended_login(record), tenant.held.intent
-    ended = suspended(record) is not None or (intent is not None and intent.removes)
+    intended = intended_login(record)
+    ended = state_of(record) in (State.SUSPENDED, State.REMOVING)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(verb, record.current.username if record.current else intended or names.logins[0])
     certain = {login for login in names.logins if not ended and (login in kept or login == intended)}

@@ -10,7 +10,7 @@ from ..models import User
 from ._checking import examine
 from ._claims import ClaimedTenant
 from ._credential import Credential
-from ._intent import Verb, intended_login
+from ._intent import State, Verb, intended_login, state_of
 from ._listing import read_user
 from ._logins import credential_of, end_login, grant, refused_login, working_credential
 from ._loop import ClaimingJob
@@ -73,15 +73,15 @@ class RepairTenants(ClaimingJob[TenantRepaired]):
 
     async def _finish(self, tenant: ClaimedTenant) -> TenantRepaired | None:
         """Finish a removal, a suspension or a resumption that another process began; None if none began."""
-        name, record, intent = tenant.names.tenant, tenant.held.record, tenant.held.intent
-        problem = Problem.UNFINISHED
+        name, intent = tenant.names.tenant, tenant.held.intent
+        state, problem = state_of(tenant.held.record), Problem.UNFINISHED
         if intent is not None and intent.removes:
             await remove(self, tenant, intent.verb)
             action, problem = Action.DELETED, Problem.REMOVAL_UNFINISHED
             credential = await credential_of(tenant, User(intent.login, password=""))
-        elif intent is not None and intent.verb is Verb.SUSPEND:
+        elif state is State.SUSPENDING:
             action, credential = Action.SUSPENDED, await suspend(self, tenant)
-        elif record.current is not None and record.current.suspended is not None:
+        elif state is State.RESUMING:
             await refuse_role(self.tenancy, tenant)
             action, credential = Action.RESUMED, await resume(self, tenant)
         else:

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from .._dsn import dsn, is_host
 from ..clusters import ClusterClient
-from ..engines import CAPABILITIES, Capabilities, Engine, guard_tenants
+from ..engines import CAPABILITIES, Engine, guard_tenants
 from ..errors import ConfigurationError, GrantError, NotFoundError
 from ..models import Cluster, Connection, User
 from ._credential import Credential
@@ -81,12 +81,11 @@ class SiteReader:
         connection_limit: int | None = None,
     ) -> None:
         self.cluster = cluster
-        self.turns = asyncio.Semaphore(Capabilities().concurrent_user_writes)
+        self.turn = asyncio.Lock()  # of the job that calls ``read``
         self._limit = connection_limit
         self._private = private
         self._admin = admin
         self._site: Site | None = None
-        self._reading = asyncio.Lock()
 
     @property
     def engine(self) -> Engine | str | None:
@@ -94,14 +93,10 @@ class SiteReader:
         return self.cluster.engine if self._site is None else self._site.engine
 
     async def read(self, cluster: ClusterClient) -> Site:
-        """The facts about the cluster. The first call reads the cluster and its CA, and logs in as the administrator.
-
-        It changes nothing: it is safe to repeat and to cancel.
-        """
-        async with self._reading:
-            if self._site is None:
-                self._site = await self._read(cluster)
-            return self._site
+        """The facts about the cluster. The first call reads it and its CA, and logs in as the administrator."""
+        if self._site is None:
+            self._site = await self._read(cluster)
+        return self._site
 
     def reread(self) -> None:
         """Make the next ``read`` read the cluster again: its primary user may have another password."""

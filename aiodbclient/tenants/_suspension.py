@@ -7,10 +7,9 @@ from typing import Any
 from attrs import evolve
 
 from .._bulk.outcomes import Action, Done
-from ..errors import SuspendedError
 from ._claims import ClaimedTenant
 from ._credential import Credential
-from ._intent import Verb, intent_of
+from ._intent import State, Verb, state_of
 from ._logins import end_login, working_credential
 from ._loop import ClaimingJob
 from ._outcomes import TenantDone
@@ -24,7 +23,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
     """Suspend each tenant, with its readers and writers. See ``Tenants.suspend``."""
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantDone | None:
-        if not _has_logins(record):
+        if not state_of(record).has_logins:
             raise unusable(name, record, self.tenancy.role)
         credential = suspended(record)
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
@@ -41,14 +40,13 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         credential = usable(record)
         if credential is not None:
             return TenantDone(name=name, action=Action.KEPT, credential=credential)
-        error = unusable(name, record, self.tenancy.role)
-        if not isinstance(error, SuspendedError):
-            raise error
+        if not state_of(record).is_of_suspension:
+            raise unusable(name, record, self.tenancy.role)
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
         await refuse_role(self.tenancy, tenant)
-        if _is_being_suspended(tenant):
+        if state_of(tenant.held.record) is State.SUSPENDING:
             await suspend(self, tenant)
             return None
         credential = await resume(self, tenant)
@@ -62,7 +60,7 @@ class SuspendRole(ClaimingJob[Done]):
         return Done(name=name, action=Action.KEPT) if record is None or suspended(record) is not None else None
 
     async def work(self, tenant: ClaimedTenant) -> Done:
-        if _has_logins(tenant.held.record):
+        if state_of(tenant.held.record).has_logins:
             await suspend(self, tenant)
         else:
             await remove(self, tenant, Verb.REMOVE)
@@ -73,11 +71,10 @@ class ResumeRole(ClaimingJob[Done]):
     """Resume the reader or writer of a tenant that is being resumed."""
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> Done | None:
-        is_suspended = _has_logins(record) and isinstance(unusable(name, record), SuspendedError)
-        return None if is_suspended and usable(record) is None else Done(name=name, action=Action.KEPT)
+        return None if state_of(record).is_of_suspension else Done(name=name, action=Action.KEPT)
 
     async def work(self, tenant: ClaimedTenant) -> Done | None:
-        if _is_being_suspended(tenant):
+        if state_of(tenant.held.record) is State.SUSPENDING:
             await suspend(self, tenant)
             return None
         await resume(self, tenant)
@@ -105,25 +102,12 @@ async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
 
 
 async def resume(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
-    """Give a suspended tenant its login back, then its roles theirs. Return its credential.
-
-    Its own credential is stored last. So until its roles have theirs, it counts as suspended.
-    """
+    """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
     current = tenant.held.record.current
     assert current is not None
     await tenant.intend(Verb.RESET, current.username)
     credential = await working_credential(tenant, current.username, exists=True)
     credential = evolve(credential, spare=current.spare)
-    await job.on_roles(ResumeRole, tenant)
+    await job.on_roles(ResumeRole, tenant)  # before its own: until they have theirs, it counts as suspended
     await tenant.held.keep(credential)
     return credential
-
-
-def _has_logins(record: Record | None) -> bool:
-    """Whether the tenant was created, and its removal has not begun."""
-    intent = intent_of(record)
-    return record is not None and record.current is not None and not (intent is not None and intent.removes)
-
-
-def _is_being_suspended(tenant: ClaimedTenant) -> bool:
-    return tenant.held.intent is not None and tenant.held.intent.verb is Verb.SUSPEND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNot
 from ._claims import HeldClaim
 from ._credential import Credential
 from ._events import TenantEvent, Timer
-from ._intent import Verb, cluster_of, intended_login, intent_of, is_empty
+from ._intent import State, cluster_of, intended_login, intent_of, is_empty, state_of
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._rooms import Rooms
 from ._site import SiteReader
@@ -29,6 +30,7 @@ class Tenancy:
 
     sites: Mapping[str, SiteReader]  # by the id of the cluster
     rooms: Rooms
+    turns: dict[str, asyncio.Semaphore]  # how many tenants of each cluster all single calls work on at a time
     store: Store
     prefix: str
     role: Role = Role.OWNER
@@ -124,7 +126,7 @@ class Tenancy:
             stored.append((engine, login))
         try:
             for engine, username in stored:
-                check_login(names_of(name, engine, self.prefix, self.role), username)
+                _check_login(names_of(name, engine, self.prefix, self.role), username)
         except InvalidArgumentError as error:  # with another prefix the name itself may be invalid
             return str(error)
         return ""
@@ -132,6 +134,11 @@ class Tenancy:
     def _engine(self) -> Engine | str | None:
         """The engine of the clusters, if it is known."""
         return next((site.engine for site in self.sites.values() if site.engine is not None), None)
+
+
+def turns_of(clusters: Iterable[str], at_a_time: int) -> dict[str, asyncio.Semaphore]:
+    """How many tenants of each cluster to work on at a time."""
+    return {id: asyncio.Semaphore(at_a_time) for id in clusters}
 
 
 def checked_clusters(given: ClusterClient | Sequence[ClusterClient]) -> list[ClusterClient]:
@@ -176,9 +183,9 @@ def no_roles(name: str, role: Role) -> TenantNotFoundError:
     )
 
 
-def check_login(names: Names, login: str | None) -> None:
+def _check_login(names: Names, login: str) -> None:
     """Make sure that the stored ``login`` is one of the tenant's. Raises InvalidArgumentError."""
-    if login is not None and login not in names.logins:
+    if login not in names.logins:
         raise InvalidArgumentError(
             f"the tenant {names.tenant!r} is on record with the login {login!r}, but with this prefix its logins are "
             f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with; a name is taken in the "
@@ -194,16 +201,12 @@ async def now_of(store: Store) -> datetime:
 
 def usable(record: Record | None) -> Credential | None:
     """The credential of ``record`` that a program can use; None if there is none, or its login changes or is ended."""
-    if record is None or record.current is None or record.current.suspended is not None:
-        return None
-    return None if intended_login(record) == record.current.username else record.current
+    return record.current if record is not None and state_of(record) is State.USABLE else None
 
 
 def suspended(record: Record | None) -> Credential | None:
     """The credential of a suspended tenant. None if it is not suspended, or if another verb has begun."""
-    if record is None or record.current is None or record.current.suspended is None or record.intended is not None:
-        return None
-    return record.current
+    return record.current if record is not None and state_of(record) is State.SUSPENDED else None
 
 
 def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Credential:
@@ -217,14 +220,14 @@ def required(name: str, record: Record | None, role: Role = Role.OWNER) -> Crede
 def unusable(name: str, record: Record | None, role: Role = Role.OWNER) -> TenantNotFoundError | SuspendedError:
     """The error for a tenant, or a role of it, that has no usable credential. It names the verb to run next."""
     who = f"the tenant {name!r}" if role is Role.OWNER else f"the {role} of the tenant {name!r}"
-    intent = intent_of(record)
-    if intent is not None and intent.removes:
+    state = state_of(record)
+    if state is State.REMOVING:
         return TenantNotFoundError(f"the removal of {who} is unfinished: run remove; nothing was sent")
-    if intent is not None and intent.verb is Verb.SUSPEND:
+    if state is State.SUSPENDING:
         return SuspendedError(f"the suspension of {who} is unfinished: run suspend, or resume; nothing was sent")
     if record is not None and record.current is not None and (since := record.current.suspended) is not None:
         return SuspendedError(f"{who} is suspended since {since:%Y-%m-%d %H:%M} UTC: resume it first; nothing was sent")
-    if role is not Role.OWNER and (record is None or (record.current is None and intent is None)):
+    if role is not Role.OWNER and state is State.ABSENT:
         return TenantNotFoundError(f"the tenant {name!r} has no {role}: provision one first; nothing was sent")
     return TenantNotFoundError(
         f"{who} has no usable credential on record: provision or repair it first; nothing was sent"

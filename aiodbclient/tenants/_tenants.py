@@ -10,6 +10,7 @@ from .._bulk.outcomes import Done, Failed
 from .._bulk.run import Run
 from .._request.call import Meter
 from ..clusters import ClusterClient
+from ..engines import Capabilities
 from ..errors import InvalidArgumentError
 from ._checking import CheckTenants
 from ._credential import Credential
@@ -28,7 +29,7 @@ from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
 from ._suspension import ResumeTenants, SuspendTenants
-from ._tenancy import Setup, Tenancy, check_engines, checked_admins, checked_clusters, required, usable
+from ._tenancy import Setup, Tenancy, check_engines, checked_admins, checked_clusters, required, turns_of, usable
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)
@@ -115,6 +116,7 @@ class Tenants:
         self._tenancy = Tenancy(
             sites=sites,
             rooms=Rooms(store, [*sites], most, place),
+            turns=turns_of(sites, Capabilities().concurrent_user_writes),
             store=store,
             prefix=prefix,
             lease=lease,
@@ -171,7 +173,7 @@ class Tenants:
             DatabaseClientError: The API refused a request or did not answer.
         """
         job = ProvisionTenants(self._tenancy, if_exists)
-        job.clusters.pause = None
+        job.clusters.bulk, job.turns = False, self._tenancy.turns
         return (await job.do(job.check(name), Meter())).credential
 
     async def get(self, name: str) -> Credential | None:
@@ -436,7 +438,7 @@ class Tenants:
     ) -> Run[DoneT | Failed]:
         """Make a run. Over a collection of one name, somebody waits for it: ``max_wait`` applies, as to ``ensure``."""
         if isinstance(names, Collection) and not isinstance(names, str) and len(names) == 1:
-            job.clusters.pause = None
+            job.clusters.bulk = False
         return Run(self._tenancy.names() if names is None else names, job, at_a_time)
 
 
