@@ -14,11 +14,11 @@ from attrs import evolve, frozen
 
 from ..clusters import ClusterClient
 from ..errors import ClaimLostError, DatabaseClientError, StoreError
+from ._clusters import Site
 from ._credential import Credential
 from ._events import Timer
 from ._intent import Intent, Verb, cluster_of, intent_of, is_empty
 from ._naming import Names
-from ._site import Site
 from ._stores import Claim, Record, Store
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from .._bulk.settle import if_found
 from ..clusters import ClusterClient
+from ..engines import Engine
 from ..errors import PermissionDeniedError
 from ..models import User
-from ._claims import Tenant
+from ._naming import Names
 from ._prefixes import list_objects, objects_of
 
 
@@ -46,12 +47,12 @@ class Listing:
                     self._denied.add("databases")
             return self._databases
 
-    async def objects(self, tenant: Tenant) -> list[str]:
-        """The topics or indexes that belong to ``tenant``."""
+    async def objects(self, cluster: ClusterClient, engine: Engine | str, names: Names) -> list[str]:
+        """The topics or indexes of a tenant."""
         async with self._listing:
             if self._objects is None:
-                self._objects = await list_objects(tenant.cluster, tenant.site.engine)
-            return objects_of(tenant.names, self._objects)
+                self._objects = await list_objects(cluster, engine)
+            return objects_of(names, self._objects)
 
 
 async def read_user(cluster: ClusterClient, login: str) -> User | None:

@@ -145,7 +145,8 @@ class ClaimingJob(TenantJob[DoneT]):
     async def _claimed(self, name: str, record: Record | None, timer: Timer) -> AsyncGenerator[ClaimedTenant | None]:
         """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
         tenancy, clusters = self.tenancy, self.clusters
-        site, seat = await clusters.locate(tenancy, name, record, timer, places=self.places)
+        home = await tenancy.home(name, record, timer)
+        site, seat = await clusters.locate(name, home, timer, tenancy.rooms if self.places else None)
         id, held = site.cluster_id, None
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)

@@ -10,8 +10,8 @@ from math import inf
 from attrs import define, field
 
 from ..errors import ConfigurationError, GrantError
+from ._clusters import connections_of
 from ._credential import Credential
-from ._site import connections_of
 
 _SHARE = 0.8  # of the connections that a server allows. The others are for rotations, migrations and operators
 _UNKNOWN = 125  # connections, on engines that report no limit

@@ -14,7 +14,6 @@ from .._pacing.window import seconds_for
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..errors import InvalidArgumentError
-from ._checking import CheckTenants
 from ._claims import Tenant
 from ._clusters import JobClusters
 from ._events import Timer
@@ -24,7 +23,7 @@ from ._naming import names_of
 from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere, will_shut_out
 from ._removal import RemoveTenants
-from ._repairing import RepairTenants
+from ._repairing import CheckTenants, RepairTenants
 from ._tenancy import Tenancy
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
@@ -179,7 +178,7 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
 async def _placed(tenancy: Tenancy, clusters: JobClusters, name: str) -> Tenant:
     """A new tenant on the cluster where it would go now."""
     timer = Timer(Meter())
-    site, _ = await clusters.locate(tenancy, name, None, timer, places=True)
+    site, _ = await clusters.locate(name, await tenancy.home(name, None, timer), timer, tenancy.rooms)
     names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
     return Tenant(site=site, cluster=clusters.calls(site.cluster_id, timer.meter), names=names, timer=timer)
 

@@ -201,7 +201,8 @@ async def _find_beside(tenant: Tenant, listing: Listing | None, user: User | Non
     if tenant.names.role is not Role.OWNER:
         return Found(user)
     if database is None:
-        return Found(user, objects=await (listing or Listing()).objects(tenant))
+        objects = await (listing or Listing()).objects(tenant.cluster, tenant.site.engine, tenant.names)
+        return Found(user, objects=objects)
     databases = None if listing is None else await listing.databases(tenant.cluster)
     absent = databases is not None and database not in databases
     return Found(user, not absent and await has_database(tenant.cluster, database))

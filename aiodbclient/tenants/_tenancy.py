@@ -13,12 +13,12 @@ from ..clusters import ClusterClient
 from ..engines import Engine
 from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
+from ._clusters import SiteReader
 from ._credential import Credential
 from ._events import TenantEvent, Timer
 from ._intent import State, cluster_of, intended_login, intent_of, is_empty, state_of
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._rooms import Rooms
-from ._site import SiteReader
 from ._stores import Record, Store, entries_of, readable
 
 Setup: TypeAlias = Callable[[Credential], Awaitable[object]]
@@ -163,16 +163,6 @@ def checked_admins(admin: str | Mapping[str, str] | None, clusters: list[Cluster
     if admin is not None and len(ids) > 1:
         raise InvalidArgumentError("admin must be a mapping from the ids of the clusters, because there are several")
     return dict.fromkeys(ids, admin)
-
-
-def check_engines(sites: Mapping[str, SiteReader]) -> None:
-    """Make sure that all clusters whose engine is known have the same one. Raises InvalidArgumentError."""
-    known = {site.engine: id for id, site in sites.items() if site.engine is not None}
-    if len(known) > 1:
-        each = " and ".join(f"{id} is {engine}" for engine, id in known.items())
-        raise InvalidArgumentError(
-            f"all clusters must be of one engine, and {each}: make a Tenants for each engine; nothing was sent"
-        )
 
 
 def no_roles(name: str, role: Role) -> TenantNotFoundError:

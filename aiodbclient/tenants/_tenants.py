@@ -12,7 +12,7 @@ from .._request.call import Meter
 from ..clusters import ClusterClient
 from ..engines import Capabilities
 from ..errors import InvalidArgumentError
-from ._checking import CheckTenants
+from ._clusters import SiteReader, check_engines
 from ._credential import Credential
 from ._each import EachTenant
 from ._events import TenantEvent, Timer
@@ -22,14 +22,13 @@ from ._outcomes import TenantCheckOutcome, TenantOutcome, TenantRemovalOutcome, 
 from ._plans import GivenNames, Plan, make_plan
 from ._provisioning import IfExists, ProvisionTenants
 from ._removal import RemoveTenants
-from ._repairing import RepairTenants
+from ._repairing import CheckTenants, RepairTenants
 from ._rooms import PlaceTenant, Room, Rooms
 from ._rotation import RetireTenants, RotateTenants
-from ._site import SiteReader
 from ._stores import Record, Store
 from ._stores.sealing import check_lease
 from ._suspension import ResumeTenants, SuspendTenants
-from ._tenancy import Setup, Tenancy, check_engines, checked_admins, checked_clusters, required, turns_of, usable
+from ._tenancy import Setup, Tenancy, checked_admins, checked_clusters, required, turns_of, usable
 
 T = TypeVar("T")
 DoneT = TypeVar("DoneT", bound=Done)

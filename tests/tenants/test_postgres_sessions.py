@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from aiodbclient.tenants._clusters import SiteReader
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
@@ -21,7 +22,6 @@ from aiodbclient.engines import Engine
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._grants.postgres_sessions import CAFile
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._site import SiteReader
 
 from .conftest import Place, only
 

@@ -24,12 +24,12 @@ from aiodbclient.errors import (
 )
 from aiodbclient.tenants import Credential, SQLiteStore, Tenants
 from aiodbclient.tenants._claims import ClaimedTenant, HeldClaim
+from aiodbclient.tenants._clusters import SiteReader
 from aiodbclient.tenants._events import Timer
 from aiodbclient.tenants._grants import ServerAwayError, postgres
 from aiodbclient.tenants._grants.postgres import PostgresGrants
 from aiodbclient.tenants._loop import LateWrites, _verify_credential
 from aiodbclient.tenants._naming import names_of
-from aiodbclient.tenants._site import SiteReader
 from aiodbclient.tenants.testing import LONG
 
 from ..bulk.truth import Truth
