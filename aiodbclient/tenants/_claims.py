@@ -78,9 +78,9 @@ class HeldClaim:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
             if self.leaves_nothing:  # no work began for the name, so it need not stay on record
-                await self._timer.on_store(self.store.forget(self.claim))
+                await self._timer.on("store", self.store.forget(self.claim))
             else:
-                await self._timer.on_store(self.store.release(self.claim))
+                await self._timer.on("store", self.store.release(self.claim))
         except ClaimLostError:
             raise
         except StoreError:
@@ -98,7 +98,7 @@ class HeldClaim:
     async def renew(self) -> None:
         """Extend the claim by another lease."""
         since = _now()
-        await self._timer.on_store(self.store.renew(self.claim, self._lease))
+        await self._timer.on("store", self.store.renew(self.claim, self._lease))
         self._until = since + self._lease
 
     async def may_write(self, login: str) -> None:
@@ -108,17 +108,17 @@ class HeldClaim:
 
     async def intend(self, intent: Intent | None) -> None:
         """Store the intent; None ends it."""
-        await self._timer.on_store(self.store.intend(self.claim, None if intent is None else str(intent)))
+        await self._timer.on("store", self.store.intend(self.claim, None if intent is None else str(intent)))
         self.leaves_nothing = intent is None and is_empty(evolve(self.record, intended=None))
 
     async def keep(self, current: Credential | None, previous: Credential | None = None) -> None:
         """Store the credentials, and end the intent and the claim."""
-        await self._timer.on_store(self.store.keep(self.claim, current, previous))
+        await self._timer.on("store", self.store.keep(self.claim, current, previous))
         self._ended, self.leaves_nothing = True, False
 
     async def forget(self) -> None:
         """Remove the record, and end the claim."""
-        await self._timer.on_store(self.store.forget(self.claim))
+        await self._timer.on("store", self.store.forget(self.claim))
         self._ended = self.leaves_nothing = True
 
     async def _renew(self) -> None:

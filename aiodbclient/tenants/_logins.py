@@ -69,7 +69,7 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool,
 
 async def credential_of(tenant: ClaimedTenant, user: User) -> Credential:
     """The credential with the login ``user``, to be stored next."""
-    since = await tenant.timer.on_store(now_of(tenant.held.store))
+    since = await tenant.timer.on("store", now_of(tenant.held.store))
     return tenant.site.credential(tenant.names, user, since)
 
 

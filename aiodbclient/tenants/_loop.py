@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -127,7 +128,7 @@ class ClaimingJob(TenantJob[DoneT]):
                     raise
                 tenant = None
             if tenant is None:
-                await timer.wait_for_claim(uniform(0.0, next(looks)))
+                await timer.on("claim", asyncio.sleep(uniform(0.0, next(looks))))
             record = await self.tenancy.record(name, timer)
 
     async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:

@@ -26,7 +26,7 @@ from ._claims import ClaimedTenant, Tenant
 from ._clusters import AWAY, JobClusters
 from ._credential import Credential, Secret
 from ._intent import Verb, state_of
-from ._listing import Listing, has_database, read_user
+from ._listing import Listing
 from ._logins import credential_of, grant, if_there, refused_login, working_credential
 from ._loop import ClaimingJob
 from ._naming import Role
@@ -77,13 +77,13 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
         action, credential = await provision(tenant, self._if_exists, listing, self.tenancy.setup)
         return TenantDone(name=tenant.names.tenant, action=action, credential=credential)
 
-    def _listing(self, cluster: str) -> Listing | None:
-        """What is on a cluster, listed for the whole run; None for a single tenant."""
-        return self.clusters.listings[cluster] if self.clusters.bulk else None
+    def _listing(self, cluster: str) -> Listing:
+        """What is on a cluster, listed for the whole run."""
+        return self.clusters.listings[cluster] if self.clusters.bulk else Listing(lists=False)
 
 
 async def find_elsewhere(
-    clusters: JobClusters, tenant: Tenant, listing: Callable[[str], Listing | None]
+    clusters: JobClusters, tenant: Tenant, listing: Callable[[str], Listing]
 ) -> ConflictError | None:
     """The error for a new tenant whose names another of the clusters has, as after a store was lost.
 
@@ -135,7 +135,7 @@ class Found:
 
 
 async def provision(
-    tenant: ClaimedTenant, if_exists: IfExists, listing: Listing | None, setup: Setup | None
+    tenant: ClaimedTenant, if_exists: IfExists, listing: Listing, setup: Setup | None
 ) -> tuple[Action, Credential]:
     """Give the tenant a database and a login of its own, and store its credential.
 
@@ -184,35 +184,23 @@ async def ensure_database(tenant: ClaimedTenant, *, may_exist: bool) -> bool:
     return True
 
 
-async def find(tenant: Tenant, listing: Listing | None) -> Found:
-    """Find what somebody else created. A listed name is read again, because the list may be old."""
-    login, other = tenant.names.logins
-    users = None if listing is None else await listing.users(tenant.cluster)
-    user = await read_user(tenant.cluster, login) if users is None or login in users else None
-    found = await _find_beside(tenant, listing, user)
-    if found and (users is None or other in users):
-        return evolve(found, other=await read_user(tenant.cluster, other))
-    return found
-
-
-async def _find_beside(tenant: Tenant, listing: Listing | None, user: User | None) -> Found:
-    """Find the database, topics or indexes of a tenant, of which ``user`` is the first login."""
-    database = tenant.names.database
-    if tenant.names.role is not Role.OWNER:
-        return Found(user)
-    if database is None:
-        objects = await (listing or Listing()).objects(tenant.cluster, tenant.site.engine, tenant.names)
-        return Found(user, objects=objects)
-    databases = None if listing is None else await listing.databases(tenant.cluster)
-    absent = databases is not None and database not in databases
-    return Found(user, not absent and await has_database(tenant.cluster, database))
+async def find(tenant: Tenant, listing: Listing) -> Found:
+    """Find what somebody else created."""
+    names, cluster = tenant.names, tenant.cluster
+    login, other = names.logins
+    found = Found(await listing.find_user(cluster, login))
+    if names.role is Role.OWNER and names.database is not None:
+        found = evolve(found, database=await listing.find_database(cluster, names.database))
+    elif names.role is Role.OWNER:
+        found = evolve(found, objects=await listing.objects(cluster, tenant.site.engine, names))
+    return evolve(found, other=await listing.find_user(cluster, other)) if found else found
 
 
 async def _find_fresh(tenant: ClaimedTenant, refusal: ConflictError | UnprocessableEntityError) -> Found:
     """Find what the API says exists. It may be too new to be visible yet. Raises ``refusal`` if nothing is found."""
     for wait in waits(FRESH if says_taken(refusal) else 0.0):
         await asyncio.sleep(wait)
-        if found := await find(tenant, None):
+        if found := await find(tenant, Listing(lists=False)):
             return found
     raise refusal
 
@@ -263,13 +251,13 @@ async def _make(
 async def run_setup(tenant: ClaimedTenant, setup: Setup | None, credential: Credential) -> None:
     """Call ``setup`` for a new database, before the credential is stored."""
     if setup is not None and tenant.names.role is Role.OWNER:
-        await tenant.timer.on_setup(setup(credential))
+        await tenant.timer.on("setup", setup(credential))
         await tenant.held.renew()
 
 
-async def _take_over(tenant: ClaimedTenant, login: str, keep: Collection[str] = ()) -> None:
+async def _take_over(tenant: ClaimedTenant, login: str, adopted: Collection[str] = ()) -> None:
     if tenant.site.sql is not None:
-        await tenant.timer.on_sql(tenant.site.sql.take_over(tenant.names, login, keep))
+        await tenant.timer.on_sql(tenant.site.sql.take_over(tenant.names, login, adopted))
 
 
 async def will_shut_out(tenant: Tenant, found: Found, if_exists: IfExists) -> tuple[str, ...]:
@@ -310,7 +298,7 @@ async def _adopt(tenant: ClaimedTenant, found: Found, setup: Setup | None) -> Cr
         if working or not any(user.password for user in found.users):
             break
         await asyncio.sleep(wait)
-        found = await find(tenant, None)  # a login that is refused may be being deleted
+        found = await find(tenant, Listing(lists=False))  # a login that is refused may be being deleted
         working = await _working(tenant, found)
     if not found.users:
         return None

@@ -64,6 +64,8 @@ async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Pro
     state, sql = state_of(record), tenant.site.sql
     if state is State.REMOVING:
         return (Problem.REMOVAL_UNFINISHED,)
+    if state in (State.ABSENT, State.BEGUN):
+        return (Problem.UNFINISHED,)
     if state is State.SUSPENDED:
         return ()
     async with nullcontext() if sql is None else sql.shared():
@@ -73,7 +75,7 @@ async def examine(tenant: Tenant, record: Record, listing: Listing) -> tuple[Pro
 async def _problems(tenant: Tenant, record: Record, listing: Listing) -> tuple[Problem, ...]:
     names, sql = tenant.names, tenant.site.sql
     found, intended = set[Problem](), intended_login(record)
-    if record.current is None or intended is not None:
+    if intended is not None:
         found.add(Problem.UNFINISHED)
     database = names.database is None or await _has_database(tenant, listing)
     if not database:

@@ -95,7 +95,7 @@ async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     await end_login(tenant, other, certain=False, stored=kept.get(other))
     if tenant.site.sql is not None:
         await tenant.timer.on_sql(tenant.site.sql.shut(names))
-    since = current.suspended or await tenant.timer.on_store(now_of(tenant.held.store))
+    since = current.suspended or await tenant.timer.on("store", now_of(tenant.held.store))
     credential = evolve(current, suspended=since, spare=current.spare or other in kept)
     await tenant.held.keep(credential)
     return credential

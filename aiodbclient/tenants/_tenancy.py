@@ -44,7 +44,7 @@ class Tenancy:
 
     async def record(self, name: str, timer: Timer) -> Record | None:
         """Read the record of a tenant. Raises as ``check_record``."""
-        record = await timer.on_store(self.store.get(record_name(name, self.role)))
+        record = await timer.on("store", self.store.get(record_name(name, self.role)))
         self.check_record(record)
         return record
 
@@ -95,7 +95,7 @@ class Tenancy:
     async def claim(self, names: Names, timer: Timer) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
         since = HeldClaim.now()
-        claim = await timer.on_store(self.store.claim(names.record, self.lease))
+        claim = await timer.on("store", self.store.claim(names.record, self.lease))
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, timer)
 
     def check_record(self, record: Record | None) -> None:
