@@ -19,7 +19,7 @@ from ._credential import Credential
 from ._events import Timer
 from ._intent import Intent, Verb, cluster_of, intent_of, is_empty
 from ._naming import Names
-from ._stores import Claim, Record, Store
+from ._stores import Claim, Store
 
 
 def _now() -> float:
@@ -43,18 +43,14 @@ class HeldClaim:
     def __init__(self, store: Store, claim: Claim, lease: float, since: float, timer: Timer) -> None:
         self.store = store
         self.claim = claim
+        self.record = claim.record  # when it was claimed
         self.wrote = set[str]()
         self._lease = lease
         self._until = since + lease
         self._timer = timer
         self._ended = False
-        self.leaves_nothing = is_empty(claim.record)
+        self.leaves_nothing = is_empty(self.record)
         self._renewing: asyncio.Task[None] | None = None
-
-    @property
-    def record(self) -> Record:
-        """The record when it was claimed."""
-        return self.claim.record
 
     @property
     def intent(self) -> Intent | None:
@@ -77,14 +73,10 @@ class HeldClaim:
         try:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
-            if self.leaves_nothing:  # no work began for the name, so it need not stay on record
-                await self._timer.on("store", self.store.forget(self.claim))
-            else:
-                await self._timer.on("store", self.store.release(self.claim))
-        except ClaimLostError:
-            raise
-        except StoreError:
-            if exc is None:
+            end = self.store.forget if self.leaves_nothing else self.store.release
+            await self._timer.on("store", end(self.claim))
+        except StoreError as error:
+            if exc is None or isinstance(error, ClaimLostError):
                 raise  # otherwise ``exc`` has the reason, and the claim ends with its lease
 
     def check_lease(self) -> None:

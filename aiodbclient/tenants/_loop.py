@@ -119,8 +119,12 @@ class ClaimingJob(TenantJob[DoneT]):
                     elif late.logins:
                         await _verify_credential(tenant, late)
                         late = LateWrites()
-                    elif (done := await self._under(tenant, before)) is not None:
-                        return done
+                    else:
+                        record = evolve(tenant.held.record, name=name)
+                        self.tenancy.check_record(record)
+                        done = self.done_already(name, record, before) or await self.work(tenant)
+                        if done is not None:
+                            return done
             except ClaimLostError:
                 losses += 1
                 late.logins |= set() if tenant is None else tenant.held.wrote
@@ -174,12 +178,6 @@ class ClaimingJob(TenantJob[DoneT]):
             rooms.give_back(seat, on_record=held is not None and is_ours and not held.leaves_nothing)
         elif held is not None and held.leaves_nothing and not is_empty(held.record) and self.tenancy.role is Role.OWNER:
             rooms.removed(name, cluster)
-
-    async def _under(self, tenant: ClaimedTenant, before: Credential | None) -> DoneT | None:
-        record = evolve(tenant.held.record, name=tenant.names.tenant)
-        self.tenancy.check_record(record)
-        done = self.done_already(record.name, record, before)
-        return await self.work(tenant) if done is None else done
 
     @abstractmethod
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> DoneT | None:
