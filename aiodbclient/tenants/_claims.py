@@ -10,15 +10,12 @@ import time
 from types import TracebackType
 from typing import Self
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from ..clusters import ClusterClient
 from ..errors import ClaimLostError, DatabaseClientError, StoreError
-from ._clusters import Site
 from ._credential import Credential
 from ._events import Timer
-from ._intent import Intent, Verb, cluster_of, intent_of, is_empty
-from ._naming import Names
+from ._intent import Intent, intent_of, is_empty
 from ._stores import Claim, Store
 
 
@@ -124,32 +121,3 @@ class HeldClaim:
                 return
             except StoreError:
                 continue  # the store may be back before the lease expires
-
-
-@frozen(kw_only=True)
-class Tenant:
-    """One tenant, with everything that is needed to check it."""
-
-    site: Site
-    cluster: ClusterClient
-    names: Names
-    timer: Timer
-
-
-@frozen(kw_only=True)
-class ClaimedTenant(Tenant):
-    """One tenant under its claim, with everything that the steps of a verb need.
-
-    Once the lease has expired, calls of ``cluster`` raise ClaimLostError and send nothing.
-    """
-
-    held: HeldClaim
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether the tenant is on record for another cluster than the one that was chosen for it."""
-        return cluster_of(self.held.record) not in (None, self.cluster.id)
-
-    async def intend(self, verb: Verb, login: str) -> None:
-        """Store what is about to happen to ``login``, before the request that does it."""
-        await self.held.intend(Intent(verb, login, self.cluster.id))

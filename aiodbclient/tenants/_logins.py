@@ -30,11 +30,10 @@ from ..errors import (
     UnprocessableEntityError,
 )
 from ..models import NewUser, User
-from ._claims import ClaimedTenant, Tenant
 from ._credential import Credential, Secret
 from ._grants.rights import settings_for
 from ._listing import read_user
-from ._tenancy import now_of, usable
+from ._tenancy import ClaimedTenant, Tenant, now_of, usable
 
 T = TypeVar("T")
 

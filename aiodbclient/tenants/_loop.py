@@ -19,7 +19,7 @@ from .._request.call import Meter
 from .._request.waits import waits
 from ..engines import CAPABILITIES, Capabilities
 from ..errors import ClaimLostError, ConfigurationError, GrantError, InvalidArgumentError, StoreError
-from ._claims import ClaimedTenant, HeldClaim
+from ._claims import HeldClaim
 from ._clusters import JobClusters
 from ._credential import Credential
 from ._events import Timer
@@ -28,7 +28,7 @@ from ._logins import end_login, working_credential, works
 from ._naming import ROLES, Role, check_tenant, names_of
 from ._rooms import Seat
 from ._stores import Record
-from ._tenancy import Tenancy, now_of, turns_of, usable
+from ._tenancy import ClaimedTenant, Tenancy, Tenant, now_of, turns_of, usable
 
 DoneT = TypeVar("DoneT", bound=Done)
 
@@ -135,17 +135,6 @@ class ClaimingJob(TenantJob[DoneT]):
                 await timer.on("claim", asyncio.sleep(uniform(0.0, next(looks))))
             record = await self.tenancy.record(name, timer)
 
-    async def on_roles(self, job: Callable[[Tenancy], ClaimingJob[Any]], tenant: ClaimedTenant) -> None:
-        """Do the work of another job on the readers and writers that the tenant has on record."""
-        if self.tenancy.role is not Role.OWNER:
-            return
-        for role in ROLES:
-            tenancy = self.tenancy.for_role(role)
-            if await tenancy.record(tenant.names.tenant, tenant.timer) is not None:
-                of_role = job(tenancy)
-                of_role.clusters = self.clusters
-                await of_role.do_one(tenant.names.tenant, tenant.timer)
-
     @asynccontextmanager
     async def _claimed(self, name: str, record: Record | None, timer: Timer) -> AsyncGenerator[ClaimedTenant | None]:
         """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
@@ -162,9 +151,12 @@ class ClaimingJob(TenantJob[DoneT]):
                     yield None
                     return
                 calls = clusters.calls(id, timer.meter, name, held.check_lease)
+                tenant = ClaimedTenant(
+                    tenancy=tenancy, clusters=clusters, site=site, cluster=calls, names=names, timer=timer, held=held
+                )
                 with clusters.watched(id, name):
                     async with held:
-                        yield ClaimedTenant(site=site, cluster=calls, names=names, held=held, timer=timer)
+                        yield tenant
         except GrantError:
             tenancy.sites[id].reread()
             raise
@@ -215,6 +207,18 @@ class AgedJob(ClaimingJob[DoneT]):
         if self._age is None or self._now is None or since is None:
             return False
         return self._now - since < self._age
+
+
+async def on_roles(job: Callable[[Tenancy], ClaimingJob[Any]], tenant: Tenant) -> None:
+    """Do the work of another job on the readers and writers that the tenant has on record."""
+    if tenant.names.role is not Role.OWNER:
+        return
+    for role in ROLES:
+        tenancy = tenant.tenancy.for_role(role)
+        if await tenancy.record(tenant.names.tenant, tenant.timer) is not None:
+            of_role = job(tenancy)
+            of_role.clusters = tenant.clusters
+            await of_role.do_one(tenant.names.tenant, tenant.timer)
 
 
 async def _verify_credential(tenant: ClaimedTenant, late: LateWrites) -> None:

@@ -14,7 +14,6 @@ from .._pacing.window import seconds_for
 from .._request.call import Meter
 from .._request.pause import Pause
 from ..errors import InvalidArgumentError
-from ._claims import Tenant
 from ._clusters import JobClusters
 from ._events import Timer
 from ._intent import State, is_empty, state_of
@@ -24,7 +23,7 @@ from ._outcomes import TenantDone, TenantPlanOutcome, TenantRemoved
 from ._provisioning import IfExists, ProvisionTenants, check_if_exists, find, find_elsewhere, will_shut_out
 from ._removal import RemoveTenants
 from ._repairing import CheckTenants, RepairTenants
-from ._tenancy import Tenancy
+from ._tenancy import Tenancy, tenant_on
 
 GivenNames: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -149,11 +148,12 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
         (keep if state_of(record) in (State.USABLE, State.SUSPENDED) else resume).append(record.name)
     create, adopt, conflict = list[str](), dict[str, tuple[str, ...]](), list[str]()
     for name in unseen:
-        tenant = await _placed(tenancy, clusters, name)
-        listing = clusters.listings[tenant.cluster.id]
-        if await find_elsewhere(clusters, tenant, clusters.listings.__getitem__) is not None:
+        timer = Timer(Meter())
+        site, _ = await clusters.locate(name, await tenancy.home(name, None, timer), timer, tenancy.rooms)
+        tenant = tenant_on(site, name, timer, tenancy, clusters)
+        if await find_elsewhere(tenant) is not None:
             conflict.append(name)
-        elif not (found := await find(tenant, listing)):
+        elif not (found := await find(tenant)):
             create.append(name)
         elif if_exists == "error":
             conflict.append(name)
@@ -173,14 +173,6 @@ async def make_plan(tenancy: Tenancy, names: GivenNames, *, prune: bool, refresh
         if_exists=if_exists,
         tenancy=itself,
     )
-
-
-async def _placed(tenancy: Tenancy, clusters: JobClusters, name: str) -> Tenant:
-    """A new tenant on the cluster where it would go now."""
-    timer = Timer(Meter())
-    site, _ = await clusters.locate(name, await tenancy.home(name, None, timer), timer, tenancy.rooms)
-    names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
-    return Tenant(site=site, cluster=clusters.calls(site.cluster_id, timer.meter), names=names, timer=timer)
 
 
 async def _broken(tenancy: Tenancy, names: list[str]) -> frozenset[str]:

@@ -8,7 +8,6 @@ from attrs import evolve
 
 from .._bulk.outcomes import Action
 from ..errors import RotationPendingError
-from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._intent import Verb
 from ._logins import end_login, working_credential
@@ -16,7 +15,7 @@ from ._loop import AgedJob
 from ._outcomes import TenantDone
 from ._provisioning import refuse_role
 from ._stores import Record
-from ._tenancy import Tenancy, required, suspended
+from ._tenancy import ClaimedTenant, Tenancy, required, suspended
 
 
 class RotateTenants(AgedJob[TenantDone]):
@@ -37,7 +36,7 @@ class RotateTenants(AgedJob[TenantDone]):
 
         The login in use is not touched and still works.
         """
-        await refuse_role(self.tenancy, tenant)
+        await refuse_role(tenant)
         record = tenant.held.record
         current, previous = required(tenant.names.tenant, record), record.previous
         other = tenant.names.other(current.username)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import evolve
 
 from .._bulk.outcomes import Action, Done
-from ._claims import ClaimedTenant
 from ._credential import Credential
 from ._intent import State, Verb, state_of
 from ._logins import end_login, working_credential
-from ._loop import ClaimingJob
+from ._loop import ClaimingJob, on_roles
 from ._outcomes import TenantDone
 from ._provisioning import refuse_role
 from ._removal import remove
 from ._stores import Record
-from ._tenancy import now_of, suspended, unusable, usable
+from ._tenancy import ClaimedTenant, now_of, suspended, unusable, usable
 
 
 class SuspendTenants(ClaimingJob[TenantDone]):
@@ -29,7 +26,7 @@ class SuspendTenants(ClaimingJob[TenantDone]):
         return None if credential is None else TenantDone(name=name, action=Action.KEPT, credential=credential)
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        credential = await suspend(self, tenant)
+        credential = await suspend(tenant)
         return TenantDone(name=tenant.names.tenant, action=Action.SUSPENDED, credential=credential)
 
 
@@ -45,11 +42,11 @@ class ResumeTenants(ClaimingJob[TenantDone]):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone | None:
-        await refuse_role(self.tenancy, tenant)
+        await refuse_role(tenant)
         if state_of(tenant.held.record) is State.SUSPENDING:
-            await suspend(self, tenant)
+            await suspend(tenant)
             return None
-        credential = await resume(self, tenant)
+        credential = await resume(tenant)
         return TenantDone(name=tenant.names.tenant, action=Action.RESUMED, credential=credential)
 
 
@@ -61,9 +58,9 @@ class SuspendRole(ClaimingJob[Done]):
 
     async def work(self, tenant: ClaimedTenant) -> Done:
         if state_of(tenant.held.record).has_logins:
-            await suspend(self, tenant)
+            await suspend(tenant)
         else:
-            await remove(self, tenant, Verb.REMOVE)
+            await remove(tenant, Verb.REMOVE)
         return Done(name=tenant.names.tenant, action=Action.SUSPENDED)
 
 
@@ -75,13 +72,13 @@ class ResumeRole(ClaimingJob[Done]):
 
     async def work(self, tenant: ClaimedTenant) -> Done | None:
         if state_of(tenant.held.record) is State.SUSPENDING:
-            await suspend(self, tenant)
+            await suspend(tenant)
             return None
-        await resume(self, tenant)
+        await resume(tenant)
         return Done(name=tenant.names.tenant, action=Action.RESUMED)
 
 
-async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
+async def suspend(tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
     record, names = tenant.held.record, tenant.names
     current = record.current
@@ -90,7 +87,7 @@ async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     other = names.other(current.username)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(Verb.SUSPEND, current.username)
-    await job.on_roles(SuspendRole, tenant)
+    await on_roles(SuspendRole, tenant)
     await end_login(tenant, current.username, certain=False, stored=current)
     await end_login(tenant, other, certain=False, stored=kept.get(other))
     if tenant.site.sql is not None:
@@ -101,13 +98,13 @@ async def suspend(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     return credential
 
 
-async def resume(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
+async def resume(tenant: ClaimedTenant) -> Credential:
     """Give a suspended tenant its login back, then its roles theirs. Return its credential."""
     current = tenant.held.record.current
     assert current is not None
     await tenant.intend(Verb.RESET, current.username)
     credential = await working_credential(tenant, current.username, exists=True)
     credential = evolve(credential, spare=current.spare)
-    await job.on_roles(ResumeRole, tenant)  # before its own: until they have theirs, it counts as suspended
+    await on_roles(ResumeRole, tenant)  # before its own: until they have theirs, it counts as suspended
     await tenant.held.keep(credential)
     return credential

@@ -13,10 +13,11 @@ from ..clusters import ClusterClient
 from ..engines import Engine
 from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
 from ._claims import HeldClaim
-from ._clusters import SiteReader
+from ._clusters import JobClusters, Site, SiteReader
 from ._credential import Credential
 from ._events import TenantEvent, Timer
-from ._intent import State, cluster_of, intended_login, intent_of, is_empty, state_of
+from ._intent import Intent, State, Verb, cluster_of, intended_login, intent_of, is_empty, state_of
+from ._listing import Listing
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._rooms import Rooms
 from ._stores import Record, Store, entries_of, readable
@@ -134,6 +135,47 @@ class Tenancy:
     def _engine(self) -> Engine | str | None:
         """The engine of the clusters, if it is known."""
         return next((site.engine for site in self.sites.values() if site.engine is not None), None)
+
+
+@frozen(kw_only=True)
+class Tenant:
+    """One tenant, with everything that is needed to look at it."""
+
+    tenancy: Tenancy
+    clusters: JobClusters
+    site: Site
+    cluster: ClusterClient
+    names: Names
+    timer: Timer
+    lists: bool = True  # whether to list what exists for all tenants of the job, not to read each name
+
+    @property
+    def listing(self) -> Listing:
+        """What exists on ``cluster``."""
+        return self.clusters.listings[self.cluster.id] if self.lists else Listing(lists=False)
+
+
+def tenant_on(site: Site, name: str, timer: Timer, tenancy: Tenancy, clusters: JobClusters) -> Tenant:
+    """The tenant ``name`` on the cluster of ``site``."""
+    names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
+    calls = clusters.calls(site.cluster_id, timer.meter, name)
+    return Tenant(tenancy=tenancy, clusters=clusters, site=site, cluster=calls, names=names, timer=timer)
+
+
+@frozen(kw_only=True)
+class ClaimedTenant(Tenant):
+    """One tenant under its claim. Once the lease has expired, calls of ``cluster`` raise ClaimLostError."""
+
+    held: HeldClaim
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the tenant is on record for another cluster than the one that was chosen for it."""
+        return cluster_of(self.held.record) not in (None, self.cluster.id)
+
+    async def intend(self, verb: Verb, login: str) -> None:
+        """Store what is about to happen to ``login``, before the request that does it."""
+        await self.held.intend(Intent(verb, login, self.cluster.id))
 
 
 def turns_of(clusters: Iterable[str], at_a_time: int) -> dict[str, asyncio.Semaphore]:
