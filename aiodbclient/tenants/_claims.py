@@ -19,34 +19,24 @@ from ._intent import Intent, intent_of, is_empty
 from ._stores import Claim, Store
 
 
-def _now() -> float:
+def clock() -> float:
     """The time in seconds, by a clock that runs while the process is stopped or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class HeldClaim:
-    """A claim that this process holds.
-
-    It is an async context manager: entering it starts to renew the lease. Leaving it ends the claim, unless ``keep`` or
-    ``forget`` has: it forgets a name for which it ``leaves_nothing``, and releases the claim on others.
-
-    Attributes:
-        leaves_nothing: Whether nothing is on record for the name, as far as this claim has changed it.
-        wrote: The logins whose passwords may have been changed by a request under this claim.
-    """
-
-    now = staticmethod(_now)
+    """A claim that this process holds: entering it starts to renew the lease, and leaving it ends the claim."""
 
     def __init__(self, store: Store, claim: Claim, lease: float, since: float, timer: Timer) -> None:
         self.store = store
         self.claim = claim
         self.record = claim.record  # when it was claimed
-        self.wrote = set[str]()
+        self.wrote = set[str]()  # the logins whose passwords a request under this claim may have changed
         self._lease = lease
         self._until = since + lease
         self._timer = timer
         self._ended = False
-        self.leaves_nothing = is_empty(self.record)
+        self.leaves_nothing = is_empty(self.record)  # whether nothing is on record, as far as this claim changed it
         self._renewing: asyncio.Task[None] | None = None
 
     @property
@@ -61,7 +51,7 @@ class HeldClaim:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Release the claim."""
+        """End the claim, unless ``keep`` or ``forget`` has."""
         assert self._renewing is not None
         self._renewing.cancel()
         await asyncio.gather(self._renewing, return_exceptions=True)
@@ -70,6 +60,7 @@ class HeldClaim:
         try:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
+            # No work began for a forgotten name.
             end = self.store.forget if self.leaves_nothing else self.store.release
             await self._timer.on("store", end(self.claim))
         except StoreError as error:
@@ -78,7 +69,7 @@ class HeldClaim:
 
     def check_lease(self) -> None:
         """Check that the lease has not expired, by the clock alone. Called right before each request."""
-        if _now() >= self._until:
+        if clock() >= self._until:
             raise ClaimLostError(
                 f"the lease on {self.claim.name!r} ran out before the request was sent (was the process stopped?); "
                 "it was not sent, and the next process that claims the name continues"
@@ -86,7 +77,7 @@ class HeldClaim:
 
     async def renew(self) -> None:
         """Extend the claim by another lease."""
-        since = _now()
+        since = clock()
         await self._timer.on("store", self.store.renew(self.claim, self._lease))
         self._until = since + self._lease
 

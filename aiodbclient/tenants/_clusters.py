@@ -65,10 +65,7 @@ class Site:
 
     @property
     def returns_passwords(self) -> bool:
-        """Whether reads of the API return a login's password, with this engine and token.
-
-        A token that does not get the primary user's password gets no passwords.
-        """
+        """Whether the API returns passwords: a token that does not get the primary user's gets none."""
         return CAPABILITIES[self.engine].returns_passwords and self.connection.password is not None
 
     def credential(self, names: Names, user: User, since: datetime) -> Credential:
@@ -116,7 +113,7 @@ class SiteReader:
         connection_limit: int | None = None,
     ) -> None:
         self.cluster = cluster
-        self.turn = asyncio.Lock()  # of the job that calls ``read``
+        self.reading = asyncio.Lock()  # held by the job that calls ``read``
         self._limit = connection_limit
         self._private = private
         self._admin = admin
@@ -204,18 +201,12 @@ def check_engines(sites: Mapping[str, SiteReader]) -> None:
 
 
 class JobClusters:
-    """The clusters of one job, by id.
-
-    Attributes:
-        sites: What reads each cluster.
-        bulk: Whether the job is on many names: then its requests wait in the bulk lane.
-        listings: The users and databases of each cluster, listed once for this job.
-    """
+    """The clusters of one job, by id."""
 
     def __init__(self, sites: Mapping[str, SiteReader], pause: Pause, *, bulk: bool = True) -> None:
         self.sites = sites
-        self.bulk = bulk
-        self.listings = defaultdict[str, Listing](Listing)
+        self.bulk = bulk  # whether the job is on many names: then its requests wait in the bulk lane
+        self.listings = defaultdict[str, Listing](Listing)  # each made once for this job
         self._pause = pause
         self._away: dict[str, tuple[DatabaseClientError, float]] = {}
         self._unanswered = defaultdict[str, set[str]](set)  # tenants in a row, by cluster
@@ -249,7 +240,7 @@ class JobClusters:
     async def site(self, cluster: str, meter: Meter) -> Site:
         """The facts about the cluster. For some seconds after a failure it raises the same error, and sends nothing."""
         reader = self.sites[cluster]
-        async with reader.turn:
+        async with reader.reading:
             self.check_away(cluster)
             try:
                 site = await reader.read(self.calls(cluster, meter))
@@ -262,10 +253,7 @@ class JobClusters:
     async def locate(
         self, name: str, home: str | None, timer: Timer, rooms: Rooms | None = None
     ) -> tuple[Site, Seat | None]:
-        """The site of a tenant's cluster, its ``home``. A new tenant gets a seat, if the job gives it one of ``rooms``.
-
-        It goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
-        """
+        """The site of a tenant's ``home``, or of a cluster of ``rooms`` for a new tenant, with its seat there."""
         if home is not None or rooms is None:
             return await self.site(home or next(iter(self.sites)), timer.meter), None
         away = dict[str, DatabaseClientError]()
@@ -280,6 +268,7 @@ class JobClusters:
                 return await self.site(seat.cluster, timer.meter), seat
             except BaseException as error:
                 rooms.give_back(seat)
+                # A new tenant goes to a cluster that can be reached, unless the caller of ``Tenants`` chooses.
                 if not isinstance(error, AWAY) or rooms.place is not None or not self.are_many:
                     raise
                 away[seat.cluster] = error

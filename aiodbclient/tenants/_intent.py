@@ -22,23 +22,14 @@ _NO_CLUSTER = "-"
 
 
 class Verb(StrEnum):
-    """What is about to happen.
+    """What is about to happen."""
 
-    Attributes:
-        MAKE: The login is created.
-        RESET: The login, which exists, gets another password.
-        END: The login is ended, and the tenant stays.
-        REMOVE: The tenant is removed.
-        RELEASE: The tenant is removed, and its database stays.
-        SUSPEND: All logins of the tenant are ended, and its database stays.
-    """
-
-    MAKE = "make"
-    RESET = "reset"
-    END = "end"
-    REMOVE = "remove"
-    RELEASE = "release"
-    SUSPEND = "suspend"
+    MAKE = "make"  # the login is created
+    RESET = "reset"  # the login, which exists, gets another password
+    END = "end"  # the login is ended, and the tenant stays
+    REMOVE = "remove"  # the tenant is removed
+    RELEASE = "release"  # the tenant is removed, and its database stays
+    SUSPEND = "suspend"  # all logins of the tenant are ended, and its database stays
 
 
 @frozen

@@ -15,10 +15,7 @@ from ._prefixes import list_objects, objects_of
 
 
 class Listing:
-    """The users and databases of a cluster, listed at their first use, which saves requests if there are many tenants.
-
-    Without ``lists``, for a single tenant, each name is read instead.
-    """
+    """The users and databases of a cluster, listed at their first use, or (without ``lists``) read name by name."""
 
     def __init__(self, *, lists: bool = True) -> None:
         self._listing = asyncio.Lock()
@@ -46,6 +43,14 @@ class Listing:
                 except PermissionDeniedError:
                     self._denied.add("databases")
             return self._databases
+
+    async def user(self, cluster: ClusterClient, login: str) -> User | None:
+        """The user ``login`` as it is listed, or as it is read if it is not; None if there is none."""
+        return (await self.users(cluster) or {}).get(login) or await read_user(cluster, login)
+
+    async def has_database(self, cluster: ClusterClient, name: str) -> bool:
+        """Whether the database ``name`` is listed, or can be read."""
+        return name in (await self.databases(cluster) or ()) or await has_database(cluster, name)
 
     async def find_user(self, cluster: ClusterClient, login: str) -> User | None:
         """The user ``login``, or None. A listed one is read again, because the list may be old."""

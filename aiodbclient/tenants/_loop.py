@@ -94,15 +94,10 @@ class TenantJob(Job[str, DoneT]):
 class ClaimingJob(TenantJob[DoneT]):
     """A job that changes tenants. Each verb is a subclass with the methods ``done_already`` and ``work``."""
 
-    places: ClassVar[bool] = False  # whether it gives a new tenant its cluster
+    creates: ClassVar[bool] = False  # whether it gives a new tenant its cluster
 
     async def do_one(self, name: str, timer: Timer) -> DoneT:
-        """Claim the tenant and do the work, unless its record shows that there is nothing to do.
-
-        While another process works on it, this waits and reads the record repeatedly. After a lost claim it claims
-        again. If it had sent a request that changes a password, that request may have ended a password that another
-        process stored since. Then it runs ``_verify_credential`` first.
-        """
+        """Claim the tenant and do the work, unless its record shows that there is nothing to do."""
         record = await self.tenancy.record(name, timer)
         before = usable(record)
         losses, late = 0, LateWrites()
@@ -140,7 +135,7 @@ class ClaimingJob(TenantJob[DoneT]):
         """Wait for a turn of the tenant's cluster, and claim the tenant; None if another process works on it."""
         tenancy, clusters = self.tenancy, self.clusters
         home = await tenancy.home(name, record, timer)
-        site, seat = await clusters.locate(name, home, timer, tenancy.rooms if self.places else None)
+        site, seat = await clusters.locate(name, home, timer, tenancy.rooms if self.creates else None)
         id, held = site.cluster_id, None
         try:
             names = names_of(name, site.engine, tenancy.prefix, tenancy.role)
@@ -184,11 +179,7 @@ class ClaimingJob(TenantJob[DoneT]):
 
 
 class AgedJob(ClaimingJob[DoneT]):
-    """A job that skips tenants for which something is not ``age`` long ago.
-
-    Ages are measured from the start of the run, by the store's clock. So a rotation by another process during the run
-    always counts as young.
-    """
+    """A job that skips tenants for which something is not ``age`` long ago."""
 
     def __init__(self, tenancy: Tenancy, age: timedelta | None, *, what: str) -> None:
         super().__init__(tenancy)
@@ -199,7 +190,7 @@ class AgedJob(ClaimingJob[DoneT]):
 
     async def prepare(self) -> int:
         if self._age is not None:
-            self._now = await now_of(self.tenancy.store)
+            self._now = await now_of(self.tenancy.store)  # so what another process does during the run is young
         return await super().prepare()
 
     def is_young(self, since: datetime | None) -> bool:
@@ -222,11 +213,8 @@ async def on_roles(job: Callable[[Tenancy], ClaimingJob[Any]], tenant: Tenant) -
 
 
 async def _verify_credential(tenant: ClaimedTenant, late: LateWrites) -> None:
-    """Make sure that the credential on record works, and replace it if it does not.
-
-    A process runs this after it sent a request that changes a password and then lost its claim. The server may have
-    performed that request after those of the next claimant. Then the password on record is no longer valid.
-    """
+    """Make sure that the credential on record works, after a claim under which a password may have changed was lost."""
+    # The server may have performed our request after those of the next claimant.
     record = tenant.held.record
     current = record.current
     if current is not None and current.suspended is not None:

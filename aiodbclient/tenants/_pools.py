@@ -200,23 +200,29 @@ class TenantPools(Generic[PoolT]):
             yield pool.pool
         except Exception as error:
             pool.stale_at = -inf
-            await self._check_ended(pool, error)
+            await self._reread(name, error)
             raise
         finally:
             self._end(pool)
 
-    async def _check_ended(self, pool: _Pool[PoolT], error: Exception) -> None:
-        """After a use ended with ``error``: raise why the tenant has no credential to use, and drop the pool."""
+    async def _reread(self, name: str, error: Exception) -> Credential | None:
+        """Read the record after ``error``; None if that fails. Raises why the tenant has no credential to use."""
         with suppress(StoreError):
             try:
-                await self._required(pool.name)
+                return await self._required(name)
             except (SuspendedError, TenantNotFoundError) as ended:
-                if self._current.get(pool.name) is pool:
-                    del self._current[pool.name]
+                self._drop(name)
                 raise ended from error
+        return None
 
-    def _begin(self, pool: _Pool[PoolT]) -> None:
-        pool.uses += 1
+    def _drop(self, name: str) -> None:
+        """Give the pool of a tenant to no new use."""
+        pool = self._current.pop(name, None)
+        if pool is not None and not pool.uses:
+            self._close_soon(pool)
+
+    def _begin(self, pool: _Pool[PoolT], uses: int = 1) -> None:
+        pool.uses += uses
         self._unused.pop(pool, None)
 
     def _end(self, pool: _Pool[PoolT]) -> None:
@@ -266,8 +272,7 @@ class TenantPools(Generic[PoolT]):
         if not self._is_open:
             self._settle(pool)
             raise ConfigurationError("these pools were closed")
-        pool.uses += update.waiting
-        self._unused.pop(pool, None)
+        self._begin(pool, update.waiting)
         self._settle(pool)
         return pool
 
@@ -290,10 +295,7 @@ class TenantPools(Generic[PoolT]):
         if pool is not None and pool.credential == credential:
             pool.stale_at = stale_at
             return pool
-        if pool is not None:
-            del self._current[name]
-            if not pool.uses:
-                self._close_soon(pool)
+        self._drop(name)
         checked = credential or await self._required(name)
         places = await self._places.on_server_of(checked)
         if await self._place(places, update):
@@ -333,13 +335,9 @@ class TenantPools(Generic[PoolT]):
             try:
                 opened = await self._open(credential)
             except Exception as error:
-                stale_at, another = self._loop.time() + self._refresh, credential
-                with suppress(StoreError):
-                    try:
-                        another = await self._required(name)
-                    except (SuspendedError, TenantNotFoundError) as ended:
-                        raise ended from error
-                if another == credential:
+                stale_at = self._loop.time() + self._refresh
+                another = await self._reread(name, error)
+                if another is None or another == credential:
                     raise
                 credential = another
                 opened = await self._open(credential)

@@ -49,7 +49,7 @@ def check_if_exists(if_exists: IfExists) -> IfExists:
 class ProvisionTenants(ClaimingJob[TenantDone]):
     """Give each tenant a database and a login of its own. See ``Tenants.provision``."""
 
-    places = True
+    creates = True
 
     def __init__(self, tenancy: Tenancy, if_exists: IfExists = "error") -> None:
         super().__init__(tenancy)
@@ -77,10 +77,7 @@ class ProvisionTenants(ClaimingJob[TenantDone]):
 
 
 async def find_elsewhere(tenant: Tenant) -> ConflictError | None:
-    """The error for a new tenant whose names another of the clusters has, as after a store was lost.
-
-    A cluster that is away is left out.
-    """
+    """The error for a new tenant whose names another of the clusters has, as after a store was lost."""
     if tenant.names.role is not Role.OWNER:
         return None
     clusters = tenant.clusters
@@ -128,13 +125,9 @@ class Found:
 
 
 async def provision(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Action, Credential]:
-    """Give the tenant a database and a login of its own, and store its credential.
-
-    The record decides who owns the names. With an intent, a process found nothing there and began to create it, so
-    existing objects are ours. Without an intent they are somebody else's.
-    """
+    """Give the tenant a database and a login of its own, and store its credential."""
     held, login = tenant.held, tenant.names.logins[0]
-    if held.intent is not None:
+    if held.intent is not None:  # a process found nothing there and began to create it, so what exists is ours
         exists = held.intent.verb is Verb.RESET
         return Action.CREATED, await _make(tenant, held.intent.login, may_exist=True, exists=exists)
     found = await find(tenant)
@@ -159,10 +152,7 @@ async def provision(tenant: ClaimedTenant, if_exists: IfExists) -> tuple[Action,
 
 
 async def ensure_database(tenant: ClaimedTenant, *, may_exist: bool) -> bool:
-    """Create the tenant's database, and return whether it was created now.
-
-    Raises TakenError if it exists and must not (``may_exist``).
-    """
+    """Create the tenant's database, and return whether it is new. Raises TakenError if it exists and must not."""
     name = tenant.names.database
     if name is None or tenant.names.role is not Role.OWNER:
         return False
@@ -219,15 +209,14 @@ def _conflict(tenant: Tenant, found: Found) -> ConflictError:
 async def _make(tenant: ClaimedTenant, login: str, *, may_exist: bool, exists: bool = False) -> Credential:
     """Create the database and ``login``, or reset the login if it ``exists``, and store its credential.
 
-    If one of them existed and must not (``may_exist``), this raises TakenError, after it removed what it created and
-    ended the intent: otherwise the next process would treat what exists as ours.
+    Raises TakenError if one of them existed and must not (``may_exist``).
     """
     created = False
     try:
         created = await ensure_database(tenant, may_exist=may_exist)
         credential = await working_credential(tenant, login, exists=exists, may_exist=may_exist)
     except TakenError:
-        await tenant.held.intend(None)
+        await tenant.held.intend(None)  # otherwise the next process would treat what exists as ours
         if created and tenant.names.database is not None:
             await if_there(partial(tenant.cluster.dbs.delete, tenant.names.database), certain=True)
         raise
@@ -263,10 +252,8 @@ async def will_shut_out(tenant: Tenant, found: Found, if_exists: IfExists) -> tu
 
 
 async def _working(tenant: Tenant, found: Found) -> list[User]:
-    """The tenant's logins whose password the API returns and the server accepts.
-
-    The second one comes first: if both work, the first rotation made it the current one.
-    """
+    """The tenant's logins whose password the API returns and the server accepts."""
+    # The second one comes first: if both work, the first rotation made it the current one.
     known, sql = [user for user in reversed(found.users) if user.password], tenant.site.sql
     if len(found.users) == 1 and sql is not None and not sql.needs_password:
         return known  # a killed adoption may have locked it: ``grant`` unlocks it before its test
@@ -279,10 +266,7 @@ async def _is_accepted(tenant: Tenant, user: User) -> bool:
 
 
 async def _adopt(tenant: ClaimedTenant, found: Found) -> Credential | None:
-    """Give the tenant's logins that work their rights, and store their passwords; None if it has no login.
-
-    If both work, it is unknown which is newer: one becomes the current credential, and the other the previous one.
-    """
+    """Give the tenant's logins that work their rights, and store their passwords; None if it has no login."""
     working = await _working(tenant, found)
     for wait in waits(_RETURNED_AFTER_DELETION):
         if working or not any(user.password for user in found.users):
@@ -302,7 +286,7 @@ async def _adopt(tenant: ClaimedTenant, found: Found) -> Credential | None:
         if refused is not None:
             raise refused_login(tenant, user.name, refused)
         kept.append(await credential_of(tenant, user))
-    current, *others = kept
+    current, *others = kept  # if both work, it is unknown which is newer
     current = evolve(current, spare=len(found.users) > len(kept))
     await run_setup(tenant, current)
     await tenant.held.keep(current, *others)

@@ -12,7 +12,7 @@ from ..models import User
 from ._credential import Credential
 from ._events import Timer
 from ._intent import State, Verb, intended_login, state_of
-from ._listing import has_database, read_user
+from ._listing import read_user
 from ._logins import credential_of, end_login, grant, has_other_settings, refused_login, working_credential, works
 from ._loop import ClaimingJob, TenantJob
 from ._naming import ROLES, Role, names_of
@@ -69,11 +69,11 @@ async def examine(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
 
 
 async def _problems(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
-    names, sql = tenant.names, tenant.site.sql
+    names, sql, cluster, listing = tenant.names, tenant.site.sql, tenant.cluster, tenant.listing
     found, intended = set[Problem](), intended_login(record)
     if intended is not None:
         found.add(Problem.UNFINISHED)
-    database = names.database is None or await _has_database(tenant)
+    database = names.database is None or await listing.has_database(cluster, names.database)
     if not database:
         found.add(Problem.DATABASE_MISSING)
     existing = list[str]()
@@ -81,7 +81,7 @@ async def _problems(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
         if credential is None or credential.username == intended:
             continue
         is_current = credential is record.current
-        user = await _user(tenant, credential.username)
+        user = await listing.user(cluster, credential.username)
         if user is None:
             found.add(Problem.LOGIN_MISSING if is_current else Problem.PREVIOUS_REFUSED)
             continue
@@ -93,18 +93,6 @@ async def _problems(tenant: Tenant, record: Record) -> tuple[Problem, ...]:
     if sql is not None and database and existing:
         found |= await tenant.timer.on_sql(sql.problems(names, existing))
     return tuple(problem for problem in Problem if problem in found)
-
-
-async def _user(tenant: Tenant, login: str) -> User | None:
-    users = await tenant.listing.users(tenant.cluster) or {}
-    return users.get(login) or await read_user(tenant.cluster, login)
-
-
-async def _has_database(tenant: Tenant) -> bool:
-    name = tenant.names.database
-    assert name is not None
-    databases = await tenant.listing.databases(tenant.cluster) or ()
-    return name in databases or await has_database(tenant.cluster, name)
 
 
 async def _is_accepted(tenant: Tenant, credential: Credential, user: User) -> bool:
@@ -126,7 +114,7 @@ async def _are_settings_known(tenant: Tenant, user: User) -> bool:
 class RepairTenants(ClaimingJob[TenantRepaired]):
     """Repair each tenant. See ``Tenants.repair``."""
 
-    places = True
+    creates = True
 
     def __init__(self, tenancy: Tenancy, *, recreate: bool = False) -> None:
         super().__init__(tenancy)
@@ -203,11 +191,9 @@ async def _give_roles(tenant: ClaimedTenant) -> None:
 async def repair(
     tenant: ClaimedTenant, current: Credential, problems: tuple[Problem, ...]
 ) -> tuple[Credential, Credential | None]:
-    """Repair the logins of a tenant and their rights. The database exists.
-
-    The other login comes first: an intent names one login at a time, and the last intent must name the login in use if
-    its password is unknown. Returns the current and the previous credential, to be stored.
-    """
+    """Repair the logins of a tenant and their rights, and return the current and the previous credential to store."""
+    # The other login comes first: an intent names one login at a time, and the last intent must name the login in use
+    # if its password is unknown.
     record = tenant.held.record
     previous, other, intended = record.previous, tenant.names.other(current.username), intended_login(record)
     if Problem.PREVIOUS_REFUSED in problems or intended == other:

@@ -32,10 +32,7 @@ class RotateTenants(AgedJob[TenantDone]):
         return None
 
     async def work(self, tenant: ClaimedTenant) -> TenantDone:
-        """Create or reset the tenant's other login, and store its credential as the current one.
-
-        The login in use is not touched and still works.
-        """
+        """Create or reset the tenant's other login, and store its credential as the current one."""
         await refuse_role(tenant)
         record = tenant.held.record
         current, previous = required(tenant.names.tenant, record), record.previous

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from ..clusters import ClusterClient
 from ..engines import Engine
 from ..errors import InvalidArgumentError, StoreError, SuspendedError, TenantNotFoundError
-from ._claims import HeldClaim
+from ._claims import HeldClaim, clock
 from ._clusters import JobClusters, Site, SiteReader
 from ._credential import Credential
 from ._events import TenantEvent, Timer
@@ -73,13 +73,11 @@ class Tenancy:
             yield record, self._why_not_ours(record)
 
     async def names(self) -> AsyncIterator[str]:
-        """Yield the names of all tenants on record in this role, also of those whose record cannot be read.
-
-        A name that is only claimed may be on its way to a cluster of another ``Tenants``, and is left out.
-        """
+        """Yield the names of all tenants on record in this role, also of those whose record cannot be read."""
         async for entry in self._entries():
             if isinstance(entry, StoreError):
                 yield tenant_of(entry.damaged[0])[0]
+            # A name that is only claimed may be on its way to a cluster of another ``Tenants``.
             elif not is_empty(entry) and not self._why_not_ours(entry):
                 yield entry.name
 
@@ -95,7 +93,7 @@ class Tenancy:
 
     async def claim(self, names: Names, timer: Timer) -> HeldClaim | None:
         """Claim the tenant; None if somebody else works on it. Raises as ``check_record``."""
-        since = HeldClaim.now()
+        since = clock()
         claim = await timer.on("store", self.store.claim(names.record, self.lease))
         return None if claim is None else HeldClaim(self.store, claim, self.lease, since, timer)
 
@@ -127,7 +125,13 @@ class Tenancy:
             stored.append((engine, login))
         try:
             for engine, username in stored:
-                _check_login(names_of(name, engine, self.prefix, self.role), username)
+                logins = names_of(name, engine, self.prefix, self.role).logins
+                if username not in logins:
+                    return (
+                        f"the tenant {name!r} is on record with the login {username!r}, but with this prefix its "
+                        f"logins are {' and '.join(map(repr, logins))}: use the prefix that it was created with; a "
+                        "name is taken in the whole store; nothing was sent"
+                    )
         except InvalidArgumentError as error:  # with another prefix the name itself may be invalid
             return str(error)
         return ""
@@ -213,16 +217,6 @@ def no_roles(name: str, role: Role) -> TenantNotFoundError:
         f"the tenant {name!r} has no credential on record, so it can have no {role}: provision it first; "
         "nothing was sent"
     )
-
-
-def _check_login(names: Names, login: str) -> None:
-    """Make sure that the stored ``login`` is one of the tenant's. Raises InvalidArgumentError."""
-    if login not in names.logins:
-        raise InvalidArgumentError(
-            f"the tenant {names.tenant!r} is on record with the login {login!r}, but with this prefix its logins are "
-            f"{' and '.join(map(repr, names.logins))}: use the prefix that it was created with; a name is taken in the "
-            "whole store; nothing was sent"
-        )
 
 
 async def now_of(store: Store) -> datetime:

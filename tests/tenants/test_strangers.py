@@ -191,8 +191,8 @@ async def test_a_server_that_is_away_makes_nobody_reset_what_works(
     async with held:
         with monkeypatch.context() as patched:
             patched.setattr(postgres, "authenticate", away)
+            tenant = ClaimedTenant(**asdict(given, recurse=False), held=held)
             with pytest.raises(GrantError, match="connection refused"):
-                tenant = ClaimedTenant(**asdict(given, recurse=False), held=held)
                 await _verify_credential(tenant, LateWrites({credential.username}))
 
     assert "users.reset_auth" not in {what for what, _ in place.sent()}

@@ -41,11 +41,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 
 class PostgresConnection:
-    """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary.
-
-    With ``make`` it creates the table if there is none. Raises InvalidArgumentError if ``dsn`` is not a connection
-    string.
-    """
+    """Runs statements one after the other on one connection, until ``aclose``. It connects when necessary."""
 
     def __init__(self, dsn: str, table: str, *, make: bool = True) -> None:
         self._dsn = _with_keepalive(dsn)

@@ -44,14 +44,10 @@ _MOVED = "its file was moved, replaced or removed while it was open"
 
 
 class SQLiteConnection:
-    """Runs reads and changes in its own thread, which lives until ``aclose``.
-
-    So only that thread waits for the disk and for the locks of other processes. It converts errors of SQLite and of the
-    system to StoreErrors. ``given`` is the path that the user gave for the file ``path``, which has no links.
-    """
+    """Runs reads and changes in its own thread, which alone waits for the disk and for the locks of other processes."""
 
     def __init__(self, path: Path, given: Path) -> None:
-        self._path, self._given = path, given
+        self._path, self._given = path, given  # without links, and as the user gave it
         self._process = os.getpid()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aiodbclient-store")
         # Only the thread uses these:
@@ -171,10 +167,8 @@ class SQLiteConnection:
 
 
 def _make_file(path: Path) -> None:
-    """Make the file of a new store beside ``path``, and link it there if no other process was faster.
-
-    So an empty file is never a store that is being made: it is one that lost its records.
-    """
+    """Make the file of a new store beside ``path``, and link it there if no other process was faster."""
+    # So an empty file is never a store that is being made: it is one that lost its records.
     made = f"{path}.new-{secrets.token_hex(8)}"
     os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
