@@ -60,7 +60,7 @@ class HeldClaim:
         try:
             if self.wrote and isinstance(exc, DatabaseClientError) and not isinstance(exc, StoreError):
                 await self.renew()
-            # No work began for a forgotten name.
+            # A name for which no work began need not stay on record.
             end = self.store.forget if self.leaves_nothing else self.store.release
             await self._timer.on("store", end(self.claim))
         except StoreError as error:

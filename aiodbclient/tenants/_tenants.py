@@ -234,7 +234,7 @@ class Tenants:
         It only reads and logs in. The users and databases are listed once for the run.
 
         Args:
-            names: The tenants. None: all on record.
+            names: The tenants. None: all on record, except names whose process died before it began anything.
 
         Returns:
             The run. Its outcomes are CHECKED, with the ``problems`` (empty if all is well), or FAILED: the tenant could
@@ -420,7 +420,7 @@ class Tenants:
 
         Returns:
             The run. Its outcomes are DONE, with the ``value`` that ``work`` returned, or FAILED: with the exception of
-            ``work``, or with TenantNotFoundError if the tenant has no credential on record.
+            ``work``, or with TenantNotFoundError or SuspendedError if the tenant has no credential to use.
 
         Raises:
             InvalidArgumentError: ``work`` is not callable, ``names`` is not an iterable, or ``at_a_time`` is not an int

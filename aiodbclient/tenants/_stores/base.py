@@ -23,13 +23,13 @@ Value: TypeAlias = str | int | float
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 _PER_PAGE = 2000  # records that ``records`` reads at once
+_SOME = 10  # records of which one shows whether the key opens the store
 
 
 @frozen(kw_only=True)
 class Statements:
     """The SQL of a store. Those that need a claim change one row or none."""
 
-    some: LiteralString
     get: LiteralString
     page: LiteralString
     intend: LiteralString
@@ -47,7 +47,7 @@ class StoreConnection(Protocol):
         ...
 
     async def change(self, sql: LiteralString, **values: Value) -> bool:
-        """Run a change, also if this is cancelled meanwhile, and return whether it affected a row."""
+        """Run a change and return whether it affected a row. If this is cancelled, it is made whole or not at all."""
         ...
 
     def change_soon(self, sql: LiteralString, **values: Value) -> object:
@@ -76,7 +76,7 @@ class BaseStore(ABC, Generic[ConnectionT]):
         self._connection = self._make_connection()
         try:
             await self._open(self._connection)
-            self._seal.check_key(await self._connection.fetch(self._sql.some))
+            self._seal.check_key(await self._connection.fetch(self._sql.page, after="", limit=_SOME))
         except BaseException:
             await self.__aexit__()
             raise
@@ -114,15 +114,12 @@ class BaseStore(ABC, Generic[ConnectionT]):
         Raises:
             StoreError: The store cannot be read.
         """
-        after = ""
-        while page := await self._read_page(after):
-            for name, text in page:
-                after = name
-                try:
-                    entry: Record | StoreError = self._seal.open(name, text)
-                except StoreError as error:
-                    entry = error
-                yield entry
+        async for name, text in self._rows():
+            try:
+                entry: Record | StoreError = self._seal.open(name, text)
+            except StoreError as error:
+                entry = error
+            yield entry
 
     async def homes(self) -> AsyncIterator[tuple[str, str] | Record]:
         """Yield the name of each record and the id of its cluster, or the record if no credential names a cluster.
@@ -132,15 +129,12 @@ class BaseStore(ABC, Generic[ConnectionT]):
         Raises:
             StoreError: The store cannot be read.
         """
-        after = ""
-        while page := await self._read_page(after):
-            after = page[-1][0]
-            for name, text in page:
-                if (cluster := self._seal.find_cluster(text)) is not None:
-                    yield name, cluster
-                else:
-                    with suppress(StoreError):
-                        yield self._seal.open(name, text)
+        async for name, text in self._rows():
+            if (cluster := self._seal.find_cluster(text)) is not None:
+                yield name, cluster
+            else:
+                with suppress(StoreError):
+                    yield self._seal.open(name, text)
         self._counted()
 
     async def claim(self, name: str, lease: float) -> Claim | None:
@@ -213,8 +207,12 @@ class BaseStore(ABC, Generic[ConnectionT]):
         rows = await self._opened().fetch(self._sql.get, name=name)
         return rows[0][0] if rows else None
 
-    async def _read_page(self, after: str) -> Rows:
-        return await self._opened().fetch(self._sql.page, after=after, limit=_PER_PAGE)
+    async def _rows(self) -> AsyncIterator[tuple[str, str]]:
+        after = ""
+        while page := await self._opened().fetch(self._sql.page, after=after, limit=_PER_PAGE):
+            for name, text in page:
+                yield name, text
+            after = page[-1][0]
 
     def _opened(self) -> ConnectionT:
         if self._connection is None:

@@ -66,7 +66,6 @@ class PostgresStore(BaseStore["PostgresConnection"]):
     """
 
     _sql = Statements(
-        some="SELECT name, record FROM {table} LIMIT 10",
         get="SELECT record FROM {table} WHERE name = %(name)s",
         page="SELECT name, record FROM {table} WHERE name > %(after)s ORDER BY name LIMIT %(limit)s",
         intend=f"UPDATE {{table}} SET record = %(record)s {_OWN}",

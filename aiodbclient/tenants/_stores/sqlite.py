@@ -50,7 +50,6 @@ class SQLiteStore(BaseStore["SQLiteConnection"]):
     """
 
     _sql = Statements(
-        some="SELECT name, record FROM credentials LIMIT 10",
         get="SELECT record FROM credentials WHERE name = :name",
         page="SELECT name, record FROM credentials WHERE name > :after ORDER BY name LIMIT :limit",
         intend=f"UPDATE credentials SET record = :record {_OWN}",

@@ -56,11 +56,11 @@ class SQLiteConnection:
 
     async def open(self) -> None:
         """Open the file, and create it if it does not exist. Raises StoreError if that fails, or it is not a store."""
-        await self._in_thread(self._open)
+        await asyncio.wrap_future(self._submit(self._open))
 
     async def fetch(self, sql: LiteralString, **values: Value) -> Rows:
         """Run a statement that only reads, and return its rows."""
-        return await self._in_thread(lambda: self._opened().execute(sql, values).fetchall())
+        return await asyncio.wrap_future(self._submit(lambda: self._opened().execute(sql, values).fetchall()))
 
     async def change(self, sql: LiteralString, **values: Value) -> bool:
         """Run a change, and return whether it affected a row. It may use ``:now``."""
@@ -72,8 +72,7 @@ class SQLiteConnection:
 
     def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Run ``make`` in the thread and commit it, unless the result is cancelled before. Raises StoreError."""
-        self._check_process()
-        return self._thread.submit(self._converting_errors, partial(self._make, make))
+        return self._submit(partial(self._make, make))
 
     def owner(self) -> str:
         """Return the name of the owner of this connection's claims. Only the thread may call this."""
@@ -87,13 +86,10 @@ class SQLiteConnection:
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closed))
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        self._check_process()
-        return await asyncio.wrap_future(self._thread.submit(self._converting_errors, call))
-
-    def _check_process(self) -> None:
+    def _submit(self, call: Callable[[], T]) -> Future[T]:
         if self._process != os.getpid():
             raise StoreError(f"the store {self._path} was opened before a fork: open another in this process")
+        return self._thread.submit(self._converting_errors, call)
 
     # The methods below run in the thread.
 
