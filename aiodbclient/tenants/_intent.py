@@ -8,6 +8,7 @@ Version 1.0 stored the login alone, which reads as ``make``.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from enum import Enum, StrEnum, auto
 from typing import Self
 
@@ -79,6 +80,14 @@ def cluster_of(record: Record | None) -> str | None:
     intent = intent_of(record)
     named = [each.cluster for each in (intent, record.current, record.previous) if each is not None]
     return next((cluster for cluster in named if cluster is not None), None)
+
+
+def home_of(record: Record | None, clusters: Collection[str]) -> str | None:
+    """Return the cluster of a tenant, of these ``clusters``; None if nothing was begun."""
+    # Earlier versions, which had one cluster, did not store it.
+    if record is not None and cluster_of(record) is None and not is_empty(record) and len(clusters) == 1:
+        return next(iter(clusters))
+    return cluster_of(record)
 
 
 def is_empty(record: Record) -> bool:

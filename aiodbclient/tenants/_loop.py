@@ -185,19 +185,19 @@ class AgedJob(ClaimingJob[DoneT]):
         super().__init__(tenancy)
         if age is not None and (not isinstance(age, timedelta) or age < timedelta(0)):
             raise InvalidArgumentError(f"{what} must be a timedelta of 0 or more, not {age!r}")
-        self._age = age
+        self.age = age
         self._now: datetime | None = None
 
     async def prepare(self) -> int:
-        if self._age is not None:
+        if self.age is not None:
             self._now = await now_of(self.tenancy.store)  # so what another process does during the run is young
         return await super().prepare()
 
     def is_young(self, since: datetime | None) -> bool:
         """Whether ``since`` is less than the age ago. A credential of version 0.1 has no date, and is old."""
-        if self._age is None or self._now is None or since is None:
+        if self.age is None or self._now is None or since is None:
             return False
-        return self._now - since < self._age
+        return self._now - since < self.age
 
 
 async def on_roles(job: Callable[[Tenancy], ClaimingJob[Any]], tenant: Tenant) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 
@@ -37,21 +38,14 @@ class Places:
         self._most = most
         self._serve()
 
-    def take(self) -> bool:
-        """Take a place if one is free."""
+    async def take(self, make_room: Callable[[], object]) -> bool:
+        """Take a place. If none is free, call ``make_room``, wait for one, and return True. Safe to cancel."""
         if self._taken < self._most:
             self._taken += 1
-            return True
-        return False
-
-    def wait(self) -> asyncio.Future[None]:
-        """Join the waiters. Pass the returned future to ``taken``."""
+            return False
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
-        return place
-
-    async def taken(self, place: asyncio.Future[None]) -> None:
-        """Wait until ``place`` is taken. If this is cancelled, no place is taken."""
+        make_room()
         try:
             await place
         except asyncio.CancelledError:
@@ -60,6 +54,7 @@ class Places:
             elif place in self._waiting:
                 self._waiting.remove(place)
             raise
+        return True
 
     def give_back(self) -> None:
         """Give a place back: to the first waiter, if there is one."""

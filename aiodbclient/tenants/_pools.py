@@ -318,16 +318,11 @@ class TenantPools(Generic[PoolT]):
 
     async def _place(self, places: Places, update: _Update[PoolT]) -> bool:
         """Take one of ``places``. Return whether it had to wait."""
-        if places.take():
-            return False
         update.may_stop = True
         try:
-            place = places.wait()
-            self._make_room(places)
-            await places.taken(place)
+            return await places.take(lambda: self._make_room(places))
         finally:
             update.may_stop = False
-        return True
 
     async def _opened(self, name: str, credential: Credential, places: Places, stale_at: float) -> _Pool[PoolT]:
         """Open a pool in a place that was taken of ``places``. Free the place if that fails."""

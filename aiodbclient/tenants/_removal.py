@@ -27,12 +27,11 @@ class RemoveTenants(AgedJob[TenantRemoved]):
     ) -> None:
         super().__init__(tenancy, suspended_for, what="suspended_for")
         self._verb = Verb.RELEASE if keep_database else Verb.REMOVE
-        self._only_suspended = suspended_for is not None
 
     def done_already(self, name: str, record: Record | None, before: Credential | None) -> TenantRemoved | None:
         if record is None:
             return TenantRemoved(name=name, action=Action.ABSENT)
-        if not self._only_suspended or state_of(record) is State.REMOVING:
+        if self.age is None or state_of(record) is State.REMOVING:
             return None
         credential = suspended(record)
         if credential is None or self.is_young(credential.suspended):

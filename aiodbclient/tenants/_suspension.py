@@ -80,20 +80,17 @@ class ResumeRole(ClaimingJob[Done]):
 
 async def suspend(tenant: ClaimedTenant) -> Credential:
     """End all logins of a tenant and of its roles, and store since when it is suspended. Return its credential."""
-    record, names = tenant.held.record, tenant.names
-    current = record.current
+    names, current, previous = tenant.names, tenant.held.record.current, tenant.held.record.previous
     assert current is not None
-    kept = {each.username: each for each in (current, record.previous) if each is not None}
-    other = names.other(current.username)
     # From now on ``get`` returns None, and no role can be created.
     await tenant.intend(Verb.SUSPEND, current.username)
     await on_roles(SuspendRole, tenant)
     await end_login(tenant, current.username, certain=False, stored=current)
-    await end_login(tenant, other, certain=False, stored=kept.get(other))
+    await end_login(tenant, names.other(current.username), certain=False, stored=previous)
     if tenant.site.sql is not None:
         await tenant.timer.on_sql(tenant.site.sql.shut(names))
     since = current.suspended or await tenant.timer.on("store", now_of(tenant.held.store))
-    credential = evolve(current, suspended=since, spare=current.spare or other in kept)
+    credential = evolve(current, suspended=since, spare=current.spare or previous is not None)
     await tenant.held.keep(credential)
     return credential
 

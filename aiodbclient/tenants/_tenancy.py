@@ -16,7 +16,7 @@ from ._claims import HeldClaim, clock
 from ._clusters import JobClusters, Site, SiteReader
 from ._credential import Credential
 from ._events import TenantEvent, Timer
-from ._intent import Intent, State, Verb, cluster_of, intended_login, intent_of, is_empty, state_of
+from ._intent import Intent, State, Verb, cluster_of, home_of, intended_login, intent_of, is_empty, state_of
 from ._listing import Listing
 from ._naming import Names, Role, names_of, record_name, tenant_of
 from ._rooms import Rooms
@@ -51,14 +51,11 @@ class Tenancy:
 
     async def home(self, name: str, record: Record | None, timer: Timer) -> str | None:
         """The cluster of a tenant with this ``record``; None for one that is new."""
-        cluster = cluster_of(record)
+        cluster = home_of(record, self.sites)
         if cluster is None and self.role is not Role.OWNER:
-            owner = await self.for_role(Role.OWNER).record(name, timer)
-            cluster = cluster_of(owner)
+            cluster = cluster_of(await self.for_role(Role.OWNER).record(name, timer))
             if cluster is None and len(self.sites) > 1:
                 raise no_roles(name, self.role)
-        if cluster is None and record is not None and not is_empty(record):
-            return next(iter(self.sites))  # the only one: ``check_record`` made sure
         return cluster
 
     async def records(self) -> AsyncIterator[Record]:
