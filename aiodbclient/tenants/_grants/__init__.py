@@ -136,10 +136,11 @@ class Grants(ABC, Generic[ServerT]):
         """Return the logins and roles that lose access to the database with ``take_over`` and ``give``."""
 
     @abstractmethod
-    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
-        """Before ``give`` adopts an existing login: give the tenant all rights that it has now.
+    async def take_over(self, names: Names, username: str, adopted: Collection[str] = ()) -> None:
+        """Before ``give`` takes over an existing login: give the tenant all rights that it has now.
 
-        Other logins of the tenant may lose their rights, except those in ``keep``.
+        ``adopted`` has the logins that keep their passwords; none if ``username`` gets a new one. Others of the tenant
+        may lose their rights.
         """
 
     @abstractmethod

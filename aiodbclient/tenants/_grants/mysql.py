@@ -122,7 +122,7 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._work(names) as work:
             return tuple(sorted({str(one.grantee) for one in await access_of_others(work)}))
 
-    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
+    async def take_over(self, names: Names, username: str, adopted: Collection[str] = ()) -> None:
         """End the open sessions of the login. They still have its old rights, and could grant them again.
 
         Afterwards the login has all rights in its own schema only: the API gives each login all rights in every schema,
@@ -130,7 +130,7 @@ class MySQLGrants(Grants[MySQLSession]):
         rights alone: a process that is killed leaves none of its logins locked.
         """
         async with self._work(names, self._long_turns) as work:
-            if keep and await hosts(work, names.other(username)):
+            if adopted and await hosts(work, names.other(username)):
                 return
             await drop_helpers(work, username)
             await check_hosts(work, username)

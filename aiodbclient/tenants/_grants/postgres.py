@@ -243,10 +243,10 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
     async def before_deletion(self, names: Names, username: str) -> None:
         await prepare_deletion(partial(self._session, names), username)
 
-    async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
+    async def take_over(self, names: Names, username: str, adopted: Collection[str] = ()) -> None:
         if names.role is Role.OWNER:  # what a reader or writer may do is in its group
             async with self._session(names, dbname=names.database) as session:
-                await carry_over(session, username, keep)
+                await carry_over(session, username, adopted)
 
     async def shut_out(self, names: Names, keep: Collection[str]) -> tuple[str, ...]:
         async with self._session(names) as session:
