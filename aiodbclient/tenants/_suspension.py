@@ -112,7 +112,7 @@ async def resume(job: ClaimingJob[Any], tenant: ClaimedTenant) -> Credential:
     current = tenant.held.record.current
     assert current is not None
     await tenant.intend(Verb.RESET, current.username)
-    credential = await working_credential(tenant, current.username, exists=True)
+    credential = await working_credential(tenant, current.username, exists=True, in_use=False)
     credential = evolve(credential, spare=current.spare)
     await job.on_roles(ResumeRole, tenant)
     await tenant.held.keep(credential)

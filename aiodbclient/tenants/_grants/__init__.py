@@ -116,6 +116,14 @@ class Grants(ABC, Generic[ServerT]):
         reset it and call this again. GrantError: only the provider can end its sessions, or it still owns something.
         """
 
+    @abstractmethod
+    async def end_sessions(self, names: Names, username: str, password: str) -> str | None:
+        """Before ``give``: end the sessions of a login that was out of use, and was reset to ``password``.
+
+        One of them could set another password once the login has its rights. Returns None, or why the password is
+        refused, since a session was faster.
+        """
+
     async def has_expired(self, names: Names, username: str) -> bool:
         """Whether no password of ``username`` is accepted any more, so that it has to be made again."""
         return False

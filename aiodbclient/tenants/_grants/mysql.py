@@ -115,6 +115,14 @@ class MySQLGrants(Grants[MySQLSession]):
             await self._share(work)
         return None
 
+    async def end_sessions(self, names: Names, username: str, password: str) -> str | None:
+        del password  # not needed, and a traceback would show it
+        async with self._work(names, self._long_turns) as work:
+            # A locked login has none but those of its events, which ``give`` ends.
+            if username in await unlocked(work) and await has_sessions(work, username):
+                await to_its_end(self._end_old_sessions(work, username))
+        return None
+
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
         return await self._sessions.read(lambda server: self._problems(Work(server, names), usernames))
 

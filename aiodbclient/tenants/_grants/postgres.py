@@ -33,6 +33,7 @@ from .postgres_logins import (
     Prepared,
     cannot_enter,
     is_full,
+    may_have_sessions,
     prepare,
     prepare_deletion,
     present_logins,
@@ -234,6 +235,18 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             raise kept
         await drop_elsewhere(partial(self._session, names))
         return None
+
+    async def end_sessions(self, names: Names, username: str, password: str) -> str | None:
+        async with self._session(names) as session:
+            if not await may_have_sessions(session, username):
+                return None
+        ending = LoginEnd(username, partial(self._session, names), partial(self._as, names, username))
+        try:
+            async with self._ending, self._entered(names, username, password) as session:
+                await ending.end_others(session, lock_out=False)
+        except (LoginRefusedError, GrantError, ServerAwayError) as error:
+            return str(error)  # another session of the login may have ended ours
+        return await self.accepts(names, username, password)
 
     async def has_expired(self, names: Names, username: str) -> bool:
         async with self._session(names) as session:

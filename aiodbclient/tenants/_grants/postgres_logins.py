@@ -153,6 +153,12 @@ async def cannot_enter(session: Session, username: str) -> bool:
     return not may
 
 
+async def may_have_sessions(session: Session, username: str) -> bool:
+    """Whether a session of ``username`` is open, or a connection of anybody logs in."""
+    open_ones = await session.run(SQL("SELECT FROM pg_stat_activity WHERE usename = %s"), username)
+    return bool(open_ones or await session.run(_PENDING))
+
+
 async def is_full(session: Session) -> bool:
     """Whether the tenant's database reached its connection limit."""
     ((full,),) = await session.run(_FULL, session.names.database)
@@ -255,9 +261,13 @@ class LoginEnd:
 
         Another session of the login may set a password or end this session first. Then this fails half done.
         """
-        ((self.role, _),) = await session.run(_END_OTHERS_FIRST)
-        await self._end_others(session)
+        await self.end_others(session, lock_out=True)
         await self._disown(session, self._entered)
+
+    async def end_others(self, session: Session, *, lock_out: bool) -> None:
+        """From one of its sessions: end the login's other sessions, and prevent new ones with an older password."""
+        ((self.role, _),) = await session.run(_END_OTHERS_FIRST)
+        await self._end_others(session, lock_out=lock_out)
 
     async def run_as_administrator(self, session: Session) -> None:
         """End the login without one of its sessions, as PostgreSQL 15 and older allow."""
@@ -272,7 +282,7 @@ class LoginEnd:
                 )
             self.role = role
             await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
-            await self._end_others(session)
+            await self._end_others(session, lock_out=True)
             await self._disown(session, self._administered)
 
     async def _disown(self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]]) -> None:
@@ -342,8 +352,8 @@ class LoginEnd:
             await session.become(self.username)
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
 
-    async def _end_others(self, session: Session) -> None:
-        """End the login's other sessions until there are none, and none can begin."""
+    async def _end_others(self, session: Session, *, lock_out: bool) -> None:
+        """End the login's other sessions until there are none, and none can begin with an older password."""
         began: set[str] | None = None
         looks = blocked = 0
         while looks < _ROUNDS:
@@ -355,7 +365,8 @@ class LoginEnd:
                 return
             if others or began is None:
                 try:
-                    await self._lock_out(session)
+                    if lock_out:
+                        await self._lock_out(session)
                     began = await self._pending(session)
                 except BlockedError:  # by a session that is about to end, a prepared transaction, or somebody else
                     blocked += 1
