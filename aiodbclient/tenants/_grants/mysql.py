@@ -17,16 +17,15 @@ transaction if it knows its name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC
 from typing import Any
 
-from ...errors import GrantError
 from .._credential import Secret, verifying_context
 from .._naming import Names, Role
 from .._outcomes import Problem
-from . import Grants, LoginRefusedError, ServerAwayError
-from .administrator import MYSQL_PRIVILEGES, MYSQL_STATEMENT, Administrator, on_mysql
+from . import Administrator, Grants, LoginRefusedError, ServerAwayError, of_tenant
 from .mariadb_sessions import end_on_mariadb
 from .mysql_accounts import (
     account,
@@ -47,7 +46,6 @@ from .mysql_server import (
     MySQLSession,
     PasswordAcceptedError,
     Work,
-    connected,
     opened,
     options_of,
 )
@@ -55,6 +53,11 @@ from .mysql_sessions import end_on_mysql, has_sessions, to_its_end
 
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
 _PART = 3  # of the server's connections that a tenant may have
+_PRIVILEGES = (
+    "SELECT PRIVILEGE_TYPE, IS_GRANTABLE FROM information_schema.USER_PRIVILEGES"
+    " WHERE REPLACE(GRANTEE, '''', '') = CURRENT_USER()"
+)
+_GRANTED = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "CREATE VIEW"})
 
 
 class MySQLGrants(Grants[MySQLSession]):
@@ -79,9 +82,9 @@ class MySQLGrants(Grants[MySQLSession]):
 
     async def administrator(self) -> Administrator:
         async with self._administrator() as server:
-            [(name, version, clock)] = await server.rows(MYSQL_STATEMENT)
-            privileges = await server.rows(MYSQL_PRIVILEGES)
-            return on_mysql(name, version, clock, dict(privileges))
+            [(name, version, clock)] = await server.rows("SELECT CURRENT_USER(), VERSION(), UTC_TIMESTAMP(6)")
+            privileges = dict(await server.rows(_PRIVILEGES))
+            return Administrator(name, version, lacking_rights(privileges), clock.replace(tzinfo=UTC))
 
     async def before_creation(self, names: Names, username: str) -> None:
         async with self._work(names) as work:
@@ -183,7 +186,7 @@ class MySQLGrants(Grants[MySQLSession]):
         """Test a login. A missing schema or a reached limit does not mean that the password is wrong."""
         options = self._admin | {"user": username, "password": password, "db": names.database}
         try:
-            async with self._turns, connected(options, self._tls, prepared=False):
+            async with self._turns, self._connected(options, prepared=False):
                 return None
         except PasswordAcceptedError as accepted:
             if not (access and accepted.code == NO_ACCESS):
@@ -194,7 +197,7 @@ class MySQLGrants(Grants[MySQLSession]):
             return str(refused)
         except ServerAwayError as away:
             reason = f"could not be tested: {away}"
-        raise GrantError(f"tenant {names.tenant!r}: the login {username!r} {reason}", tenant=names.tenant)
+        raise of_tenant(names, f"the login {username!r} {reason}")
 
     @asynccontextmanager
     async def _work(self, names: Names, turns: asyncio.Semaphore | None = None) -> AsyncGenerator[Work]:
@@ -202,14 +205,19 @@ class MySQLGrants(Grants[MySQLSession]):
         async with self._administrator(turns) as server:
             yield Work(server, names)
 
-    async def _open(self, options: dict[str, Any]) -> MySQLSession:
-        return await opened(options, self._tls)
+    async def _open(self, options: dict[str, Any], *, prepared: bool = True) -> MySQLSession:
+        return await opened(options, self._tls, prepared=prepared)
 
     async def _close(self, server: MySQLSession) -> None:
         await server.close()
 
-    def _connected(self, options: dict[str, Any]) -> AbstractAsyncContextManager[MySQLSession]:
-        return connected(options, self._tls)
+    @asynccontextmanager
+    async def _connected(self, options: dict[str, Any], *, prepared: bool = True) -> AsyncGenerator[MySQLSession]:
+        server = await self._open(options, prepared=prepared)
+        try:
+            yield server
+        finally:
+            await self._close(server)
 
     async def _problems(self, work: Work, usernames: Sequence[str]) -> frozenset[Problem]:
         found, most, limits = set[Problem](), await self._most(work), await unlocked(work)
@@ -282,4 +290,10 @@ class MySQLGrants(Grants[MySQLSession]):
 
     def _own(self, username: str, password: Secret) -> AbstractAsyncContextManager[MySQLSession]:
         """Log in as a tenant's login, without a schema and without a statement."""
-        return connected(self._admin | {"user": username, "password": password}, self._tls, prepared=False)
+        return self._connected(self._admin | {"user": username, "password": password}, prepared=False)
+
+
+def lacking_rights(privileges: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the rights that the administrator lacks, by the rows of ``_PRIVILEGES``."""
+    lacks = [] if "CREATE USER" in privileges else ["CREATE USER"]
+    return (*lacks, *sorted(f"{right} WITH GRANT OPTION" for right in _GRANTED if privileges.get(right) != "YES"))

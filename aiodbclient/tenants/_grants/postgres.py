@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,7 @@ from ...errors import GrantError
 from .._credential import verifying_context
 from .._naming import Names, Role
 from .._outcomes import Problem
-from . import Grants, LoginRefusedError, ServerAwayError
-from .administrator import POSTGRESQL_STATEMENT, Administrator, on_postgresql
+from . import Administrator, Grants, LoginRefusedError, ServerAwayError, of_tenant
 from .postgres_adoption import carry_over, shut_out
 from .postgres_leaving import forget_role, make_removable, open_to, release, shut
 from .postgres_logins import (
@@ -48,12 +48,17 @@ from .postgres_strangers import drop_elsewhere, reclaim, strangers
 _PAUSES = (0.1, 0.5, 1.0)
 _AFTER_OPENING = 2  # the attempt of a login to enter after the administrator has made room for it
 _LOGINS = 4  # how many logins of tenants to test at a time; each may need a turn of the administrator
-_CONNECTIONS_STATEMENT = (
-    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
-    " - coalesce(current_setting('reserved_connections', true), '0')::int"
-)
 _ENDING = 4  # how many logins to end at a time; these do not use the turns
 
+_CONNECTIONS = SQL("""
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+       - coalesce(current_setting('reserved_connections', true), '0')::int
+""")
+# A superuser may do everything.
+_ADMINISTRATOR = SQL("""
+SELECT rolname, current_setting('server_version'), rolsuper OR rolcreaterole, rolsuper OR rolcreatedb, clock_timestamp()
+FROM pg_catalog.pg_roles WHERE rolname = current_user
+""")
 _OPEN_DATABASES = SQL("""
 SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND EXISTS (
     SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
@@ -91,32 +96,27 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         )
 
     async def connections(self) -> int:
-        async with self._administrator() as server:
-            [(connections,)] = await (await server.execute(_CONNECTIONS_STATEMENT)).fetchall()
-            return int(connections)
+        [(connections,)] = await self._ask(_CONNECTIONS)
+        return int(connections)
 
     async def administrator(self) -> Administrator:
-        async with self._administrator() as server:
-            cursor = await server.execute(POSTGRESQL_STATEMENT)
-            [row] = await cursor.fetchall()
-            return on_postgresql(*row)
+        [(name, version, creates_roles, creates_databases, clock)] = await self._ask(_ADMINISTRATOR)
+        has = {"CREATEROLE": creates_roles, "CREATEDB": creates_databases}
+        return Administrator(name, version, tuple(right for right in has if not has[right]), clock.astimezone(UTC))
 
     async def open_databases(self) -> tuple[str, ...]:
-        async with self._administrator() as server:
-            cursor = await server.execute(_OPEN_DATABASES)
-            return tuple(name for (name,) in await cursor.fetchall())
+        return tuple(name for (name,) in await self._ask(_OPEN_DATABASES))
 
     async def close_database(self, database: str) -> None:
-        async with self._administrator() as server:
-            try:
+        try:
+            async with self._administrator() as server:
                 await server.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(Identifier(database)))
-            except psycopg.Error as error:
-                reason = one_line(error)
-            else:
-                cursor = await server.execute(_OPEN_DATABASES)
-                if (database,) not in await cursor.fetchall():
-                    return
-                reason = "only its owner may close it"
+        except psycopg.Error as error:
+            reason = one_line(error)
+        else:
+            if database not in await self.open_databases():
+                return
+            reason = "only its owner may close it"
         raise GrantError(f"the database {database!r} was not closed to other logins: {reason}")
 
     async def give(self, names: Names, username: str) -> None:
@@ -165,9 +165,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             if prepared is not Prepared.DONE:
                 await self.give(names, username)
             return None
-        raise GrantError(
-            f"tenant {names.tenant!r}: the login {username!r} could not be tested: {reason}", tenant=names.tenant
-        )
+        raise of_tenant(names, f"the login {username!r} could not be tested: {reason}")
 
     async def accepts(self, names: Names, username: str, password: str) -> str | None:
         address = await self._where()
@@ -185,21 +183,18 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         )
 
     async def problems(self, names: Names, usernames: Sequence[str]) -> frozenset[Problem]:
-        async def of_owner(server: AsyncConnection[Any]) -> frozenset[Problem]:
+        async def seen_from_outside(server: AsyncConnection[Any]) -> frozenset[Problem]:
             session = Session(names, server)
-            steps = await lacking(session, usernames, self._limit)
-            return _problems(steps) | await strangers(session)
+            if names.role is Role.OWNER:
+                found = _problems(await lacking(session, usernames, self._limit))
+            else:
+                found = _problems(await lacking_outside(session, usernames))
+                if await cannot_enter(session, session.login):
+                    found |= {Problem.RIGHTS_MISSING}
+            return found | await strangers(session)
 
-        async def of_group(server: AsyncConnection[Any]) -> frozenset[Problem]:
-            session = Session(names, server)
-            found = _problems(await lacking_outside(session, usernames)) | await strangers(session)
-            closed = await cannot_enter(session, session.login)
-            return found | {Problem.RIGHTS_MISSING} if closed else found
-
-        if names.role is Role.OWNER:
-            return await self._sessions.read(of_owner)
-        found = await self._sessions.read(of_group)
-        if Problem.RIGHTS_MISSING in found:
+        found = await self._sessions.read(seen_from_outside)
+        if names.role is Role.OWNER or Problem.RIGHTS_MISSING in found:
             return found
         async with self._session(names, dbname=names.database) as session:
             return found | _problems(await lacking_inside(session))
@@ -280,6 +275,11 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
 
     async def forget(self, names: Names) -> None:
         await forget_role(partial(self._session, names), names.group)
+
+    async def _ask(self, statement: SQL) -> list[Any]:
+        """The rows of one statement of the administrator."""
+        async with self._administrator() as server:
+            return await (await server.execute(statement)).fetchall()
 
     @asynccontextmanager
     async def _session(self, names: Names, **options: Any) -> AsyncGenerator[Session]:
