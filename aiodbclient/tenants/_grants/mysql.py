@@ -26,7 +26,6 @@ from .._credential import Secret, verifying_context
 from .._naming import Names, Role
 from .._outcomes import Problem
 from . import Administrator, Grants, LoginRefusedError, ServerAwayError, of_tenant
-from .mariadb_sessions import end_on_mariadb
 from .mysql_accounts import (
     account,
     check_hosts,
@@ -49,7 +48,7 @@ from .mysql_server import (
     opened,
     options_of,
 )
-from .mysql_sessions import end_on_mysql, has_sessions, to_its_end
+from .mysql_sessions import end_on_mariadb, end_on_mysql, has_sessions, to_its_end
 
 _LONG_TURNS = 4  # for work that a tenant can delay, so that it blocks no one else
 _PART = 3  # of the server's connections that a tenant may have

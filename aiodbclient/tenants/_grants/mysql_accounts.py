@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from ...errors import GrantError
 from .._credential import Secret
+from . import of_tenant
 from .mysql_server import Work, quoted
 
 HELPER = "made by aiodbclient to end the sessions of this user"  # the comment on an account of ``end_on_mysql``
@@ -30,10 +30,10 @@ async def check_hosts(work: Work, username: str) -> None:
     others = sorted(await hosts(work, username) - {"%"})
     if others:
         accounts = [f"{username!r}@{host!r}" for host in others]
-        raise GrantError(
-            f"tenant {work.tenant!r}: there is also the account {' and '.join(accounts)}, and the client cannot reset "
-            f"its password: drop it (DROP USER {', '.join(accounts)}) and run it again",
-            tenant=work.tenant,
+        raise of_tenant(
+            work.names,
+            f"there is also the account {' and '.join(accounts)}, and the client cannot reset its password: drop it "
+            f"(DROP USER {', '.join(accounts)}) and run it again",
         )
 
 

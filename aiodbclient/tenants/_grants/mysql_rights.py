@@ -8,6 +8,7 @@ from attrs import frozen
 
 from ...errors import GrantError
 from .._naming import Role
+from . import of_tenant
 from .mysql_server import Work, quoted
 from .rights import RIGHTS
 
@@ -91,10 +92,10 @@ async def revoke_others(work: Work) -> None:
     for one in await access_of_others(work):
         if one.wide:
             on = one.on.replace("%%", "%")
-            raise GrantError(
-                f"tenant {work.tenant!r}: {one.grantee} has rights on the schemas that match {on}, which include the "
-                f"tenant's: revoke them (REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
-                tenant=work.tenant,
+            raise of_tenant(
+                work.names,
+                f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
+                f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
             )
         await revoke(work, one)
 

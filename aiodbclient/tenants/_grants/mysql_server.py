@@ -144,10 +144,6 @@ class Work:
     names: Names
 
     @property
-    def tenant(self) -> str:
-        return self.names.tenant
-
-    @property
     def schema(self) -> str:
         assert self.names.database is not None
         return self.names.database
@@ -160,7 +156,7 @@ class Work:
         return self.schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
 
     async def rows(self, statement: str, *values: object, fine: Collection[int] = ()) -> list[tuple[Any, ...]]:
-        return await self.server.rows(statement, *values, fine=fine, tenant=self.tenant)
+        return await self.server.rows(statement, *values, fine=fine, tenant=self.names.tenant)
 
 
 async def opened(options: dict[str, Any], tls: ssl.SSLContext | None, *, prepared: bool) -> MySQLSession:

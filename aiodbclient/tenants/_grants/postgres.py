@@ -191,7 +191,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
                 found = _problems(await lacking_outside(session, usernames))
                 if await cannot_enter(session, session.login):
                     found |= {Problem.RIGHTS_MISSING}
-            return found | await strangers(session)
+            return found | {problem for problem, _ in await strangers(session)}
 
         found = await self._sessions.read(seen_from_outside)
         if names.role is Role.OWNER or Problem.RIGHTS_MISSING in found:

@@ -12,69 +12,52 @@ no functions of users.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import LiteralString
 
 from attrs import frozen
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Identifier
 
-from .._naming import Names
 from .._outcomes import Problem
+from .postgres_objects import in_parts
 from .postgres_owner import Step, members, membership_steps, read_database
-from .postgres_sessions import Session, quoted
+from .postgres_sessions import Session
 from .rights import RIGHTS
-
-_AT_ONCE = 500  # how many objects one GRANT names
 
 
 @frozen
 class _Kind:
-    """A kind of object: its word in GRANT, its letter in ``pg_default_acl``, and a query for objects without a right.
+    """A kind of object, with a query for the quoted names of those of the owner on which the group lacks a right."""
 
-    The values of the query are the owner and the group. A condition for each privilege replaces ``{lacks}``.
-    """
-
-    word: LiteralString
-    letter: LiteralString
-    query: LiteralString
-    lacks: LiteralString
+    word: LiteralString  # in GRANT
+    letter: LiteralString  # in ``pg_default_acl``
+    query: LiteralString  # its values are the owner and the group
+    lacks: LiteralString  # for each privilege, in place of ``{lacks}``
 
 
 _RELATIONS = """
-SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
+SELECT format('%%I.%%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, pg_roles g
 WHERE pg_get_userbyid(relowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND nspname <> 'information_schema'
   AND relkind IN ({kinds}) AND ({{lacks}}) ORDER BY c.oid
 """
-_TABLE = _Kind(
-    "TABLE",
-    "r",
-    _RELATIONS.format(kinds="'r', 'p', 'v', 'm', 'f'"),
-    "NOT has_table_privilege(g.oid, c.oid, '{privilege}')",
-)
-_SEQUENCE = _Kind(
-    "SEQUENCE", "S", _RELATIONS.format(kinds="'S'"), "NOT has_sequence_privilege(g.oid, c.oid, '{privilege}')"
-)
-_ROUTINE = _Kind(
-    "ROUTINE",
-    "f",
-    """
+_ROUTINES = """
 SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace, pg_roles g
 WHERE pg_get_userbyid(proowner) = %s AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks}) ORDER BY p.oid
-""",
-    "NOT has_function_privilege(g.oid, p.oid, '{privilege}')",
-)
+"""
 # The owner of the database owns the schema ``public``.
-_SCHEMA = _Kind(
-    "SCHEMA",
-    "n",
-    """
-SELECT nspname FROM pg_namespace n, pg_roles g
+_SCHEMAS = """
+SELECT quote_ident(nspname) FROM pg_namespace n, pg_roles g
 WHERE pg_get_userbyid(nspowner) IN (%s, 'pg_database_owner') AND g.rolname = %s AND nspname !~ '^pg_' AND ({lacks})
 ORDER BY n.oid
-""",
-    "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')",
+"""
+_TABLES, _SEQUENCES = _RELATIONS.format(kinds="'r', 'p', 'v', 'm', 'f'"), _RELATIONS.format(kinds="'S'")
+_KINDS = (
+    _Kind("SCHEMA", "n", _SCHEMAS, "NOT has_schema_privilege(g.oid, n.oid, '{privilege}')"),
+    _Kind("TABLE", "r", _TABLES, "NOT has_table_privilege(g.oid, c.oid, '{privilege}')"),
+    _Kind("SEQUENCE", "S", _SEQUENCES, "NOT has_sequence_privilege(g.oid, c.oid, '{privilege}')"),
+    _Kind("ROUTINE", "f", _ROUTINES, "NOT has_function_privilege(g.oid, p.oid, '{privilege}')"),
 )
-_KINDS = (_SCHEMA, _TABLE, _SEQUENCE, _ROUTINE)
 _DEFAULTS = SQL("""
 SELECT defaclobjtype::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl)
 WHERE pg_get_userbyid(defaclrole) = %s AND defaclnamespace = 0 AND pg_get_userbyid(grantee) = %s
@@ -120,6 +103,7 @@ async def lacking_inside(session: Session) -> list[Step]:
             continue
         revoke = SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(Identifier(schema))
         steps.append(Step(Problem.RIGHTS_MISSING, revoke, as_owner=True))
+    group = Identifier(names.group)
     defaults = {tuple(row) for row in await session.run(_DEFAULTS, names.owner, names.group)}
     for kind in _KINDS:
         privileges = RIGHTS[names.role].postgresql.get(kind.word)
@@ -127,29 +111,11 @@ async def lacking_inside(session: Session) -> list[Step]:
             continue
         lacks = SQL(" OR ").join(SQL(kind.lacks.format(privilege=privilege)) for privilege in privileges)
         rows = await session.run(SQL(kind.query).format(lacks=lacks), names.owner, names.group)
-        targets = [_target(kind, row) for row in rows]
-        steps += [
-            Step(Problem.RIGHTS_MISSING, each, as_owner=True) for each in _grants(names, kind, privileges, targets)
-        ]
+        wanted = ", ".join(privileges)
+        for objects in in_parts([name for (name,) in rows]):
+            grant = SQL(f"GRANT {wanted} ON {kind.word} {{}} TO {{}}").format(objects, group)
+            steps.append(Step(Problem.RIGHTS_MISSING, grant, as_owner=True))
         if not {(kind.letter, privilege) for privilege in privileges} <= defaults:
-            text = f"ALTER DEFAULT PRIVILEGES GRANT {', '.join(privileges)} ON {kind.word}S TO {{}}"
-            steps.append(Step(Problem.RIGHTS_MISSING, SQL(text).format(Identifier(names.group)), as_owner=True))
+            grant = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {wanted} ON {kind.word}S TO {{}}").format(group)
+            steps.append(Step(Problem.RIGHTS_MISSING, grant, as_owner=True))
     return steps
-
-
-def _target(kind: _Kind, row: tuple[str, ...]) -> Composed:
-    if kind is _ROUTINE:
-        return SQL("{}").format(quoted(row[0]))  # the name and types, quoted by the server
-    return SQL("{}").format(Identifier(*row))
-
-
-def _grants(
-    names: Names, kind: _Kind, privileges: Sequence[LiteralString], targets: list[Composed]
-) -> Iterator[Composed]:
-    for start in range(0, len(targets), _AT_ONCE):
-        yield SQL("GRANT {} ON {} {} TO {}").format(
-            SQL(", ".join(privileges)),
-            SQL(kind.word),
-            SQL(", ").join(targets[start : start + _AT_ONCE]),
-            Identifier(names.group),
-        )

@@ -26,8 +26,8 @@ from collections.abc import Collection, Iterator, Sequence
 from attrs import field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from ...errors import GrantError
 from .._outcomes import Problem
+from . import of_tenant
 from .postgres_sessions import Session, quoted
 
 PUBLIC = ""  # no role can have this name
@@ -79,7 +79,7 @@ class Database:
     granting: set[str] = field(factory=set)  # the roles that may grant a privilege to others
 
 
-@frozen(kw_only=True)
+@frozen
 class Member:
     """One membership in a role, as ``grantor`` gave it. See GRANT in PostgreSQL's manual for its options."""
 
@@ -101,9 +101,7 @@ async def read_database(session: Session) -> Database:
     names = session.names
     rows = await session.run(_DATABASE, names.database)
     if not rows:
-        raise GrantError(
-            f"tenant {names.tenant!r}: the database {names.database!r} does not exist", tenant=names.tenant
-        )
+        raise of_tenant(names, f"the database {names.database!r} does not exist")
     owner, connections, template, limit, settings, half = rows[0]
     database = Database(
         owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings), half=half
@@ -123,8 +121,8 @@ async def members(session: Session, role: str) -> list[Member] | None:
     if not rows:
         return None
     return [
-        Member(name=name, grantor=grantor, admin=admin, inherit=inherit, set=can_set)
-        for name, grantor, admin, inherit, can_set in rows
+        Member(name, *rest)
+        for name, *rest in rows
         if name is not None  # it has no members
     ]
 

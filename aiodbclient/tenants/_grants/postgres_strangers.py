@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
 from .._outcomes import Problem
+from . import of_tenant
 from .postgres_leaving import open_to, sessions_of_others
 from .postgres_objects import HARMLESS, hand_over, owners
 from .postgres_owner import members
@@ -47,18 +48,28 @@ ORDER BY 1
 """)
 
 
-async def strangers(session: Session) -> frozenset[Problem]:
-    """Return what is others' in the tenant's database, and what its logins have beyond their role."""
-    found = set[Problem]()
-    if await _owners(session):
-        found.add(Problem.OWNED_BY_OTHERS)
-    if await session.run(_MEMBERS_OF_LOGINS, _family(session)) or await sessions_of_others(session):
-        found.add(Problem.OPEN_TO_OTHERS)
-    if await session.run(_POWERS, _roles(session), _roles(session)):
-        found.add(Problem.TOO_MANY_RIGHTS)
-    if await session.run(_ELSEWHERE, session.names.owner, session.names.database):
-        found.add(Problem.OWNED_BY_OTHERS)
-    return frozenset(found)
+async def strangers(session: Session) -> list[tuple[Problem, str]]:
+    """Return what is others' in the tenant's database, and what its logins have beyond their role: what each is."""
+    names = session.names
+    ours = {names.owner, *names.groups, *names.family}
+    found = [(Problem.OWNED_BY_OTHERS, f"objects of {name!r}") for name in await owners(session) if name not in ours]
+    found += [
+        (Problem.OPEN_TO_OTHERS, f"{member!r} is a member of {role!r}")
+        for role, member, _ in await session.run(_MEMBERS_OF_LOGINS, [*names.family])
+    ]
+    found += [
+        (Problem.TOO_MANY_RIGHTS, f"{role!r} has the rights of {power!r}")
+        for role, power in await session.run(_POWERS, [*ours], [*ours])
+    ]
+    found += [
+        (Problem.OPEN_TO_OTHERS, f"{login!r} has an open session there: rotate and retire its tenant")
+        for login in await sessions_of_others(session)
+    ]
+    found += [
+        (Problem.OWNED_BY_OTHERS, f"its own objects in the database {database!r}")
+        for (database,) in await session.run(_ELSEWHERE, names.owner, names.database)
+    ]
+    return found
 
 
 async def reclaim(open_session: Opener) -> None:
@@ -68,36 +79,24 @@ async def reclaim(open_session: Opener) -> None:
         if not await strangers(session):
             return
         await drop_elsewhere(open_session)
-        memberships = await session.run(_MEMBERS_OF_LOGINS, _family(session))
-        memberships += await session.run(_GRANTED_POWERS, _roles(session))
+        ours = {names.owner, *names.groups, *names.family}
+        memberships = await session.run(_MEMBERS_OF_LOGINS, [*names.family])
+        memberships += await session.run(_GRANTED_POWERS, [*ours])
         for role, member, grantor in memberships:
             by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
             with suppress(GrantError):
                 await session.run(SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by))
-        others, reasons = await _owners(session), list[str]()
+        others, refused = [name for name in await owners(session) if name not in ours], list[str]()
         if others and await members(session, names.owner) is not None:
             await open_to(session, database, session.login)
-            reasons = await _hand_over_all(open_session, database, others)
-        if not await strangers(session):
-            return
-        left = [f"objects of {name!r}" for name in await _owners(session)]
-        left += [
-            f"{member!r} is a member of {role!r}"
-            for role, member, _ in await session.run(_MEMBERS_OF_LOGINS, _family(session))
-        ]
-        left += [
-            f"{role!r} has the rights of {power!r}"
-            for role, power in await session.run(_POWERS, _roles(session), _roles(session))
-        ]
-        left += [
-            f"{login!r} has an open session there: rotate and retire its tenant"
-            for login in await sessions_of_others(session)
-        ]
-    raise GrantError(
-        f"tenant {names.tenant!r}: the administrator cannot change all that is others' in the database {database!r}: "
-        f"{'; '.join(left + reasons)}: a superuser has to, or the owner of these objects, by REASSIGN OWNED",
-        tenant=names.tenant,
-    )
+            refused = await _hand_over_all(open_session, database, others)
+        left = [what for _, what in await strangers(session)]
+    if left:
+        raise of_tenant(
+            names,
+            f"the administrator cannot change all that is others' in the database {database!r}: "
+            f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects, by REASSIGN OWNED",
+        )
 
 
 async def drop_elsewhere(open_session: Opener) -> None:
@@ -130,16 +129,3 @@ async def _hand_over_all(open_session: Opener, database: str, others: list[str])
             if options:
                 await session.run(SQL("GRANT {} TO CURRENT_USER WITH INHERIT FALSE").format(owner))
     return reasons
-
-
-async def _owners(session: Session) -> list[str]:
-    ours = {session.names.owner, *session.names.groups, *session.names.family}
-    return [name for name in await owners(session) if name not in ours]
-
-
-def _family(session: Session) -> list[str]:
-    return sorted(session.names.family)
-
-
-def _roles(session: Session) -> list[str]:
-    return sorted({session.names.owner, *session.names.groups, *session.names.family})
