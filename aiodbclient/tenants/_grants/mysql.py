@@ -35,7 +35,6 @@ from .mysql_accounts import (
     limit,
     lock,
     share_connections,
-    unlock,
     unlocked,
 )
 from .mysql_leftovers import check_code, check_events, roll_back_prepared
@@ -98,7 +97,7 @@ class MySQLGrants(Grants[MySQLSession]):
                 await self._check_locked(work, username)
             await set_rights(work, username)
             await revoke_others(work)
-            await unlock(work, username)
+            await work.rows("ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
             await self._share(work)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
@@ -135,9 +134,8 @@ class MySQLGrants(Grants[MySQLSession]):
     async def take_over(self, names: Names, username: str, keep: Collection[str] = ()) -> None:
         """End the open sessions of the login. They still have its old rights, and could grant them again.
 
-        Afterwards the login has all rights in its own schema only: the API gives each login all rights in every schema,
-        so it is unknown which of them were intended. A tenant that was rotated keeps its sessions, which have its
-        rights alone: a process that is killed leaves none of its logins locked.
+        Which rights were intended is unknown, because the API gives each login all rights in every schema. A tenant
+        that was rotated keeps its sessions, which have its rights alone.
         """
         async with self._work(names, self._long_turns) as work:
             if keep and await hosts(work, names.other(username)):
@@ -250,20 +248,17 @@ class MySQLGrants(Grants[MySQLSession]):
     async def _end(self, work: Work, username: str) -> None:
         """End the sessions of a login, and lock it if it exists."""
         if "%" in await hosts(work, username):
-            await self._lock(work, username)
+            async with self._limited(work, username):
+                if work.server.is_mariadb:
+                    await end_on_mariadb(work, self._own, username)
+                else:
+                    await lock(work, username)
+                    await end_on_mysql(work, self._own, username)
         elif await has_sessions(work, username):
             if work.server.is_mariadb:
                 async with account(work, username):
                     await end_on_mariadb(work, self._own, username)
             else:
-                await end_on_mysql(work, self._own, username)
-
-    async def _lock(self, work: Work, username: str) -> None:
-        async with self._limited(work, username):
-            if work.server.is_mariadb:
-                await end_on_mariadb(work, self._own, username)
-            else:
-                await lock(work, username)
                 await end_on_mysql(work, self._own, username)
 
     @asynccontextmanager

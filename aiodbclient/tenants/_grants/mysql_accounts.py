@@ -42,11 +42,6 @@ async def lock(work: Work, username: str) -> None:
     await work.rows("ALTER USER %s@'%%' ACCOUNT LOCK", username)
 
 
-async def unlock(work: Work, username: str) -> None:
-    """Let the login in again."""
-    await work.rows("ALTER USER %s@'%%' ACCOUNT UNLOCK", username)
-
-
 async def limit(work: Work, username: str, *, connections: int, queries: int | None = None) -> None:
     """Set the limits of a login, including its open sessions: connections at a time, statements an hour; 0 is none."""
     how = f"WITH MAX_USER_CONNECTIONS {connections}"

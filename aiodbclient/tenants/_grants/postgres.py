@@ -1,9 +1,9 @@
 """Give tenants their rights on PostgreSQL, with the limited rights of a managed cluster's administrator.
 
-``postgres_owner`` and ``postgres_members`` return the missing statements of a tenant: ``give`` runs them, and
-``problems`` reports them. ``postgres_logins`` has the statements that a login itself runs. ``postgres_leaving`` removes
-databases and roles. ``postgres_adoption`` transfers the rights of an adopted login. ``postgres_objects`` knows who owns
-what. ``postgres_sessions`` connects, and ``postgres_password`` tests a password.
+``postgres_rights`` returns the missing statements of a tenant: ``give`` runs them, and ``problems`` reports them.
+``postgres_logins`` has the statements that a login itself runs. ``postgres_leaving`` removes databases and roles.
+``postgres_adoption`` transfers the rights of an adopted login. ``postgres_objects`` knows who owns what.
+``postgres_sessions`` connects, and ``postgres_password`` tests a password.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .._naming import Names, Role
 from .._outcomes import Problem
 from . import Administrator, Grants, LoginRefusedError, ServerAwayError, of_tenant
 from .postgres_adoption import carry_over, shut_out
-from .postgres_leaving import forget_role, make_removable, open_to, release, shut
+from .postgres_leaving import entered, forget_role, make_removable, open_to, release, shut
 from .postgres_logins import (
     KeptLoginError,
     LoginEnd,
@@ -38,9 +38,17 @@ from .postgres_logins import (
     prepare_deletion,
     present_logins,
 )
-from .postgres_members import lacking_inside, lacking_outside, open_schemas_of_others
-from .postgres_owner import Step, has_database, inherit_step, lacking, take
 from .postgres_password import Address, authenticate, context_of
+from .postgres_rights import (
+    OPEN_SCHEMAS,
+    Step,
+    has_database,
+    inherit_step,
+    lacking,
+    lacking_inside,
+    lacking_outside,
+    take,
+)
 from .postgres_sessions import ENDING_SECONDS, SESSION_SECONDS, BlockedError, CAFile, Session, admin_options, connect
 from .postgres_strangers import drop_elsewhere, reclaim, strangers
 
@@ -85,15 +93,14 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         async with self._session(names) as session:
             if not await has_database(session):
                 return ""
-            await open_to(session, names.database or "", session.login)
-        async with self._session(names, dbname=names.database) as session:
-            schemas = await open_schemas_of_others(session)
-        if not schemas:
-            return ""
-        return (
-            f"every login may create objects in the schema {schemas[0]!r} of the database {names.database!r}, and only "
-            "a superuser can change that"
-        )
+        async with entered(partial(self._session, names), names.database or "") as session:
+            for schema, is_ours in await session.run(OPEN_SCHEMAS, names.owner):
+                if not is_ours:
+                    return (
+                        f"every login may create objects in the schema {schema!r} of the database {names.database!r}, "
+                        "and only a superuser can change that"
+                    )
+        return ""
 
     async def connections(self) -> int:
         [(connections,)] = await self._ask(_CONNECTIONS)
@@ -120,33 +127,22 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         raise GrantError(f"the database {database!r} was not closed to other logins: {reason}")
 
     async def give(self, names: Names, username: str) -> None:
-        if names.role is Role.OWNER:
-            await self._give_owner(names, username)
-            return
-
-        async def outside(session: Session) -> None:
-            await take(session, await lacking(session, (), self._limit))
-            await take(session, await lacking_outside(session, [username]))
-
         async def inside(session: Session) -> None:
             await take(session, await lacking_inside(session))
 
-        await self._patiently(names, outside)
-        await self._patiently(names, inside, dbname=names.database)
-
-    async def _give_owner(self, names: Names, username: str) -> None:
-        async def work(session: Session) -> None:
-            await take(session, await lacking(session, [username], self._limit))
-
         try:
-            await self._patiently(names, work)
+            await self._patiently(names, lambda session: self._set_rights(session, [username]))
         except BlockedError:
+            if names.role is not Role.OWNER:
+                raise
             # A session of another login may hold a lock on the database forever. It can be ended only after this login
             # has replaced that one. Until then, this login inherits the owner's rights to enter.
             async with self._session(names) as session:
                 await take(session, [inherit_step(session, username)])
                 if not all(step.of_login for step in await lacking(session, [username], self._limit)):
                     raise
+        if names.role is not Role.OWNER:
+            await self._patiently(names, inside, dbname=names.database)
 
     async def log_in(self, names: Names, username: str, password: str) -> str | None:
         try:
@@ -221,11 +217,7 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
             if await has_database(session):
                 others = [login for login in await present_logins(session) if login != username]
                 with suppress(BlockedError):  # by another session on the database; the next ``give`` does it
-                    if names.role is Role.OWNER:
-                        await take(session, await lacking(session, others, self._limit, ended=username))
-                    else:
-                        await take(session, await lacking(session, (), self._limit))
-                        await take(session, await lacking_outside(session, others, ended=username))
+                    await self._set_rights(session, others, ended=username)
         if kept is not None:
             raise kept
         await drop_elsewhere(partial(self._session, names))
@@ -286,6 +278,14 @@ class PostgresGrants(Grants[AsyncConnection[Any]]):
         """Log in as the administrator, for one tenant. ``options`` replace its own."""
         async with self._administrator(**options) as server:
             yield Session(names, server)
+
+    async def _set_rights(self, session: Session, usernames: Sequence[str], *, ended: str = "") -> None:
+        """Give these logins their rights outside of the database, and take those of an ``ended`` one."""
+        if session.names.role is Role.OWNER:
+            await take(session, await lacking(session, usernames, self._limit, ended=ended))
+        else:
+            await take(session, await lacking(session, (), self._limit))
+            await take(session, await lacking_outside(session, usernames, ended=ended))
 
     async def _patiently(self, names: Names, work: Callable[[Session], Awaitable[None]], **options: Any) -> None:
         """Do ``work`` in a session of the administrator. If a lock blocks it, retry, and leave the turn to others."""

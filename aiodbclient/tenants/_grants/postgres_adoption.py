@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from .._naming import OF_A_GROUP
 from . import of_tenant
 from .postgres_objects import POLICIES, Granted, granted
-from .postgres_owner import members, membership_steps, read_database, take
+from .postgres_rights import members, membership_steps, read_database, take
 from .postgres_sessions import Session, quoted
 
 _ATTRIBUTES = SQL("""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from itertools import groupby
 from typing import Any
 
@@ -13,7 +14,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from ...errors import GrantError
 from . import of_tenant
 from .postgres_objects import revoke_all
-from .postgres_owner import closing_steps, has_database, lacking, members, membership_steps, read_database, take
+from .postgres_rights import closing_steps, has_database, lacking, members, membership_steps, read_database, take
 from .postgres_sessions import Opener, Session
 
 _TRIES = 3  # because another tenant may keep granting rights to the role
@@ -99,10 +100,8 @@ async def _roll_back_prepared(open_session: Opener) -> None:
     async with open_session() as session:
         names = session.names
         prepared = await session.run(_PREPARED, names.database, names.owner)
-        for where in {where for where, *_ in prepared}:
-            await open_to(session, where, session.login)
     for where, of_database in groupby(prepared, key=lambda row: str(row[0])):
-        async with open_session(dbname=where) as session:
+        async with entered(open_session, where) as session:
             for _, gid, owner in of_database:
                 if owner is None:
                     raise of_tenant(
@@ -191,14 +190,21 @@ def gone_name() -> str:
 
 async def _clear(open_session: Opener, role: str, database: str) -> None:
     """Revoke the rights of ``role`` in one database, and drop its objects there."""
-    async with open_session() as session:
-        await open_to(session, database, session.login)
-    async with open_session(dbname=database) as session:
+    async with entered(open_session, database) as session:
         await revoke_all(session, role)
         await session.become(role)
         while await session.run(_UNLINK, role, _UNLINKED) != [(0,)]:
             pass
         await session.run(SQL("DROP OWNED BY CURRENT_USER").format())
+
+
+@asynccontextmanager
+async def entered(open_session: Opener, database: str) -> AsyncGenerator[Session]:
+    """As the administrator: enter a database of any tenant."""
+    async with open_session() as session:
+        await open_to(session, database, session.login)
+    async with open_session(dbname=database) as session:
+        yield session
 
 
 async def open_to(session: Session, database: str, login: str, *, full: bool = False) -> None:

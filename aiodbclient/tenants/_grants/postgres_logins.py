@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -18,10 +19,10 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
 from .._naming import Role
-from . import LoginRefusedError, ServerAwayError
-from .postgres_leaving import describe_holder, forget_role, gone_name, open_to, wait_until_free
+from . import LoginRefusedError, ServerAwayError, of_tenant
+from .postgres_leaving import describe_holder, entered, forget_role, gone_name, open_to, wait_until_free
 from .postgres_objects import hand_over
-from .postgres_owner import members, membership_steps, take
+from .postgres_rights import members, membership_steps, take
 from .postgres_sessions import BlockedError, Opener, Session
 
 _ROUNDS_OF_SCRAM = SQL("SET scram_iterations = 4096")
@@ -195,11 +196,11 @@ async def prepare_deletion(open_session: Opener, username: str) -> None:
             if left := await _databases(session, role):
                 raise _kept(session, username, left, [])
             if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usesysid = %s"), role):
-                tenant = session.names.tenant
-                raise KeptLoginError(
-                    f"tenant {tenant!r}: the login {username!r} was not deleted, because it has a session: end that "
-                    "session, and run this again",
-                    tenant=tenant,
+                raise of_tenant(
+                    session.names,
+                    f"the login {username!r} was not deleted, because it has a session: end that session, and run this "
+                    "again",
+                    KeptLoginError,
                 )
             return
         gone = gone_name()
@@ -219,10 +220,11 @@ async def _wait_for_transactions(session: Session, username: str) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
     assert began
     what, remedy = describe_holder(*next(iter(began.values())), None)
-    raise KeptLoginError(
-        f"tenant {session.names.tenant!r}: the login {username!r} was not deleted, because its code may run in {what}: "
-        f"run this again when that has ended; to end it, {remedy}",
-        tenant=session.names.tenant,
+    raise of_tenant(
+        session.names,
+        f"the login {username!r} was not deleted, because its code may run in {what}: run this again when that has "
+        f"ended; to end it, {remedy}",
+        KeptLoginError,
     )
 
 
@@ -230,14 +232,14 @@ async def _databases(session: Session, role: int | None) -> list[str]:
     return [name for (name,) in await session.run(_OWNS_IN, role, role)]
 
 
-def _kept(session: Session, username: str, databases: list[str], reasons: list[str]) -> KeptLoginError:
+def _kept(session: Session, username: str, databases: list[str], reasons: list[str]) -> GrantError:
     where = ", ".join(repr(name) if name else "the whole server" for name in databases)
     why = f": {'; '.join(reasons)}" if reasons else ""
-    return KeptLoginError(
-        f"tenant {session.names.tenant!r}: the login {username!r} was not deleted, because what it owns (in {where}) "
-        f"would become the administrator's{why}; nobody knows its password: drop or give away what it owns there, and "
-        "run this again",
-        tenant=session.names.tenant,
+    return of_tenant(
+        session.names,
+        f"the login {username!r} was not deleted, because what it owns (in {where}) would become the administrator's"
+        f"{why}; nobody knows its password: drop or give away what it owns there, and run this again",
+        KeptLoginError,
     )
 
 
@@ -273,20 +275,20 @@ class LoginEnd:
         """End the login without one of its sessions, as PostgreSQL 15 and older allow."""
         for (role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
             if session.knows_options:
-                tenant = session.names.tenant
-                raise KeptLoginError(
-                    f"tenant {tenant!r}: the login {self.username!r} was not ended: its sessions change its password "
-                    "before the client can log in: only a superuser can end them, by pg_terminate_backend: ask the "
-                    "provider, and run this again",
-                    tenant=tenant,
+                raise of_tenant(
+                    session.names,
+                    f"the login {self.username!r} was not ended: its sessions change its password before the client "
+                    "can log in: only a superuser can end them, by pg_terminate_backend: ask the provider, and run "
+                    "this again",
+                    KeptLoginError,
                 )
             self.role = role
             await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
             await self._end_others(session, lock_out=True)
-            await self._disown(session, self._administered)
+            await self._disown(session, partial(entered, self.open_session))
 
-    async def _disown(self, session: Session, entered: Callable[[str], AbstractAsyncContextManager[Session]]) -> None:
-        """Let the login own nothing in any database, by sessions with its rights that ``entered`` opens."""
+    async def _disown(self, session: Session, enter: Callable[[str], AbstractAsyncContextManager[Session]]) -> None:
+        """Let the login own nothing in any database, by sessions with its rights that ``enter`` opens."""
         databases, reasons = await _databases(session, self.role), list[str]()
         if not databases:
             return
@@ -298,7 +300,7 @@ class LoginEnd:
             await self._join_owner()
         for database in dict.fromkeys([own if name == "" else name for name in databases]):
             try:
-                async with entered(database) as there:
+                async with enter(database) as there:
                     await self._leave(there)
             except (GrantError, LoginRefusedError, ServerAwayError) as error:
                 reasons.append(str(error))
@@ -308,7 +310,7 @@ class LoginEnd:
             raise _kept(session, self.username, left, reasons)
 
     async def _join_owner(self) -> None:
-        """Make the login a member of the owner role, with its rights, until it is deleted or the next ``give``."""
+        """Make the login a member of the owner role, with its rights, until ``end_login`` takes them."""
         async with self.open_session() as session:
             owner = session.names.owner
             if await members(session, owner) is None:
@@ -330,13 +332,6 @@ class LoginEnd:
         async with self.open_session() as session:
             await open_to(session, database, self.username)
         async with self.enter(database, self.password) as session:
-            yield session
-
-    @asynccontextmanager
-    async def _administered(self, database: str) -> AsyncGenerator[Session]:
-        async with self.open_session() as session:
-            await open_to(session, database, session.login)
-        async with self.open_session(dbname=database) as session:
             yield session
 
     async def _leave(self, session: Session) -> None:
@@ -374,18 +369,15 @@ class LoginEnd:
                         raise self._blocked(session, *holders[0]) from None
             looks += not pending  # the server ends a pending login after its authentication_timeout
             await asyncio.sleep(_LOOK_SECONDS)
-        raise GrantError(
-            f"tenant {session.names.tenant!r}: new sessions of the login {self.username!r} keep appearing: "
-            "run it again",
-            tenant=session.names.tenant,
-        )
+        raise of_tenant(session.names, f"new sessions of the login {self.username!r} keep appearing: run it again")
 
-    def _blocked(self, session: Session, login: str, database: str, gid: str | None) -> KeptLoginError:
+    def _blocked(self, session: Session, login: str, database: str, gid: str | None) -> GrantError:
         what, remedy = describe_holder(login, database, gid)
-        return KeptLoginError(
-            f"tenant {session.names.tenant!r}: the login {self.username!r} was not ended, because {what} holds a lock "
-            f"on its password: {remedy}, and run this again",
-            tenant=session.names.tenant,
+        return of_tenant(
+            session.names,
+            f"the login {self.username!r} was not ended, because {what} holds a lock on its password: {remedy}, and "
+            "run this again",
+            KeptLoginError,
         )
 
     async def _pending(self, session: Session) -> set[str]:

@@ -75,13 +75,9 @@ async def authenticate(address: Address, user: str, password: str, database: str
 @asynccontextmanager
 async def _opened(address: Address) -> AsyncGenerator[_Wire]:
     """Connect, with TLS where the administrator's session has it. Closes the connection at once at the end."""
-    if address.host.startswith(("/", "@")):
-        name = f"{address.host}/.s.PGSQL.{address.port}"
-        reader, writer = await asyncio.open_unix_connection(name.replace("@", "\0", 1) if name[0] == "@" else name)
-    else:
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
-        if address.context is not None and not address.host.startswith(("/", "@")):
+        if address.context is not None:
             writer.write(struct.pack("!ii", 8, _SSL_REQUEST))
             if await reader.readexactly(1) != b"S":
                 raise ServerAwayError("the server does not support TLS")

@@ -13,9 +13,9 @@ from psycopg.sql import SQL, Identifier
 from ...errors import GrantError
 from .._outcomes import Problem
 from . import of_tenant
-from .postgres_leaving import open_to, sessions_of_others
+from .postgres_leaving import entered, sessions_of_others
 from .postgres_objects import HARMLESS, hand_over, owners
-from .postgres_owner import members
+from .postgres_rights import members, revoke_membership
 from .postgres_sessions import Opener, Session
 
 # Who can become a login of the tenant. Whoever made the login has ADMIN alone.
@@ -75,21 +75,20 @@ async def strangers(session: Session) -> list[tuple[Problem, str]]:
 async def reclaim(open_session: Opener) -> None:
     """Make the owner role the owner of others' objects in the tenant's database, and revoke what is too much."""
     async with open_session() as session:
-        names, database = session.names, session.names.database or ""
         if not await strangers(session):
             return
-        await drop_elsewhere(open_session)
+        names, database = session.names, session.names.database or ""
         ours = {names.owner, *names.groups, *names.family}
         memberships = await session.run(_MEMBERS_OF_LOGINS, [*names.family])
         memberships += await session.run(_GRANTED_POWERS, [*ours])
         for role, member, grantor in memberships:
-            by = SQL(" GRANTED BY {}").format(Identifier(grantor)) if session.knows_options else SQL("")
             with suppress(GrantError):
-                await session.run(SQL("REVOKE {} FROM {}{}").format(Identifier(role), Identifier(member), by))
-        others, refused = [name for name in await owners(session) if name not in ours], list[str]()
-        if others and await members(session, names.owner) is not None:
-            await open_to(session, database, session.login)
-            refused = await _hand_over_all(open_session, database, others)
+                await session.run(revoke_membership(session, role, member, grantor))
+        has_owner = await members(session, names.owner) is not None
+        others = [name for name in await owners(session) if name not in ours]
+    await drop_elsewhere(open_session)
+    refused = await _hand_over_all(open_session, database, others) if others and has_owner else []
+    async with open_session() as session:
         left = [what for _, what in await strangers(session)]
     if left:
         raise of_tenant(
@@ -104,10 +103,8 @@ async def drop_elsewhere(open_session: Opener) -> None:
     async with open_session() as session:
         names = session.names
         databases = [name for (name,) in await session.run(_ELSEWHERE, names.owner, names.database)]
-        for database in databases:
-            await open_to(session, database, session.login)
     for database in databases:
-        async with open_session(dbname=database) as session:
+        async with entered(open_session, database) as session:
             await session.become(names.owner)
             await session.run(SQL("DROP OWNED BY CURRENT_USER CASCADE"))
 
@@ -115,7 +112,7 @@ async def drop_elsewhere(open_session: Opener) -> None:
 async def _hand_over_all(open_session: Opener, database: str, others: list[str]) -> list[str]:
     """Give the owner role what these roles own in the tenant's database; the reasons why some of it was refused."""
     reasons = list[str]()
-    async with open_session(dbname=database) as session:
+    async with entered(open_session, database) as session:
         owner, options = Identifier(session.names.owner), session.knows_options
         if options:  # whoever alters an owner needs the right to create in the schema, and here it is the owner role's
             await session.run(SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE").format(owner))
