@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from .._credential import Secret
-from . import of_tenant
 from .mysql_server import Work, quoted
 
 HELPER = "made by aiodbclient to end the sessions of this user"  # the comment on an account of ``end_on_mysql``
@@ -30,8 +29,7 @@ async def check_hosts(work: Work, username: str) -> None:
     others = sorted(await hosts(work, username) - {"%"})
     if others:
         accounts = [f"{username!r}@{host!r}" for host in others]
-        raise of_tenant(
-            work.names,
+        raise work.error(
             f"there is also the account {' and '.join(accounts)}, and the client cannot reset its password: drop it "
             f"(DROP USER {', '.join(accounts)}) and run it again",
         )

@@ -8,7 +8,6 @@ from attrs import frozen
 
 from ...errors import GrantError
 from .._naming import Role
-from . import of_tenant
 from .mysql_server import Work, quoted
 from .rights import RIGHTS
 
@@ -92,8 +91,7 @@ async def revoke_others(work: Work) -> None:
     for one in await access_of_others(work):
         if one.wide:
             on = one.on.replace("%%", "%")
-            raise of_tenant(
-                work.names,
+            raise work.error(
                 f"{one.grantee} has rights on the schemas that match {on}, which include the tenant's: revoke them "
                 f"(REVOKE ALL PRIVILEGES ON {on} FROM {one.grantee}) and run it again",
             )

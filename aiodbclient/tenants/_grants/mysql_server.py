@@ -21,7 +21,7 @@ from ..._dsn import mysql_parts
 from ...errors import ConfigurationError, GrantError
 from .._credential import Secret
 from .._naming import Names
-from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError
+from . import CONNECT_SECONDS, LoginRefusedError, ServerAwayError, of_tenant
 from .shared_sessions import SessionLostError
 
 LOCK_SECONDS = 3  # the longest wait of a statement for a lock
@@ -154,6 +154,10 @@ class Work:
         if self.server.literal_names:
             return self.schema
         return self.schema.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
+
+    def error(self, reason: str) -> GrantError:
+        """Make an error that names the tenant."""
+        return of_tenant(self.names, reason)
 
     async def rows(self, statement: str, *values: object, fine: Collection[int] = ()) -> list[tuple[Any, ...]]:
         return await self.server.rows(statement, *values, fine=fine, tenant=self.names.tenant)

@@ -35,7 +35,7 @@ from typing import Any
 
 from ...errors import GrantError
 from .._credential import Secret
-from . import LoginRefusedError, ServerAwayError, of_tenant
+from . import LoginRefusedError, ServerAwayError
 from .mysql_accounts import HELPER, Password, drop_helpers, limit, lock
 from .mysql_server import MySQLSession, Work, quoted
 
@@ -183,8 +183,7 @@ def _new_password() -> Secret:
 
 
 def _not_ended(work: Work, username: str, reason: str) -> GrantError:
-    return of_tenant(
-        work.names,
+    return work.error(
         f"sessions of the login {username!r} did not end within {_END_SECONDS:.0f} seconds{reason and ': '}{reason}; "
         "run it again",
     )

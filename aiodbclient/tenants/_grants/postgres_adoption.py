@@ -8,7 +8,6 @@ from typing import LiteralString
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from .._naming import OF_A_GROUP
-from . import of_tenant
 from .postgres_objects import POLICIES, Granted, granted
 from .postgres_rights import members, membership_steps, read_database, take
 from .postgres_sessions import Session, quoted
@@ -78,8 +77,7 @@ async def carry_over(session: Session, username: str, keep: Collection[str]) -> 
         if not may_become and role != username:
             reasons.append(f"it has privileges on objects of {role!r}, which the administrator cannot grant")
     if reasons:
-        raise of_tenant(
-            names,
+        raise session.error(
             f"the login {username!r} cannot be adopted without losing rights: {'; '.join(reasons)}; nothing was "
             "changed",
         )

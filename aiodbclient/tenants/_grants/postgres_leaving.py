@@ -12,7 +12,6 @@ from typing import Any
 from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
-from . import of_tenant
 from .postgres_objects import revoke_all
 from .postgres_rights import closing_steps, has_database, lacking, members, membership_steps, read_database, take
 from .postgres_sessions import Opener, Session
@@ -73,7 +72,7 @@ async def wait_until_free(session: Session, *, role: str | None = None, database
             return
         await asyncio.sleep(_LOOK_SECONDS)
     what, remedy = describe_holder(*held[0])
-    raise of_tenant(session.names, f"{kept}, because {what} holds a lock on it: {remedy}, and run this again")
+    raise session.error(f"{kept}, because {what} holds a lock on it: {remedy}, and run this again")
 
 
 async def make_removable(open_session: Opener) -> None:
@@ -87,8 +86,7 @@ async def make_removable(open_session: Opener) -> None:
         slots = await session.run(_SLOTS, names.database)
     await _roll_back_prepared(open_session)
     if slots:
-        raise of_tenant(
-            names,
+        raise session.error(
             f"the database {names.database!r} has the replication slot {slots[0][0]!r}, so it cannot be dropped: run "
             "SELECT pg_drop_replication_slot(...) as a user with REPLICATION",
         )
@@ -104,8 +102,7 @@ async def _roll_back_prepared(open_session: Opener) -> None:
         async with entered(open_session, where) as session:
             for _, gid, owner in of_database:
                 if owner is None:
-                    raise of_tenant(
-                        names,
+                    raise session.error(
                         f"the database {names.database!r} has the prepared transaction {gid!r} of a deleted login, so "
                         "it cannot be dropped: run ROLLBACK PREPARED in it as a superuser",
                     )
@@ -129,8 +126,7 @@ async def shut(open_session: Opener, limit: int | None) -> None:
     async with open_session() as session:
         await take(session, await lacking(session, (), limit))
         for (login,) in await session.run(_SESSIONS, names.database):
-            raise of_tenant(
-                names,
+            raise session.error(
                 f"the login {login!r} may no longer enter the database {names.database!r}, and still has a session "
                 "there: end that session, and run this again",
             )
@@ -169,7 +165,7 @@ async def forget_role(open_session: Opener, role: str) -> None:
                 return
             names = session.names
             if role == names.owner and await has_database(session):
-                raise of_tenant(names, f"its database {names.database!r} still exists: run it again")
+                raise session.error(f"its database {names.database!r} still exists: run it again")
             await take(session, list(membership_steps(session, role, present, ())))
             databases = [database for (database,) in await session.run(_WHERE, role)]
         for database in databases:

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from ...errors import GrantError
 from .._naming import Role
-from . import LoginRefusedError, ServerAwayError, of_tenant
+from . import LoginRefusedError, ServerAwayError
 from .postgres_leaving import describe_holder, entered, forget_role, gone_name, open_to, wait_until_free
 from .postgres_objects import hand_over
 from .postgres_rights import members, membership_steps, take
@@ -196,8 +196,7 @@ async def prepare_deletion(open_session: Opener, username: str) -> None:
             if left := await _databases(session, role):
                 raise _kept(session, username, left, [])
             if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usesysid = %s"), role):
-                raise of_tenant(
-                    session.names,
+                raise session.error(
                     f"the login {username!r} was not deleted, because it has a session: end that session, and run this "
                     "again",
                     KeptLoginError,
@@ -220,8 +219,7 @@ async def _wait_for_transactions(session: Session, username: str) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
     assert began
     what, remedy = describe_holder(*next(iter(began.values())), None)
-    raise of_tenant(
-        session.names,
+    raise session.error(
         f"the login {username!r} was not deleted, because its code may run in {what}: run this again when that has "
         f"ended; to end it, {remedy}",
         KeptLoginError,
@@ -235,8 +233,7 @@ async def _databases(session: Session, role: int | None) -> list[str]:
 def _kept(session: Session, username: str, databases: list[str], reasons: list[str]) -> GrantError:
     where = ", ".join(repr(name) if name else "the whole server" for name in databases)
     why = f": {'; '.join(reasons)}" if reasons else ""
-    return of_tenant(
-        session.names,
+    return session.error(
         f"the login {username!r} was not deleted, because what it owns (in {where}) would become the administrator's"
         f"{why}; nobody knows its password: drop or give away what it owns there, and run this again",
         KeptLoginError,
@@ -275,8 +272,7 @@ class LoginEnd:
         """End the login without one of its sessions, as PostgreSQL 15 and older allow."""
         for (role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
             if session.knows_options:
-                raise of_tenant(
-                    session.names,
+                raise session.error(
                     f"the login {self.username!r} was not ended: its sessions change its password before the client "
                     "can log in: only a superuser can end them, by pg_terminate_backend: ask the provider, and run "
                     "this again",
@@ -369,12 +365,11 @@ class LoginEnd:
                         raise self._blocked(session, *holders[0]) from None
             looks += not pending  # the server ends a pending login after its authentication_timeout
             await asyncio.sleep(_LOOK_SECONDS)
-        raise of_tenant(session.names, f"new sessions of the login {self.username!r} keep appearing: run it again")
+        raise session.error(f"new sessions of the login {self.username!r} keep appearing: run it again")
 
     def _blocked(self, session: Session, login: str, database: str, gid: str | None) -> GrantError:
         what, remedy = describe_holder(login, database, gid)
-        return of_tenant(
-            session.names,
+        return session.error(
             f"the login {self.username!r} was not ended, because {what} holds a lock on its password: {remedy}, and "
             "run this again",
             KeptLoginError,

@@ -37,7 +37,6 @@ from attrs import field, frozen
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from .._outcomes import Problem
-from . import of_tenant
 from .postgres_objects import in_parts
 from .postgres_sessions import Session, quoted
 from .rights import RIGHTS
@@ -159,7 +158,7 @@ async def read_database(session: Session) -> Database:
     names = session.names
     rows = await session.run(_DATABASE, names.database)
     if not rows:
-        raise of_tenant(names, f"the database {names.database!r} does not exist")
+        raise session.error(f"the database {names.database!r} does not exist")
     owner, connections, template, limit, settings, half = rows[0]
     database = Database(
         owner=owner, connections=connections, template=template, limit=limit, settings=frozenset(settings), half=half

@@ -12,7 +12,6 @@ from psycopg.sql import SQL, Identifier
 
 from ...errors import GrantError
 from .._outcomes import Problem
-from . import of_tenant
 from .postgres_leaving import entered, sessions_of_others
 from .postgres_objects import HARMLESS, hand_over, owners
 from .postgres_rights import members, revoke_membership
@@ -91,8 +90,7 @@ async def reclaim(open_session: Opener) -> None:
     async with open_session() as session:
         left = [what for _, what in await strangers(session)]
     if left:
-        raise of_tenant(
-            names,
+        raise session.error(
             f"the administrator cannot change all that is others' in the database {database!r}: "
             f"{'; '.join(left + refused)}: a superuser has to, or the owner of these objects, by REASSIGN OWNED",
         )
