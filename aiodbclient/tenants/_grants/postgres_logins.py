@@ -52,20 +52,15 @@ WHERE usename = session_user AND pid <> pg_backend_pid() AND pid IN (
     SELECT pid FROM pg_locks WHERE relation IN ('pg_authid'::regclass, 'pg_db_role_setting'::regclass)
     AND mode = 'RowExclusiveLock' AND granted)
 """)
+# One statement, and the first of our session, because the other sessions may be about to end it.
 _END_OTHERS = SQL("""
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usesysid = %s AND pid <> pg_backend_pid()
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s AND pid <> pg_backend_pid()
 """)
 # Who holds a lock on a changed password: a prepared transaction of this login, or any open transaction.
 _CHANGING = SQL("""
 SELECT owner, database, gid FROM pg_prepared_xacts WHERE owner = %s UNION ALL
 SELECT usename, datname, NULL FROM pg_locks l JOIN pg_stat_activity USING (pid)
 WHERE relation = 'pg_authid'::regclass AND mode = 'RowExclusiveLock' AND granted AND pid <> pg_backend_pid()
-""")
-# ``_END_OTHERS`` in one statement, the first of our session, because other sessions may be about to end ours.
-_END_OTHERS_FIRST = SQL("""
-SELECT r.oid, (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-               WHERE usesysid = r.oid AND pid <> pg_backend_pid())
-FROM pg_roles r WHERE rolname = session_user
 """)
 # The transactions in which connections log in. The server read the password at their start, and the client may take
 # its time to answer. Those connections are no sessions yet: 18 lists them without a user, older servers do not.
@@ -83,8 +78,9 @@ _PREPARED = SQL("SELECT gid FROM pg_prepared_xacts WHERE owner = %s AND database
 # One with a limit of -2 is left of an interrupted DROP DATABASE, and nobody can enter it.
 _OWNS_IN = SQL("""
 SELECT coalesce(datname, '') FROM pg_shdepend LEFT JOIN pg_database d ON d.oid = dbid
-WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s AND deptype = 'o' AND datconnlimit IS DISTINCT FROM -2
-UNION SELECT database FROM pg_prepared_xacts WHERE owner = pg_get_userbyid(%s) ORDER BY 1
+WHERE refclassid = 'pg_authid'::regclass AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = %s)
+  AND deptype = 'o' AND datconnlimit IS DISTINCT FROM -2
+UNION SELECT database FROM pg_prepared_xacts WHERE owner = %s ORDER BY 1
 """)
 _INHERITS = SQL("SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = %s")
 _MAY_ENTER = SQL("""
@@ -186,16 +182,14 @@ async def prepare_deletion(open_session: Opener, username: str) -> None:
     Before PostgreSQL 16 the API deletes a new login of that name, so what others make as the old one stays nobody's.
     """
     async with open_session() as session:
-        rows = await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), username)
-        if not rows:
+        if not await _exists(session, username):
             return
-        ((role,),) = rows
         await wait_until_free(session, role=username)
         if session.knows_options:
             await _wait_for_transactions(session, username)
-            if left := await _databases(session, role):
+            if left := await _databases(session, username):
                 raise _kept(session, username, left, [])
-            if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usesysid = %s"), role):
+            if await session.run(SQL("SELECT FROM pg_stat_activity WHERE usename = %s"), username):
                 raise session.error(
                     f"the login {username!r} was not deleted, because it has a session: end that session, and run this "
                     "again",
@@ -226,8 +220,12 @@ async def _wait_for_transactions(session: Session, username: str) -> None:
     )
 
 
-async def _databases(session: Session, role: int | None) -> list[str]:
-    return [name for (name,) in await session.run(_OWNS_IN, role, role)]
+async def _exists(session: Session, username: str) -> bool:
+    return bool(await session.run(SQL("SELECT FROM pg_roles WHERE rolname = %s"), username))
+
+
+async def _databases(session: Session, username: str) -> list[str]:
+    return [name for (name,) in await session.run(_OWNS_IN, username, username)]
 
 
 def _kept(session: Session, username: str, databases: list[str], reasons: list[str]) -> GrantError:
@@ -252,7 +250,6 @@ class LoginEnd:
     username: str
     open_session: Opener
     enter: Callable[[str, str], AbstractAsyncContextManager[Session]]  # as the login: a database, a password
-    role: int | None = None  # its number (OID), once it is known
     password: str = field(default="", repr=False)  # the random one, once its sessions are ended
 
     async def run(self, session: Session) -> None:
@@ -263,29 +260,23 @@ class LoginEnd:
         await self.end_others(session, lock_out=True)
         await self._disown(session, self._entered)
 
-    async def end_others(self, session: Session, *, lock_out: bool) -> None:
-        """From one of its sessions: end the login's other sessions, and prevent new ones with an older password."""
-        ((self.role, _),) = await session.run(_END_OTHERS_FIRST)
-        await self._end_others(session, lock_out=lock_out)
-
     async def run_as_administrator(self, session: Session) -> None:
         """End the login without one of its sessions, as PostgreSQL 15 and older allow."""
-        for (role,) in await session.run(SQL("SELECT oid FROM pg_roles WHERE rolname = %s"), self.username):
-            if session.knows_options:
-                raise session.error(
-                    f"the login {self.username!r} was not ended: its sessions change its password before the client "
-                    "can log in: only a superuser can end them, by pg_terminate_backend: ask the provider, and run "
-                    "this again",
-                    KeptLoginError,
-                )
-            self.role = role
-            await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
-            await self._end_others(session, lock_out=True)
-            await self._disown(session, partial(entered, self.open_session))
+        if not await _exists(session, self.username):
+            return
+        if session.knows_options:
+            raise session.error(
+                f"the login {self.username!r} was not ended: its sessions change its password before the client can "
+                "log in: only a superuser can end them, by pg_terminate_backend: ask the provider, and run this again",
+                KeptLoginError,
+            )
+        await session.run(SQL("GRANT {} TO CURRENT_USER").format(Identifier(self.username)))
+        await self.end_others(session, lock_out=True)
+        await self._disown(session, partial(entered, self.open_session))
 
     async def _disown(self, session: Session, enter: Callable[[str], AbstractAsyncContextManager[Session]]) -> None:
         """Let the login own nothing in any database, by sessions with its rights that ``enter`` opens."""
-        databases, reasons = await _databases(session, self.role), list[str]()
+        databases, reasons = await _databases(session, self.username), list[str]()
         if not databases:
             return
         own = session.names.database or ""
@@ -300,7 +291,7 @@ class LoginEnd:
                     await self._leave(there)
             except (GrantError, LoginRefusedError, ServerAwayError) as error:
                 reasons.append(str(error))
-        left = await _databases(session, self.role)
+        left = await _databases(session, self.username)
         if left and (reasons or session.knows_options):  # before 16, ``prepare_deletion`` drops what others make
             await self._leave_owner()
             raise _kept(session, self.username, left, reasons)
@@ -343,7 +334,7 @@ class LoginEnd:
             await session.become(self.username)
         await session.run(SQL("DROP OWNED BY CURRENT_USER"))
 
-    async def _end_others(self, session: Session, *, lock_out: bool) -> None:
+    async def end_others(self, session: Session, *, lock_out: bool) -> None:
         """End the login's other sessions until there are none, and none can begin with an older password."""
         began: set[str] | None = None
         looks = blocked = 0
@@ -351,7 +342,7 @@ class LoginEnd:
             # A login that began before the last change of the password may still finish with the old one. It counts
             # as a session before it is no longer pending, so this order misses none.
             pending = began and began & await self._pending(session)
-            ((others,),) = await session.run(_END_OTHERS, self.role)
+            ((others,),) = await session.run(_END_OTHERS, self.username)
             if others == 0 and began is not None and not pending:
                 return
             if others or began is None:
