@@ -133,7 +133,7 @@ async def has_sessions(work: Work, username: str) -> bool:
     return any(user == username for _, user, _ in await work.server.threads())
 
 
-async def _kill_others(work: Work, own: MySQLSession, username: str, until: float, *, later: bool = True) -> bool:
+async def _kill_others(work: Work, own: MySQLSession, username: str, until: float, *, later: bool) -> bool:
     """Kill the other sessions of a user from its session ``own``, and return whether none can begin a statement.
 
     The server does not interrupt some statements, such as DROP DATABASE. A session in one of these ends with the
