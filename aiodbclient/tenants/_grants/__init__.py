@@ -16,12 +16,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 from attrs import frozen
 
 from ..._dsn import dsn
-from ...engines import MYSQL, POSTGRESQL, Engine, guard_tenants
-from ...errors import ConfigurationError, GrantError
+from ...engines import MYSQL, POSTGRESQL, Engine
+from ...errors import ConfigurationError, GrantError, UnsupportedOperationError
 from ...models import Connection
 from .._credential import Secret
 from .._naming import Names
 from .._outcomes import Problem
+from .rights import SETTINGS
 from .shared_sessions import SharedSessions
 
 # How many connections to one server at a time. The rate limit allows two tenants a second, and each needs a connection
@@ -134,7 +135,7 @@ class Grants(ABC, Generic[ServerT]):
         """
 
     async def has_expired(self, names: Names, username: str) -> bool:
-        """Whether no password of ``username`` is accepted any more, so that it has to be made again."""
+        """Whether no password of ``username`` is accepted any more, so that it must be created again."""
         return False
 
     async def before_deletion(self, names: Names, username: str) -> None:
@@ -207,9 +208,14 @@ def sql_grants(
     engine: Engine | str, connection: Connection, ca: str | None, admin: str | None, connection_limit: int | None
 ) -> Grants[Any] | None:
     """Return the SQL for a cluster, or None if the API gives the rights (``SETTINGS``). This imports the driver."""
-    guard_tenants(engine)
-    if engine not in POSTGRESQL | MYSQL:
+    if engine in SETTINGS:
         return None
+    if engine not in POSTGRESQL | MYSQL:
+        raise UnsupportedOperationError(
+            f"tenants: {engine} is not supported; nothing was created",
+            engine=engine,
+            operation="tenants",
+        )
     admin = Secret(_primary(engine, connection) if admin is None else admin)  # a traceback may show it
     try:
         if engine in POSTGRESQL:
