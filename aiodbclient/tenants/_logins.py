@@ -41,10 +41,13 @@ _PASSWORDS = 3  # refused passwords of one login before giving up
 _ENDINGS = 10  # passwords of a login with hostile sessions before giving up
 
 
-async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool, may_exist: bool = True) -> Credential:
+async def working_credential(
+    tenant: ClaimedTenant, login: str, *, exists: bool, may_exist: bool = True, in_use: bool = True
+) -> Credential:
     """Create ``login``, or reset it if it ``exists``, grant its rights, test its password, and return its credential.
 
-    Raises TakenError if it exists and must not (``may_exist``).
+    Raises TakenError if it exists and must not (``may_exist``). If the login is not ``in_use``, its sessions are ended
+    before it gets its rights.
     """
     reason = ""
     for turn in range(_PASSWORDS):
@@ -55,7 +58,8 @@ async def working_credential(tenant: ClaimedTenant, login: str, *, exists: bool,
             else:
                 await end_login(tenant, login, certain=True)
         is_new, user = await _make_or_reset(tenant, login, exists=exists, may_exist=may_exist)
-        refused = await grant(tenant, user, is_new=is_new)
+        refused = None if in_use or is_new else await _end_sessions(tenant, user)
+        refused = refused or await grant(tenant, user, is_new=is_new)
         if refused is None:
             return await credential_of(tenant, user)
         # After a lost answer two resets were sent, and the server may have performed the first one last.
@@ -91,6 +95,14 @@ async def grant(tenant: ClaimedTenant, user: User, *, is_new: bool) -> str | Non
         error.on_record = _on_record_text(tenant, user.name)
         raise
     return refused
+
+
+async def _end_sessions(tenant: ClaimedTenant, user: User) -> str | None:
+    """End the sessions of a login that was reset. Return why its password is refused, or None."""
+    sql = tenant.site.sql
+    if sql is None:
+        return None
+    return await tenant.timer.on_sql(sql.end_sessions(tenant.names, user.name, Secret(user.password or "")))
 
 
 async def works(tenant: Tenant, credential: Credential) -> bool:

@@ -48,7 +48,7 @@ class RotateTenants(AgedJob[TenantDone]):
         if previous is not None and tenant.site.sql is not None:
             # Without this, an open session of the other login could set its password after us.
             await end_login(tenant, other, certain=True, stored=previous)
-        credential = await working_credential(tenant, other, exists=exists)
+        credential = await working_credential(tenant, other, exists=exists, in_use=False)
         await tenant.held.keep(credential, current)
         return TenantDone(name=tenant.names.tenant, action=Action.ROTATED, credential=credential)
 

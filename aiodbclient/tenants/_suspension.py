@@ -100,7 +100,7 @@ async def resume(tenant: ClaimedTenant) -> Credential:
     current = tenant.held.record.current
     assert current is not None
     await tenant.intend(Verb.RESET, current.username)
-    credential = await working_credential(tenant, current.username, exists=True)
+    credential = await working_credential(tenant, current.username, exists=True, in_use=False)
     credential = evolve(credential, spare=current.spare)
     await on_roles(ResumeRole, tenant)  # before its own: until they have theirs, it counts as suspended
     await tenant.held.keep(credential)

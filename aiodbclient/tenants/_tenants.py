@@ -301,7 +301,7 @@ class Tenants:
             names: The tenants. May be long, lazy or async. None: all on record.
             after: Leave tenants alone whose rotation is younger, by the store's clock.
             end_sessions: Whether to end the open sessions of that login (PostgreSQL and MySQL). Otherwise they stay
-                open and can set another password for the login.
+                open until a rotation uses the login again, and can set another password for it.
 
         Returns:
             The run. Its outcomes are RETIRED, KEPT (there was no previous credential, or the rotation is younger)
