@@ -93,10 +93,15 @@ async def _send_when_online(cluster: _Cluster, context: ClusterContext, call: Ca
             cluster.status = None
         if cluster.status in (None, ClusterStatus.ONLINE):
             try:
-                return await _reopened(cluster, context, call)
+                answer = await context.transport.send(call)
             except PreconditionFailedError:  # such as during the first backup of a new cluster
-                pass
-            cluster.reason = "the cluster accepts no changes at the moment"
+                cluster.reason = "the cluster accepts no changes at the moment"
+            except APIError:
+                cluster.open()
+                raise
+            else:
+                cluster.open()
+                return answer
         else:
             cluster.reason = f"the cluster is {cluster.status}"
         left = cluster.since + patience - monotonic()
@@ -115,16 +120,3 @@ def _not_online(cluster: _Cluster, call: Call) -> ClusterNotOnlineError:
     error = ClusterNotOnlineError(f"{call.what}: {cluster.failure}", status=cluster.status)
     call.complete(error)
     return error
-
-
-async def _reopened(cluster: _Cluster, context: ClusterContext, call: Call) -> Answer:
-    """Send ``call``. Every answer of the API but another 412 lets the other names continue."""
-    try:
-        answer = await context.transport.send(call)
-    except PreconditionFailedError:
-        raise
-    except APIError:
-        cluster.open()
-        raise
-    cluster.open()
-    return answer

@@ -24,9 +24,8 @@ from .body import ACCEPTED, whole_body
 from .call import Call
 from .events import RequestEvent, logger, report
 from .failures import FAILURES, no_slot, refused, without_answer
-from .quirks import connection_of, drop_unasked, send_once_through
+from .quirks import check_session, closer_of, drop_unasked, send_once_through
 from .retry import Failure, Pauses, Then
-from .session import Session
 
 _USER_AGENT = f"aiodbclient/{__version__} Python/{sys.version.split()[0]} aiohttp/{aiohttp.__version__}"
 
@@ -57,7 +56,7 @@ class Token:
 
 
 class Transport:
-    """Sends the calls of one client, with its token, session and budget."""
+    """Sends the calls of one client, with its token, session and budget, on the event loop of the first call."""
 
     def __init__(
         self,
@@ -82,7 +81,11 @@ class Transport:
         if not callable(token):
             self._use_token(Token(token))
         self._token_lock = asyncio.Lock()
-        self._session = Session(session, base_url, proxy)
+        self._session = session
+        self._owns_session = session is None
+        self._proxy = proxy
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
         self._on_event = on_event
         self._base = str(base_url).rstrip("/")
         self._headers_token: Token | None = None
@@ -94,7 +97,9 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the client's own session. Safe to repeat."""
-        await self._session.aclose()
+        self._is_closed = True
+        if self._owns_session and self._session is not None:
+            await self._session.close()
 
     async def send(self, call: Call) -> Answer:
         """Send one call, and retry it as ``RULES`` and its retry policy say."""
@@ -116,7 +121,8 @@ class Transport:
                 if 200 <= answer.status < 300:
                     return answer
                 if answer.status == 404 and call.lost and call.gone_is_done:
-                    return Answer(call, 204, answer.headers, b"", self.secrets, None)
+                    answer.status, answer.body = 204, b""
+                    return answer
                 raise refused(call, answer)
             except DatabaseClientError as error:
                 call.complete(error)
@@ -155,7 +161,7 @@ class Transport:
 
     async def _exchange(self, call: Call, token: Token) -> Answer:
         """Wait for a slot of the budget, send one request, and read the whole answer."""
-        session = self._session.opened()
+        session = self._open_session()
         asked = perf_counter()
         try:
             await self._slot(call)
@@ -170,6 +176,23 @@ class Transport:
                 return await self._request(call, token, session, asked, granted)
         finally:
             self.budget.release(sent=call.sent > sent_before)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session. The first call makes the client's own."""
+        if self._is_closed:
+            raise ConfigurationError("this DatabaseClient is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise ConfigurationError(
+                    "this DatabaseClient was first used on another event loop: make one for each loop"
+                )
+            self._loop = loop
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
+        if not self._owns_session:
+            check_session(self._session, self.base_url)
+        return self._session
 
     async def _slot(self, call: Call) -> None:
         """Wait for a slot of the budget. A name of a stopped run does not wait, if it may end."""
@@ -190,8 +213,10 @@ class Transport:
         self, call: Call, token: Token, session: aiohttp.ClientSession, asked: float, granted: float
     ) -> Answer:
         """Send the request that ``asked`` for its slot and got it when ``granted``, and let the budget learn."""
-        if self._session.is_closed or session.closed:
-            raise self._session.closed_error()
+        if self._is_closed:
+            raise ConfigurationError("this DatabaseClient was closed while the call waited for the rate budget")
+        if session.closed:
+            raise ConfigurationError("the aiohttp.ClientSession that you gave to this DatabaseClient is closed")
         if call.options.before_sending is not None:
             call.options.before_sending()
         started = granted if call.writers is None else perf_counter()
@@ -236,9 +261,9 @@ class Transport:
             middlewares=None if call.operation.method == "POST" else send_once_through(session),
         ) as response:
             call.status = response.status
-            connection = connection_of(response)
+            close = closer_of(response)
             body = await whole_body(response, started + call.options.timeout)
-        return Answer(call, response.status, response.headers, body, self.secrets, connection)
+        return Answer(call, response.status, response.headers, body, self.secrets, close)
 
     def _headers(self, token: Token, call: Call, session: aiohttp.ClientSession) -> CIMultiDict[str]:
         """Return the headers of a request: the client's own, cached for each token, and those of ``with_options``."""
