@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .headers import Said
 from .window import Others, SlidingWindow, Window
 
 _SANE_LIMIT = 10_000_000
@@ -110,11 +111,11 @@ class Account:
             if gate.at_most != math.inf:
                 gate.opens_further(alone=not any(window.others.at(now) for window in self.windows))
 
-    def hear(self, limit: int | None, remaining: int | None, own: OwnRequests, now: float) -> None:
+    def hear(self, said: Said, own: OwnRequests, now: float) -> None:
         """Learn from an answer's headers the longest window's limit, and how many slots others hold."""
-        if self._take_over(limit, remaining):
-            if remaining:
-                self._compare(remaining, own, now)
+        if self._take_over(said):
+            if said.remaining:
+                self._compare(said.remaining, own, now)
             else:
                 self._meet_full_window(own, now, self.windows, refused=False)
         self.alone = self.other_limit is None and not any(window.others.level for window in self.windows)
@@ -143,27 +144,26 @@ class Account:
         if longest.others.level:
             self.gate.careful()
 
-    def refuse(
-        self, limit: int | None, remaining: int | None, own: OwnRequests, wait: float | None, *, burst: bool, now: float
-    ) -> None:
-        """Learn from a 429, and close the gate for ``wait`` seconds; None: for a random time."""
-        # ``own`` has the refused request among those in flight. ``burst``: it had a ``retry-after``, as the 429 of a
-        # shorter window has.
+    def refuse(self, said: Said, own: OwnRequests, now: float) -> None:
+        """Learn from a 429, and close the gate."""
+        # ``own`` has the refused request among those in flight.
         shorter = self.windows[:-1] or self.windows
-        if remaining == 0 and not burst and self._take_over(limit, remaining):
+        remaining = said.remaining
+        if remaining == 0 and not said.burst and self._take_over(said):
             self._meet_full_window(own, now, self.windows[-1:], refused=True)
-        elif remaining and self._take_over(limit, remaining):
+        elif remaining and self._take_over(said):
             self._compare(remaining, own, now)
             # Others hold no more slots of a shorter window than of the longest one.
             at_most = self.windows[-1].others.at(now) + own.in_flight
             self._meet_full_window(own, now, shorter, refused=True, at_most=at_most)
         else:
             self._meet_full_window(own, now, shorter, refused=True)
-        self.gate.close(wait, now)
+        self.gate.close(said.wait, now)
         self.alone = False
 
-    def _take_over(self, limit: int | None, remaining: int | None) -> bool:
+    def _take_over(self, said: Said) -> bool:
         """Take over the longest window's limit. Returns whether the headers are plausible and about that window."""
+        limit, remaining = said.limit, said.remaining
         if not self.windows or limit is None or remaining is None or not max(1, remaining) <= limit <= _SANE_LIMIT:
             return False
         if limit == self.windows[-1].limit:

@@ -15,7 +15,7 @@ from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
 from .account import Account, sliding
-from .headers import RateLimitStatus, limit_and_remaining, retry_after, seconds_to_wait
+from .headers import RateLimitStatus, said_by, said_by_429
 from .ledger import Ledger
 from .queue import Queue, Waiter, refusal
 from .window import Window
@@ -182,8 +182,7 @@ class RateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        limit, remaining = limit_and_remaining(headers)
-        self._ledger.hear(limit, remaining, self._clock())
+        self._ledger.hear(said_by(headers), self._clock())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all calls for a while. Call it before ``release``.
@@ -196,8 +195,7 @@ class RateBudget:
             The seconds until requests go again.
         """
         now, ledger = self._clock(), self._ledger
-        wait = seconds_to_wait(headers, ledger.longest)
-        ledger.refuse(*limit_and_remaining(headers), wait, burst=retry_after(headers) is not None, now=now)
+        ledger.hear(said_by_429(headers, ledger.longest), now)
         return ledger.account.gate.until - now
 
     def snapshot(self) -> Snapshot:

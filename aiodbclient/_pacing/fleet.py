@@ -14,6 +14,7 @@ from typing import NamedTuple
 from attrs import frozen
 
 from .account import Account, sliding
+from .headers import Said
 from .ledger import Begun, Ledger
 from .state import Member, NonsenseError, State, load
 from .window import Window
@@ -33,14 +34,10 @@ class Place(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """An answer's headers: the arguments of ``Ledger.hear``, or of ``Ledger.refuse`` if it was a 429."""
+    """An answer's headers, and when its request was sent."""
 
-    limit: int | None
-    remaining: int | None
+    said: Said
     begun: Begun
-    refused: bool = False
-    wait: float | None = None
-    burst: bool = False
 
 
 class Event(NamedTuple):
@@ -185,7 +182,7 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
         else:  # it may have died
             leased += [member.seen + lease] * member.held
     events = [event for event in ask.events if event.number > me.number]
-    ended = sum(event.heard is None or event.heard.refused for event in events)
+    ended = sum(event.heard is None or event.heard.said.refused for event in events)
     answers = sorted([*(at / 1000 for at in state.answers), *leased])
     ledger = Ledger(state.account, answers, in_flight + ask.held + ended, now)
     offset = now - ask.now
@@ -196,12 +193,9 @@ def _replayed(state: State, me: Member, ask: Ask, now: float) -> Ledger:
             ledger.end(at, True)
             state.answers.append(math.ceil(at * 1000))
         else:
-            begun = Begun(heard.begun.probably + offset, heard.begun.after + offset)
-            if heard.refused:
-                ledger.refuse(heard.limit, heard.remaining, heard.wait, burst=heard.burst, now=at, begun=begun)
+            ledger.hear(heard.said, at, Begun(heard.begun.probably + offset, heard.begun.after + offset))
+            if heard.said.refused:
                 ledger.end(at, False)
-            else:
-                ledger.hear(heard.limit, heard.remaining, at, begun)
     state.answers.sort()
     return ledger
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .account import Account, OwnRequests
+from .headers import Said
 
 _LATENCY = 30.0  # seconds; an answer takes less
 
@@ -102,33 +103,28 @@ class Ledger:
         # No earlier than when we last had nothing in flight, and probably no earlier than our oldest request in flight.
         return Begun(self._sent[0] if self._sent else now, max(self._busy_since, now - _LATENCY))
 
-    def hear(self, limit: int | None, remaining: int | None, now: float, begun: Begun | None = None) -> None:
+    def hear(self, said: Said, now: float, begun: Begun | None = None) -> None:
         """Learn from an answer's headers, before its request has ended."""
-        if limit is None or remaining is None or not self.windows:
+        if not said.refused and self._is_known(said):
             return
-        if (
+        own = self._own_requests(now, begun or self.begun(now))
+        if said.refused:
+            self.account.refuse(said, own, now)
+            self.refused()
+        else:
+            self.account.hear(said, own, now)
+
+    def _is_known(self, said: Said) -> bool:
+        """Whether an answer says nothing new, as nearly always."""
+        limit, remaining = said.limit, said.remaining
+        if limit is None or remaining is None or not self.windows:
+            return True
+        return (
             self.account.alone
-            and remaining
+            and remaining > 0
             and limit == self.windows[-1].limit
             and limit - remaining <= len(self.windows[-1].answers) + len(self._sent)
-        ):
-            return  # nothing new, as nearly always; this saves the rest
-        self.account.hear(limit, remaining, self._own_requests(now, begun or self.begun(now)), now)
-
-    def refuse(
-        self,
-        limit: int | None,
-        remaining: int | None,
-        wait: float | None,
-        *,
-        burst: bool,
-        now: float,
-        begun: Begun | None = None,
-    ) -> None:
-        """Learn from a 429, before its request has ended. The arguments are those of ``Account.refuse``."""
-        own = self._own_requests(now, begun or self.begun(now))
-        self.account.refuse(limit, remaining, own, wait, burst=burst, now=now)
-        self.refused()
+        )
 
     def refused(self) -> None:
         """Note that a 429 answered a request: the next one that ends."""

@@ -11,6 +11,7 @@ from collections import deque
 from ..errors import ConfigurationError
 from .account import Account, sliding
 from .fleet import Ask, Event, Heard, Place, Reply, Terms
+from .headers import Said
 from .ledger import Ledger
 from .state import CellError
 
@@ -51,16 +52,12 @@ class Process:
             while self._ended[0].at <= now - 2 * self.ledger.longest:
                 self._ended.popleft()
 
-    def hear(self, limit: int | None, remaining: int | None, now: float) -> None:
+    def hear(self, said: Said, now: float) -> None:
         """Remember an answer's headers for the next ask."""
-        if limit is not None and remaining is not None:
-            self._heard.append(self._event(now, Heard(limit, remaining, self.ledger.begun(now))))
-
-    def refuse(self, limit: int | None, remaining: int | None, wait: float | None, *, burst: bool, now: float) -> None:
-        """Remember a 429's headers for the next ask."""
-        begun = self.ledger.begun(now)
-        self._heard.append(self._event(now, Heard(limit, remaining, begun, refused=True, wait=wait, burst=burst)))
-        self.ledger.refused()
+        if said.refused or (said.limit is not None and said.remaining is not None):
+            self._heard.append(self._event(now, Heard(said, self.ledger.begun(now))))
+        if said.refused:
+            self.ledger.refused()
 
     def ask(self, interactive: int, bulk: int, places: list[Place], now: float, *, leaves: bool) -> Ask:
         """What to ask for."""

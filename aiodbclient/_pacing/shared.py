@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, InvalidArgumentError
 from .budget import Snapshot, below_every_limit, by_length, serve
 from .cells import Cell, cell_at
 from .fleet import Ask, Place, Reply, Terms, change
-from .headers import limit_and_remaining, retry_after, seconds_to_wait
+from .headers import said_by, said_by_429
 from .process import Process
 from .queue import Queue, Waiter
 from .state import CellError, NewerError
@@ -148,7 +148,7 @@ class SharedRateBudget:
 
     def observe(self, headers: Mapping[str, str]) -> None:
         """Learn from an answer's headers. Call it before ``release``."""
-        self._process.hear(*limit_and_remaining(headers), time.monotonic())
+        self._process.hear(said_by(headers), time.monotonic())
 
     async def throttle(self, headers: Mapping[str, str]) -> float:
         """Learn from a 429's headers, and stop all processes for a while. Call it before ``release``.
@@ -159,13 +159,13 @@ class SharedRateBudget:
             The seconds until requests go again.
         """
         now, process = time.monotonic(), self._process
-        wait, burst = seconds_to_wait(headers, self.windows[-1].seconds), retry_after(headers) is not None
-        process.refuse(*limit_and_remaining(headers), wait, burst=burst, now=now)
+        said = said_by_429(headers, self.windows[-1].seconds)
+        process.hear(said, now)
         if not process.alone:
             await self._ask()
         gate = process.ledger.account.gate
         if process.alone:
-            gate.close(wait, now)
+            gate.close(said.wait, now)
         return round(max(0.0, gate.until - time.monotonic()), 3)
 
     @property
