@@ -141,7 +141,7 @@ class RateBudget:
 
     def __attrs_post_init__(self) -> None:
         self._ledger = Ledger(Account(sliding(self.windows)))
-        self._queue = Queue(self._clock, self._on_timer)
+        self._queue = Queue(self._clock, self._on_timer, self._on_overdue)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
@@ -214,7 +214,9 @@ class RateBudget:
         else:
             serve(self._queue, self._ledger, self.reserve, self._clock())
 
+    def _on_overdue(self, waiter: Waiter, now: float) -> None:
+        self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
+        serve(self._queue, self._ledger, self.reserve, now)
+
     def _on_timer(self, now: float) -> None:
-        for waiter in self._queue.overdue(now):
-            self._queue.refuse(waiter, self._ledger.opens(now, 0, self.reserve if waiter.bulk else 0) - now)
         serve(self._queue, self._ledger, self.reserve, now)

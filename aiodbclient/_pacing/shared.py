@@ -103,7 +103,7 @@ class SharedRateBudget:
         probe = min(1.0, shortest / 20)
         self._terms = Terms(self.windows, self.reserve, self.fallback_share, probe)
         self._process = Process(self._terms, self._cell.where)
-        self._queue = Queue(time.monotonic, self._on_timer)
+        self._queue = Queue(time.monotonic, self._on_timer, self._on_overdue)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:
         """Wait for a slot. Return it with ``release``. Safe to cancel.
@@ -126,10 +126,8 @@ class SharedRateBudget:
             self._unestimated.append(waiter)
         if self._process.alone:
             self._serve_alone(now)
-        else:
-            queue.arm(now, math.inf)
-            if max_wait is not None or queue.first() is waiter:
-                self._ask_by(now)
+        elif max_wait is not None or queue.first() is waiter:
+            self._ask_by(now)
         await queue.decision(waiter, self._on_leaving)
 
     def release(self, *, sent: bool = True) -> None:
@@ -313,9 +311,7 @@ class SharedRateBudget:
         """Serve the calls that wait from the share of this process."""
         ledger, queue = self._process.ledger, self._queue
         reserve = int(self.reserve * self.fallback_share)
-        if self._process.paused:
-            queue.arm(now, math.inf)
-        else:
+        if not self._process.paused:
             serve(queue, ledger, reserve, now)
         for waiter, place in self._places():
             waiter.estimated = True
@@ -338,15 +334,15 @@ class SharedRateBudget:
         else:
             self._report_by(time.monotonic() + self._terms.longest_pause)
 
+    def _on_overdue(self, waiter: Waiter, now: float) -> None:
+        if waiter.estimated:
+            self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
+            self._report_by(now + self._terms.longest_pause)
+        self._on_timer(now)
+
     def _on_timer(self, now: float) -> None:
-        for waiter in self._queue.overdue(now):
-            if waiter.estimated:
-                self._queue.refuse(waiter, max(self._next_slot - now, 0.0))
-                self._report_by(now + self._terms.longest_pause)
         if self._process.alone:
             self._serve_alone(now)
-        else:
-            self._queue.arm(now, math.inf)
 
 
 def _closed() -> ConfigurationError:
