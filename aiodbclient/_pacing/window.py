@@ -72,7 +72,7 @@ class Others:
         self.level = level  # how many slots they probably held at the time ``since``
         self.since = since  # when ``level`` was set
         self.sure = sure  # whether a full window confirmed the estimate then
-        self.seen = deque(seen)  # the requests that were seen: from when to when, and how many
+        self.seen = list(seen)  # the requests that were seen: from when to when, and how many
 
     def at(self, now: float) -> int:
         """How many slots they hold at ``now``."""
@@ -106,7 +106,7 @@ class Others:
         """How many of the seen requests still hold a slot at ``now``."""
         seen, start = self.seen, now - self.seconds
         while seen and seen[0][1] <= start:
-            seen.popleft()
+            seen.pop(0)
         return sum(count * min(1.0, (to - start) / max(to - begin, _MOMENT)) for begin, to, count in seen)
 
     def saw(self, count: float, since: float, now: float, at_most: float) -> None:
@@ -118,7 +118,7 @@ class Others:
             self._remember(begin, now, count * (now - begin) / (now - since))
         surely, before = self.expected(now), self.at(now)
         if surely > at_most:
-            self.seen = deque((begin, to, one * at_most / surely) for begin, to, one in self.seen)
+            self.seen = [(begin, to, one * at_most / surely) for begin, to, one in self.seen]
             surely = at_most
         if before > at_most or surely >= before or not self.steady:
             self.level, self.since, self.sure = round(min(max(surely, before), at_most)), now, False

@@ -136,10 +136,10 @@ class Answer:
             return
         if found is None or asked is None or found == asked:
             return
-        if (self.call.exact_name and asked is self.call.name) or not is_same_name(found, asked):
+        if (self.call.exact_name and asked is self.call.name) or spelling(found) != spelling(asked):
             raise self.invalid(f"is about {self._secrets.line(found, 100)!r}, not {asked!r}")
 
 
-def is_same_name(found: str, asked: str) -> bool:
-    """Whether two names are equal, ignoring case and surrounding white space."""
-    return found.strip().casefold() == asked.strip().casefold()
+def spelling(name: str) -> str:
+    """Return ``name`` without case and surrounding white space, which a server may change."""
+    return name.strip().casefold()
