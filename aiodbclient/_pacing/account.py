@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .headers import Said
@@ -89,9 +89,14 @@ class Account:
 
     __slots__ = ("alone", "gate", "last_answer", "last_count", "other_limit", "windows")
 
-    def __init__(self, windows: tuple[SlidingWindow, ...]) -> None:
+    def __init__(self, windows: Sequence[Window]) -> None:
         few = max(4, min(window.limit for window in windows) // _FEW) if windows else math.inf
-        self.windows = windows  # the token's windows, the shortest first, with what others hold of each
+        # The token's windows, the shortest first, with what others hold of each. Answers show that of the longest one.
+        # For the other windows it is a guess.
+        self.windows = tuple(
+            SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=len(windows) == 1 or w is not windows[-1]))
+            for w in windows
+        )
         self.gate = Gate(few)  # whether requests may go, and how many at once
         self.alone = True  # whether all answers fit our own requests: no others, no other limit, no 429 since
         self.last_answer = -math.inf  # when a request was last answered while the gate was open
@@ -198,16 +203,6 @@ class Account:
         if level > 0 and level >= fullest.others.at(now):
             fullest.others.believe(int(level), now, sure=True)
             self.gate.careful()
-
-
-def sliding(windows: Iterable[Window]) -> tuple[SlidingWindow, ...]:
-    """Return the windows, the shortest first, with no slot taken."""
-    by_length = sorted(windows, key=lambda window: window.seconds)
-    return tuple(
-        # Answers show how many slots of the longest window others hold. For the other windows this is a guess.
-        SlidingWindow(w.limit, w.seconds, Others(w.seconds, steady=len(by_length) == 1 or w is not by_length[-1]))
-        for w in by_length
-    )
 
 
 def _all_but_a_share(window: SlidingWindow) -> int:

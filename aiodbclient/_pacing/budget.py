@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from attrs import Attribute, define, field, frozen
 
 from ..errors import InvalidArgumentError
-from .account import Account, sliding
+from .account import Account
 from .headers import RateLimitStatus, said_by, said_by_429
 from .ledger import Ledger
 from .queue import Queue, Waiter, refusal
@@ -140,7 +140,7 @@ class RateBudget:
     _queue: Queue = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._ledger = Ledger(Account(sliding(self.windows)))
+        self._ledger = Ledger(Account(self.windows))
         self._queue = Queue(self._clock, self._on_timer, self._on_overdue)
 
     async def acquire(self, *, bulk: bool = False, max_wait: float | None = None) -> None:

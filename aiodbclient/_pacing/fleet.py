@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from .account import Account, sliding
+from .account import Account
 from .headers import Said
 from .ledger import Begun, Ledger
 from .state import Member, NonsenseError, State, load
@@ -147,7 +147,7 @@ def change(terms: Terms, ask: Ask, text: str, now: float) -> Reply:
 
 def _read(terms: Terms, ask: Ask, text: str, now: float) -> tuple[State, bool, str | None]:
     """Read the state. Returns also whether it lacks what this process reported, and what was wrong with it."""
-    state, nonsense = State(Account(sliding(terms.windows))), None
+    state, nonsense = State(Account(terms.windows)), None
     if text:
         try:
             state = load(text, terms.windows, now)
@@ -245,12 +245,12 @@ class _Turn:
         opens = self._ledger.opens(self._now, 0, self._kept_for_bulk if only_bulk else self._kept)
         return max(step, opens - self._now)
 
-    def _part(self, wanted: int, free: int, of_others: Sequence[int]) -> int:
+    def _part(self, wanted: int, free: float, of_others: Sequence[int]) -> float:
         """How many of the ``free`` slots: the fair part, or all that the others do not need if that is more."""
         due = sum(max(0, min(n, self._fair - m.used)) for n, m in zip(of_others, self._others, strict=True))
         return min(wanted, free, max(self._fair - self._me.used, free - due))
 
-    def _take(self, most: int, reserve: int) -> int:
+    def _take(self, most: float, reserve: int) -> int:
         taken = 0
         while taken < most and self._ledger.take(self._now, reserve):
             taken += 1

@@ -48,21 +48,16 @@ class Ledger:
         """How many of them no 429 has answered."""
         return len(self._sent) - self._refused
 
-    def free(self, now: float, reserve: int) -> int:
-        """How many slots may be taken now if ``reserve`` of each window stay free, at most."""
-        gate, in_flight = self.account.gate, len(self._sent)
+    def free(self, now: float, reserve: int) -> float:
+        """How many slots may be taken now if ``reserve`` of each window stay free: a whole number, or ``math.inf``."""
+        gate = self.account.gate
         if now < gate.until:
             return 0
-        rooms = [window.room(now, reserve) - window.used(now) for window in self.windows]
-        return max(0, int(min(gate.at_most, *rooms)) - in_flight)
+        return min([gate.at_most, *[window.free(now, reserve) for window in self.windows]]) - len(self._sent)
 
     def take(self, now: float, reserve: int) -> bool:
         """Take a slot if that leaves ``reserve`` of each window free. Returns whether it did."""
-        in_flight, gate = len(self._sent), self.account.gate
-        for window in self.windows:
-            if not window.has_room(now, in_flight, reserve):
-                return False
-        if now < gate.until or in_flight >= gate.at_most:
+        if self.free(now, reserve) < 1:
             return False
         self.begin(now)
         return True

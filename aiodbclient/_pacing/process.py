@@ -9,7 +9,7 @@ from bisect import bisect
 from collections import deque
 
 from ..errors import ConfigurationError
-from .account import Account, sliding
+from .account import Account
 from .fleet import Ask, Event, Heard, Place, Reply, Terms
 from .headers import Said
 from .ledger import Ledger
@@ -25,7 +25,7 @@ class Process:
     """One process of a fleet: its requests, and its fallback share."""
 
     def __init__(self, terms: Terms, where: str) -> None:
-        self.ledger = Ledger(Account(sliding(terms.windows)))  # the slots of this process, in its share of each window
+        self.ledger = Ledger(Account(terms.windows))  # the slots of this process, in its share of each window
         # Whether it uses its share, since the server does not answer, or has lost the state
         self.alone = self.paused = False  # paused: nothing may go until it asks again
         self.reply: Reply | None = None  # the last one

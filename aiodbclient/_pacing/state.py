@@ -16,7 +16,7 @@ from typing import Any, NewType
 from attrs import define, field, frozen
 from cattrs import Converter
 
-from .account import Account, sliding
+from .account import Account
 from .window import Window
 
 FORMAT = 1
@@ -133,7 +133,7 @@ class State:
 
 def load(text: str, windows: Sequence[Window], now: float) -> State:
     """Read the state from ``text``; empty if it is too old to count."""
-    state = State(Account(sliding(windows)))
+    state = State(Account(windows))
     account, longest = state.account, windows[-1]
     try:
         if len(text) > LARGEST:

@@ -153,9 +153,9 @@ class SlidingWindow:
         """How many slots we may hold at ``now``, if ``reserve`` of them stay free."""
         return max(0, max(1, self.limit - reserve) - self.others.at(now))
 
-    def has_room(self, now: float, in_flight: int, reserve: int) -> bool:
-        """Whether one more request may go beside those ``in_flight``."""
-        return self.used(now) + in_flight < self.room(now, reserve)
+    def free(self, now: float, reserve: int) -> int:
+        """How many of these our requests in flight and new ones may take, at most."""
+        return self.room(now, reserve) - self.used(now)
 
     def opens(self, now: float, in_flight: int, ahead: int, reserve: int) -> float:
         """When a request with ``ahead`` others before it may go, if those in flight are answered now."""

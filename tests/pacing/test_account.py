@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, OwnRequests, sliding
+from aiodbclient._pacing.account import Account, OwnRequests
 from aiodbclient._pacing.headers import Said
 
 DOCUMENTED = (250, 60.0), (5000, 3600.0)
 
 
 def account_of(*windows: tuple[int, float]) -> Account:
-    return Account(sliding(Window(*window) for window in windows))
+    return Account([Window(*window) for window in windows])
 
 
 def ours(*used: int, in_flight: int = 0, least: int | None = None, most: int | None = None) -> OwnRequests:

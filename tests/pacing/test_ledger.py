@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiodbclient import Window
-from aiodbclient._pacing.account import Account, OwnRequests, sliding
+from aiodbclient._pacing.account import Account, OwnRequests
 from aiodbclient._pacing.headers import Said
 from aiodbclient._pacing.ledger import Ledger
 
@@ -22,7 +22,7 @@ class Listening(Account):
 
 def ledger_of(*answered_at: float) -> tuple[Ledger, Listening]:
     """A ledger of ten and of a hundred seconds, and what its account hears."""
-    account = Listening(sliding([Window(50, 10.0), Window(1000, 100.0)]))
+    account = Listening([Window(50, 10.0), Window(1000, 100.0)])
     ledger = Ledger(account)
     for moment in answered_at:
         assert ledger.take(moment, 0)
